@@ -1,0 +1,127 @@
+"""Settings to command-line flags, hyperparameters and environment variables, and back.
+
+One model of `params.programs` is at once a key of the parameter sets, a flag of its program and an argument in the
+pipeline definition. Values travel as strings: lists as comma-separated words, booleans as true or false.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from params.model import Model
+
+M = TypeVar("M", bound=Model)
+
+
+class ArgumentError(ValueError):
+    """A flag, hyperparameter or environment variable is unknown or has a bad value."""
+
+
+def to_text(value: object) -> str:
+    """Return the one spelling in which a value travels to a job."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return ",".join(to_text(item) for item in value)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def flag(field: str) -> str:
+    """Return the command-line flag of a field: `image_size_px` is `--image-size-px`."""
+    return "--" + field.replace("_", "-")
+
+
+def to_flags(values: Mapping[str, Any]) -> list[Any]:
+    """Return `["--image-size-px", "256", ...]`; None is left out, pipeline variables pass through as they are."""
+    flags: list[Any] = []
+    for field, value in values.items():
+        if value is None:
+            continue
+        plain = isinstance(value, (str, int, float, bool, list, tuple))
+        text = to_text(value) if plain else value
+        if text != "":
+            flags += [flag(field), text]
+    return flags
+
+
+def from_texts(model: type[M], texts: Mapping[str, str], source: str) -> M:
+    """Build a settings model from texts.
+
+    Raises ArgumentError that names the source, the field and the nearest right name.
+    """
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        field = model.model_fields.get(name)
+        if field is None:
+            raise ArgumentError(f"{source}: unknown setting {name!r}{_nearest(name, model.model_fields)}")
+        values[name] = _split(text) if _is_tuple(field) else text
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ArgumentError(f"{source}: {describe(error)}") from None
+
+
+def from_environment(model: type[M], environment: Mapping[str, str], prefix: str) -> M:
+    """Build a settings model from the variables that start with `prefix`, as SERVE_QUEUE_SIZE for `queue_size`."""
+    texts = {name.removeprefix(prefix).lower(): text for name, text in environment.items() if name.startswith(prefix)}
+    return from_texts(model, texts, "environment")
+
+
+def to_environment(values: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    """Return the environment variables from which `from_environment` reads the same values."""
+    return {prefix + name.upper(): to_text(value) for name, value in values.items() if value is not None}
+
+
+def parser_of(model: type[Model], program: str) -> argparse.ArgumentParser:
+    """Return the command-line parser of a program: one flag for each field, its docstring as help."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m steps {program}",
+        description=(model.__doc__ or "").strip(),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, field in model.model_fields.items():
+        default = argparse.SUPPRESS if field.is_required() else to_text(field.default)
+        text = (field.description or "").replace("%", "%%")
+        parser.add_argument(flag(name), dest=name, default=default, required=field.is_required(), help=text)
+    return parser
+
+
+def parse(model: type[M], argv: Sequence[str], program: str) -> M:
+    """Parse a program's command line; a bad flag or value ends the process with status 2 and one line that names it."""
+    parser = parser_of(model, program)
+    texts = {name: text for name, text in vars(parser.parse_args(argv)).items() if text is not None}
+    try:
+        return from_texts(model, texts, "command line")
+    except ArgumentError as error:
+        parser.error(str(error))
+
+
+def describe(error: ValidationError) -> str:
+    """Return pydantic's findings in one line: `global_batch_size: Input should be ... (got 'x')`."""
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})" for item in error.errors()
+    )
+
+
+def _nearest(name: str, names: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _is_tuple(field: FieldInfo) -> bool:
+    annotation = field.annotation
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return any(typing.get_origin(option) is tuple for option in options)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)

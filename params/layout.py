@@ -1,0 +1,78 @@
+"""Every string that two rooms share: containers' paths, artifact names, channel names, file patterns, metric keys.
+
+The pipeline definition and the programs inside the jobs never import each other: they meet here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# The command line of every image: SageMaker's `train` and `serve` arrive as its first argument.
+ENTRY_POINT: Final = ("python", "-m", "steps")
+
+# SageMaker's container contract. The toolkits' variable moves its root, so that a job can run outside a container.
+BASE_DIR_VARIABLE: Final = "SAGEMAKER_BASE_DIR"
+BASE_DIR: Final = "/opt/ml"
+PROCESSING_INPUT_DIR: Final = "/opt/ml/processing/input"
+PROCESSING_OUTPUT_DIR: Final = "/opt/ml/processing/output"
+CHECKPOINT_DIR: Final = "/opt/ml/checkpoints"
+
+# Artifacts: each is a folder or prefix that holds its data and a manifest, written last.
+MANIFEST_FILE: Final = "manifest.json"
+SHARDS: Final = "shards"
+LATENTS: Final = "latents"
+REFERENCE: Final = "reference"
+MODEL: Final = "model"
+EVALUATOR: Final = "evaluator"
+EVALUATION: Final = "evaluation"
+CHECKPOINTS: Final = "checkpoints"
+
+# Files inside artifacts.
+SHARD_PATTERN: Final = "{index:05d}.tar"
+LATENTS_SHARD_PATTERN: Final = "{split}-{index:05d}.tar"
+LATENTS_INDEX_FILE: Final = "index.json"
+TRAIN_SPLIT: Final = "train"
+HELDOUT_SPLIT: Final = "heldout"
+REFERENCE_SHARD_PATTERN: Final = "reference-{index:05d}.tar"
+METRICS_FILE: Final = "metrics.json"
+CONTACT_SHEET_FILE: Final = "contact_sheet.png"
+SAMPLES_DIR: Final = "samples"
+TRAINING_LOG_FILE: Final = "training_log.jsonl"
+LINEAGE_FILE: Final = "lineage.json"
+MODEL_ARCHIVE: Final = "model.tar.gz"
+
+# Training channels.
+LATENTS_CHANNEL: Final = "latents"
+PRETRAINED_CHANNEL: Final = "pretrained"
+
+# Keys of metrics.json: `metrics.<key>.value` is what the gate reads.
+FID: Final = "fid"
+FID_UNTRAINED: Final = "fid_untrained"
+CLIP_SCORE: Final = "clip_score"
+CLIP_SCORE_UNTRAINED: Final = "clip_score_untrained"
+CLIP_SCORE_REAL: Final = "clip_score_real"
+
+# One training-log line is `key=value` pairs: SageMaker's metric definitions read them with these patterns.
+NUMBER_PATTERN: Final = r"([-+]?(?:[0-9]*\.)?[0-9]+(?:[eE][-+]?[0-9]+)?)"
+VALIDATION_LOSS: Final = "validation_loss"
+TRAINING_METRICS: Final = (
+    "training_loss",
+    VALIDATION_LOSS,
+    "learning_rate",
+    "seen_samples",
+    "iterations_per_s",
+    "images_per_s",
+    "images_per_s_per_gpu",
+    "remaining_s",
+)
+
+# A job's progress line, read by the live table: PROGRESS {"step": ..., "done": ..., "total": ..., "unit": ...}.
+PROGRESS_PREFIX: Final = "PROGRESS "
+
+
+def metric_regex(name: str) -> str:
+    """Return the pattern with which SageMaker finds `name=<number>` in a job's log.
+
+    The name must begin a word, so that `loss` is not found inside `training_loss`.
+    """
+    return rf"(?:^|\s){name}={NUMBER_PATTERN}"

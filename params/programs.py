@@ -1,0 +1,211 @@
+"""The settings of each program that runs inside a job: what its command line accepts.
+
+Reads nothing, writes nothing. `params.arguments` turns each model into flags, hyperparameters or environment
+variables, so a field added here is at once a key of the parameter sets, a flag of `python -m steps PROGRAM`, and
+an argument in the pipeline definition.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from params.model import Model
+
+
+class DownloadSettings(Model):
+    """How Download works."""
+
+    url_column: str = "url"
+    """Column of the table that holds the image's address."""
+    caption_column: str = "caption"
+    """Column of the table that holds the caption (LAION names it TEXT)."""
+    image_size_px: int = Field(256, ge=16, le=4096)
+    """Side of the stored picture, in pixels (phase 1 of Stable Diffusion 2 trains at 256)."""
+    resize_mode: Literal["center_crop", "keep_ratio"] = "center_crop"
+    """`center_crop`: square; `keep_ratio`: shorter side at image_size_px. Never letterboxed (img2dataset's default)."""
+    min_image_size_px: int = Field(64, ge=0)
+    """Pictures whose shorter side is below this are left out."""
+    max_aspect_ratio: float = Field(3.0, ge=1.0)
+    """Pictures more elongated than this are left out."""
+    jpeg_quality: int = Field(95, ge=1, le=100)
+    """JPEG quality of the stored pictures (img2dataset's default)."""
+    samples_per_shard: int = Field(10_000, ge=1)
+    """Rows of the table for one shard: 10,000 at 256 px are about 300 MB (img2dataset's advice for S3)."""
+    max_rows: int = Field(0, ge=0)
+    """Only the first so many rows of the table; 0: all of them."""
+    processes: int = Field(0, ge=0)
+    """Download processes for each host; 0: one for each core."""
+    threads: int = Field(64, ge=1)
+    """Connections for each process (measured: 2 processes x 64 threads are 1.8 times 1 x 16)."""
+    timeout_s: float = Field(10.0, gt=0)
+    """Limit for one picture, from connect to the last byte."""
+    retries: int = Field(1, ge=0)
+    """Further tries after a failure that can pass (time-out, 5xx)."""
+    max_body_mb: int = Field(32, ge=1)
+    """A body larger than this is dropped: one row lost, not the host's memory."""
+    max_image_megapixels: int = Field(100, ge=1)
+    """A picture that would decode to more than this is dropped before it is decoded."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts (host or host:port) that may be fetched although their address is private, such as a local server."""
+    min_yield: float = Field(0.5, ge=0.0, le=1.0)
+    """The step fails when a smaller fraction of the rows became samples."""
+
+
+class DownloadArguments(DownloadSettings):
+    """`python -m steps download`: url table to WebDataset shards."""
+
+    url_table: str
+    """Where the url table is: s3:// address or path of a parquet file or a folder of them."""
+    shards_uri: str
+    """Where the shards go: s3:// prefix. They are written there directly, never to a local disk."""
+
+
+class EncodeSettings(Model):
+    """How Encode works."""
+
+    resolution_px: int = Field(256, ge=16, le=4096, multiple_of=8)
+    """Side of the picture that the VAE sees."""
+    batch_size: int = Field(32, ge=1)
+    """Pictures encoded at once on one device."""
+    rows_per_block: int = Field(256, ge=1)
+    """Rows in one member of a latents shard: what the loader reads at once."""
+    rows_per_shard: int = Field(8192, ge=1)
+    """Rows in one latents shard: 8,192 at 256 px are 136 MB, as Lustre likes it."""
+    heldout_fraction: float = Field(0.001, ge=0.0, lt=1.0)
+    """Fraction of the captions, chosen by a hash of the caption, that training never sees."""
+    max_heldout_samples: int = Field(30_000, ge=0)
+    """At most so many held-out samples are kept (30,000: the count of MLPerf's and the SD2 card's evaluation)."""
+    caption_embeddings: bool = False
+    """Also store the text encoder's output: 79 % of the bytes to save 8 % of the compute at 256 px."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """In which the VAE runs. The SD2 VAE is known to overflow in float16."""
+    workers: int = Field(0, ge=0)
+    """Encoders over the whole cluster; 0: one for each GPU, or one for each core of hosts without."""
+
+
+class EncodeArguments(EncodeSettings):
+    """`python -m steps encode`: shards to latents and caption tokens."""
+
+    shards_uri: str
+    """Where the shards are: the prefix that Download wrote."""
+    latents_uri: str
+    """Where the latents go: s3:// prefix."""
+    reference_uri: str
+    """Where the held-out pictures and captions go, for evaluation: s3:// prefix."""
+
+
+class TrainArguments(Model):
+    """`python -m steps train`: latents to a trained model. Tuning trials and the training job run the same program."""
+
+    training_samples: int = Field(1_126_400_000, ge=1)
+    """How many samples to train on (phase 1 of Stable Diffusion 2: 550,000 steps of 2,048)."""
+    global_batch_size: int = Field(2048, ge=1)
+    """Samples for one optimizer step, over all ranks (Stable Diffusion 2: 2,048)."""
+    micro_batch_size: int = Field(128, ge=1)
+    """Samples on one device at once. Global batch / (micro-batch x ranks) is the gradient accumulation."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate of AdamW (Stable Diffusion 2: 1e-4)."""
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up (Stable Diffusion 2: constant)."""
+    warmup_samples: int = Field(20_480_000, ge=0)
+    """Linear warm-up (Stable Diffusion 2: 10,000 steps of 2,048)."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's decoupled weight decay (Stable Diffusion 2: 0.01)."""
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's first moment (torch's default)."""
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """AdamW's second moment (torch's default)."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    """What the UNet predicts (SD2-base: epsilon; SD2 at 768 px: v)."""
+    snr_gamma: float = Field(0.0, ge=0)
+    """Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556: 5); 0: off."""
+    zero_terminal_snr: bool = False
+    """Rescale the noise schedule to end in pure noise (Lin et al. 2023, arXiv:2305.08891)."""
+    noise_offset: float = Field(0.0, ge=0)
+    """Strength of the noise shared by a channel; 0: off."""
+    caption_dropout: float = Field(0.1, ge=0, le=1)
+    """Fraction of captions replaced by the empty one, for classifier-free guidance (Stable Diffusion: 0.1)."""
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    """Decay of the moving average of the weights, for each ema_reference_samples; 0: no average."""
+    ema_reference_samples: int = Field(2048, ge=1)
+    """How many samples one application of ema_decay stands for, so that the average does not change with the batch."""
+    initial_weights: Literal["scratch", "pretrained"] = "scratch"
+    """`pretrained` starts from the UNet weights of the pretrained channel."""
+    precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"
+    """Of the forward pass (autocast); the weights stay in float32. float64 is for tests of exactness."""
+    compile: bool = False
+    """torch.compile the UNet."""
+    gradient_checkpointing: bool = False
+    """Trade a third more compute for activations' memory."""
+    seed: int = Field(0, ge=0)
+    """Everything random is a function of this and the sample's index."""
+    validation_samples: int = Field(2048, ge=1)
+    """Held-out samples of the validation loss, on fixed noise and fixed timesteps."""
+    validate_every_samples: int = Field(20_480_000, ge=1)
+    """How often the validation loss is measured; always at the end."""
+    save_every_samples: int = Field(10_240_000, ge=1)
+    """How often a checkpoint is written; always at the end and on SIGTERM."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Older checkpoints are deleted."""
+    log_every_steps: int = Field(50, ge=1)
+    """How often a training-log line is written."""
+    collective_timeout_s: float = Field(600.0, gt=0)
+    """A collective that hangs longer than this ends the job."""
+
+
+class EvaluateArguments(Model):
+    """`python -m steps evaluate`: a trained model to metrics.json and a contact sheet."""
+
+    samples: int = Field(30_000, ge=2)
+    """Pictures to generate (MLPerf and the SD2 card: 30,000)."""
+    batch_size: int = Field(16, ge=1)
+    """Pictures generated at once on one device."""
+    guidance_scale: float = Field(8.0, ge=0)
+    """Classifier-free guidance (MLPerf: 8)."""
+    inference_steps: int = Field(50, ge=1)
+    """Denoising steps (MLPerf: 50 with DDIM)."""
+    sampler: Literal["ddim", "dpm++", "euler"] = "ddim"
+    """Which scheduler denoises."""
+    seed: int = Field(0, ge=0)
+    """Picture i starts from the noise of (seed, i)."""
+    untrained_samples: int = Field(2048, ge=0)
+    """Pictures of the untrained model, as a sanity row; 0: none."""
+    contact_sheet_samples: int = Field(48, ge=1)
+    """Pictures on the contact sheet."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float16"
+    """In which the model generates."""
+    fid_features: Literal["inception", "clip"] = "inception"
+    """`inception`: torchmetrics' own Inception v3 (comparable with published FID); `clip`: the evaluator's CLIP."""
+
+
+class ServeArguments(Model):
+    """`python -m steps serve`: the endpoint. Its settings arrive as environment variables named SERVE_<FIELD>."""
+
+    guidance_scale: float = Field(7.5, ge=0, le=30)
+    """Used when a request names none (diffusers' default)."""
+    inference_steps: int = Field(25, ge=1, le=150)
+    """Used when a request names none (25 with DPM-Solver++ match 50 with DDIM: Lu et al. 2022, arXiv:2211.01095)."""
+    sampler: Literal["ddim", "dpm++", "euler"] = "dpm++"
+    """Used when a request names none."""
+    default_size_px: int = Field(512, ge=8, multiple_of=8)
+    """Width and height when a request names none."""
+    max_size_px: int = Field(1024, ge=8, multiple_of=8)
+    """Largest width or height that a request may ask for."""
+    max_images: int = Field(4, ge=1)
+    """Most pictures for one request."""
+    max_inference_steps: int = Field(100, ge=1)
+    """Most denoising steps for one request."""
+    max_batch_size: int = Field(8, ge=1)
+    """Most pictures denoised together: requests that share a shape are batched."""
+    batch_wait_ms: float = Field(5.0, ge=0)
+    """How long the first request waits for others to share its batch."""
+    queue_size: int = Field(32, ge=1)
+    """Requests waiting beyond this are answered with 429 and Retry-After."""
+    timeout_s: float = Field(55.0, gt=0, lt=60)
+    """A request that takes longer is answered with 504: SageMaker itself gives up at 60 s."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float16"
+    """In which the model generates."""

@@ -1,0 +1,282 @@
+"""A parameter set: everything that `sd-pipeline` needs to build the pipeline, read from params/NAME.yaml.
+
+Reads a YAML file that holds only what differs from the defaults below; writes nothing.
+
+    sd-pipeline definition --params params/sd2_base.yaml
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from params.arguments import describe
+from params.model import Model
+from params.programs import DownloadSettings, EncodeSettings, EvaluateArguments, ServeArguments, TrainArguments
+
+ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
+
+
+class SettingsError(ValueError):
+    """A parameter set cannot be used: the message names the file, the key and the fix."""
+
+
+class Job(Model):
+    """On what a job runs."""
+
+    instance_type: str = Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
+    """SageMaker instance type, such as ml.p4d.24xlarge."""
+    instance_count: int = Field(1, ge=1)
+    """Hosts."""
+    volume_size_gb: int = Field(100, ge=1)
+    """Disk of each host."""
+    max_runtime_s: int = Field(86_400, ge=1)
+    """The job is stopped after this."""
+
+
+class Images(Model):
+    """Container images; each carries its code."""
+
+    data: str = "000000000000.dkr.ecr.us-east-1.amazonaws.com/sd-pipeline-data:latest"
+    """Download."""
+    training: str = "000000000000.dkr.ecr.us-east-1.amazonaws.com/sd-pipeline-training:latest"
+    """Encode, Tune, Train and Evaluate."""
+    inference: str = "000000000000.dkr.ecr.us-east-1.amazonaws.com/sd-pipeline-inference:latest"
+    """The endpoint."""
+
+
+class Account(Model):
+    """Where in AWS the pipeline lives."""
+
+    region: str = "us-east-1"
+    """Region of every resource."""
+    bucket: str = "sd-pipeline-000000000000-us-east-1"
+    """S3 bucket of every artifact."""
+    role_arn: str = "arn:aws:iam::000000000000:role/sd-pipeline-execution"
+    """Role under which the jobs run."""
+    subnets: tuple[str, ...] = ()
+    """Private subnets of the jobs; FSx for Lustre can only be reached from inside its network."""
+    security_groups: tuple[str, ...] = ()
+    """Security groups of the jobs."""
+
+
+class FileSystem(Model):
+    """How training reads the latents."""
+
+    kind: Literal["fsx", "s3"] = "fsx"
+    """`fsx`: FSx for Lustre, linked to the latents prefix; `s3`: fast file mode, no file system needed."""
+    fsx_id: str = "fs-00000000000000000"
+    """FSx for Lustre file system."""
+    fsx_path: str = Field("/fsx/latents", pattern=r"^/[^/].*[^/]$")
+    """/<mount name>/<folder> where the latents prefix is mounted."""
+
+
+class Data(Model):
+    """What the model learns from."""
+
+    name: str = Field("laion", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9-]{0,62}$")
+    """Name of the data set: its shards, latents and checkpoints live under this name in the bucket."""
+    url_table: str = "s3://sd-pipeline-000000000000-us-east-1/urls/"
+    """Parquet table of image addresses and captions."""
+    pretrained_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/stable-diffusion-2-base"
+    """Folder with the VAE, text encoder, tokenizer, scheduler and the UNet's configuration, as diffusers saves them."""
+    evaluator_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/evaluator"
+    """Folder with the CLIP model (clip/) that scores pictures, and Inception's weights where FID uses them."""
+
+
+class DownloadStep(DownloadSettings):
+    """Url table to shards."""
+
+    job: Job = Job(instance_type="ml.c6i.4xlarge", instance_count=4)
+    """CPU hosts: img2dataset needs network and cores."""
+
+
+class EncodeStep(EncodeSettings):
+    """Shards to latents."""
+
+    job: Job = Job(instance_type="ml.g5.12xlarge", instance_count=4)
+    """GPU hosts: cheap ones do, the VAE needs little memory."""
+
+
+class Range(Model):
+    """The interval in which Tune searches."""
+
+    low: float
+    """Smallest value."""
+    high: float
+    """Largest value."""
+    scaling: Literal["Linear", "Logarithmic"] = "Linear"
+    """How the interval is sampled."""
+
+
+class TuneStep(Model):
+    """Small-scale search on a fixed sample budget."""
+
+    job: Job = Job(instance_type="ml.g5.12xlarge", max_runtime_s=4 * 3600)
+    """On what one trial runs."""
+    trials: int = Field(8, ge=1)
+    """Trials in all."""
+    parallel_trials: int = Field(4, ge=1)
+    """Trials at once."""
+    strategy: Literal["Random", "Bayesian"] = "Bayesian"
+    """How the next trial is chosen."""
+    seed: int = Field(0, ge=0)
+    """Of the search."""
+    training_samples: int = Field(2_048_000, ge=1)
+    """Sample budget of each trial."""
+    warmup_samples: int = Field(204_800, ge=0)
+    """Linear warm-up of each trial."""
+    learning_rate: Range = Range(low=3e-5, high=3e-4, scaling="Logarithmic")
+    """Interval of the learning rate."""
+    micro_batch_size: tuple[int, ...] = Field((32, 64, 128), min_length=1)
+    """Micro-batch sizes to try."""
+    caption_dropout: Range = Range(low=0.05, high=0.2)
+    """Interval of the caption dropout."""
+
+
+class TrainStep(TrainArguments):
+    """Latents to a model. micro_batch_size, learning_rate and caption_dropout are replaced by Tune's best."""
+
+    job: Job = Job(instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400)
+    """GPU hosts."""
+    spot: bool = False
+    """Managed spot instances: cheaper, interrupted at two minutes' notice; the checkpoints make that safe."""
+    max_wait_s: int = Field(28 * 86_400, ge=1)
+    """With spot: how long to wait for instances, the training included."""
+
+
+class EvaluateStep(EvaluateArguments):
+    """A model to metrics."""
+
+    job: Job = Job(instance_type="ml.g5.12xlarge")
+    """GPU host."""
+
+
+class Gate(Model):
+    """What a model must reach to be registered and deployed."""
+
+    max_fid: float = Field(90.0, ge=0)
+    """Largest FID (MLPerf Training's target)."""
+    min_clip_score: float = Field(0.15, ge=-1, le=1)
+    """Smallest CLIP score, as a cosine (MLPerf Training's target)."""
+
+
+class Registry(Model):
+    """Where passed models are registered."""
+
+    group: str = Field("sd-pipeline", pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")
+    """Model package group."""
+    approval_status: ApprovalStatus = "PendingManualApproval"
+    """With which a package begins."""
+
+
+class EndpointStep(ServeArguments):
+    """A model behind an address."""
+
+    job: Job = Job(instance_type="ml.g5.2xlarge")
+    """GPU host of the endpoint."""
+    name: str = Field("sd-pipeline", pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")
+    """Name of the endpoint: created the first time, updated afterwards."""
+
+
+class LocalWorld(Model):
+    """The small world of a local run: read by `run-local` alone, it never reaches the definition."""
+
+    rows: int = Field(4000, ge=16)
+    """Rows of the url table."""
+    pretrained_dir: str = "shapes/models/pretrained"
+    """Folder that is uploaded to data.pretrained_uri."""
+    evaluator_dir: str = "shapes/models/evaluator"
+    """Folder that is uploaded to data.evaluator_uri."""
+
+
+class Settings(Model):
+    """A whole parameter set."""
+
+    pipeline_name: str = Field("sd-pipeline", pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,255}$")
+    """Name of the SageMaker pipeline."""
+    training_run: str = Field("default", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9-]{0,62}$")
+    """Checkpoints live under this name: an unfinished training of the same settings goes on, on any GPU count."""
+    cache_expires_after: str = Field("P30D", pattern=r"^P")
+    """ISO 8601 duration for which an unchanged step is not run again."""
+    account: Account = Account()
+    images: Images = Images()
+    file_system: FileSystem = FileSystem()
+    data: Data = Data()
+    download: DownloadStep = DownloadStep()
+    encode: EncodeStep = EncodeStep()
+    tune: TuneStep = TuneStep()
+    train: TrainStep = TrainStep()
+    evaluate: EvaluateStep = EvaluateStep()
+    gate: Gate = Gate()
+    registry: Registry = Registry()
+    endpoint: EndpointStep = EndpointStep()
+    local: LocalWorld | None = None
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a parameter set.
+
+    Raises SettingsError that names the file, the key and, for an unknown key, the nearest right one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_settings(text, str(path))
+
+
+def parse_settings(text: str, source: str) -> Settings:
+    """Build a parameter set from YAML text; `source` names it in errors."""
+    try:
+        values = yaml.load(text, Loader=StrictLoader)  # noqa: S506 (stricter than SafeLoader)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{source}: a parameter set is a mapping of sections, not {type(values).__name__}")
+    unknown = list(_unknown_keys(values, Settings, ""))
+    if unknown:
+        raise SettingsError(f"{source}: " + "; ".join(unknown))
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"{source}: {describe(error)}") from None
+
+
+class StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses aliases (a few bytes of them expand to gigabytes) and repeated keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse `*alias`."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice: the second would win in silence."""
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _unknown_keys(values: dict[Any, Any], model: type[Model], prefix: str) -> Iterator[str]:
+    for key, value in values.items():
+        field = model.model_fields.get(str(key))
+        if field is None:
+            close = difflib.get_close_matches(str(key), model.model_fields, n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(model.model_fields)}"
+            yield f"unknown key {prefix}{key}; {hint}"
+        elif isinstance(value, dict) and isinstance(field.annotation, type) and issubclass(field.annotation, Model):
+            yield from _unknown_keys(value, field.annotation, f"{prefix}{key}.")

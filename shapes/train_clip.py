@@ -1,0 +1,138 @@
+"""Trains the small CLIP: text tower for conditioning, both towers for evaluation.
+
+Reads the pictures and captions of the grid, without the held-out tenth; returns a transformers CLIPModel. Contrastive
+loss (Radford et al. 2021, arXiv:2103.00020) on batches made of groups of captions that differ in one word, since with
+batches drawn at random the rarely decisive words (shape, size) are learnt last. `python -m shapes train-models`
+runs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from shapes import picture_set, pictures
+from shapes.captions import COLOURS, PLACES, SHAPES, SIZES, Caption
+from shapes.tokenizer import MAX_TOKENS
+
+BATCH_SIZE: Final = 256
+GROUP_SIZE: Final = 4
+LEARNING_RATE: Final = 2e-3
+WEIGHT_DECAY: Final = 0.05
+WARMUP_STEPS: Final = 50
+PATCH_PX: Final = 16
+SHIFT_PX: Final = 2
+NOISE: Final = 0.05
+_WORDS: Final = (SIZES, COLOURS, SHAPES, PLACES, COLOURS)
+
+
+def config(tokenizer: CLIPTokenizer) -> CLIPConfig:
+    """Return the small CLIP: 64-wide text tower, 128-wide vision tower on patches of 16 px, 64-wide projection."""
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": MAX_TOKENS,
+        "projection_dim": 64,
+        **ends,
+    }
+    vision = {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "image_size": pictures.MODEL_SIZE_PX,
+        "patch_size": PATCH_PX,
+        "projection_dim": 64,
+        # Five times the default: with 0.02 a tower this small stays long on a plateau where it sees colours only.
+        "initializer_range": 0.1,
+    }
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
+
+
+def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[Caption]) -> Tensor:
+    """Return the token ids of captions, (N, 16), padded as StableDiffusionPipeline does."""
+    texts = [caption.text() for caption in captions]
+    encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+    ids: Tensor = encoded["input_ids"]
+    return ids
+
+
+def train(
+    tokenizer: CLIPTokenizer, captions: Sequence[Caption], pixels: Tensor, steps: int, seed: int = 0
+) -> CLIPModel:
+    """Train the small CLIP on captions and their pictures, (N, 3, 64, 64) uint8, and return it."""
+    torch.manual_seed(seed)
+    model = CLIPModel(config(tokenizer)).train()
+    tokens = tokenize(tokenizer, captions)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    bar = tqdm(_batches(captions, steps, seed), total=steps, desc="CLIP", unit="it")
+    for rows in bar:
+        outputs = model(input_ids=tokens[rows], pixel_values=augment(picture_set.to_models(pixels[rows])))
+        target = torch.arange(len(rows))
+        logits = outputs.logits_per_image
+        loss = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(100.0))
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    return model.eval()
+
+
+def augment(batch: Tensor) -> Tensor:
+    """Shift a batch in -1..1 by up to 2 px, the edge repeated, and add noise: generated pictures are never exact."""
+    padded = functional.pad(batch, (SHIFT_PX,) * 4, mode="replicate")
+    down, right = torch.randint(0, 2 * SHIFT_PX + 1, (2,)).tolist()
+    shifted = padded[:, :, down : down + batch.shape[2], right : right + batch.shape[3]]
+    return shifted + NOISE * torch.randn_like(shifted)
+
+
+@torch.no_grad()
+def features(model: CLIPModel, tokenizer: CLIPTokenizer, captions: Sequence[Caption], pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the unit features of pictures and captions, each (N, 64)."""
+    images = [
+        model.get_image_features(picture_set.to_models(chunk)).pooler_output for chunk in pixels.split(BATCH_SIZE)
+    ]
+    texts = model.get_text_features(tokenize(tokenizer, captions)).pooler_output
+    return functional.normalize(torch.cat(images), dim=-1), functional.normalize(texts, dim=-1)
+
+
+def _rate(step: int, steps: int) -> float:
+    warmup = min(1.0, (step + 1) / WARMUP_STEPS)
+    return warmup * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
+def _batches(captions: Sequence[Caption], steps: int, seed: int) -> Iterator[Tensor]:
+    """Yield rows of batches: captions drawn at random, each with neighbours that differ from it in one word."""
+    numbers = np.random.default_rng(seed)
+    row_of = {caption: row for row, caption in enumerate(captions)}
+    for _ in range(steps):
+        rows: dict[int, None] = {}
+        while len(rows) < BATCH_SIZE:
+            first = captions[numbers.integers(len(captions))]
+            group = [first, *(_neighbour(first, numbers) for _ in range(GROUP_SIZE - 1))]
+            rows.update((row_of[caption], None) for caption in group if caption in row_of)
+        yield torch.tensor(list(rows)[:BATCH_SIZE])
+
+
+def _neighbour(caption: Caption, numbers: np.random.Generator) -> Caption:
+    place = int(numbers.integers(len(caption)))
+    words = list(caption)
+    words[place] = str(numbers.choice(_WORDS[place]))
+    return Caption(*words)

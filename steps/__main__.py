@@ -1,0 +1,63 @@
+"""The entry point of every image and of the local engine.
+
+    python -m steps PROGRAM [--flag value ...]
+
+SageMaker calls a training image with `train` and a hosting image with `serve`; a processing job names its program.
+A failure leaves its reason in the job's failure file, where SageMaker reads it from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+from steps.container import Container
+from steps.errors import StepError
+
+PROGRAMS = {
+    "download": "url table to WebDataset shards",
+    "encode": "shards to latents and caption tokens",
+    "train": "latents to a trained model",
+    "evaluate": "a trained model to metrics.json and a contact sheet",
+    "serve": "a trained model behind an HTTP endpoint",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one program; return its exit status."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    program, *flags = argv
+    if program not in PROGRAMS:
+        print(f"unknown program {program!r}\n{usage()}", file=sys.stderr)
+        return 2
+    # Only the chosen program is imported: each pulls in other gigabytes.
+    module = importlib.import_module(f"steps.{program}")
+    try:
+        return int(module.main(flags) or 0)
+    except StepError as error:
+        return _fail(str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return _fail(f"{type(error).__name__}: {error}")
+
+
+def usage() -> str:
+    """Return the list of programs."""
+    lines = [f"  {name:10}{text}" for name, text in PROGRAMS.items()]
+    return "\n".join(["usage: python -m steps PROGRAM [--help] [--flag value ...]", *lines])
+
+
+def _fail(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr, flush=True)
+    container = Container(os.environ)
+    if container.failure_file.parent.is_dir():
+        container.failure_file.write_text(reason[:1024], encoding="utf-8")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

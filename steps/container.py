@@ -1,0 +1,132 @@
+"""The SageMaker contract: where a job finds its inputs, outputs, hyperparameters and the other hosts.
+
+Reads <base>/input/config/*.json (training) or <base>/config/*.json (processing), where <base> is /opt/ml or, outside
+a container, what SAGEMAKER_BASE_DIR says. Writes nothing.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/amazon-sagemaker-toolkits.html and
+https://docs.aws.amazon.com/sagemaker/latest/dg/build-your-own-processing-container.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from params.layout import BASE_DIR, BASE_DIR_VARIABLE, PROCESSING_INPUT_DIR, PROCESSING_OUTPUT_DIR
+
+# SageMaker's own convention for torchrun over the hosts of a job; any free port does.
+RENDEZVOUS_PORT = 7777
+RAY_PORT = 6379
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The hosts of one job."""
+
+    hosts: tuple[str, ...]
+    current_host: str
+    head_address: str
+    """Where the first host can be reached."""
+    rendezvous_port: int
+    ray_port: int
+
+    @property
+    def rank(self) -> int:
+        """Position of this host among the hosts."""
+        return self.hosts.index(self.current_host)
+
+    @property
+    def is_head(self) -> bool:
+        """Whether this is the first host: it alone writes what there is once for a job."""
+        return self.rank == 0
+
+
+class Container:
+    """One job's view of its container."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = os.environ if environment is None else environment
+        self.base_dir = Path(self._environment.get(BASE_DIR_VARIABLE, BASE_DIR))
+
+    def path(self, container_path: str) -> Path:
+        """Return where a path under /opt/ml really is."""
+        return self.base_dir / Path(container_path).relative_to(BASE_DIR)
+
+    def input_dir(self, name: str) -> Path:
+        """Return the folder of a processing input."""
+        return self.path(PROCESSING_INPUT_DIR) / name
+
+    def output_dir(self, name: str) -> Path:
+        """Return the folder of a processing output."""
+        return self.path(PROCESSING_OUTPUT_DIR) / name
+
+    def channel_dir(self, name: str) -> Path:
+        """Return the folder of a training channel."""
+        return self.base_dir / "input" / "data" / name
+
+    @property
+    def model_dir(self) -> Path:
+        """Where a training job leaves its model and an endpoint finds it."""
+        return self.base_dir / "model"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """The volume that SageMaker syncs with S3 while the job runs."""
+        return self.base_dir / "checkpoints"
+
+    @property
+    def failure_file(self) -> Path:
+        """Its text becomes the job's FailureReason."""
+        return self.base_dir / "output" / "failure"
+
+    @property
+    def output_data_dir(self) -> Path:
+        """What a training job leaves beside its model (output.tar.gz)."""
+        return self.base_dir / "output" / "data"
+
+    @property
+    def job_name(self) -> str:
+        """Name of the training or processing job; `local` outside one."""
+        name = self._environment.get("TRAINING_JOB_NAME")
+        if name:
+            return name
+        arn = self._environment.get("PROCESSING_JOB_ARN", "")
+        return arn.rsplit("/", 1)[-1] or "local"
+
+    def hyperparameters(self) -> dict[str, str]:
+        """Return the training job's hyperparameters: texts, as SageMaker passes them."""
+        values = self._config("hyperparameters.json") or {}
+        return {str(name): str(value) for name, value in values.items()}
+
+    def cluster(self) -> Cluster:
+        """Return the hosts of the job; outside a job, this host alone.
+
+        MASTER_ADDR, MASTER_PORT and RAY_HEAD_PORT win over the contract where they are set: on one machine the
+        hosts' names do not resolve and several jobs run at once.
+        """
+        config = self._config("resourceconfig.json") or {"hosts": ["localhost"], "current_host": "localhost"}
+        return Cluster(
+            hosts=tuple(sorted(config["hosts"], key=_host_order)),
+            current_host=config["current_host"],
+            head_address=self._environment.get("MASTER_ADDR") or min(config["hosts"], key=_host_order),
+            rendezvous_port=int(self._environment.get("MASTER_PORT", RENDEZVOUS_PORT)),
+            ray_port=int(self._environment.get("RAY_HEAD_PORT", RAY_PORT)),
+        )
+
+    def _config(self, file_name: str) -> dict[str, Any] | None:
+        for folder in (self.base_dir / "input" / "config", self.base_dir / "config"):
+            path = folder / file_name
+            if path.is_file():
+                value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                return value
+        return None
+
+
+def _host_order(host: str) -> tuple[int, str]:
+    """Sort algo-2 before algo-10."""
+    number = host.rsplit("-", 1)[-1]
+    return (int(number) if number.isdigit() else 0, host)

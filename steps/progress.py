@@ -1,0 +1,51 @@
+"""Progress of a long job: a line for people and for the live table, at most every second.
+
+Writes `PROGRESS {"step": ..., "done": ..., "total": ..., "unit": ..., "per_s": ..., "remaining_s": ...}` to stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from params.layout import PROGRESS_PREFIX
+
+
+class Progress:
+    """Count of what is done, printed at most once in `every_s` seconds and when it ends."""
+
+    def __init__(self, step: str, total: int, unit: str, done: int = 0, every_s: float = 1.0) -> None:
+        self._step, self._total, self._unit, self._every_s = step, total, unit, every_s
+        self._done = self._started_at = done
+        self._start_s = self._clock()
+        self._printed_s = float("-inf")
+
+    def advance(self, count: int = 1) -> None:
+        """Count `count` more as done."""
+        self.set(self._done + count)
+
+    def set(self, done: int) -> None:
+        """Say how many are done."""
+        self._done = done
+        now_s = self._clock()
+        if now_s - self._printed_s >= self._every_s or done >= self._total:
+            self._printed_s = now_s
+            print(PROGRESS_PREFIX + json.dumps(self.as_dict()), flush=True)
+
+    def as_dict(self) -> dict[str, str | int | float | None]:
+        """Return the line's content; the rate leaves out what was done before this process began."""
+        elapsed_s = self._clock() - self._start_s
+        per_s = (self._done - self._started_at) / elapsed_s if elapsed_s > 0 else 0.0
+        remaining_s = round((self._total - self._done) / per_s, 1) if per_s > 0 else None
+        return {
+            "step": self._step,
+            "done": self._done,
+            "total": self._total,
+            "unit": self._unit,
+            "per_s": round(per_s, 3),
+            "remaining_s": remaining_s,
+        }
+
+    @staticmethod
+    def _clock() -> float:
+        return time.monotonic()
