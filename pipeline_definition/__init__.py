@@ -1,0 +1,1 @@
+"""The DAG and what is done with it: build, upsert, start, watch, approve, and the local control plane."""

@@ -1,0 +1,56 @@
+"""The steps that put a model behind an address: CreateModel, EndpointConfig, Endpoint."""
+
+from __future__ import annotations
+
+from sagemaker.core.workflow.execution_variables import ExecutionVariables
+from sagemaker.core.workflow.functions import Join
+from sagemaker.mlops.workflow import EndpointConfigStep, EndpointStep, ModelStep, TrainingStep
+
+from pipeline_definition.blueprint import Blueprint
+from pipeline_definition.registration import model_builder
+
+VARIANT = "trained"
+
+
+def create_model_step(blueprint: Blueprint, train: TrainingStep, register: ModelStep) -> ModelStep:
+    """Return the step that makes the model; after Register, so that nothing is served that is not registered."""
+    return ModelStep(
+        name="CreateModel",
+        display_name="Create model",
+        description="The trained model behind the inference image",
+        step_args=model_builder(blueprint, train).build(model_name=f"{blueprint.settings.pipeline_name}-model"),
+        depends_on=[register],
+        retry_policies=blueprint.service_retries,
+    )
+
+
+def endpoint_config_step(blueprint: Blueprint, create_model: ModelStep) -> EndpointConfigStep:
+    """Return the step that says on what the endpoint runs; its name is new for each execution, as SageMaker asks."""
+    p = blueprint.parameters
+    variant = {
+        "VariantName": VARIANT,
+        "ModelName": create_model.properties.ModelName,
+        "InstanceType": p.endpoint.instance_type,
+        "InitialInstanceCount": p.endpoint.instance_count,
+        "InitialVariantWeight": 1.0,
+    }
+    name = Join(on="-", values=[p.endpoint_name, ExecutionVariables.PIPELINE_EXECUTION_ID])
+    return EndpointConfigStep(
+        name="EndpointConfig",
+        display_name="Endpoint configuration",
+        step_args=blueprint.session.create_endpoint_config(name=name, production_variants=[variant]),
+        retry_policies=blueprint.service_retries,
+    )
+
+
+def endpoint_step(blueprint: Blueprint, endpoint_config: EndpointConfigStep) -> EndpointStep:
+    """Return the step that creates the endpoint, or updates it where it exists."""
+    return EndpointStep(
+        name="Endpoint",
+        display_name="Endpoint",
+        step_args=blueprint.session.create_endpoint(
+            endpoint_name=blueprint.parameters.endpoint_name,
+            config_name=endpoint_config.properties.EndpointConfigName,
+            wait=False,
+        ),
+    )

@@ -1,0 +1,145 @@
+"""The pipeline parameters: what an operator sees and changes in the console; defaults come from the parameter set.
+
+Reads Settings; writes nothing. `sd-pipeline parameters --params FILE` prints them as a table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+from sagemaker.core.workflow.parameters import Parameter, ParameterFloat, ParameterInteger, ParameterString
+
+from params.settings import ApprovalStatus, Job, Settings
+
+
+class Text(ParameterString):  # type: ignore[misc]
+    """A string parameter with the description that the console shows."""
+
+    def __init__(self, name: str, default: str, description: str, choices: tuple[str, ...] = ()) -> None:
+        super().__init__(name, default_value=default, enum_values=list(choices) or None)
+        self.description = description
+
+    def to_request(self) -> dict[str, Any]:
+        """Return the parameter's entry in the definition."""
+        return {**super().to_request(), "Description": self.description}
+
+
+class Count(ParameterInteger):  # type: ignore[misc]
+    """An integer parameter with the description that the console shows."""
+
+    def __init__(self, name: str, default: int, description: str) -> None:
+        super().__init__(name, default_value=default)
+        self.description = description
+
+    def to_request(self) -> dict[str, Any]:
+        """Return the parameter's entry in the definition."""
+        return {**super().to_request(), "Description": self.description}
+
+
+class Number(ParameterFloat):  # type: ignore[misc]
+    """A float parameter with the description that the console shows."""
+
+    def __init__(self, name: str, default: float, description: str) -> None:
+        super().__init__(name, default_value=default)
+        self.description = description
+
+    def to_request(self) -> dict[str, Any]:
+        """Return the parameter's entry in the definition."""
+        return {**super().to_request(), "Description": self.description}
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """On what the jobs of one stage run."""
+
+    instance_type: Text
+    instance_count: Count
+
+    @classmethod
+    def of(cls, stage: str, job: Job) -> Hosts:
+        """Return <Stage>InstanceType and <Stage>InstanceCount."""
+        return cls(
+            Text(f"{stage}InstanceType", job.instance_type, f"SageMaker instance type of {stage}"),
+            Count(f"{stage}InstanceCount", job.instance_count, f"Hosts of {stage}"),
+        )
+
+
+@dataclass(frozen=True)
+class PipelineParameters:
+    """Every parameter of the pipeline, in the order in which the console shows them."""
+
+    dataset: Text
+    url_table: Text
+    max_rows: Count
+    pretrained: Text
+    evaluator: Text
+    training_samples: Count
+    global_batch_size: Count
+    training_run: Text
+    tune_samples: Count
+    evaluation_samples: Count
+    max_fid: Number
+    min_clip_score: Number
+    approval_status: Text
+    model_package_group: Text
+    endpoint_name: Text
+    download: Hosts
+    encode: Hosts
+    tune: Hosts
+    training: Hosts
+    evaluate: Hosts
+    endpoint: Hosts
+    data_image: Text
+    training_image: Text
+    inference_image: Text
+    bucket: Text
+    fsx_id: Text
+    fsx_path: Text
+
+    def flat(self) -> list[Parameter]:
+        """Return the parameters for `Pipeline(parameters=...)`, which drops anything else in silence."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        pairs = [[v.instance_type, v.instance_count] if isinstance(v, Hosts) else [v] for v in values]
+        return [parameter for pair in pairs for parameter in pair]
+
+
+def pipeline_parameters(s: Settings) -> PipelineParameters:
+    """Return the parameters with the parameter set's values as defaults."""
+    return PipelineParameters(
+        dataset=Text("DatasetName", s.data.name, "Shards, latents and checkpoints live under this name"),
+        url_table=Text("UrlTable", s.data.url_table, "s3:// address of the parquet table of image urls and captions"),
+        max_rows=Count("MaxRows", s.download.max_rows, "Only the first so many rows of the url table; 0: all"),
+        pretrained=Text(
+            "PretrainedModel", s.data.pretrained_uri, "s3:// folder of VAE, text encoder, UNet configuration"
+        ),
+        evaluator=Text("Evaluator", s.data.evaluator_uri, "s3:// folder of the models that judge pictures"),
+        training_samples=Count("TrainingSamples", s.train.training_samples, "Samples that training sees"),
+        global_batch_size=Count(
+            "GlobalBatchSize", s.train.global_batch_size, "Samples for one optimizer step, all GPUs"
+        ),
+        training_run=Text(
+            "TrainingRun", s.training_run, "Checkpoints live here; the same name continues a broken training"
+        ),
+        tune_samples=Count("TuneSamples", s.tune.training_samples, "Sample budget of one tuning trial"),
+        evaluation_samples=Count("EvaluationSamples", s.evaluate.samples, "Pictures generated to judge the model"),
+        max_fid=Number("MaxFid", s.gate.max_fid, "The gate passes at this FID or below"),
+        min_clip_score=Number("MinClipScore", s.gate.min_clip_score, "The gate passes at this CLIP score or above"),
+        approval_status=Text(
+            "ApprovalStatus", s.registry.approval_status, "With which a package begins", get_args(ApprovalStatus)
+        ),
+        model_package_group=Text("ModelPackageGroup", s.registry.group, "Where a model that passed is registered"),
+        endpoint_name=Text("EndpointName", s.endpoint.name, "Endpoint that is created or updated"),
+        download=Hosts.of("Download", s.download.job),
+        encode=Hosts.of("Encode", s.encode.job),
+        tune=Hosts.of("Tune", s.tune.job),
+        training=Hosts.of("Training", s.train.job),
+        evaluate=Hosts.of("Evaluate", s.evaluate.job),
+        endpoint=Hosts.of("Endpoint", s.endpoint.job),
+        data_image=Text("DataImage", s.images.data, "Container image of Download"),
+        training_image=Text("TrainingImage", s.images.training, "Container image of Encode, Tune, Train and Evaluate"),
+        inference_image=Text("InferenceImage", s.images.inference, "Container image of the endpoint"),
+        bucket=Text("Bucket", s.account.bucket, "S3 bucket of every artifact"),
+        fsx_id=Text("FsxId", s.file_system.fsx_id, "FSx for Lustre file system with the latents"),
+        fsx_path=Text("FsxPath", s.file_system.fsx_path, "/<mount name>/<folder> linked to the bucket's latents/"),
+    )

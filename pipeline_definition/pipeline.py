@@ -1,0 +1,52 @@
+"""The DAG on one screen.
+
+Reads a parameter set; writes nothing, opens no connection. The same settings give the same bytes.
+
+    sd-pipeline definition --params params/local.yaml
+"""
+
+from __future__ import annotations
+
+import json
+
+from params.settings import Settings
+from pipeline_definition.session import offline_session
+
+
+def build_definition(settings: Settings) -> str:
+    """Return the pipeline definition JSON: the one description of the DAG that everything else reads."""
+    session = offline_session(settings.account.region, settings.account.bucket)
+    # The SDK takes seconds to import and needs a region to do so: after the session, not at the top.
+    from sagemaker.mlops.workflow import Pipeline
+
+    from pipeline_definition.blueprint import Blueprint
+    from pipeline_definition.data import download_step, encode_step
+    from pipeline_definition.deployment import create_model_step, endpoint_config_step, endpoint_step
+    from pipeline_definition.evaluation import evaluate_step
+    from pipeline_definition.gate import gate_step
+    from pipeline_definition.parameters import pipeline_parameters
+    from pipeline_definition.registration import register_step
+    from pipeline_definition.training import train_step
+    from pipeline_definition.tuning import tune_step
+
+    blueprint = Blueprint(settings, pipeline_parameters(settings), session)
+
+    download = download_step(blueprint)
+    encode = encode_step(blueprint, download)
+    tune = tune_step(blueprint, encode)
+    train = train_step(blueprint, encode, tune)
+    evaluate = evaluate_step(blueprint, encode, train)
+
+    register = register_step(blueprint, encode, train, evaluate)
+    create_model = create_model_step(blueprint, train, register)
+    endpoint_config = endpoint_config_step(blueprint, create_model)
+    endpoint = endpoint_step(blueprint, endpoint_config)
+    gate = gate_step(blueprint, evaluate, passed=[register, create_model, endpoint_config, endpoint])
+
+    pipeline = Pipeline(
+        name=settings.pipeline_name,
+        parameters=blueprint.parameters.flat(),
+        steps=[download, encode, tune, train, evaluate, gate],
+        sagemaker_session=session,
+    )
+    return json.dumps(json.loads(pipeline.definition()), indent=2, ensure_ascii=False)

@@ -1,0 +1,130 @@
+"""The Train step, and what it shares with Tune: the trainer, the latents channel and the metrics read from the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sagemaker.core.shapes import Channel, DataSource, FileSystemDataSource, MetricDefinition, S3DataSource
+from sagemaker.core.training.configs import CheckpointConfig, Compute, OutputDataConfig, StoppingCondition
+from sagemaker.core.workflow.functions import Join
+from sagemaker.mlops.workflow import ProcessingStep, TrainingStep, TuningStep
+from sagemaker.train import ModelTrainer
+
+from params.arguments import to_text
+from params.layout import (
+    CHECKPOINT_DIR,
+    LATENTS,
+    LATENTS_CHANNEL,
+    PRETRAINED_CHANNEL,
+    TRAINING_METRICS,
+    metric_regex,
+)
+from params.programs import TrainArguments
+from params.settings import Job, TrainStep
+from pipeline_definition.blueprint import Blueprint, program_values
+from pipeline_definition.data import output_uri
+from pipeline_definition.parameters import Hosts
+
+# Tune chooses these; Train takes them from its best trial.
+TUNED = ("learning_rate", "micro_batch_size", "caption_dropout")
+
+
+def train_step(blueprint: Blueprint, encode: ProcessingStep, tune: TuningStep) -> TrainingStep:
+    """Return the step that trains the model with Tune's best hyperparameters over as many GPUs as there are."""
+    p, settings = blueprint.parameters, blueprint.settings.train
+    best = tune.properties.BestTrainingJob.TunedHyperParameters
+    hyperparameters = {
+        **program_values(settings, TrainArguments),
+        "training_samples": p.training_samples.to_string(),
+        "global_batch_size": p.global_batch_size.to_string(),
+        **{name: best[name] for name in TUNED},
+    }
+    compute = compute_on(p.training, settings.job, spot=settings.spot)
+    model_trainer = trainer(
+        blueprint,
+        "train",
+        hyperparameters,
+        compute,
+        stopping_condition=stopping_condition(settings),
+        output_data_config=OutputDataConfig(s3_output_path=blueprint.models_uri),
+        checkpoint_config=CheckpointConfig(s3_uri=blueprint.checkpoints_uri, local_path=CHECKPOINT_DIR),
+    ).with_metric_definitions(metric_definitions())
+    return TrainingStep(
+        name="Train",
+        display_name="Train",
+        description="DDP through torchrun; the same model on any number of GPUs",
+        step_args=model_trainer.train(input_data_config=channels(blueprint, encode)),
+        depends_on=[encode],
+        cache_config=blueprint.cache,
+        retry_policies=blueprint.job_retries,
+    )
+
+
+def trainer(
+    blueprint: Blueprint, name: str, hyperparameters: dict[str, Any], compute: Compute, **options: Any
+) -> ModelTrainer:
+    """Return what runs the training image's own entry point, which starts torchrun itself."""
+    plain = (str, int, float, bool)
+    return ModelTrainer(
+        sagemaker_session=blueprint.session,
+        role=blueprint.settings.account.role_arn,
+        training_image=blueprint.parameters.training_image,
+        base_job_name=name,
+        hyperparameters={k: to_text(v) if isinstance(v, plain) else v for k, v in hyperparameters.items()},
+        compute=compute,
+        networking=blueprint.training_network,
+        **options,
+    )
+
+
+def compute_on(hosts: Hosts, job: Job, spot: bool = False) -> Compute:
+    """Return the hosts of a training job; spot is no pipeline variable, so it comes from the parameter set."""
+    options: dict[str, Any] = {"enable_managed_spot_training": True} if spot else {}
+    return Compute(
+        instance_type=hosts.instance_type,
+        instance_count=hosts.instance_count,
+        volume_size_in_gb=job.volume_size_gb,
+        **options,
+    )
+
+
+def stopping_condition(settings: TrainStep) -> StoppingCondition:
+    """Return the job's time limit, and with spot also how long to wait for instances."""
+    if not settings.spot:
+        return StoppingCondition(max_runtime_in_seconds=settings.job.max_runtime_s)
+    return StoppingCondition(
+        max_runtime_in_seconds=settings.job.max_runtime_s,
+        max_wait_time_in_seconds=max(settings.max_wait_s, settings.job.max_runtime_s),
+    )
+
+
+def channels(blueprint: Blueprint, encode: ProcessingStep) -> list[Channel]:
+    """Return the two channels of every training job: the latents and the pretrained parts."""
+    return [latents_channel(blueprint, encode), s3_channel(PRETRAINED_CHANNEL, blueprint.parameters.pretrained, "File")]
+
+
+def latents_channel(blueprint: Blueprint, encode: ProcessingStep) -> Channel:
+    """Return the latents from FSx for Lustre, or from S3 in fast file mode: a parameter set, not a fork."""
+    if blueprint.settings.file_system.kind == "s3":
+        return s3_channel(LATENTS_CHANNEL, output_uri(encode, LATENTS), "FastFile")
+    p = blueprint.parameters
+    lustre = FileSystemDataSource(
+        file_system_id=p.fsx_id,
+        file_system_type="FSxLustre",
+        file_system_access_mode="ro",
+        directory_path=Join(on="/", values=[p.fsx_path, *blueprint.latents_name]),
+    )
+    return Channel(
+        channel_name=LATENTS_CHANNEL, input_mode="File", data_source=DataSource(file_system_data_source=lustre)
+    )
+
+
+def s3_channel(name: str, uri: Any, input_mode: str) -> Channel:
+    """Return an S3 prefix that every host sees whole."""
+    source = S3DataSource(s3_data_type="S3Prefix", s3_uri=uri, s3_data_distribution_type="FullyReplicated")
+    return Channel(channel_name=name, input_mode=input_mode, data_source=DataSource(s3_data_source=source))
+
+
+def metric_definitions() -> list[MetricDefinition]:
+    """Return the patterns with which SageMaker reads the training log."""
+    return [MetricDefinition(name=name, regex=metric_regex(name)) for name in TRAINING_METRICS]
