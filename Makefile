@@ -1,0 +1,46 @@
+# The commands of a newcomer and of CI; each does its own set-up.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export AWS_EC2_METADATA_DISABLED := true
+export HF_HUB_OFFLINE := 1
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check lint types imports bench chaos clean
+
+help:  ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED)  ## Make the virtual environment with the pinned versions (idempotent).
+
+# One lock for everything: pip's own resolver does not finish on this list, so it only installs.
+$(INSTALLED): requirements.lock setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: install  ## Run the whole pipeline on this machine.
+	$(BIN)/sd-pipeline run-local --params params/local.yaml
+
+test: install  ## Run the tests.
+	$(BIN)/python -m pytest
+
+check: lint types imports test  ## What CI runs.
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+clean:  ## Stop the local control plane; delete its state, the runs and the virtual environment.
+	-$(BIN)/sd-pipeline local down
+	rm -rf .sd-pipeline runs $(VENV)

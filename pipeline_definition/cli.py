@@ -1,0 +1,35 @@
+"""The command line: `sd-pipeline COMMAND --help`.
+
+Thin: a command parses its options, calls, and prints. Heavy imports are inside the commands, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline_definition.commands import definition, executions, local, models, prompt, run_local
+
+app = typer.Typer(
+    help="Stable Diffusion pre-training as one SageMaker Pipeline.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+)
+app.command()(definition.definition)
+app.command()(definition.parameters)
+app.command("run-local")(run_local.run_local)
+app.command()(executions.upsert)
+app.command()(executions.start)
+app.command()(executions.status)
+app.command()(executions.stop)
+app.command("list")(executions.list_executions)
+app.command()(executions.logs)
+app.command()(prompt.prompt)
+app.add_typer(models.app, name="models")
+app.add_typer(local.app, name="local")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,1 @@
+"""The commands of `sd-pipeline`, one module for each group: parse, call, print."""

@@ -1,0 +1,184 @@
+"""`sd-pipeline upsert | start | status | stop | list | logs`: the pipeline on AWS or on the local control plane."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pipeline_definition.commands.options import (
+    DEFAULT_STATE,
+    AsJson,
+    Changes,
+    Local,
+    Params,
+    RunId,
+    State,
+    console,
+    parse_changes,
+    read_settings,
+    reported_errors,
+    target_of,
+)
+
+POLL_AWS_S, POLL_LOCAL_S = 10.0, 1.0
+
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the execution ends.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Live table until the execution ends.")]
+StepName = Annotated[str | None, typer.Option("--step", help="Only this step.")]
+
+
+def upsert(
+    params: Params = Path("params/octank_100gb.yaml"), local: Local = False, state: State = DEFAULT_STATE
+) -> None:
+    """Create the pipeline in SageMaker, or update it to this parameter set.
+
+    Example: sd-pipeline upsert --params params/octank_100gb.yaml
+    """
+    with reported_errors():
+        from pipeline_definition.executions import Executions
+        from pipeline_definition.pipeline import build_definition
+
+        settings = read_settings(params)
+        target = target_of(settings, local, state)
+        account = settings.account
+        arn = Executions(target).upsert(
+            settings.pipeline_name, build_definition(settings), account.role_arn, account.bucket
+        )
+        console.print(arn, soft_wrap=True, highlight=False)
+
+
+def start(
+    params: Params = Path("params/octank_100gb.yaml"),
+    changes: Changes = None,
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Start the pipeline, with some parameters changed.
+
+    Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8
+    """
+    with reported_errors():
+        from pipeline_definition.executions import Executions, parameter_texts
+        from pipeline_definition.pipeline import build_definition
+
+        settings = read_settings(params)
+        texts = parameter_texts(json.loads(build_definition(settings)), parse_changes(changes))
+        arn = Executions(target_of(settings, local, state)).start(settings.pipeline_name, texts)
+        console.print(arn, soft_wrap=True, highlight=False)
+
+
+def status(
+    run: RunId = "latest",
+    params: Params = Path("params/octank_100gb.yaml"),
+    watch: Watch = False,
+    as_json: AsJson = False,
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Show an execution's steps; exit status 1 when it failed.
+
+    Example: sd-pipeline status --watch
+    """
+    with reported_errors():
+        from pipeline_definition.executions import Executions
+        from pipeline_definition.summary import summarise
+        from pipeline_definition.watch import Watcher
+
+        settings = read_settings(params)
+        target = target_of(settings, local, state)
+        executions = Executions(target)
+        arn = executions.find(settings.pipeline_name, run)
+        if as_json:
+            execution = executions.describe(arn)
+            sys.stdout.write(json.dumps(summarise(execution, None), indent=2) + "\n")
+        else:
+            watcher = Watcher(target, arn, console, POLL_LOCAL_S if local else POLL_AWS_S)
+            execution = watcher.until_finished() if watch else watcher.once()
+    raise typer.Exit(1 if execution.status == "Failed" else 0)
+
+
+def stop(
+    run: RunId = "latest",
+    params: Params = Path("params/octank_100gb.yaml"),
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Stop an execution; Train writes a checkpoint first.
+
+    Example: sd-pipeline stop latest
+    """
+    with reported_errors():
+        from pipeline_definition.executions import Executions
+
+        settings = read_settings(params)
+        executions = Executions(target_of(settings, local, state))
+        arn = executions.find(settings.pipeline_name, run)
+        executions.stop(arn)
+        console.print(f"stopping {arn}", soft_wrap=True, highlight=False)
+
+
+def list_executions(
+    params: Params = Path("params/octank_100gb.yaml"),
+    as_json: AsJson = False,
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """List the pipeline's executions, newest first.
+
+    Example: sd-pipeline list --json
+    """
+    with reported_errors():
+        from pipeline_definition.executions import Executions
+
+        settings = read_settings(params)
+        items = Executions(target_of(settings, local, state)).list(settings.pipeline_name)
+        if as_json:
+            sys.stdout.write(json.dumps(items, indent=2, default=str) + "\n")
+            return
+        table = Table(box=None, pad_edge=False)
+        for header in ("execution", "status", "started"):
+            table.add_column(header)
+        for item in items:
+            started = item["StartTime"].isoformat(sep=" ", timespec="seconds")
+            table.add_row(item["PipelineExecutionArn"].rsplit("/", 1)[-1], item["PipelineExecutionStatus"], started)
+        console.print(table)
+
+
+def logs(
+    run: RunId = "latest",
+    step: StepName = None,
+    follow: Follow = False,
+    params: Params = Path("params/octank_100gb.yaml"),
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Print the logs of an execution's jobs.
+
+    Example: sd-pipeline logs latest --step Train --follow
+    """
+    with reported_errors():
+        from pipeline_definition.executions import ExecutionError, Executions
+        from pipeline_definition.job_logs import JobLog
+
+        settings = read_settings(params)
+        target = target_of(settings, local, state)
+        executions = Executions(target)
+        arn = executions.find(settings.pipeline_name, run)
+        readers: dict[str, JobLog] = {}
+        while True:
+            execution = executions.describe(arn)
+            chosen = [s for s in execution.steps if step in (None, s.name) and s.metadata]
+            if step and not follow and not chosen:
+                raise ExecutionError(f"--step {step}: no such step with a log in this execution")
+            for one in chosen:
+                for stream, line in readers.setdefault(one.name, JobLog(target, one)).new_lines():
+                    sys.stdout.write(f"{one.name} {stream.rsplit('/', 1)[-1]}: {line}\n")
+            if not follow or execution.is_finished:
+                return
+            time.sleep(POLL_LOCAL_S if local else POLL_AWS_S)

@@ -1,0 +1,48 @@
+"""`sd-pipeline local up | down | status`: the control plane on this machine."""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline_definition.commands.options import DEFAULT_RUNS, DEFAULT_STATE, Runs, State, console, reported_errors
+
+app = typer.Typer(help="The local control plane: SageMaker's API on this machine.", no_args_is_help=True)
+
+
+@app.command()
+def up(state: State = DEFAULT_STATE, runs: Runs = DEFAULT_RUNS) -> None:
+    """Start the local control plane and leave it running; endpoints of earlier runs come back.
+
+    Example: sd-pipeline local up && sd-pipeline models list --local --params params/local.yaml
+    """
+    with reported_errors():
+        from pipeline_definition.local.client import ensure_up
+
+        plane = ensure_up(state, runs, leash=False)
+        console.print(f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it", highlight=False)
+
+
+@app.command()
+def down(state: State = DEFAULT_STATE) -> None:
+    """Stop the local control plane, its jobs and its endpoints; what it holds stays in the state folder.
+
+    Example: sd-pipeline local down
+    """
+    with reported_errors():
+        from pipeline_definition.local.client import down as stop_plane
+
+        console.print("stopped" if stop_plane(state) else f"nothing is up on {state}", highlight=False)
+
+
+@app.command()
+def status(state: State = DEFAULT_STATE) -> None:
+    """Say whether the local control plane is up; exit status 1 when it is not.
+
+    Example: sd-pipeline local status
+    """
+    with reported_errors():
+        from pipeline_definition.local.client import is_up
+
+        plane = is_up(state)
+        console.print(f"up at {plane.url} (pid {plane.pid})" if plane else f"nothing is up on {state}", highlight=False)
+    raise typer.Exit(0 if plane else 1)

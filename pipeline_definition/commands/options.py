@@ -1,0 +1,90 @@
+"""The options that several commands share, and how a command reports an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from params.settings import Settings, SettingsError, load_settings
+from pipeline_definition.session import Target
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_STATE = Path(".sd-pipeline")
+DEFAULT_RUNS = Path("runs")
+
+Params = Annotated[Path, typer.Option("--params", help="Parameter set.", show_default=True)]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a pipeline parameter for this run; can be repeated."),
+]
+Local = Annotated[bool, typer.Option("--local", help="Use the local control plane (`sd-pipeline local up`), not AWS.")]
+State = Annotated[Path, typer.Option("--state", help="Folder of the local control plane; delete it to start afresh.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the runs' logs, summaries and reports.")]
+RunId = Annotated[str, typer.Argument(help="Execution: its ARN, its id, or `latest`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+console = Console(soft_wrap=False)
+errors = Console(stderr=True, soft_wrap=True)
+
+
+class UsageError(Exception):
+    """A command line cannot be used: the message names the option and the fix."""
+
+
+def parse_changes(changes: list[str] | None) -> dict[str, str]:
+    """Return `--set NAME=VALUE` options as a mapping."""
+    values: dict[str, str] = {}
+    for change in changes or []:
+        name, equals, value = change.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--set {change}: write it as NAME=VALUE")
+        values[name.strip()] = value.strip()
+    return values
+
+
+def target_of(settings: Settings, local: bool, state: Path) -> Target:
+    """Return where a command goes: AWS, or the control plane that is up on this machine."""
+    if not local:
+        return Target(settings.account.region)
+    from pipeline_definition.local.client import is_up
+
+    plane = is_up(state)
+    if plane is None:
+        raise UsageError(f"no local control plane is up on {state}; `sd-pipeline local up` starts it")
+    return Target(settings.account.region, plane.url)
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turn an error that a person can mend into one line and exit status 2 (usage) or 1 (all else)."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from pipeline_definition.executions import ExecutionError
+    from pipeline_definition.laptop import LaptopError
+    from pipeline_definition.local.client import LocalControlPlaneError
+    from pipeline_definition.prompting import PromptError
+    from pipeline_definition.registry import RegistryError
+
+    try:
+        yield
+    except (UsageError, SettingsError, ExecutionError) as error:
+        _exit(error, 2)
+    except (LaptopError, LocalControlPlaneError, PromptError, RegistryError, ClientError, BotoCoreError) as error:
+        _exit(error, 1)
+
+
+def read_settings(params: Path) -> Settings:
+    """Return the parameter set."""
+    return load_settings(params)
+
+
+def _exit(error: Exception, status: int) -> None:
+    errors.print("error:", style="bold red", end=" ")
+    # A message may hold square brackets of its own: it is text, not markup.
+    errors.print(str(error), markup=False, highlight=False)
+    raise typer.Exit(status) from None

@@ -1,0 +1,217 @@
+"""`sd-pipeline run-local`: the whole pipeline on this machine, through the same upsert, start and status as on AWS."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from params.settings import Settings
+from pipeline_definition.commands.options import (
+    DEFAULT_RUNS,
+    DEFAULT_STATE,
+    ROOT,
+    Changes,
+    Params,
+    Runs,
+    State,
+    console,
+    parse_changes,
+    read_settings,
+    reported_errors,
+)
+from pipeline_definition.session import Target
+
+if TYPE_CHECKING:
+    from pipeline_definition.executions import Execution
+    from pipeline_definition.local.client import LocalControlPlane
+
+POLL_S = 0.5
+# The shell's status for a command that Ctrl-C ended.
+INTERRUPTED = 130
+
+Resume = Annotated[
+    str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run that was killed: its id, or `latest`.")
+]
+
+
+def run_local(
+    params: Params = Path("params/local.yaml"),
+    changes: Changes = None,
+    resume: Resume = None,
+    state: State = DEFAULT_STATE,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Run the whole pipeline on this machine: no AWS account, no Docker, no GPU.
+
+    Examples:
+
+      sd-pipeline run-local --params params/local.yaml
+
+      sd-pipeline run-local --set MaxFid=0 --set TrainingInstanceCount=1
+
+      sd-pipeline run-local --resume latest
+    """
+    with reported_errors():
+        from pipeline_definition.local.client import ensure_up
+
+        settings = read_settings(params)
+        values = parse_changes(changes)
+        definition = _definition(settings, values)
+        with ensure_up(state, runs, leash=True) as plane, _sigterm_as_interrupt():
+            run = LocalRun(settings, definition, plane, state, runs)
+            execution = run.run(values, resume)
+            run.report(execution)
+            if execution.status == "Succeeded":
+                plane.stay()
+    raise typer.Exit(0 if execution.status == "Succeeded" else 1)
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """One run on the local control plane."""
+
+    settings: Settings
+    definition: str
+    plane: LocalControlPlane
+    state: Path
+    runs: Path
+
+    @property
+    def target(self) -> Target:
+        """Where the commands go."""
+        return Target(self.settings.account.region, self.plane.url)
+
+    def run(self, values: Mapping[str, str], resume: str | None) -> Execution:
+        """Make the world, start or go on, and watch until the end."""
+        from pipeline_definition.laptop import Laptop
+        from pipeline_definition.summary import point_latest_at
+        from pipeline_definition.watch import Watcher
+
+        with Laptop(self.settings, self.target, self.state / "world", ROOT).ready() as world:
+            arn = self._go_on(resume) if resume else self._start({**world, **values})
+            run_dir = self.run_dir(arn)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            point_latest_at(run_dir)
+            console.print(f"logs: {run_dir}/logs", highlight=False)
+            try:
+                return Watcher(self.target, arn, console, POLL_S).until_finished()
+            except KeyboardInterrupt:
+                self._interrupt(arn)
+                raise typer.Exit(INTERRUPTED) from None
+
+    def run_dir(self, arn: str) -> Path:
+        """Return the folder of a run."""
+        return self.runs / arn.rsplit("/", 1)[-1]
+
+    def report(self, execution: Execution) -> None:
+        """Write the summary and the report, and say how it ended."""
+        from pipeline_definition.artifacts import collect
+        from pipeline_definition.report.page import write_report
+        from pipeline_definition.summary import summarise, write_summary
+
+        run_dir = self.run_dir(execution.arn)
+        artifacts = collect(self.target, execution, run_dir / "artifacts")
+        summary = summarise(execution, artifacts.metrics)
+        write_summary(summary, run_dir)
+        write_report(artifacts, run_dir / "report.html")
+        _print_outcome(summary, run_dir, self._thresholds(artifacts.parameters))
+
+    def _start(self, values: Mapping[str, str]) -> str:
+        from pipeline_definition.executions import Executions
+
+        executions = Executions(self.target)
+        account = self.settings.account
+        executions.upsert(self.settings.pipeline_name, self.definition, account.role_arn, account.bucket)
+        return executions.start(self.settings.pipeline_name, values)
+
+    def _go_on(self, run: str) -> str:
+        from pipeline_definition.executions import Executions
+
+        executions = Executions(self.target)
+        arn = executions.find(self.settings.pipeline_name, run)
+        if executions.describe(arn).status in ("Failed", "Stopped"):
+            executions.retry(arn)
+        return arn
+
+    def _interrupt(self, arn: str) -> None:
+        from pipeline_definition.executions import Executions
+
+        console.print("stopping ...", highlight=False)
+        Executions(self.target).stop(arn)
+        console.print(f"stopped; go on with: sd-pipeline run-local --resume {arn.rsplit('/', 1)[-1]}", highlight=False)
+
+    def _thresholds(self, parameters: Mapping[str, Any]) -> tuple[float, float]:
+        defaults = {item["Name"]: item.get("DefaultValue") for item in json.loads(self.definition)["Parameters"]}
+        values = {**defaults, **{name: value for name, value in parameters.items() if name in defaults}}
+        return float(values["MaxFid"]), float(values["MinClipScore"])
+
+
+def _definition(settings: Settings, values: Mapping[str, str]) -> str:
+    from pipeline_definition.executions import parameter_texts
+    from pipeline_definition.pipeline import build_definition
+
+    definition = build_definition(settings)
+    parameter_texts(json.loads(definition), values)
+    return definition
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let a polite kill do what Ctrl-C does: stop the jobs, keep what is finished."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print_outcome(summary: Mapping[str, Any], run_dir: Path, thresholds: tuple[float, float]) -> None:
+    metrics, (max_fid, min_clip_score) = summary["metrics"], thresholds
+    console.print()
+    if metrics["fid"] is not None:
+        _print_number("FID", metrics["fid"], "<=", max_fid, metrics["fid"] <= max_fid, metrics["fid_untrained"])
+        passed = metrics["clip_score"] >= min_clip_score
+        untrained, real = metrics["clip_score_untrained"], metrics["clip_score_real"]
+        _print_number("CLIP score", metrics["clip_score"], ">=", min_clip_score, passed, untrained, real)
+    if summary["status"] == "Succeeded":
+        console.print("[bold green]gate passed[/]")
+    else:
+        console.print(f"[bold red]{summary['status'].lower()}[/]: ", end="")
+        console.print(summary["failure_reason"] or "see the steps above", markup=False, highlight=False, soft_wrap=True)
+    lines = {
+        "report": run_dir / "report.html",
+        "contact sheet": run_dir / "artifacts" / "contact_sheet.png",
+        "model package": summary["model_package_arn"],
+        "endpoint": summary["endpoint_name"],
+    }
+    for name, value in lines.items():
+        if value and not (isinstance(value, Path) and not value.exists()):
+            console.print(f"{name:14} {value}", soft_wrap=True, highlight=False)
+    if summary["endpoint_name"]:
+        caption = "a small red circle at the top on a blue background"
+        console.print(
+            f'\nprompt it:     sd-pipeline prompt "{caption}" --local --params params/local.yaml', soft_wrap=True
+        )
+        console.print("stop it:       sd-pipeline local down", soft_wrap=True)
+
+
+def _print_number(
+    name: str, value: float, sign: str, limit: float, passed: bool, untrained: float | None, real: float | None = None
+) -> None:
+    mark = "[green]✓[/]" if passed else "[red]✗[/]"
+    beside = [
+        f"untrained {untrained:.3f}" if untrained is not None else "",
+        f"real pictures {real:.3f}" if real else "",
+    ]
+    console.print(f"{mark} {name} {value:.3f} (must be {sign} {limit:g}; {', '.join(filter(None, beside))})")

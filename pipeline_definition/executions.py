@@ -1,0 +1,207 @@
+"""Pipelines and their executions, on AWS or on the local control plane: upsert, start, describe, stop, retry.
+
+Reads and writes SageMaker through one boto3 client; the SageMaker SDK is not needed for any of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from pipeline_definition.session import Target
+
+FINISHED = ("Succeeded", "Failed", "Stopped")
+# Above this the API wants the definition in S3 rather than in the request.
+INLINE_DEFINITION_BYTES = 100_000
+
+
+class ExecutionError(Exception):
+    """A pipeline or execution cannot be used: the message says what and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an execution, as it stands."""
+
+    name: str
+    status: str
+    start: datetime | None = None
+    end: datetime | None = None
+    failure_reason: str = ""
+    cached: bool = False
+    attempts: int = 1
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the step ran, or has run up to now; None before it started."""
+        if self.start is None:
+            return None
+        end = self.end or datetime.now(self.start.tzinfo)
+        return round((end - self.start).total_seconds(), 3)
+
+    def arn(self, kind: str) -> str | None:
+        """Return the ARN of what the step made: kind is a key of its metadata, such as RegisterModel."""
+        value: str | None = self.metadata.get(kind, {}).get("Arn")
+        return value
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One execution of the pipeline, as it stands."""
+
+    arn: str
+    status: str
+    failure_reason: str
+    steps: tuple[Step, ...]
+
+    @property
+    def id(self) -> str:
+        """Last part of the ARN: also the name of a local run's folder."""
+        return self.arn.rsplit("/", 1)[-1]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.status in FINISHED
+
+    def step(self, name: str) -> Step | None:
+        """Return the step of this name, if it has begun."""
+        return next((step for step in self.steps if step.name == name), None)
+
+
+class Executions:
+    """The executions of one target."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._sagemaker = target.client("sagemaker")
+
+    def upsert(self, name: str, definition: str, role_arn: str, bucket: str) -> str:
+        """Create the pipeline or update it; return its ARN."""
+        request = {"PipelineName": name, "RoleArn": role_arn, **self._body(name, definition, bucket)}
+        try:
+            arn: str = self._sagemaker.update_pipeline(**request)["PipelineArn"]
+        except ClientError as error:
+            if not _is_missing(error):
+                raise
+            arn = self._sagemaker.create_pipeline(**request, ClientRequestToken=_token(name))["PipelineArn"]
+        return arn
+
+    def start(self, name: str, parameters: Mapping[str, str]) -> str:
+        """Start an execution with some parameters changed; return its ARN."""
+        values = [{"Name": key, "Value": value} for key, value in parameters.items()]
+        response = self._sagemaker.start_pipeline_execution(PipelineName=name, PipelineParameters=values)
+        arn: str = response["PipelineExecutionArn"]
+        return arn
+
+    def retry(self, arn: str) -> None:
+        """Go on with an execution that failed or was stopped: finished steps are not run again."""
+        self._sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token(arn))
+
+    def stop(self, arn: str) -> None:
+        """Ask an execution to stop."""
+        self._sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token(arn))
+
+    def describe(self, arn: str) -> Execution:
+        """Return an execution with its steps in the order in which they began."""
+        about = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+        pages = self._sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
+            PipelineExecutionArn=arn, SortOrder="Ascending"
+        )
+        steps = tuple(_step(item) for page in pages for item in page["PipelineExecutionSteps"])
+        return Execution(arn, about["PipelineExecutionStatus"], about.get("FailureReason", ""), steps)
+
+    def definition(self, arn: str) -> dict[str, Any]:
+        """Return the definition that an execution runs."""
+        response = self._sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
+        value: dict[str, Any] = json.loads(response["PipelineDefinition"])
+        return value
+
+    def list(self, pipeline_name: str) -> list[dict[str, Any]]:
+        """Return the summaries of a pipeline's executions, newest first."""
+        pages = self._sagemaker.get_paginator("list_pipeline_executions").paginate(
+            PipelineName=pipeline_name, SortBy="CreationTime", SortOrder="Descending"
+        )
+        return [item for page in pages for item in page["PipelineExecutionSummaries"]]
+
+    def find(self, pipeline_name: str, execution: str) -> str:
+        """Return the ARN of an execution given as an ARN, an id, or `latest`.
+
+        Raises ExecutionError that names the nearest id.
+        """
+        if execution.startswith("arn:"):
+            return execution
+        arns = [str(item["PipelineExecutionArn"]) for item in self.list(pipeline_name)]
+        ids = {arn.rsplit("/", 1)[-1]: arn for arn in arns}
+        if execution == "latest" and arns:
+            return arns[0]
+        if execution in ids:
+            return ids[execution]
+        close = difflib.get_close_matches(execution, ids, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "; `sd-pipeline list` shows what there is"
+        raise ExecutionError(f"pipeline {pipeline_name} has no execution {execution!r}{hint}")
+
+    def _body(self, name: str, definition: str, bucket: str) -> dict[str, Any]:
+        if len(definition.encode()) <= INLINE_DEFINITION_BYTES:
+            return {"PipelineDefinition": definition}
+        key = f"definitions/{name}.json"
+        self._target.client("s3").put_object(Bucket=bucket, Key=key, Body=definition.encode())
+        return {"PipelineDefinitionS3Location": {"Bucket": bucket, "ObjectKey": key}}
+
+
+def parameter_texts(definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
+    """Check `--set Name=value` against a definition's parameters; return what StartPipelineExecution takes.
+
+    Raises ExecutionError that names the parameter, what is wrong with it and the nearest right name.
+    """
+    known = {parameter["Name"]: parameter for parameter in definition["Parameters"]}
+    for name, value in changes.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise ExecutionError(f"unknown parameter {name}; {hint}")
+        _check_value(known[name], value)
+    return dict(changes)
+
+
+def _check_value(parameter: Mapping[str, Any], value: str) -> None:
+    converters = {"Integer": int, "Float": float}
+    convert = converters.get(parameter["Type"])
+    if convert is not None:
+        try:
+            convert(value)
+        except ValueError:
+            raise ExecutionError(f"{parameter['Name']}: {value!r} is no {parameter['Type'].lower()}") from None
+    choices = parameter.get("EnumValues")
+    if choices and value not in choices:
+        raise ExecutionError(f"{parameter['Name']}: {value!r} is none of {', '.join(choices)}")
+
+
+def _step(item: Mapping[str, Any]) -> Step:
+    return Step(
+        name=item["StepName"],
+        status=item["StepStatus"],
+        start=item.get("StartTime"),
+        end=item.get("EndTime"),
+        failure_reason=item.get("FailureReason", ""),
+        cached="CacheHitResult" in item,
+        attempts=item.get("AttemptCount", 1) or 1,
+        metadata=item.get("Metadata", {}),
+    )
+
+
+def _is_missing(error: ClientError) -> bool:
+    text = str(error).lower()
+    return error.response["Error"]["Code"] == "ResourceNotFound" or "not exist" in text or "not found" in text
+
+
+def _token(text: str) -> str:
+    """Return a request token of at least 32 characters, as the API asks."""
+    return (text.rsplit("/", 1)[-1] + "-" * 32)[:128]
