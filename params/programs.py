@@ -180,6 +180,9 @@ class EvaluateArguments(Model):
     """In which the model generates."""
     fid_features: Literal["inception", "clip"] = "inception"
     """`inception`: torchmetrics' own Inception v3 (comparable with published FID); `clip`: the evaluator's CLIP."""
+    samples_uri: str = ""
+    """Prefix that outlives the job, where pictures are kept while they are generated: a killed evaluation goes on from
+    it, and several hosts share the work through it. Empty: kept in the job's output alone, and one host."""
 
 
 class ServeArguments(Model):

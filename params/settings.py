@@ -217,6 +217,7 @@ class Settings(Model):
     registry: Registry = Registry()
     endpoint: EndpointStep = EndpointStep()
     local: LocalWorld | None = None
+    """The small world of a local run; a set for AWS has none."""
 
 
 def load_settings(path: Path) -> Settings:

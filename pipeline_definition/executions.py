@@ -14,6 +14,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 FINISHED = ("Succeeded", "Failed", "Stopped")
@@ -21,8 +22,10 @@ FINISHED = ("Succeeded", "Failed", "Stopped")
 INLINE_DEFINITION_BYTES = 100_000
 
 
-class ExecutionError(Exception):
+class ExecutionError(OperatorError):
     """A pipeline or execution cannot be used: the message says what and how to mend it."""
+
+    exit_status = 2
 
 
 @dataclass(frozen=True)

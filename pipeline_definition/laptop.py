@@ -21,12 +21,13 @@ from botocore.exceptions import ClientError
 
 from params.layout import LATENTS
 from params.settings import LocalWorld, Settings
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 STARTUP_LIMIT_S = 60.0
 
 
-class LaptopError(Exception):
+class LaptopError(OperatorError):
     """The local world cannot be made: the message says what is missing and the fix."""
 
 

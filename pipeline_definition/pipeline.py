@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 
 from params.settings import Settings
-from pipeline_definition.session import offline_session
+from pipeline_definition.session import offline_session, quiet_sdk
 
 
 def build_definition(settings: Settings) -> str:
     """Return the pipeline definition JSON: the one description of the DAG that everything else reads."""
-    session = offline_session(settings.account.region, settings.account.bucket)
-    # The SDK takes seconds to import and needs a region to do so: after the session, not at the top.
+    with quiet_sdk(settings.account.region):
+        return json.dumps(json.loads(_build(settings)), indent=2, ensure_ascii=False)
+
+
+def _build(settings: Settings) -> str:
+    # The SDK takes seconds to import and needs a region to do so: here, not at the top.
     from sagemaker.mlops.workflow import Pipeline
 
     from pipeline_definition.blueprint import Blueprint
@@ -29,6 +33,7 @@ def build_definition(settings: Settings) -> str:
     from pipeline_definition.training import train_step
     from pipeline_definition.tuning import tune_step
 
+    session = offline_session(settings.account.region, settings.account.bucket)
     blueprint = Blueprint(settings, pipeline_parameters(settings), session)
 
     download = download_step(blueprint)
@@ -49,4 +54,4 @@ def build_definition(settings: Settings) -> str:
         steps=[download, encode, tune, train, evaluate, gate],
         sagemaker_session=session,
     )
-    return json.dumps(json.loads(pipeline.definition()), indent=2, ensure_ascii=False)
+    return str(pipeline.definition())

@@ -13,12 +13,13 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 FORMATS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
-class PromptError(Exception):
+class PromptError(OperatorError):
     """The endpoint did not answer with a picture: the message says what it answered."""
 
 

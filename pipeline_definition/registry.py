@@ -10,10 +10,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 
-class RegistryError(Exception):
+class RegistryError(OperatorError):
     """A model package cannot be used: the message says which and how to mend it."""
 
 

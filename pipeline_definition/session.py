@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +53,6 @@ def offline_session(region: str, bucket: str) -> PipelineSession:
 
     Credentials are placeholders, so that nothing on the machine is looked up: no profile, no metadata service.
     """
-    _quiet_sdk(region)
     from sagemaker.core.workflow.pipeline_context import PipelineSession
 
     class OfflineSession(PipelineSession):  # type: ignore[misc]
@@ -63,18 +65,25 @@ def offline_session(region: str, bucket: str) -> PipelineSession:
     return OfflineSession(boto_session=placeholder_session(region), default_bucket=bucket)
 
 
-def _quiet_sdk(region: str) -> None:
-    # The SDK raises NoRegionError at import when no region is set, asks IAM about the role at every build, and
-    # sends telemetry unless told otherwise; none of it has a place in building a document.
+@contextmanager
+def quiet_sdk(region: str) -> Iterator[None]:
+    """Import and use the SageMaker SDK without what it does beside building a document.
+
+    It raises NoRegionError at import when no region is set, asks IAM about the role at every build, sends telemetry,
+    and warns about its own imports and about steps that will not be waited for.
+    """
     os.environ.setdefault("AWS_DEFAULT_REGION", region)
     os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
-    from sagemaker.core.telemetry import telemetry_logging
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"sagemaker(\.|$)")
+        from sagemaker.core.telemetry import telemetry_logging
 
-    telemetry_logging._send_telemetry_request = _drop
-    # One of the SDK's loggers sets its own level when it is made, so the parent's is not enough.
-    for name in ("sagemaker", "sagemaker.core.utils.utils"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        telemetry_logging._send_telemetry_request = _drop
+        # Some of the SDK's loggers set their own level when they are made, so the parent's is not enough.
+        for name in ("sagemaker", "sagemaker.config", "sagemaker.core.utils.utils"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
 
 
 def _drop(*_arguments: object, **_options: object) -> None:

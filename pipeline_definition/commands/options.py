@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from params.settings import Settings, SettingsError, load_settings
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,8 +33,10 @@ console = Console(soft_wrap=False)
 errors = Console(stderr=True, soft_wrap=True)
 
 
-class UsageError(Exception):
+class UsageError(OperatorError):
     """A command line cannot be used: the message names the option and the fix."""
+
+    exit_status = 2
 
 
 def parse_changes(changes: list[str] | None) -> dict[str, str]:
@@ -61,20 +64,16 @@ def target_of(settings: Settings, local: bool, state: Path) -> Target:
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Turn an error that a person can mend into one line and exit status 2 (usage) or 1 (all else)."""
+    """Turn an error that a person can mend into one line and exit status 1, or 2 for a bad command line or set."""
     from botocore.exceptions import BotoCoreError, ClientError
-
-    from pipeline_definition.executions import ExecutionError
-    from pipeline_definition.laptop import LaptopError
-    from pipeline_definition.local.client import LocalControlPlaneError
-    from pipeline_definition.prompting import PromptError
-    from pipeline_definition.registry import RegistryError
 
     try:
         yield
-    except (UsageError, SettingsError, ExecutionError) as error:
+    except OperatorError as error:
+        _exit(error, error.exit_status)
+    except SettingsError as error:
         _exit(error, 2)
-    except (LaptopError, LocalControlPlaneError, PromptError, RegistryError, ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError) as error:
         _exit(error, 1)
 
 

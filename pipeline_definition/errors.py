@@ -1,0 +1,9 @@
+"""The error that ends a command with one line: something is wrong that the person at the keyboard can mend."""
+
+from __future__ import annotations
+
+
+class OperatorError(Exception):
+    """The message says what is wrong and how to mend it; no traceback is shown."""
+
+    exit_status = 1

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from params.settings import Settings, SettingsError, load_settings, parse_settings
+
+PARAMETER_SETS = sorted(Path("params").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PARAMETER_SETS, ids=lambda path: path.stem)
+def test_every_parameter_set_loads(path):
+    assert load_settings(path).pipeline_name
+
+
+def test_an_empty_set_is_the_defaults():
+    assert parse_settings("", "x.yaml") == Settings()
+
+
+def test_unknown_key_names_file_key_and_nearest():
+    with pytest.raises(
+        SettingsError, match=r"x\.yaml: unknown key train\.learning_rat; did you mean train\.learning_rate\?"
+    ):
+        parse_settings("train: {learning_rat: 1}", "x.yaml")
+
+
+def test_unknown_section_without_a_near_name_lists_the_known():
+    with pytest.raises(SettingsError, match=r"unknown key zzzzz; known: pipeline_name, "):
+        parse_settings("zzzzz: 1", "x.yaml")
+
+
+def test_bad_value_names_file_and_key():
+    with pytest.raises(SettingsError, match=r"x\.yaml: gate\.max_fid: .*'low'"):
+        parse_settings("gate: {max_fid: low}", "x.yaml")
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml: cannot be read"):
+        load_settings(tmp_path / "nowhere.yaml")
+
+
+def test_alias_bomb_is_refused():
+    bomb = "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: [*b,*b,*b,*b]\n"
+    with pytest.raises(SettingsError, match="aliases are not allowed"):
+        parse_settings(bomb, "bomb.yaml")
+
+
+def test_key_that_stands_twice_is_refused():
+    with pytest.raises(SettingsError, match="key 'max_fid' stands twice"):
+        parse_settings("gate: {max_fid: 1, max_fid: 2}", "x.yaml")
+
+
+def test_python_objects_are_refused():
+    with pytest.raises(SettingsError, match="not valid YAML"):
+        parse_settings("!!python/object/apply:os.system ['true']", "x.yaml")
+
+
+@given(st.text(max_size=200))
+def test_any_text_loads_or_is_refused_with_the_file_named(text):
+    try:
+        parse_settings(text, "any.yaml")
+    except SettingsError as error:
+        assert str(error).startswith("any.yaml: ")
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().pipeline_name = "other"  # type: ignore[misc]
+
+
+def models(model: type[BaseModel]) -> set[type[BaseModel]]:
+    found = {model}
+    for field in model.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= models(field.annotation)
+    return found
+
+
+@pytest.mark.parametrize("model", sorted(models(Settings), key=lambda m: m.__name__), ids=lambda m: m.__name__)
+def test_every_setting_or_its_section_says_what_it_is(model):
+    for name, field in model.model_fields.items():
+        is_section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        text = field.annotation.__doc__ if is_section else field.description
+        assert text, f"{model.__name__}.{name} has no docstring"

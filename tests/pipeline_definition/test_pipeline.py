@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import botocore.session
+import jsonschema
+import pytest
+from botocore.validate import ParamValidator
+
+from params.arguments import from_texts, parse
+from params.layout import TRAINING_METRICS
+from params.programs import DownloadArguments, EncodeArguments, EvaluateArguments, ServeArguments, TrainArguments
+from params.settings import load_settings, parse_settings
+from pipeline_definition.pipeline import build_definition
+from tests.pipeline_definition.definitions import (
+    PARAMETER_SETS,
+    all_steps,
+    at_defaults,
+    defaults_of,
+    definition_of,
+    text_of,
+)
+
+SCHEMA = json.loads(Path("tests/data/pipeline-definition.schema.json").read_text())
+# Newer than the published schema, which knows neither the fields nor the step types.
+NEWER_FIELDS = ("PipelineExperimentConfig", "MlflowConfig")
+NEWER_TYPES = ("EndpointConfig", "Endpoint")
+OPERATIONS = {
+    "Processing": ("CreateProcessingJob", {"ProcessingJobName": "name"}),
+    "Training": ("CreateTrainingJob", {"TrainingJobName": "name"}),
+    "Tuning": ("CreateHyperParameterTuningJob", {"HyperParameterTuningJobName": "name"}),
+    "Model": ("CreateModel", {"ModelName": "name"}),
+    "RegisterModel": ("CreateModelPackage", {}),
+    "EndpointConfig": ("CreateEndpointConfig", {}),
+    "Endpoint": ("CreateEndpoint", {}),
+}
+KINDS = {
+    "Download": "Processing",
+    "Encode": "Processing",
+    "Tune": "Tuning",
+    "Train": "Training",
+    "Evaluate": "Processing",
+    "QualityGate": "Condition",
+    "Register": "RegisterModel",
+    "CreateModel": "Model",
+    "EndpointConfig": "EndpointConfig",
+    "Endpoint": "Endpoint",
+    "GateFailed": "Fail",
+}
+PROCESSING_PROGRAMS = {"Download": DownloadArguments, "Encode": EncodeArguments, "Evaluate": EvaluateArguments}
+
+
+def for_schema(definition):
+    known = {key: value for key, value in definition.items() if key not in NEWER_FIELDS}
+
+    def strip(steps):
+        kept = [dict(step) for step in steps if step["Type"] not in NEWER_TYPES]
+        for step in kept:
+            if step["Type"] == "Condition":
+                branches = {name: strip(step["Arguments"][name]) for name in ("IfSteps", "ElseSteps")}
+                step["Arguments"] = {**step["Arguments"], **branches}
+        return kept
+
+    return {**known, "Steps": strip(known["Steps"])}
+
+
+@pytest.mark.parametrize("name", PARAMETER_SETS)
+def test_definition_validates_against_the_published_schema(name):
+    jsonschema.Draft7Validator(SCHEMA).validate(for_schema(definition_of(name)))
+
+
+@pytest.mark.parametrize("name", PARAMETER_SETS)
+def test_every_steps_arguments_are_requests_that_the_api_takes(name):
+    definition = definition_of(name)
+    parameters = defaults_of(definition)
+    model = botocore.session.get_session().get_service_model("sagemaker")
+    checked = 0
+    for step in all_steps(definition).values():
+        if step["Type"] not in OPERATIONS:
+            continue
+        operation, service_sets = OPERATIONS[step["Type"]]
+        request = {**service_sets, **at_defaults(step["Arguments"], parameters)}
+        report = ParamValidator().validate(request, model.operation_model(operation).input_shape)
+        assert not report.has_errors(), f"{step['Name']}: {report.generate_report()}"
+        checked += 1
+    assert checked >= 9
+
+
+@pytest.mark.parametrize("name", PARAMETER_SETS)
+def test_processing_steps_programs_parse_their_arguments(name):
+    definition = definition_of(name)
+    steps = all_steps(definition)
+    for step_name, model in PROCESSING_PROGRAMS.items():
+        arguments = at_defaults(steps[step_name]["Arguments"], defaults_of(definition))
+        specification = arguments["AppSpecification"]
+        assert specification["ContainerEntrypoint"] == ["python", "-m", "steps", step_name.lower()]
+        assert parse(model, specification["ContainerArguments"], step_name.lower())
+        # Limits of the API.
+        assert len(specification["ContainerArguments"]) <= 100
+        assert all(len(argument) <= 256 for argument in specification["ContainerArguments"])
+
+
+@pytest.mark.parametrize("name", PARAMETER_SETS)
+def test_training_and_trials_parse_their_hyperparameters(name):
+    definition = definition_of(name)
+    steps, parameters = all_steps(definition), defaults_of(definition)
+    train = at_defaults(steps["Train"]["Arguments"], parameters)["HyperParameters"]
+    tuned = {"learning_rate": "1e-4", "micro_batch_size": "16", "caption_dropout": "0.1"}
+    assert from_texts(TrainArguments, {**train, **tuned}, "hyperparameters")
+    tune = at_defaults(steps["Tune"]["Arguments"], parameters)["TrainingJobDefinition"]["StaticHyperParameters"]
+    own = {key: value for key, value in tune.items() if not key.startswith("_tuning")}
+    assert from_texts(TrainArguments, {**own, **tuned}, "hyperparameters")
+
+
+@pytest.mark.parametrize("name", PARAMETER_SETS)
+def test_endpoint_reads_the_environment_of_its_model(name):
+    environment = all_steps(definition_of(name))["CreateModel"]["Arguments"]["PrimaryContainer"]["Environment"]
+    served = {key[6:].lower(): value for key, value in environment.items() if key.startswith("SERVE_")}
+    settings = load_settings(Path("params") / f"{name}.yaml")
+    assert from_texts(ServeArguments, served, "environment").queue_size == settings.endpoint.queue_size
+
+
+def test_steps_are_of_their_kinds():
+    steps = all_steps(definition_of("local"))
+    assert {name: step["Type"] for name, step in steps.items()} == KINDS
+
+
+def test_train_takes_the_best_trials_hyperparameters():
+    hyperparameters = all_steps(definition_of("local"))["Train"]["Arguments"]["HyperParameters"]
+    for name in ("learning_rate", "micro_batch_size", "caption_dropout"):
+        assert hyperparameters[name] == {"Get": f"Steps.Tune.BestTrainingJob.TunedHyperParameters['{name}']"}
+
+
+def test_train_reads_latents_from_lustre_or_from_s3_by_parameter_set():
+    lustre = all_steps(definition_of("local"))["Train"]["Arguments"]["InputDataConfig"][0]
+    assert lustre["DataSource"]["FileSystemDataSource"]["FileSystemType"] == "FSxLustre"
+    s3 = json.loads(build_definition(parse_settings("file_system: {kind: s3}", "x.yaml")))
+    channel = all_steps(s3)["Train"]["Arguments"]["InputDataConfig"][0]
+    assert channel["InputMode"] == "FastFile"
+    assert channel["DataSource"]["S3DataSource"]["S3DataType"] == "S3Prefix"
+
+
+def test_metric_definitions_cover_the_training_log():
+    train = all_steps(definition_of("local"))["Train"]["Arguments"]["AlgorithmSpecification"]["MetricDefinitions"]
+    assert [metric["Name"] for metric in train] == list(TRAINING_METRICS)
+
+
+def test_gate_message_names_numbers_thresholds_and_pictures():
+    message = json.dumps(all_steps(definition_of("local"))["GateFailed"]["Arguments"])
+    for needed in ("metrics.fid.value", "Parameters.MaxFid", "metrics.clip_score.value", "Parameters.MinClipScore"):
+        assert needed in message
+    assert "Outputs['evaluation']" in message
+
+
+def test_no_cached_steps_request_holds_an_execution_id():
+    for step in all_steps(definition_of("local")).values():
+        if step.get("CacheConfig"):
+            assert "Execution." not in json.dumps(step["Arguments"]), step["Name"]
+
+
+def test_every_parameter_is_described_and_used():
+    definition = definition_of("local")
+    body = json.dumps(definition["Steps"])
+    for parameter in definition["Parameters"]:
+        assert len(parameter["Description"]) > 10
+        assert f"Parameters.{parameter['Name']}" in body, parameter["Name"]
+
+
+def test_same_settings_give_the_same_bytes():
+    assert build_definition(load_settings(Path("params/local.yaml"))) == text_of("local")
+
+
+def test_two_gpu_counts_differ_in_the_count_alone():
+    four = definition_of("local")
+    eight = json.loads(
+        build_definition(
+            parse_settings(
+                Path("params/local.yaml")
+                .read_text()
+                .replace("ml.c5.large, instance_count: 2", "ml.c5.large, instance_count: 8"),
+                "x.yaml",
+            )
+        )
+    )
+    changed = [a["Name"] for a, b in zip(four["Parameters"], eight["Parameters"], strict=True) if a != b]
+    assert changed == ["TrainingInstanceCount"]
+    assert four["Steps"] == eight["Steps"]
+
+
+def test_definition_needs_no_credentials_no_region_and_no_network(tmp_path):
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        # Any connection would go here and be refused.
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+    }
+    command = [str(Path(sys.executable).parent / "sd-pipeline"), "definition", "--params", "params/local.yaml"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == text_of("local") + "\n"
+    assert done.stderr == ""
