@@ -41,7 +41,6 @@ def download_step(blueprint: Blueprint) -> ProcessingStep:
     }
     return ProcessingStep(
         name="Download",
-        display_name="Download images",
         description="img2dataset: url table to verified WebDataset shards, straight to S3",
         step_args=processor(blueprint, "download", p.data_image, p.download, settings.job).run(
             arguments=to_flags(arguments),
@@ -64,7 +63,6 @@ def encode_step(blueprint: Blueprint, download: ProcessingStep) -> ProcessingSte
     }
     return ProcessingStep(
         name="Encode",
-        display_name="Encode latents",
         description="VAE posterior moments and caption tokens of every sample, and the held-out pictures",
         step_args=processor(blueprint, "encode", p.training_image, p.encode, settings.job).run(
             arguments=to_flags(arguments),

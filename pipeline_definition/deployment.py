@@ -16,7 +16,6 @@ def create_model_step(blueprint: Blueprint, train: TrainingStep, register: Model
     """Return the step that makes the model; after Register, so that nothing is served that is not registered."""
     return ModelStep(
         name="CreateModel",
-        display_name="Create model",
         description="The trained model behind the inference image",
         step_args=model_builder(blueprint, train).build(model_name=f"{blueprint.settings.pipeline_name}-model"),
         depends_on=[register],
@@ -37,7 +36,6 @@ def endpoint_config_step(blueprint: Blueprint, create_model: ModelStep) -> Endpo
     name = Join(on="-", values=[p.endpoint_name, ExecutionVariables.PIPELINE_EXECUTION_ID])
     return EndpointConfigStep(
         name="EndpointConfig",
-        display_name="Endpoint configuration",
         step_args=blueprint.session.create_endpoint_config(name=name, production_variants=[variant]),
         retry_policies=blueprint.service_retries,
     )
@@ -47,7 +45,6 @@ def endpoint_step(blueprint: Blueprint, endpoint_config: EndpointConfigStep) -> 
     """Return the step that creates the endpoint, or updates it where it exists."""
     return EndpointStep(
         name="Endpoint",
-        display_name="Endpoint",
         step_args=blueprint.session.create_endpoint(
             endpoint_name=blueprint.parameters.endpoint_name,
             config_name=endpoint_config.properties.EndpointConfigName,

@@ -20,7 +20,6 @@ def evaluate_step(blueprint: Blueprint, encode: ProcessingStep, train: TrainingS
     arguments = {**program_values(settings, EvaluateArguments), "samples": p.evaluation_samples.to_string()}
     return ProcessingStep(
         name="Evaluate",
-        display_name="Evaluate",
         description="FID and CLIP score on held-out captions, and a contact sheet",
         step_args=processor(blueprint, "evaluate", p.training_image, p.evaluate, settings.job).run(
             arguments=to_flags(arguments),

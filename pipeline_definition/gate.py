@@ -22,7 +22,6 @@ def gate_step(blueprint: Blueprint, evaluate: ProcessingStep, passed: list[objec
     p = blueprint.parameters
     return ConditionStep(
         name="QualityGate",
-        display_name="Quality gate",
         description="FID at most MaxFid and CLIP score at least MinClipScore",
         conditions=[
             ConditionLessThanOrEqualTo(left=metric(evaluate, FID), right=p.max_fid),
@@ -48,4 +47,4 @@ def gate_failed_step(blueprint: Blueprint, evaluate: ProcessingStep) -> FailStep
         "; pictures:",
         output_uri(evaluate, EVALUATION),
     ]
-    return FailStep(name="GateFailed", display_name="Gate failed", error_message=Join(on=" ", values=message))
+    return FailStep(name="GateFailed", error_message=Join(on=" ", values=message))

@@ -43,7 +43,6 @@ def register_step(
     }
     return ModelStep(
         name="Register",
-        display_name="Register",
         description="Model package, waiting for approval",
         step_args=model_builder(blueprint, train).register(
             model_package_group_name=p.model_package_group,

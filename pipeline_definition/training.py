@@ -51,7 +51,6 @@ def train_step(blueprint: Blueprint, encode: ProcessingStep, tune: TuningStep) -
     ).with_metric_definitions(metric_definitions())
     return TrainingStep(
         name="Train",
-        display_name="Train",
         description="DDP through torchrun; the same model on any number of GPUs",
         step_args=model_trainer.train(input_data_config=channels(blueprint, encode)),
         depends_on=[encode],

@@ -34,7 +34,6 @@ def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
     )
     return TuningStep(
         name="Tune",
-        display_name="Tune",
         description="Learning rate, micro-batch and caption dropout on a fixed sample budget",
         step_args=tuner.tune(inputs=channels(blueprint, encode), wait=False),
         depends_on=[encode],

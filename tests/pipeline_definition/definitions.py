@@ -1,4 +1,4 @@
-"""Helpers of the definition's tests: each parameter set's definition, built once, and its arguments at their defaults."""
+"""What the definition's tests share: each set's definition, built once, and its arguments at their defaults."""
 
 from __future__ import annotations
 
