@@ -212,3 +212,28 @@ class ServeArguments(Model):
     """A request that takes longer is answered with 504: SageMaker itself gives up at 60 s."""
     precision: Literal["float32", "bfloat16", "float16"] = "float16"
     """In which the model generates."""
+    channels_last: bool = False
+    """Convolutions in channels-last memory format (PyTorch's advice for half precision on tensor cores)."""
+    compile: bool = False
+    """torch.compile the UNet for pictures of the default size: minutes of warm-up, then faster steps."""
+    exact_batches: bool = False
+    """Batch only where pictures then equal, bit for bit, those denoised alone. It is measured at start: so on CPUs
+    without `compile`; where a GPU's kernels depend on the batch, pictures are denoised one by one."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of one operation; 0: PyTorch's own choice."""
+    safety_checker: bool = True
+    """Use the model folder's safety checker, where it has one: what it flags comes out black and is named."""
+    model_name: str = Field("", max_length=256)
+    """Written into every picture, such as the ARN of the model package; empty: the digest of the model folder."""
+    max_prompt_characters: int = Field(2000, ge=1)
+    """Longest prompt (CLIP reads its first 77 tokens; a picture says when its prompt was cut)."""
+    max_body_bytes: int = Field(65_536, ge=1024)
+    """Larger request bodies are answered with 413."""
+    body_timeout_s: float = Field(10.0, gt=0)
+    """A client that sends its request more slowly is answered with 408."""
+    drain_timeout_s: float = Field(25.0, ge=0)
+    """How long running requests may finish after SIGTERM: SageMaker kills 30 s after it."""
+    host: str = "0.0.0.0"
+    """Address to listen on; the port is SAGEMAKER_BIND_TO_PORT (8080)."""
+    log_prompts: bool = False
+    """Write prompts into the log."""

@@ -1,0 +1,261 @@
+"""Gathers what a run left behind into one folder that needs no connection afterwards.
+
+Reads SageMaker, CloudWatch Logs and S3 through boto3, on AWS or on the local control plane alike; writes
+runs/<execution id>/artifacts/.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlparse
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from params.layout import (
+    CONTACT_SHEET_FILE,
+    EVALUATION,
+    LATENTS,
+    LINEAGE_FILE,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    MODEL_ARCHIVE,
+    SAMPLES_DIR,
+    SAMPLES_FILE,
+    SHARDS,
+    TRAINING_LOG_FILE,
+)
+from pipeline_definition.artifacts import jobs
+from pipeline_definition.artifacts.archive import read_members
+from pipeline_definition.artifacts.folder import (
+    DEFINITION_FILE,
+    EXECUTION_FILE,
+    LATENTS_MANIFEST_FILE,
+    MODEL_PACKAGE_FILE,
+    PARAMETERS_FILE,
+    SHARDS_MANIFEST_FILE,
+    TUNING_FILE,
+    Artifacts,
+    ArtifactsError,
+    Json,
+    parsed,
+    parsed_lines,
+)
+from pipeline_definition.artifacts.redaction import redacted
+from pipeline_definition.executions import Execution, Executions, Step
+from pipeline_definition.session import Target
+
+OUTPUT_ARCHIVE: Final = "output.tar.gz"
+MAX_FILE_BYTES: Final = 32 * 2**20
+# A manifest names every shard: 200,000 of them, for two billion samples, take some 60 MB.
+MAX_MANIFEST_BYTES: Final = 256 * 2**20
+MAX_ARCHIVE_BYTES: Final = 256 * 2**20
+MAX_SAMPLES: Final = 24
+
+
+def collect(target: Target, execution: Execution, folder: Path) -> Artifacts:
+    """Gather an execution's artifacts into `folder` and load them.
+
+    Gathered again, each file that can still be had is replaced and the others stay. What cannot be had is named under
+    `left_out` in execution.json. Credentials and signed addresses are cut out of everything that is written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _Collector(target, execution, folder).run()
+    return Artifacts.load(folder)
+
+
+@dataclass
+class _Collector:
+    target: Target
+    execution: Execution
+    folder: Path
+    left_out: dict[str, str] = field(default_factory=dict)
+    made: dict[str, jobs.Job] = field(default_factory=dict)
+    """Name of a step to the job that it ran."""
+
+    def run(self) -> None:
+        """Write every artifact that can be had, execution.json last."""
+        self._sagemaker, self._s3 = self.target.client("sagemaker"), self.target.client("s3")
+        self._attempt(DEFINITION_FILE, self._definition)
+        for step in self.execution.steps:
+            self._attempt(f"job of {step.name}", self._job, step)
+            self._outputs(step)
+        self._write_json(EXECUTION_FILE, self._about_execution())
+
+    def _attempt(self, name: str, gather: Callable[..., None], *arguments: Any) -> None:
+        """Run one part; a part that fails is noted and the others go on."""
+        try:
+            gather(*arguments)
+        except (ClientError, BotoCoreError, ArtifactsError) as error:
+            self.left_out[name] = str(error)
+
+    def _definition(self) -> None:
+        definition = Executions(self.target).definition(self.execution.arn)
+        self._write_json(DEFINITION_FILE, definition)
+        response = self._sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=self.execution.arn)
+        given = {item["Name"]: item["Value"] for item in response.get("PipelineParameters") or []}
+        known = definition.get("Parameters", [])
+        defaults = {item["Name"]: item.get("DefaultValue") for item in known}
+        values = {item["Name"]: _typed(item["Type"], given.get(item["Name"], defaults[item["Name"]])) for item in known}
+        self._write_json(PARAMETERS_FILE, {"values": values, "defaults": defaults})
+
+    def _job(self, step: Step) -> None:
+        job = jobs.describe(self._sagemaker, step)
+        if job is not None:
+            self.made[step.name] = job
+
+    def _outputs(self, step: Step) -> None:
+        job = self.made.get(step.name, jobs.Job("", ""))
+        if job.kind == jobs.TUNING:
+            self._attempt(TUNING_FILE, self._tuning, job)
+        if job.kind == jobs.TRAINING:
+            self._attempt(TRAINING_LOG_FILE, self._training, job)
+        # A prefix may still hold what an earlier run wrote: only a step that succeeded vouches for it.
+        if step.status == "Succeeded":
+            self._processing(job)
+            self._model_package(step)
+
+    def _processing(self, job: jobs.Job) -> None:
+        for output, name in ((SHARDS, SHARDS_MANIFEST_FILE), (LATENTS, LATENTS_MANIFEST_FILE)):
+            if output in job.outputs:
+                self._attempt(name, self._json_at, _join(job.outputs[output], MANIFEST_FILE), name, MAX_MANIFEST_BYTES)
+        uri = job.outputs.get(EVALUATION)
+        if uri is not None:
+            self._attempt(METRICS_FILE, self._json_at, _join(uri, METRICS_FILE), METRICS_FILE)
+            self._attempt(CONTACT_SHEET_FILE, self._file_at, _join(uri, CONTACT_SHEET_FILE), CONTACT_SHEET_FILE)
+            self._attempt(SAMPLES_DIR, self._samples, uri)
+            self._attempt(SAMPLES_FILE, self._captions, uri)
+
+    def _tuning(self, job: jobs.Job) -> None:
+        self._write_json(TUNING_FILE, jobs.tuning(self._sagemaker, job.name))
+
+    def _training(self, job: jobs.Job) -> None:
+        """Take the log and the lineage from beside the model, else, where it is small, from the model's own archive."""
+        wanted = (TRAINING_LOG_FILE, LINEAGE_FILE)
+        prefix = _join(job.outputs["model"], f"{job.name}/output")
+        found: dict[str, bytes] = {}
+        for archive in (OUTPUT_ARCHIVE, MODEL_ARCHIVE):
+            if len(found) < len(wanted):
+                found = {**self._members(_join(prefix, archive), wanted), **found}
+        if TRAINING_LOG_FILE in found:
+            entries = parsed_lines(found[TRAINING_LOG_FILE])
+            self._write(TRAINING_LOG_FILE, "".join(json.dumps(redacted(entry)) + "\n" for entry in entries).encode())
+        if LINEAGE_FILE in found:
+            self._write_json(LINEAGE_FILE, parsed(found[LINEAGE_FILE], LINEAGE_FILE))
+        missing = [name for name in wanted if name not in found]
+        if missing:
+            raise ArtifactsError(f"no {' and no '.join(missing)} in the archives under {prefix}")
+
+    def _members(self, uri: str, names: tuple[str, ...]) -> dict[str, bytes]:
+        try:
+            return read_members(self._open(uri, MAX_ARCHIVE_BYTES), names)
+        except (ClientError, ArtifactsError):
+            # The other archive may have them; what neither has is noted.
+            return {}
+
+    def _samples(self, uri: str) -> None:
+        bucket, prefix = _bucket_and_key(_join(uri, SAMPLES_DIR) + "/")
+        listed = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+        names = sorted(str(item["Key"]).removeprefix(prefix) for item in listed)
+        pictures = [name for name in names if name.endswith(".png") and "/" not in name and not name.startswith(".")]
+        for name in pictures[:MAX_SAMPLES]:
+            self._file_at(_join(uri, f"{SAMPLES_DIR}/{name}"), f"{SAMPLES_DIR}/{name}")
+
+    def _captions(self, uri: str) -> None:
+        entries = parsed(self._open(_join(uri, SAMPLES_FILE)).read(), SAMPLES_FILE)
+        kept = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+        self._write_json(SAMPLES_FILE, {"samples": kept[:MAX_SAMPLES]})
+
+    def _model_package(self, step: Step) -> None:
+        arn = step.arn("RegisterModel")
+        if arn:
+            self._attempt(MODEL_PACKAGE_FILE, self._describe_model_package, arn)
+
+    def _describe_model_package(self, arn: str) -> None:
+        about = self._sagemaker.describe_model_package(ModelPackageName=arn)
+        self._write_json(MODEL_PACKAGE_FILE, jobs.model_package(about))
+
+    def _about_execution(self) -> Json:
+        starts = [step.start for step in self.execution.steps if step.start]
+        ends = [step.end for step in self.execution.steps if step.end]
+        return {
+            "arn": self.execution.arn,
+            "id": self.execution.id,
+            "status": self.execution.status,
+            "failure_reason": self.execution.failure_reason,
+            "region": self.target.region,
+            "is_local": self.target.is_local,
+            "start": min(starts).isoformat() if starts else None,
+            "end": max(ends).isoformat() if ends else None,
+            "steps": [self._about_step(step) for step in self.execution.steps],
+            "left_out": dict(sorted(self.left_out.items())),
+        }
+
+    def _about_step(self, step: Step) -> Json:
+        job = self.made.get(step.name)
+        return {
+            "name": step.name,
+            "status": step.status,
+            "start": step.start.isoformat() if step.start else None,
+            "end": step.end.isoformat() if step.end else None,
+            "seconds": step.seconds,
+            "cached": step.cached,
+            "attempts": step.attempts,
+            "failure_reason": step.failure_reason,
+            "metadata": step.metadata,
+            "job": job.as_dict() if job else None,
+            "log_tail": jobs.log_tail(self.target, step) if step.status == "Failed" else [],
+        }
+
+    def _json_at(self, uri: str, name: str, max_bytes: int = MAX_FILE_BYTES) -> None:
+        self._write_json(name, parsed(self._open(uri, max_bytes).read(), uri))
+
+    def _file_at(self, uri: str, name: str) -> None:
+        self._write(name, self._open(uri).read())
+
+    def _open(self, uri: str, max_bytes: int = MAX_FILE_BYTES) -> Any:
+        bucket, key = _bucket_and_key(uri)
+        try:
+            response = self._s3.get_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            raise ArtifactsError(f"{uri}: {error.response['Error'].get('Message') or error}") from None
+        if response["ContentLength"] > max_bytes:
+            raise ArtifactsError(
+                f"{uri}: {response['ContentLength']:,} bytes are more than the {max_bytes:,} kept here"
+            )
+        return response["Body"]
+
+    def _write_json(self, name: str, value: Any) -> None:
+        self._write(name, (json.dumps(redacted(value), indent=2, default=str) + "\n").encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Write beside and rename, so that a reader never sees half of a file."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.partial")
+        beside.write_bytes(content)
+        beside.replace(path)
+
+
+def _typed(kind: str, value: Any) -> Any:
+    """Return a parameter's value as the definition types it; the API hands out texts."""
+    if not isinstance(value, str) or kind == "String":
+        return value
+    try:
+        return {"Integer": int, "Float": float}.get(kind, str)(value)
+    except ValueError:
+        return value
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix.rstrip('/')}/{name}"
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    address = urlparse(uri)
+    if address.scheme != "s3":
+        raise ArtifactsError(f"{uri}: not an s3:// address")
+    return address.netloc, address.path.lstrip("/")

@@ -1,0 +1,132 @@
+"""One run's artifacts as they lie in runs/<execution id>/artifacts/.
+
+Reads that folder; writes nothing. Every artifact is optional: a run that failed half-way leaves what it got to.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from params.layout import (
+    CONTACT_SHEET_FILE,
+    LINEAGE_FILE,
+    METRICS_FILE,
+    SAMPLES_DIR,
+    SAMPLES_FILE,
+    TRAINING_LOG_FILE,
+)
+
+EXECUTION_FILE: Final = "execution.json"
+DEFINITION_FILE: Final = "definition.json"
+PARAMETERS_FILE: Final = "parameters.json"
+SHARDS_MANIFEST_FILE: Final = "shards_manifest.json"
+LATENTS_MANIFEST_FILE: Final = "latents_manifest.json"
+TUNING_FILE: Final = "tuning.json"
+MODEL_PACKAGE_FILE: Final = "model_package.json"
+
+Json = Mapping[str, Any]
+
+
+class ArtifactsError(Exception):
+    """An artifact cannot be fetched or read: the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """What one run left behind."""
+
+    folder: Path
+    execution: Json = field(default_factory=dict)
+    """Status, failure reason, steps with their times, jobs and last log lines, and what could not be fetched."""
+    definition: Json = field(default_factory=dict)
+    """The definition JSON that the run executed."""
+    parameters: Json = field(default_factory=dict)
+    """Pipeline parameters: name to the value used."""
+    defaults: Json = field(default_factory=dict)
+    """Pipeline parameters: name to the definition's default."""
+    shards_manifest: Json | None = None
+    """Download's manifest."""
+    latents_manifest: Json | None = None
+    """Encode's manifest."""
+    tuning: Json | None = None
+    """Objective and trials, each with hyperparameters, objective, seconds and hosts."""
+    training_log: tuple[Json, ...] = ()
+    """One entry for each line of the training log."""
+    lineage: Json | None = None
+    """From what and with what the model was trained."""
+    metrics: Json | None = None
+    """metrics.json as Evaluate wrote it."""
+    contact_sheet: Path | None = None
+    """Picture of prompts and what the model draws."""
+    samples: tuple[Path, ...] = ()
+    """Some of the generated pictures."""
+    captions: tuple[Json, ...] = ()
+    """Of the generated pictures: caption, seed and file."""
+    model_package: Json | None = None
+    """The registered package and its approval state."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Artifacts:
+        """Read a folder that `collect` wrote, without a connection.
+
+        Raises ArtifactsError that names the folder or file which is not what it should be.
+        """
+        if not folder.is_dir():
+            raise ArtifactsError(f"{folder}: no such folder; collect the run's artifacts first")
+        parameters = _object(folder, PARAMETERS_FILE) or {}
+        sheet, log = folder / CONTACT_SHEET_FILE, folder / TRAINING_LOG_FILE
+        return cls(
+            folder=folder,
+            execution=_object(folder, EXECUTION_FILE) or {},
+            definition=_object(folder, DEFINITION_FILE) or {},
+            parameters=parameters.get("values", {}),
+            defaults=parameters.get("defaults", {}),
+            shards_manifest=_object(folder, SHARDS_MANIFEST_FILE),
+            latents_manifest=_object(folder, LATENTS_MANIFEST_FILE),
+            tuning=_object(folder, TUNING_FILE),
+            training_log=parsed_lines(log.read_bytes()) if log.is_file() else (),
+            lineage=_object(folder, LINEAGE_FILE),
+            metrics=_object(folder, METRICS_FILE),
+            contact_sheet=sheet if sheet.is_file() else None,
+            samples=tuple(sorted((folder / SAMPLES_DIR).glob("*.png"))),
+            captions=tuple((_object(folder, SAMPLES_FILE) or {}).get("samples", ())),
+            model_package=_object(folder, MODEL_PACKAGE_FILE),
+        )
+
+
+def parsed(content: bytes, name: str) -> Any:
+    """Return what JSON says.
+
+    Raises ArtifactsError that names the artifact.
+    """
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise ArtifactsError(f"{name}: not valid JSON: {error}") from None
+
+
+def parsed_lines(content: bytes) -> tuple[Json, ...]:
+    """Return the objects of JSON lines; a line that was cut off is left out."""
+    entries = []
+    for line in content.decode("utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            entries.append(entry)
+    return tuple(entries)
+
+
+def _object(folder: Path, name: str) -> Json | None:
+    path = folder / name
+    if not path.is_file():
+        return None
+    value = parsed(path.read_bytes(), str(path))
+    if not isinstance(value, dict):
+        raise ArtifactsError(f"{path}: an object was expected, not {type(value).__name__}")
+    return value

@@ -1,0 +1,197 @@
+"""What the jobs of an execution say of themselves: hosts, times, outputs, tuning trials, last log lines.
+
+Reads SageMaker's Describe and List calls and CloudWatch Logs; writes nothing. Environments and credentials are never
+taken over: only the fields named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from pipeline_definition.executions import Step
+from pipeline_definition.job_logs import LOG_GROUPS
+from pipeline_definition.session import Target
+
+LOG_TAIL_LINES: Final = 40
+MAX_LOG_STREAMS: Final = 50
+
+PROCESSING, TRAINING, TUNING = "ProcessingJob", "TrainingJob", "TuningJob"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One SageMaker job."""
+
+    kind: str
+    name: str
+    status: str = ""
+    seconds: float | None = None
+    """From the start of the job's container to its end."""
+    billable_seconds: float | None = None
+    """For each host, as SageMaker bills it: less than `seconds` on spot."""
+    hosts: tuple[Mapping[str, Any], ...] = ()
+    """`{"instance_type": ..., "instance_count": ...}` for each group of equal hosts."""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """Name of an output to its prefix; a training job's is named `model`."""
+    final_metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what goes into execution.json."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "status": self.status,
+            "seconds": self.seconds,
+            "billable_seconds": self.billable_seconds,
+            "hosts": list(self.hosts),
+            "outputs": dict(self.outputs),
+            "final_metrics": dict(self.final_metrics),
+        }
+
+
+def describe(sagemaker: Any, step: Step) -> Job | None:
+    """Return the job that a step ran, or None for a step that runs none."""
+    readers = {PROCESSING: _processing_job, TRAINING: _training_job, TUNING: _tuning_job}
+    for kind, read in readers.items():
+        arn = step.arn(kind)
+        if arn:
+            return read(sagemaker, arn.rsplit("/", 1)[-1])
+    return None
+
+
+def tuning(sagemaker: Any, name: str) -> dict[str, Any]:
+    """Return a tuning job's objective and trials."""
+    about = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    config = about["HyperParameterTuningJobConfig"]
+    objective = config.get("HyperParameterTuningJobObjective", {})
+    return {
+        "name": name,
+        "status": about.get("HyperParameterTuningJobStatus"),
+        "strategy": config.get("Strategy"),
+        "objective": {"metric": objective.get("MetricName"), "type": objective.get("Type", "Minimize")},
+        "best_trial": about.get("BestTrainingJob", {}).get("TrainingJobName"),
+        "trials": [_trial(sagemaker, item) for item in _trials(sagemaker, name)],
+    }
+
+
+def model_package(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an approver wants to see of DescribeModelPackage's answer."""
+    statistics = about.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {})
+    containers = about.get("InferenceSpecification", {}).get("Containers", [])
+    created = about.get("CreationTime")
+    return {
+        "arn": about["ModelPackageArn"],
+        "group": about.get("ModelPackageGroupName"),
+        "version": about.get("ModelPackageVersion"),
+        "approval_status": about.get("ModelApprovalStatus"),
+        "approval_description": about.get("ApprovalDescription"),
+        "description": about.get("ModelPackageDescription"),
+        "created": created.isoformat() if created else None,
+        "metadata": dict(about.get("CustomerMetadataProperties") or {}),
+        "metrics_uri": statistics.get("S3Uri"),
+        "images": [container.get("Image") for container in containers],
+        "model_data": [container.get("ModelDataUrl") for container in containers],
+    }
+
+
+def log_tail(target: Target, step: Step) -> list[str]:
+    """Return the last lines of a step's log: of the stream that was written last; none where there is no log."""
+    kind = next((kind for kind in LOG_GROUPS if step.arn(kind)), None)
+    if kind is None:
+        return []
+    prefix = (step.arn(kind) or "").rsplit("/", 1)[-1]
+    client, group = target.client("logs"), LOG_GROUPS[kind]
+    try:
+        streams = client.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix, limit=MAX_LOG_STREAMS)
+        newest = max(streams["logStreams"], key=lambda stream: stream.get("lastEventTimestamp", 0), default=None)
+        if newest is None:
+            return []
+        options = {"logGroupName": group, "logStreamName": newest["logStreamName"], "limit": LOG_TAIL_LINES}
+        events = client.get_log_events(**options, startFromHead=False)["events"]
+    except (ClientError, BotoCoreError):
+        # A page without the last lines is better than none.
+        return []
+    return [str(event["message"]).rstrip() for event in events][-LOG_TAIL_LINES:]
+
+
+def _processing_job(sagemaker: Any, name: str) -> Job:
+    about = sagemaker.describe_processing_job(ProcessingJobName=name)
+    outputs = about.get("ProcessingOutputConfig", {}).get("Outputs", [])
+    return Job(
+        kind=PROCESSING,
+        name=name,
+        status=about.get("ProcessingJobStatus", ""),
+        seconds=_seconds(about.get("ProcessingStartTime"), about.get("ProcessingEndTime")),
+        hosts=_hosts(about.get("ProcessingResources", {}).get("ClusterConfig", {})),
+        outputs={item["OutputName"]: item["S3Output"]["S3Uri"] for item in outputs if "S3Output" in item},
+    )
+
+
+def _training_job(sagemaker: Any, name: str) -> Job:
+    about = sagemaker.describe_training_job(TrainingJobName=name)
+    metrics = about.get("FinalMetricDataList") or []
+    return Job(
+        kind=TRAINING,
+        name=name,
+        status=about.get("TrainingJobStatus", ""),
+        seconds=_seconds(about.get("TrainingStartTime"), about.get("TrainingEndTime")),
+        billable_seconds=about.get("BillableTimeInSeconds"),
+        hosts=_hosts(about.get("ResourceConfig", {})),
+        outputs={"model": about.get("OutputDataConfig", {}).get("S3OutputPath", "")},
+        final_metrics={item["MetricName"]: float(item["Value"]) for item in metrics},
+    )
+
+
+def _tuning_job(sagemaker: Any, name: str) -> Job:
+    about = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    return Job(
+        kind=TUNING,
+        name=name,
+        status=about.get("HyperParameterTuningJobStatus", ""),
+        seconds=_seconds(about.get("CreationTime"), about.get("HyperParameterTuningEndTime")),
+        hosts=_hosts(about.get("TrainingJobDefinition", {}).get("ResourceConfig", {})),
+    )
+
+
+def _trials(sagemaker: Any, name: str) -> Iterator[Mapping[str, Any]]:
+    options: dict[str, str] = {"HyperParameterTuningJobName": name, "SortBy": "CreationTime", "SortOrder": "Ascending"}
+    while True:
+        page = sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(**options)
+        yield from page["TrainingJobSummaries"]
+        if not page.get("NextToken"):
+            return
+        options["NextToken"] = page["NextToken"]
+
+
+def _trial(sagemaker: Any, item: Mapping[str, Any]) -> dict[str, Any]:
+    job = _training_job(sagemaker, item["TrainingJobName"])
+    objective = item.get("FinalHyperParameterTuningJobObjectiveMetric") or {}
+    return {
+        "name": job.name,
+        "status": item.get("TrainingJobStatus"),
+        "hyperparameters": dict(item.get("TunedHyperParameters", {})),
+        "objective": objective.get("Value"),
+        "seconds": job.seconds,
+        "billable_seconds": job.billable_seconds,
+        "hosts": list(job.hosts),
+        "final_metrics": dict(job.final_metrics),
+    }
+
+
+def _hosts(resources: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return the groups of equal hosts: one, or those of a heterogeneous cluster."""
+    groups = resources.get("InstanceGroups") or [resources]
+    return tuple(
+        {"instance_type": group["InstanceType"], "instance_count": int(group.get("InstanceCount", 1))}
+        for group in groups
+        if "InstanceType" in group
+    )
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return round((end - start).total_seconds(), 3) if start and end else None

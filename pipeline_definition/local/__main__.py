@@ -1,0 +1,85 @@
+"""Serve the local control plane until SIGTERM, SIGINT or the end of its leash.
+
+Reads and writes the state and runs folders; writes the URL to --url-file once it answers.
+
+    python -m pipeline_definition.local --state .sd-pipeline --runs runs [--port 0] [--url-file FILE] [--leash]
+        [--images images.json]
+
+With --leash it also ends when standard input does, unless a line `stay` came before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from pipeline_definition.local.control_plane import ControlPlane
+from pipeline_definition.local.journal import write_text
+from pipeline_definition.local.settings import Images, LocalSettings
+from pipeline_definition.local.state_lock import StateInUseError
+
+STAY = "stay"
+STATE_IN_USE_STATUS = 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    settings = LocalSettings(
+        state=arguments.state,
+        runs=arguments.runs,
+        images=Images.read(arguments.images) if arguments.images else Images(),
+        grace_s=arguments.grace_s,
+        sync_every_s=arguments.sync_every_s,
+    )
+    try:
+        plane = ControlPlane(settings, arguments.port)
+    except StateInUseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return STATE_IN_USE_STATUS
+    plane.start()
+    if arguments.url_file:
+        write_text(arguments.url_file, plane.url)
+    with contextlib.suppress(OSError):
+        print(plane.url, flush=True)
+    if arguments.leash:
+        threading.Thread(target=_hold_leash, args=(ended,), daemon=True).start()
+    ended.wait()
+    plane.stop()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline_definition.local", allow_abbrev=False)
+    parser.add_argument("--state", type=Path, default=Path(".sd-pipeline"), help="folder of everything that lasts")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the executions")
+    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument("--url-file", type=Path, help="gets the URL once the control plane answers")
+    parser.add_argument("--leash", action="store_true", help="end with standard input")
+    parser.add_argument("--images", type=Path, help="JSON: image URI pattern to the argv of its entry point")
+    parser.add_argument("--grace-s", type=float, default=10.0, help="from SIGTERM to SIGKILL, in seconds")
+    parser.add_argument("--sync-every-s", type=float, default=2.0, help="between two copies of checkpoints to S3")
+    return parser
+
+
+def _hold_leash(ended: threading.Event) -> None:
+    data = b""
+    while block := os.read(sys.stdin.fileno(), 4096):
+        data += block
+        if STAY.encode() in data.split(b"\n"):
+            return
+    ended.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

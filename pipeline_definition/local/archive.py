@@ -1,0 +1,56 @@
+"""model.tar.gz: written so that the same files give the same bytes, and unpacked so that nothing leaves its folder."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline_definition.local.errors import StepFailureError
+
+# Weights do not compress: the fastest level costs the least and loses nothing.
+_COMPRESS_LEVEL = 1
+
+
+def merged_files(folders: list[Path]) -> dict[str, Path]:
+    """Return the files of several folders by relative name; of two with one name, the first folder's."""
+    files: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                files.setdefault(path.relative_to(folder).as_posix(), path)
+    return files
+
+
+def write_archive(target: Path, files: Mapping[str, Path]) -> None:
+    """Write a .tar.gz of files by their names in it; times, owners and the order do not depend on the run."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        target.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=_COMPRESS_LEVEL, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name in sorted(files):
+            entry = tarfile.TarInfo(name)
+            entry.size = files[name].stat().st_size
+            entry.mode = 0o644
+            with files[name].open("rb") as file:
+                archive.addfile(entry, file)
+
+
+def extract_archive(source: Path, target: Path) -> None:
+    """Unpack a .tar.gz.
+
+    Raises StepFailureError for a broken archive, and for a member that would land outside or is no plain file; then
+    nothing that was unpacked remains in use.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(source, "r:*") as archive:
+            for member in archive:
+                if not (member.isfile() or member.isdir()):
+                    raise StepFailureError(f"ClientError: {source.name}: member {member.name!r} is not a plain file")
+                archive.extract(member, target, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise StepFailureError(f"ClientError: {source.name} cannot be unpacked: {error}") from None

@@ -1,0 +1,85 @@
+"""The conditions of a ConditionStep."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from pipeline_definition.local.errors import DefinitionError, StepFailureError
+
+Resolve = Callable[[Any], Any]
+
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "Equals": operator.eq,
+    "NotEquals": operator.ne,
+    "GreaterThan": operator.gt,
+    "GreaterThanOrEqualTo": operator.ge,
+    "LessThan": operator.lt,
+    "LessThanOrEqualTo": operator.le,
+}
+# The SDK writes the negated condition under "Condition", the former one under "Expression"; "In" likewise.
+KEYS: dict[str, tuple[frozenset[str], ...]] = {
+    **dict.fromkeys(COMPARISONS, (frozenset({"LeftValue", "RightValue"}),)),
+    "In": (frozenset({"QueryValue", "Values"}), frozenset({"Value", "In"})),
+    "NotIn": (frozenset({"QueryValue", "Values"}), frozenset({"Value", "In"})),
+    "Not": (frozenset({"Condition"}), frozenset({"Expression"})),
+    "And": (frozenset({"Conditions"}),),
+    "Or": (frozenset({"Conditions"}),),
+}
+
+
+def check_condition(condition: Any) -> None:
+    """Check a condition's type and arguments, and those of the conditions in it.
+
+    Raises DefinitionError that names what is unknown.
+    """
+    kind = condition.get("Type") if isinstance(condition, dict) else None
+    if kind not in KEYS:
+        raise DefinitionError(f"unknown condition {kind!r}; known: {', '.join(KEYS)}")
+    keys = set(condition) - {"Type"}
+    if not any(keys == accepted for accepted in KEYS[kind]):
+        accepted_text = " or ".join(str(sorted(accepted)) for accepted in KEYS[kind])
+        raise DefinitionError(f"condition {kind}: arguments {sorted(keys)} are not {accepted_text}")
+    for inner in _inner(condition):
+        check_condition(inner)
+
+
+def holds(condition: dict[str, Any], resolve: Resolve) -> bool:
+    """Evaluate one condition; `resolve` turns functions into values.
+
+    Raises StepFailureError where the two sides cannot be compared.
+    """
+    kind = condition["Type"]
+    if kind in COMPARISONS:
+        return _compare(kind, resolve(condition["LeftValue"]), resolve(condition["RightValue"]))
+    if kind in ("In", "NotIn"):
+        value = resolve(condition.get("QueryValue", condition.get("Value")))
+        values = resolve(condition.get("Values", condition.get("In")))
+        found = any(_compare("Equals", value, item) for item in values)
+        return found is (kind == "In")
+    outcomes = (holds(inner, resolve) for inner in _inner(condition))
+    if kind == "Not":
+        return not next(outcomes)
+    return all(outcomes) if kind == "And" else any(outcomes)
+
+
+def _inner(condition: dict[str, Any]) -> list[Any]:
+    if condition["Type"] == "Not":
+        return [condition.get("Condition", condition.get("Expression"))]
+    return list(condition["Conditions"]) if condition["Type"] in ("And", "Or") else []
+
+
+def _compare(kind: str, left: Any, right: Any) -> bool:
+    same = _family(left) == _family(right)
+    if kind in ("Equals", "NotEquals"):
+        return (same and left == right) is (kind == "Equals")
+    if not same or isinstance(left, bool) or not isinstance(left, (int, float, str)):
+        raise StepFailureError(f"ClientError: {kind} cannot compare {left!r} with {right!r}")
+    return COMPARISONS[kind](left, right)
+
+
+def _family(value: Any) -> type:
+    if isinstance(value, bool):
+        return bool
+    return float if isinstance(value, (int, float)) else type(value)

@@ -1,0 +1,108 @@
+"""SageMaker's container contract, written into a host's folder (/opt/ml in a container).
+
+Writes <folder>/input/config/{hyperparameters,resourceconfig,inputdataconfig}.json for training and
+<folder>/config/{processingjobconfig,resourceconfig}.json for processing.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html and
+https://docs.aws.amazon.com/sagemaker/latest/dg/build-your-own-processing-container.html
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from params.layout import BASE_DIR
+from pipeline_definition.local.errors import StepFailureError
+from pipeline_definition.local.journal import write_json
+from pipeline_definition.local.resolver import to_text
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+
+
+@dataclass(frozen=True)
+class HostGroupShape:
+    """A group of equal hosts."""
+
+    name: str
+    instance_type: str
+    hosts: tuple[str, ...]
+
+
+def host_groups(resources: Mapping[str, Any]) -> tuple[HostGroupShape, ...]:
+    """Return the hosts that a ResourceConfig or ClusterConfig asks for: algo-1, algo-2, ..."""
+    groups = resources.get("InstanceGroups") or [
+        {
+            "InstanceGroupName": "homogeneousCluster",
+            "InstanceType": resources.get("InstanceType", ""),
+            "InstanceCount": resources.get("InstanceCount", 1),
+        }
+    ]
+    shapes, first = [], 1
+    for group in groups:
+        count = int(group["InstanceCount"])
+        names = tuple(f"algo-{number}" for number in range(first, first + count))
+        shapes.append(HostGroupShape(group["InstanceGroupName"], group["InstanceType"], names))
+        first += count
+    return tuple(shapes)
+
+
+def resource_config(groups: Sequence[HostGroupShape], host: str) -> dict[str, Any]:
+    """Return resourceconfig.json of one host."""
+    own = next(group for group in groups if host in group.hosts)
+    return {
+        "current_host": host,
+        "current_instance_type": own.instance_type,
+        "current_group_name": own.name,
+        "hosts": [name for group in groups for name in group.hosts],
+        "instance_groups": [
+            {"instance_group_name": group.name, "instance_type": group.instance_type, "hosts": list(group.hosts)}
+            for group in groups
+        ],
+        "network_interface_name": LOOPBACK,
+    }
+
+
+def write_training_contract(folder: Path, request: Mapping[str, Any], resources: Mapping[str, Any]) -> None:
+    """Make a training host's folders and configuration."""
+    for name in ("input/data", "model", "output/data", "checkpoints"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    default_mode = request["AlgorithmSpecification"].get("TrainingInputMode", "File")
+    hyperparameters = {name: to_text(value) for name, value in (request.get("HyperParameters") or {}).items()}
+    config = folder / "input" / "config"
+    write_json(config / "hyperparameters.json", hyperparameters)
+    write_json(config / "resourceconfig.json", resources)
+    write_json(
+        config / "inputdataconfig.json",
+        {channel["ChannelName"]: _channel(channel, default_mode) for channel in request.get("InputDataConfig") or ()},
+    )
+
+
+def write_processing_contract(folder: Path, request: Mapping[str, Any], resources: Mapping[str, Any]) -> None:
+    """Make a processing host's folders and configuration."""
+    (folder / "output").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config" / "processingjobconfig.json", request)
+    write_json(folder / "config" / "resourceconfig.json", resources)
+
+
+def local_path(folder: Path, container_path: str) -> Path:
+    """Return where a path under /opt/ml lies in a host's folder.
+
+    Raises StepFailureError for a path elsewhere: without a container there is no such place.
+    """
+    path = PurePosixPath(container_path)
+    if not path.is_relative_to(BASE_DIR) or ".." in path.parts:
+        raise StepFailureError(f"ClientError: LocalPath {container_path!r} is not under {BASE_DIR}")
+    return folder / path.relative_to(BASE_DIR)
+
+
+def _channel(channel: Mapping[str, Any], default_mode: str) -> dict[str, Any]:
+    source = channel["DataSource"].get("S3DataSource", {})
+    return {
+        "TrainingInputMode": channel.get("InputMode", default_mode),
+        "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
+        "RecordWrapperType": channel.get("RecordWrapperType", "None"),
+    } | ({"ContentType": channel["ContentType"]} if "ContentType" in channel else {})

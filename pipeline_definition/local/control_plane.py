@@ -1,0 +1,108 @@
+"""The control plane as a whole: what it is made of, how it starts from its state folder, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+from pipeline_definition.local import moto_patches
+from pipeline_definition.local.executions import Executions
+from pipeline_definition.local.gateway import Gateway
+from pipeline_definition.local.hosting import Hosting
+from pipeline_definition.local.jobs import state_mark
+from pipeline_definition.local.log_archive import restore_logs
+from pipeline_definition.local.model_registry import ModelRegistry
+from pipeline_definition.local.operations import checks, operations, tag_operations
+from pipeline_definition.local.processes import kill_marked
+from pipeline_definition.local.processing import ProcessingJobs
+from pipeline_definition.local.request_journal import RequestJournal
+from pipeline_definition.local.services import Services
+from pipeline_definition.local.settings import HOST, LocalSettings
+from pipeline_definition.local.state_lock import StateLock, state_id
+from pipeline_definition.local.step_runner import Kinds
+from pipeline_definition.local.training import TrainingJobs
+from pipeline_definition.local.tuning import TuningJobs
+
+_log = logging.getLogger(__name__)
+
+
+class ControlPlane:
+    """SageMaker, S3 and their neighbours on one port of this machine."""
+
+    def __init__(self, settings: LocalSettings, port: int = 0) -> None:
+        """Take up the state folder; raises StateInUseError where another control plane has it."""
+        self._settings = settings
+        self._lock = StateLock(settings.state)
+        self._lock.acquire()
+        kill_marked(state_mark(settings.state))  # left over by one that was killed a moment ago
+        moto_patches.apply()
+        self._services = services = Services.open(settings)
+        training = TrainingJobs(services)
+        self._kinds = kinds = Kinds(
+            processing=ProcessingJobs(services),
+            training=training,
+            tuning=TuningJobs(services, training),
+            registry=ModelRegistry(services),
+            hosting=Hosting(services),
+        )
+        self._executions = Executions(services, kinds, state_id(settings.state))
+        moto = DomainDispatcherApplication(create_backend_app)
+        journal = RequestJournal(settings.state / "requests.jsonl")
+        for failure in journal.replay(moto):
+            _log.warning("could not be made again: %s", failure)
+        gateway = Gateway(
+            moto,
+            journal,
+            kinds.hosting,
+            {**operations(services, kinds, self._executions), **tag_operations(services)},
+            checks(services),
+            {"pid": os.getpid(), "state": str(settings.state.resolve()), "runs": str(settings.runs.resolve())},
+        )
+        self._server = make_server(HOST, port, gateway, threaded=True, request_handler=_QuietHandler)
+        services.url = f"http://{HOST}:{self._server.server_port}"
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return self._services.url
+
+    @property
+    def services(self) -> Services:
+        """Storage and records, for callers in the same process."""
+        return self._services
+
+    def start(self) -> None:
+        """Begin to answer; endpoints that were in service start again."""
+        for jobs in (self._kinds.processing, self._kinds.training, self._kinds.tuning):
+            jobs.recover()
+        self._executions.load()
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._lock.announce(self.url, self._settings.runs)
+        for folder in self._settings.endpoints_dir.glob("*/*"):
+            if folder.name != "logs":
+                shutil.rmtree(folder, ignore_errors=True)
+        self._kinds.hosting.restore()
+        threading.Thread(target=restore_logs, args=(self._services,), daemon=True).start()
+
+    def stop(self) -> None:
+        """End everything that was started; all state is on disk already."""
+        self._executions.shut_down()
+        self._kinds.hosting.shut_down()
+        kill_marked(state_mark(self._settings.state))
+        self._server.shutdown()
+        self._server.server_close()
+        self._lock.release()
+
+
+class _QuietHandler(MotoRequestHandler):
+    """Says nothing about the requests that went well."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Log server errors only."""
+        if str(code).startswith("5"):
+            super().log_request(code, size)

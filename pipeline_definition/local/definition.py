@@ -1,0 +1,262 @@
+"""A pipeline definition: JSON to typed steps and the graph between them.
+
+Everything that this engine does not know (a type of step, a function, a condition, an argument, a key of a step) is an
+error that names it: nothing is skipped in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline_definition.local.conditions import check_condition
+from pipeline_definition.local.durations import parse_duration_s
+from pipeline_definition.local.errors import DefinitionError
+from pipeline_definition.local.expressions import GET, JSON_GET, check_expressions, expressions, referenced_steps
+from pipeline_definition.local.parameters import Parameter, nearest
+from pipeline_definition.local.request_shapes import OPERATIONS, check_names
+
+TRIGGERS = ("Completed", "Failed", "Stopped", "Any")
+RETRYABLE = (
+    "Step.SERVICE_FAULT",
+    "Step.THROTTLING",
+    "SageMaker.JOB_INTERNAL_ERROR",
+    "SageMaker.CAPACITY_ERROR",
+    "SageMaker.RESOURCE_LIMIT",
+)
+_COMMON_KEYS = {"Name", "Type", "Arguments", "DependsOn", "DisplayName", "Description"}
+_JOB_KEYS = {"CacheConfig", "RetryPolicies"}
+STEP_KEYS: dict[str, set[str]] = {
+    "Processing": _COMMON_KEYS | _JOB_KEYS | {"PropertyFiles"},
+    "Training": _COMMON_KEYS | _JOB_KEYS,
+    "Tuning": _COMMON_KEYS | _JOB_KEYS,
+    "Model": _COMMON_KEYS | {"RetryPolicies"},
+    "RegisterModel": _COMMON_KEYS | {"RetryPolicies"},
+    "EndpointConfig": _COMMON_KEYS | _JOB_KEYS,
+    "Endpoint": _COMMON_KEYS | {"CacheConfig"},
+    "Condition": _COMMON_KEYS,
+    "Fail": _COMMON_KEYS,
+    "Lambda": _COMMON_KEYS | {"CacheConfig", "FunctionArn", "OutputParameters"},
+}
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When and how often a failed step is tried again."""
+
+    exception_types: frozenset[str]
+    interval_s: float = 1.0
+    backoff_rate: float = 2.0
+    max_attempts: int | None = None
+    expires_after_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The side of a ConditionStep on which a step stands."""
+
+    condition: str
+    outcome: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step; `arguments` still holds its functions."""
+
+    name: str
+    type: str
+    arguments: Mapping[str, Any]
+    source: Mapping[str, Any]
+    """The step as it stands in the definition."""
+    dependencies: Mapping[str, str]
+    """Step name to the outcome that it must have: one of TRIGGERS."""
+    branch: Branch | None
+    cache_expires_after_s: float | None
+    """None: never reused."""
+    retry_policies: tuple[RetryPolicy, ...]
+
+    @property
+    def property_files(self) -> Mapping[str, Mapping[str, str]]:
+        """Property files by name."""
+        return {item["PropertyFileName"]: item for item in self.source.get("PropertyFiles", ())}
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A whole pipeline."""
+
+    parameters: tuple[Parameter, ...]
+    steps: Mapping[str, Step]
+    text: str
+
+
+def parse_definition(text: str) -> Definition:
+    """Read a definition.
+
+    Raises DefinitionError that names the step and what is wrong with it.
+    """
+    source = _load(text)
+    parameters = tuple(Parameter.parse(item) for item in source.get("Parameters") or ())
+    steps: dict[str, Step] = {}
+    for item, branch in _flatten(source["Steps"], None):
+        step = _parse_named_step(item, branch, parameters)
+        if step.name in steps:
+            raise DefinitionError(f"step name {step.name!r} stands twice")
+        steps[step.name] = step
+    _check_graph(steps)
+    _check_property_files(steps)
+    return Definition(parameters, steps, text)
+
+
+def _load(text: str) -> dict[str, Any]:
+    try:
+        source = json.loads(text)
+    except ValueError as error:
+        raise DefinitionError(f"not valid JSON: {error}") from None
+    if not isinstance(source, dict) or not isinstance(source.get("Steps"), list):
+        raise DefinitionError("a definition is an object with a list of Steps")
+    known = {"Version", "Metadata", "Parameters", "PipelineExperimentConfig", "MlflowConfig", "Steps"}
+    unknown = set(source) - known
+    if unknown:
+        raise DefinitionError(f"unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(known))}")
+    return source
+
+
+def _flatten(items: list[Any], branch: Branch | None) -> Iterator[tuple[dict[str, Any], Branch | None]]:
+    for item in items:
+        if not isinstance(item, dict):
+            raise DefinitionError(f"a step is an object, not {item!r}")
+        yield item, branch
+        if item.get("Type") == "Condition":
+            arguments = item.get("Arguments") or {}
+            name = str(item.get("Name"))
+            yield from _flatten(arguments.get("IfSteps") or [], Branch(name, True))
+            yield from _flatten(arguments.get("ElseSteps") or [], Branch(name, False))
+
+
+def _parse_named_step(item: Mapping[str, Any], branch: Branch | None, parameters: tuple[Parameter, ...]) -> Step:
+    try:
+        return _parse_step(item, branch, parameters)
+    except DefinitionError as error:
+        raise DefinitionError(f"step {item.get('Name')!r}: {error}") from None
+
+
+def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tuple[Parameter, ...]) -> Step:
+    kind, name = str(item.get("Type")), item.get("Name")
+    if kind not in STEP_KEYS:
+        raise DefinitionError(f"unknown type of step {kind!r}{nearest(kind, STEP_KEYS)}")
+    if not isinstance(name, str) or not name:
+        raise DefinitionError("a step needs a Name")
+    unknown = set(item) - STEP_KEYS[kind]
+    if unknown:
+        raise DefinitionError(f"unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(STEP_KEYS[kind]))}")
+    arguments = item.get("Arguments") or {}
+    own = _own_arguments(kind, arguments)
+    check_expressions(own, {parameter.name for parameter in parameters})
+    return Step(
+        name=name,
+        type=kind,
+        arguments=arguments,
+        source=item,
+        dependencies=dict.fromkeys(referenced_steps(own), "Completed") | _depends_on(item.get("DependsOn") or ()),
+        branch=branch,
+        cache_expires_after_s=_cache_expiry(item.get("CacheConfig") or {}),
+        retry_policies=tuple(_retry_policy(policy) for policy in item.get("RetryPolicies") or ()),
+    )
+
+
+def _own_arguments(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments without a condition's branches, which are steps themselves."""
+    if kind in OPERATIONS:
+        check_names(kind, arguments)
+    elif kind == "Condition":
+        unknown = set(arguments) - {"Conditions", "IfSteps", "ElseSteps"}
+        if unknown:
+            raise DefinitionError(f"unknown argument {sorted(unknown)[0]!r}")
+        for condition in arguments.get("Conditions") or ():
+            check_condition(condition)
+        return {"Conditions": arguments.get("Conditions") or []}
+    elif kind == "Fail" and set(arguments) - {"ErrorMessage"}:
+        raise DefinitionError(f"unknown argument {sorted(set(arguments) - {'ErrorMessage'})[0]!r}; known: ErrorMessage")
+    return arguments
+
+
+def _depends_on(items: Any) -> dict[str, str]:
+    dependencies: dict[str, str] = {}
+    for item in items:
+        if isinstance(item, str):
+            dependencies[item] = "Completed"
+        elif isinstance(item, dict) and set(item) == {"Step", "Trigger"} and item["Trigger"] in TRIGGERS:
+            dependencies[item["Step"]] = item["Trigger"]
+        else:
+            raise DefinitionError(
+                f"DependsOn {item!r} is neither a step's name nor a Step with a Trigger of {TRIGGERS}"
+            )
+    return dependencies
+
+
+def _cache_expiry(source: Mapping[str, Any]) -> float | None:
+    unknown = set(source) - {"Enabled", "ExpireAfter"}
+    if unknown:
+        raise DefinitionError(f"CacheConfig: unknown key {sorted(unknown)[0]!r}")
+    if not source.get("Enabled"):
+        return None
+    return parse_duration_s(source["ExpireAfter"]) if "ExpireAfter" in source else float("inf")
+
+
+def _retry_policy(source: Mapping[str, Any]) -> RetryPolicy:
+    unknown = set(source) - {"ExceptionType", "IntervalSeconds", "BackoffRate", "MaxAttempts", "ExpireAfterMin"}
+    if unknown:
+        raise DefinitionError(f"RetryPolicies: unknown key {sorted(unknown)[0]!r}")
+    types = source.get("ExceptionType") or ()
+    types = frozenset([types] if isinstance(types, str) else types)
+    if not types or types - set(RETRYABLE):
+        raise DefinitionError(
+            f"RetryPolicies: unknown exception type in {sorted(types)}; known: {', '.join(RETRYABLE)}"
+        )
+    expires = source.get("ExpireAfterMin")
+    return RetryPolicy(
+        exception_types=types,
+        interval_s=float(source.get("IntervalSeconds", 1)),
+        backoff_rate=float(source.get("BackoffRate", 2.0)),
+        max_attempts=source.get("MaxAttempts"),
+        expires_after_s=None if expires is None else 60.0 * float(expires),
+    )
+
+
+def _check_graph(steps: Mapping[str, Step]) -> None:
+    for step in steps.values():
+        for dependency in step.dependencies:
+            if dependency not in steps:
+                raise DefinitionError(f"step {step.name!r}: refers to step {dependency!r}, which does not exist")
+    done: set[str] = set()
+    while len(done) < len(steps):
+        ready = {name for name, step in steps.items() if name not in done and _needs(step) <= done}
+        if not ready:
+            raise DefinitionError(f"steps {sorted(set(steps) - done)} depend on each other in a circle")
+        done |= ready
+
+
+def _check_property_files(steps: Mapping[str, Step]) -> None:
+    for step in steps.values():
+        own = {key: value for key, value in step.arguments.items() if key not in ("IfSteps", "ElseSteps")}
+        for name, argument in expressions(own):
+            if name == JSON_GET and "PropertyFile" in argument:
+                source, file_name = property_file_of(argument["PropertyFile"])
+                if source not in steps or file_name not in steps[source].property_files:
+                    raise DefinitionError(
+                        f"step {step.name!r}: {JSON_GET}: no property file {file_name!r} of {source!r}"
+                    )
+
+
+def property_file_of(reference: Any) -> tuple[str, str]:
+    """Return (step, property file) of `{"Get": "Steps.NAME.PropertyFiles.FILE"}`; empty names for anything else."""
+    text = reference.get(GET) if isinstance(reference, Mapping) else reference
+    parts = str(text).split(".", 3)
+    return (parts[1], parts[3]) if len(parts) == 4 and parts[0] == "Steps" and parts[2] == "PropertyFiles" else ("", "")
+
+
+def _needs(step: Step) -> set[str]:
+    return set(step.dependencies) | ({step.branch.condition} if step.branch else set())

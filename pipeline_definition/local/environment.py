@@ -1,0 +1,73 @@
+"""What a job's process finds in its environment, and free ports for it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from params.layout import BASE_DIR_VARIABLE
+from pipeline_definition.local.settings import ACCOUNT, CREDENTIALS, HOST, REGION
+
+# All that a job inherits from whoever started the control plane: like a container, it sees nothing else.
+_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH")
+_INHERITED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "DYLD_", "COVERAGE_", "SSL_CERT_")
+
+
+def aws_environment(url: str) -> dict[str, str]:
+    """Return what points boto3, s3fs and the SageMaker SDK to the control plane."""
+    return {
+        **CREDENTIALS,
+        "AWS_ENDPOINT_URL": url,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def job_environment(url: str, source_dir: Path, folder: Path, hosts_at_once: int) -> dict[str, str]:
+    """Return the environment of every host: AWS, the contract's folder, threads.
+
+    The number of threads depends on the job alone, never on what else runs: it changes the last bits of results.
+    """
+    threads = max(1, (os.cpu_count() or 1) // max(1, hosts_at_once))
+    return {
+        **_inherited(os.environ),
+        **aws_environment(url),
+        "PYTHONPATH": str(source_dir),
+        "PYTHONUNBUFFERED": "1",
+        BASE_DIR_VARIABLE: str(folder),
+        "OMP_NUM_THREADS": str(threads),
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def cluster_environment() -> dict[str, str]:
+    """Return where the hosts of one job meet: their names do not resolve, and several jobs run at once."""
+    master_port, ray_port = free_ports(2)
+    return {"MASTER_ADDR": HOST, "MASTER_PORT": str(master_port), "RAY_HEAD_PORT": str(ray_port)}
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens on now, each another one."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for item in sockets:
+            item.bind((HOST, 0))
+        return [item.getsockname()[1] for item in sockets]
+    finally:
+        for item in sockets:
+            item.close()
+
+
+def arn(kind: str, name: str) -> str:
+    """Return the ARN of a SageMaker resource."""
+    return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/{name}"
+
+
+def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value for name, value in environment.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }

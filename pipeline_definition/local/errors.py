@@ -1,0 +1,45 @@
+"""What can go wrong in the local control plane."""
+
+from __future__ import annotations
+
+
+class ApiError(Exception):
+    """An API request is refused: the client sees `code` and the message, as botocore's ClientError."""
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code, self.message, self.status = code, message, status
+
+
+def invalid(message: str) -> ApiError:
+    """Return the refusal of a request that can never work."""
+    return ApiError("ValidationException", message)
+
+
+def not_found(message: str) -> ApiError:
+    """Return the refusal of a request about something that does not exist, as SageMaker names it."""
+    return ApiError("ResourceNotFound", message)
+
+
+class DefinitionError(ValueError):
+    """A pipeline definition cannot be executed: the message names the step and what is unknown or missing."""
+
+
+class StepFailureError(Exception):
+    """A step failed.
+
+    `exception_type` is the name by which retry policies know the failure (`SageMaker.JOB_INTERNAL_ERROR`, ...); None
+    for a failure of the program itself, which no policy retries.
+    """
+
+    def __init__(self, reason: str, exception_type: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.exception_type = reason, exception_type
+
+
+class StepStoppedError(Exception):
+    """A step was stopped from outside."""
+
+
+class TimeLimitError(StepFailureError):
+    """A job ran longer than its StoppingCondition allows."""

@@ -1,0 +1,183 @@
+"""One execution of a pipeline: what is known about it and each of its steps, on disk after every change.
+
+Writes runs/<execution id>/{execution.json, definition.json, parameters.json, journal.jsonl}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline_definition.local.definition import Definition, parse_definition
+from pipeline_definition.local.journal import Journal, write_json, write_text
+from pipeline_definition.local.records import Record
+from pipeline_definition.local.resolver import iso_time
+
+ENDED = ("Succeeded", "Failed", "Stopped")
+INTERRUPTED = "The control plane ended while this ran; RetryPipelineExecution goes on where it stopped"
+
+
+@dataclass
+class StepState:
+    """What is known about one step. A step without a state has not begun."""
+
+    name: str
+    status: str = "Starting"
+    start_time: float = 0.0
+    end_time: float | None = None
+    failure_reason: str | None = None
+    metadata: Record = field(default_factory=dict)
+    attempts: int = 0
+    cache_source: str | None = None
+    """ARN of the execution whose result was taken."""
+    properties: Record | None = None
+
+    def as_api(self, display: Mapping[str, Any]) -> Record:
+        """Return a member of ListPipelineExecutionSteps."""
+        optional = {
+            "EndTime": self.end_time,
+            "FailureReason": self.failure_reason,
+            "StepDisplayName": display.get("DisplayName"),
+            "StepDescription": display.get("Description"),
+            "CacheHitResult": self.cache_source and {"SourcePipelineExecutionArn": self.cache_source},
+        }
+        return {
+            "StepName": self.name,
+            "StepStatus": self.status,
+            "StartTime": self.start_time,
+            "AttemptCount": self.attempts,
+            "Metadata": self.metadata,
+        } | {key: value for key, value in optional.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class ExecutionIdentity:
+    """What does not change about an execution."""
+
+    arn: str
+    pipeline_name: str
+    pipeline_arn: str
+    state_id: str
+    """The state folder to which it belongs: several may share a folder of runs."""
+    start_time: float
+    given_parameters: list[dict[str, str]]
+    """As StartPipelineExecution got them."""
+    parallelism: int | None = None
+    display_name: str | None = None
+    description: str | None = None
+    client_token: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The last part of the ARN, and the name of the run's folder."""
+        return self.arn.rsplit("/", 1)[-1]
+
+    def variables(self) -> dict[str, str]:
+        """Return the execution variables."""
+        return {
+            "PipelineExecutionId": self.id,
+            "PipelineExecutionArn": self.arn,
+            "PipelineName": self.pipeline_name,
+            "PipelineArn": self.pipeline_arn,
+            "StartDateTime": iso_time(self.start_time),
+        }
+
+
+class Execution:
+    """One execution. Changes are written before they can be seen."""
+
+    def __init__(
+        self, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Mapping[str, Any]
+    ) -> None:
+        self.folder, self.identity, self.definition, self.parameters = folder, identity, definition, parameters
+        self.status = "Executing"
+        self.failure_reason: str | None = None
+        self.modified_time = identity.start_time
+        self.steps: dict[str, StepState] = {}
+        self._journal = Journal(folder / "journal.jsonl")
+        self._lock = threading.RLock()
+
+    @classmethod
+    def begin(
+        cls, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Mapping[str, Any]
+    ) -> Execution:
+        """Write a new execution's folder."""
+        folder.mkdir(parents=True)
+        write_text(folder / "definition.json", definition.text)
+        write_json(folder / "parameters.json", dict(parameters))
+        execution = cls(folder, identity, definition, parameters)
+        execution.set_status("Executing")
+        # Written last: a folder without it is not an execution.
+        write_json(folder / "execution.json", dataclasses.asdict(identity))
+        return execution
+
+    @classmethod
+    def load(cls, folder: Path) -> Execution:
+        """Read an execution back from its folder."""
+        identity = ExecutionIdentity(**json.loads((folder / "execution.json").read_text(encoding="utf-8")))
+        definition = parse_definition((folder / "definition.json").read_text(encoding="utf-8"))
+        parameters = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))
+        execution = cls(folder, identity, definition, parameters)
+        for entry in execution._journal.entries():
+            execution._replay(entry)
+        return execution
+
+    @property
+    def properties(self) -> dict[str, Record]:
+        """Properties of the steps that have finished."""
+        return {name: step.properties for name, step in self.steps.items() if step.properties is not None}
+
+    def set_status(self, status: str, reason: str | None = None) -> None:
+        """Change the execution's status."""
+        with self._lock:
+            entry = {"time": time.time(), "status": status, "failure_reason": reason}
+            self._journal.append({"execution": entry})
+            self._replay({"execution": entry})
+
+    def set_step(self, name: str, **changes: Any) -> StepState:
+        """Change what is known about a step; the first change begins it."""
+        with self._lock:
+            before = self.steps.get(name) or StepState(name, start_time=time.time())
+            state = dataclasses.replace(before, **changes)
+            entry = {"time": time.time(), "step": dataclasses.asdict(state)}
+            self._journal.append(entry)
+            self._replay(entry)
+            return state
+
+    def forget_unfinished_steps(self) -> None:
+        """Take back all steps that have not succeeded: they begin anew. Their attempts go on being counted."""
+        with self._lock:
+            for name, step in list(self.steps.items()):
+                if step.status != "Succeeded":
+                    self._journal.append({"time": time.time(), "forgotten": name, "attempts": step.attempts})
+                    del self.steps[name]
+
+    def interrupt(self) -> None:
+        """Say that the control plane ended while this ran."""
+        for step in [step for step in self.steps.values() if step.status not in ENDED]:
+            self.set_step(step.name, status="Stopped", end_time=time.time(), failure_reason=INTERRUPTED)
+        self.set_status("Stopped", INTERRUPTED)
+
+    def attempts_of(self, name: str) -> int:
+        """Return how many attempts of a step there have been, in all retries of the execution."""
+        forgotten: list[int] = [
+            entry["attempts"] for entry in self._journal.entries() if entry.get("forgotten") == name
+        ]
+        current = self.steps.get(name)
+        return max([*forgotten, current.attempts if current else 0])
+
+    def _replay(self, entry: Record) -> None:
+        if "execution" in entry:
+            change = entry["execution"]
+            self.status, self.failure_reason = change["status"], change["failure_reason"]
+            self.modified_time = change["time"]
+        elif "step" in entry:
+            self.steps[entry["step"]["name"]] = StepState(**entry["step"])
+        elif "forgotten" in entry:
+            self.steps.pop(entry["forgotten"], None)

@@ -1,0 +1,200 @@
+"""All executions of all pipelines, behind SageMaker's operations for them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moto.sagemaker.models import sagemaker_backends
+
+from pipeline_definition.local.definition import Definition, parse_definition
+from pipeline_definition.local.environment import arn
+from pipeline_definition.local.errors import DefinitionError, invalid, not_found
+from pipeline_definition.local.execution import ENDED, Execution, ExecutionIdentity
+from pipeline_definition.local.parameters import resolve_parameters
+from pipeline_definition.local.records import Record, page
+from pipeline_definition.local.scheduler import Scheduler
+from pipeline_definition.local.services import Services
+from pipeline_definition.local.settings import ACCOUNT, REGION
+from pipeline_definition.local.step_runner import Kinds, StepRunner
+
+
+class Executions:
+    """Every execution that belongs to one state folder."""
+
+    def __init__(self, services: Services, kinds: Kinds, state_id: str) -> None:
+        self._services, self._kinds, self._state_id = services, kinds, state_id
+        self._executions: dict[str, Execution] = {}
+        self._schedulers: dict[str, Scheduler] = {}
+
+    def load(self) -> None:
+        """Take up the executions on disk; those that ran when the control plane was killed are stopped."""
+        runs = self._services.settings.runs
+        for path in sorted(runs.glob("*/execution.json")) if runs.is_dir() else ():
+            execution = Execution.load(path.parent)
+            if execution.identity.state_id == self._state_id:
+                self._executions[execution.identity.arn] = execution
+                if execution.status not in (*ENDED, "CompletedWithFailures"):
+                    execution.interrupt()
+
+    def start(self, request: Mapping[str, Any]) -> Record:
+        """Answer StartPipelineExecution."""
+        again = self._by_token(request.get("ClientRequestToken"))
+        if again is not None:
+            return {"PipelineExecutionArn": again.identity.arn}
+        if request.get("SelectiveExecutionConfig"):
+            raise invalid("SelectiveExecutionConfig is not supported on this machine")
+        name = request["PipelineName"].rsplit("/", 1)[-1]
+        pipeline = self._pipeline(name)
+        definition = checked_definition(str(pipeline.pipeline_definition))
+        given = list(request.get("PipelineParameters") or ())
+        parameters = resolve_parameters(definition.parameters, given)
+        parallelism = request.get("ParallelismConfiguration") or pipeline.parallelism_configuration or {}
+        now_s = time.time()
+        identity = ExecutionIdentity(
+            arn=arn("pipeline", f"{name}/execution/{_new_id()}"),
+            pipeline_name=name,
+            pipeline_arn=pipeline.arn,
+            state_id=self._state_id,
+            start_time=now_s,
+            given_parameters=given,
+            parallelism=parallelism.get("MaxParallelExecutionSteps"),
+            display_name=request.get("PipelineExecutionDisplayName"),
+            description=request.get("PipelineExecutionDescription"),
+            client_token=request.get("ClientRequestToken"),
+        )
+        execution = Execution.begin(self._folder(identity), identity, definition, parameters)
+        self._executions[identity.arn] = execution
+        self._run(execution)
+        return {"PipelineExecutionArn": identity.arn}
+
+    def stop(self, request: Mapping[str, Any]) -> Record:
+        """Answer StopPipelineExecution."""
+        execution = self._get(request)
+        if execution.status not in ("Executing", "Stopping"):
+            raise invalid(f"Pipeline execution {execution.identity.arn} has ended: {execution.status}")
+        self._schedulers[execution.identity.arn].stop()
+        return {"PipelineExecutionArn": execution.identity.arn}
+
+    def retry(self, request: Mapping[str, Any]) -> Record:
+        """Answer RetryPipelineExecution: steps that have succeeded are kept, the others begin anew."""
+        execution = self._get(request)
+        if execution.status not in ("Failed", "Stopped"):
+            raise invalid(f"Only a failed or stopped execution can be retried; this one is {execution.status}")
+        execution.forget_unfinished_steps()
+        execution.set_status("Executing")
+        self._run(execution)
+        return {"PipelineExecutionArn": execution.identity.arn}
+
+    def describe(self, request: Mapping[str, Any]) -> Record:
+        """Answer DescribePipelineExecution."""
+        execution = self._get(request)
+        identity = execution.identity
+        optional = {
+            "PipelineExecutionDisplayName": identity.display_name,
+            "PipelineExecutionDescription": identity.description,
+            "FailureReason": execution.failure_reason,
+            "ParallelismConfiguration": identity.parallelism and {"MaxParallelExecutionSteps": identity.parallelism},
+        }
+        return {
+            "PipelineArn": identity.pipeline_arn,
+            "PipelineExecutionArn": identity.arn,
+            "PipelineExecutionStatus": execution.status,
+            "CreationTime": identity.start_time,
+            "LastModifiedTime": execution.modified_time,
+        } | {key: value for key, value in optional.items() if value}
+
+    def list_executions(self, request: Mapping[str, Any]) -> Record:
+        """Answer ListPipelineExecutions."""
+        name = request["PipelineName"].rsplit("/", 1)[-1]
+        self._pipeline(name)
+        found = [_summary(e) for e in self._executions.values() if e.identity.pipeline_name == name]
+        return page(
+            {**request, "SortBy": "CreationTime"},
+            found,
+            result="PipelineExecutionSummaries",
+            name="PipelineExecutionArn",
+            summary=lambda record: {key: value for key, value in record.items() if key != "CreationTime"},
+        )
+
+    def list_steps(self, request: Mapping[str, Any]) -> Record:
+        """Answer ListPipelineExecutionSteps: newest first unless asked otherwise; steps not begun are not there."""
+        execution = self._get(request)
+        states = sorted(execution.steps.values(), key=lambda state: state.start_time)
+        if request.get("SortOrder", "Descending") == "Descending":
+            states.reverse()
+        steps = execution.definition.steps
+        return {"PipelineExecutionSteps": [state.as_api(steps[state.name].source) for state in states]}
+
+    def list_parameters(self, request: Mapping[str, Any]) -> Record:
+        """Answer ListPipelineParametersForExecution."""
+        return {"PipelineParameters": self._get(request).identity.given_parameters}
+
+    def describe_definition(self, request: Mapping[str, Any]) -> Record:
+        """Answer DescribePipelineDefinitionForExecution."""
+        execution = self._get(request)
+        return {"PipelineDefinition": execution.definition.text, "CreationTime": execution.identity.start_time}
+
+    def shut_down(self) -> None:
+        """Stop what runs and wait for it; it can be retried at the next start."""
+        running = [(arn_, s) for arn_, s in self._schedulers.items() if self._executions[arn_].status not in ENDED]
+        for _, scheduler in running:
+            scheduler.stop()
+        for _, scheduler in running:
+            scheduler.join()
+
+    def _run(self, execution: Execution) -> None:
+        runner = StepRunner(self._services, self._kinds, execution)
+        scheduler = Scheduler(execution, runner.run)
+        self._schedulers[execution.identity.arn] = scheduler
+        scheduler.start()
+
+    def _folder(self, identity: ExecutionIdentity) -> Path:
+        return self._services.settings.runs / identity.id
+
+    def _get(self, request: Mapping[str, Any]) -> Execution:
+        name = request["PipelineExecutionArn"]
+        if name not in self._executions:
+            raise not_found(f"Pipeline execution with ARN {name} does not exist.")
+        return self._executions[name]
+
+    def _by_token(self, token: str | None) -> Execution | None:
+        found = (e for e in self._executions.values() if token and e.identity.client_token == token)
+        return next(found, None)
+
+    def _pipeline(self, name: str) -> Any:
+        pipelines = sagemaker_backends[ACCOUNT][REGION].pipelines
+        if name not in pipelines:
+            raise not_found(f"Pipeline {arn('pipeline', name)} does not exist.")
+        return pipelines[name]
+
+
+def checked_definition(text: str) -> Definition:
+    """Read a definition; raise ApiError (ValidationException) where it cannot be executed."""
+    try:
+        return parse_definition(text)
+    except DefinitionError as error:
+        raise invalid(f"Unable to parse pipeline definition: {error}") from None
+
+
+def _new_id() -> str:
+    return hashlib.sha256(uuid.uuid4().bytes).hexdigest()[:12]
+
+
+def _summary(execution: Execution) -> Record:
+    identity = execution.identity
+    optional = {
+        "PipelineExecutionDisplayName": identity.display_name,
+        "PipelineExecutionDescription": identity.description,
+        "PipelineExecutionFailureReason": execution.failure_reason,
+    }
+    return {
+        "PipelineExecutionArn": identity.arn,
+        "StartTime": identity.start_time,
+        "CreationTime": identity.start_time,
+        "PipelineExecutionStatus": execution.status,
+    } | {key: value for key, value in optional.items() if value}

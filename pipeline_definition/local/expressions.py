@@ -1,0 +1,132 @@
+"""The functions of a pipeline definition: Get, Std:Join and Std:JsonGet.
+
+Checks a value's functions without executing them, finds the steps that it refers to, and splits property paths.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline_definition.local.errors import DefinitionError
+
+GET, JOIN, JSON_GET = "Get", "Std:Join", "Std:JsonGet"
+FUNCTIONS: dict[str, tuple[frozenset[str], ...]] = {
+    JOIN: (frozenset({"On", "Values"}),),
+    JSON_GET: (frozenset({"PropertyFile", "Path"}), frozenset({"S3Uri", "Path"})),
+}
+EXECUTION_VARIABLES = (
+    "PipelineExecutionId",
+    "PipelineExecutionArn",
+    "PipelineName",
+    "PipelineArn",
+    "StartDateTime",
+    "CurrentDateTime",
+    "TrainingJobName",
+    "ProcessingJobName",
+)
+_PATH = re.compile(r"\['([^']*)'\]|\[\"([^\"]*)\"\]|\[(\d+)\]|\.?([^.\[\]]+)")
+
+
+class Quoted(str):
+    """A path element in brackets and quotes: the name of an element of a list, or a key."""
+
+
+PathElement = str | int
+
+
+def split_path(path: str) -> list[PathElement]:
+    """Split `Outputs['raw'].S3Output[0]` into its elements; an element in quotes is a `Quoted`.
+
+    Raises DefinitionError for a path that is not made of names and brackets.
+    """
+    elements: list[PathElement] = []
+    position = 0
+    while position < len(path):
+        match = _PATH.match(path, position)
+        if not match or match.end() == position:
+            raise DefinitionError(f"path {path!r} cannot be read at {path[position:]!r}")
+        single, double, index, name = match.groups()
+        elements.append(int(index) if index else name or Quoted(single if single is not None else double))
+        position = match.end()
+    return elements
+
+
+def function_of(value: Any) -> str | None:
+    """Return the function that a value is, None for a plain value.
+
+    Raises DefinitionError for a function that this engine does not know.
+    """
+    if not isinstance(value, dict) or len(value) != 1:
+        return None
+    (name,) = value
+    if name == GET or name in FUNCTIONS:
+        return str(name)
+    if str(name).startswith("Std:"):
+        raise DefinitionError(f"unknown function {name!r}; known: {GET}, {', '.join(FUNCTIONS)}")
+    return None
+
+
+def expressions(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (function, argument) for each function in a value, at any depth."""
+    if isinstance(value, list):
+        for item in value:
+            yield from expressions(item)
+    elif isinstance(value, dict):
+        name = function_of(value)
+        if name is not None:
+            yield name, value[name]
+        for item in value.values():
+            yield from expressions(item)
+
+
+def step_of(reference: str) -> str | None:
+    """Return the step that `Steps.NAME...` refers to; None for other references."""
+    if not reference.startswith("Steps."):
+        return None
+    elements = split_path(reference.removeprefix("Steps."))
+    return str(elements[0])
+
+
+def referenced_steps(value: Any) -> set[str]:
+    """Return the names of the steps whose outcome a value needs."""
+    steps = (step_of(argument) for name, argument in expressions(value) if name == GET and isinstance(argument, str))
+    return {step for step in steps if step is not None}
+
+
+def check_expressions(value: Any, parameters: set[str]) -> None:
+    """Check every function of a value.
+
+    Raises DefinitionError that names an unknown function, argument, parameter or execution variable.
+    """
+    for name, argument in expressions(value):
+        if name == GET:
+            _check_get(argument, parameters)
+        else:
+            _check_function(name, argument)
+
+
+def _check_get(reference: Any, parameters: set[str]) -> None:
+    if not isinstance(reference, str):
+        raise DefinitionError(f"Get needs a text, not {reference!r}")
+    kind, _, rest = reference.partition(".")
+    if kind == "Parameters":
+        if rest not in parameters:
+            raise DefinitionError(f"Get {reference!r}: no parameter {rest!r} is defined")
+    elif kind == "Execution":
+        if rest not in EXECUTION_VARIABLES:
+            raise DefinitionError(f"Get {reference!r}: unknown execution variable; known: {EXECUTION_VARIABLES}")
+    elif kind != "Steps" or not rest:
+        raise DefinitionError(f"Get {reference!r}: unknown reference; it begins with Parameters., Execution. or Steps.")
+    else:
+        split_path(rest)
+
+
+def _check_function(name: str, argument: Any) -> None:
+    keys = set(argument) if isinstance(argument, dict) else set()
+    if not any(keys == accepted for accepted in FUNCTIONS[name]):
+        accepted_text = " or ".join(str(sorted(accepted)) for accepted in FUNCTIONS[name])
+        raise DefinitionError(f"{name}: arguments {sorted(keys)} are not {accepted_text}")
+    if name == JOIN and not isinstance(argument["Values"], list):
+        raise DefinitionError(f"{name}: Values is a list, not {argument['Values']!r}")

@@ -1,0 +1,97 @@
+"""A folder that is kept in S3 while a job writes to it: checkpoints and continuous outputs.
+
+Files reach S3 in the order in which they were written, so that a manifest never appears before its data. Nothing is
+ever deleted in S3, as on SageMaker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline_definition.local.object_store import ObjectStore
+from pipeline_definition.local.storage import fetch_prefix
+
+# A file's time comes from the kernel's coarse clock: up to one tick behind.
+_CLOCK_TICK_NS = 20_000_000
+
+
+@dataclass(frozen=True)
+class _Version:
+    written_ns: int
+    size: int
+    inode: int
+
+
+class FolderSync:
+    """One folder and the prefix that it goes to."""
+
+    def __init__(self, store: ObjectStore, folder: Path, uri: str) -> None:
+        self._store, self._folder, self._uri = store, folder, uri.rstrip("/")
+        self._sent: dict[str, _Version] = {}
+
+    def fetch(self) -> int:
+        """Fill the folder with what the prefix holds; return the number of files."""
+        count = fetch_prefix(self._store, self._uri, self._folder, required=False)
+        self._sent = dict(self._scan())
+        return count
+
+    def push(self, final: bool = False) -> int:
+        """Send what has changed, oldest first; return how many files.
+
+        While the job runs, a file written since this look at the folder began is left for the next one: a file older
+        than it may still be missing from the look. `final`: no process writes any more, so everything goes.
+        """
+        began_ns = time.time_ns() - _CLOCK_TICK_NS
+        changed = [(name, version) for name, version in self._scan() if self._sent.get(name) != version]
+        changed.sort(key=lambda item: (item[1].written_ns, item[0]))
+        sent = 0
+        for name, version in changed:
+            if not final and version.written_ns > began_ns:
+                break
+            if not self._send(name, version) and not final:
+                break
+            sent += 1
+        return sent
+
+    def _send(self, name: str, version: _Version) -> bool:
+        """Send one file as it was seen; False where it has changed meanwhile: a torn copy never reaches S3."""
+        path = self._folder / name
+        with self._store.staging() as staged, contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(path, staged)
+            if _version(path) == version:
+                self._store.put_file(f"{self._uri}/{name}", staged, link=True)
+                self._sent[name] = version
+                return True
+        return False
+
+    def _scan(self) -> Iterator[tuple[str, _Version]]:
+        for root, _, names in os.walk(self._folder):
+            for name in names:
+                path = Path(root, name)
+                with contextlib.suppress(FileNotFoundError):
+                    yield path.relative_to(self._folder).as_posix(), _version(path)
+
+
+def _version(path: Path) -> _Version:
+    status = path.stat()
+    return _Version(status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def pushing(every_s: float, syncs: Sequence[FolderSync]) -> Callable[[], None]:
+    """Return a function to call often: it pushes every so many seconds."""
+    next_s = time.monotonic() + every_s
+
+    def tick() -> None:
+        nonlocal next_s
+        if time.monotonic() >= next_s:
+            for sync in syncs:
+                sync.push()
+            next_s = time.monotonic() + every_s
+
+    return tick

@@ -1,0 +1,151 @@
+"""The control plane's front door: each request to the operation that answers it, here or in moto."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+from xml.sax.saxutils import escape
+
+from pipeline_definition.local.errors import ApiError, StepFailureError
+from pipeline_definition.local.hosting import Answer, Hosting
+from pipeline_definition.local.operations import NotOursError, Operation
+from pipeline_definition.local.request_journal import (
+    Environ,
+    RequestJournal,
+    WsgiApp,
+    changes_state,
+    read_body,
+    service_of,
+)
+
+HEALTH_PATH = "/_local/health"
+_INVOCATION = re.compile(r"^/endpoints/([^/]+)/(async-)?invocations$")
+_FORWARDED = {
+    "CONTENT_TYPE": "Content-Type",
+    "HTTP_ACCEPT": "Accept",
+    "HTTP_X_AMZN_SAGEMAKER_CUSTOM_ATTRIBUTES": "X-Amzn-SageMaker-Custom-Attributes",
+    "HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID": "X-Amzn-SageMaker-Inference-Id",
+    "HTTP_X_AMZN_SAGEMAKER_SESSION_ID": "X-Amzn-SageMaker-Session-Id",
+}
+_TARGET_VARIANT = "HTTP_X_AMZN_SAGEMAKER_TARGET_VARIANT"
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """A WSGI application."""
+
+    def __init__(
+        self,
+        moto: WsgiApp,
+        journal: RequestJournal,
+        hosting: Hosting,
+        operations: Mapping[str, Operation],
+        checks: Mapping[str, Callable[[Mapping[str, Any]], None]],
+        health: Mapping[str, Any],
+    ) -> None:
+        self._moto, self._journal, self._hosting = moto, journal, hosting
+        self._operations, self._checks, self._health = operations, checks, health
+        self._changing = threading.Lock()
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
+        path, target = environ.get("PATH_INFO", "/"), environ.get("HTTP_X_AMZ_TARGET", "")
+        try:
+            if path == HEALTH_PATH:
+                return _send(start_response, _json_answer(200, self._health))
+            invocation = _INVOCATION.match(path)
+            if invocation and service_of(environ) == "sagemaker":
+                return _send(start_response, self._invoke(invocation, environ))
+            if target in self._operations:
+                return _send(start_response, self._operate(target, environ))
+        except ApiError as error:
+            return _send(start_response, _error_answer(error))
+        except NotOursError:
+            pass
+        return self._forward(environ, start_response)
+
+    def _operate(self, target: str, environ: Environ) -> Answer:
+        request = json.loads(read_body(environ) or b"{}")
+        try:
+            return _json_answer(200, self._operations[target](request))
+        except KeyError as error:
+            raise ApiError("ValidationException", f"{target}: {error} is missing") from None
+        except StepFailureError as error:
+            raise ApiError("ValidationException", error.reason) from None
+
+    def _invoke(self, match: re.Match[str], environ: Environ) -> Answer:
+        if match.group(2):
+            raise ApiError("ValidationError", "Asynchronous inference is not supported on this machine")
+        headers = {name: environ[key] for key, name in _FORWARDED.items() if environ.get(key)}
+        return self._hosting.invoke(match.group(1), read_body(environ), headers, environ.get(_TARGET_VARIANT))
+
+    def _forward(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Let moto answer; note what it changed."""
+        target = environ.get("HTTP_X_AMZ_TARGET", "")
+        service = service_of(environ)
+        if service in ("", "s3") and environ.get("PATH_INFO", "/").strip("/").count("/") > 0:
+            return self._ask_moto(environ, start_response)
+        body = read_body(environ)
+        if not changes_state(environ, body):
+            return self._ask_moto(environ, start_response)
+        try:
+            if target in self._checks:
+                self._checks[target](json.loads(body))
+        except (ApiError, StepFailureError) as error:
+            failure = error if isinstance(error, ApiError) else ApiError("ValidationException", error.reason)
+            return _send(start_response, _error_answer(failure))
+        with self._changing:
+            return self._ask_and_note(environ, body, start_response)
+
+    def _ask_and_note(self, environ: Environ, body: bytes, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        statuses: list[str] = []
+
+        def noting(status: str, headers: Any, exc_info: Any = None) -> Any:
+            statuses.append(status)
+            return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+        time_s = time.time()
+        answer = list(self._ask_moto(environ, noting))
+        if statuses and int(statuses[0].split()[0]) < 400:
+            self._journal.write(environ, body, time_s)
+        return answer
+
+    def _ask_moto(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            return self._moto(environ, start_response)
+        except NotImplementedError as error:
+            return _send(start_response, _error_answer(ApiError("UnknownOperationException", f"{error}"), environ))
+        except Exception as error:
+            _log.exception("%s %s", environ["REQUEST_METHOD"], environ.get("PATH_INFO"))
+            failure = ApiError("InternalFailure", f"{type(error).__name__}: {error}", 500)
+            return _send(start_response, _error_answer(failure, environ))
+
+
+def _json_answer(status: int, body: Mapping[str, Any]) -> Answer:
+    headers = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-RequestId": str(uuid.uuid4())}
+    return status, headers, json.dumps(body).encode()
+
+
+def _error_answer(error: ApiError, environ: Environ | None = None) -> Answer:
+    if environ is not None and service_of(environ) in ("", "s3"):
+        text = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
+        return error.status, {"Content-Type": "application/xml"}, text.encode()
+    # Clients of two protocols read the code in two places.
+    body = {"__type": error.code, "message": error.message, "Message": error.message}
+    status, headers, data = _json_answer(error.status, body)
+    return status, {**headers, "x-amzn-ErrorType": error.code}, data
+
+
+def _send(start_response: Callable[..., Any], answer: Answer) -> Iterable[bytes]:
+    status, headers, body = answer
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Error"
+    own = {**headers, "Content-Length": str(len(body))}
+    start_response(f"{status} {phrase}", list(own.items()))
+    return [body]

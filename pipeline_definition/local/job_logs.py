@@ -1,0 +1,145 @@
+"""A job's log files: read while they grow, into CloudWatch Logs and the job's metrics.
+
+Reads <log dir>/<host>.log; writes log groups /aws/sagemaker/... in moto, so that `logs` is one code path with AWS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from moto.logs.exceptions import ResourceAlreadyExistsException
+from moto.logs.models import logs_backends
+
+from pipeline_definition.local.errors import StepFailureError
+from pipeline_definition.local.settings import ACCOUNT, REGION
+
+PROCESSING_GROUP = "/aws/sagemaker/ProcessingJobs"
+TRAINING_GROUP = "/aws/sagemaker/TrainingJobs"
+ENDPOINT_GROUP = "/aws/sagemaker/Endpoints/{name}"
+_LAST_LINES = 20
+_LAST_CHARACTERS = 900
+_moto_lock = threading.Lock()  # moto's log streams are not safe for threads
+
+
+class LogFile:
+    """One host's log: what has been read of it, and the CloudWatch stream that it goes to."""
+
+    def __init__(self, path: Path, group: str, stream: str) -> None:
+        self.path, self._group, self._stream = path, group, stream
+        self._offset = 0
+        self._rest = b""
+
+    def new_lines(self, final: bool = False) -> list[str]:
+        """Return the lines that were added since the last call; a line without an end waits, unless this is final."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if final and self._rest:
+            lines, self._rest = [*lines, self._rest], b""
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+    def skip_old_lines(self) -> None:
+        """Begin at the end of what is there."""
+        self._offset = self.path.stat().st_size if self.path.exists() else 0
+
+    def send(self, lines: list[str], time_s: float) -> None:
+        """Send lines to CloudWatch Logs."""
+        if lines:
+            put_lines(self._group, self._stream, lines, time_s)
+
+
+class Metrics:
+    """The last value of each metric that a job's MetricDefinitions find in its log."""
+
+    def __init__(self, definitions: Iterable[Mapping[str, str]]) -> None:
+        """Raise StepFailureError for a regular expression that is none."""
+        self._patterns: dict[str, re.Pattern[str]] = {}
+        self._values: dict[str, tuple[float, float]] = {}
+        for definition in definitions:
+            try:
+                self._patterns[definition["Name"]] = re.compile(definition["Regex"])
+            except re.error as error:
+                raise StepFailureError(f"ClientError: metric {definition['Name']!r}: {error}") from None
+
+    def read(self, lines: Iterable[str], time_s: float) -> None:
+        """Find metrics in lines of a log."""
+        for line in lines:
+            for name, pattern in self._patterns.items():
+                for match in pattern.finditer(line):
+                    with contextlib.suppress(ValueError, IndexError, TypeError):
+                        self._values[name] = (float(match.group(1)), time_s)
+
+    def value(self, name: str) -> float | None:
+        """Return a metric's last value."""
+        return self._values[name][0] if name in self._values else None
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return FinalMetricDataList."""
+        return [
+            {"MetricName": name, "Value": value, "Timestamp": time_s} for name, (value, time_s) in self._values.items()
+        ]
+
+
+class JobLogs:
+    """The logs of all hosts of one job."""
+
+    def __init__(self, group: str, job_name: str, paths: Mapping[str, Path], metrics: Metrics) -> None:
+        started = int(time.time())
+        self.files = {h: LogFile(path, group, f"{job_name}/{h}-{started}") for h, path in paths.items()}
+        self.metrics = metrics
+
+    def pump(self, final: bool = False) -> None:
+        """Take up what the hosts have written since."""
+        now_s = time.time()
+        for file in self.files.values():
+            lines = file.new_lines(final)
+            self.metrics.read(lines, now_s)
+            file.send(lines, now_s)
+
+    def last_words(self, host: str) -> str:
+        """Return the end of a host's log."""
+        return last_lines(self.files[host].path)
+
+
+def last_lines(path: Path) -> str:
+    """Return the end of a log: at most 20 lines and 900 characters."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4 * _LAST_CHARACTERS))
+        text = file.read().decode("utf-8", "replace")
+    return "\n".join(text.rstrip().splitlines()[-_LAST_LINES:])[-_LAST_CHARACTERS:]
+
+
+def put_lines(group: str, stream: str, lines: Iterable[str], time_s: float) -> None:
+    """Add lines to a CloudWatch stream, which is made when it does not exist."""
+    backend = logs_backends[ACCOUNT][REGION]
+    events = [{"timestamp": int(time_s * 1000), "message": line} for line in lines]
+    with _moto_lock:
+        with contextlib.suppress(ResourceAlreadyExistsException):
+            backend.create_log_group(group, {})
+        with contextlib.suppress(ResourceAlreadyExistsException):
+            backend.create_log_stream(group, stream)
+        backend.put_log_events(group, stream, events)
+
+
+def archive_logs(folder: Path) -> None:
+    """Move the logs of the attempt before out of the way: `attempt-1/`, `attempt-2/`, ..."""
+    current = [path for path in folder.iterdir() if not path.name.startswith("attempt-")] if folder.is_dir() else []
+    if current:
+        number = 1 + sum(1 for path in folder.iterdir() if path.name.startswith("attempt-"))
+        target = folder / f"attempt-{number}"
+        target.mkdir()
+        for path in current:
+            path.rename(target / path.name)
+    folder.mkdir(parents=True, exist_ok=True)

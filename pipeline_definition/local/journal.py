@@ -1,0 +1,66 @@
+"""Append-only JSON lines that survive a kill at any moment.
+
+Writes one JSON object a line; reads them back, leaving out a last line that was cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """One file of JSON lines. Each line reaches the operating system before `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add one entry."""
+        line = json.dumps(entry, separators=(",", ":")) + "\n"
+        with self._lock:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                if file.tell() and not self._ends_with_newline():
+                    line = "\n" + line
+                file.write(line.encode("utf-8"))
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Yield every whole entry, oldest first."""
+        if not self.path.exists():
+            return
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # cut off by a kill
+                continue
+            if isinstance(entry, dict):
+                yield entry
+
+    def rewrite(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Replace the whole journal at once."""
+        text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
+        with self._lock:
+            write_text(self.path, text)
+
+    def _ends_with_newline(self) -> bool:
+        with self.path.open("rb") as file:
+            file.seek(-1, 2)
+            return file.read(1) == b"\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is seen whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{threading.get_ident()}.tmp")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file that is seen whole or not at all."""
+    write_text(path, json.dumps(value, indent=1))

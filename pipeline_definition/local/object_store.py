@@ -1,0 +1,225 @@
+"""S3 on this machine: moto's S3 with durable objects, and the direct way to them for the engine itself.
+
+Reads and writes `<state>/s3/<bucket>/<key>`, and `<state>/s3.jsonl` with what a file cannot hold (ETag, metadata).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import moto.s3.models as moto_s3
+from moto.core.exceptions import ServiceException
+from moto.s3.models import FakeBucket, S3Backend, s3_backends
+
+from pipeline_definition.local.errors import StepFailureError
+from pipeline_definition.local.journal import Journal
+from pipeline_definition.local.settings import ACCOUNT, REGION
+from pipeline_definition.local.stored_object import LocalFile, StoredKey, key_of, object_path
+
+_INCOMING = ".incoming"
+_DEFAULT_TYPE = "binary/octet-stream"
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return (bucket, key) of s3://bucket/key.
+
+    Raises StepFailureError for anything else.
+    """
+    parts = urlparse(uri, allow_fragments=False)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise StepFailureError(f"ClientError: {uri!r} is not an S3 URI (s3://bucket/key)")
+    key = parts.path.removeprefix("/")
+    return parts.netloc, f"{key}?{parts.query}" if parts.query else key
+
+
+class DurableS3Backend(S3Backend):
+    """moto's S3 whose objects are files."""
+
+    writing = threading.RLock()
+    index: Journal
+
+    def create_bucket(self, bucket_name: str, region_name: str, bucket_namespace: str | None = None) -> FakeBucket:
+        """Create a bucket and its folder."""
+        bucket = super().create_bucket(bucket_name, region_name, bucket_namespace)
+        (StoredKey.root / bucket_name).mkdir(parents=True, exist_ok=True)
+        return bucket
+
+    def delete_bucket(self, bucket_name: str) -> FakeBucket | None:
+        """Delete an empty bucket and its folder."""
+        bucket = super().delete_bucket(bucket_name)
+        if bucket is not None:
+            _remove_empty_folders(StoredKey.root / bucket_name)
+            (StoredKey.root / bucket_name).rmdir()
+        return bucket
+
+    def put_object(self, bucket_name: str, key_name: str, value: Any, *args: Any, **kwargs: Any) -> StoredKey:
+        """Write one object."""
+        with self.writing:
+            self._keep_version(bucket_name, key_name)
+            key: Any = super().put_object(bucket_name, key_name, value, *args, **kwargs)
+            assert isinstance(key, StoredKey)
+            return key
+
+    def delete_object(
+        self, bucket_name: str, key_name: str, version_id: str | None = None, bypass: bool = False
+    ) -> tuple[bool, dict[str, Any]]:
+        """Delete one object, or one version of it."""
+        with self.writing:
+            path = object_path(StoredKey.root, bucket_name, key_name)
+            if version_id is None:
+                self._keep_version(bucket_name, key_name)
+            deleted = super().delete_object(bucket_name, key_name, version_id, bypass)
+            current = self.get_bucket(bucket_name).keys.get(key_name)
+            if not getattr(current, "in_file", False) and path.is_file():
+                path.unlink()
+                _remove_empty_parents(path.parent, StoredKey.root / bucket_name)
+            return deleted
+
+    def complete_multipart_upload(self, bucket_name: str, multipart_id: str, body: Any) -> Any:
+        """Join an upload's parts into one object, and let go of them."""
+        key = super().complete_multipart_upload(bucket_name, multipart_id, body)
+        if key is not None:
+            key.multipart = None
+        return key
+
+    @classmethod
+    def remember(cls, key: StoredKey) -> None:
+        """Note what the file cannot hold."""
+        if not key.in_file:
+            return
+        status = key.path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        entry: dict[str, Any] = {
+            "bucket": key.bucket_name,
+            "key": key.name,
+            "stamp": stamp,
+            "etag": key.etag.strip('"'),
+        }
+        metadata = {name: str(value) for name, value in key.metadata.items()}
+        if metadata != {"content-type": _DEFAULT_TYPE}:
+            entry["metadata"] = metadata
+        cls.index.append(entry)
+
+    def _keep_version(self, bucket_name: str, key_name: str) -> None:
+        bucket = self.get_bucket(bucket_name)
+        current = bucket.keys.get(key_name)
+        if bucket.is_versioned and isinstance(current, StoredKey):
+            current.detach()
+
+
+class ObjectStore:
+    """The engine's own way to S3, without HTTP."""
+
+    def __init__(self, root: Path, index: Path) -> None:
+        StoredKey.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        self._index = DurableS3Backend.index = Journal(index)
+        # moto makes its objects and backends by these names.
+        moto_s3.FakeKey = StoredKey  # type: ignore[misc]
+        s3_backends.backend = DurableS3Backend
+        StoredKey.on_metadata = DurableS3Backend.remember
+        self._backend: Any = s3_backends[ACCOUNT]["aws"]
+
+    def load(self) -> int:
+        """Take up the objects that lie on disk; return how many."""
+        notes = {(entry["bucket"], entry["key"]): entry for entry in self._index.entries()}
+        kept = []
+        for bucket_dir in sorted(StoredKey.root.iterdir()):
+            if bucket_dir.name == _INCOMING:
+                for left in bucket_dir.iterdir():
+                    left.unlink()
+                continue
+            bucket = self._backend.create_bucket(bucket_dir.name, REGION)
+            for path in _files(bucket_dir):
+                note = notes.get((bucket_dir.name, key_of(bucket_dir, path)), {})
+                if self._take_up(bucket, bucket_dir, path, note):
+                    kept.append(note)
+        self._index.rewrite(kept)
+        return len(kept)
+
+    def exists(self, uri: str) -> bool:
+        """Whether there is an object of exactly this URI."""
+        bucket, key = split_uri(uri)
+        return bucket in self._backend.buckets and isinstance(self._bucket(bucket).keys.get(key), StoredKey)
+
+    def read(self, uri: str) -> bytes:
+        """Return an object's bytes; StepFailureError where there is none."""
+        return self.file(uri).read_bytes()
+
+    def file(self, uri: str) -> Path:
+        """Return an object's file; StepFailureError where there is none."""
+        bucket, key = split_uri(uri)
+        stored = self._bucket(bucket).keys.get(key)
+        if not isinstance(stored, StoredKey):
+            raise StepFailureError(f"ClientError: there is no object {uri}")
+        return stored.path
+
+    def keys(self, uri: str) -> list[str]:
+        """Return the keys under a prefix in order: the object itself, else what lies in the folder of that name."""
+        bucket, key = split_uri(uri)
+        live = [name for name, stored in self._bucket(bucket).keys.items() if isinstance(stored, StoredKey)]
+        if key in live and not key.endswith("/"):
+            return [key]
+        folder = f"{key.rstrip('/')}/" if key else ""
+        return sorted(name for name in live if name.startswith(folder) and not name.endswith("/"))
+
+    def put(self, uri: str, data: bytes) -> None:
+        """Write an object."""
+        bucket, key = split_uri(uri)
+        self._bucket(bucket)
+        self._backend.put_object(bucket, key, data)
+
+    def put_file(self, uri: str, path: Path, link: bool) -> None:
+        """Make an object of a file; `link` where the file will not change again."""
+        bucket, key = split_uri(uri)
+        self._bucket(bucket)
+        self._backend.put_object(bucket, key, LocalFile(path, "link" if link else "copy"))
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Yield the path of a file on the store's disk that is gone afterwards."""
+        path = StoredKey.root / _INCOMING / uuid.uuid4().hex
+        path.parent.mkdir(exist_ok=True)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _bucket(self, name: str) -> Any:
+        try:
+            return self._backend.get_bucket(name)
+        except ServiceException:
+            raise StepFailureError(f"ClientError: there is no bucket {name!r}") from None
+
+    def _take_up(self, bucket: Any, bucket_dir: Path, path: Path, note: dict[str, Any]) -> bool:
+        name, status = key_of(bucket_dir, path), path.stat()
+        known = note.get("stamp") == [status.st_size, status.st_mtime_ns]
+        stored = StoredKey(name, LocalFile(path, "keep"), ACCOUNT, REGION, bucket_name=bucket.name)  # type: ignore[arg-type]
+        stored.last_modified = datetime.fromtimestamp(status.st_mtime, UTC).replace(tzinfo=None)
+        if known:
+            stored._etag = note["etag"]
+            stored.metadata.update(note.get("metadata", {}))
+        bucket.keys.setlist(name, [stored])
+        return known
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _remove_empty_folders(folder: Path) -> None:
+    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+        path.rmdir()
+
+
+def _remove_empty_parents(folder: Path, stop: Path) -> None:
+    while folder != stop and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent

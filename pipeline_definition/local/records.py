@@ -1,0 +1,113 @@
+"""Records of jobs, endpoints, model packages and file systems: documents in the very shape that Describe returns.
+
+Reads and writes <state>/records/<kind>/<name>.json. Times are seconds since 1970, as the API's JSON carries them.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pipeline_definition.local.errors import ApiError
+from pipeline_definition.local.journal import write_json
+
+Record = dict[str, Any]
+_PAGE = 100
+
+
+class Records:
+    """All records of one kind."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.RLock()
+        self._records: dict[str, Record] = {}
+        for path in sorted(folder.glob("*.json")):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            self._records[record["name"]] = record["record"]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._records
+
+    def get(self, name: str, otherwise: ApiError) -> Record:
+        """Return a copy of a record; raise `otherwise` where there is none."""
+        with self._lock:
+            if name not in self._records:
+                raise otherwise
+            return dict(self._records[name])
+
+    def find(self, name: str) -> Record | None:
+        """Return a copy of a record, None where there is none."""
+        with self._lock:
+            return dict(self._records[name]) if name in self._records else None
+
+    def all(self) -> list[Record]:
+        """Return copies of all records."""
+        with self._lock:
+            return [dict(record) for record in self._records.values()]
+
+    def put(self, name: str, record: Mapping[str, Any]) -> Record:
+        """Write a record; return it."""
+        with self._lock:
+            self._records[name] = dict(record)
+            write_json(self._path(name), {"name": name, "record": self._records[name]})
+            return dict(record)
+
+    def update(self, name: str, **changes: Any) -> Record:
+        """Change members of a record; None removes one. Return the record."""
+        with self._lock:
+            record = {**self._records[name], **changes}
+            return self.put(name, {key: value for key, value in record.items() if value is not None})
+
+    def delete(self, name: str) -> None:
+        """Remove a record."""
+        with self._lock:
+            self._records.pop(name, None)
+            self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{quote(name, safe='')}.json"
+
+
+def page(
+    request: Mapping[str, Any],
+    records: Iterable[Record],
+    *,
+    result: str,
+    name: str,
+    summary: Callable[[Record], Record],
+    status: str | None = None,
+) -> Record:
+    """Return one page of a List operation: filtered, sorted and cut as the request asks.
+
+    `name` and `status` are the members that NameContains, SortBy Name and StatusEquals look at.
+    """
+    found = [record for record in records if _matches(request, record, name, status)]
+    by = {"Name": name, "Status": status}.get(request.get("SortBy", ""), "CreationTime") or "CreationTime"
+    found.sort(key=lambda record: record.get(by, 0), reverse=request.get("SortOrder", "Descending") == "Descending")
+    first = int(request.get("NextToken") or 0)
+    last = first + int(request.get("MaxResults") or _PAGE)
+    answer: Record = {result: [summary(record) for record in found[first:last]]}
+    return answer | ({"NextToken": str(last)} if last < len(found) else {})
+
+
+def pick(*names: str) -> Callable[[Record], Record]:
+    """Return a function that keeps these members of a record."""
+    return lambda record: {name: record[name] for name in names if name in record}
+
+
+def _matches(request: Mapping[str, Any], record: Record, name: str, status: str | None) -> bool:
+    if request.get("NameContains", "").lower() not in str(record.get(name, "")).lower():
+        return False
+    if status and request.get("StatusEquals") not in (None, record.get(status)):
+        return False
+    bounds = (("CreationTime", "CreationTime"), ("LastModifiedTime", "LastModifiedTime"))
+    return all(
+        float(request.get(f"{bound}After") or 0) <= record.get(member, 0)
+        and record.get(member, 0) <= float(request.get(f"{bound}Before") or float("inf"))
+        for bound, member in bounds
+    )

@@ -1,0 +1,74 @@
+"""One control plane for each state folder, and how others find it.
+
+Writes <state>/lock (held while the process lives: the operating system lets go of it, however the process ends),
+<state>/control_plane.json ({"url", "pid", "state", "runs"}) and <state>/id.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pipeline_definition.local.journal import write_json, write_text
+
+
+class StateInUseError(Exception):
+    """Another control plane has this state folder."""
+
+
+class StateLock:
+    """The right to a state folder."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        state.mkdir(parents=True, exist_ok=True)
+        self._file = (state / "lock").open("a+")
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises StateInUseError that names the process which has it.
+        """
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            pid = self._file.read().strip() or "unknown"
+            message = f"{self._state} is in use by the control plane with pid {pid}: stop that one, or choose another"
+            raise StateInUseError(message) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def announce(self, url: str, runs: Path) -> None:
+        """Say where the control plane is."""
+        write_json(
+            self._state / "control_plane.json",
+            {"url": url, "pid": os.getpid(), "state": str(self._state.resolve()), "runs": str(runs.resolve())},
+        )
+
+    def release(self) -> None:
+        """Let go."""
+        (self._state / "control_plane.json").unlink(missing_ok=True)
+        self._file.close()
+
+
+def state_id(state: Path) -> str:
+    """Return the identity of a state folder: its executions carry it."""
+    path = state / "id"
+    if not path.exists():
+        write_text(path, uuid.uuid4().hex)
+    return path.read_text(encoding="utf-8").strip()
+
+
+def announced(state: Path) -> dict[str, Any] | None:
+    """Return what the control plane of a state folder has announced; it may be dead by now."""
+    try:
+        value = json.loads((state / "control_plane.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,90 @@
+"""S3 to a host's folders and back, as SageMaker does for the inputs and outputs of a job."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline_definition.local.errors import StepFailureError
+from pipeline_definition.local.object_store import ObjectStore, split_uri
+
+SHARDED, REPLICATED = "ShardedByS3Key", "FullyReplicated"
+
+
+def fetch_source(store: ObjectStore, source: Mapping[str, Any], folder: Path, part: int, parts: int) -> int:
+    """Fill a folder from an S3DataSource or ProcessingS3Input for one of several hosts; return the number of files.
+
+    Raises StepFailureError for a kind of source that is not known, and for one that is empty.
+    """
+    distribution = source.get("S3DataDistributionType", REPLICATED)
+    if distribution not in (SHARDED, REPLICATED):
+        raise StepFailureError(f"ClientError: unknown S3DataDistributionType {distribution!r}")
+    if source.get("S3CompressionType", "None") != "None":
+        raise StepFailureError("ClientError: S3CompressionType Gzip is not supported on this machine")
+    part, parts = (part, parts) if distribution == SHARDED else (0, 1)
+    kind, uri = source.get("S3DataType", "S3Prefix"), source["S3Uri"]
+    if kind == "S3Prefix":
+        return fetch_prefix(store, uri, folder, part, parts)
+    if kind == "ManifestFile":
+        return _fetch_manifest(store, uri, folder, part, parts)
+    raise StepFailureError(f"ClientError: S3DataType {kind!r} is not supported on this machine")
+
+
+def fetch_prefix(
+    store: ObjectStore, uri: str, folder: Path, part: int = 0, parts: int = 1, required: bool = True
+) -> int:
+    """Copy the objects under a prefix into a folder; return how many.
+
+    With `parts`, only every parts-th key in order, from `part` on: so ShardedByS3Key deals them out. Raises
+    StepFailureError where the prefix is empty, unless it need not be there.
+    """
+    bucket, prefix = split_uri(uri)
+    keys = store.keys(uri)
+    if not keys and required:
+        raise StepFailureError(f"ClientError: there are no objects under {uri}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for key in keys[part::parts]:
+        name = key.rsplit("/", 1)[-1] if key == prefix else key.removeprefix(prefix.rstrip("/")).lstrip("/")
+        _copy(store, f"s3://{bucket}/{key}", inside(folder, name))
+    return len(keys[part::parts])
+
+
+def send_folder(store: ObjectStore, folder: Path, uri: str) -> int:
+    """Make objects of a folder's files, oldest first; they must not change again. Return how many."""
+    files = sorted((path.stat().st_mtime_ns, path) for path in folder.rglob("*") if path.is_file())
+    for _, path in files:
+        store.put_file(f"{uri.rstrip('/')}/{path.relative_to(folder).as_posix()}", path, link=True)
+    return len(files)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a name in a folder.
+
+    Raises StepFailureError for a name that leads out of it.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise StepFailureError(f"ClientError: object name {name!r} leads out of its folder")
+    return folder / path
+
+
+def _fetch_manifest(store: ObjectStore, uri: str, folder: Path, part: int, parts: int) -> int:
+    """Copy what a manifest lists: `[{"prefix": "s3://bucket/folder/"}, "name", ...]`."""
+    try:
+        head, *names = json.loads(store.read(uri))
+        prefix = str(head["prefix"])
+    except (ValueError, TypeError, KeyError):
+        raise StepFailureError(f'ClientError: {uri} is not a manifest ([{{"prefix": ...}}, name, ...])') from None
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names[part::parts]:
+        _copy(store, prefix + name, inside(folder, name))
+    return len(names[part::parts])
+
+
+def _copy(store: ObjectStore, uri: str, target: Path) -> None:
+    """Copy, never link: a job may write to its inputs, as it may on SageMaker."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(store.file(uri), target)

@@ -1,0 +1,184 @@
+"""moto's S3 objects with their bytes in files: `<state>/s3/<bucket>/<key>`.
+
+moto keeps every object in memory and loses it with the process. Here an object is a file that is written beside and
+renamed, so that it is whole or absent, outlives a kill, and costs no memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from moto.s3.exceptions import S3ClientError
+from moto.s3.models import FakeKey
+
+
+class SlowDownError(S3ClientError):
+    """The object was replaced while it was read: clients try again by themselves (503)."""
+
+    code = "SlowDown"
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file that becomes an object."""
+
+    path: Path
+    how: str
+    """`link`: share its bytes, it will not change; `copy`: it may change; `keep`: it is the object's file already."""
+
+
+def object_path(root: Path, bucket: str, key: str) -> Path:
+    """Return where an object lies.
+
+    A name may be an object and a folder at once in S3 (`a` and `a/b`): then the object's file ends with `%`.
+    """
+    path = root / bucket / Path(*[_encode(segment) for segment in key.split("/")])
+    beside = path.with_name(path.name + "%")
+    return beside if path.is_dir() or beside.exists() else path
+
+
+def key_of(bucket_dir: Path, path: Path) -> str:
+    """Return the key whose object lies at a path."""
+    return "/".join(_decode(segment) for segment in path.relative_to(bucket_dir).parts)
+
+
+def _encode(segment: str) -> str:
+    if segment in ("", ".", ".."):
+        return f"%{len(segment)}"
+    return segment.replace("%", "%25").replace("\0", "%00")
+
+
+def _decode(segment: str) -> str:
+    segment = segment.removesuffix("%")
+    if segment in ("%0", "%1", "%2"):
+        return "." * int(segment[1])
+    return segment.replace("%00", "\0").replace("%25", "%")
+
+
+_MotoKey: Any = FakeKey  # its properties are called by name below
+
+
+class StoredKey(FakeKey):
+    """An object whose bytes are a file. Parts of an upload, which have no bucket, stay as moto keeps them."""
+
+    root: ClassVar[Path]
+    """Folder of the buckets; set once before the server starts."""
+
+    on_metadata: ClassVar[Callable[[StoredKey], None]]
+    """Called when an object has got its metadata."""
+
+    _in_file = False
+    _inode: int = 0
+
+    @property
+    def value(self) -> bytes:
+        """The object's bytes.
+
+        Raises SlowDownError where another object has taken the file.
+        """
+        if not self._in_file:
+            return bytes(_MotoKey.value.fget(self))
+        with self._open() as file:
+            return bytes(file.read())
+
+    @value.setter
+    def value(self, new_value: bytes | LocalFile) -> None:
+        if self.bucket_name is None:
+            _MotoKey.value.fset(self, new_value)
+            return
+        self._in_file = True
+        if isinstance(new_value, LocalFile) and new_value.how == "keep":
+            self._identify(new_value.path)
+            return
+        path = _make_room(self.path, self.root / self.bucket_name)
+        beside = self.root / ".incoming" / uuid.uuid4().hex
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        self._write(beside, new_value)
+        self._identify(beside)
+        beside.replace(path)
+
+    @property
+    def etag(self) -> str:
+        """The quoted MD5 of the object, read in blocks."""
+        if self._etag is None and self._in_file:
+            with self._open() as file:
+                self._etag = hashlib.file_digest(file, _md5).hexdigest()
+        return str(_MotoKey.etag.fget(self))
+
+    @property
+    def path(self) -> Path:
+        """The object's file."""
+        return object_path(self.root, str(self.bucket_name), self.name)
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the bytes are in a file: not so for the former versions in a versioned bucket."""
+        return self._in_file
+
+    def set_metadata(self, metadata: Any, replace: bool = False) -> None:
+        """Set user metadata and content type."""
+        super().set_metadata(metadata, replace)
+        StoredKey.on_metadata(self)
+
+    def detach(self) -> None:
+        """Take the bytes into memory: a former version of a versioned object, whose file goes to the next one."""
+        if self._in_file:
+            value = self.value
+            self._in_file = False
+            _MotoKey.value.fset(self, value)
+
+    def dispose(self, garbage: bool = False) -> None:
+        """Let go of memory; the file belongs to the store."""
+        with contextlib.suppress(AttributeError):
+            self._value_buffer.close()
+        self.disposed = True
+
+    def _open(self) -> Any:
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            raise SlowDownError("The object was replaced while it was read") from None
+        if os.fstat(file.fileno()).st_ino != self._inode:
+            file.close()
+            raise SlowDownError("The object was replaced while it was read")
+        return file
+
+    def _write(self, beside: Path, value: bytes | LocalFile) -> None:
+        if isinstance(value, LocalFile):
+            if value.how == "link":
+                with contextlib.suppress(OSError):  # another disk
+                    beside.hardlink_to(value.path)
+                    return
+            shutil.copyfile(value.path, beside)
+        else:
+            self._etag = self._etag or _md5(value).hexdigest()
+            beside.write_bytes(value)
+
+    def _identify(self, path: Path) -> None:
+        status = path.stat()
+        self._inode, self.contentsize = status.st_ino, status.st_size
+
+
+def _md5(data: bytes = b"") -> Any:
+    return hashlib.md5(data, usedforsecurity=False)
+
+
+def _make_room(path: Path, bucket_dir: Path) -> Path:
+    """Make the object's folder; an object that stands where a folder is needed moves to its name with `%`."""
+    for parent in reversed(path.relative_to(bucket_dir).parents):
+        folder = bucket_dir / parent
+        if folder.is_file():
+            beside = folder.with_name(f".{folder.name}.moving")
+            folder.rename(beside)
+            folder.mkdir()
+            beside.rename(folder.with_name(folder.name + "%"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,147 @@
+"""The small process that leads one job: it starts the hosts, and ends all of them when one fails or when asked to.
+
+Reads a line of JSON and then commands from standard input; writes events as JSON lines to standard output. When
+standard input ends, the control plane is gone, by whatever death, and so must the job be.
+
+    python supervisor.py   <<< '{"mark": ..., "grace_s": 10, "max_runtime_s": null, "hosts": [{"name": ..., "argv":
+    [...], "environment": {...}, "folder": ..., "log": ...}]}'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline_definition.local.processes import JOB_MARK, kill_marked
+
+STOP = b"stop"
+
+
+class Supervisor:
+    """One job's hosts, from start to the last process."""
+
+    def __init__(self, spec: dict[str, Any], wake: socket.socket) -> None:
+        self._spec, self._wake = spec, wake
+        self._hosts: dict[str, subprocess.Popen[bytes]] = {}
+        self._codes: dict[str, int] = {}
+        self._cause: str | None = None
+        self._kill_at_s = float("inf")
+        limit_s = spec.get("max_runtime_s")
+        self._limit_at_s = time.monotonic() + limit_s if limit_s else float("inf")
+
+    def run(self) -> None:
+        """Run the job; report the cause of its end: finished, failed, stopped, timeout or orphaned."""
+        for host in self._spec["hosts"]:
+            if not self._start(host):
+                break
+        watching = [sys.stdin.fileno(), self._wake.fileno()]
+        while self._codes.keys() != self._hosts.keys():
+            due_s = min(self._kill_at_s, self._limit_at_s if self._cause is None else float("inf"))
+            wait_s = None if due_s == float("inf") else max(0.0, due_s - time.monotonic())
+            ready, _, _ = select.select(watching, [], [], wait_s)
+            if sys.stdin.fileno() in ready and not self._command():
+                watching.remove(sys.stdin.fileno())
+            if self._wake.fileno() in ready:
+                self._wake.recv(4096)
+            self._reap()
+            self._check_clock()
+        kill_marked(self._spec["mark"])
+        self._report(event="done", cause=self._cause or "finished", codes=self._codes)
+
+    def _start(self, host: dict[str, Any]) -> bool:
+        with Path(host["log"]).open("ab") as log:
+            try:
+                process = subprocess.Popen(
+                    host["argv"],
+                    cwd=host["folder"],
+                    env={**host["environment"], JOB_MARK: self._spec["mark"]},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            except OSError as error:
+                log.write(f"cannot run {host['argv']}: {error}\n".encode())
+                self._report(event="unstartable", host=host["name"], error=str(error))
+                self._end("failed")
+                return False
+        self._hosts[host["name"]] = process
+        self._report(event="started", host=host["name"], pid=process.pid)
+        return True
+
+    def _command(self) -> bool:
+        """Read what the control plane says; False when it is gone."""
+        data = os.read(sys.stdin.fileno(), 4096)
+        if not data:
+            self._end("orphaned")
+        elif STOP in data:
+            self._end("stopped")
+        return bool(data)
+
+    def _reap(self) -> None:
+        for name, process in self._hosts.items():
+            if name not in self._codes and process.poll() is not None:
+                self._codes[name] = process.returncode
+                self._report(event="exited", host=name, code=process.returncode)
+                if process.returncode != 0:
+                    self._end("failed")
+
+    def _check_clock(self) -> None:
+        now_s = time.monotonic()
+        if self._cause is None and now_s >= self._limit_at_s:
+            self._end("timeout")
+        if now_s >= self._kill_at_s:
+            self._kill_at_s = float("inf")
+            kill_marked(self._spec["mark"])
+            for process in self._hosts.values():
+                with contextlib.suppress(OSError):
+                    process.kill()
+
+    def _end(self, cause: str) -> None:
+        if self._cause is not None:
+            return
+        self._cause = cause
+        self._kill_at_s = time.monotonic() + self._spec["grace_s"]
+        for process in self._hosts.values():
+            with contextlib.suppress(OSError):
+                process.terminate()
+
+    @staticmethod
+    def _report(**event: Any) -> None:
+        with contextlib.suppress(OSError):
+            os.write(sys.stdout.fileno(), (json.dumps(event) + "\n").encode())
+
+
+def _read_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        block = os.read(sys.stdin.fileno(), 1)
+        if not block:
+            break
+        line += block
+    return line
+
+
+def main() -> None:
+    """Lead one job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    waking, wake = socket.socketpair()
+    waking.setblocking(False)
+    signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    line = _read_line()
+    if line:
+        Supervisor(json.loads(line), wake).run()
+
+
+if __name__ == "__main__":
+    main()

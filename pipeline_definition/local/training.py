@@ -1,0 +1,208 @@
+"""Training jobs: channels from S3 and FSx, a program on each host, a model and checkpoints to S3."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from params.layout import CHECKPOINT_DIR, MODEL_ARCHIVE
+from pipeline_definition.local.archive import merged_files, write_archive
+from pipeline_definition.local.contract import host_groups, local_path, resource_config, write_training_contract
+from pipeline_definition.local.environment import arn
+from pipeline_definition.local.errors import StepFailureError
+from pipeline_definition.local.folder_sync import FolderSync, pushing
+from pipeline_definition.local.job_hosts import JobHosts, JobPlan
+from pipeline_definition.local.job_logs import TRAINING_GROUP, Metrics
+from pipeline_definition.local.jobs import Jobs
+from pipeline_definition.local.records import Record, page, pick
+from pipeline_definition.local.resolver import to_text
+from pipeline_definition.local.services import Services
+from pipeline_definition.local.settings import this_python
+from pipeline_definition.local.stop_signal import StopSignal
+from pipeline_definition.local.storage import fetch_source
+
+_INPUT_MODES = ("File", "FastFile")
+
+
+class TrainingJobs(Jobs):
+    """All training jobs, the trials of searches among them."""
+
+    kind, prefix = "training-job", "TrainingJob"
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services, services.training_jobs)
+        self._parallel_jobs: dict[str, int] = {}
+
+    def list_jobs(self, request: Mapping[str, Any]) -> Record:
+        """Answer ListTrainingJobs."""
+        summary = pick(
+            *("TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingEndTime", "LastModifiedTime"),
+            *("TrainingJobStatus", "SecondaryStatus"),
+        )
+        return page(
+            request,
+            self.records.all(),
+            result="TrainingJobSummaries",
+            name="TrainingJobName",
+            status="TrainingJobStatus",
+            summary=summary,
+        )
+
+    def new_record(self, request: Mapping[str, Any]) -> Record:
+        """A training job also says which phase it is in."""
+        prefix = f"{request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{request['TrainingJobName']}/output"
+        compressed = request["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP"
+        return {
+            "ModelArtifacts": {"S3ModelArtifacts": f"{prefix}/{MODEL_ARCHIVE if compressed else 'model/'}"},
+            "SecondaryStatus": "Starting",
+            "SecondaryStatusTransitions": [{"Status": "Starting", "StartTime": time.time()}],
+            "FinalMetricDataList": [],
+        }
+
+    def ended(self, cause: str) -> Record:
+        """Say how it ended, and when."""
+        return {"SecondaryStatus": cause, "TrainingEndTime": time.time()}
+
+    def run_trial(self, request: Mapping[str, Any], log_dir: Path, parent: StopSignal, parallel_jobs: int) -> Record:
+        """Do one of a search's trials, of which so many run at once."""
+        self._parallel_jobs[request["TrainingJobName"]] = parallel_jobs
+        return self.run(request, log_dir, parent)
+
+    def work(self, name: str, request: Mapping[str, Any], log_dir: Path, stop: StopSignal) -> Record:
+        """Fetch channels and checkpoints, train, send the model."""
+        parallel_jobs = self._parallel_jobs.pop(name, 1)
+        plan = self._plan(name, request, log_dir, parallel_jobs)
+        metrics = Metrics(request["AlgorithmSpecification"].get("MetricDefinitions") or ())
+        self._phase(name, "Downloading")
+        hosts = JobHosts(self.services, plan, metrics)
+        self._prepare(hosts, plan, request)
+        checkpoints = self._checkpoints(hosts, request)
+        self._phase(name, "Training", TrainingStartTime=time.time())
+        try:
+            self._run_hosts(name, hosts, metrics, checkpoints, stop)
+        finally:
+            for sync in checkpoints:
+                sync.push(final=True)
+            self._send_output(hosts, request)
+        self._phase(name, "Uploading")
+        self._send_model(hosts, request)
+        return {"FinalMetricDataList": metrics.as_list(), **_times(self.records.find(name) or {})}
+
+    def _run_hosts(
+        self, name: str, hosts: JobHosts, metrics: Metrics, checkpoints: list[FolderSync], stop: StopSignal
+    ) -> None:
+        push = pushing(self.services.settings.sync_every_s, checkpoints)
+        known: list[Any] = []
+
+        def tick() -> None:
+            push()
+            if metrics.as_list() != known:
+                known[:] = metrics.as_list()
+                self.records.update(name, FinalMetricDataList=list(known))
+
+        hosts.run(stop, tick)
+
+    def _plan(self, name: str, request: Mapping[str, Any], log_dir: Path, parallel_jobs: int) -> JobPlan:
+        algorithm = request["AlgorithmSpecification"]
+        own = (*(algorithm.get("ContainerEntrypoint") or ()), *(algorithm.get("ContainerArguments") or ()))
+        image = algorithm.get("TrainingImage", "")
+        argv = this_python(own) or (*self.services.settings.images.entry_point(image), "train")
+        return JobPlan(
+            name=name,
+            mark=self.mark(name),
+            argv=argv,
+            environment={
+                **{key: to_text(value) for key, value in (request.get("Environment") or {}).items()},
+                "TRAINING_JOB_NAME": name,
+                "TRAINING_JOB_ARN": arn(self.kind, name),
+            },
+            groups=host_groups(request["ResourceConfig"]),
+            log_group=TRAINING_GROUP,
+            log_dir=log_dir,
+            max_runtime_s=(request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds"),
+            parallel_jobs=parallel_jobs,
+        )
+
+    def _prepare(self, hosts: JobHosts, plan: JobPlan, request: Mapping[str, Any]) -> None:
+        for host in hosts.names:
+            folder = hosts.folder_of(host)
+            resources = resource_config(plan.groups, host)
+            write_training_contract(folder, request, resources)
+            for channel in request.get("InputDataConfig") or ():
+                self._open_channel(channel, folder, resources, request)
+
+    def _open_channel(
+        self, channel: Mapping[str, Any], folder: Path, resources: Mapping[str, Any], request: Mapping[str, Any]
+    ) -> None:
+        target, source = folder / "input" / "data" / channel["ChannelName"], channel["DataSource"]
+        if "FileSystemDataSource" in source:
+            target.symlink_to(self.services.file_systems.mount(source["FileSystemDataSource"]).resolve())
+            return
+        mode = channel.get("InputMode", request["AlgorithmSpecification"].get("TrainingInputMode", "File"))
+        if mode not in _INPUT_MODES:
+            raise StepFailureError(f"ClientError: channel {channel['ChannelName']!r}: InputMode {mode!r} not supported")
+        s3_source = source["S3DataSource"]
+        hosts = _hosts_of(s3_source, resources)
+        if resources["current_host"] in hosts:
+            part = hosts.index(resources["current_host"])
+            fetch_source(self.services.store, s3_source, target, part, len(hosts))
+
+    def _checkpoints(self, hosts: JobHosts, request: Mapping[str, Any]) -> list[FolderSync]:
+        config = request.get("CheckpointConfig")
+        if not config:
+            return []
+        syncs = []
+        for host in hosts.names:
+            folder = local_path(hosts.folder_of(host), config.get("LocalPath", CHECKPOINT_DIR))
+            folder.mkdir(parents=True, exist_ok=True)
+            syncs.append(FolderSync(self.services.store, folder, config["S3Uri"]))
+            syncs[-1].fetch()
+        return syncs
+
+    def _send_model(self, hosts: JobHosts, request: Mapping[str, Any]) -> None:
+        files = merged_files([hosts.folder_of(host) / "model" for host in hosts.names])
+        self._send(hosts, request, files, MODEL_ARCHIVE, "model")
+
+    def _send_output(self, hosts: JobHosts, request: Mapping[str, Any]) -> None:
+        files = merged_files([hosts.folder_of(host) / "output" / "data" for host in hosts.names])
+        if files:
+            self._send(hosts, request, files, "output.tar.gz", "output")
+
+    def _send(
+        self, hosts: JobHosts, request: Mapping[str, Any], files: Mapping[str, Path], archive: str, folder: str
+    ) -> None:
+        config = request["OutputDataConfig"]
+        prefix = f"{config['S3OutputPath'].rstrip('/')}/{request['TrainingJobName']}/output"
+        if config.get("CompressionType", "GZIP") == "NONE":
+            for name, path in files.items():
+                self.services.store.put_file(f"{prefix}/{folder}/{name}", path, link=True)
+            return
+        target = hosts.folder / archive
+        write_archive(target, files)
+        self.services.store.put_file(f"{prefix}/{archive}", target, link=True)
+
+    def _phase(self, name: str, status: str, **changes: Any) -> None:
+        now_s = time.time()
+        record = self.records.find(name) or {}
+        *before, last = record["SecondaryStatusTransitions"]
+        transitions = [*before, {**last, "EndTime": now_s}, {"Status": status, "StartTime": now_s}]
+        self.records.update(name, SecondaryStatus=status, SecondaryStatusTransitions=transitions, **changes)
+
+
+def _hosts_of(source: Mapping[str, Any], resources: Mapping[str, Any]) -> list[str]:
+    """Return the hosts among which a channel is dealt out: those of its instance groups, else all."""
+    groups = source.get("InstanceGroupNames")
+    if not groups:
+        return list(resources["hosts"])
+    known = {group["instance_group_name"]: group["hosts"] for group in resources["instance_groups"]}
+    missing = [group for group in groups if group not in known]
+    if missing:
+        raise StepFailureError(f"ClientError: channel names instance group {missing}, which does not exist")
+    return [host for group in groups for host in known[group]]
+
+
+def _times(record: Record) -> Record:
+    seconds = max(1, round(time.time() - record.get("TrainingStartTime", time.time())))
+    return {"TrainingTimeInSeconds": seconds, "BillableTimeInSeconds": seconds}

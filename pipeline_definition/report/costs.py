@@ -1,0 +1,75 @@
+"""What the steps cost: hosts, hours, and dollars where a price is known.
+
+SageMaker bills each host for the seconds of its job; a step taken from the cache cost nothing in this run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline_definition.report.formats import number
+
+SECONDS_PER_HOUR = 3600.0
+
+Prices = Mapping[str, float]
+"""Instance type to USD for one instance-hour."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Instance-hours of one or more jobs."""
+
+    instance_hours: float = 0.0
+    usd: float = 0.0
+    """Of the hours whose price is known."""
+    unpriced: frozenset[str] = frozenset()
+    """Instance types without a price."""
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.instance_hours + other.instance_hours, self.usd + other.usd, self.unpriced | other.unpriced)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether every hour has a price."""
+        return not self.unpriced
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """Return the sum."""
+    return sum(costs, Cost())
+
+
+def job_cost(job: Mapping[str, Any], prices: Prices) -> Cost:
+    """Return what a job or a trial cost."""
+    seconds = number(job.get("billable_seconds")) or number(job.get("seconds")) or 0.0
+    return total(_hosts_cost(hosts, seconds, prices) for hosts in _hosts(job))
+
+
+def step_cost(step: Mapping[str, Any], tuning: Mapping[str, Any] | None, prices: Prices) -> Cost:
+    """Return what a step of execution.json cost; a tuning step is the sum of its trials."""
+    job = step.get("job")
+    if not job or step.get("cached"):
+        return Cost()
+    if job.get("kind") == "TuningJob":
+        return total(job_cost(trial, prices) for trial in (tuning or {}).get("trials", []))
+    return job_cost({**job, "seconds": job.get("seconds") or step.get("seconds")}, prices)
+
+
+def hosts_text(job: Mapping[str, Any] | None) -> str:
+    """Return `4 x ml.p4d.24xlarge`."""
+    return " + ".join(f"{hosts['instance_count']} × {hosts['instance_type']}" for hosts in _hosts(job or {}))
+
+
+def _hosts(job: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    hosts: Sequence[Mapping[str, Any]] = job.get("hosts") or ()
+    return hosts
+
+
+def _hosts_cost(hosts: Mapping[str, Any], seconds: float, prices: Prices) -> Cost:
+    hours = hosts["instance_count"] * seconds / SECONDS_PER_HOUR
+    price = prices.get(hosts["instance_type"])
+    if price is None:
+        return Cost(hours, 0.0, frozenset({hosts["instance_type"]}))
+    return Cost(hours, hours * price)

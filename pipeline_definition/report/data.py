@@ -1,0 +1,119 @@
+"""What the model learned from: the download's yield, row by row, and the latents' checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
+from pipeline_definition.report import charts
+from pipeline_definition.report.formats import count, figure, number, percent, plain, size
+from pipeline_definition.report.run import Run
+from pipeline_definition.report.view import Chart, Fact, Section, Table
+
+# Latents drawn from the moments and scaled once have a deviation near 1: Rombach et al. 2022, arXiv:2112.10752.
+SCALED_STD_RANGE = (0.5, 2.0)
+DIGEST_CHARACTERS = 12
+DIGESTS = {
+    "encoder_digest": "VAE",
+    "tokenizer_digest": "tokenizer",
+    "text_encoder_digest": "text encoder",
+    "source_manifest_digest": "shards manifest",
+}
+
+
+def download_section(run: Run) -> Section:
+    """Return the download's yield and every row's fate."""
+    manifest = run.artifacts.shards_manifest or {}
+    ledger: Mapping[str, Any] = manifest.get("ledger") or {}
+    rows, kept = number(ledger.get("rows")), number(ledger.get("kept"))
+    lead = ""
+    if rows and kept is not None:
+        lead = f"{count(kept)} of the table’s {count(rows)} rows became samples: {percent(kept / rows)}."
+    return Section(
+        anchor="download",
+        title="What was downloaded",
+        lead=lead,
+        facts=tuple(_download_facts(manifest, ledger)),
+        charts=tuple(_cause_chart(fates(ledger), rows)),
+    )
+
+
+def fates(ledger: Mapping[str, Any]) -> dict[str, float]:
+    """Return how many rows were lost for each cause, most first."""
+    failed = ledger.get("failed")
+    causes = {str(cause): number(rows) for cause, rows in failed.items()} if isinstance(failed, dict) else {}
+    found = {cause.replace("_", " "): rows for cause, rows in causes.items() if rows}
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def latents_section(run: Run) -> Section:
+    """Return the latents' counts and checks."""
+    manifest = run.artifacts.latents_manifest or {}
+    counts = manifest.get("counts") or {}
+    train, heldout = number(counts.get(TRAIN_SPLIT)), number(counts.get(HELDOUT_SPLIT))
+    lead = ""
+    if train is not None:
+        lead = f"{count(train)} samples to train on" + (f", {count(heldout)} held out." if heldout is not None else ".")
+    return Section(
+        anchor="latents",
+        title="What the model learned from",
+        lead=lead,
+        facts=(*_latents_checks(manifest), *_latents_facts(manifest)),
+        tables=tuple(_digests(manifest)),
+    )
+
+
+def _download_facts(manifest: Mapping[str, Any], ledger: Mapping[str, Any]) -> Iterator[Fact]:
+    for key, label in (("rows", "rows of the table"), ("tried", "fetched"), ("kept", "kept")):
+        value = number(ledger.get(key))
+        if value is not None:
+            yield Fact(label, count(value))
+    written, shards = number(ledger.get("bytes")), manifest.get("shards")
+    if written is not None:
+        verified = f"{count(len(shards))} verified shards" if isinstance(shards, list) else ""
+        yield Fact("written", size(written), verified)
+    side_px = number(manifest.get("image_size_px"))
+    if side_px is not None:
+        yield Fact("picture side", f"{count(side_px)} px", plain(manifest.get("resize_mode")).replace("_", " "))
+
+
+def _cause_chart(causes: Mapping[str, float], rows: float | None) -> Iterator[Chart]:
+    if not causes:
+        return
+    words = [f"{count(lost)}" + (f" ({percent(lost / rows)})" if rows else "") for lost in causes.values()]
+    description = ", ".join(f"{cause}: {text}" for cause, text in zip(causes, words, strict=True))
+    yield Chart("Rows lost, by cause", charts.bars("causes", description, list(causes.items()), words))
+
+
+def _latents_checks(manifest: Mapping[str, Any]) -> Iterator[Fact]:
+    std, factor = number(manifest.get("latents_std")), number(manifest.get("scaling_factor"))
+    if std is not None and factor is not None:
+        low, high = SCALED_STD_RANGE
+        good = low <= std * factor <= high
+        yield Fact("deviation once scaled", figure(std * factor), f"{'✓ near' if good else '✕ should be near'} 1")
+    mean = number(manifest.get("latents_mean"))
+    if mean is not None and factor is not None:
+        yield Fact("mean once scaled", figure(mean * factor), "near 0")
+    psnr_db = number(manifest.get("decoded_psnr_db"))
+    if psnr_db is not None:
+        yield Fact("decoded against the pictures", f"{figure(psnr_db)} dB", "PSNR of a few")
+
+
+def _latents_facts(manifest: Mapping[str, Any]) -> Iterator[Fact]:
+    shape = manifest.get("latent_shape")
+    if isinstance(shape, (list, tuple)):
+        yield Fact("latent", " × ".join(plain(length) for length in shape), "channels, height, width")
+    resolution_px = number(manifest.get("resolution_px"))
+    if resolution_px is not None:
+        yield Fact("picture side", f"{count(resolution_px)} px")
+    shards = manifest.get("shards")
+    if isinstance(shards, list):
+        written = sum(number(shard.get("bytes")) or 0 for shard in shards if isinstance(shard, dict))
+        yield Fact("on disk", size(written), f"{len(shards)} shards")
+
+
+def _digests(manifest: Mapping[str, Any]) -> Iterator[Table]:
+    rows = tuple((label, str(manifest[key])[:DIGEST_CHARACTERS]) for key, label in DIGESTS.items() if manifest.get(key))
+    if rows:
+        yield Table(("made from", "digest"), rows, summary="Digests of what made them")

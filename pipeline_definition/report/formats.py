@@ -1,0 +1,111 @@
+"""Numbers, times and sizes as people read them."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+DASH = "–"
+_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def number(value: Any) -> float | None:
+    """Return a finite float, or None for anything else: a missing or broken figure hides its row."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        converted = float(value)
+    except ValueError:
+        return None
+    return converted if math.isfinite(converted) else None
+
+
+def figure(value: float, digits: int = 3) -> str:
+    """Return a number with so many significant digits, thousands apart, never in powers of ten where it need not be."""
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if size < -4:
+        return f"{value:.{digits - 1}e}"
+    decimals = max(0, digits - 1 - size)
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def count(value: float) -> str:
+    """Return a whole number with its thousands apart."""
+    return f"{value:,.0f}"
+
+
+def short_count(value: float, _position: object = None) -> str:
+    """Return 51.2k or 1.13B; the second argument is the one that chart axes pass."""
+    for size, unit in _UNITS:
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.4g}"
+
+
+def percent(fraction: float) -> str:
+    """Return 97.3 %."""
+    value = 100 * fraction
+    return f"{value:.0f} %" if value in (0, 100) else f"{value:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Return 0.4 s, 43 s, 12 min 34 s, 3 h 05 min or 2 d 4 h."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def dollars(value: float) -> str:
+    """Return $0.42, $39.50 or $39,511."""
+    return f"${value:,.0f}" if abs(value) >= 1000 else f"${value:,.2f}"
+
+
+def size(value: float) -> str:
+    """Return bytes in decimal units."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if abs(value) < 1000 or unit == "TB":
+            return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:.3g} {unit}"
+        value /= 1000
+    raise AssertionError("the last unit always returns")
+
+
+def moment(text: Any) -> datetime | None:
+    """Return an ISO 8601 time in UTC, or None."""
+    try:
+        value = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def date(value: datetime) -> str:
+    """Return 24 November 2026, 02:17 UTC."""
+    return f"{value.day} {value:%B %Y, %H:%M} UTC"
+
+
+def plain(value: Any) -> str:
+    """Return any JSON value as one line of text."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return figure(value, 4)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(item) for item in value)
+    return str(value)

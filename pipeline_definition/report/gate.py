@@ -1,0 +1,100 @@
+"""The quality gate as the definition states it, and what the run's metrics say to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline_definition.report.formats import number
+
+_METRIC_PATH = re.compile(r"^metrics\.([^.]+)\.value$")
+_SIGNS = {
+    "LessThanOrEqualTo": "at most",
+    "LessThan": "below",
+    "GreaterThanOrEqualTo": "at least",
+    "GreaterThan": "above",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of metrics.json."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    """Bounds of its confidence interval."""
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What the gate asks of one metric."""
+
+    metric: str
+    sign: str
+    """at most, below, at least or above."""
+    limit: float
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the metric must not be larger."""
+        return self.sign in ("at most", "below")
+
+    def passes(self, value: float) -> bool:
+        """Return whether a value passes."""
+        return {
+            "at most": value <= self.limit,
+            "below": value < self.limit,
+            "at least": value >= self.limit,
+            "above": value > self.limit,
+        }[self.sign]
+
+
+def metric(metrics: Mapping[str, Any] | None, name: str) -> Metric | None:
+    """Return an entry of metrics.json, or None where it is missing or no number."""
+    entries: Mapping[str, Any] = (metrics or {}).get("metrics") or {}
+    entry = entries.get(name)
+    found = entry if isinstance(entry, dict) else {}
+    value = number(found.get("value"))
+    if value is None:
+        return None
+    return Metric(value, *(number(found.get(key)) for key in ("low", "high", "confidence")))
+
+
+def thresholds(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Threshold]:
+    """Return what the definition's conditions ask, by metric."""
+    found = (
+        threshold
+        for step in definition.get("Steps", [])
+        if step.get("Type") == "Condition"
+        for condition in _flat(step["Arguments"].get("Conditions", []))
+        if (threshold := _threshold(condition, parameters)) is not None
+    )
+    return {threshold.metric: threshold for threshold in found}
+
+
+def _flat(conditions: Any) -> Iterator[Mapping[str, Any]]:
+    for condition in conditions:
+        if condition.get("Type") in ("And", "Or"):
+            yield from _flat(condition.get("Conditions", []))
+        else:
+            yield condition
+
+
+def _threshold(condition: Mapping[str, Any], parameters: Mapping[str, Any]) -> Threshold | None:
+    left = condition.get("LeftValue")
+    path = left.get("Std:JsonGet", {}).get("Path", "") if isinstance(left, dict) else ""
+    name, sign = _METRIC_PATH.match(path), _SIGNS.get(str(condition.get("Type")))
+    limit = number(_resolved(condition.get("RightValue"), parameters))
+    if name is None or sign is None or limit is None:
+        return None
+    return Threshold(name[1], sign, limit)
+
+
+def _resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return parameters.get(str(value.get("Get", "")).removeprefix("Parameters."))
+    return value

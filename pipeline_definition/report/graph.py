@@ -1,0 +1,137 @@
+"""The graph of a run's steps: which waits for which, and where each is drawn.
+
+Reads the definition JSON: references between steps, DependsOn, and the branches of conditions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_REFERENCE = re.compile(r"^Steps\.([^.\[]+)")
+_BRANCHES = ("IfSteps", "ElseSteps")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step of the definition."""
+
+    name: str
+    kind: str
+    """Type of the step, such as Processing."""
+    title: str
+    description: str
+    parents: tuple[str, ...]
+    """Steps that must end before this one begins, none of them implied by another."""
+    rank: int
+    """Length of the longest way to it."""
+    lane: int
+    """0: the main line; others run beside it."""
+
+
+def step_graph(definition: Mapping[str, Any]) -> tuple[Node, ...]:
+    """Return the steps of a definition in its order, those behind conditions included."""
+    steps = dict(_flat(definition.get("Steps", []), ()))
+    parents = {name: _reduced(name, _all_parents(steps)) for name in steps}
+    ranks = _ranks(parents)
+    lanes = _lanes(parents, ranks)
+    return tuple(
+        Node(
+            name=name,
+            kind=str(step.get("Type", "")),
+            title=str(step.get("DisplayName") or name),
+            description=str(step.get("Description") or ""),
+            parents=parents[name],
+            rank=ranks[name],
+            lane=lanes[name],
+        )
+        for name, (step, _) in steps.items()
+    )
+
+
+Steps = Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]]
+
+
+def _flat(steps: Any, conditions: tuple[str, ...]) -> Iterator[tuple[str, tuple[Mapping[str, Any], tuple[str, ...]]]]:
+    """Yield (name, (step, conditions that lead to it))."""
+    for step in steps:
+        name = str(step["Name"])
+        yield name, (step, conditions)
+        if step.get("Type") == "Condition":
+            for branch in _BRANCHES:
+                yield from _flat(step.get("Arguments", {}).get(branch, []), (*conditions, name))
+
+
+def _all_parents(steps: Steps) -> dict[str, tuple[str, ...]]:
+    return {
+        name: tuple(
+            dict.fromkeys(
+                parent
+                for parent in (*conditions[-1:], *step.get("DependsOn", []), *_references(_own(step)))
+                if parent in steps and parent != name
+            )
+        )
+        for name, (step, conditions) in steps.items()
+    }
+
+
+def _own(step: Mapping[str, Any]) -> Any:
+    """Return a step's arguments without the steps of its branches."""
+    arguments = step.get("Arguments", {})
+    if not isinstance(arguments, dict):
+        return arguments
+    return {key: value for key, value in arguments.items() if step.get("Type") != "Condition" or key not in _BRANCHES}
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        found = _REFERENCE.match(str(value.get("Get", "")))
+        if found:
+            yield found[1]
+        for item in value.values():
+            yield from _references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+
+
+def _reduced(name: str, parents: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Leave out a parent that another parent waits for anyway."""
+    direct = parents[name]
+    return tuple(
+        one for one in direct if not any(one in _ancestors(other, parents) for other in direct if other != one)
+    )
+
+
+def _ancestors(name: str, parents: Mapping[str, tuple[str, ...]]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(parents[name])
+    while waiting:
+        parent = waiting.pop()
+        if parent not in found:
+            found.add(parent)
+            waiting += parents[parent]
+    return found
+
+
+def _ranks(parents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """Return the longest way to each step; a definition without a cycle settles within as many rounds as steps."""
+    ranks = dict.fromkeys(parents, 0)
+    for _ in parents:
+        ranks = {name: max((ranks[parent] + 1 for parent in parents[name]), default=0) for name in parents}
+    return ranks
+
+
+def _lanes(parents: Mapping[str, tuple[str, ...]], ranks: Mapping[str, int]) -> dict[str, int]:
+    """Give each step its parent's lane where that is free at its rank, else the nearest free one."""
+    lanes: dict[str, int] = {}
+    taken: set[tuple[int, int]] = set()
+    for name in sorted(parents, key=lambda name: ranks[name]):
+        lane = min((lanes[parent] for parent in parents[name]), default=0)
+        while (ranks[name], lane) in taken:
+            lane += 1
+        lanes[name] = lane
+        taken.add((ranks[name], lane))
+    return lanes

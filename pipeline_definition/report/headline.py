@@ -1,0 +1,129 @@
+"""The page's four figures: how good (FID and CLIP score), how fast, and what it cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from params.layout import CLIP_SCORE, FID
+from pipeline_definition.report import charts
+from pipeline_definition.report.costs import Cost, total
+from pipeline_definition.report.formats import count, dollars, duration, figure, number
+from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
+from pipeline_definition.report.run import Run
+
+# Sanity rows of metrics.json are named after the metric.
+COMPARED = {"_untrained": "untrained", "_real": "real pictures"}
+ENDPOINT_PARAMETERS = ("EndpointInstanceType", "EndpointInstanceCount")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the headline."""
+
+    label: str
+    value: str
+    passed: bool | None = None
+    """Whether it passes the gate; None where the gate does not ask."""
+    notes: tuple[str, ...] = ()
+    scale: Markup | None = None
+
+
+def tiles(run: Run) -> tuple[Tile, ...]:
+    """Return the figures that are known."""
+    asked = thresholds(run.artifacts.definition, run.artifacts.parameters)
+    found = (
+        _quality(run, FID, "FID", asked.get(FID), lower_is_better=True),
+        _quality(run, CLIP_SCORE, "CLIP score", asked.get(CLIP_SCORE), lower_is_better=False),
+        _speed(run),
+        _cost(run),
+    )
+    return tuple(tile for tile in found if tile is not None)
+
+
+def _quality(run: Run, name: str, label: str, asked: Threshold | None, lower_is_better: bool) -> Tile | None:
+    measured = metric(run.artifacts.metrics, name)
+    if measured is None:
+        return None
+    others = {text: metric(run.artifacts.metrics, name + suffix) for suffix, text in COMPARED.items()}
+    compared = {text: other for text, other in others.items() if other is not None}
+    marks = [charts.Mark("model", measured.value, measured.low, measured.high)]
+    marks += [charts.Mark(text, other.value) for text, other in compared.items()]
+    limit = asked.limit if asked else None
+    description = ", ".join(_in_words(label, measured, asked, compared))
+    return Tile(
+        label=label,
+        value=figure(measured.value),
+        passed=asked.passes(measured.value) if asked else None,
+        notes=tuple(_quality_notes(measured, asked, compared)),
+        scale=charts.scale(f"scale-{name}", description, marks, limit, lower_is_better),
+    )
+
+
+def _quality_notes(measured: Metric, asked: Threshold | None, compared: Mapping[str, Metric]) -> Iterator[str]:
+    if asked:
+        yield f"gate: {asked.sign} {figure(asked.limit)}"
+    if measured.low is not None and measured.high is not None:
+        share = f"{100 * measured.confidence:.0f} % interval " if measured.confidence else ""
+        yield f"{share}{figure(measured.low)} to {figure(measured.high)}"
+    for text, other in compared.items():
+        yield f"{text}: {figure(other.value)}"
+
+
+def _in_words(label: str, measured: Metric, asked: Threshold | None, compared: Mapping[str, Metric]) -> Iterator[str]:
+    yield f"{label} {figure(measured.value)}"
+    yield from _quality_notes(measured, asked, compared)
+
+
+def _speed(run: Run) -> Tile | None:
+    iterations_per_s = typical(run, "iterations_per_s")
+    images_per_s = typical(run, "images_per_s")
+    train = run.of_kind("TrainingJob")
+    notes = []
+    if iterations_per_s is not None and images_per_s is not None:
+        notes.append(f"{count(images_per_s)} images/s")
+    if train is not None and train.seconds is not None:
+        notes.append(f"{train.name} took {train.time}" + (f" on {train.hosts}" if train.hosts else ""))
+    if run.seconds is not None:
+        notes.append(f"the whole run {duration(run.seconds)}")
+    if iterations_per_s is not None:
+        return Tile("Speed", f"{figure(iterations_per_s)} it/s", notes=tuple(notes))
+    if run.seconds is None:
+        return None
+    return Tile("Time", duration(run.seconds), notes=tuple(notes[:-1]))
+
+
+def typical(run: Run, name: str) -> float | None:
+    """Return the median of a figure over the training log: the first lines still warm up."""
+    values = [value for entry in run.artifacts.training_log if (value := number(entry.get(name))) is not None]
+    return statistics.median(values) if values else None
+
+
+def _cost(run: Run) -> Tile | None:
+    spent = total(step.cost for step in run.steps)
+    if run.is_local:
+        return Tile("Cost", "nothing", notes=("ran on this machine",))
+    if spent.instance_hours == 0:
+        return None
+    hours = f"{figure(spent.instance_hours)} instance-hours"
+    if spent.usd == 0 and not spent.is_known:
+        return Tile("Cost", hours, notes=("no prices were given",))
+    notes = [hours, *_unpriced(spent), *_standing(run)]
+    return Tile("Cost", dollars(spent.usd), notes=tuple(notes))
+
+
+def _unpriced(spent: Cost) -> Iterator[str]:
+    if not spent.is_known:
+        yield f"without {', '.join(sorted(spent.unpriced))}: no price given"
+
+
+def _standing(run: Run) -> Iterator[str]:
+    """Say what goes on costing: an endpoint is billed for as long as it stands."""
+    kind, instances = (run.artifacts.parameters.get(name) for name in ENDPOINT_PARAMETERS)
+    price, instances = run.prices.get(str(kind)), number(instances)
+    endpoint = next((step for step in run.steps if step.node.kind == "Endpoint"), None)
+    if price is not None and instances and endpoint is not None and endpoint.style == "succeeded":
+        yield f"and {dollars(price * instances)} an hour while the endpoint stands"

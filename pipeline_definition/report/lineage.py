@@ -1,0 +1,74 @@
+"""Where the model comes from, and whether it may be used: the registered package and the training's own record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline_definition.report.formats import date, figure, moment, number, plain
+from pipeline_definition.report.run import Run
+from pipeline_definition.report.view import Fact, Section, Table
+
+APPROVAL = {
+    "PendingManualApproval": "waiting for approval",
+    "Approved": "approved",
+    "Rejected": "rejected",
+}
+
+
+def lineage_section(run: Run) -> Section:
+    """Return the package, its approval, and what the training wrote beside the model."""
+    package, lineage = run.artifacts.model_package or {}, run.artifacts.lineage or {}
+    return Section(
+        anchor="lineage",
+        title="Where the model comes from",
+        lead=_lead(package),
+        facts=tuple(_facts(package)),
+        tables=tuple(_tables(package, lineage)),
+    )
+
+
+def _lead(package: Mapping[str, Any]) -> str:
+    if not package:
+        return ""
+    state = str(package.get("approval_status") or "")
+    name = f"{package.get('group')} version {package.get('version')}" if package.get("group") else package.get("arn")
+    return f"Registered as {name}, {APPROVAL.get(state, state)}."
+
+
+def _facts(package: Mapping[str, Any]) -> Iterator[Fact]:
+    if not package:
+        return
+    state = str(package.get("approval_status") or "")
+    yield Fact("approval", APPROVAL.get(state, state), str(package.get("approval_description") or ""))
+    created = moment(package.get("created"))
+    if created:
+        yield Fact("registered", date(created))
+
+
+def _tables(package: Mapping[str, Any], lineage: Mapping[str, Any]) -> Iterator[Table]:
+    rows = [("model package", str(package["arn"]))] if package.get("arn") else []
+    rows += [("model archive", str(uri)) for uri in package.get("model_data") or () if uri]
+    rows += [("metrics", str(package["metrics_uri"]))] if package.get("metrics_uri") else []
+    rows += [(key.replace("_", " "), _value(value)) for key, value in (package.get("metadata") or {}).items()]
+    if rows:
+        yield Table(("registered with", ""), tuple(rows))
+    written = tuple(_flat(lineage))
+    if written:
+        yield Table(("the training’s own record", ""), written, summary="The training’s own record")
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (`settings › seed`, `0`) for each leaf."""
+    for key, item in value.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        if isinstance(item, dict):
+            yield from _flat(item, f"{name} › ")
+        else:
+            yield name, plain(item)
+
+
+def _value(value: Any) -> str:
+    """Return a text of the registry's; numbers travel there as texts with all their digits."""
+    parsed = number(value)
+    return figure(parsed, 5) if parsed is not None and "." in str(value) else str(value)

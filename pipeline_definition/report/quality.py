@@ -1,0 +1,100 @@
+"""How good the model is: every metric with its interval, and FID against CLIP score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from params.layout import CLIP_SCORE, FID
+from pipeline_definition.report import charts
+from pipeline_definition.report.formats import DASH, count, figure, number, plain
+from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
+from pipeline_definition.report.run import Run
+from pipeline_definition.report.view import Chart, Fact, Section, Table
+
+METRIC_NAMES = {"fid": "FID", "clip_fid": "CLIP-FID", "kid": "KID", "clip_score": "CLIP score"}
+ROWS = {
+    "": "model",
+    "_untrained": "untrained model",
+    "_pretrained": "generic pretrained model",
+    "_real": "real pictures",
+}
+FACTS = {
+    "samples": "pictures judged",
+    "guidance_scale": "guidance scale",
+    "inference_steps": "denoising steps",
+    "sampler": "sampler",
+    "size_px": "picture side, px",
+    "fid_features": "FID features",
+    "seed": "seed",
+}
+
+
+def quality_section(run: Run) -> Section:
+    """Return what Evaluate measured."""
+    metrics = run.artifacts.metrics or {}
+    asked = thresholds(run.artifacts.definition, run.artifacts.parameters)
+    facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
+    notes = [str(note) for note in metrics.get("notes") or ()]
+    return Section(
+        anchor="quality",
+        title="How good it is",
+        lead=" ".join(["On captions that training never saw.", *notes]) if metrics else "",
+        facts=facts,
+        charts=tuple(_charts(run, asked)),
+        tables=tuple(_tables(metrics, asked)),
+    )
+
+
+def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
+    pairs = []
+    for suffix, text in ROWS.items():
+        clip_score = metric(run.artifacts.metrics, CLIP_SCORE + suffix)
+        fid = metric(run.artifacts.metrics, FID + suffix)
+        if clip_score is not None and fid is not None:
+            pairs.append((_mark(text, clip_score), _mark(text, fid)))
+    if not pairs or pairs[0][0].name != ROWS[""]:
+        return
+    limits = tuple(asked[name].limit if name in asked else None for name in (CLIP_SCORE, FID))
+    description = "FID and CLIP score: " + "; ".join(f"{x.name} {figure(y.value)}, {figure(x.value)}" for x, y in pairs)
+    svg = charts.plane("plane", description, pairs, limits)
+    yield Chart("FID against CLIP score: right and low is good, dashed is the gate", svg)
+
+
+def _mark(name: str, value: Metric) -> charts.Mark:
+    return charts.Mark(name, value.value, value.low, value.high)
+
+
+def _tables(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[Table]:
+    rows = tuple(_metric_rows(metrics, asked))
+    if rows:
+        yield Table(("metric", "of", "value", "interval", "gate", "pictures"), rows, frozenset({2, 3, 5}))
+
+
+def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[tuple[str, ...]]:
+    for key, name in METRIC_NAMES.items():
+        for suffix, text in ROWS.items():
+            measured = metric(metrics, key + suffix)
+            if measured is None:
+                continue
+            pictures = number(metrics["metrics"][key + suffix].get("pictures"))
+            yield (
+                name,
+                text,
+                figure(measured.value, 4),
+                _interval(measured),
+                _gate_text(measured, asked.get(key + suffix)),
+                count(pictures) if pictures is not None else DASH,
+            )
+
+
+def _interval(measured: Metric) -> str:
+    if measured.low is None or measured.high is None:
+        return DASH
+    return f"{figure(measured.low)} to {figure(measured.high)}"
+
+
+def _gate_text(measured: Metric, asked: Threshold | None) -> str:
+    if asked is None:
+        return ""
+    return f"{'✓' if asked.passes(measured.value) else '✕'} {asked.sign} {figure(asked.limit)}"

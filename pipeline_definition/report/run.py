@@ -1,0 +1,172 @@
+"""A run as the page tells it: the definition's steps with what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.report.costs import Cost, Prices, hosts_text, step_cost
+from pipeline_definition.report.drawing import Look
+from pipeline_definition.report.formats import duration, moment, number
+from pipeline_definition.report.graph import Node, step_graph
+
+STYLES = {
+    "Succeeded": "succeeded",
+    "Failed": "failed",
+    "Stopped": "stopped",
+    "Stopping": "stopped",
+    "Executing": "executing",
+    "Starting": "executing",
+}
+FINISHED = ("Succeeded", "Failed", "Stopped")
+
+
+@dataclass(frozen=True)
+class RunStep:
+    """One step of the definition in this run."""
+
+    node: Node
+    record: Mapping[str, Any]
+    """What execution.json says of it; empty where it never began."""
+    state: str
+    """In a word: took 43 s, cached, failed, not reached, not taken."""
+    cost: Cost
+
+    @property
+    def name(self) -> str:
+        """Name in the definition."""
+        return self.node.name
+
+    @property
+    def style(self) -> str:
+        """Name of its look."""
+        if self.record.get("cached") and self.record.get("status") == "Succeeded":
+            return "cached"
+        return STYLES.get(str(self.record.get("status")), "waiting")
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran."""
+        return number(self.record.get("seconds"))
+
+    @property
+    def time(self) -> str:
+        """How long it ran, in words."""
+        return duration(self.seconds) if self.seconds is not None else ""
+
+    @property
+    def look(self) -> Look:
+        """How the graph shows it."""
+        shown = self.time if self.style == "succeeded" else self.state
+        return Look(self.style, shown)
+
+    @property
+    def hosts(self) -> str:
+        """On what it ran."""
+        return hosts_text(self.record.get("job"))
+
+    @property
+    def start(self) -> datetime | None:
+        """When it began."""
+        return moment(self.record.get("start"))
+
+    @property
+    def end(self) -> datetime | None:
+        """When it ended."""
+        return moment(self.record.get("end"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run."""
+
+    artifacts: Artifacts
+    steps: tuple[RunStep, ...]
+    prices: Prices
+
+    @property
+    def status(self) -> str:
+        """Of the execution."""
+        return str(self.artifacts.execution.get("status", "Unknown"))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.status in FINISHED
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it ran on one machine rather than on AWS."""
+        return bool(self.artifacts.execution.get("is_local"))
+
+    @property
+    def start(self) -> datetime | None:
+        """When its first step began."""
+        return moment(self.artifacts.execution.get("start"))
+
+    @property
+    def seconds(self) -> float | None:
+        """From its first step's start to its last step's end."""
+        end = moment(self.artifacts.execution.get("end"))
+        return (end - self.start).total_seconds() if self.start and end else None
+
+    def step(self, name: str) -> RunStep | None:
+        """Return a step by its name."""
+        return next((step for step in self.steps if step.name == name), None)
+
+    def of_kind(self, kind: str) -> RunStep | None:
+        """Return the last step that ran a job of this kind, such as TrainingJob."""
+        found = [step for step in self.steps if (step.record.get("job") or {}).get("kind") == kind]
+        return found[-1] if found else None
+
+    @property
+    def failed_step(self) -> RunStep | None:
+        """The step at which it failed."""
+        return next((step for step in self.steps if step.style == "failed"), None)
+
+
+def run_of(artifacts: Artifacts, prices: Prices) -> Run:
+    """Return the run that left these artifacts."""
+    records = {str(step["name"]): step for step in artifacts.execution.get("steps", [])}
+    nodes = step_graph(artifacts.definition) or _nodes_in_a_row(list(records))
+    finished = artifacts.execution.get("status") in FINISHED
+    states = _states(nodes, records, finished)
+    steps = tuple(
+        RunStep(
+            node,
+            records.get(node.name, {}),
+            states[node.name],
+            step_cost(records.get(node.name, {}), artifacts.tuning, prices),
+        )
+        for node in nodes
+    )
+    return Run(artifacts, steps, prices)
+
+
+def _nodes_in_a_row(names: Sequence[str]) -> tuple[Node, ...]:
+    """Stand in for a definition that could not be had."""
+    return tuple(
+        Node(name, "", name, "", tuple(names[max(0, place - 1) : place]), place, 0) for place, name in enumerate(names)
+    )
+
+
+def _states(nodes: Sequence[Node], records: Mapping[str, Mapping[str, Any]], finished: bool) -> dict[str, str]:
+    states: dict[str, str] = {}
+    decided = {node.name for node in nodes if node.kind == "Condition" and _status(records, node.name) == "Succeeded"}
+    for node in sorted(nodes, key=lambda node: node.rank):
+        status = _status(records, node.name)
+        if status:
+            cached = records[node.name].get("cached") and status == "Succeeded"
+            states[node.name] = "cached" if cached else status.lower()
+        elif any(parent in decided or states[parent] == "not taken" for parent in node.parents):
+            states[node.name] = "not taken" if finished else "waiting"
+        else:
+            states[node.name] = "not reached" if finished else "waiting"
+    return states
+
+
+def _status(records: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    return str(records.get(name, {}).get("status", ""))

@@ -1,0 +1,135 @@
+"""Matplotlib figures as inline SVG that takes its colours and fonts from the page.
+
+So one drawing reads well in light and in dark, text stays text, and the same figure gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from xml.etree import ElementTree
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+# Each colour of a drawing stands for a variable of the page's style.
+INK: Final = "#000001"
+MUTED: Final = "#000002"
+RULE: Final = "#000003"
+ACCENT: Final = "#000004"
+SECOND: Final = "#000005"
+THIRD: Final = "#000006"
+PASS: Final = "#000007"
+FAIL: Final = "#000008"
+PAPER: Final = "#000009"
+_VARIABLES: Final = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    ACCENT: "var(--accent)",
+    SECOND: "var(--second)",
+    THIRD: "var(--third)",
+    PASS: "var(--pass)",
+    FAIL: "var(--fail)",
+    PAPER: "var(--paper)",
+}
+_FONT: Final = re.compile(r"font: (?:(\d+) )?([\d.]+)px [^;]+")
+_NO_METADATA: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_STYLE: Final[dict[Any, Any]] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sd-pipeline",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 11.5,
+    "text.color": MUTED,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "ytick.major.size": 0,
+    "xtick.major.size": 3,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "path.simplify": True,
+}
+
+
+@contextmanager
+def drawn_on(grid: bool = True) -> Iterator[None]:
+    """Draw in the page's style, whatever the user's own settings of matplotlib say."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**_STYLE, "axes.grid": grid})
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of so many points, laid out to fit its labels."""
+    return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+
+
+def inline_svg(figure: Figure, name: str, description: str) -> Markup:
+    """Return a figure, inside `drawn_on`, as SVG for an HTML page; `name` keeps its ids apart from other figures'."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
+    root = ElementTree.fromstring(buffer.getvalue())
+    _clean(root, name)
+    root.attrib = {"class": "chart", "role": "img", "aria-label": description, "viewBox": root.attrib["viewBox"]}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _clean(root: ElementTree.Element, name: str) -> None:
+    """Take out what a page does not need, namespaces and outside addresses included."""
+    for parent in list(root.iter()):
+        for child in list(parent):
+            # Metadata names the library's address; the style would apply to the whole page.
+            if _local(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    referenced = {
+        value[1:] for element in root.iter() for key, value in element.attrib.items() if _local(key) == "href"
+    }
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        is_target = element.tag in ("clipPath", "path", "use") and (
+            element.tag == "clipPath" or element.get("id") in referenced
+        )
+        element.attrib = {
+            _local(key): _value(_local(key), value, name)
+            for key, value in element.attrib.items()
+            if _local(key) != "id" or is_target
+        }
+
+
+def _value(key: str, value: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "href":
+        return f"#{name}-{value[1:]}"
+    if key == "clip-path":
+        return value.replace("url(#", f"url(#{name}-")
+    if key == "style":
+        value = _FONT.sub(
+            lambda font: f"font-size: {font[2]}px" + (f"; font-weight: {font[1]}" if font[1] else ""), value
+        )
+    for colour, variable in _VARIABLES.items():
+        value = value.replace(colour, variable)
+    return value
+
+
+def _local(name: str) -> str:
+    return name.rsplit("}", 1)[-1]

@@ -1,0 +1,119 @@
+"""How the training went: loss, learning rate, speed, and where the time went."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from pipeline_definition.report import charts
+from pipeline_definition.report.formats import count, figure, number, percent
+from pipeline_definition.report.headline import typical
+from pipeline_definition.report.run import Run
+from pipeline_definition.report.view import Chart, Fact, Section, Table
+
+SEEN = "seen_samples"
+# Seconds, or shares, that a log line may give for each part of a step.
+PARTS = {"compute": "compute", "data": "waiting for data", "communication": "communication"}
+# A curve that spans more than this reads better on a logarithmic scale.
+LOGARITHMIC_FROM = 20.0
+
+
+def training_section(run: Run) -> Section:
+    """Return what the training log tells."""
+    return Section(
+        anchor="training",
+        title="How it was trained",
+        lead=_lead(run),
+        facts=tuple(_facts(run)),
+        charts=tuple(_charts(run)),
+        tables=tuple(_tables(run)),
+    )
+
+
+def points(run: Run, name: str) -> charts.Points:
+    """Return a figure of the log over the samples seen."""
+    found = []
+    for entry in run.artifacts.training_log:
+        seen, value = number(entry.get(SEEN)), number(entry.get(name))
+        if seen is not None and value is not None:
+            found.append((seen, value))
+    return sorted(found)
+
+
+def _lead(run: Run) -> str:
+    train, seen = run.of_kind("TrainingJob"), points(run, SEEN)
+    if train is None or train.seconds is None or not seen:
+        return ""
+    on = f" on {train.hosts}" if train.hosts else ""
+    return f"{count(seen[-1][1])} samples in {train.time}{on}."
+
+
+def _facts(run: Run) -> Iterator[Fact]:
+    for name, label in (
+        ("iterations_per_s", "iterations/s"),
+        ("images_per_s", "images/s"),
+        ("images_per_s_per_gpu", "images/s on each device"),
+    ):
+        value = typical(run, name)
+        if value is not None:
+            yield Fact(label, figure(value), "median")
+    mfu = typical(run, "mfu")
+    if mfu is not None:
+        yield Fact("model FLOPs utilisation", percent(mfu))
+    for name, label in (("training_loss", "training loss"), ("validation_loss", "validation loss")):
+        course = points(run, name)
+        if course:
+            yield Fact(label, figure(course[-1][1], 4), "last")
+
+
+def _charts(run: Run) -> Iterator[Chart]:
+    yield from _loss_chart(run)
+    for name, title in (("learning_rate", "Learning rate"), ("iterations_per_s", "Iterations/s")):
+        course = points(run, name)
+        if len(course) > 1:
+            ends = f"{title} from {figure(course[0][1])} to {figure(course[-1][1])}"
+            yield Chart(title, charts.curves(f"curve-{name}", ends, [charts.Series(title, course)]))
+    yield from _time_chart(run)
+
+
+def _loss_chart(run: Run) -> Iterator[Chart]:
+    names = {"training loss": points(run, "training_loss"), "validation loss": points(run, "validation_loss")}
+    series = [
+        charts.Series(name, course, marked=len(course) <= 30) for name, course in names.items() if len(course) > 1
+    ]
+    if not series:
+        return
+    values = [value for one in series for _, value in one.points]
+    logarithmic = min(values) > 0 and max(values) / min(values) > LOGARITHMIC_FROM
+    ends = "; ".join(f"{one.name} from {figure(one.points[0][1])} to {figure(one.points[-1][1])}" for one in series)
+    svg = charts.curves("curve-loss", ends, series, logarithmic)
+    yield Chart("Loss", svg, tuple(one.name for one in series))
+
+
+def _time_chart(run: Run) -> Iterator[Chart]:
+    parts = time_parts(run)
+    whole = sum(parts.values())
+    if whole <= 0:
+        return
+    ordered = sorted(parts.items(), key=lambda part: -part[1])
+    words = [percent(value / whole) for _, value in ordered]
+    description = ", ".join(f"{name} {text}" for (name, _), text in zip(ordered, words, strict=True))
+    yield Chart("Where the time of a step went", charts.bars("time", description, ordered, words))
+
+
+def time_parts(run: Run) -> dict[str, float]:
+    """Return the mean time of each part of a training step, in whatever unit the log gives all of them in."""
+    for suffix in ("_s", "_fraction"):
+        found = {
+            label: [v for entry in run.artifacts.training_log if (v := number(entry.get(name + suffix))) is not None]
+            for name, label in PARTS.items()
+        }
+        if any(found.values()):
+            return {label: statistics.fmean(values) for label, values in found.items() if values}
+    return {}
+
+
+def _tables(run: Run) -> Iterator[Table]:
+    rows = tuple((f"{count(seen)}", figure(value, 4)) for seen, value in points(run, "validation_loss"))
+    if rows:
+        yield Table(("samples seen", "validation loss"), rows, frozenset({0, 1}), "Validation losses")

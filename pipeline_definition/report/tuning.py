@@ -1,0 +1,132 @@
+"""What the search tried, what each trial cost, and what it chose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline_definition.report import charts
+from pipeline_definition.report.costs import Cost, Prices, job_cost
+from pipeline_definition.report.formats import DASH, dollars, duration, figure, number
+from pipeline_definition.report.run import Run
+from pipeline_definition.report.view import Chart, Fact, Section, Table
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial."""
+
+    record: Mapping[str, Any]
+    cost: Cost
+    is_best: bool
+
+    @property
+    def objective(self) -> float | None:
+        """What it reached."""
+        return number(self.record.get("objective"))
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran."""
+        return number(self.record.get("seconds"))
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """What was tried."""
+        values: Mapping[str, Any] = self.record.get("hyperparameters") or {}
+        return values
+
+
+def tuning_section(run: Run) -> Section:
+    """Return the search."""
+    tuning = run.artifacts.tuning or {}
+    objective = str((tuning.get("objective") or {}).get("metric") or "objective").replace("_", " ")
+    trials = trials_of(tuning, run.prices)
+    best = next((trial for trial in trials if trial.is_best), None)
+    lead = f"{len(trials)} trials, {str(tuning.get('strategy', '')).lower()} search on {objective}." if trials else ""
+    return Section(
+        anchor="tuning",
+        title="What tuning chose",
+        lead=lead,
+        facts=tuple(_facts(best, objective)),
+        charts=tuple(_charts(run, tuning, trials, objective)),
+        tables=tuple(_tables(run, trials, objective)),
+    )
+
+
+def trials_of(tuning: Mapping[str, Any], prices: Prices) -> tuple[Trial, ...]:
+    """Return the trials in the order in which they began."""
+    best = best_name(tuning)
+    return tuple(Trial(item, job_cost(item, prices), item.get("name") == best) for item in tuning.get("trials") or ())
+
+
+def best_name(tuning: Mapping[str, Any]) -> str | None:
+    """Return the best trial's name: as SageMaker says, else by the objective."""
+    if tuning.get("best_trial"):
+        return str(tuning["best_trial"])
+    judged = [item for item in tuning.get("trials") or () if number(item.get("objective")) is not None]
+    choose = min if lower_is_better(tuning) else max
+    return str(choose(judged, key=lambda item: float(item["objective"]))["name"]) if judged else None
+
+
+def lower_is_better(tuning: Mapping[str, Any]) -> bool:
+    """Return whether the objective is minimised."""
+    return (tuning.get("objective") or {}).get("type") != "Maximize"
+
+
+def _facts(best: Trial | None, objective: str) -> Iterator[Fact]:
+    if best is None:
+        return
+    for name, value in best.hyperparameters.items():
+        parsed = number(value)
+        yield Fact(name.replace("_", " "), figure(parsed) if parsed is not None else str(value), "chosen")
+    if best.objective is not None:
+        yield Fact(objective, figure(best.objective, 4), "of the best trial")
+
+
+def _charts(run: Run, tuning: Mapping[str, Any], trials: tuple[Trial, ...], objective: str) -> Iterator[Chart]:
+    in_dollars = not run.is_local and all(trial.cost.is_known for trial in trials)
+    points = [
+        charts.Trial(cost, trial.objective, trial.is_best)
+        for trial in trials
+        if (cost := trial.cost.usd if in_dollars else trial.seconds) is not None and trial.objective is not None
+    ]
+    if len(points) < 2:
+        return
+    axis = "US dollars" if in_dollars else "seconds"
+    description = f"{objective} of {len(points)} trials over {axis}"
+    svg = charts.trials("trials", description, points, axis, lower_is_better(tuning))
+    title = f"{objective.capitalize()} over {axis}; the line is the frontier, the large dot the choice"
+    yield Chart(title, svg)
+
+
+def _tables(run: Run, trials: tuple[Trial, ...], objective: str) -> Iterator[Table]:
+    if not trials:
+        return
+    names = tuple(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
+    headers = ("trial", *(name.replace("_", " ") for name in names), objective, "time", "cost")
+    rows = tuple(_row(run, number, trial, names) for number, trial in enumerate(trials, start=1))
+    yield Table(headers, rows, frozenset(range(1, len(headers))))
+
+
+def _row(run: Run, place: int, trial: Trial, names: tuple[str, ...]) -> tuple[str, ...]:
+    tried = (number(trial.hyperparameters.get(name)) for name in names)
+    status = str(trial.record.get("status") or "")
+    objective = figure(trial.objective, 4) if trial.objective is not None else status.lower() or DASH
+    return (
+        f"{place} ★" if trial.is_best else str(place),
+        *(
+            figure(value) if value is not None else str(trial.hyperparameters.get(name, DASH))
+            for name, value in zip(names, tried, strict=True)
+        ),
+        objective,
+        duration(trial.seconds) if trial.seconds is not None else DASH,
+        _cost(run, trial),
+    )
+
+
+def _cost(run: Run, trial: Trial) -> str:
+    if run.is_local:
+        return "nothing"
+    return dollars(trial.cost.usd) if trial.cost.is_known and trial.cost.instance_hours else DASH

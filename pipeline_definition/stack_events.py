@@ -1,0 +1,72 @@
+"""What CloudFormation does to a stack, line by line until it ends.
+
+Reads the stack's events every `interval_s`; writes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+SUCCEEDED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE")
+# CloudFormation says this of every resource that it gave up because another one failed.
+CANCELLED = "cancelled"
+
+
+class InfrastructureError(Exception):
+    """The stack cannot be used: the message says which resource, why, and how to mend it."""
+
+
+class StackEvents:
+    """The events of one stack from now on."""
+
+    def __init__(self, client: Any, stack_id: str, say: Callable[[str], None], interval_s: float) -> None:
+        self._client, self._stack_id, self._say, self._interval_s = client, stack_id, say, interval_s
+        self._seen = {event["EventId"] for event in self._events()}
+
+    def follow(self) -> None:
+        """Say each event until the stack rests.
+
+        Raises InfrastructureError with the first resource that failed and why, when it ends anywhere but well.
+        """
+        failures: list[str] = []
+        while True:
+            # The status first: an event that comes after it is read in the last round at the latest.
+            status = self._status()
+            for event in self._events():
+                if event["EventId"] not in self._seen:
+                    self._seen.add(event["EventId"])
+                    self._say(_line(event))
+                    failures += _failure(event)
+            if not status.endswith("_IN_PROGRESS"):
+                break
+            time.sleep(self._interval_s)
+        if status not in SUCCEEDED:
+            why = failures[0] if failures else "CloudFormation gives no reason"
+            raise InfrastructureError(f"stack {self._stack_id.split('/')[1]} ended as {status}: {why}")
+
+    def _status(self) -> str:
+        status: str = self._client.describe_stacks(StackName=self._stack_id)["Stacks"][0]["StackStatus"]
+        return status
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Return the stack's events, oldest first."""
+        pages = self._client.get_paginator("describe_stack_events").paginate(StackName=self._stack_id)
+        return [event for page in pages for event in page["StackEvents"]][::-1]
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    text = f"{event['Timestamp']:%H:%M:%S}  {event['ResourceStatus']:<20}  {event['LogicalResourceId']}"
+    return f"{text}  {_reason(event)}".rstrip()
+
+
+def _failure(event: Mapping[str, Any]) -> list[str]:
+    if not event["ResourceStatus"].endswith("_FAILED") or CANCELLED in _reason(event):
+        return []
+    return [f"{event['LogicalResourceId']} ({event['ResourceType']}): {_reason(event)}"]
+
+
+def _reason(event: Mapping[str, Any]) -> str:
+    text: str = event.get("ResourceStatusReason") or ""
+    return text

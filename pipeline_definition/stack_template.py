@@ -1,0 +1,82 @@
+"""The CloudFormation template as `infra deploy` sees it: its text and its parameters.
+
+Reads infrastructure.yaml; writes nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TEMPLATE = Path(__file__).with_name("infrastructure.yaml")
+
+
+class TemplateLoader(yaml.SafeLoader):
+    """SafeLoader that keeps CloudFormation's short functions as they stand: `!Ref Vpc` is {"Ref": "Vpc"}."""
+
+
+def _function(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
+    key = name if name in ("Ref", "Condition") else f"Fn::{name}"
+    if isinstance(node, yaml.ScalarNode):
+        text = loader.construct_scalar(node)
+        return {key: text.split(".", 1) if name == "GetAtt" else text}
+    if isinstance(node, yaml.SequenceNode):
+        return {key: loader.construct_sequence(node, deep=True)}
+    assert isinstance(node, yaml.MappingNode)
+    return {key: loader.construct_mapping(node, deep=True)}
+
+
+TemplateLoader.add_multi_constructor("!", _function)
+
+
+class StackTemplate:
+    """A template file."""
+
+    def __init__(self, path: Path = TEMPLATE) -> None:
+        self.body = path.read_text(encoding="utf-8")
+        """As it is sent: CloudFormation takes at most 51,200 bytes without a bucket."""
+        self.content: dict[str, Any] = yaml.load(self.body, Loader=TemplateLoader)  # noqa: S506 (a SafeLoader)
+
+    @property
+    def parameters(self) -> dict[str, dict[str, Any]]:
+        """The template's parameters: name -> type, default, description, allowed values."""
+        found: dict[str, dict[str, Any]] = self.content["Parameters"]
+        return found
+
+    def problem(self, values: Mapping[str, str]) -> str:
+        """Return what is wrong with some parameters' values, naming each and the fix; nothing when all fit."""
+        return "; ".join(filter(None, (self._problem(name, value) for name, value in values.items())))
+
+    def values(self, changes: Mapping[str, str], kept: set[str]) -> list[dict[str, Any]]:
+        """Return what CreateChangeSet takes: the changes, and the stack's own value for the others in `kept`."""
+        changed = [{"ParameterKey": name, "ParameterValue": value} for name, value in changes.items()]
+        names = [name for name in self.parameters if name in kept and name not in changes]
+        return changed + [{"ParameterKey": name, "UsePreviousValue": True} for name in names]
+
+    def _problem(self, name: str, value: str) -> str:
+        about = self.parameters.get(name)
+        if about is None:
+            close = difflib.get_close_matches(name, self.parameters, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(self.parameters)}"
+            return f"unknown parameter {name}; {hint}"
+        allowed = [str(choice) for choice in about.get("AllowedValues", [])]
+        if allowed and value not in allowed:
+            return f"{name}: {value!r} is none of {', '.join(allowed)}"
+        if about["Type"] == "Number" and not _is_at_least(value, about.get("MinValue")):
+            return f"{name}: {value!r} is no number of at least {about.get('MinValue', 0)}"
+        pattern = about.get("AllowedPattern")
+        if pattern and not re.fullmatch(pattern, value):
+            return f"{name}: {value!r} does not match {pattern}"
+        return ""
+
+
+def _is_at_least(text: str, least: float | None) -> bool:
+    try:
+        return least is None or float(text) >= least
+    except ValueError:
+        return False

@@ -1,0 +1,71 @@
+"""python -m shapes serve | render | train-models: the command line of the local run's world.
+
+Each command is described by the module that does it: `shapes.web`, `shapes.render`, `shapes.train_models`. They are
+imported when they are called, so that the web server starts without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; a bad argument ends with status 2 and one line that names it."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        {"serve": _serve, "render": _render, "train-models": _train_models}[arguments.command](arguments)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"shapes {arguments.command}: {error}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m shapes", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve the pictures on loopback, with the web's faults")
+    serve.add_argument("--folder", type=Path, required=True, help="folder that render writes")
+    serve.add_argument("--port", type=int, default=0, help="0: a free one (default)")
+    serve.add_argument("--port-file", type=Path, help="file that gets the port once the server listens")
+    serve.add_argument("--drip-s", type=float, default=30.0, help="how long a slow picture takes (default 30)")
+    render = commands.add_parser("render", help="draw the pictures and write the url table")
+    render.add_argument("--folder", type=Path, required=True, help="folder for the pictures")
+    render.add_argument("--table", type=Path, required=True, help="parquet file for the url table")
+    render.add_argument("--base-url", required=True, help="where the folder is served, as http://127.0.0.1:8000")
+    render.add_argument("--rows", type=int, default=4000, help="rows of the table, 16 to 4000 (default)")
+    render.add_argument("--seed", type=int, default=0, help="which captions, which faults, in which order")
+    models = commands.add_parser("train-models", help="train the tokenizer, the small CLIP and the small VAE")
+    models.add_argument("--out", type=Path, required=True, help="folder for the models, as shapes/models")
+    models.add_argument("--clip-steps", type=int, default=None, help="steps of the CLIP, in place of the recipe's")
+    models.add_argument("--vae-steps", type=int, default=None, help="steps of the VAE, in place of the recipe's")
+    models.add_argument("--seed", type=int, default=0, help="of both trainings")
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from shapes import web
+
+    web.serve(arguments.folder, arguments.port, arguments.port_file, arguments.drip_s)
+
+
+def _render(arguments: argparse.Namespace) -> None:
+    from shapes import render
+
+    base_url = arguments.base_url.rstrip("/")
+    request = render.Request(arguments.folder, arguments.table, base_url, arguments.rows, arguments.seed)
+    changed = render.render(request)
+    print(f"{'wrote' if changed else 'complete already:'} {arguments.table} ({arguments.rows} rows)")
+
+
+def _train_models(arguments: argparse.Namespace) -> None:
+    from shapes import train_models
+
+    recipe = train_models.recipe(arguments.clip_steps, arguments.vae_steps, arguments.seed)
+    train_models.train(arguments.out, recipe)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

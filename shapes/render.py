@@ -1,0 +1,180 @@
+"""Draws the data set and lists it: a folder of pictures for the web, and a url table as LAION has them.
+
+    python -m shapes render --folder DIR --table FILE.parquet --base-url http://127.0.0.1:PORT [--rows 4000] [--seed 0]
+
+Reads nothing but what it wrote before; writes DIR/pictures and the folders of the faults that need files, the table
+(url, caption, width, height, similarity, punsafe, pwatermark, aesthetic), and last, beside the table, faults.json: how
+many rows meet each fault. Run again, it does only what is missing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from tqdm import tqdm
+
+from shapes import captions, faults, pictures
+from shapes.captions import Caption
+
+FAULTS_FILE: Final = "faults.json"
+MIN_ROWS: Final = 16
+MAX_ROWS: Final = 4000
+SMALL_SIZE_PX: Final = 24
+# Every fifth picture is a PNG. The JPEGs keep their colours at full resolution: flat colours bleed otherwise.
+PNG_EVERY: Final = 5
+JPEG_QUALITY: Final = 92
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to render."""
+
+    folder: Path
+    table: Path
+    base_url: str
+    rows: int = MAX_ROWS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a number of rows that the grid of captions cannot fill."""
+        if not MIN_ROWS <= self.rows <= MAX_ROWS:
+            raise ValueError(f"rows: {self.rows} is not between {MIN_ROWS} and {MAX_ROWS}, all that 3,920 captions fill")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table before its addresses: a picture's number in the grid, and the part of the web it is in."""
+
+    part: str
+    number: int
+
+
+def render(request: Request) -> bool:
+    """Make the folder and the table complete; return whether anything was missing."""
+    faults_file = request.table.with_name(FAULTS_FILE)
+    rows = plan(request.rows, request.seed)
+    missing = [row for row in files_of(rows) if not path_of(request.folder, row).exists()]
+    record = _record(request, rows)
+    if not missing and request.table.exists() and _read(faults_file) == record:
+        return False
+    grid = captions.every()
+    for row in tqdm(missing, desc="pictures", unit="picture", disable=None):
+        _write(path_of(request.folder, row), picture_bytes(row, grid[row.number]))
+    _write(request.table, _table(request, rows, grid))
+    _write(faults_file, (json.dumps(record, indent=2) + "\n").encode())
+    return True
+
+
+def plan(rows: int, seed: int) -> list[Row]:
+    """Return the rows in the table's order.
+
+    Rows that end as samples have a caption each of their own, except for the copies; the copies and the rows that are
+    lost repeat captions, as the web does, so that 4,000 rows hold all 3,920 captions.
+    """
+    numbers = np.random.default_rng(seed)
+    counts = faults.counts(rows)
+    repeated = [f.name for f in faults.FAULTS if f.name == "copy" or not f.kept for _ in range(counts[f.name])]
+    own = [f.name for f in faults.FAULTS if f.name != "copy" and f.kept for _ in range(counts[f.name])]
+    own += [faults.PICTURES] * (rows - len(own) - len(repeated))
+    chosen = numbers.permutation(len(captions.every()))[: len(own)].tolist()
+    # Copies need a first: they repeat plain rows only, which come last.
+    again = numbers.permutation(chosen[-own.count(faults.PICTURES) :])
+    cycled = np.resize(again, len(repeated)).tolist()
+    planned = [Row(*pair) for pair in zip(own + repeated, chosen + cycled, strict=True)]
+    return [planned[i] for i in numbers.permutation(rows)]
+
+
+def files_of(rows: list[Row]) -> list[Row]:
+    """Return the rows as the files behind them, each once: most faults share the plain picture."""
+    own = {fault.name for fault in faults.FAULTS if fault.has_files}
+    return list(dict.fromkeys(Row(row.part if row.part in own else faults.PICTURES, row.number) for row in rows))
+
+
+def path_of(folder: Path, row: Row) -> Path:
+    """Return where a picture lies; the name holds the renderer's version, so that a new look is drawn anew."""
+    return folder / row.part / _name(row.number)
+
+
+def picture_bytes(row: Row, caption: Caption) -> bytes:
+    """Return a picture's file: JPEG or PNG by its number; for a corrupt one, bytes that only begin as a JPEG."""
+    if row.part == "corrupt":
+        return b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + np.random.default_rng(row.number).bytes(2000)
+    size_px = SMALL_SIZE_PX if row.part == "small" else pictures.WEB_SIZE_PX
+    image = Image.fromarray(pictures.draw(caption, size_px))
+    body = io.BytesIO()
+    if _suffix(row.number) == ".png":
+        image.save(body, "PNG", compress_level=4)
+    else:
+        image.save(body, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return body.getvalue()
+
+
+def _suffix(number: int) -> str:
+    return ".png" if number % PNG_EVERY == 0 else ".jpg"
+
+
+def _name(number: int) -> str:
+    return f"{number:05d}v{pictures.VERSION}{_suffix(number)}"
+
+
+def _table(request: Request, rows: list[Row], grid: list[Caption]) -> bytes:
+    """Return the parquet file. The scores follow the shape of LAION's, and depend on the seed alone."""
+    numbers = np.random.default_rng([request.seed, 1])
+    count = len(rows)
+    side = np.array([SMALL_SIZE_PX if row.part == "small" else pictures.WEB_SIZE_PX for row in rows], np.int32)
+    columns: dict[str, Any] = {
+        "url": [f"{request.base_url}/{row.part}/{_name(row.number)}" for row in rows],
+        "caption": [grid[row.number].text() for row in rows],
+        "width": side,
+        "height": side,
+        "similarity": numbers.normal(0.32, 0.025, count).clip(0.28, 0.5).astype(np.float32),
+        "punsafe": numbers.beta(1.0, 30.0, count).astype(np.float32),
+        "pwatermark": numbers.beta(1.0, 5.0, count).astype(np.float32),
+        "aesthetic": numbers.normal(5.5, 0.6, count).clip(1.0, 10.0).astype(np.float32),
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+def _record(request: Request, rows: list[Row]) -> dict[str, Any]:
+    """Return what faults.json says: the request, the rows that meet each fault, and how many should become samples."""
+    counted = {f.name: {"rows": sum(row.part == f.name for row in rows), **_told(f)} for f in faults.FAULTS}
+    lost = sum(fault["rows"] for fault in counted.values() if not fault["kept"])
+    return {
+        "version": pictures.VERSION,
+        "base_url": request.base_url,
+        "seed": request.seed,
+        "rows": len(rows),
+        "kept_rows": len(rows) - lost,
+        "distinct_kept_rows": len(rows) - lost - counted["copy"]["rows"],
+        "faults": counted,
+    }
+
+
+def _told(fault: faults.Fault) -> dict[str, Any]:
+    return {key: value for key, value in asdict(fault).items() if key in ("kept", "meaning")}
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _write(file: Path, body: bytes) -> None:
+    """Write a file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft.write_bytes(body)
+    draft.rename(file)

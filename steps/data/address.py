@@ -1,0 +1,105 @@
+"""Which addresses may be fetched from: public ones, and hosts that a setting names.
+
+A list of urls from the internet is hostile input: http://169.254.169.254/ hands out the instance's credentials. What
+is judged is the address that the connection is then made to, not the name, so that neither odd spellings (decimal,
+octal, IPv6-mapped) nor a name that resolves differently the second time gets around it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+SocketAddress = tuple[socket.AddressFamily, tuple[str, int]]
+Resolver = Callable[[str, int], list[SocketAddress]]
+
+# One process asks for the same few hosts again and again; name servers throttle (img2dataset #145).
+CACHE_S: Final = 60.0
+CACHE_SIZE: Final = 10_000
+
+# RFC 6052 and 6146: an IPv4 address in the last 32 bits.
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+
+
+class RefusedAddressError(Exception):
+    """The host's address is not public and not allowed by name."""
+
+
+def is_public(address: Address) -> bool:
+    """Return whether an address is globally reachable unicast, whatever it is wrapped in."""
+    if isinstance(address, ipaddress.IPv6Address):
+        embedded = _embedded(address)
+        if embedded is not None:
+            return is_public(embedded)
+        if address.scope_id is not None or address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _embedded(address: ipaddress.IPv6Address) -> Address | None:
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address.teredo is not None:
+        return address.teredo[1]
+    if any(address in network for network in _NAT64):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if int(address) >> 32 == 0 and int(address) > 1:
+        # ::a.b.c.d, deprecated by RFC 4291; :: and ::1 are judged as they are.
+        return ipaddress.IPv4Address(int(address))
+    return None
+
+
+def resolve(host: str, port: int) -> list[SocketAddress]:
+    """Return the addresses of a host. Raises OSError where there is none."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, (str(address[0]), int(address[1]))) for family, _, _, _, address in found]
+
+
+class AddressGuard:
+    """Resolves hosts to addresses that may be connected to. Safe for threads."""
+
+    def __init__(self, allowed_hosts: Iterable[str] = (), resolver: Resolver = resolve) -> None:
+        """`allowed_hosts` (`host` or `host:port`) may have any address."""
+        self._allowed = frozenset(host.lower() for host in allowed_hosts)
+        self._resolver = resolver
+        self._cache: dict[tuple[str, int], tuple[float, list[SocketAddress]]] = {}
+        self._lock = threading.Lock()
+
+    def addresses(self, host: str, port: int) -> list[SocketAddress]:
+        """Return the addresses to connect to.
+
+        Raises RefusedAddressError when any of them is not public, OSError when the name does not resolve.
+        """
+        found = self._resolve(host, port)
+        if not found:
+            raise OSError(f"{host} has no address")
+        if not self._is_allowed(host, port):
+            for _, (text, _) in found:
+                if not is_public(ipaddress.ip_address(text)):
+                    raise RefusedAddressError(f"{host} is at {text}, which is not public")
+        return found
+
+    def _is_allowed(self, host: str, port: int) -> bool:
+        name = host.lower()
+        bracketed = f"[{name}]" if ":" in name else name
+        return not self._allowed.isdisjoint({name, f"{bracketed}:{port}"})
+
+    def _resolve(self, host: str, port: int) -> list[SocketAddress]:
+        now_s = time.monotonic()
+        with self._lock:
+            known = self._cache.get((host, port))
+        if known is not None and now_s - known[0] < CACHE_S:
+            return known[1]
+        found = self._resolver(host, port)
+        with self._lock:
+            if len(self._cache) >= CACHE_SIZE:
+                self._cache.clear()
+            self._cache[host, port] = (now_s, found)
+        return found

@@ -1,0 +1,72 @@
+"""Why a row of the url table did not become a sample: the names that the ledger counts under."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from http import HTTPStatus
+
+
+class Cause(StrEnum):
+    """One fate of a row. A status that is not 200 is counted as `http_<status>`."""
+
+    DUPLICATE = "duplicate"
+    """The url stands further up in the table."""
+    NO_URL = "no_url"
+    """The url is empty."""
+    REFUSED_SCHEME = "refused_scheme"
+    """Neither http nor https, or not a url at all."""
+    REFUSED_ADDRESS = "refused_address"
+    """The host resolves to an address that is not public."""
+    TOO_MANY_REDIRECTS = "too_many_redirects"
+    """More than the limit."""
+    NO_ADDRESS = "no_address"
+    """The host's name does not resolve."""
+    NO_CONNECTION = "no_connection"
+    """Refused, reset or unreachable."""
+    BAD_CERTIFICATE = "bad_certificate"
+    """TLS failed."""
+    TIMEOUT = "timeout"
+    """Not all there in time."""
+    BAD_RESPONSE = "bad_response"
+    """Not HTTP, or cut off inside the headers."""
+    DISALLOWED = "disallowed"
+    """X-Robots-Tag says noai, noimageai, noindex or noimageindex."""
+    BODY_TOO_LARGE = "body_too_large"
+    """More bytes than the limit."""
+    TRUNCATED = "truncated"
+    """The body or the picture ends too early."""
+    NOT_A_PICTURE = "not_a_picture"
+    """Neither JPEG, PNG, WebP, GIF nor BMP."""
+    TOO_MANY_PIXELS = "too_many_pixels"
+    """It would decode to more pixels than the limit."""
+    CORRUPT = "corrupt"
+    """The decoder refuses it."""
+    TOO_SMALL = "too_small"
+    """Its shorter side is below the minimum."""
+    ASPECT_RATIO = "aspect_ratio"
+    """More elongated than allowed."""
+    UNEXPECTED = "unexpected"
+    """An error that this code does not know; it is printed."""
+
+
+_STATUSES = {int(status) for status in HTTPStatus}
+
+# img2dataset's own words (resizer.py), and OpenCV's.
+_RESIZER_WORDS = {
+    "image too small": Cause.TOO_SMALL,
+    "image area too large": Cause.TOO_MANY_PIXELS,
+    "aspect ratio too large": Cause.ASPECT_RATIO,
+    "CV_IO_MAX_IMAGE": Cause.TOO_MANY_PIXELS,
+}
+
+
+def from_status(status: int) -> str:
+    """Return the name for an HTTP status; one outside the standard's is a bad response."""
+    return f"http_{status}" if status in _STATUSES else Cause.BAD_RESPONSE.value
+
+
+def from_message(message: str) -> str:
+    """Return the name for an error message of the statistics: fetching speaks in causes, the resizer in words."""
+    if message in set(Cause) or message.startswith("http_"):
+        return message
+    return next((cause.value for words, cause in _RESIZER_WORDS.items() if words in message), Cause.CORRUPT.value)

@@ -1,0 +1,158 @@
+"""img2dataset's downloader with a guard: safe fetching, and shards that count only when they were read back.
+
+img2dataset fetches with urllib: any scheme, any address (the instance's credentials too), any redirect, any size, and a
+time-out that every byte starts anew. It offers no hook for fetching, so one of its functions is replaced while a shard
+is made: `download_image_with_retry`, which gets a row's key and url and returns the body or the reason why there is
+none. Everything else (threads, resizing, the samples' layout, the statistics) is img2dataset's own. It runs inside a
+process that makes one shard at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import traceback
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import fsspec
+import pyarrow as pa
+
+from params.programs import DownloadSettings
+from steps.data.address import AddressGuard
+from steps.data.causes import Cause
+from steps.data.fetch import Fetcher, FetchError, FetchLimits
+from steps.data.shards import VERIFIED_SUFFIX, ShardRecord, VerifiedShard, shard_stem
+from steps.data.storage import Storage
+from steps.data.url_table import CAPTION, URL, TableSlice
+from steps.data.verification import verify_shard
+
+Fetched = tuple[int, io.BytesIO | None, str | None]
+
+# Both are read when the libraries are imported: no look for updates, and no picture over the limit is decoded.
+NO_UPDATE_VARIABLE: Final = "NO_ALBUMENTATIONS_UPDATE"
+MAX_PIXELS_VARIABLE: Final = "OPENCV_IO_MAX_IMAGE_PIXELS"
+# Digits of the shard's number in keys and file names: params.layout.SHARD_PATTERN.
+SHARD_DIGITS: Final = 5
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to make."""
+
+    rows: TableSlice
+    """Its rows."""
+    skipped: Mapping[int, str]
+    """Rows of the slice that are not fetched, and why."""
+
+
+class ShardMaker:
+    """Makes one shard at a time. Pickled once for each worker process, where img2dataset is then imported."""
+
+    def __init__(self, settings: DownloadSettings, shards_uri: str, plan_digest: str) -> None:
+        self._settings, self._uri, self._plan_digest = settings, shards_uri, plan_digest
+        self._downloader: Any = None
+
+    def prepare(self, on_row: Callable[[], None] | None = None) -> None:
+        """Import img2dataset and set it up."""
+        os.environ[NO_UPDATE_VARIABLE] = "1"
+        os.environ[MAX_PIXELS_VARIABLE] = str(self._settings.max_image_megapixels * 10**6)
+        settings = self._settings
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # img2dataset still uses imghdr; albumentations says that it is old
+            from img2dataset.downloader import Downloader
+            from img2dataset.resizer import Resizer
+
+            from steps.data.shard_writer import OrderedShardWriter
+        if on_row is not None:
+            OrderedShardWriter.on_row = staticmethod(on_row)
+        self._fetcher = Fetcher(
+            FetchLimits(settings.timeout_s, settings.retries, settings.max_body_mb << 20),
+            AddressGuard(settings.allowed_hosts),
+        )
+        self._downloader = Downloader(
+            sample_writer_class=OrderedShardWriter,
+            resizer=Resizer(
+                image_size=settings.image_size_px,
+                resize_mode=settings.resize_mode,
+                resize_only_if_bigger=False,
+                encode_quality=settings.jpeg_quality,
+                min_image_size=settings.min_image_size_px,
+                max_image_area=settings.max_image_megapixels * 10**6,
+                max_aspect_ratio=settings.max_aspect_ratio,
+            ),
+            thread_count=settings.threads,
+            save_caption=True,
+            extract_exif=False,
+            output_folder=self._uri,
+            column_list=[CAPTION, URL],
+            timeout=settings.timeout_s,
+            number_sample_per_shard=settings.samples_per_shard,
+            oom_shard_count=SHARD_DIGITS,
+            compute_hash="sha256",
+            verify_hash_type=None,
+            encode_format="jpg",
+            retries=settings.retries,
+            user_agent_token=None,
+            disallowed_header_directives=None,
+        )
+
+    def make(self, task: ShardTask) -> VerifiedShard:
+        """Download, write, read back and record one shard.
+
+        Raises UnverifiedShardError where its files do not agree, OSError and others where writing failed.
+        """
+        if self._downloader is None:
+            self.prepare()
+        storage = Storage(self._uri)
+        with _arrow_file(task.rows) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
+            self._downloader.download_shard((task.rows.index, address))
+        shard = verify_shard(storage, task.rows.index, len(task.rows.urls))
+        record = ShardRecord(plan_digest=self._plan_digest, shard=shard)
+        storage.write(f"{shard_stem(task.rows.index)}{VERIFIED_SUFFIX}", record.model_dump_json().encode())
+        return shard
+
+    def _fetch(self, task: ShardTask, key: int, url: str) -> Fetched:
+        """Stand in for img2dataset's `download_image_with_retry`: an exception here would lose the whole shard."""
+        if key in task.skipped:
+            return key, None, task.skipped[key]
+        try:
+            return key, io.BytesIO(self._fetcher.fetch(url)), None
+        except FetchError as error:
+            return key, None, error.cause
+        except Exception:
+            traceback.print_exc()
+            return key, None, Cause.UNEXPECTED.value
+
+
+@contextmanager
+def _fetching(fetch: Callable[[int, str], Fetched]) -> Iterator[None]:
+    """Let img2dataset's downloader fetch through `fetch`."""
+    import img2dataset.downloader as module
+
+    original = module.download_image_with_retry
+    module.download_image_with_retry = lambda row, **_: fetch(*row)
+    try:
+        yield
+    finally:
+        module.download_image_with_retry = original
+
+
+@contextmanager
+def _arrow_file(rows: TableSlice) -> Iterator[str]:
+    """Hand over rows as img2dataset wants them, as an Arrow file, in this process's memory."""
+    memory = fsspec.filesystem("memory")
+    path = f"/url-tables/{uuid.uuid4().hex}.arrow"
+    captions = pa.array([caption or "" for caption in rows.captions], pa.string())
+    table = pa.table({CAPTION: captions, URL: pa.array([(url or "").strip() for url in rows.urls], pa.string())})
+    with memory.open(path, "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table)
+    try:
+        yield f"memory:/{path}"
+    finally:
+        if memory.exists(path):
+            memory.rm(path)

@@ -1,0 +1,173 @@
+"""In which order training sees the rows: a pure function of (seed, position).
+
+Reads nothing, writes nothing. Positions 0, 1, 2, ... are the endless stream of training; position p lies in epoch
+p // count, and every epoch holds every row exactly once. Nothing depends on the number of ranks, on workers, or on
+where a run was interrupted.
+
+An epoch is made in two stages, so that memory and disk see whole blocks:
+
+1. The blocks are permuted, cut into windows of a few blocks, and the rows of each window are permuted.
+2. That sequence is cut into lanes. A global batch takes the same number of rows from every lane, and a rank's
+   contiguous slice of it is a few lanes: so a rank reads its own blocks, each whole and (but for those on a lane's
+   border) once, while each batch mixes rows from all over the data set.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int64]
+
+# More lanes mix better and serve more ranks without sharing; each rank holds lanes / ranks x window_blocks blocks.
+MAX_LANES: Final = 256
+WINDOW_BLOCKS: Final = 2
+
+_BLOCKS, _ROWS = 0, 1
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    blocks: Rows
+    """Permuted block numbers."""
+    window_starts: Rows
+    """Where in the epoch's sequence each window begins; one more for the end."""
+    lane_starts: Rows
+    """Where in the epoch's sequence each lane begins."""
+    lane_offsets: Rows
+    """How many positions each lane has had in earlier epochs."""
+
+
+class SampleOrder:
+    """Rows of a data set of `count` rows for the positions of an endless training stream."""
+
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        *,
+        global_batch_size: int = 1,
+        block_rows: Sequence[int] | Rows | None = None,
+        lanes: int | None = None,
+        window_blocks: int = WINDOW_BLOCKS,
+    ) -> None:
+        """Prepare the order.
+
+        `block_rows` are the rows of each block as they lie on disk (none: every row is its own block); `lanes` must
+        divide `global_batch_size` (none: its largest divisor up to 256). Raises ValueError for sizes that do not fit.
+        """
+        sizes = np.ones(count, np.int64) if block_rows is None else np.asarray(block_rows, np.int64)
+        if count < 1 or int(sizes.sum()) != count or int(sizes.min()) < 1:
+            raise ValueError(f"blocks of {int(sizes.sum())} rows do not make {count} rows, at least 1 in each")
+        if global_batch_size < 1 or window_blocks < 1 or seed < 0:
+            raise ValueError("global_batch_size and window_blocks must be at least 1, and seed at least 0")
+        self.count, self.seed, self.global_batch_size = count, seed, global_batch_size
+        self.lanes = largest_divisor(global_batch_size, MAX_LANES) if lanes is None else lanes
+        if self.lanes < 1 or global_batch_size % self.lanes:
+            raise ValueError(f"lanes: {lanes} does not divide the global batch of {global_batch_size}")
+        self.window_blocks = window_blocks
+        self._sizes = sizes
+        self._first_rows = np.cumsum(sizes) - sizes
+        self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
+        self._windows: OrderedDict[tuple[int, int], Rows] = OrderedDict()
+
+    def rows(self, first_position: int, n: int) -> Rows:
+        """Return the rows of positions [first_position, first_position + n), int64 [n]."""
+        if first_position < 0 or n < 0:
+            raise ValueError(f"no positions {first_position} to {first_position + n}")
+        parts, position, end = [], first_position, first_position + n
+        while position < end:
+            epoch = position // self.count
+            stop = min(end, (epoch + 1) * self.count)
+            parts.append(self._epoch_rows(epoch, position, stop))
+            position = stop
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def working_set_blocks(self, slice_rows: int) -> int:
+        """Return how many blocks a reader of `slice_rows` contiguous rows of each global batch has in use at once."""
+        lane_rows = self.global_batch_size // self.lanes
+        lanes = min(self.lanes, -(-slice_rows // lane_rows) + 1)
+        # A lane holds one window; its border, and the seam of two epochs, can put another one into the same slice.
+        return min(len(self._sizes), 2 * lanes * self.window_blocks)
+
+    def _epoch_rows(self, epoch: int, start: int, stop: int) -> Rows:
+        """Return the rows of positions that lie in one epoch."""
+        state = self._epoch(epoch)
+        positions = np.arange(start, stop, dtype=np.int64)
+        in_batch = positions % self.global_batch_size
+        lane_rows = self.global_batch_size // self.lanes
+        lane = in_batch // lane_rows
+        in_lane = positions // self.global_batch_size * lane_rows + in_batch % lane_rows
+        sequence = state.lane_starts[lane] + in_lane - state.lane_offsets[lane]
+        return self._window_rows(epoch, state, sequence)
+
+    def _window_rows(self, epoch: int, state: _Epoch, sequence: Rows) -> Rows:
+        """Return the rows at places of the epoch's sequence; neighbours of one window are taken together."""
+        window = np.searchsorted(state.window_starts, sequence, side="right") - 1
+        rows = np.empty(len(sequence), np.int64)
+        cuts = np.flatnonzero(np.diff(window)) + 1
+        starts, stops = [0, *cuts.tolist()], [*cuts.tolist(), len(sequence)]
+        for begin, end, number in zip(starts, stops, window[starts].tolist(), strict=True):
+            inside = sequence[begin:end] - state.window_starts[number]
+            rows[begin:end] = self._window(epoch, state, number)[inside]
+        return rows
+
+    def _epoch(self, epoch: int) -> _Epoch:
+        state = self._epochs.get(epoch)
+        if state is None:
+            state = self._epochs[epoch] = self._make_epoch(epoch)
+            if len(self._epochs) > 2:
+                self._epochs.popitem(last=False)
+        return state
+
+    def _make_epoch(self, epoch: int) -> _Epoch:
+        blocks = _permutation(len(self._sizes), self.seed, epoch, _BLOCKS, 0)
+        ends = np.cumsum(self._sizes[blocks])
+        window_ends = np.append(ends[self.window_blocks - 1 : -1 : self.window_blocks], ends[-1])
+        offsets = self._lane_positions(epoch * self.count)
+        lengths = self._lane_positions((epoch + 1) * self.count) - offsets
+        return _Epoch(
+            blocks=blocks,
+            window_starts=np.concatenate(([0], window_ends)),
+            lane_starts=np.cumsum(lengths) - lengths,
+            lane_offsets=offsets,
+        )
+
+    def _lane_positions(self, position: int) -> Rows:
+        """Return how many positions before `position` belong to each lane."""
+        lane_rows = self.global_batch_size // self.lanes
+        batches, rest = divmod(position, self.global_batch_size)
+        return batches * lane_rows + np.clip(rest - np.arange(self.lanes) * lane_rows, 0, lane_rows)
+
+    def _window(self, epoch: int, state: _Epoch, number: int) -> Rows:
+        """Return the rows of one window in their order, int64 [rows of the window]."""
+        rows = self._windows.get((epoch, number))
+        if rows is None:
+            blocks = state.blocks[number * self.window_blocks : (number + 1) * self.window_blocks].tolist()
+            spans = [np.arange(self._first_rows[b], self._first_rows[b] + self._sizes[b]) for b in blocks]
+            together = np.concatenate(spans)
+            rows = together[_permutation(len(together), self.seed, epoch, _ROWS, number)]
+            self._windows[epoch, number] = rows
+            if len(self._windows) > 4 * self.lanes:
+                self._windows.popitem(last=False)
+        return rows
+
+
+def largest_divisor(number: int, at_most: int) -> int:
+    """Return the largest divisor of `number` that is not above `at_most`."""
+    return next(divisor for divisor in range(min(number, at_most), 0, -1) if number % divisor == 0)
+
+
+def _permutation(n: int, *words: int) -> Rows:
+    """Return a permutation of range(n) that only the words decide.
+
+    Sorting the raw output of a bit generator: numpy promises never to change that, which it does not for
+    `Generator.permutation` (NEP 19).
+    """
+    bits = np.random.Philox(np.random.SeedSequence(words)).random_raw(n)
+    return np.argsort(bits, kind="stable").astype(np.int64, copy=False)

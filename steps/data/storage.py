@@ -1,0 +1,102 @@
+"""A prefix of an object store, or a folder: where shards and latents are written straight to.
+
+Reads and writes through fsspec (s3fs for s3://, which honours AWS_ENDPOINT_URL). Nothing is kept on a local disk on the
+way.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, BinaryIO, cast
+
+import fsspec
+
+
+class Storage:
+    """Objects under one prefix, by name."""
+
+    def __init__(self, uri: str) -> None:
+        """Open `s3://bucket/prefix` or a path. Nothing is looked up yet."""
+        self.uri = uri.rstrip("/")
+        self._files, self._root = fsspec.core.url_to_fs(self.uri, use_listings_cache=False)
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
+        return Storage, (self.uri,)
+
+    def read(self, name: str) -> bytes:
+        """Return an object. Raises FileNotFoundError."""
+        return cast(bytes, self._files.cat_file(self._path(name)))
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return bytes [start, stop) of an object."""
+        return cast(bytes, self._files.cat_file(self._path(name), start=start, end=stop))
+
+    def open(self, name: str, block_bytes: int = 16 << 20) -> BinaryIO:
+        """Open an object to read it from front to back, with its size known."""
+        stream = self._files.open(self._path(name), "rb", block_size=block_bytes, cache_type="readahead")
+        return cast(BinaryIO, stream)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write an object whole: readers see all of it or nothing."""
+        path = self._path(name)
+        if self.is_object_store:
+            self._files.pipe_file(path, content)
+            return
+        self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        temporary = f"{path}.{os.getpid()}.tmp"
+        self._files.pipe_file(temporary, content)
+        self._files.mv(temporary, path)
+
+    def size(self, name: str) -> int | None:
+        """Return an object's size in bytes, or None where there is none."""
+        try:
+            return int(self._files.info(self._path(name))["size"])
+        except FileNotFoundError:
+            return None
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every object directly under the prefix, by name."""
+        try:
+            entries = self._files.ls(self._root, detail=True, refresh=True)
+        except FileNotFoundError:
+            return {}
+        return {entry["name"].rsplit("/", 1)[-1]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
+
+    def read_many(self, names: list[str]) -> dict[str, bytes]:
+        """Return objects, many at a time."""
+        if not names:
+            return {}
+        paths = {self._path(name): name for name in names}
+        contents = self._files.cat(list(paths))
+        if isinstance(contents, bytes):
+            return {names[0]: contents}
+        return {paths[path]: content for path, content in contents.items()}
+
+    def delete(self, name: str) -> None:
+        """Remove an object if it is there."""
+        if self.size(name) is not None:
+            self._files.rm_file(self._path(name))
+
+    def make(self) -> None:
+        """Make the folder; a prefix needs none."""
+        if not self.is_object_store:
+            self._files.makedirs(self._root, exist_ok=True)
+
+    def abort_uploads(self) -> int:
+        """Give up multipart uploads that a killed job left behind, which are billed for ever; return how many."""
+        if not self.is_object_store:
+            return 0
+        bucket, _, prefix = self._root.partition("/")
+        answer: dict[str, Any] = self._files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
+        uploads = answer.get("Uploads", [])
+        for upload in uploads:
+            self._files.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        return len(uploads)
+
+    @property
+    def is_object_store(self) -> bool:
+        """Whether objects appear whole, and folders do not exist."""
+        return hasattr(self._files, "call_s3")
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"

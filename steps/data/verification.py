@@ -1,0 +1,144 @@
+"""Reads a shard back and believes only what agrees.
+
+Reads NNNNN.tar, NNNNN.parquet and NNNNN_stats.json; writes NNNNN.samples.parquet. img2dataset was measured to report
+success for shards of which a third was readable, so its word is not enough: members of the tar, success rows of the
+parquet and successes in the statistics must be the same samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steps.data.causes import from_message
+from steps.data.shards import SAMPLES_SUFFIX, VerifiedShard, shard_stem
+from steps.data.storage import Storage
+
+_SUFFIXES = ("jpg", "json", "txt")
+
+
+class UnverifiedShardError(Exception):
+    """The shard's files do not agree, or one is missing."""
+
+
+@dataclass(frozen=True)
+class TarContent:
+    """What reading a tar from front to back finds."""
+
+    samples: dict[str, tuple[int, int]]
+    """Key to the sample's first byte and the byte after its last."""
+    bytes: int
+    """Size of the tar."""
+    sha256: str
+    """Of the tar."""
+
+
+def verify_shard(storage: Storage, index: int, rows: int) -> VerifiedShard:
+    """Return what a shard holds, and write its table of samples.
+
+    Raises UnverifiedShardError that says what does not agree.
+    """
+    stem = shard_stem(index)
+    try:
+        statistics: dict[str, Any] = json.loads(storage.read(f"{stem}_stats.json"))
+        fates = pq.read_table(io.BytesIO(storage.read(f"{stem}.parquet")))
+        with storage.open(f"{stem}.tar") as stream:
+            tar = read_tar(stream)
+    except (FileNotFoundError, ValueError, tarfile.TarError, pa.ArrowException) as error:
+        raise UnverifiedShardError(f"{stem}: {type(error).__name__}: {error}") from None
+    kept = fates.filter(pa.compute.equal(fates["status"], "success"))
+    _compare(stem, rows, statistics, fates.num_rows, kept["key"].to_pylist(), tar)
+    storage.write(f"{stem}{SAMPLES_SUFFIX}", _samples_table(kept, tar))
+    failed: Counter[str] = Counter()
+    for message, count in statistics["status_dict"].items():
+        if message != "success":
+            failed[from_message(message)] += int(count)
+    return VerifiedShard(
+        name=f"{stem}.tar",
+        rows=rows,
+        samples=len(tar.samples),
+        bytes=tar.bytes,
+        sha256=tar.sha256,
+        failed=dict(sorted(failed.items())),
+    )
+
+
+def _compare(stem: str, rows: int, statistics: dict[str, Any], fates: int, kept: list[str], tar: TarContent) -> None:
+    counted = sum(int(count) for count in statistics["status_dict"].values())
+    if not rows == fates == statistics["count"] == counted:
+        raise UnverifiedShardError(
+            f"{stem}: {rows} rows, {fates} in the parquet, {statistics['count']} in the statistics, {counted} fates"
+        )
+    if len(kept) != statistics["successes"] or kept != list(tar.samples):
+        raise UnverifiedShardError(
+            f"{stem}: {len(tar.samples)} samples in the tar, {len(kept)} successes in the parquet, "
+            f"{statistics['successes']} in the statistics"
+        )
+
+
+def _samples_table(kept: pa.Table, tar: TarContent) -> bytes:
+    starts, stops = zip(*tar.samples.values(), strict=True) if tar.samples else ((), ())
+    table = pa.table(
+        {
+            "key": kept["key"],
+            "caption": kept["caption"],
+            "start": pa.array(starts, pa.int64()),
+            "stop": pa.array(stops, pa.int64()),
+        }
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def read_tar(stream: BinaryIO) -> TarContent:
+    """Read a WebDataset tar to its end.
+
+    Raises ValueError or tarfile.TarError where it ends early or a sample is not a picture, its caption and its facts.
+    """
+    reader = _HashingReader(stream)
+    samples: dict[str, tuple[int, int]] = {}
+    suffixes: dict[str, list[str]] = {}
+    while True:
+        start = reader.position
+        header = reader.read(tarfile.BLOCKSIZE)
+        if header == bytes(tarfile.BLOCKSIZE):
+            break
+        member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        key, _, suffix = member.name.partition(".")
+        reader.read(-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        if not member.size and suffix != "txt":
+            raise ValueError(f"{member.name} is empty")
+        samples[key] = (samples.get(key, (start, start))[0], reader.position)
+        suffixes.setdefault(key, []).append(suffix)
+    reader.drain()
+    for key, found in suffixes.items():
+        if sorted(found) != list(_SUFFIXES):
+            raise ValueError(f"sample {key} has {', '.join(found)}")
+    return TarContent(samples, reader.position, reader.hasher.hexdigest())
+
+
+class _HashingReader:
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.position, self.hasher = stream, 0, hashlib.sha256()
+
+    def read(self, count: int) -> bytes:
+        content = self._stream.read(count)
+        if len(content) != count:
+            raise ValueError(f"the tar ends at byte {self.position + len(content)}")
+        self.hasher.update(content)
+        self.position += count
+        return content
+
+    def drain(self) -> None:
+        while content := self._stream.read(1 << 20):
+            self.hasher.update(content)
+            self.position += len(content)

@@ -1,0 +1,60 @@
+"""Unpacks a model archive without trusting it.
+
+Reads model.tar.gz; writes its files into a folder. Refused with one line: an archive that is missing or damaged, that
+holds anything but files and folders, leads out of the folder, or unpacks to more than it may.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Final
+
+from steps.errors import StepError
+
+MAX_UNPACKED_BYTES: Final = 64 * 2**30
+MAX_MEMBERS: Final = 10_000
+# tarfile copies 16 KiB at a time; only a header made to exhaust the memory asks for more than this at once.
+MAX_READ_BYTES: Final = 2**20
+PIPELINE_FILE: Final = "model_index.json"
+
+
+def unpack_model(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
+    """Replace `folder` with the content of the archive.
+
+    Raises StepError where the archive is missing, damaged, hostile, larger than `max_bytes`, or no diffusers pipeline.
+    """
+    if not archive.is_file():
+        raise StepError(f"{archive}: no model archive; evaluate needs the training job's output as its input 'model'")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        _extract(archive, folder, max_bytes)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise StepError(f"{archive}: cannot be unpacked: {error}") from None
+    if not (folder / PIPELINE_FILE).is_file():
+        raise StepError(f"{archive}: holds no {PIPELINE_FILE}, so it is not a diffusers pipeline")
+
+
+def _extract(archive: Path, folder: Path, max_bytes: int) -> None:
+    total_bytes = 0
+    with _BoundedReader(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        for count, member in enumerate(tar, start=1):
+            if not (member.isreg() or member.isdir()):
+                raise StepError(f"{archive}: refused: {member.name!r} is neither a file nor a folder")
+            total_bytes += member.size
+            if total_bytes > max_bytes or count > MAX_MEMBERS:
+                raise StepError(f"{archive}: refused: more than {max_bytes} bytes or {MAX_MEMBERS} files unpacked")
+            tar.extract(member, folder, filter="data")
+
+
+class _BoundedReader(gzip.GzipFile):
+    """Gzip stream that refuses to read much at once: tarfile holds a whole extended header in memory."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_READ_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)

@@ -1,0 +1,105 @@
+"""Distances between the features of generated and of real pictures: FID and KID.
+
+The reported values are torchmetrics' own. `Yardstick.distance` is a second way to the same FID, by symmetric
+eigenvalues, fast enough for the hundreds of resamples of a confidence interval.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from steps.evaluation.intervals import Floats
+
+FID_REPLICATES: Final = 200
+# Binkowski et al. 2018, arXiv:1801.01401: 100 subsets of 1,000.
+KID_SUBSETS: Final = 100
+KID_SUBSET_SIZE: Final = 1000
+
+
+def fid(real: Floats, generated: Floats) -> float:
+    """Return the Frechet distance between two sets of features, each (N, D), by torchmetrics in float64.
+
+    Heusel et al. 2017, arXiv:1706.08500.
+    """
+    metric = FrechetInceptionDistance(feature=_GivenFeatures(real.shape[1]))
+    metric.update(torch.from_numpy(real).double(), real=True)
+    metric.update(torch.from_numpy(generated).double(), real=False)
+    return float(metric.compute())
+
+
+def kid(real: Floats, generated: Floats, seed: int) -> tuple[float, float]:
+    """Return the kernel distance's mean and standard deviation over subsets, by torchmetrics.
+
+    A subset holds at most half of the smaller set: subsets of all of it would be one and the same.
+    """
+    subset_size = min(KID_SUBSET_SIZE, len(real) // 2, len(generated) // 2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all", UserWarning)
+        metric = KernelInceptionDistance(_GivenFeatures(real.shape[1]), KID_SUBSETS, max(subset_size, 2))
+    metric.update(torch.from_numpy(real).double(), real=True)
+    metric.update(torch.from_numpy(generated).double(), real=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        mean, deviation = metric.compute()
+    return float(mean), float(deviation)
+
+
+def fid_replicates(real: Floats, generated: Floats, seed: int, count: int = FID_REPLICATES) -> Floats:
+    """Return the FID of `count` resamples of the generated pictures, (count,).
+
+    The real pictures stay as they are: they are the yardstick, the same for every model.
+    """
+    yardstick = Yardstick.of(real)
+    draws = np.random.default_rng(seed)
+    samples = (generated[draws.integers(len(generated), size=len(generated))] for _ in range(count))
+    return np.array([yardstick.distance(sample) for sample in samples])
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """The normal distribution fitted to the real pictures' features."""
+
+    mean: Tensor
+    """(D,), float64."""
+    covariance: Tensor
+    """(D, D), float64, unbiased."""
+    root: Tensor
+    """Symmetric square root of the covariance, (D, D)."""
+
+    @classmethod
+    def of(cls, real: Floats) -> Yardstick:
+        """Fit to features, (N, D)."""
+        mean, covariance = _moments(real)
+        values, vectors = torch.linalg.eigh(covariance)
+        return cls(mean, covariance, (vectors * values.clamp(min=0).sqrt()) @ vectors.T)
+
+    def distance(self, generated: Floats) -> float:
+        """Return |m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^1/2 S2 S1^1/2)^1/2) to features, (N, D)."""
+        mean, covariance = _moments(generated)
+        product = torch.linalg.eigvalsh(self.root @ covariance @ self.root)
+        traces = self.covariance.trace() + covariance.trace() - 2 * product.clamp(min=0).sqrt().sum()
+        return float((self.mean - mean).square().sum() + traces)
+
+
+def _moments(features: Floats) -> tuple[Tensor, Tensor]:
+    rows = torch.from_numpy(features).double()
+    return rows.mean(0), torch.cov(rows.T)
+
+
+class _GivenFeatures(nn.Module):
+    """Stands where torchmetrics expects the network: the features are there already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features

@@ -1,0 +1,136 @@
+"""Generates every picture that an evaluation needs, on every device and host of the job.
+
+Reads a diffusers pipeline folder; writes the rows' pictures into their stores. A row is a model: `trained`, the one to
+judge, and `untrained`, the same architecture with fresh weights. Batches are dealt out in turn, so a picture's batch
+does not depend on how many workers there are; what a store already holds is left out, so a killed job goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.multiprocessing.spawn import ProcessRaisedException, spawn
+
+from steps.errors import StepError
+from steps.evaluation.generator import Drawing, PictureGenerator
+from steps.evaluation.pictures import PictureStore
+from steps.evaluation.prompts import Prompt, batches
+from steps.model.pretrained import load_pipeline, new_unet
+from steps.progress import Progress
+
+TRAINED: Final = "trained"
+UNTRAINED: Final = "untrained"
+WATCH_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's pictures."""
+
+    name: str
+    """`trained` or `untrained`."""
+    prompts: Sequence[Prompt]
+    """What it draws."""
+    folder: Path
+    """Where its pictures go."""
+    generation: Mapping[str, Any]
+    """All that decides how they look."""
+    mirror: str
+    """Prefix that outlives the job; empty: none."""
+
+    def store(self) -> PictureStore:
+        """Open the row's pictures."""
+        return PictureStore(self.folder, self.generation, self.mirror)
+
+    @property
+    def indices(self) -> list[int]:
+        """Numbers of its pictures."""
+        return [prompt.index for prompt in self.prompts]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all workers of a job share."""
+
+    model_dir: Path
+    """Diffusers pipeline folder."""
+    rows: Sequence[Row]
+    """Models to draw with."""
+    drawing: Drawing
+    """How."""
+    batch_size: int
+    """Pictures at once on one device."""
+    precision: str
+    """Name of the torch type in which the models run."""
+    seed: int
+    """Of the untrained weights."""
+
+
+def generate(work: Work, devices: Sequence[str], host: int = 0, hosts: int = 1) -> None:
+    """Draw this host's share of the pictures; on the first host, wait for the others' as well."""
+    for row in work.rows:
+        row.store().restore(row.indices)
+    progress = Progress("generate", sum(len(row.prompts) for row in work.rows), "pictures", done=_done(work))
+    world_size = len(devices) * hosts
+    if len(devices) == 1:
+        _draw(work, devices[0], host, world_size, progress.advance)
+    else:
+        draw_in_processes(work, devices, host * len(devices), world_size, progress)
+    if host == 0:
+        for row in work.rows:
+            row.store().wait(row.indices, lambda: progress.set(_done(work)))
+
+
+def devices_here() -> list[str]:
+    """Return every GPU of this host, or its CPU."""
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def _draw(work: Work, device: str, rank: int, world_size: int, report: Callable[[int], None]) -> None:
+    """Draw the batches of worker `rank` that are not there; the models are loaded only when one is missing."""
+    generator: PictureGenerator | None = None
+    for row in work.rows:
+        store, loaded = row.store(), False
+        for batch in batches(row.prompts, work.batch_size, rank, world_size):
+            missing = store.missing([prompt.index for prompt in batch])
+            if not missing:
+                continue
+            generator = generator or _load(work, device)
+            if not loaded:
+                generator.use_unet(new_unet(work.model_dir, work.seed) if row.name == UNTRAINED else generator.own_unet)
+                loaded = True
+            # The whole batch, so that its pictures are what they would have been without the interruption.
+            store.write([prompt.index for prompt in batch], generator.draw(batch))
+            report(len(missing))
+
+
+def _load(work: Work, device: str) -> PictureGenerator:
+    pipeline = load_pipeline(work.model_dir, getattr(torch, work.precision))
+    return PictureGenerator(pipeline, work.drawing, torch.device(device))
+
+
+def draw_in_processes(work: Work, devices: Sequence[str], first: int, world_size: int, progress: Progress) -> None:
+    """Draw with one process for each device, workers `first`, `first` + 1, ... of `world_size`.
+
+    Raises StepError with the words of the first worker that failed; the others are ended.
+    """
+    arguments = (work, list(devices), first, world_size)
+    workers = spawn(_worker, arguments, nprocs=len(devices), join=False)  # type: ignore[no-untyped-call]
+    try:
+        while not workers.join(timeout=WATCH_S):
+            progress.set(_done(work))
+    except ProcessRaisedException as error:
+        # Its text is the worker's traceback; the last line says what went wrong.
+        raise StepError(str(error).strip().rsplit("\n", 1)[-1].removeprefix("steps.errors.StepError: ")) from error
+
+
+def _worker(local_rank: int, work: Work, devices: Sequence[str], first: int, world_size: int) -> None:
+    _draw(work, devices[local_rank], first + local_rank, world_size, lambda _: None)
+
+
+def _done(work: Work) -> int:
+    return sum(len(row.prompts) - len(row.store().missing(row.indices)) for row in work.rows)

@@ -1,0 +1,107 @@
+"""Draws pictures for prompts with a Stable Diffusion pipeline.
+
+Each picture starts from the noise of its own seed, made on the CPU in float32: it does not depend on the device, the
+batch or the number of workers, only on rounding.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steps.errors import StepError
+from steps.evaluation.prompts import Prompt
+from steps.evaluation.reference import Pictures
+from steps.model.pretrained import sampler
+
+# 4,096 captions of 77 x 1024 in float16 are 0.6 GB.
+MAX_KEPT_CAPTIONS: Final = 4096
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn: the same for every model that is compared."""
+
+    guidance_scale: float
+    """Classifier-free guidance; up to 1: none."""
+    inference_steps: int
+    """Denoising steps."""
+    sampler: str
+    """Which scheduler denoises: ddim, dpm++ or euler."""
+    size_px: int
+    """Side of the pictures."""
+
+
+class PictureGenerator:
+    """A StableDiffusionPipeline on one device, with the captions that it has encoded."""
+
+    def __init__(self, pipeline: Any, drawing: Drawing, device: torch.device) -> None:
+        self._pipeline = pipeline
+        self._pipeline.to(device)
+        self._pipeline.set_progress_bar_config(disable=True)
+        self._pipeline.scheduler = sampler(drawing.sampler, self._pipeline.scheduler.config)
+        self.own_unet: Any = self._pipeline.unet
+        self._drawing = drawing
+        self._device = device
+        self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
+
+    def use_unet(self, unet: Any) -> None:
+        """Draw with the weights of this UNet2DConditionModel from now on."""
+        self._pipeline.unet = unet.to(device=self._device, dtype=self._pipeline.vae.dtype).eval()
+
+    def draw(self, prompts: Sequence[Prompt]) -> Pictures:
+        """Return the prompts' pictures, (N, H, W, 3) uint8.
+
+        Raises StepError that names the prompt where a picture is not finite: float16 overflows in some models.
+        """
+        captions = [prompt.caption for prompt in prompts]
+        empty = ["" for _ in captions]
+        known = self._encode([*captions, ""])
+        pixels: Tensor = self._pipeline(
+            prompt_embeds=torch.stack([known[caption] for caption in captions]),
+            negative_prompt_embeds=torch.stack([known[caption] for caption in empty]),
+            latents=self._noise(prompts),
+            guidance_scale=self._drawing.guidance_scale,
+            num_inference_steps=self._drawing.inference_steps,
+            height=self._drawing.size_px,
+            width=self._drawing.size_px,
+            output_type="pt",
+        ).images
+        self._check(pixels, prompts)
+        pictures: Pictures = pixels.float().mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return np.ascontiguousarray(pictures)
+
+    def _noise(self, prompts: Sequence[Prompt]) -> Tensor:
+        side = self._drawing.size_px // self._pipeline.vae_scale_factor
+        shape = (1, self._pipeline.unet.config.in_channels, side, side)
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(prompt.seed)) for prompt in prompts]
+        return torch.cat(noise).to(device=self._device, dtype=self._pipeline.unet.dtype)
+
+    def _encode(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Return the captions' embeddings, (tokens, width) each; a caption met before is not encoded again."""
+        fresh = [caption for caption in dict.fromkeys(captions) if caption not in self._embeddings]
+        if fresh:
+            with torch.inference_mode():
+                embeddings, _ = self._pipeline.encode_prompt(fresh, self._device, 1, False)
+            self._embeddings.update(zip(fresh, embeddings, strict=True))
+        wanted = {caption: self._embeddings[caption] for caption in captions}
+        for caption in wanted:
+            self._embeddings.move_to_end(caption)
+        while len(self._embeddings) > MAX_KEPT_CAPTIONS:
+            self._embeddings.popitem(last=False)
+        return wanted
+
+    def _check(self, pixels: Tensor, prompts: Sequence[Prompt]) -> None:
+        finite = pixels.isfinite().flatten(1).all(1).tolist()
+        for prompt, good in zip(prompts, finite, strict=True):
+            if not good:
+                raise StepError(
+                    f"picture {prompt.index} ({prompt.caption!r}) is not a number; "
+                    f"the model ran in {self._pipeline.unet.dtype}: try precision bfloat16 or float32"
+                )

@@ -1,0 +1,113 @@
+"""Generated pictures on disk: what is there is not generated again.
+
+Writes <folder>/<index>.png and <folder>/generation.json, which says what the pictures were generated with; pictures of
+anything else are deleted. With a mirror, a prefix that outlives the job, each batch is copied there too, and a job on a
+new host goes on from it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+import numpy as np
+from PIL import Image
+
+from steps.evaluation.reference import Pictures
+
+PICTURE_PATTERN: Final = "{index:06d}.png"
+GENERATION_FILE: Final = "generation.json"
+POLL_S: Final = 5.0
+# The last chunk of every PNG file: a mirror on a plain file system may hold a half-written one.
+PNG_END: Final = b"IEND\xaeB`\x82"
+
+
+class PictureStore:
+    """The pictures of one model under one setting."""
+
+    def __init__(self, folder: Path, generation: Mapping[str, Any], mirror: str = "") -> None:
+        """Open the folder, emptied where its pictures are another generation's.
+
+        `generation` is all that decides how the pictures look; `mirror` is this generation's own prefix.
+        """
+        self.folder = folder
+        self._remote: fsspec.AbstractFileSystem | None = None
+        self._mirror = ""
+        if mirror:
+            self._remote, self._mirror = fsspec.core.url_to_fs(mirror.rstrip("/"))
+        text = json.dumps(generation, indent=1, sort_keys=True)
+        stated = folder / GENERATION_FILE
+        if not stated.is_file() or stated.read_text(encoding="utf-8") != text:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob("[0-9]*.png"):
+                path.unlink()
+            _write(stated, text.encode())
+
+    def path(self, index: int) -> Path:
+        """Return where picture `index` is or will be."""
+        return self.folder / PICTURE_PATTERN.format(index=index)
+
+    def missing(self, indices: Sequence[int]) -> list[int]:
+        """Return those that are yet to be generated."""
+        there = {entry.name for entry in os.scandir(self.folder)}
+        return [index for index in indices if self.path(index).name not in there]
+
+    def write(self, indices: Sequence[int], pictures: Pictures) -> None:
+        """Keep pictures, (N, H, W, 3) uint8; each file appears whole or not at all."""
+        for index, picture in zip(indices, pictures, strict=True):
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, "PNG")
+            _write(self.path(index), buffer.getvalue())
+        if self._remote is not None:
+            self._remote.makedirs(self._mirror, exist_ok=True)
+            self._remote.pipe({self._address(index): self.path(index).read_bytes() for index in indices})
+
+    def read(self, indices: Sequence[int]) -> Pictures:
+        """Return pictures, (N, H, W, 3) uint8."""
+        return np.stack([_decode(self.path(index)) for index in indices])
+
+    def restore(self, indices: Sequence[int]) -> None:
+        """Fetch from the mirror what is there and not here."""
+        if self._remote is None or not self._remote.exists(self._mirror):
+            return
+        self._remote.invalidate_cache()
+        names = {str(name).rsplit("/", 1)[-1] for name in self._remote.ls(self._mirror, detail=False)}
+        wanted = [index for index in self.missing(indices) if self.path(index).name in names]
+        for start in range(0, len(wanted), 256):
+            chunk = wanted[start : start + 256]
+            contents = self._remote.cat([self._address(index) for index in chunk])
+            for index in chunk:
+                content = contents[self._address(index)]
+                if content.endswith(PNG_END):
+                    _write(self.path(index), content)
+
+    def wait(self, indices: Sequence[int], report: Callable[[], None], poll_s: float = POLL_S) -> None:
+        """Return once the other hosts' pictures have arrived through the mirror, calling `report` meanwhile.
+
+        A host that fails ends the whole job, so there is no time limit of its own.
+        """
+        while self.missing(indices):
+            self.restore(indices)
+            report()
+            if self.missing(indices):
+                time.sleep(poll_s)
+
+    def _address(self, index: int) -> str:
+        return f"{self._mirror}/{self.path(index).name}"
+
+
+def _decode(path: Path) -> Pictures:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)

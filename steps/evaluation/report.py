@@ -1,0 +1,98 @@
+"""Writes what an evaluation leaves: samples.json, contact_sheet.png and, last, metrics.json.
+
+The same pictures give the same bytes: nothing in here depends on the time or on how often the job was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from params.layout import CLIP_SCORE, CONTACT_SHEET_FILE, FID, METRICS_FILE, SAMPLES_DIR, SAMPLES_FILE
+from params.programs import EvaluateArguments
+from steps.evaluation.contact_sheet import Card, draw_contact_sheet
+from steps.evaluation.generation import Row, Work
+from steps.evaluation.intervals import Floats
+from steps.evaluation.provenance import versions
+from steps.evaluation.reference import Reference
+from steps.evaluation.results import Entries
+
+
+def write_samples(folder: Path, row: Row, cosines: Floats) -> None:
+    """Write samples.json: for each picture its caption, seed, file and CLIP score."""
+    store = row.store()
+    samples = [
+        {
+            "index": prompt.index,
+            "caption": prompt.caption,
+            "seed": prompt.seed,
+            "file": f"{SAMPLES_DIR}/{store.path(prompt.index).name}",
+            "clip_score": round(float(cosine), 6),
+        }
+        for prompt, cosine in zip(row.prompts, cosines, strict=True)
+    ]
+    _write_json(folder / SAMPLES_FILE, samples)
+
+
+def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, work: Work, count: int) -> None:
+    """Write contact_sheet.png: the first `count` prompts, the real picture beside the generated one."""
+    row = work.rows[0]
+    prompts = row.prompts[:count]
+    generated = row.store().read([prompt.index for prompt in prompts])
+    real = reference.read([prompt.reference_row for prompt in prompts])
+    cards = [Card(prompt.caption, *pair) for prompt, *pair in zip(prompts, real, generated, strict=True)]
+    drawing = work.drawing
+    title = f"FID {_figure(entries, FID, 1)}   CLIP score {_figure(entries, CLIP_SCORE, 3)}"
+    subtitle = (
+        f"{len(cards)} of {len(row.prompts)} held-out captions, real and generated   "
+        f"guidance {drawing.guidance_scale:g}, {drawing.inference_steps} steps of {drawing.sampler}, "
+        f"{drawing.size_px} px   in brackets: 95 % intervals"
+    )
+    draw_contact_sheet(folder / CONTACT_SHEET_FILE, cards, title, subtitle)
+
+
+def write_metrics(
+    folder: Path,
+    entries: Entries,
+    arguments: EvaluateArguments,
+    work: Work,
+    counts: Mapping[str, int],
+    digests: Mapping[str, str],
+) -> None:
+    """Write metrics.json: the metrics, what they stand on, and what they were computed with."""
+    samples = len(work.rows[0].prompts)
+    notes = []
+    if samples < arguments.samples:
+        notes.append(f"{arguments.samples} samples were asked for, but there are only {samples} held-out captions")
+    content = {
+        "metrics": entries,
+        "samples": samples,
+        "requested_samples": arguments.samples,
+        "notes": notes,
+        **counts,
+        "guidance_scale": arguments.guidance_scale,
+        "inference_steps": arguments.inference_steps,
+        "sampler": arguments.sampler,
+        "size_px": work.drawing.size_px,
+        "precision": arguments.precision,
+        "batch_size": arguments.batch_size,
+        "seed": arguments.seed,
+        "fid_features": arguments.fid_features,
+        "versions": versions(),
+        "digests": dict(digests),
+    }
+    _write_json(folder / METRICS_FILE, content)
+
+
+def _figure(entries: Entries, name: str, digits: int) -> str:
+    entry = entries[name]
+    return f"{entry['value']:.{digits}f} ({entry['low']:.{digits}f} to {entry['high']:.{digits}f})"
+
+
+def _write_json(path: Path, content: Any) -> None:
+    temporary = path.with_suffix(".tmp")
+    # A metric that is not a number is no JSON: allow_nan would write what SageMaker cannot read.
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

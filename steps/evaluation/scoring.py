@@ -1,0 +1,85 @@
+"""Pictures to features and scores: what the metrics of one row are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer
+from steps.evaluation.generation import Row
+from steps.evaluation.inception import WEIGHTS_FILE, load_inception
+from steps.evaluation.intervals import Floats
+from steps.evaluation.provenance import file_digest
+from steps.evaluation.reference import Pictures, Reference
+from steps.model.pretrained import folder_digest
+
+CLIP_DIR: Final = "clip"
+BATCH_SIZE: Final = 64
+
+CaptionedPictures = tuple[Pictures, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was seen in one set of captioned pictures."""
+
+    clip_score: float
+    """Mean cosine of picture and caption."""
+    cosines: Floats
+    """Each picture's own, (N,)."""
+    clip_features: Floats
+    """The CLIP's projected picture features, (N, D)."""
+    fid_features: Floats
+    """Inception's pooled features, or the CLIP's, (N, D)."""
+
+
+class Scorer:
+    """The evaluator's networks on one device."""
+
+    def __init__(self, evaluator_dir: Path, fid_features: str, device: torch.device) -> None:
+        self._device = device
+        self._clip = ClipEvaluator(evaluator_dir / CLIP_DIR, device)
+        self._inception: nn.Module | None = None
+        self.digests = {"clip": folder_digest(evaluator_dir / CLIP_DIR)}
+        if fid_features == "inception":
+            self._inception = load_inception(evaluator_dir / WEIGHTS_FILE, device)
+            self.digests["inception"] = file_digest(evaluator_dir / WEIGHTS_FILE)
+
+    def score(self, pairs: Iterator[CaptionedPictures], report: Callable[[int], None]) -> Scores:
+        """Go once through captioned pictures, (N, H, W, 3) uint8."""
+        clip, inception = ClipScorer(self._clip), list[Tensor]()
+        for pictures, captions in pairs:
+            clip.update(pictures, captions)
+            if self._inception is not None:
+                inception.append(_features(self._inception, pictures, self._device))
+            report(len(captions))
+        features = clip.features()
+        fid_features = torch.cat(inception).numpy() if inception else features
+        return Scores(clip.score(), clip.cosines(), features, np.asarray(fid_features))
+
+
+def real_pairs(reference: Reference) -> Iterator[CaptionedPictures]:
+    """Yield all real pictures with their captions, batch by batch."""
+    for start in range(0, len(reference), BATCH_SIZE):
+        rows = range(start, min(start + BATCH_SIZE, len(reference)))
+        yield reference.read(rows), [reference.captions[row] for row in rows]
+
+
+def generated_pairs(row: Row) -> Iterator[CaptionedPictures]:
+    """Yield a row's pictures, as its store holds them, with their captions, batch by batch."""
+    store = row.store()
+    for start in range(0, len(row.prompts), BATCH_SIZE):
+        prompts = row.prompts[start : start + BATCH_SIZE]
+        yield store.read([prompt.index for prompt in prompts]), [prompt.caption for prompt in prompts]
+
+
+@torch.inference_mode()
+def _features(network: nn.Module, pictures: Pictures, device: torch.device) -> Tensor:
+    features: Tensor = network(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device))
+    return features.double().cpu()

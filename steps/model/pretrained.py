@@ -1,0 +1,173 @@
+"""Loads the parts of Stable Diffusion from a folder as diffusers saves it.
+
+Reads <folder>/{unet,vae,text_encoder,tokenizer,scheduler}/; writes nothing, looks nothing up on a network, and loads
+weights from safetensors alone. The libraries are imported when a part is asked for: diffusers takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from steps.errors import StepError
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+UNET: Final = "unet"
+VAE: Final = "vae"
+TEXT_ENCODER: Final = "text_encoder"
+TOKENIZER: Final = "tokenizer"
+SCHEDULER: Final = "scheduler"
+CONFIG_FILE: Final = "config.json"
+SCHEDULER_CONFIG_FILE: Final = "scheduler_config.json"
+
+# How diffusers names them: what each sampler of the settings is.
+SAMPLERS: Final = {
+    "ddim": "DDIMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+}
+
+# No download, no pickle.
+_LOCAL_SAFETENSORS: Final = {"local_files_only": True, "use_safetensors": True}
+
+
+def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
+    """Return the VAE of <folder>/vae, frozen and in evaluation mode."""
+    vae: AutoencoderKL = _frozen(_from_pretrained("diffusers", "AutoencoderKL", folder / VAE, dtype))
+    return vae
+
+
+def load_text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel:
+    """Return the text encoder of <folder>/text_encoder, frozen and in evaluation mode."""
+    encoder: CLIPTextModel
+    encoder = _frozen(_from_pretrained("transformers", "CLIPTextModel", folder / TEXT_ENCODER, dtype))
+    return encoder
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Return the tokenizer of <folder>/tokenizer."""
+    part = _part(folder / TOKENIZER, "tokenizer_config.json")
+    load = _library("transformers").CLIPTokenizer.from_pretrained
+    tokenizer: CLIPTokenizer = _loaded(part, lambda: load(part, local_files_only=True))
+    return tokenizer
+
+
+def load_noise_scheduler(folder: Path, **changes: Any) -> DDPMScheduler:
+    """Return the noise schedule of <folder>/scheduler, whichever sampler it was saved as, with some keys changed."""
+    config = scheduler_config(folder) | changes
+    from_config = _library("diffusers").DDPMScheduler.from_config
+    scheduler: DDPMScheduler = _loaded(folder / SCHEDULER, lambda: from_config(config))
+    return scheduler
+
+
+def scheduler_config(folder: Path) -> dict[str, Any]:
+    """Return what <folder>/scheduler says."""
+    return _json(_part(folder / SCHEDULER, SCHEDULER_CONFIG_FILE) / SCHEDULER_CONFIG_FILE)
+
+
+def unet_config(folder: Path) -> dict[str, Any]:
+    """Return what <folder>/unet/config.json says."""
+    return _json(_part(folder / UNET, CONFIG_FILE) / CONFIG_FILE)
+
+
+def new_unet(folder: Path, seed: int) -> UNet2DConditionModel:
+    """Return an untrained float32 UNet of the configuration in <folder>/unet; the seed decides its weights."""
+    config = unet_config(folder)
+    from_config = _library("diffusers").UNet2DConditionModel.from_config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet: UNet2DConditionModel = _loaded(folder / UNET, lambda: from_config(config))
+    return unet
+
+
+def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
+    """Return the trained UNet of <folder>/unet."""
+    unet: UNet2DConditionModel
+    unet = _from_pretrained("diffusers", "UNet2DConditionModel", folder / UNET, dtype)
+    return unet
+
+
+def load_pipeline(folder: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
+    """Return the whole pipeline of a folder, without a safety checker."""
+    _part(folder, "model_index.json")
+    load = _library("diffusers").StableDiffusionPipeline.from_pretrained
+    without = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipeline: StableDiffusionPipeline
+    pipeline = _loaded(folder, lambda: load(folder, dtype=dtype, **without, **_LOCAL_SAFETENSORS))
+    return pipeline
+
+
+def sampler(name: str, config: Any) -> Any:
+    """Return the scheduler `ddim`, `dpm++` or `euler` on the noise schedule of another scheduler's configuration.
+
+    DDIM is told not to clip: its default is for pixels in [-1, 1], and latents lie outside. (stable-diffusion-2-base
+    says the same in its scheduler_config.json.)
+    """
+    if name not in SAMPLERS:
+        raise StepError(f"sampler: {name!r} is none of {', '.join(SAMPLERS)}")
+    scheduler = getattr(_library("diffusers"), SAMPLERS[name])
+    return scheduler.from_config(config, clip_sample=False) if name == "ddim" else scheduler.from_config(config)
+
+
+def folder_digest(folder: Path) -> str:
+    """Return a sha256 over the names and contents of all files below a folder."""
+    if not folder.is_dir():
+        raise StepError(f"{folder}: no such folder")
+    digest = hashlib.sha256()
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    for name in names:
+        with (folder / name).open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _library(name: str) -> Any:
+    library: Any = importlib.import_module(name)
+    # A job's log is no terminal.
+    library.utils.logging.disable_progress_bar()
+    return library
+
+
+def _from_pretrained(library: str, model: str, part: Path, dtype: torch.dtype) -> Any:
+    _part(part, CONFIG_FILE)
+    load = getattr(_library(library), model).from_pretrained
+    return _loaded(part, lambda: load(part, dtype=dtype, **_LOCAL_SAFETENSORS))
+
+
+def _part(part: Path, file: str) -> Path:
+    if not (part / file).is_file():
+        raise StepError(f"{part}: no {file}; this must be a folder as diffusers saves it")
+    return part
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StepError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise StepError(f"{path}: not a JSON object")
+    return value
+
+
+def _loaded(part: Path, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StepError(f"{part}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+
+
+def _frozen(model: Any) -> Any:
+    model.requires_grad_(False)
+    model.eval()
+    return model

@@ -1,0 +1,66 @@
+"""Serves a trained or a generic model: GET /ping, POST /invocations, GET /metrics.
+
+    python -m steps serve
+
+Reads the model folder (/opt/ml/model: a StableDiffusionPipeline as diffusers saves it), settings from SERVE_<FIELD>
+(see `params.programs.ServeArguments`; flags of the same names win), the port from SAGEMAKER_BIND_TO_PORT (8080).
+Writes nothing but its log.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from params.arguments import ArgumentError, from_environment, parse, to_flags
+from params.programs import ServeArguments
+from steps.container import Container
+from steps.errors import StepError
+from steps.serving.app import create_app
+from steps.serving.logs import configure_logs
+from steps.serving.pictures import Renderer
+from steps.serving.server import bind, run
+from steps.serving.service import Service
+
+PREFIX = "SERVE_"
+PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM."""
+    arguments = settings(argv)
+    model_dir = Container().model_dir
+    configure_logs()
+    service = Service(arguments, lambda: _load(model_dir, arguments))
+    run(create_app(service), service, [bind(arguments.host, port())])
+    return 0
+
+
+def settings(argv: list[str]) -> ServeArguments:
+    """Return the settings of the environment, with the flags on top."""
+    try:
+        environment = from_environment(ServeArguments, os.environ, PREFIX)
+    except ArgumentError as error:
+        raise StepError(str(error)) from None
+    arguments = parse(ServeArguments, [*to_flags(environment.model_dump()), *argv], "serve")
+    for default, limit in (("default_size_px", "max_size_px"), ("inference_steps", "max_inference_steps")):
+        if getattr(arguments, default) > getattr(arguments, limit):
+            raise StepError(f"{PREFIX}{default.upper()} is above {PREFIX}{limit.upper()}")
+    return arguments
+
+
+def port() -> int:
+    """Return the port that the platform assigns."""
+    text = os.environ.get(PORT_VARIABLE, "8080")
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise StepError(f"{PORT_VARIABLE}: {text!r} is no port")
+    return int(text)
+
+
+def _load(model_dir: Path, arguments: ServeArguments) -> Renderer:
+    # PyTorch and diffusers take seconds to import: meanwhile the health check already answers.
+    from steps.serving.logs import quiet_libraries
+    from steps.serving.renderer import load_renderer
+
+    quiet_libraries()
+    return load_renderer(model_dir, arguments)

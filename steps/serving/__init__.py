@@ -1,0 +1,1 @@
+"""The endpoint: request schema, batching, the pipeline behind it, and the HTTP server around them."""

@@ -1,0 +1,187 @@
+"""The HTTP side of the endpoint: GET /ping, POST /invocations, GET /metrics.
+
+Whatever a client sends, it gets pictures or an error as JSON (see `steps.serving.errors`). SageMaker forwards the body
+and X-Amzn-SageMaker-Custom-Attributes alone, so what the headers say is there, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from steps.serving import media
+from steps.serving.body import gone, read_body
+from steps.serving.encoding import Drawing
+from steps.serving.errors import ApiError, ClientGoneError, invalid_request
+from steps.serving.schema import GenerationRequest, GenerationResponse
+from steps.serving.service import Service
+
+logger = logging.getLogger(__name__)
+
+# What nginx logs for a client that closed its connection before the answer.
+CLIENT_CLOSED_REQUEST = 499
+MAX_LOGGED_CHARACTERS = 500
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the ASGI application; its lifespan starts and stops the model's thread."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.worker.start()
+        yield
+        # A model that hangs is not waited for.
+        patience_s = 0.0 if service.worker.state == "failed" else service.arguments.drain_timeout_s
+        await asyncio.to_thread(service.worker.stop, patience_s)
+
+    app = FastAPI(title="Stable Diffusion endpoint", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_exception_handler(HTTPException, _http_error)
+
+    @app.get("/ping")
+    async def ping() -> Response:
+        try:
+            service.require_ready()
+        except ApiError as error:
+            return _error(error)
+        return _json(200, {"status": "ready", "model": service.worker.identity})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.post("/invocations", openapi_extra=_documentation(service))
+    async def invocations(request: Request) -> Response:
+        return await _Exchange(service, request).answer()
+
+    return app
+
+
+class _Exchange:
+    """One request to /invocations, its answer and its line in the log."""
+
+    def __init__(self, service: Service, request: Request) -> None:
+        self._service, self._request = service, request
+        self._arrived_s = time.monotonic()
+        self._id = uuid.uuid4().hex
+        self._log: dict[str, Any] = {}
+
+    async def answer(self) -> Response:
+        self._service.in_flight += 1
+        try:
+            response = await self._respond()
+        except ApiError as error:
+            self._log["error"] = error.message[:MAX_LOGGED_CHARACTERS]
+            response = _error(error)
+        except ClientGoneError:
+            response = Response(status_code=CLIENT_CLOSED_REQUEST)
+        except Exception:
+            logger.exception("request %s failed", self._id)
+            response = _error(ApiError(500, "the server failed"))
+        finally:
+            self._service.in_flight -= 1
+        response.headers["X-Request-Id"] = self._id
+        self._record(response.status_code)
+        return response
+
+    async def _respond(self) -> Response:
+        self._service.require_ready()
+        headers, arguments = self._request.headers, self._service.arguments
+        media.check_content_type(headers.get("content-type"), headers.get("content-encoding"))
+        body = await read_body(self._request, arguments.max_body_bytes, arguments.body_timeout_s)
+        try:
+            generation = self._service.request_type.model_validate_json(body)
+        except ValidationError as error:
+            raise invalid_request(error) from None
+        media_type = media.choose(headers.get("accept"), generation)
+        self._describe(generation)
+        drawing = await self._draw(generation)
+        self._log |= {"seed": drawing.seeds[0], "queue_s": drawing.queue_s, "render_s": drawing.render_s}
+        # Compressing a picture takes milliseconds: not on the event loop.
+        return await asyncio.to_thread(_picture_response, drawing, media_type)
+
+    async def _draw(self, generation: GenerationRequest) -> Drawing:
+        watch = asyncio.create_task(gone(self._request))
+        try:
+            drawing = await self._service.draw(generation, self._arrived_s, watch)
+        finally:
+            watch.cancel()
+        if drawing is None:
+            raise ClientGoneError
+        return drawing
+
+    def _describe(self, generation: GenerationRequest) -> None:
+        names = {"width", "height", "steps", "guidance_scale", "sampler"}
+        self._log |= {**generation.model_dump(include=names), "pictures": len(generation.texts)}
+        if self._service.arguments.log_prompts:
+            self._log |= {"prompts": generation.texts, "negative_prompt": generation.negative_prompt}
+
+    def _record(self, status: int) -> None:
+        seconds = time.monotonic() - self._arrived_s
+        self._service.metrics.requests.labels(str(status)).inc()
+        if status == HTTPStatus.OK:
+            self._service.metrics.request_s.observe(seconds)
+        fields = {"request_id": self._id, "status": status, "seconds": round(seconds, 4), **self._log}
+        logger.info("invocation", extra={"fields": fields})
+
+
+def _picture_response(drawing: Drawing, media_type: str) -> Response:
+    form = media.picture_format(media_type, drawing.request)
+    content = drawing.json(form) if media_type == media.JSON else drawing.file(0, form)
+    attributes = {
+        "seed": ",".join(str(seed) for seed in drawing.seeds),
+        "model": drawing.model,
+        "flagged": str(sum(picture.flagged for picture in drawing.pictures)),
+    }
+    headers = {
+        "X-Seed": attributes["seed"],
+        "X-Model": _header_text(drawing.model),
+        # SageMaker's limit: 1024 visible ASCII characters.
+        "X-Amzn-SageMaker-Custom-Attributes": _header_text(
+            ";".join(f"{name}={value}" for name, value in attributes.items())
+        )[:1024],
+    }
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def _header_text(text: str) -> str:
+    return "".join(character if " " <= character <= "~" else "?" for character in text)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Answer unknown paths and methods in the endpoint's own form."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = dict(getattr(error, "headers", None) or {})
+    phrase = HTTPStatus(status).phrase.lower()
+    return _error(ApiError(status, f"{request.method} {request.url.path}: {phrase}", headers=headers))
+
+
+def _error(error: ApiError) -> Response:
+    return _json(error.status, error.body(), error.headers)
+
+
+def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(body), status, headers, media.JSON)
+
+
+def _documentation(service: Service) -> dict[str, Any]:
+    """Return what /openapi.json says of the request and the answer: the schema is checked by hand, not by FastAPI."""
+    pictures: dict[str, Any] = {f"image/{name}": {} for name in media.PICTURE_FORMATS}
+    answer = {media.JSON: {"schema": GenerationResponse.model_json_schema()}, **pictures}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {media.JSON: {"schema": service.request_type.model_json_schema()}},
+        },
+        "responses": {"200": {"description": "The pictures", "content": answer}},
+    }

@@ -1,0 +1,81 @@
+"""What the endpoint answers when it does not answer with pictures: always JSON, always with a reason.
+
+Every error is `{"error": {"status": 422, "message": "...", "fields": [{"field": "steps", "message": "..."}]}}`.
+Values of the request are not repeated: error bodies end up in logs, prompts must not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+
+# An answer names so many fields at most.
+MAX_FINDINGS: Final = 20
+
+
+class ApiError(Exception):
+    """A request that is answered with an error status."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        fields: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+        self.fields = tuple(fields)
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON body."""
+        error: dict[str, Any] = {"status": self.status, "message": self.message}
+        if self.fields:
+            error["fields"] = [dict(field) for field in self.fields]
+        return {"error": error}
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection: nobody reads the answer."""
+
+
+class QueueFullError(Exception):
+    """The queue takes no more; the caller may try again after `retry_after_s`."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("the queue is full")
+        self.retry_after_s = retry_after_s
+
+
+class ClosedError(Exception):
+    """The queue is closed: the server is going down."""
+
+
+class RenderError(Exception):
+    """The model could not draw this picture."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits for this batch any more."""
+
+
+def invalid_request(error: ValidationError) -> ApiError:
+    """Return 400 for what is not JSON and 422, with each field named, for what breaks the schema."""
+    findings = error.errors(include_url=False, include_input=False)
+    if findings[0]["type"] == "json_invalid":
+        return ApiError(400, f"the body is not valid JSON: {findings[0]['ctx']['error']}")
+    fields = []
+    for finding in findings[:MAX_FINDINGS]:
+        path = ".".join(str(part) for part in finding["loc"])
+        field = path or finding.get("ctx", {}).get("field", "body")
+        fields.append({"field": str(field), "message": finding["msg"]})
+    return ApiError(422, "; ".join(f"{field['field']}: {field['message']}" for field in fields), fields)
+
+
+def busy(status: int, message: str, retry_after_s: int) -> ApiError:
+    """Return an error that says when to try again."""
+    return ApiError(status, message, headers={"Retry-After": str(retry_after_s)})

@@ -1,0 +1,67 @@
+"""What the queue carries and the model draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What pictures must share to be denoised together."""
+
+    width_px: int
+    height_px: int
+    steps: int
+    guidance_scale: float
+    sampler: str
+
+    @property
+    def work(self) -> float:
+        """Cost of one picture, in pixels times steps: the unit in which the queue reckons time."""
+        return float(self.width_px * self.height_px * self.steps)
+
+
+@dataclass(frozen=True)
+class PictureJob:
+    """One picture to draw."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, drawn."""
+
+    image: Image
+    flagged: bool
+    """The safety checker replaced it with a black one."""
+    truncated: bool
+    """The text encoder did not read the end of its prompt."""
+
+
+class Renderer(Protocol):
+    """The model behind the endpoint."""
+
+    identity: str
+    """What its pictures say they were made by."""
+    max_batch_size: int
+    """Most pictures that it draws at once."""
+
+    def warm_up(self) -> float:
+        """Draw once in each batch size; return by how much a batch's result depends on its size (0: not at all)."""
+
+    def self_test(self) -> None:
+        """Draw one small picture; raise if that fails."""
+
+    def render(self, shape: Shape, jobs: Sequence[PictureJob], abandoned: Callable[[], bool]) -> list[Picture]:
+        """Draw the pictures of one batch.
+
+        Raises AbandonedError when `abandoned`, asked at each step, says that nobody waits any more, and RenderError
+        when the result is not a picture.
+        """

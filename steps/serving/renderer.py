@@ -1,0 +1,188 @@
+"""The pipeline behind the endpoint: batches of jobs that share a shape to pictures.
+
+Reads a StableDiffusionPipeline folder (safetensors). Each picture starts from the noise of its own seed, drawn in
+float32 on the CPU, so that a seed means the same picture on every device and in every batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from params.programs import ServeArguments
+from steps.errors import StepError
+from steps.model.pretrained import folder_digest, load_pipeline, sampler
+from steps.serving.errors import AbandonedError, RenderError
+from steps.serving.exact import MIN_ROWS, deviation, make_rows_independent
+from steps.serving.pictures import Picture, PictureJob, Shape
+from steps.serving.prompts import PromptEncoder
+from steps.serving.safety import load_safety_checker
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_STEPS: Final = 2
+SELF_TEST_SIZE_PX: Final = 64
+
+
+class PipelineRenderer:
+    """A StableDiffusionPipeline that draws pictures independent of what they are batched with."""
+
+    def __init__(self, pipeline: Any, arguments: ServeArguments, identity: str) -> None:
+        self.identity = identity
+        self.max_batch_size = arguments.max_batch_size
+        self._pipeline, self._arguments = pipeline, arguments
+        self._prompts = PromptEncoder(pipeline.tokenizer, pipeline.text_encoder)
+        self._samplers: dict[str, Any] = {}
+        self._eager_unet = self._default_unet = pipeline.unet
+        # One picture at a time: the decoder's arithmetic and memory then do not depend on the batch.
+        pipeline.vae.enable_slicing()
+        pipeline.set_progress_bar_config(disable=True)
+        if arguments.compile:
+            self._default_unet = torch.compile(pipeline.unet)
+        else:
+            make_rows_independent(pipeline.unet)
+
+    def warm_up(self) -> float:
+        """Draw a picture of the default shape, then one step in each batch size; return the batches' deviation."""
+        shape = self._default_shape(WARM_UP_STEPS)
+        self.render(shape, [PictureJob("", "", 0)], lambda: False)
+        largest = self.max_batch_size
+        # Every size where equality decides about batching; otherwise the powers of two show it well enough.
+        sizes = range(2, largest + 1) if self._arguments.exact_batches else _powers_of_two(largest)
+        noise = torch.cat([self._noise(shape, seed) for seed in range(largest)])
+        worst = deviation(self._one_step, noise, sizes)
+        if worst > 0 and self._arguments.exact_batches:
+            logger.warning("pictures are drawn one by one: batches deviate by %g", worst)
+            self.max_batch_size = 1
+        return worst
+
+    def self_test(self) -> None:
+        """Draw one small picture."""
+        side = min(SELF_TEST_SIZE_PX, self._arguments.max_size_px)
+        shape = Shape(side, side, 1, self._arguments.guidance_scale, self._arguments.sampler)
+        self.render(shape, [PictureJob("", "", 0)], lambda: False)
+
+    def render(self, shape: Shape, jobs: Sequence[PictureJob], abandoned: Callable[[], bool]) -> list[Picture]:
+        """Draw the pictures of one batch."""
+        guided = shape.guidance_scale > 1
+        # Without guidance a single picture would be a single row, which takes other kernels than several.
+        rows = list(jobs) if guided else _at_least(MIN_ROWS, jobs)
+        prompts = [self._prompts.encode(job.prompt) for job in rows]
+        negatives = [self._prompts.encode(job.negative_prompt) for job in rows] if guided else []
+        output = self._call(
+            shape,
+            torch.cat([prompt.states for prompt in prompts]),
+            torch.cat([negative.states for negative in negatives]) if guided else None,
+            torch.cat([self._noise(shape, job.seed) for job in rows]),
+            abandoned,
+        )
+        if not bool(torch.isfinite(output.images).all()):
+            raise RenderError(f"the model gave infinite or undefined pixels (precision {self._arguments.precision})")
+        flags = output.nsfw_content_detected or [False] * len(rows)
+        images = _to_images(output.images)
+        drawn = zip(images, flags, prompts, strict=True)
+        return [Picture(image, bool(flag), prompt.truncated) for image, flag, prompt in drawn][: len(jobs)]
+
+    def _call(
+        self, shape: Shape, prompts: Tensor, negatives: Tensor | None, noise: Tensor, abandoned: Callable[[], bool]
+    ) -> Any:
+        def at_each_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            if abandoned():
+                raise AbandonedError
+            return tensors
+
+        self._pipeline.unet = self._unet_for(shape)
+        self._pipeline.scheduler = self._sampler(shape.sampler)
+        try:
+            return self._run(shape, prompts, negatives, noise, at_each_step)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            raise RenderError("the device has too little memory for this size") from None
+
+    def _run(self, shape: Shape, prompts: Tensor, negatives: Tensor | None, noise: Tensor, at_each_step: Any) -> Any:
+        return self._pipeline(
+            prompt_embeds=prompts,
+            negative_prompt_embeds=negatives,
+            latents=noise,
+            width=shape.width_px,
+            height=shape.height_px,
+            num_inference_steps=shape.steps,
+            guidance_scale=shape.guidance_scale,
+            output_type="pt",
+            callback_on_step_end=at_each_step,
+            callback_on_step_end_tensor_inputs=[],
+        )
+
+    def _one_step(self, latents: Tensor) -> Tensor:
+        """Run the UNet as the pipeline does with guidance: each picture has two rows, all at one timestep."""
+        states = self._prompts.encode("").states.expand(2 * len(latents), -1, -1)
+        with torch.no_grad():
+            output: Tensor = self._default_unet(torch.cat([latents] * 2), 500, states, return_dict=False)[0]
+        unguided, guided = output.chunk(2)
+        return torch.cat([unguided, guided], dim=1)
+
+    def _noise(self, shape: Shape, seed: int) -> Tensor:
+        factor = self._pipeline.vae_scale_factor
+        channels = self._pipeline.unet.config.in_channels
+        size = (1, channels, shape.height_px // factor, shape.width_px // factor)
+        noise = torch.randn(size, generator=torch.Generator("cpu").manual_seed(seed))
+        return noise.to(self._pipeline.device, self._pipeline.unet.dtype)
+
+    def _sampler(self, name: str) -> Any:
+        if name not in self._samplers:
+            self._samplers[name] = sampler(name, self._pipeline.scheduler.config)
+        return self._samplers[name]
+
+    def _unet_for(self, shape: Shape) -> Any:
+        """Return the compiled UNet for the one size that was compiled at start: any other would take minutes."""
+        is_default = shape.width_px == shape.height_px == self._arguments.default_size_px
+        return self._default_unet if is_default and shape.guidance_scale > 1 else self._eager_unet
+
+    def _default_shape(self, steps: int) -> Shape:
+        side = self._arguments.default_size_px
+        return Shape(side, side, steps, self._arguments.guidance_scale, self._arguments.sampler)
+
+
+def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRenderer:
+    """Load the pipeline folder for the device at hand.
+
+    Raises StepError when the folder holds no pipeline.
+    """
+    if not (model_dir / "model_index.json").is_file():
+        raise StepError(f"{model_dir}: no model_index.json: the model must be a StableDiffusionPipeline folder")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype: torch.dtype = getattr(torch, arguments.precision)
+    pipeline: Any = load_pipeline(model_dir, dtype)
+    if arguments.safety_checker:
+        load_safety_checker(pipeline, model_dir, dtype)
+    pipeline = pipeline.to(device)
+    if arguments.channels_last:
+        for model in (pipeline.unet, pipeline.vae):
+            model.to(memory_format=torch.channels_last)
+    # The algorithm that runs fastest today may be another one tomorrow: a seed must keep meaning one picture.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    return PipelineRenderer(pipeline, arguments, arguments.model_name or f"sha256:{folder_digest(model_dir)}")
+
+
+def _to_images(pixels: Tensor) -> list[Image.Image]:
+    """Turn (N, 3, H, W) in [0, 1] into pictures."""
+    levels = (pixels.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(level) for level in levels]
+
+
+def _at_least(count: int, jobs: Sequence[PictureJob]) -> list[PictureJob]:
+    return list(jobs) + [jobs[-1]] * (count - len(jobs))
+
+
+def _powers_of_two(largest: int) -> list[int]:
+    sizes = [size for size in (2, 4, 8, 16, 32, 64) if size < largest]
+    return [*sizes, largest] if largest > 1 else []

@@ -1,0 +1,145 @@
+"""The request of POST /invocations and the JSON form of its answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import ConfigDict, Field, create_model, model_validator
+from pydantic_core import PydanticCustomError
+
+from params.model import Model
+from params.programs import ServeArguments
+
+PictureFormat = Literal["png", "jpeg", "webp"]
+Sampler = Literal["ddim", "dpm++", "euler"]
+# Seeds are 32-bit: every JSON reader holds them exactly.
+MAX_SEED: Final = 2**32 - 1
+
+
+class GenerationRequest(Model):
+    """What to draw: `prompt` or `prompts`, and how."""
+
+    model_config = ConfigDict(strict=True)
+
+    prompt: str | None
+    """Draw this; excludes `prompts`."""
+    prompts: tuple[str, ...] | None
+    """Draw each of these; excludes `prompt`."""
+    negative_prompt: str
+    """What guidance leads away from."""
+    seed: int | None
+    """Picture i of the answer is drawn from seed + i; left out: the server chooses and says which."""
+    steps: int
+    """Denoising steps."""
+    guidance_scale: float
+    """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598); up to 1: none."""
+    width: int
+    """Pixels, a multiple of 8."""
+    height: int
+    """Pixels, a multiple of 8."""
+    sampler: Sampler
+    """Which scheduler denoises."""
+    num_images: int
+    """Pictures for each prompt."""
+    format: PictureFormat | None
+    """Picture format; left out: what Accept says, otherwise PNG."""
+    embed_prompt: bool
+    """Write the prompt into the picture's metadata."""
+
+    @model_validator(mode="after")
+    def _one_source_of_prompts(self) -> Self:
+        if (self.prompt is None) == (self.prompts is None):
+            raise _finding("prompt", "exactly one of prompt and prompts is needed")
+        return self
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompt of each picture."""
+        prompts = self.prompts if self.prompts is not None else (self.prompt or "",)
+        return tuple(prompt for prompt in prompts for _ in range(self.num_images))
+
+    def seeds(self, first_seed: int) -> tuple[int, ...]:
+        """Return the seed of each picture; they begin again at 0 after 2**32 - 1."""
+        return tuple((first_seed + index) % (MAX_SEED + 1) for index in range(len(self.texts)))
+
+
+def request_type(arguments: ServeArguments) -> type[GenerationRequest]:
+    """Return the request model whose bounds and defaults are those of this endpoint."""
+    side = Field(arguments.default_size_px, ge=8, le=arguments.max_size_px, multiple_of=8)
+    text = Field(max_length=arguments.max_prompt_characters)
+    fields: dict[str, Any] = {
+        "prompt": (str | None, Field(None, max_length=arguments.max_prompt_characters)),
+        "prompts": (tuple[Annotated[str, text], ...] | None, Field(None, min_length=1)),
+        "negative_prompt": (str, Field("", max_length=arguments.max_prompt_characters)),
+        "seed": (int | None, Field(None, ge=0, le=MAX_SEED)),
+        "steps": (int, Field(arguments.inference_steps, ge=1, le=arguments.max_inference_steps)),
+        "guidance_scale": (float, Field(arguments.guidance_scale, ge=0, le=30, allow_inf_nan=False)),
+        "width": (int, side),
+        "height": (int, side),
+        "sampler": (Sampler, arguments.sampler),
+        "num_images": (int, Field(1, ge=1, le=arguments.max_images)),
+        "format": (PictureFormat | None, None),
+        "embed_prompt": (bool, False),
+    }
+    return create_model(
+        "GenerationRequest", __base__=GenerationRequest, __validators__=_limit_images(arguments.max_images), **fields
+    )
+
+
+class GeneratedPicture(Model):
+    """One picture of a JSON answer."""
+
+    image: str
+    """The file, in base64."""
+    format: PictureFormat
+    """PNG, JPEG or WebP."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    seed: int
+    """Asked for again with the same settings, it gives the same picture."""
+    prompt_index: int
+    """Which of the request's prompts it shows."""
+    flagged: bool
+    """The safety checker replaced it with a black picture."""
+    truncated: bool
+    """The model did not read the end of the prompt: it is longer than its text encoder."""
+
+
+class GenerationSettings(Model):
+    """What the pictures were drawn with: the request's settings, defaults filled in."""
+
+    steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    sampler: Sampler
+
+
+class GenerationResponse(Model):
+    """The JSON answer."""
+
+    images: tuple[GeneratedPicture, ...]
+    model: str
+    """The model package or the digest of the model folder."""
+    settings: GenerationSettings
+    queue_s: float
+    """Seconds before the model began."""
+    render_s: float
+    """Seconds from then until the last picture."""
+
+
+def _limit_images(max_images: int) -> dict[str, Any]:
+    def limit(request: GenerationRequest) -> GenerationRequest:
+        count = len(request.texts)
+        if count > max_images:
+            field = "prompts" if request.num_images == 1 else "num_images"
+            raise _finding(field, f"prompts times num_images is {count}: at most {max_images} pictures for one request")
+        return request
+
+    return {"limit_images": model_validator(mode="after")(limit)}
+
+
+def _finding(field: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError("request", "{message}", {"field": field, "message": message})

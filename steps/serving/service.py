@@ -1,0 +1,96 @@
+"""One endpoint: its settings, its queue, its model and whether it takes requests."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from params.programs import ServeArguments
+from steps.serving.batch_queue import BatchQueue
+from steps.serving.encoding import Drawing
+from steps.serving.errors import ApiError, ClosedError, QueueFullError, RenderError, busy
+from steps.serving.metrics import ServingMetrics
+from steps.serving.pictures import Picture, PictureJob, Renderer, Shape
+from steps.serving.schema import MAX_SEED, GenerationRequest, request_type
+from steps.serving.ticket import Ticket
+from steps.serving.worker import ModelWorker
+
+# What a client is told while the model loads or the server goes down: about a health check's rhythm.
+RETRY_AFTER_S = 5
+
+
+class Service:
+    """The endpoint's parts, and the way of a valid request through them."""
+
+    def __init__(self, arguments: ServeArguments, load: Callable[[], Renderer]) -> None:
+        self.arguments = arguments
+        self.request_type = request_type(arguments)
+        self.metrics = ServingMetrics()
+        self.queue = BatchQueue(arguments.queue_size, arguments.max_batch_size, arguments.batch_wait_ms / 1000)
+        self.worker = ModelWorker(load, self.queue, self.metrics)
+        self.draining = False
+        self.in_flight = 0
+        self.metrics.watch("serving_queue_requests", "Requests that wait", lambda: len(self.queue))
+        self.metrics.watch("serving_in_flight_requests", "Requests being answered", lambda: self.in_flight)
+        self.metrics.watch("serving_ready", "1: loaded, warmed up, taking requests", lambda: float(self.ready))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded and warmed up and requests are taken."""
+        return self.worker.state == "ready" and self.worker.alive and not self.draining
+
+    def require_ready(self) -> None:
+        """Raise ApiError 503 while the endpoint takes no requests."""
+        if self.draining:
+            raise busy(503, "the server is going down", RETRY_AFTER_S)
+        if not self.ready:
+            raise busy(503, self.worker.failure or "the model is loading", RETRY_AFTER_S)
+
+    async def draw(self, request: GenerationRequest, arrived_s: float, gone: asyncio.Task[None]) -> Drawing | None:
+        """Draw a request's pictures; None when the client has gone.
+
+        Raises ApiError 429 where the queue is full, 503 where it is closed, 504 past the time-out and 500 where the
+        model fails.
+        """
+        first_seed = request.seed if request.seed is not None else random.SystemRandom().randint(0, MAX_SEED)
+        seeds = request.seeds(first_seed)
+        shape = Shape(request.width, request.height, request.steps, request.guidance_scale, request.sampler)
+        jobs = [
+            PictureJob(text, request.negative_prompt, seed) for text, seed in zip(request.texts, seeds, strict=True)
+        ]
+        ticket = Ticket(shape, jobs, arrived_s + self.arguments.timeout_s)
+        self._submit(ticket)
+        pictures = await self._wait(ticket, gone)
+        if pictures is None:
+            return None
+        started_s = ticket.started_s or arrived_s
+        queue_s, render_s = started_s - arrived_s, time.monotonic() - started_s
+        self.metrics.queue_s.observe(queue_s)
+        return Drawing(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s)
+
+    def _submit(self, ticket: Ticket) -> None:
+        try:
+            self.queue.submit(ticket)
+        except QueueFullError as error:
+            raise busy(429, "the queue is full: try again later", error.retry_after_s) from None
+        except ClosedError:
+            raise busy(503, "the server is going down", RETRY_AFTER_S) from None
+
+    async def _wait(self, ticket: Ticket, gone: asyncio.Task[None]) -> list[Picture] | None:
+        drawn = asyncio.wrap_future(ticket.future)
+        try:
+            remaining_s = ticket.deadline_s - time.monotonic()
+            either: set[asyncio.Future[Any]] = {drawn, gone}
+            await asyncio.wait(either, timeout=remaining_s, return_when=asyncio.FIRST_COMPLETED)
+            if drawn.done():
+                return drawn.result()
+            if gone.done():
+                return None
+            raise ApiError(504, f"not drawn within {self.arguments.timeout_s:g} s")
+        except RenderError as error:
+            raise ApiError(500, str(error)) from None
+        finally:
+            ticket.cancel()

@@ -1,0 +1,64 @@
+"""Everything random in training: a pure function of (seed, position in the training stream).
+
+Each position has a stream of its own in numpy's counter-based Philox generator (Salmon et al. 2011): the seed is the
+key and the position a word of the counter, so any rank can draw any position, in any order, at any time. The order
+within a stream is fixed: timestep, dropped caption, noise of the posterior, noise of the diffusion, offset noise.
+numpy does not promise the same normal numbers in its next version (NEP 19): the versions are in the model's lineage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Purposes have streams of their own.
+TRAINING: Final = 0
+VALIDATION: Final = 1
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of some samples, in memory of the CPU."""
+
+    timestep: Tensor
+    """[n] float64, uniform in [0, 1): which timestep."""
+    caption: Tensor
+    """[n] float64, uniform in [0, 1): below the dropout the caption is dropped."""
+    posterior: Tensor
+    """[n, C, H, W] float32, normal: which latent of the VAE's posterior."""
+    noise: Tensor
+    """[n, C, H, W] float32, normal: the noise that the model learns to remove."""
+    offset: Tensor
+    """[n, C, 1, 1] float32, normal: the part of offset noise that a channel shares."""
+
+
+def draw(
+    seed: int,
+    positions: Sequence[int],
+    latent_shape: tuple[int, int, int],
+    purpose: int = TRAINING,
+    pin_memory: bool = False,
+) -> Draws:
+    """Return the random numbers of the samples at `positions`, for latents of shape (C, H, W)."""
+    count, channels = len(positions), latent_shape[0]
+    elements = int(np.prod(latent_shape))
+    uniform = torch.empty((count, 2), dtype=torch.float64)
+    normal = torch.empty((count, 2 * elements + channels), dtype=torch.float32, pin_memory=pin_memory)
+    uniform_rows, normal_rows = uniform.numpy(), normal.numpy()
+    for row, position in enumerate(positions):
+        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, position, purpose]))
+        generator.random(out=uniform_rows[row])
+        generator.standard_normal(dtype=np.float32, out=normal_rows[row])
+    shape = (count, *latent_shape)
+    return Draws(
+        timestep=uniform[:, 0],
+        caption=uniform[:, 1],
+        posterior=normal[:, :elements].view(shape),
+        noise=normal[:, elements : 2 * elements].view(shape),
+        offset=normal[:, 2 * elements :, None, None],
+    )

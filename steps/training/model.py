@@ -1,0 +1,59 @@
+"""The UNet that is trained: new or pretrained, checked against the latents, and set up for its device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from params.programs import TrainArguments
+from steps.data.latents import LatentsManifest
+from steps.errors import StepError
+from steps.model.cpu_attention import CpuAttentionProcessor
+from steps.model.pretrained import load_unet, new_unet
+from steps.training.objective import WEIGHT_DTYPES
+
+
+def build_unet(arguments: TrainArguments, folder: Path, manifest: LatentsManifest, device: torch.device) -> Any:
+    """Return the UNet2DConditionModel on its device, in training mode; every rank builds the same.
+
+    Raises StepError where it does not fit the latents.
+    """
+    dtype = WEIGHT_DTYPES[arguments.precision]
+    scratch = arguments.initial_weights == "scratch"
+    unet: Any = new_unet(folder, arguments.seed) if scratch else load_unet(folder, torch.float32)
+    _check(unet, manifest)
+    # The pipeline that comes of it draws pictures of the size that it learnt from.
+    unet.register_to_config(sample_size=manifest.latent_shape[-1])
+    unet.to(device=device, dtype=dtype).train()
+    _set_up(unet, arguments, device)
+    return unet
+
+
+def _set_up(unet: Any, arguments: TrainArguments, device: torch.device) -> None:
+    if device.type == "cuda":
+        # Tensor cores read channels last; on CPUs it measured 0 to 10 % slower.
+        unet.to(memory_format=torch.channels_last)
+    elif arguments.precision == "bfloat16":
+        unet.set_attn_processor(CpuAttentionProcessor())
+    if arguments.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if arguments.compile:
+        unet.compile()
+
+
+def _check(unet: Any, manifest: LatentsManifest) -> None:
+    channels, height, width = manifest.latent_shape
+    step = 2 ** (len(unet.config.block_out_channels) - 1)
+    if unet.config.in_channels != channels:
+        raise StepError(f"unet/config.json: in_channels {unet.config.in_channels}, but the latents have {channels}")
+    if height % step or width % step:
+        raise StepError(
+            f"unet/config.json: latents of {height} x {width} cannot be halved {step.bit_length() - 1} times"
+        )
+    if manifest.caption_embeddings and unet.config.cross_attention_dim != manifest.embedding_width:
+        raise StepError(
+            f"unet/config.json: cross_attention_dim {unet.config.cross_attention_dim}, but the captions' embeddings "
+            f"are {manifest.embedding_width} wide"
+        )

@@ -1,0 +1,59 @@
+"""The training objective: how wrong the model is about a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from steps.training.captions import Captions
+from steps.training.diffusion import Diffusion
+from steps.training.inputs import Inputs
+
+# Of weights, optimizer and losses; bfloat16 is for the forward pass alone.
+WEIGHT_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+# Of the frozen text encoder.
+ENCODER_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+class Objective:
+    """Mean squared error of the prediction, sample by sample."""
+
+    def __init__(
+        self,
+        diffusion: Diffusion,
+        captions: Captions,
+        scaling_factor: float,
+        precision: str,
+        device: torch.device,
+    ) -> None:
+        self._diffusion, self._captions, self._scaling_factor = diffusion, captions, scaling_factor
+        self._dtype = WEIGHT_DTYPES[precision]
+        self._autocast = _autocast(device, precision)
+
+    def losses(self, unet: Callable[..., Any], inputs: Inputs) -> Tensor:
+        """Return the mean squared error of each sample, [n]."""
+        mean, std = inputs.mean.to(self._dtype), inputs.std.to(self._dtype)
+        # Stored moments are raw: this is the one place where latents are scaled.
+        latents = (mean + std * inputs.posterior) * self._scaling_factor
+        noise = inputs.noise.to(self._dtype)
+        noisy, target = self._diffusion.noisy_and_target(latents, noise, inputs.timesteps)
+        with self._autocast():
+            embeddings = self._captions.encode(inputs.captions)
+            if embeddings.dtype == torch.float16 or self._dtype == torch.float64:
+                embeddings = embeddings.to(self._dtype)
+            prediction: Tensor = unet(noisy, inputs.timesteps, embeddings, return_dict=False)[0]
+        return (prediction.to(self._dtype) - target).square().flatten(1).mean(1)
+
+    def weighted_losses(self, unet: Callable[..., Any], inputs: Inputs) -> Tensor:
+        """Return what training minimises the sum of, [n]."""
+        return self.losses(unet, inputs) * self._diffusion.weight_of(inputs.timesteps)
+
+
+def _autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
+    if precision != "bfloat16":
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype=torch.bfloat16)

@@ -1,0 +1,116 @@
+"""The ranks of a training job: who this process is, and the few things that ranks say to each other.
+
+Reads RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them; without them
+this process is the only rank. Gradients travel over NCCL on GPUs and gloo on CPUs. What the hosts agree on (to stop,
+a checksum, a JSON text) travels over gloo always, so that it never waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+# The watchdog speaks first: it can name the rank that hangs.
+TIMEOUT_GRACE_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class World:
+    """This rank among all ranks."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+    control: dist.ProcessGroup | None = None
+    """Gloo group of all ranks; None for a single rank."""
+
+    @property
+    def is_head(self) -> bool:
+        """Whether this rank writes what there is once for a job."""
+        return self.rank == 0
+
+    def broadcast_json(self, value: Any) -> Any:
+        """Return the head's value on every rank."""
+        if self.control is None:
+            return value
+        content = json.dumps(value).encode() if self.is_head else b""
+        size = torch.tensor([len(content)], dtype=torch.int64)
+        dist.broadcast(size, 0, group=self.control)
+        text = torch.frombuffer(bytearray(content.ljust(int(size))), dtype=torch.uint8)
+        dist.broadcast(text, 0, group=self.control)
+        return json.loads(text.numpy().tobytes())
+
+    def gather_int(self, value: int) -> list[int]:
+        """Return every rank's number (int64), in the order of the ranks."""
+        if self.control is None:
+            return [value]
+        numbers = torch.zeros(self.size, dtype=torch.int64)
+        numbers[self.rank] = value
+        dist.all_reduce(numbers, group=self.control)
+        return numbers.tolist()
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Add up a CPU tensor over the ranks, in place."""
+        if self.control is not None:
+            dist.all_reduce(tensor, group=self.control)
+        return tensor
+
+    def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Overwrite tensors on this rank's device with the head's."""
+        if self.size > 1:
+            for name in sorted(tensors):
+                dist.broadcast(tensors[name], 0)
+
+
+def join_world(environment: Mapping[str, str], timeout_s: float) -> World:
+    """Return this process's place, after all ranks have met; CPU threads are shared out among the host's ranks."""
+    size, rank = int(environment.get("WORLD_SIZE", "1")), int(environment.get("RANK", "0"))
+    local_rank = int(environment.get("LOCAL_RANK", "0"))
+    device = _device(local_rank)
+    _share_threads(environment)
+    if size == 1:
+        return World(rank, size, local_rank, device)
+    if environment.get("MASTER_ADDR", "") in LOOPBACK:
+        # Gloo would look for the address of the host's name, which a laptop need not have.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    timeout = timedelta(seconds=timeout_s + TIMEOUT_GRACE_S)
+    if device.type == "cuda":
+        dist.init_process_group("nccl", timeout=timeout, device_id=device)
+    else:
+        dist.init_process_group("gloo", timeout=timeout)
+    return World(rank, size, local_rank, device, dist.new_group(backend="gloo", timeout=timeout))
+
+
+def leave_world(world: World) -> None:
+    """Let the connections go, at the end of a training that went well."""
+    if world.size > 1:
+        dist.destroy_process_group()
+
+
+def ranks_per_host() -> int:
+    """Return how many ranks one host runs: one for each GPU, or one."""
+    return max(1, torch.cuda.device_count())
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _share_threads(environment: Mapping[str, str]) -> None:
+    if "OMP_NUM_THREADS" not in environment:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(environment.get("LOCAL_WORLD_SIZE", "1"))))

@@ -1,0 +1,78 @@
+"""An S3 server on loopback that can be told to fail."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+BUCKET = "test-bucket"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+Fault = Callable[[str, str], bool]
+
+
+class S3:
+    """The server's controls."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.faults: list[Fault] = []
+        """Each is asked (method, path and query) and used up when it says yes: the answer is then a 503."""
+        self.client: Any = boto3.client("s3", endpoint_url=endpoint)
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the names of the objects under a prefix."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
+        return sorted(item["Key"].removeprefix(f"{prefix}/") for page in pages for item in page.get("Contents", []))
+
+    def read(self, key: str) -> bytes:
+        """Return an object."""
+        content: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return content
+
+
+@contextmanager
+def serving() -> Iterator[S3]:
+    """Run the server in a thread and point this process, and those it starts, to it."""
+    before = dict(os.environ)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    application = DomainDispatcherApplication(create_backend_app)
+    controls: list[S3] = []
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = f"{environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')}"
+        for fault in controls[0].faults if controls else []:
+            if fault(environ["REQUEST_METHOD"], request):
+                controls[0].faults.remove(fault)
+                environ["wsgi.input"].read()
+                start_response("503 Service Unavailable", [("Content-Type", "application/xml")])
+                return [b"<Error><Code>ServiceUnavailable</Code><Message>try later</Message></Error>"]
+        return application(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, answer, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    os.environ.update(ENVIRONMENT, AWS_ENDPOINT_URL=endpoint)
+    try:
+        controls.append(S3(endpoint))
+        controls[0].client.create_bucket(Bucket=BUCKET)
+        yield controls[0]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,130 @@
+"""The pictures of a job are the same for any number of workers, and after an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from params.programs import EvaluateArguments
+from steps.errors import StepError
+from steps.evaluation import generation
+from steps.evaluation.generation import Work, draw_in_processes, generate
+from steps.evaluation.generator import PictureGenerator
+from steps.evaluation.plan import plan
+from steps.evaluation.prompts import choose_prompts
+from steps.evaluation.reference import Pictures
+from steps.model.pretrained import load_pipeline
+from steps.progress import Progress
+from tests.steps.evaluation.conftest import CAPTIONS, SIZE_PX
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+ARGUMENTS = EvaluateArguments(
+    samples=10, batch_size=4, untrained_samples=5, inference_steps=2, sampler="dpm++", precision="float32"
+)
+
+MakeWork = Callable[..., Work]
+
+
+@pytest.fixture
+def make_work(tmp_path: Path, pipeline_dir: Path) -> MakeWork:
+    def make(folder: str = "samples", **changes: Any) -> Work:
+        arguments = ARGUMENTS.model_copy(update=changes)
+        prompts = choose_prompts(CAPTIONS, arguments.samples, arguments.seed)
+        return plan(arguments, pipeline_dir, "digest", prompts, SIZE_PX, tmp_path / folder)
+
+    return make
+
+
+def pictures(work: Work) -> list[Pictures]:
+    return [row.store().read(row.indices) for row in work.rows]
+
+
+def test_both_models_draw_the_same_prompts_differently(make_work: MakeWork) -> None:
+    work = make_work()
+    generate(work, ["cpu"])
+    trained, untrained = pictures(work)
+    assert (len(trained), len(untrained)) == (10, 5)
+    assert np.abs(trained[:5].astype(int) - untrained).mean() > 1
+
+
+def test_the_untrained_model_can_be_left_out(make_work: MakeWork) -> None:
+    assert [row.name for row in make_work(untrained_samples=0).rows] == ["trained"]
+
+
+def test_an_interrupted_job_ends_with_the_same_bits(make_work: MakeWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    unbroken, broken = make_work(), make_work("broken")
+    generate(unbroken, ["cpu"])
+    draw, batches = PictureGenerator.draw, []
+
+    def dying_draw(self: PictureGenerator, prompts: Any) -> Pictures:
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        batches.append(prompts)
+        return draw(self, prompts)
+
+    monkeypatch.setattr(PictureGenerator, "draw", dying_draw)
+    with pytest.raises(KeyboardInterrupt):
+        generate(broken, ["cpu"])
+    # Killed between two files of a batch.
+    broken.rows[0].store().path(6).unlink()
+    redrawn: list[int] = []
+
+    def counting_draw(self: PictureGenerator, prompts: Any) -> Pictures:
+        redrawn.append(len(prompts))
+        return draw(self, prompts)
+
+    monkeypatch.setattr(PictureGenerator, "draw", counting_draw)
+    generate(broken, ["cpu"])
+    assert redrawn == [4, 2, 4, 1], "the first batch is kept, the broken one is drawn again as a whole"
+    assert all(np.array_equal(*pair) for pair in zip(pictures(unbroken), pictures(broken), strict=True))
+
+
+def test_a_finished_job_loads_no_model(make_work: MakeWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate(make_work(), ["cpu"])
+    monkeypatch.setattr(generation, "load_pipeline", lambda *_: pytest.fail("a model was loaded"))
+    generate(make_work(), ["cpu"])
+
+
+def test_another_setting_draws_anew(make_work: MakeWork) -> None:
+    generate(make_work(), ["cpu"])
+    first = pictures(make_work())[0]
+    generate(make_work(guidance_scale=1.0), ["cpu"])
+    assert not np.array_equal(first, pictures(make_work(guidance_scale=1.0))[0])
+
+
+def test_two_hosts_share_the_work_through_the_mirror(make_work: MakeWork, tmp_path: Path) -> None:
+    alone = make_work("alone")
+    generate(alone, ["cpu"])
+    hosts = [make_work(f"host{host}", samples_uri=f"file://{tmp_path}/mirror") for host in range(2)]
+    generate(hosts[1], ["cpu"], host=1, hosts=2)
+    own = [len(row.prompts) - len(row.store().missing(row.indices)) for row in hosts[1].rows]
+    assert own == [4, 1], "every second batch"
+    generate(hosts[0], ["cpu"], host=0, hosts=2)
+    assert all(np.array_equal(*pair) for pair in zip(pictures(alone), pictures(hosts[0]), strict=True))
+
+
+def test_several_devices_draw_what_one_would(make_work: MakeWork, capfd: pytest.CaptureFixture[str]) -> None:
+    alone, together = make_work("alone"), make_work("together")
+    generate(alone, ["cpu"])
+    generate(together, ["cpu", "cpu"])
+    assert all(np.array_equal(*pair) for pair in zip(pictures(alone), pictures(together), strict=True))
+    assert '"done": 15, "total": 15, "unit": "pictures"' in capfd.readouterr().out
+
+
+def test_a_failure_on_one_device_is_told_in_its_own_words(make_work: MakeWork, tmp_path: Path) -> None:
+    work = make_work()
+    pipeline = load_pipeline(work.model_dir, torch.float32)
+    with torch.no_grad():
+        pipeline.unet.conv_out.bias.fill_(float("nan"))
+    pipeline.save_pretrained(tmp_path / "broken", safe_serialization=True)
+    with pytest.raises(StepError, match=r"^picture \d+ \('a .*'\) is not a number"):
+        draw_in_processes(
+            replace(work, model_dir=tmp_path / "broken"), ["cpu"], 0, 1, Progress("generate", 15, "pictures")
+        )

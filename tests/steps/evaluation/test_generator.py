@@ -1,0 +1,90 @@
+"""A picture depends on its prompt and its seed, not on what it was batched with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from steps.errors import StepError
+from steps.evaluation.generator import Drawing, PictureGenerator
+from steps.evaluation.prompts import Prompt, choose_prompts
+from steps.evaluation.reference import Pictures
+from steps.model.pretrained import load_pipeline
+from tests.steps.evaluation.conftest import CAPTIONS, SIZE_PX
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+DRAWING = Drawing(guidance_scale=3.0, inference_steps=4, sampler="dpm++", size_px=SIZE_PX)
+PROMPTS = choose_prompts(CAPTIONS, 6, seed=0)
+
+
+@pytest.fixture(scope="module")
+def pipeline(pipeline_dir: Path) -> Any:
+    return load_pipeline(pipeline_dir, torch.float32)
+
+
+def draw(pipeline: Any, prompts: list[Prompt], **drawing: Any) -> Pictures:
+    return PictureGenerator(pipeline, replace(DRAWING, **drawing), torch.device("cpu")).draw(prompts)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "euler"])
+def test_pictures_do_not_depend_on_the_batch(pipeline: Any, sampler: str) -> None:
+    together = draw(pipeline, PROMPTS, sampler=sampler)
+    apart = np.concatenate([draw(pipeline, [prompt], sampler=sampler) for prompt in reversed(PROMPTS)])[::-1]
+    assert together.shape == (6, SIZE_PX, SIZE_PX, 3)
+    assert np.abs(together.astype(int) - apart).max() <= 1, "a rounding step at most"
+
+
+def test_the_same_prompts_give_the_same_bits(pipeline: Any) -> None:
+    assert np.array_equal(draw(pipeline, PROMPTS), draw(pipeline, PROMPTS))
+
+
+def test_seed_caption_and_guidance_each_change_the_picture(pipeline: Any) -> None:
+    first = draw(pipeline, PROMPTS[:1])
+    assert np.abs(first.astype(int) - draw(pipeline, [replace(PROMPTS[0], seed=5)])).max() > 10
+    assert not np.array_equal(first, draw(pipeline, [replace(PROMPTS[0], caption=PROMPTS[1].caption)]))
+    assert not np.array_equal(first, draw(pipeline, PROMPTS[:1], guidance_scale=1.0))
+
+
+def test_pictures_are_those_of_the_pipeline_called_by_hand(pipeline: Any) -> None:
+    drawn = draw(pipeline, PROMPTS[:2])
+    by_hand = pipeline(
+        [prompt.caption for prompt in PROMPTS[:2]],
+        generator=[torch.Generator().manual_seed(prompt.seed) for prompt in PROMPTS[:2]],
+        guidance_scale=3.0,
+        num_inference_steps=4,
+        height=SIZE_PX,
+        width=SIZE_PX,
+        output_type="np",
+    ).images
+    assert np.abs(drawn - by_hand * 255.0).max() <= 1
+
+
+def test_a_picture_that_is_not_a_number_names_its_prompt(pipeline_dir: Path) -> None:
+    pipeline = load_pipeline(pipeline_dir, torch.float32)
+    with torch.no_grad():
+        pipeline.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(StepError, match=r"picture 0 \('a .*'\) is not a number.*torch\.float32: try precision"):
+        draw(pipeline, PROMPTS)
+
+
+def test_a_caption_is_encoded_once(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    encode = pipeline.encode_prompt
+
+    def counting(captions: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(captions, list):
+            encoded.extend(captions)
+        return encode(captions, *arguments, **options)
+
+    monkeypatch.setattr(pipeline, "encode_prompt", counting)
+    generator = PictureGenerator(pipeline, DRAWING, torch.device("cpu"))
+    twice = [PROMPTS[0], replace(PROMPTS[0], index=9, seed=9), PROMPTS[1]]
+    assert len(generator.draw(twice)) == 3
+    generator.draw(PROMPTS[:3])
+    assert sorted(encoded) == sorted(["", *(prompt.caption for prompt in PROMPTS[:3])])

@@ -1,0 +1,143 @@
+"""A diffusers folder small enough to train in a test, and latents that fit it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
+from steps.data.block import to_bytes
+from steps.data.latents import LatentsIndex, LatentsManifest
+from steps.data.latents_shard import BuiltShard, build_shard
+from steps.model.pretrained import folder_digest
+
+LATENT_SHAPE = (4, 4, 4)
+CAPTION_LENGTH = 6
+WIDTH = 8
+SCALING_FACTOR = 0.5
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def write_pretrained(folder: Path) -> Path:
+    """Write a random pipeline, as the pretrained channel holds it."""
+    torch.manual_seed(3)
+    tokenizer = _tokenizer()
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(4, 4),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            norm_num_groups=2,
+            scaling_factor=SCALING_FACTOR,
+        ),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=WIDTH,
+                intermediate_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=CAPTION_LENGTH,
+                projection_dim=WIDTH,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        ),
+        tokenizer=tokenizer,
+        unet=tiny_unet(),
+        scheduler=DDPMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def tiny_unet() -> UNet2DConditionModel:
+    """Return a random UNet of some 6,000 weights."""
+    return UNet2DConditionModel(
+        sample_size=LATENT_SHAPE[-1],
+        block_out_channels=(8,),
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,
+        norm_num_groups=2,
+        use_linear_projection=True,
+    )
+
+
+def write_latents(folder: Path, pretrained: Path, train: int = 64, heldout: int = 10, embeddings: bool = False) -> Path:
+    """Write random latents of `pretrained`, in blocks of 8 rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    built: list[BuiltShard] = []
+    numbers = np.random.default_rng(5)
+    for split, rows in ((TRAIN_SPLIT, train), (HELDOUT_SPLIT, heldout)):
+        sizes = [min(8, rows - first) for first in range(0, rows, 8)]
+        name = LATENTS_SHARD_PATTERN.format(split=split, index=0)
+        content, shard = build_shard(name, split, [_block(numbers, size, embeddings) for size in sizes])
+        (folder / name).write_bytes(content)
+        built.append(shard)
+    (folder / LATENTS_INDEX_FILE).write_text(LatentsIndex(shards=tuple(s.indexed for s in built)).model_dump_json())
+    manifest = _manifest(pretrained, built, {TRAIN_SPLIT: train, HELDOUT_SPLIT: heldout}, embeddings)
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json())
+    return folder
+
+
+def _block(numbers: np.random.Generator, rows: int, embeddings: bool) -> bytes:
+    tensors = {
+        "mean": numbers.normal(size=(rows, *LATENT_SHAPE)).astype(np.float16),
+        "std": numbers.uniform(0.01, 0.1, (rows, *LATENT_SHAPE)).astype(np.float16),
+        "token_ids": numbers.integers(0, 50, (rows, CAPTION_LENGTH)).astype(np.int32),
+    }
+    if embeddings:
+        tensors["embeddings"] = numbers.normal(size=(rows, CAPTION_LENGTH, WIDTH)).astype(np.float16)
+    return to_bytes(tensors)
+
+
+def _manifest(pretrained: Path, built: list[BuiltShard], counts: dict[str, int], embeddings: bool) -> LatentsManifest:
+    return LatentsManifest(
+        encoder_digest=folder_digest(pretrained / "vae"),
+        tokenizer_digest=folder_digest(pretrained / "tokenizer"),
+        text_encoder_digest=folder_digest(pretrained / "text_encoder"),
+        source_manifest_digest="0" * 64,
+        resolution_px=LATENT_SHAPE[-1] * 2,
+        latent_shape=LATENT_SHAPE,
+        scaling_factor=SCALING_FACTOR,
+        caption_length=CAPTION_LENGTH,
+        caption_embeddings=embeddings,
+        embedding_width=WIDTH,
+        precision="float32",
+        rows_per_block=8,
+        counts=counts,
+        dropped_heldout_samples=0,
+        latents_mean=0.0,
+        latents_std=1.0,
+        channel_means=(0.0,) * LATENT_SHAPE[0],
+        channel_stds=(1.0,) * LATENT_SHAPE[0],
+        decoded_psnr_db=30.0,
+        shards=tuple(shard.listed for shard in built),
+    )
+
+
+def _tokenizer() -> CLIPTokenizer:
+    ends = ("<|startoftext|>", "<|endoftext|>")
+    entries = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *ends]
+    return CLIPTokenizer(
+        vocab={entry: index for index, entry in enumerate(entries)},
+        merges=[],
+        bos_token=ends[0],
+        eos_token=ends[1],
+        unk_token=ends[1],
+        pad_token=ends[1],
+        model_max_length=CAPTION_LENGTH,
+    )
