@@ -155,6 +155,8 @@ class TrainArguments(Model):
     """How often a training-log line is written."""
     collective_timeout_s: float = Field(600.0, gt=0)
     """A collective that hangs longer than this ends the job."""
+    max_skipped_steps: int = Field(20, ge=0)
+    """Optimizer steps that may be left out, for a gradient that is not finite, before the job fails."""
 
 
 class EvaluateArguments(Model):

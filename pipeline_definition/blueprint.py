@@ -117,6 +117,11 @@ class Blueprint:
         """Models of the tuning trials."""
         return self._uri("tuning", self.parameters.dataset)
 
+    @property
+    def samples_uri(self) -> Join:
+        """Pictures of evaluations under way: a killed one goes on, and several hosts share the work."""
+        return self._uri("samples", self.parameters.dataset)
+
     def evaluation_uri(self, training_job_name: PipelineVariable) -> Join:
         """Metrics and pictures of one trained model."""
         return self._uri(EVALUATION, self.parameters.dataset, training_job_name)

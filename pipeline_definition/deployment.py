@@ -7,18 +7,20 @@ from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import EndpointConfigStep, EndpointStep, ModelStep, TrainingStep
 
 from pipeline_definition.blueprint import Blueprint
-from pipeline_definition.registration import model_builder
+from pipeline_definition.registration import SERVE_PREFIX, model_builder
 
 VARIANT = "trained"
 
 
 def create_model_step(blueprint: Blueprint, train: TrainingStep, register: ModelStep) -> ModelStep:
-    """Return the step that makes the model; after Register, so that nothing is served that is not registered."""
+    """Return the step that makes the model; it knows its package, so every picture can say where it comes from."""
+    package = {f"{SERVE_PREFIX}MODEL_NAME": register.properties.ModelPackageArn}
     return ModelStep(
         name="CreateModel",
         description="The trained model behind the inference image",
-        step_args=model_builder(blueprint, train).build(model_name=f"{blueprint.settings.pipeline_name}-model"),
-        depends_on=[register],
+        step_args=model_builder(blueprint, train, **package).build(
+            model_name=f"{blueprint.settings.pipeline_name}-model"
+        ),
         retry_policies=blueprint.service_retries,
     )
 

@@ -17,7 +17,11 @@ METRICS = PropertyFile(name="Metrics", output_name=EVALUATION, path=METRICS_FILE
 def evaluate_step(blueprint: Blueprint, encode: ProcessingStep, train: TrainingStep) -> ProcessingStep:
     """Return the step that judges the trained model."""
     p, settings = blueprint.parameters, blueprint.settings.evaluate
-    arguments = {**program_values(settings, EvaluateArguments), "samples": p.evaluation_samples.to_string()}
+    arguments = {
+        **program_values(settings, EvaluateArguments),
+        "samples": p.evaluation_samples.to_string(),
+        "samples_uri": blueprint.samples_uri,
+    }
     return ProcessingStep(
         name="Evaluate",
         description="FID and CLIP score on held-out captions, and a contact sheet",

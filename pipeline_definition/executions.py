@@ -201,8 +201,9 @@ def _step(item: Mapping[str, Any]) -> Step:
 
 
 def _is_missing(error: ClientError) -> bool:
+    # AWS says ResourceNotFound, the local control plane ValidationException: could not find pipeline.
     text = str(error).lower()
-    return error.response["Error"]["Code"] == "ResourceNotFound" or "not exist" in text or "not found" in text
+    return any(words in text for words in ("resourcenotfound", "not exist", "not found", "could not find"))
 
 
 def _token(text: str) -> str:

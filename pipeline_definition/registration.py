@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from sagemaker.core.helper.pipeline_variable import PipelineVariable
 from sagemaker.core.model_metrics import MetricsSource, ModelMetrics
 from sagemaker.core.workflow.execution_variables import ExecutionVariables
 from sagemaker.core.workflow.functions import Join
@@ -58,13 +59,14 @@ def register_step(
     )
 
 
-def model_builder(blueprint: Blueprint, train: TrainingStep) -> ModelBuilder:
+def model_builder(blueprint: Blueprint, train: TrainingStep, **environment: PipelineVariable) -> ModelBuilder:
     """Return a builder of the trained model behind the inference image; each step needs a fresh one."""
+    served = to_environment(program_values(blueprint.settings.endpoint, ServeArguments), SERVE_PREFIX)
     return ModelBuilder(
         sagemaker_session=blueprint.session,
         role_arn=blueprint.settings.account.role_arn,
         image_uri=blueprint.parameters.inference_image,
         s3_model_data_url=train.properties.ModelArtifacts.S3ModelArtifacts,
         log_level=logging.ERROR,
-        env_vars=to_environment(program_values(blueprint.settings.endpoint, ServeArguments), SERVE_PREFIX),
+        env_vars={**served, **environment},
     )

@@ -5,6 +5,7 @@ Reads S3, SageMaker, ECR and CloudFormation; `empty` deletes objects and model p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -47,7 +48,7 @@ class StackContents:
     def costs_outside(self) -> list[str]:
         """Return a line for each endpoint that runs beside the stack: the pipeline's and the production one."""
         production = self._outputs.get("ProductionEndpoint", "")
-        pages = self._target.client("sagemaker").get_paginator("list_endpoints").paginate()
+        pages = self._sagemaker.get_paginator("list_endpoints").paginate()
         names = [item["EndpointName"] for page in pages for item in page["Endpoints"]]
         return [
             f"endpoint {name}, by the hour of each host; `aws sagemaker delete-endpoint --endpoint-name {name}` ends it"
@@ -77,7 +78,7 @@ class StackContents:
         for upload in self._uploads():
             self._s3.abort_multipart_upload(Bucket=self._bucket, **upload)
         for arn in self._packages():
-            self._target.client("sagemaker").delete_model_package(ModelPackageName=arn)
+            self._sagemaker.delete_model_package(ModelPackageName=arn)
             say(f"deleted {arn}")
 
     def newest_images(self) -> dict[str, str]:
@@ -90,9 +91,13 @@ class StackContents:
                 images[f"{kind}Image"] = f"{uri}:{tag}"
         return images
 
-    @property
+    @functools.cached_property
     def _s3(self) -> Any:
         return self._target.client("s3")
+
+    @functools.cached_property
+    def _sagemaker(self) -> Any:
+        return self._target.client("sagemaker")
 
     def _newest_tag(self, repository: str) -> str | None:
         pages = self._target.client("ecr").get_paginator("describe_images")
@@ -128,8 +133,7 @@ class StackContents:
     def _packages(self) -> list[str]:
         if not self._group:
             return []
-        client = self._target.client("sagemaker")
-        pages = client.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
+        pages = self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
         return [item["ModelPackageArn"] for page in _pages(pages) for item in page["ModelPackageSummaryList"]]
 
 

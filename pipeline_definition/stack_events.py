@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipeline_definition.errors import OperatorError
+
 SUCCEEDED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE")
 # CloudFormation says this of every resource that it gave up because another one failed.
 CANCELLED = "cancelled"
 
 
-class InfrastructureError(Exception):
+class InfrastructureError(OperatorError):
     """The stack cannot be used: the message says which resource, why, and how to mend it."""
 
 

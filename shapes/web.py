@@ -1,6 +1,6 @@
 """The web of the local run: an HTTP server on loopback for a folder of pictures, with the web's faults.
 
-    python -m shapes serve --folder DIR --port 0 --port-file FILE
+    python -m shapes serve --folder DIR --port 0 --port-file FILE [--leash]
 
 Reads DIR/pictures, DIR/corrupt and DIR/small, which `python -m shapes render` writes, before or while it serves; writes
 the port that it got to FILE. Says nothing for a request; ends on SIGTERM or SIGINT. `shapes.faults` lists the faults.
@@ -123,9 +123,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(DRIP_INTERVAL_S)
 
 
-def serve(folder: Path, port: int, port_file: Path | None, drip_s: float) -> None:
-    """Serve until SIGTERM or SIGINT. The port file appears whole, once connections are taken."""
+def serve(folder: Path, port: int, port_file: Path | None, drip_s: float, leash: bool) -> None:
+    """Serve until SIGTERM, SIGINT or, on a leash, the end of stdin.
+
+    The port file appears whole, once connections are taken.
+    """
     ended = threading.Event()
+    if leash:
+        threading.Thread(target=_hold_leash, args=(ended,), name="leash", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with Web(folder, port, drip_s) as web:
@@ -135,6 +140,14 @@ def serve(folder: Path, port: int, port_file: Path | None, drip_s: float) -> Non
             _write_whole(port_file, str(web.server_address[1]))
         ended.wait()
         web.shutdown()
+
+
+def _hold_leash(ended: threading.Event) -> None:
+    """End with whoever holds the other end of stdin, also when it was killed."""
+    # Read past the buffer: its lock, held by a waiting thread, would end the interpreter with an abort.
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    ended.set()
 
 
 def _write_whole(file: Path, text: str) -> None:

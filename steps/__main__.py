@@ -34,10 +34,9 @@ def main(argv: list[str]) -> int:
     if program not in PROGRAMS:
         print(f"unknown program {program!r}\n{usage()}", file=sys.stderr)
         return 2
-    # Only the chosen program is imported: each pulls in other gigabytes.
-    module = importlib.import_module(f"steps.{program}")
     try:
-        return int(module.main(flags) or 0)
+        # Only the chosen program is imported: each pulls in other gigabytes.
+        return int(importlib.import_module(f"steps.{program}").main(flags) or 0)
     except StepError as error:
         return _fail(str(error))
     except Exception as error:

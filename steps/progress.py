@@ -19,14 +19,16 @@ class Progress:
         self._done = self._started_at = done
         self._start_s = self._clock()
         self._printed_s = float("-inf")
+        self._figures: dict[str, float] = {}
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more as done."""
         self.set(self._done + count)
 
-    def set(self, done: int) -> None:
-        """Say how many are done."""
+    def set(self, done: int, **figures: float) -> None:
+        """Say how many are done, and figures that the line also holds, such as iterations_per_s."""
         self._done = done
+        self._figures = {name: round(value, 3) for name, value in figures.items()}
         now_s = self._clock()
         if now_s - self._printed_s >= self._every_s or done >= self._total:
             self._printed_s = now_s
@@ -44,6 +46,7 @@ class Progress:
             "unit": self._unit,
             "per_s": round(per_s, 3),
             "remaining_s": remaining_s,
+            **self._figures,
         }
 
     @staticmethod

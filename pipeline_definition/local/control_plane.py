@@ -11,6 +11,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from pipeline_definition.local import moto_patches
+from pipeline_definition.local.async_inference import AsyncInference
 from pipeline_definition.local.executions import Executions
 from pipeline_definition.local.gateway import Gateway
 from pipeline_definition.local.hosting import Hosting
@@ -59,6 +60,7 @@ class ControlPlane:
             moto,
             journal,
             kinds.hosting,
+            AsyncInference(services, kinds.hosting),
             {**operations(services, kinds, self._executions), **tag_operations(services)},
             checks(services),
             {"pid": os.getpid(), "state": str(settings.state.resolve()), "runs": str(settings.runs.resolve())},

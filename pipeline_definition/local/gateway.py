@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 from xml.sax.saxutils import escape
 
+from pipeline_definition.local.async_inference import AsyncInference
 from pipeline_definition.local.errors import ApiError, StepFailureError
 from pipeline_definition.local.hosting import Answer, Hosting
 from pipeline_definition.local.operations import NotOursError, Operation
@@ -34,6 +35,10 @@ _FORWARDED = {
     "HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID": "X-Amzn-SageMaker-Inference-Id",
     "HTTP_X_AMZN_SAGEMAKER_SESSION_ID": "X-Amzn-SageMaker-Session-Id",
 }
+_ASYNC_FORWARDED = {
+    "HTTP_X_AMZN_SAGEMAKER_CONTENT_TYPE": "Content-Type",
+    "HTTP_X_AMZN_SAGEMAKER_ACCEPT": "Accept",
+}
 _TARGET_VARIANT = "HTTP_X_AMZN_SAGEMAKER_TARGET_VARIANT"
 _log = logging.getLogger(__name__)
 
@@ -46,11 +51,13 @@ class Gateway:
         moto: WsgiApp,
         journal: RequestJournal,
         hosting: Hosting,
+        async_inference: AsyncInference,
         operations: Mapping[str, Operation],
         checks: Mapping[str, Callable[[Mapping[str, Any]], None]],
         health: Mapping[str, Any],
     ) -> None:
         self._moto, self._journal, self._hosting = moto, journal, hosting
+        self._async_inference = async_inference
         self._operations, self._checks, self._health = operations, checks, health
         self._changing = threading.Lock()
 
@@ -81,9 +88,12 @@ class Gateway:
             raise ApiError("ValidationException", error.reason) from None
 
     def _invoke(self, match: re.Match[str], environ: Environ) -> Answer:
-        if match.group(2):
-            raise ApiError("ValidationError", "Asynchronous inference is not supported on this machine")
         headers = {name: environ[key] for key, name in _FORWARDED.items() if environ.get(key)}
+        if match.group(2):
+            headers |= {name: environ[key] for key, name in _ASYNC_FORWARDED.items() if environ.get(key)}
+            location = environ.get("HTTP_X_AMZN_SAGEMAKER_INPUTLOCATION", "")
+            inference_id = environ.get("HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID")
+            return self._async_inference.invoke(match.group(1), location, headers, inference_id)
         return self._hosting.invoke(match.group(1), read_body(environ), headers, environ.get(_TARGET_VARIANT))
 
     def _forward(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:

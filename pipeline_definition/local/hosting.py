@@ -28,6 +28,7 @@ from pipeline_definition.local.variant import Variant
 
 _SERVING = ("InService", "Updating")
 _DRAIN_S = 5.0
+_POLL_S = 0.05
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -118,16 +119,18 @@ class Hosting:
         """
         name, config = request["EndpointName"], request["EndpointConfigName"]
         if name in self._records:
+            self._settled(name, stop)
             self.update({"EndpointName": name, "EndpointConfigName": config})
         else:
             self.create(request)
-        while True:
-            record = self._record(name)
-            if record["EndpointStatus"] not in ("Creating", "Updating"):
-                break
-            stop.sleep(0.05)
+        record = self._settled(name, stop)
         if record["EndpointStatus"] != "InService" or record["EndpointConfigName"] != config:
             raise StepFailureError(record.get("FailureReason", f"endpoint {name}: {record['EndpointStatus']}"))
+        return record
+
+    def _settled(self, name: str, stop: StopSignal) -> Record:
+        while (record := self._record(name))["EndpointStatus"] in ("Creating", "Updating"):
+            stop.sleep(_POLL_S)
         return record
 
     def invoke(self, name: str, body: bytes, headers: Mapping[str, str], target: str | None) -> Answer:
@@ -197,7 +200,7 @@ class Hosting:
     def _drain(self, variants: list[Variant]) -> None:
         deadline_s = time.monotonic() + _DRAIN_S
         while any(self._in_flight.get(variant) for variant in variants) and time.monotonic() < deadline_s:
-            time.sleep(0.05)
+            time.sleep(_POLL_S)
 
     def _end(self, variants: list[Variant]) -> None:
         threads = [threading.Thread(target=variant.stop) for variant in variants]

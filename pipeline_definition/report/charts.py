@@ -65,7 +65,9 @@ class Trial:
     best: bool
 
 
-def curves(name: str, description: str, series: Sequence[Series], logarithmic: bool = False) -> Markup:
+def curves(
+    name: str, description: str, series: Sequence[Series], logarithmic: bool = False, from_zero: bool = False
+) -> Markup:
     """Return values over samples seen, one line for each series."""
     with drawn_on():
         figure = new_figure(WIDTH, HEIGHT)
@@ -76,6 +78,9 @@ def curves(name: str, description: str, series: Sequence[Series], logarithmic: b
             axes.plot(x, y, color=colour, **marker)  # type: ignore[arg-type]
         if logarithmic:
             axes.set_yscale("log")
+        if from_zero:
+            # Where the level is what counts, an axis cut off would make noise look like news.
+            axes.set_ylim(0, 1.1 * max(y for one in series for _, y in one.points))
         _axes_of_samples(axes)
         return inline_svg(figure, name, description)
 
@@ -83,7 +88,7 @@ def curves(name: str, description: str, series: Sequence[Series], logarithmic: b
 def scale(name: str, description: str, marks: Sequence[Mark], limit: float | None, lower_is_better: bool) -> Markup:
     """Return values on one line: the first is the model's, the others what it is compared with, `limit` the gate."""
     with drawn_on(grid=False):
-        figure = new_figure(300.0, 74.0)
+        figure = new_figure(260.0, 66.0)
         axes = figure.add_subplot()
         values = [mark.value for mark in marks] + ([limit] if limit is not None else [])
         low, high = min(0.0, *values), max(values) or 1.0
@@ -148,7 +153,15 @@ def plane(name: str, description: str, marks: Sequence[tuple[Mark, Mark]], limit
         for number, (x, y) in enumerate(marks):
             colour = MUTED if number else ACCENT
             axes.errorbar(x.value, y.value, _reach(y), _reach(x), "o", color=colour, markersize=7, elinewidth=2)
-            axes.annotate(x.name, (x.value, y.value), (0, 9), textcoords="offset points", color=colour, ha="center")
+            axes.annotate(
+                x.name,
+                (x.value, y.value),
+                (0, -10 if number else 9),
+                textcoords="offset points",
+                color=colour,
+                ha="center",
+                va="top" if number else "bottom",
+            )
         axes.margins(0.16, 0.2)
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         axes.set_xlabel("CLIP score")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
@@ -57,7 +57,7 @@ def latents_section(run: Run) -> Section:
         lead = f"{count(train)} samples to train on" + (f", {count(heldout)} held out." if heldout is not None else ".")
     return Section(
         anchor="latents",
-        title="What the model learned from",
+        title="What was encoded",
         lead=lead,
         facts=(*_latents_checks(manifest), *_latents_facts(manifest)),
         tables=tuple(_digests(manifest)),
@@ -71,8 +71,7 @@ def _download_facts(manifest: Mapping[str, Any], ledger: Mapping[str, Any]) -> I
             yield Fact(label, count(value))
     written, shards = number(ledger.get("bytes")), manifest.get("shards")
     if written is not None:
-        verified = f"{count(len(shards))} verified shards" if isinstance(shards, list) else ""
-        yield Fact("written", size(written), verified)
+        yield Fact("written", size(written), f"{_shards(shards)}, verified" if isinstance(shards, list) else "")
     side_px = number(manifest.get("image_size_px"))
     if side_px is not None:
         yield Fact("picture side", f"{count(side_px)} px", plain(manifest.get("resize_mode")).replace("_", " "))
@@ -110,7 +109,11 @@ def _latents_facts(manifest: Mapping[str, Any]) -> Iterator[Fact]:
     shards = manifest.get("shards")
     if isinstance(shards, list):
         written = sum(number(shard.get("bytes")) or 0 for shard in shards if isinstance(shard, dict))
-        yield Fact("on disk", size(written), f"{len(shards)} shards")
+        yield Fact("on disk", size(written), _shards(shards))
+
+
+def _shards(shards: Sequence[object]) -> str:
+    return f"{count(len(shards))} shard{'s' if len(shards) != 1 else ''}"
 
 
 def _digests(manifest: Mapping[str, Any]) -> Iterator[Table]:

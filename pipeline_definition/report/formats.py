@@ -22,15 +22,25 @@ def number(value: Any) -> float | None:
 
 
 def figure(value: float, digits: int = 3) -> str:
-    """Return a number with so many significant digits, thousands apart, never in powers of ten where it need not be."""
+    """Return a measured number with so many significant digits, in powers of ten only where it is tiny."""
     if value == 0:
         return "0"
-    size = math.floor(math.log10(abs(value)))
-    if size < -4:
+    magnitude = math.floor(math.log10(abs(value)))
+    if magnitude < -4:
         return f"{value:.{digits - 1}e}"
-    decimals = max(0, digits - 1 - size)
-    text = f"{value:,.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value:,.{max(0, digits - 1 - magnitude)}f}"
+
+
+def beside(value: float, other: float) -> str:
+    """Return a measured number with as many decimals as `figure` gives the one that it stands beside."""
+    decimals = len(figure(other).partition(".")[2]) if "e" not in figure(other) else 4
+    return f"{value:,.{decimals}f}"
+
+
+def setting(value: float) -> str:
+    """Return a chosen number as short as it can be said: 25, 0.6, 0.00134."""
+    text = figure(value, 4)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def count(value: float) -> str:
@@ -67,7 +77,9 @@ def duration(seconds: float) -> str:
 
 
 def dollars(value: float) -> str:
-    """Return $0.42, $39.50 or $39,511."""
+    """Return $0.42, $39.50 or $39,511; less than a cent is said to be so."""
+    if 0 < value < 0.01:
+        return "<$0.01"
     return f"${value:,.0f}" if abs(value) >= 1000 else f"${value:,.2f}"
 
 
@@ -103,7 +115,7 @@ def plain(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return figure(value, 4)
+        return setting(value)
     if isinstance(value, dict):
         return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from params.layout import CLIP_SCORE, FID
 from pipeline_definition.report import charts
 from pipeline_definition.report.costs import Cost, total
-from pipeline_definition.report.formats import count, dollars, duration, figure, number
+from pipeline_definition.report.formats import beside, count, dollars, duration, figure, number, setting
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
 from pipeline_definition.report.run import Run
 
@@ -65,12 +65,12 @@ def _quality(run: Run, name: str, label: str, asked: Threshold | None, lower_is_
 
 def _quality_notes(measured: Metric, asked: Threshold | None, compared: Mapping[str, Metric]) -> Iterator[str]:
     if asked:
-        yield f"gate: {asked.sign} {figure(asked.limit)}"
+        yield f"gate: {asked.sign} {setting(asked.limit)}"
     if measured.low is not None and measured.high is not None:
         share = f"{100 * measured.confidence:.0f} % interval " if measured.confidence else ""
-        yield f"{share}{figure(measured.low)} to {figure(measured.high)}"
+        yield f"{share}{beside(measured.low, measured.value)} to {beside(measured.high, measured.value)}"
     for text, other in compared.items():
-        yield f"{text}: {figure(other.value)}"
+        yield f"{text}: {beside(other.value, measured.value)}"
 
 
 def _in_words(label: str, measured: Metric, asked: Threshold | None, compared: Mapping[str, Metric]) -> Iterator[str]:
@@ -105,7 +105,7 @@ def typical(run: Run, name: str) -> float | None:
 def _cost(run: Run) -> Tile | None:
     spent = total(step.cost for step in run.steps)
     if run.is_local:
-        return Tile("Cost", "nothing", notes=("ran on this machine",))
+        return Tile("Cost", "nothing", notes=("it ran on this machine",))
     if spent.instance_hours == 0:
         return None
     hours = f"{figure(spent.instance_hours)} instance-hours"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.report.formats import date, figure, moment, number, plain
 from pipeline_definition.report.run import Run
 from pipeline_definition.report.view import Fact, Section, Table
@@ -21,14 +22,16 @@ def lineage_section(run: Run) -> Section:
     package, lineage = run.artifacts.model_package or {}, run.artifacts.lineage or {}
     return Section(
         anchor="lineage",
-        title="Where the model comes from",
-        lead=_lead(package),
-        facts=tuple(_facts(package)),
+        title="Where the model stands",
+        lead=registered(run.artifacts),
+        facts=tuple(_facts(run, package)),
         tables=tuple(_tables(package, lineage)),
     )
 
 
-def _lead(package: Mapping[str, Any]) -> str:
+def registered(artifacts: Artifacts) -> str:
+    """Return as what the model was registered and whether it was approved, in a sentence; empty where it was not."""
+    package = artifacts.model_package or {}
     if not package:
         return ""
     state = str(package.get("approval_status") or "")
@@ -36,7 +39,7 @@ def _lead(package: Mapping[str, Any]) -> str:
     return f"Registered as {name}, {APPROVAL.get(state, state)}."
 
 
-def _facts(package: Mapping[str, Any]) -> Iterator[Fact]:
+def _facts(run: Run, package: Mapping[str, Any]) -> Iterator[Fact]:
     if not package:
         return
     state = str(package.get("approval_status") or "")
@@ -44,6 +47,9 @@ def _facts(package: Mapping[str, Any]) -> Iterator[Fact]:
     created = moment(package.get("created"))
     if created:
         yield Fact("registered", date(created))
+    endpoint = next((step for step in run.steps if step.node.kind == "Endpoint" and step.style == "succeeded"), None)
+    if endpoint is not None:
+        yield Fact("endpoint", str(run.artifacts.parameters.get("EndpointName") or endpoint.name))
 
 
 def _tables(package: Mapping[str, Any], lineage: Mapping[str, Any]) -> Iterator[Table]:
@@ -52,10 +58,10 @@ def _tables(package: Mapping[str, Any], lineage: Mapping[str, Any]) -> Iterator[
     rows += [("metrics", str(package["metrics_uri"]))] if package.get("metrics_uri") else []
     rows += [(key.replace("_", " "), _value(value)) for key, value in (package.get("metadata") or {}).items()]
     if rows:
-        yield Table(("registered with", ""), tuple(rows))
+        yield Table(("registered with", ""), tuple(rows), wraps=True)
     written = tuple(_flat(lineage))
     if written:
-        yield Table(("the training’s own record", ""), written, summary="The training’s own record")
+        yield Table(("recorded by the training", ""), written, summary="The training’s own record", wraps=True)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -77,7 +77,7 @@ def _content(run: Run) -> dict[str, Any]:
         "gallery": pictures.gallery(run.artifacts),
         "drawings": (drawing.lying(nodes, looks), drawing.standing(nodes, looks)) if nodes else (),
         "rows": timeline.rows(run),
-        "total_cost": timeline.total_cost(run),
+        "summary": timeline.summary(run),
         "sections": [section for section in sections if not section.is_empty],
         "left_out": run.artifacts.execution.get("left_out") or {},
     }

@@ -17,10 +17,12 @@ def parameters_section(run: Run) -> Section:
         rows: tuple[tuple[str, ...], ...] = tuple(
             (name, plain(value), plain(defaults.get(name)), described.get(name, "")) for name, value in changed.items()
         )
-        tables.append(Table(("parameter", "in this run", "default", "what it is"), rows))
+        tables.append(Table(("parameter", "in this run", "default", "what it is"), rows, wraps=True))
     if values:
         rows = tuple((name, plain(value), described.get(name, "")) for name, value in values.items())
-        tables.append(Table(("parameter", "value", "what it is"), rows, summary=f"All {len(values)} parameters"))
+        tables.append(
+            Table(("parameter", "value", "what it is"), rows, summary=f"All {len(values)} parameters", wraps=True)
+        )
     return Section("parameters", "What was changed for this run", _lead(len(changed)), tables=tuple(tables))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from params.layout import CLIP_SCORE, FID
 from pipeline_definition.report import charts
-from pipeline_definition.report.formats import DASH, count, figure, number, plain
+from pipeline_definition.report.formats import DASH, beside, count, figure, number, plain, setting
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
 from pipeline_definition.report.run import Run
 from pipeline_definition.report.view import Chart, Fact, Section, Table
@@ -24,7 +24,7 @@ FACTS = {
     "guidance_scale": "guidance scale",
     "inference_steps": "denoising steps",
     "sampler": "sampler",
-    "size_px": "picture side, px",
+    "size_px": "side in px",
     "fid_features": "FID features",
     "seed": "seed",
 }
@@ -58,7 +58,7 @@ def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
     limits = tuple(asked[name].limit if name in asked else None for name in (CLIP_SCORE, FID))
     description = "FID and CLIP score: " + "; ".join(f"{x.name} {figure(y.value)}, {figure(x.value)}" for x, y in pairs)
     svg = charts.plane("plane", description, pairs, limits)
-    yield Chart("FID against CLIP score: right and low is good, dashed is the gate", svg)
+    yield Chart("FID against CLIP score: low and right is good; dashed is the gate", svg)
 
 
 def _mark(name: str, value: Metric) -> charts.Mark:
@@ -81,7 +81,7 @@ def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> 
             yield (
                 name,
                 text,
-                figure(measured.value, 4),
+                figure(measured.value),
                 _interval(measured),
                 _gate_text(measured, asked.get(key + suffix)),
                 count(pictures) if pictures is not None else DASH,
@@ -91,10 +91,10 @@ def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> 
 def _interval(measured: Metric) -> str:
     if measured.low is None or measured.high is None:
         return DASH
-    return f"{figure(measured.low)} to {figure(measured.high)}"
+    return f"{beside(measured.low, measured.value)} to {beside(measured.high, measured.value)}"
 
 
 def _gate_text(measured: Metric, asked: Threshold | None) -> str:
     if asked is None:
         return ""
-    return f"{'✓' if asked.passes(measured.value) else '✕'} {asked.sign} {figure(asked.limit)}"
+    return f"{'✓' if asked.passes(measured.value) else '✕'} {asked.sign} {setting(asked.limit)}"

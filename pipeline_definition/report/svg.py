@@ -37,7 +37,7 @@ _VARIABLES: Final = {
     FAIL: "var(--fail)",
     PAPER: "var(--paper)",
 }
-_FONT: Final = re.compile(r"font: (?:(\d+) )?([\d.]+)px [^;]+")
+_FAMILY: Final = re.compile(r"font-family: [^;]+;? ?")
 _NO_METADATA: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
@@ -123,9 +123,7 @@ def _value(key: str, value: str, name: str) -> str:
     if key == "clip-path":
         return value.replace("url(#", f"url(#{name}-")
     if key == "style":
-        value = _FONT.sub(
-            lambda font: f"font-size: {font[2]}px" + (f"; font-weight: {font[1]}" if font[1] else ""), value
-        )
+        value = _FAMILY.sub("", value)
     for colour, variable in _VARIABLES.items():
         value = value.replace(colour, variable)
     return value

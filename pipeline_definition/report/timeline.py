@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline_definition.report.costs import total
-from pipeline_definition.report.formats import dollars, figure
+from pipeline_definition.report.formats import dollars, duration, figure
 from pipeline_definition.report.run import Run, RunStep
 
 
@@ -17,6 +17,8 @@ class Row:
     from_percent: float
     width_percent: float
     """Where its bar lies between the run's start and end."""
+    time: str
+    """How long it ran, or why it did not."""
     cost: str
     note: str
     """Attempts, where there was more than one."""
@@ -27,10 +29,15 @@ def rows(run: Run) -> tuple[Row, ...]:
     return tuple(_row(run, step) for step in run.steps)
 
 
-def total_cost(run: Run) -> str:
-    """Return what the whole run cost, in words."""
+def summary(run: Run) -> str:
+    """Return how long the whole run took and what it cost, in words."""
+    took = f"{duration(run.seconds)} in all. " if run.seconds is not None else ""
+    return took + _total_cost(run)
+
+
+def _total_cost(run: Run) -> str:
     if run.is_local:
-        return "On this machine: nothing."
+        return "On this machine: nothing to pay."
     spent = total(step.cost for step in run.steps)
     if not spent.instance_hours:
         return ""
@@ -44,7 +51,8 @@ def total_cost(run: Run) -> str:
 def _row(run: Run, step: RunStep) -> Row:
     start, width = _bar(run, step)
     attempts = int(step.record.get("attempts") or 1)
-    return Row(step, start, width, _cost(run, step), f"{attempts} attempts" if attempts > 1 else "")
+    time = step.time if step.time and step.style != "cached" else step.state
+    return Row(step, start, width, time, _cost(run, step), f"{attempts} attempts" if attempts > 1 else "")
 
 
 def _bar(run: Run, step: RunStep) -> tuple[float, float]:

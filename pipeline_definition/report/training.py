@@ -72,7 +72,7 @@ def _charts(run: Run) -> Iterator[Chart]:
         course = points(run, name)
         if len(course) > 1:
             ends = f"{title} from {figure(course[0][1])} to {figure(course[-1][1])}"
-            yield Chart(title, charts.curves(f"curve-{name}", ends, [charts.Series(title, course)]))
+            yield Chart(title, charts.curves(f"curve-{name}", ends, [charts.Series(title, course)], from_zero=True))
     yield from _time_chart(run)
 
 

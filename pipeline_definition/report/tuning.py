@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline_definition.report import charts
 from pipeline_definition.report.costs import Cost, Prices, job_cost
-from pipeline_definition.report.formats import DASH, dollars, duration, figure, number
+from pipeline_definition.report.formats import DASH, dollars, duration, figure, number, setting
 from pipeline_definition.report.run import Run
 from pipeline_definition.report.view import Chart, Fact, Section, Table
 
@@ -80,7 +80,7 @@ def _facts(best: Trial | None, objective: str) -> Iterator[Fact]:
         return
     for name, value in best.hyperparameters.items():
         parsed = number(value)
-        yield Fact(name.replace("_", " "), figure(parsed) if parsed is not None else str(value), "chosen")
+        yield Fact(name.replace("_", " "), setting(parsed) if parsed is not None else str(value), "chosen")
     if best.objective is not None:
         yield Fact(objective, figure(best.objective, 4), "of the best trial")
 
@@ -117,7 +117,7 @@ def _row(run: Run, place: int, trial: Trial, names: tuple[str, ...]) -> tuple[st
     return (
         f"{place} ★" if trial.is_best else str(place),
         *(
-            figure(value) if value is not None else str(trial.hyperparameters.get(name, DASH))
+            setting(value) if value is not None else str(trial.hyperparameters.get(name, DASH))
             for name, value in zip(names, tried, strict=True)
         ),
         objective,

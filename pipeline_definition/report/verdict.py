@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from params.layout import CLIP_SCORE, CLIP_SCORE_REAL, CLIP_SCORE_UNTRAINED, FID, FID_UNTRAINED
-from pipeline_definition.report.formats import figure
+from params.layout import CLIP_SCORE, FID
+from pipeline_definition.report.formats import beside, figure, setting
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
+from pipeline_definition.report.lineage import registered
 from pipeline_definition.report.run import Run, RunStep
 
 
@@ -16,7 +17,7 @@ class Verdict:
     """How the run ended."""
 
     kind: str
-    """passed, failed, stopped or running: the colour of the page's seal."""
+    """passed, failed, stopped or running: the page's seal."""
     title: str
     lead: str
 
@@ -35,7 +36,7 @@ def verdict(run: Run) -> Verdict:
     """Return how the run ended."""
     if run.status == "Succeeded":
         title = "Passed the quality gate" if _gate(run) else "Succeeded"
-        return Verdict("passed", title, quality(run))
+        return Verdict("passed", title, " ".join(filter(None, (quality(run), registered(run.artifacts)))))
     if run.status in ("Stopped", "Stopping"):
         begun = [step.name for step in run.steps if step.style == "stopped"]
         return Verdict("stopped", f"Stopped at {begun[0]}" if begun else "Stopped", quality(run))
@@ -49,14 +50,12 @@ def verdict(run: Run) -> Verdict:
 
 def quality(run: Run) -> str:
     """Return how good the model is beside the untrained one and the real pictures, in a sentence or two."""
-    metrics = run.artifacts.metrics
-    fid, clip_score = metric(metrics, FID), metric(metrics, CLIP_SCORE)
-    asked = _gate(run)
     sentences = []
-    if fid:
-        sentences.append(f"FID is {figure(fid.value)}{_asked(asked, FID)}{_beside_untrained(run, fid)}.")
-    if clip_score:
-        sentences.append(f"CLIP score is {figure(clip_score.value)}{_asked(asked, CLIP_SCORE)}{_beside_others(run)}.")
+    for name, label in ((FID, "FID"), (CLIP_SCORE, "CLIP score")):
+        measured = metric(run.artifacts.metrics, name)
+        if measured is not None:
+            said = f"{label} is {figure(measured.value)}{_asked(_gate(run), name)}"
+            sentences.append(f"{said}{_others(run, name, measured)}.")
     return " ".join(sentences)
 
 
@@ -85,22 +84,12 @@ def _stopped_step(run: Run) -> RunStep | None:
 
 
 def _asked(asked: Mapping[str, Threshold], name: str) -> str:
-    return f" (the gate asks for {asked[name].sign} {figure(asked[name].limit)})" if name in asked else ""
+    return f" (the gate asks for {asked[name].sign} {setting(asked[name].limit)})" if name in asked else ""
 
 
-def _beside_untrained(run: Run, fid: Metric) -> str:
-    untrained = metric(run.artifacts.metrics, FID_UNTRAINED)
-    if untrained is None or fid.value <= 0:
-        return ""
-    times = untrained.value / fid.value
-    if times >= 1.1:
-        return f", {figure(times, 2)} times lower than the untrained model’s {figure(untrained.value)}"
-    return f"; the untrained model has {figure(untrained.value)}"
-
-
-def _beside_others(run: Run) -> str:
-    real = metric(run.artifacts.metrics, CLIP_SCORE_REAL)
-    untrained = metric(run.artifacts.metrics, CLIP_SCORE_UNTRAINED)
-    said = [f"real pictures have {figure(real.value)}"] if real else []
-    said += [f"the untrained model {figure(untrained.value)}"] if untrained else []
+def _others(run: Run, name: str, measured: Metric) -> str:
+    """Say what real pictures and the untrained model reach, where that was measured."""
+    whose = {"_real": "real pictures have", "_untrained": "the untrained model has"}
+    found = {words: metric(run.artifacts.metrics, name + suffix) for suffix, words in whose.items()}
+    said = [f"{words} {beside(other.value, measured.value)}" for words, other in found.items() if other is not None]
     return "; " + ", ".join(said) if said else ""

@@ -35,6 +35,8 @@ class Table:
     numeric: frozenset[int] = frozenset()
     summary: str = ""
     """Where it is long: what to press to see it."""
+    wraps: bool = False
+    """Whether long words, such as addresses, may break anywhere."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import io
 import os
 import traceback
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,8 +32,7 @@ from steps.data.verification import verify_shard
 
 Fetched = tuple[int, io.BytesIO | None, str | None]
 
-# Both are read when the libraries are imported: no look for updates, and no picture over the limit is decoded.
-NO_UPDATE_VARIABLE: Final = "NO_ALBUMENTATIONS_UPDATE"
+# OpenCV reads it when it is imported, and refuses to decode a larger picture before it takes the memory.
 MAX_PIXELS_VARIABLE: Final = "OPENCV_IO_MAX_IMAGE_PIXELS"
 # Digits of the shard's number in keys and file names: params.layout.SHARD_PATTERN.
 SHARD_DIGITS: Final = 5
@@ -59,15 +57,10 @@ class ShardMaker:
 
     def prepare(self, on_row: Callable[[], None] | None = None) -> None:
         """Import img2dataset and set it up."""
-        os.environ[NO_UPDATE_VARIABLE] = "1"
         os.environ[MAX_PIXELS_VARIABLE] = str(self._settings.max_image_megapixels * 10**6)
         settings = self._settings
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # img2dataset still uses imghdr; albumentations says that it is old
-            from img2dataset.downloader import Downloader
-            from img2dataset.resizer import Resizer
+        from steps.data.shard_writer import Downloader, OrderedShardWriter, Resizer
 
-            from steps.data.shard_writer import OrderedShardWriter
         if on_row is not None:
             OrderedShardWriter.on_row = staticmethod(on_row)
         self._fetcher = Fetcher(

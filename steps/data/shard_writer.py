@@ -10,15 +10,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from fsspec.spec import AbstractBufferedFile
 
+# albumentations, which img2dataset imports, looks for updates over the network.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # img2dataset still uses imghdr
+    from img2dataset.downloader import Downloader
+    from img2dataset.resizer import Resizer
     from img2dataset.writer import WebDatasetSampleWriter
+
+__all__ = ["Downloader", "OrderedShardWriter", "Resizer"]
 
 Row = tuple[bytes | None, str, str | None, dict[str, Any]]
 
@@ -60,7 +68,12 @@ class OrderedShardWriter(WebDatasetSampleWriter):  # type: ignore[misc]
             if isinstance(stream, AbstractBufferedFile) and not stream.closed:
                 stream.discard()
                 stream.closed = True
-            stream.close()
+                # Both writers put their ends into it when they are garbage-collected, if not before.
+                stream.write = len
+        for writer in (self.buffered_parquet_writer.parquet_writer, self.tarwriter):
+            with contextlib.suppress(Exception):
+                writer.close()
+        self.buffered_parquet_writer.parquet_writer = None
 
     def _put(self, row: Row) -> None:
         try:

@@ -17,6 +17,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from steps.evaluation.intervals import Floats
+from steps.progress import Progress
 
 FID_REPLICATES: Final = 200
 # Binkowski et al. 2018, arXiv:1801.01401: 100 subsets of 1,000.
@@ -59,8 +60,13 @@ def fid_replicates(real: Floats, generated: Floats, seed: int, count: int = FID_
     """
     yardstick = Yardstick.of(real)
     draws = np.random.default_rng(seed)
-    samples = (generated[draws.integers(len(generated), size=len(generated))] for _ in range(count))
-    return np.array([yardstick.distance(sample) for sample in samples])
+    progress = Progress("resample", count, "resamples")
+    replicates = np.empty(count)
+    for number in range(count):
+        sample = generated[draws.integers(len(generated), size=len(generated))]
+        replicates[number] = yardstick.distance(sample)
+        progress.advance()
+    return replicates
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,9 @@ class BatchQueue:
         return slots
 
     def _requests(self) -> int:
-        return len({id(slot.ticket) for slot in self._running} | {id(ticket) for ticket in self._tickets})
+        """Count the requests at hand, without those just answered: their clients may be back already."""
+        running = {id(slot.ticket) for slot in self._running if slot.ticket.live}
+        return len(running | {id(ticket) for ticket in self._tickets})
 
     def _seconds_ahead(self) -> float:
         running_s = self._pace.seconds_for(_work(self._running))

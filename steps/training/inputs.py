@@ -76,11 +76,16 @@ class InputMaker:
         draws = draw(self._seed, positions.tolist(), shape, pin_memory=self._device.type == "cuda")
         timesteps = self._diffusion.timestep_of(draws.timestep)
         # Noise that a channel shares lets the model learn dark and bright pictures (Guttenberg 2023, offset noise).
-        noise = draws.noise + self._noise_offset * draws.offset if self._noise_offset else draws.noise
+        noise = draws.noise.add_(draws.offset, alpha=self._noise_offset) if self._noise_offset else draws.noise
         return self.assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout)
 
     def assemble(self, rows: Rows, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor) -> Inputs:
-        """Return inputs on the device; from pinned memory the copies do not wait for the device."""
+        """Return inputs on the device. Copies from pinned memory do not wait for what the device is doing."""
         captions = self._captions.choose(rows.token_ids, rows.embeddings, dropped)
         tensors = (rows.mean, rows.std, draws.posterior, noise, timesteps, captions)
-        return Inputs(*(tensor.to(self._device, non_blocking=True) for tensor in tensors))
+        return Inputs(*map(self._moved, tensors))
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)

@@ -68,9 +68,13 @@ class World:
 
     def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite tensors on this rank's device with the head's."""
-        if self.size > 1:
-            for name in sorted(tensors):
-                dist.broadcast(tensors[name], 0)
+        if self.size == 1:
+            return
+        for name in sorted(tensors):
+            # Weights laid out channels last are not contiguous, as a broadcast wants them.
+            contiguous = tensors[name].contiguous()
+            dist.broadcast(contiguous, 0)
+            tensors[name].copy_(contiguous)
 
 
 def join_world(environment: Mapping[str, str], timeout_s: float) -> World:

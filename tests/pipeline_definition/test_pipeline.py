@@ -159,7 +159,9 @@ def test_training_and_trials_parse_their_hyperparameters(name):
 
 @pytest.mark.parametrize("name", PARAMETER_SETS)
 def test_endpoint_reads_the_environment_of_its_model(name):
-    environment = all_steps(definition_of(name))["CreateModel"]["Arguments"]["PrimaryContainer"]["Environment"]
+    definition = definition_of(name)
+    create_model = at_defaults(all_steps(definition)["CreateModel"]["Arguments"], defaults_of(definition))
+    environment = create_model["PrimaryContainer"]["Environment"]
     served = {key[6:].lower(): value for key, value in environment.items() if key.startswith("SERVE_")}
     settings = load_settings(Path("params") / f"{name}.yaml")
     assert from_texts(ServeArguments, served, "environment").queue_size == settings.endpoint.queue_size

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
+from werkzeug.wsgi import get_input_stream
 
 BUCKET = "test-bucket"
 ENVIRONMENT = {
@@ -19,6 +20,8 @@ ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
+    # One 503 is then past the client's own retries.
+    "AWS_MAX_ATTEMPTS": "1",
 }
 Fault = Callable[[str, str], bool]
 
@@ -56,7 +59,7 @@ def serving() -> Iterator[S3]:
         for fault in controls[0].faults if controls else []:
             if fault(environ["REQUEST_METHOD"], request):
                 controls[0].faults.remove(fault)
-                environ["wsgi.input"].read()
+                get_input_stream(environ).read()
                 start_response("503 Service Unavailable", [("Content-Type", "application/xml")])
                 return [b"<Error><Code>ServiceUnavailable</Code><Message>try later</Message></Error>"]
         return application(environ, start_response)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import threading
-import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -62,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path
         self.server.hits[path] += 1
-        name, _, rest = path.strip("/").partition("/")
+        name, _, rest = path.partition("?")[0].strip("/").partition("/")
         getattr(self, f"_{name}", self._missing)(rest)
 
     def _picture(self, rest: str) -> None:
@@ -161,4 +160,3 @@ def serving() -> Iterator[Web]:
         server.shutdown()
         thread.join()
         server.server_close()
-        time.sleep(0)

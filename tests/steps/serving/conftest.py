@@ -49,7 +49,9 @@ def renderer_fixture(model_dir: Path) -> PipelineRenderer:
 @pytest.fixture(name="serve", scope="session")
 def serve_fixture() -> Serve:
     @contextmanager
-    def serve(load: Callable[[], Renderer], wait: bool = True, **changes: object) -> Iterator[tuple[TestClient, Service]]:
+    def serve(
+        load: Callable[[], Renderer], wait: bool = True, **changes: object
+    ) -> Iterator[tuple[TestClient, Service]]:
         service = Service(ARGUMENTS.model_copy(update=changes), load)
         with TestClient(create_app(service)) as client:
             if wait:

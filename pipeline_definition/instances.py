@@ -1,0 +1,81 @@
+"""Instance types: which SageMaker knows for which kind of job, and which GPUs a host has.
+
+Reads instances.yaml and botocore's service model; writes nothing, needs no network.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import botocore.session
+import yaml
+
+JobKind = Literal["training", "processing", "endpoint"]
+
+SHAPES: dict[JobKind, str] = {
+    "training": "TrainingInstanceType",
+    "processing": "ProcessingInstanceType",
+    "endpoint": "ProductionVariantInstanceType",
+}
+# CUDA 13, with which the images' torch is built, needs Turing or newer:
+# https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/ (13.0: Maxwell, Pascal and Volta are gone)
+CUDA_COMPUTE_CAPABILITY = 7.5
+# bfloat16 in the tensor cores came with Ampere: https://docs.nvidia.com/cuda/ampere-tuning-guide/
+BFLOAT16_COMPUTE_CAPABILITY = 8.0
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One kind of GPU."""
+
+    name: str
+    memory_mib: int
+    compute_capability: float
+
+
+@dataclass(frozen=True)
+class Instance:
+    """The GPUs of one instance type."""
+
+    name: str
+    gpus: int
+    """GPUs of a host; 0: none."""
+    gpu: Gpu | None
+
+    @property
+    def ranks(self) -> int:
+        """Training processes of a host: one for each GPU, or one for a host without."""
+        return max(self.gpus, 1)
+
+
+def instance(name: str) -> Instance:
+    """Return an instance type's GPUs; a type that is not in the table has none."""
+    return _gpu_instances().get(name) or Instance(name, 0, None)
+
+
+@functools.cache
+def known_types(kind: JobKind) -> tuple[str, ...]:
+    """Return the instance types that SageMaker takes for a kind of job."""
+    model: Any = botocore.session.Session().get_service_model("sagemaker")
+    return tuple(model.shape_for(SHAPES[kind]).enum)
+
+
+def nearest_type(name: str, kind: JobKind) -> str:
+    """Return the known type whose name is nearest."""
+    close = difflib.get_close_matches(name, known_types(kind), n=1, cutoff=0.0)
+    return close[0]
+
+
+@functools.cache
+def _gpu_instances() -> dict[str, Instance]:
+    text = Path(__file__).with_name("instances.yaml").read_text(encoding="utf-8")
+    table = yaml.safe_load(text)
+    found: dict[str, Instance] = {}
+    for gpu_name, about in table.items():
+        gpu = Gpu(gpu_name, about["memory_mib"], about["compute_capability"])
+        found |= {name: Instance(name, count, gpu) for name, count in about["instances"].items()}
+    return found

@@ -1,0 +1,98 @@
+"""Everything that would fail on the cluster and can be told now.
+
+Reads settings, a definition, the parameters of one start and, with a target, the account; writes nothing. Without a
+target it needs no network, no credentials and no SageMaker SDK.
+
+    sd-pipeline start --params params/sd2_base.yaml --set TrainingInstanceCount=8 --dry-run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from params.settings import Range, Settings
+from pipeline_definition.account_checks import account_findings
+from pipeline_definition.address_checks import (
+    address_findings,
+    file_system_findings,
+    sample_findings,
+    threshold_findings,
+)
+from pipeline_definition.executions import ExecutionError, parameter_texts
+from pipeline_definition.findings import Finding
+from pipeline_definition.job_checks import batch_findings, budget_findings, count_findings, instance_findings
+from pipeline_definition.planned_jobs import PlannedJob, Values, planned_jobs
+from pipeline_definition.session import Target
+
+__all__ = ["Finding", "preflight"]
+
+
+def preflight(
+    settings: Settings,
+    definition: Mapping[str, Any],
+    parameters: Mapping[str, str],
+    target: Target | None = None,
+) -> list[Finding]:
+    """Return what stands in the way of starting a definition with some parameters changed; nothing when nothing does.
+
+    With a target, the account is asked too, unless what can be told without it is already wrong.
+    """
+    is_local = settings.local is not None or (target is not None and target.is_local)
+    bad = list(_parameter_findings(definition, parameters))
+    # A value that is no value at all is left out of the arithmetic.
+    good = {name: text for name, text in parameters.items() if name not in {finding.parameter for finding in bad}}
+    values = Values(definition, good)
+    jobs = planned_jobs(definition, values)
+    findings = [
+        *bad,
+        *_job_findings(jobs, values, is_local),
+        *_search_findings(settings),
+        *address_findings(settings, values, is_local),
+        *file_system_findings(definition, values, jobs, is_local),
+        *threshold_findings(values),
+        *sample_findings(settings, values),
+    ]
+    if target is not None and not findings:
+        findings += account_findings(settings, values, jobs, target)
+    return list(dict.fromkeys(findings))
+
+
+def _parameter_findings(definition: Mapping[str, Any], parameters: Mapping[str, str]) -> Iterator[Finding]:
+    for name, text in parameters.items():
+        try:
+            parameter_texts(definition, {name: text})
+        except ExecutionError as error:
+            yield Finding(name, str(error).removeprefix(f"{name}: "), "`sd-pipeline parameters` lists them")
+
+
+def _job_findings(jobs: list[PlannedJob], values: Values, is_local: bool) -> Iterator[Finding]:
+    tuned = tuple(size for job in jobs for size in job.choices.get("micro_batch_size", ()))
+    for job in jobs:
+        unfit = [] if is_local else list(instance_findings(job))
+        yield from unfit
+        yield from count_findings(job, values)
+        if job.program == "train" and not unfit:
+            # On this machine a host is one process, whatever its instance type says.
+            ranks_per_host = 1 if is_local else job.instance.ranks
+            yield from batch_findings(job, _micro_batches(job, tuned, values), values, ranks_per_host)
+            yield from budget_findings(job, values)
+
+
+def _micro_batches(job: PlannedJob, tuned: tuple[str, ...], values: Values) -> tuple[str, ...]:
+    """Return the micro-batch sizes that a job may run with: its own choices, its fixed one, or what a tuner chooses."""
+    own = job.choices.get("micro_batch_size")
+    if own:
+        return own
+    fixed = values.resolved(job.hyperparameters.get("micro_batch_size"))
+    return (str(fixed),) if fixed is not None else tuned
+
+
+def _search_findings(settings: Settings) -> Iterator[Finding]:
+    for name in ("learning_rate", "caption_dropout"):
+        interval: Range = getattr(settings.tune, name)
+        if interval.low >= interval.high:
+            problem = f"the interval from {interval.low} to {interval.high} is empty"
+            yield Finding(f"tune.{name}", problem, "set low below high")
+        elif interval.scaling == "Logarithmic" and interval.low <= 0:
+            yield Finding(f"tune.{name}", f"{interval.low} has no logarithm", "set low above 0, or scaling to Linear")

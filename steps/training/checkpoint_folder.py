@@ -1,0 +1,191 @@
+"""Checkpoints of one training: written beside, synced to disk, renamed; checked before they are trusted.
+
+    <folder>/samples-000000012800/{weights,average,optimizer}.safetensors, training_log.jsonl, manifest.json
+    <folder>/finished.json      once the training is over: which job finished it
+    <folder>/lock               held by the rank that writes
+
+Reads and writes only these. The manifest holds the sha256 of every file; a checkpoint whose files do not match it is
+left out, and the one before is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from params.arguments import describe
+from params.layout import MANIFEST_FILE, TRAINING_LOG_FILE
+from params.model import Model
+from steps.errors import StepError
+
+FORMAT_VERSION: Final = 1
+FINISHED_FILE: Final = "finished.json"
+_NAME: Final = re.compile(r"samples-(\d{12})")
+_PARTIAL: Final = ".partial"
+
+
+class CheckpointManifest(Model):
+    """What a checkpoint is; written last."""
+
+    format_version: int = FORMAT_VERSION
+    """Of the files."""
+    seen_samples: int
+    """Samples that the weights have learnt from."""
+    global_batch_size: int
+    """Samples for one optimizer step."""
+    world_size: int
+    """Ranks that trained; any number can go on."""
+    skipped_steps: int
+    """Optimizer steps left out for a loss or gradient that was not finite."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """sha256 of each file."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and is whole."""
+
+    manifest: CheckpointManifest
+    tensors: dict[str, dict[str, Tensor]]
+    """By file and name, in memory of the CPU."""
+    log: str
+    """The training log up to it."""
+
+
+class CheckpointFolder:
+    """The checkpoints of one training."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Use `folder`, which need not be there; no more than the newest `keep` checkpoints stay."""
+        self.folder, self._keep = folder, keep
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, or None where there is none yet.
+
+        Says which ones are not, and removes them: they would be taken for the newest again. Raises StepError where
+        there are checkpoints and none of them is whole.
+        """
+        damage: list[str] = []
+        for path in reversed(self._paths()):
+            try:
+                checkpoint = _read(path)
+            except (OSError, ValueError) as error:
+                damage.append(f"{path.name}: {error}")
+                print(f"checkpoint {path} is damaged ({error}); going back to the one before", flush=True)
+                continue
+            self._remove_after(path)
+            return checkpoint
+        if damage:
+            raise StepError(
+                f"{self.folder}: no checkpoint can be read ({'; '.join(damage)}); restore one, or remove the folder to "
+                "begin from scratch"
+            )
+        return None
+
+    def write(self, manifest: CheckpointManifest, tensors: Mapping[str, Mapping[str, Tensor]], log: str) -> Path:
+        """Write a checkpoint and return its folder; then remove those beyond the number to keep."""
+        path = self.folder / f"samples-{manifest.seen_samples:012d}"
+        partial = path.with_name(path.name + _PARTIAL)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for group, of_group in tensors.items():
+            save_file(dict(of_group), partial / f"{group}.safetensors")
+        (partial / TRAINING_LOG_FILE).write_text(log, encoding="utf-8")
+        files = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+        _write_text(partial / MANIFEST_FILE, manifest.model_copy(update={"files": files}).model_dump_json(indent=2))
+        for file in (*partial.iterdir(), partial):
+            _sync(file)
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+        _sync(self.folder)
+        for old in self._paths()[: -self._keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return path
+
+    def finished_by(self) -> str | None:
+        """Return the name of the job that finished this training, or None while it is unfinished."""
+        try:
+            return str(json.loads((self.folder / FINISHED_FILE).read_text(encoding="utf-8"))["job_name"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def mark_finished(self, job_name: str, seen_samples: int) -> None:
+        """Say that a job finished this training."""
+        path = self.folder / FINISHED_FILE
+        partial = path.with_name(path.name + _PARTIAL)
+        _write_text(partial, json.dumps({"job_name": job_name, "seen_samples": seen_samples}))
+        _sync(partial)
+        partial.rename(path)
+        _sync(self.folder)
+
+    def begin_afresh(self) -> None:
+        """Remove everything: a new training of the same settings begins."""
+        (self.folder / FINISHED_FILE).unlink(missing_ok=True)
+        for path in self._paths():
+            shutil.rmtree(path)
+
+    def remove_partial(self) -> None:
+        """Remove what a killed process left half written."""
+        for path in self.folder.glob(f"*{_PARTIAL}"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _paths(self) -> list[Path]:
+        """Return the checkpoints' folders, the oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+
+    def _remove_after(self, good: Path) -> None:
+        for path in self._paths():
+            if path.name > good.name:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(path: Path) -> Checkpoint:
+    try:
+        manifest = CheckpointManifest.model_validate_json((path / MANIFEST_FILE).read_bytes())
+    except ValidationError as error:
+        raise ValueError(describe(error)[:200]) from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise ValueError(f"format {manifest.format_version}, this code reads {FORMAT_VERSION}")
+    for name, digest in manifest.files.items():
+        if _sha256(path / name) != digest:
+            raise ValueError(f"{name} does not match its sha256")
+    tensors = {Path(name).stem: load_file(path / name) for name in _safetensors(manifest)}
+    return Checkpoint(manifest, tensors, (path / TRAINING_LOG_FILE).read_text(encoding="utf-8"))
+
+
+def _safetensors(manifest: CheckpointManifest) -> Iterator[str]:
+    return (name for name in manifest.files if name.endswith(".safetensors"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,73 @@
+"""Gradients over ranks: summed while the backward pass goes on, and left alone in between accumulation steps."""
+
+# No `from __future__ import annotations`: DDP compares the hook's annotations with classes.
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from steps.training.clock import Mark, elapsed_s, mark
+from steps.training.ranks import World
+
+
+class GradientSum:
+    """DDP's communication hook: sums each bucket of gradients (DDP itself would average them).
+
+    The loss of a rank is divided by the global batch, so that the sum is the gradient whatever the number of ranks.
+    Nothing but the wait after the last bucket is time lost to communication: the others travel during the backward
+    pass.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._last_bucket: Mark | None = None
+        self._waits: list[tuple[Mark, Mark]] = []
+
+    def reduce(
+        self,
+        state: object,
+        bucket: dist.GradBucket,  # type: ignore[name-defined]
+    ) -> torch.futures.Future[Tensor]:
+        """Send a bucket."""
+        self._last_bucket = mark(self._device)
+        work: Any = dist.all_reduce(bucket.buffer(), async_op=True)
+        sent: torch.futures.Future[Tensor] = work.get_future().then(lambda future: future.value()[0])
+        return sent
+
+    def note_end(self) -> None:
+        """Say that the backward pass, and all that it sent, is over."""
+        if self._last_bucket is not None:
+            self._waits.append((self._last_bucket, mark(self._device)))
+            self._last_bucket = None
+
+    def take_waited_s(self) -> float:
+        """Return the seconds waited since the last call; on a GPU, after it has come this far."""
+        waits, self._waits = self._waits, []
+        return sum(elapsed_s(start, end) for start, end in waits)
+
+
+class Gradients:
+    """The UNet as the forward pass calls it, and the sum of its gradients over the ranks."""
+
+    def __init__(self, unet: Any, world: World, accumulation_steps: int) -> None:
+        """Wrap the UNet where there is more than one rank; ranks then agree on the head's weights."""
+        self.sum = GradientSum(world.device)
+        self.forward: Any = unet
+        self._ddp: Any = None
+        if world.size > 1:
+            self._ddp = self.forward = DistributedDataParallel(
+                unet,
+                device_ids=[world.local_rank] if world.device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                # With it, DDP's first pass may not be one that leaves the gradients alone.
+                static_graph=accumulation_steps == 1,
+            )
+            self._ddp.register_comm_hook(None, self.sum.reduce)
+
+    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
+        """Return the context of a backward pass: only the last of a step sends gradients."""
+        return nullcontext() if last or self._ddp is None else self._ddp.no_sync()

@@ -1,0 +1,55 @@
+"""What makes two trainings the same one: only then may one go on with the checkpoints of the other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from params.layout import MANIFEST_FILE
+from params.programs import TrainArguments
+from steps.data.latents import LatentsManifest
+from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, folder_digest, scheduler_config, unet_config
+
+# How fast, how often and how watched: none of it changes the weights (but by rounding).
+WITHOUT_EFFECT: Final = frozenset(
+    {
+        "micro_batch_size",
+        "compile",
+        "gradient_checkpointing",
+        "validation_samples",
+        "validate_every_samples",
+        "save_every_samples",
+        "keep_checkpoints",
+        "log_every_steps",
+        "collective_timeout_s",
+        "max_skipped_steps",
+    }
+)
+
+
+def training_identity(arguments: TrainArguments, pretrained: Path, latents: Path) -> dict[str, Any]:
+    """Return the settings and the digests of everything that goes into the weights.
+
+    Reads the whole pretrained folder: for one rank alone. Raises StepError where the latents were made by another
+    encoder than the pretrained folder's.
+    """
+    manifest_bytes = (latents / MANIFEST_FILE).read_bytes()
+    digests = {part: folder_digest(pretrained / part) for part in (VAE, TOKENIZER, TEXT_ENCODER)}
+    LatentsManifest.model_validate_json(manifest_bytes).require(
+        encoder_digest=digests[VAE], tokenizer_digest=digests[TOKENIZER], text_encoder_digest=digests[TEXT_ENCODER]
+    )
+    from_scratch = arguments.initial_weights == "scratch"
+    return {
+        "settings": arguments.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
+        "latents": hashlib.sha256(manifest_bytes).hexdigest(),
+        "text_encoder": digests[TEXT_ENCODER],
+        "unet": unet_config(pretrained) if from_scratch else folder_digest(pretrained / UNET),
+        "scheduler": scheduler_config(pretrained),
+    }
+
+
+def identity_digest(identity: dict[str, Any]) -> str:
+    """Return the name under which a training's checkpoints live: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,113 @@
+"""One optimizer step: forward and backward passes over a global batch, clipping, AdamW, moving average.
+
+Nothing in it waits for the device: what a GPU computes is read when a log line is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from params.programs import TrainArguments
+from steps.errors import StepError
+from steps.training.batch_plan import BatchPlan
+from steps.training.gradients import Gradients
+from steps.training.inputs import Inputs
+from steps.training.learning_rate import learning_rate
+from steps.training.objective import Objective
+from steps.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step was like, on the device: shape [] each."""
+
+    loss: Tensor
+    """This rank's part of the mean loss of the global batch: the ranks' parts add up to it."""
+    gradient_norm: Tensor
+    """Of the whole gradient, before clipping."""
+    skipped: Tensor
+    """1 where the gradient was not finite and the weights stayed as they were, otherwise 0; float32."""
+
+
+class OptimizerStep:
+    """Takes steps; all ranks take the same ones."""
+
+    def __init__(
+        self,
+        arguments: TrainArguments,
+        plan: BatchPlan,
+        state: TrainingState,
+        gradients: Gradients,
+        objective: Objective,
+    ) -> None:
+        self._arguments, self._plan = arguments, plan
+        self._state, self._gradients, self._objective = state, gradients, objective
+        self._total_samples = plan.total_samples(arguments.training_samples)
+
+    def take(self, inputs: Inputs, seen_samples: int) -> StepResult:
+        """Learn from this rank's slice of the global batch that follows `seen_samples` samples."""
+        loss = self.add_gradients(inputs)
+        result = self._update(loss, seen_samples)
+        self._state.optimizer.zero_grad()
+        if self._state.average is not None:
+            self._state.average.update(seen_samples, self._plan.global_batch_size)
+        return result
+
+    def add_gradients(self, inputs: Inputs) -> Tensor:
+        """Run forward and backward passes; return this rank's part of the loss.
+
+        The loss is a sum over samples divided by the global batch, so that it does not depend on how the batch was
+        cut. Raises StepError that names a smaller micro-batch where memory is not enough.
+        """
+        try:
+            return self._add_gradients(inputs)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise StepError(out_of_memory_message(self._plan)) from error
+            raise
+
+    def _add_gradients(self, inputs: Inputs) -> Tensor:
+        loss = torch.zeros((), dtype=torch.float64, device=inputs.timesteps.device)
+        last = self._plan.accumulation_steps - 1
+        for index, piece in enumerate(inputs.micro_batches(self._plan.micro_batch_size)):
+            with self._gradients.accumulating(last=index == last):
+                losses = self._objective.weighted_losses(self._gradients.forward, piece)
+                part = losses.sum() / self._plan.global_batch_size
+                backward: Any = part.backward
+                backward()
+            loss += part.detach()
+        self._gradients.sum.note_end()
+        return loss
+
+    def _update(self, loss: Tensor, seen_samples: int) -> StepResult:
+        gradients = [parameter.grad for parameter in self._state.parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        torch.nn.utils.clip_grads_with_norm_(self._state.parameters, self._arguments.max_gradient_norm, norm)
+        skipped = (~torch.isfinite(norm)).float()
+        optimizer: Any = self._state.optimizer
+        # The fused kernels leave everything as it is where this is 1: it is how torch's GradScaler skips a step.
+        optimizer.found_inf = skipped
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(self._arguments, seen_samples, self._total_samples)
+        optimizer.step()
+        return StepResult(loss, norm, skipped)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether memory was not enough, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def out_of_memory_message(plan: BatchPlan) -> str:
+    """Return what to do about it."""
+    smaller = plan.smaller_micro_batch_size()
+    advice = (
+        f"set micro_batch_size to {smaller}: the result stays the same"
+        if smaller
+        else "it cannot be smaller: set gradient_checkpointing, or take a device with more memory"
+    )
+    return f"out of memory with micro_batch_size {plan.micro_batch_size}; {advice}"

@@ -1,0 +1,56 @@
+"""Stopping together: SIGTERM on any rank makes all ranks save a checkpoint after the same step, and end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+
+from steps.training.ranks import World
+
+# As a shell reports a process that SIGTERM ended: the job was stopped, and has no model.
+STOPPED_STATUS: Final = 128 + signal.SIGTERM
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopVote:
+    """Whether any rank was asked to stop; the answer of each round is the same on all ranks."""
+
+    def __init__(self, world: World) -> None:
+        self._control = world.control
+        self._asked = False
+        self._ballot = torch.zeros(1, dtype=torch.int32)
+        self._pending: Any = None
+
+    def ask(self, signal_number: int = signal.SIGTERM, frame: FrameType | None = None) -> None:
+        """Vote for stopping, from now on."""
+        self._asked = True
+
+    def cast(self) -> None:
+        """Begin a round; all ranks must, at the same step. It travels while the step goes on."""
+        self._ballot.fill_(int(self._asked))
+        if self._control is not None:
+            self._pending = dist.all_reduce(self._ballot, dist.ReduceOp.MAX, group=self._control, async_op=True)
+
+    def passed(self) -> bool:
+        """Return the outcome of the last round."""
+        if self._pending is not None:
+            self._pending.wait()
+            self._pending = None
+        return bool(self._ballot)
+
+
+@contextmanager
+def asked_by_signals(vote: StopVote) -> Iterator[None]:
+    """Let SIGTERM and SIGINT ask for the end for a while, instead of ending the process."""
+    before = {number: signal.signal(number, vote.ask) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

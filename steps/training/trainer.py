@@ -1,0 +1,176 @@
+"""The training loop: steps, and between them log lines, validation, checkpoints and the vote on stopping.
+
+Reads the latents through the loader; writes checkpoints and the training log on the head rank. Every rank runs the
+same loop and comes to the same decisions, which depend on the samples seen alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from params.layout import VALIDATION_LOSS
+from params.programs import TrainArguments
+from steps.data.loader import LoadedBatch
+from steps.progress import Progress
+from steps.training.batch_plan import BatchPlan
+from steps.training.checkpoint_folder import CheckpointManifest
+from steps.training.checkpoint_writer import CheckpointWriter
+from steps.training.gradients import Gradients
+from steps.training.guards import SkipGuard, SpikeGuard, check_replicas
+from steps.training.inputs import InputMaker
+from steps.training.learning_rate import learning_rate
+from steps.training.optimizer_step import OptimizerStep
+from steps.training.ranks import World
+from steps.training.state import TrainingState
+from steps.training.stop import StopVote
+from steps.training.training_log import Entry, TrainingLog
+from steps.training.validation import Validation
+from steps.training.window import Window, WindowFigures
+
+
+@dataclass
+class Trainer:
+    """One rank's training; `run` may be called once."""
+
+    arguments: TrainArguments
+    plan: BatchPlan
+    world: World
+    state: TrainingState
+    gradients: Gradients
+    inputs: InputMaker
+    optimizer_step: OptimizerStep
+    validation: Validation
+    log: TrainingLog
+    skips: SkipGuard
+    writer: CheckpointWriter | None
+    """On the head rank."""
+    vote: StopVote
+    beat: Callable[[str, int], None]
+    """Tells the watchdog what begins now."""
+    seen_samples: int = 0
+    spikes: SpikeGuard = field(default_factory=SpikeGuard)
+    _saved_at: int = -1
+
+    def run(self, batches: Iterable[LoadedBatch]) -> bool:
+        """Train on the batches that follow `seen_samples`; return whether all were used, or training was stopped."""
+        progress = Progress("train", self._total_samples, "samples", done=self.seen_samples)
+        window = Window(self.seen_samples)
+        for batch in self._timed(batches):
+            self.beat("step", self.seen_samples)
+            window.add(self.optimizer_step.take(self.inputs.training(batch, batch.positions), self.seen_samples))
+            self.seen_samples += self.plan.global_batch_size
+            self.vote.cast()
+            stop = self.vote.passed()
+            if stop or self._log_is_due():
+                self._close(window)
+                window = Window(self.seen_samples)
+            window.leave_out(self._validate_and_save(stop))
+            if self.world.is_head:
+                progress.set(self.seen_samples, iterations_per_s=self._iterations_per_s)
+            if stop:
+                return False
+        return True
+
+    def finish(self) -> None:
+        """Validate and save what the last step left, and wait until it is on disk."""
+        if not self._validated_at(self.seen_samples):
+            self._validate()
+        if self._saved_at != self.seen_samples:
+            self._save()
+        if self.writer is not None:
+            self.writer.wait()
+
+    @property
+    def _total_samples(self) -> int:
+        return self.plan.total_samples(self.arguments.training_samples)
+
+    @property
+    def _iterations_per_s(self) -> float:
+        return float(self.log.last("iterations_per_s") or 0.0)
+
+    def _timed(self, batches: Iterable[LoadedBatch], note: Callable[[float], None]) -> Iterator[LoadedBatch]:
+        iterator = iter(batches)
+        while True:
+            self.beat("data", self.seen_samples)
+            start_s = time.perf_counter()
+            batch = next(iterator, None)
+            if batch is None:
+                return
+            note(time.perf_counter() - start_s)
+            yield batch
+
+    def _log_is_due(self) -> bool:
+        steps = self.seen_samples // self.plan.global_batch_size
+        at_end = self.seen_samples >= self._total_samples
+        return steps % self.arguments.log_every_steps == 0 or at_end or self._save_is_due()
+
+    def _save_is_due(self) -> bool:
+        return self._crossed(self.arguments.save_every_samples)
+
+    def _crossed(self, every_samples: int) -> bool:
+        before = self.seen_samples - self.plan.global_batch_size
+        return self.seen_samples // every_samples > before // every_samples
+
+    def _close(self, window: Window) -> None:
+        """Log the steps of a window, and let the guards look at them."""
+        figures = window.close(self.world)
+        batch_samples = self.plan.global_batch_size
+        self.skips.note(figures.skipped, figures.first_sample, batch_samples)
+        if self.world.is_head:
+            self.spikes.note(figures.losses, figures.first_sample, batch_samples)
+        self.log.append(self._entry(figures))
+
+    def _entry(self, figures: WindowFigures) -> Entry:
+        steps = len(figures.losses)
+        images_per_s = steps * self.plan.global_batch_size / figures.elapsed_s
+        communication_s = self.gradients.sum.take_waited_s()
+        last_step = self.seen_samples - self.plan.global_batch_size
+        loss = {} if figures.mean_loss is None else {"training_loss": figures.mean_loss}
+        return loss | {
+            "learning_rate": learning_rate(self.arguments, last_step, self._total_samples),
+            "seen_samples": self.seen_samples,
+            "gradient_norm": figures.gradient_norms[-1],
+            "skipped_steps": self.skips.skipped_steps,
+            "iterations_per_s": steps / figures.elapsed_s,
+            "images_per_s": images_per_s,
+            "images_per_s_per_gpu": images_per_s / self.world.size,
+            "data_s": figures.data_s,
+            "compute_s": figures.elapsed_s - figures.data_s - communication_s,
+            "communication_s": communication_s,
+            "remaining_s": (self._total_samples - self.seen_samples) / images_per_s,
+        }
+
+    def _validate_and_save(self, stop: bool) -> float:
+        """Do what is due; return how long it took."""
+        start_s = time.perf_counter()
+        if not stop and self._crossed(self.arguments.validate_every_samples):
+            self._validate()
+        if stop or self._save_is_due():
+            self._save()
+        return time.perf_counter() - start_s
+
+    def _validate(self) -> None:
+        if not self.validation.samples:
+            return
+        loss = self.validation.loss(self.state, lambda: self.beat("validation", self.seen_samples))
+        self.log.append({VALIDATION_LOSS: loss, "seen_samples": self.seen_samples})
+
+    def _validated_at(self, seen_samples: int) -> bool:
+        return any(VALIDATION_LOSS in entry and entry["seen_samples"] == seen_samples for entry in self.log.entries)
+
+    def _save(self) -> None:
+        """Hand a copy of the state to the writer, once the ranks have agreed that theirs are the same."""
+        self.beat("checkpoint", self.seen_samples)
+        check_replicas(self.world, self.state.parameters, self.seen_samples)
+        self._saved_at = self.seen_samples
+        if self.writer is None:
+            return
+        manifest = CheckpointManifest(
+            seen_samples=self.seen_samples,
+            global_batch_size=self.plan.global_batch_size,
+            world_size=self.world.size,
+            skipped_steps=self.skips.skipped_steps,
+        )
+        self.writer.submit(manifest, self.state.snapshot(), self.log.text)

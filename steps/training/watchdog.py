@@ -1,0 +1,135 @@
+"""Ends a rank that stands still, and says which rank the others waited for.
+
+A thread on each rank tells the others, through torchrun's key-value store, how far the rank has come. When the rank
+has not moved for the time-out it reads what the others told, names those who are silent or behind, and ends the
+process: a collective that hangs cannot be interrupted in any other way. It also ends a rank whose torchrun is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from torch._C._distributed_c10d import PrefixStore, TCPStore
+
+from steps.training.ranks import World
+
+PERIOD_S: Final = 0.5
+# A rank that does not tell anything for so long is stopped, dead or cut off.
+SILENCE_S: Final = 4.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a rank tells of itself."""
+
+    rank: int
+    host: str
+    beats: int
+    """Grows whenever the rank moves on."""
+    phase: str
+    """What it does."""
+    seen_samples: int
+    told: int
+    """Grows with every report: shows that the process is alive."""
+
+
+class Watchdog:
+    """One rank's watchdog; a single rank's only looks after torchrun."""
+
+    def __init__(
+        self, world: World, timeout_s: float, end: Callable[[str], None], environment: Mapping[str, str]
+    ) -> None:
+        """Call `end` with the reason, from the thread, when the rank stands still."""
+        self._world, self._timeout_s, self._end = world, timeout_s, end
+        self._parent = os.getppid()
+        self._store = _store(environment, world) if world.size > 1 else None
+        self._phase, self._seen_samples, self._beats, self._told = "start", 0, 0, 0
+        self._beat_s = time.monotonic()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
+
+    def beat(self, phase: str, seen_samples: int) -> None:
+        """Say that the rank moves on; costs nothing."""
+        self._phase, self._seen_samples = phase, seen_samples
+        self._beat_s = time.monotonic()
+        self._beats += 1
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(PERIOD_S):
+            if os.getppid() != self._parent:
+                self._end("torchrun is gone")
+            if self._store is None:
+                continue
+            try:
+                self._tell(self._store)
+                if time.monotonic() - self._beat_s > self._timeout_s:
+                    self._end(self._reason(self._store))
+            except (RuntimeError, OSError):
+                # The store went with torchrun's head: the collectives will say so.
+                return
+
+    def _tell(self, store: Any) -> None:
+        self._told += 1
+        report = {
+            "rank": self._world.rank,
+            "host": socket.gethostname(),
+            "beats": self._beats,
+            "phase": self._phase,
+            "seen_samples": self._seen_samples,
+            "told": self._told,
+        }
+        store.set(str(self._world.rank), json.dumps(report))
+
+    def _reason(self, store: Any) -> str:
+        before = self._reports(store)
+        deadline_s = time.monotonic() + SILENCE_S
+        while time.monotonic() < deadline_s:
+            self._tell(store)
+            time.sleep(PERIOD_S)
+        return explain(self._world, self._timeout_s, before, self._reports(store))
+
+    def _reports(self, store: Any) -> list[Report]:
+        keys = [str(rank) for rank in range(self._world.size)]
+        return [Report(**json.loads(store.get(key))) for key in keys if store.check([key])]
+
+
+def explain(world: World, timeout_s: float, before: list[Report], after: list[Report]) -> str:
+    """Return which ranks the others waited for, from two rounds of reports `SILENCE_S` apart."""
+    told = {report.rank: report.told for report in before}
+    known = {report.rank for report in after}
+    never = [f"rank {rank} (never seen)" for rank in range(world.size) if rank not in known]
+    silent = [_describe(report) for report in after if told.get(report.rank) == report.told]
+    fewest = min((report.beats for report in after), default=0)
+    behind = [_describe(report) for report in after if report.beats == fewest]
+    if never or silent:
+        culprits = f"no sign of life from {', '.join(never + silent)}"
+    elif len(behind) < len(after):
+        culprits = f"the others wait for {', '.join(behind)}"
+    else:
+        culprits = f"every rank waits in the same place: {behind[0] if behind else 'start'}; look at the network"
+    return f"no progress for {timeout_s:g} s (collective_timeout_s): {culprits}"
+
+
+def _describe(report: Report) -> str:
+    return f"rank {report.rank} on {report.host} (in {report.phase!r} after {report.seen_samples} samples)"
+
+
+def _store(environment: Mapping[str, str], world: World) -> Any:
+    """Return a connection of the watchdog's own: the main thread blocks its one while it waits."""
+    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    store: Any = TCPStore(address, port, world.size, False, timedelta(seconds=30))
+    return PrefixStore("watchdog", store)

@@ -1,0 +1,76 @@
+"""What happened between two log lines: losses on the device, and where the time went."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from steps.training.optimizer_step import StepResult
+from steps.training.ranks import World
+
+
+@dataclass(frozen=True)
+class WindowFigures:
+    """The steps of a window, the same on all ranks but for the times."""
+
+    first_sample: int
+    """Position at which the window began."""
+    losses: list[float]
+    """Mean loss of each step's global batch."""
+    gradient_norms: list[float]
+    """Of each step, before clipping."""
+    skipped: list[bool]
+    """Which steps were left out."""
+    elapsed_s: float
+    """Wall time of training: validation and checkpoints are not in it."""
+    data_s: float
+    """Of that, waiting for the loader."""
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean over the steps that were not left out."""
+        kept = [loss for loss, skipped in zip(self.losses, self.skipped, strict=True) if not skipped]
+        return math.fsum(kept) / len(kept) if kept else None
+
+
+class Window:
+    """Collects steps; closing it is where training waits for the device."""
+
+    def __init__(self, first_sample: int) -> None:
+        self._first_sample = first_sample
+        self._results: list[StepResult] = []
+        self._start_s = time.perf_counter()
+        self._paused_s = 0.0
+        self._data_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def add(self, result: StepResult) -> None:
+        """Take in a step."""
+        self._results.append(result)
+
+    def note_data(self, seconds: float) -> None:
+        """Say how long a step waited for its data."""
+        self._data_s += seconds
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count so much time as training."""
+        self._paused_s += seconds
+
+    def close(self, world: World) -> WindowFigures:
+        """Return the figures of all ranks together."""
+        rows = [torch.stack([r.loss.double(), r.gradient_norm.double(), r.skipped.double()]) for r in self._results]
+        figures = torch.stack(rows).cpu()
+        losses = world.sum_(figures[:, 0].contiguous())
+        return WindowFigures(
+            first_sample=self._first_sample,
+            losses=losses.tolist(),
+            gradient_norms=figures[:, 1].tolist(),
+            skipped=figures[:, 2].bool().tolist(),
+            elapsed_s=time.perf_counter() - self._start_s - self._paused_s,
+            data_s=self._data_s,
+        )

@@ -1,0 +1,39 @@
+import json
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline_definition.local.journal import Journal, write_json
+
+ENTRIES = [{"number": number, "text": "ä\n" * number} for number in range(4)]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 200))
+def test_a_journal_cut_off_anywhere_keeps_its_whole_entries_and_goes_on(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.unlink(missing_ok=True)
+    journal = Journal(path)
+    for entry in ENTRIES:
+        journal.append(entry)
+    data = path.read_bytes()
+    path.write_bytes(data[: max(0, len(data) - cut)])
+    whole = path.read_bytes().count(b"\n")
+    kept = list(journal.entries())
+    assert kept in (ENTRIES[:whole], ENTRIES[: whole + 1])
+    journal.append({"after": True})
+    assert list(Journal(path).entries()) == [*kept, {"after": True}]
+
+
+def test_rewriting_replaces_everything(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append({"old": 1})
+    journal.rewrite([{"new": 2}])
+    assert list(journal.entries()) == [{"new": 2}]
+
+
+def test_a_file_is_written_beside_and_leaves_nothing(tmp_path: Path) -> None:
+    write_json(tmp_path / "folder" / "value.json", {"a": 1})
+    assert json.loads((tmp_path / "folder" / "value.json").read_text()) == {"a": 1}
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["value.json"]

@@ -1,0 +1,79 @@
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline_definition.local.moto_patches import clock
+from pipeline_definition.local.request_journal import RequestJournal, changes_state, compacted, read_body, service_of
+
+SIGNED = "AWS4-HMAC-SHA256 Credential=AKIASECRET/20260101/eu-west-1/{}/aws4_request, Signature=c0ffee"
+
+
+def environ(service: str, method: str = "POST", path: str = "/", target: str = "", body: bytes = b"") -> dict[str, Any]:
+    made = {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "CONTENT_LENGTH": str(len(body)),
+        "HTTP_AUTHORIZATION": SIGNED.format(service),
+        "wsgi.input": io.BytesIO(body),
+    }
+    return made | ({"HTTP_X_AMZ_TARGET": target} if target else {})
+
+
+@pytest.mark.parametrize(
+    ("request_environ", "body", "changes"),
+    [
+        (environ("sagemaker", target="SageMaker.CreateModel"), b"{}", True),
+        (environ("sagemaker", target="SageMaker.DescribeModel"), b"{}", False),
+        (environ("logs", target="Logs_20140328.PutLogEvents"), b"{}", False),
+        (environ("events", target="AWSEvents.PutRule"), b"{}", True),
+        (environ("s3", "PUT", "/bucket"), b"", True),
+        (environ("s3", "PUT", "/bucket/key"), b"", False),
+        (environ("s3", "GET", "/bucket"), b"", False),
+        (environ("lambda", "POST", "/2015-03-31/functions"), b"{}", True),
+        (environ("lambda", "GET", "/2015-03-31/functions"), b"", False),
+    ],
+)
+def test_only_what_changes_motos_state_is_noted(request_environ: dict[str, Any], body: bytes, changes: bool) -> None:
+    assert changes_state(request_environ, body) is changes
+
+
+@pytest.mark.parametrize(("action", "changes"), [("CreateRole", True), ("GetRole", False)])
+def test_query_requests_are_known_by_their_action(action: str, changes: bool) -> None:
+    made = environ("iam") | {"CONTENT_TYPE": "application/x-www-form-urlencoded; charset=utf-8"}
+    assert changes_state(made, f"Action={action}&Version=1".encode()) is changes
+
+
+def test_requests_are_made_again_in_order_at_their_own_time(tmp_path: Path) -> None:
+    journal = RequestJournal(tmp_path / "requests.jsonl")
+    for number in range(3):
+        made = environ("sagemaker", target="SageMaker.CreateModel")
+        journal.write(made, json.dumps({"number": number}).encode(), time_s=1000.0 + number)
+    seen = []
+
+    def app(received: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        seen.append((json.loads(read_body(received))["number"], clock.utcnow().second, service_of(received)))
+        start("200 OK" if len(seen) < 3 else "400 Bad Request", [])
+        return [b""]
+
+    assert journal.replay(app) == ["SageMaker.CreateModel: 400"]
+    assert seen == [(0, 40, "sagemaker"), (1, 41, "sagemaker"), (2, 42, "sagemaker")]
+
+
+def test_no_signature_reaches_the_disk(tmp_path: Path) -> None:
+    RequestJournal(tmp_path / "requests.jsonl").write(environ("iam"), b"", 0.0)
+    text = (tmp_path / "requests.jsonl").read_text()
+    assert "AKIASECRET" not in text and "c0ffee" not in text and "eu-west-1/iam" in text
+
+
+def test_only_the_last_definition_of_a_pipeline_is_kept(tmp_path: Path) -> None:
+    journal = RequestJournal(tmp_path / "requests.jsonl")
+    for name, text in (("a", "1"), ("b", "2"), ("a", "3")):
+        body = json.dumps({"PipelineName": name, "PipelineDefinition": text}).encode()
+        journal.write(environ("sagemaker", target="SageMaker.UpdatePipeline"), body, 0.0)
+    entries = list(journal._journal.entries())
+    assert compacted(entries) == entries[1:]

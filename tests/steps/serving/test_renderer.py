@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor
+
+from steps.errors import StepError
+from steps.model.pretrained import folder_digest, load_pipeline, sampler
+from steps.serving.errors import AbandonedError, RenderError
+from steps.serving.pictures import Picture, PictureJob, Shape
+from steps.serving.renderer import PipelineRenderer, load_renderer
+from tests.steps.serving.conftest import ARGUMENTS
+
+# diffusers' schedulers with numpy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SAMPLERS = ("ddim", "dpm++", "euler")
+
+
+def never() -> bool:
+    return False
+
+
+def shape(name: str = "dpm++", width_px: int = 32, height_px: int = 32, steps: int = 3, scale: float = 3.0) -> Shape:
+    return Shape(width_px, height_px, steps, scale, name)
+
+
+def pixels(picture: Picture | Image.Image) -> np.ndarray:
+    image = picture.image if isinstance(picture, Picture) else picture
+    return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("scale", [0.0, 5.0])
+def test_pictures_are_those_of_the_bare_pipeline(
+    renderer: PipelineRenderer, model_dir: Path, name: str, scale: float
+) -> None:
+    pipeline = load_pipeline(model_dir, torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = sampler(name, pipeline.scheduler.config)
+    expected = pipeline(
+        "red dot",
+        negative_prompt="blue",
+        generator=torch.Generator("cpu").manual_seed(11),
+        num_inference_steps=3,
+        guidance_scale=scale,
+        width=40,
+        height=32,
+    ).images[0]
+    job = PictureJob("red dot", "blue", 11)
+    (picture,) = renderer.render(shape(name, width_px=40, scale=scale), [job], never)
+    # Row by row is another order of summation: a level may be rounded the other way.
+    assert abs(pixels(picture) - pixels(expected)).max() <= 1
+    assert (pixels(picture) != pixels(expected)).mean() < 0.01
+
+
+JOBS = st.lists(
+    st.builds(PictureJob, st.sampled_from(["a", "b c", "red"]), st.sampled_from(["", "d"]), st.integers(0, 9)),
+    min_size=2,
+    max_size=9,
+)
+SIDES = st.sampled_from([8, 24, 32, 40])
+
+
+@settings(max_examples=40, deadline=None)
+@given(jobs=JOBS, name=st.sampled_from(SAMPLERS), scale=st.sampled_from([0.0, 1.0, 4.0]), width=SIDES, height=SIDES)
+def test_a_picture_is_the_same_bit_for_bit_whatever_it_was_batched_with(
+    renderer: PipelineRenderer, jobs: list[PictureJob], name: str, scale: float, width: int, height: int
+) -> None:
+    same = shape(name, width, height, 2, scale)
+    together = renderer.render(same, jobs, never)
+    for job, picture in zip(jobs, together, strict=True):
+        (alone,) = renderer.render(same, [job], never)
+        assert picture.image.tobytes() == alone.image.tobytes()
+
+
+def test_seed_and_prompt_make_the_picture(renderer: PipelineRenderer) -> None:
+    jobs = [PictureJob("a", "", 1), PictureJob("a", "", 2), PictureJob("b", "", 1), PictureJob("a", "", 1)]
+    first, other_seed, other_prompt, again = (p.image.tobytes() for p in renderer.render(shape(), jobs, never))
+    assert first == again
+    assert len({first, other_seed, other_prompt}) == 3
+
+
+def test_a_cut_prompt_is_reported(renderer: PipelineRenderer) -> None:
+    jobs = [PictureJob("abc", "", 1), PictureJob("a" * 30, "", 1)]
+    assert [picture.truncated for picture in renderer.render(shape(), jobs, never)] == [False, True]
+
+
+def test_a_batch_that_nobody_waits_for_is_given_up(renderer: PipelineRenderer) -> None:
+    asked: list[int] = []
+
+    def abandoned() -> bool:
+        asked.append(1)
+        return len(asked) == 2
+
+    with pytest.raises(AbandonedError):
+        renderer.render(shape(steps=4), [PictureJob("a", "", 1)], abandoned)
+    assert len(asked) == 2
+
+
+def test_undefined_pixels_are_no_picture(model_dir: Path) -> None:
+    broken = load_renderer(model_dir, ARGUMENTS)
+    with torch.no_grad():
+        broken._pipeline.vae.decoder.conv_out.weight.fill_(float("nan"))
+    with pytest.raises(RenderError, match="undefined pixels"):
+        broken.render(shape(), [PictureJob("a", "", 1)], never)
+    with pytest.raises(RenderError):
+        broken.self_test()
+
+
+def test_warming_up_finds_that_batches_do_not_matter(renderer: PipelineRenderer) -> None:
+    assert renderer.warm_up() == 0.0
+
+
+def test_where_batches_matter_exact_pictures_are_drawn_one_by_one(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steps.serving.renderer.deviation", lambda draw, noise, sizes: 1e-6)
+    exact = load_renderer(model_dir, ARGUMENTS.model_copy(update={"exact_batches": True}))
+    fast = load_renderer(model_dir, ARGUMENTS)
+    assert exact.warm_up() == fast.warm_up() == 1e-6
+    assert (exact.max_batch_size, fast.max_batch_size) == (1, 4)
+
+
+def test_pictures_carry_the_digest_of_the_folder_unless_a_name_is_given(model_dir: Path) -> None:
+    assert load_renderer(model_dir, ARGUMENTS).identity == ARGUMENTS.model_name
+    unnamed = load_renderer(model_dir, ARGUMENTS.model_copy(update={"model_name": ""}))
+    assert unnamed.identity == f"sha256:{folder_digest(model_dir)}"
+
+
+def test_bfloat16_and_channels_last_draw_pictures_too(model_dir: Path) -> None:
+    half = load_renderer(model_dir, ARGUMENTS.model_copy(update={"precision": "bfloat16", "channels_last": True}))
+    full = load_renderer(model_dir, ARGUMENTS)
+    job = PictureJob("a", "", 3)
+    (rough,), (fine,) = (drawer.render(shape(), [job], never) for drawer in (half, full))
+    # The same noise in another precision: nearly the same picture.
+    assert abs(pixels(rough) - pixels(fine)).mean() < 8
+
+
+def test_a_folder_without_a_pipeline_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(StepError, match=r"model_index\.json"):
+        load_renderer(tmp_path, ARGUMENTS)
+
+
+@pytest.fixture(name="guarded_dir", scope="module")
+def guarded_dir_fixture(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline folder with a safety checker that flags everything."""
+    folder = tmp_path_factory.mktemp("guarded") / "model"
+    shutil.copytree(model_dir, folder)
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    text = {**vision, "vocab_size": 8, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = CLIPConfig(
+        text_config=text, vision_config={**vision, "image_size": 32, "patch_size": 16}, projection_dim=4
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    checker.concept_embeds_weights.data.fill_(-2.0)
+    checker.save_pretrained(folder / "safety_checker", safe_serialization=True)
+    size = {"height": 32, "width": 32}
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size).save_pretrained(folder / "feature_extractor")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_what_the_safety_checker_flags_comes_out_black(guarded_dir: Path) -> None:
+    pictures = load_renderer(guarded_dir, ARGUMENTS).render(shape(), [PictureJob("a", "", n) for n in (1, 2)], never)
+    assert [picture.flagged for picture in pictures] == [True, True]
+    assert all(pixels(picture).max() == 0 for picture in pictures)
+
+
+def test_the_safety_checker_can_be_left_out(guarded_dir: Path) -> None:
+    unguarded = load_renderer(guarded_dir, ARGUMENTS.model_copy(update={"safety_checker": False}))
+    (picture,) = unguarded.render(shape(), [PictureJob("a", "", 1)], never)
+    assert not picture.flagged
+    assert pixels(picture).max() > 0
