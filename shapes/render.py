@@ -47,7 +47,7 @@ class Request:
     def __post_init__(self) -> None:
         """Refuse a number of rows that the grid of captions cannot fill."""
         if not MIN_ROWS <= self.rows <= MAX_ROWS:
-            raise ValueError(f"rows: {self.rows} is not between {MIN_ROWS} and {MAX_ROWS}, all that 3,920 captions fill")
+            raise ValueError(f"rows: {self.rows} is not between {MIN_ROWS} and {MAX_ROWS}, which 3,920 captions fill")
 
 
 @dataclass(frozen=True)

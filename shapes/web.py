@@ -88,7 +88,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._picture(file, {"X-Robots-Tag": "noai"} if part == "noai" else {}, slow=part == "slow")
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        """Answer as to GET, without the body."""
+        self.do_GET()
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: 4,000 lines would bury what matters."""

@@ -10,8 +10,9 @@ last, metrics.json into output_dir("evaluation"). Run again after a kill, it dra
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -22,7 +23,7 @@ from steps.container import Cluster, Container
 from steps.errors import StepError
 from steps.evaluation import report
 from steps.evaluation.archive import unpack_model
-from steps.evaluation.generation import Work, devices_here, generate
+from steps.evaluation.generation import Work, devices_here, generate, quiet_libraries
 from steps.evaluation.plan import plan
 from steps.evaluation.prompts import choose_prompts
 from steps.evaluation.reference import Reference
@@ -31,10 +32,14 @@ from steps.evaluation.scoring import Scorer, generated_pairs, real_pairs
 from steps.model.pretrained import folder_digest
 from steps.progress import Progress
 
+# On the job's volume: the root file system of an instance is small.
+UNPACKED_MODEL_DIR: Final = "/opt/ml/processing/model"
+
 
 def main(argv: list[str]) -> int:
     """Run the program; return its exit status."""
     arguments = parse(EvaluateArguments, argv, "evaluate")
+    quiet_libraries()
     container = Container(os.environ)
     cluster = container.cluster()
     _check_hosts(cluster, arguments)
@@ -44,12 +49,12 @@ def main(argv: list[str]) -> int:
     devices = devices_here()
     scorer = Scorer(container.input_dir(EVALUATOR), arguments.fid_features, torch.device(devices[0]))
     output_dir = container.output_dir(EVALUATION)
-    with tempfile.TemporaryDirectory(prefix="model-", dir=_scratch_dir(container)) as folder:
-        model_dir = Path(folder)
-        unpack_model(container.input_dir(MODEL) / MODEL_ARCHIVE, model_dir)
-        model_digest = folder_digest(model_dir)
-        work = plan(arguments, model_dir, model_digest, prompts, reference.size_px, output_dir / SAMPLES_DIR)
-        generate(work, devices, cluster.rank, len(cluster.hosts))
+    model_dir = container.path(UNPACKED_MODEL_DIR)
+    unpack_model(container.input_dir(MODEL) / MODEL_ARCHIVE, model_dir)
+    model_digest = folder_digest(model_dir)
+    work = plan(arguments, model_dir, model_digest, prompts, reference.size_px, output_dir / SAMPLES_DIR)
+    generate(work, devices, cluster.rank, len(cluster.hosts))
+    shutil.rmtree(model_dir)
     if cluster.is_head:
         _judge(arguments, work, reference, scorer, {"model": model_digest}, output_dir)
     return 0
@@ -80,9 +85,3 @@ def _judge(
 def _check_hosts(cluster: Cluster, arguments: EvaluateArguments) -> None:
     if len(cluster.hosts) > 1 and not arguments.samples_uri:
         raise StepError(f"{len(cluster.hosts)} hosts share pictures through samples_uri: set it, or use one host")
-
-
-def _scratch_dir(container: Container) -> Path:
-    folder = container.path("/opt/ml/processing")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

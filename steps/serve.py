@@ -30,6 +30,9 @@ def main(argv: list[str]) -> int:
     """Serve until SIGTERM."""
     arguments = settings(argv)
     model_dir = Container().model_dir
+    # Before PyTorch is imported, which takes seconds.
+    if not (model_dir / "model_index.json").is_file():
+        raise StepError(f"{model_dir}: no model_index.json: the model must be a StableDiffusionPipeline folder")
     configure_logs()
     service = Service(arguments, lambda: _load(model_dir, arguments))
     run(create_app(service), service, [bind(arguments.host, port())])

@@ -73,7 +73,11 @@ class LocalControlPlane:
         if self.leashed and self._leash is not None and self._process is not None:
             with contextlib.suppress(OSError):
                 self._leash.close()
-            self._process.wait(timeout_s)
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # its supervisors see it go and end the rest
+                self._process.wait()
 
     @property
     def _leash(self) -> IO[bytes] | None:
@@ -92,6 +96,9 @@ def ensure_up(
     """
     running = is_up(state)
     if running is not None:
+        if running.runs != runs.resolve():
+            where = f"the control plane of {state} writes its runs to {running.runs}, not to {runs}"
+            raise LocalControlPlaneError(f"{where}: name that folder, or end it first")
         return running
     state.mkdir(parents=True, exist_ok=True)
     log = state / "control_plane.log"
@@ -103,7 +110,7 @@ def ensure_up(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(_ROOT)},
+            env={**_without_aws(), "PYTHONPATH": str(_ROOT)},
         )
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s and process.poll() is None:
@@ -143,6 +150,11 @@ def down(state: Path, timeout_s: float = 30.0) -> bool:
             raise LocalControlPlaneError(f"the control plane with pid {running.pid} does not end")
         time.sleep(_POLL_S)
     return True
+
+
+def _without_aws() -> dict[str, str]:
+    """Return the environment without a real account's credentials and profile: nothing here may reach it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
 
 
 def _answers(url: str, pid: int) -> bool:

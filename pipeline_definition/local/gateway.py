@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 from pipeline_definition.local.async_inference import AsyncInference
 from pipeline_definition.local.errors import ApiError, StepFailureError
 from pipeline_definition.local.hosting import Answer, Hosting
+from pipeline_definition.local.moto_patches import clock
 from pipeline_definition.local.operations import NotOursError, Operation
 from pipeline_definition.local.request_journal import (
     Environ,
@@ -25,6 +26,7 @@ from pipeline_definition.local.request_journal import (
     read_body,
     service_of,
 )
+from pipeline_definition.local.settings import HOST
 
 HEALTH_PATH = "/_local/health"
 _INVOCATION = re.compile(r"^/endpoints/([^/]+)/(async-)?invocations$")
@@ -40,6 +42,7 @@ _ASYNC_FORWARDED = {
     "HTTP_X_AMZN_SAGEMAKER_ACCEPT": "Accept",
 }
 _TARGET_VARIANT = "HTTP_X_AMZN_SAGEMAKER_TARGET_VARIANT"
+_HOSTS = (HOST, "localhost", "[::1]")
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +68,7 @@ class Gateway:
         """Answer one request."""
         path, target = environ.get("PATH_INFO", "/"), environ.get("HTTP_X_AMZ_TARGET", "")
         try:
+            _refuse_browsers(environ)
             if path == HEALTH_PATH:
                 return _send(start_response, _json_answer(200, self._health))
             invocation = _INVOCATION.match(path)
@@ -86,6 +90,11 @@ class Gateway:
             raise ApiError("ValidationException", f"{target}: {error} is missing") from None
         except StepFailureError as error:
             raise ApiError("ValidationException", error.reason) from None
+        except (ApiError, NotOursError):
+            raise
+        except Exception as error:
+            _log.exception("%s", target)
+            raise ApiError("InternalFailure", f"{type(error).__name__}: {error}", 500) from error
 
     def _invoke(self, match: re.Match[str], environ: Environ) -> Answer:
         headers = {name: environ[key] for key, name in _FORWARDED.items() if environ.get(key)}
@@ -121,8 +130,12 @@ class Gateway:
             statuses.append(status)
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
-        time_s = time.time()
-        answer = list(self._ask_moto(environ, noting))
+        # One time for both, so that what is made again later is as old as it was.
+        clock.time_s = time_s = time.time()
+        try:
+            answer = list(self._ask_moto(environ, noting))
+        finally:
+            clock.time_s = None
         if statuses and int(statuses[0].split()[0]) < 400:
             self._journal.write(environ, body, time_s)
         return answer
@@ -136,6 +149,16 @@ class Gateway:
             _log.exception("%s %s", environ["REQUEST_METHOD"], environ.get("PATH_INFO"))
             failure = ApiError("InternalFailure", f"{type(error).__name__}: {error}", 500)
             return _send(start_response, _error_answer(failure, environ))
+
+
+def _refuse_browsers(environ: Environ) -> None:
+    """Refuse what a web page may have sent: it could run programs here, and no SDK sends an Origin or another host.
+
+    Raises ApiError (403).
+    """
+    host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
+    if environ.get("HTTP_ORIGIN") or host not in _HOSTS:
+        raise ApiError("AccessDeniedException", "The local control plane answers programs on this machine only", 403)
 
 
 def _json_answer(status: int, body: Mapping[str, Any]) -> Answer:

@@ -7,6 +7,7 @@ ones stay in service and the endpoint says why.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import random
 import threading
@@ -145,7 +146,7 @@ class Hosting:
         with self._counted(variant):
             try:
                 status, answer, data = variant.invoke(body, headers)
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 raise ApiError("ServiceUnavailable", f"variant {variant.name}: {error}", 503) from None
         if status >= 300:
             return _model_error(status, data)
@@ -216,11 +217,12 @@ class Hosting:
     def _choose(self, name: str, target: str | None) -> Variant:
         variants = self._variants.get(name, [])
         if target is not None:
-            variants = [variant for variant in variants if variant.name == target]
-            if not variants:
-                raise ApiError("ValidationError", f"Variant {target} of endpoint {name} not found.")
+            for variant in variants:
+                if variant.name == target:
+                    return variant
+            raise ApiError("ValidationError", f"Variant {target} of endpoint {name} not found.")
         weights = [variant.weight for variant in variants]
-        if not variants or not sum(weights):
+        if not sum(weights):
             raise ApiError("ServiceUnavailable", f"Endpoint {name} has no variant with weight.", 503)
         return random.choices(variants, weights)[0]
 

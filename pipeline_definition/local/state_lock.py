@@ -37,7 +37,8 @@ class StateLock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.seek(0)
-            pid = self._file.read().strip() or "unknown"
+            with self._file:
+                pid = self._file.read().strip() or "unknown"
             message = f"{self._state} is in use by the control plane with pid {pid}: stop that one, or choose another"
             raise StateInUseError(message) from None
         self._file.truncate(0)

@@ -48,7 +48,7 @@ class Variant:
         self._argv: tuple[str, ...] = ()
         self._environment: dict[str, str] = {}
         self._stop = StopSignal()
-        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
         self._deaths = 0
 
     def start(self) -> None:
@@ -66,14 +66,15 @@ class Variant:
             "SAGEMAKER_BIND_TO_PORT": str(self._port),
         }
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         self._wait_until_ready()
 
     def stop(self) -> None:
         """End the server and delete its folder."""
         self._stop.set()
-        if self._port:
-            self._ended.wait(self._services.settings.grace_s + 10.0)
+        if self._thread is not None:
+            self._thread.join(self._services.settings.grace_s + 10.0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def ping(self) -> bool:
@@ -137,8 +138,6 @@ class Variant:
                 pause_s = min(2 * pause_s, _LAST_RESTART_S)
         except StepStoppedError:
             return
-        finally:
-            self._ended.set()
 
     def _run_once(self) -> None:
         settings = self._services.settings

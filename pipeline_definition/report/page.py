@@ -7,6 +7,7 @@ Reads a run's artifacts folder; writes one file. The same artifacts give the sam
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -52,14 +53,18 @@ def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] =
 
 def render(run: Run) -> str:
     """Return the page as HTML; everything that came from outside is escaped."""
-    environment = Environment(
+    return _templates().get_template("page.html").render(_content(run))
+
+
+@functools.cache
+def _templates() -> Environment:
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(_content(run))
 
 
 def _content(run: Run) -> dict[str, Any]:

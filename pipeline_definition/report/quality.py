@@ -73,6 +73,7 @@ def _tables(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Itera
 
 def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[tuple[str, ...]]:
     for key, name in METRIC_NAMES.items():
+        model = metric(metrics, key)
         for suffix, text in ROWS.items():
             measured = metric(metrics, key + suffix)
             if measured is None:
@@ -81,7 +82,7 @@ def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> 
             yield (
                 name,
                 text,
-                figure(measured.value),
+                beside(measured.value, (model or measured).value),
                 _interval(measured),
                 _gate_text(measured, asked.get(key + suffix)),
                 count(pictures) if pictures is not None else DASH,

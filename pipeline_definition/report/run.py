@@ -130,7 +130,7 @@ class Run:
 
 def run_of(artifacts: Artifacts, prices: Prices) -> Run:
     """Return the run that left these artifacts."""
-    records = {str(step["name"]): step for step in artifacts.execution.get("steps", [])}
+    records = {str(step["name"]): step for step in artifacts.execution.get("steps", ()) if "name" in step}
     nodes = step_graph(artifacts.definition) or _nodes_in_a_row(list(records))
     finished = artifacts.execution.get("status") in FINISHED
     states = _states(nodes, records, finished)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections.abc import Iterator
 
 from pipeline_definition.report import charts
@@ -12,8 +12,8 @@ from pipeline_definition.report.run import Run
 from pipeline_definition.report.view import Chart, Fact, Section, Table
 
 SEEN = "seen_samples"
-# Seconds, or shares, that a log line may give for each part of a step.
-PARTS = {"compute": "compute", "data": "waiting for data", "communication": "communication"}
+# Each log line says for how many of its seconds the ranks did what.
+PARTS = {"compute_s": "compute", "data_s": "waiting for data", "communication_s": "communication"}
 # A curve that spans more than this reads better on a logarithmic scale.
 LOGARITHMIC_FROM = 20.0
 
@@ -24,7 +24,7 @@ def training_section(run: Run) -> Section:
         anchor="training",
         title="How it was trained",
         lead=_lead(run),
-        facts=tuple(_facts(run)),
+        facts=(*_speed_facts(run), *_batch_facts(run), *_loss_facts(run)),
         charts=tuple(_charts(run)),
         tables=tuple(_tables(run)),
     )
@@ -48,7 +48,7 @@ def _lead(run: Run) -> str:
     return f"{count(seen[-1][1])} samples in {train.time}{on}."
 
 
-def _facts(run: Run) -> Iterator[Fact]:
+def _speed_facts(run: Run) -> Iterator[Fact]:
     for name, label in (
         ("iterations_per_s", "iterations/s"),
         ("images_per_s", "images/s"),
@@ -60,6 +60,24 @@ def _facts(run: Run) -> Iterator[Fact]:
     mfu = typical(run, "mfu")
     if mfu is not None:
         yield Fact("model FLOPs utilisation", percent(mfu))
+
+
+def _batch_facts(run: Run) -> Iterator[Fact]:
+    lineage = run.artifacts.lineage or {}
+    settings = lineage.get("settings") or {}
+    for key, label in (("global_batch_size", "global batch"), ("micro_batch_size", "micro-batch")):
+        size = number(settings.get(key))
+        if size is not None:
+            yield Fact(label, count(size))
+    ranks = number(lineage.get("world_size"))
+    if ranks is not None:
+        yield Fact("ranks", count(ranks), str(lineage.get("device") or ""))
+
+
+def _loss_facts(run: Run) -> Iterator[Fact]:
+    skipped = points(run, "skipped_steps")
+    if skipped and skipped[-1][1] > 0:
+        yield Fact("steps left out", count(skipped[-1][1]), "their gradients were not finite")
     for name, label in (("training_loss", "training loss"), ("validation_loss", "validation loss")):
         course = points(run, name)
         if course:
@@ -98,19 +116,14 @@ def _time_chart(run: Run) -> Iterator[Chart]:
     ordered = sorted(parts.items(), key=lambda part: -part[1])
     words = [percent(value / whole) for _, value in ordered]
     description = ", ".join(f"{name} {text}" for (name, _), text in zip(ordered, words, strict=True))
-    yield Chart("Where the time of a step went", charts.bars("time", description, ordered, words))
+    yield Chart("Where the time of the training went", charts.bars("time", description, ordered, words))
 
 
 def time_parts(run: Run) -> dict[str, float]:
-    """Return the mean time of each part of a training step, in whatever unit the log gives all of them in."""
-    for suffix in ("_s", "_fraction"):
-        found = {
-            label: [v for entry in run.artifacts.training_log if (v := number(entry.get(name + suffix))) is not None]
-            for name, label in PARTS.items()
-        }
-        if any(found.values()):
-            return {label: statistics.fmean(values) for label, values in found.items() if values}
-    return {}
+    """Return the seconds that went into each part over the whole log; empty where it does not say."""
+    found = {label: [number(entry.get(key)) for entry in run.artifacts.training_log] for key, label in PARTS.items()}
+    known = {label: [value for value in values if value is not None] for label, values in found.items()}
+    return {label: math.fsum(values) for label, values in known.items() if values}
 
 
 def _tables(run: Run) -> Iterator[Table]:

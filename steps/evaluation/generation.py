@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException, spawn
+from transformers.utils import logging
 
 from steps.errors import StepError
 from steps.evaluation.generator import Drawing, PictureGenerator
@@ -83,6 +84,14 @@ def generate(work: Work, devices: Sequence[str], host: int = 0, hosts: int = 1) 
     if host == 0:
         for row in work.rows:
             row.store().wait(row.indices, lambda: progress.set(_done(work)))
+            row.store().tidy()
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' progress bars and advice (torchvision is not installed) out of the job's log."""
+    libraries: Any = logging
+    libraries.set_verbosity_error()
+    libraries.disable_progress_bar()
 
 
 def devices_here() -> list[str]:
@@ -129,6 +138,7 @@ def draw_in_processes(work: Work, devices: Sequence[str], first: int, world_size
 
 
 def _worker(local_rank: int, work: Work, devices: Sequence[str], first: int, world_size: int) -> None:
+    quiet_libraries()
     _draw(work, devices[local_rank], first + local_rank, world_size, lambda _: None)
 
 

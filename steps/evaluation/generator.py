@@ -53,7 +53,8 @@ class PictureGenerator:
 
     def use_unet(self, unet: Any) -> None:
         """Draw with the weights of this UNet2DConditionModel from now on."""
-        self._pipeline.unet = unet.to(device=self._device, dtype=self._pipeline.vae.dtype).eval()
+        unet = unet.to(self._device).eval()
+        self._pipeline.unet = unet if unet.dtype == self._pipeline.vae.dtype else unet.to(self._pipeline.vae.dtype)
 
     def draw(self, prompts: Sequence[Prompt]) -> Pictures:
         """Return the prompts' pictures, (N, H, W, 3) uint8.

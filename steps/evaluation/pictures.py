@@ -15,17 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import fsspec
 import numpy as np
 from PIL import Image
 
+from steps.data.storage import Storage
 from steps.evaluation.reference import Pictures
 
 PICTURE_PATTERN: Final = "{index:06d}.png"
 GENERATION_FILE: Final = "generation.json"
 POLL_S: Final = 5.0
-# The last chunk of every PNG file: a mirror on a plain file system may hold a half-written one.
-PNG_END: Final = b"IEND\xaeB`\x82"
+READ_TOGETHER: Final = 256
 
 
 class PictureStore:
@@ -37,10 +36,7 @@ class PictureStore:
         `generation` is all that decides how the pictures look; `mirror` is this generation's own prefix.
         """
         self.folder = folder
-        self._remote: fsspec.AbstractFileSystem | None = None
-        self._mirror = ""
-        if mirror:
-            self._remote, self._mirror = fsspec.core.url_to_fs(mirror.rstrip("/"))
+        self._mirror = Storage(mirror) if mirror else None
         text = json.dumps(generation, indent=1, sort_keys=True)
         stated = folder / GENERATION_FILE
         if not stated.is_file() or stated.read_text(encoding="utf-8") != text:
@@ -64,9 +60,8 @@ class PictureStore:
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "PNG")
             _write(self.path(index), buffer.getvalue())
-        if self._remote is not None:
-            self._remote.makedirs(self._mirror, exist_ok=True)
-            self._remote.pipe({self._address(index): self.path(index).read_bytes() for index in indices})
+            if self._mirror:
+                self._mirror.write(self.path(index).name, buffer.getvalue())
 
     def read(self, indices: Sequence[int]) -> Pictures:
         """Return pictures, (N, H, W, 3) uint8."""
@@ -74,18 +69,19 @@ class PictureStore:
 
     def restore(self, indices: Sequence[int]) -> None:
         """Fetch from the mirror what is there and not here."""
-        if self._remote is None or not self._remote.exists(self._mirror):
+        if self._mirror is None:
             return
-        self._remote.invalidate_cache()
-        names = {str(name).rsplit("/", 1)[-1] for name in self._remote.ls(self._mirror, detail=False)}
-        wanted = [index for index in self.missing(indices) if self.path(index).name in names]
-        for start in range(0, len(wanted), 256):
-            chunk = wanted[start : start + 256]
-            contents = self._remote.cat([self._address(index) for index in chunk])
-            for index in chunk:
-                content = contents[self._address(index)]
-                if content.endswith(PNG_END):
-                    _write(self.path(index), content)
+        there = self._mirror.sizes()
+        names = [self.path(index).name for index in self.missing(indices)]
+        wanted = [name for name in names if name in there]
+        for start in range(0, len(wanted), READ_TOGETHER):
+            for name, content in self._mirror.read_many(wanted[start : start + READ_TOGETHER]).items():
+                _write(self.folder / name, content)
+
+    def tidy(self) -> None:
+        """Delete what a killed worker left half-written; only once no worker writes any more."""
+        for path in self.folder.glob("*.tmp"):
+            path.unlink()
 
     def wait(self, indices: Sequence[int], report: Callable[[], None], poll_s: float = POLL_S) -> None:
         """Return once the other hosts' pictures have arrived through the mirror, calling `report` meanwhile.
@@ -97,9 +93,6 @@ class PictureStore:
             report()
             if self.missing(indices):
                 time.sleep(poll_s)
-
-    def _address(self, index: int) -> str:
-        return f"{self._mirror}/{self.path(index).name}"
 
 
 def _decode(path: Path) -> Pictures:

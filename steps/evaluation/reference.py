@@ -40,19 +40,23 @@ class Reference:
     def __init__(self, folder: Path) -> None:
         """Read the manifest and the shards' tables of content.
 
-        Raises StepError where the manifest or a shard is missing, or no picture is there.
+        Raises StepError where the manifest or a shard is missing or damaged, or no picture is there.
         """
         manifest = folder / MANIFEST_FILE
         if not manifest.is_file():
             raise StepError(f"{manifest}: not there; evaluate needs the held-out pictures that encode writes")
         content = manifest.read_bytes()
-        described = json.loads(content)
         self.digest = hashlib.sha256(content).hexdigest()
-        self.size_px = int(described["resolution_px"])
         self.captions: list[str] = []
         self._entries: list[_Entry] = []
-        for shard in described["shards"]:
-            self._index(folder / shard["name"])
+        try:
+            described = json.loads(content)
+            self.size_px = int(described["resolution_px"])
+            names = [str(shard["name"]) for shard in described["shards"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StepError(f"{manifest}: not the manifest of a reference: {error!r}") from None
+        for name in names:
+            self._index(folder / name)
         if not self._entries:
             raise StepError(f"{manifest}: holds no pictures; raise encode.heldout_fraction or max_heldout_samples")
 
@@ -66,14 +70,20 @@ class Reference:
     def _index(self, shard: Path) -> None:
         if not shard.is_file():
             raise StepError(f"{shard}: the manifest lists it, but it is not there; run encode again")
-        with tarfile.open(shard) as tar:
-            for key, members in _samples(tar):
-                picture = next((members[suffix] for suffix in _PICTURE_SUFFIXES if suffix in members), None)
-                caption = tar.extractfile(members["txt"]) if "txt" in members else None
-                if picture is None or caption is None:
-                    raise StepError(f"{shard}: sample {key} lacks its picture or its caption")
-                self.captions.append(caption.read().decode("utf-8").strip())
-                self._entries.append(_Entry(shard, picture.offset_data, picture.size, picture.name))
+        try:
+            with tarfile.open(shard, "r:") as tar:
+                for key, members in _samples(tar):
+                    self._add(shard, tar, key, members)
+        except (tarfile.TarError, UnicodeDecodeError) as error:
+            raise StepError(f"{shard}: cannot be read: {error}") from None
+
+    def _add(self, shard: Path, tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarInfo]) -> None:
+        picture = next((members[suffix] for suffix in _PICTURE_SUFFIXES if suffix in members), None)
+        caption = tar.extractfile(members["txt"]) if "txt" in members else None
+        if picture is None or caption is None:
+            raise StepError(f"{shard}: sample {key} lacks its picture or its caption")
+        self.captions.append(caption.read().decode("utf-8").strip())
+        self._entries.append(_Entry(shard, picture.offset_data, picture.size, picture.name))
 
     def _picture(self, entry: _Entry) -> Pictures:
         with entry.shard.open("rb") as file:

@@ -90,8 +90,8 @@ class BatchQueue:
 
     def abandon(self, error: Exception) -> None:
         """Close, and end every waiting request with `error`."""
-        self.close()
         with self._changed:
+            self.close()
             while self._tickets:
                 self._tickets.popleft().fail(error)
 
@@ -133,7 +133,8 @@ class BatchQueue:
         return len(running | {id(ticket) for ticket in self._tickets})
 
     def _seconds_ahead(self) -> float:
-        running_s = self._pace.seconds_for(_work(self._running))
+        # What nobody waits for any more is given up at its next step.
+        running_s = self._pace.seconds_for(_work([slot for slot in self._running if slot.ticket.live]))
         elapsed_s = time.monotonic() - self._running_since_s
         waiting_s = self._pace.seconds_for(sum(ticket.waiting_work for ticket in self._tickets))
         return max(0.0, running_s - elapsed_s) + waiting_s

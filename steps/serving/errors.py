@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-
 # An answer names so many fields at most.
 MAX_FINDINGS: Final = 20
 

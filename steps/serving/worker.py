@@ -67,10 +67,11 @@ class ModelWorker:
 
     def fail(self, reason: str) -> None:
         """End every request with an error; the process must go."""
-        self.state, self.failure = "failed", reason
         logger.error(reason)
         error = RenderError(reason)
+        self.failure = reason
         self._queue.abandon(error)
+        self.state = "failed"
         for slot in list(self._batch):
             slot.ticket.fail(error)
 
@@ -109,9 +110,8 @@ class ModelWorker:
             if self._draw(renderer, slots):
                 self._metrics.batch_s.observe(self._queue.drawn())
             self._batch = ()
-            if self.state == "failed":
-                return
-        self.state = "stopped"
+        if self.state != "failed":
+            self.state = "stopped"
 
     def _draw(self, renderer: Renderer, slots: Sequence[Slot]) -> bool:
         """Draw one batch; return whether all of it was drawn at once."""

@@ -61,7 +61,7 @@ class Gradients:
             self._ddp = self.forward = DistributedDataParallel(
                 unet,
                 device_ids=[world.local_rank] if world.device.type == "cuda" else None,
-                broadcast_buffers=False,
+                forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
                 # With it, DDP's first pass may not be one that leaves the gradients alone.
                 static_graph=accumulation_steps == 1,

@@ -26,7 +26,9 @@ def build_unet(arguments: TrainArguments, folder: Path, manifest: LatentsManifes
     _check(unet, manifest)
     # The pipeline that comes of it draws pictures of the size that it learnt from.
     unet.register_to_config(sample_size=manifest.latent_shape[-1])
-    unet.to(device=device, dtype=dtype).train()
+    if dtype != torch.float32:
+        unet.to(dtype)
+    unet.to(device).train()
     _set_up(unet, arguments, device)
     return unet
 

@@ -52,23 +52,19 @@ class Trainer:
     seen_samples: int = 0
     spikes: SpikeGuard = field(default_factory=SpikeGuard)
     _saved_at: int = -1
+    _window: Window = field(default_factory=lambda: Window(0))
 
     def run(self, batches: Iterable[LoadedBatch]) -> bool:
         """Train on the batches that follow `seen_samples`; return whether all were used, or training was stopped."""
         progress = Progress("train", self._total_samples, "samples", done=self.seen_samples)
-        window = Window(self.seen_samples)
+        self._window = Window(self.seen_samples)
         for batch in self._timed(batches):
-            self.beat("step", self.seen_samples)
-            window.add(self.optimizer_step.take(self.inputs.training(batch, batch.positions), self.seen_samples))
-            self.seen_samples += self.plan.global_batch_size
-            self.vote.cast()
-            stop = self.vote.passed()
+            stop = self._step(batch)
             if stop or self._log_is_due():
-                self._close(window)
-                window = Window(self.seen_samples)
-            window.leave_out(self._validate_and_save(stop))
+                self._close_window()
+            self._window.leave_out(self._validate_and_save(stop))
             if self.world.is_head:
-                progress.set(self.seen_samples, iterations_per_s=self._iterations_per_s)
+                progress.set(self.seen_samples, **self._rate())
             if stop:
                 return False
         return True
@@ -86,11 +82,20 @@ class Trainer:
     def _total_samples(self) -> int:
         return self.plan.total_samples(self.arguments.training_samples)
 
-    @property
-    def _iterations_per_s(self) -> float:
-        return float(self.log.last("iterations_per_s") or 0.0)
+    def _rate(self) -> dict[str, float]:
+        rate = self.log.last("iterations_per_s")
+        return {} if rate is None else {"iterations_per_s": rate}
 
-    def _timed(self, batches: Iterable[LoadedBatch], note: Callable[[float], None]) -> Iterator[LoadedBatch]:
+    def _step(self, batch: LoadedBatch) -> bool:
+        """Take a step; return whether the ranks are to stop after it."""
+        self.beat("step", self.seen_samples)
+        inputs = self.inputs.training(batch, batch.positions)
+        self._window.add(self.optimizer_step.take(inputs, self.seen_samples))
+        self.seen_samples += self.plan.global_batch_size
+        self.vote.cast()
+        return self.vote.passed()
+
+    def _timed(self, batches: Iterable[LoadedBatch]) -> Iterator[LoadedBatch]:
         iterator = iter(batches)
         while True:
             self.beat("data", self.seen_samples)
@@ -98,7 +103,7 @@ class Trainer:
             batch = next(iterator, None)
             if batch is None:
                 return
-            note(time.perf_counter() - start_s)
+            self._window.note_data(time.perf_counter() - start_s)
             yield batch
 
     def _log_is_due(self) -> bool:
@@ -113,9 +118,10 @@ class Trainer:
         before = self.seen_samples - self.plan.global_batch_size
         return self.seen_samples // every_samples > before // every_samples
 
-    def _close(self, window: Window) -> None:
-        """Log the steps of a window, and let the guards look at them."""
-        figures = window.close(self.world)
+    def _close_window(self) -> None:
+        """Log the steps since the last time, and let the guards look at them."""
+        figures = self._window.close(self.world)
+        self._window = Window(self.seen_samples)
         batch_samples = self.plan.global_batch_size
         self.skips.note(figures.skipped, figures.first_sample, batch_samples)
         if self.world.is_head:

@@ -22,6 +22,7 @@ from torch._C._distributed_c10d import PrefixStore, TCPStore
 from steps.training.ranks import World
 
 PERIOD_S: Final = 0.5
+TORCHRUN_VARIABLE: Final = "TORCHELASTIC_RUN_ID"
 # A rank that does not tell anything for so long is stopped, dead or cut off.
 SILENCE_S: Final = 4.0
 
@@ -42,14 +43,14 @@ class Report:
 
 
 class Watchdog:
-    """One rank's watchdog; a single rank's only looks after torchrun."""
+    """One rank's watchdog; alone, and without torchrun, it has nothing to do."""
 
     def __init__(
         self, world: World, timeout_s: float, end: Callable[[str], None], environment: Mapping[str, str]
     ) -> None:
         """Call `end` with the reason, from the thread, when the rank stands still."""
         self._world, self._timeout_s, self._end = world, timeout_s, end
-        self._parent = os.getppid()
+        self._parent = os.getppid() if TORCHRUN_VARIABLE in environment else None
         self._store = _store(environment, world) if world.size > 1 else None
         self._phase, self._seen_samples, self._beats, self._told = "start", 0, 0, 0
         self._beat_s = time.monotonic()
@@ -70,7 +71,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stopped.wait(PERIOD_S):
-            if os.getppid() != self._parent:
+            if self._parent is not None and os.getppid() != self._parent:
                 self._end("torchrun is gone")
             if self._store is None:
                 continue

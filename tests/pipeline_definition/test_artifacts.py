@@ -1,3 +1,4 @@
+# ruff: noqa: N803 (the names of the API's parameters)
 from __future__ import annotations
 
 import io
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline_definition.artifacts import Artifacts, ArtifactsError, collect
 from pipeline_definition.artifacts.archive import read_members
+from pipeline_definition.artifacts.collection import MAX_FILE_BYTES
 from pipeline_definition.artifacts.redaction import REMOVED, redacted
 from pipeline_definition.executions import Execution, Step
 from tests.pipeline_definition.fake_aws import Answers, FakeTarget, fake_s3, refused
@@ -264,7 +266,9 @@ def test_a_failed_step_keeps_the_last_lines_of_the_stream_that_was_written_last(
 def test_no_secret_reaches_the_folder(tmp_path: Path) -> None:
     reason = "could not read https://user:pa55word@host/x with AKIAABCDEFGHIJKLMNOP"
     failed = step("Train", "TrainingJob", "Failed", failure_reason=reason)
-    execution = Execution(f"{ARN}:pipeline/p/execution/abc", "Failed", reason, (step("Download", "ProcessingJob"), failed))
+    execution = Execution(
+        f"{ARN}:pipeline/p/execution/abc", "Failed", reason, (step("Download", "ProcessingJob"), failed)
+    )
     collect(FakeTarget(answers=answers()), execution, tmp_path)
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     for secret in (b"AKIAABCDEFGHIJKLMNOP", b"4f2a", b"pa55word", b"hunter22", b"do-not-keep"):
@@ -278,12 +282,11 @@ def test_gathered_again_a_file_that_is_gone_stays(tmp_path: Path) -> None:
     assert "metrics.json" in artifacts.execution["left_out"]
 
 
-def test_a_file_that_is_too_large_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline_definition.artifacts.collection.MAX_FILE_BYTES", 4)
-    objects = {"s3://bucket/evaluation/contact_sheet.png": b"12345"}
+def test_a_file_that_is_too_large_is_left_out(tmp_path: Path) -> None:
+    objects = {"s3://bucket/evaluation/contact_sheet.png": bytes(MAX_FILE_BYTES + 1)}
     artifacts = collect(FakeTarget(answers=answers(objects)), full_execution(), tmp_path)
     assert artifacts.contact_sheet is None
-    assert "5 bytes" in artifacts.execution["left_out"]["contact_sheet.png"]
+    assert f"{MAX_FILE_BYTES + 1:,} bytes" in artifacts.execution["left_out"]["contact_sheet.png"]
 
 
 def test_loading_names_a_file_that_is_damaged(tmp_path: Path) -> None:

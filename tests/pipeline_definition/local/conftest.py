@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import moto.s3.models as moto_s3
 import pytest
+from botocore.config import Config
 from moto.core.base_backend import BackendDict
 from moto.s3.models import s3_backends
 
@@ -68,9 +69,9 @@ class World:
         self._clients.clear()
         return self.plane
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, config: Config | None = None) -> Any:
         assert self.plane is not None
-        if service not in self._clients:
+        if service not in self._clients or config:
             new: Any = boto3.client
             self._clients[service] = new(
                 service,
@@ -78,6 +79,7 @@ class World:
                 region_name="us-east-1",
                 aws_access_key_id="local",
                 aws_secret_access_key="local",
+                config=config,
             )
         return self._clients[service]
 
@@ -103,7 +105,8 @@ class World:
             found: dict[str, Any] = self.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
             return found if found["PipelineExecutionStatus"] in ENDED else None
 
-        return until(ended, timeout_s)
+        answer: dict[str, Any] = until(ended, timeout_s)
+        return answer
 
     def steps(self, arn: str) -> dict[str, dict[str, Any]]:
         found = self.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
@@ -172,7 +175,7 @@ def own_world(tmp_path: Path) -> Iterator[World]:
         made.plane.close()
 
 
-def processing(name: str, *arguments: Any, instances: int = 1, **changes: Any) -> dict[str, Any]:
+def processing(name: str, *arguments: Any, instances: Any = 1, **changes: Any) -> dict[str, Any]:
     """Return a ProcessingStep that runs the program of these tests."""
     step: dict[str, Any] = {
         "Name": name,

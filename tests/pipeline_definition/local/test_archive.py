@@ -76,5 +76,5 @@ def test_a_member_that_leads_out_is_refused_and_nothing_lands_outside(tmp_path: 
 
 def test_a_broken_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.tar.gz").write_bytes(b"\x1f\x8bnonsense")
-    with pytest.raises(StepFailureError, match="model.tar.gz cannot be unpacked"):
+    with pytest.raises(StepFailureError, match=r"model\.tar\.gz cannot be unpacked"):
         extract_archive(tmp_path / "model.tar.gz", tmp_path / "out")

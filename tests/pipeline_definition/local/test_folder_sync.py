@@ -1,12 +1,12 @@
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from pipeline_definition.local import folder_sync
 from pipeline_definition.local.folder_sync import FolderSync
 from pipeline_definition.local.object_store import ObjectStore
 
@@ -85,14 +85,14 @@ def test_a_file_that_changes_while_it_is_copied_is_not_sent_torn(
     os.utime(folder / "a", (1, 1))
     write(folder / "b", b"later")
     os.utime(folder / "b", (2, 2))
-    copy = folder_sync.shutil.copyfile
+    copy = shutil.copyfile
 
     def copy_while_it_changes(source: Path, target: Path) -> None:
         copy(source, target)
         write(Path(source), b"changed")
 
     sync = FolderSync(store, folder, URI)
-    monkeypatch.setattr(folder_sync.shutil, "copyfile", copy_while_it_changes)
+    monkeypatch.setattr(shutil, "copyfile", copy_while_it_changes)
     assert sync.push() == 0
     assert store.keys(URI) == []
     monkeypatch.undo()

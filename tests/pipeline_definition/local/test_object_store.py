@@ -9,7 +9,9 @@ from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.object_store import ObjectStore, split_uri
 from pipeline_definition.local.stored_object import SlowDownError, key_of, object_path
 
-KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
+KEYS = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40
+)
 
 
 @given(KEYS)

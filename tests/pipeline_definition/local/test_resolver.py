@@ -12,7 +12,9 @@ from pipeline_definition.local.resolver import Resolver, to_text, walk
 from tests.pipeline_definition.local.conftest import processing, s3_output
 
 METRICS = {"PropertyFileName": "Metrics", "OutputName": "out", "FilePath": "metrics.json"}
-DEFINITION = parse_definition(json.dumps({"Parameters": [], "Steps": [processing("Evaluate", PropertyFiles=[METRICS])]}))
+DEFINITION = parse_definition(
+    json.dumps({"Parameters": [], "Steps": [processing("Evaluate", PropertyFiles=[METRICS])]})
+)
 NAMES = st.text("abcdefgh_-", min_size=1)
 PLAIN = st.one_of(st.text("xyz/ ", max_size=5), st.integers(), st.floats(allow_nan=False), st.booleans())
 VALUES = st.recursive(PLAIN, lambda v: st.lists(v, max_size=3) | st.dictionaries(NAMES, v, max_size=3))

@@ -17,7 +17,11 @@ Do = Callable[[Step, StopSignal], None]
 
 def gate(outcome: bool, *, yes: list[Any], no: list[Any]) -> dict[str, Any]:
     condition = {"Type": "Equals", "LeftValue": outcome, "RightValue": True}
-    return {"Name": "Gate", "Type": "Condition", "Arguments": {"Conditions": [condition], "IfSteps": yes, "ElseSteps": no}}
+    return {
+        "Name": "Gate",
+        "Type": "Condition",
+        "Arguments": {"Conditions": [condition], "IfSteps": yes, "ElseSteps": no},
+    }
 
 
 def execution(folder: Path, *steps: Any, parallelism: int | None = None) -> Execution:
@@ -55,7 +59,11 @@ def failing(*names: str) -> Do:
 def test_branches_that_do_not_depend_on_each_other_run_at_once(tmp_path: Path) -> None:
     meeting = threading.Barrier(2, timeout=5)
     made = execution(tmp_path, processing("A"), processing("B"))
-    assert run(made, lambda step, stop: meeting.wait() and None) == {"A": "Succeeded", "B": "Succeeded"}
+
+    def do(step: Step, stop: StopSignal) -> None:
+        meeting.wait()
+
+    assert run(made, do) == {"A": "Succeeded", "B": "Succeeded"}
 
 
 def test_no_more_steps_run_at_once_than_is_allowed(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def names(folder: Path) -> list[str]:
 def test_sharded_by_key_gives_every_object_to_exactly_one_host(
     store: ObjectStore, tmp_path: Path, objects: int, hosts: int, random: Any
 ) -> None:
-    case = f"{random.random()}"
+    case = uuid.uuid4().hex
     keys = [f"{number:02d}.tar" for number in range(objects)]
     for key in random.sample(keys, len(keys)):
         store.put(f"s3://bucket/{case}/{key}", b"")

@@ -69,7 +69,9 @@ def broken_run(folder: Path, reason: str = "rank 1 ended with status 1: CUDA out
     begun = {name: SECONDS[name] for name in ("Download", "Encode", "Tune", "Train")}
     content = execution("Failed", begun, failed=("Train", reason))
     content["steps"][0]["cached"] = True
-    content["steps"][3]["log_tail"] = [f"seen_samples={64 * i} training_loss=0.9" for i in range(3)] + [f"error: {reason}"]
+    content["steps"][3]["log_tail"] = [f"seen_samples={64 * i} training_loss=0.9" for i in range(3)] + [
+        f"error: {reason}"
+    ]
     content["left_out"] = {"training_log.jsonl": "no training_log.jsonl in the archives under s3://bucket/model"}
     write_json(folder / "execution.json", content)
     write_json(folder / "shards_manifest.json", SHARDS_MANIFEST)
@@ -161,20 +163,23 @@ def write_training(folder: Path) -> None:
     for step in range(10, 801, 10):
         seen = 64 * step
         entry = {
-            "step": step,
             "seen_samples": seen,
             "training_loss": round(0.32 + 0.72 * math.exp(-step / 130) + 0.03 * math.sin(step * 1.7), 6),
             "learning_rate": round(1.1e-3 * min(1, seen / 640) * (0.5 + 0.5 * math.cos(math.pi * seen / 51200)), 9),
             "iterations_per_s": round(4.2 + 0.16 * math.sin(step * 0.9), 4),
             "images_per_s": round(64 * (4.2 + 0.16 * math.sin(step * 0.9)), 2),
             "images_per_s_per_gpu": 134.0,
-            "data_s": 0.004,
-            "compute_s": 0.201,
-            "communication_s": 0.033,
+            "gradient_norm": 0.4,
+            "skipped_steps": 0,
+            "data_s": 0.04,
+            "compute_s": 2.01,
+            "communication_s": 0.33,
+            "remaining_s": 0.2 * (800 - step),
         }
-        if step % 200 == 0:
-            entry["validation_loss"] = round(0.335 + 0.5 * math.exp(-step / 160), 6)
         lines.append(json.dumps(entry))
+        if step % 200 == 0:
+            loss = round(0.335 + 0.5 * math.exp(-step / 160), 6)
+            lines.append(json.dumps({"validation_loss": loss, "seen_samples": seen}))
     (folder / "training_log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_json(folder / "lineage.json", LINEAGE)
 
@@ -296,10 +301,24 @@ METRICS: dict[str, Any] = {
     "digests": {"model": "0a1b" * 16},
 }
 LINEAGE: dict[str, Any] = {
-    "latents": {"source_manifest_digest": "f00d" * 16, "samples": 3486},
-    "settings": {"global_batch_size": 64, "learning_rate": 0.00134, "prediction_type": "v_prediction"},
+    "job_name": "train-job",
+    "settings": {
+        "global_batch_size": 64,
+        "micro_batch_size": 32,
+        "learning_rate": 0.00134,
+        "prediction_type": "v_prediction",
+    },
+    "code_digest": "5eed" * 16,
+    "latents_manifest_digest": "f00d" * 16,
+    "text_encoder_digest": "1b9a" * 16,
+    "initial_unet": None,
     "seen_samples": 51200,
+    "skipped_steps": 0,
+    "training_loss": 0.3307,
+    "validation_loss": 0.3384,
     "world_size": 2,
+    "device": "x86_64",
+    "images_per_s": 269.0,
     "versions": {"torch": "2.13.0", "diffusers": "0.42.1"},
 }
 MODEL_PACKAGE: dict[str, Any] = {

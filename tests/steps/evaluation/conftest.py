@@ -7,11 +7,12 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from transformers import (
     CLIPConfig,
@@ -34,7 +35,7 @@ CAPTIONS = tuple(
 def tokenizer_fixture() -> CLIPTokenizer:
     words = sorted({word for caption in CAPTIONS for word in caption.split()})
     entries = [*"abcdefghijklmnopqrstuvwxyz", *(f"{letter}</w>" for letter in "abcdefghijklmnopqrstuvwxyz")]
-    merges: list[tuple[str, str]] = []
+    merges: list[Any] = []
     for word in words:
         parts = [*word[:-1], f"{word[-1]}</w>"]
         while len(parts) > 1:
@@ -54,7 +55,7 @@ def tokenizer_fixture() -> CLIPTokenizer:
     )
 
 
-def _text_config(tokenizer: CLIPTokenizer) -> dict[str, int]:
+def _text_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": 16,
@@ -72,8 +73,10 @@ def _text_config(tokenizer: CLIPTokenizer) -> dict[str, int]:
 @pytest.fixture(name="pipeline_dir", scope="session")
 def pipeline_dir_fixture(tokenizer: CLIPTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(7)
+    # Its own annotations are incomplete.
+    library: Any = diffusers
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    unet = UNet2DConditionModel(
+    unet = library.UNet2DConditionModel(
         sample_size=SIZE_PX // 2,
         block_out_channels=(8, 16),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -83,12 +86,12 @@ def pipeline_dir_fixture(tokenizer: CLIPTokenizer, tmp_path_factory: pytest.Temp
         attention_head_dim=4,
         norm_num_groups=4,
     )
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, **blocks),
+    pipeline = library.StableDiffusionPipeline(
+        vae=library.AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, **blocks),
         text_encoder=CLIPTextModel(CLIPTextConfig(**_text_config(tokenizer))),
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=DDPMScheduler(
+        scheduler=library.DDPMScheduler(
             beta_schedule="scaled_linear", prediction_type="v_prediction", steps_offset=1, clip_sample=False
         ),
         safety_checker=None,

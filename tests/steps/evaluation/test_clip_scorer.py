@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +21,13 @@ PICTURES = np.stack([np.asarray(picture(seed)) for seed in range(10)])
 
 
 def cosines_by_hand(folder: Path, captions: list[str]) -> Floats:
-    model = CLIPModel.from_pretrained(folder).eval()
+    model: Any = CLIPModel.from_pretrained(folder)
     tokens = CLIPTokenizer.from_pretrained(folder)(
         captions, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
     )
     pixels = CLIPImageProcessorPil.from_pretrained(folder)(images=list(PICTURES), return_tensors="pt")
     with torch.no_grad():
-        output = model(**tokens, **pixels)
+        output = model.eval()(**tokens, **pixels)
     return np.asarray((output.image_embeds * output.text_embeds).sum(-1).double().numpy())
 
 

@@ -61,7 +61,7 @@ def test_the_untrained_model_can_be_left_out(make_work: MakeWork) -> None:
 def test_an_interrupted_job_ends_with_the_same_bits(make_work: MakeWork, monkeypatch: pytest.MonkeyPatch) -> None:
     unbroken, broken = make_work(), make_work("broken")
     generate(unbroken, ["cpu"])
-    draw, batches = PictureGenerator.draw, []
+    draw, batches = PictureGenerator.draw, list[Any]()
 
     def dying_draw(self: PictureGenerator, prompts: Any) -> Pictures:
         if len(batches) == 2:
@@ -73,7 +73,7 @@ def test_an_interrupted_job_ends_with_the_same_bits(make_work: MakeWork, monkeyp
     with pytest.raises(KeyboardInterrupt):
         generate(broken, ["cpu"])
     # Killed between two files of a batch.
-    broken.rows[0].store().path(6).unlink()
+    broken.rows[0].store().path(6).rename(broken.rows[0].folder / "000006.png.123.tmp")
     redrawn: list[int] = []
 
     def counting_draw(self: PictureGenerator, prompts: Any) -> Pictures:
@@ -83,6 +83,7 @@ def test_an_interrupted_job_ends_with_the_same_bits(make_work: MakeWork, monkeyp
     monkeypatch.setattr(PictureGenerator, "draw", counting_draw)
     generate(broken, ["cpu"])
     assert redrawn == [4, 2, 4, 1], "the first batch is kept, the broken one is drawn again as a whole"
+    assert not list(broken.rows[0].folder.glob("*.tmp"))
     assert all(np.array_equal(*pair) for pair in zip(pictures(unbroken), pictures(broken), strict=True))
 
 
@@ -110,17 +111,22 @@ def test_two_hosts_share_the_work_through_the_mirror(make_work: MakeWork, tmp_pa
     assert all(np.array_equal(*pair) for pair in zip(pictures(alone), pictures(hosts[0]), strict=True))
 
 
-def test_several_devices_draw_what_one_would(make_work: MakeWork, capfd: pytest.CaptureFixture[str]) -> None:
-    alone, together = make_work("alone"), make_work("together")
+def test_a_worker_process_draws_its_share(make_work: MakeWork, capfd: pytest.CaptureFixture[str]) -> None:
+    alone, shared = make_work("alone"), make_work("shared")
     generate(alone, ["cpu"])
-    generate(together, ["cpu", "cpu"])
-    assert all(np.array_equal(*pair) for pair in zip(pictures(alone), pictures(together), strict=True))
-    assert '"done": 15, "total": 15, "unit": "pictures"' in capfd.readouterr().out
+    draw_in_processes(shared, ["cpu"], first=1, world_size=2, progress=Progress("generate", 15, "pictures"))
+    trained, untrained = shared.rows
+    assert (trained.store().missing(range(10)), untrained.store().missing(range(5))) == (
+        [0, 1, 2, 3, 8, 9],
+        [0, 1, 2, 3],
+    )
+    assert np.array_equal(trained.store().read(range(4, 8)), pictures(alone)[0][4:8])
+    assert "PROGRESS" in capfd.readouterr().out
 
 
-def test_a_failure_on_one_device_is_told_in_its_own_words(make_work: MakeWork, tmp_path: Path) -> None:
+def test_a_failure_in_a_worker_process_is_told_in_its_own_words(make_work: MakeWork, tmp_path: Path) -> None:
     work = make_work()
-    pipeline = load_pipeline(work.model_dir, torch.float32)
+    pipeline: Any = load_pipeline(work.model_dir, torch.float32)
     with torch.no_grad():
         pipeline.unet.conv_out.bias.fill_(float("nan"))
     pipeline.save_pretrained(tmp_path / "broken", safe_serialization=True)

@@ -66,7 +66,7 @@ def test_pictures_are_those_of_the_pipeline_called_by_hand(pipeline: Any) -> Non
 
 
 def test_a_picture_that_is_not_a_number_names_its_prompt(pipeline_dir: Path) -> None:
-    pipeline = load_pipeline(pipeline_dir, torch.float32)
+    pipeline: Any = load_pipeline(pipeline_dir, torch.float32)
     with torch.no_grad():
         pipeline.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(StepError, match=r"picture 0 \('a .*'\) is not a number.*torch\.float32: try precision"):

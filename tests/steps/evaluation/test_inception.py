@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,16 +62,14 @@ def test_a_missing_library_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not HAS_FIDELITY, reason="torch-fidelity needs a torchvision built for this torch")
 def test_fid_is_that_of_torchmetrics_with_the_same_weights(tmp_path: Path) -> None:
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    class Random(FeatureExtractorInceptionV3):
-        def load_state_dict(self, *_: object, **__: object) -> None:
-            """Keep the random weights."""
-
+    library: Any = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
+    # The network as it is made, before weights are loaded.
+    keep = {"load_state_dict": lambda *_, **__: None}
+    random: Any = type("Random", (library.FeatureExtractorInceptionV3,), keep)
     torch.manual_seed(0)
     torch.save({}, tmp_path / "empty.pth")
     torch.save(
-        Random("inception-v3-compat", ["2048"], str(tmp_path / "empty.pth")).state_dict(), tmp_path / "random.pth"
+        random("inception-v3-compat", ["2048"], str(tmp_path / "empty.pth")).state_dict(), tmp_path / "random.pth"
     )
     convert(tmp_path / "random.pth", tmp_path / "inception.safetensors")
     network = load_inception(tmp_path / "inception.safetensors", CPU)

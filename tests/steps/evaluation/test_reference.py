@@ -39,6 +39,21 @@ def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
         Reference(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"shards": []}', '{"resolution_px": 64, "shards": ["a.tar"]}'])
+def test_another_kind_of_manifest_is_refused(make_reference: MakeReference, content: str) -> None:
+    folder = make_reference()
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(StepError, match=r"manifest\.json: not the manifest of a reference"):
+        Reference(folder)
+
+
+def test_a_damaged_shard_is_named(make_reference: MakeReference) -> None:
+    folder = make_reference()
+    (folder / "reference-00001.tar").write_bytes(b"no archive" * 100)
+    with pytest.raises(StepError, match=r"reference-00001\.tar: cannot be read"):
+        Reference(folder)
+
+
 def test_a_missing_shard_is_named(make_reference: MakeReference) -> None:
     folder = make_reference()
     (folder / "reference-00001.tar").unlink()

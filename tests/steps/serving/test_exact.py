@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention_processor import Attention
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from steps.serving.exact import deviation, make_rows_independent
+from tests.steps.serving.tiny_pipeline import tiny_pipeline
 
 
 def test_the_deviation_of_arithmetic_that_looks_at_the_batch_is_seen() -> None:
@@ -15,24 +22,52 @@ def test_the_deviation_of_arithmetic_that_looks_at_the_batch_is_seen() -> None:
 
 @pytest.mark.parametrize(
     ("layer", "shape"),
-    [(nn.Linear(64, 256), (64,)), (nn.Conv2d(64, 128, 1), (64, 4, 4)), (nn.Linear(64, 64), (16, 64))],
+    [
+        (nn.Linear(64, 256), (64,)),
+        (nn.Linear(16, 16), (3, 16)),
+        (nn.Conv2d(64, 128, 1), (64, 4, 4)),
+        (nn.SiLU(), (16, 3, 3)),
+        (GEGLU(16, 20), (9, 16)),
+        (Attention(query_dim=16, heads=2, dim_head=8), (9, 16)),
+    ],
+    ids=["embedding", "few tokens", "1x1 convolution", "ragged SiLU", "ragged GELU", "short attention"],
 )
-def test_a_layer_computed_row_by_row_gives_the_same_bits_in_every_batch(
-    layer: nn.Module, shape: tuple[int, ...]
-) -> None:
+def test_a_layer_gives_the_same_bits_in_every_batch(layer: nn.Module, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    reference = layer(torch.ones(3, *shape))
-    make_rows_independent(layer)
-    torch.testing.assert_close(layer(torch.ones(3, *shape)), reference)
     rows = torch.randn(16, *shape)
+    with torch.no_grad():
+        reference = layer(rows)
+        make_rows_independent(layer)
+        torch.testing.assert_close(layer(rows), reference)
 
-    def draw(batch: Tensor) -> Tensor:
-        result: Tensor = layer(torch.cat([batch] * 2))
-        return result[: len(batch)]
+        def draw(batch: Tensor) -> Tensor:
+            result: Tensor = layer(torch.cat([batch] * 2))
+            return result[: len(batch)]
 
-    assert deviation(draw, rows, range(2, 17)) == 0.0
+        assert deviation(draw, rows, range(2, 17)) == 0.0
 
 
 def test_only_the_kinds_of_layers_that_need_it_are_touched() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 4), nn.GroupNorm(2, 4), nn.SiLU())
-    assert make_rows_independent(model) == 2
+    assert make_rows_independent(model) == 3
+
+
+@pytest.fixture(name="unet", scope="module")
+def unet_fixture() -> Any:
+    torch.manual_seed(4)
+    unet = tiny_pipeline().unet
+    make_rows_independent(unet)
+    return unet
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(3, 12), height=st.integers(1, 9), width=st.integers(1, 9), data=st.data())
+def test_a_row_of_the_unet_is_the_same_in_every_batch_and_place(
+    unet: Any, rows: int, height: int, width: int, data: st.DataObject
+) -> None:
+    latents, states = torch.randn(rows, 4, height, width), torch.randn(rows, 8, 16)
+    chosen = data.draw(st.lists(st.integers(0, rows - 1), min_size=2, max_size=5))
+    with torch.no_grad():
+        together = unet(latents, 500, states).sample
+        some = unet(latents[chosen], 500, states[chosen]).sample
+    assert torch.equal(together[chosen], some)

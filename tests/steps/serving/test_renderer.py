@@ -71,7 +71,7 @@ JOBS = st.lists(
 SIDES = st.sampled_from([8, 24, 32, 40])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(jobs=JOBS, name=st.sampled_from(SAMPLERS), scale=st.sampled_from([0.0, 1.0, 4.0]), width=SIDES, height=SIDES)
 def test_a_picture_is_the_same_bit_for_bit_whatever_it_was_batched_with(
     renderer: PipelineRenderer, jobs: list[PictureJob], name: str, scale: float, width: int, height: int

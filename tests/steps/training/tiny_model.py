@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
-from steps.data.block import to_bytes
+from steps.data.block import Array, to_bytes
 from steps.data.latents import LatentsIndex, LatentsManifest
 from steps.data.latents_shard import BuiltShard, build_shard
 from steps.model.pretrained import folder_digest
@@ -76,15 +76,25 @@ def tiny_unet() -> UNet2DConditionModel:
     )
 
 
-def write_latents(folder: Path, pretrained: Path, train: int = 64, heldout: int = 10, embeddings: bool = False) -> Path:
-    """Write random latents of `pretrained`, in blocks of 8 rows."""
+def write_latents(
+    folder: Path,
+    pretrained: Path,
+    train: int = 64,
+    heldout: int = 10,
+    embeddings: bool = False,
+    broken_row: int | None = None,
+) -> Path:
+    """Write random latents of `pretrained`, in blocks of 8 rows; the mean of `broken_row` is not a number."""
     folder.mkdir(parents=True, exist_ok=True)
     built: list[BuiltShard] = []
     numbers = np.random.default_rng(5)
     for split, rows in ((TRAIN_SPLIT, train), (HELDOUT_SPLIT, heldout)):
         sizes = [min(8, rows - first) for first in range(0, rows, 8)]
         name = LATENTS_SHARD_PATTERN.format(split=split, index=0)
-        content, shard = build_shard(name, split, [_block(numbers, size, embeddings) for size in sizes])
+        tensors = [_tensors(numbers, size, embeddings) for size in sizes]
+        if broken_row is not None and split == TRAIN_SPLIT:
+            tensors[broken_row // 8]["mean"][broken_row % 8] = np.nan
+        content, shard = build_shard(name, split, map(to_bytes, tensors))
         (folder / name).write_bytes(content)
         built.append(shard)
     (folder / LATENTS_INDEX_FILE).write_text(LatentsIndex(shards=tuple(s.indexed for s in built)).model_dump_json())
@@ -93,15 +103,15 @@ def write_latents(folder: Path, pretrained: Path, train: int = 64, heldout: int 
     return folder
 
 
-def _block(numbers: np.random.Generator, rows: int, embeddings: bool) -> bytes:
-    tensors = {
+def _tensors(numbers: np.random.Generator, rows: int, embeddings: bool) -> dict[str, Array]:
+    tensors: dict[str, Array] = {
         "mean": numbers.normal(size=(rows, *LATENT_SHAPE)).astype(np.float16),
         "std": numbers.uniform(0.01, 0.1, (rows, *LATENT_SHAPE)).astype(np.float16),
         "token_ids": numbers.integers(0, 50, (rows, CAPTION_LENGTH)).astype(np.int32),
     }
     if embeddings:
         tensors["embeddings"] = numbers.normal(size=(rows, CAPTION_LENGTH, WIDTH)).astype(np.float16)
-    return to_bytes(tensors)
+    return tensors
 
 
 def _manifest(pretrained: Path, built: list[BuiltShard], counts: dict[str, int], embeddings: bool) -> LatentsManifest:

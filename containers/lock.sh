@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Compile the images' locks from setup.cfg's extras, with the versions of requirements.lock, each with its hashes.
+# Reads setup.cfg and requirements.lock; writes containers/{data,training,inference}.lock. Needs uv.
+#
+#   containers/lock.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The base images' Python, and the oldest glibc that their Amazon Linux 2023 runs.
+python_version=3.12
+platform=x86_64-manylinux_2_34
+
+# torch comes with the base image, built for its CUDA and EFA; a wheel from the lock would take its place, and its
+# nvidia-* packages would add 4 GB. `dataclasses` is a backport of what Python has had since 3.7.
+excluded() { printf '%s\n' torch torchvision triton dataclasses; }
+
+# requirements EXTRA... [-NAME...]: what the extras ask for, and what params/ needs; -NAME leaves a package out.
+requirements() {
+    python3 - "$@" <<'PYTHON'
+import configparser, re, sys
+
+setup = configparser.ConfigParser()
+setup.read("setup.cfg")
+wanted = [line for extra in sys.argv[1:] if extra[0] != "-" for line in setup["options.extras_require"][extra].split("\n")]
+params = [line for line in setup["options"]["install_requires"].split("\n") if re.match("pydantic|pyyaml|boto3", line)]
+left_out = {name[1:] for name in sys.argv[1:] if name[0] == "-"}
+lines = {line.strip() for line in params + wanted if line.strip()}
+print("\n".join(sorted(line for line in lines if re.split(r"[\[=<>!~ ]", line)[0] not in left_out)))
+PYTHON
+}
+
+compile() {
+    local image=$1
+    shift
+    requirements "$@" | uv pip compile - \
+        --quiet --output-file "containers/${image}.lock" \
+        --constraints requirements.lock --excludes <(excluded) \
+        --python-version "$python_version" --python-platform "$platform" \
+        --generate-hashes --only-binary :all: --no-annotate \
+        --custom-compile-command containers/lock.sh
+}
+
+compile data data
+# The training image encodes too (Ray, pictures), but fetches nothing from the web.
+compile training data training evaluation -img2dataset -imagehash -torch
+compile inference training serving -torch -tensorboard

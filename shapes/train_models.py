@@ -1,0 +1,152 @@
+"""Trains everything small that a local run starts from, and lays it out as the pipeline expects.
+
+    python -m shapes train-models --out shapes/models [--clip-steps N] [--vae-steps N] [--seed 0]
+
+Reads nothing: the data draws itself. Writes, beside OUT and renamed at the end,
+
+    OUT/pretrained/   a StableDiffusionPipeline folder as stable-diffusion-2-base, the UNet as configuration only
+    OUT/evaluator/clip/   the whole CLIP, with tokenizer and image processor
+    OUT/README.md     how each was made, and the measured figures
+
+Weights are safetensors in float16. Some 15 minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from torch import Tensor
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+from shapes import captions, picture_set, pictures, train_clip, train_vae, unet
+from shapes import tokenizer as tokenizers
+from shapes.captions import Caption
+from shapes.models_readme import Figures, readme
+
+CLIP_STEPS: Final = 1500
+VAE_STEPS: Final = 9000
+CLIP_FOLDER: Final = "evaluator/clip"
+PRETRAINED_FOLDER: Final = "pretrained"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long to train."""
+
+    clip_steps: int
+    vae_steps: int
+    seed: int
+
+
+def recipe(clip_steps: int | None = None, vae_steps: int | None = None, seed: int = 0) -> Recipe:
+    """Return the recipe, shortened where a number of steps is given; ValueError for fewer than one."""
+    clip = CLIP_STEPS if clip_steps is None else clip_steps
+    vae = VAE_STEPS if vae_steps is None else vae_steps
+    if min(clip, vae) < 1:
+        raise ValueError(f"clip-steps {clip}, vae-steps {vae}: both must be at least 1")
+    return Recipe(clip, vae, seed)
+
+
+def train(out: Path, chosen: Recipe) -> Figures:
+    """Train both models, write OUT whole or not at all, and return the measured figures."""
+    grid = captions.every()
+    seen = [caption for caption in grid if not captions.is_heldout(caption.text())]
+    heldout = [caption for caption in grid if captions.is_heldout(caption.text())]
+    seen_pixels, heldout_pixels = picture_set.load(seen), picture_set.load(heldout)
+    tokenizer = tokenizers.train([caption.text() for caption in grid])
+    started_s = time.process_time()
+    clip = train_clip.train(tokenizer, seen, seen_pixels, chosen.clip_steps, chosen.seed)
+    clip_done_s = time.process_time()
+    vae = train_vae.train(seen_pixels, chosen.vae_steps, chosen.seed)
+    spent = {"clip_cpu_s": clip_done_s - started_s, "vae_cpu_s": time.process_time() - clip_done_s}
+    draft = out.with_name(f"{out.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    write(draft, tokenizer, clip, vae)
+    figures = measure(draft, heldout, heldout_pixels, {**vars(chosen), **spent})
+    (draft / "README.md").write_text(readme(figures))
+    shutil.rmtree(out, ignore_errors=True)
+    draft.rename(out)
+    return figures
+
+
+def write(folder: Path, tokenizer: CLIPTokenizer, clip: CLIPModel, vae: AutoencoderKL) -> None:
+    """Write both folders: float16 safetensors, and the configurations of the libraries' own."""
+    pretrained, evaluator = folder / PRETRAINED_FOLDER, folder / CLIP_FOLDER
+    clip.half().save_pretrained(evaluator)
+    processor = image_processor()
+    CLIPProcessor(image_processor=processor, tokenizer=tokenizer).save_pretrained(evaluator)
+    processor.save_pretrained(evaluator)
+    tokenizers.save(tokenizer, evaluator)
+    clip.text_model.save_pretrained(pretrained / "text_encoder")
+    tokenizers.save(tokenizer, pretrained / "tokenizer")
+    processor.save_pretrained(pretrained / "feature_extractor")
+    vae.half().save_pretrained(pretrained / "vae")
+    scheduler().save_pretrained(pretrained / "scheduler")
+    latent_size = pictures.MODEL_SIZE_PX // 2 ** (len(vae.config["block_out_channels"]) - 1)
+    small_unet = unet.build(clip.config.text_config.hidden_size, latent_size)
+    small_unet.save_config(pretrained / "unet")
+    # The pipeline itself writes model_index.json, so that it is what the library reads.
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=clip.text_model,
+        tokenizer=tokenizer,
+        unet=small_unet,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=processor,
+        requires_safety_checker=False,
+    ).save_config(pretrained)
+
+
+def scheduler() -> DDIMScheduler:
+    """Return the noise schedule of stabilityai/stable-diffusion-2: 1,000 steps, scaled linear, v-prediction."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def image_processor() -> CLIPImageProcessorPil:
+    """Return the evaluator's preprocessing: 64 px, -1..1, no crop. The class of it that needs no torchvision."""
+    side = {"height": pictures.MODEL_SIZE_PX, "width": pictures.MODEL_SIZE_PX}
+    half = [0.5, 0.5, 0.5]
+    return CLIPImageProcessorPil(size=side, crop_size=side, do_center_crop=False, image_mean=half, image_std=half)
+
+
+def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[str, float]) -> Figures:
+    """Return what the models in a folder do on held-out captions and their pictures, as loaded from their files."""
+    vae = AutoencoderKL.from_pretrained(folder / PRETRAINED_FOLDER / "vae").eval()
+    clip = CLIPModel.from_pretrained(folder / CLIP_FOLDER).float().eval()
+    tokenizer = CLIPTokenizer.from_pretrained(folder / CLIP_FOLDER)
+    images, texts = train_clip.features(clip, tokenizer, heldout, pixels)
+    grid = captions.every()
+    _, all_texts = train_clip.features(clip, tokenizer, grid, pixels[:1])
+    best = (images @ all_texts.T).argmax(dim=1).tolist()
+    latents = train_vae.latents(vae, pixels)
+    return Figures(
+        **spent,
+        clip_bytes=_weights_bytes(folder / CLIP_FOLDER),
+        vae_bytes=_weights_bytes(folder / PRETRAINED_FOLDER / "vae"),
+        retrieval_at_1=sum(grid[i] == caption for i, caption in zip(best, heldout, strict=True)) / len(heldout),
+        clip_score_right=100.0 * float((images * texts).sum(dim=1).mean()),
+        clip_score_shuffled=100.0 * float((images * texts.roll(1, dims=0)).sum(dim=1).mean()),
+        psnr_db=train_vae.psnr_db(pixels, train_vae.reconstruct(vae, pixels)),
+        scaling_factor=vae.config["scaling_factor"],
+        latent_mean=float(latents.mean()),
+        latent_std=float(latents.std()),
+    )
+
+
+def _weights_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

@@ -1,0 +1,35 @@
+"""The small UNet's configuration: what the local run trains from scratch. Its weights are not kept.
+
+Reads nothing; writes, through `save`, unet/config.json in the layout of stable-diffusion-2-base.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffusers import UNet2DConditionModel
+
+from shapes.train_vae import LATENT_CHANNELS
+
+
+def build(text_width: int, latent_size: int) -> UNet2DConditionModel:
+    """Return the untrained UNet for latents (4, latent_size, latent_size) and text states text_width wide."""
+    return UNet2DConditionModel(
+        sample_size=latent_size,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(64, 128),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=text_width,
+        # In Stable Diffusion 2 too this number is the count of heads.
+        attention_head_dim=4,
+        norm_num_groups=8,
+        use_linear_projection=True,
+    )
+
+
+def save(folder: Path, text_width: int, latent_size: int) -> None:
+    """Write the configuration, and no weights."""
+    build(text_width, latent_size).save_config(folder)

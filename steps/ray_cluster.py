@@ -1,0 +1,172 @@
+"""Ray over the hosts of one job: the first host leads, the others join and stay until it is done.
+
+Reads the job's hosts from steps.container; writes Ray's session files under a short folder of /tmp (the paths of its
+sockets may have 107 bytes) and removes them. Nothing is reported to anyone, there is no dashboard, and every process
+ends with the job's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from steps.container import Cluster
+from steps.errors import StepError
+
+START_TIMEOUT_S: Final = 600.0
+POLL_S: Final = 0.5
+# The head is gone when this many polls in a row find no one there.
+MISSED_POLLS: Final = 4
+OBJECT_STORE_FRACTION: Final = 0.3
+MIN_OBJECT_STORE_BYTES: Final = 100 << 20
+MIN_SHARED_MEMORY_BYTES: Final = 256 << 20
+
+_SHARED_MEMORY = Path("/dev/shm")
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # A busy host is slow to start, not broken.
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_register_timeout_seconds": "300",
+}
+
+
+@contextmanager
+def leading(cluster: Cluster) -> Iterator[None]:
+    """Start Ray on the first host, wait for the others, and end all of it on the way out.
+
+    Raises StepError where a host does not join in time.
+    """
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # noqa: S108 (a longer path is too long for its sockets)
+    several = len(cluster.hosts) > 1
+    address = socket.gethostbyname(cluster.head_address)
+    os.environ.update(_ENVIRONMENT, **({"RAY_GCS_SERVER_PORT": str(cluster.ray_port)} if several else {}))
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address=address if several else "127.0.0.1",
+            _temp_dir=folder,
+            **_object_store(folder),
+        )
+        _quiet()
+        _wait_for_hosts(ray, len(cluster.hosts))
+        yield
+    finally:
+        ray.shutdown()
+        os.environ.pop("RAY_GCS_SERVER_PORT", None)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def join(cluster: Cluster) -> None:
+    """Lend this host to the head until the head ends.
+
+    Raises StepError where the head does not answer in time, or Ray ends here while the head goes on.
+    """
+    head = (socket.gethostbyname(cluster.head_address), cluster.ray_port)
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while not _answers(head):
+        if time.monotonic() > deadline_s:
+            raise StepError(f"ray: the head at {head[0]}:{head[1]} did not answer in {START_TIMEOUT_S:.0f} s")
+        time.sleep(POLL_S)
+    process = subprocess.Popen(
+        _start_command(cluster, head),
+        env=os.environ | _ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    )
+    try:
+        _stay(process, head)
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        process.kill()
+        process.wait()
+
+
+def _stay(process: subprocess.Popen[bytes], head: tuple[str, int]) -> None:
+    missed = 0
+    while missed < MISSED_POLLS:
+        missed = 0 if _answers(head) else missed + 1
+        if process.poll() is not None and missed == 0:
+            raise StepError(f"ray: the node of this host ended with status {process.returncode} before the head did")
+        time.sleep(POLL_S)
+
+
+def _start_command(cluster: Cluster, head: tuple[str, int]) -> list[str]:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    command += ["--address", f"{head[0]}:{head[1]}", "--dashboard-agent-listen-port", "0"]
+    if head[0].startswith("127."):
+        # Several hosts on one machine: ports that no other node has taken.
+        return [*command, "--node-ip-address", head[0], "--min-worker-port", "0", "--max-worker-port", "0"]
+    return [*command, "--node-ip-address", socket.gethostbyname(cluster.current_host)]
+
+
+def _wait_for_hosts(ray: Any, hosts: int) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while (joined := sum(node["Alive"] for node in ray.nodes())) < hosts:
+        if time.monotonic() > deadline_s:
+            raise StepError(f"ray: {joined} of {hosts} hosts joined in {START_TIMEOUT_S:.0f} s")
+        time.sleep(POLL_S)
+
+
+def _object_store(folder: str) -> dict[str, Any]:
+    """Return how large the object store is, and where: containers may have 64 MB of shared memory."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    wanted = max(MIN_OBJECT_STORE_BYTES, int(total * OBJECT_STORE_FRACTION))
+    if not _SHARED_MEMORY.is_dir():
+        return {"object_store_memory": wanted}
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if free < MIN_SHARED_MEMORY_BYTES:
+        os.environ["RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE"] = "1"
+        return {"object_store_memory": wanted, "_plasma_directory": folder}
+    return {"object_store_memory": min(wanted, int(free * 0.9))}
+
+
+def _quiet() -> None:
+    """Let Ray Data speak of errors only; its log files keep the rest."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.enable_auto_log_stats = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.ERROR)
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process with its parent, however that ends (PR_SET_PDEATHSIG is 1)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,0 +1,86 @@
+"""Puts the parts of a training together: model, data, objective, and the loop over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from params.layout import TRAIN_SPLIT
+from params.programs import TrainArguments
+from steps.data.latents import LatentsDataset
+from steps.data.loader import LatentsLoader
+from steps.training.batch_plan import BatchPlan
+from steps.training.captions import load_captions
+from steps.training.diffusion import load_diffusion
+from steps.training.gradients import Gradients
+from steps.training.inputs import InputMaker
+from steps.training.model import build_unet
+from steps.training.objective import ENCODER_DTYPES, WEIGHT_DTYPES, Objective
+from steps.training.optimizer_step import OptimizerStep
+from steps.training.ranks import World
+from steps.training.state import TrainingState
+from steps.training.validation import Validation
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one rank trains with."""
+
+    dataset: LatentsDataset
+    state: TrainingState
+    gradients: Gradients
+    inputs: InputMaker
+    optimizer_step: OptimizerStep
+    validation: Validation
+
+
+def assemble(arguments: TrainArguments, plan: BatchPlan, world: World, latents: Path, pretrained: Path) -> Parts:
+    """Return the parts, as they are before the first sample.
+
+    Raises StepError where settings, model and latents do not fit each other.
+    """
+    dataset = LatentsDataset(latents)
+    manifest = dataset.manifest
+    encoder_dtype, dtype = ENCODER_DTYPES[arguments.precision], WEIGHT_DTYPES[arguments.precision]
+    diffusion = load_diffusion(pretrained, arguments, world.device, dtype)
+    length, cached = manifest.caption_length, manifest.caption_embeddings
+    captions = load_captions(pretrained, length, cached, world.device, encoder_dtype)
+    objective = Objective(diffusion, captions, manifest.scaling_factor, arguments.precision, world.device)
+    dropout, offset = arguments.caption_dropout, arguments.noise_offset
+    inputs = InputMaker(arguments.seed, dropout, offset, diffusion, captions, world.device)
+    state = TrainingState(build_unet(arguments, pretrained, manifest, world.device), arguments)
+    gradients = Gradients(state.unet, world, plan.accumulation_steps)
+    return Parts(
+        dataset=dataset,
+        state=state,
+        gradients=gradients,
+        inputs=inputs,
+        optimizer_step=OptimizerStep(arguments, plan, state, gradients, objective),
+        validation=Validation(dataset, arguments.validation_samples, diffusion, objective, inputs, world),
+    )
+
+
+def warm_up(parts: Parts, plan: BatchPlan) -> None:
+    """Run one batch without learning from it.
+
+    What the first pass alone does (compiling, choosing algorithms, running out of memory) happens before the clock
+    starts; and DDP, which arranges its buckets anew after its first pass, adds up gradients in the same order from
+    the first step on, whether the training began here or goes on: so going on is exact to the bit.
+    """
+    count = parts.dataset.count(TRAIN_SPLIT)
+    rows = np.arange(plan.rank_batch_size, dtype=np.int64) % count
+    batch = parts.dataset.read(TRAIN_SPLIT, rows)
+    parts.optimizer_step.add_gradients(parts.inputs.training(batch, torch.from_numpy(rows)))
+    parts.gradients.sum.take_waited_s()
+    parts.state.optimizer.zero_grad()
+
+
+def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world: World, first: int) -> LatentsLoader:
+    """Return this rank's batches from position `first` on."""
+    size = plan.global_batch_size
+    order = parts.dataset.order(TRAIN_SPLIT, arguments.seed, size)
+    last = plan.total_samples(arguments.training_samples)
+    return LatentsLoader(parts.dataset, order, size, world.rank, world.size, first, last)

@@ -1,0 +1,76 @@
+"""How a rank tells its launcher what went wrong: the error file of torchrun's contract.
+
+Writes the file that TORCHELASTIC_ERROR_FILE names; the launcher reads all ranks' and reports the one that caused the
+others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from params.model import Model
+from steps.errors import StepError
+
+ERROR_FILE_VARIABLE: Final = "TORCHELASTIC_ERROR_FILE"
+ERROR_FILE: Final = "error.json"
+
+
+class LostRankError(StepError):
+    """Another rank went away: its own error is the one to read."""
+
+
+class RankError(Model):
+    """Why a rank ended."""
+
+    rank: int
+    """Of all ranks."""
+    message: str
+    """One line."""
+    timestamp: int
+    """Seconds since 1970; torchrun reads it."""
+    time_s: float
+    """The same, finer."""
+    is_consequence: bool
+    """Whether it only lost another rank."""
+
+
+def record_error(error: BaseException | str, environment: Mapping[str, str]) -> None:
+    """Leave the reason where the launcher finds it, and print it."""
+    message = str(error) if isinstance(error, (str, StepError)) else f"{type(error).__name__}: {error}"
+    rank, path = int(environment.get("RANK", "0")), environment.get(ERROR_FILE_VARIABLE)
+    print(f"rank {rank}: {message}", file=sys.stderr, flush=True)
+    if not path:
+        return
+    now_s = time.time()
+    recorded = RankError(
+        rank=rank,
+        message=" ".join(message.split()),
+        timestamp=int(now_s),
+        time_s=now_s,
+        is_consequence=isinstance(error, LostRankError),
+    )
+    Path(path).write_text(recorded.model_dump_json(), encoding="utf-8")
+
+
+def end_process(reason: str) -> None:
+    """End this process at once, from any thread: what hangs cannot be asked to end."""
+    record_error(reason, os.environ)
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def first_error(folder: Path) -> RankError | None:
+    """Return the error of the ranks of this host that came first and has no other rank as its cause."""
+    errors: list[RankError] = []
+    for path in folder.rglob(ERROR_FILE):
+        try:
+            errors.append(RankError.model_validate(json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError):
+            continue
+    return min(errors, key=lambda error: (error.is_consequence, error.time_s), default=None)

@@ -1,0 +1,82 @@
+"""Where a training begins: at its newest checkpoint, on however many ranks, or at the beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from params.model import Model
+from steps.errors import StepError
+from steps.training.checkpoint_folder import Checkpoint, CheckpointFolder
+from steps.training.ranks import World
+from steps.training.state import TrainingState
+
+
+class Beginning(Model):
+    """What is known before the first step."""
+
+    seen_samples: int = 0
+    """Samples that the weights have learnt from."""
+    skipped_steps: int = 0
+    """Steps left out so far."""
+    log: str = ""
+    """The training log so far."""
+
+
+@dataclass(frozen=True)
+class CheckpointVolume:
+    """The head rank's view of the checkpoints; the other ranks have none."""
+
+    folder: CheckpointFolder
+    job_name: str
+
+    def prepare(self) -> None:
+        """Make the folder ready for this job.
+
+        A finished training is not gone on with by another job: whoever runs it again wants it trained again. The job
+        that finished it, restarted, finds its weights and exports them again.
+        """
+        self.folder.remove_partial()
+        finished_by = self.folder.finished_by()
+        if finished_by not in (None, self.job_name):
+            print(f"{self.folder.folder}: finished by {finished_by}; {self.job_name} begins afresh", flush=True)
+            self.folder.begin_afresh()
+
+
+def resume(state: TrainingState, folder: CheckpointFolder | None, world: World) -> Beginning:
+    """Put the newest checkpoint into the state of every rank; `folder` is given on the head rank alone.
+
+    Only the head reads: a host that joins needs no copy of the checkpoint volume.
+    """
+    checkpoint = folder.newest() if folder is not None else None
+    found = world.broadcast_json(_beginning(checkpoint).model_dump() if checkpoint else None)
+    if found is None:
+        return Beginning()
+    if checkpoint is not None:
+        print(f"going on from {checkpoint.manifest.seen_samples} samples", flush=True)
+        _restore(state, checkpoint)
+    for tensors in state.tensors().values():
+        world.broadcast_tensors(tensors)
+    return Beginning.model_validate(found)
+
+
+def _beginning(checkpoint: Checkpoint) -> Beginning:
+    manifest = checkpoint.manifest
+    return Beginning(seen_samples=manifest.seen_samples, skipped_steps=manifest.skipped_steps, log=checkpoint.log)
+
+
+def _restore(state: TrainingState, checkpoint: Checkpoint) -> None:
+    for group, tensors in state.tensors().items():
+        saved = checkpoint.tensors.get(group, {})
+        if _shapes(saved) != _shapes(tensors):
+            raise StepError(
+                f"checkpoint of {checkpoint.manifest.seen_samples} samples: its {group} are another model's"
+            )
+        for name, tensor in tensors.items():
+            tensor.copy_(saved[name])
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:
+    return {name: (*tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

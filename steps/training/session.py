@@ -1,0 +1,117 @@
+"""One rank's training from its channels to its model: resumes, trains, exports.
+
+Reads the channels `latents` and `pretrained`, and checkpoints of the same training; writes checkpoints and, at the
+end, the model. `steps.training.rank` runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from params.layout import LATENTS_CHANNEL, PRETRAINED_CHANNEL, TRAINING_LOG_FILE, VALIDATION_LOSS
+from params.programs import TrainArguments
+from steps.container import Container
+from steps.training.assembly import Parts, assemble, loader_from, warm_up
+from steps.training.batch_plan import BatchPlan
+from steps.training.checkpoint_folder import CheckpointFolder
+from steps.training.checkpoint_writer import CheckpointWriter, lock_folder
+from steps.training.export import export_model
+from steps.training.guards import SkipGuard
+from steps.training.identity import identity_digest, training_identity
+from steps.training.lineage import lineage
+from steps.training.ranks import World
+from steps.training.resume import Beginning, CheckpointVolume, resume
+from steps.training.stop import STOPPED_STATUS, StopVote
+from steps.training.trainer import Trainer
+from steps.training.training_log import TrainingLog, to_line
+from steps.training.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one rank is asked to do, and where."""
+
+    arguments: TrainArguments
+    plan: BatchPlan
+    container: Container
+    world: World
+    watchdog: Watchdog
+    vote: StopVote
+
+    def run(self) -> int:
+        """Train; return 0, or STOPPED_STATUS where the job was asked to stop before the end."""
+        pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
+        latents = self.container.channel_dir(LATENTS_CHANNEL)
+        head = self.world.is_head
+        identity = self.world.broadcast_json(training_identity(self.arguments, pretrained, latents) if head else None)
+        with self._checkpoints(identity) as folder:
+            self.watchdog.beat("set-up", 0)
+            parts = assemble(self.arguments, self.plan, self.world, latents, pretrained)
+            beginning = resume(parts.state, folder, self.world)
+            self.watchdog.beat("first pass", beginning.seen_samples)
+            warm_up(parts, self.plan)
+            return self._train(parts, beginning, folder, identity)
+
+    def _train(
+        self, parts: Parts, beginning: Beginning, folder: CheckpointFolder | None, identity: dict[str, Any]
+    ) -> int:
+        trainer = self._trainer(parts, beginning, folder)
+        loader = loader_from(parts, self.arguments, self.plan, self.world, beginning.seen_samples)
+        complete = trainer.run(loader)
+        if complete:
+            trainer.finish()
+        if trainer.writer is not None:
+            trainer.writer.close()
+        if not complete:
+            print(f"stopped after {trainer.seen_samples} samples", flush=True)
+            return STOPPED_STATUS
+        lost_samples = sum(self.world.gather_int(loader.lost_samples))
+        self.watchdog.stop()
+        if folder is not None:
+            folder.mark_finished(self.container.job_name, trainer.seen_samples)
+            self._export(trainer, identity, lost_samples)
+        return 0
+
+    def _trainer(self, parts: Parts, beginning: Beginning, folder: CheckpointFolder | None) -> Trainer:
+        return Trainer(
+            arguments=self.arguments,
+            plan=self.plan,
+            world=self.world,
+            state=parts.state,
+            gradients=parts.gradients,
+            inputs=parts.inputs,
+            optimizer_step=parts.optimizer_step,
+            validation=parts.validation,
+            log=TrainingLog(folder.folder / TRAINING_LOG_FILE if folder else None, beginning.log),
+            skips=SkipGuard(self.arguments.max_skipped_steps, beginning.skipped_steps),
+            writer=CheckpointWriter(folder) if folder else None,
+            vote=self.vote,
+            beat=self.watchdog.beat,
+            seen_samples=beginning.seen_samples,
+        )
+
+    def _export(self, trainer: Trainer, identity: dict[str, Any], lost_samples: int) -> None:
+        log, seen_samples = trainer.log, trainer.seen_samples
+        skipped_steps, job_name = trainer.skips.skipped_steps, self.container.job_name
+        origin = lineage(self.arguments, identity, job_name, self.world, seen_samples, skipped_steps, log)
+        origin["lost_samples"] = lost_samples
+        pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
+        export_model(self.container.model_dir, pretrained, trainer.state, self.arguments, log.text, origin)
+        last = {key: log.last(key) for key in ("training_loss", VALIDATION_LOSS, "seen_samples")}
+        # The last value of a metric is the job's: for a trial it is what the search compares.
+        print(to_line({key: value for key, value in last.items() if value is not None}), flush=True)
+
+    @contextmanager
+    def _checkpoints(self, identity: dict[str, Any]) -> Iterator[CheckpointFolder | None]:
+        """Yield the folder on the head rank, which alone uses it, and None on the others."""
+        if not self.world.is_head:
+            yield None
+            return
+        path = self.container.checkpoint_dir / identity_digest(identity)
+        folder = CheckpointFolder(path, self.arguments.keep_checkpoints)
+        with lock_folder(path):
+            CheckpointVolume(folder, self.container.job_name).prepare()
+            yield folder

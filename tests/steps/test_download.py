@@ -1,0 +1,169 @@
+"""The program as a job runs it: own processes, S3, and a web with faults."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.steps.data import s3_server, web
+
+PICTURES = 50
+FAULTS = {
+    "/gone": "http_404",
+    "/cut/1": "truncated",
+    "/noise/1": "corrupt",
+    "/svg/1": "not_a_picture",
+    "/bomb/1": "too_many_pixels",
+    "/huge/1": "body_too_large",
+    "/slow/1": "timeout",
+    "/small/1": "too_small",
+    "/wide/1": "aspect_ratio",
+    "/robots/unavailable_after:_tomorrow,_noai": "disallowed",
+    "/redirect/http://127.0.0.1:9/": "refused_address",
+    "/picture/7": "duplicate",
+}
+
+
+@dataclass
+class World:
+    site: web.Web
+    s3: s3_server.S3
+    folder: Path
+
+    def command(self, prefix: str, *flags: str) -> list[str]:
+        settings = ["--processes", "1", "--threads", "8", "--timeout-s", "1", "--retries", "0", "--image-size-px", "64"]
+        settings += ["--samples-per-shard", "25", "--max-body-mb", "1", "--allowed-hosts", self.site.host, *flags]
+        addresses = ["--url-table", str(self.folder / "urls"), "--shards-uri", f"s3://{s3_server.BUCKET}/{prefix}"]
+        # No file may become larger than 32 KB, and every shard is: what is on a local disk fails.
+        limit = ["bash", "-c", 'ulimit -f 32 && exec "$@"', "bash"]
+        return [*limit, sys.executable, "-m", "steps", "download", *addresses, *settings]
+
+    def environment(self, prefix: str) -> dict[str, str]:
+        base = self.folder / prefix
+        (base / "output").mkdir(parents=True, exist_ok=True)
+        return {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(self, prefix: str, *flags: str, job: str = "") -> subprocess.CompletedProcess[str]:
+        environment = self.environment(job or prefix)
+        return subprocess.run(
+            self.command(prefix, *flags), env=environment, capture_output=True, text=True, timeout=120
+        )
+
+    def manifest(self, prefix: str) -> dict[str, Any]:
+        path = self.folder / prefix / "processing" / "output" / "shards" / "manifest.json"
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        return manifest
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("download")
+    with web.serving() as site, s3_server.serving() as s3:
+        paths = [f"/picture/{number}" for number in range(PICTURES)] + list(FAULTS)
+        urls = [site.url + path for path in paths]
+        (folder / "urls").mkdir()
+        table = pa.table({"url": urls, "caption": [f"caption of {path}" for path in paths]})
+        pq.write_table(table, folder / "urls" / "0.parquet")
+        yield World(site, s3, folder)
+
+
+@pytest.fixture(scope="module")
+def unbroken(world: World) -> subprocess.CompletedProcess[str]:
+    """A run during which S3 refuses one shard once."""
+    world.s3.faults.append(lambda method, path: method == "PUT" and path.startswith("/test-bucket/shards/00001.tar"))
+    done = world.run("shards")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_every_fault_costs_its_row_and_is_counted_under_its_cause(
+    world: World, unbroken: subprocess.CompletedProcess[str]
+) -> None:
+    ledger = world.manifest("shards")["ledger"]
+    assert ledger["failed"] == {cause: 1 for cause in sorted(FAULTS.values())}
+    assert (ledger["rows"], ledger["kept"], ledger["duplicates"]) == (PICTURES + len(FAULTS), PICTURES, 1)
+    assert ledger["tried"] == PICTURES + len(FAULTS) - 1
+    assert world.site.hits["/picture/7"] >= 1
+
+
+def test_the_shards_hold_every_picture_once_cropped_to_the_square(
+    world: World, unbroken: subprocess.CompletedProcess[str]
+) -> None:
+    urls = []
+    for shard in world.manifest("shards")["shards"]:
+        with tarfile.open(fileobj=io.BytesIO(world.s3.read(f"shards/{shard['name']}"))) as tar:
+            contents = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+        assert len(contents) == 3 * shard["samples"]
+        for name, content in contents.items():
+            if name.endswith(".json"):
+                urls.append(json.loads(content)["url"])
+                caption = contents[name.replace(".json", ".txt")].decode()
+                assert caption == f"caption of {urls[-1].removeprefix(world.site.url)}"
+            elif name.endswith(".jpg"):
+                assert Image.open(io.BytesIO(content)).size == (64, 64)
+    assert urls == [f"{world.site.url}/picture/{number}" for number in range(PICTURES)]
+
+
+def test_a_shard_that_s3_refused_was_made_again(world: World, unbroken: subprocess.CompletedProcess[str]) -> None:
+    assert not world.s3.faults
+    assert "shard 00001 failed (1 of 3 tries)" in unbroken.stdout
+    assert not world.s3.client.list_multipart_uploads(Bucket=s3_server.BUCKET).get("Uploads")
+
+
+def test_progress_counts_every_row(unbroken: subprocess.CompletedProcess[str]) -> None:
+    lines = [json.loads(line[9:]) for line in unbroken.stdout.splitlines() if line.startswith("PROGRESS ")]
+    assert lines[-1]["done"] == lines[-1]["total"] == PICTURES + len(FAULTS)
+
+
+def test_a_run_killed_and_started_again_ends_with_the_same_bytes(
+    world: World, unbroken: subprocess.CompletedProcess[str]
+) -> None:
+    process = subprocess.Popen(
+        world.command("killed"), env=world.environment("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline_s = time.monotonic() + 100
+    while "00000.verified.json" not in world.s3.names("killed") and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert workers and not psutil.wait_procs(workers, timeout=10)[1]
+    assert "00002.verified.json" not in world.s3.names("killed")
+
+    world.site.hits.clear()
+    again = world.run("killed")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert world.site.hits["/picture/0"] == 0 and world.site.hits["/picture/49"] >= 1
+    assert world.manifest("killed") == world.manifest("shards")
+    for shard in world.manifest("shards")["shards"]:
+        assert world.s3.read(f"killed/{shard['name']}") == world.s3.read(f"shards/{shard['name']}")
+
+
+def test_too_low_a_yield_fails_the_job_without_a_manifest(
+    world: World, unbroken: subprocess.CompletedProcess[str]
+) -> None:
+    done = world.run("shards", "--min-yield", "0.99", job="low")
+    failure = (world.folder / "low" / "output" / "failure").read_text()
+    assert done.returncode == 1 and "min_yield: 50 of 62 rows became samples" in failure
+    assert not list((world.folder / "low").rglob("manifest.json"))
+
+
+def test_a_table_that_is_not_there_fails_the_job_in_one_line(world: World) -> None:
+    done = world.run("nothing", "--url-table", str(world.folder / "elsewhere"))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"error: url_table: no parquet file at {world.folder / 'elsewhere'}" in done.stderr

@@ -1,0 +1,15 @@
+"""What a training process imports, all of it; the fork server imports this once."""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch
+    from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+torch.set_num_threads(1)
+
+__all__ = ["CLIPTextModel", "CLIPTokenizer", "DDIMScheduler", "DDPMScheduler", "UNet2DConditionModel"]

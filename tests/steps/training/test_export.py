@@ -1,0 +1,79 @@
+"""The exported model is a whole pipeline, without anything that would have to be unpickled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from params.programs import TrainArguments
+from steps.data.latents import LatentsDataset
+from steps.model.pretrained import folder_digest, load_pipeline, load_unet
+from steps.training.export import export_model
+from steps.training.lineage import code_digest
+from steps.training.model import build_unet
+from steps.training.state import TrainingState
+
+CPU = torch.device("cpu")
+
+
+def state_of(arguments: TrainArguments, pretrained: Path, latents: Path) -> TrainingState:
+    state = TrainingState(build_unet(arguments, pretrained, LatentsDataset(latents).manifest, CPU), arguments)
+    if state.average is not None:
+        for tensor in state.average.tensors:
+            tensor.mul_(2)
+    return state
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.0])
+def test_the_average_is_exported_where_there_is_one(
+    pretrained: Path, latents: Path, tmp_path: Path, decay: float
+) -> None:
+    arguments = TrainArguments(precision="float32", ema_decay=decay)
+    state = state_of(arguments, pretrained, latents)
+    export_model(tmp_path, pretrained, state, arguments, "", {})
+    exported = load_unet(tmp_path, torch.float32).state_dict()
+    factor = 2 if decay else 1
+    for name, parameter in zip(state.names, state.parameters, strict=True):
+        assert torch.equal(exported[name], factor * parameter.detach()), name
+
+
+def test_it_loads_and_draws_and_knows_what_it_predicts(pretrained: Path, latents: Path, tmp_path: Path) -> None:
+    arguments = TrainArguments(precision="float32", prediction_type="v_prediction", zero_terminal_snr=True)
+    export_model(tmp_path, pretrained, state_of(arguments, pretrained, latents), arguments, "", {"a": 1})
+    pipeline = load_pipeline(tmp_path, torch.float32)
+    assert isinstance(pipeline.scheduler, DDIMScheduler)
+    config = pipeline.scheduler.config
+    assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing, config.clip_sample) == (
+        "v_prediction",
+        True,
+        "trailing",
+        False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pictures = pipeline(["a"], num_inference_steps=2, output_type="np").images
+    assert pictures.shape == (1, 8, 8, 3), "pictures of the size that it learnt from"
+
+
+def test_encoders_are_copied_byte_for_byte_but_for_pickles(pretrained: Path, latents: Path, tmp_path: Path) -> None:
+    source = tmp_path / "pretrained"
+    shutil.copytree(pretrained, source)
+    torch.save({}, source / "vae" / "diffusion_pytorch_model.bin")
+    arguments = TrainArguments(precision="float32")
+    model = tmp_path / "model"
+    export_model(model, source, state_of(arguments, pretrained, latents), arguments, "log\n", {"a": 1})
+    for part in ("vae", "text_encoder", "tokenizer"):
+        assert folder_digest(model / part) == folder_digest(pretrained / part)
+    files = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
+    assert {Path(name).suffix for name in files} <= {".json", ".jsonl", ".safetensors", ".txt"}
+    assert {"model_index.json", "lineage.json", "training_log.jsonl"} <= files
+    assert json.loads((model / "lineage.json").read_text()) == {"a": 1}
+
+
+def test_the_code_digest_does_not_change_by_itself() -> None:
+    assert code_digest() == code_digest()
+    assert len(code_digest()) == 64

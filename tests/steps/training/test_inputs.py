@@ -1,0 +1,60 @@
+"""Inputs: rows and their random numbers, cut into micro-batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from steps.data.latents import LatentsDataset
+from steps.training.captions import load_captions
+from steps.training.diffusion import Diffusion
+from steps.training.draws import draw
+from steps.training.inputs import InputMaker, Inputs
+from tests.steps.training.tiny_model import CAPTION_LENGTH, LATENT_SHAPE
+
+CPU = torch.device("cpu")
+DIFFUSION = Diffusion(torch.linspace(0.99, 0.01, 1000), "epsilon")
+ROWS = np.array([3, 40, 7, 9], dtype=np.int64)
+POSITIONS = torch.tensor([100, 101, 102, 2**40])
+
+
+def inputs(pretrained: Path, latents: Path, dropout: float = 0.0, offset: float = 0.0) -> Inputs:
+    captions = load_captions(pretrained, CAPTION_LENGTH, False, CPU, torch.float32)
+    maker = InputMaker(5, dropout, offset, DIFFUSION, captions, CPU)
+    return maker.training(LatentsDataset(latents).read("train", ROWS), POSITIONS)
+
+
+def test_they_hold_the_rows_and_the_draws_of_their_positions(pretrained: Path, latents: Path) -> None:
+    made = inputs(pretrained, latents)
+    rows, draws = LatentsDataset(latents).read("train", ROWS), draw(5, POSITIONS.tolist(), LATENT_SHAPE)
+    assert torch.equal(made.mean, rows.mean)
+    assert torch.equal(made.noise, draws.noise)
+    assert torch.equal(made.posterior, draws.posterior)
+    assert torch.equal(made.timesteps, DIFFUSION.timestep_of(draws.timestep))
+    assert torch.equal(made.captions, rows.token_ids)
+
+
+@pytest.mark.parametrize("dropout", [0.3, 1.0])
+def test_captions_are_dropped_by_their_own_draw(pretrained: Path, latents: Path, dropout: float) -> None:
+    kept = inputs(pretrained, latents).captions
+    made = inputs(pretrained, latents, dropout=dropout)
+    dropped = (made.captions != kept).any(1)
+    assert dropped.tolist() == (draw(5, POSITIONS.tolist(), LATENT_SHAPE).caption < dropout).tolist()
+    assert torch.equal(made.noise, inputs(pretrained, latents).noise), "the dropout changes no other draw"
+
+
+def test_offset_noise_is_shared_by_a_channel(pretrained: Path, latents: Path) -> None:
+    difference = inputs(pretrained, latents, offset=0.5).noise - inputs(pretrained, latents).noise
+    expected = 0.5 * draw(5, POSITIONS.tolist(), LATENT_SHAPE).offset
+    torch.testing.assert_close(difference, expected.expand_as(difference), atol=1e-6, rtol=1e-5)
+
+
+def test_micro_batches_are_the_inputs_in_pieces(pretrained: Path, latents: Path) -> None:
+    made = inputs(pretrained, latents)
+    pieces = list(made.micro_batches(3))
+    assert [len(piece) for piece in pieces] == [3, 1]
+    assert torch.equal(torch.cat([piece.noise for piece in pieces]), made.noise)
+    assert torch.equal(torch.cat([piece.captions for piece in pieces]), made.captions)

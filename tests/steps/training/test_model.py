@@ -1,0 +1,67 @@
+"""The UNet that is trained fits the latents, or is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from params.programs import TrainArguments
+from steps.data.latents import LatentsDataset, LatentsManifest
+from steps.errors import StepError
+from steps.model.pretrained import load_unet, new_unet
+from steps.training.model import build_unet
+
+CPU = torch.device("cpu")
+ARGUMENTS = TrainArguments(precision="float32", seed=4)
+
+
+@pytest.fixture
+def manifest(latents: Path) -> LatentsManifest:
+    return LatentsDataset(latents).manifest
+
+
+def test_from_scratch_the_seed_decides(pretrained: Path, manifest: LatentsManifest) -> None:
+    unet = build_unet(ARGUMENTS, pretrained, manifest, CPU)
+    expected = new_unet(pretrained, seed=4).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in unet.state_dict().items())
+    assert unet.training
+
+
+def test_pretrained_weights_are_taken_over(pretrained: Path, manifest: LatentsManifest) -> None:
+    arguments = ARGUMENTS.model_copy(update={"initial_weights": "pretrained", "precision": "float64"})
+    unet = build_unet(arguments, pretrained, manifest, CPU)
+    expected = load_unet(pretrained, torch.float64).state_dict()
+    assert unet.dtype == torch.float64
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in unet.state_dict().items())
+
+
+def test_the_configuration_says_which_size_was_learnt(pretrained: Path, manifest: LatentsManifest) -> None:
+    larger = manifest.model_copy(update={"latent_shape": (4, 16, 16)})
+    assert build_unet(ARGUMENTS, pretrained, larger, CPU).config.sample_size == 16
+
+
+def test_other_channels_are_refused(pretrained: Path, manifest: LatentsManifest) -> None:
+    other = manifest.model_copy(update={"latent_shape": (8, 4, 4)})
+    with pytest.raises(StepError, match="in_channels 4, but the latents have 8"):
+        build_unet(ARGUMENTS, pretrained, other, CPU)
+
+
+def test_embeddings_of_another_width_are_refused(pretrained: Path, manifest: LatentsManifest) -> None:
+    other = manifest.model_copy(update={"caption_embeddings": True, "embedding_width": 9})
+    with pytest.raises(StepError, match="cross_attention_dim 8, but the captions' embeddings are 9 wide"):
+        build_unet(ARGUMENTS, pretrained, other, CPU)
+
+
+def test_gradient_checkpointing_changes_no_gradient(pretrained: Path, manifest: LatentsManifest) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        arguments = ARGUMENTS.model_copy(update={"gradient_checkpointing": checkpointing})
+        unet = build_unet(arguments, pretrained, manifest, CPU)
+        torch.manual_seed(0)
+        output = unet(torch.randn(2, 4, 4, 4), torch.tensor([3, 700]), torch.randn(2, 6, 8), return_dict=False)[0]
+        output.square().sum().backward()
+        gradients.append([parameter.grad for parameter in unet.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)

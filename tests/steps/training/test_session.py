@@ -1,0 +1,235 @@
+"""Whole trainings: the same model on any number of ranks, wherever they were interrupted."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from params.layout import PROGRESS_PREFIX, TRAINING_METRICS, metric_regex
+from steps.model.pretrained import load_pipeline
+from tests.steps.training.conftest import MakeJob
+from tests.steps.training.jobs import SETTINGS, Job
+from tests.steps.training.tiny_model import write_latents
+
+LOSSES = ("seen_samples", "training_loss", "validation_loss", "learning_rate", "gradient_norm")
+SLOW = {"TEST_HOOK": "slow_steps", "TEST_STEP_S": "0.1"}
+
+
+def curve(job: Job) -> list[dict[str, float]]:
+    """The log without what depends on the clock."""
+    return [{key: entry[key] for key in LOSSES if key in entry} for entry in job.log()]
+
+
+def assert_same_bits(job: Job, other: Job) -> None:
+    expected, found = other.unet(), job.unet()
+    assert expected.keys() == found.keys()
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+def assert_close(job: Job, other: Job, relative: float) -> None:
+    expected, found = other.unet(), job.unet()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=relative, atol=relative, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, pretrained: Path, latents: Path) -> tuple[Job, str]:
+    job = Job(tmp_path_factory.mktemp("unbroken")).write(pretrained, latents)
+    return job, job.run().output
+
+
+def test_the_log_lines_are_found_by_the_metric_definitions(unbroken: tuple[Job, str]) -> None:
+    job, output = unbroken
+    for name in TRAINING_METRICS:
+        assert re.search(metric_regex(name), output, re.MULTILINE), name
+    losses = [float(text) for text in re.findall(metric_regex("validation_loss"), output)]
+    assert losses[-1] == pytest.approx(curve(job)[-1]["validation_loss"], rel=1e-5)
+    entries = job.log()
+    assert [entry["seen_samples"] for entry in entries if "training_loss" in entry] == [16, 24, 32, 48, 64, 72, 80, 96]
+    assert [entry["seen_samples"] for entry in entries if "validation_loss" in entry] == [48, 96]
+    timed = [entry for entry in entries if "compute_s" in entry]
+    assert all(entry["images_per_s"] == pytest.approx(8 * entry["iterations_per_s"]) for entry in timed)
+    assert timed[-1]["remaining_s"] == 0
+    assert entries[-1]["validation_loss"] < entries[-8]["training_loss"]
+
+
+def test_progress_counts_samples(unbroken: tuple[Job, str]) -> None:
+    lines = [
+        line.removeprefix(PROGRESS_PREFIX) for line in unbroken[1].splitlines() if line.startswith(PROGRESS_PREFIX)
+    ]
+    last = json.loads(lines[-1])
+    assert (last["step"], last["done"], last["total"], last["unit"]) == ("train", 96, 96, "samples")
+    assert last["iterations_per_s"] > 0
+
+
+def test_the_model_is_a_pipeline_with_its_lineage(unbroken: tuple[Job, str]) -> None:
+    job, _ = unbroken
+    pipeline = load_pipeline(job.model_dir, torch.float32)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    lineage = job.lineage()
+    assert lineage["seen_samples"] == 96
+    assert lineage["job_name"] == "job-1"
+    assert lineage["settings"]["learning_rate"] == 1e-3
+    assert lineage["validation_loss"] == curve(job)[-1]["validation_loss"]
+    assert (lineage["world_size"], lineage["skipped_steps"], lineage["lost_samples"]) == (1, 0, 0)
+    assert lineage["images_per_s"] > 0
+
+
+def test_checkpoints_are_kept_apart_from_the_model(unbroken: tuple[Job, str]) -> None:
+    job, _ = unbroken
+    assert [path.name for path in job.checkpoints] == ["samples-000000000072", "samples-000000000096"]
+    assert not list(job.model_dir.rglob("*optimizer*"))
+    assert not [path for path in job.base.rglob("*") if path.suffix in (".pt", ".bin", ".pkl", ".partial")]
+
+
+@pytest.mark.parametrize(("ranks", "micro_batch_size"), [(2, 4), (2, 1), (1, 8)])
+def test_any_number_of_ranks_trains_the_same_model(
+    make_job: MakeJob, ranks: int, micro_batch_size: int, in_float64: Job
+) -> None:
+    job = make_job(precision="float64", snr_gamma=5.0, noise_offset=0.1, micro_batch_size=micro_batch_size)
+    job.run(ranks)
+    assert_close(job, in_float64, 1e-9)
+    for found, expected in zip(curve(job), curve(in_float64), strict=True):
+        assert found == pytest.approx(expected, rel=1e-9)
+    assert job.lineage()["world_size"] == ranks
+
+
+@pytest.fixture(scope="module")
+def in_float64(tmp_path_factory: pytest.TempPathFactory, pretrained: Path, latents: Path) -> Job:
+    settings = {"precision": "float64", "snr_gamma": 5.0, "noise_offset": 0.1, "micro_batch_size": 2}
+    job = Job(tmp_path_factory.mktemp("float64"), dict(settings)).write(pretrained, latents)
+    job.run()
+    return job
+
+
+def test_after_sigkill_it_goes_on_to_the_same_bits(make_job: MakeJob, unbroken: tuple[Job, str]) -> None:
+    job = make_job()
+    running = job.start(**SLOW)
+    running.until("training_loss=", timeout_s=60)
+    running.until("checkpoint ", timeout_s=60)
+    running.send(signal.SIGKILL)
+    assert running.wait() == [-signal.SIGKILL]
+    assert not job.model_dir.exists()
+    job.name = "job-2"
+    output = job.run().output
+    assert re.search(r"going on from (24|48) samples", output)
+    assert_same_bits(job, unbroken[0])
+    assert curve(job) == curve(unbroken[0])
+
+
+def test_two_ranks_killed_go_on_to_the_same_bits(make_job: MakeJob) -> None:
+    expected, job = make_job("expected"), make_job("killed")
+    expected.run(2)
+    running = job.start(2, **SLOW)
+    running.until("checkpoint ")
+    running.send(signal.SIGKILL)
+    running.wait()
+    job.run(2)
+    assert_same_bits(job, expected)
+    assert curve(job) == curve(expected)
+
+
+def test_sigterm_on_one_rank_saves_at_once_and_any_number_of_ranks_goes_on(make_job: MakeJob, in_float64: Job) -> None:
+    settings = dict(in_float64.settings) | {"save_every_samples": 10_000, "micro_batch_size": 4}
+    job = make_job(**settings)
+    running = job.start(2, **SLOW)
+    running.until("training_loss=")
+    running.send(signal.SIGTERM, rank=1)
+    assert running.wait(30) == [128 + signal.SIGTERM] * 2, running.output
+    stopped = set(re.findall(r"^stopped after (\d+) samples", running.output, re.MULTILINE)).pop()
+    assert [path.name for path in job.checkpoints] == [f"samples-{int(stopped):012d}"]
+    assert not job.model_dir.exists()
+    assert not (job.base / "output" / "failure").exists()
+    assert f"going on from {stopped} samples" in job.run(1).output
+    assert_close(job, in_float64, 1e-9)
+
+
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(make_job: MakeJob, unbroken: tuple[Job, str]) -> None:
+    job = make_job()
+    shutil.copytree(unbroken[0].base / "checkpoints", job.base / "checkpoints")
+    next((job.base / "checkpoints").glob("*/finished.json")).unlink()
+    with (job.checkpoints[-1] / "average.safetensors").open("r+b") as file:
+        file.seek(-8, 2)
+        file.write(b"\xff" * 4)
+    output = job.run().output
+    assert "samples-000000000096 is damaged (average.safetensors does not match its sha256)" in output
+    assert "going on from 72 samples" in output
+    assert_same_bits(job, unbroken[0])
+    assert curve(job) == curve(unbroken[0])
+
+
+def test_a_finished_job_that_is_restarted_exports_again(make_job: MakeJob, unbroken: tuple[Job, str]) -> None:
+    job = make_job()
+    shutil.copytree(unbroken[0].base / "checkpoints", job.base / "checkpoints")
+    output = job.run().output
+    assert "going on from 96 samples" in output
+    assert "training_loss=" in output, "its metrics are said again"
+    assert_same_bits(job, unbroken[0])
+
+
+def test_another_job_of_the_same_settings_trains_again(make_job: MakeJob, unbroken: tuple[Job, str]) -> None:
+    job = make_job(name="job-9")
+    shutil.copytree(unbroken[0].base / "checkpoints", job.base / "checkpoints")
+    output = job.run().output
+    assert "finished by job-1; job-9 begins afresh" in output
+    assert "going on from" not in output
+    assert_same_bits(job, unbroken[0])
+
+
+def test_cached_embeddings_train_too(tmp_path: Path, pretrained: Path) -> None:
+    latents = write_latents(tmp_path / "latents", pretrained, embeddings=True)
+    job = Job(tmp_path / "job", {"training_samples": 16}).write(pretrained, latents)
+    job.run()
+    assert np.isfinite(curve(job)[-1]["validation_loss"])
+
+
+def test_bfloat16_trains_too(make_job: MakeJob, unbroken: tuple[Job, str]) -> None:
+    job = make_job(precision="bfloat16")
+    job.run()
+    assert curve(job)[-1]["validation_loss"] == pytest.approx(curve(unbroken[0])[-1]["validation_loss"], rel=0.05)
+
+
+def test_a_sample_that_is_not_finite_is_skipped_up_to_the_limit(tmp_path: Path, pretrained: Path) -> None:
+    latents = write_latents(tmp_path / "latents", pretrained, broken_row=17)
+    job = Job(tmp_path / "job").write(pretrained, latents)
+    output = job.run().output
+    assert "step skipped: gradient not finite at samples" in output
+    assert 1 <= job.lineage()["skipped_steps"] <= 2
+    assert all(np.isfinite(tensor).all() for tensor in job.unet().values())
+    strict = Job(tmp_path / "strict", {"max_skipped_steps": 0}).write(pretrained, latents)
+    assert strict.start().wait() == [1]
+    assert "1 steps had a gradient that is not finite (max_skipped_steps 0)" in strict.failure
+
+
+def test_a_hung_rank_ends_the_job_and_is_named(make_job: MakeJob) -> None:
+    job = make_job(collective_timeout_s=2)
+    running = job.start(2, **SLOW)
+    running.until("training_loss=")
+    running.send(signal.SIGSTOP, rank=1)
+    running.processes[0].join(30)
+    running.send(signal.SIGKILL, rank=1)
+    running.wait()
+    assert running.processes[0].exitcode == 1
+    assert re.search(r"rank 0: no progress for 2 s .*no sign of life from rank 1 on \S+", running.output)
+
+
+def test_when_a_rank_dies_the_others_end_and_say_so(make_job: MakeJob) -> None:
+    running = make_job().start(2, **SLOW)
+    running.until("training_loss=")
+    running.send(signal.SIGKILL, rank=1)
+    assert running.wait(30) == [1, -signal.SIGKILL]
+    assert "rank 0: rank 0 lost the others" in running.output
+
+
+def test_settings_that_do_not_fit_are_one_clear_line(make_job: MakeJob) -> None:
+    job = make_job(micro_batch_size=3)
+    assert job.start().wait() == [1]
+    assert job.failure.startswith("global_batch_size 8 is no multiple of micro_batch_size 3 x 1 ranks")
+    assert SETTINGS["global_batch_size"] == 8

@@ -1,0 +1,67 @@
+"""The watchdog names the rank that the others waited for."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+import torch
+
+from steps.training.ranks import World
+from steps.training.watchdog import Report, Watchdog, explain
+
+WORLD = World(rank=0, size=3, local_rank=0, device=torch.device("cpu"))
+
+
+def report(rank: int, beats: int = 10, told: int = 100, phase: str = "step") -> Report:
+    return Report(rank=rank, host=f"algo-{rank + 1}", beats=beats, phase=phase, seen_samples=640, told=told)
+
+
+BEFORE = [report(0), report(1), report(2)]
+
+
+def test_a_silent_rank_is_named() -> None:
+    after = [report(0, told=108), report(1, told=100), report(2, told=108)]
+    assert explain(WORLD, 60, BEFORE, after) == (
+        "no progress for 60 s (collective_timeout_s): no sign of life from rank 1 on algo-2 "
+        "(in 'step' after 640 samples)"
+    )
+
+
+def test_a_rank_that_never_came_is_named() -> None:
+    after = [report(0, told=108), report(1, told=108)]
+    assert "no sign of life from rank 2 (never seen)" in explain(WORLD, 60, BEFORE[:2], after)
+
+
+def test_a_rank_that_is_behind_is_named() -> None:
+    after = [report(0, told=108), report(1, told=108), report(2, beats=9, told=108, phase="data")]
+    assert "the others wait for rank 2 on algo-3 (in 'data' after 640 samples)" in explain(WORLD, 60, BEFORE, after)
+
+
+def test_when_all_wait_it_is_the_network() -> None:
+    after = [report(rank, told=108) for rank in range(3)]
+    assert "every rank waits in the same place" in explain(WORLD, 60, BEFORE, after)
+
+
+def test_a_rank_ends_with_its_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    seen = threading.Event()
+    alone = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
+    watchdog = Watchdog(alone, 60, lambda reason: (ended.append(reason), seen.set()), {"TORCHELASTIC_RUN_ID": "job"})
+    assert not ended
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert seen.wait(5)
+    watchdog.stop()
+    assert ended[0] == "torchrun is gone"
+
+
+def test_without_torchrun_the_parent_may_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    alone = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
+    watchdog = Watchdog(alone, 60, ended.append, {})
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    time.sleep(0.8)
+    watchdog.stop()
+    assert not ended
