@@ -65,21 +65,25 @@ find_engine() {
 make_context() {
     local image=$1 context=$2
     cp "$root/containers/$image.Dockerfile" "$root/containers/$image.lock" "$context/"
-    (cd "$root" && find params steps -name '*.py' -not -path '*/__pycache__/*' -print0) |
-        while IFS= read -r -d '' file; do
-            mkdir -p "$context/$(dirname "$file")"
-            cp "$root/$file" "$context/$file"
-            chmod 644 "$context/$file"
-        done
+    (cd "$root" && find params steps -name '*.py' -not -path '*/__pycache__/*' -print0 | tar -cf - --null -T -) |
+        tar -xf - -C "$context"
+    chmod -R u=rwX,go=rX "$context"
+}
+
+sha256() {
+    # macOS has the one, Linux the other.
+    if command -v sha256sum >/dev/null; then echo sha256sum; else echo 'shasum -a 256'; fi
 }
 
 # Sixteen digits of a digest over names and contents of the context, the base and the user: the same bytes, the same tag.
 content_tag() {
     local context=$1
+    local -a digest
+    read -r -a digest <<<"$(sha256)"
     {
         printf '%s\n' "$base" "$run_as"
-        (cd "$context" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
-    } | sha256sum | cut -c1-16
+        (cd "$context" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 "${digest[@]}")
+    } | "${digest[@]}" | cut -c1-16
 }
 
 # ask_aws REGION CODE: run two lines of boto3, which this project installs, instead of asking for the AWS CLI as well.

@@ -202,8 +202,8 @@ class ServeArguments(Model):
     """Largest width or height that a request may ask for."""
     max_images: int = Field(4, ge=1)
     """Most pictures for one request."""
-    max_inference_steps: int = Field(100, ge=1)
-    """Most denoising steps for one request."""
+    max_inference_steps: int = Field(100, ge=1, le=500)
+    """Most denoising steps for one request (diffusers' samplers break down near the 1,000 steps of training)."""
     max_batch_size: int = Field(8, ge=1)
     """Most pictures denoised together: requests that share a shape are batched."""
     batch_wait_ms: float = Field(5.0, ge=0)

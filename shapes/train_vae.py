@@ -19,7 +19,7 @@ from tqdm import tqdm
 from shapes import picture_set, pictures
 
 BATCH_SIZE: Final = 16
-LEARNING_RATE: Final = 3e-3
+LEARNING_RATE: Final = 1e-3
 WARMUP_STEPS: Final = 50
 KL_WEIGHT: Final = 1e-3
 SQUARE_WEIGHT: Final = 0.5

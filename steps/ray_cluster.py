@@ -28,6 +28,7 @@ from steps.errors import StepError
 
 START_TIMEOUT_S: Final = 600.0
 POLL_S: Final = 0.5
+NODE_TRIES: Final = 3
 # The head is gone when this many polls in a row find no one there.
 MISSED_POLLS: Final = 4
 OBJECT_STORE_FRACTION: Final = 0.3
@@ -56,7 +57,7 @@ def leading(cluster: Cluster) -> Iterator[None]:
     """
     import ray
 
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # noqa: S108 (a longer path is too long for its sockets)
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     several = len(cluster.hosts) > 1
     address = socket.gethostbyname(cluster.head_address)
     os.environ.update(_ENVIRONMENT, **({"RAY_GCS_SERVER_PORT": str(cluster.ray_port)} if several else {}))
@@ -82,7 +83,7 @@ def leading(cluster: Cluster) -> Iterator[None]:
 def join(cluster: Cluster) -> None:
     """Lend this host to the head until the head ends.
 
-    Raises StepError where the head does not answer in time, or Ray ends here while the head goes on.
+    Raises StepError where the head does not answer in time, or this host's node ends again and again before it.
     """
     head = (socket.gethostbyname(cluster.head_address), cluster.ray_port)
     deadline_s = time.monotonic() + START_TIMEOUT_S
@@ -90,30 +91,36 @@ def join(cluster: Cluster) -> None:
         if time.monotonic() > deadline_s:
             raise StepError(f"ray: the head at {head[0]}:{head[1]} did not answer in {START_TIMEOUT_S:.0f} s")
         time.sleep(POLL_S)
+    for _ in range(NODE_TRIES):
+        status = _stay(_start_command(cluster, head), head)
+        if status is None:
+            return
+    raise StepError(f"ray: the node of this host ended {NODE_TRIES} times, the last with status {status}")
+
+
+def _stay(command: list[str], head: tuple[str, int]) -> int | None:
+    """Run this host's node until the head is gone; return its status where it ends before."""
     process = subprocess.Popen(
-        _start_command(cluster, head),
+        command,
         env=os.environ | _ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )
+    missed = 0
     try:
-        _stay(process, head)
+        while missed < MISSED_POLLS:
+            missed = 0 if _answers(head) else missed + 1
+            if process.poll() is not None and missed == 0:
+                return process.returncode
+            time.sleep(POLL_S)
+        return None
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
+            process.wait(10)
         process.kill()
         process.wait()
-
-
-def _stay(process: subprocess.Popen[bytes], head: tuple[str, int]) -> None:
-    missed = 0
-    while missed < MISSED_POLLS:
-        missed = 0 if _answers(head) else missed + 1
-        if process.poll() is not None and missed == 0:
-            raise StepError(f"ray: the node of this host ended with status {process.returncode} before the head did")
-        time.sleep(POLL_S)
 
 
 def _start_command(cluster: Cluster, head: tuple[str, int]) -> list[str]:

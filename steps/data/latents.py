@@ -18,114 +18,17 @@ from pydantic import ValidationError
 from params.arguments import describe
 from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
 from params.model import Model
+from steps.data.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
 from steps.data.order import Rows, SampleOrder
 from steps.data.reader import BlockTable, LatentsReader
 from steps.errors import StepError
 
-FORMAT_VERSION: Final = 1
 # Random rows are read through a cache of this many blocks; training's loader sizes its own.
 RANDOM_READ_BLOCKS: Final = 64
 
+__all__ = ["LatentsBatch", "LatentsDataset", "LatentsManifest", "batch_arrays"]
+
 M = TypeVar("M", bound=Model)
-
-
-class LatentsShard(Model):
-    """One shard of the manifest."""
-
-    name: str
-    """File in the artifact's folder."""
-    split: str
-    """`train` or `heldout`."""
-    rows: int
-    """Samples in it."""
-    bytes: int
-    """Size of the file."""
-    sha256: str
-    """Of the file."""
-
-
-class LatentsManifest(Model):
-    """What the latents are and what made them; written last."""
-
-    format_version: int = FORMAT_VERSION
-    """Of manifest, index and blocks."""
-    encoder_digest: str
-    """Of the VAE's folder."""
-    tokenizer_digest: str
-    """Of the tokenizer's folder."""
-    text_encoder_digest: str
-    """Of the text encoder's folder."""
-    source_manifest_digest: str
-    """sha256 of the shards' manifest."""
-    resolution_px: int
-    """Side of the pictures that the VAE saw, normalised to [-1, 1]."""
-    latent_shape: tuple[int, int, int]
-    """Channels, height, width."""
-    scaling_factor: float
-    """The VAE's: training multiplies sampled latents by it, once, where it loads them. Stored moments are raw."""
-    caption_length: int
-    """Token ids for each caption."""
-    caption_embeddings: bool
-    """Whether the text encoder's output is stored too."""
-    embedding_width: int
-    """Width of the text encoder's output."""
-    precision: str
-    """In which the VAE ran."""
-    rows_per_block: int
-    """Rows in a full block."""
-    counts: dict[str, int]
-    """Samples of each split."""
-    dropped_heldout_samples: int
-    """Held-out samples over the limit: in no split."""
-    latents_mean: float
-    """Of latents sampled from the moments, over all elements of the training split, unscaled."""
-    latents_std: float
-    """Of the same; times scaling_factor it is near 1."""
-    channel_means: tuple[float, ...]
-    """latents_mean for each channel."""
-    channel_stds: tuple[float, ...]
-    """latents_std for each channel."""
-    decoded_psnr_db: float
-    """Mean peak signal-to-noise ratio of a few decoded latents against their pictures."""
-    shards: tuple[LatentsShard, ...]
-    """In the order of their rows."""
-
-    def require(self, *, encoder_digest: str, tokenizer_digest: str, text_encoder_digest: str) -> None:
-        """Raise StepError unless the latents were made by this VAE and tokenizer (and text encoder, where cached)."""
-        wanted = {"encoder": encoder_digest, "tokenizer": tokenizer_digest}
-        if self.caption_embeddings:
-            wanted["text_encoder"] = text_encoder_digest
-        for part, digest in wanted.items():
-            made_by = getattr(self, f"{part}_digest")
-            if made_by != digest:
-                raise StepError(
-                    f"latents: made by another {part.replace('_', ' ')} ({made_by[:12]}, here {digest[:12]}); "
-                    "run encode with the pretrained folder that training uses"
-                )
-
-
-class IndexedShard(Model):
-    """Where the blocks of one shard are: one entry for each block in each list."""
-
-    name: str
-    """File in the artifact's folder."""
-    split: str
-    """`train` or `heldout`."""
-    block_rows: tuple[int, ...]
-    """Rows."""
-    offsets: tuple[int, ...]
-    """First byte of the block's safetensors in the tar."""
-    sizes: tuple[int, ...]
-    """Bytes of the block's safetensors."""
-    xxh3: tuple[str, ...]
-    """Digest of those bytes (64 bits, hexadecimal)."""
-
-
-class LatentsIndex(Model):
-    """Every block of the artifact."""
-
-    shards: tuple[IndexedShard, ...]
-    """In the order of their rows."""
 
 
 class LatentsBatch(NamedTuple):

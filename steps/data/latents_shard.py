@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from params.model import Model
 from steps.data.block import SUFFIX, digest, parse_layout
-from steps.data.latents import IndexedShard, LatentsShard
+from steps.data.latents_manifest import IndexedShard, LatentsShard
 
 
 class BuiltShard(Model):

@@ -7,9 +7,14 @@ way.
 from __future__ import annotations
 
 import os
-from typing import Any, BinaryIO, cast
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO, Final, cast
 
 import fsspec
+
+READ_TRIES: Final = 4
+BACK_OFF_S: Final = 0.5
 
 
 class Storage:
@@ -25,11 +30,11 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """Return an object. Raises FileNotFoundError."""
-        return cast(bytes, self._files.cat_file(self._path(name)))
+        return _patiently(lambda: cast(bytes, self._files.cat_file(self._path(name))))
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """Return bytes [start, stop) of an object."""
-        return cast(bytes, self._files.cat_file(self._path(name), start=start, end=stop))
+        return _patiently(lambda: cast(bytes, self._files.cat_file(self._path(name), start=start, end=stop)))
 
     def open(self, name: str, block_bytes: int = 16 << 20) -> BinaryIO:
         """Open an object to read it from front to back, with its size known."""
@@ -100,3 +105,15 @@ class Storage:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+
+def _patiently(read: Callable[[], bytes]) -> bytes:
+    """Read again after an error that may pass: a 503 past the client's own retries, a connection that broke."""
+    for attempt in range(READ_TRIES - 1):
+        try:
+            return read()
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            raise
+        except OSError:
+            time.sleep(BACK_OFF_S * 2**attempt)
+    return read()

@@ -29,7 +29,7 @@ SETTINGS = {
     "SERVE_DEFAULT_SIZE_PX": "32",
     "SERVE_MAX_SIZE_PX": "64",
     "SERVE_INFERENCE_STEPS": "2",
-    "SERVE_MAX_INFERENCE_STEPS": "2000",
+    "SERVE_MAX_INFERENCE_STEPS": "500",
     "SERVE_PRECISION": "float32",
     "SERVE_THREADS": "1",
     "SERVE_MAX_BODY_BYTES": "4096",
@@ -100,7 +100,7 @@ def slow_upload(port: int) -> bytes:
 
 def leave_early(port: int) -> None:
     """Send a long request and hang up."""
-    body = json.dumps({"prompt": "a", "steps": 2000}).encode()
+    body = json.dumps({"prompt": "a", "steps": 500, "width": 64}).encode()
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         head = "POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -111,7 +111,7 @@ def test_a_server_lives_and_ends_well(launch: Callable[[], Server], base_dir: Pa
     write_pipeline(base_dir / "model")
     server = launch()
     seen: list[int] = []
-    until(lambda: seen.append(server.ping()) or seen[-1] == 200, 60)  # type: ignore[func-returns-value]
+    until(lambda: seen.append(server.ping()) or seen[-1] == 200, 240)  # type: ignore[func-returns-value]
     # It answered before the model was there, and said so.
     assert 503 in seen
 
@@ -127,11 +127,10 @@ def test_a_server_lives_and_ends_well(launch: Callable[[], Server], base_dir: Pa
     assert large.status_code == 413
     assert slow_upload(server.port).startswith(b"HTTP/1.1 408 ")
 
-    # A client that leaves in the middle does not keep the model: else the next picture would take its 2,000 steps.
+    # The picture of a client that leaves in the middle is not drawn to its end: three were, those answered.
     leave_early(server.port)
-    started_s = time.monotonic()
     assert server.invoke().status_code == 200
-    assert time.monotonic() - started_s < 10
+    assert b"serving_pictures_total 3.0" in httpx.get(f"{server.url}/metrics").content
 
     # SIGTERM: the health check turns red, the request that runs is finished, and the status is 0.
     answers: list[httpx.Response] = []
@@ -155,7 +154,7 @@ def test_a_folder_without_a_model_ends_the_process_with_the_reason(
     launch: Callable[[], Server], base_dir: Path
 ) -> None:
     server = launch()
-    assert server.process.wait(60) == 1
+    assert server.process.wait(120) == 1
     assert "model_index.json" in (base_dir / "output" / "failure").read_text()
 
 

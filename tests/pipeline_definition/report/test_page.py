@@ -12,6 +12,7 @@ import pytest
 from markupsafe import Markup
 
 from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.report import charts
 from pipeline_definition.report.page import write_report
 from tests.pipeline_definition.report import example_runs
 
@@ -53,7 +54,8 @@ class Elements(HTMLParser):
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the charts out: drawing is most of the time, and their own tests draw."""
-    monkeypatch.setattr("pipeline_definition.report.charts.inline_svg", lambda *_: Markup(""))
+    for name in ("curves", "scale", "bars", "trials", "plane"):
+        monkeypatch.setattr(charts, name, lambda *_, **__: Markup(""))
 
 
 def text_of(page: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.block import Array, to_bytes
-from steps.data.latents import LatentsIndex, LatentsManifest
+from steps.data.latents_manifest import LatentsIndex, LatentsManifest
 from steps.data.latents_shard import BuiltShard, build_shard
 
 LATENT_SHAPE = (4, 2, 2)
@@ -60,6 +60,7 @@ def write_latents(
 def manifest(built: Sequence[BuiltShard], counts: Mapping[str, int], embeddings: bool) -> LatentsManifest:
     """Return the manifest of what `write_latents` writes."""
     return LatentsManifest(
+        plan_digest="p" * 64,
         encoder_digest="e" * 64,
         tokenizer_digest="t" * 64,
         text_encoder_digest="x" * 64,

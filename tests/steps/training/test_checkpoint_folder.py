@@ -75,7 +75,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 def test_with_no_whole_checkpoint_training_does_not_begin_again_in_silence(folder: CheckpointFolder) -> None:
     path = folder.write(manifest(8), tensors(8), LOG)
     (path / "weights.safetensors").unlink()
-    with pytest.raises(StepError, match="no checkpoint can be read.*remove the folder to begin from scratch"):
+    with pytest.raises(StepError, match=r"no checkpoint can be read.*remove the folder to begin from scratch"):
         folder.newest()
     assert path.exists(), "nothing is thrown away"
 

@@ -14,6 +14,7 @@ from steps.data.block import Array, to_bytes
 from steps.data.latents import LatentsIndex, LatentsManifest
 from steps.data.latents_shard import BuiltShard, build_shard
 from steps.model.pretrained import folder_digest
+from tests.steps.data.latents_folders import manifest
 
 LATENT_SHAPE = (4, 4, 4)
 CAPTION_LENGTH = 6
@@ -62,12 +63,13 @@ def write_pretrained(folder: Path) -> Path:
 
 
 def tiny_unet() -> UNet2DConditionModel:
-    """Return a random UNet of some 6,000 weights."""
+    """Return a random UNet of some 10,000 weights."""
     return UNet2DConditionModel(
         sample_size=LATENT_SHAPE[-1],
         block_out_channels=(8,),
         down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
+        mid_block_type=None,
+        up_block_types=("UpBlock2D",),
         layers_per_block=1,
         cross_attention_dim=WIDTH,
         attention_head_dim=2,
@@ -98,8 +100,8 @@ def write_latents(
         (folder / name).write_bytes(content)
         built.append(shard)
     (folder / LATENTS_INDEX_FILE).write_text(LatentsIndex(shards=tuple(s.indexed for s in built)).model_dump_json())
-    manifest = _manifest(pretrained, built, {TRAIN_SPLIT: train, HELDOUT_SPLIT: heldout}, embeddings)
-    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json())
+    made = _manifest(pretrained, built, {TRAIN_SPLIT: train, HELDOUT_SPLIT: heldout}, embeddings)
+    (folder / MANIFEST_FILE).write_text(made.model_dump_json())
     return folder
 
 
@@ -115,28 +117,17 @@ def _tensors(numbers: np.random.Generator, rows: int, embeddings: bool) -> dict[
 
 
 def _manifest(pretrained: Path, built: list[BuiltShard], counts: dict[str, int], embeddings: bool) -> LatentsManifest:
-    return LatentsManifest(
-        encoder_digest=folder_digest(pretrained / "vae"),
-        tokenizer_digest=folder_digest(pretrained / "tokenizer"),
-        text_encoder_digest=folder_digest(pretrained / "text_encoder"),
-        source_manifest_digest="0" * 64,
-        resolution_px=LATENT_SHAPE[-1] * 2,
-        latent_shape=LATENT_SHAPE,
-        scaling_factor=SCALING_FACTOR,
-        caption_length=CAPTION_LENGTH,
-        caption_embeddings=embeddings,
-        embedding_width=WIDTH,
-        precision="float32",
-        rows_per_block=8,
-        counts=counts,
-        dropped_heldout_samples=0,
-        latents_mean=0.0,
-        latents_std=1.0,
-        channel_means=(0.0,) * LATENT_SHAPE[0],
-        channel_stds=(1.0,) * LATENT_SHAPE[0],
-        decoded_psnr_db=30.0,
-        shards=tuple(shard.listed for shard in built),
-    )
+    changes = {
+        "encoder_digest": folder_digest(pretrained / "vae"),
+        "tokenizer_digest": folder_digest(pretrained / "tokenizer"),
+        "text_encoder_digest": folder_digest(pretrained / "text_encoder"),
+        "resolution_px": LATENT_SHAPE[-1] * 2,
+        "latent_shape": LATENT_SHAPE,
+        "scaling_factor": SCALING_FACTOR,
+        "caption_length": CAPTION_LENGTH,
+        "embedding_width": WIDTH,
+    }
+    return manifest(built, counts, embeddings).model_copy(update=changes)
 
 
 def _tokenizer() -> CLIPTokenizer:

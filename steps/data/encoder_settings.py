@@ -1,0 +1,66 @@
+"""What the encode step tells its encoders, and what it must know of the models before it loads them.
+
+Reads <folder>/{vae,text_encoder}/config.json; imports no torch, so that processes which only plan or write start fast.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steps.data.latents_artifact import ModelFacts
+from steps.errors import StepError
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """How to encode."""
+
+    pretrained: Path
+    """Folder with the models."""
+    resolution_px: int
+    """Side of the pictures."""
+    batch_size: int
+    """Pictures at once."""
+    caption_length: int
+    """Token ids for each caption."""
+    caption_embeddings: bool
+    """Whether to store the text encoder's output."""
+    precision: str
+    """In which the VAE runs."""
+
+
+def model_facts(pretrained: Path, resolution_px: int, digests: dict[str, str]) -> ModelFacts:
+    """Return what the manifest says of the models; `digests` are those of vae, tokenizer and text_encoder.
+
+    Raises StepError where a configuration lacks what is needed, or the resolution does not fit the VAE.
+    """
+    vae, text = _config(pretrained / "vae"), _config(pretrained / "text_encoder")
+    try:
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        facts = ModelFacts(
+            encoder_digest=digests["vae"],
+            tokenizer_digest=digests["tokenizer"],
+            text_encoder_digest=digests["text_encoder"],
+            scaling_factor=float(vae["scaling_factor"]),
+            caption_length=int(text["max_position_embeddings"]),
+            embedding_width=int(text["hidden_size"]),
+            latent_shape=(int(vae["latent_channels"]), resolution_px // factor, resolution_px // factor),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StepError(f"{pretrained}: a config.json lacks or garbles {error}") from None
+    if resolution_px % factor:
+        raise StepError(f"resolution_px: {resolution_px} is not a multiple of the VAE's factor {factor}")
+    return facts
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StepError(
+            f"{folder}/config.json: cannot be read ({error}); the folder must be as diffusers saves it"
+        ) from None
+    return values

@@ -1,0 +1,132 @@
+"""The finished latents artifact: manifest and index from the shards' records, after checks of their statistics.
+
+Latents that were normalised wrongly, scaled twice, or made by other weights train for days before anyone looks; here
+they end the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from params.layout import TRAIN_SPLIT
+from params.programs import EncodeSettings
+from steps.data.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
+from steps.data.latents_writer import LatentsRecord
+from steps.data.plan import EncodePlan
+from steps.errors import StepError
+
+# Stable Diffusion's factor makes the latents' standard deviation 1 over its training data; other data differ a little.
+STD_RANGE: Final = (0.5, 2.0)
+# Stable Diffusion's VAE reaches 25 dB at 256 px; a picture's mean colour instead of it, 10 to 13.
+MIN_PSNR_DB: Final = 15.0
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the manifest says of the models."""
+
+    encoder_digest: str
+    """Of the VAE's folder."""
+    tokenizer_digest: str
+    """Of the tokenizer's folder."""
+    text_encoder_digest: str
+    """Of the text encoder's folder."""
+    scaling_factor: float
+    """The VAE's."""
+    caption_length: int
+    """Token ids for each caption."""
+    embedding_width: int
+    """Width of the text encoder's output."""
+    latent_shape: tuple[int, int, int]
+    """Channels, height, width."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of latents sampled from the moments, unscaled."""
+
+    mean: float
+    """Over all elements."""
+    std: float
+    """Over all elements."""
+    channel_means: tuple[float, ...]
+    """For each channel."""
+    channel_stds: tuple[float, ...]
+    """For each channel."""
+
+
+def statistics(records: Sequence[LatentsRecord]) -> Statistics:
+    """Return the statistics of shards; the order of the records does not matter."""
+    totals = [math.fsum(column) for column in zip(*(record.sums for record in records), strict=True)]
+    elements, sums = totals[0], totals[1:]
+    channels = len(sums) // 2
+    means = tuple(total / elements for total in sums[:channels])
+    squares = tuple(total / elements for total in sums[channels:])
+    mean, square = math.fsum(means) / channels, math.fsum(squares) / channels
+    return Statistics(
+        mean=mean,
+        std=math.sqrt(max(0.0, square - mean**2)),
+        channel_means=means,
+        channel_stds=tuple(math.sqrt(max(0.0, wide - centre**2)) for wide, centre in zip(squares, means, strict=True)),
+    )
+
+
+def check_statistics(found: Statistics, scaling_factor: float) -> None:
+    """Raise StepError unless the scaled latents have about the spread that training expects."""
+    scaled = found.std * scaling_factor
+    if not STD_RANGE[0] <= scaled <= STD_RANGE[1]:
+        raise StepError(
+            f"encode: the latents' standard deviation is {found.std:.3f}, times scaling_factor {scaling_factor} "
+            f"{scaled:.3f}, and should be near 1: scaling_factor in vae/config.json belongs to another VAE, or the "
+            "pictures are not what the VAE was trained on"
+        )
+
+
+def check_psnr(record: LatentsRecord) -> None:
+    """Raise StepError unless a shard's first latents decode to something like their pictures."""
+    if not record.psnr_db >= MIN_PSNR_DB:
+        raise StepError(
+            f"encode: the first latents of {record.shard.listed.name} decode to other pictures "
+            f"(PSNR {record.psnr_db:.1f} dB, at least {MIN_PSNR_DB:.0f} expected): the VAE's weights are damaged or "
+            "untrained, or its configuration is another model's"
+        )
+
+
+def latents_artifact(
+    plan: EncodePlan,
+    records: Sequence[LatentsRecord],
+    settings: EncodeSettings,
+    models: ModelFacts,
+    source_manifest_digest: str,
+) -> tuple[LatentsManifest, LatentsIndex]:
+    """Return manifest and index of all shards, in the order of the plan. Raises StepError where a check fails."""
+    found = statistics([record for record in records if record.shard.listed.split == TRAIN_SPLIT])
+    check_statistics(found, models.scaling_factor)
+    manifest = LatentsManifest(
+        format_version=FORMAT_VERSION,
+        plan_digest=records[0].plan_digest,
+        encoder_digest=models.encoder_digest,
+        tokenizer_digest=models.tokenizer_digest,
+        text_encoder_digest=models.text_encoder_digest,
+        source_manifest_digest=source_manifest_digest,
+        resolution_px=settings.resolution_px,
+        latent_shape=models.latent_shape,
+        scaling_factor=models.scaling_factor,
+        caption_length=models.caption_length,
+        caption_embeddings=settings.caption_embeddings,
+        embedding_width=models.embedding_width,
+        precision=settings.precision,
+        rows_per_block=settings.rows_per_block,
+        counts=plan.counts,
+        dropped_heldout_samples=plan.dropped_heldout_samples,
+        latents_mean=found.mean,
+        latents_std=found.std,
+        channel_means=found.channel_means,
+        channel_stds=found.channel_stds,
+        decoded_psnr_db=math.fsum(record.psnr_db for record in records) / len(records),
+        shards=tuple(record.shard.listed for record in records),
+    )
+    return manifest, LatentsIndex(shards=tuple(record.shard.indexed for record in records))

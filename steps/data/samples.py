@@ -1,0 +1,121 @@
+"""The samples of verified shards: which captions they have, and their bytes.
+
+Reads NNNNN.samples.parquet, and ranges of bytes of NNNNN.tar; writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from steps.data.order import Rows
+from steps.data.shards import SAMPLES_SUFFIX
+from steps.data.storage import Storage
+from steps.errors import StepError
+
+# Samples nearer to each other than this are read with one request.
+MERGED_GAP_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """The samples of one shard, in the order of their keys."""
+
+    name: str
+    """The tar."""
+    keys: list[str]
+    """WebDataset keys."""
+    captions: list[str]
+    """Captions."""
+    starts: Rows
+    """First byte of each sample's members."""
+    stops: Rows
+    """The byte after their last."""
+
+
+class Sample(NamedTuple):
+    """One sample's members."""
+
+    key: str
+    """WebDataset key."""
+    caption: str
+    """Its caption."""
+    picture: bytes
+    """JPEG."""
+    raw: bytes
+    """The members as they lie in the tar."""
+
+
+def read_table(storage: Storage, name: str) -> SampleTable:
+    """Return the samples of a shard. Raises StepError where its table is not there."""
+    table_name = name.removesuffix(".tar") + SAMPLES_SUFFIX
+    try:
+        table = pq.read_table(io.BytesIO(storage.read(table_name)))
+    except FileNotFoundError:
+        raise StepError(
+            f"{storage.uri}/{table_name}: not there, but its shard is in the manifest; download again"
+        ) from None
+    return SampleTable(
+        name=name,
+        keys=table["key"].to_pylist(),
+        captions=table["caption"].to_pylist(),
+        starts=table["start"].to_numpy(),
+        stops=table["stop"].to_numpy(),
+    )
+
+
+def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> list[Sample]:
+    """Return samples of one shard; `rows` ascend.
+
+    Raises StepError where the shard is missing or is not the one that the table is of.
+    """
+    samples: list[Sample] = []
+    try:
+        for group in _neighbours(table, rows):
+            start = int(table.starts[group[0]])
+            content = storage.read_range(table.name, start, int(table.stops[group[-1]]))
+            for row in group.tolist():
+                raw = content[int(table.starts[row]) - start : int(table.stops[row]) - start]
+                samples.append(_sample(table, row, raw))
+    except (FileNotFoundError, tarfile.TarError, KeyError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise StepError(
+            f"{storage.uri}/{table.name}: not the shard that was verified ({reason}); download again"
+        ) from None
+    return samples
+
+
+def _neighbours(table: SampleTable, rows: Rows) -> Sequence[Rows]:
+    """Cut rows where the next sample is far away."""
+    gaps = table.starts[rows[1:]] - table.stops[rows[:-1]]
+    return np.split(rows, np.flatnonzero(gaps > MERGED_GAP_BYTES) + 1)
+
+
+def _sample(table: SampleTable, row: int, raw: bytes) -> Sample:
+    members, offset = {}, 0
+    while offset < len(raw):
+        member = tarfile.TarInfo.frombuf(raw[offset : offset + tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+        content = offset + tarfile.BLOCKSIZE
+        members[member.name] = raw[content : content + member.size]
+        offset = content + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    key, caption = table.keys[row], table.captions[row]
+    if members[f"{key}.txt"].decode("utf-8") != caption:
+        raise ValueError(f"{key} has another caption")
+    return Sample(key, caption, members[f"{key}.jpg"], raw)
+
+
+def caption_hash(caption: str) -> int:
+    """Return 64 bits that only the caption decides."""
+    return int.from_bytes(hashlib.sha256(caption.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+
+
+def is_heldout(caption: str, fraction: float) -> bool:
+    """Return whether training never sees a caption, whichever picture it stands with."""
+    return caption_hash(caption) < fraction * 2.0**64
