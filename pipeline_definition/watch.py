@@ -116,13 +116,13 @@ class Watcher:
     def _print_change(self, step: Step) -> None:
         status = "cached" if step.cached and step.status == "Succeeded" else step.status
         progress = self._progress_text(step)
-        # In a file every tenth of a step is news; every second is noise.
-        shown = f"{status} {progress.split('%')[0][:-1]}" if progress else status
+        # In a file every quarter of a step is news; every second is noise.
+        shown = f"{status} {int(progress.split('%')[0]) // 25}" if "%" in progress else status
         if self.printed.get(step.name) != shown:
             self.printed[step.name] = shown
             elapsed = clock(step.seconds) if step.seconds is not None else ""
             said = first_line(step.failure_reason) or progress
-            self.console.print(f"{step.name:16} {status:10} {elapsed:>7}  {said}".rstrip(), highlight=False)
+            self.console.print(f"{step.name:16} {status:10} {elapsed:>7}  {said}".rstrip(), highlight=False, soft_wrap=True)
 
 
 def step_names(definition: Mapping[str, Any]) -> list[str]:

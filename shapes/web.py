@@ -120,9 +120,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         parts = max(1, round(self.server.drip_s / DRIP_INTERVAL_S))
         part_bytes = -(-len(body) // parts)
         for start in range(0, len(body), part_bytes):
+            time.sleep(DRIP_INTERVAL_S)
             self.wfile.write(body[start : start + part_bytes])
             self.wfile.flush()
-            time.sleep(DRIP_INTERVAL_S)
 
 
 def serve(folder: Path, port: int, port_file: Path | None, drip_s: float, leash: bool) -> None:

@@ -40,3 +40,150 @@ from steps.ray_cluster import join, leading
 
 # What decides the latents' content, besides the shards and the models.
 _CONTENT_SETTINGS = set(EncodeSettings.model_fields) - {"workers"}
+
+
+def main(argv: list[str]) -> int:
+    """Run the program: the first host of a job leads, the others lend themselves to it."""
+    arguments = parse(EncodeArguments, argv, "encode")
+    container = Container()
+    cluster = container.cluster()
+    if not cluster.is_head:
+        join(cluster)
+        return 0
+    encode = Encode(arguments, container.input_dir(SHARDS) / MANIFEST_FILE, container.input_dir("pretrained"))
+    artifacts = encode.published()
+    if artifacts is None:
+        with leading(cluster):
+            artifacts = encode.run()
+    for name, files in artifacts.items():
+        for file, content in files.items():
+            write_file(container.output_dir(name) / file, content)
+    return 0
+
+
+Artifacts = dict[str, dict[str, bytes]]
+
+
+class Encode:
+    """One encoding: what goes in, and what comes out of it."""
+
+    def __init__(self, arguments: EncodeArguments, manifest: Path, pretrained: Path) -> None:
+        """Read what goes in. Raises StepError where something is missing or does not fit."""
+        self._arguments = arguments
+        if not manifest.is_file():
+            raise StepError(f"{manifest}: not there; encode needs the manifest that download writes")
+        content = manifest.read_bytes()
+        self._shards: ShardsManifest = read_shards_manifest(content, str(manifest))
+        self._source_digest = hashlib.sha256(content).hexdigest()
+        self._pretrained = pretrained
+        self._models = _models(pretrained, arguments.resolution_px)
+        self._plan_digest = self._digest()
+        self._latents, self._reference = Storage(arguments.latents_uri), Storage(arguments.reference_uri)
+
+    def published(self) -> Artifacts | None:
+        """Return the artifacts where this very encoding was finished before."""
+        files = [
+            (LATENTS, self._latents, [LATENTS_INDEX_FILE, MANIFEST_FILE]),
+            (REFERENCE, self._reference, [MANIFEST_FILE]),
+        ]
+        found: Artifacts = {}
+        for name, storage, names in files:
+            try:
+                found[name] = {file: storage.read(file) for file in names}
+                if json.loads(found[name][MANIFEST_FILE])["plan_digest"] != self._plan_digest:
+                    return None
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                return None
+        return found
+
+    def run(self) -> Artifacts:
+        """Encode what is missing, on the Ray cluster that is up. Raises StepError where it cannot or a check fails."""
+        for storage in (self._latents, self._reference):
+            storage.make()
+            # Shards are about to be replaced: until the end of the job the artifact does not exist.
+            storage.delete(MANIFEST_FILE)
+            storage.abort_uploads()
+        plan = self._plan()
+        job = self._job(plan)
+        pictures = write_reference(job, self._arguments.reference_uri)
+        planned = list(plan.shards(self._arguments.rows_per_shard, self._arguments.rows_per_block))
+        records = self._encode(job, planned)
+        manifest, index = latents_artifact(plan, records, self._arguments, self._models, self._source_digest)
+        reference = ReferenceManifest(
+            plan_digest=self._plan_digest,
+            source_manifest_digest=self._source_digest,
+            resolution_px=self._arguments.resolution_px,
+            samples=len(plan.heldout),
+            shards=reference_shards(pictures),
+        )
+        std, psnr_db = manifest.latents_std * manifest.scaling_factor, manifest.decoded_psnr_db
+        print(
+            f"encoded {manifest.counts}: scaled latents have std {std:.3f}, decoded ones {psnr_db:.1f} dB", flush=True
+        )
+        return {
+            LATENTS: {LATENTS_INDEX_FILE: _json(index), MANIFEST_FILE: _json(manifest)},
+            REFERENCE: {MANIFEST_FILE: _json(reference)},
+        }
+
+    def _plan(self) -> EncodePlan:
+        names = [shard.name for shard in self._shards.shards]
+        fraction = self._arguments.heldout_fraction
+        summaries = summarize_sources(self._arguments.shards_uri, names, fraction)
+        plan = make_plan(names, summaries, fraction, self._arguments.max_heldout_samples)
+        if not plan.counts[TRAIN_SPLIT]:
+            raise StepError(f"encode: none of {self._shards.ledger.kept} samples is left for training")
+        return plan
+
+    def _job(self, plan: EncodePlan) -> EncodeJob:
+        arguments = self._arguments
+        return EncodeJob(
+            source=Source(arguments.shards_uri, plan, arguments.resolution_px),
+            encoder=EncoderSettings(
+                pretrained=self._pretrained,
+                resolution_px=arguments.resolution_px,
+                batch_size=arguments.batch_size,
+                caption_length=self._models.caption_length,
+                caption_embeddings=arguments.caption_embeddings,
+                precision=arguments.precision,
+            ),
+            latents_uri=arguments.latents_uri,
+            plan_digest=self._plan_digest,
+            workers=arguments.workers,
+        )
+
+    def _encode(self, job: EncodeJob, planned: list[PlannedShard]) -> list[LatentsRecord]:
+        """Return the records of all shards in the order of the plan, having made the missing ones."""
+        records = finished_shards(self._latents, self._plan_digest, planned)
+        done = sum(record.shard.listed.rows for record in records.values())
+        progress = Progress("encode", sum(shard.rows for shard in planned), "rows", done=done)
+        missing = [shard for shard in planned if shard.name not in records]
+        for record in encode_shards(job, missing, progress.advance):
+            check_psnr(record)
+            if record.shard.listed.split == TRAIN_SPLIT:
+                check_statistics(statistics([record]), self._models.scaling_factor)
+            records[record.shard.listed.name] = record
+        return [records[shard.name] for shard in planned]
+
+    def _digest(self) -> str:
+        plan = self._arguments.model_dump(mode="json", include=_CONTENT_SETTINGS)
+        plan |= {"shards": self._source_digest, "models": vars(self._models)}
+        return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _models(pretrained: Path, resolution_px: int) -> ModelFacts:
+    from steps.model.pretrained import folder_digest
+
+    parts = ("vae", "tokenizer", "text_encoder")
+    return model_facts(pretrained, resolution_px, {part: folder_digest(pretrained / part) for part in parts})
+
+
+def _json(model: Model) -> bytes:
+    return model.model_dump_json(indent=1).encode()

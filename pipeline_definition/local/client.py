@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO
 from urllib.parse import urlparse
 
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.local.environment import aws_environment
 from pipeline_definition.local.processes import is_alive
 from pipeline_definition.local.state_lock import announced
@@ -30,7 +31,7 @@ _POLL_S = 0.05
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-class LocalControlPlaneError(Exception):
+class LocalControlPlaneError(OperatorError):
     """The control plane cannot be reached or started: the message says why."""
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-import ray
 import ray.data
 
 from steps.data.decoding import Source, decode_span, spans
@@ -22,6 +21,9 @@ from steps.data.reference import ReferenceShard, reference_spans, write_referenc
 from steps.data.samples import read_table
 from steps.data.storage import Storage
 from steps.errors import StepError
+
+# Its annotations leave out much of what it documents.
+RAY: Any = ray
 
 # Shards for one run of Ray Data's executor, which holds every task of a run in memory.
 SHARDS_PER_RUN: Final = 1000
@@ -64,7 +66,7 @@ class Encoding:
 
 def summarize_sources(shards_uri: str, names: Sequence[str], heldout_fraction: float) -> list[SourceSummary]:
     """Return what planning needs to know of each verified shard, in order."""
-    task = ray.remote(num_cpus=TASK_CPUS)(_summarize)
+    task = RAY.remote(num_cpus=TASK_CPUS)(_summarize)
     parts = [names[start : start + SOURCES_PER_TASK] for start in range(0, len(names), SOURCES_PER_TASK)]
     results = [task.remote(shards_uri, part, heldout_fraction) for part in parts]
     return [summary for part in _get(results) for summary in part]
@@ -87,8 +89,8 @@ def encode_shards(
 
 def write_reference(job: EncodeJob, reference_uri: str) -> list[Any]:
     """Start writing the held-out pictures; return the tasks for `reference_shards`."""
-    task = ray.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(write_reference_shard)
-    source = ray.put(job.source)
+    task = RAY.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(write_reference_shard)
+    source = RAY.put(job.source)
     count = len(job.source.plan.heldout)
     return [task.remote(reference_uri, source, *span) for span in reference_spans(count)]
 
@@ -102,32 +104,32 @@ def reference_shards(tasks: list[Any]) -> tuple[ReferenceShard, ...]:
 def _encode_run(
     job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Callable[[int], None]
 ) -> Iterator[LatentsRecord]:
-    write = ray.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(_write)
-    limit = WRITES_PER_HOST * len(ray.nodes())
+    write = RAY.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(_write)
+    limit = WRITES_PER_HOST * len(RAY.nodes())
     writing: list[Any] = []
     for shard, blocks in _by_shard(_dataset(job, shards).iter_internal_ref_bundles(), shards, on_rows):
         writing.append(write.remote(job.latents_uri, job.plan_digest, shard, *blocks))
         while len(writing) >= limit:
-            done, writing = ray.wait(writing)
+            done, writing = RAY.wait(writing)
             yield from _get(done)
     yield from _get(writing)
 
 
 def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
-    context = ray.data.DataContext.get_current()
+    context = RAY.data.DataContext.get_current()
     # Shards are written in order, from references alone: who encodes what, and when, changes nothing.
     context.execution_options.preserve_order = True
     context.raise_original_map_exception = True
     tasks = list(spans(list(shards), job.source.resolution_px))
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    workers = job.workers or gpus or int(ray.cluster_resources()["CPU"])
-    decoded = ray.data.from_items(tasks, override_num_blocks=len(tasks)).flat_map(
+    gpus = int(RAY.cluster_resources().get("GPU", 0))
+    workers = job.workers or gpus or int(RAY.cluster_resources()["CPU"])
+    decoded = RAY.data.from_items(tasks, override_num_blocks=len(tasks)).flat_map(
         decode_span, fn_kwargs={"source": job.source}, num_cpus=1 if gpus else ENCODER_CPUS
     )
     return decoded.map(
         Encoding,
         fn_constructor_args=(job.encoder,),
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks))),
+        compute=RAY.data.ActorPoolStrategy(size=min(workers, len(tasks))),
         num_cpus=ENCODER_CPUS,
         num_gpus=1 if gpus else None,
     )
@@ -171,7 +173,7 @@ def _write(uri: str, plan_digest: str, shard: PlannedShard, *tables: Any) -> Lat
 
 def _get(tasks: list[Any]) -> Any:
     try:
-        return ray.get(tasks)
+        return RAY.get(tasks)
     except ray.exceptions.RayError as error:
         raise _step_error(error) from error
 

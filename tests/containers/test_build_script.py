@@ -31,7 +31,7 @@ def checkout(tmp_path: Path) -> Path:
 def build(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = f"{checkout / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "LOG": str(checkout / "log")}
-    command = [checkout / "containers" / "build.sh", *arguments]
+    command = [str(checkout / "containers" / "build.sh"), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 

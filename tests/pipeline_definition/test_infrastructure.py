@@ -83,7 +83,7 @@ def one_bucket(target: Target, said: list[str], tmp_path: Path) -> Infrastructur
 
 def test_cfn_lint_finds_nothing_not_even_information() -> None:
     cfn_lint = Path(sys.executable).with_name("cfn-lint")
-    command = [cfn_lint, "--template", TEMPLATE, "--include-checks", "I", "W", "E", "I3510"]
+    command = [str(cfn_lint), "--template", str(TEMPLATE), "--include-checks", "I", "W", "E", "I3510"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -372,7 +372,7 @@ def _register(target: Target, group: str) -> str:
 def _catch_deleted_packages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """moto has no DeleteModelPackage: answer it, and return the list of what was to be deleted."""
     deleted: list[str] = []
-    call = BaseClient._make_api_call
+    call = BaseClient._make_api_call  # type: ignore[attr-defined]
 
     def answer(self: BaseClient, operation: str, request: dict[str, Any]) -> Any:
         if operation != "DeleteModelPackage":

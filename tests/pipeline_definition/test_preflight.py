@@ -18,6 +18,7 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
@@ -384,8 +385,8 @@ def test_what_may_not_be_asked_is_said_and_does_not_block(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refused(self: Told, ServiceCode: str) -> Any:  # noqa: N803
-        error = {"Error": {"Code": "AccessDeniedException", "Message": "not authorized"}}
-        raise account_checks.ClientError(error, "ListServiceQuotas")
+        error = {"Code": "AccessDeniedException", "Message": "not authorized"}
+        raise ClientError({"Error": error}, "ListServiceQuotas")  # type: ignore[typeddict-item]
 
     monkeypatch.setattr(Told, "paginate", refused)
     findings = preflight(settings, definition, {}, target)

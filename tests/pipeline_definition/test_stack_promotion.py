@@ -118,6 +118,7 @@ def test_every_request_has_the_shape_that_sagemaker_takes(state: str) -> None:
     operation = task["Resource"].rsplit(":", 1)[-1]
     model = botocore.session.Session().get_service_model("sagemaker")
     shape = model.operation_model(operation[0].upper() + operation[1:]).input_shape
+    assert shape is not None
     problems = ParamValidator().validate(known(task["Parameters"]), shape)
     assert not problems.has_errors(), problems.generate_report()
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from steps import serve
 from steps.errors import StepError
+from steps.serving.server import bind
 from tests.steps.serving.tiny_pipeline import write_pipeline
 from tests.steps.serving.waiting import until
 
@@ -191,4 +192,4 @@ def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StepError, match=f"127.0.0.1:{port}"):
-            serve.bind("127.0.0.1", port)
+            bind("127.0.0.1", port)

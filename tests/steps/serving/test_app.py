@@ -32,11 +32,11 @@ def fake_fixture() -> Iterator[FakeRenderer]:
     renderer.loaded.set()
 
 
-def invoke(client: TestClient, accept: str = "*/*", **fields: object) -> Any:
+def invoke(client: TestClient, accept: str = "*/*", **fields: Any) -> Any:
     return client.post("/invocations", json={"prompt": "a", **fields}, headers={"Accept": accept})
 
 
-def invoke_in_background(client: TestClient, answers: list[Any], **fields: object) -> threading.Thread:
+def invoke_in_background(client: TestClient, answers: list[Any], **fields: Any) -> threading.Thread:
     thread = threading.Thread(target=lambda: answers.append(invoke(client, **fields)))
     thread.start()
     return thread

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def pixels(picture: Picture | Image.Image) -> np.ndarray:
 def test_pictures_are_those_of_the_bare_pipeline(
     renderer: PipelineRenderer, model_dir: Path, name: str, scale: float
 ) -> None:
-    pipeline = load_pipeline(model_dir, torch.float32)
+    pipeline: Any = load_pipeline(model_dir, torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = sampler(name, pipeline.scheduler.config)
     expected = pipeline(

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import uvicorn
 
 from params.programs import ServeArguments
 from steps.errors import StepError
@@ -109,7 +110,7 @@ def test_a_failing_model_ends_the_server_with_its_reason(running: Running) -> No
 
 def test_the_second_signal_does_not_wait(renderer: FakeRenderer) -> None:
     service = Service(ARGUMENTS, renderer.load)
-    config = server.uvicorn.Config(create_app(service))
+    config = uvicorn.Config(create_app(service))
     draining = server.DrainingServer(config, service)
     service.in_flight = 1
     draining.handle_exit(signal.SIGTERM, None)
@@ -120,7 +121,7 @@ def test_the_second_signal_does_not_wait(renderer: FakeRenderer) -> None:
 
 def test_a_drain_has_an_end(renderer: FakeRenderer) -> None:
     service = Service(ARGUMENTS.model_copy(update={"drain_timeout_s": 0.0}), renderer.load)
-    draining = server.DrainingServer(server.uvicorn.Config(create_app(service)), service)
+    draining = server.DrainingServer(uvicorn.Config(create_app(service)), service)
     service.in_flight = 1
     draining.handle_exit(signal.SIGTERM, None)
     assert asyncio.run(draining.on_tick(1))

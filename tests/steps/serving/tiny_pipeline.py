@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -20,9 +21,9 @@ def write_pipeline(folder: Path, seed: int = 5) -> Path:
     return folder
 
 
-def tiny_pipeline() -> StableDiffusionPipeline:
+def tiny_pipeline() -> Any:
     tokenizer = _tokenizer()
-    scheduler = DDPMScheduler(
+    scheduler: Any = DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
     return StableDiffusionPipeline(
@@ -37,7 +38,7 @@ def tiny_pipeline() -> StableDiffusionPipeline:
     )
 
 
-def _vae() -> AutoencoderKL:
+def _vae() -> Any:
     return AutoencoderKL(
         block_out_channels=(4, 4, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -47,7 +48,7 @@ def _vae() -> AutoencoderKL:
     )
 
 
-def _unet() -> UNet2DConditionModel:
+def _unet() -> Any:
     return UNet2DConditionModel(
         sample_size=4,
         layers_per_block=1,

@@ -1,0 +1,264 @@
+"""The endpoint against a bare loop over the same diffusers pipeline, in the same run.
+
+    python -m benchmarks.serve [--json] [--rounds 5] [--pictures 12] [--model-dir DIR] [--threads N]
+
+Reads a StableDiffusionPipeline folder; by default the small model of shapes/models with an untrained UNet of its
+configuration (what is drawn does not change the time). Starts `python -m steps serve` on loopback, and measures in
+turns, so that both sides see the same machine: the bare loop, then closed loads of 1, 4 and 16 clients. Every picture
+has a prompt and a seed of its own. Prints images/s and latency percentiles for each, and two ratios, the medians over
+the rounds:
+
+    overhead_one_client    (time for each picture with one client) / (bare loop's) - 1; 0.03 is 3 %
+    throughput_16_clients  (images/s with 16 clients) / (bare loop's)
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+
+from params.programs import ServeArguments
+from params.settings import load_settings
+from steps.model import pretrained
+from steps.serving.logs import quiet_libraries
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL_MODEL = ROOT / "shapes" / "models" / "pretrained"
+CLIENTS = (1, 4, 16)
+READY_TIMEOUT_S = 300
+BARE = "bare loop"
+
+
+@dataclass
+class Load:
+    """What one kind of load has shown so far."""
+
+    latencies_s: list[float] = field(default_factory=list)
+    images_per_s: list[float] = field(default_factory=list)
+    """One figure for each round."""
+
+    def add(self, latencies_s: Sequence[float], elapsed_s: float) -> None:
+        self.latencies_s += latencies_s
+        self.images_per_s.append(len(latencies_s) / elapsed_s)
+
+    def summary(self) -> dict[str, float]:
+        cuts = statistics.quantiles(self.latencies_s, n=100, method="inclusive")
+        figures = {"images_per_s": statistics.median(self.images_per_s), "pictures": len(self.latencies_s)}
+        return figures | {f"p{percent}_s": cuts[percent - 1] for percent in (50, 95, 99)}
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    arguments = serve_arguments(options.threads)
+    quiet_libraries()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        base_dir = Path(folder)
+        model_dir = options.model_dir or write_model(base_dir / "small")
+        (base_dir / "model").symlink_to(model_dir.resolve())
+        bare = bare_loop(base_dir / "model", arguments)
+        with server(base_dir, arguments) as url:
+            loads = measure(bare, url, options.rounds, options.pictures)
+    report(results(loads, arguments), options.json)
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of all loads")
+    parser.add_argument("--pictures", type=int, default=12, help="pictures of the bare loop in each round")
+    parser.add_argument("--model-dir", type=Path, help="StableDiffusionPipeline folder")
+    parser.add_argument("--threads", type=int, default=0, help="torch threads on both sides; 0: torch's own choice")
+    return parser.parse_args(argv)
+
+
+def serve_arguments(threads: int) -> ServeArguments:
+    """Return the endpoint settings of the local parameter set."""
+    endpoint = load_settings(ROOT / "params" / "local.yaml").endpoint
+    values = {name: getattr(endpoint, name) for name in ServeArguments.model_fields}
+    return ServeArguments.model_validate(values | {"threads": threads, "host": "127.0.0.1", "model_name": "benchmark"})
+
+
+def write_model(folder: Path) -> Path:
+    from diffusers import StableDiffusionPipeline
+
+    build: Any = StableDiffusionPipeline
+    pipeline = build(
+        vae=pretrained.load_vae(SMALL_MODEL, torch.float32),
+        text_encoder=pretrained.load_text_encoder(SMALL_MODEL, torch.float32),
+        tokenizer=pretrained.load_tokenizer(SMALL_MODEL),
+        unet=pretrained.new_unet(SMALL_MODEL, seed=0),
+        scheduler=pretrained.load_noise_scheduler(SMALL_MODEL),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def bare_loop(model_dir: Path, arguments: ServeArguments) -> Callable[[str, int], None]:
+    """Return a function that draws one picture as a script around diffusers would."""
+    pipeline: Any = pretrained.load_pipeline(model_dir, getattr(torch, arguments.precision))
+    pipeline.scheduler = pretrained.sampler(arguments.sampler, pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def draw(prompt: str, seed: int) -> None:
+        pipeline(
+            prompt,
+            generator=torch.Generator("cpu").manual_seed(seed),
+            num_inference_steps=arguments.inference_steps,
+            guidance_scale=arguments.guidance_scale,
+            width=arguments.default_size_px,
+            height=arguments.default_size_px,
+        )
+
+    return draw
+
+
+@contextmanager
+def server(base_dir: Path, arguments: ServeArguments) -> Iterator[str]:
+    """Run the endpoint as a process; yields its address when it is ready."""
+    from params.arguments import to_environment
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        **to_environment(arguments.model_dump(), "SERVE_"),
+        "SAGEMAKER_BASE_DIR": str(base_dir),
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "steps", "serve"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline_s = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline_s and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/ping", timeout=10).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit("error: the endpoint did not become ready")
+
+
+def measure(bare: Callable[[str, int], None], url: str, rounds: int, pictures: int) -> dict[str, Load]:
+    loads = {BARE: Load()} | {f"{clients} clients": Load() for clients in CLIENTS}
+    jobs = enumerate(prompts())
+    # Once for each load, so that none pays for what is slow only the first time.
+    run_bare(bare, list(itertools.islice(jobs, 2)))
+    for clients in CLIENTS:
+        asyncio.run(run_clients(url, clients, list(itertools.islice(jobs, 2 * clients))))
+    for _ in range(rounds):
+        loads[BARE].add(*run_bare(bare, list(itertools.islice(jobs, pictures))))
+        for clients in CLIENTS:
+            own = list(itertools.islice(jobs, pictures * min(clients, 4)))
+            loads[f"{clients} clients"].add(*asyncio.run(run_clients(url, clients, own)))
+    return loads
+
+
+def prompts() -> Iterator[str]:
+    """Return captions that do not repeat for thousands of pictures: no side may answer from a cache."""
+    colours = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple")
+    shapes = ("circle", "square", "triangle", "star", "ring", "cross", "diamond")
+    places = ("top", "bottom", "left", "right", "centre")
+    for size, colour, shape, place, background in itertools.product(
+        ("small", "large"), colours, shapes, places, colours
+    ):
+        yield f"a {size} {colour} {shape} at the {place} on {background}"
+    raise SystemExit("error: more pictures than there are captions; lower --rounds or --pictures")
+
+
+def run_bare(bare: Callable[[str, int], None], jobs: Sequence[tuple[int, str]]) -> tuple[list[float], float]:
+    latencies_s = []
+    started_s = time.perf_counter()
+    for seed, prompt in jobs:
+        before_s = time.perf_counter()
+        bare(prompt, seed)
+        latencies_s.append(time.perf_counter() - before_s)
+    return latencies_s, time.perf_counter() - started_s
+
+
+async def run_clients(url: str, clients: int, jobs: Sequence[tuple[int, str]]) -> tuple[list[float], float]:
+    """Answer all jobs with so many clients, each of which sends its next request when it has its picture."""
+    waiting, latencies_s = iter(jobs), []
+    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
+
+    async def client(connection: httpx.AsyncClient) -> None:
+        for seed, prompt in waiting:
+            before_s = time.perf_counter()
+            answer = await connection.post(f"{url}/invocations", json={"prompt": prompt, "seed": seed})
+            if answer.status_code != 200:
+                raise SystemExit(f"error: the endpoint answered {answer.status_code}: {answer.text[:200]}")
+            latencies_s.append(time.perf_counter() - before_s)
+
+    async with httpx.AsyncClient(timeout=120, limits=limits) as connection:
+        started_s = time.perf_counter()
+        await asyncio.gather(*(client(connection) for _ in range(clients)))
+        return latencies_s, time.perf_counter() - started_s
+
+
+def results(loads: dict[str, Load], arguments: ServeArguments) -> dict[str, Any]:
+    bare = loads[BARE].images_per_s
+
+    def ratio(name: str) -> float:
+        return statistics.median(own / base for own, base in zip(loads[name].images_per_s, bare, strict=True))
+
+    return {
+        "overhead_one_client": 1 / ratio("1 clients") - 1,
+        "throughput_16_clients": ratio("16 clients"),
+        "loads": {name: load.summary() for name, load in loads.items()},
+        "rounds": len(bare),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "settings": arguments.model_dump(
+            include={"inference_steps", "guidance_scale", "sampler", "default_size_px", "precision", "max_batch_size"}
+        ),
+    }
+
+
+def report(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"{'':12}{'images/s':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}")
+    for name, load in result["loads"].items():
+        times = "".join(f"{1000 * load[f'p{percent}_s']:10.0f}" for percent in (50, 95, 99))
+        print(f"{name:12}{load['images_per_s']:10.2f}{times}")
+    print(f"overhead_one_client    {result['overhead_one_client']:+.3f}")
+    print(f"throughput_16_clients  {result['throughput_16_clients']:.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,55 @@
+"""The committed models do what their page says: loaded from the repository, on pictures that no training saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+
+from shapes import captions, picture_set, train_models, train_vae
+
+MODELS = Path(train_models.__file__).parent / "models"
+HELDOUT = [caption for caption in captions.every() if captions.is_heldout(caption.text())][::4]
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    return picture_set.load(HELDOUT)
+
+
+def test_the_figures_on_heldout_pictures_are_good_enough_to_build_on(pixels: torch.Tensor) -> None:
+    spent = {"clip_steps": 1, "vae_steps": 1, "seed": 0, "clip_cpu_s": 0.0, "vae_cpu_s": 0.0}
+    figures = train_models.measure(MODELS, HELDOUT, pixels, spent)
+    assert figures.retrieval_at_1 > 0.95
+    assert figures.clip_score_right > 90.0
+    assert abs(figures.clip_score_shuffled) < 15.0
+    assert figures.psnr_db > 33.0
+    assert figures.latent_mean == pytest.approx(0.0, abs=0.1)
+    assert figures.latent_std == pytest.approx(1.0, abs=0.1)
+
+
+def test_restored_shapes_have_the_right_colours(pixels: torch.Tensor) -> None:
+    vae = AutoencoderKL.from_pretrained(MODELS / "pretrained/vae", torch_dtype=torch.float32).eval()
+    restored = train_vae.reconstruct(vae, pixels).float()
+    mask = train_vae.shape_mask(picture_set.to_models(pixels))
+    for wanted in (mask, 1.0 - mask):
+        error = ((restored - pixels.float()) * wanted).sum(dim=(2, 3)) / wanted.sum(dim=(2, 3))
+        assert error.abs().mean() < 8.0
+
+
+def test_the_models_are_a_few_megabytes() -> None:
+    assert sum(file.stat().st_size for file in MODELS.rglob("*") if file.is_file()) < 8e6
+
+
+def test_a_pipeline_with_a_fresh_unet_draws_a_picture() -> None:
+    folder = MODELS / "pretrained"
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder, subfolder="unet"))
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, unet=unet, safety_checker=None, torch_dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("a small red circle at the top on a blue background", num_inference_steps=2).images[0]
+    assert picture.size == (64, 64)

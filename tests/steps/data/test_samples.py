@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steps.data import samples as module
+from steps.data.samples import is_heldout, read_samples, read_table
+from steps.data.storage import Storage
+from steps.errors import StepError
+from tests.steps.data.shapes_shards import write_shards
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    write_shards(str(tmp_path), [12])
+    return Storage(str(tmp_path))
+
+
+@pytest.mark.parametrize("gap", [0, 1 << 20])
+def test_samples_are_read_by_their_place(storage: Storage, monkeypatch: pytest.MonkeyPatch, gap: int) -> None:
+    monkeypatch.setattr(module, "MERGED_GAP_BYTES", gap)
+    table = read_table(storage, "00000.tar")
+    rows = np.array([0, 1, 4, 11])
+    samples = read_samples(storage, table, rows)
+    assert [sample.key for sample in samples] == [table.keys[row] for row in rows]
+    assert [sample.caption for sample in samples] == [table.captions[row] for row in rows]
+    assert all(sample.picture.startswith(b"\xff\xd8") and sample.picture in sample.raw for sample in samples)
+
+
+def test_near_samples_share_a_request(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[tuple[int, int]] = []
+    read = Storage.read_range
+
+    def counted(self: Storage, name: str, start: int, stop: int) -> bytes:
+        requests.append((start, stop))
+        return read(self, name, start, stop)
+
+    monkeypatch.setattr(Storage, "read_range", counted)
+    read_samples(storage, read_table(storage, "00000.tar"), np.arange(12))
+    assert len(requests) == 1
+
+
+def test_a_missing_table_or_shard_is_named(storage: Storage) -> None:
+    table = read_table(storage, "00000.tar")
+    storage.delete("00000.tar")
+    with pytest.raises(StepError, match=r"00000\.tar: not the shard that was verified"):
+        read_samples(storage, table, np.array([0]))
+    with pytest.raises(StepError, match=r"00007\.samples\.parquet: not there"):
+        read_table(storage, "00007.tar")
+
+
+def test_a_shard_that_was_replaced_is_refused(storage: Storage, tmp_path: Path) -> None:
+    table = read_table(storage, "00000.tar")
+    write_shards(str(tmp_path / "other"), [12], step=19)
+    storage.write("00000.tar", (tmp_path / "other" / "00000.tar").read_bytes())
+    with pytest.raises(StepError, match="not the shard that was verified"):
+        read_samples(storage, table, np.arange(12))
+
+
+def test_captions_are_held_out_by_their_hash() -> None:
+    number = int.from_bytes(hashlib.sha256(b"a caption").digest()[:8], "big") / 2**64
+    assert is_heldout("a caption", number + 0.01) and not is_heldout("a caption", number - 0.01)
+    texts = [f"caption {index}" for index in range(4000)]
+    assert 0.08 < sum(is_heldout(text, 0.1) for text in texts) / 4000 < 0.12
+    assert not any(is_heldout(text, 0.0) for text in texts)
