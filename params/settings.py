@@ -83,6 +83,8 @@ class Data(Model):
     """Name of the data set: its shards, latents and checkpoints live under this name in the bucket."""
     url_table: str = "s3://sd-pipeline-000000000000-us-east-1/urls/"
     """Parquet table of image addresses and captions."""
+    rows: int = Field(0, ge=0)
+    """Length of that table, where it is known: the cost forecast reckons with it; 0: with TrainingSamples."""
     pretrained_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/stable-diffusion-2-base"
     """Folder with the VAE, text encoder, tokenizer, scheduler and the UNet's configuration, as diffusers saves them."""
     evaluator_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/evaluator"

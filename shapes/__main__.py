@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,19 +27,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m shapes", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="serve the pictures on loopback, with the web's faults")
+    exact: dict[str, Any] = {"allow_abbrev": False}
+    serve = commands.add_parser("serve", help="serve the pictures on loopback, with the web's faults", **exact)
     serve.add_argument("--folder", type=Path, required=True, help="folder that render writes")
     serve.add_argument("--port", type=int, default=0, help="0: a free one (default)")
     serve.add_argument("--port-file", type=Path, help="file that gets the port once the server listens")
     serve.add_argument("--drip-s", type=float, default=30.0, help="how long a slow picture takes (default 30)")
     serve.add_argument("--leash", action="store_true", help="end when stdin does")
-    render = commands.add_parser("render", help="draw the pictures and write the url table")
+    render = commands.add_parser("render", help="draw the pictures and write the url table", **exact)
     render.add_argument("--folder", type=Path, required=True, help="folder for the pictures")
     render.add_argument("--table", type=Path, required=True, help="parquet file for the url table")
     render.add_argument("--base-url", required=True, help="where the folder is served, as http://127.0.0.1:8000")
     render.add_argument("--rows", type=int, default=4000, help="rows of the table, 16 to 4000 (default)")
     render.add_argument("--seed", type=int, default=0, help="which captions, which faults, in which order")
-    models = commands.add_parser("train-models", help="train the tokenizer, the small CLIP and the small VAE")
+    models = commands.add_parser("train-models", help="train the tokenizer, the small CLIP and the small VAE", **exact)
     models.add_argument("--out", type=Path, required=True, help="folder for the models, as shapes/models")
     models.add_argument("--clip-steps", type=int, default=None, help="steps of the CLIP, in place of the recipe's")
     models.add_argument("--vae-steps", type=int, default=None, help="steps of the VAE, in place of the recipe's")

@@ -51,7 +51,8 @@ def draw(caption: Caption, size_px: int = WEB_SIZE_PX) -> Pixels:
     """Return the picture of a caption, (size_px, size_px, 3), RGB in 0..255."""
     cover = coverage(caption.shape, caption.size, caption.place, size_px)[..., None]
     ink, paper = np.array(RGB[caption.colour], float), np.array(RGB[caption.background], float)
-    return np.rint(paper + cover * (ink - paper)).astype(np.uint8)
+    pixels: Pixels = np.rint(paper + cover * (ink - paper)).astype(np.uint8)
+    return pixels
 
 
 @functools.lru_cache(maxsize=256)

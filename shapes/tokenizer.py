@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
@@ -27,8 +27,9 @@ def train(captions: Sequence[str]) -> CLIPTokenizer:
     The vocabulary is laid out as OpenAI's: 256 bytes, 256 bytes that end a word, the merges, start, end. The library's
     trainer finds the merges, but keeps only the bytes that it saw, and an unknown byte would read as the end token.
     """
-    trained = CLIPTokenizer().train_new_from_iterator([list(captions)], vocab_size=2**16, show_progress=False)
-    merges: list[list[str]] = json.loads(trained.backend_tokenizer.to_str())["model"]["merges"]
+    untrained: Any = CLIPTokenizer()
+    trained = untrained.train_new_from_iterator([list(captions)], vocab_size=2**16, show_progress=False)
+    merges: list[Any] = json.loads(trained.backend_tokenizer.to_str())["model"]["merges"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     entries = [*alphabet, *(byte + WORD_END for byte in alphabet), *("".join(merge) for merge in merges), START, END]
     return CLIPTokenizer(

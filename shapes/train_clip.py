@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
     With the library's 0.02 the position embeddings drown in the patches (3,072 values each), and training stays long
     on a plateau where it sees colours only.
     """
-    model = CLIPModel(config(tokenizer))
+    model: Any = CLIPModel(config(tokenizer))
     # The plain attention: the fused one is several times slower backwards on a CPU for so few tokens.
     model.set_attn_implementation("eager")
     text, vision = model.text_model.embeddings, model.vision_model.embeddings
@@ -78,7 +78,8 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
         for weight in (vision.position_embedding.weight, vision.class_embedding):
             weight.normal_(0.0, 0.3)
         vision.patch_embedding.weight.normal_(0.0, 0.015)
-    return model
+    built: CLIPModel = model
+    return built
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[Caption]) -> Tensor:
@@ -135,7 +136,8 @@ def features(
 ) -> tuple[Tensor, Tensor]:
     """Return the unit features of pictures, (M, 64), and of captions, (N, 64)."""
     images = [
-        model.get_image_features(picture_set.to_models(chunk)).pooler_output for chunk in pixels.split(BATCH_SIZE)
+        model.get_image_features(picture_set.to_models(chunk)).pooler_output
+        for chunk in torch.split(pixels, BATCH_SIZE)
     ]
     texts = model.get_text_features(tokenize(tokenizer, captions)).pooler_output
     return functional.normalize(torch.cat(images), dim=-1), functional.normalize(texts, dim=-1)
@@ -153,7 +155,7 @@ def _batches(captions: Sequence[Caption], steps: int, seed: int) -> Iterator[Ten
     for _ in range(steps):
         rows: dict[int, None] = {}
         while len(rows) < BATCH_SIZE:
-            first = captions[numbers.integers(len(captions))]
+            first = captions[int(numbers.integers(len(captions)))]
             group = [first, *(_neighbour(first, numbers) for _ in range(GROUP_SIZE - 1))]
             rows.update((row_of[caption], None) for caption in group if caption in row_of)
         yield torch.tensor(list(rows)[:BATCH_SIZE])

@@ -17,7 +17,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
@@ -28,6 +28,7 @@ from shapes import captions, picture_set, pictures, train_clip, train_vae, unet
 from shapes import tokenizer as tokenizers
 from shapes.captions import Caption
 from shapes.models_readme import Figures, readme
+from shapes.train_vae import Vae
 
 CLIP_STEPS: Final = 1500
 VAE_STEPS: Final = 6000
@@ -75,12 +76,13 @@ def train(out: Path, chosen: Recipe) -> Figures:
     return figures
 
 
-def write(folder: Path, tokenizer: CLIPTokenizer, clip: CLIPModel, vae: AutoencoderKL) -> None:
+def write(folder: Path, tokenizer: CLIPTokenizer, clip: Any, vae: Vae) -> None:
     """Write both folders: float16 safetensors, and the configurations of the libraries' own."""
     pretrained, evaluator = folder / PRETRAINED_FOLDER, folder / CLIP_FOLDER
     clip.half().save_pretrained(evaluator)
     processor = image_processor()
-    CLIPProcessor(image_processor=processor, tokenizer=tokenizer).save_pretrained(evaluator)
+    make_processor: Any = CLIPProcessor
+    make_processor(image_processor=processor, tokenizer=tokenizer).save_pretrained(evaluator)
     processor.save_pretrained(evaluator)
     tokenizers.save(tokenizer, evaluator)
     clip.text_model.save_pretrained(pretrained / "text_encoder")
@@ -92,7 +94,8 @@ def write(folder: Path, tokenizer: CLIPTokenizer, clip: CLIPModel, vae: Autoenco
     small_unet = unet.build(clip.config.text_config.hidden_size, latent_size)
     small_unet.save_config(pretrained / "unet")
     # The pipeline itself writes model_index.json, so that it is what the library reads.
-    StableDiffusionPipeline(
+    make_pipeline: Any = StableDiffusionPipeline
+    make_pipeline(
         vae=vae,
         text_encoder=clip.text_model,
         tokenizer=tokenizer,
@@ -104,9 +107,10 @@ def write(folder: Path, tokenizer: CLIPTokenizer, clip: CLIPModel, vae: Autoenco
     ).save_config(pretrained)
 
 
-def scheduler() -> DDIMScheduler:
+def scheduler() -> Any:
     """Return the noise schedule of stabilityai/stable-diffusion-2: 1,000 steps, scaled linear, v-prediction."""
-    return DDIMScheduler(
+    make: Any = DDIMScheduler
+    return make(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
@@ -125,10 +129,12 @@ def image_processor() -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size=side, crop_size=side, do_center_crop=False, image_mean=half, image_std=half)
 
 
-def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[str, float]) -> Figures:
+def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[str, Any]) -> Figures:
     """Return what the models in a folder do on held-out captions and their pictures, as loaded from their files."""
-    vae = AutoencoderKL.from_pretrained(folder / PRETRAINED_FOLDER / "vae").eval()
-    clip = CLIPModel.from_pretrained(folder / CLIP_FOLDER).float().eval()
+    load_vae: Any = AutoencoderKL.from_pretrained
+    load_clip: Any = CLIPModel.from_pretrained
+    vae = load_vae(folder / PRETRAINED_FOLDER / "vae").eval()
+    clip = load_clip(folder / CLIP_FOLDER, dtype=torch.float32).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder / CLIP_FOLDER)
     images, texts = train_clip.features(clip, tokenizer, heldout, pixels)
     grid = captions.every()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL
@@ -17,6 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shapes import picture_set, pictures
+
+# An AutoencoderKL: diffusers ships no types.
+Vae: TypeAlias = Any
 
 BATCH_SIZE: Final = 16
 LEARNING_RATE: Final = 1e-3
@@ -32,13 +35,14 @@ INITIAL_LOG_VARIANCE: Final = -5.0
 EVALUATION_BATCH_SIZE: Final = 64
 
 
-def build() -> AutoencoderKL:
+def build() -> Vae:
     """Return the untrained VAE: four levels (factor 8), 32 channels in each.
 
     No residual blocks going down and one going up (layers_per_block=0): most of the compute at full resolution buys
     nothing for flat colours, and per CPU-second this learns several times faster than a pyramid of widths.
     """
-    vae = AutoencoderKL(
+    make: Any = AutoencoderKL
+    vae = make(
         block_out_channels=(32, 32, 32, 32),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -53,7 +57,7 @@ def build() -> AutoencoderKL:
     return vae
 
 
-def train(pixels: Tensor, steps: int, seed: int = 0) -> AutoencoderKL:
+def train(pixels: Tensor, steps: int, seed: int = 0) -> Vae:
     """Train the small VAE on pictures, (N, 3, 64, 64) uint8, and return it, normalised."""
     torch.manual_seed(seed)
     vae = build().to(memory_format=torch.channels_last).train()
@@ -74,7 +78,7 @@ def train(pixels: Tensor, steps: int, seed: int = 0) -> AutoencoderKL:
     return vae
 
 
-def loss_of(vae: AutoencoderKL, batch: Tensor) -> Tensor:
+def loss_of(vae: Vae, batch: Tensor) -> Tensor:
     """Return the loss of a batch in -1..1: weighted L1 and squares of the pixels, and the KL of each latent value."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(batch).latent_dist
@@ -83,7 +87,8 @@ def loss_of(vae: AutoencoderKL, batch: Tensor) -> Tensor:
     weight = 1.0 + SHAPE_WEIGHT * shape_mask(batch)
     pixels = (weight * (error.abs() + SQUARE_WEIGHT * error.square())).mean()
     divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
-    return pixels + KL_WEIGHT * divergence
+    loss: Tensor = pixels + KL_WEIGHT * divergence
+    return loss
 
 
 def shape_mask(batch: Tensor) -> Tensor:
@@ -93,7 +98,7 @@ def shape_mask(batch: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def normalise(vae: AutoencoderKL, pixels: Tensor) -> None:
+def normalise(vae: Vae, pixels: Tensor) -> None:
     """Give the latents mean 0 and one standard deviation in all channels, and set the scaling factor to undo it.
 
     Stable Diffusion has one scaling factor and no shift, so shift and relative scale of each channel go into the 1 x 1
@@ -113,14 +118,14 @@ def normalise(vae: AutoencoderKL, pixels: Tensor) -> None:
 
 
 @torch.no_grad()
-def reconstruct(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+def reconstruct(vae: Vae, pixels: Tensor) -> Tensor:
     """Return pictures, uint8, encoded to the mode of their posterior and decoded again."""
     restored = [vae.decode(vae.encode(chunk).latent_dist.mode()).sample for chunk in _chunks(pixels)]
     return picture_set.to_pixels(torch.cat(restored))
 
 
 @torch.no_grad()
-def latents(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+def latents(vae: Vae, pixels: Tensor) -> Tensor:
     """Return the scaled latents of pictures, (N, 4, 8, 8): what a UNet sees."""
     factor: float = vae.config["scaling_factor"]
     return factor * torch.cat([vae.encode(chunk).latent_dist.mode() for chunk in _chunks(pixels)])
@@ -133,7 +138,7 @@ def psnr_db(pixels: Tensor, restored: Tensor) -> float:
 
 
 def _chunks(pixels: Tensor) -> Iterator[Tensor]:
-    for chunk in pixels.split(EVALUATION_BATCH_SIZE):
+    for chunk in torch.split(pixels, EVALUATION_BATCH_SIZE):
         yield picture_set.to_models(chunk).to(memory_format=torch.channels_last)
 
 

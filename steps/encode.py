@@ -28,7 +28,7 @@ from steps.container import Container
 from steps.data.decoding import Source
 from steps.data.encoder_settings import EncoderSettings, model_facts
 from steps.data.encoding import EncodeJob, encode_shards, reference_shards, summarize_sources, write_reference
-from steps.data.latents_artifact import ModelFacts, check_psnr, check_statistics, latents_artifact, statistics
+from steps.data.latents_artifact import ModelFacts, check_shard, latents_artifact
 from steps.data.latents_writer import LatentsRecord, finished_shards
 from steps.data.plan import EncodePlan, PlannedShard, make_plan
 from steps.data.reference import ReferenceManifest
@@ -48,12 +48,12 @@ def main(argv: list[str]) -> int:
     container = Container()
     cluster = container.cluster()
     if not cluster.is_head:
-        join(cluster)
+        join(cluster, container.job_name)
         return 0
     encode = Encode(arguments, container.input_dir(SHARDS) / MANIFEST_FILE, container.input_dir("pretrained"))
     artifacts = encode.published()
     if artifacts is None:
-        with leading(cluster):
+        with leading(cluster, container.job_name):
             artifacts = encode.run()
     for name, files in artifacts.items():
         for file, content in files.items():
@@ -158,9 +158,7 @@ class Encode:
         progress = Progress("encode", sum(shard.rows for shard in planned), "rows", done=done)
         missing = [shard for shard in planned if shard.name not in records]
         for record in encode_shards(job, missing, progress.advance):
-            check_psnr(record)
-            if record.shard.listed.split == TRAIN_SPLIT:
-                check_statistics(statistics([record]), self._models.scaling_factor)
+            check_shard(record, self._models.scaling_factor)
             records[record.shard.listed.name] = record
         return [records[shard.name] for shard in planned]
 

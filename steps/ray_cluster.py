@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -37,6 +39,7 @@ MIN_SHARED_MEMORY_BYTES: Final = 256 << 20
 
 _SHARED_MEMORY = Path("/dev/shm")
 _ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -50,17 +53,17 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def leading(cluster: Cluster) -> Iterator[None]:
+def leading(cluster: Cluster, job_name: str) -> Iterator[None]:
     """Start Ray on the first host, wait for the others, and end all of it on the way out.
 
     Raises StepError where a host does not join in time.
     """
+    os.environ.update(_environment(cluster, job_name))
     import ray
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     several = len(cluster.hosts) > 1
     address = socket.gethostbyname(cluster.head_address)
-    os.environ.update(_ENVIRONMENT, **({"RAY_GCS_SERVER_PORT": str(cluster.ray_port)} if several else {}))
     try:
         ray.init(
             address="local",
@@ -76,11 +79,10 @@ def leading(cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-        os.environ.pop("RAY_GCS_SERVER_PORT", None)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def join(cluster: Cluster) -> None:
+def join(cluster: Cluster, job_name: str) -> None:
     """Lend this host to the head until the head ends.
 
     Raises StepError where the head does not answer in time, or this host's node ends again and again before it.
@@ -92,17 +94,17 @@ def join(cluster: Cluster) -> None:
             raise StepError(f"ray: the head at {head[0]}:{head[1]} did not answer in {START_TIMEOUT_S:.0f} s")
         time.sleep(POLL_S)
     for _ in range(NODE_TRIES):
-        status = _stay(_start_command(cluster, head), head)
+        status = _stay(_start_command(cluster, head), head, os.environ | _environment(cluster, job_name))
         if status is None:
             return
     raise StepError(f"ray: the node of this host ended {NODE_TRIES} times, the last with status {status}")
 
 
-def _stay(command: list[str], head: tuple[str, int]) -> int | None:
+def _stay(command: list[str], head: tuple[str, int], environment: dict[str, str]) -> int | None:
     """Run this host's node until the head is gone; return its status where it ends before."""
     process = subprocess.Popen(
         command,
-        env=os.environ | _ENVIRONMENT,
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,
@@ -121,6 +123,19 @@ def _stay(command: list[str], head: tuple[str, int]) -> int | None:
             process.wait(10)
         process.kill()
         process.wait()
+
+
+def _environment(cluster: Cluster, job_name: str) -> dict[str, str]:
+    """Return Ray's settings, and the token without which it answers no one.
+
+    Hosts of a job share no secret unless RAY_AUTH_TOKEN holds one: theirs is derived from the job's name, which keeps
+    other jobs out; strangers are kept out by the security group. A single host's token is random.
+    """
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if len(cluster.hosts) == 1:
+        return {**_ENVIRONMENT, "RAY_AUTH_TOKEN": token or secrets.token_hex(32)}
+    shared = hashlib.sha256(f"{job_name}\n{cluster.hosts}".encode()).hexdigest()
+    return {**_ENVIRONMENT, "RAY_AUTH_TOKEN": token or shared, "RAY_GCS_SERVER_PORT": str(cluster.ray_port)}
 
 
 def _start_command(cluster: Cluster, head: tuple[str, int]) -> list[str]:

@@ -42,9 +42,10 @@ def prompt(
         target = Target(settings.account.region)
         if local:
             # The endpoint of an earlier run comes back with its control plane.
-            from pipeline_definition.local.client import ensure_up
+            from pipeline_definition.local.client import ensure_up, is_up
 
-            target = Target(settings.account.region, ensure_up(state, DEFAULT_RUNS, leash=False).url)
+            plane = is_up(state) or ensure_up(state, DEFAULT_RUNS, leash=False)
+            target = Target(settings.account.region, plane.url)
         request = {"prompt": text, "seed": seed, "guidance_scale": guidance, "steps": steps}
         path = prompt_endpoint(target, endpoint or settings.endpoint.name, request, out)
         console.print(f"{path}", soft_wrap=True, highlight=False)

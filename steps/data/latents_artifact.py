@@ -22,6 +22,8 @@ from steps.errors import StepError
 STD_RANGE: Final = (0.5, 2.0)
 # Stable Diffusion's VAE reaches 25 dB at 256 px; a picture's mean colour instead of it, 10 to 13.
 MIN_PSNR_DB: Final = 15.0
+# A shard with fewer rows may be odd by chance; the statistics of all of them are checked at the end.
+MIN_CHECKED_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,21 @@ def statistics(records: Sequence[LatentsRecord]) -> Statistics:
     )
 
 
+def check_shard(record: LatentsRecord, scaling_factor: float) -> None:
+    """Check a shard as soon as it is there, so that what is wrong ends the step early. Raises StepError."""
+    check_psnr(record)
+    listed = record.shard.listed
+    if listed.split == TRAIN_SPLIT and listed.rows >= MIN_CHECKED_ROWS:
+        check_statistics(statistics([record]), scaling_factor)
+
+
 def check_statistics(found: Statistics, scaling_factor: float) -> None:
     """Raise StepError unless the scaled latents have about the spread that training expects."""
     scaled = found.std * scaling_factor
     if not STD_RANGE[0] <= scaled <= STD_RANGE[1]:
         raise StepError(
-            f"encode: the latents' standard deviation is {found.std:.3f}, times scaling_factor {scaling_factor} "
-            f"{scaled:.3f}, and should be near 1: scaling_factor in vae/config.json belongs to another VAE, or the "
+            f"encode: the latents' standard deviation is {found.std:.3f}, times scaling_factor {scaling_factor:g} "
+            f"it is {scaled:.3f}, and should be near 1: scaling_factor in vae/config.json belongs to another VAE, or the "
             "pictures are not what the VAE was trained on"
         )
 

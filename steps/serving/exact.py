@@ -1,12 +1,15 @@
 """The same picture whatever it was batched with: layers whose arithmetic does not depend on the batch.
 
 Libraries choose their kernels by the number of rows, and kernels round differently. On CPUs that was measured to
-concern, in a UNet: 1 x 1 convolutions (a matrix product over all pictures); linear layers that see few vectors for
-each row, such as the timestep embedding; attention over few tokens; and SiLU and GELU where a row is no multiple of
-the vector unit, so that the last values of a batch take another path. In those cases they are computed row by row
-here, for some percent of the time. 3 x 3 convolutions, group norms and all else gave the same bits for 2 rows as for
-16. Whether this holds on the machine at hand is measured at start-up (`deviation`), not assumed: other CPUs, more
-threads and GPUs choose otherwise.
+concern, in a UNet:
+
+- the timestep embedding, one vector for each row: all rows are at the same timestep, so it is computed once;
+- 1 x 1 convolutions, a matrix product over all pictures: here one product for each;
+- linear layers and attention that see few vectors for each row, and SiLU and GELU where a row is no multiple of the
+  vector unit, so that the last values of a batch take another path: here row by row, in those cases.
+
+3 x 3 convolutions, group norms and all else gave the same bits for 2 rows as for 16. Whether this holds on the machine
+at hand is measured at start-up (`deviation`), not assumed: other CPUs, more threads and GPUs choose otherwise.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any, Final
 import torch
 from diffusers.models.activations import GEGLU, GELU
 from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
 # Classifier-free guidance gives each picture two rows; a single row takes other kernels than several.
@@ -26,20 +30,23 @@ FEW_VECTORS: Final = 16
 # PyTorch's vectorised loops take two registers of 16 floats at a time (AVX-512; AVX2 and NEON have fewer).
 VECTOR_LOOP: Final = 32
 
+Compute = Callable[..., Tensor]
 Condition = Callable[[Tensor], bool]
 
 
-def make_rows_independent(model: nn.Module) -> int:
-    """Compute layers row by row where their result would depend on the batch; return how many may be concerned."""
-    count = 0
-    for layer in model.modules():
-        condition = _condition(layer)
-        if condition is None:
-            continue
-        count += 1
-        name = "gelu" if isinstance(layer, (GEGLU, GELU)) else "forward"
-        setattr(layer, name, _row_by_row(getattr(layer, name), condition))
-    return count
+def make_rows_independent(unet: nn.Module) -> None:
+    """Change, in place, how a UNet computes what would depend on the batch; all rows must be at the same timestep."""
+    for layer in unet.modules():
+        if isinstance(layer, TimestepEmbedding):
+            _replace(layer, "forward", _first_row)
+        elif isinstance(layer, nn.Conv2d) and _is_pointwise(layer):
+            _replace(layer, "forward", lambda _, layer=layer: _product_for_each_row(layer))
+        elif isinstance(layer, (nn.Linear, Attention)):
+            _replace(layer, "forward", lambda compute: _row_by_row(compute, _has_few_vectors))
+        elif isinstance(layer, nn.SiLU):
+            _replace(layer, "forward", lambda compute: _row_by_row(compute, _is_ragged))
+        elif isinstance(layer, (GEGLU, GELU)):
+            _replace(layer, "gelu", lambda compute: _row_by_row(compute, _is_ragged))
 
 
 def deviation(draw: Callable[[Tensor], Tensor], noise: Tensor, batch_sizes: Sequence[int]) -> float:
@@ -55,29 +62,42 @@ def deviation(draw: Callable[[Tensor], Tensor], noise: Tensor, batch_sizes: Sequ
     return worst
 
 
-def _condition(layer: nn.Module) -> Condition | None:
-    """Return when a layer must be computed row by row; None: never."""
-    if isinstance(layer, nn.Conv2d):
-        return _always if layer.kernel_size == (1, 1) else None
-    if isinstance(layer, (nn.Linear, Attention)):
-        return _has_few_vectors
-    return _is_ragged if isinstance(layer, (nn.SiLU, GEGLU, GELU)) else None
+def _replace(layer: nn.Module, method: str, change: Callable[[Compute], Compute]) -> None:
+    setattr(layer, method, change(getattr(layer, method)))
 
 
-def _always(value: Tensor) -> bool:
-    return True
+def _is_pointwise(layer: nn.Conv2d) -> bool:
+    return layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0) and layer.groups == 1
 
 
 def _has_few_vectors(value: Tensor) -> bool:
     """Whether a row of (rows, width) or (rows, tokens, width) holds few vectors."""
-    return value[0].numel() < FEW_VECTORS * value.shape[-1]
+    return value.shape[1:-1].numel() < FEW_VECTORS
 
 
 def _is_ragged(value: Tensor) -> bool:
-    return value[0].numel() % VECTOR_LOOP != 0
+    return value.shape[1:].numel() % VECTOR_LOOP != 0
 
 
-def _row_by_row(compute: Callable[..., Tensor], condition: Condition) -> Callable[..., Tensor]:
+def _first_row(compute: Compute) -> Compute:
+    """Compute the first row alone; what it is added to broadcasts it."""
+
+    def first_row_compute(value: Tensor, condition: Tensor | None = None) -> Tensor:
+        return compute(value[:1], condition if condition is None else condition[:1])
+
+    return first_row_compute
+
+
+def _product_for_each_row(layer: nn.Conv2d) -> Compute:
+    def product_for_each_row(value: Tensor) -> Tensor:
+        weight = layer.weight.flatten(1).expand(value.shape[0], -1, -1)
+        result = torch.bmm(weight, value.flatten(2)).view(value.shape[0], -1, *value.shape[2:])
+        return result if layer.bias is None else result + layer.bias.view(-1, 1, 1)
+
+    return product_for_each_row
+
+
+def _row_by_row(compute: Compute, condition: Condition) -> Compute:
     def rows_compute(value: Tensor, *others: Any, **named: Any) -> Tensor:
         rows = value.shape[0]
         if rows == 1 or not condition(value):

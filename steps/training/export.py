@@ -44,6 +44,15 @@ def export_model(
         state.unet.save_pretrained(folder / UNET, safe_serialization=True)
     _sampling_scheduler(pretrained, arguments).save_pretrained(folder / SCHEDULER_DIR)
     _write_json(folder / MODEL_INDEX_FILE, _model_index())
+    write_record(folder, log, lineage)
+
+
+def write_record(folder: Path, log: str, lineage: dict[str, Any]) -> None:
+    """Write how the model came about: its training log and its lineage.
+
+    It lies with the model, and once more in the job's own output: few kilobytes to fetch beside many gigabytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / TRAINING_LOG_FILE).write_text(log, encoding="utf-8")
     _write_json(folder / LINEAGE_FILE, lineage)
 

@@ -18,7 +18,7 @@ from steps.training.assembly import Parts, assemble, loader_from, warm_up
 from steps.training.batch_plan import BatchPlan
 from steps.training.checkpoint_folder import CheckpointFolder
 from steps.training.checkpoint_writer import CheckpointWriter, lock_folder
-from steps.training.export import export_model
+from steps.training.export import export_model, write_record
 from steps.training.guards import SkipGuard
 from steps.training.identity import identity_digest, training_identity
 from steps.training.lineage import lineage
@@ -100,6 +100,7 @@ class Session:
         origin["lost_samples"] = lost_samples
         pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
         export_model(self.container.model_dir, pretrained, trainer.state, self.arguments, log.text, origin)
+        write_record(self.container.output_data_dir, log.text, origin)
         last = {key: log.last(key) for key in ("training_loss", VALIDATION_LOSS, "seen_samples")}
         # The last value of a metric is the job's: for a trial it is what the search compares.
         print(to_line({key: value for key, value in last.items() if value is not None}), flush=True)

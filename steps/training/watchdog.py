@@ -25,6 +25,9 @@ PERIOD_S: Final = 0.5
 TORCHRUN_VARIABLE: Final = "TORCHELASTIC_RUN_ID"
 # A rank that does not tell anything for so long is stopped, dead or cut off.
 SILENCE_S: Final = 4.0
+# Imports, reading a model and compiling it are slow on a busy machine, and nobody hangs there.
+SLOW_PHASES: Final = frozenset({"start", "set-up", "first pass"})
+SLOW_FACTOR: Final = 10
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,14 @@ class Watchdog:
                 continue
             try:
                 self._tell(self._store)
-                if time.monotonic() - self._beat_s > self._timeout_s:
+                if time.monotonic() - self._beat_s > self._limit_s():
                     self._end(self._reason(self._store))
             except (RuntimeError, OSError):
                 # The store went with torchrun's head: the collectives will say so.
                 return
+
+    def _limit_s(self) -> float:
+        return self._timeout_s * (SLOW_FACTOR if self._phase in SLOW_PHASES else 1)
 
     def _tell(self, store: Any) -> None:
         self._told += 1
@@ -101,14 +107,14 @@ class Watchdog:
         while time.monotonic() < deadline_s:
             self._tell(store)
             time.sleep(PERIOD_S)
-        return explain(self._world, self._timeout_s, before, self._reports(store))
+        return explain(self._world, self._limit_s(), before, self._reports(store))
 
     def _reports(self, store: Any) -> list[Report]:
         keys = [str(rank) for rank in range(self._world.size)]
         return [Report(**json.loads(store.get(key))) for key in keys if store.check([key])]
 
 
-def explain(world: World, timeout_s: float, before: list[Report], after: list[Report]) -> str:
+def explain(world: World, limit_s: float, before: list[Report], after: list[Report]) -> str:
     """Return which ranks the others waited for, from two rounds of reports `SILENCE_S` apart."""
     told = {report.rank: report.told for report in before}
     known = {report.rank for report in after}
@@ -122,7 +128,7 @@ def explain(world: World, timeout_s: float, before: list[Report], after: list[Re
         culprits = f"the others wait for {', '.join(behind)}"
     else:
         culprits = f"every rank waits in the same place: {behind[0] if behind else 'start'}; look at the network"
-    return f"no progress for {timeout_s:g} s (collective_timeout_s): {culprits}"
+    return f"no progress for {limit_s:g} s (see collective_timeout_s): {culprits}"
 
 
 def _describe(report: Report) -> str:

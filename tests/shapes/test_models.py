@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,8 @@ def test_the_figures_on_heldout_pictures_are_good_enough_to_build_on(pixels: tor
 
 
 def test_restored_shapes_have_the_right_colours(pixels: torch.Tensor) -> None:
-    vae = AutoencoderKL.from_pretrained(MODELS / "pretrained/vae", torch_dtype=torch.float32).eval()
+    load: Any = AutoencoderKL.from_pretrained
+    vae = load(MODELS / "pretrained/vae", dtype=torch.float32).eval()
     restored = train_vae.reconstruct(vae, pixels).float()
     mask = train_vae.shape_mask(picture_set.to_models(pixels))
     for wanted in (mask, 1.0 - mask):
@@ -46,10 +48,10 @@ def test_the_models_are_a_few_megabytes() -> None:
 def test_a_pipeline_with_a_fresh_unet_draws_a_picture() -> None:
     folder = MODELS / "pretrained"
     torch.manual_seed(0)
-    unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder, subfolder="unet"))
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, unet=unet, safety_checker=None, torch_dtype=torch.float32, local_files_only=True
-    )
+    unets: Any = UNet2DConditionModel
+    unet = unets.from_config(unets.load_config(folder, subfolder="unet"))
+    load: Any = StableDiffusionPipeline.from_pretrained
+    pipeline = load(folder, unet=unet, safety_checker=None, dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline("a small red circle at the top on a blue background", num_inference_steps=2).images[0]
     assert picture.size == (64, 64)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 import torch
-from transformers import CLIPTokenizer
+from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizer
 
 from shapes import captions, picture_set, tokenizer, train_clip
+from shapes.captions import Caption
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +42,8 @@ def test_training_lowers_the_loss_and_repeats_itself(small: CLIPTokenizer) -> No
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def _loss(model, tokenizer_, chosen, pixels) -> float:  # type: ignore[no-untyped-def]
-    torch.manual_seed(0)
-    tokens = train_clip.tokenize(tokenizer_, chosen)
+def _loss(model: CLIPModel, small: CLIPTokenizer, chosen: Sequence[Caption], pixels: Tensor) -> float:
+    tokens = train_clip.tokenize(small, chosen)
     with torch.no_grad():
         return float(train_clip.loss_of(model, tokens, picture_set.to_models(pixels)))
 
@@ -53,4 +55,4 @@ def test_shifted_pictures_keep_their_size_and_their_background() -> None:
     shifted = train_clip.augment(batch)
     assert shifted.shape == batch.shape
     assert (shifted - 0.5).abs().median() < 4 * train_clip.NOISE
-    assert (shifted < 0).float().mean() == pytest.approx((batch < 0).float().mean(), abs=1e-3)
+    assert float((shifted < 0).float().mean()) == pytest.approx(float((batch < 0).float().mean()), abs=1e-3)

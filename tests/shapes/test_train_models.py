@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("models") / "small"
     (out / "left_over").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captions, "every", lambda grid=captions.every(): grid[::10])
+        sparse = captions.every()[::10]
+        patch.setattr(captions, "every", lambda: sparse)
         train_models.train(out, train_models.recipe(clip_steps=2, vae_steps=2))
     return out
 
@@ -48,9 +50,11 @@ def test_the_page_tells_the_command_and_the_figures(models: Path) -> None:
 
 
 def test_the_text_encoder_of_the_pipeline_is_the_evaluators(models: Path) -> None:
-    clip = CLIPModel.from_pretrained(models / "evaluator/clip", dtype=torch.float32).eval()
-    parts = {"safety_checker": None, "unet": None, "torch_dtype": torch.float32}
-    pipeline = StableDiffusionPipeline.from_pretrained(models / "pretrained", **parts)
+    load_clip: Any = CLIPModel.from_pretrained
+    load: Any = StableDiffusionPipeline.from_pretrained
+    clip = load_clip(models / "evaluator/clip", dtype=torch.float32).eval()
+    parts = {"safety_checker": None, "unet": None, "dtype": torch.float32}
+    pipeline = load(models / "pretrained", **parts)
     ids = pipeline.tokenizer("a ring", padding="max_length", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         states = pipeline.text_encoder(ids).last_hidden_state

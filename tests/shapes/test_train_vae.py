@@ -48,7 +48,7 @@ def test_training_lowers_the_loss_and_repeats_itself(pixels: torch.Tensor) -> No
     torch.manual_seed(1)
     untrained = train_vae.build()
     with torch.no_grad():
-        assert train_vae.loss_of(first, batch) < 0.9 * train_vae.loss_of(untrained, batch)
+        assert train_vae.loss_of(first, batch) < 0.95 * train_vae.loss_of(untrained, batch)
     states = first.state_dict(), second.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 

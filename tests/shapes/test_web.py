@@ -138,7 +138,7 @@ def test_a_connection_is_kept_for_the_next_request(server: web.Web) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_process_writes_its_port_and_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     port_file = tmp_path / "state" / "port"
-    command = [sys.executable, "-m", "shapes", "serve", "--folder", tmp_path, "--port-file", port_file]
+    command = [sys.executable, "-m", "shapes", "serve", "--folder", str(tmp_path), "--port-file", str(port_file)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline_s = time.monotonic() + 30

@@ -58,7 +58,7 @@ def test_tokens_and_embeddings_are_those_of_the_models(encoder: BlockEncoder, pi
 
 
 def test_long_and_odd_captions_have_the_same_length(encoder: BlockEncoder, pixels: Array) -> None:
-    texts = ["", "circle " * 500, "\U0001f600 ß \x00"] + TEXTS[3:]
+    texts = ["", "circle " * 500, "\U0001f600 ß \x00", *TEXTS[3:]]
     assert encoder.encode(pixels, texts)["token_ids"].shape == (len(GRID), 16)
 
 

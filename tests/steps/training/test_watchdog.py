@@ -25,7 +25,7 @@ BEFORE = [report(0), report(1), report(2)]
 def test_a_silent_rank_is_named() -> None:
     after = [report(0, told=108), report(1, told=100), report(2, told=108)]
     assert explain(WORLD, 60, BEFORE, after) == (
-        "no progress for 60 s (collective_timeout_s): no sign of life from rank 1 on algo-2 "
+        "no progress for 60 s (see collective_timeout_s): no sign of life from rank 1 on algo-2 "
         "(in 'step' after 640 samples)"
     )
 

@@ -1,0 +1,124 @@
+"""What one start of the pipeline will cost, step by step.
+
+Reads a parameter set, a definition, changed parameters, prices.yaml and rates.yaml; writes nothing, and needs neither a
+connection nor the SageMaker SDK.
+
+    sd-pipeline cost forecast --params params/sd2_base.yaml --set TrainingInstanceCount=16
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from params.settings import Settings
+from pipeline_definition.cost.jobs import Estimator
+from pipeline_definition.cost.lines import Line, total_usd
+from pipeline_definition.cost.prices import Prices, Purchase, load_prices
+from pipeline_definition.cost.rates import Rates, load_rates
+from pipeline_definition.cost.storage import Surroundings, beside_lines
+from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
+from pipeline_definition.cost.workload import Workload, workload_of
+from pipeline_definition.planned_jobs import PlannedJob, Values, planned_jobs
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The bill of one start."""
+
+    workload: Workload
+    prices: Prices
+    lines: tuple[Line, ...]
+    """The run: its jobs in order, then what stands beside them."""
+    monthly: tuple[Line, ...]
+    """What goes on afterwards, for each month: the endpoint."""
+
+    @property
+    def hours(self) -> float:
+        """Wall time: the steps wait for each other."""
+        return sum(line.hours for line in self.lines)
+
+    @property
+    def days(self) -> float:
+        """The same in days."""
+        return self.hours / HOURS_PER_DAY
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of every job."""
+        return sum(line.gpu_hours for line in self.lines)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Prices that are not known, each once."""
+        return tuple(dict.fromkeys(name for line in (*self.lines, *self.monthly) for name in line.missing))
+
+    def usd(self, purchase: Purchase) -> float | None:
+        """Return the run's dollars, the endpoint left out; None where a price is not known."""
+        return total_usd(self.lines, purchase)
+
+
+def forecast(
+    settings: Settings,
+    definition: Mapping[str, Any],
+    parameters: Mapping[str, str],
+    around: Surroundings | None = None,
+    rows: int | None = None,
+    prices: Prices | None = None,
+    rates: Rates | None = None,
+) -> Forecast:
+    """Return the forecast of starting a definition with some parameters changed.
+
+    Raises CostError for a set that runs on this machine, a parameter that is none, a rate or a price that is not known.
+    """
+    prices, rates, around = prices or load_prices(), rates or load_rates(), around or Surroundings()
+    values = _values(settings, definition, parameters, prices)
+    jobs = planned_jobs(definition, values)
+    workload = workload_of(settings, values, rates.assumed, rows)
+    estimator = Estimator(settings, workload, rates, prices)
+    lines = [line for job in jobs if (line := _checked(estimator, job))]
+    # Latents are written by Encode and read until Train ends: the file system is there for the whole run.
+    hours = sum(line.hours for line in lines)
+    lines += beside_lines(settings, workload, jobs, hours, prices, rates.assumed, around)
+    monthly = [estimator.endpoint(job, 1.0) for job in jobs if job.program == "serve"]
+    return Forecast(workload, prices, tuple(lines), tuple(monthly))
+
+
+def forecast_usd(settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str]) -> float:
+    """Return the dollars of one start, as its jobs will be bought: with `train.spot` at spot prices where known.
+
+    The endpoint is left out, since it has no end. A set for this machine costs nothing.
+    Raises CostError as `forecast` does.
+    """
+    if settings.local is not None:
+        return 0.0
+    bill = forecast(settings, definition, parameters)
+    spot = bill.usd("spot") if settings.train.spot else None
+    usd = bill.usd("on_demand") if spot is None else spot
+    if usd is None:
+        raise CostError("the on-demand price of a step is not known: `sd-pipeline cost forecast` names it")
+    return usd
+
+
+def _values(
+    settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], prices: Prices
+) -> Values:
+    if settings.local is not None:
+        raise CostError("this parameter set runs on this machine and costs nothing: forecast a set for AWS")
+    if settings.account.region != prices.region:
+        raise CostError(
+            f"the prices are those of {prices.region} and account.region is {settings.account.region}: "
+            f"`sd-pipeline cost prices refresh --region {settings.account.region}`"
+        )
+    known = Values(definition, {})
+    unknown = [name for name in parameters if name not in known]
+    if unknown:
+        raise CostError(f"--set {unknown[0]}: no such parameter; `sd-pipeline parameters` lists them")
+    return Values(definition, parameters)
+
+
+def _checked(estimator: Estimator, job: PlannedJob) -> Line | None:
+    if job.count < 1:
+        raise CostError(f"{job.count_parameter}: set it to 1 or more")
+    return estimator.line(job)

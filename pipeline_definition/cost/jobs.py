@@ -1,0 +1,130 @@
+"""What each step's jobs cost: hosts, hours and dollars, by the rate of its GPUs.
+
+Reads planned jobs, a workload, rates and prices; writes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from params.settings import Settings
+from pipeline_definition.cost.lines import Bill, Line
+from pipeline_definition.cost.prices import PURCHASES, Prices, Purchase
+from pipeline_definition.cost.rates import Rate, Rates
+from pipeline_definition.cost.workload import Workload
+from pipeline_definition.planned_jobs import PlannedJob
+
+SECONDS_PER_HOUR = 3600.0
+HOURS_PER_MONTH = 730.0
+# A third more compute for activations that are computed twice (params: train.gradient_checkpointing).
+CHECKPOINTING_COMPUTE = 4 / 3
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Everything that a line needs besides its job."""
+
+    settings: Settings
+    workload: Workload
+    rates: Rates
+    prices: Prices
+
+    def line(self, job: PlannedJob) -> Line | None:
+        """Return the line of a step's jobs; None for an endpoint, which is paid by the month."""
+        if job.program == "download":
+            return self._single(job, self.workload.rows, self.rates.download_rate(job.instance), job.count)
+        if job.program == "encode":
+            encode = self.settings.encode
+            rate = self.rates.encode_rate(
+                job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings
+            )
+            return self._single(job, self.workload.rows, rate, job.count * job.instance.ranks)
+        if job.program == "train":
+            return self._tune(job) if job.choices else self._train(job)
+        if job.program == "evaluate":
+            return self._evaluate(job)
+        return None
+
+    def endpoint(self, job: PlannedJob, months: float) -> Line:
+        """Return what an endpoint costs for so many months."""
+        hours = HOURS_PER_MONTH * months
+        return self._line(job, f"{months:g} months", hours, job.count, "assumed", "runs until it is deleted")
+
+    def _train(self, job: PlannedJob) -> Line:
+        hours, rate = self.train_hours(job, self.workload.training_samples)
+        what = f"{self.workload.resolution_px} px, {self.workload.training_samples:,} samples"
+        return self._line(job, what, hours, job.count, rate.kind, _said(rate))
+
+    def _tune(self, job: PlannedJob) -> Line:
+        hours, rate = self.train_hours(job, self.workload.tune_samples)
+        waves = math.ceil(self.workload.trials / max(job.parallel, 1))
+        what = f"{self.workload.trials} trials of {self.workload.tune_samples:,} samples, {job.parallel} at once"
+        hosts = job.count * self.workload.trials / waves
+        return self._line(job, what, hours * waves, hosts, rate.kind, _said(rate))
+
+    def train_hours(self, job: PlannedJob, samples: int) -> tuple[float, Rate]:
+        """Return the hours of one training, the start and the loss of many GPUs included."""
+        train = self.settings.train
+        rate = self.rates.train_rate(
+            job.instance, self.workload.resolution_px, not self.settings.encode.caption_embeddings, job.step
+        )
+        gpus = job.count * job.instance.ranks
+        speed = rate.samples_per_s * gpus * self.rates.efficiency(gpus, self.workload.global_batch_size)
+        if train.gradient_checkpointing:
+            speed /= CHECKPOINTING_COMPUTE
+        return self._hours(samples / speed), rate
+
+    def _evaluate(self, job: PlannedJob) -> Line:
+        evaluate = self.settings.evaluate
+        pictures = self.workload.evaluation_samples + evaluate.untrained_samples
+        rate = self.rates.generate_rate(
+            job.instance,
+            self.workload.resolution_px,
+            evaluate.inference_steps,
+            evaluate.guidance_scale != 1,
+            evaluate.precision,
+        )
+        return self._single(job, pictures, rate, job.count * job.instance.ranks)
+
+    def _single(self, job: PlannedJob, samples: int, rate: Rate, workers: int) -> Line:
+        hours = self._hours(samples / (rate.samples_per_s * workers))
+        return self._line(job, f"{samples:,} samples", hours, job.count, rate.kind, _said(rate))
+
+    def _hours(self, seconds: float) -> float:
+        return (self.rates.assumed.job_start_s + seconds) / SECONDS_PER_HOUR
+
+    def _line(self, job: PlannedJob, what: str, hours: float, hosts: float, kind: str, rate: str) -> Line:
+        bill, missing = self._bill(job, hours * hosts)
+        return Line(
+            step=job.step,
+            what=f"{hosts:g} x {job.instance.name}: {what}",
+            hours=hours,
+            gpu_hours=hours * hosts * job.instance.gpus,
+            usd=bill,
+            rate_kind=kind,
+            rate=rate,
+            price=self.prices.sources[self.prices.instances[job.instance.name].on_demand.source].says,
+            missing=missing,
+        )
+
+    def _bill(self, job: PlannedJob, instance_hours: float) -> tuple[Bill, tuple[str, ...]]:
+        """Return dollars by way of buying; only Train can be had on spot instances, so others stay on demand there."""
+        bill: dict[Purchase, float | None] = {}
+        missing: list[str] = []
+        self.prices.instance_hour_usd(job.instance.name)
+        for purchase in PURCHASES:
+            bought: Purchase = "on_demand" if purchase == "spot" and not _is_train(job) else purchase
+            price = self.prices.find(job.instance.name, bought)
+            bill[purchase] = price.usd * instance_hours if price else None
+            if price is None:
+                missing.append(f"{purchase.replace('_', ' ')} of {job.instance.name}")
+        return bill, tuple(missing)
+
+
+def _is_train(job: PlannedJob) -> bool:
+    return job.kind == "training" and not job.choices
+
+
+def _said(rate: Rate) -> str:
+    return f"{rate.samples_per_s:,.1f}/s: {rate.source}"

@@ -1,0 +1,44 @@
+"""What a bill is made of: lines with hours, GPU-hours and dollars for each way of buying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pipeline_definition.cost.prices import PURCHASES, Purchase
+
+Bill = Mapping[Purchase, float | None]
+"""Dollars by way of buying; None: the price is not known."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a forecast."""
+
+    step: str
+    what: str
+    """Hosts, size, or number of requests."""
+    hours: float
+    """Of wall time; 0 for what runs beside the steps."""
+    gpu_hours: float
+    usd: Bill
+    rate_kind: str
+    """measured, published, derived or assumed."""
+    rate: str
+    """The rate itself and its source."""
+    price: str
+    """Where the price comes from."""
+    missing: tuple[str, ...] = field(default=())
+    """Prices that are not known, such as `spot of ml.p4de.24xlarge`."""
+
+
+def same_usd(usd: float) -> Bill:
+    """Return the bill of something that has one price however the instances are bought."""
+    return dict.fromkeys(PURCHASES, usd)
+
+
+def total_usd(lines: Iterable[Line], purchase: Purchase) -> float | None:
+    """Return the sum, or None where one price is not known: a sum without it would pass for the whole."""
+    amounts = [line.usd[purchase] for line in lines]
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None

@@ -1,0 +1,156 @@
+"""Writes the price file again from the AWS price list API.
+
+Reads prices.yaml and asks `pricing:GetProducts`, which needs credentials and nothing else; writes prices.yaml. What the
+price list does not answer stays as it was, with its own source and date, and is named.
+
+    sd-pipeline cost prices refresh
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline_definition.cost.prices import PriceQuery, Prices, parse_prices
+from pipeline_definition.cost.training import CostError
+
+# The price list API answers in few regions, for all of them.
+API_REGION = "us-east-1"
+SOURCE = "price-list"
+# What this pipeline runs; HyperPod, notebooks and the like have prices of their own.
+COMPONENTS = ("Training", "Processing", "Hosting")
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh found."""
+
+    text: str
+    """The new price file."""
+    changed: tuple[str, ...]
+    """`NAME: old -> new`."""
+    kept: tuple[str, ...]
+    """What the price list did not answer."""
+
+
+def refresh(prices: Prices, client: Any, region: str, today: date, added: Sequence[str] = ()) -> Refreshed:
+    """Return the price file with every figure that the price list knows; `added` are further instance types.
+
+    Raises CostError for an added instance type that it does not know.
+    """
+    document = prices.model_dump(mode="json", exclude_none=True)
+    moved = region != prices.region
+    document |= {"region": region, "date": today.isoformat()}
+    says = f"AWS price list API, {region}, on demand, first tier"
+    document["sources"][SOURCE] = {"says": says, "date": today.isoformat()}
+    changed: list[str] = []
+    kept: list[str] = []
+    for name in [*document["instances"], *(name for name in added if name not in document["instances"])]:
+        _put_instance(document, name, instance_usd(client, name, region), changed, kept, moved)
+    for name, service in prices.services.items():
+        usd = service_usd(client, service.query, region)
+        _put(document["services"][name], name, None if usd is None else usd * service.scale, changed, kept)
+    document["instances"] = {name: entry for name, entry in document["instances"].items() if entry}
+    text = yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
+    parse_prices(text, "the refreshed prices")
+    return Refreshed(text, tuple(changed), tuple(kept))
+
+
+def write_prices(refreshed: Refreshed, path: Path) -> None:
+    """Put the new file in the old one's place at once; the comment on top stays."""
+    comment = "".join(f"{line}\n" for line in _comment(path))
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(comment + refreshed.text, encoding="utf-8")
+    beside.replace(path)
+
+
+def instance_usd(client: Any, instance_type: str, region: str) -> float | None:
+    """Return dollars for one hour of a SageMaker instance; the dearest of its components where they differ."""
+    wanted = {"regionCode": region, "instanceName": instance_type}
+    products = _products(client, "AmazonSageMaker", wanted)
+    found = [
+        usd
+        for product in products
+        if product["product"]["attributes"].get("component") in COMPONENTS
+        for usd in _first_tier(product, "")
+    ]
+    return max(found, default=None)
+
+
+def service_usd(client: Any, query: PriceQuery, region: str) -> float | None:
+    """Return dollars for one unit; None where no product or several with different prices answer."""
+    attributes = {name: value for name, value in query.attributes.items() if name != "productFamily"}
+    family = {"productFamily": query.attributes["productFamily"]} if "productFamily" in query.attributes else {}
+    products = _products(client, query.service, {"regionCode": region, **family, **attributes})
+    found = {
+        usd
+        for product in products
+        if _usage_matches(product["product"]["attributes"].get("usagetype", ""), query.usagetype)
+        for usd in _first_tier(product, query.unit)
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def _products(client: Any, service: str, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
+    for page in client.get_paginator("get_products").paginate(ServiceCode=service, Filters=filters):
+        for text in page["PriceList"]:
+            yield json.loads(text)
+
+
+def _first_tier(product: Mapping[str, Any], unit: str) -> Iterator[float]:
+    """Yield a product's on-demand dollars: the first tier, and no free ones."""
+    for term in product.get("terms", {}).get("OnDemand", {}).values():
+        for dimension in term["priceDimensions"].values():
+            usd = float(dimension["pricePerUnit"].get("USD", 0))
+            if usd > 0 and dimension.get("beginRange", "0") == "0" and unit in ("", dimension.get("unit")):
+                yield usd
+
+
+def _usage_matches(found: str, wanted: str) -> bool:
+    """Tell whether a usage type is the wanted one, with or without a region's prefix such as USW2-."""
+    return not wanted or found == wanted or found.endswith(f"-{wanted}")
+
+
+def _put_instance(
+    document: dict[str, Any], name: str, usd: float | None, changed: list[str], kept: list[str], moved: bool
+) -> None:
+    entry = document["instances"].setdefault(name, {})
+    if usd is None and not entry:
+        raise CostError(f"the price list knows no {name} in {document['region']}: check its name and region")
+    if moved:
+        # Another region's spot prices and plans say nothing about this one's.
+        entry.pop("spot", None), entry.pop("savings_plan", None)
+        if usd is None:
+            kept.append(f"{name}: not to be had in {document['region']}, left out")
+            entry.clear()
+            return
+    before = entry.get("on_demand", {}).get("usd")
+    _put(entry.setdefault("on_demand", {}), name, usd, changed, kept)
+    if before and usd:
+        # A discount is a part of the price that it was found with.
+        for way in ("spot", "savings_plan"):
+            if way in entry:
+                entry[way]["usd"] = round(entry[way]["usd"] * usd / before, 4)
+
+
+def _put(entry: dict[str, Any], name: str, usd: float | None, changed: list[str], kept: list[str]) -> None:
+    if usd is None:
+        kept.append(f"{name}: no answer, still ${entry['usd']:g} of {entry['source']}")
+        return
+    if entry.get("usd") != usd:
+        changed.append(f"{name}: {entry.get('usd', 'new')} -> {usd:g}")
+    entry |= {"usd": usd, "source": SOURCE}
+
+
+def _comment(path: Path) -> Iterator[str]:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        if not line.startswith("#"):
+            return
+        yield line

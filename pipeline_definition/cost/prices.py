@@ -1,0 +1,145 @@
+"""What AWS charges: reads prices.yaml, one dated file with a source for every figure; writes nothing.
+
+    sd-pipeline cost prices refresh
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import Field, ValidationError
+
+from params.arguments import describe
+from params.model import Model
+from pipeline_definition.cost.training import CostError
+
+Purchase = Literal["on_demand", "spot", "savings_plan"]
+PURCHASES: tuple[Purchase, ...] = get_args(Purchase)
+PRICES_FILE = Path(__file__).with_name("prices.yaml")
+
+
+class Source(Model):
+    """Where a price comes from."""
+
+    says: str
+    """The page or price list, and what remains to be confirmed."""
+    date: date
+    """When it said so."""
+
+
+class Price(Model):
+    """Dollars for one instance-hour."""
+
+    usd: float = Field(gt=0)
+    """Never 0: a price that is not known is left out."""
+    source: str
+    """Key of `sources`."""
+
+
+class InstancePrices(Model):
+    """What one instance type costs, by way of buying it."""
+
+    on_demand: Price
+    """No commitment."""
+    spot: Price | None = None
+    """Managed spot training."""
+    savings_plan: Price | None = None
+    """One year, nothing in advance."""
+
+
+class PriceQuery(Model):
+    """How the AWS price list knows a service's price."""
+
+    service: str
+    """Service code, such as AmazonS3."""
+    usagetype: str = ""
+    """Usage type without the region's prefix; empty: the attributes alone decide."""
+    attributes: dict[str, str] = {}
+    """Attributes that the product has."""
+    unit: str = ""
+    """Unit of the price; empty: any."""
+
+
+class ServicePrice(Price):
+    """Dollars for one unit of something that is not an instance-hour."""
+
+    scale: float = Field(1.0, gt=0)
+    """Units of the price list in one unit here: requests are counted in thousands."""
+    query: PriceQuery
+    """How `cost prices refresh` finds it."""
+
+
+class Prices(Model):
+    """The price file."""
+
+    region: str
+    """Region of every price."""
+    date: date
+    """When the file was last looked through."""
+    sources: dict[str, Source]
+    """By key."""
+    instances: dict[str, InstancePrices]
+    """By instance type."""
+    services: dict[str, ServicePrice]
+    """By what is billed."""
+
+    def instance_hour_usd(self, instance_type: str, purchase: Purchase = "on_demand") -> float:
+        """Return dollars for one instance-hour.
+
+        Raises CostError that names the instance type and the fix where the price is not known.
+        """
+        price = self.find(instance_type, purchase)
+        if price is None:
+            raise CostError(
+                f"no {purchase.replace('_', ' ')} price of {instance_type} is known in {self.region}: "
+                f"`sd-pipeline cost prices refresh --add {instance_type}` asks AWS for it, "
+                f"or write it under instances in {PRICES_FILE.name}"
+            )
+        return price.usd
+
+    def find(self, instance_type: str, purchase: Purchase) -> Price | None:
+        """Return a price, or None where it is not known."""
+        prices = self.instances.get(instance_type)
+        found: Price | None = getattr(prices, purchase) if prices else None
+        return found
+
+    def service_usd(self, name: str) -> float:
+        """Return dollars for one unit of a service."""
+        if name not in self.services:
+            raise CostError(f"no price of {name} is known: known are {', '.join(self.services)}")
+        return self.services[name].usd
+
+    def on_demand(self) -> Mapping[str, float]:
+        """Return dollars for one instance-hour by instance type: what a run's page takes."""
+        return {name: prices.on_demand.usd for name, prices in self.instances.items()}
+
+
+@functools.cache
+def load_prices(path: Path = PRICES_FILE) -> Prices:
+    """Read a price file.
+
+    Raises CostError that names the file and the key.
+    """
+    return parse_prices(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse_prices(text: str, source: str) -> Prices:
+    """Build the prices from YAML text; `source` names it in errors."""
+    try:
+        prices = Prices.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        raise CostError(f"{source}: {describe(error)}") from None
+    unknown = sorted({used for used in _used_sources(prices) if used not in prices.sources})
+    if unknown:
+        raise CostError(f"{source}: source {unknown[0]!r} is used and not described under sources")
+    return prices
+
+
+def _used_sources(prices: Prices) -> list[str]:
+    found: list[Any] = [getattr(entry, way) for entry in prices.instances.values() for way in PURCHASES]
+    return [price.source for price in (*found, *prices.services.values()) if price]

@@ -1,0 +1,245 @@
+"""How fast the work goes on which GPU, and who says so: reads rates.yaml; writes nothing.
+
+A rate is measured by this project, else published by others, else derived from the model's FLOPs and a utilisation.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from params.arguments import describe
+from params.model import Model
+from pipeline_definition.cost.scaling import efficiency, slope_of
+from pipeline_definition.cost.training import CostError
+from pipeline_definition.instances import Gpu, Instance
+
+Kind = Literal["measured", "published", "derived"]
+KINDS: tuple[Kind, ...] = ("measured", "published", "derived")
+RATES_FILE = Path(__file__).with_name("rates.yaml")
+# Virtual CPUs of the c, m and r families: 2 for large, 4 for each `x` of xlarge (EC2's instance tables).
+VCPUS_OF_XLARGE = 4
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Samples a second of one GPU or one host, and where the figure comes from."""
+
+    samples_per_s: float
+    kind: Kind
+    source: str
+
+
+class TrainRate(Model):
+    """Training on one kind of GPU at one resolution."""
+
+    gpu: str
+    """As in instances.yaml."""
+    resolution_px: int
+    """Side of the pictures."""
+    samples_per_s_per_gpu: float = Field(gt=0)
+    """On one host, latents cached."""
+    kind: Kind
+    """Who found it."""
+    text: Literal["cached", "online"]
+    """Whether the text encoder ran during training."""
+    source: str
+    """Where it stands."""
+
+
+class DownloadRate(Model):
+    """img2dataset."""
+
+    samples_per_s_per_vcpu: float = Field(gt=0)
+    """Of a host."""
+    kind: Kind
+    """Who found it."""
+    source: str
+    """Where it stands."""
+
+
+class Flops(Model):
+    """GFLOP of one sample, by the side of its picture in pixels."""
+
+    unet_forward: dict[int, float]
+    """One denoising step."""
+    unet_train: dict[int, float]
+    """Forward and backward."""
+    vae_encode: dict[int, float]
+    """Picture to moments."""
+    vae_decode: dict[int, float]
+    """Latents to picture."""
+    text_encoder: float
+    """77 tokens."""
+
+
+class Peak(Model):
+    """Dense TFLOP/s of one GPU."""
+
+    half: float
+    """bfloat16 or float16 in the tensor cores."""
+    single: float
+    """float32."""
+
+
+class Utilisation(Model):
+    """What part of the peak is reached."""
+
+    value: float = Field(gt=0, le=1)
+    """Of 1."""
+    source: str
+    """Whose experience."""
+
+
+class Scaling(Model):
+    """A published scaling run."""
+
+    source: str
+    """Whose."""
+    global_batch_size: int
+    """Of every run."""
+    days_by_gpus: dict[int, float]
+    """The same training on more GPUs."""
+
+
+class Assumed(Model):
+    """What nobody has measured for this project."""
+
+    job_start_s: float
+    """Billed before a job's program begins."""
+    jpeg_bytes_256_px: float
+    """A stored picture."""
+    source_picture_bytes: float
+    """A picture as the internet sends it."""
+    upload_part_bytes: float
+    """One request."""
+    checkpoint_bytes_per_parameter: float
+    """Weights, average, optimizer."""
+    unet_parameters: int
+    """Stable Diffusion 2."""
+    model_archive_bytes: float
+    """model.tar.gz."""
+    interface_endpoints: int
+    """Of the network."""
+
+
+class Rates(Model):
+    """The rates file."""
+
+    train: list[TrainRate]
+    """Training."""
+    download: DownloadRate
+    """Download."""
+    flops: Flops
+    """The model."""
+    gpus: dict[str, Peak]
+    """By the name in instances.yaml."""
+    utilisation: dict[Literal["train", "encode", "generate"], Utilisation]
+    """By work."""
+    scaling: Scaling
+    """The loss of many GPUs."""
+    assumed: Assumed
+    """The rest."""
+
+    def train_rate(self, instance: Instance, resolution_px: int, text_online: bool, step: str = "Train") -> Rate:
+        """Return training samples/s of one GPU; `text_online`: captions pass the text encoder while training."""
+        gpu = gpu_of(instance, step)
+        for kind in KINDS:
+            for entry in self.train:
+                if (entry.gpu, entry.resolution_px, entry.kind) == (gpu.name, resolution_px, kind):
+                    return self._with_text(entry, text_online)
+        gflop = gflop_at(self.flops.unet_train, resolution_px) + (self.flops.text_encoder if text_online else 0.0)
+        return self._derived(gpu, "half", "train", gflop)
+
+    def encode_rate(self, instance: Instance, resolution_px: int, precision: str, embeddings: bool) -> Rate:
+        """Return pictures/s of one GPU through the VAE, and through the text encoder where embeddings are stored."""
+        gflop = gflop_at(self.flops.vae_encode, resolution_px) + (self.flops.text_encoder if embeddings else 0.0)
+        width: Literal["half", "single"] = "single" if precision == "float32" else "half"
+        return self._derived(gpu_of(instance, "Encode"), width, "encode", gflop)
+
+    def generate_rate(self, instance: Instance, resolution_px: int, steps: int, guided: bool, precision: str) -> Rate:
+        """Return pictures/s of one GPU: denoising steps, twice each with guidance, then the VAE's decoder."""
+        passes = steps * (2 if guided else 1)
+        gflop = passes * gflop_at(self.flops.unet_forward, resolution_px)
+        gflop += gflop_at(self.flops.vae_decode, resolution_px)
+        width: Literal["half", "single"] = "single" if precision == "float32" else "half"
+        return self._derived(gpu_of(instance, "Evaluate"), width, "generate", gflop)
+
+    def download_rate(self, instance: Instance) -> Rate:
+        """Return samples/s of one host."""
+        rate = self.download
+        return Rate(rate.samples_per_s_per_vcpu * vcpus_of(instance.name), rate.kind, rate.source)
+
+    def efficiency(self, gpus: int, global_batch_size: int) -> float:
+        """Return what is left of a GPU's speed when so many share a global batch."""
+        slope = slope_of(self.scaling.days_by_gpus)
+        return efficiency(gpus, global_batch_size, slope, self.scaling.global_batch_size)
+
+    def _with_text(self, entry: TrainRate, text_online: bool) -> Rate:
+        if entry.text == "online" or not text_online:
+            return Rate(entry.samples_per_s_per_gpu, entry.kind, entry.source)
+        unet = gflop_at(self.flops.unet_train, entry.resolution_px)
+        share = unet / (unet + self.flops.text_encoder)
+        source = f"{entry.source}; times {share:.3f} for the text encoder's FLOPs, which were cached there"
+        return Rate(entry.samples_per_s_per_gpu * share, entry.kind, source)
+
+    def _derived(
+        self, gpu: Gpu, width: Literal["half", "single"], work: Literal["train", "encode", "generate"], gflop: float
+    ) -> Rate:
+        if gpu.name not in self.gpus:
+            raise CostError(f"no rate of {gpu.name} is known: write its peak under gpus in {RATES_FILE.name}")
+        peak_tflops: float = getattr(self.gpus[gpu.name], width)
+        used = self.utilisation[work]
+        source = f"{gflop:,.0f} GFLOP a sample at {used.value:.0%} of {peak_tflops:g} TFLOP/s ({used.source})"
+        return Rate(1000.0 * peak_tflops * used.value / gflop, "derived", source)
+
+
+def gflop_at(table: Mapping[int, float], resolution_px: int) -> float:
+    """Return GFLOP of a sample at any resolution, exact at the two that the table holds.
+
+    Convolutions cost in proportion to the number of latent positions n and self-attention to its square: a n + b n^2.
+    """
+    small, large = sorted(table)
+    ratio = (large / small) ** 2
+    square = (table[large] - ratio * table[small]) / (ratio**2 - ratio)
+    n = (resolution_px / small) ** 2
+    return (table[small] - square) * n + square * n * n
+
+
+def gpu_of(instance: Instance, step: str) -> Gpu:
+    """Return the GPU of an instance type.
+
+    Raises CostError where it has none: nothing is known of this model's speed on CPUs.
+    """
+    if instance.gpu is None:
+        raise CostError(f"{instance.name} has no GPU whose speed is known: set {step}InstanceType to one that has")
+    return instance.gpu
+
+
+def vcpus_of(instance_type: str) -> int:
+    """Return the virtual CPUs of a host, from its size."""
+    size = instance_type.rsplit(".", 1)[-1]
+    if size in ("medium", "large"):
+        return {"medium": 1, "large": 2}[size]
+    count = size.removesuffix("xlarge")
+    if not size.endswith("xlarge") or (count and not count.isdigit()):
+        raise CostError(f"{instance_type}: its size is not known: set DownloadInstanceType to one such as ml.c6i.4xlarge")
+    return VCPUS_OF_XLARGE * int(count or 1)
+
+
+@functools.cache
+def load_rates(path: Path = RATES_FILE) -> Rates:
+    """Read a rates file.
+
+    Raises CostError that names the file and the key.
+    """
+    try:
+        return Rates.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise CostError(f"{path}: {describe(error)}") from None

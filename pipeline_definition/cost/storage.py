@@ -1,0 +1,104 @@
+"""What stands beside the jobs: FSx for Lustre, S3, and the private network's way out.
+
+Reads a parameter set, a workload and prices; writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from params.settings import Settings
+from pipeline_definition.cost.jobs import HOURS_PER_MONTH
+from pipeline_definition.cost.lines import Line, same_usd
+from pipeline_definition.cost.prices import Prices
+from pipeline_definition.cost.rates import Assumed
+from pipeline_definition.cost.training import CostError
+from pipeline_definition.cost.workload import Workload
+from pipeline_definition.planned_jobs import PlannedJob
+
+GIB = 2**30
+GB = 1e9
+# Sizes that FSx for Lustre PERSISTENT_2 has: 1,200 GiB and then multiples of 2,400 (FSx for Lustre user guide).
+SMALLEST_GIB = 1200
+STEP_GIB = 2400
+# Lustre slows down when it is nearly full (FSx for Lustre user guide: act at 80 %).
+FILLED = 0.8
+THROUGHPUTS = (125, 250, 500, 1000)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the definition does not say about where the jobs run."""
+
+    fsx_gib: int | None = None
+    """None: the smallest that holds the latents."""
+    fsx_mb_per_s_per_tib: int = 125
+    storage_months: float = 1.0
+    """How long the data stays in the bucket."""
+
+
+def beside_lines(
+    settings: Settings,
+    workload: Workload,
+    jobs: Sequence[PlannedJob],
+    hours: float,
+    prices: Prices,
+    assumed: Assumed,
+    around: Surroundings,
+) -> Iterator[Line]:
+    """Yield what is billed beside the jobs of a run of so many hours."""
+    if settings.file_system.kind == "fsx":
+        yield _file_system(workload, hours, prices, around)
+    yield from _bucket(workload, prices, assumed, around)
+    if any(job.in_network for job in jobs):
+        yield from _network(workload, jobs, hours, prices, assumed)
+
+
+def fsx_gib(latents_bytes: float) -> int:
+    """Return the smallest file system that holds the latents at 80 % of its size."""
+    needed = latents_bytes / FILLED / GIB
+    if needed <= SMALLEST_GIB:
+        return SMALLEST_GIB
+    return STEP_GIB * -int(-needed // STEP_GIB)
+
+
+def _file_system(workload: Workload, hours: float, prices: Prices, around: Surroundings) -> Line:
+    tier = around.fsx_mb_per_s_per_tib
+    if tier not in THROUGHPUTS:
+        raise CostError(f"--fsx-throughput {tier}: FSx for Lustre has {', '.join(map(str, THROUGHPUTS))} MB/s/TiB")
+    gib = around.fsx_gib or fsx_gib(workload.latents_bytes)
+    # AWS bills a GB-month of storage as 2^30 bytes.
+    usd = gib * prices.service_usd(f"fsx_gb_month_{tier}") * hours / HOURS_PER_MONTH
+    what = f"{gib:,} GiB at {tier} MB/s/TiB, {hours:,.0f} h"
+    return _line("FSx for Lustre", what, usd, "the run's own hours: delete it afterwards", prices, f"fsx_gb_month_{tier}")
+
+
+def _bucket(workload: Workload, prices: Prices, assumed: Assumed, around: Surroundings) -> Iterator[Line]:
+    stored = workload.shards_bytes + workload.latents_bytes + workload.checkpoints_bytes + workload.model_bytes
+    usd = stored / GIB * prices.service_usd("s3_gb_month") * around.storage_months
+    what = f"{stored / GB:,.0f} GB, {around.storage_months:g} months"
+    yield _line("S3 storage", what, usd, "shards, latents, checkpoints, model", prices, "s3_gb_month")
+    written = stored / assumed.upload_part_bytes
+    read = (workload.shards_bytes + workload.latents_bytes) / assumed.upload_part_bytes
+    usd = (written * prices.service_usd("s3_put_1000") + read * prices.service_usd("s3_get_1000")) / 1000
+    what = f"{written:,.0f} writes, {read:,.0f} reads"
+    yield _line("S3 requests", what, usd, f"parts of {assumed.upload_part_bytes / 1e6:g} MB", prices, "s3_put_1000")
+
+
+def _network(
+    workload: Workload, jobs: Sequence[PlannedJob], hours: float, prices: Prices, assumed: Assumed
+) -> Iterator[Line]:
+    usd = assumed.interface_endpoints * hours * prices.service_usd("endpoint_hour")
+    what = f"{assumed.interface_endpoints} interface endpoints, {hours:,.0f} h"
+    yield _line("Private endpoints", what, usd, "S3 goes by its free gateway", prices, "endpoint_hour")
+    if any(job.in_network and job.program == "download" for job in jobs):
+        fetched = workload.rows * assumed.source_picture_bytes / GB
+        usd = hours * prices.service_usd("nat_hour") + fetched * prices.service_usd("nat_gb")
+        said = f"{assumed.source_picture_bytes / 1e3:g} KB a picture as its server sends it"
+        yield _line("NAT gateway", f"{fetched:,.0f} GB fetched, {hours:,.0f} h", usd, said, prices, "nat_gb")
+
+
+def _line(step: str, what: str, usd: float, rate: str, prices: Prices, service: str) -> Line:
+    says = prices.sources[prices.services[service].source].says
+    return Line(step, what, 0.0, 0.0, same_usd(usd), "assumed", rate, says)

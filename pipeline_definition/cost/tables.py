@@ -1,0 +1,74 @@
+"""A forecast and a plan as tables for a terminal, and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from pipeline_definition.cost.forecast import Forecast
+from pipeline_definition.cost.prices import PURCHASES
+
+UNKNOWN = "unknown"
+COLUMNS = ("on demand", "spot", "savings plan")
+
+
+def usd_text(usd: float | None) -> str:
+    """Return whole dollars from $100 on, cents below; a price that is not known is never a zero."""
+    if usd is None:
+        return UNKNOWN
+    return f"${usd:,.0f}" if usd >= 100 else f"${usd:,.2f}"
+
+
+def hours_text(hours: float) -> str:
+    """Return hours, or days from two on; nothing where a line has no time of its own."""
+    if hours == 0:
+        return ""
+    return f"{hours / 24:,.1f} d" if hours >= 48 else f"{hours:,.1f} h"
+
+
+def forecast_table(forecast: Forecast) -> Table:
+    """Return the forecast's lines, its total, and the endpoint by the month."""
+    table = Table(box=None, pad_edge=False)
+    for header in ("step", "what", "time", "GPU-hours", *COLUMNS, "rate"):
+        right = header in ("time", "GPU-hours", *COLUMNS)
+        table.add_column(header, justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for line in forecast.lines:
+        amounts = [usd_text(line.usd[purchase]) for purchase in PURCHASES]
+        hours = f"{line.gpu_hours:,.0f}" if line.gpu_hours else ""
+        table.add_row(line.step, line.what, hours_text(line.hours), hours, *amounts, line.rate_kind)
+    totals = [usd_text(forecast.usd(purchase)) for purchase in PURCHASES]
+    table.add_row("the run", "", hours_text(forecast.hours), f"{forecast.gpu_hours:,.0f}", *totals, "", style="bold")
+    for line in forecast.monthly:
+        amounts = [usd_text(line.usd[purchase]) for purchase in PURCHASES]
+        table.add_row(line.step, "each month", "", "", *amounts, "")
+    return table
+
+
+def forecast_notes(forecast: Forecast) -> list[str]:
+    """Return what a reader has to know besides: every rate with its source, the prices' date, what is missing."""
+    notes = [f"{line.step} ({line.rate_kind}): {line.rate}" for line in forecast.lines]
+    notes.append(f"rows: {forecast.workload.rows:,}, from {forecast.workload.rows_source}")
+    notes.append(f"prices: {forecast.prices.region}, {forecast.prices.date}; `sd-pipeline cost prices refresh`")
+    notes += sorted({f"price: {line.price}" for line in (*forecast.lines, *forecast.monthly)})
+    notes.append("spot: Train alone; savings plan: one year, nothing in advance")
+    if forecast.missing:
+        notes.append(f"not known: {', '.join(forecast.missing)}; write them into prices.yaml")
+    return notes
+
+
+def forecast_json(forecast: Forecast) -> Mapping[str, Any]:
+    """Return the whole forecast."""
+    return {
+        "region": forecast.prices.region,
+        "prices_date": forecast.prices.date.isoformat(),
+        "workload": asdict(forecast.workload),
+        "days": forecast.days,
+        "gpu_hours": forecast.gpu_hours,
+        "usd": {purchase: forecast.usd(purchase) for purchase in PURCHASES},
+        "steps": [asdict(line) for line in forecast.lines],
+        "monthly": [asdict(line) for line in forecast.monthly],
+        "missing": list(forecast.missing),
+    }

@@ -1,0 +1,88 @@
+"""How much work one start is: samples, pictures and bytes, from a parameter set, a definition and changed parameters.
+
+Reads nothing else, writes nothing, and needs no SageMaker SDK.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from params.settings import Settings
+from pipeline_definition.cost.rates import Assumed
+from pipeline_definition.cost.training import CostError
+from pipeline_definition.planned_jobs import Values
+
+# Float16 mean and standard deviation of 4 channels, one position for 8 x 8 pixels; int16 token ids.
+MOMENT_BYTES_PER_POSITION = 2 * 4 * 2
+PIXELS_PER_POSITION = 8
+TOKEN_BYTES = 77 * 2
+EMBEDDING_BYTES = 77 * 1024 * 2
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The quantities that everything else is reckoned from."""
+
+    rows: int
+    """Rows of the url table."""
+    rows_source: str
+    """Where that count comes from."""
+    resolution_px: int
+    training_samples: int
+    tune_samples: int
+    """Of one trial."""
+    trials: int
+    global_batch_size: int
+    evaluation_samples: int
+    shards_bytes: float
+    latents_bytes: float
+    checkpoints_bytes: float
+    model_bytes: float
+
+
+def workload_of(settings: Settings, values: Values, assumed: Assumed, rows: int | None = None) -> Workload:
+    """Return the work of one start; every row is taken to become a sample, which is the most that it can cost.
+
+    `rows` overrides what is known of the url table's length.
+    """
+    count, source = _rows(settings, values, rows)
+    pixels = settings.encode.resolution_px
+    stored = settings.download.image_size_px
+    latent = MOMENT_BYTES_PER_POSITION * (pixels // PIXELS_PER_POSITION) ** 2 + TOKEN_BYTES
+    latent += EMBEDDING_BYTES if settings.encode.caption_embeddings else 0
+    checkpoint = assumed.unet_parameters * assumed.checkpoint_bytes_per_parameter
+    return Workload(
+        rows=count,
+        rows_source=source,
+        resolution_px=pixels,
+        training_samples=_positive(values, "TrainingSamples"),
+        tune_samples=_positive(values, "TuneSamples"),
+        trials=settings.tune.trials,
+        global_batch_size=_positive(values, "GlobalBatchSize"),
+        evaluation_samples=_positive(values, "EvaluationSamples"),
+        shards_bytes=count * assumed.jpeg_bytes_256_px * (stored / 256) ** 2,
+        latents_bytes=float(count * latent),
+        checkpoints_bytes=float(checkpoint * settings.train.keep_checkpoints),
+        model_bytes=assumed.model_archive_bytes,
+    )
+
+
+def _rows(settings: Settings, values: Values, rows: int | None) -> tuple[int, str]:
+    if rows is not None:
+        if rows < 1:
+            raise CostError(f"--rows {rows}: set it to the length of the url table, 1 or more")
+        return rows, "--rows"
+    limit = values.integer("MaxRows")
+    known = settings.data.rows
+    if limit > 0:
+        return (min(limit, known), "MaxRows and data.rows") if known else (limit, "MaxRows")
+    if known:
+        return known, "data.rows"
+    return _positive(values, "TrainingSamples"), "TrainingSamples (each seen once: the most; --rows or data.rows says better)"
+
+
+def _positive(values: Values, name: str) -> int:
+    number = values.integer(name)
+    if number < 1:
+        raise CostError(f"{name} is {values.text(name)!r}: set it to 1 or more")
+    return number
