@@ -135,8 +135,9 @@ class TrainArguments(Model):
     """How many samples one application of ema_decay stands for, so that the average does not change with the batch."""
     initial_weights: Literal["scratch", "pretrained"] = "scratch"
     """`pretrained` starts from the UNet weights of the pretrained channel."""
-    precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"
-    """Of the forward pass (autocast); the weights stay in float32. float64 is for tests of exactness."""
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "bfloat16"
+    """Of the forward pass (autocast); the weights stay in float32. auto: bfloat16 where the device has instructions for
+    it, otherwise float32. float64 is for tests of exactness."""
     compile: bool = False
     """torch.compile the UNet."""
     gradient_checkpointing: bool = False

@@ -122,7 +122,9 @@ class Watcher:
             self.printed[step.name] = shown
             elapsed = clock(step.seconds) if step.seconds is not None else ""
             said = first_line(step.failure_reason) or progress
-            self.console.print(f"{step.name:16} {status:10} {elapsed:>7}  {said}".rstrip(), highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{step.name:16} {status:10} {elapsed:>7}  {said}".rstrip(), highlight=False, soft_wrap=True
+            )
 
 
 def step_names(definition: Mapping[str, Any]) -> list[str]:

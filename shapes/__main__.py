@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("train-models", help="train the tokenizer, the small CLIP and the small VAE", **exact)
     models.add_argument("--out", type=Path, required=True, help="folder for the models, as shapes/models")
     models.add_argument("--clip-steps", type=int, default=None, help="steps of the CLIP, in place of the recipe's")
-    models.add_argument("--vae-steps", type=int, default=None, help="steps of the VAE, in place of the recipe's")
+    models.add_argument("--vae-steps", type=int, nargs="+", help="steps of the VAE's cycles, in place of the recipe's")
     models.add_argument("--seed", type=int, default=0, help="of both trainings")
     return parser
 

@@ -13,7 +13,7 @@ class Figures:
     """What was spent and what came out, on captions and pictures that no training saw."""
 
     clip_steps: int
-    vae_steps: int
+    vae_cycles: tuple[int, ...]
     seed: int
     clip_cpu_s: float
     vae_cpu_s: float
@@ -31,9 +31,10 @@ class Figures:
 def readme(figures: Figures) -> str:
     """Return the page in Markdown."""
     f = figures
+    cycles = " ".join(map(str, f.vae_cycles))
     return f"""# The small models of the local run
 
-Made by `python -m shapes train-models --out shapes/models --clip-steps {f.clip_steps} --vae-steps {f.vae_steps} \
+Made by `python -m shapes train-models --out shapes/models --clip-steps {f.clip_steps} --vae-steps {cycles} \
 --seed {f.seed}` from the project's own drawings
 (`shapes/captions.py`, `shapes/pictures.py`) and nothing else. Weights are safetensors in float16. The figures are on
 the tenth of the captions, by a hash of the text, that no training sees.
@@ -41,7 +42,7 @@ the tenth of the captions, by a hash of the text, that no training sees.
 | | CLIP (`evaluator/clip`, its text tower `pretrained/text_encoder`) | VAE (`pretrained/vae`) |
 |---|---|---|
 | made by | `shapes/train_clip.py` | `shapes/train_vae.py` |
-| steps | {f.clip_steps:,} | {f.vae_steps:,} |
+| steps | {f.clip_steps:,} | {" + ".join(f"{steps:,}" for steps in f.vae_cycles)} |
 | CPU-seconds | {f.clip_cpu_s:,.0f} | {f.vae_cpu_s:,.0f} |
 | weights | {f.clip_bytes / 1e6:.1f} MB | {f.vae_bytes / 1e6:.1f} MB |
 | held-out quality | retrieval@1 among 3,920 captions {f.retrieval_at_1:.3f} | PSNR {f.psnr_db:.1f} dB |

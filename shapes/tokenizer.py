@@ -27,12 +27,12 @@ def train(captions: Sequence[str]) -> CLIPTokenizer:
     The vocabulary is laid out as OpenAI's: 256 bytes, 256 bytes that end a word, the merges, start, end. The library's
     trainer finds the merges, but keeps only the bytes that it saw, and an unknown byte would read as the end token.
     """
-    untrained: Any = CLIPTokenizer()
-    trained = untrained.train_new_from_iterator([list(captions)], vocab_size=2**16, show_progress=False)
+    make: Any = CLIPTokenizer
+    trained = make().train_new_from_iterator([list(captions)], vocab_size=2**16, show_progress=False)
     merges: list[Any] = json.loads(trained.backend_tokenizer.to_str())["model"]["merges"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     entries = [*alphabet, *(byte + WORD_END for byte in alphabet), *("".join(merge) for merge in merges), START, END]
-    return CLIPTokenizer(
+    tokenizer: CLIPTokenizer = make(
         vocab={entry: index for index, entry in enumerate(dict.fromkeys(entries))},
         merges=[tuple(merge) for merge in merges],
         bos_token=START,
@@ -41,6 +41,7 @@ def train(captions: Sequence[str]) -> CLIPTokenizer:
         pad_token=END,
         model_max_length=MAX_TOKENS,
     )
+    return tokenizer
 
 
 def save(tokenizer: CLIPTokenizer, folder: Path) -> None:

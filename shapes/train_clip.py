@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ _WORDS: Final = (SIZES, COLOURS, SHAPES, PLACES, COLOURS)
 def config(tokenizer: CLIPTokenizer) -> CLIPConfig:
     """Return the small CLIP: 64-wide text tower, 128-wide vision tower on patches of 32 px, 64-wide projection.
 
-    With patches of 16 px a tower this small needs four times as long until it sees where a shape is.
+    With patches of 16 px a tower this small needs several times as long until it sees where a shape is.
     """
     ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     text = {
@@ -78,8 +78,7 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
         for weight in (vision.position_embedding.weight, vision.class_embedding):
             weight.normal_(0.0, 0.3)
         vision.patch_embedding.weight.normal_(0.0, 0.015)
-    built: CLIPModel = model
-    return built
+    return cast(CLIPModel, model)
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[Caption]) -> Tensor:
@@ -95,7 +94,8 @@ def train(
 ) -> CLIPModel:
     """Train the small CLIP on captions and their pictures, (N, 3, 64, 64) uint8, and return it."""
     torch.manual_seed(seed)
-    model = build(tokenizer).train()
+    model = build(tokenizer)
+    model.train()
     tokens = tokenize(tokenizer, captions)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
@@ -110,7 +110,7 @@ def train(
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100.0))
         bar.set_postfix(loss=f"{loss.item():.3f}")
-    return model.eval()
+    return cast(CLIPModel, model.train(False))
 
 
 def loss_of(model: CLIPModel, tokens: Tensor, batch: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ in each channel and, times the scaling factor, a standard deviation of 1. `pytho
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -39,7 +39,7 @@ def build() -> Vae:
     """Return the untrained VAE: four levels (factor 8), 32 channels in each.
 
     No residual blocks going down and one going up (layers_per_block=0): most of the compute at full resolution buys
-    nothing for flat colours, and per CPU-second this learns several times faster than a pyramid of widths.
+    nothing for flat colours. After 90 CPU-seconds this restores with 24 dB, a pyramid of 16 to 64 channels with 21.
     """
     make: Any = AutoencoderKL
     vae = make(
@@ -57,15 +57,26 @@ def build() -> Vae:
     return vae
 
 
-def train(pixels: Tensor, steps: int, seed: int = 0) -> Vae:
-    """Train the small VAE on pictures, (N, 3, 64, 64) uint8, and return it, normalised."""
+def train(pixels: Tensor, cycles: Sequence[int], seed: int = 0) -> Vae:
+    """Train the small VAE on pictures, (N, 3, 64, 64) uint8, for cycles of so many steps; return it, normalised.
+
+    Each cycle starts with a fresh optimizer and a warm-up, and ends at a learning rate of 0.
+    """
     torch.manual_seed(seed)
     vae = build().to(memory_format=torch.channels_last).train()
     # The plain attention: the fused one is several times slower backwards on a CPU for 64 positions.
     vae.set_attn_processor(AttnProcessor())
+    for number, steps in enumerate(cycles):
+        torch.manual_seed(seed + number)
+        _cycle(vae, pixels, steps, f"VAE {number + 1}/{len(cycles)}")
+    normalise(vae.eval(), pixels)
+    return vae
+
+
+def _cycle(vae: Vae, pixels: Tensor, steps: int, title: str) -> None:
     optimizer = torch.optim.AdamW(vae.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    bar = tqdm(_batches(pixels, steps), total=steps, desc="VAE", unit="it", disable=None)
+    bar = tqdm(_batches(pixels, steps), total=steps, desc=title, unit="it", disable=None)
     for batch in bar:
         loss = loss_of(vae, batch)
         optimizer.zero_grad(set_to_none=True)
@@ -74,8 +85,6 @@ def train(pixels: Tensor, steps: int, seed: int = 0) -> Vae:
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
-    normalise(vae.eval(), pixels)
-    return vae
 
 
 def loss_of(vae: Vae, batch: Tensor) -> Tensor:

@@ -39,7 +39,6 @@ MIN_SHARED_MEMORY_BYTES: Final = 256 << 20
 
 _SHARED_MEMORY = Path("/dev/shm")
 _ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -94,7 +93,9 @@ def join(cluster: Cluster, job_name: str) -> None:
             raise StepError(f"ray: the head at {head[0]}:{head[1]} did not answer in {START_TIMEOUT_S:.0f} s")
         time.sleep(POLL_S)
     for _ in range(NODE_TRIES):
-        status = _stay(_start_command(cluster, head), head, os.environ | _environment(cluster, job_name))
+        # On the head, ray.init turns tokens on by itself, and only then tells its own native part of it.
+        environment = os.environ | _environment(cluster, job_name) | {"RAY_AUTH_MODE": "token"}
+        status = _stay(_start_command(cluster, head), head, environment)
         if status is None:
             return
     raise StepError(f"ray: the node of this host ended {NODE_TRIES} times, the last with status {status}")

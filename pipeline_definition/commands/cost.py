@@ -35,7 +35,8 @@ def forecast_command(
     changes: Changes = None,
     rows: Rows = None,
     fsx_gib: Annotated[
-        int | None, typer.Option("--fsx-gib", min=1200, help="FSx for Lustre storage.", show_default="holds the latents")
+        int | None,
+        typer.Option("--fsx-gib", min=1200, help="FSx for Lustre storage.", show_default="holds the latents"),
     ] = None,
     fsx_throughput: Annotated[int, typer.Option("--fsx-throughput", help="MB/s for each TiB of it.")] = 125,
     storage_months: Annotated[float, typer.Option("--storage-months", min=0, help="How long S3 keeps the data.")] = 1.0,
@@ -118,6 +119,73 @@ def refresh_prices(
         for line in (*found.changed, *found.kept):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         console.print(f"{len(found.changed)} changed, {len(found.kept)} kept: {file}", highlight=False, soft_wrap=True)
+
+
+def plan(
+    deadline: Annotated[str, typer.Option("--deadline", help="Wall time of the whole run: 36h, 10d or 2w.")],
+    budget: Annotated[float, typer.Option("--budget", help="Dollars for the whole run, the endpoint left out.")],
+    params: Params = DEFAULT_PARAMS,
+    changes: Changes = None,
+    rows: Rows = None,
+    savings_plan: Annotated[bool, typer.Option("--savings-plan", help="A savings plan is there already.")] = False,
+    training_only: Annotated[bool, typer.Option("--training-only", help="Count Train alone.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write a page with the chart here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the cheapest training hosts that meet a deadline and a budget; exit status 1 when none does.
+
+    Example: sd-pipeline plan --deadline 10d --budget 40000 --params params/sd2_base.yaml --out plan.html
+    """
+    from pipeline_definition.cost.document import to_html, write_beside
+    from pipeline_definition.cost.plan import parse_days
+    from pipeline_definition.cost.plan import plan as plan_of
+    from pipeline_definition.cost.plan_page import NOTES, plan_document, plan_json, plan_table
+    from pipeline_definition.cost.prices import PURCHASES
+
+    with reported_errors():
+        days = parse_days(deadline)
+        settings, definition = _definition(params)
+        purchases = PURCHASES if savings_plan else PURCHASES[:2]
+        found = plan_of(settings, definition, parse_changes(changes), days, budget, purchases, training_only, rows)
+        if out:
+            write_beside(out, to_html(plan_document(found, settings.pipeline_name)))
+        if as_json:
+            _print_json(plan_json(found))
+        else:
+            console.print(found.verdict(), highlight=False, markup=False, soft_wrap=True)
+            console.print(plan_table(found))
+            for note in NOTES:
+                console.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
+        if not found.best:
+            raise typer.Exit(1)
+
+
+def business_case(
+    inputs: Annotated[
+        Path | None, typer.Option("--inputs", help="Inputs in YAML.", show_default="the worked example")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the document and the page.")] = Path("business_case"),
+    as_json: AsJson = False,
+) -> None:
+    """Answer a decision maker's three questions from a file of inputs, as Markdown and as a page with charts.
+
+    Example: sd-pipeline business-case --inputs my_case.yaml --out business_case
+    """
+    from pipeline_definition.cost.business_case import answers_of
+    from pipeline_definition.cost.business_inputs import EXAMPLE_FILE, load_case
+    from pipeline_definition.cost.business_page import case_document, case_json
+    from pipeline_definition.cost.document import to_html, to_markdown, write_beside
+
+    with reported_errors():
+        answers = answers_of(load_case(inputs or EXAMPLE_FILE))
+        document = case_document(answers)
+        write_beside(out / "business_case.html", to_html(document))
+        write_beside(out / "business_case.md", to_markdown(document, "business_case.html"))
+        if as_json:
+            _print_json(case_json(answers))
+            return
+        console.print(document.lead, highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{out / 'business_case.md'} and {out / 'business_case.html'}", highlight=False, soft_wrap=True)
 
 
 def _definition(params: Path) -> tuple[Any, dict[str, Any]]:

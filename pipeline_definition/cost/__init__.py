@@ -1,1 +1,1 @@
-"""What the pipeline costs, what it would cost on other machines, and what it earns. Imports neither torch nor an SDK."""
+"""What the pipeline costs, what it would cost on other machines, and what it earns. Imports no torch and no SDK."""

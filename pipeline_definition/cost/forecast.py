@@ -54,9 +54,13 @@ class Forecast:
         """Prices that are not known, each once."""
         return tuple(dict.fromkeys(name for line in (*self.lines, *self.monthly) for name in line.missing))
 
-    def usd(self, purchase: Purchase) -> float | None:
-        """Return the run's dollars, the endpoint left out; None where a price is not known."""
+    def usd(self, purchase: Purchase) -> float:
+        """Return the run's dollars, the endpoint left out; see `is_bound`."""
         return total_usd(self.lines, purchase)
+
+    def is_bound(self, purchase: Purchase) -> bool:
+        """Tell whether a line's price of that kind is not known, so that `usd` is the most that it can be."""
+        return any(line.usd[purchase] is None for line in self.lines)
 
 
 def forecast(
@@ -94,16 +98,10 @@ def forecast_usd(settings: Settings, definition: Mapping[str, Any], parameters: 
     if settings.local is not None:
         return 0.0
     bill = forecast(settings, definition, parameters)
-    spot = bill.usd("spot") if settings.train.spot else None
-    usd = bill.usd("on_demand") if spot is None else spot
-    if usd is None:
-        raise CostError("the on-demand price of a step is not known: `sd-pipeline cost forecast` names it")
-    return usd
+    return bill.usd("spot" if settings.train.spot else "on_demand")
 
 
-def _values(
-    settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], prices: Prices
-) -> Values:
+def _values(settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], prices: Prices) -> Values:
     if settings.local is not None:
         raise CostError("this parameter set runs on this machine and costs nothing: forecast a set for AWS")
     if settings.account.region != prices.region:

@@ -37,8 +37,13 @@ def same_usd(usd: float) -> Bill:
     return dict.fromkeys(PURCHASES, usd)
 
 
-def total_usd(lines: Iterable[Line], purchase: Purchase) -> float | None:
-    """Return the sum, or None where one price is not known: a sum without it would pass for the whole."""
-    amounts = [line.usd[purchase] for line in lines]
+def total_usd(lines: Iterable[Line], purchase: Purchase) -> float:
+    """Return the sum; a line without a price of that kind counts with its on-demand price, so the sum is the most."""
+    return sum(_most(line, purchase) for line in lines)
+
+
+def _most(line: Line, purchase: Purchase) -> float:
+    amounts = (line.usd[purchase], line.usd["on_demand"])
     known = [amount for amount in amounts if amount is not None]
-    return sum(known) if len(known) == len(amounts) else None
+    # Where there is a line at all, its on-demand price is known: an unknown one is an error before.
+    return known[0]

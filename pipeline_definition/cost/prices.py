@@ -1,6 +1,6 @@
 """What AWS charges: reads prices.yaml, one dated file with a source for every figure; writes nothing.
 
-    sd-pipeline cost prices refresh
+sd-pipeline cost prices refresh
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class PriceQuery(Model):
     """Service code, such as AmazonS3."""
     usagetype: str = ""
     """Usage type without the region's prefix; empty: the attributes alone decide."""
-    attributes: dict[str, str] = {}
+    attributes: dict[str, str] = Field(default_factory=dict)
     """Attributes that the product has."""
     unit: str = ""
     """Unit of the price; empty: any."""

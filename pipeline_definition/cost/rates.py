@@ -125,6 +125,8 @@ class Assumed(Model):
     """Stable Diffusion 2."""
     model_archive_bytes: float
     """model.tar.gz."""
+    spot_time_factor: float = Field(ge=1)
+    """Wall time with spot instances over wall time without."""
     interface_endpoints: int
     """Of the network."""
 
@@ -229,7 +231,9 @@ def vcpus_of(instance_type: str) -> int:
         return {"medium": 1, "large": 2}[size]
     count = size.removesuffix("xlarge")
     if not size.endswith("xlarge") or (count and not count.isdigit()):
-        raise CostError(f"{instance_type}: its size is not known: set DownloadInstanceType to one such as ml.c6i.4xlarge")
+        raise CostError(
+            f"{instance_type}: its size is not known: set DownloadInstanceType to one such as ml.c6i.4xlarge"
+        )
     return VCPUS_OF_XLARGE * int(count or 1)
 
 

@@ -71,7 +71,9 @@ def _file_system(workload: Workload, hours: float, prices: Prices, around: Surro
     # AWS bills a GB-month of storage as 2^30 bytes.
     usd = gib * prices.service_usd(f"fsx_gb_month_{tier}") * hours / HOURS_PER_MONTH
     what = f"{gib:,} GiB at {tier} MB/s/TiB, {hours:,.0f} h"
-    return _line("FSx for Lustre", what, usd, "the run's own hours: delete it afterwards", prices, f"fsx_gb_month_{tier}")
+    return _line(
+        "FSx for Lustre", what, usd, "the run's own hours: delete it afterwards", prices, f"fsx_gb_month_{tier}"
+    )
 
 
 def _bucket(workload: Workload, prices: Prices, assumed: Assumed, around: Surroundings) -> Iterator[Line]:

@@ -39,7 +39,7 @@ def forecast_table(forecast: Forecast) -> Table:
         amounts = [usd_text(line.usd[purchase]) for purchase in PURCHASES]
         hours = f"{line.gpu_hours:,.0f}" if line.gpu_hours else ""
         table.add_row(line.step, line.what, hours_text(line.hours), hours, *amounts, line.rate_kind)
-    totals = [usd_text(forecast.usd(purchase)) for purchase in PURCHASES]
+    totals = [("<= " if forecast.is_bound(way) else "") + usd_text(forecast.usd(way)) for way in PURCHASES]
     table.add_row("the run", "", hours_text(forecast.hours), f"{forecast.gpu_hours:,.0f}", *totals, "", style="bold")
     for line in forecast.monthly:
         amounts = [usd_text(line.usd[purchase]) for purchase in PURCHASES]
@@ -55,7 +55,8 @@ def forecast_notes(forecast: Forecast) -> list[str]:
     notes += sorted({f"price: {line.price}" for line in (*forecast.lines, *forecast.monthly)})
     notes.append("spot: Train alone; savings plan: one year, nothing in advance")
     if forecast.missing:
-        notes.append(f"not known: {', '.join(forecast.missing)}; write them into prices.yaml")
+        names = ", ".join(forecast.missing)
+        notes.append(f"not known, reckoned at the on-demand price in a total marked <=: {names}")
     return notes
 
 
@@ -68,6 +69,7 @@ def forecast_json(forecast: Forecast) -> Mapping[str, Any]:
         "days": forecast.days,
         "gpu_hours": forecast.gpu_hours,
         "usd": {purchase: forecast.usd(purchase) for purchase in PURCHASES},
+        "usd_is_upper_bound": {purchase: forecast.is_bound(purchase) for purchase in PURCHASES},
         "steps": [asdict(line) for line in forecast.lines],
         "monthly": [asdict(line) for line in forecast.monthly],
         "missing": list(forecast.missing),

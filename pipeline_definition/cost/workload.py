@@ -78,7 +78,9 @@ def _rows(settings: Settings, values: Values, rows: int | None) -> tuple[int, st
         return (min(limit, known), "MaxRows and data.rows") if known else (limit, "MaxRows")
     if known:
         return known, "data.rows"
-    return _positive(values, "TrainingSamples"), "TrainingSamples (each seen once: the most; --rows or data.rows says better)"
+    return _positive(
+        values, "TrainingSamples"
+    ), "TrainingSamples (each seen once: the most; --rows or data.rows says better)"
 
 
 def _positive(values: Values, name: str) -> int:

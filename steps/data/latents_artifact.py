@@ -90,8 +90,8 @@ def check_statistics(found: Statistics, scaling_factor: float) -> None:
     if not STD_RANGE[0] <= scaled <= STD_RANGE[1]:
         raise StepError(
             f"encode: the latents' standard deviation is {found.std:.3f}, times scaling_factor {scaling_factor:g} "
-            f"it is {scaled:.3f}, and should be near 1: scaling_factor in vae/config.json belongs to another VAE, or the "
-            "pictures are not what the VAE was trained on"
+            f"it is {scaled:.3f}, and should be near 1: scaling_factor in vae/config.json belongs to another VAE, or "
+            "the pictures are not what the VAE was trained on"
         )
 
 

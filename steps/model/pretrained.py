@@ -1,7 +1,8 @@
 """Loads the parts of Stable Diffusion from a folder as diffusers saves it.
 
 Reads <folder>/{unet,vae,text_encoder,tokenizer,scheduler}/; writes nothing, looks nothing up on a network, and loads
-weights from safetensors alone. The libraries are imported when a part is asked for: diffusers takes seconds.
+weights from safetensors alone. The libraries are imported when a part is asked for: diffusers takes seconds. What is
+returned is typed as Any: the libraries are typed in parts only.
 """
 
 from __future__ import annotations
@@ -11,15 +12,11 @@ import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 
 from steps.errors import StepError
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
 
 UNET: Final = "unet"
 VAE: Final = "vae"
@@ -40,33 +37,31 @@ SAMPLERS: Final = {
 _LOCAL_SAFETENSORS: Final = {"local_files_only": True, "use_safetensors": True}
 
 
-def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
-    """Return the VAE of <folder>/vae, frozen and in evaluation mode."""
-    vae: AutoencoderKL = _frozen(_from_pretrained("diffusers", "AutoencoderKL", folder / VAE, dtype))
-    return vae
+def load_vae(folder: Path, dtype: torch.dtype) -> Any:
+    """Return the AutoencoderKL of <folder>/vae, frozen and in evaluation mode."""
+    return _frozen(_from_pretrained("diffusers", "AutoencoderKL", folder / VAE, dtype))
 
 
-def load_text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel:
-    """Return the text encoder of <folder>/text_encoder, frozen and in evaluation mode."""
-    encoder: CLIPTextModel
-    encoder = _frozen(_from_pretrained("transformers", "CLIPTextModel", folder / TEXT_ENCODER, dtype))
-    return encoder
+def load_text_encoder(folder: Path, dtype: torch.dtype) -> Any:
+    """Return the CLIPTextModel of <folder>/text_encoder, frozen and in evaluation mode."""
+    return _frozen(_from_pretrained("transformers", "CLIPTextModel", folder / TEXT_ENCODER, dtype))
 
 
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Return the tokenizer of <folder>/tokenizer."""
+def load_tokenizer(folder: Path) -> Any:
+    """Return the CLIPTokenizer of <folder>/tokenizer."""
     part = _part(folder / TOKENIZER, "tokenizer_config.json")
     load = _library("transformers").CLIPTokenizer.from_pretrained
-    tokenizer: CLIPTokenizer = _loaded(part, lambda: load(part, local_files_only=True))
-    return tokenizer
+    return _loaded(part, lambda: load(part, local_files_only=True))
 
 
-def load_noise_scheduler(folder: Path, **changes: Any) -> DDPMScheduler:
-    """Return the noise schedule of <folder>/scheduler, whichever sampler it was saved as, with some keys changed."""
+def load_noise_scheduler(folder: Path, **changes: Any) -> Any:
+    """Return the noise schedule of <folder>/scheduler as a DDPMScheduler, with some keys of its configuration changed.
+
+    It may have been saved as any sampler.
+    """
     config = scheduler_config(folder) | changes
     from_config = _library("diffusers").DDPMScheduler.from_config
-    scheduler: DDPMScheduler = _loaded(folder / SCHEDULER, lambda: from_config(config))
-    return scheduler
+    return _loaded(folder / SCHEDULER, lambda: from_config(config))
 
 
 def scheduler_config(folder: Path) -> dict[str, Any]:
@@ -79,31 +74,27 @@ def unet_config(folder: Path) -> dict[str, Any]:
     return _json(_part(folder / UNET, CONFIG_FILE) / CONFIG_FILE)
 
 
-def new_unet(folder: Path, seed: int) -> UNet2DConditionModel:
-    """Return an untrained float32 UNet of the configuration in <folder>/unet; the seed decides its weights."""
+def new_unet(folder: Path, seed: int) -> Any:
+    """Return an untrained float32 UNet2DConditionModel of <folder>/unet/config.json; the seed decides its weights."""
     config = unet_config(folder)
     from_config = _library("diffusers").UNet2DConditionModel.from_config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet: UNet2DConditionModel = _loaded(folder / UNET, lambda: from_config(config))
-    return unet
+        return _loaded(folder / UNET, lambda: from_config(config))
 
 
-def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
-    """Return the trained UNet of <folder>/unet."""
-    unet: UNet2DConditionModel
-    unet = _from_pretrained("diffusers", "UNet2DConditionModel", folder / UNET, dtype)
-    return unet
+def load_unet(folder: Path, dtype: torch.dtype) -> Any:
+    """Return the trained UNet2DConditionModel of <folder>/unet."""
+    return _from_pretrained("diffusers", "UNet2DConditionModel", folder / UNET, dtype)
 
 
-def load_pipeline(folder: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
-    """Return the whole pipeline of a folder, without a safety checker."""
+def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
+    """Return the StableDiffusionPipeline of a folder, without a safety checker."""
     _part(folder, "model_index.json")
+    _library("transformers")
     load = _library("diffusers").StableDiffusionPipeline.from_pretrained
     without = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    pipeline: StableDiffusionPipeline
-    pipeline = _loaded(folder, lambda: load(folder, dtype=dtype, **without, **_LOCAL_SAFETENSORS))
-    return pipeline
+    return _loaded(folder, lambda: load(folder, dtype=dtype, **without, **_LOCAL_SAFETENSORS))
 
 
 def sampler(name: str, config: Any) -> Any:

@@ -38,15 +38,15 @@ def make_rows_independent(unet: nn.Module) -> None:
     """Change, in place, how a UNet computes what would depend on the batch; all rows must be at the same timestep."""
     for layer in unet.modules():
         if isinstance(layer, TimestepEmbedding):
-            _replace(layer, "forward", _first_row)
+            _replace(layer, "forward", _first_row(layer.forward))
         elif isinstance(layer, nn.Conv2d) and _is_pointwise(layer):
-            _replace(layer, "forward", lambda _, layer=layer: _product_for_each_row(layer))
+            _replace(layer, "forward", _product_for_each_row(layer))
         elif isinstance(layer, (nn.Linear, Attention)):
-            _replace(layer, "forward", lambda compute: _row_by_row(compute, _has_few_vectors))
+            _replace(layer, "forward", _row_by_row(layer.forward, _has_few_vectors))
         elif isinstance(layer, nn.SiLU):
-            _replace(layer, "forward", lambda compute: _row_by_row(compute, _is_ragged))
+            _replace(layer, "forward", _row_by_row(layer.forward, _is_ragged))
         elif isinstance(layer, (GEGLU, GELU)):
-            _replace(layer, "gelu", lambda compute: _row_by_row(compute, _is_ragged))
+            _replace(layer, "gelu", _row_by_row(layer.gelu, _is_ragged))
 
 
 def deviation(draw: Callable[[Tensor], Tensor], noise: Tensor, batch_sizes: Sequence[int]) -> float:
@@ -62,8 +62,8 @@ def deviation(draw: Callable[[Tensor], Tensor], noise: Tensor, batch_sizes: Sequ
     return worst
 
 
-def _replace(layer: nn.Module, method: str, change: Callable[[Compute], Compute]) -> None:
-    setattr(layer, method, change(getattr(layer, method)))
+def _replace(layer: nn.Module, method: str, compute: Compute) -> None:
+    setattr(layer, method, compute)
 
 
 def _is_pointwise(layer: nn.Conv2d) -> bool:

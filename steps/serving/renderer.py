@@ -44,14 +44,16 @@ class PipelineRenderer:
         pipeline.set_progress_bar_config(disable=True)
         if arguments.compile:
             self._default_unet = torch.compile(pipeline.unet)
-        else:
+        elif arguments.exact_batches or pipeline.device.type == "cpu":
             make_rows_independent(pipeline.unet)
 
     def warm_up(self) -> float:
-        """Draw a picture of the default shape, then one step in each batch size; return the batches' deviation."""
+        """Draw pictures of the default shape, then one step in each batch size; return the batches' deviation."""
         shape = self._default_shape(WARM_UP_STEPS)
-        self.render(shape, [PictureJob("", "", 0)], lambda: False)
         largest = self.max_batch_size
+        # A compiled UNet is compiled again for the second size, and then for all others at once.
+        for size in {1, 2, largest} if self._arguments.compile else {1}:
+            self.render(shape, [PictureJob("", "", 0)] * size, lambda: False)
         # Every size where equality decides about batching; otherwise the powers of two show it well enough.
         sizes = range(2, largest + 1) if self._arguments.exact_batches else _powers_of_two(largest)
         noise = torch.cat([self._noise(shape, seed) for seed in range(largest)])
@@ -120,9 +122,19 @@ class PipelineRenderer:
 
     def _one_step(self, latents: Tensor) -> Tensor:
         """Run the UNet as the pipeline does with guidance: each picture has two rows, all at one timestep."""
-        states = self._prompts.encode("").states.expand(2 * len(latents), -1, -1)
+        timestep = self._pipeline.scheduler.timesteps[0]
+        states = torch.cat([self._prompts.encode("").states] * 2 * len(latents))
+        # Argument for argument the pipeline's own call: to a compiled UNet any other is another one.
         with torch.no_grad():
-            output: Tensor = self._default_unet(torch.cat([latents] * 2), 500, states, return_dict=False)[0]
+            output: Tensor = self._default_unet(
+                torch.cat([latents] * 2),
+                timestep,
+                encoder_hidden_states=states,
+                timestep_cond=None,
+                cross_attention_kwargs=None,
+                added_cond_kwargs=None,
+                return_dict=False,
+            )[0]
         unguided, guided = output.chunk(2)
         return torch.cat([unguided, guided], dim=1)
 

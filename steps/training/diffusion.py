@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +58,7 @@ def load_diffusion(folder: Path, arguments: TrainArguments, device: torch.device
             "zero_terminal_snr needs prediction_type v_prediction: at the last timestep there is only noise, and "
             "predicting it teaches nothing (arXiv:2305.08891)"
         )
-    scheduler: Any = load_noise_scheduler(folder, **noise_schedule_changes(arguments))
+    scheduler = load_noise_scheduler(folder, **noise_schedule_changes(arguments))
     return Diffusion(scheduler.alphas_cumprod, arguments.prediction_type, arguments.snr_gamma, device, dtype)
 
 

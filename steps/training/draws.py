@@ -45,20 +45,14 @@ def draw(
     pin_memory: bool = False,
 ) -> Draws:
     """Return the random numbers of the samples at `positions`, for latents of shape (C, H, W)."""
-    count, channels = len(positions), latent_shape[0]
-    elements = int(np.prod(latent_shape))
-    uniform = torch.empty((count, 2), dtype=torch.float64)
-    normal = torch.empty((count, 2 * elements + channels), dtype=torch.float32, pin_memory=pin_memory)
-    uniform_rows, normal_rows = uniform.numpy(), normal.numpy()
+    uniform = torch.empty((len(positions), 2), dtype=torch.float64)
+    # Tensors of their own, not slices of one: only whole pinned tensors are copied without a wait.
+    shapes = (latent_shape, latent_shape, (latent_shape[0], 1, 1))
+    normal = [torch.empty((len(positions), *shape), dtype=torch.float32, pin_memory=pin_memory) for shape in shapes]
+    uniform_rows, normal_rows = uniform.numpy(), [tensor.numpy() for tensor in normal]
     for row, position in enumerate(positions):
         generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, position, purpose]))
         generator.random(out=uniform_rows[row])
-        generator.standard_normal(dtype=np.float32, out=normal_rows[row])
-    shape = (count, *latent_shape)
-    return Draws(
-        timestep=uniform[:, 0],
-        caption=uniform[:, 1],
-        posterior=normal[:, :elements].view(shape),
-        noise=normal[:, elements : 2 * elements].view(shape),
-        offset=normal[:, 2 * elements :, None, None],
-    )
+        for rows in normal_rows:
+            generator.standard_normal(dtype=np.float32, out=rows[row])
+    return Draws(uniform[:, 0], uniform[:, 1], *normal)

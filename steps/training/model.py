@@ -42,7 +42,8 @@ def _set_up(unet: Any, arguments: TrainArguments, device: torch.device) -> None:
     if arguments.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if arguments.compile:
-        unet.compile()
+        # Training and validation have a batch size of their own each.
+        unet.compile(dynamic=False)
 
 
 def _check(unet: Any, manifest: LatentsManifest) -> None:

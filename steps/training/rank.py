@@ -12,6 +12,7 @@ from typing import Final
 from params.programs import TrainArguments
 from steps.container import Container
 from steps.training.batch_plan import batch_plan
+from steps.training.objective import resolved_precision
 from steps.training.rank_errors import LostRankError, end_process
 from steps.training.ranks import join_world, leave_world
 from steps.training.session import Session
@@ -28,6 +29,8 @@ def run_rank(arguments: TrainArguments, container: Container, environment: Mappi
     Raises StepError, and LostRankError where the cause lies with another rank.
     """
     world = join_world(environment, arguments.collective_timeout_s)
+    precision = world.broadcast_json(resolved_precision(arguments.precision, world.device))
+    arguments = arguments.model_copy(update={"precision": precision})
     plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size)
     vote = StopVote(world)
     watchdog = Watchdog(world, arguments.collective_timeout_s, end_process, environment)

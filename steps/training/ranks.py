@@ -21,7 +21,7 @@ from torch import Tensor
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 # The watchdog speaks first: it can name the rank that hangs, and knows when being slow is no fault.
-TIMEOUT_FACTOR: Final = 20
+TIMEOUT_FACTOR: Final = 11
 
 
 @dataclass(frozen=True)

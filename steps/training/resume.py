@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -25,24 +24,17 @@ class Beginning(Model):
     """The training log so far."""
 
 
-@dataclass(frozen=True)
-class CheckpointVolume:
-    """The head rank's view of the checkpoints; the other ranks have none."""
+def prepare(folder: CheckpointFolder, job_name: str) -> None:
+    """Make a training's checkpoints ready for a job.
 
-    folder: CheckpointFolder
-    job_name: str
-
-    def prepare(self) -> None:
-        """Make the folder ready for this job.
-
-        A finished training is not gone on with by another job: whoever runs it again wants it trained again. The job
-        that finished it, restarted, finds its weights and exports them again.
-        """
-        self.folder.remove_partial()
-        finished_by = self.folder.finished_by()
-        if finished_by not in (None, self.job_name):
-            print(f"{self.folder.folder}: finished by {finished_by}; {self.job_name} begins afresh", flush=True)
-            self.folder.begin_afresh()
+    A finished training is not gone on with by another job: whoever runs it again wants it trained again. The job that
+    finished it, restarted, finds its weights and exports them again.
+    """
+    folder.remove_partial()
+    finished_by = folder.finished_by()
+    if finished_by not in (None, job_name):
+        print(f"{folder.folder}: finished by {finished_by}; {job_name} begins afresh", flush=True)
+        folder.begin_afresh()
 
 
 def resume(state: TrainingState, folder: CheckpointFolder | None, world: World) -> Beginning:

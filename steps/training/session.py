@@ -23,7 +23,7 @@ from steps.training.guards import SkipGuard
 from steps.training.identity import identity_digest, training_identity
 from steps.training.lineage import lineage
 from steps.training.ranks import World
-from steps.training.resume import Beginning, CheckpointVolume, resume
+from steps.training.resume import Beginning, prepare, resume
 from steps.training.stop import STOPPED_STATUS, StopVote
 from steps.training.trainer import Trainer
 from steps.training.training_log import TrainingLog, to_line
@@ -114,5 +114,5 @@ class Session:
         path = self.container.checkpoint_dir / identity_digest(identity)
         folder = CheckpointFolder(path, self.arguments.keep_checkpoints)
         with lock_folder(path):
-            CheckpointVolume(folder, self.container.job_name).prepare()
+            prepare(folder, self.container.job_name)
             yield folder

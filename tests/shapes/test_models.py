@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
-from shapes import captions, picture_set, train_models, train_vae
+from shapes import captions, picture_set, train_models, train_vae, unet
 
 MODELS = Path(train_models.__file__).parent / "models"
 HELDOUT = [caption for caption in captions.every() if captions.is_heldout(caption.text())][::4]
@@ -21,7 +21,7 @@ def pixels() -> torch.Tensor:
 
 
 def test_the_figures_on_heldout_pictures_are_good_enough_to_build_on(pixels: torch.Tensor) -> None:
-    spent = {"clip_steps": 1, "vae_steps": 1, "seed": 0, "clip_cpu_s": 0.0, "vae_cpu_s": 0.0}
+    spent = {"clip_steps": 1, "vae_cycles": (1,), "seed": 0, "clip_cpu_s": 0.0, "vae_cpu_s": 0.0}
     figures = train_models.measure(MODELS, HELDOUT, pixels, spent)
     assert figures.retrieval_at_1 > 0.95
     assert figures.clip_score_right > 90.0
@@ -45,13 +45,21 @@ def test_the_models_are_a_few_megabytes() -> None:
     assert sum(file.stat().st_size for file in MODELS.rglob("*") if file.is_file()) < 8e6
 
 
+def test_the_unets_configuration_is_the_one_that_the_code_builds() -> None:
+    built = unet.build(text_width=64, latent_size=8)
+    unets: Any = UNet2DConditionModel
+    committed = unets.from_config(unets.load_config(MODELS / "pretrained", subfolder="unet"))
+    shapes_of = [{name: weight.shape for name, weight in one.state_dict().items()} for one in (built, committed)]
+    assert shapes_of[0] == shapes_of[1]
+
+
 def test_a_pipeline_with_a_fresh_unet_draws_a_picture() -> None:
     folder = MODELS / "pretrained"
     torch.manual_seed(0)
     unets: Any = UNet2DConditionModel
-    unet = unets.from_config(unets.load_config(folder, subfolder="unet"))
+    untrained = unets.from_config(unets.load_config(folder, subfolder="unet"))
     load: Any = StableDiffusionPipeline.from_pretrained
-    pipeline = load(folder, unet=unet, safety_checker=None, dtype=torch.float32, local_files_only=True)
+    pipeline = load(folder, unet=untrained, safety_checker=None, dtype=torch.float32, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline("a small red circle at the top on a blue background", num_inference_steps=2).images[0]
     assert picture.size == (64, 64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -15,8 +14,9 @@ import psutil
 import pytest
 
 from params.layout import metric_regex
+from params.programs import TrainArguments
 from steps import train
-from steps.container import Cluster
+from steps.container import Cluster, Container
 from steps.errors import StepError
 from steps.training import launch
 from tests.steps.training.jobs import ROOT, Job, free_port
@@ -107,9 +107,14 @@ def test_a_global_batch_that_does_not_divide_is_refused_before_any_rank_starts(
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    calls: list[object] = []
-    monkeypatch.setattr(train, "run_rank", lambda arguments, container: calls.append(arguments) or 0)
+def started(monkeypatch: pytest.MonkeyPatch) -> list[TrainArguments]:
+    calls: list[TrainArguments] = []
+
+    def run(arguments: TrainArguments, container: Container) -> int:
+        calls.append(arguments)
+        return 0
+
+    monkeypatch.setattr(train, "run_rank", run)
     for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     return calls
@@ -123,14 +128,14 @@ def hyperparameters(base: Path, monkeypatch: pytest.MonkeyPatch, values: dict[st
 
 
 def test_settings_come_from_the_hyperparameters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[object]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[TrainArguments]
 ) -> None:
     sagemakers_own = {"_tuning_objective_metric": "validation_loss", "sagemaker_region": "us-east-1"}
     ours = {"global_batch_size": "64", "micro_batch_size": '"32"', "precision": '"float32"', "compile": "false"}
     hyperparameters(tmp_path, monkeypatch, sagemakers_own | ours)
     assert train.main([]) == 0
     (arguments,) = started
-    assert arguments.model_dump(include=set(ours)) == {  # type: ignore[attr-defined]
+    assert arguments.model_dump(include=set(ours)) == {
         "global_batch_size": 64,
         "micro_batch_size": 32,
         "precision": "float32",
@@ -144,10 +149,12 @@ def test_an_unknown_hyperparameter_is_named_with_the_nearest(tmp_path: Path, mon
         train.main([])
 
 
-def test_flags_win_where_there_are_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[object]) -> None:
+def test_flags_win_where_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[TrainArguments]
+) -> None:
     hyperparameters(tmp_path, monkeypatch, {"global_batch_size": "64"})
     assert train.main(["--global-batch-size", "32", "--micro-batch-size", "16"]) == 0
-    assert started[0].global_batch_size == 32  # type: ignore[attr-defined]
+    assert started[0].global_batch_size == 32
 
 
 def test_a_rank_that_was_killed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,4 +168,3 @@ def test_a_rank_that_was_killed_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    assert os.getpid() > 0

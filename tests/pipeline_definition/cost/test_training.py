@@ -49,13 +49,12 @@ def test_an_impossible_input_is_named(hours: float, gpus: int, price: float, nam
 
 
 def test_the_command_prints_the_dollars_for_programs_and_for_people() -> None:
-    words = "training --gpu-hours 13165 --gpus-per-instance 8 --price-per-instance-hour 40.96".split()
+    words = ["training", "--gpu-hours", "13165", "--gpus-per-instance", "8", "--price-per-instance-hour", "40.96"]
     assert round(json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["usd"]) == 67_405
     assert "$67,405" in CliRunner().invoke(app, words).stdout
 
 
 def test_the_command_refuses_an_instance_without_gpus() -> None:
-    result = CliRunner().invoke(
-        app, "training --gpu-hours 1 --gpus-per-instance 0 --price-per-instance-hour 1".split()
-    )
+    words = ["training", "--gpu-hours", "1", "--gpus-per-instance", "0", "--price-per-instance-hour", "1"]
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == 2

@@ -67,12 +67,12 @@ def test_pictures_are_those_of_the_bare_pipeline(
 JOBS = st.lists(
     st.builds(PictureJob, st.sampled_from(["a", "b c", "red"]), st.sampled_from(["", "d"]), st.integers(0, 9)),
     min_size=2,
-    max_size=9,
+    max_size=6,
 )
 SIDES = st.sampled_from([8, 24, 32, 40])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(jobs=JOBS, name=st.sampled_from(SAMPLERS), scale=st.sampled_from([0.0, 1.0, 4.0]), width=SIDES, height=SIDES)
 def test_a_picture_is_the_same_bit_for_bit_whatever_it_was_batched_with(
     renderer: PipelineRenderer, jobs: list[PictureJob], name: str, scale: float, width: int, height: int

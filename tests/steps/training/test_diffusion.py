@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
-from diffusers.training_utils import compute_snr
 
 from params.programs import TrainArguments
 from steps.errors import StepError
 from steps.training.diffusion import Diffusion, load_diffusion, noise_schedule_changes
 
-SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+diffusers: Any = importlib.import_module("diffusers")
+training_utils: Any = importlib.import_module("diffusers.training_utils")
+SCHEDULER = diffusers.DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 TIMESTEPS = torch.tensor([0, 1, 250, 999])
 
 
@@ -30,7 +32,7 @@ def test_noisy_latents_and_targets_are_those_of_diffusers() -> None:
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_min_snr_weights_are_those_of_diffusers_training_script(prediction_type: str) -> None:
-    snr = compute_snr(SCHEDULER, TIMESTEPS)
+    snr = training_utils.compute_snr(SCHEDULER, TIMESTEPS)
     expected = torch.stack([snr, torch.full_like(snr, 5.0)], dim=1).min(dim=1).values
     expected = expected / (snr if prediction_type == "epsilon" else snr + 1)
     diffusion = Diffusion(SCHEDULER.alphas_cumprod, prediction_type, snr_gamma=5.0)
@@ -42,7 +44,9 @@ def test_without_gamma_all_samples_weigh_the_same() -> None:
 
 
 def test_pure_noise_has_a_finite_weight() -> None:
-    zero_terminal = DDPMScheduler(beta_schedule="scaled_linear", rescale_betas_zero_snr=True).alphas_cumprod.clone()
+    zero_terminal = diffusers.DDPMScheduler(
+        beta_schedule="scaled_linear", rescale_betas_zero_snr=True
+    ).alphas_cumprod.clone()
     zero_terminal[-1] = 0.0
     for prediction_type in ("epsilon", "v_prediction"):
         weights = Diffusion(zero_terminal, prediction_type, snr_gamma=5.0).weight_of(torch.arange(1000))

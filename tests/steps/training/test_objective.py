@@ -13,7 +13,7 @@ from steps.data.latents import LatentsDataset
 from steps.training.captions import load_captions
 from steps.training.diffusion import Diffusion
 from steps.training.inputs import InputMaker, Inputs
-from steps.training.objective import Objective
+from steps.training.objective import Objective, resolved_precision
 from tests.steps.training.tiny_model import CAPTION_LENGTH, SCALING_FACTOR, tiny_unet
 
 CPU = torch.device("cpu")
@@ -86,3 +86,20 @@ def test_bfloat16_stays_near_float32(pretrained: Path, latents: Path) -> None:
     assert losses[1].dtype == torch.float32
     torch.testing.assert_close(losses[1], losses[0], rtol=0.05, atol=0.02)
     assert not torch.equal(losses[0], losses[1])
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_f": True}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_auto_takes_bfloat16_where_the_cpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert resolved_precision("auto", CPU) == expected
+    assert resolved_precision("float64", CPU) == "float64"

@@ -37,7 +37,8 @@ class LinearObjective(Objective):
         pass
 
     def weighted_losses(self, unet: Any, inputs: Inputs) -> torch.Tensor:
-        return inputs.mean @ unet.weight
+        losses: torch.Tensor = inputs.mean @ unet.weight
+        return losses
 
 
 def inputs_of(values: torch.Tensor) -> Inputs:
@@ -60,7 +61,7 @@ def test_it_is_torchs_adamw_on_the_clipped_gradient() -> None:
     optimizer = torch.optim.AdamW(expected.parameters(), lr=0.1, weight_decay=0.01)
     for seen in (0, 8, 16):
         result = step.take(inputs_of(values), seen)
-        (values @ expected.weight).mean().backward()
+        torch.autograd.backward((values @ expected.weight).mean())
         norm = torch.nn.utils.clip_grad_norm_(expected.parameters(), 1.0)
         optimizer.param_groups[0]["lr"] = learning_rate(ARGUMENTS, seen, 80)
         optimizer.step()

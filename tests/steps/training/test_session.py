@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.steps.training.jobs import SETTINGS, Job
 from tests.steps.training.tiny_model import write_latents
 
 LOSSES = ("seen_samples", "training_loss", "validation_loss", "learning_rate", "gradient_norm")
-SLOW = {"TEST_HOOK": "slow_steps", "TEST_STEP_S": "0.1"}
+SLOW: dict[str, Any] = {"TEST_HOOK": "slow_steps", "TEST_STEP_S": "0.1"}
 
 
 def curve(job: Job) -> list[dict[str, float]]:

@@ -51,8 +51,13 @@ def test_no_training_setting_changes_it(pretrained: Path, many: Path) -> None:
 def test_ranks_share_the_samples_out(pretrained: Path, many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     validation, state = validation_of(pretrained, many)
     expected = validation.loss(state)
-    shares = []
-    monkeypatch.setattr(World, "sum_", lambda self, tensor: shares.append(tensor.clone()) or tensor)
+    shares: list[torch.Tensor] = []
+
+    def share(self: World, tensor: torch.Tensor) -> torch.Tensor:
+        shares.append(tensor.clone())
+        return tensor
+
+    monkeypatch.setattr(World, "sum_", share)
     for rank in range(3):
         validation._world = dataclasses.replace(HEAD, rank=rank, size=3)
         validation.loss(state)

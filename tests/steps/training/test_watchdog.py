@@ -49,7 +49,12 @@ def test_a_rank_ends_with_its_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
     seen = threading.Event()
     alone = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
-    watchdog = Watchdog(alone, 60, lambda reason: (ended.append(reason), seen.set()), {"TORCHELASTIC_RUN_ID": "job"})
+
+    def end(reason: str) -> None:
+        ended.append(reason)
+        seen.set()
+
+    watchdog = Watchdog(alone, 60, end, {"TORCHELASTIC_RUN_ID": "job"})
     assert not ended
     monkeypatch.setattr(os, "getppid", lambda: 1)
     assert seen.wait(5)

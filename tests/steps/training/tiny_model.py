@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.block import Array, to_bytes
-from steps.data.latents import LatentsIndex, LatentsManifest
+from steps.data.latents_manifest import LatentsIndex, LatentsManifest
 from steps.data.latents_shard import BuiltShard, build_shard
 from steps.model.pretrained import folder_digest
 from tests.steps.data.latents_folders import manifest
+
+# Typed in parts only.
+diffusers: Any = importlib.import_module("diffusers")
 
 LATENT_SHAPE = (4, 4, 4)
 CAPTION_LENGTH = 6
@@ -27,8 +31,8 @@ def write_pretrained(folder: Path) -> Path:
     """Write a random pipeline, as the pretrained channel holds it."""
     torch.manual_seed(3)
     tokenizer = _tokenizer()
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=diffusers.AutoencoderKL(
             block_out_channels=(4, 4),
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
@@ -51,7 +55,7 @@ def write_pretrained(folder: Path) -> Path:
         ),
         tokenizer=tokenizer,
         unet=tiny_unet(),
-        scheduler=DDPMScheduler(
+        scheduler=diffusers.DDPMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
         ),
         safety_checker=None,
@@ -62,9 +66,9 @@ def write_pretrained(folder: Path) -> Path:
     return folder
 
 
-def tiny_unet() -> UNet2DConditionModel:
-    """Return a random UNet of some 10,000 weights."""
-    return UNet2DConditionModel(
+def tiny_unet() -> Any:
+    """Return a random UNet2DConditionModel of some 10,000 weights."""
+    return diffusers.UNet2DConditionModel(
         sample_size=LATENT_SHAPE[-1],
         block_out_channels=(8,),
         down_block_types=("CrossAttnDownBlock2D",),

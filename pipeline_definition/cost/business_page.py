@@ -1,0 +1,248 @@
+"""A business case as a document: three questions, each with its answer, tables and charts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline_definition.cost.business_case import BUDGET_FACTORS, REALISED, Answers
+from pipeline_definition.cost.business_inputs import Candidate
+from pipeline_definition.cost.charts import lines
+from pipeline_definition.cost.document import Document
+from pipeline_definition.instances import instance
+from pipeline_definition.report.charts import Series, bars
+from pipeline_definition.report.formats import DASH, count, dollars, percent, plain, short_count
+from pipeline_definition.report.view import Chart, Fact, Section, Table
+
+CHART_POINTS = 40
+
+
+def case_document(answers: Answers) -> Document:
+    """Return the document; every number in it is an input that it shows or is derived from those."""
+    sections = (_where(answers), _which(answers), _how_much(answers), _sensitivity(answers), _inputs(answers))
+    return Document(answers.case.company, "A text-to-image model of our own?", _lead(answers), sections)
+
+
+def case_json(answers: Answers) -> Mapping[str, Any]:
+    """Return the derived numbers."""
+    return {
+        "inputs": answers.case.model_dump(),
+        "usd_per_generated_picture": answers.generation_usd_per_picture,
+        "uses": [
+            {
+                "name": answer.use.name,
+                "kind": answer.kind,
+                "saving_usd_per_year": answer.saving_usd_per_year,
+                "hours_saved_per_year": answer.hours_saved_per_year,
+                "gain_usd_per_year": answer.gain_usd_per_year,
+            }
+            for answer in answers.uses
+        ],
+        "usd_per_accepted_image": {
+            "custom": answers.usd_per_accepted_image(answers.case.custom),
+            "pretrained": answers.usd_per_accepted_image(answers.case.pretrained),
+        },
+        "break_even_images": answers.break_even_images,
+        "custom_is_cheaper": answers.custom_is_cheaper,
+        "gain_usd_per_year": answers.gain_usd_per_year,
+        "return_on_investment": answers.return_on_investment,
+        "payback_months": answers.payback_months,
+        "net_present_value_usd": answers.net_present_value_usd(),
+        "break_even_realised": answers.break_even_realised,
+        "justified_budget_usd": answers.justified_budget_usd,
+    }
+
+
+def _lead(answers: Answers) -> str:
+    investment = answers.case.investment
+    verdict = "pays" if answers.net_present_value_usd() > 0 else "does not pay"
+    choice = "a custom model" if answers.custom_is_cheaper else "the open pretrained model"
+    best = max(answers.uses, key=lambda answer: answer.gain_usd_per_year)
+    return (
+        f"{dollars(investment.budget_usd)} for {dollars(answers.gain_usd_per_year)} more a year {verdict}: net present"
+        f" value {_signed(answers.net_present_value_usd())} over {investment.years} years at"
+        f" {percent(investment.discount_rate)}, paid back {_months(answers.payback_months)}."
+        f" It gains most where it {best.kind}: {best.use.name}. At this volume {choice} is the cheaper one."
+    )
+
+
+def _where(answers: Answers) -> Section:
+    headers = (
+        "Use",
+        "It",
+        "Pictures a year",
+        "Saved a year",
+        "New revenue a year",
+        "Hours saved a year",
+        "Gain a year",
+    )
+    rows = tuple(
+        (
+            answer.use.name,
+            answer.kind,
+            count(answer.use.images_per_year),
+            _signed(answer.saving_usd_per_year),
+            dollars(answer.use.revenue_usd_per_year),
+            count(answer.hours_saved_per_year),
+            _signed(answer.gain_usd_per_year),
+        )
+        for answer in sorted(answers.uses, key=lambda answer: -answer.gain_usd_per_year)
+    )
+    gains = [(row[0], max(0.0, a.gain_usd_per_year)) for row, a in zip(rows, _sorted(answers), strict=True)]
+    drawing = bars("gain", "Gain a year of each use", gains, [row[-1] for row in rows])
+    return Section(
+        "where",
+        "1. Where would it cut cost, speed up production or grow revenue?",
+        "Saved: pictures x (cost of one today - cost of one accepted picture of the better model).",
+        (),
+        (Chart("Gain a year", drawing),),
+        (Table(headers, rows, frozenset(range(2, 7)), "Uses"),),
+    )
+
+
+def _sorted(answers: Answers) -> list[Any]:
+    return sorted(answers.uses, key=lambda answer: -answer.gain_usd_per_year)
+
+
+def _which(answers: Answers) -> Section:
+    case, even = answers.case, answers.break_even_images
+    facts = (
+        Fact("one generated picture", f"${answers.generation_usd_per_picture:.4f}", _picture_note(answers)),
+        Fact("break-even volume", _images(even), f"accepted pictures in {case.investment.years} years"),
+        Fact("our volume", count(answers.images), f"in {case.investment.years} years"),
+        Fact("cheaper at our volume", "custom" if answers.custom_is_cheaper else "pretrained"),
+    )
+    drawing = lines(
+        "break-even", "Cost over accepted pictures, custom and pretrained", _cost_lines(answers), "accepted pictures"
+    )
+    chart = Chart("Cost over the years, the model included", drawing, ("custom", "pretrained"))
+    headers = ("", "custom", "pretrained")
+    table = Table(headers, tuple(_compared(answers)), frozenset({1, 2}), "Custom and pretrained")
+    lead = (
+        "An accepted picture costs (generation + review) / fraction accepted. Break-even is the difference in fixed"
+        " cost over the difference in cost of an accepted picture. The fractions decide: measure them with both models"
+        " on your own prompts before you commit."
+    )
+    return Section("which", "2. A custom model or the open pretrained one?", lead, facts, (chart,), (table,))
+
+
+def _compared(answers: Answers) -> Iterator[tuple[str, str, str]]:
+    years = answers.case.investment.years
+    both = (answers.case.custom, answers.case.pretrained)
+
+    def row(label: str, values: list[str]) -> tuple[str, str, str]:
+        return label, values[0], values[1]
+
+    yield row(f"fixed cost, {years} years", [dollars(one.fixed_usd(years)) for one in both])
+    yield row("fraction accepted", [percent(one.accepted_fraction) for one in both])
+    yield row("an accepted picture", [dollars(answers.usd_per_accepted_image(one)) for one in both])
+    yield row(f"our volume, {years} years", [dollars(answers.total_usd(one, answers.images)) for one in both])
+    yield row("FID on our held-out pictures", [_score(one.fid) for one in both])
+    yield row("CLIP score", [_score(one.clip_score) for one in both])
+
+
+def _cost_lines(answers: Answers) -> list[Series]:
+    top = 1.2 * max(answers.images, answers.break_even_images or 0.0, 1.0)
+    places = [top * step / CHART_POINTS for step in range(CHART_POINTS + 1)]
+
+    def series(name: str, candidate: Candidate) -> Series:
+        return Series(name, [(x, answers.total_usd(candidate, x)) for x in places])
+
+    return [series("custom", answers.case.custom), series("pretrained", answers.case.pretrained)]
+
+
+def _how_much(answers: Answers) -> Section:
+    investment = answers.case.investment
+    host = instance(investment.training_instance_type)
+    hours = answers.compute_budget_usd / answers.training_instance_usd_per_hour
+    facts = (
+        Fact("gain a year", dollars(answers.gain_usd_per_year), "expected return less today's"),
+        Fact("the uses above bring", _signed(answers.uses_usd_per_year), "a year, as a check on it"),
+        Fact("return on investment", f"{answers.return_on_investment:,.1f} x", f"over {investment.years} years"),
+        Fact("payback", _months(answers.payback_months), "from the first dollar"),
+        Fact("net present value", _signed(answers.net_present_value_usd()), f"at {percent(investment.discount_rate)}"),
+        Fact("gain that has to come true", _fraction(answers.break_even_realised), "for a net present value of zero"),
+        Fact("budget that the return justifies", dollars(answers.justified_budget_usd), _required(answers)),
+        Fact("compute in the budget", dollars(answers.compute_budget_usd), f"{percent(investment.compute_fraction)}"),
+        Fact("which buys", f"{hours * host.ranks:,.0f} GPU-hours", f"{hours:,.0f} h of {host.name} on demand"),
+    )
+    drawing = lines(
+        "cumulative", "Dollars gained less dollars spent, by month", [Series("", answers.cumulative())], "months"
+    )
+    lead = "Gain = return expected - return today. The budget is spent at the beginning; the gain comes month by month."
+    chart = Chart("Gained less spent, not discounted", drawing)
+    return Section("how-much", "3. What compute budget does the return justify?", lead, facts, (chart,))
+
+
+def _sensitivity(answers: Answers) -> Section:
+    headers = ("Of the gain comes true", *(f"{factor:g} x budget" for factor in BUDGET_FACTORS))
+    rows = tuple(
+        (percent(realised), *(_signed(answers.net_present_value_usd(realised, factor)) for factor in BUDGET_FACTORS))
+        for realised in REALISED
+    )
+    drawing = lines(
+        "sensitivity",
+        "Net present value over the part of the gain that comes true",
+        [Series("", [(100 * part, answers.net_present_value_usd(part)) for part in (0.0, *REALISED)])],
+        "per cent of the gain",
+    )
+    table = Table(headers, rows, frozenset({1, 2, 3}), "Net present value")
+    lead = "Net present value when less of the gain comes true, or when it costs half or twice as much."
+    return Section("sensitivity", "What if?", lead, (), (Chart("Net present value", drawing),), (table,))
+
+
+def _inputs(answers: Answers) -> Section:
+    rows = tuple(_flat("", answers.case.model_dump()))
+    derived = (
+        ("prices.yaml", f"{answers.case.generation.instance_type}, an hour", f"${answers.endpoint_usd_per_hour:,.4g}"),
+        ("rates.yaml", "pictures in a paid hour", f"{answers.pictures_per_hour:,.0f}"),
+    )
+    lead = "Everything above is derived from these."
+    tables = (
+        Table(("Input", "Value"), rows, frozenset({1}), "Inputs", wraps=True),
+        Table(("From", "What", "Value"), derived, frozenset({2}), "Prices and rates"),
+    )
+    return Section("inputs", "Inputs", lead, (), (), tables)
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
+    elif isinstance(value, list):
+        for number, item in enumerate(value, 1):
+            yield from _flat(f"{prefix}.{number}", item)
+    else:
+        yield prefix, plain(value)
+
+
+def _picture_note(answers: Answers) -> str:
+    made = answers.case.generation
+    return (
+        f"{made.instance_type} at ${answers.endpoint_usd_per_hour:,.4g}/h / {answers.pictures_per_hour:,.0f}"
+        f" pictures/h, {made.resolution_px} px, {made.inference_steps} steps, busy {percent(made.busy_fraction)}"
+    )
+
+
+def _required(answers: Answers) -> str:
+    return f"net gain {answers.case.investment.required_return_on_budget:g} x the budget, discounted"
+
+
+def _signed(usd: float) -> str:
+    return f"-{dollars(-usd)}" if usd < 0 else dollars(usd)
+
+
+def _months(months: float | None) -> str:
+    return "never within the years" if months is None else f"in {months:.1f} months"
+
+
+def _images(images: float | None) -> str:
+    return "none" if images is None else short_count(images)
+
+
+def _fraction(fraction: float | None) -> str:
+    return DASH if fraction is None else percent(fraction)
+
+
+def _score(value: float | None) -> str:
+    return DASH if value is None else f"{value:g}"

@@ -1,0 +1,83 @@
+"""The commands `cost forecast`, `cost prices refresh` and `plan` as they are typed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from params.settings import Settings
+from pipeline_definition.commands import cost
+from pipeline_definition.cost.prices import PRICES_FILE
+from pipeline_definition.session import Target
+from tests.pipeline_definition.cost.samples import definition, settings
+from tests.pipeline_definition.cost.test_price_list import PriceList, sagemaker
+
+
+@pytest.fixture(autouse=True)
+def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def built(params: Path) -> tuple[Settings, dict[str, Any]]:
+        return settings(), definition()
+
+    monkeypatch.setattr(cost, "_definition", built)
+
+
+def run(*words: str) -> tuple[int, str]:
+    app = typer.Typer()
+    app.add_typer(cost.app, name="cost")
+    app.command()(cost.plan)
+    result = CliRunner().invoke(app, words)
+    return result.exit_code, result.output
+
+
+def test_the_forecast_answers_people_and_programs_alike() -> None:
+    status, text = run("cost", "forecast", "--json", "--set", "TrainingInstanceCount=2")
+    assert status == 0
+    said = json.loads(text)
+    assert "2 x ml.p4d.24xlarge" in next(line["what"] for line in said["steps"] if line["step"] == "Train")
+    status, text = run("cost", "forecast")
+    assert status == 0
+    assert "the run" in text and "MosaicML" in text
+
+
+def test_a_forecast_that_cannot_be_made_ends_with_one_line() -> None:
+    status, text = run("cost", "forecast", "--set", "TrainingInstanceType=ml.g6e.4xlarge")
+    assert status == 2
+    assert "ml.g6e.4xlarge" in text and "Traceback" not in text
+
+
+def test_a_plan_that_is_met_is_status_0_and_writes_its_page(tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    status, text = run("plan", "--deadline", "10d", "--budget", "5000", "--json", "--out", str(page))
+    assert (status, json.loads(text)["met"]) == (0, True)
+    assert "<svg" in page.read_text(encoding="utf-8")
+
+
+def test_a_plan_that_nothing_meets_is_status_1_with_the_nearest() -> None:
+    status, text = run("plan", "--deadline", "1h", "--budget", "10")
+    assert status == 1
+    assert "nearest is" in text.replace("\n", " ")
+
+
+def test_a_savings_plan_counts_only_when_it_is_said_to_be_there() -> None:
+    def ways(*more: str) -> set[str]:
+        _, text = run("plan", "--deadline", "10d", "--budget", "5000", "--json", *more)
+        return {option["purchase"] for option in json.loads(text)["options"]}
+
+    assert ways() == {"on_demand", "spot"}
+    assert "savings_plan" in ways("--savings-plan")
+
+
+def test_a_refresh_writes_the_file_that_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(shutil.copy(PRICES_FILE, tmp_path / "prices.yaml"))
+    answers = PriceList({"AmazonSageMaker": [sagemaker("ml.p4d.24xlarge", 20.0)]})
+    monkeypatch.setattr(Target, "client", lambda _target, _service: answers)
+    status, text = run("cost", "prices", "refresh", "--file", str(file))
+    assert status == 0
+    assert "ml.p4d.24xlarge: 25.251286 -> 20" in text
+    assert "usd: 20.0" in file.read_text(encoding="utf-8")

@@ -1,0 +1,91 @@
+"""The plan: the cheapest that meets both limits, the frontier, and the answer when nothing does."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from pipeline_definition.cost.document import to_html
+from pipeline_definition.cost.plan import Plan, parse_days, plan
+from pipeline_definition.cost.plan_page import plan_document, plan_json, plan_table
+from pipeline_definition.cost.training import CostError
+from tests.pipeline_definition.cost.samples import definition, settings
+
+
+@functools.cache
+def planned(days: float, usd: float, training_only: bool = False) -> Plan:
+    parameters = {"TrainingSamples": "1126400000"}
+    return plan(settings(), definition(), parameters, days, usd, training_only=training_only)
+
+
+def test_the_choice_meets_both_and_nothing_cheaper_does() -> None:
+    found = planned(5.0, 12_000.0)
+    assert found.best is not None
+    assert found.best.days <= 5.0 and found.best.usd <= 12_000.0
+    assert not [option for option in found.options if found.meets(option) and option.usd < found.best.usd]
+
+
+def test_a_tighter_deadline_never_costs_less() -> None:
+    choices = [planned(days, 1e6).best for days in (2.0, 5.0, 20.0)]
+    dollars = [choice.usd for choice in choices if choice]
+    assert len(dollars) == 3
+    assert dollars == sorted(dollars, reverse=True)
+
+
+def test_no_option_beats_one_of_the_frontier_in_days_and_dollars() -> None:
+    found = planned(5.0, 12_000.0)
+    assert len(found.frontier) > 2
+    for edge in found.frontier:
+        assert not [o for o in found.options if o.days < edge.days and o.usd < edge.usd]
+
+
+def test_every_option_divides_the_global_batch() -> None:
+    assert {2048 % option.gpus for option in planned(5.0, 12_000.0).options} == {0}
+
+
+def test_many_hosts_lose_some_of_their_speed() -> None:
+    same = [
+        o
+        for o in planned(5.0, 12_000.0, True).options
+        if (o.instance_type, o.purchase) == ("ml.p4d.24xlarge", "on_demand")
+    ]
+    dear = sorted(same, key=lambda option: option.instances)
+    assert [option.usd for option in dear] == sorted(option.usd for option in dear)
+    assert dear[0].efficiency == 1.0 > dear[-1].efficiency
+
+
+def test_when_nothing_meets_both_the_nearest_is_said_and_what_each_limit_allows() -> None:
+    found = planned(3.0, 100.0)
+    assert found.best is None
+    assert found.verdict().startswith("nothing meets 3 days and $100: nearest is ")
+    assert "within the deadline the cheapest is" in found.verdict()
+    assert plan_json(found)["met"] is False
+
+
+def test_the_page_draws_the_frontier_and_asks_for_nothing_outside() -> None:
+    page = to_html(plan_document(planned(5.0, 12_000.0), "sd"))
+    assert "<svg" in page and "meets both" in page
+    assert "http://" not in page and "https://" not in page
+
+
+def test_the_table_begins_with_the_choice() -> None:
+    found = planned(5.0, 12_000.0)
+    assert found.best is not None
+    assert next(iter(plan_table(found).columns[0].cells)) == f"{found.best.instances} x {found.best.instance_type}"
+
+
+@pytest.mark.parametrize(("text", "days"), [("36h", 1.5), ("10d", 10.0), ("2w", 14.0)])
+def test_deadlines_are_read_in_hours_days_and_weeks(text: str, days: float) -> None:
+    assert parse_days(text) == days
+
+
+@pytest.mark.parametrize("text", ["", "10", "-1d", "0d", "ten days"])
+def test_a_deadline_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(CostError, match="--deadline"):
+        parse_days(text)
+
+
+def test_a_budget_that_is_none_is_named() -> None:
+    with pytest.raises(CostError, match="--budget"):
+        plan(settings(), definition(), {}, 1.0, 0.0)

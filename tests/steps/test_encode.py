@@ -1,0 +1,240 @@
+"""Encoding on a real Ray cluster of this machine, to a real S3 server, with the local world's models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from params.layout import LATENTS, REFERENCE
+from params.programs import EncodeArguments
+from steps.container import Cluster
+from steps.data import encoding
+from steps.data.latents import LatentsDataset
+from steps.data.samples import is_heldout, read_table
+from steps.data.storage import Storage
+from steps.encode import Encode, write_file
+from steps.errors import StepError
+from steps.evaluation.reference import Reference
+from steps.model.pretrained import folder_digest, load_tokenizer, load_vae
+from steps.ray_cluster import leading
+from tests.steps.data import s3_server
+from tests.steps.data.shapes_shards import PRETRAINED, write_shards
+
+# Ray warns of its own code.
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:::ray")]
+
+FRACTION = 0.2
+
+
+@dataclass
+class World:
+    s3: s3_server.S3
+    folder: Path
+
+    def arguments(self, name: str, **settings: object) -> EncodeArguments:
+        base = f"s3://{s3_server.BUCKET}"
+        values = {
+            "resolution_px": 64,
+            "batch_size": 16,
+            "rows_per_block": 16,
+            "rows_per_shard": 64,
+            "heldout_fraction": FRACTION,
+            "shards_uri": f"{base}/shards",
+            "latents_uri": f"{base}/{name}/latents",
+            "reference_uri": f"{base}/{name}/reference",
+        }
+        return EncodeArguments.model_validate(values | settings)
+
+    def encode(self, name: str, **settings: object) -> Encode:
+        return Encode(self.arguments(name, **settings), self.folder / "manifest.json", PRETRAINED)
+
+    def objects(self, name: str) -> dict[str, bytes]:
+        return {key: self.s3.read(f"{name}/{key}") for key in self.s3.names(name) if key.endswith(".tar")}
+
+    def fetch(self, name: str, artifacts: dict[str, dict[str, bytes]]) -> Path:
+        """Bring an artifact to a folder, as SageMaker's upload and a file system's import would."""
+        for part in (LATENTS, REFERENCE):
+            for key in self.s3.names(f"{name}/{part}"):
+                write_file(self.folder / name / part / key, self.s3.read(f"{name}/{part}/{key}"))
+            for file, content in artifacts[part].items():
+                write_file(self.folder / name / part / file, content)
+        return self.folder / name
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("encode")
+    with s3_server.serving() as s3:
+        manifest = write_shards(f"s3://{s3_server.BUCKET}/shards", [90, 70, 40])
+        (folder / "manifest.json").write_text(manifest.model_dump_json())
+        with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "test"):
+            yield World(s3, folder)
+
+
+@pytest.fixture(scope="module")
+def encoded(world: World) -> Path:
+    return world.fetch("first", world.encode("first").run())
+
+
+def captions(world: World) -> list[str]:
+    storage = Storage(f"s3://{s3_server.BUCKET}/shards")
+    return [text for index in range(3) for text in read_table(storage, f"{index:05d}.tar").captions]
+
+
+def test_every_sample_is_encoded_once_in_its_split(world: World, encoded: Path) -> None:
+    dataset = LatentsDataset(encoded / LATENTS)
+    texts = captions(world)
+    expected = {
+        "train": [text for text in texts if not is_heldout(text, FRACTION)],
+        "heldout": [text for text in texts if is_heldout(text, FRACTION)],
+    }
+    tokenizer = load_tokenizer(PRETRAINED)
+    for split, wanted in expected.items():
+        assert dataset.count(split) == len(wanted)
+        found = dataset.read(split, np.arange(len(wanted))).token_ids
+        ids = tokenizer(wanted, padding="max_length", max_length=16, truncation=True, return_tensors="pt")["input_ids"]
+        assert torch.equal(found, ids.to(torch.int32))
+
+
+def test_the_manifest_is_the_contract_with_training(world: World, encoded: Path) -> None:
+    manifest = LatentsDataset(encoded / LATENTS).manifest
+    config = json.loads((PRETRAINED / "vae" / "config.json").read_text())
+    assert manifest.encoder_digest == folder_digest(PRETRAINED / "vae")
+    assert manifest.tokenizer_digest == folder_digest(PRETRAINED / "tokenizer")
+    assert manifest.text_encoder_digest == folder_digest(PRETRAINED / "text_encoder")
+    assert manifest.source_manifest_digest == hashlib.sha256((world.folder / "manifest.json").read_bytes()).hexdigest()
+    assert (manifest.resolution_px, manifest.latent_shape, manifest.caption_length) == (64, (4, 8, 8), 16)
+    assert manifest.scaling_factor == config["scaling_factor"]
+    assert 0.8 < manifest.latents_std * manifest.scaling_factor < 1.2
+    assert manifest.decoded_psnr_db > 25
+    for shard in manifest.shards:
+        content = (encoded / LATENTS / shard.name).read_bytes()
+        assert (shard.bytes, shard.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_latents_decode_to_the_pictures_of_their_captions(encoded: Path) -> None:
+    dataset, reference = LatentsDataset(encoded / LATENTS), Reference(encoded / REFERENCE)
+    mean = dataset.read("heldout", np.arange(8)).mean.float()
+    with torch.inference_mode():
+        decoded = load_vae(PRETRAINED, torch.float32).decode(mean).sample
+    pictures = ((decoded / 2 + 0.5).clamp(0, 1) * 255).permute(0, 2, 3, 1).numpy()
+    assert np.abs(pictures - reference.read(range(8))).mean() < 8
+
+
+def test_the_reference_holds_the_held_out_pictures(world: World, encoded: Path) -> None:
+    reference = Reference(encoded / REFERENCE)
+    assert reference.captions == [text for text in captions(world) if is_heldout(text, FRACTION)]
+    assert reference.size_px == 64
+
+
+def test_neither_workers_nor_a_killed_one_change_a_byte(
+    world: World, encoded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+
+    def kill_a_worker(rows: int) -> None:
+        workers = [p for p in psutil.process_iter(["cmdline"]) if "MapWorker" in " ".join(p.info["cmdline"] or [])]
+        if workers and not killed:
+            killed.append(workers[0].pid)
+            os.kill(workers[0].pid, signal.SIGKILL)
+
+    encode_shards = encoding.encode_shards
+    monkeypatch.setattr(
+        "steps.encode.encode_shards", lambda job, missing, _: encode_shards(job, missing, kill_a_worker)
+    )
+    artifacts = world.encode("second", workers=1).run()
+    assert killed
+    assert world.objects("second") == world.objects("first")
+    for part in (LATENTS, REFERENCE):
+        for file, content in artifacts[part].items():
+            assert content == (encoded / part / file).read_bytes()
+
+
+def test_a_job_started_again_makes_only_the_missing_shards(
+    world: World, encoded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    encode_shards = encoding.encode_shards
+    client, bucket = world.s3.client, s3_server.BUCKET
+    for key in ("train-00001.tar", "train-00002.verified.json"):
+        client.delete_object(Bucket=bucket, Key=f"first/latents/{key}")
+    client.put_object(Bucket=bucket, Key="first/latents/manifest.json", Body=b'{"plan_digest": "of an older encoding"}')
+
+    def recorded(job: encoding.EncodeJob, missing: list[encoding.PlannedShard], on_rows: object) -> object:
+        made.extend(shard.name for shard in missing)
+        return encode_shards(job, missing, on_rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("steps.encode.encode_shards", recorded)
+    encode = world.encode("first")
+    assert encode.published() is None
+    artifacts = encode.run()
+    assert made == ["train-00001.tar", "train-00002.tar"]
+    assert "manifest.json" not in world.s3.names("first/latents")
+    assert artifacts[LATENTS]["manifest.json"] == (encoded / LATENTS / "manifest.json").read_bytes()
+
+
+def test_a_finished_encoding_is_not_done_again(world: World, encoded: Path) -> None:
+    for part in (LATENTS, REFERENCE):
+        for path in (encoded / part).glob("*.json"):
+            world.s3.client.put_object(Bucket=s3_server.BUCKET, Key=f"first/{part}/{path.name}", Body=path.read_bytes())
+    published = world.encode("first").published()
+    assert published is not None
+    assert published[LATENTS]["manifest.json"] == (encoded / LATENTS / "manifest.json").read_bytes()
+    assert world.encode("first", precision="bfloat16").published() is None
+
+
+def test_what_a_worker_finds_wrong_ends_the_step_in_its_words(world: World, tmp_path: Path) -> None:
+    uri = f"s3://{s3_server.BUCKET}/damaged"
+    manifest = write_shards(uri, [30])
+    (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
+    world.s3.client.delete_object(Bucket=s3_server.BUCKET, Key="damaged/00000.tar")
+    with pytest.raises(StepError, match=r"damaged/00000\.tar: not the shard that was verified .* download again"):
+        Encode(world.arguments("lost", shards_uri=uri), tmp_path / "manifest.json", PRETRAINED).run()
+    world.s3.client.delete_object(Bucket=s3_server.BUCKET, Key="damaged/00000.samples.parquet")
+    with pytest.raises(StepError, match=r"00000\.samples\.parquet: not there"):
+        Encode(world.arguments("lost", shards_uri=uri), tmp_path / "manifest.json", PRETRAINED).run()
+
+
+def test_a_missing_manifest_is_named(world: World, tmp_path: Path) -> None:
+    with pytest.raises(StepError, match="encode needs the manifest that download writes"):
+        Encode(world.arguments("none"), tmp_path / "manifest.json", PRETRAINED)
+
+
+def test_the_program_killed_and_started_again_ends_with_the_same_bytes(world: World, encoded: Path) -> None:
+    base = world.folder / "job"
+    inputs = base / "processing" / "input"
+    (inputs / "shards").mkdir(parents=True)
+    (inputs / "shards" / "manifest.json").write_bytes((world.folder / "manifest.json").read_bytes())
+    (inputs / "pretrained").symlink_to(PRETRAINED)
+    flags = ["--resolution-px", "64", "--batch-size", "16", "--rows-per-block", "16", "--rows-per-shard", "64"]
+    flags += ["--heldout-fraction", str(FRACTION), "--shards-uri", f"s3://{s3_server.BUCKET}/shards", "--workers", "1"]
+    flags += [f"--{part}-uri=s3://{s3_server.BUCKET}/job/{part}" for part in (LATENTS, REFERENCE)]
+    command = [sys.executable, "-m", "steps", "encode", *flags]
+    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(base)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        deadline_s = time.monotonic() + 200
+        while "train-00000.verified.json" not in world.s3.names("job/latents") and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        family = psutil.Process(first.pid).children(recursive=True)
+        first.kill()
+    assert family and not psutil.wait_procs(family, timeout=60)[1]
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert world.objects("job") == world.objects("first")
+    for part in (LATENTS, REFERENCE):
+        written = base / "processing" / "output" / part
+        for path in written.iterdir():
+            assert path.read_bytes() == (encoded / part / path.name).read_bytes()
