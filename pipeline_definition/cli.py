@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline_definition.commands import definition, executions, local, models, prompt, run_local
+from pipeline_definition.commands import cost, definition, executions, infra, local, models, prompt, run_local
 
 app = typer.Typer(
     help="Stable Diffusion pre-training as one SageMaker Pipeline.",
@@ -26,6 +26,10 @@ app.command()(executions.stop)
 app.command("list")(executions.list_executions)
 app.command()(executions.logs)
 app.command()(prompt.prompt)
+app.command()(cost.plan)
+app.command("business-case")(cost.business_case)
+app.add_typer(cost.app, name="cost")
+app.add_typer(infra.app, name="infra")
 app.add_typer(models.app, name="models")
 app.add_typer(local.app, name="local")
 

@@ -97,6 +97,21 @@ class Executions:
             arn = self._sagemaker.create_pipeline(**request, ClientRequestToken=_token(name))["PipelineArn"]
         return arn
 
+    def current_definition(self, name: str) -> dict[str, Any]:
+        """Return the definition that the next execution will run.
+
+        Raises ExecutionError when the pipeline was never upserted.
+        """
+        try:
+            value: dict[str, Any] = json.loads(
+                self._sagemaker.describe_pipeline(PipelineName=name)["PipelineDefinition"]
+            )
+        except ClientError as error:
+            if not _is_missing(error):
+                raise
+            raise ExecutionError(f"there is no pipeline {name} yet; `sd-pipeline upsert` makes it") from None
+        return value
+
     def start(self, name: str, parameters: Mapping[str, str]) -> str:
         """Start an execution with some parameters changed; return its ARN."""
         values = [{"Name": key, "Value": value} for key, value in parameters.items()]

@@ -252,9 +252,10 @@ def _image(outputs: Mapping[str, str], name: str, current: str) -> str:
     return f"{outputs[f'{name.title()}RepositoryUri']}:{tag}"
 
 
-def _moved(uri: str, old_bucket: str, new_bucket: str) -> str:
+def _moved(value: Any, old_bucket: str, new_bucket: str) -> Any:
     prefix = f"s3://{old_bucket}/"
-    return f"s3://{new_bucket}/{uri.removeprefix(prefix)}" if uri.startswith(prefix) else uri
+    is_there = isinstance(value, str) and value.startswith(prefix)
+    return f"s3://{new_bucket}/{value.removeprefix(prefix)}" if is_there else value
 
 
 def _words(text: str) -> tuple[str, ...]:

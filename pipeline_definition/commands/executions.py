@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from pipeline_definition.commands.checks import filled, refuse_findings
 from pipeline_definition.commands.options import (
     DEFAULT_STATE,
     AsJson,
@@ -30,21 +31,26 @@ POLL_AWS_S, POLL_LOCAL_S = 10.0, 1.0
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the execution ends.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Live table until the execution ends.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what stands in the way.")]
+Stack = Annotated[str | None, typer.Option("--stack", help="Take account, network and file system from this stack.")]
 StepName = Annotated[str | None, typer.Option("--step", help="Only this step.")]
 
 
 def upsert(
-    params: Params = Path("params/octank_100gb.yaml"), local: Local = False, state: State = DEFAULT_STATE
+    params: Params = Path("params/octank_100gb.yaml"),
+    stack: Stack = None,
+    local: Local = False,
+    state: State = DEFAULT_STATE,
 ) -> None:
     """Create the pipeline in SageMaker, or update it to this parameter set.
 
-    Example: sd-pipeline upsert --params params/octank_100gb.yaml
+    Example: sd-pipeline upsert --params params/octank_100gb.yaml --stack sd-pipeline
     """
     with reported_errors():
         from pipeline_definition.executions import Executions
         from pipeline_definition.pipeline import build_definition
 
-        settings = read_settings(params)
+        settings = filled(read_settings(params), stack)
         target = target_of(settings, local, state)
         account = settings.account
         arn = Executions(target).upsert(
@@ -56,21 +62,29 @@ def upsert(
 def start(
     params: Params = Path("params/octank_100gb.yaml"),
     changes: Changes = None,
+    dry_run: DryRun = False,
+    stack: Stack = None,
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Start the pipeline, with some parameters changed.
+    """Start the pipeline that was upserted, with some parameters changed, once preflight has found nothing against it.
 
-    Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8
+    Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
     """
     with reported_errors():
-        from pipeline_definition.executions import Executions, parameter_texts
-        from pipeline_definition.pipeline import build_definition
+        from pipeline_definition.executions import Executions
 
-        settings = read_settings(params)
-        texts = parameter_texts(json.loads(build_definition(settings)), parse_changes(changes))
-        arn = Executions(target_of(settings, local, state)).start(settings.pipeline_name, texts)
-        console.print(arn, soft_wrap=True, highlight=False)
+        settings = filled(read_settings(params), stack)
+        target = target_of(settings, local, state)
+        executions = Executions(target)
+        # What SageMaker holds is what will run; reading it back takes a moment, building it anew takes seconds.
+        definition = executions.current_definition(settings.pipeline_name)
+        values = parse_changes(changes)
+        refuse_findings(settings, definition, values, target)
+        if dry_run:
+            console.print("nothing stands in the way", highlight=False)
+            return
+        console.print(executions.start(settings.pipeline_name, values), soft_wrap=True, highlight=False)
 
 
 def status(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from params.settings import Settings
+from pipeline_definition.commands.checks import refuse_findings
 from pipeline_definition.commands.options import (
     DEFAULT_RUNS,
     DEFAULT_STATE,
@@ -154,11 +155,10 @@ class LocalRun:
 
 
 def _definition(settings: Settings, values: Mapping[str, str]) -> str:
-    from pipeline_definition.executions import parameter_texts
     from pipeline_definition.pipeline import build_definition
 
     definition = build_definition(settings)
-    parameter_texts(json.loads(definition), values)
+    refuse_findings(settings, json.loads(definition), values, target=None)
     return definition
 
 

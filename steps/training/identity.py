@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from params.layout import MANIFEST_FILE
 from params.programs import TrainArguments
-from steps.data.latents import LatentsManifest
+from steps.data.latents_manifest import LatentsManifest
 from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, folder_digest, scheduler_config, unet_config
 
 # How fast, how often and how watched: none of it changes the weights (but by rounding).

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from params.programs import TrainArguments
-from steps.data.latents import LatentsManifest
+from steps.data.latents_manifest import LatentsManifest
 from steps.errors import StepError
 from steps.model.cpu_attention import CpuAttentionProcessor
 from steps.model.pretrained import load_unet, new_unet
