@@ -68,7 +68,7 @@ def file_system_findings(
     switch = "or set file_system.kind to s3"
     if not FILE_SYSTEM.fullmatch(values.text("FsxId")):
         yield Finding("FsxId", f"{values.text('FsxId')!r} is no id of a file system", f"set it to fs-..., {switch}")
-    elif PLACEHOLDER_FILE_SYSTEM.fullmatch(values.text("FsxId")):
+    elif not is_local and PLACEHOLDER_FILE_SYSTEM.fullmatch(values.text("FsxId")):
         yield Finding("FsxId", "it is the placeholder's file system", f"{FILL}, {switch}")
     if not FILE_SYSTEM_PATH.fullmatch(values.text("FsxPath")):
         yield Finding(

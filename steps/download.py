@@ -9,13 +9,15 @@ straight to --shards-uri, and the manifest, last, to the output `shards`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from params.arguments import parse
 from params.layout import MANIFEST_FILE, SHARDS
 from params.programs import DownloadArguments
-from steps.container import Container
-from steps.data.collection import Collection
+from steps.container import Cluster, Container
+from steps.data.collection import Collection, ShardPool
 from steps.data.guarded_downloader import ShardMaker
 from steps.data.shard_pool import HostPool
 from steps.data.shards import ShardsManifest
@@ -23,27 +25,59 @@ from steps.progress import Progress
 
 
 def main(argv: list[str]) -> int:
-    """Run the program."""
+    """Run the program: the first host of a job leads, the others lend themselves to it."""
     arguments = parse(DownloadArguments, argv, "download")
-    manifest = download(arguments)
-    write_manifest(manifest, Container().output_dir(SHARDS))
+    container = Container()
+    cluster = container.cluster()
+    if not cluster.is_head:
+        from steps.ray_cluster import join
+
+        join(cluster, container.job_name)
+        return 0
+    manifest = download(arguments, cluster, container.job_name)
+    write_manifest(manifest, container.output_dir(SHARDS))
     ledger = manifest.ledger
     print(f"{ledger.kept} of {ledger.rows} rows became samples ({ledger.sample_yield:.3f}); failed: {ledger.failed}")
     return 0
 
 
-def download(arguments: DownloadArguments) -> ShardsManifest:
+def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> ShardsManifest:
     """Make the shards that are missing; return the manifest of all of them."""
     collection = Collection(arguments)
     shards = collection.finished()
-    done = sum(shard.rows for shard in shards.values())
-    progress = Progress("download", collection.table.rows, "rows", done=done)
-    maker = ShardMaker(arguments, arguments.shards_uri, collection.plan_digest)
-    processes = arguments.processes or os.cpu_count() or 1
-    with HostPool(maker, processes, lambda rows: progress.set(min(done + rows, collection.table.rows - 1))) as pool:
-        collection.collect(pool, shards, lambda rows: None)
-    progress.set(collection.table.rows)
+    done, total = sum(shard.rows for shard in shards.values()), collection.table.rows
+    progress = Progress("download", total, "rows", done=done)
+    if done < total:
+        maker = ShardMaker(arguments, arguments.shards_uri, collection.plan_digest)
+
+        most = done
+
+        def count(rows: int) -> None:
+            nonlocal most
+            most = max(most, min(rows, total - 1))
+            progress.set(most)
+
+        with _pool(maker, arguments.processes, cluster, job_name, lambda rows: count(done + rows)) as pool:
+            collection.collect(pool, shards, count)
+    progress.set(total)
     return collection.manifest(shards)
+
+
+@contextmanager
+def _pool(
+    maker: ShardMaker, processes: int, cluster: Cluster, job_name: str, on_progress: Callable[[int], None]
+) -> Iterator[ShardPool]:
+    """Yield workers on this host or, where the job has several, on all of them."""
+    if len(cluster.hosts) == 1:
+        with HostPool(maker, processes or os.cpu_count() or 1, on_progress) as pool:
+            yield pool
+        return
+    # Ray takes seconds to import and to start: only where there is something to share out.
+    from steps.data.cluster_pool import ClusterPool
+    from steps.ray_cluster import leading
+
+    with leading(cluster, job_name):
+        yield ClusterPool(maker, processes)
 
 
 def write_manifest(manifest: ShardsManifest, folder: Path) -> None:

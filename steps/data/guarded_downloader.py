@@ -52,7 +52,7 @@ class ShardMaker:
     """Makes one shard at a time. Pickled once for each worker process, where img2dataset is then imported."""
 
     def __init__(self, settings: DownloadSettings, shards_uri: str, plan_digest: str) -> None:
-        self._settings, self._uri, self._plan_digest = settings, shards_uri, plan_digest
+        self._settings, self._uri, self.plan_digest = settings, shards_uri, plan_digest
         self._downloader: Any = None
 
     def prepare(self, on_row: Callable[[], None] | None = None) -> None:
@@ -105,7 +105,7 @@ class ShardMaker:
         with _arrow_file(task.rows) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
             self._downloader.download_shard((task.rows.index, address))
         shard = verify_shard(storage, task.rows.index, len(task.rows.urls))
-        record = ShardRecord(plan_digest=self._plan_digest, shard=shard)
+        record = ShardRecord(plan_digest=self.plan_digest, shard=shard)
         storage.write(f"{shard_stem(task.rows.index)}{VERIFIED_SUFFIX}", record.model_dump_json().encode())
         return shard
 

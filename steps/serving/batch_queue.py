@@ -17,6 +17,8 @@ from steps.serving.ticket import Slot, Ticket
 
 # Share of a request's time that may already be spoken for when it is taken in: the rest is for errors of the estimate.
 ADMISSION_SHARE: Final = 0.8
+# A batch is reckoned to take so many times what the last ones did.
+LATENESS_MARGIN: Final = 1.25
 
 
 class BatchQueue:
@@ -53,8 +55,8 @@ class BatchQueue:
             # A request that would wait for nobody is always tried: the estimate may be wrong.
             late = ahead_s > 0 and ahead_s + own_s > available_s
             if late or len(self._tickets) >= self._max_requests:
-                # Not when all of it is done: half of the queue's room is free before that.
-                raise QueueFullError(max(1, math.ceil(ahead_s / 2)))
+                raise QueueFullError(_retry_after_s(ahead_s))
+            ticket.queued = ahead_s > 0
             self._tickets.append(ticket)
             self._recent_requests = max(self._recent_requests, self._requests())
             self._changed.notify_all()
@@ -70,17 +72,15 @@ class BatchQueue:
                 self._changed.wait_for(lambda: self._closed or self._tickets)
                 self._wait_for_company()
                 self._drop_dead()
-                if self._tickets:
-                    return self._start(self._take())
+                if slots := self._take():
+                    return self._start(slots)
                 if self._closed:
                     return []
 
-    def drawn(self) -> float:
-        """Say that the running batch is drawn, so that the queue learns the model's pace; return its seconds."""
+    def learn(self, work: float, seconds: float) -> None:
+        """Take note of how long the model took for so much work."""
         with self._changed:
-            seconds = time.monotonic() - self._running_since_s
-            self._pace.record(_work(self._running), seconds)
-            return seconds
+            self._pace.record(work, seconds)
 
     def close(self) -> None:
         """Take in no more requests; those that wait are still served."""
@@ -111,16 +111,30 @@ class BatchQueue:
         return sum(t.waiting_pictures for t in self._tickets if t.shape == shape) >= self.max_batch_size
 
     def _take(self) -> list[Slot]:
-        shape = self._tickets[0].shape
+        """Take the next batch out; those that it would bring too late are turned away instead."""
         slots: list[Slot] = []
-        for ticket in list(self._tickets):
-            if ticket.shape == shape:
-                slots += ticket.take(self.max_batch_size - len(slots))
-                if ticket.waiting_pictures == 0:
+        while self._tickets and not slots:
+            mates = self._mates()
+            pictures = min(self.max_batch_size, sum(ticket.waiting_pictures for ticket in mates))
+            done_s = time.monotonic() + LATENESS_MARGIN * self._pace.seconds_for(pictures * mates[0].shape.work)
+            for ticket in mates:
+                if ticket.queued and ticket.started_s is None and done_s > ticket.deadline_s:
+                    ticket.fail(QueueFullError(_retry_after_s(self._seconds_ahead())))
+                else:
+                    slots += ticket.take(self.max_batch_size - len(slots))
+                if ticket.waiting_pictures == 0 or ticket.future.done():
                     self._tickets.remove(ticket)
-            if len(slots) == self.max_batch_size:
-                break
         return slots
+
+    def _mates(self) -> list[Ticket]:
+        """Return the oldest request and those of its shape, as many as a batch holds."""
+        mates: list[Ticket] = []
+        pictures = 0
+        for ticket in self._tickets:
+            if ticket.shape == self._tickets[0].shape and pictures < self.max_batch_size:
+                mates.append(ticket)
+                pictures += ticket.waiting_pictures
+        return mates
 
     def _start(self, slots: list[Slot]) -> list[Slot]:
         self._running, self._running_since_s = slots, time.monotonic()
@@ -141,6 +155,11 @@ class BatchQueue:
 
     def _drop_dead(self) -> None:
         self._tickets = deque(ticket for ticket in self._tickets if ticket.live)
+
+
+def _retry_after_s(ahead_s: float) -> int:
+    """Return when to come back: half of the queue's room is free long before all of it is done."""
+    return max(1, math.ceil(ahead_s / 2))
 
 
 def _work(slots: list[Slot]) -> float:

@@ -45,6 +45,18 @@ class Picture:
     """The text encoder did not read the end of its prompt."""
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """What warming up has shown."""
+
+    deviation: float
+    """By how much a batch's result depends on its size; 0: not at all."""
+    work: float
+    """Cost of a picture that was drawn, in pixels times steps."""
+    seconds: float
+    """What it took."""
+
+
 class Renderer(Protocol):
     """The model behind the endpoint."""
 
@@ -53,8 +65,8 @@ class Renderer(Protocol):
     max_batch_size: int
     """Most pictures that it draws at once."""
 
-    def warm_up(self) -> float:
-        """Draw once in each batch size; return by how much a batch's result depends on its size (0: not at all)."""
+    def warm_up(self) -> WarmUp:
+        """Draw once in each batch size."""
 
     def self_test(self) -> None:
         """Draw one small picture; raise if that fails."""

@@ -7,6 +7,7 @@ float32 on the CPU, so that a seed means the same picture on every device and in
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from params.programs import ServeArguments
 from steps.model.pretrained import folder_digest, load_pipeline, sampler
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.exact import MIN_ROWS, deviation, make_rows_independent
-from steps.serving.pictures import Picture, PictureJob, Shape
+from steps.serving.pictures import Picture, PictureJob, Shape, WarmUp
 from steps.serving.prompts import PromptEncoder
 from steps.serving.safety import load_safety_checker
 
@@ -47,8 +48,8 @@ class PipelineRenderer:
         elif arguments.exact_batches or pipeline.device.type == "cpu":
             make_rows_independent(pipeline.unet)
 
-    def warm_up(self) -> float:
-        """Draw pictures of the default shape, then one step in each batch size; return the batches' deviation."""
+    def warm_up(self) -> WarmUp:
+        """Draw pictures of the default shape, then one step in each batch size."""
         shape = self._default_shape(WARM_UP_STEPS)
         largest = self.max_batch_size
         # A compiled UNet is compiled again for the second size, and then for all others at once.
@@ -61,7 +62,9 @@ class PipelineRenderer:
         if worst > 0 and self._arguments.exact_batches:
             logger.warning("pictures are drawn one by one: batches deviate by %g", worst)
             self.max_batch_size = 1
-        return worst
+        started_s = time.monotonic()
+        self.render(shape, [PictureJob("", "", 0)], lambda: False)
+        return WarmUp(worst, shape.work, time.monotonic() - started_s)
 
     def self_test(self) -> None:
         """Draw one small picture."""

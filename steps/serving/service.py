@@ -75,7 +75,7 @@ class Service:
         try:
             self.queue.submit(ticket)
         except QueueFullError as error:
-            raise busy(429, "the queue is full: try again later", error.retry_after_s) from None
+            raise _too_many(error.retry_after_s) from None
         except ClosedError:
             raise busy(503, "the server is going down", RETRY_AFTER_S) from None
 
@@ -89,8 +89,16 @@ class Service:
                 return drawn.result()
             if gone.done():
                 return None
+            if ticket.queued and ticket.started_s is None:
+                raise _too_many(RETRY_AFTER_S)
             raise ApiError(504, f"not drawn within {self.arguments.timeout_s:g} s")
+        except QueueFullError as error:
+            raise _too_many(error.retry_after_s) from None
         except RenderError as error:
             raise ApiError(500, str(error)) from None
         finally:
             ticket.cancel()
+
+
+def _too_many(retry_after_s: int) -> ApiError:
+    return busy(429, "the queue is full: try again later", retry_after_s)

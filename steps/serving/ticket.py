@@ -21,6 +21,8 @@ class Ticket:
     def __init__(self, shape: Shape, jobs: Sequence[PictureJob], deadline_s: float) -> None:
         self.shape, self.jobs, self.deadline_s = shape, tuple(jobs), deadline_s
         self.future: Future[list[Picture]] = Future()
+        self.queued = False
+        """Others were before it: then it may be turned away while it waits."""
         self.started_s: float | None = None
         self._waiting = deque(range(len(jobs)))
         self._pictures: dict[int, Picture] = {}

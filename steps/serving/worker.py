@@ -37,6 +37,7 @@ class ModelWorker:
         self._batch: Sequence[Slot] = ()
         self._last_step_s = time.monotonic()
         self._deaths = 0
+        self._steps = 0
         self.state: State = "loading"
         self.failure = ""
 
@@ -87,7 +88,7 @@ class ModelWorker:
         started_s = time.monotonic()
         try:
             renderer = self._load()
-            deviation = renderer.warm_up()
+            warm_up = renderer.warm_up()
         except StepError as error:
             self.fail(str(error))
             return None
@@ -96,10 +97,12 @@ class ModelWorker:
             self.fail(f"the model cannot be loaded: {type(error).__name__}: {error}")
             return None
         self._queue.max_batch_size = renderer.max_batch_size
+        self._queue.learn(warm_up.work, warm_up.seconds)
         self._metrics.load_s.set(time.monotonic() - started_s)
-        self._metrics.deviation.set(deviation)
+        self._metrics.deviation.set(warm_up.deviation)
         self._metrics.model.info({"identity": renderer.identity})
-        fields = {"model": renderer.identity, "load_s": time.monotonic() - started_s, "batch_deviation": deviation}
+        load_s = round(time.monotonic() - started_s, 3)
+        fields = {"model": renderer.identity, "load_s": load_s, "batch_deviation": warm_up.deviation}
         logger.info("the model is ready", extra={"fields": fields})
         self._renderer, self.state = renderer, "ready"
         return renderer
@@ -107,31 +110,36 @@ class ModelWorker:
     def _work(self, renderer: Renderer) -> None:
         while slots := self._queue.next_batch():
             self._batch, self._last_step_s = slots, time.monotonic()
-            if self._draw(renderer, slots):
-                self._metrics.batch_s.observe(self._queue.drawn())
+            self._draw(renderer, slots)
             self._batch = ()
         if self.state != "failed":
             self.state = "stopped"
 
-    def _draw(self, renderer: Renderer, slots: Sequence[Slot]) -> bool:
-        """Draw one batch; return whether all of it was drawn at once."""
+    def _draw(self, renderer: Renderer, slots: Sequence[Slot]) -> None:
         shape = slots[0].ticket.shape
+        started_s, self._steps = time.monotonic(), 0
         try:
             pictures = renderer.render(shape, [slot.job for slot in slots], lambda: self._step(slots))
         except AbandonedError:
-            return False
+            # Too slow for its clients: the queue must learn of that, too.
+            done = self._steps / shape.steps
+            self._queue.learn(done * len(slots) * shape.work, time.monotonic() - started_s)
+            return
         except Exception as error:
             self._after_failure(renderer, slots, error)
-            return False
+            return
+        self._queue.learn(len(slots) * shape.work, time.monotonic() - started_s)
+        self._metrics.batch_s.observe(time.monotonic() - started_s)
         self._metrics.batch_pictures.observe(len(slots))
         self._metrics.pictures.inc(len(slots))
         self._metrics.flagged.inc(sum(picture.flagged for picture in pictures))
         for slot, picture in zip(slots, pictures, strict=True):
             slot.deliver(picture)
         self._deaths = 0
-        return True
 
     def _step(self, slots: Sequence[Slot]) -> bool:
+        """Note one step; return whether nobody waits any more."""
+        self._steps += 1
         self._last_step_s = time.monotonic()
         return not any(slot.ticket.live for slot in slots)
 

@@ -78,7 +78,8 @@ def _failed(error: ChildFailedError, folder: Path) -> int:
     killed = {rank: status for rank, status in statuses.items() if status < 0 and status != -signal.SIGTERM}
     if killed:
         rank, status = next(iter(killed.items()))
-        raise StepError(f"rank {rank} was ended by {signal.Signals(-status).name}; SIGKILL: often memory") from None
+        hint = ", often for want of memory" if status == -signal.SIGKILL else ""
+        raise StepError(f"rank {rank} was ended by {signal.Signals(-status).name}{hint}") from None
     if recorded is not None:
         raise StepError(f"rank {recorded.rank}: {recorded.message}; see the logs of the other hosts") from None
     if STOPPED_STATUS in statuses.values():

@@ -58,7 +58,7 @@ def record_error(error: BaseException | str, environment: Mapping[str, str]) -> 
     Path(path).write_text(recorded.model_dump_json(), encoding="utf-8")
 
 
-def end_process(reason: str) -> None:
+def end_process(reason: str | LostRankError) -> None:
     """End this process at once, from any thread: what hangs cannot be asked to end."""
     record_error(reason, os.environ)
     sys.stdout.flush()

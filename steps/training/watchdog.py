@@ -2,7 +2,8 @@
 
 A thread on each rank tells the others, through torchrun's key-value store, how far the rank has come. When the rank
 has not moved for the time-out it reads what the others told, names those who are silent or behind, and ends the
-process: a collective that hangs cannot be interrupted in any other way. It also ends a rank whose torchrun is gone.
+process: a collective that hangs cannot be interrupted in any other way. It also ends a rank whose torchrun, or first
+host, is gone.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from torch._C._distributed_c10d import PrefixStore, TCPStore
+import torch.distributed as dist
 
+from steps.training.rank_errors import LostRankError
 from steps.training.ranks import World
 
 PERIOD_S: Final = 0.5
@@ -49,14 +51,14 @@ class Watchdog:
     """One rank's watchdog; alone, and without torchrun, it has nothing to do."""
 
     def __init__(
-        self, world: World, timeout_s: float, end: Callable[[str], None], environment: Mapping[str, str]
+        self, world: World, timeout_s: float, end: Callable[[str | LostRankError], None], environment: Mapping[str, str]
     ) -> None:
         """Call `end` with the reason, from the thread, when the rank stands still."""
         self._world, self._timeout_s, self._end = world, timeout_s, end
         self._parent = os.getppid() if TORCHRUN_VARIABLE in environment else None
         self._store = _store(environment, world) if world.size > 1 else None
         self._phase, self._seen_samples, self._beats, self._told = "start", 0, 0, 0
-        self._beat_s = time.monotonic()
+        self._beat_s = self._told_s = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
@@ -76,15 +78,19 @@ class Watchdog:
         while not self._stopped.wait(PERIOD_S):
             if self._parent is not None and os.getppid() != self._parent:
                 self._end("torchrun is gone")
-            if self._store is None:
-                continue
-            try:
-                self._tell(self._store)
-                if time.monotonic() - self._beat_s > self._limit_s():
-                    self._end(self._reason(self._store))
-            except (RuntimeError, OSError):
-                # The store went with torchrun's head: the collectives will say so.
-                return
+            if self._store is not None:
+                self._look(self._store)
+
+    def _look(self, store: Any) -> None:
+        """Tell the others how far this rank is, and end it where it stands still or the head is gone."""
+        try:
+            self._tell(store)
+            self._told_s = time.monotonic()
+            if self._told_s - self._beat_s > self._limit_s():
+                self._end(self._reason(store))
+        except (RuntimeError, OSError) as error:
+            if time.monotonic() - self._told_s > SILENCE_S:
+                self._end(LostRankError(f"the first host is gone: {' '.join(str(error).split())[:200]}"))
 
     def _limit_s(self) -> float:
         return self._timeout_s * (SLOW_FACTOR if self._phase in SLOW_PHASES else 1)
@@ -138,5 +144,6 @@ def _describe(report: Report) -> str:
 def _store(environment: Mapping[str, str], world: World) -> Any:
     """Return a connection of the watchdog's own: the main thread blocks its one while it waits."""
     address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-    store: Any = TCPStore(address, port, world.size, False, timedelta(seconds=30))
-    return PrefixStore("watchdog", store)
+    library: Any = dist
+    store = library.TCPStore(address, port, world.size, False, timedelta(seconds=30))
+    return library.PrefixStore("watchdog", store)

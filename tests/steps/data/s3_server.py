@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+import s3fs
+from moto.s3.models import s3_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 from werkzeug.wsgi import get_input_stream
@@ -69,6 +71,9 @@ def serving() -> Iterator[S3]:
     thread.start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     os.environ.update(ENVIRONMENT, AWS_ENDPOINT_URL=endpoint)
+    # s3fs hands out the client of a server that is gone, and moto's servers in one process share what they hold.
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3_backends.reset()
     try:
         controls.append(S3(endpoint))
         controls[0].client.create_bucket(Bucket=BUCKET)

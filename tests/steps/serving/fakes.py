@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from PIL import Image
 
 from steps.serving.errors import AbandonedError
-from steps.serving.pictures import Picture, PictureJob, Shape
+from steps.serving.pictures import Picture, PictureJob, Shape, WarmUp
 
 
 class FakeRenderer:
@@ -31,8 +31,8 @@ class FakeRenderer:
         assert self.loaded.wait(30)
         return self
 
-    def warm_up(self) -> float:
-        return 0.0
+    def warm_up(self) -> WarmUp:
+        return WarmUp(0.0, 1.0, 0.0)
 
     def self_test(self) -> None:
         if self.broken:

@@ -78,8 +78,7 @@ def test_a_request_that_would_be_late_is_turned_away_at_once() -> None:
     line = queue(max_batch_size=1)
     line.submit(ticket([1]))
     line.next_batch()
-    time.sleep(0.05)
-    line.drawn()
+    line.learn(SMALL.work, 0.05)
     line.submit(ticket([2]))
     line.next_batch()
     with pytest.raises(QueueFullError):
@@ -91,14 +90,26 @@ def test_an_idle_model_tries_even_what_looks_late() -> None:
     line = queue(max_batch_size=1)
     line.submit(ticket([1]))
     line.next_batch()
-    time.sleep(0.05)
-    line.drawn()
+    line.learn(SMALL.work, 0.05)
     waiting = threading.Thread(target=line.next_batch)
     waiting.start()
     time.sleep(0.01)
     line.submit(ticket([2], timeout_s=0.04))
     waiting.join(5)
     assert not waiting.is_alive()
+
+
+def test_a_waiting_request_that_its_batch_would_bring_too_late_is_turned_away() -> None:
+    line = queue(max_batch_size=1)
+    line.learn(SMALL.work, 0.01)
+    line.submit(ticket([1]))
+    line.next_batch()
+    late, early = ticket([2], timeout_s=5.0), ticket([3])
+    line.submit(late)
+    line.submit(early)
+    line.learn(1000 * SMALL.work, 10_000.0)
+    assert seeds(line.next_batch()) == [3]
+    assert isinstance(late.future.exception(0), QueueFullError)
 
 
 @pytest.mark.parametrize("reason", ["cancelled", "expired"])

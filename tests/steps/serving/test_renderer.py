@@ -119,7 +119,7 @@ def test_undefined_pixels_are_no_picture(model_dir: Path) -> None:
 
 
 def test_warming_up_finds_that_batches_do_not_matter(renderer: PipelineRenderer) -> None:
-    assert renderer.warm_up() == 0.0
+    assert renderer.warm_up().deviation == 0.0
 
 
 def test_where_batches_matter_exact_pictures_are_drawn_one_by_one(
@@ -128,7 +128,7 @@ def test_where_batches_matter_exact_pictures_are_drawn_one_by_one(
     monkeypatch.setattr("steps.serving.renderer.deviation", lambda draw, noise, sizes: 1e-6)
     exact = load_renderer(model_dir, ARGUMENTS.model_copy(update={"exact_batches": True}))
     fast = load_renderer(model_dir, ARGUMENTS)
-    assert exact.warm_up() == fast.warm_up() == 1e-6
+    assert exact.warm_up().deviation == fast.warm_up().deviation == 1e-6
     assert (exact.max_batch_size, fast.max_batch_size) == (1, 4)
 
 

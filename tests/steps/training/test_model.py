@@ -54,6 +54,17 @@ def test_embeddings_of_another_width_are_refused(pretrained: Path, manifest: Lat
         build_unet(ARGUMENTS, pretrained, other, CPU)
 
 
+def test_on_a_cpu_bfloat16_has_attention_that_gives_the_same(pretrained: Path, manifest: LatentsManifest) -> None:
+    torch.manual_seed(0)
+    inputs = (torch.randn(2, 4, 4, 4), torch.tensor([3, 700]), torch.randn(2, 6, 8))
+    plain = build_unet(ARGUMENTS, pretrained, manifest, CPU)
+    fast = build_unet(ARGUMENTS.model_copy(update={"precision": "bfloat16"}), pretrained, manifest, CPU)
+    kinds = [{type(p).__name__ for p in unet.attn_processors.values()} for unet in (plain, fast)]
+    assert kinds == [{"AttnProcessor2_0"}, {"AttnProcessor"}]
+    expected, found = (unet(*inputs, return_dict=False)[0] for unet in (plain, fast))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_gradient_checkpointing_changes_no_gradient(pretrained: Path, manifest: LatentsManifest) -> None:
     gradients = []
     for checkpointing in (False, True):

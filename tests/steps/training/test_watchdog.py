@@ -9,6 +9,8 @@ import time
 import pytest
 import torch
 
+from steps.training import watchdog as watchdog_module
+from steps.training.rank_errors import LostRankError
 from steps.training.ranks import World
 from steps.training.watchdog import Report, Watchdog, explain
 
@@ -46,11 +48,11 @@ def test_when_all_wait_it_is_the_network() -> None:
 
 
 def test_a_rank_ends_with_its_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[str] = []
+    ended: list[object] = []
     seen = threading.Event()
     alone = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
 
-    def end(reason: str) -> None:
+    def end(reason: object) -> None:
         ended.append(reason)
         seen.set()
 
@@ -63,10 +65,32 @@ def test_a_rank_ends_with_its_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_torchrun_the_parent_may_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[str] = []
+    ended: list[object] = []
     alone = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
     watchdog = Watchdog(alone, 60, ended.append, {})
     monkeypatch.setattr(os, "getppid", lambda: 1)
     time.sleep(0.8)
     watchdog.stop()
     assert not ended
+
+
+class BrokenStore:
+    def set(self, key: str, value: str) -> None:
+        raise RuntimeError("Broken pipe")
+
+
+def test_a_rank_ends_some_seconds_after_its_first_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at once: at the end of a job the first host may leave first."""
+    ended: list[object] = []
+    monkeypatch.setattr(watchdog_module, "SILENCE_S", 0.2)
+    monkeypatch.setattr(watchdog_module, "PERIOD_S", 0.05)
+    monkeypatch.setattr(watchdog_module, "_store", lambda environment, world: BrokenStore())
+    watchdog = Watchdog(WORLD, 60, ended.append, {})
+    time.sleep(0.1)
+    assert not ended
+    deadline_s = time.monotonic() + 10
+    while not ended and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    watchdog.stop()
+    assert isinstance(ended[0], LostRankError)
+    assert str(ended[0]) == "the first host is gone: Broken pipe"
