@@ -45,6 +45,8 @@ def train_step(blueprint: Blueprint, encode: ProcessingStep, tune: TuningStep) -
         "train",
         hyperparameters,
         compute,
+        # SageMaker's cache key leaves the hosts out: without this, a run on another count of them would be a cache hit.
+        environment={"TRAINING_INSTANCE_COUNT": p.training.instance_count.to_string()},
         stopping_condition=stopping_condition(settings),
         output_data_config=OutputDataConfig(s3_output_path=blueprint.models_uri),
         checkpoint_config=CheckpointConfig(s3_uri=blueprint.checkpoints_uri, local_path=CHECKPOINT_DIR),
