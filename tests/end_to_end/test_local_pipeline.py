@@ -97,8 +97,8 @@ def test_report_and_contact_sheet_are_there(pipeline, first_run, first_id):
     for name in ("fid", "fid_untrained", "clip_score_real"):
         value = first_run["metrics"][name]
         assert any(f"{value:.{digits}f}" in report for digits in (1, 2, 3)), name
-    sheet = Image.open(pipeline.runs / first_id / "artifacts" / "contact_sheet.png")
-    assert min(sheet.size) > 200
+    with Image.open(pipeline.runs / first_id / "artifacts" / "contact_sheet.png") as sheet:
+        assert min(sheet.size) > 200
 
 
 def test_output_ends_with_what_a_person_needs(first_run):
