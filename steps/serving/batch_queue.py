@@ -56,7 +56,7 @@ class BatchQueue:
             late = ahead_s > 0 and ahead_s + own_s > available_s
             if late or len(self._tickets) >= self._max_requests:
                 raise QueueFullError(_retry_after_s(ahead_s))
-            ticket.queued = ahead_s > 0
+            ticket.queued = self._requests() > 0
             self._tickets.append(ticket)
             self._recent_requests = max(self._recent_requests, self._requests())
             self._changed.notify_all()

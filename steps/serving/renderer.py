@@ -53,7 +53,7 @@ class PipelineRenderer:
         shape = self._default_shape(WARM_UP_STEPS)
         largest = self.max_batch_size
         # A compiled UNet is compiled again for the second size, and then for all others at once.
-        for size in {1, 2, largest} if self._arguments.compile else {1}:
+        for size in (1, 2, largest) if self._arguments.compile else (1,):
             self.render(shape, [PictureJob("", "", 0)] * size, lambda: False)
         # Every size where equality decides about batching; otherwise the powers of two show it well enough.
         sizes = range(2, largest + 1) if self._arguments.exact_batches else _powers_of_two(largest)

@@ -20,6 +20,8 @@ from steps.errors import StepError
 from steps.serving.service import Service
 
 WATCH_EVERY_S: Final = 0.1
+# No request waits longer than its time-out: a model that makes no step for so many times that hangs.
+STALL_FACTOR: Final = 3
 # Longer than a load balancer keeps an idle connection (60 s), so that it is never the server that closes first.
 KEEP_ALIVE_S: Final = 75
 # A client that has begun a request must have sent its headers after so long.
@@ -73,8 +75,9 @@ class DrainingServer(uvicorn.Server):
         service = self._service
         if service.worker.state == "ready" and not service.worker.alive:
             service.worker.fail("the model's thread is gone")
-        if service.worker.stalled(service.arguments.timeout_s):
-            service.worker.fail(f"the model made no step for {service.arguments.timeout_s:g} s")
+        patience_s = STALL_FACTOR * service.arguments.timeout_s
+        if service.worker.stalled(patience_s):
+            service.worker.fail(f"the model made no step for {patience_s:g} s")
         drained = service.draining and (service.in_flight == 0 or time.monotonic() > self._drain_until_s)
         if drained or service.worker.state == "failed":
             service.draining = self.should_exit = True

@@ -75,11 +75,13 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(PERIOD_S):
+        while True:
             if self._parent is not None and os.getppid() != self._parent:
                 self._end("torchrun is gone")
             if self._store is not None:
                 self._look(self._store)
+            if self._stopped.wait(PERIOD_S):
+                return
 
     def _look(self, store: Any) -> None:
         """Tell the others how far this rank is, and end it where it stands still or the head is gone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
@@ -63,6 +64,20 @@ class World:
         return subprocess.run(
             self.command(prefix, *flags), env=environment, capture_output=True, text=True, timeout=120
         )
+
+    def start_host(self, prefix: str, host: str, hosts: list[str], port: int) -> subprocess.Popen[str]:
+        """Start one host of a job that has several."""
+        environment = {
+            **self.environment(f"{prefix}-{host}"),
+            "MASTER_ADDR": "127.0.0.1",
+            "RAY_HEAD_PORT": str(port),
+        }
+        config = Path(environment["SAGEMAKER_BASE_DIR"]) / "config" / "resourceconfig.json"
+        config.parent.mkdir()
+        config.write_text(json.dumps({"hosts": hosts, "current_host": host}))
+        # Ray's session has files larger than the limit; its tasks are the same code as a single host's.
+        command = self.command(prefix)[4:]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def manifest(self, prefix: str) -> dict[str, Any]:
         path = self.folder / prefix / "processing" / "output" / "shards" / "manifest.json"
@@ -128,6 +143,24 @@ def test_a_shard_that_s3_refused_was_made_again(world: World, unbroken: subproce
 def test_progress_counts_every_row(unbroken: subprocess.CompletedProcess[str]) -> None:
     lines = [json.loads(line[9:]) for line in unbroken.stdout.splitlines() if line.startswith("PROGRESS ")]
     assert lines[-1]["done"] == lines[-1]["total"] == PICTURES + len(FAULTS)
+
+
+def test_several_hosts_share_the_table_and_make_the_same_shards(
+    world: World, unbroken: subprocess.CompletedProcess[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    hosts = ["algo-1", "algo-2"]
+    # The second host is there first: it waits for the head.
+    other, head = (world.start_host("hosts", host, hosts, port) for host in reversed(hosts))
+    output, errors = head.communicate(timeout=200)
+    assert head.returncode == 0, output + errors
+    assert other.communicate(timeout=60)[0] == "" and other.returncode == 0
+    assert world.manifest("hosts-algo-1") == world.manifest("shards")
+    assert not list((world.folder / "hosts-algo-2").rglob("manifest.json"))
+    for shard in world.manifest("shards")["shards"]:
+        assert world.s3.read(f"hosts/{shard['name']}") == world.s3.read(f"shards/{shard['name']}")
 
 
 def test_a_run_killed_and_started_again_ends_with_the_same_bytes(

@@ -52,6 +52,7 @@ class World:
             "rows_per_block": 16,
             "rows_per_shard": 64,
             "heldout_fraction": FRACTION,
+            "workers": 1,
             "shards_uri": f"{base}/shards",
             "latents_uri": f"{base}/{name}/latents",
             "reference_uri": f"{base}/{name}/reference",
@@ -155,7 +156,7 @@ def test_neither_workers_nor_a_killed_one_change_a_byte(
     monkeypatch.setattr(
         "steps.encode.encode_shards", lambda job, missing, _: encode_shards(job, missing, kill_a_worker)
     )
-    artifacts = world.encode("second", workers=1).run()
+    artifacts = world.encode("second", workers=2).run()
     assert killed
     assert world.objects("second") == world.objects("first")
     for part in (LATENTS, REFERENCE):

@@ -163,6 +163,18 @@ def test_a_request_that_takes_too_long_gets_504(serve: Serve, fake: FakeRenderer
         until(lambda: not service.worker._batch)
 
 
+def test_a_request_whose_time_is_up_before_its_turn_is_told_to_come_back(serve: Serve, fake: FakeRenderer) -> None:
+    fake.gate.clear()
+    answers: list[Any] = []
+    with serve(fake.load, timeout_s=0.5) as (client, _):
+        running = invoke_in_background(client, answers)
+        assert fake.started.wait(5)
+        waiting = invoke(client, width=40)
+        running.join(10)
+    assert (waiting.status_code, "retry-after" in waiting.headers) == (429, True)
+    assert [answer.status_code for answer in answers] == [504]
+
+
 def test_a_model_failure_is_a_500_as_json(serve: Serve, fake: FakeRenderer) -> None:
     def before(jobs: object) -> None:
         raise ValueError("secret internals")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -145,6 +146,26 @@ def test_bfloat16_and_channels_last_draw_pictures_too(model_dir: Path) -> None:
     (rough,), (fine,) = (drawer.render(shape(), [job], never) for drawer in (half, full))
     # The same noise in another precision: nearly the same picture.
     assert abs(pixels(rough) - pixels(fine)).mean() < 8
+
+
+def test_the_default_size_alone_is_drawn_by_the_compiled_unet(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+
+    def compile_unet(unet: Any) -> Any:
+        unet.register_forward_pre_hook(lambda module, arguments: rows.append(len(arguments[0])))
+        return unet
+
+    monkeypatch.setattr(torch, "compile", lambda unet: compile_unet(copy.deepcopy(unet)))
+    drawer = load_renderer(model_dir, ARGUMENTS.model_copy(update={"compile": True}))
+    drawer.warm_up()
+    # Guidance makes two rows of each picture: every batch size was seen before the first request.
+    assert {2, 4, 8} <= set(rows)
+    rows.clear()
+    for other in (shape(width_px=40), shape(scale=1.0)):
+        drawer.render(other, [PictureJob("a", "", 1)], never)
+    assert rows == []
+    drawer.render(shape(steps=3), [PictureJob("a", "", 1)], never)
+    assert rows == [2, 2, 2]
 
 
 def test_a_folder_without_a_pipeline_is_refused_by_name(tmp_path: Path) -> None:

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.steps.training.jobs import Job
 from tests.steps.training.tiny_model import write_latents, write_pretrained
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 MakeJob = Callable[..., Job]
 
