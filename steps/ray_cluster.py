@@ -43,8 +43,6 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    # When a job is killed, Ray's agents end once they have given up on the head: after a minute unless told otherwise.
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
     # A busy host is slow to start, not broken.
     "RAY_raylet_start_wait_time_s": "300",
     "RAY_gcs_server_port_wait_time_s": "300",

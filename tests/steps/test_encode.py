@@ -229,8 +229,10 @@ def test_the_program_killed_and_started_again_ends_with_the_same_bytes(world: Wo
         deadline_s = time.monotonic() + 200
         while "train-00000.verified.json" not in world.s3.names("job/latents") and time.monotonic() < deadline_s:
             time.sleep(0.05)
+        # A container ends with all that is in it.
         family = psutil.Process(first.pid).children(recursive=True)
-        first.kill()
+        for process in (first, *family):
+            process.kill()
     assert family and not psutil.wait_procs(family, timeout=60)[1]
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
     assert again.returncode == 0, again.stdout + again.stderr

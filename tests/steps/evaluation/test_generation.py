@@ -111,7 +111,11 @@ def test_two_hosts_share_the_work_through_the_mirror(make_work: MakeWork, tmp_pa
     assert all(np.array_equal(*pair) for pair in zip(pictures(alone), pictures(hosts[0]), strict=True))
 
 
-def test_a_worker_process_draws_its_share(make_work: MakeWork, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_process_draws_its_share(
+    make_work: MakeWork, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How many threads share a sum decides how it is rounded.
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     alone, shared = make_work("alone"), make_work("shared")
     generate(alone, ["cpu"])
     draw_in_processes(shared, ["cpu"], first=1, world_size=2, progress=Progress("generate", 15, "pictures"))
