@@ -65,6 +65,11 @@ class LocalSettings:
     startup_timeout_s: float = 600.0
     """How long an endpoint may take until /ping answers, where its configuration says nothing."""
 
+    def __post_init__(self) -> None:
+        """Make the folders absolute: a job works in a folder of its own, where a relative path leads elsewhere."""
+        object.__setattr__(self, "state", self.state.resolve())
+        object.__setattr__(self, "runs", self.runs.resolve())
+
     @property
     def objects_dir(self) -> Path:
         """S3: one folder for each bucket."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -65,7 +66,9 @@ class World:
         images = self.folder / "images.json"
         images.write_text(json.dumps({"*": ["python", str(PROGRAM)]}))
         arguments = ("--images", str(images), "--grace-s", str(self.grace_s), "--sync-every-s", "0.2")
-        self.plane = ensure_up(self.folder / "state", self.folder / "runs", leash=True, arguments=arguments)
+        # Relative, as the command line's defaults are.
+        state, runs = (Path(os.path.relpath(self.folder / name)) for name in ("state", "runs"))
+        self.plane = ensure_up(state, runs, leash=True, arguments=arguments)
         self._clients.clear()
         return self.plane
 
