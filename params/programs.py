@@ -188,6 +188,17 @@ class EvaluateArguments(Model):
     it, and several hosts share the work through it. Empty: kept in the job's output alone, and one host."""
 
 
+class ScoreArguments(Model):
+    """`python -m steps score`: pictures and their captions to CLIP scores."""
+
+    pictures: str
+    """File with one JSON object a line: {"picture": path, "caption": text}."""
+    evaluator: str
+    """Folder that holds clip/, a CLIPModel as transformers saves it."""
+    scores: str
+    """JSON file that is written."""
+
+
 class ServeArguments(Model):
     """`python -m steps serve`: the endpoint. Its settings arrive as environment variables named SERVE_<FIELD>."""
 

@@ -21,6 +21,7 @@ PROGRAMS = {
     "encode": "shards to latents and caption tokens",
     "train": "latents to a trained model",
     "evaluate": "a trained model to metrics.json and a contact sheet",
+    "score": "pictures and their captions to CLIP scores",
     "serve": "a trained model behind an HTTP endpoint",
 }
 
