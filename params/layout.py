@@ -68,6 +68,8 @@ TRAINING_METRICS: Final = (
     "images_per_s",
     "images_per_s_per_gpu",
     "remaining_s",
+    "cost_usd",
+    "remaining_usd",
 )
 
 # A job's progress line, read by the live table: PROGRESS {"step": ..., "done": ..., "total": ..., "unit": ...}.

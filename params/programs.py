@@ -158,6 +158,12 @@ class TrainArguments(Model):
     """A collective that hangs longer than this ends the job."""
     max_skipped_steps: int = Field(20, ge=0)
     """Optimizer steps that may be left out, for a gradient that is not finite, before the job fails."""
+    budget_usd: float = Field(0.0, ge=0)
+    """Dollars that the whole run may cost: training saves a checkpoint and stops before it costs more; 0: no limit."""
+    other_steps_usd: float = Field(0.0, ge=0)
+    """What of budget_usd the run's other steps take: the rest is training's."""
+    instance_hour_usd: float = Field(0.0, ge=0)
+    """Dollars for one host-hour of training; 0: not known, and no cost is logged."""
 
 
 class EvaluateArguments(Model):

@@ -87,7 +87,7 @@ def batch_findings(job: PlannedJob, tuned: tuple[str, ...], values: Values, rank
         )
 
 
-def budget_findings(job: PlannedJob, values: Values) -> Iterator[Finding]:
+def sample_budget_findings(job: PlannedJob, values: Values) -> Iterator[Finding]:
     """Check that a sample budget is a whole number of optimizer steps and longer than its warm-up."""
     asked = job.hyperparameters.get("training_samples")
     batch = as_integer(values.resolved(job.hyperparameters.get("global_batch_size")))

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from sagemaker.core.workflow.parameters import Parameter, ParameterFloat, ParameterInteger, ParameterString
 
 from params.settings import ApprovalStatus, Job, Settings
+from pipeline_definition.budget import training_price_usd
 
 
 class Text(ParameterString):  # type: ignore[misc]
@@ -77,6 +78,9 @@ class PipelineParameters:
     training_samples: Count
     global_batch_size: Count
     training_run: Text
+    budget: Number
+    other_steps: Number
+    training_price: Number
     tune_samples: Count
     evaluation_samples: Count
     max_fid: Number
@@ -120,6 +124,17 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
         ),
         training_run=Text(
             "TrainingRun", s.training_run, "Checkpoints live here; the same name continues a broken training"
+        ),
+        budget=Number(
+            "BudgetUsd",
+            s.train.budget_usd,
+            "Dollars for the run: training stops, with a checkpoint, at it; 0: no limit",
+        ),
+        other_steps=Number("OtherStepsUsd", s.train.other_steps_usd, "What of BudgetUsd the steps besides Train take"),
+        training_price=Number(
+            "TrainingInstanceHourUsd",
+            training_price_usd(s),
+            "Dollars for one host-hour of Train; 0: not known, no cost is logged",
         ),
         tune_samples=Count("TuneSamples", s.tune.training_samples, "Sample budget of one tuning trial"),
         evaluation_samples=Count("EvaluationSamples", s.evaluate.samples, "Pictures generated to judge the model"),

@@ -19,9 +19,10 @@ from pipeline_definition.address_checks import (
     sample_findings,
     threshold_findings,
 )
+from pipeline_definition.budget import budget_findings
 from pipeline_definition.executions import ExecutionError, parameter_texts
 from pipeline_definition.findings import Finding
-from pipeline_definition.job_checks import batch_findings, budget_findings, count_findings, instance_findings
+from pipeline_definition.job_checks import batch_findings, count_findings, instance_findings, sample_budget_findings
 from pipeline_definition.planned_jobs import PlannedJob, Values, planned_jobs
 from pipeline_definition.session import Target
 
@@ -53,7 +54,9 @@ def preflight(
         *threshold_findings(values),
         *sample_findings(settings, values),
     ]
-    if target is not None and not findings:
+    if not findings:
+        findings += budget_findings(settings, definition, good)
+    if target is not None and not any(finding.blocking for finding in findings):
         findings += account_findings(settings, values, jobs, target)
     return list(dict.fromkeys(findings))
 
@@ -76,7 +79,7 @@ def _job_findings(jobs: list[PlannedJob], values: Values, is_local: bool) -> Ite
             # On this machine a host is one process, whatever its instance type says.
             ranks_per_host = 1 if is_local else job.instance.ranks
             yield from batch_findings(job, _micro_batches(job, tuned, values), values, ranks_per_host)
-            yield from budget_findings(job, values)
+            yield from sample_budget_findings(job, values)
 
 
 def _micro_batches(job: PlannedJob, tuned: tuple[str, ...], values: Values) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ from pipeline_definition.parameters import Hosts
 
 # Tune chooses these; Train takes them from its best trial.
 TUNED = ("learning_rate", "micro_batch_size", "caption_dropout")
+# The budget is Train's: a trial is too short to be stopped by it, and runs on other hosts.
+MONEY = ("budget_usd", "other_steps_usd", "instance_hour_usd")
 
 
 def train_step(blueprint: Blueprint, encode: ProcessingStep, tune: TuningStep) -> TrainingStep:
@@ -37,6 +39,9 @@ def train_step(blueprint: Blueprint, encode: ProcessingStep, tune: TuningStep) -
         **program_values(settings, TrainArguments),
         "training_samples": p.training_samples.to_string(),
         "global_batch_size": p.global_batch_size.to_string(),
+        "budget_usd": p.budget.to_string(),
+        "other_steps_usd": p.other_steps.to_string(),
+        "instance_hour_usd": p.training_price.to_string(),
         **{name: best[name] for name in TUNED},
     }
     compute = compute_on(p.training, settings.job, spot=settings.spot)

@@ -14,7 +14,7 @@ from params.layout import TRAINING_METRICS, VALIDATION_LOSS, metric_regex
 from params.programs import TrainArguments
 from params.settings import Range, TuneStep
 from pipeline_definition.blueprint import Blueprint, program_values
-from pipeline_definition.training import TUNED, channels, compute_on, trainer
+from pipeline_definition.training import MONEY, TUNED, channels, compute_on, trainer
 
 
 def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
@@ -48,7 +48,7 @@ def trial_trainer(blueprint: Blueprint) -> Any:
     values = {name: value for name, value in program_values(blueprint.settings.train, TrainArguments).items()}
     budget = p.tune_samples.to_string()
     hyperparameters = {
-        **{name: value for name, value in values.items() if name not in TUNED},
+        **{name: value for name, value in values.items() if name not in (*TUNED, *MONEY)},
         "training_samples": budget,
         "global_batch_size": p.global_batch_size.to_string(),
         "warmup_samples": settings.warmup_samples,

@@ -72,6 +72,7 @@ def start(
     Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
     """
     with reported_errors():
+        from pipeline_definition.budget import filled_in
         from pipeline_definition.executions import Executions
 
         settings = filled(read_settings(params), stack)
@@ -79,7 +80,7 @@ def start(
         executions = Executions(target)
         # What SageMaker holds is what will run; reading it back takes a moment, building it anew takes seconds.
         definition = executions.current_definition(settings.pipeline_name)
-        values = parse_changes(changes)
+        values = filled_in(settings, definition, parse_changes(changes))
         refuse_findings(settings, definition, values, target)
         if dry_run:
             console.print("nothing stands in the way", highlight=False)

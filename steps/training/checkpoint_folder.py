@@ -2,6 +2,7 @@
 
     <folder>/samples-000000012800/{weights,average,optimizer}.safetensors, training_log.jsonl, manifest.json
     <folder>/finished.json      once the training is over: which job finished it
+    <folder>/spent.json         dollars so far (steps.training.spending)
     <folder>/lock               held by the rank that writes
 
 Reads and writes only these. The manifest holds the sha256 of every file; a checkpoint whose files do not match it is
@@ -11,7 +12,6 @@ left out, and the one before is used.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -28,6 +28,7 @@ from params.arguments import describe
 from params.layout import MANIFEST_FILE, TRAINING_LOG_FILE
 from params.model import Model
 from steps.errors import StepError
+from steps.training.spending import SPENT_FILE
 
 FORMAT_VERSION: Final = 1
 FINISHED_FILE: Final = "finished.json"
@@ -50,6 +51,17 @@ class CheckpointManifest(Model):
     """Optimizer steps left out for a loss or gradient that was not finite."""
     files: dict[str, str] = Field(default_factory=dict)
     """sha256 of each file."""
+
+
+class Finished(Model):
+    """How a training ended."""
+
+    job_name: str
+    """Which job finished it."""
+    seen_samples: int
+    """Samples that the weights have learnt from."""
+    limits: dict[str, float] = Field(default_factory=dict)
+    """What the job might cost."""
 
 
 @dataclass(frozen=True)
@@ -113,25 +125,27 @@ class CheckpointFolder:
             shutil.rmtree(old, ignore_errors=True)
         return path
 
-    def finished_by(self) -> str | None:
-        """Return the name of the job that finished this training, or None while it is unfinished."""
+    def finished(self) -> Finished | None:
+        """Return how this training ended, or None while it is unfinished."""
         try:
-            return str(json.loads((self.folder / FINISHED_FILE).read_text(encoding="utf-8"))["job_name"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return Finished.model_validate_json((self.folder / FINISHED_FILE).read_bytes())
+        except (OSError, ValidationError):
             return None
 
-    def mark_finished(self, job_name: str, seen_samples: int) -> None:
+    def mark_finished(self, job_name: str, seen_samples: int, limits: Mapping[str, float]) -> None:
         """Say that a job finished this training."""
         path = self.folder / FINISHED_FILE
         partial = path.with_name(path.name + _PARTIAL)
-        _write_text(partial, json.dumps({"job_name": job_name, "seen_samples": seen_samples}))
+        finished = Finished(job_name=job_name, seen_samples=seen_samples, limits=dict(limits))
+        _write_text(partial, finished.model_dump_json())
         _sync(partial)
         partial.rename(path)
         _sync(self.folder)
 
     def begin_afresh(self) -> None:
         """Remove everything: a new training of the same settings begins."""
-        (self.folder / FINISHED_FILE).unlink(missing_ok=True)
+        for name in (FINISHED_FILE, SPENT_FILE):
+            (self.folder / name).unlink(missing_ok=True)
         for path in self._paths():
             shutil.rmtree(path)
 

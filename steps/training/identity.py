@@ -12,6 +12,8 @@ from params.programs import TrainArguments
 from steps.data.latents_manifest import LatentsManifest
 from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, folder_digest, scheduler_config, unet_config
 
+# What it may cost.
+MONEY: Final = ("budget_usd", "other_steps_usd", "instance_hour_usd")
 # How fast, how often and how watched: none of it changes the weights (but by rounding).
 WITHOUT_EFFECT: Final = frozenset(
     {
@@ -25,6 +27,7 @@ WITHOUT_EFFECT: Final = frozenset(
         "log_every_steps",
         "collective_timeout_s",
         "max_skipped_steps",
+        *MONEY,
     }
 )
 

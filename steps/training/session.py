@@ -14,17 +14,20 @@ from typing import Any
 from params.layout import LATENTS_CHANNEL, PRETRAINED_CHANNEL, TRAINING_LOG_FILE, VALIDATION_LOSS
 from params.programs import TrainArguments
 from steps.container import Container
+from steps.errors import StepError
 from steps.training.assembly import Parts, assemble, loader_from, warm_up
 from steps.training.batch_plan import BatchPlan
 from steps.training.checkpoint_folder import CheckpointFolder
 from steps.training.checkpoint_writer import CheckpointWriter, lock_folder
 from steps.training.export import export_model, write_record
 from steps.training.guards import SkipGuard
-from steps.training.identity import identity_digest, training_identity
+from steps.training.identity import MONEY, identity_digest, training_identity
 from steps.training.lineage import lineage
+from steps.training.rank_errors import LostRankError
 from steps.training.ranks import World
 from steps.training.resume import Beginning, prepare, resume
-from steps.training.stop import STOPPED_STATUS, StopVote
+from steps.training.spending import Spending
+from steps.training.stop import STOPPED_STATUS, Reason, StopVote
 from steps.training.trainer import Trainer
 from steps.training.training_log import TrainingLog, to_line
 from steps.training.watchdog import Watchdog
@@ -67,11 +70,12 @@ class Session:
             trainer.writer.close()
         if not complete:
             print(f"stopped after {trainer.seen_samples} samples", flush=True)
+            self._raise_if_over_budget(trainer)
             return STOPPED_STATUS
         lost_samples = sum(self.world.gather_int(loader.lost_samples))
         self.watchdog.stop()
         if folder is not None:
-            folder.mark_finished(self.container.job_name, trainer.seen_samples)
+            folder.mark_finished(self.container.job_name, trainer.seen_samples, self._limits)
             self._export(trainer, identity, lost_samples)
         return 0
 
@@ -89,9 +93,18 @@ class Session:
             skips=SkipGuard(self.arguments.max_skipped_steps, beginning.skipped_steps),
             writer=CheckpointWriter(folder) if folder else None,
             vote=self.vote,
+            spending=Spending(self.arguments, len(self.container.cluster().hosts), folder.folder if folder else None),
             beat=self.watchdog.beat,
             seen_samples=beginning.seen_samples,
         )
+
+    def _raise_if_over_budget(self, trainer: Trainer) -> None:
+        """Fail with the reason, on all ranks at once: one that ended earlier would take along the head's checkpoint."""
+        if self.vote.reason is not Reason.BUDGET:
+            return
+        self.watchdog.stop()
+        reason = str(self.world.broadcast_json(trainer.verdict if self.world.is_head else None))
+        raise StepError(reason) if self.world.is_head else LostRankError(reason)
 
     def _export(self, trainer: Trainer, identity: dict[str, Any], lost_samples: int) -> None:
         log, seen_samples = trainer.log, trainer.seen_samples
@@ -105,6 +118,10 @@ class Session:
         # The last value of a metric is the job's: for a trial it is what the search compares.
         print(to_line({key: value for key, value in last.items() if value is not None}), flush=True)
 
+    @property
+    def _limits(self) -> dict[str, float]:
+        return self.arguments.model_dump(include=set(MONEY))
+
     @contextmanager
     def _checkpoints(self, identity: dict[str, Any]) -> Iterator[CheckpointFolder | None]:
         """Yield the folder on the head rank, which alone uses it, and None on the others."""
@@ -114,5 +131,5 @@ class Session:
         path = self.container.checkpoint_dir / identity_digest(identity)
         folder = CheckpointFolder(path, self.arguments.keep_checkpoints)
         with lock_folder(path):
-            prepare(folder, self.container.job_name)
+            prepare(folder, self.container.job_name, self._limits)
             yield folder

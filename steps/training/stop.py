@@ -1,10 +1,11 @@
-"""Stopping together: SIGTERM on any rank makes all ranks save a checkpoint after the same step, and end."""
+"""Stopping together: SIGTERM, or a spent budget, makes all ranks save a checkpoint after the same step, and end."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from types import FrameType
 from typing import Any, Final
 
@@ -18,18 +19,30 @@ STOPPED_STATUS: Final = 128 + signal.SIGTERM
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
+class Reason(IntEnum):
+    """Why to stop; the greatest that any rank has counts."""
+
+    NONE = 0
+    SIGNAL = 1
+    BUDGET = 2
+
+
 class StopVote:
-    """Whether any rank was asked to stop; the answer of each round is the same on all ranks."""
+    """Whether any rank was asked to stop, and why; the answer of each round is the same on all ranks."""
 
     def __init__(self, world: World) -> None:
         self._control = world.control
-        self._asked = False
+        self._asked = Reason.NONE
         self._ballot = torch.zeros(1, dtype=torch.int32)
         self._pending: Any = None
 
     def ask(self, signal_number: int = signal.SIGTERM, frame: FrameType | None = None) -> None:
         """Vote for stopping, from now on."""
-        self._asked = True
+        self._asked = max(self._asked, Reason.SIGNAL)
+
+    def ask_for_budget(self) -> None:
+        """The same, because there is no money left."""
+        self._asked = Reason.BUDGET
 
     def cast(self) -> None:
         """Begin a round; all ranks must, at the same step. It travels while the step goes on."""
@@ -42,7 +55,12 @@ class StopVote:
         if self._pending is not None:
             self._pending.wait()
             self._pending = None
-        return bool(self._ballot)
+        return self.reason is not Reason.NONE
+
+    @property
+    def reason(self) -> Reason:
+        """Why the last round decided to stop."""
+        return Reason(int(self._ballot))
 
 
 @contextmanager

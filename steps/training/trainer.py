@@ -23,6 +23,7 @@ from steps.training.inputs import InputMaker
 from steps.training.learning_rate import learning_rate
 from steps.training.optimizer_step import OptimizerStep
 from steps.training.ranks import World
+from steps.training.spending import Spending
 from steps.training.state import TrainingState
 from steps.training.stop import StopVote
 from steps.training.training_log import Entry, TrainingLog
@@ -47,6 +48,7 @@ class Trainer:
     writer: CheckpointWriter | None
     """On the head rank."""
     vote: StopVote
+    spending: Spending
     beat: Callable[[str, int], None]
     """Tells the watchdog what begins now."""
     seen_samples: int = 0
@@ -64,7 +66,7 @@ class Trainer:
                 self._close_window()
             self._window.leave_out(self._validate_and_save(stop))
             if self.world.is_head:
-                progress.set(self.seen_samples, **self._rate())
+                progress.set(self.seen_samples, **self._figures())
             if stop:
                 return False
         return True
@@ -82,9 +84,17 @@ class Trainer:
     def _total_samples(self) -> int:
         return self.plan.total_samples(self.arguments.training_samples)
 
-    def _rate(self) -> dict[str, float]:
+    @property
+    def verdict(self) -> str:
+        """Why a training whose budget is spent ended, and how to go on."""
+        return self.spending.verdict(self.seen_samples, self._total_samples, self.log.last("remaining_s") or 0.0)
+
+    def _figures(self) -> dict[str, float]:
+        """Return what the progress line holds besides the samples."""
         rate = self.log.last("iterations_per_s")
-        return {} if rate is None else {"iterations_per_s": rate}
+        if rate is None:
+            return {}
+        return {"iterations_per_s": rate, **self.spending.figures(self.log.last("remaining_s") or 0.0)}
 
     def _step(self, batch: LoadedBatch) -> bool:
         """Take a step; return whether the ranks are to stop after it."""
@@ -92,6 +102,8 @@ class Trainer:
         inputs = self.inputs.training(batch, batch.positions)
         self._window.add(self.optimizer_step.take(inputs, self.seen_samples))
         self.seen_samples += self.plan.global_batch_size
+        if self.spending.is_over and self.seen_samples < self._total_samples:
+            self.vote.ask_for_budget()
         self.vote.cast()
         return self.vote.passed()
 
@@ -127,12 +139,14 @@ class Trainer:
         if self.world.is_head:
             self.spikes.note(figures.losses, figures.first_sample, batch_samples)
         self.log.append(self._entry(figures))
+        self.spending.note()
 
     def _entry(self, figures: WindowFigures) -> Entry:
         steps = len(figures.losses)
         images_per_s = steps * self.plan.global_batch_size / figures.elapsed_s
         communication_s = self.gradients.sum.take_waited_s()
         last_step = self.seen_samples - self.plan.global_batch_size
+        remaining_s = (self._total_samples - self.seen_samples) / images_per_s
         loss = {} if figures.mean_loss is None else {"training_loss": figures.mean_loss}
         return loss | {
             "learning_rate": learning_rate(self.arguments, last_step, self._total_samples),
@@ -145,7 +159,8 @@ class Trainer:
             "data_s": figures.data_s,
             "compute_s": figures.elapsed_s - figures.data_s - communication_s,
             "communication_s": communication_s,
-            "remaining_s": (self._total_samples - self.seen_samples) / images_per_s,
+            "remaining_s": remaining_s,
+            **self.spending.figures(remaining_s),
         }
 
     def _validate_and_save(self, stop: bool) -> float:

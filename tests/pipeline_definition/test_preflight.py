@@ -155,6 +155,13 @@ def test_held_out_captions_are_counted_from_the_rows_that_are_asked_for(
     assert "at most 1,000 captions" in finding.problem
 
 
+def test_a_forecast_above_the_budget_is_refused(settings: Settings, definition: dict[str, Any]) -> None:
+    refused = found(settings, definition, BudgetUsd="10")
+    assert set(refused) == {"BudgetUsd"}
+    assert refused["BudgetUsd"].blocking
+    assert found(settings, definition, BudgetUsd="1e9") == {}
+
+
 def test_an_empty_interval_of_the_search_is_refused(settings: Settings, definition: dict[str, Any]) -> None:
     rate = settings.tune.learning_rate.model_copy(update={"high": 1e-5})
     tune = settings.tune.model_copy(update={"learning_rate": rate})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steps.errors import StepError
-from steps.training.checkpoint_folder import CheckpointFolder, CheckpointManifest
+from steps.training.checkpoint_folder import CheckpointFolder, CheckpointManifest, Finished
 
 LOG = '{"seen_samples": 8}\n'
 
@@ -97,10 +97,10 @@ def test_a_half_written_checkpoint_does_not_exist(folder: CheckpointFolder, monk
 
 
 def test_the_job_that_finished_is_known(folder: CheckpointFolder) -> None:
-    assert folder.finished_by() is None
+    assert folder.finished() is None
     folder.write(manifest(8), tensors(8), LOG)
-    folder.mark_finished("job-1", 8)
-    assert folder.finished_by() == "job-1"
+    folder.mark_finished("job-1", 8, {"budget_usd": 5.0})
+    assert folder.finished() == Finished(job_name="job-1", seen_samples=8, limits={"budget_usd": 5.0})
     folder.begin_afresh()
-    assert folder.finished_by() is None
+    assert folder.finished() is None
     assert folder.newest() is None

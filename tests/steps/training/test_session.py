@@ -42,7 +42,7 @@ def assert_close(job: Job, other: Job, relative: float) -> None:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, pretrained: Path, latents: Path) -> tuple[Job, str]:
-    job = Job(tmp_path_factory.mktemp("unbroken")).write(pretrained, latents)
+    job = Job(tmp_path_factory.mktemp("unbroken"), {"instance_hour_usd": 36.0}).write(pretrained, latents)
     return job, job.run().output
 
 
@@ -57,7 +57,10 @@ def test_the_log_lines_are_found_by_the_metric_definitions(unbroken: tuple[Job, 
     assert [entry["seen_samples"] for entry in entries if "validation_loss" in entry] == [48, 96]
     timed = [entry for entry in entries if "compute_s" in entry]
     assert all(entry["images_per_s"] == pytest.approx(8 * entry["iterations_per_s"]) for entry in timed)
-    assert timed[-1]["remaining_s"] == 0
+    assert timed[-1]["remaining_s"] == timed[-1]["remaining_usd"] == 0
+    assert 0 < timed[0]["cost_usd"] < timed[-1]["cost_usd"]
+    # $36 an hour are a cent a second.
+    assert timed[0]["remaining_usd"] == pytest.approx(timed[0]["remaining_s"] / 100)
     assert entries[-1]["validation_loss"] < entries[-8]["training_loss"]
 
 
@@ -152,6 +155,34 @@ def test_sigterm_on_one_rank_saves_at_once_and_any_number_of_ranks_goes_on(make_
     assert_close(job, in_float64, 1e-9)
 
 
+def test_a_spent_budget_stops_all_ranks_with_a_checkpoint_and_a_larger_one_goes_on(
+    make_job: MakeJob, in_float64: Job
+) -> None:
+    # Ten dollars a second: training's part is gone after some steps, and the rest of the run's cannot be touched.
+    money: dict[str, Any] = {"instance_hour_usd": 36_000, "budget_usd": 6, "other_steps_usd": 1}
+    settings = dict(in_float64.settings) | {"save_every_samples": 10_000, "micro_batch_size": 4}
+    job = make_job(**settings | money)
+    running = job.start(2, **SLOW)
+    assert running.wait() == [1, 1], running.output
+    said = re.search(
+        r"^rank 0: the budget is spent: training took \$([\d.]+) of \$5.00 .*$", running.output, re.MULTILINE
+    )
+    assert said is not None, running.output
+    assert float(said[1]) >= 5
+    stopped = int(set(re.findall(r"^stopped after (\d+) samples", running.output, re.MULTILINE)).pop())
+    assert [path.name for path in job.checkpoints] == [f"samples-{stopped:012d}"]
+    assert not job.model_dir.exists()
+    spent_usd = json.loads(next(job.base.glob("checkpoints/*/spent.json")).read_text())["usd"]
+    again = make_job(**settings | money)
+    assert again.start().wait() == [1]
+    assert "raise BudgetUsd" in again.failure
+    richer = make_job(**settings | money | {"budget_usd": 1e6})
+    output = richer.run().output
+    assert f"going on from {stopped} samples" in output
+    assert_close(richer, in_float64, 1e-9)
+    assert richer.log()[-1 - bool("validation_loss" in richer.log()[-1])]["cost_usd"] > spent_usd
+
+
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(make_job: MakeJob, unbroken: tuple[Job, str]) -> None:
     job = make_job()
     shutil.copytree(unbroken[0].base / "checkpoints", job.base / "checkpoints")
@@ -176,11 +207,22 @@ def test_a_finished_job_that_is_restarted_exports_again(make_job: MakeJob, unbro
 
 
 def test_another_job_of_the_same_settings_trains_again(make_job: MakeJob, unbroken: tuple[Job, str]) -> None:
-    job = make_job(name="job-9")
+    job = make_job(name="job-9", instance_hour_usd=36.0)
     shutil.copytree(unbroken[0].base / "checkpoints", job.base / "checkpoints")
     output = job.run().output
     assert "finished by job-1; job-9 begins afresh" in output
     assert "going on from" not in output
+    assert_same_bits(job, unbroken[0])
+
+
+def test_a_finished_training_under_another_budget_is_not_paid_twice(
+    make_job: MakeJob, unbroken: tuple[Job, str]
+) -> None:
+    job = make_job(name="job-9", budget_usd=100, instance_hour_usd=36.0)
+    shutil.copytree(unbroken[0].base / "checkpoints", job.base / "checkpoints")
+    output = job.run().output
+    assert "finished by job-1; the budget or price is new, the weights stay" in output
+    assert "going on from 96 samples" in output
     assert_same_bits(job, unbroken[0])
 
 

@@ -1,0 +1,125 @@
+"""The run's budget: refused at the start where the forecast exceeds it, and told to Train, which stops at it.
+
+Reads a parameter set, a definition, the parameters of one start and the price file; writes nothing.
+
+    sd-pipeline start --set BudgetUsd=40000
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from params.settings import Settings
+from pipeline_definition.cost.forecast import Forecast, forecast
+from pipeline_definition.cost.prices import Purchase, load_prices
+from pipeline_definition.cost.training import CostError
+from pipeline_definition.findings import Finding
+from pipeline_definition.planned_jobs import Values
+
+BUDGET: Final = "BudgetUsd"
+OTHER_STEPS: Final = "OtherStepsUsd"
+PRICE: Final = "TrainingInstanceHourUsd"
+INSTANCE_TYPE: Final = "TrainingInstanceType"
+# A price that was typed in, rounded to the cent, is the same price.
+PRICE_TOLERANCE: Final = 0.005
+
+
+def purchase_of(settings: Settings) -> Purchase:
+    """Return how Train's hosts are bought."""
+    return "spot" if settings.train.spot else "on_demand"
+
+
+def training_price_usd(settings: Settings) -> float:
+    """Return the dollars of one host-hour of Train: the parameter set's own, else the price file's; 0: not known."""
+    if settings.train.instance_hour_usd or settings.local is not None:
+        return settings.train.instance_hour_usd
+    return _list_price_usd(settings, settings.train.job.instance_type)
+
+
+def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the changes of a start with what the budget needs to know and the operator did not say.
+
+    That is the price of another instance type of Train, and with a budget the dollars of the other steps. What cannot
+    be forecast is left to `budget_findings` to refuse.
+    """
+    filled = dict(changes)
+    if settings.local is not None:
+        return filled
+    if INSTANCE_TYPE in changes and PRICE not in changes:
+        filled[PRICE] = f"{_list_price_usd(settings, changes[INSTANCE_TYPE]):.10g}"
+    if _number(Values(definition, filled), BUDGET) > 0 and OTHER_STEPS not in changes:
+        try:
+            bill = forecast(settings, definition, filled)
+        except CostError:
+            return filled
+        filled[OTHER_STEPS] = f"{other_steps_usd(bill, purchase_of(settings)):.2f}"
+    return filled
+
+
+def other_steps_usd(bill: Forecast, purchase: Purchase) -> float:
+    """Return what everything but Train is forecast to cost."""
+    return bill.usd(purchase) - sum(line.usd[purchase] or 0.0 for line in bill.lines if line.step == "Train")
+
+
+def budget_findings(settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str]) -> Iterator[Finding]:
+    """Check that the forecast keeps within the budget, and that Train can tell what it costs."""
+    values = Values(definition, changes)
+    budget_usd = _number(values, BUDGET)
+    if budget_usd < 0:
+        yield Finding(BUDGET, f"{values.text(BUDGET)} dollars are no budget", "set it to 0 for none, or above")
+    if settings.local is not None or budget_usd <= 0:
+        return
+    yield from _price_findings(settings, values)
+    try:
+        bill = forecast(settings, definition, changes)
+    except CostError as error:
+        yield Finding(BUDGET, f"the run has no forecast: {error}", f"mend that, or set {BUDGET} to 0")
+        return
+    yield from _forecast_findings(bill, purchase_of(settings), values, budget_usd)
+
+
+def _forecast_findings(bill: Forecast, purchase: Purchase, values: Values, budget_usd: float) -> Iterator[Finding]:
+    needed_usd, others_usd = bill.usd(purchase), _number(values, OTHER_STEPS)
+    if needed_usd > budget_usd:
+        yield Finding(
+            BUDGET,
+            f"the run is forecast to cost ${needed_usd:,.0f}, which is more than the budget of ${budget_usd:,.0f}",
+            f"raise it to {math.ceil(needed_usd)}, lower TrainingSamples, or look for cheaper hosts with"
+            " `sd-pipeline plan`",
+        )
+    elif others_usd >= budget_usd:
+        yield Finding(
+            OTHER_STEPS,
+            f"${others_usd:,.0f} for the other steps leave nothing of the budget of ${budget_usd:,.0f} to Train",
+            f"leave it out: it is forecast at {other_steps_usd(bill, purchase):.0f}",
+        )
+
+
+def _price_findings(settings: Settings, values: Values) -> Iterator[Finding]:
+    price_usd, name = _number(values, PRICE), values.text(INSTANCE_TYPE)
+    listed_usd = _list_price_usd(settings, name)
+    if price_usd <= 0:
+        fix = f"set it to {listed_usd:g}" if listed_usd else "set it to what a host-hour costs"
+        yield Finding(PRICE, f"Train cannot keep to a budget without the price of {name}", fix)
+    elif listed_usd and abs(price_usd / listed_usd - 1) > PRICE_TOLERANCE:
+        problem = f"${price_usd:g} is not the list price of {name}, ${listed_usd:g}"
+        yield Finding(PRICE, problem, "right where you pay another price, else set it to that", blocking=False)
+
+
+def _list_price_usd(settings: Settings, instance_type: str) -> float:
+    """Return the price file's price in the run's region, on demand where no spot price is known; 0: none."""
+    prices = load_prices()
+    if prices.region != settings.account.region:
+        return 0.0
+    price = prices.find(instance_type, purchase_of(settings)) or prices.find(instance_type, "on_demand")
+    return price.usd if price else 0.0
+
+
+def _number(values: Values, name: str) -> float:
+    """Return a parameter as a number; 0 where a definition has none or it is none."""
+    try:
+        return float(values.text(name)) if name in values else 0.0
+    except ValueError:
+        return 0.0
