@@ -98,8 +98,10 @@ class Watcher:
     def _read_progress(self, step: Step) -> None:
         if not step.metadata:
             return
-        log = self.logs.setdefault(step.name, JobLog(self.target, step))
-        for stream, line in log.new_lines():
+        if step.name not in self.logs:
+            # Making its client takes as long as a whole look at the execution.
+            self.logs[step.name] = JobLog(self.target, step)
+        for stream, line in self.logs[step.name].new_lines():
             said = progress_of(line)
             if said is not None:
                 self.progress.setdefault(step.name, {})[stream] = said
