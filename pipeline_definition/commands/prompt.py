@@ -1,31 +1,57 @@
-"""`sd-pipeline prompt`: a picture from the endpoint."""
+"""`sd-pipeline prompt`: a picture from the endpoint, into a file and, where it can show pictures, into the terminal."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
 from pipeline_definition.commands.options import (
-    DEFAULT_RUNS,
     DEFAULT_STATE,
     Local,
     Params,
     State,
+    UsageError,
     console,
+    errors,
     read_settings,
     reported_errors,
 )
+
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+
+
+class Show(StrEnum):
+    """How the terminal shows a picture."""
+
+    AUTO = "auto"
+    KITTY = "kitty"
+    ITERM2 = "iterm2"
+    SIXEL = "sixel"
+    BLOCKS = "blocks"
+    NONE = "none"
 
 
 def prompt(
     text: Annotated[str, typer.Argument(help="What to draw.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture file: .png, .jpg or .webp.")] = Path("picture.png"),
-    endpoint: Annotated[str | None, typer.Option("--endpoint", help="Default: the parameter set's.")] = None,
+    negative: Annotated[str | None, typer.Option("--negative", help="What to lead away from.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed draws the same picture.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
+    width: Annotated[int | None, typer.Option("--width", help="Pixels, a multiple of 8.")] = None,
+    height: Annotated[int | None, typer.Option("--height", help="Pixels, a multiple of 8.")] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help="ddim, dpm++ or euler.")] = None,
+    images: Annotated[int | None, typer.Option("--images", help="Pictures, each of the next seed.")] = None,
+    show: Annotated[Show, typer.Option("--show", help="How to show it in the terminal.")] = Show.AUTO,
+    endpoint: EndpointName = None,
+    variant: Variant = None,
     params: Params = Path("params/octank_100gb.yaml"),
     local: Local = False,
     state: State = DEFAULT_STATE,
@@ -35,17 +61,41 @@ def prompt(
     Example: sd-pipeline prompt "a small red circle at the top on a blue background" --local --params params/local.yaml
     """
     with reported_errors():
-        from pipeline_definition.prompting import prompt_endpoint
-        from pipeline_definition.session import Target
+        form = FORMATS.get(out.suffix.lower())
+        if form is None:
+            raise UsageError(f"--out {out}: a picture ends with one of {', '.join(FORMATS)}")
+        request = {
+            "prompt": text,
+            "negative_prompt": negative,
+            "seed": seed,
+            "guidance_scale": guidance,
+            "steps": steps,
+            "width": width,
+            "height": height,
+            "sampler": sampler,
+            "num_images": images,
+            "format": form,
+        }
+        answer = endpoint_of(read_settings(params), endpoint, variant, local, state).draw(request)
+        for number, picture in enumerate(answer.pictures, 1):
+            path = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture.content)
+            _show(picture.content, show)
+            if picture.truncated:
+                errors.print("note: the model did not read the end of the prompt: it is too long", highlight=False)
+            if picture.flagged:
+                errors.print("note: the safety checker replaced this picture with a black one", highlight=False)
+            console.print(f"{path}  seed {picture.seed}", soft_wrap=True, highlight=False, markup=False)
 
-        settings = read_settings(params)
-        target = Target(settings.account.region)
-        if local:
-            # The endpoint of an earlier run comes back with its control plane.
-            from pipeline_definition.local.client import ensure_up, is_up
 
-            plane = is_up(state) or ensure_up(state, DEFAULT_RUNS, leash=False)
-            target = Target(settings.account.region, plane.url)
-        request = {"prompt": text, "seed": seed, "guidance_scale": guidance, "steps": steps}
-        path = prompt_endpoint(target, endpoint or settings.endpoint.name, request, out)
-        console.print(f"{path}", soft_wrap=True, highlight=False)
+def _show(content: bytes, show: Show) -> None:
+    """Show a picture where a person looks at a terminal that can; `--show NAME` shows it anyway."""
+    from pipeline_definition.prompting.terminal import PROTOCOLS, protocol_of, rendered
+
+    chosen = next((protocol for protocol in PROTOCOLS if protocol == show), None)
+    if show is Show.AUTO and sys.stdout.isatty():
+        chosen = protocol_of(os.environ)
+    if chosen is not None:
+        sys.stdout.write(rendered(content, chosen, shutil.get_terminal_size().columns))
+        sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""Prompting an endpoint: one picture, the playground, and the study of what works."""

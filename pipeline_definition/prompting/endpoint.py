@@ -1,0 +1,180 @@
+"""An endpoint that draws: one in SageMaker (or the local control plane) by name, or a bare server by its address.
+
+Reads InvokeEndpoint's answer, or that of POST <address>/invocations; writes nothing.
+
+    sd-pipeline prompt "a small red circle at the top on a blue background" --local
+    sd-pipeline prompt "a small red circle at the top on a blue background" --endpoint http://127.0.0.1:8080
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+from botocore.exceptions import ClientError
+
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.session import Target
+
+JSON: Final = "application/json"
+# SageMaker itself gives up at 60 s.
+TIMEOUT_S: Final = 70.0
+BUSY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+FIRST_PAUSE_S: Final = 1.0
+LAST_PAUSE_S: Final = 10.0
+
+
+class PromptError(OperatorError):
+    """The endpoint did not answer with a picture: the message says what it answered."""
+
+
+class EndpointBusyError(PromptError):
+    """The endpoint takes no more requests for now."""
+
+
+@dataclass(frozen=True)
+class DrawnPicture:
+    """One picture as it came."""
+
+    content: bytes
+    """The file."""
+    form: str
+    """png, jpeg or webp."""
+    seed: int
+    """Asked for again with the same settings, it gives the same picture."""
+    flagged: bool
+    """The safety checker replaced it with a black one."""
+    truncated: bool
+    """The model did not read the end of the prompt."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an endpoint drew for one request."""
+
+    pictures: tuple[DrawnPicture, ...]
+    model: str
+    """The model package's ARN, or a digest of the model folder."""
+    settings: Mapping[str, Any]
+    """Steps, guidance scale, width, height and sampler, the endpoint's defaults filled in."""
+    queue_s: float
+    """Seconds before the model began."""
+    render_s: float
+    """Seconds from then to the last picture."""
+    elapsed_s: float
+    """Seconds that the caller waited."""
+
+
+class Endpoint(Protocol):
+    """Something that draws."""
+
+    name: str
+    """How people know it."""
+
+    def draw(self, request: Mapping[str, Any]) -> Answer:
+        """Draw the pictures of one request (see `steps.serving.schema`; None is left out).
+
+        Raises EndpointBusyError for a full queue and PromptError, which names endpoint and reason, otherwise.
+        """
+
+
+class SageMakerEndpoint:
+    """An endpoint behind InvokeEndpoint, in AWS or in the local control plane; optionally one of its variants."""
+
+    def __init__(self, target: Target, name: str, variant: str | None = None) -> None:
+        self.name = f"{name}/{variant}" if variant else name
+        self._endpoint = {"EndpointName": name} | ({"TargetVariant": variant} if variant else {})
+        self._client = target.client("sagemaker-runtime")
+
+    def draw(self, request: Mapping[str, Any]) -> Answer:
+        """Draw the pictures of one request."""
+        started_s = time.monotonic()
+        try:
+            response = self._client.invoke_endpoint(
+                **self._endpoint, ContentType=JSON, Accept=JSON, Body=_body(request)
+            )
+        except ClientError as error:
+            answer: Any = error.response
+            if "OriginalMessage" in answer:
+                raise _refusal(self.name, int(answer["OriginalStatusCode"]), answer["OriginalMessage"]) from None
+            raise PromptError(f"endpoint {self.name}: {answer['Error']['Message']}") from None
+        return _answer(response["Body"].read(), time.monotonic() - started_s)
+
+
+class ServerEndpoint:
+    """A server of the inference image at an address, such as http://127.0.0.1:8080."""
+
+    def __init__(self, url: str) -> None:
+        self.name = url.rstrip("/")
+
+    def draw(self, request: Mapping[str, Any]) -> Answer:
+        """Draw the pictures of one request."""
+        started_s = time.monotonic()
+        headers = {"Content-Type": JSON, "Accept": JSON}
+        question = urllib.request.Request(f"{self.name}/invocations", _body(request), headers)
+        try:
+            with urllib.request.urlopen(question, timeout=TIMEOUT_S) as response:
+                return _answer(response.read(), time.monotonic() - started_s)
+        except urllib.error.HTTPError as error:
+            raise _refusal(self.name, error.code, error.read().decode("utf-8", "replace")) from None
+        except OSError as error:
+            raise PromptError(f"endpoint {self.name}: cannot be reached: {getattr(error, 'reason', error)}") from None
+
+
+def connect(target: Callable[[], Target], name: str, variant: str | None = None) -> Endpoint:
+    """Return the endpoint of a name, or of an address that begins with http:// or https://."""
+    if name.startswith(("http://", "https://")):
+        return ServerEndpoint(name)
+    return SageMakerEndpoint(target(), name, variant)
+
+
+def draw_patiently(
+    endpoint: Endpoint, request: Mapping[str, Any], patience_s: float, sleep: Callable[[float], None] = time.sleep
+) -> Answer:
+    """Draw, and wait while the endpoint says that it is busy, for so long in all."""
+    pause_s, waited_s = FIRST_PAUSE_S, 0.0
+    while True:
+        try:
+            return endpoint.draw(request)
+        except EndpointBusyError:
+            if waited_s + pause_s > patience_s:
+                raise
+        sleep(pause_s)
+        waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, LAST_PAUSE_S)
+
+
+def _body(request: Mapping[str, Any]) -> bytes:
+    return json.dumps({name: value for name, value in request.items() if value is not None}).encode()
+
+
+def _answer(content: bytes, elapsed_s: float) -> Answer:
+    try:
+        answer = json.loads(content)
+        pictures = tuple(
+            DrawnPicture(
+                base64.b64decode(item["image"]), item["format"], item["seed"], item["flagged"], item["truncated"]
+            )
+            for item in answer["images"]
+        )
+        return Answer(
+            pictures, answer["model"], answer["settings"], answer["queue_s"], answer["render_s"], round(elapsed_s, 4)
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise PromptError(f"the endpoint's answer is not what its image gives: {error!r}; is it another one?") from None
+
+
+def _refusal(name: str, status: int, text: str) -> PromptError:
+    """Return the error for an answer such as {"error": {"status": 422, "message": "steps: ..."}}."""
+    try:
+        message = str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = text.strip()[:300] or f"status {status}"
+    kind = EndpointBusyError if status in BUSY else PromptError
+    return kind(f"endpoint {name}: {message}")

@@ -1,0 +1,125 @@
+"""A picture in the terminal, in whatever way the terminal can.
+
+Reads the variables that terminals set about themselves; returns text to print. Protocols:
+kitty https://sw.kovidgoyal.net/kitty/graphics-protocol/ , iTerm2 https://iterm2.com/documentation-images.html ,
+sixel https://vt100.net/docs/vt3xx-gp/chapter14.html ; otherwise two pixels for each character, in 24-bit colour.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Literal, get_args
+
+from PIL import Image
+
+Protocol = Literal["kitty", "iterm2", "sixel", "blocks"]
+PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
+
+# What a kitty escape may carry at once.
+KITTY_CHUNK: Final = 4096
+SIXEL_COLOURS: Final = 255
+SIXEL_ROWS: Final = 6
+MAX_SIXEL_PX: Final = 512
+UPPER_HALF: Final = "▀"
+RESET: Final = "\x1b[0m"
+_KITTY_PROGRAMS: Final = ("ghostty",)
+_ITERM2_PROGRAMS: Final = ("iTerm.app", "WezTerm", "mintty", "rio")
+_SIXEL_TERMS: Final = ("sixel", "foot", "mlterm", "yaft", "contour")
+
+
+def protocol_of(environment: Mapping[str, str]) -> Protocol | None:
+    """Return how this terminal shows pictures; None for one that shows text alone."""
+    term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
+    if term in ("", "dumb") or "NO_COLOR" in environment:
+        return None
+    # A multiplexer passes none of the protocols on by itself.
+    if "TMUX" in environment or term.startswith(("screen", "tmux")):
+        return "blocks"
+    if "KITTY_WINDOW_ID" in environment or "kitty" in term or program in _KITTY_PROGRAMS:
+        return "kitty"
+    if program in _ITERM2_PROGRAMS:
+        return "iterm2"
+    return "sixel" if any(name in term for name in _SIXEL_TERMS) else "blocks"
+
+
+def rendered(content: bytes, protocol: Protocol, columns: int) -> str:
+    """Return what makes a terminal of so many columns show a picture file."""
+    with Image.open(io.BytesIO(content)) as image:
+        return _RENDERERS[protocol](image.convert("RGB"), columns)
+
+
+def _kitty(image: Image.Image, columns: int) -> str:
+    """Send a PNG in chunks: f=100 is PNG, a=T shows it, m=1 says that more follows."""
+    text = base64.b64encode(_png(image)).decode("ascii")
+    chunks = [text[start : start + KITTY_CHUNK] for start in range(0, len(text), KITTY_CHUNK)]
+    escapes = []
+    for number, chunk in enumerate(chunks):
+        keys = "f=100,a=T," if number == 0 else ""
+        escapes.append(f"\x1b_G{keys}m={int(number < len(chunks) - 1)};{chunk}\x1b\\")
+    return "".join(escapes) + "\n"
+
+
+def _iterm2(image: Image.Image, columns: int) -> str:
+    content = _png(image)
+    text = base64.b64encode(content).decode("ascii")
+    return f"\x1b]1337;File=inline=1;size={len(content)};preserveAspectRatio=1:{text}\x07\n"
+
+
+def _sixel(image: Image.Image, columns: int) -> str:
+    """Draw bands of six rows: for each colour of a band, one bit for each row of a column."""
+    image.thumbnail((MAX_SIXEL_PX, MAX_SIXEL_PX))
+    indexed = image.quantize(SIXEL_COLOURS)
+    palette = indexed.getpalette() or []
+    parts = [f'\x1bPq"1;1;{image.width};{image.height}']
+    for colour, levels in enumerate(zip(*[iter(palette)] * 3, strict=True)):
+        parts.append(f"#{colour};2;" + ";".join(str(round(level * 100 / 255)) for level in levels))
+    pixels = indexed.tobytes()
+    rows = [pixels[start : start + image.width] for start in range(0, len(pixels), image.width)]
+    for top in range(0, len(rows), SIXEL_ROWS):
+        parts += _band(rows[top : top + SIXEL_ROWS])
+    return "".join(parts) + "\x1b\\\n"
+
+
+def _band(rows: list[bytes]) -> Iterator[str]:
+    for colour in sorted(set(b"".join(rows))):
+        sixels = (
+            chr(63 + sum((row[column] == colour) << bit for bit, row in enumerate(rows)))
+            for column in range(len(rows[0]))
+        )
+        runs = ((character, len(list(group))) for character, group in itertools.groupby(sixels))
+        yield f"#{colour}" + "".join(f"!{count}{character}" for character, count in runs) + "$"
+    yield "-"
+
+
+def _blocks(image: Image.Image, columns: int) -> str:
+    """Show two pixels in each character: the upper half's colour before it, the lower half's behind."""
+    width = min(columns, image.width)
+    height = 2 * max(1, round(image.height * width / image.width / 2))
+    scaled = image.resize((width, height), Image.Resampling.LANCZOS)
+    lines = []
+    for top in range(0, height, 2):
+        cells = (_cell(scaled, column, top) for column in range(width))
+        lines.append("".join(cells) + RESET)
+    return "\n".join(lines) + "\n"
+
+
+def _cell(image: Image.Image, column: int, top: int) -> str:
+    upper, lower = (";".join(map(str, image.getpixel((column, row)))) for row in (top, top + 1))  # type: ignore[arg-type]
+    return f"\x1b[38;2;{upper}m\x1b[48;2;{lower}m{UPPER_HALF}"
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+_RENDERERS: Final[Mapping[Protocol, Callable[[Image.Image, int], str]]] = {
+    "kitty": _kitty,
+    "iterm2": _iterm2,
+    "sixel": _sixel,
+    "blocks": _blocks,
+}
