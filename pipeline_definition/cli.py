@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline_definition.commands import cost, definition, executions, infra, local, models, prompt, run_local
+from pipeline_definition.commands import cost, definition, executions, infra, local, models, prompt, report, run_local
 
 app = typer.Typer(
     help="Stable Diffusion pre-training as one SageMaker Pipeline.",
@@ -25,6 +25,7 @@ app.command()(executions.status)
 app.command()(executions.stop)
 app.command("list")(executions.list_executions)
 app.command()(executions.logs)
+app.command()(report.report)
 app.command()(prompt.prompt)
 app.command()(cost.plan)
 app.command("business-case")(cost.business_case)

@@ -27,6 +27,7 @@ SHARDS_MANIFEST_FILE: Final = "shards_manifest.json"
 LATENTS_MANIFEST_FILE: Final = "latents_manifest.json"
 TUNING_FILE: Final = "tuning.json"
 MODEL_PACKAGE_FILE: Final = "model_package.json"
+FORECAST_FILE: Final = "forecast.json"
 
 Json = Mapping[str, Any]
 
@@ -68,6 +69,8 @@ class Artifacts:
     """Of the generated pictures: caption, seed and file."""
     model_package: Json | None = None
     """The registered package and its approval state."""
+    forecast: Json | None = None
+    """What the run was forecast to cost, and at which prices."""
 
     @classmethod
     def load(cls, folder: Path) -> Artifacts:
@@ -95,6 +98,7 @@ class Artifacts:
             samples=tuple(sorted((folder / SAMPLES_DIR).glob("*.png"))),
             captions=tuple((_object(folder, SAMPLES_FILE) or {}).get("samples", ())),
             model_package=_object(folder, MODEL_PACKAGE_FILE),
+            forecast=_object(folder, FORECAST_FILE),
         )
 
 

@@ -121,6 +121,27 @@ def bars(name: str, description: str, parts: Sequence[tuple[str, float]], text: 
         return inline_svg(figure, name, description)
 
 
+def pairs(
+    name: str, description: str, rows: Sequence[tuple[str, float, float]], text: Sequence[tuple[str, str]]
+) -> Markup:
+    """Return two bars for each row, one above the other, with their texts: what was expected, and what came."""
+    with drawn_on(grid=False):
+        figure = new_figure(WIDTH, 40.0 * len(rows) + 8)
+        axes = figure.add_subplot()
+        places = [-place for place in range(len(rows))]
+        for offset, index, colour in ((0.19, 1, ACCENT), (-0.19, 2, SECOND)):
+            values = [row[index] for row in rows]
+            axes.barh([place + offset for place in places], values, height=0.34, color=colour)
+            for place, value, words in zip(places, values, text, strict=True):
+                at = (value, place + offset)
+                axes.annotate(words[index - 1], at, (5, 0), textcoords="offset points", va="center")
+        axes.set_yticks(places, [row[0] for row in rows])
+        axes.set_xlim(0, 1.22 * max(value for row in rows for value in row[1:]) or 1)
+        axes.xaxis.set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+        return inline_svg(figure, name, description)
+
+
 def trials(name: str, description: str, points: Sequence[Trial], cost_axis: str, lower_is_better: bool) -> Markup:
     """Return the objective over cost for each trial, with the frontier: no other trial is better for less."""
     with drawn_on():

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.report import drawing, pictures, timeline
+from pipeline_definition.report.bill import cost_section
 from pipeline_definition.report.data import download_section, latents_section
 from pipeline_definition.report.formats import date
 from pipeline_definition.report.headline import tiles
@@ -30,6 +31,7 @@ from pipeline_definition.report.verdict import failure, verdict
 
 SECTIONS = (
     quality_section,
+    cost_section,
     training_section,
     tuning_section,
     download_section,
@@ -43,8 +45,10 @@ NO_PRICES: Mapping[str, float] = MappingProxyType({})
 def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] = NO_PRICES) -> None:
     """Write the page of a run.
 
-    `prices` are USD for one instance-hour, by instance type; without them a run on AWS tells its instance-hours.
+    `prices` are USD for one instance-hour, by instance type: without them those of the run's forecast; without one a
+    run on AWS tells its instance-hours.
     """
+    prices = prices or (artifacts.forecast or {}).get("usd_per_instance_hour") or NO_PRICES
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     beside.write_text(render(run_of(artifacts, prices)), encoding="utf-8")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from pipeline_definition.report import charts
-from pipeline_definition.report.formats import count, figure, number, percent
+from pipeline_definition.report.formats import DASH, count, figure, number, percent
 from pipeline_definition.report.headline import typical
 from pipeline_definition.report.run import Run
 from pipeline_definition.report.view import Chart, Fact, Section, Table
@@ -126,7 +126,26 @@ def time_parts(run: Run) -> dict[str, float]:
     return {label: math.fsum(values) for label, values in known.items() if values}
 
 
+def _speeds(run: Run) -> Iterator[tuple[str, ...]]:
+    """Yield how fast each micro-batch size was: the search's trials, and the training itself."""
+    trials = (run.artifacts.tuning or {}).get("trials") or ()
+    found = [
+        (trial.get("hyperparameters") or {}, trial.get("final_metrics") or {}, f"trial {place}")
+        for place, trial in enumerate(trials, start=1)
+    ]
+    figures = {name: typical(run, name) for name in ("iterations_per_s", "images_per_s")}
+    found.append(((run.artifacts.lineage or {}).get("settings") or {}, figures, "the training"))
+    for settings, measured, where in sorted(found, key=lambda entry: number(entry[0].get("micro_batch_size")) or 0):
+        size, speed = number(settings.get("micro_batch_size")), number(measured.get("iterations_per_s"))
+        images = number(measured.get("images_per_s"))
+        if size is not None and speed is not None:
+            yield count(size), where, figure(speed), count(images) if images is not None else DASH
+
+
 def _tables(run: Run) -> Iterator[Table]:
+    speeds = tuple(_speeds(run))
+    if speeds:
+        yield Table(("micro-batch", "measured in", "iterations/s", "images/s"), speeds, frozenset({2, 3}))
     rows = tuple((f"{count(seen)}", figure(value, 4)) for seen, value in points(run, "validation_loss"))
     if rows:
         yield Table(("samples seen", "validation loss"), rows, frozenset({0, 1}), "Validation losses")

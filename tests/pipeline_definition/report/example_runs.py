@@ -93,6 +93,13 @@ def aws_run(folder: Path) -> Path:
     return folder
 
 
+def billed_run(folder: Path) -> Path:
+    """The same with its forecast, beside which the bill is read."""
+    aws_run(folder)
+    write_json(folder / "forecast.json", FORECAST)
+    return folder
+
+
 def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
@@ -266,17 +273,33 @@ TUNING: dict[str, Any] = {
             "seconds": seconds,
             "billable_seconds": seconds,
             "hosts": [{"instance_type": "ml.c5.large", "instance_count": 1}],
-            "final_metrics": {"validation_loss": objective},
+            "final_metrics": {"validation_loss": objective, "iterations_per_s": speed, "images_per_s": 64 * speed},
         }
-        for i, (rate, size, dropout, objective, seconds) in enumerate(
+        for i, (rate, size, dropout, objective, seconds, speed) in enumerate(
             [
-                ("0.00061", "16", "0.12", 0.8123, 24.0),
-                ("0.00134", "32", "0.071", 0.6911, 19.0),
-                ("0.00187", "16", "0.1", 0.7204, 17.5),
+                ("0.00061", "16", "0.12", 0.8123, 24.0, 1.9),
+                ("0.00134", "32", "0.071", 0.6911, 19.0, 2.6),
+                ("0.00187", "16", "0.1", 0.7204, 17.5, 2.05),
             ],
             start=1,
         )
     ],
+}
+FORECAST: dict[str, Any] = {
+    "region": "us-east-1",
+    "prices_date": "2026-11-24",
+    "purchase": "on_demand",
+    "usd": 216.5,
+    "hours": 4.6,
+    "lines": [
+        {"step": "Download", "what": "2 x ml.p4d.24xlarge", "hours": 0.9, "usd": 43.2, "rate_kind": "measured"},
+        {"step": "Encode", "what": "2 x ml.p4d.24xlarge", "hours": 1.1, "usd": 52.8, "rate_kind": "derived"},
+        {"step": "Tune", "what": "3 trials", "hours": 0.1, "usd": 0.01, "rate_kind": "derived"},
+        {"step": "Train", "what": "2 x ml.p4d.24xlarge", "hours": 1.5, "usd": 72.0, "rate_kind": "published"},
+        {"step": "Evaluate", "what": "2 x ml.p4d.24xlarge", "hours": 1.0, "usd": 48.0, "rate_kind": "derived"},
+        {"step": "S3 storage", "what": "21 GB, 1 months", "hours": 0.0, "usd": 0.49, "rate_kind": "assumed"},
+    ],
+    "usd_per_instance_hour": {"ml.p4d.24xlarge": 24.01, "ml.c5.large": 0.102},
 }
 METRICS: dict[str, Any] = {
     "metrics": {

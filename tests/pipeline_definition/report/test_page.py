@@ -31,6 +31,7 @@ FILES = (
     "samples.json",
     "contact_sheet.png",
     "model_package.json",
+    "forecast.json",
 )
 
 
@@ -54,7 +55,7 @@ class Elements(HTMLParser):
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the charts out: drawing is most of the time, and their own tests draw."""
-    for name in ("curves", "scale", "bars", "trials", "plane"):
+    for name in ("curves", "scale", "bars", "pairs", "trials", "plane"):
         monkeypatch.setattr(charts, name, lambda *_, **__: Markup(""))
 
 
@@ -64,7 +65,7 @@ def text_of(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", without_style)).split())
 
 
-@pytest.mark.parametrize("name", ["full", "missed", "broken", "aws"])
+@pytest.mark.parametrize("name", ["full", "missed", "broken", "aws", "billed"])
 def test_nothing_outside_the_page_is_loaded(page_of: Page, name: str) -> None:
     elements = Elements(page_of(name))
     loaded = [value for key in ("src", "href", "xlink:href", "srcset", "data", "poster") for value in elements.of(key)]
@@ -213,6 +214,29 @@ def test_on_aws_the_page_adds_up_what_was_paid(page_of: Page) -> None:
     assert "over US dollars" in said
 
 
+def test_the_bill_stands_beside_the_forecast(page_of: Page) -> None:
+    said = text_of(page_of("billed"))
+    # Four jobs at $48.02 against 43.2 + 52.8 + 72 + 48, and trials of a cent each way.
+    assert "Its jobs were forecast at $216.01 and cost $192.08: 88.9 % of it." in said
+    assert "Train 2 × ml.p4d.24xlarge 1 h 30 min 3 min 13 s $72.00 $48.02" in said
+    assert "S3 storage 21 GB, 1 months – – $0.49 –" in said
+    assert "prices of 2026-11-24 us-east-1, on demand" in said
+
+
+def test_the_forecasts_prices_make_the_page_again(page_of: Page) -> None:
+    assert "Cost $192.08" in text_of(page_of("billed"))
+
+
+def test_a_run_on_this_machine_has_no_bill(page_of: Page) -> None:
+    assert "What it cost" not in text_of(page_of("full"))
+
+
+def test_speeds_are_told_by_micro_batch(page_of: Page) -> None:
+    said = text_of(page_of("full"))
+    assert "16 trial 1 1.90 122 16 trial 3 2.05 131" in said
+    assert "32 trial 2 2.60 166" in said
+
+
 def test_on_aws_without_prices_the_page_tells_the_hours(page_of: Page) -> None:
     said = text_of(page_of("aws"))
     assert "Cost 8.02 instance-hours no prices were given" in said
@@ -220,14 +244,14 @@ def test_on_aws_without_prices_the_page_tells_the_hours(page_of: Page) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_any_artifact_may_be_missing(page_of: Page, tmp_path: Path, name: str, undrawn: None) -> None:
-    folder = example_runs.full_run(tmp_path / "partial")
+    folder = example_runs.billed_run(tmp_path / "partial")
     (folder / name).unlink()
     assert "</html>" in page_of(folder)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".json")])
 def test_any_field_may_be_missing(page_of: Page, tmp_path: Path, name: str, undrawn: None) -> None:
-    folder = example_runs.full_run(tmp_path / "partial")
+    folder = example_runs.billed_run(tmp_path / "partial")
     content = json.loads((folder / name).read_text())
     example_runs.write_json(folder / name, {})
     assert "</html>" in page_of(folder)

@@ -1,0 +1,105 @@
+"""`sd-pipeline report RUN`: the run's page, from AWS, from the local control plane, or from a folder without either."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from params.settings import Settings
+from pipeline_definition.commands.options import (
+    DEFAULT_RUNS,
+    DEFAULT_STATE,
+    AsJson,
+    Local,
+    Params,
+    Runs,
+    State,
+    UsageError,
+    console,
+    read_settings,
+    reported_errors,
+    target_of,
+)
+
+if TYPE_CHECKING:
+    from pipeline_definition.artifacts import Artifacts
+
+ARTIFACTS = "artifacts"
+PAGE = "report.html"
+
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Execution: its ARN, its id, or `latest`; or a run's folder: no connection."),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Where to write it.", show_default="<runs>/<id>/report.html")]
+
+
+def report(
+    run: Run = "latest",
+    params: Params = Path("params/octank_100gb.yaml"),
+    out: Out = None,
+    as_json: AsJson = False,
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Write a run's page: one HTML file that opens without a network and answers with no other file.
+
+    What the run left is gathered into <runs>/<id>/artifacts; given that folder, the page is made again from it alone.
+
+    Examples:
+
+      sd-pipeline report latest --local --params params/local.yaml
+
+      sd-pipeline report runs/latest --out page.html
+    """
+    with reported_errors():
+        from pipeline_definition.report.page import write_report
+
+        settings = read_settings(params)
+        folder = _folder(Path(run))
+        artifacts = _kept(folder) if folder else _gathered(settings, run, local, state, runs)
+        path = out or artifacts.folder.parent / PAGE
+        write_report(artifacts, path)
+        _say(artifacts, path, as_json)
+
+
+def _folder(path: Path) -> Path | None:
+    """Return the artifacts folder that a path names: itself, or one inside it."""
+    return next((folder for folder in (path / ARTIFACTS, path) if (folder / "execution.json").is_file()), None)
+
+
+def _kept(folder: Path) -> Artifacts:
+    from pipeline_definition.artifacts import Artifacts, ArtifactsError
+
+    try:
+        return Artifacts.load(folder.resolve())
+    except ArtifactsError as error:
+        raise UsageError(str(error)) from None
+
+
+def _gathered(settings: Settings, run: str, local: bool, state: Path, runs: Path) -> Artifacts:
+    from pipeline_definition.artifacts import collect
+    from pipeline_definition.cost.expected import with_forecast
+    from pipeline_definition.executions import Executions
+
+    target = target_of(settings, local, state)
+    executions = Executions(target)
+    execution = executions.describe(executions.find(settings.pipeline_name, run))
+    with console.status(f"gathering what {execution.id} left ..."):
+        return with_forecast(settings, collect(target, execution, runs / execution.id / ARTIFACTS))
+
+
+def _say(artifacts: Artifacts, path: Path, as_json: bool) -> None:
+    left_out = artifacts.execution.get("left_out") or {}
+    if as_json:
+        said = {"page": str(path), "status": artifacts.execution.get("status"), "left_out": left_out}
+        sys.stdout.write(json.dumps(said, indent=2) + "\n")
+        return
+    console.print(str(path), soft_wrap=True, highlight=False)
+    for name, reason in left_out.items():
+        console.print(f"left out: {name}: {reason}", soft_wrap=True, highlight=False, markup=False, style="dim")
