@@ -45,6 +45,7 @@ MODEL_ARCHIVE: Final = "model.tar.gz"
 # Training channels.
 LATENTS_CHANNEL: Final = "latents"
 PRETRAINED_CHANNEL: Final = "pretrained"
+INITIAL_MODEL_CHANNEL: Final = "initial_model"
 
 # Keys of metrics.json: `metrics.<key>.value` is what the gate reads.
 FID: Final = "fid"

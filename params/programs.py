@@ -133,8 +133,9 @@ class TrainArguments(Model):
     """Decay of the moving average of the weights, for each ema_reference_samples; 0: no average."""
     ema_reference_samples: int = Field(2048, ge=1)
     """How many samples one application of ema_decay stands for, so that the average does not change with the batch."""
-    initial_weights: Literal["scratch", "pretrained"] = "scratch"
-    """`pretrained` starts from the UNet weights of the pretrained channel."""
+    initial_weights: Literal["scratch", "pretrained", "model"] = "scratch"
+    """`pretrained` starts from the UNet weights of the pretrained channel, `model` from those of the model archive in
+    the channel initial_model, as a second phase does."""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "bfloat16"
     """Of the forward pass (autocast); the weights stay in float32. auto: bfloat16 where the device has instructions for
     it, otherwise float32. float64 is for tests of exactness."""

@@ -8,6 +8,7 @@ Reads a YAML file that holds only what differs from the defaults below; writes n
 from __future__ import annotations
 
 import difflib
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,26 +18,14 @@ from pydantic import Field, ValidationError
 
 from params.arguments import describe
 from params.model import Model
-from params.programs import DownloadSettings, EncodeSettings, EvaluateArguments, ServeArguments, TrainArguments
+from params.phases import Phase, SecondPhase, phases_of
+from params.stages import DownloadStep, EncodeStep, EndpointStep, EvaluateStep, TrainStep, TuneStep
 
 ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
 
 
 class SettingsError(ValueError):
     """A parameter set cannot be used: the message names the file, the key and the fix."""
-
-
-class Job(Model):
-    """On what a job runs."""
-
-    instance_type: str = Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
-    """SageMaker instance type, such as ml.p4d.24xlarge."""
-    instance_count: int = Field(1, ge=1)
-    """Hosts."""
-    volume_size_gb: int = Field(100, ge=1)
-    """Disk of each host."""
-    max_runtime_s: int = Field(86_400, ge=1)
-    """The job is stopped after this."""
 
 
 class Images(Model):
@@ -91,74 +80,6 @@ class Data(Model):
     """Folder with the CLIP model (clip/) that scores pictures, and Inception's weights where FID uses them."""
 
 
-class DownloadStep(DownloadSettings):
-    """Url table to shards."""
-
-    job: Job = Job(instance_type="ml.c6i.4xlarge", instance_count=4)
-    """CPU hosts: img2dataset needs network and cores."""
-
-
-class EncodeStep(EncodeSettings):
-    """Shards to latents."""
-
-    job: Job = Job(instance_type="ml.g5.12xlarge", instance_count=4)
-    """GPU hosts: cheap ones do, the VAE needs little memory."""
-
-
-class Range(Model):
-    """The interval in which Tune searches."""
-
-    low: float
-    """Smallest value."""
-    high: float
-    """Largest value."""
-    scaling: Literal["Linear", "Logarithmic"] = "Linear"
-    """How the interval is sampled."""
-
-
-class TuneStep(Model):
-    """Small-scale search on a fixed sample budget."""
-
-    job: Job = Job(instance_type="ml.g5.12xlarge", max_runtime_s=4 * 3600)
-    """On what one trial runs."""
-    trials: int = Field(8, ge=1)
-    """Trials in all."""
-    parallel_trials: int = Field(4, ge=1)
-    """Trials at once."""
-    strategy: Literal["Random", "Bayesian"] = "Bayesian"
-    """How the next trial is chosen."""
-    seed: int = Field(0, ge=0)
-    """Of the search."""
-    training_samples: int = Field(2_048_000, ge=1)
-    """Sample budget of each trial."""
-    warmup_samples: int = Field(204_800, ge=0)
-    """Linear warm-up of each trial."""
-    learning_rate: Range = Range(low=3e-5, high=3e-4, scaling="Logarithmic")
-    """Interval of the learning rate."""
-    micro_batch_size: tuple[int, ...] = Field((32, 64, 128), min_length=1)
-    """Micro-batch sizes to try."""
-    caption_dropout: Range = Range(low=0.05, high=0.2)
-    """Interval of the caption dropout."""
-
-
-class TrainStep(TrainArguments):
-    """Latents to a model. micro_batch_size, learning_rate and caption_dropout are replaced by Tune's best."""
-
-    job: Job = Job(instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400)
-    """GPU hosts."""
-    spot: bool = False
-    """Managed spot instances: cheaper, interrupted at two minutes' notice; the checkpoints make that safe."""
-    max_wait_s: int = Field(28 * 86_400, ge=1)
-    """With spot: how long to wait for instances, the training included."""
-
-
-class EvaluateStep(EvaluateArguments):
-    """A model to metrics."""
-
-    job: Job = Job(instance_type="ml.g5.12xlarge")
-    """GPU host."""
-
-
 class Gate(Model):
     """What a model must reach to be registered and deployed."""
 
@@ -175,15 +96,6 @@ class Registry(Model):
     """Model package group."""
     approval_status: ApprovalStatus = "PendingManualApproval"
     """With which a package begins."""
-
-
-class EndpointStep(ServeArguments):
-    """A model behind an address."""
-
-    job: Job = Job(instance_type="ml.g5.2xlarge")
-    """GPU host of the endpoint."""
-    name: str = Field("sd-pipeline", pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")
-    """Name of the endpoint: created the first time, updated afterwards."""
 
 
 class LocalWorld(Model):
@@ -214,12 +126,24 @@ class Settings(Model):
     encode: EncodeStep = EncodeStep()
     tune: TuneStep = TuneStep()
     train: TrainStep = TrainStep()
+    phase_2: SecondPhase | None = None
+    """A second training at another resolution, from the first one's model; absent: one training."""
     evaluate: EvaluateStep = EvaluateStep()
     gate: Gate = Gate()
     registry: Registry = Registry()
     endpoint: EndpointStep = EndpointStep()
     local: LocalWorld | None = None
     """The small world of a local run; a set for AWS has none."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The trainings in order; the last one's model is evaluated, registered and deployed."""
+        return phases_of(self.encode, self.train, self.phase_2)
+
+    def phase_of(self, step: str) -> Phase:
+        """Return the phase to which a step of the definition belongs: the first, where it belongs to none."""
+        named = {name: phase for phase in self.phases for name in (phase.encode_name, phase.train_name)}
+        return named.get(step, self.phases[0])
 
 
 def load_settings(path: Path) -> Settings:
@@ -281,5 +205,11 @@ def _unknown_keys(values: dict[Any, Any], model: type[Model], prefix: str) -> It
             close = difflib.get_close_matches(str(key), model.model_fields, n=1)
             hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(model.model_fields)}"
             yield f"unknown key {prefix}{key}; {hint}"
-        elif isinstance(value, dict) and isinstance(field.annotation, type) and issubclass(field.annotation, Model):
-            yield from _unknown_keys(value, field.annotation, f"{prefix}{key}.")
+        elif isinstance(value, dict) and (section := _section(field.annotation)):
+            yield from _unknown_keys(value, section, f"{prefix}{key}.")
+
+
+def _section(annotation: Any) -> type[Model] | None:
+    """Return the model of a section, also of one that may be absent; None for a plain value."""
+    kinds = typing.get_args(annotation) or (annotation,)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Model)), None)

@@ -19,6 +19,7 @@ from sagemaker.mlops.workflow import (
 
 from params.layout import CHECKPOINTS, EVALUATION, LATENTS, MODEL, REFERENCE, SHARDS
 from params.model import Model
+from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.parameters import PipelineParameters
 
@@ -88,25 +89,24 @@ class Blueprint:
         """WebDataset shards of this data set."""
         return self._uri(SHARDS, self.parameters.dataset)
 
-    @property
-    def latents_name(self) -> list[str | PipelineVariable]:
-        """Path of the latents under the latents prefix, in S3 and on the file system alike."""
-        return [self.parameters.dataset, f"{self.settings.encode.resolution_px}px"]
+    def latents_name(self, phase: Phase) -> list[str | PipelineVariable]:
+        """Path of a phase's latents under the latents prefix, in S3 and on the file system alike."""
+        return [self.parameters.dataset, f"{phase.encode.resolution_px}px"]
 
-    @property
-    def latents_uri(self) -> Join:
-        """Latents of this data set at this resolution."""
-        return self._uri(LATENTS, *self.latents_name)
+    def latents_uri(self, phase: Phase) -> Join:
+        """Latents of this data set at a phase's resolution."""
+        return self._uri(LATENTS, *self.latents_name(phase))
 
-    @property
-    def reference_uri(self) -> Join:
+    def reference_uri(self, phase: Phase) -> Join:
         """Held-out pictures and captions."""
-        return self._uri(REFERENCE, *self.latents_name)
+        return self._uri(REFERENCE, *self.latents_name(phase))
 
-    @property
-    def checkpoints_uri(self) -> Join:
-        """Checkpoints of this training run."""
-        return self._uri(CHECKPOINTS, self.parameters.dataset, self.parameters.training_run)
+    def checkpoints_uri(self, phase: Phase) -> Join:
+        """Checkpoints of one phase of this training run: each on its own, since a job fetches all that is there."""
+        run: str | PipelineVariable = self.parameters.training_run
+        if phase.suffix:
+            run = Join(on="-", values=[run, phase.suffix.lower()])
+        return self._uri(CHECKPOINTS, self.parameters.dataset, run)
 
     @property
     def models_uri(self) -> Join:

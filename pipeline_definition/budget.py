@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.forecast import Forecast, forecast
 from pipeline_definition.cost.prices import Purchase, load_prices
@@ -19,9 +20,10 @@ from pipeline_definition.findings import Finding
 from pipeline_definition.planned_jobs import Values
 
 BUDGET: Final = "BudgetUsd"
-OTHER_STEPS: Final = "OtherStepsUsd"
-PRICE: Final = "TrainingInstanceHourUsd"
-INSTANCE_TYPE: Final = "TrainingInstanceType"
+# The phase's suffix follows, or stands inside.
+OTHER_STEPS: Final = "OtherStepsUsd{suffix}"
+PRICE: Final = "Training{suffix}InstanceHourUsd"
+INSTANCE_TYPE: Final = "Training{suffix}InstanceType"
 # A price that was typed in, rounded to the cent, is the same price.
 PRICE_TOLERANCE: Final = 0.005
 
@@ -31,11 +33,11 @@ def purchase_of(settings: Settings) -> Purchase:
     return "spot" if settings.train.spot else "on_demand"
 
 
-def training_price_usd(settings: Settings) -> float:
-    """Return the dollars of one host-hour of Train: the parameter set's own, else the price file's; 0: not known."""
-    if settings.train.instance_hour_usd or settings.local is not None:
-        return settings.train.instance_hour_usd
-    return _list_price_usd(settings, settings.train.job.instance_type)
+def training_price_usd(settings: Settings, phase: Phase) -> float:
+    """Return the dollars of one host-hour of a phase: the parameter set's own, else the price file's; 0: not known."""
+    if phase.train.instance_hour_usd or settings.local is not None:
+        return phase.train.instance_hour_usd
+    return _list_price_usd(settings, phase.train.job.instance_type)
 
 
 def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
@@ -47,20 +49,25 @@ def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mappin
     filled = dict(changes)
     if settings.local is not None:
         return filled
-    if INSTANCE_TYPE in changes and PRICE not in changes:
-        filled[PRICE] = f"{_list_price_usd(settings, changes[INSTANCE_TYPE]):.10g}"
-    if _number(Values(definition, filled), BUDGET) > 0 and OTHER_STEPS not in changes:
+    for phase in settings.phases:
+        instance_type, price = _named(INSTANCE_TYPE, phase), _named(PRICE, phase)
+        if instance_type in changes and price not in changes:
+            filled[price] = f"{_list_price_usd(settings, changes[instance_type]):.10g}"
+    if _number(Values(definition, filled), BUDGET) > 0:
         try:
             bill = forecast(settings, definition, filled)
         except CostError:
             return filled
-        filled[OTHER_STEPS] = f"{other_steps_usd(bill, purchase_of(settings)):.2f}"
+        for phase in settings.phases:
+            others = f"{other_steps_usd(bill, purchase_of(settings), phase):.2f}"
+            filled.setdefault(_named(OTHER_STEPS, phase), others)
     return filled
 
 
-def other_steps_usd(bill: Forecast, purchase: Purchase) -> float:
-    """Return what everything but Train is forecast to cost."""
-    return bill.usd(purchase) - sum(line.usd[purchase] or 0.0 for line in bill.lines if line.step == "Train")
+def other_steps_usd(bill: Forecast, purchase: Purchase, phase: Phase) -> float:
+    """Return what everything but one phase's training is forecast to cost."""
+    own = (line.usd[purchase] or 0.0 for line in bill.lines if line.step == phase.train_name)
+    return bill.usd(purchase) - sum(own)
 
 
 def budget_findings(settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str]) -> Iterator[Finding]:
@@ -71,17 +78,22 @@ def budget_findings(settings: Settings, definition: Mapping[str, Any], changes: 
         yield Finding(BUDGET, f"{values.text(BUDGET)} dollars are no budget", "set it to 0 for none, or above")
     if settings.local is not None or budget_usd <= 0:
         return
-    yield from _price_findings(settings, values)
+    for phase in settings.phases:
+        yield from _price_findings(settings, phase, values)
     try:
         bill = forecast(settings, definition, changes)
     except CostError as error:
         yield Finding(BUDGET, f"the run has no forecast: {error}", f"mend that, or set {BUDGET} to 0")
         return
-    yield from _forecast_findings(bill, purchase_of(settings), values, budget_usd)
+    for phase in settings.phases:
+        yield from _forecast_findings(bill, purchase_of(settings), phase, values, budget_usd)
 
 
-def _forecast_findings(bill: Forecast, purchase: Purchase, values: Values, budget_usd: float) -> Iterator[Finding]:
-    needed_usd, others_usd = bill.usd(purchase), _number(values, OTHER_STEPS)
+def _forecast_findings(
+    bill: Forecast, purchase: Purchase, phase: Phase, values: Values, budget_usd: float
+) -> Iterator[Finding]:
+    name = _named(OTHER_STEPS, phase)
+    needed_usd, others_usd = bill.usd(purchase), _number(values, name)
     if needed_usd > budget_usd:
         yield Finding(
             BUDGET,
@@ -91,21 +103,27 @@ def _forecast_findings(bill: Forecast, purchase: Purchase, values: Values, budge
         )
     elif others_usd >= budget_usd:
         yield Finding(
-            OTHER_STEPS,
-            f"${others_usd:,.0f} for the other steps leave nothing of the budget of ${budget_usd:,.0f} to Train",
-            f"leave it out: it is forecast at {other_steps_usd(bill, purchase):.0f}",
+            name,
+            f"${others_usd:,.0f} for the other steps leave nothing of the budget of ${budget_usd:,.0f} to"
+            f" {phase.train_name}",
+            f"leave it out: it is forecast at {other_steps_usd(bill, purchase, phase):.0f}",
         )
 
 
-def _price_findings(settings: Settings, values: Values) -> Iterator[Finding]:
-    price_usd, name = _number(values, PRICE), values.text(INSTANCE_TYPE)
+def _price_findings(settings: Settings, phase: Phase, values: Values) -> Iterator[Finding]:
+    parameter = _named(PRICE, phase)
+    price_usd, name = _number(values, parameter), values.text(_named(INSTANCE_TYPE, phase))
     listed_usd = _list_price_usd(settings, name)
     if price_usd <= 0:
         fix = f"set it to {listed_usd:g}" if listed_usd else "set it to what a host-hour costs"
-        yield Finding(PRICE, f"Train cannot keep to a budget without the price of {name}", fix)
+        yield Finding(parameter, f"{phase.train_name} cannot keep to a budget without the price of {name}", fix)
     elif listed_usd and abs(price_usd / listed_usd - 1) > PRICE_TOLERANCE:
         problem = f"${price_usd:g} is not the list price of {name}, ${listed_usd:g}"
-        yield Finding(PRICE, problem, "right where you pay another price, else set it to that", blocking=False)
+        yield Finding(parameter, problem, "right where you pay another price, else set it to that", blocking=False)
+
+
+def _named(name: str, phase: Phase) -> str:
+    return name.format(suffix=phase.suffix)
 
 
 def _list_price_usd(settings: Settings, instance_type: str) -> float:

@@ -24,8 +24,9 @@ from params.layout import (
     REFERENCE,
     SHARDS,
 )
+from params.phases import Phase
 from params.programs import DownloadSettings, EncodeSettings
-from params.settings import Job
+from params.stages import Job
 from pipeline_definition.blueprint import Blueprint, program_values
 from pipeline_definition.parameters import Hosts, Text
 
@@ -51,28 +52,32 @@ def download_step(blueprint: Blueprint) -> ProcessingStep:
     )
 
 
-def encode_step(blueprint: Blueprint, download: ProcessingStep) -> ProcessingStep:
-    """Return the step that turns shards into VAE moments and caption tokens, on Ray Data."""
-    p, settings = blueprint.parameters, blueprint.settings.encode
+def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) -> ProcessingStep:
+    """Return the step that turns shards into a phase's VAE moments and caption tokens, on Ray Data.
+
+    Each phase has its own, from the same shards: a second one runs beside the first training, and is cached by itself.
+    """
+    p, settings = blueprint.parameters, phase.encode
+    hosts = p.of_phase(phase).encode
     shards_uri = output_uri(download, SHARDS)
     arguments = {
         **program_values(settings, EncodeSettings),
         "shards_uri": blueprint.shards_uri,
-        "latents_uri": blueprint.latents_uri,
-        "reference_uri": blueprint.reference_uri,
+        "latents_uri": blueprint.latents_uri(phase),
+        "reference_uri": blueprint.reference_uri(phase),
     }
     return ProcessingStep(
-        name="Encode",
+        name=phase.encode_name,
         description="VAE posterior moments and caption tokens of every sample, and the held-out pictures",
-        step_args=processor(blueprint, "encode", p.training_image, p.encode, settings.job).run(
+        step_args=processor(blueprint, "encode", p.training_image, hosts, settings.job).run(
             arguments=to_flags(arguments),
             inputs=[
                 processing_input(SHARDS, Join(on="/", values=[shards_uri, MANIFEST_FILE])),
                 processing_input("pretrained", p.pretrained),
             ],
             outputs=[
-                processing_output(LATENTS, blueprint.latents_uri),
-                processing_output(REFERENCE, blueprint.reference_uri),
+                processing_output(LATENTS, blueprint.latents_uri(phase)),
+                processing_output(REFERENCE, blueprint.reference_uri(phase)),
             ],
         ),
         cache_config=blueprint.cache,

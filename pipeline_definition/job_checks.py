@@ -87,8 +87,11 @@ def batch_findings(job: PlannedJob, tuned: tuple[str, ...], values: Values, rank
         )
 
 
-def sample_budget_findings(job: PlannedJob, values: Values) -> Iterator[Finding]:
-    """Check that a sample budget is a whole number of optimizer steps and longer than its warm-up."""
+def sample_budget_findings(job: PlannedJob, values: Values, section: str = "train") -> Iterator[Finding]:
+    """Check that a sample budget is a whole number of optimizer steps and longer than its warm-up.
+
+    `section` of the parameter set is where the warm-up stands.
+    """
     asked = job.hyperparameters.get("training_samples")
     batch = as_integer(values.resolved(job.hyperparameters.get("global_batch_size")))
     samples = as_integer(values.resolved(asked))
@@ -106,7 +109,7 @@ def sample_budget_findings(job: PlannedJob, values: Values) -> Iterator[Finding]
         )
     warmup = as_integer(values.resolved(job.hyperparameters.get("warmup_samples")))
     if samples >= batch and warmup >= samples:
-        key = "tune.warmup_samples" if job.choices else "train.warmup_samples"
+        key = "tune.warmup_samples" if job.choices else f"{section}.warmup_samples"
         yield Finding(name, f"{samples:,} samples end within the warm-up of {warmup:,}", f"raise it, or lower {key}")
 
 

@@ -5,12 +5,15 @@ Reads Settings; writes nothing. `sd-pipeline parameters --params FILE` prints th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from sagemaker.core.workflow.parameters import Parameter, ParameterFloat, ParameterInteger, ParameterString
 
-from params.settings import ApprovalStatus, Job, Settings
+from params.phases import Phase
+from params.settings import ApprovalStatus, Settings
+from params.stages import Job
 from pipeline_definition.budget import training_price_usd
 
 
@@ -67,6 +70,40 @@ class Hosts:
 
 
 @dataclass(frozen=True)
+class PhaseParameters:
+    """What an operator changes about one phase of the training."""
+
+    training_samples: Count
+    other_steps: Number
+    training_price: Number
+    encode: Hosts
+    training: Hosts
+
+    @classmethod
+    def of(cls, settings: Settings, phase: Phase) -> PhaseParameters:
+        """Return the parameters of a phase that has its own."""
+        return cls(
+            Count(
+                phase.samples_name,
+                phase.train.training_samples,
+                f"Samples that {phase.train_name} sees, at {phase.encode.resolution_px} px",
+            ),
+            Number(
+                f"OtherStepsUsd{phase.suffix}",
+                phase.train.other_steps_usd,
+                f"What of BudgetUsd the steps besides {phase.train_name} take",
+            ),
+            Number(
+                f"Training{phase.suffix}InstanceHourUsd",
+                training_price_usd(settings, phase),
+                f"Dollars for one host-hour of {phase.train_name}; 0: not known",
+            ),
+            Hosts.of(phase.encode_name, phase.encode.job),
+            Hosts.of(f"Training{phase.suffix}", phase.train.job),
+        )
+
+
+@dataclass(frozen=True)
 class PipelineParameters:
     """Every parameter of the pipeline, in the order in which the console shows them."""
 
@@ -100,12 +137,25 @@ class PipelineParameters:
     bucket: Text
     fsx_id: Text
     fsx_path: Text
+    phase_2: PhaseParameters | None = None
 
     def flat(self) -> list[Parameter]:
         """Return the parameters for `Pipeline(parameters=...)`, which drops anything else in silence."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        pairs = [[v.instance_type, v.instance_count] if isinstance(v, Hosts) else [v] for v in values]
-        return [parameter for pair in pairs for parameter in pair]
+        return list(_parameters(self))
+
+    def of_phase(self, phase: Phase) -> PhaseParameters:
+        """Return the parameters of a phase; the first one's are the pipeline's own."""
+        if phase.suffix and self.phase_2 is not None:
+            return self.phase_2
+        return PhaseParameters(self.training_samples, self.other_steps, self.training_price, self.encode, self.training)
+
+
+def _parameters(group: Any) -> Iterator[Parameter]:
+    for value in (getattr(group, field.name) for field in fields(group)):
+        if isinstance(value, Parameter):
+            yield value
+        elif value is not None:
+            yield from _parameters(value)
 
 
 def pipeline_parameters(s: Settings) -> PipelineParameters:
@@ -133,7 +183,7 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
         other_steps=Number("OtherStepsUsd", s.train.other_steps_usd, "What of BudgetUsd the steps besides Train take"),
         training_price=Number(
             "TrainingInstanceHourUsd",
-            training_price_usd(s),
+            training_price_usd(s, s.phases[0]),
             "Dollars for one host-hour of Train; 0: not known, no cost is logged",
         ),
         tune_samples=Count("TuneSamples", s.tune.training_samples, "Sample budget of one tuning trial"),
@@ -157,4 +207,5 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
         bucket=Text("Bucket", s.account.bucket, "S3 bucket of every artifact"),
         fsx_id=Text("FsxId", s.file_system.fsx_id, "FSx for Lustre file system with the latents"),
         fsx_path=Text("FsxPath", s.file_system.fsx_path, "/<mount name>/<folder> linked to the bucket's latents/"),
+        phase_2=next((PhaseParameters.of(s, phase) for phase in s.phases if phase.suffix), None),
     )

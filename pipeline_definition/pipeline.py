@@ -37,9 +37,14 @@ def _build(settings: Settings) -> str:
     blueprint = Blueprint(settings, pipeline_parameters(settings), session)
 
     download = download_step(blueprint)
-    encode = encode_step(blueprint, download)
+    encode = encode_step(blueprint, settings.phases[0], download)
     tune = tune_step(blueprint, encode)
-    train = train_step(blueprint, encode, tune)
+    train = train_step(blueprint, settings.phases[0], encode, tune)
+    trained = [encode, tune, train]
+    for phase in settings.phases[1:]:
+        encode = encode_step(blueprint, phase, download)
+        train = train_step(blueprint, phase, encode, tune, former=train)
+        trained += [encode, train]
     evaluate = evaluate_step(blueprint, encode, train)
 
     register = register_step(blueprint, encode, train, evaluate)
@@ -51,7 +56,7 @@ def _build(settings: Settings) -> str:
     pipeline = Pipeline(
         name=settings.pipeline_name,
         parameters=blueprint.parameters.flat(),
-        steps=[download, encode, tune, train, evaluate, gate],
+        steps=[download, *trained, evaluate, gate],
         sagemaker_session=session,
     )
     return str(pipeline.definition())

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from params.settings import Range, Settings
+from params.settings import Settings
+from params.stages import Range
 from pipeline_definition.account_checks import account_findings
 from pipeline_definition.address_checks import (
     address_findings,
@@ -47,12 +48,13 @@ def preflight(
     jobs = planned_jobs(definition, values)
     findings = [
         *bad,
-        *_job_findings(jobs, values, is_local),
+        *_job_findings(settings, jobs, values, is_local),
         *_search_findings(settings),
         *address_findings(settings, values, is_local),
         *file_system_findings(definition, values, jobs, is_local),
         *threshold_findings(values),
         *sample_findings(settings, values),
+        *phase_findings(settings),
     ]
     if not findings:
         findings += budget_findings(settings, definition, good)
@@ -69,7 +71,7 @@ def _parameter_findings(definition: Mapping[str, Any], parameters: Mapping[str, 
             yield Finding(name, str(error).removeprefix(f"{name}: "), "`sd-pipeline parameters` lists them")
 
 
-def _job_findings(jobs: list[PlannedJob], values: Values, is_local: bool) -> Iterator[Finding]:
+def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is_local: bool) -> Iterator[Finding]:
     tuned = tuple(size for job in jobs for size in job.choices.get("micro_batch_size", ()))
     for job in jobs:
         unfit = [] if is_local else list(instance_findings(job))
@@ -79,7 +81,24 @@ def _job_findings(jobs: list[PlannedJob], values: Values, is_local: bool) -> Ite
             # On this machine a host is one process, whatever its instance type says.
             ranks_per_host = 1 if is_local else job.instance.ranks
             yield from batch_findings(job, _micro_batches(job, tuned, values), values, ranks_per_host)
-            yield from sample_budget_findings(job, values)
+            yield from sample_budget_findings(job, values, settings.phase_of(job.step).settings_key)
+
+
+def phase_findings(settings: Settings) -> Iterator[Finding]:
+    """Check that no phase is shown pictures larger than they were stored, and that two phases differ in size."""
+    stored = settings.download.image_size_px
+    for phase in settings.phases:
+        side, section = phase.encode.resolution_px, "phase_2" if phase.suffix else "encode"
+        if side > stored:
+            yield Finding(
+                "download.image_size_px",
+                f"pictures stored at {stored} px would be scaled up to the {side} px of {phase.encode_name}",
+                f"set it to {side} or more, or {section}.resolution_px to {stored} or less",
+            )
+    sides = [phase.encode.resolution_px for phase in settings.phases]
+    if len(set(sides)) < len(sides):
+        problem = f"both phases are at {sides[0]} px, and their latents would overwrite each other"
+        yield Finding("phase_2.resolution_px", problem, "set it to another size, or leave phase_2 out")
 
 
 def _micro_batches(job: PlannedJob, tuned: tuple[str, ...], values: Values) -> tuple[str, ...]:

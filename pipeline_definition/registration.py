@@ -38,6 +38,7 @@ def register_step(
         "evaluation": evaluation_uri,
         "training_job": train.properties.TrainingJobName,
         "training_samples": p.training_samples.to_string(),
+        **({"training_samples_phase_2": p.phase_2.training_samples.to_string()} if p.phase_2 else {}),
         "global_batch_size": p.global_batch_size.to_string(),
         "training_image": p.training_image,
         "pipeline_execution": ExecutionVariables.PIPELINE_EXECUTION_ARN,

@@ -13,14 +13,16 @@ from sagemaker.train import ModelTrainer
 from params.arguments import to_text
 from params.layout import (
     CHECKPOINT_DIR,
+    INITIAL_MODEL_CHANNEL,
     LATENTS,
     LATENTS_CHANNEL,
     PRETRAINED_CHANNEL,
     TRAINING_METRICS,
     metric_regex,
 )
+from params.phases import Phase
 from params.programs import TrainArguments
-from params.settings import Job, TrainStep
+from params.stages import Job, TrainStep
 from pipeline_definition.blueprint import Blueprint, program_values
 from pipeline_definition.data import output_uri
 from pipeline_definition.parameters import Hosts
@@ -31,35 +33,43 @@ TUNED = ("learning_rate", "micro_batch_size", "caption_dropout")
 MONEY = ("budget_usd", "other_steps_usd", "instance_hour_usd")
 
 
-def train_step(blueprint: Blueprint, encode: ProcessingStep, tune: TuningStep) -> TrainingStep:
-    """Return the step that trains the model with Tune's best hyperparameters over as many GPUs as there are."""
-    p, settings = blueprint.parameters, blueprint.settings.train
+def train_step(
+    blueprint: Blueprint, phase: Phase, encode: ProcessingStep, tune: TuningStep, former: TrainingStep | None = None
+) -> TrainingStep:
+    """Return the step that trains one phase over as many GPUs as there are.
+
+    The first takes Tune's best hyperparameters. A second begins with the model of the `former`, and takes them too, but
+    for the micro-batch: it was tried with smaller pictures.
+    """
+    p, settings = blueprint.parameters, phase.train
+    own = p.of_phase(phase)
+    tuned = TUNED if former is None else tuple(name for name in TUNED if name != "micro_batch_size")
     best = tune.properties.BestTrainingJob.TunedHyperParameters
     hyperparameters = {
         **program_values(settings, TrainArguments),
-        "training_samples": p.training_samples.to_string(),
+        "training_samples": own.training_samples.to_string(),
         "global_batch_size": p.global_batch_size.to_string(),
         "budget_usd": p.budget.to_string(),
-        "other_steps_usd": p.other_steps.to_string(),
-        "instance_hour_usd": p.training_price.to_string(),
-        **{name: best[name] for name in TUNED},
+        "other_steps_usd": own.other_steps.to_string(),
+        "instance_hour_usd": own.training_price.to_string(),
+        **{name: best[name] for name in tuned},
     }
-    compute = compute_on(p.training, settings.job, spot=settings.spot)
+    compute = compute_on(own.training, settings.job, spot=settings.spot)
     model_trainer = trainer(
         blueprint,
-        "train",
+        phase.train_name.lower(),
         hyperparameters,
         compute,
         # SageMaker's cache key leaves the hosts out: without this, a run on another count of them would be a cache hit.
-        environment={"TRAINING_INSTANCE_COUNT": p.training.instance_count.to_string()},
+        environment={"TRAINING_INSTANCE_COUNT": own.training.instance_count.to_string()},
         stopping_condition=stopping_condition(settings),
         output_data_config=OutputDataConfig(s3_output_path=blueprint.models_uri),
-        checkpoint_config=CheckpointConfig(s3_uri=blueprint.checkpoints_uri, local_path=CHECKPOINT_DIR),
+        checkpoint_config=CheckpointConfig(s3_uri=blueprint.checkpoints_uri(phase), local_path=CHECKPOINT_DIR),
     ).with_metric_definitions(metric_definitions())
     return TrainingStep(
-        name="Train",
+        name=phase.train_name,
         description="DDP through torchrun; the same model on any number of GPUs",
-        step_args=model_trainer.train(input_data_config=channels(blueprint, encode)),
+        step_args=model_trainer.train(input_data_config=channels(blueprint, phase, encode, former)),
         depends_on=[encode],
         cache_config=blueprint.cache,
         retry_policies=blueprint.job_retries,
@@ -104,12 +114,20 @@ def stopping_condition(settings: TrainStep) -> StoppingCondition:
     )
 
 
-def channels(blueprint: Blueprint, encode: ProcessingStep) -> list[Channel]:
-    """Return the two channels of every training job: the latents and the pretrained parts."""
-    return [latents_channel(blueprint, encode), s3_channel(PRETRAINED_CHANNEL, blueprint.parameters.pretrained, "File")]
+def channels(
+    blueprint: Blueprint, phase: Phase, encode: ProcessingStep, former: TrainingStep | None = None
+) -> list[Channel]:
+    """Return the channels of a training job: the latents, the pretrained parts and, to go on from, a former model."""
+    shared = [
+        latents_channel(blueprint, phase, encode),
+        s3_channel(PRETRAINED_CHANNEL, blueprint.parameters.pretrained, "File"),
+    ]
+    if former is None:
+        return shared
+    return [*shared, s3_channel(INITIAL_MODEL_CHANNEL, former.properties.ModelArtifacts.S3ModelArtifacts, "File")]
 
 
-def latents_channel(blueprint: Blueprint, encode: ProcessingStep) -> Channel:
+def latents_channel(blueprint: Blueprint, phase: Phase, encode: ProcessingStep) -> Channel:
     """Return the latents from FSx for Lustre, or from S3 in fast file mode: a parameter set, not a fork."""
     if blueprint.settings.file_system.kind == "s3":
         return s3_channel(LATENTS_CHANNEL, output_uri(encode, LATENTS), "FastFile")
@@ -118,7 +136,7 @@ def latents_channel(blueprint: Blueprint, encode: ProcessingStep) -> Channel:
         file_system_id=p.fsx_id,
         file_system_type="FSxLustre",
         file_system_access_mode="ro",
-        directory_path=Join(on="/", values=[p.fsx_path, *blueprint.latents_name]),
+        directory_path=Join(on="/", values=[p.fsx_path, *blueprint.latents_name(phase)]),
     )
     return Channel(
         channel_name=LATENTS_CHANNEL, input_mode="File", data_source=DataSource(file_system_data_source=lustre)

@@ -12,7 +12,7 @@ from sagemaker.train.tuner import HyperparameterTuner
 from params.arguments import to_text
 from params.layout import TRAINING_METRICS, VALIDATION_LOSS, metric_regex
 from params.programs import TrainArguments
-from params.settings import Range, TuneStep
+from params.stages import Range, TuneStep
 from pipeline_definition.blueprint import Blueprint, program_values
 from pipeline_definition.training import MONEY, TUNED, channels, compute_on, trainer
 
@@ -35,7 +35,7 @@ def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
     return TuningStep(
         name="Tune",
         description="Learning rate, micro-batch and caption dropout on a fixed sample budget",
-        step_args=tuner.tune(inputs=channels(blueprint, encode), wait=False),
+        step_args=tuner.tune(inputs=channels(blueprint, blueprint.settings.phases[0], encode), wait=False),
         depends_on=[encode],
         cache_config=blueprint.cache,
         retry_policies=blueprint.job_retries,

@@ -22,13 +22,13 @@ from params.programs import EvaluateArguments
 from steps.container import Cluster, Container
 from steps.errors import StepError
 from steps.evaluation import report
-from steps.evaluation.archive import unpack_model
 from steps.evaluation.generation import Work, devices_here, generate, quiet_libraries
 from steps.evaluation.plan import plan
 from steps.evaluation.prompts import choose_prompts
 from steps.evaluation.reference import Reference
 from steps.evaluation.results import metrics
 from steps.evaluation.scoring import Scorer, generated_pairs, real_pairs
+from steps.model.archive import unpack_model
 from steps.model.pretrained import folder_digest
 from steps.progress import Progress
 

@@ -3,9 +3,10 @@
     python -m steps train                                  # as SageMaker calls it: settings from hyperparameters.json
     python -m steps train --training-samples 6400 ...      # or from flags
 
-Reads the channels `latents` (manifest.json, index.json, shards) and `pretrained` (a diffusers folder), and the
-checkpoints of an unfinished training of the same settings. Writes checkpoints to checkpoints/<digest>/ and, at the
-end, the model: a StableDiffusionPipeline folder with lineage.json and training_log.jsonl. Tuning trials run the same.
+Reads the channels `latents` (manifest.json, index.json, shards), `pretrained` (a diffusers folder) and, in a second
+phase, `initial_model` (the first one's model.tar.gz), and the checkpoints of an unfinished training of the same
+settings. Writes checkpoints to checkpoints/<digest>/ and, at the end, the model: a StableDiffusionPipeline folder with
+lineage.json and training_log.jsonl. Tuning trials run the same.
 The process starts one rank for each GPU through torchrun; a single rank runs in the process itself.
 """
 
@@ -20,6 +21,7 @@ from params.programs import TrainArguments
 from steps.container import Container
 from steps.errors import StepError
 from steps.training.batch_plan import batch_plan
+from steps.training.initial_model import unpack_initial_model
 from steps.training.launch import is_rank, launch_ranks
 from steps.training.rank import run_rank
 from steps.training.rank_errors import record_error
@@ -32,6 +34,7 @@ def main(argv: list[str]) -> int:
     arguments = parse(TrainArguments, argv, "train") if argv else _hyperparameters(container)
     if is_rank(os.environ):
         return _run_as_rank(arguments, container)
+    unpack_initial_model(arguments, container)
     cluster = container.cluster()
     ranks = ranks_per_host()
     # Said by the launcher, before any rank starts.

@@ -36,6 +36,7 @@ from pipeline_definition.artifacts.folder import (
     LATENTS_MANIFEST_FILE,
     MODEL_PACKAGE_FILE,
     PARAMETERS_FILE,
+    PHASE_FOLDER,
     SHARDS_MANIFEST_FILE,
     TUNING_FILE,
     Artifacts,
@@ -75,6 +76,8 @@ class _Collector:
     left_out: dict[str, str] = field(default_factory=dict)
     made: dict[str, jobs.Job] = field(default_factory=dict)
     """Name of a step to the job that it ran."""
+    phases: list[list[str]] = field(default_factory=list)
+    """Names of the steps that do the same for one phase each, in order."""
 
     def run(self) -> None:
         """Write every artifact that can be had, execution.json last."""
@@ -95,6 +98,7 @@ class _Collector:
     def _definition(self) -> None:
         definition = Executions(self.target).definition(self.execution.arn)
         self._write_json(DEFINITION_FILE, definition)
+        self.phases = phase_steps(definition)
         response = self._sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=self.execution.arn)
         given = {item["Name"]: item["Value"] for item in response.get("PipelineParameters") or []}
         known = definition.get("Parameters", [])
@@ -112,14 +116,24 @@ class _Collector:
         if job.kind == jobs.TUNING:
             self._attempt(TUNING_FILE, self._tuning, job)
         if job.kind == jobs.TRAINING:
-            self._attempt(TRAINING_LOG_FILE, self._training, job)
+            folder = self._phase_folder(step)
+            self._attempt(folder + TRAINING_LOG_FILE, self._training, job, folder)
         # A prefix may still hold what an earlier run wrote: only a step that succeeded vouches for it.
         if step.status == "Succeeded":
-            self._processing(job)
+            self._processing(job, self._phase_folder(step))
             self._model_package(step)
 
-    def _processing(self, job: jobs.Job) -> None:
-        for output, name in ((SHARDS, SHARDS_MANIFEST_FILE), (LATENTS, LATENTS_MANIFEST_FILE)):
+    def _phase_folder(self, step: Step) -> str:
+        """Return where a step's files go: a former phase's have a folder of their own, the last one's have none."""
+        begun = {begun.name for begun in self.execution.steps}
+        of_program = next((names for names in self.phases if step.name in names), [])
+        later = of_program[of_program.index(step.name) + 1 :] if of_program else []
+        if not begun.intersection(later):
+            return ""
+        return PHASE_FOLDER.format(number=of_program.index(step.name) + 1) + "/"
+
+    def _processing(self, job: jobs.Job, folder: str) -> None:
+        for output, name in ((SHARDS, SHARDS_MANIFEST_FILE), (LATENTS, folder + LATENTS_MANIFEST_FILE)):
             if output in job.outputs:
                 self._attempt(name, self._json_at, _join(job.outputs[output], MANIFEST_FILE), name, MAX_MANIFEST_BYTES)
         uri = job.outputs.get(EVALUATION)
@@ -132,7 +146,7 @@ class _Collector:
     def _tuning(self, job: jobs.Job) -> None:
         self._write_json(TUNING_FILE, jobs.tuning(self._sagemaker, job.name))
 
-    def _training(self, job: jobs.Job) -> None:
+    def _training(self, job: jobs.Job, folder: str) -> None:
         """Take the log and the lineage from beside the model, else, where it is small, from the model's own archive."""
         wanted = (TRAINING_LOG_FILE, LINEAGE_FILE)
         prefix = _join(job.outputs["model"], f"{job.name}/output")
@@ -142,9 +156,11 @@ class _Collector:
                 found = {**self._members(_join(prefix, archive), wanted), **found}
         if TRAINING_LOG_FILE in found:
             entries = parsed_lines(found[TRAINING_LOG_FILE])
-            self._write(TRAINING_LOG_FILE, "".join(json.dumps(redacted(entry)) + "\n" for entry in entries).encode())
+            self._write(
+                folder + TRAINING_LOG_FILE, "".join(json.dumps(redacted(entry)) + "\n" for entry in entries).encode()
+            )
         if LINEAGE_FILE in found:
-            self._write_json(LINEAGE_FILE, parsed(found[LINEAGE_FILE], LINEAGE_FILE))
+            self._write_json(folder + LINEAGE_FILE, parsed(found[LINEAGE_FILE], LINEAGE_FILE))
         missing = [name for name in wanted if name not in found]
         if missing:
             raise ArtifactsError(f"no {' and no '.join(missing)} in the archives under {prefix}")
@@ -238,6 +254,18 @@ class _Collector:
         beside = path.with_name(f".{path.name}.partial")
         beside.write_bytes(content)
         beside.replace(path)
+
+
+def phase_steps(definition: Json) -> list[list[str]]:
+    """Return the steps that run encode, and those that train, in the order of the phases."""
+    found: dict[str, list[str]] = {"encode": [], "train": []}
+    for step in definition.get("Steps", []):
+        arguments = step.get("Arguments", {})
+        if step.get("Type") == "Training":
+            found["train"].append(step["Name"])
+        elif arguments.get("AppSpecification", {}).get("ContainerEntrypoint", [""])[-1] == "encode":
+            found["encode"].append(step["Name"])
+    return list(found.values())
 
 
 def _typed(kind: str, value: Any) -> Any:

@@ -28,6 +28,7 @@ LATENTS_MANIFEST_FILE: Final = "latents_manifest.json"
 TUNING_FILE: Final = "tuning.json"
 MODEL_PACKAGE_FILE: Final = "model_package.json"
 FORECAST_FILE: Final = "forecast.json"
+PHASE_FOLDER: Final = "phase-{number}"
 
 Json = Mapping[str, Any]
 
@@ -71,6 +72,8 @@ class Artifacts:
     """The registered package and its approval state."""
     forecast: Json | None = None
     """What the run was forecast to cost, and at which prices."""
+    former_phases: tuple[Artifacts, ...] = ()
+    """Latents manifest, training log and lineage of the phases before the last one, which is told of above."""
 
     @classmethod
     def load(cls, folder: Path) -> Artifacts:
@@ -99,6 +102,7 @@ class Artifacts:
             captions=tuple((_object(folder, SAMPLES_FILE) or {}).get("samples", ())),
             model_package=_object(folder, MODEL_PACKAGE_FILE),
             forecast=_object(folder, FORECAST_FILE),
+            former_phases=tuple(cls.load(former) for former in sorted(folder.glob(PHASE_FOLDER.format(number="*")))),
         )
 
 

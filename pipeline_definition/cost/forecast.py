@@ -8,8 +8,9 @@ connection nor the SageMaker SDK.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from params.settings import Settings
@@ -36,8 +37,8 @@ class Forecast:
 
     @property
     def hours(self) -> float:
-        """Wall time: the steps wait for each other."""
-        return sum(line.hours for line in self.lines)
+        """Wall time: the steps wait for each other, but a second phase's Encode runs beside the first phase."""
+        return wall_hours(self.workload, self.lines)
 
     @property
     def days(self) -> float:
@@ -63,6 +64,16 @@ class Forecast:
         return any(line.usd[purchase] is None for line in self.lines)
 
 
+def wall_hours(workload: Workload, lines: Sequence[Line]) -> float:
+    """Return how long a run takes from its first step to its last."""
+    hours = {line.step: line.hours for line in lines}
+    spared = 0.0
+    for former, phase in pairwise(workload.phases):
+        beside = hours.get(former.encode_step, 0.0) + hours.get("Tune", 0.0) + hours.get(former.train_step, 0.0)
+        spared += min(beside, hours.get(phase.encode_step, 0.0))
+    return sum(hours.values()) - spared
+
+
 def forecast(
     settings: Settings,
     definition: Mapping[str, Any],
@@ -83,7 +94,7 @@ def forecast(
     estimator = Estimator(settings, workload, rates, prices)
     lines = [line for job in jobs if (line := _checked(estimator, job))]
     # Latents are written by Encode and read until Train ends: the file system is there for the whole run.
-    hours = sum(line.hours for line in lines)
+    hours = wall_hours(workload, lines)
     lines += beside_lines(settings, workload, jobs, hours, prices, rates.assumed, around)
     monthly = [estimator.endpoint(job, 1.0) for job in jobs if job.program == "serve"]
     return Forecast(workload, prices, tuple(lines), tuple(monthly))

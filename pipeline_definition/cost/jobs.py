@@ -35,7 +35,7 @@ class Estimator:
         if job.program == "download":
             return self._single(job, self.workload.rows, self.rates.download_rate(job.instance), job.count)
         if job.program == "encode":
-            encode = self.settings.encode
+            encode = self.settings.phase_of(job.step).encode
             rate = self.rates.encode_rate(
                 job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings
             )
@@ -52,8 +52,9 @@ class Estimator:
         return self._line(job, f"{months:g} months", hours, job.count, "assumed", "runs until it is deleted")
 
     def _train(self, job: PlannedJob) -> Line:
-        hours, rate = self.train_hours(job, self.workload.training_samples)
-        what = f"{self.workload.resolution_px} px, {self.workload.training_samples:,} samples"
+        phase = self.workload.phase_of(job.step)
+        hours, rate = self.train_hours(job, phase.training_samples)
+        what = f"{phase.resolution_px} px, {phase.training_samples:,} samples"
         return self._line(job, what, hours, job.count, rate.kind, _said(rate))
 
     def _tune(self, job: PlannedJob) -> Line:
@@ -65,10 +66,9 @@ class Estimator:
 
     def train_hours(self, job: PlannedJob, samples: int) -> tuple[float, Rate]:
         """Return the hours of one training, the start and the loss of many GPUs included."""
-        train = self.settings.train
-        rate = self.rates.train_rate(
-            job.instance, self.workload.resolution_px, not self.settings.encode.caption_embeddings, job.step
-        )
+        train = self.settings.phase_of(job.step).train
+        side_px = self.workload.phase_of(job.step).resolution_px
+        rate = self.rates.train_rate(job.instance, side_px, not self.settings.encode.caption_embeddings, job.step)
         gpus = job.count * job.instance.ranks
         speed = rate.samples_per_s * gpus * self.rates.efficiency(gpus, self.workload.global_batch_size)
         if train.gradient_checkpointing:

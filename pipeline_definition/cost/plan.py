@@ -8,7 +8,7 @@ Reads a parameter set, a definition, changed parameters, prices.yaml and rates.y
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipeline_definition.cost.jobs import Estimator
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
 from pipeline_definition.cost.rates import Rates, load_rates
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
-from pipeline_definition.instances import BFLOAT16_COMPUTE_CAPABILITY, instance, known_types
+from pipeline_definition.instances import BFLOAT16_COMPUTE_CAPABILITY, Instance, instance, known_types
 from pipeline_definition.planned_jobs import PlannedJob, Values, planned_jobs
 
 # Twice as many GPUs as the model of the scaling loss is fitted on, with 8 to a host: no further can it be trusted.
@@ -126,23 +126,24 @@ def plan(
         raise CostError(f"--budget {budget_usd:g}: set it to more than 0 dollars")
     prices, rates = load_prices(), load_rates()
     bill = forecast(settings, definition, parameters, rows=rows, prices=prices, rates=rates)
-    job = _train_job(definition, parameters)
+    jobs = _train_jobs(definition, parameters)
     estimator = Estimator(settings, bill.workload, rates, prices)
-    rest = (0.0, 0.0, 0.0) if training_only else _rest(bill)
-    options = list(_options(estimator, job, purchases, rest))
+    rest = (0.0, 0.0, 0.0) if training_only else _rest(bill, {job.step for job in jobs})
+    options = list(_options(estimator, jobs, purchases, rest))
     if not options:
         raise CostError(f"GlobalBatchSize {bill.workload.global_batch_size:,} divides among no priced host's GPUs")
     return Plan(deadline_days, budget_usd, tuple(sorted(options, key=lambda o: (o.usd, o.days))))
 
 
-def _train_job(definition: Mapping[str, Any], parameters: Mapping[str, str]) -> PlannedJob:
+def _train_jobs(definition: Mapping[str, Any], parameters: Mapping[str, str]) -> list[PlannedJob]:
+    """Return the trainings of all phases: they run on the same hosts, one after the other."""
     jobs = planned_jobs(definition, Values(definition, parameters))
-    return next(job for job in jobs if job.program == "train" and not job.choices)
+    return [job for job in jobs if job.program == "train" and not job.choices]
 
 
-def _rest(bill: Forecast) -> tuple[float, float, float]:
-    """Return hours, dollars, and dollars for an hour more, of everything but Train."""
-    others = [line for line in bill.lines if line.step != "Train"]
+def _rest(bill: Forecast, trainings: Collection[str]) -> tuple[float, float, float]:
+    """Return hours, dollars, and dollars for an hour more, of everything but the trainings."""
+    others = [line for line in bill.lines if line.step not in trainings]
     # The file system and the private network are there as long as the run: they cost more when Train takes longer.
     lasting = [line for line in others if line.step in ("FSx for Lustre", "Private endpoints")]
     hourly = sum(line.usd["on_demand"] or 0.0 for line in lasting) / bill.hours
@@ -151,7 +152,7 @@ def _rest(bill: Forecast) -> tuple[float, float, float]:
 
 
 def _options(
-    estimator: Estimator, job: PlannedJob, purchases: Sequence[Purchase], rest: tuple[float, float, float]
+    estimator: Estimator, jobs: Sequence[PlannedJob], purchases: Sequence[Purchase], rest: tuple[float, float, float]
 ) -> Iterator[Option]:
     batch = estimator.workload.global_batch_size
     for name in _candidates(estimator.prices, estimator.rates):
@@ -160,9 +161,7 @@ def _options(
             gpus = count * host.ranks
             if batch % gpus:
                 continue
-            hours, rate = estimator.train_hours(
-                replace(job, instance=host, count=count), estimator.workload.training_samples
-            )
+            hours, rate_kind = _training(estimator, jobs, host, count)
             for purchase in purchases:
                 price = estimator.prices.find(name, purchase)
                 if price is None:
@@ -178,10 +177,20 @@ def _options(
                     days=all_hours / HOURS_PER_DAY,
                     usd=usd + rest[1] + rest[2] * all_hours,
                     efficiency=estimator.rates.efficiency(gpus, batch),
-                    rate_kind=rate.kind,
+                    rate_kind=rate_kind,
                     training_days=wall / HOURS_PER_DAY,
                     training_usd=usd,
                 )
+
+
+def _training(estimator: Estimator, jobs: Sequence[PlannedJob], host: Instance, count: int) -> tuple[float, str]:
+    """Return the hours of all phases on so many hosts, and the kind of the last one's rate."""
+    hours, kind = 0.0, ""
+    for job in jobs:
+        samples = estimator.workload.phase_of(job.step).training_samples
+        of_phase, rate = estimator.train_hours(replace(job, instance=host, count=count), samples)
+        hours, kind = hours + of_phase, rate.kind
+    return hours, kind
 
 
 def _candidates(prices: Prices, rates: Rates) -> Iterable[str]:

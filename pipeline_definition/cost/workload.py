@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.rates import Assumed
 from pipeline_definition.cost.training import CostError
@@ -20,6 +21,17 @@ EMBEDDING_BYTES = 77 * 1024 * 2
 
 
 @dataclass(frozen=True)
+class PhaseWork:
+    """One training."""
+
+    encode_step: str
+    train_step: str
+    resolution_px: int
+    training_samples: int
+    latents_bytes: float
+
+
+@dataclass(frozen=True)
 class Workload:
     """The quantities that everything else is reckoned from."""
 
@@ -27,8 +39,8 @@ class Workload:
     """Rows of the url table."""
     rows_source: str
     """Where that count comes from."""
-    resolution_px: int
-    training_samples: int
+    phases: tuple[PhaseWork, ...]
+    """The trainings in order."""
     tune_samples: int
     """Of one trial."""
     trials: int
@@ -39,6 +51,21 @@ class Workload:
     checkpoints_bytes: float
     model_bytes: float
 
+    @property
+    def resolution_px(self) -> int:
+        """Side of the pictures that the finished model draws."""
+        return self.phases[-1].resolution_px
+
+    @property
+    def training_samples(self) -> int:
+        """Of all phases."""
+        return sum(phase.training_samples for phase in self.phases)
+
+    def phase_of(self, step: str) -> PhaseWork:
+        """Return the phase to which a step belongs: the first, as for Tune, where it belongs to none."""
+        steps = {name: phase for phase in self.phases for name in (phase.encode_step, phase.train_step)}
+        return steps.get(step, self.phases[0])
+
 
 def workload_of(settings: Settings, values: Values, assumed: Assumed, rows: int | None = None) -> Workload:
     """Return the work of one start; every row is taken to become a sample, which is the most that it can cost.
@@ -46,25 +73,30 @@ def workload_of(settings: Settings, values: Values, assumed: Assumed, rows: int 
     `rows` overrides what is known of the url table's length.
     """
     count, source = _rows(settings, values, rows)
-    pixels = settings.encode.resolution_px
     stored = settings.download.image_size_px
-    latent = MOMENT_BYTES_PER_POSITION * (pixels // PIXELS_PER_POSITION) ** 2 + TOKEN_BYTES
-    latent += EMBEDDING_BYTES if settings.encode.caption_embeddings else 0
+    phases = tuple(_phase(phase, values, count) for phase in settings.phases)
     checkpoint = assumed.unet_parameters * assumed.checkpoint_bytes_per_parameter
     return Workload(
         rows=count,
         rows_source=source,
-        resolution_px=pixels,
-        training_samples=_positive(values, "TrainingSamples"),
+        phases=phases,
         tune_samples=_positive(values, "TuneSamples"),
         trials=settings.tune.trials,
         global_batch_size=_positive(values, "GlobalBatchSize"),
         evaluation_samples=_positive(values, "EvaluationSamples"),
         shards_bytes=count * assumed.jpeg_bytes_256_px * (stored / 256) ** 2,
-        latents_bytes=float(count * latent),
-        checkpoints_bytes=float(checkpoint * settings.train.keep_checkpoints),
-        model_bytes=assumed.model_archive_bytes,
+        latents_bytes=sum(phase.latents_bytes for phase in phases),
+        checkpoints_bytes=float(checkpoint * settings.train.keep_checkpoints * len(phases)),
+        model_bytes=assumed.model_archive_bytes * len(phases),
     )
+
+
+def _phase(phase: Phase, values: Values, rows: int) -> PhaseWork:
+    pixels = phase.encode.resolution_px
+    latent = MOMENT_BYTES_PER_POSITION * (pixels // PIXELS_PER_POSITION) ** 2 + TOKEN_BYTES
+    latent += EMBEDDING_BYTES if phase.encode.caption_embeddings else 0
+    samples = _positive(values, phase.samples_name)
+    return PhaseWork(phase.encode_name, phase.train_name, pixels, samples, float(rows * latent))
 
 
 def _rows(settings: Settings, values: Values, rows: int | None) -> tuple[int, str]:

@@ -56,8 +56,8 @@ def latents_section(run: Run) -> Section:
     if train is not None:
         lead = f"{count(train)} samples to train on" + (f", {count(heldout)} held out." if heldout is not None else ".")
     return Section(
-        anchor="latents",
-        title="What was encoded",
+        anchor=f"latents{run.phase}",
+        title=f"What was encoded{f' for {run.phase}' if run.phase else ''}",
         lead=lead,
         facts=(*_latents_checks(manifest), *_latents_facts(manifest)),
         tables=tuple(_digests(manifest)),

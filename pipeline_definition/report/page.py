@@ -39,6 +39,8 @@ SECTIONS = (
     parameters_section,
     lineage_section,
 )
+# Told once for each phase of the training.
+OF_A_PHASE = (training_section, latents_section)
 NO_PRICES: Mapping[str, float] = MappingProxyType({})
 
 
@@ -74,7 +76,7 @@ def _templates() -> Environment:
 def _content(run: Run) -> dict[str, Any]:
     looks = {step.name: step.look for step in run.steps}
     nodes = tuple(step.node for step in run.steps)
-    sections = [section(run) for section in SECTIONS]
+    sections = [section(seen) for section in SECTIONS for seen in (run.phases if section in OF_A_PHASE else (run,))]
     return {
         "pipeline": _pipeline_name(run),
         "execution": run.artifacts.execution,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -86,6 +86,26 @@ class Run:
     artifacts: Artifacts
     steps: tuple[RunStep, ...]
     prices: Prices
+    phase: str = ""
+    """Of a run of several phases, seen as one of them: the step that trained it."""
+
+    @property
+    def phases(self) -> tuple[Run, ...]:
+        """The run as each of its phases saw it; itself where there is one alone."""
+        formers, trained = self.artifacts.former_phases, [s for s in self.steps if s.node.kind == "Training"]
+        if not formers or len(trained) <= len(formers):
+            return (self,)
+        found = [replace(self, phase=trained[len(formers)].name)]
+        for step, former in reversed(list(zip(trained, formers, strict=False))):
+            artifacts = replace(
+                self.artifacts,
+                training_log=former.training_log,
+                lineage=former.lineage,
+                latents_manifest=former.latents_manifest,
+            )
+            steps = self.steps[: self.steps.index(step) + 1]
+            found.insert(0, replace(self, artifacts=artifacts, steps=steps, phase=step.name))
+        return tuple(found)
 
     @property
     def status(self) -> str:

@@ -21,8 +21,8 @@ LOGARITHMIC_FROM = 20.0
 def training_section(run: Run) -> Section:
     """Return what the training log tells."""
     return Section(
-        anchor="training",
-        title="How it was trained",
+        anchor=f"training{run.phase}",
+        title=f"How it was trained{f': {run.phase}' if run.phase else ''}",
         lead=_lead(run),
         facts=(*_speed_facts(run), *_batch_facts(run), *_loss_facts(run)),
         charts=tuple(_charts(run)),
@@ -90,7 +90,9 @@ def _charts(run: Run) -> Iterator[Chart]:
         course = points(run, name)
         if len(course) > 1:
             ends = f"{title} from {figure(course[0][1])} to {figure(course[-1][1])}"
-            yield Chart(title, charts.curves(f"curve-{name}", ends, [charts.Series(title, course)], from_zero=True))
+            yield Chart(
+                title, charts.curves(f"curve-{name}{run.phase}", ends, [charts.Series(title, course)], from_zero=True)
+            )
     yield from _time_chart(run)
 
 
@@ -104,7 +106,7 @@ def _loss_chart(run: Run) -> Iterator[Chart]:
     values = [value for one in series for _, value in one.points]
     logarithmic = min(values) > 0 and max(values) / min(values) > LOGARITHMIC_FROM
     ends = "; ".join(f"{one.name} from {figure(one.points[0][1])} to {figure(one.points[-1][1])}" for one in series)
-    svg = charts.curves("curve-loss", ends, series, logarithmic)
+    svg = charts.curves(f"curve-loss{run.phase}", ends, series, logarithmic)
     yield Chart("Loss", svg, tuple(one.name for one in series))
 
 
@@ -116,7 +118,7 @@ def _time_chart(run: Run) -> Iterator[Chart]:
     ordered = sorted(parts.items(), key=lambda part: -part[1])
     words = [percent(value / whole) for _, value in ordered]
     description = ", ".join(f"{name} {text}" for (name, _), text in zip(ordered, words, strict=True))
-    yield Chart("Where the time of the training went", charts.bars("time", description, ordered, words))
+    yield Chart("Where the time of the training went", charts.bars(f"time{run.phase}", description, ordered, words))
 
 
 def time_parts(run: Run) -> dict[str, float]:

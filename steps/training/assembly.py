@@ -37,8 +37,10 @@ class Parts:
     validation: Validation
 
 
-def assemble(arguments: TrainArguments, plan: BatchPlan, world: World, latents: Path, pretrained: Path) -> Parts:
-    """Return the parts, as they are before the first sample.
+def assemble(
+    arguments: TrainArguments, plan: BatchPlan, world: World, latents: Path, pretrained: Path, initial: Path
+) -> Parts:
+    """Return the parts, as they are before the first sample; `initial` is the folder with the UNet to begin with.
 
     Raises StepError where settings, model and latents do not fit each other.
     """
@@ -51,7 +53,7 @@ def assemble(arguments: TrainArguments, plan: BatchPlan, world: World, latents: 
     objective = Objective(diffusion, captions, manifest.scaling_factor, arguments.precision, world.device)
     dropout, offset = arguments.caption_dropout, arguments.noise_offset
     inputs = InputMaker(arguments.seed, dropout, offset, diffusion, captions, world.device)
-    state = TrainingState(build_unet(arguments, pretrained, manifest, world.device), arguments)
+    state = TrainingState(build_unet(arguments, initial, manifest, world.device), arguments)
     gradients = Gradients(state.unet, world, plan.accumulation_steps)
     return Parts(
         dataset=dataset,

@@ -32,11 +32,11 @@ WITHOUT_EFFECT: Final = frozenset(
 )
 
 
-def training_identity(arguments: TrainArguments, pretrained: Path, latents: Path) -> dict[str, Any]:
+def training_identity(arguments: TrainArguments, pretrained: Path, initial: Path, latents: Path) -> dict[str, Any]:
     """Return the settings and the digests of everything that goes into the weights.
 
-    Reads the whole pretrained folder: for one rank alone. Raises StepError where the latents were made by another
-    encoder than the pretrained folder's.
+    `initial` is the folder with the UNet to begin with. Reads the whole of both folders: for one rank alone. Raises
+    StepError where the latents were made by another encoder than the pretrained folder's.
     """
     manifest_bytes = (latents / MANIFEST_FILE).read_bytes()
     digests = {part: folder_digest(pretrained / part) for part in (VAE, TOKENIZER, TEXT_ENCODER)}
@@ -48,7 +48,7 @@ def training_identity(arguments: TrainArguments, pretrained: Path, latents: Path
         "settings": arguments.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
         "latents": hashlib.sha256(manifest_bytes).hexdigest(),
         "text_encoder": digests[TEXT_ENCODER],
-        "unet": unet_config(pretrained) if from_scratch else folder_digest(pretrained / UNET),
+        "unet": unet_config(pretrained) if from_scratch else folder_digest(initial / UNET),
         "scheduler": scheduler_config(pretrained),
     }
 

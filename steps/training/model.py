@@ -18,7 +18,8 @@ from steps.training.objective import WEIGHT_DTYPES
 def build_unet(arguments: TrainArguments, folder: Path, manifest: LatentsManifest, device: torch.device) -> Any:
     """Return the UNet2DConditionModel on its device, in training mode; every rank builds the same.
 
-    Raises StepError where it does not fit the latents.
+    `folder` holds the weights to begin with, or with `initial_weights` scratch the configuration alone. Raises
+    StepError where it does not fit the latents.
     """
     dtype = WEIGHT_DTYPES[arguments.precision]
     scratch = arguments.initial_weights == "scratch"

@@ -22,6 +22,7 @@ from steps.training.checkpoint_writer import CheckpointWriter, lock_folder
 from steps.training.export import export_model, write_record
 from steps.training.guards import SkipGuard
 from steps.training.identity import MONEY, identity_digest, training_identity
+from steps.training.initial_model import former_lineage, initial_folder
 from steps.training.lineage import lineage
 from steps.training.rank_errors import LostRankError
 from steps.training.ranks import World
@@ -49,10 +50,13 @@ class Session:
         pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
         latents = self.container.channel_dir(LATENTS_CHANNEL)
         head = self.world.is_head
-        identity = self.world.broadcast_json(training_identity(self.arguments, pretrained, latents) if head else None)
+        initial = initial_folder(self.arguments, self.container)
+        identity = self.world.broadcast_json(
+            training_identity(self.arguments, pretrained, initial, latents) if head else None
+        )
         with self._checkpoints(identity) as folder:
             self.watchdog.beat("set-up", 0)
-            parts = assemble(self.arguments, self.plan, self.world, latents, pretrained)
+            parts = assemble(self.arguments, self.plan, self.world, latents, pretrained, initial)
             beginning = resume(parts.state, folder, self.world)
             self.watchdog.beat("first pass", beginning.seen_samples)
             warm_up(parts, self.plan)
@@ -111,6 +115,7 @@ class Session:
         skipped_steps, job_name = trainer.skips.skipped_steps, self.container.job_name
         origin = lineage(self.arguments, identity, job_name, self.world, seen_samples, skipped_steps, log)
         origin["lost_samples"] = lost_samples
+        origin["initial_model"] = former_lineage(self.arguments, self.container)
         pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
         export_model(self.container.model_dir, pretrained, trainer.state, self.arguments, log.text, origin)
         write_record(self.container.output_data_dir, log.text, origin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,21 @@ def test_a_full_run_leaves_every_artifact(collected: Artifacts) -> None:
     assert collected.contact_sheet is not None and collected.contact_sheet.read_bytes() == b"\x89PNG sheet"
     assert collected.captions[0]["caption"] == "a red circle"
     assert collected.model_package is not None and collected.model_package["metadata"] == {"fid": "9.1"}
+
+
+def test_a_former_phases_files_lie_apart(tmp_path: Path) -> None:
+    training = {"Type": "Training", "Arguments": {}}
+    definition = {**DEFINITION, "Steps": [{"Name": "Train", **training}, {"Name": "TrainPhase2", **training}]}
+    objects = dict(OBJECTS)
+    second = tar_gz({"training_log.jsonl": b'{"seen_samples": 7}\n', "lineage.json": b'{"seen_samples": 7}'})
+    objects["s3://bucket/model/trainphase2-job/output/output.tar.gz"] = second
+    said = {"describe_pipeline_definition_for_execution": lambda **_: {"PipelineDefinition": json.dumps(definition)}}
+    steps = (*full_execution().steps, step("TrainPhase2", "TrainingJob"))
+    execution = replace(full_execution(), steps=steps)
+    artifacts = collect(FakeTarget(answers=answers(objects, **said)), execution, tmp_path)
+    assert artifacts.lineage == {"seen_samples": 7}
+    assert [former.lineage for former in artifacts.former_phases] == [{"seen_samples": 128}]
+    assert [len(former.training_log) for former in artifacts.former_phases] == [2]
 
 
 def test_the_folder_alone_gives_the_same_artifacts(collected: Artifacts) -> None:

@@ -23,6 +23,10 @@ def definition() -> dict[str, Any]:
     return definition_of("sd2_base")
 
 
+def price_of(settings: Settings) -> float:
+    return training_price_usd(settings, settings.phases[0])
+
+
 def needed_usd(**changes: str) -> float:
     return forecast(settings(), definition(), changes).usd("on_demand")
 
@@ -51,6 +55,8 @@ def test_a_start_tells_train_what_the_other_steps_take() -> None:
     filled = filled_in(settings(), definition(), {"BudgetUsd": "1e6"})
     lines = {line.step: line.usd["on_demand"] or 0.0 for line in forecast(settings(), definition(), {}).lines}
     assert float(filled["OtherStepsUsd"]) == pytest.approx(sum(lines.values()) - lines["Train"], abs=0.01)
+    second = float(filled["OtherStepsUsdPhase2"])
+    assert second == pytest.approx(sum(lines.values()) - lines["TrainPhase2"], abs=0.01)
     assert filled_in(settings(), definition(), {"BudgetUsd": "1e6", "OtherStepsUsd": "7"})["OtherStepsUsd"] == "7"
 
 
@@ -60,14 +66,14 @@ def test_another_instance_type_comes_with_its_price() -> None:
 
 
 def test_the_price_of_train_is_the_sets_own_the_files_or_none() -> None:
-    assert training_price_usd(settings()) == load_prices().instance_hour_usd(settings().train.job.instance_type)
+    assert price_of(settings()) == load_prices().instance_hour_usd(settings().train.job.instance_type)
     own = parse_settings("train: {instance_hour_usd: 12.5}", "test")
-    assert training_price_usd(own) == 12.5
+    assert price_of(own) == 12.5
     spot = parse_settings("train: {spot: true}", "test")
-    assert training_price_usd(spot) == load_prices().instance_hour_usd("ml.p4d.24xlarge", "spot")
+    assert price_of(spot) == load_prices().instance_hour_usd("ml.p4d.24xlarge", "spot")
     elsewhere = parse_settings("account: {region: eu-west-1}", "test")
-    assert training_price_usd(elsewhere) == 0.0
-    assert training_price_usd(load_settings(Path("params/local.yaml"))) == 0.0
+    assert price_of(elsewhere) == 0.0
+    assert price_of(load_settings(Path("params/local.yaml"))) == 0.0
 
 
 def test_a_price_that_is_missing_is_refused_and_one_that_differs_is_noted() -> None:
@@ -75,7 +81,7 @@ def test_a_price_that_is_missing_is_refused_and_one_that_differs_is_noted() -> N
     assert missing.blocking
     negotiated = found(BudgetUsd="1e9", TrainingInstanceHourUsd="9")["TrainingInstanceHourUsd"]
     assert not negotiated.blocking
-    assert found(BudgetUsd="1e9", TrainingInstanceHourUsd=f"{training_price_usd(settings()):.2f}") == {}
+    assert found(BudgetUsd="1e9", TrainingInstanceHourUsd=f"{price_of(settings()):.2f}") == {}
 
 
 def test_a_run_without_a_forecast_has_no_budget() -> None:

@@ -68,7 +68,12 @@ KINDS = {
     "Endpoint": "Endpoint",
     "GateFailed": "Fail",
 }
-PROCESSING_PROGRAMS = {"Download": DownloadArguments, "Encode": EncodeArguments, "Evaluate": EvaluateArguments}
+PROCESSING_PROGRAMS = {
+    "Download": DownloadArguments,
+    "Encode": EncodeArguments,
+    "EncodePhase2": EncodeArguments,
+    "Evaluate": EvaluateArguments,
+}
 
 
 def step_for_schema(step, parameters):
@@ -136,10 +141,12 @@ def test_processing_steps_programs_parse_their_arguments(name):
     definition = definition_of(name)
     steps = all_steps(definition)
     for step_name, model in PROCESSING_PROGRAMS.items():
+        if step_name not in steps:
+            continue
         arguments = at_defaults(steps[step_name]["Arguments"], defaults_of(definition))
-        specification = arguments["AppSpecification"]
-        assert specification["ContainerEntrypoint"] == ["python", "-m", "steps", step_name.lower()]
-        assert parse(model, specification["ContainerArguments"], step_name.lower())
+        specification, program = arguments["AppSpecification"], step_name.removesuffix("Phase2").lower()
+        assert specification["ContainerEntrypoint"] == ["python", "-m", "steps", program]
+        assert parse(model, specification["ContainerArguments"], program)
         # Limits of the API.
         assert len(specification["ContainerArguments"]) <= 100
         assert all(len(argument) <= 256 for argument in specification["ContainerArguments"])
@@ -149,9 +156,10 @@ def test_processing_steps_programs_parse_their_arguments(name):
 def test_training_and_trials_parse_their_hyperparameters(name):
     definition = definition_of(name)
     steps, parameters = all_steps(definition), defaults_of(definition)
-    train = at_defaults(steps["Train"]["Arguments"], parameters)["HyperParameters"]
     tuned = {"learning_rate": "1e-4", "micro_batch_size": "16", "caption_dropout": "0.1"}
-    assert from_texts(TrainArguments, {**train, **tuned}, "hyperparameters")
+    for step in (step for step in steps.values() if step["Type"] == "Training"):
+        train = at_defaults(step["Arguments"], parameters)["HyperParameters"]
+        assert from_texts(TrainArguments, {**train, **tuned}, "hyperparameters")
     tune = at_defaults(steps["Tune"]["Arguments"], parameters)["TrainingJobDefinition"]["StaticHyperParameters"]
     own = {key: value for key, value in tune.items() if not key.startswith("_tuning")}
     assert from_texts(TrainArguments, {**own, **tuned}, "hyperparameters")

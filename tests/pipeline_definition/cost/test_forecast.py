@@ -16,6 +16,7 @@ from pipeline_definition.cost.storage import Surroundings, fsx_gib
 from pipeline_definition.cost.tables import forecast_json, forecast_notes
 from pipeline_definition.cost.training import CostError
 from tests.pipeline_definition.cost.samples import changed, definition, settings, without_price
+from tests.pipeline_definition.definitions import definition_of
 
 
 def bill(around: Surroundings | None = None, rows: int | None = None, **parameters: str) -> Forecast:
@@ -57,6 +58,19 @@ def test_a_changed_parameter_changes_its_line_alone() -> None:
     before, after = bill(), bill(TrainingSamples="102400000")
     assert line(after, "Train").hours > 1.9 * line(before, "Train").hours
     assert line(after, "Encode") == line(before, "Encode")
+
+
+def test_a_second_phase_is_reckoned_at_its_own_resolution_and_its_encode_runs_beside_the_first() -> None:
+    found = forecast(load_settings(Path("params/sd2_base.yaml")), definition_of("sd2_base"), {})
+    first, second = line(found, "Train"), line(found, "TrainPhase2")
+    assert "256 px, 1,126,400,000 samples" in first.what and "512 px, 1,740,800,000 samples" in second.what
+    rates = [137.5 * 539.3 / (539.3 + 45.1), 36.3 * 2409.0 / (2409.0 + 45.1)]
+    seconds = [samples / rate for samples, rate in zip((1_126_400_000, 1_740_800_000), rates, strict=True)]
+    assert (second.hours - 480 / 3600) / (first.hours - 480 / 3600) == pytest.approx(seconds[1] / seconds[0])
+    assert found.workload.latents_bytes == 1_130_000_000 * (16_384 + 154 + 65_536 + 154)
+    hours = {entry.step: entry.hours for entry in found.lines}
+    beside = min(hours["EncodePhase2"], hours["Encode"] + hours["Tune"] + hours["Train"])
+    assert found.hours == pytest.approx(sum(hours.values()) - beside)
 
 
 def test_more_hosts_cost_more_and_take_less_time() -> None:

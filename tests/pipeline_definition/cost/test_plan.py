@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
+import json
+from pathlib import Path
 
 import pytest
 
+from params.settings import load_settings
 from pipeline_definition.cost.document import to_html
 from pipeline_definition.cost.plan import Plan, parse_days, plan
 from pipeline_definition.cost.plan_page import plan_document, plan_json, plan_table
 from pipeline_definition.cost.training import CostError
+from pipeline_definition.pipeline import build_definition
 from tests.pipeline_definition.cost.samples import definition, settings
+from tests.pipeline_definition.definitions import definition_of
 
 
 @functools.cache
@@ -24,6 +29,17 @@ def test_the_choice_meets_both_and_nothing_cheaper_does() -> None:
     assert found.best is not None
     assert found.best.days <= 5.0 and found.best.usd <= 12_000.0
     assert not [option for option in found.options if found.meets(option) and option.usd < found.best.usd]
+
+
+def test_both_phases_run_on_the_hosts_that_are_chosen() -> None:
+    two = load_settings(Path("params/sd2_base.yaml"))
+    one = two.model_copy(update={"phase_2": None})
+    whole = plan(two, definition_of("sd2_base"), {}, 30.0, 1e6, training_only=True)
+    first = plan(one, json.loads(build_definition(one)), {}, 30.0, 1e6, training_only=True)
+    hosts = [option for option in first.options if (option.instance_type, option.instances) == ("ml.p4d.24xlarge", 8)]
+    both = [option for option in whole.options if (option.instance_type, option.instances) == ("ml.p4d.24xlarge", 8)]
+    # 850,000 steps of 2,409 GFLOP after 550,000 of 539.3: the published rates make it 5.6 times as long.
+    assert both[0].training_days / hosts[0].training_days == pytest.approx(6.6, abs=0.2)
 
 
 def test_a_tighter_deadline_never_costs_less() -> None:

@@ -26,7 +26,7 @@ def another_value(name: str) -> object:
 
 
 def digest(pretrained: Path, latents: Path, **changes: object) -> str:
-    return identity_digest(training_identity(ARGUMENTS.model_copy(update=changes), pretrained, latents))
+    return identity_digest(training_identity(ARGUMENTS.model_copy(update=changes), pretrained, pretrained, latents))
 
 
 def test_how_fast_and_how_watched_does_not_matter(pretrained: Path, latents: Path) -> None:

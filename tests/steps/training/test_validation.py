@@ -30,7 +30,7 @@ def many(pretrained: Path) -> Path:
 
 def validation_of(pretrained: Path, latents: Path, **changes: object) -> tuple[Validation, TrainingState]:
     arguments = ARGUMENTS.model_copy(update=changes)
-    parts = assemble(arguments, batch_plan(8, arguments.micro_batch_size, 1), HEAD, latents, pretrained)
+    parts = assemble(arguments, batch_plan(8, arguments.micro_batch_size, 1), HEAD, latents, pretrained, pretrained)
     return parts.validation, parts.state
 
 

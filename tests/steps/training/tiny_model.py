@@ -89,6 +89,7 @@ def write_latents(
     heldout: int = 10,
     embeddings: bool = False,
     broken_row: int | None = None,
+    shape: tuple[int, int, int] = LATENT_SHAPE,
 ) -> Path:
     """Write random latents of `pretrained`, in blocks of 8 rows; the mean of `broken_row` is not a number."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,22 +98,24 @@ def write_latents(
     for split, rows in ((TRAIN_SPLIT, train), (HELDOUT_SPLIT, heldout)):
         sizes = [min(8, rows - first) for first in range(0, rows, 8)]
         name = LATENTS_SHARD_PATTERN.format(split=split, index=0)
-        tensors = [_tensors(numbers, size, embeddings) for size in sizes]
+        tensors = [_tensors(numbers, size, embeddings, shape) for size in sizes]
         if broken_row is not None and split == TRAIN_SPLIT:
             tensors[broken_row // 8]["mean"][broken_row % 8] = np.nan
         content, shard = build_shard(name, split, map(to_bytes, tensors))
         (folder / name).write_bytes(content)
         built.append(shard)
     (folder / LATENTS_INDEX_FILE).write_text(LatentsIndex(shards=tuple(s.indexed for s in built)).model_dump_json())
-    made = _manifest(pretrained, built, {TRAIN_SPLIT: train, HELDOUT_SPLIT: heldout}, embeddings)
+    made = _manifest(pretrained, built, {TRAIN_SPLIT: train, HELDOUT_SPLIT: heldout}, embeddings, shape)
     (folder / MANIFEST_FILE).write_text(made.model_dump_json())
     return folder
 
 
-def _tensors(numbers: np.random.Generator, rows: int, embeddings: bool) -> dict[str, Array]:
+def _tensors(
+    numbers: np.random.Generator, rows: int, embeddings: bool, shape: tuple[int, int, int]
+) -> dict[str, Array]:
     tensors: dict[str, Array] = {
-        "mean": numbers.normal(size=(rows, *LATENT_SHAPE)).astype(np.float16),
-        "std": numbers.uniform(0.01, 0.1, (rows, *LATENT_SHAPE)).astype(np.float16),
+        "mean": numbers.normal(size=(rows, *shape)).astype(np.float16),
+        "std": numbers.uniform(0.01, 0.1, (rows, *shape)).astype(np.float16),
         "token_ids": numbers.integers(0, 50, (rows, CAPTION_LENGTH)).astype(np.int32),
     }
     if embeddings:
@@ -120,13 +123,15 @@ def _tensors(numbers: np.random.Generator, rows: int, embeddings: bool) -> dict[
     return tensors
 
 
-def _manifest(pretrained: Path, built: list[BuiltShard], counts: dict[str, int], embeddings: bool) -> LatentsManifest:
+def _manifest(
+    pretrained: Path, built: list[BuiltShard], counts: dict[str, int], embeddings: bool, shape: tuple[int, int, int]
+) -> LatentsManifest:
     changes = {
         "encoder_digest": folder_digest(pretrained / "vae"),
         "tokenizer_digest": folder_digest(pretrained / "tokenizer"),
         "text_encoder_digest": folder_digest(pretrained / "text_encoder"),
-        "resolution_px": LATENT_SHAPE[-1] * 2,
-        "latent_shape": LATENT_SHAPE,
+        "resolution_px": shape[-1] * 2,
+        "latent_shape": shape,
         "scaling_factor": SCALING_FACTOR,
         "caption_length": CAPTION_LENGTH,
         "embedding_width": WIDTH,

@@ -28,7 +28,7 @@ def unpack_model(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED_BYTE
     Raises StepError where the archive is missing, damaged, hostile, larger than `max_bytes`, or no diffusers pipeline.
     """
     if not archive.is_file():
-        raise StepError(f"{archive}: no model archive; evaluate needs the training job's output as its input 'model'")
+        raise StepError(f"{archive}: no model archive; a training job's output belongs there")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -49,6 +49,15 @@ def _extract(archive: Path, folder: Path, max_bytes: int) -> None:
             if total_bytes > max_bytes or count > MAX_MEMBERS:
                 raise StepError(f"{archive}: refused: more than {max_bytes} bytes or {MAX_MEMBERS} files unpacked")
             tar.extract(member, folder, filter="data")
+        _drain(stream, max_bytes - total_bytes)
+
+
+def _drain(stream: _BoundedReader, max_bytes: int) -> None:
+    """Read what follows the last file: only at its end does gzip compare its checksum."""
+    while block := stream.read(MAX_READ_BYTES):
+        max_bytes -= len(block)
+        if max_bytes < 0:
+            raise tarfile.ReadError("too much follows its last file")
 
 
 class _BoundedReader(gzip.GzipFile):

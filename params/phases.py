@@ -1,0 +1,94 @@
+"""The phases of a training: which resolution it sees, for how long, and from which weights it starts.
+
+Reads nothing, writes nothing. One phase is the rule; Stable Diffusion 2 has two, 256 px and then 512 px
+(https://huggingface.co/stabilityai/stable-diffusion-2-base: 550,000 steps and 850,000 steps).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from params.model import Model
+from params.stages import EncodeStep, Job, TrainStep
+
+
+class SecondPhase(Model):
+    """A training that goes on from the first one's model at another resolution. What is not here is as in the first."""
+
+    encode: Job = Job(instance_type="ml.g5.12xlarge", instance_count=4)
+    """GPU hosts that encode the same pictures once more."""
+    train: Job = Job(instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400)
+    """GPU hosts that train."""
+    resolution_px: int = Field(512, ge=16, le=4096, multiple_of=8)
+    """Side of the picture that the VAE sees; download.image_size_px has to be as large."""
+    encode_batch_size: int = Field(8, ge=1)
+    """Pictures encoded at once on one device: four times the pixels of 256 px want a quarter of the pictures."""
+    rows_per_shard: int = Field(4096, ge=1)
+    """Rows in one latents shard: 4,096 at 512 px are 269 MB, as Lustre likes it."""
+    training_samples: int = Field(1_740_800_000, ge=1)
+    """Samples of this phase (Stable Diffusion 2: 850,000 steps of 2,048)."""
+    warmup_samples: int = Field(20_480_000, ge=0)
+    """Linear warm-up: AdamW begins anew, so its step sizes have to (Stable Diffusion 2: 10,000 steps of 2,048)."""
+    micro_batch_size: int = Field(16, ge=1)
+    """Samples on one device at once: Tune chose the first phase's, whose samples take a quarter of the memory."""
+    gradient_checkpointing: bool = False
+    """Trade a third more compute for activations' memory."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training of the run: the settings that its Encode and its Train have."""
+
+    suffix: str
+    """What its steps' and parameters' names end in: nothing for the first phase."""
+    encode: EncodeStep
+    train: TrainStep
+
+    @property
+    def encode_name(self) -> str:
+        """Name of the step that makes its latents."""
+        return f"Encode{self.suffix}"
+
+    @property
+    def train_name(self) -> str:
+        """Name of the step that trains."""
+        return f"Train{self.suffix}"
+
+    @property
+    def samples_name(self) -> str:
+        """Name of the pipeline parameter that says how long it is."""
+        return f"TrainingSamples{self.suffix}"
+
+    @property
+    def settings_key(self) -> str:
+        """Section of the parameter set in which it is told apart from another phase."""
+        return "phase_2" if self.suffix else "train"
+
+
+def phases_of(encode: EncodeStep, train: TrainStep, second: SecondPhase | None) -> tuple[Phase, ...]:
+    """Return the phases in order."""
+    first = Phase("", encode, train)
+    return (first, _second(first, second)) if second is not None else (first,)
+
+
+def _second(first: Phase, second: SecondPhase) -> Phase:
+    encode = {
+        "job": second.encode,
+        "resolution_px": second.resolution_px,
+        "batch_size": second.encode_batch_size,
+        "rows_per_shard": second.rows_per_shard,
+    }
+    train: dict[str, Any] = {
+        "job": second.train,
+        "training_samples": second.training_samples,
+        "warmup_samples": second.warmup_samples,
+        "micro_batch_size": second.micro_batch_size,
+        "gradient_checkpointing": second.gradient_checkpointing,
+        "initial_weights": "model",
+    }
+    if second.train.instance_type != first.train.job.instance_type:
+        train["instance_hour_usd"] = 0.0  # the first phase's price is another host's
+    return Phase("Phase2", first.encode.model_copy(update=encode), first.train.model_copy(update=train))

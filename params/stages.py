@@ -1,0 +1,103 @@
+"""The stages of the pipeline: a program's settings, and on what its job runs.
+
+Reads nothing, writes nothing. `params.settings` puts them together into a parameter set.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from params.model import Model
+from params.programs import DownloadSettings, EncodeSettings, EvaluateArguments, ServeArguments, TrainArguments
+
+
+class Job(Model):
+    """On what a job runs."""
+
+    instance_type: str = Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
+    """SageMaker instance type, such as ml.p4d.24xlarge."""
+    instance_count: int = Field(1, ge=1)
+    """Hosts."""
+    volume_size_gb: int = Field(100, ge=1)
+    """Disk of each host."""
+    max_runtime_s: int = Field(86_400, ge=1)
+    """The job is stopped after this."""
+
+
+class DownloadStep(DownloadSettings):
+    """Url table to shards."""
+
+    job: Job = Job(instance_type="ml.c6i.4xlarge", instance_count=4)
+    """CPU hosts: img2dataset needs network and cores."""
+
+
+class EncodeStep(EncodeSettings):
+    """Shards to latents."""
+
+    job: Job = Job(instance_type="ml.g5.12xlarge", instance_count=4)
+    """GPU hosts: cheap ones do, the VAE needs little memory."""
+
+
+class Range(Model):
+    """The interval in which Tune searches."""
+
+    low: float
+    """Smallest value."""
+    high: float
+    """Largest value."""
+    scaling: Literal["Linear", "Logarithmic"] = "Linear"
+    """How the interval is sampled."""
+
+
+class TuneStep(Model):
+    """Small-scale search on a fixed sample budget."""
+
+    job: Job = Job(instance_type="ml.g5.12xlarge", max_runtime_s=4 * 3600)
+    """On what one trial runs."""
+    trials: int = Field(8, ge=1)
+    """Trials in all."""
+    parallel_trials: int = Field(4, ge=1)
+    """Trials at once."""
+    strategy: Literal["Random", "Bayesian"] = "Bayesian"
+    """How the next trial is chosen."""
+    seed: int = Field(0, ge=0)
+    """Of the search."""
+    training_samples: int = Field(2_048_000, ge=1)
+    """Sample budget of each trial."""
+    warmup_samples: int = Field(204_800, ge=0)
+    """Linear warm-up of each trial."""
+    learning_rate: Range = Range(low=3e-5, high=3e-4, scaling="Logarithmic")
+    """Interval of the learning rate."""
+    micro_batch_size: tuple[int, ...] = Field((32, 64, 128), min_length=1)
+    """Micro-batch sizes to try."""
+    caption_dropout: Range = Range(low=0.05, high=0.2)
+    """Interval of the caption dropout."""
+
+
+class TrainStep(TrainArguments):
+    """Latents to a model. micro_batch_size, learning_rate and caption_dropout are replaced by Tune's best."""
+
+    job: Job = Job(instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400)
+    """GPU hosts."""
+    spot: bool = False
+    """Managed spot instances: cheaper, interrupted at two minutes' notice; the checkpoints make that safe."""
+    max_wait_s: int = Field(28 * 86_400, ge=1)
+    """With spot: how long to wait for instances, the training included."""
+
+
+class EvaluateStep(EvaluateArguments):
+    """A model to metrics."""
+
+    job: Job = Job(instance_type="ml.g5.12xlarge")
+    """GPU host."""
+
+
+class EndpointStep(ServeArguments):
+    """A model behind an address."""
+
+    job: Job = Job(instance_type="ml.g5.2xlarge")
+    """GPU host of the endpoint."""
+    name: str = Field("sd-pipeline", pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")
+    """Name of the endpoint: created the first time, updated afterwards."""

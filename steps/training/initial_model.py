@@ -1,0 +1,52 @@
+"""The weights with which a training begins: a UNet's configuration, a pretrained one, or another training's model.
+
+Reads the channels `pretrained` and, for `initial_weights` model, `initial_model` (model.tar.gz). Writes the unpacked
+archive to the job's volume, once for each host.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from params.layout import INITIAL_MODEL_CHANNEL, LINEAGE_FILE, MODEL_ARCHIVE, PRETRAINED_CHANNEL
+from params.programs import TrainArguments
+from steps.container import Container
+from steps.errors import StepError
+from steps.model.archive import unpack_model
+
+# Beside what the job leaves, on its volume: the root file system of an instance is small.
+UNPACKED_DIR: Final = "/opt/ml/output/initial_model"
+
+
+def initial_folder(arguments: TrainArguments, container: Container) -> Path:
+    """Return the diffusers folder whose UNet a training begins with."""
+    if arguments.initial_weights == "model":
+        return container.path(UNPACKED_DIR)
+    return container.channel_dir(PRETRAINED_CHANNEL)
+
+
+def unpack_initial_model(arguments: TrainArguments, container: Container) -> None:
+    """Unpack the model to begin with, where there is one: before any rank of this host starts.
+
+    Raises StepError where the channel is missing or the archive cannot be used.
+    """
+    if arguments.initial_weights != "model":
+        return
+    channel = container.channel_dir(INITIAL_MODEL_CHANNEL)
+    if not channel.is_dir():
+        raise StepError(
+            f"initial_weights is model and there is no channel {INITIAL_MODEL_CHANNEL}: add it with the former "
+            "training's model.tar.gz, or set initial_weights to scratch or pretrained"
+        )
+    unpack_model(channel / MODEL_ARCHIVE, initial_folder(arguments, container))
+
+
+def former_lineage(arguments: TrainArguments, container: Container) -> dict[str, Any] | None:
+    """Return the lineage of the model to begin with; None where the training begins without one."""
+    if arguments.initial_weights != "model":
+        return None
+    path = initial_folder(arguments, container) / LINEAGE_FILE
+    value: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return value
