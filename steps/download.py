@@ -1,7 +1,8 @@
 """Url table to verified WebDataset shards.
 
-Reads the url table (parquet: an address and a caption for each row) and what the addresses answer. Writes shards
-straight to --shards-uri, and the manifest, last, to the output `shards`.
+Reads the url table (parquet, CSV or TSV: an address and a caption for each row) and what the addresses answer; or
+shards or a folder of pictures that are there already (--source). Writes shards straight to --shards-uri, and the
+manifest, last, to the output `shards`.
 
     python -m steps download --url-table s3://BUCKET/urls/ --shards-uri s3://BUCKET/shards
 """
@@ -37,7 +38,10 @@ def main(argv: list[str]) -> int:
     manifest = download(arguments, cluster, container.job_name)
     write_manifest(manifest, container.output_dir(SHARDS))
     ledger = manifest.ledger
-    print(f"{ledger.kept} of {ledger.rows} rows became samples ({ledger.sample_yield:.3f}); failed: {ledger.failed}")
+    print(
+        f"{ledger.kept} of {ledger.rows} rows became samples ({ledger.sample_yield:.3f} of those that filters left);"
+        f" filtered: {ledger.filtered}; failed: {ledger.failed}"
+    )
     return 0
 
 
@@ -46,11 +50,10 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
     collection = Collection(arguments)
     shards = collection.finished()
     done, total = sum(shard.rows for shard in shards.values()), collection.table.rows
-    progress = Progress("download", total, "rows", done=done)
-    if done < total:
-        maker = ShardMaker(arguments, arguments.shards_uri, collection.plan_digest)
-
-        most = done
+    progress = Progress("download", total, "rows", done=min(done, total))
+    collection.withdraw_manifest()
+    if not collection.is_complete(shards):
+        maker, most = collection.maker(), min(done, total - 1)
 
         def count(rows: int) -> None:
             nonlocal most

@@ -11,7 +11,7 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -28,6 +28,10 @@ _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:
 
 class RefusedAddressError(Exception):
     """The host's address is not public and not allowed by name."""
+
+
+class BlockedHostError(Exception):
+    """The blocklist names the host."""
 
 
 def is_public(address: Address) -> bool:
@@ -65,9 +69,15 @@ def resolve(host: str, port: int) -> list[SocketAddress]:
 class AddressGuard:
     """Resolves hosts to addresses that may be connected to. Safe for threads."""
 
-    def __init__(self, allowed_hosts: Iterable[str] = (), resolver: Resolver = resolve) -> None:
-        """`allowed_hosts` (`host` or `host:port`) may have any address."""
+    def __init__(
+        self,
+        allowed_hosts: Iterable[str] = (),
+        resolver: Resolver = resolve,
+        blocked_hosts: frozenset[str] = frozenset(),
+    ) -> None:
+        """`allowed_hosts` (`host` or `host:port`) may have any address; `blocked_hosts` and those below them none."""
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
+        self._blocked = blocked_hosts
         self._resolver = resolver
         self._cache: dict[tuple[str, int], tuple[float, list[SocketAddress]]] = {}
         self._lock = threading.Lock()
@@ -75,8 +85,11 @@ class AddressGuard:
     def addresses(self, host: str, port: int) -> list[SocketAddress]:
         """Return the addresses to connect to.
 
-        Raises RefusedAddressError when any of them is not public, OSError when the name does not resolve.
+        Raises BlockedHostError before it asks for any, RefusedAddressError when any of them is not public, OSError when
+        the name does not resolve.
         """
+        if self._blocked and not self._blocked.isdisjoint(_with_parents(host.lower().rstrip("."))):
+            raise BlockedHostError(host)
         found = self._resolve(host, port)
         if not found:
             raise OSError(f"{host} has no address")
@@ -103,3 +116,10 @@ class AddressGuard:
                 self._cache.clear()
             self._cache[host, port] = (now_s, found)
         return found
+
+
+def _with_parents(host: str) -> Iterator[str]:
+    """Yield a.b.c, b.c and c."""
+    while host:
+        yield host
+        host = host.partition(".")[2]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from http import HTTPStatus
+from typing import Final
 
 
 class Cause(StrEnum):
     """One fate of a row. A status that is not 200 is counted as `http_<status>`."""
 
-    DUPLICATE = "duplicate"
-    """The url stands further up in the table."""
     NO_URL = "no_url"
     """The url is empty."""
     REFUSED_SCHEME = "refused_scheme"
@@ -41,14 +40,46 @@ class Cause(StrEnum):
     """It would decode to more pixels than the limit."""
     CORRUPT = "corrupt"
     """The decoder refuses it."""
+    MISSING = "missing"
+    """The file that a row names is not there."""
+    UNEXPECTED = "unexpected"
+    """An error that this code does not know; it is printed."""
+
+    DUPLICATE = "duplicate"
+    """The url stands further up in the table, in a row that no filter takes out."""
+    DUPLICATE_PICTURE = "duplicate_picture"
+    """An earlier sample has the same bytes."""
+    NEAR_DUPLICATE = "near_duplicate"
+    """An earlier sample looks the same."""
+    BLOCKED_HOST = "blocked_host"
+    """The blocklist names the host, or one that it redirects to."""
+    BLOCKED_PICTURE = "blocked_picture"
+    """The blocklist has the picture's hash."""
     TOO_SMALL = "too_small"
     """Its shorter side is below the minimum."""
     ASPECT_RATIO = "aspect_ratio"
     """More elongated than allowed."""
-    UNEXPECTED = "unexpected"
-    """An error that this code does not know; it is printed."""
+    AESTHETIC = "aesthetic"
+    """The aesthetic score is below the minimum, or missing."""
+    WATERMARK = "watermark"
+    """The probability of a watermark is above the maximum, or missing."""
+    UNSAFE = "unsafe"
+    """The probability of unsafe content is above the maximum, or missing."""
+    SIMILARITY = "similarity"
+    """The CLIP similarity of picture and caption is below the minimum, or missing."""
+    SHORT_CAPTION = "short_caption"
+    """The caption has fewer characters than the minimum."""
+    LONG_CAPTION = "long_caption"
+    """The caption has more characters than the maximum."""
+    LANGUAGE = "language"
+    """The caption's language is none of those asked for, or unknown."""
 
 
+FILTERS: Final = frozenset(list(Cause)[list(Cause).index(Cause.DUPLICATE) :])
+"""Causes by which a row is left out on purpose; the others are failures."""
+
+_PASSING = frozenset({Cause.TIMEOUT, Cause.NO_CONNECTION, Cause.NO_ADDRESS, Cause.TRUNCATED, Cause.BAD_RESPONSE})
+_PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _STATUSES = {int(status) for status in HTTPStatus}
 
 # img2dataset's own words (resizer.py), and OpenCV's.
@@ -70,3 +101,9 @@ def from_message(message: str) -> str:
     if message in set(Cause) or message.startswith("http_"):
         return message
     return next((cause.value for words, cause in _RESIZER_WORDS.items() if words in message), Cause.CORRUPT.value)
+
+
+def can_pass(cause: str) -> bool:
+    """Return whether a row that failed by this cause may succeed at another time."""
+    name, _, status = cause.partition("_")
+    return cause in _PASSING or (name == "http" and int(status) in _PASSING_STATUSES)

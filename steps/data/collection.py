@@ -1,7 +1,7 @@
 """Collects the shards of a url table: finds what is there already, has the rest made, and counts every row's fate.
 
-Reads the table and NNNNN.verified.json under the shards prefix; returns the manifest. A shard that fails is made again;
-one that fails for good ends the step, and the next run makes only what is missing.
+Reads the table, the blocklist and NNNNN.verified.json under the shards prefix; returns the manifest. A shard that fails
+is made again; one that fails for good ends the step, and the next run makes only what is missing.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from importlib.metadata import version
 from typing import Final, Protocol
 
-import numpy as np
 from pydantic import ValidationError
 
 from params.layout import MANIFEST_FILE
-from params.programs import DownloadArguments
-from steps.data.causes import Cause
-from steps.data.guarded_downloader import ShardTask
+from params.programs import DownloadArguments, DownloadSettings
+from steps.data.blocklist import read_blocklist
+from steps.data.deduplication import drop_duplicates
+from steps.data.guarded_downloader import ShardMaker, ShardTask
+from steps.data.rounds import Round, first_round, next_round, tasks
+from steps.data.screening import Screening, screen
 from steps.data.shard_pool import Outcome
 from steps.data.shards import (
     VERIFIED_SUFFIX,
@@ -30,26 +33,24 @@ from steps.data.shards import (
     shard_stem,
 )
 from steps.data.storage import Storage
-from steps.data.url_table import TableSlice, UrlTable
+from steps.data.url_table import UrlTable
 from steps.errors import StepError
 
 TRIES: Final = 3
-UNTRIED: Final = frozenset({Cause.DUPLICATE.value, Cause.NO_URL.value})
 
-# What decides the bytes of a shard, besides the table: shards made with other values do not count.
-_CONTENT_SETTINGS = frozenset(
+# What decides no byte of a shard; all other settings, and the table, do: shards made with other values do not count.
+_OTHER_SETTINGS = frozenset(
     {
-        "url_column",
-        "caption_column",
-        "image_size_px",
-        "resize_mode",
-        "min_image_size_px",
-        "max_aspect_ratio",
-        "jpeg_quality",
-        "samples_per_shard",
-        "max_rows",
-        "max_body_mb",
-        "max_image_megapixels",
+        "processes",
+        "threads",
+        "timeout_s",
+        "retries",
+        "allowed_hosts",
+        "min_yield",
+        "dedup",
+        "max_hash_distance",
+        "blocklist_uri",
+        "top_up",
     }
 )
 
@@ -65,15 +66,28 @@ class Collection:
     """The shards of one table under one prefix."""
 
     def __init__(self, arguments: DownloadArguments) -> None:
-        """Open the table. Raises StepError where it cannot be used."""
+        """Open the table. Raises StepError where it or the blocklist cannot be used."""
         self._arguments = arguments
-        self.table = UrlTable(arguments.url_table, arguments.url_column, arguments.caption_column, arguments.max_rows)
-        self.plan_digest = self._plan_digest()
+        self.table = UrlTable(
+            arguments.url_table,
+            arguments.url_column,
+            arguments.caption_column,
+            arguments.max_rows,
+            arguments.source,
+        )
+        self._blocklist = read_blocklist(arguments.blocklist_uri, arguments.max_hash_distance)
+        self._shards_digest = self._digest_of_shards()
+        selection = [self._shards_digest, arguments.dedup, arguments.max_hash_distance, arguments.top_up]
+        self.plan_digest = hashlib.sha256(json.dumps(selection).encode()).hexdigest()
         self._storage = Storage(arguments.shards_uri)
         self._storage.make()
 
+    def maker(self) -> ShardMaker:
+        """Return what makes the shards."""
+        return ShardMaker(self._arguments, self._shards_digest, self._blocklist)
+
     def finished(self) -> dict[int, VerifiedShard]:
-        """Return the verified shards of this plan whose tar is there, by number."""
+        """Return the verified shards of this plan whose tar is there, by number; of all rounds."""
         sizes = self._storage.sizes()
         names = [name for name in sizes if name.endswith(VERIFIED_SUFFIX)]
         shards: dict[int, VerifiedShard] = {}
@@ -82,20 +96,31 @@ class Collection:
                 record = ShardRecord.model_validate_json(content)
             except ValidationError:
                 continue
-            if record.plan_digest == self.plan_digest and sizes.get(record.shard.name) == record.shard.bytes:
+            if record.plan_digest == self._shards_digest and sizes.get(record.shard.name) == record.shard.bytes:
                 shards[int(name.split(".")[0])] = record.shard
         return shards
+
+    def is_complete(self, shards: dict[int, VerifiedShard]) -> bool:
+        """Return whether the shards of all rounds are there."""
+        return not any(one.missing(shards) for one in self._rounds(shards))
 
     def collect(self, pool: ShardPool, shards: dict[int, VerifiedShard], on_shard: Callable[[int], None]) -> None:
         """Add the missing shards to `shards`; `on_shard` hears how many rows are done.
 
         Raises StepError when a shard cannot be made.
         """
-        self._withdraw_manifest()
         self._storage.abort_uploads()
-        tasks = _Tasks(self._tasks(frozenset(shards)))
+        for one in self._rounds(shards):
+            if one.missing(shards):
+                self._collect_round(pool, one, shards, on_shard)
+
+    def _collect_round(
+        self, pool: ShardPool, one: Round, shards: dict[int, VerifiedShard], on_shard: Callable[[int], None]
+    ) -> None:
+        size = self._arguments.samples_per_shard
+        queue = _Tasks(tasks(one, self.table, self._screening, dict(shards), size))
         tries: dict[int, int] = {}
-        for task, outcome in pool.run(tasks):
+        for task, outcome in pool.run(queue):
             index = task.rows.index
             if isinstance(outcome, VerifiedShard):
                 shards[index] = outcome
@@ -108,20 +133,29 @@ class Collection:
                     f"shard {shard_stem(index)} could not be verified in {TRIES} tries: {outcome}; "
                     "run the step again: it makes only the shards that are missing"
                 )
-            tasks.again.append(task)
+            queue.again.append(task)
 
     def manifest(self, shards: dict[int, VerifiedShard]) -> ShardsManifest:
-        """Return the manifest of all shards. Raises StepError when too few rows became samples."""
-        ordered = tuple(shards[index] for index in sorted(shards))
-        ledger = make_ledger(ordered, UNTRIED, Cause.DUPLICATE.value)
-        if ledger.rows != self.table.rows:
-            raise StepError(f"shards: {ledger.rows} rows are accounted for, the url table has {self.table.rows}")
+        """Return the manifest of all shards, of which copies are marked.
+
+        Raises StepError when too few rows became samples.
+        """
+        end = [one.end for one in self._rounds(shards)][-1]
+        of_rounds = [shards[index] for index in sorted(shards) if index < end]
+        ordered = drop_duplicates(self._storage, of_rounds, self._arguments.dedup, self._arguments.max_hash_distance)
+        ledger = make_ledger(ordered)
+        accounted = ledger.kept + sum(ledger.failed.values()) + sum(ledger.filtered.values())
+        if not ledger.rows == accounted == self.table.rows:
+            raise StepError(
+                f"shards: {ledger.rows} rows and {accounted} fates are accounted for, "
+                f"the url table has {self.table.rows}"
+            )
         if ledger.sample_yield < self._arguments.min_yield:
             worst = sorted(ledger.failed.items(), key=lambda item: -item[1])[:5]
             causes = ", ".join(f"{cause} {count}" for cause, count in worst)
             raise StepError(
-                f"min_yield: {ledger.kept} of {ledger.rows} rows became samples, {ledger.sample_yield:.3f}, "
-                f"below {self._arguments.min_yield}; most frequent: {causes}"
+                f"min_yield: {ledger.kept} of {ledger.kept + sum(ledger.failed.values())} rows became samples, "
+                f"{ledger.sample_yield:.3f}, below {self._arguments.min_yield}; most frequent: {causes}"
             )
         return ShardsManifest(
             plan_digest=self.plan_digest,
@@ -129,20 +163,10 @@ class Collection:
             image_size_px=self._arguments.image_size_px,
             resize_mode=self._arguments.resize_mode,
             ledger=ledger,
-            shards=ordered,
+            shards=tuple(ordered),
         )
 
-    def _tasks(self, finished: frozenset[int]) -> Iterator[ShardTask]:
-        size = self._arguments.samples_per_shard
-        if len(finished) * size >= self.table.rows:
-            return
-        duplicates = self.table.duplicates()
-        for rows in self.table.shards(size):
-            if rows.index not in finished:
-                first, last = np.searchsorted(duplicates, (rows.first_row, rows.first_row + len(rows.urls)))
-                yield ShardTask(rows, _skipped(rows, duplicates[first:last].tolist()))
-
-    def _withdraw_manifest(self) -> None:
+    def withdraw_manifest(self) -> None:
         """Remove the manifest that another plan left: while shards are replaced, the artifact does not exist."""
         try:
             content = self._storage.read(MANIFEST_FILE)
@@ -152,9 +176,30 @@ class Collection:
             pass
         self._storage.delete(MANIFEST_FILE)
 
-    def _plan_digest(self) -> str:
-        plan = self._arguments.model_dump(mode="json", include=set(_CONTENT_SETTINGS))
-        plan |= {"table": self.table.digest, "img2dataset": version("img2dataset")}
+    @cached_property
+    def _screening(self) -> Screening:
+        return screen(self.table, self._arguments)
+
+    def _rounds(self, shards: dict[int, VerifiedShard]) -> Iterator[Round]:
+        """Yield the rounds, each as soon as those before it are there."""
+        size = self._arguments.samples_per_shard
+        one = first_round(self.table, size)
+        yield one
+        for _ in range(self._arguments.top_up):
+            if one.missing(shards):
+                return
+            one = next_round(one, self._storage, shards, size)
+            yield one
+
+    def _digest_of_shards(self) -> str:
+        names = set(DownloadSettings.model_fields) - _OTHER_SETTINGS
+        plan = self._arguments.model_dump(mode="json", include=names)
+        plan |= {
+            "table": self.table.digest,
+            "img2dataset": version("img2dataset"),
+            "blocklist": [self._blocklist.digest, self._blocklist.max_distance if self._blocklist.digest else 0],
+            "perceptual_hashes": self._arguments.dedup == "perceptual",
+        }
         return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
@@ -167,9 +212,3 @@ class _Tasks(Iterator[ShardTask]):
 
     def __next__(self) -> ShardTask:
         return self.again.popleft() if self.again else next(self._new)
-
-
-def _skipped(rows: TableSlice, duplicates: list[int]) -> dict[int, str]:
-    """Return the rows of a slice that are not fetched, and why."""
-    skipped = {row - rows.first_row: Cause.DUPLICATE.value for row in duplicates}
-    return skipped | {row: Cause.NO_URL.value for row, url in enumerate(rows.urls) if not (url or "").strip()}

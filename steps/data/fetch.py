@@ -19,8 +19,8 @@ from typing import Any, Final
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
-from steps.data.address import AddressGuard, RefusedAddressError
-from steps.data.causes import Cause, from_status
+from steps.data.address import AddressGuard, BlockedHostError, RefusedAddressError
+from steps.data.causes import Cause, can_pass, from_status
 from steps.data.picture import refusal
 from steps.data.robots import is_disallowed
 
@@ -30,24 +30,15 @@ READ_BYTES: Final = 1 << 18
 BACK_OFF_S: Final = 0.5
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-_PASSING_CAUSES = frozenset({Cause.TIMEOUT, Cause.NO_CONNECTION, Cause.NO_ADDRESS, Cause.TRUNCATED, Cause.BAD_RESPONSE})
 
 
 class FetchError(Exception):
     """The picture was not fetched."""
 
-    def __init__(self, cause: str, can_pass: bool) -> None:
+    def __init__(self, cause: str) -> None:
         super().__init__(cause)
-        self.cause = cause
+        self.cause = str(cause)
         """A name of steps.data.causes."""
-        self.can_pass = can_pass
-        """Whether another try may succeed."""
-
-
-def failure(cause: Cause) -> FetchError:
-    """Return the error for a cause."""
-    return FetchError(cause.value, cause in _PASSING_CAUSES)
 
 
 @dataclass(frozen=True)
@@ -74,7 +65,7 @@ class Fetcher:
             try:
                 return self._try(url)
             except FetchError as error:
-                if not error.can_pass or attempt == self._limits.retries:
+                if not can_pass(error.cause) or attempt == self._limits.retries:
                     raise
                 time.sleep(BACK_OFF_S * 2**attempt)
         raise AssertionError("retries is never negative")
@@ -87,10 +78,10 @@ class Fetcher:
             if isinstance(answer, bytes):
                 cause = refusal(answer)
                 if cause is not None:
-                    raise failure(cause)
+                    raise FetchError(cause)
                 return answer
             address = _parse(urllib.parse.urljoin(address.url, answer))
-        raise failure(Cause.TOO_MANY_REDIRECTS)
+        raise FetchError(Cause.TOO_MANY_REDIRECTS)
 
     def _request(self, url: Url, deadline_s: float) -> bytes | str:
         """Return the body, or where the answer redirects to."""
@@ -98,20 +89,22 @@ class Fetcher:
         try:
             connection.request("GET", url.request_uri, headers=_HEADERS)
             return self._receive(connection.getresponse())
+        except BlockedHostError:
+            raise FetchError(Cause.BLOCKED_HOST) from None
         except RefusedAddressError:
-            raise failure(Cause.REFUSED_ADDRESS) from None
+            raise FetchError(Cause.REFUSED_ADDRESS) from None
         except socket.gaierror:
-            raise failure(Cause.NO_ADDRESS) from None
+            raise FetchError(Cause.NO_ADDRESS) from None
         except TimeoutError:
-            raise failure(Cause.TIMEOUT) from None
+            raise FetchError(Cause.TIMEOUT) from None
         except ssl.SSLError:
-            raise failure(Cause.BAD_CERTIFICATE) from None
+            raise FetchError(Cause.BAD_CERTIFICATE) from None
         except http.client.IncompleteRead:
-            raise failure(Cause.TRUNCATED) from None
+            raise FetchError(Cause.TRUNCATED) from None
         except (http.client.HTTPException, ValueError):
-            raise failure(Cause.BAD_RESPONSE) from None
+            raise FetchError(Cause.BAD_RESPONSE) from None
         except OSError:
-            raise failure(Cause.NO_CONNECTION) from None
+            raise FetchError(Cause.NO_CONNECTION) from None
         finally:
             connection.release()
 
@@ -119,22 +112,22 @@ class Fetcher:
         if response.status in _REDIRECTS and response.headers.get("Location"):
             return str(response.headers["Location"])
         if response.status != http.client.OK:
-            raise FetchError(from_status(response.status), response.status in _PASSING_STATUSES)
+            raise FetchError(from_status(response.status))
         if is_disallowed(response.headers.get_all("X-Robots-Tag", []), CRAWLER):
-            raise failure(Cause.DISALLOWED)
+            raise FetchError(Cause.DISALLOWED)
         return self._body(response)
 
     def _body(self, response: http.client.HTTPResponse) -> bytes:
         limit = self._limits.max_body_bytes
         if (response.length or 0) > limit:
-            raise failure(Cause.BODY_TOO_LARGE)
+            raise FetchError(Cause.BODY_TOO_LARGE)
         body = io.BytesIO()
         while part := response.read(READ_BYTES):
             body.write(part)
             if body.tell() > limit:
-                raise failure(Cause.BODY_TOO_LARGE)
+                raise FetchError(Cause.BODY_TOO_LARGE)
         if response.length:
-            raise failure(Cause.TRUNCATED)
+            raise FetchError(Cause.TRUNCATED)
         return body.getvalue()
 
     @cached_property
@@ -155,9 +148,9 @@ def _parse(url: str) -> Url:
     try:
         address = parse_url(url.strip())
     except LocationParseError:
-        raise failure(Cause.REFUSED_SCHEME) from None
+        raise FetchError(Cause.REFUSED_SCHEME) from None
     if address.scheme not in ("http", "https") or not address.host:
-        raise failure(Cause.REFUSED_SCHEME)
+        raise FetchError(Cause.REFUSED_SCHEME)
     return address
 
 

@@ -15,16 +15,18 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 import fsspec
 import pyarrow as pa
 
-from params.programs import DownloadSettings
+from params.programs import DownloadArguments
 from steps.data.address import AddressGuard
+from steps.data.blocklist import Blocklist
 from steps.data.causes import Cause
 from steps.data.fetch import Fetcher, FetchError, FetchLimits
+from steps.data.perceptual_hash import perceptual_hash
 from steps.data.shards import VERIFIED_SUFFIX, ShardRecord, VerifiedShard, shard_stem
 from steps.data.storage import Storage
 from steps.data.url_table import CAPTION, URL, TableSlice
@@ -46,14 +48,25 @@ class ShardTask:
     """Its rows."""
     skipped: Mapping[int, str]
     """Rows of the slice that are not fetched, and why."""
+    retried: Mapping[str, int] = field(default_factory=dict)
+    """In a later round: the causes under which its rows were counted before."""
+
+
+class PictureSource(Protocol):
+    """Where pictures come from."""
+
+    def fetch(self, address: str, /) -> bytes:
+        """Return a whole picture. Raises FetchError."""
 
 
 class ShardMaker:
     """Makes one shard at a time. Pickled once for each worker process, where img2dataset is then imported."""
 
-    def __init__(self, settings: DownloadSettings, shards_uri: str, plan_digest: str) -> None:
-        self._settings, self._uri, self.plan_digest = settings, shards_uri, plan_digest
+    def __init__(self, arguments: DownloadArguments, plan_digest: str, blocklist: Blocklist) -> None:
+        self._settings, self._uri, self.plan_digest = arguments, arguments.shards_uri, plan_digest
+        self._blocklist = blocklist
         self._downloader: Any = None
+        self._hashes: dict[int, int] = {}
 
     def prepare(self, on_row: Callable[[], None] | None = None) -> None:
         """Import img2dataset and set it up."""
@@ -63,10 +76,7 @@ class ShardMaker:
 
         if on_row is not None:
             OrderedShardWriter.on_row = staticmethod(on_row)
-        self._fetcher = Fetcher(
-            FetchLimits(settings.timeout_s, settings.retries, settings.max_body_mb << 20),
-            AddressGuard(settings.allowed_hosts),
-        )
+        self._source = self._open_source()
         self._downloader = Downloader(
             sample_writer_class=OrderedShardWriter,
             resizer=Resizer(
@@ -102,9 +112,11 @@ class ShardMaker:
         if self._downloader is None:
             self.prepare()
         storage = Storage(self._uri)
+        self._hashes = {}
         with _arrow_file(task.rows) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
             self._downloader.download_shard((task.rows.index, address))
-        shard = verify_shard(storage, task.rows.index, len(task.rows.urls))
+        shard = verify_shard(storage, task.rows.index, len(task.rows.urls), self._hashes)
+        shard = shard.model_copy(update={"untried": len(task.skipped), "retried": dict(task.retried)})
         record = ShardRecord(plan_digest=self.plan_digest, shard=shard)
         storage.write(f"{shard_stem(task.rows.index)}{VERIFIED_SUFFIX}", record.model_dump_json().encode())
         return shard
@@ -114,12 +126,33 @@ class ShardMaker:
         if key in task.skipped:
             return key, None, task.skipped[key]
         try:
-            return key, io.BytesIO(self._fetcher.fetch(url)), None
+            body = self._source.fetch(url)
+            if self._blocklist.has(body):
+                return key, None, Cause.BLOCKED_PICTURE.value
+            if self._settings.dedup == "perceptual":
+                self._hash(key, body)
+            return key, io.BytesIO(body), None
         except FetchError as error:
             return key, None, error.cause
         except Exception:
             traceback.print_exc()
             return key, None, Cause.UNEXPECTED.value
+
+    def _hash(self, key: int, body: bytes) -> None:
+        found = perceptual_hash(body)
+        if found is not None:
+            self._hashes[key] = found
+
+    def _open_source(self) -> PictureSource:
+        settings, max_body_bytes = self._settings, self._settings.max_body_mb << 20
+        if settings.source != "urls":
+            from steps.data.stored_pictures import StoredPictures
+
+            return StoredPictures(settings.url_table, max_body_bytes)
+        return Fetcher(
+            FetchLimits(settings.timeout_s, settings.retries, max_body_bytes),
+            AddressGuard(settings.allowed_hosts, blocked_hosts=self._blocklist.hosts),
+        )
 
 
 @contextmanager

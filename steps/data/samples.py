@@ -54,10 +54,11 @@ class Sample(NamedTuple):
 
 
 def read_table(storage: Storage, name: str) -> SampleTable:
-    """Return the samples of a shard. Raises StepError where its table is not there."""
+    """Return the samples of a shard that count. Raises StepError where its table is not there."""
     table_name = name.removesuffix(".tar") + SAMPLES_SUFFIX
     try:
         table = pq.read_table(io.BytesIO(storage.read(table_name)))
+        table = table.filter(table["dropped"].is_null())
     except FileNotFoundError:
         raise StepError(
             f"{storage.uri}/{table_name}: not there, but its shard is in the manifest; download again"

@@ -2,7 +2,7 @@
 
 NNNNN.tar             WebDataset shard (jpg, txt, json), in the order of the keys
 NNNNN.parquet         img2dataset's fate of every row, and NNNNN_stats.json its statistics
-NNNNN.samples.parquet key, caption and place in the tar of every sample
+NNNNN.samples.parquet key, caption, place in the tar and hashes of every sample, and why some do not count
 NNNNN.verified.json   that the above agree: without it the shard does not exist
 manifest.json         the verified shards and the ledger, written last
 """
@@ -14,16 +14,17 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from params.arguments import describe
 from params.layout import SHARD_PATTERN
 from params.model import Model
+from steps.data.causes import FILTERS
 from steps.errors import StepError
 
 SAMPLES_SUFFIX: Final = ".samples.parquet"
 VERIFIED_SUFFIX: Final = ".verified.json"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 
 def shard_stem(index: int) -> str:
@@ -39,13 +40,19 @@ class VerifiedShard(Model):
     rows: int
     """Rows of the table that it stands for."""
     samples: int
-    """Rows that became samples."""
+    """Rows that became samples and are no duplicates: what NNNNN.samples.parquet keeps of the tar."""
     bytes: int
     """Size of the tar."""
     sha256: str
     """Of the tar."""
     failed: dict[str, int]
     """Rows that did not, by cause (steps.data.causes)."""
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """Samples of the tar that do not count, by cause: copies of others. Not in the record, since others decide it."""
+    untried: int = 0
+    """Rows that were not fetched."""
+    retried: dict[str, int] = Field(default_factory=dict)
+    """In a shard of a later round: the causes under which its rows were counted before."""
 
 
 class ShardRecord(Model):
@@ -63,15 +70,15 @@ class Ledger(Model):
     rows: int
     """Rows of the table."""
     tried: int
-    """Rows that were fetched: neither a duplicate nor without url."""
+    """Rows that were fetched: the table alone did not decide about them."""
     kept: int
     """Rows that became samples."""
-    duplicates: int
-    """Rows whose url stands further up."""
     failed: dict[str, int]
-    """Rows that did not become samples, by cause, duplicates among them."""
+    """Rows that could not become samples, by cause."""
+    filtered: dict[str, int]
+    """Rows that were left out on purpose, by filter. kept + failed + filtered = rows."""
     sample_yield: float
-    """kept / rows."""
+    """kept / (kept + failed): of the rows that the filters left."""
     bytes: int
     """Of all tars."""
 
@@ -95,20 +102,31 @@ class ShardsManifest(Model):
     """In the order of the table."""
 
 
-def make_ledger(shards: Iterable[VerifiedShard], untried: frozenset[str], duplicate: str) -> Ledger:
-    """Add up the shards; causes in `untried` mean that a row was not fetched."""
-    rows = kept = size = 0
-    failed: Counter[str] = Counter()
+def make_ledger(shards: Iterable[VerifiedShard]) -> Ledger:
+    """Add up the shards."""
+    rows = tried = kept = size = 0
+    fates: Counter[str] = Counter()
     for shard in shards:
-        rows, kept, size = rows + shard.rows, kept + shard.samples, size + shard.bytes
-        failed.update(shard.failed)
+        new_rows = shard.rows - sum(shard.retried.values())
+        rows, tried, kept, size = (
+            rows + new_rows,
+            tried + new_rows - shard.untried,
+            kept + shard.samples,
+            size + shard.bytes,
+        )
+        fates.update(shard.failed)
+        fates.update(shard.dropped)
+        fates.subtract(shard.retried)
+    failed = {cause: count for cause, count in sorted(fates.items()) if count and cause not in FILTERS}
+    filtered = {cause: count for cause, count in sorted(fates.items()) if count and cause in FILTERS}
+    attempted = kept + sum(failed.values())
     return Ledger(
         rows=rows,
-        tried=rows - sum(failed[cause] for cause in untried),
+        tried=tried,
         kept=kept,
-        duplicates=failed[duplicate],
-        failed=dict(sorted(failed.items())),
-        sample_yield=round(kept / rows, 6) if rows else 0.0,
+        failed=failed,
+        filtered=filtered,
+        sample_yield=round(kept / attempted, 6) if attempted else 0.0,
         bytes=size,
     )
 

@@ -1,27 +1,19 @@
-"""The url table: parquet with a column of addresses and one of captions.
+"""The url table: which pictures there are, with their captions and what else is known of them.
 
-Reads one parquet file or all of a folder, in the order of their names, through fsspec; writes nothing. The table is
-streamed: it may be larger than memory.
+Reads it through steps.data.row_files (parquet, CSV, TSV) or, for pictures that one has already,
+steps.data.stored_pictures. Writes nothing. It is streamed: it may be larger than memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
-import fsspec
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
-
+from steps.data.row_files import RowSource, open_files
 from steps.errors import StepError
 
 URL, CAPTION = "url", "caption"
-_BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -41,34 +33,34 @@ class TableSlice:
 class UrlTable:
     """Rows of addresses and captions, in a fixed order."""
 
-    def __init__(self, uri: str, url_column: str, caption_column: str, max_rows: int = 0) -> None:
-        """Open the table; `max_rows` of 0 are all.
+    def __init__(self, uri: str, url_column: str, caption_column: str, max_rows: int = 0, source: str = "urls") -> None:
+        """Open the table; `max_rows` of 0 are all. `source` as DownloadSettings.source has it.
 
-        Raises StepError where there is no parquet file, or one lacks a column.
+        Raises StepError where there is none, or it lacks a column.
         """
-        self.uri, self._columns, self._max_rows = uri, (url_column, caption_column), max_rows
-        self._files, root = fsspec.core.url_to_fs(uri)
-        self._paths = self._find(root)
-        hasher = hashlib.sha256()
-        self.rows = 0
-        for path in self._paths:
-            footer = self._footer(path)
-            hasher.update(f"{path.rsplit('/', 1)[-1]}\n{footer.num_rows}\n{footer.serialized_size}\n".encode())
-            hasher.update(repr(footer.to_dict()).encode())
-            self.rows += footer.num_rows
-        if max_rows:
-            self.rows = min(self.rows, max_rows)
+        self._columns = (url_column, caption_column) if source == "urls" else (URL, CAPTION)
+        self._rows = _open(uri, self._columns, source)
+        self.rows = min(self._rows.rows, max_rows) if max_rows else self._rows.rows
         if not self.rows:
             raise StepError(f"url_table: {uri} has no rows")
-        self.digest = hasher.hexdigest()
-        """Of the files' footers: sizes, statistics and places of all their columns."""
+        self.uri, self.digest, self.names = uri, self._rows.digest, self._rows.names
+
+    @property
+    def url_column(self) -> str:
+        """Column of the addresses."""
+        return self._columns[0]
+
+    @property
+    def caption_column(self) -> str:
+        """Column of the captions."""
+        return self._columns[1]
 
     def shards(self, samples_per_shard: int) -> Iterator[TableSlice]:
         """Yield the table in slices of `samples_per_shard` rows; the last one may be shorter."""
         urls: list[str | None] = []
         captions: list[str | None] = []
         index = 0
-        for batch in self._batches(self._columns):
+        for batch in self.batches(self._columns):
             urls += batch.column(0).to_pylist()
             captions += batch.column(1).to_pylist()
             while len(urls) >= samples_per_shard:
@@ -78,57 +70,23 @@ class UrlTable:
         if urls:
             yield _slice(index, samples_per_shard, urls, captions)
 
-    def duplicates(self) -> npt.NDArray[np.int64]:
-        """Return the rows, ascending, whose url stands in an earlier row. Takes 16 bytes of memory for each row."""
-        hashes = np.empty(self.rows, np.uint64)
-        row = 0
-        for batch in self._batches(self._columns[:1]):
-            for url in batch.column(0).to_pylist():
-                hashes[row] = xxhash.xxh3_64_intdigest((url or "").strip().encode())
-                row += 1
-        order = np.argsort(hashes, kind="stable")
-        same = hashes[order[1:]] == hashes[order[:-1]]
-        rows: npt.NDArray[np.int64] = np.sort(order[1:][same])
-        return rows
-
-    def _find(self, root: str) -> list[str]:
-        try:
-            if not self._files.isdir(root):
-                return [root] if self._files.exists(root) else self._missing()
-            return sorted(path for path in self._files.find(root) if path.endswith(".parquet")) or self._missing()
-        except PermissionError as error:
-            raise StepError(f"url_table: {self.uri} cannot be read: {error}") from None
-
-    def _missing(self) -> list[str]:
-        raise StepError(f"url_table: no parquet file at {self.uri}")
-
-    def _footer(self, path: str) -> Any:
-        with self._open(path) as stream:
-            try:
-                file = pq.ParquetFile(stream)
-            except pa.ArrowInvalid as error:
-                raise StepError(f"url_table: {path} is not parquet: {str(error)[:100]}") from None
-            names = file.schema_arrow.names
-            for column in self._columns:
-                if column not in names:
-                    raise StepError(f"url_table: {path} has no column {column!r}; it has {', '.join(names)}")
-            return file.metadata
-
-    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
         """Yield record batches with the columns in the order asked for, up to `rows` rows."""
         left = self.rows
-        for path in self._paths:
-            with self._open(path) as stream:
-                for batch in pq.ParquetFile(stream).iter_batches(_BATCH_ROWS, columns=list(columns)):
-                    if not left:
-                        return
-                    part = batch.select(list(columns)).slice(0, min(left, batch.num_rows))
-                    left -= part.num_rows
-                    yield part
+        for batch in self._rows.batches(columns):
+            if not left:
+                return
+            part = batch.slice(0, min(left, batch.num_rows))
+            left -= part.num_rows
+            yield part
 
-    def _open(self, path: str) -> BinaryIO:
-        stream: BinaryIO = self._files.open(path, "rb")
-        return stream
+
+def _open(uri: str, columns: Sequence[str], source: str) -> RowSource:
+    if source == "urls":
+        return open_files(uri, columns)
+    from steps.data.stored_pictures import open_folder, open_shards
+
+    return open_shards(uri) if source == "webdataset" else open_folder(uri)
 
 
 def _slice(index: int, rows: int, urls: list[str | None], captions: list[str | None]) -> TableSlice:

@@ -12,7 +12,9 @@ import io
 import json
 import tarfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -41,8 +43,10 @@ class TarContent:
     """Of the tar."""
 
 
-def verify_shard(storage: Storage, index: int, rows: int) -> VerifiedShard:
-    """Return what a shard holds, and write its table of samples.
+def verify_shard(
+    storage: Storage, index: int, rows: int, hashes: Mapping[int, int] = MappingProxyType({})
+) -> VerifiedShard:
+    """Return what a shard holds, and write its table of samples; `hashes` are perceptual ones, by row of the shard.
 
     Raises UnverifiedShardError that says what does not agree.
     """
@@ -56,7 +60,8 @@ def verify_shard(storage: Storage, index: int, rows: int) -> VerifiedShard:
         raise UnverifiedShardError(f"{stem}: {type(error).__name__}: {error}") from None
     kept = fates.filter(pa.compute.equal(fates["status"], "success"))
     _compare(stem, rows, statistics, fates.num_rows, kept["key"].to_pylist(), tar)
-    storage.write(f"{stem}{SAMPLES_SUFFIX}", _samples_table(kept, tar))
+    places = pa.compute.indices_nonzero(pa.compute.equal(fates["status"], "success")).to_pylist()
+    write_samples(storage, stem, _samples_table(kept, tar, [hashes.get(place) for place in places]))
     failed: Counter[str] = Counter()
     for message, count in statistics["status_dict"].items():
         if message != "success":
@@ -84,19 +89,26 @@ def _compare(stem: str, rows: int, statistics: dict[str, Any], fates: int, kept:
         )
 
 
-def _samples_table(kept: pa.Table, tar: TarContent) -> bytes:
+def _samples_table(kept: pa.Table, tar: TarContent, hashes: list[int | None]) -> pa.Table:
     starts, stops = zip(*tar.samples.values(), strict=True) if tar.samples else ((), ())
-    table = pa.table(
+    return pa.table(
         {
             "key": kept["key"],
             "caption": kept["caption"],
             "start": pa.array(starts, pa.int64()),
             "stop": pa.array(stops, pa.int64()),
+            "sha256": kept["sha256"],
+            "perceptual_hash": pa.array(hashes, pa.uint64()),
+            "dropped": pa.nulls(len(kept), pa.string()),
         }
     )
+
+
+def write_samples(storage: Storage, stem: str, table: pa.Table) -> None:
+    """Write a shard's table of samples."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
-    return buffer.getvalue()
+    storage.write(f"{stem}{SAMPLES_SUFFIX}", buffer.getvalue())
 
 
 def read_tar(stream: BinaryIO) -> TarContent:

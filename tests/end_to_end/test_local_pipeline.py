@@ -72,10 +72,11 @@ def test_ledger_accounts_for_every_row(pipeline, first_run, first_id):
     manifest = json.loads((pipeline.runs / first_id / "artifacts" / "shards_manifest.json").read_text())
     ledger = manifest["ledger"]
     assert ledger["rows"] == 400
-    assert ledger["kept"] + sum(ledger["failed"].values()) + ledger["duplicates"] == ledger["tried"]
+    assert ledger["kept"] + sum(ledger["failed"].values()) + sum(ledger["filtered"].values()) == ledger["rows"]
     assert sum(shard["samples"] for shard in manifest["shards"]) == ledger["kept"]
     # The web's faults, each under its own cause.
-    assert {"http_404", "timeout", "too_small"} <= set(ledger["failed"])
+    assert {"http_404", "timeout", "corrupt", "disallowed"} <= set(ledger["failed"])
+    assert {"duplicate_picture", "too_small"} <= set(ledger["filtered"])
 
 
 def test_training_ran_on_two_hosts_through_the_file_system(pipeline, first_run, first_id):

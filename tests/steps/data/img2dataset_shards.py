@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from steps.data.shard_writer import OrderedShardWriter
 from steps.data.storage import Storage
 from tests.steps.data.web import picture
 
-SCHEMA = pa.schema([(name, pa.string()) for name in ("url", "caption", "key", "status", "error_message")])
+SCHEMA = pa.schema([(name, pa.string()) for name in ("url", "caption", "key", "status", "error_message", "sha256")])
 
 
 def open_writer(uri: str, index: int = 0) -> OrderedShardWriter:
@@ -27,7 +28,8 @@ def put(writer: OrderedShardWriter, index: int, row: int, failed: str | None = N
     key, caption = f"{index:05d}{row:03d}", f"caption {row}"
     status = "failed_to_download" if failed else "success"
     meta: dict[str, Any] = {"url": f"http://x/{row}", "caption": caption, "key": key, "status": status}
-    writer.write(None if failed else picture(row), key, caption, {**meta, "error_message": failed})
+    digest = None if failed else hashlib.sha256(picture(row)).hexdigest()
+    writer.write(None if failed else picture(row), key, caption, {**meta, "error_message": failed, "sha256": digest})
 
 
 def write_shard(uri: str, rows: Sequence[int], index: int = 0, failed: Sequence[int] = ()) -> Storage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -18,7 +19,7 @@ from steps.data.verification import verify_shard
 
 PRETRAINED = Path(steps.__file__).parent.parent / "shapes" / "models" / "pretrained"
 SIZE_PX = 64
-SCHEMA = pa.schema([(name, pa.string()) for name in ("caption", "key", "status")])
+SCHEMA = pa.schema([(name, pa.string()) for name in ("caption", "key", "status", "sha256")])
 
 
 def jpeg(caption: captions.Caption, size_px: int = SIZE_PX) -> bytes:
@@ -37,7 +38,7 @@ def write_shards(uri: str, sizes: list[int], size_px: int = SIZE_PX, step: int =
         rows = [grid[(number + row) * step % len(grid)] for row in range(size)]
         number += size
         shards.append(_write_shard(uri, index, rows, size_px))
-    ledger: Ledger = make_ledger(shards, frozenset(), "duplicate")
+    ledger: Ledger = make_ledger(shards)
     return ShardsManifest(
         plan_digest="plan",
         table_digest="table",
@@ -54,8 +55,10 @@ def _write_shard(uri: str, index: int, rows: list[captions.Caption], size_px: in
     writer = OrderedShardWriter(index, uri, True, 5, SCHEMA, "jpg")
     for row, caption in enumerate(rows):
         key = f"{index:05d}{row:03d}"
-        meta = {"caption": caption.text(), "key": key, "status": "success"}
-        writer.write(jpeg(caption, size_px), key, caption.text(), meta)
+        picture = jpeg(caption, size_px)
+        digest = hashlib.sha256(picture).hexdigest()
+        meta = {"caption": caption.text(), "key": key, "status": "success", "sha256": digest}
+        writer.write(picture, key, caption.text(), meta)
     writer.close()
     statistics = {"count": len(rows), "successes": len(rows), "status_dict": {"success": len(rows)}}
     storage.write(f"{index:05d}_stats.json", json.dumps(statistics).encode())

@@ -1,10 +1,18 @@
-"""Tables of samples for tests, of shards that are nowhere."""
+"""Tables of samples and of fates for tests, of shards that are nowhere."""
 
 from __future__ import annotations
 
-import numpy as np
+import hashlib
+import io
+from collections.abc import Sequence
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steps.data import verification
 from steps.data.samples import SampleTable
+from steps.data.storage import Storage
 
 
 def table_of(index: int, captions: list[str]) -> SampleTable:
@@ -17,3 +25,30 @@ def table_of(index: int, captions: list[str]) -> SampleTable:
         starts=starts,
         stops=starts + 1000,
     )
+
+
+def write_samples(
+    storage: Storage, index: int, contents: Sequence[str], hashes: Sequence[int | None] | None = None
+) -> None:
+    """Write a shard's table of samples, whose pictures and captions are these texts."""
+    count = len(contents)
+    table = pa.table(
+        {
+            "key": [f"{index:05d}{row:03d}" for row in range(count)],
+            "caption": list(contents),
+            "start": pa.array(range(count), pa.int64()),
+            "stop": pa.array(range(1, count + 1), pa.int64()),
+            "sha256": [hashlib.sha256(content.encode()).hexdigest() for content in contents],
+            "perceptual_hash": pa.array(hashes or [None] * count, pa.uint64()),
+            "dropped": pa.nulls(count, pa.string()),
+        }
+    )
+    verification.write_samples(storage, f"{index:05d}", table)
+
+
+def write_fates(storage: Storage, index: int, causes: Sequence[str | None]) -> None:
+    """Write img2dataset's fate of every row; None is a sample."""
+    status = ["success" if cause is None else "failed_to_download" for cause in causes]
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"status": status, "error_message": pa.array(causes, pa.string())}), buffer)
+    storage.write(f"{index:05d}.parquet", buffer.getvalue())

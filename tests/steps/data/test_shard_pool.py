@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from params.programs import DownloadSettings
+from params.programs import DownloadArguments
+from steps.data.blocklist import Blocklist
 from steps.data.guarded_downloader import ShardMaker, ShardTask
 from steps.data.shard_pool import HostPool
 from steps.data.shards import VerifiedShard
@@ -17,7 +18,7 @@ class Maker(ShardMaker):
     """Makes no shards; does what the first url of a task says."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(DownloadSettings(), str(folder), "")
+        super().__init__(DownloadArguments(url_table="", shards_uri=str(folder)), "", Blocklist())
         self.folder = folder
 
     def prepare(self, on_row: Callable[[], None] | None = None) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.data import url_table as module
+from steps.data import row_files
 from steps.data.url_table import UrlTable
 from steps.errors import StepError
 
@@ -45,20 +48,55 @@ def test_only_the_first_rows_where_asked_for(tmp_path: Path) -> None:
     table = UrlTable(str(write(tmp_path / "t.parquet", list("abcdef"))), "url", "caption", max_rows=4)
     assert table.rows == 4
     assert [part.urls for part in table.shards(3)] == [["a", "b", "c"], ["d"]]
-    assert len(table.duplicates()) == 0
 
 
-@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40), st.integers(1, 7))
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40), st.integers(1, 7), st.integers(1, 9))
 @settings(max_examples=40, deadline=None)
-def test_every_repeated_url_is_a_duplicate_of_its_first_row(
-    tmp_path_factory: pytest.TempPathFactory, urls: list[str], batch: int
+def test_slices_hold_every_row_once_whatever_the_batches(
+    tmp_path_factory: pytest.TempPathFactory, urls: list[str], batch: int, size: int
 ) -> None:
     path = write(tmp_path_factory.mktemp("table") / "t.parquet", list(urls))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_BATCH_ROWS", batch)
+        patch.setattr(row_files, "BATCH_ROWS", batch)
         table = UrlTable(str(path), "url", "caption")
-        assert table.duplicates().tolist() == [row for row, url in enumerate(urls) if url in urls[:row]]
-        assert [url for part in table.shards(3) for url in part.urls] == urls
+        assert [url for part in table.shards(size) for url in part.urls] == urls
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz", "t.tsv.gz"])
+def test_text_tables_are_read_by_their_named_columns(tmp_path: Path, name: str) -> None:
+    delimiter = "," if "csv" in name else "\t"
+    lines = [["TEXT", "score", "URL"], ["a cat, or two", "0.5", "http://x/1"], ['"two', "", 'lines"\t'.strip()]]
+    content = io.StringIO()
+    csv.writer(content, delimiter=delimiter).writerows(lines)
+    opener = gzip.open if name.endswith(".gz") else open
+    with opener(tmp_path / name, "wt", encoding="utf-8", newline="") as file:
+        file.write(content.getvalue())
+    table = UrlTable(str(tmp_path / name), "URL", "TEXT")
+    assert (table.rows, table.names) == (2, ("TEXT", "score", "URL"))
+    assert next(table.shards(9)).captions == ["a cat, or two", '"two']
+    assert [batch.column(0).to_pylist() for batch in table.batches(["score"])] == [[0.5, None]]
+
+
+def test_text_tables_of_several_files_are_one_table_with_one_digest(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('url,caption\nhttp://x/1,"one\ntwo"\n')
+    (tmp_path / "b.csv").write_text("caption,url\nthree,http://x/2\n")
+    table = UrlTable(str(tmp_path), "url", "caption")
+    assert [part.captions for part in table.shards(1)] == [["one\ntwo"], ["three"]]
+    before = table.digest
+    (tmp_path / "b.csv").write_text("caption,url\nfour,http://x/2\n")
+    assert UrlTable(str(tmp_path), "url", "caption").digest != before
+
+
+def test_a_folder_of_several_kinds_and_a_broken_line_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("url,caption\nhttp://x/1,one,two\n")
+    with pytest.raises(StepError, match=r"a\.csv.*Expected 2 columns, got 3"):
+        UrlTable(str(tmp_path), "url", "caption")
+    write(tmp_path / "b.parquet", ["a"])
+    with pytest.raises(StepError, match=r"holds \.csv and \.parquet; keep one kind"):
+        UrlTable(str(tmp_path), "url", "caption")
+    (tmp_path / "c.tsv").write_text("url\tTEXT\n")
+    with pytest.raises(StepError, match=r"no column 'caption'; it has url, TEXT"):
+        UrlTable(str(tmp_path / "c.tsv"), "url", "caption")
 
 
 def test_the_digest_tells_tables_apart(tmp_path: Path) -> None:
@@ -69,9 +107,9 @@ def test_the_digest_tells_tables_apart(tmp_path: Path) -> None:
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"no parquet file at .*nothing"):
+    with pytest.raises(StepError, match=r"no parquet, CSV or TSV file at .*nothing"):
         UrlTable(str(tmp_path / "nothing"), "url", "caption")
-    with pytest.raises(StepError, match="no parquet file at"):
+    with pytest.raises(StepError, match=r"no parquet, CSV or TSV file at .* set download\.source"):
         UrlTable(str(tmp_path), "url", "caption")
 
 

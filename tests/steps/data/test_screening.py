@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from params.programs import DownloadSettings
+from steps.data import row_files
+from steps.data.screening import screen
+from steps.data.url_table import UrlTable
+from steps.errors import StepError
+
+
+def table_of(folder: Path, **columns: object) -> UrlTable:
+    count = len(next(iter(columns.values())))  # type: ignore[call-overload]
+    values = {"url": [f"http://x/{row}" for row in range(count)], "caption": ["a caption"] * count, **columns}
+    pq.write_table(pa.table(values), folder / "t.parquet")
+    return UrlTable(str(folder / "t.parquet"), "url", "caption")
+
+
+def fates(table: UrlTable, **values: object) -> dict[int, str]:
+    return screen(table, DownloadSettings.model_validate(values)).skipped(0, table.rows)
+
+
+SCORES = [0.2, None, 0.8, float("nan"), 0.5]
+
+
+@pytest.mark.parametrize(
+    ("column", "setting", "cause", "dropped"),
+    [
+        ("AESTHETIC_SCORE", {"min_aesthetic_score": 0.5}, "aesthetic", {0, 1, 3}),
+        ("pwatermark", {"max_watermark": 0.5}, "watermark", {1, 2, 3}),
+        ("punsafe", {"max_unsafe": 0.5}, "unsafe", {1, 2, 3}),
+        ("similarity", {"min_similarity": 0.5}, "similarity", {0, 1, 3}),
+        ("mine", {"min_similarity": 0.5, "score_columns": ("similarity=mine",)}, "similarity", {0, 1, 3}),
+    ],
+)
+def test_scores_beyond_their_threshold_or_missing_are_left_out_under_their_filter(
+    tmp_path: Path, column: str, setting: dict[str, object], cause: str, dropped: set[int]
+) -> None:
+    table = table_of(tmp_path, **{column: SCORES})
+    assert fates(table, **setting) == dict.fromkeys(dropped, cause)
+    assert fates(table) == {}
+
+
+def test_scores_that_are_texts_count_as_numbers(tmp_path: Path) -> None:
+    table = table_of(tmp_path, similarity=["0.5", " 0.25", "", "unknown", "1e0"])
+    assert set(fates(table, min_similarity=0.3)) == {1, 2, 3}
+
+
+def test_languages_and_lengths_of_captions_filter(tmp_path: Path) -> None:
+    table = table_of(tmp_path, LANGUAGE=["en", "EN", "nl", None], caption=["größe", "four", "x" * 20, None])
+    assert fates(table, languages=("en",)) == {2: "language", 3: "language"}
+    lengths = {"min_caption_characters": 5, "max_caption_characters": 10}
+    assert fates(table, **lengths) == {1: "short_caption", 2: "long_caption", 3: "short_caption"}
+
+
+def test_known_sizes_save_the_download_and_unknown_ones_do_not(tmp_path: Path) -> None:
+    table = table_of(tmp_path, WIDTH=[64, 63, 300, None, 0, 192], HEIGHT=[64, 100, 90, 10, 10, 64])
+    assert fates(table, min_image_size_px=64, max_aspect_ratio=3.0) == {1: "too_small", 2: "aspect_ratio"}
+
+
+def test_a_threshold_without_its_column_is_refused_with_the_fix(tmp_path: Path) -> None:
+    table = table_of(tmp_path, score=[0.1])
+    with pytest.raises(
+        StepError, match=r"filter on watermark .* score_columns=watermark=COLUMN: .* url, caption, score"
+    ):
+        fates(table, max_watermark=0.5)
+    with pytest.raises(StepError, match="no column 'other'"):
+        fates(table, score_columns=("watermark=other",))
+    with pytest.raises(StepError, match=r"'beauty=score' is not SCORE=COLUMN with one of aesthetic"):
+        fates(table, score_columns=("beauty=score",))
+
+
+def test_a_row_is_counted_under_its_first_filter_and_its_repetition_takes_its_place(tmp_path: Path) -> None:
+    table = table_of(tmp_path, url=["a", "a", "a", " ", None], similarity=[0.1, 0.9, 0.9, 0.1, 0.9])
+    assert fates(table, min_similarity=0.5) == {0: "similarity", 2: "duplicate", 3: "no_url", 4: "no_url"}
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40), st.integers(1, 7))
+@settings(max_examples=40, deadline=None)
+def test_every_repeated_url_is_a_duplicate_of_its_first_row(
+    tmp_path_factory: pytest.TempPathFactory, urls: list[str], batch: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_files, "BATCH_ROWS", batch)
+        table = table_of(tmp_path_factory.mktemp("table"), url=urls)
+        expected = {row: "duplicate" for row, url in enumerate(urls) if url in urls[:row]}
+        assert fates(table) == expected
+        screening = screen(table, DownloadSettings())
+        assert screening.skipped(3, 5) == {row - 3: cause for row, cause in expected.items() if 3 <= row < 8}

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps.data.fetch import FetchError
+from steps.data.stored_pictures import StoredPictures
+from steps.data.url_table import UrlTable
+from steps.errors import StepError
+from tests.steps.data.web import picture
+
+
+def rows(folder: Path, source: str, *columns: str) -> list[tuple[Any, ...]]:
+    table = UrlTable(str(folder), "URL", "TEXT", source=source)
+    found: list[tuple[Any, ...]] = []
+    for batch in table.batches(columns):
+        found += zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    return found
+
+
+def pictures_of(folder: Path, source: str) -> list[bytes]:
+    pictures = StoredPictures(str(folder), 1 << 20)
+    return [pictures.fetch(address) for (address,) in rows(folder, source, "url")]
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_a_folder_of_pictures_has_its_captions_from_metadata_or_from_the_text_beside(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for name, number in (("a.jpg", 1), ("more/b.PNG", 2), ("c#1.jpeg", 3), ("d.jpg", 4)):
+        (tmp_path / name).write_bytes(picture(number))
+    lines: list[dict[str, object]] = [{"file_name": "a.jpg", "text": "first", "similarity": 0.3}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    (tmp_path / "more" / "metadata.jsonl").write_text(json.dumps({"file_name": "b.PNG", "caption": "second"}))
+    (tmp_path / "c#1.txt").write_text("third\n")
+    assert rows(tmp_path, "pictures", "url", "caption", "similarity") == [
+        ("a.jpg", "first", 0.3),
+        ("c#1.jpeg", "third", None),
+        ("d.jpg", None, None),
+        ("more/b.PNG", "second", None),
+    ]
+    assert pictures_of(tmp_path, "pictures") == [picture(number) for number in (1, 3, 4, 2)]
+
+
+def test_metadata_cannot_name_files_outside_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(picture(1))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.jpg").write_bytes(picture(2))
+    (tmp_path / "set" / "metadata.jsonl").write_text(
+        '{"file_name": "../secret.jpg", "text": "x"}\n{"file_name": "a.jpg", "text": "y"}\n'
+    )
+    assert rows(tmp_path / "set", "pictures", "url", "caption") == [("a.jpg", "y")]
+
+
+def test_webdataset_shards_are_read_in_place(tmp_path: Path) -> None:
+    write_tar(
+        tmp_path / "0.tar", {"k1.jpg": picture(1), "k1.txt": b"one", "k1.json": b'{"caption": "no", "width": 96}'}
+    )
+    members = {"x/k2.json": b'{"caption": "two", "exif": {}}', "x/k2.png": picture(2, kind="PNG"), "k3.txt": b"alone"}
+    write_tar(tmp_path / "more" / "1.tar", members)
+    assert rows(tmp_path, "webdataset", "caption", "width") == [("one", 96), ("two", None)]
+    assert pictures_of(tmp_path, "webdataset") == [picture(1), picture(2, kind="PNG")]
+
+
+def test_another_caption_is_another_table(tmp_path: Path) -> None:
+    digests = []
+    for caption in (b"one", b"two"):
+        write_tar(tmp_path / "0.tar", {"k.jpg": picture(1), "k.txt": caption})
+        digests.append(UrlTable(str(tmp_path), "", "", source="webdataset").digest)
+    assert digests[0] != digests[1]
+
+
+def test_what_is_not_whole_or_too_large_or_gone_is_one_row_with_its_cause(tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(picture(1)[:-100])
+    (tmp_path / "large.jpg").write_bytes(picture(1) + bytes(5000))
+    write_tar(tmp_path / "0.tar", {"k.jpg": bytes(6000)})
+    pictures = StoredPictures(str(tmp_path), 5000)
+    for address, cause in (
+        ("cut.jpg", "truncated"),
+        ("large.jpg", "body_too_large"),
+        ("gone.jpg", "missing"),
+        ("0.tar#512-6512", "body_too_large"),
+        ("0.tar#512-700", "not_a_picture"),
+    ):
+        with pytest.raises(FetchError) as raised:
+            pictures.fetch(address)
+        assert raised.value.cause == cause
+
+
+@pytest.mark.parametrize(
+    ("source", "files", "message"),
+    [
+        ("webdataset", {"a.jpg": b""}, r"no \.tar under"),
+        ("webdataset", {"a.tar": b"x" * 600}, r"a\.tar: ReadError"),
+        ("pictures", {"a.txt": b""}, r"no picture .* under"),
+        ("pictures", {"a.jpg": b""}, r"no picture under .* has a caption"),
+        (
+            "pictures",
+            {"a.jpg": b"", "metadata.jsonl": b'{"file": "a.jpg"}'},
+            r"metadata\.jsonl line 1: has no file_name",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_refused(tmp_path: Path, source: str, files: dict[str, bytes], message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(StepError, match=message):
+        UrlTable(str(tmp_path), "", "", source=source)
