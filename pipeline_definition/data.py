@@ -39,6 +39,8 @@ def download_step(blueprint: Blueprint) -> ProcessingStep:
         "url_table": p.url_table,
         "shards_uri": blueprint.shards_uri,
         "max_rows": p.max_rows.to_string(),
+        "min_yield": p.min_yield.to_string(),
+        "top_up": p.top_up.to_string(),
     }
     return ProcessingStep(
         name="Download",

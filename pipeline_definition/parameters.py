@@ -110,6 +110,8 @@ class PipelineParameters:
     dataset: Text
     url_table: Text
     max_rows: Count
+    min_yield: Number
+    top_up: Count
     pretrained: Text
     evaluator: Text
     training_samples: Count
@@ -162,8 +164,12 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
     """Return the parameters with the parameter set's values as defaults."""
     return PipelineParameters(
         dataset=Text("DatasetName", s.data.name, "Shards, latents and checkpoints live under this name"),
-        url_table=Text("UrlTable", s.data.url_table, "s3:// address of the parquet table of image urls and captions"),
+        url_table=Text("UrlTable", s.data.url_table, "s3:// address of the table of image urls and captions"),
         max_rows=Count("MaxRows", s.download.max_rows, "Only the first so many rows of the url table; 0: all"),
+        min_yield=Number(
+            "MinYield", s.download.min_yield, "Download fails when a smaller fraction of what filters leave is kept"
+        ),
+        top_up=Count("TopUp", s.download.top_up, "Raise by one to try again what failed and may succeed now"),
         pretrained=Text(
             "PretrainedModel", s.data.pretrained_uri, "s3:// folder of VAE, text encoder, UNet configuration"
         ),

@@ -30,19 +30,25 @@ def download_section(run: Run) -> Section:
     lead = ""
     if rows and kept is not None:
         lead = f"{count(kept)} of the table’s {count(rows)} rows became samples: {percent(kept / rows)}."
+        sample_yield = number(ledger.get("sample_yield"))
+        if sample_yield is not None and fates(ledger, "filtered"):
+            lead += f" Of those that the filters left: {percent(sample_yield)}."
     return Section(
         anchor="download",
         title="What was downloaded",
         lead=lead,
         facts=tuple(_download_facts(manifest, ledger)),
-        charts=tuple(_cause_chart(fates(ledger), rows)),
+        charts=(
+            *_fates_chart("causes", "Rows that failed, by cause", fates(ledger, "failed"), rows),
+            *_fates_chart("filters", "Rows left out, by filter", fates(ledger, "filtered"), rows),
+        ),
     )
 
 
-def fates(ledger: Mapping[str, Any]) -> dict[str, float]:
-    """Return how many rows were lost for each cause, most first."""
-    failed = ledger.get("failed")
-    causes = {str(cause): number(rows) for cause, rows in failed.items()} if isinstance(failed, dict) else {}
+def fates(ledger: Mapping[str, Any], kind: str) -> dict[str, float]:
+    """Return how many rows `failed` for each cause, or were `filtered` by each filter, most first."""
+    counted = ledger.get(kind)
+    causes = {str(cause): number(rows) for cause, rows in counted.items()} if isinstance(counted, dict) else {}
     found = {cause.replace("_", " "): rows for cause, rows in causes.items() if rows}
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
@@ -77,12 +83,12 @@ def _download_facts(manifest: Mapping[str, Any], ledger: Mapping[str, Any]) -> I
         yield Fact("picture side", f"{count(side_px)} px", plain(manifest.get("resize_mode")).replace("_", " "))
 
 
-def _cause_chart(causes: Mapping[str, float], rows: float | None) -> Iterator[Chart]:
+def _fates_chart(name: str, title: str, causes: Mapping[str, float], rows: float | None) -> Iterator[Chart]:
     if not causes:
         return
     words = [f"{count(lost)}" + (f" ({percent(lost / rows)})" if rows else "") for lost in causes.values()]
     description = ", ".join(f"{cause}: {text}" for cause, text in zip(causes, words, strict=True))
-    yield Chart("Rows lost, by cause", charts.bars("causes", description, list(causes.items()), words))
+    yield Chart(title, charts.bars(name, description, list(causes.items()), words))
 
 
 def _latents_checks(manifest: Mapping[str, Any]) -> Iterator[Fact]:

@@ -225,9 +225,9 @@ SHARDS_MANIFEST: dict[str, Any] = {
         "rows": 4000,
         "tried": 3980,
         "kept": 3871,
-        "duplicates": 20,
-        "failed": {"http_404": 48, "duplicate": 20, "timeout": 21, "corrupt": 18, "too_small": 22},
-        "sample_yield": 0.96775,
+        "failed": {"http_404": 48, "timeout": 21, "corrupt": 18},
+        "filtered": {"duplicate": 20, "too_small": 22},
+        "sample_yield": 0.978018,
         "bytes": 9_840_640,
     },
     "shards": [

@@ -174,7 +174,7 @@ def test_where_the_time_went_is_added_up_over_the_log(view_of: View) -> None:
 
 
 def test_causes_are_ordered_by_rows_and_empty_ones_left_out() -> None:
-    assert list(fates({"failed": {"timeout": 2, "http_404": 9, "corrupt": 0}}).items()) == [
+    assert list(fates({"failed": {"timeout": 2, "http_404": 9, "corrupt": 0}}, "failed").items()) == [
         ("http 404", 9),
         ("timeout", 2),
     ]
