@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,7 +69,7 @@ def run_local(
         values = parse_changes(changes)
         definition = _definition(settings, values)
         with ensure_up(state, runs, leash=True) as plane, _sigterm_as_interrupt():
-            run = LocalRun(settings, definition, plane, state, runs)
+            run = LocalRun(settings, definition, plane, state, runs, params)
             execution = run.run(values, resume)
             run.report(execution)
             if execution.status == "Succeeded":
@@ -83,6 +86,7 @@ class LocalRun:
     plane: LocalControlPlane
     state: Path
     runs: Path
+    params: Path
 
     @property
     def target(self) -> Target:
@@ -123,6 +127,20 @@ class LocalRun:
         write_summary(summary, run_dir)
         write_report(artifacts, run_dir / "report.html")
         _print_outcome(summary, run_dir, self._thresholds(artifacts.parameters))
+        if summary["endpoint_name"]:
+            self._print_commands()
+
+    def _print_commands(self) -> None:
+        caption = "a small red circle at the top on a blue background"
+        prompt = f'{_this_command()} prompt "{caption}" --local --params {self.params}{self._state_option}'
+        console.print(f"\nprompt it:     {prompt}", soft_wrap=True, highlight=False)
+        console.print(
+            f"stop it:       {_this_command()} local down{self._state_option}", soft_wrap=True, highlight=False
+        )
+
+    @property
+    def _state_option(self) -> str:
+        return "" if self.state == DEFAULT_STATE else f" --state {self.state}"
 
     def _start(self, values: Mapping[str, str]) -> str:
         from pipeline_definition.executions import Executions
@@ -146,7 +164,9 @@ class LocalRun:
 
         console.print("stopping ...", highlight=False)
         Executions(self.target).stop(arn)
-        console.print(f"stopped; go on with: sd-pipeline run-local --resume {arn.rsplit('/', 1)[-1]}", highlight=False)
+        run = arn.rsplit("/", 1)[-1]
+        again = f"{_this_command()} run-local --params {self.params}{self._state_option} --resume {run}"
+        console.print(f"stopped; go on with: {again}", highlight=False, soft_wrap=True)
 
     def _thresholds(self, parameters: Mapping[str, Any]) -> tuple[float, float]:
         defaults = {item["Name"]: item.get("DefaultValue") for item in json.loads(self.definition)["Parameters"]}
@@ -198,12 +218,11 @@ def _print_outcome(summary: Mapping[str, Any], run_dir: Path, thresholds: tuple[
     for name, value in lines.items():
         if value and not (isinstance(value, Path) and not value.exists()):
             console.print(f"{name:14} {value}", soft_wrap=True, highlight=False)
-    if summary["endpoint_name"]:
-        caption = "a small red circle at the top on a blue background"
-        console.print(
-            f'\nprompt it:     sd-pipeline prompt "{caption}" --local --params params/local.yaml', soft_wrap=True
-        )
-        console.print("stop it:       sd-pipeline local down", soft_wrap=True)
+
+
+def _this_command() -> str:
+    """Return how to call this command from here: `make run` puts no virtual environment on the PATH."""
+    return "sd-pipeline" if shutil.which("sd-pipeline") else os.path.relpath(sys.argv[0])
 
 
 def _print_number(
