@@ -142,6 +142,11 @@ class Executions:
         value: dict[str, Any] = json.loads(response["PipelineDefinition"])
         return value
 
+    def parameters(self, arn: str) -> dict[str, str]:
+        """Return the parameters that an execution was started with: those that were changed, or all of them."""
+        response = self._sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)
+        return {item["Name"]: item["Value"] for item in response.get("PipelineParameters") or []}
+
     def list(self, pipeline_name: str) -> list[dict[str, Any]]:
         """Return the summaries of a pipeline's executions, newest first."""
         pages = self._sagemaker.get_paginator("list_pipeline_executions").paginate(

@@ -25,6 +25,7 @@ from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 STARTUP_LIMIT_S = 60.0
+STDERR = 2
 
 
 class LaptopError(OperatorError):
@@ -141,7 +142,8 @@ class Laptop:
 
     def _shapes(self, arguments: list[str], stdin: int | None = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "shapes", *arguments]
-        return subprocess.Popen(command, cwd=self.root, stdin=stdin)
+        # What it says is for people: standard output is the command's own, and may be JSON.
+        return subprocess.Popen(command, cwd=self.root, stdin=stdin, stdout=STDERR)
 
 
 def _wait_for_port(port_file: Path, server: subprocess.Popen[bytes]) -> int:

@@ -96,11 +96,11 @@ class _Collector:
             self.left_out[name] = str(error)
 
     def _definition(self) -> None:
-        definition = Executions(self.target).definition(self.execution.arn)
+        executions = Executions(self.target)
+        definition = executions.definition(self.execution.arn)
         self._write_json(DEFINITION_FILE, definition)
         self.phases = phase_steps(definition)
-        response = self._sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=self.execution.arn)
-        given = {item["Name"]: item["Value"] for item in response.get("PipelineParameters") or []}
+        given = executions.parameters(self.execution.arn)
         known = definition.get("Parameters", [])
         defaults = {item["Name"]: item.get("DefaultValue") for item in known}
         values = {item["Name"]: _typed(item["Type"], given.get(item["Name"], defaults[item["Name"]])) for item in known}

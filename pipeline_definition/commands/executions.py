@@ -96,25 +96,30 @@ def status(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Show an execution's steps; exit status 1 when it failed.
+    """Show an execution's steps, how far they are and what they cost; exit status 1 when it failed.
+
+    With --json once, or with --watch a line whenever something changed.
 
     Example: sd-pipeline status --watch
     """
     with reported_errors():
         from pipeline_definition.executions import Executions
-        from pipeline_definition.summary import summarise
+        from pipeline_definition.live_view import print_json, show, table
         from pipeline_definition.watch import Watcher
 
         settings = read_settings(params)
         target = target_of(settings, local, state)
-        executions = Executions(target)
-        arn = executions.find(settings.pipeline_name, run)
-        if as_json:
-            execution = executions.describe(arn)
-            sys.stdout.write(json.dumps(summarise(execution, None), indent=2) + "\n")
+        arn = Executions(target).find(settings.pipeline_name, run)
+        watcher = Watcher(target, arn, POLL_LOCAL_S if local else POLL_AWS_S)
+        if watch:
+            execution = print_json(watcher.snapshots()) if as_json else show(watcher.snapshots(), console)
         else:
-            watcher = Watcher(target, arn, console, POLL_LOCAL_S if local else POLL_AWS_S)
-            execution = watcher.until_finished() if watch else watcher.once()
+            snapshot = watcher.look()
+            execution = snapshot.execution
+            if as_json:
+                sys.stdout.write(json.dumps(snapshot.as_dict(), indent=2) + "\n")
+            else:
+                console.print(table(snapshot))
     raise typer.Exit(1 if execution.status == "Failed" else 0)
 
 

@@ -21,6 +21,7 @@ from pipeline_definition.commands.options import (
     DEFAULT_RUNS,
     DEFAULT_STATE,
     ROOT,
+    AsJson,
     Changes,
     Params,
     Runs,
@@ -51,8 +52,11 @@ def run_local(
     resume: Resume = None,
     state: State = DEFAULT_STATE,
     runs: Runs = DEFAULT_RUNS,
+    as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline on this machine: no AWS account, no Docker, no GPU.
+
+    With --json the summary goes to standard output, and all that people read while it runs to standard error.
 
     Examples:
 
@@ -62,6 +66,7 @@ def run_local(
 
       sd-pipeline run-local --resume latest
     """
+    console.stderr = as_json
     with reported_errors():
         from pipeline_definition.local.client import ensure_up
 
@@ -71,7 +76,9 @@ def run_local(
         with ensure_up(state, runs, leash=True) as plane, _sigterm_as_interrupt():
             run = LocalRun(settings, definition, plane, state, runs, params)
             execution = run.run(values, resume)
-            run.report(execution)
+            summary = run.report(execution)
+            if as_json:
+                sys.stdout.write(json.dumps(summary, indent=2) + "\n")
             if execution.status == "Succeeded":
                 plane.stay()
     raise typer.Exit(0 if execution.status == "Succeeded" else 1)
@@ -96,6 +103,7 @@ class LocalRun:
     def run(self, values: Mapping[str, str], resume: str | None) -> Execution:
         """Make the world, start or go on, and watch until the end."""
         from pipeline_definition.laptop import Laptop
+        from pipeline_definition.live_view import show
         from pipeline_definition.summary import point_latest_at
         from pipeline_definition.watch import Watcher
 
@@ -106,7 +114,7 @@ class LocalRun:
             point_latest_at(run_dir)
             console.print(f"logs: {run_dir}/logs", highlight=False)
             try:
-                return Watcher(self.target, arn, console, POLL_S).until_finished()
+                return show(Watcher(self.target, arn, POLL_S).snapshots(), console)
             except KeyboardInterrupt:
                 self._interrupt(arn)
                 raise typer.Exit(INTERRUPTED) from None
@@ -115,8 +123,8 @@ class LocalRun:
         """Return the folder of a run."""
         return self.runs / arn.rsplit("/", 1)[-1]
 
-    def report(self, execution: Execution) -> None:
-        """Write the summary and the report, and say how it ended."""
+    def report(self, execution: Execution) -> dict[str, Any]:
+        """Write the summary and the report, and say how it ended; return the summary."""
         from pipeline_definition.artifacts import collect
         from pipeline_definition.report.page import write_report
         from pipeline_definition.summary import summarise, write_summary
@@ -129,6 +137,7 @@ class LocalRun:
         _print_outcome(summary, run_dir, self._thresholds(artifacts.parameters))
         if summary["endpoint_name"]:
             self._print_commands()
+        return summary
 
     def _print_commands(self) -> None:
         caption = "a small red circle at the top on a blue background"
