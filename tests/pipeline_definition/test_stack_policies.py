@@ -168,6 +168,7 @@ def test_jobs_write_where_the_pipeline_writes_and_nowhere_else() -> None:
         layout.MODEL,
         layout.EVALUATION,
         "tuning",
+        "samples",
     )
     assert written == {f"arn:aws:s3:::Bucket/{name}/*" for name in names}
 

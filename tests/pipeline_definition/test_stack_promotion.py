@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 from botocore.validate import ParamValidator
 from moto import mock_aws
 
+from pipeline_definition.promote import BESIDE_VARIANT, FORMER_TAG, MAIN_VARIANT
 from pipeline_definition.stack_template import StackTemplate
+from tests.pipeline_definition.moto_sagemaker import add_update_endpoint
 
 RESOURCES = StackTemplate().content["Resources"]
 ROLE = "arn:aws:iam::123456789012:role/execution"
@@ -28,6 +31,18 @@ VALUES = {
     "LatencyAlarm": "sd-production-latency",
     "ModelPackageGroupName": "sd-pipeline",
 }
+TASKS = (
+    "Serving",
+    "Former",
+    "CreateModel",
+    "CreateBesideModel",
+    "CreateEndpointConfig",
+    "CreateTwoVariants",
+    "CreateEndpoint",
+    "UpdateEndpoint",
+    "ReplaceVariants",
+    "Look",
+)
 
 
 def machine() -> dict[str, Any]:
@@ -36,83 +51,142 @@ def machine() -> dict[str, Any]:
     return definition
 
 
+class Aws:
+    """moto with the state machine: what a test does to it."""
+
+    def __init__(self) -> None:
+        session = boto3.Session(region_name="us-east-1")
+        self.sagemaker, self.machines = session.client("sagemaker"), session.client("stepfunctions")
+        self.sagemaker.create_model_package_group(ModelPackageGroupName="sd-pipeline")
+        # The waits of a real endpoint, minutes each, are no part of what is tested.
+        text = re.sub(r'"(Seconds|MaxAttempts)": \d+', r'"\1": 0', json.dumps(machine()))
+        made = self.machines.create_state_machine(name="promotion", definition=text, roleArn=ROLE)
+        self.machine_arn = made["stateMachineArn"]
+
+    def register(self) -> str:
+        package = self.sagemaker.create_model_package(
+            ModelPackageGroupName="sd-pipeline",
+            ModelApprovalStatus="PendingManualApproval",
+            InferenceSpecification={
+                "Containers": [{"Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-pipeline-inference:1"}],
+                "SupportedContentTypes": ["application/json"],
+                "SupportedResponseMIMETypes": ["image/png"],
+            },
+        )
+        arn: str = package["ModelPackageArn"]
+        self.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
+        return arn
+
+    def run(self, **detail: Any) -> dict[str, Any]:
+        event = {"detail": {"ModelApprovalStatus": "Approved", **detail}}
+        # moto names every execution alike unless it is told how.
+        started = self.machines.start_execution(
+            stateMachineArn=self.machine_arn, name=uuid.uuid4().hex, input=json.dumps(event)
+        )
+        deadline_s = time.monotonic() + 60
+        while time.monotonic() < deadline_s:
+            execution: dict[str, Any] = self.machines.describe_execution(executionArn=started["executionArn"])
+            if execution["status"] != "RUNNING":
+                return execution
+            time.sleep(0.02)
+        raise AssertionError("the promotion does not end")
+
+    def promoted(self, **detail: Any) -> str:
+        """Run a promotion that has to succeed; return the configuration that serves then."""
+        execution = self.run(**detail)
+        assert execution["status"] == "SUCCEEDED", execution
+        return self.config
+
+    @property
+    def config(self) -> str:
+        name: str = self.sagemaker.describe_endpoint(EndpointName="sd-production")["EndpointConfigName"]
+        return name
+
+    def about(self, config: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.sagemaker.describe_endpoint_config(EndpointConfigName=config)
+        tags = self.sagemaker.list_tags(ResourceArn=found["EndpointConfigArn"])["Tags"]
+        return {**found, "former": {tag["Key"]: tag["Value"] for tag in tags}[FORMER_TAG]}
+
+    def package_of(self, variant: dict[str, Any]) -> str:
+        container = self.sagemaker.describe_model(ModelName=variant["ModelName"])["PrimaryContainer"]
+        arn: str = container["ModelPackageName"]
+        return arn
+
+
 @pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[boto3.Session]:
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
-        yield boto3.Session(region_name="us-east-1")
+        yield Aws()
 
 
-def register(aws: boto3.Session) -> str:
-    client = aws.client("sagemaker")
-    client.create_model_package_group(ModelPackageGroupName="sd-pipeline")
-    package = client.create_model_package(
-        ModelPackageGroupName="sd-pipeline",
-        ModelApprovalStatus="PendingManualApproval",
-        InferenceSpecification={
-            "Containers": [{"Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/sd-pipeline-inference:1"}],
-            "SupportedContentTypes": ["application/json"],
-            "SupportedResponseMIMETypes": ["image/png"],
-        },
-    )
-    arn: str = package["ModelPackageArn"]
-    client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
-    return arn
+def test_an_approved_package_becomes_the_production_endpoint(aws: Aws) -> None:
+    package = aws.register()
+    config = aws.promoted(ModelPackageArn=package)
+    assert re.fullmatch(r"sd-production-v1-[0-9a-f]{8}", config)
+    about = aws.about(config)
+    (variant,) = about["ProductionVariants"]
+    assert (variant["VariantName"], variant["ModelName"], variant["InitialInstanceCount"]) == (MAIN_VARIANT, config, 2)
+    assert aws.package_of(variant) == package
+    assert about["former"] == ""
 
 
-def run(aws: boto3.Session, definition: dict[str, Any], package: str) -> dict[str, Any]:
-    client = aws.client("stepfunctions")
-    # The waits of a real endpoint, minutes each, are no part of what is tested.
-    text = json.dumps(definition).replace('"Seconds": 30', '"Seconds": 0')
-    made = client.create_state_machine(name="promotion", definition=text, roleArn=ROLE)["stateMachineArn"]
-    event = {"detail": {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}}
-    started = client.start_execution(stateMachineArn=made, input=json.dumps(event))["executionArn"]
-    deadline_s = time.monotonic() + 30
-    while time.monotonic() < deadline_s:
-        execution: dict[str, Any] = client.describe_execution(executionArn=started)
-        if execution["status"] != "RUNNING":
-            return execution
-        time.sleep(0.05)
-    raise AssertionError("the promotion does not end")
+def test_the_second_model_takes_over_by_a_canary_and_remembers_the_first(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = add_update_endpoint(monkeypatch)
+    first = aws.promoted(ModelPackageArn=aws.register())
+    second = aws.promoted(ModelPackageArn=aws.register())
+    assert aws.about(second)["former"] == first
+    assert [request["EndpointConfigName"] for request in requests] == [second]
+    policy = requests[0]["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+    assert policy["TrafficRoutingConfiguration"]["Type"] == "CANARY"
 
 
-def test_an_approved_package_becomes_the_production_endpoint(aws: boto3.Session) -> None:
-    package = register(aws)
-    execution = run(aws, machine(), package)
-    assert execution["status"] == "SUCCEEDED", execution
-    name = json.loads(execution["output"])["Name"]
-    client = aws.client("sagemaker")
-    endpoint = client.describe_endpoint(EndpointName="sd-production")
-    assert endpoint["EndpointConfigName"] == name
-    variant = client.describe_endpoint_config(EndpointConfigName=name)["ProductionVariants"][0]
-    assert (variant["ModelName"], variant["InitialInstanceCount"]) == (name, 2)
-    assert client.describe_model(ModelName=name)["Containers"][0]["ModelPackageName"] == package
+def test_an_approval_that_is_delivered_twice_promotes_once(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = add_update_endpoint(monkeypatch)
+    package = aws.register()
+    assert aws.promoted(ModelPackageArn=package) == aws.promoted(ModelPackageArn=package)
+    assert requests == []
 
 
-def test_an_endpoint_that_came_back_to_its_former_model_fails_the_promotion(aws: boto3.Session) -> None:
-    definition = machine()
-    # moto has no UpdateEndpoint: one that changed nothing is what a rollback leaves behind.
-    definition["States"]["UpdateEndpoint"] = {"Type": "Pass", "Next": "Wait"}
-    package = register(aws)
-    assert run(aws, machine(), package)["status"] == "SUCCEEDED"
-    former = aws.client("sagemaker").describe_endpoint(EndpointName="sd-production")["EndpointConfigName"]
-    definition["Comment"] = "a second machine"
-    execution = run_again(aws, definition, package)
+def test_the_way_back_is_at_once_and_not_held_by_alarms(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = add_update_endpoint(monkeypatch)
+    first = aws.promoted(ModelPackageArn=aws.register())
+    aws.promoted(ModelPackageArn=aws.register())
+    assert aws.promoted(EndpointConfigName=first) == first
+    assert requests[-1] == {"EndpointName": "sd-production", "EndpointConfigName": first}
+
+
+def test_two_models_stand_side_by_side_as_two_variants(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = add_update_endpoint(monkeypatch)
+    packages = [aws.register(), aws.register()]
+    aws.promoted(ModelPackageArn=packages[0])
+    pair = {"ModelPackageArn": packages[0], "BesideModelPackageArn": packages[1], "Weight": 0.75, "BesideWeight": 0.25}
+    variants = aws.about(aws.promoted(**pair))["ProductionVariants"]
+    assert [v["VariantName"] for v in variants] == [MAIN_VARIANT, BESIDE_VARIANT]
+    assert [v["InitialVariantWeight"] for v in variants] == [0.75, 0.25]
+    assert [aws.package_of(v) for v in variants] == packages
+    assert "DeploymentConfig" not in requests[-1]
+    # From two to two the traffic shifts step by step; back to one it cannot.
+    aws.promoted(**pair)
+    assert "DeploymentConfig" in requests[-1]
+    aws.promoted(ModelPackageArn=packages[1])
+    assert "DeploymentConfig" not in requests[-1]
+
+
+def test_an_endpoint_that_came_back_to_its_former_model_fails_the_promotion(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_update_endpoint(monkeypatch, rolls_back=True)
+    former = aws.promoted(ModelPackageArn=aws.register())
+    execution = aws.run(ModelPackageArn=aws.register())
     assert (execution["status"], execution["error"]) == ("FAILED", "RolledBack")
-    assert aws.client("sagemaker").describe_endpoint(EndpointName="sd-production")["EndpointConfigName"] == former
+    assert aws.config == former
 
 
-def run_again(aws: boto3.Session, definition: dict[str, Any], package: str) -> dict[str, Any]:
-    client = aws.client("stepfunctions")
-    for existing in client.list_state_machines()["stateMachines"]:
-        client.delete_state_machine(stateMachineArn=existing["stateMachineArn"])
-    return run(aws, definition, package)
-
-
-@pytest.mark.parametrize(
-    "state", ["CreateModel", "CreateEndpointConfig", "IsThere", "CreateEndpoint", "UpdateEndpoint"]
-)
+@pytest.mark.parametrize("state", TASKS)
 def test_every_request_has_the_shape_that_sagemaker_takes(state: str) -> None:
     task = machine()["States"][state]
     operation = task["Resource"].rsplit(":", 1)[-1]
@@ -123,13 +197,21 @@ def test_every_request_has_the_shape_that_sagemaker_takes(state: str) -> None:
     assert not problems.has_errors(), problems.generate_report()
 
 
+def test_every_task_is_looked_at() -> None:
+    states = machine()["States"]
+    assert {name for name, state in states.items() if state["Type"] == "Task"} == set(TASKS)
+
+
 def known(value: Any) -> Any:
-    """Return a task's parameters with a name where the state's input would be read."""
+    """Return a task's parameters with a name, or a weight, where the state's input would be read."""
     if isinstance(value, list):
         return [known(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {key.removesuffix(".$"): "name" if key.endswith(".$") else known(item) for key, item in value.items()}
+    return {
+        key.removesuffix(".$"): (0.5 if "Weight" in key else "name") if key.endswith(".$") else known(item)
+        for key, item in value.items()
+    }
 
 
 def test_the_update_is_a_canary_that_an_alarm_rolls_back() -> None:
@@ -140,11 +222,16 @@ def test_the_update_is_a_canary_that_an_alarm_rolls_back() -> None:
     assert alarms == {"sd-production-errors", "sd-production-latency"}
 
 
-def test_the_alarms_watch_the_variant_that_the_promotion_makes() -> None:
-    variant = machine()["States"]["CreateEndpointConfig"]["Parameters"]["ProductionVariants"][0]["VariantName"]
-    metric = RESOURCES["LatencyAlarm"]["Properties"]["Metrics"][0]["MetricStat"]["Metric"]
-    for dimensions in (RESOURCES["ErrorAlarm"]["Properties"]["Dimensions"], metric["Dimensions"]):
-        assert {"Name": "VariantName", "Value": variant} in dimensions
+@pytest.mark.parametrize("alarm", ["ErrorAlarm", "LatencyAlarm"])
+def test_the_alarms_watch_every_variant_that_a_promotion_makes(alarm: str) -> None:
+    variants = {
+        variant["VariantName"]
+        for state in ("CreateEndpointConfig", "CreateTwoVariants")
+        for variant in machine()["States"][state]["Parameters"]["ProductionVariants"]
+    }
+    metrics = [m["MetricStat"]["Metric"] for m in RESOURCES[alarm]["Properties"]["Metrics"] if "MetricStat" in m]
+    watched = {d["Value"] for metric in metrics for d in metric["Dimensions"] if d["Name"] == "VariantName"}
+    assert watched == variants == {MAIN_VARIANT, BESIDE_VARIANT}
 
 
 def test_the_rule_starts_the_promotion_for_approvals_in_the_group_alone() -> None:

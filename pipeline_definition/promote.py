@@ -1,0 +1,199 @@
+"""From an approved model package to the production endpoint, and back: what serves, promote, beside, rollback.
+
+Reads SageMaker; starts the state machine `Promotion` of infrastructure.yaml, which is what an approval starts too, and
+follows it. Every promotion's endpoint configuration remembers the one before it in its tag `former`.
+
+    sd-pipeline promote latest
+    sd-pipeline promote latest --beside pretrained --share 0.1
+    sd-pipeline rollback
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.session import Target
+
+FORMER_TAG = "former"
+MAIN_VARIANT, BESIDE_VARIANT = "production", "beside"
+AT_REST = ("InService", "Failed")
+
+
+class PromotionError(OperatorError):
+    """Production cannot be changed, or went back: the message says why and what serves now."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """One variant of the production endpoint."""
+
+    variant: str
+    package: str
+    """ARN of the model package; empty for a model that came by another way."""
+    weight: float
+    """Share of the requests, beside the other variants' weights."""
+    instances: str
+    """`2 x ml.g5.2xlarge`."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The production endpoint as it stands."""
+
+    endpoint: str
+    status: str
+    config: str
+    """Its endpoint configuration."""
+    former: str
+    """The configuration before it, to which `rollback` goes back; empty for the first."""
+    variants: tuple[Served, ...]
+    reason: str = ""
+    """Why the last update failed, where it did."""
+
+
+class Production:
+    """The production endpoint of one stack."""
+
+    def __init__(
+        self,
+        target: Target,
+        outputs: Mapping[str, str],
+        say: Callable[[str], None] = print,
+        interval_s: float = 10.0,
+    ) -> None:
+        """Take the stack's outputs; raises PromotionError that names one which is missing."""
+        try:
+            self._endpoint, self._machine = outputs["ProductionEndpoint"], outputs["PromotionArn"]
+        except KeyError as error:
+            raise PromotionError(f"the stack has no output {error}; `sd-pipeline infra deploy` renews it") from None
+        self._sagemaker, self._machines = target.client("sagemaker"), target.client("stepfunctions")
+        self._say, self._interval_s = say, interval_s
+
+    def serving(self) -> Serving | None:
+        """Return what serves; None before the first promotion."""
+        try:
+            about = self._sagemaker.describe_endpoint(EndpointName=self._endpoint)
+        except ClientError as error:
+            if _is_missing(error):
+                return None
+            raise
+        config = self._config(about["EndpointConfigName"])
+        variants = tuple(self._served(variant) for variant in config["ProductionVariants"])
+        former = self._former(config["EndpointConfigArn"])
+        reason = about.get("FailureReason") or ""
+        return Serving(
+            self._endpoint, about["EndpointStatus"], about["EndpointConfigName"], former, variants, reason
+        )
+
+    def promote(self, package: str, beside: str = "", share: float = 0.1) -> str:
+        """Start the promotion of a package by its ARN; return the ARN of the state machine's execution.
+
+        With `beside`, a second package serves `share` (0 to 1) of the requests as a variant of its own. Raises
+        PromotionError when a package is not approved.
+        """
+        for arn in filter(None, (package, beside)):
+            self._refuse_unapproved(arn)
+        detail: dict[str, Any] = {"ModelPackageArn": package}
+        if beside:
+            if not 0 < share < 1:
+                raise PromotionError(f"--share {share:g}: set it between 0 and 1, such as 0.1")
+            detail |= {"BesideModelPackageArn": beside, "Weight": 1 - share, "BesideWeight": share}
+        return self._start(f"promote-v{package.rsplit('/', 1)[-1]}", detail)
+
+    def rollback(self) -> str:
+        """Start the way back to the former configuration; return the ARN of the state machine's execution.
+
+        Raises PromotionError when there is none, or while the endpoint is being updated.
+        """
+        serving = self.serving()
+        if serving is None:
+            raise PromotionError(f"endpoint {self._endpoint} is not there: nothing was promoted yet")
+        if serving.status not in AT_REST:
+            raise PromotionError(f"endpoint {self._endpoint} is {serving.status}: wait until it is InService")
+        if not serving.former:
+            raise PromotionError(f"{serving.config} is the first that {self._endpoint} served: there is none before it")
+        self._config(serving.former)
+        return self._start("rollback", {"EndpointConfigName": serving.former})
+
+    def follow(self, execution: str) -> Serving:
+        """Wait for a promotion's end, saying what the endpoint does; return what serves then.
+
+        Raises PromotionError with the cause when it failed or was rolled back.
+        """
+        said = ""
+        while True:
+            about = self._machines.describe_execution(executionArn=execution)
+            serving = self.serving()
+            line = f"{self._endpoint}: {serving.status}" if serving else f"{self._endpoint}: not there yet"
+            if line != said:
+                self._say(line)
+                said = line
+            if about["status"] != "RUNNING":
+                break
+            time.sleep(self._interval_s)
+        if about["status"] != "SUCCEEDED" or serving is None:
+            reason = f" ({serving.reason})" if serving and serving.reason else ""
+            cause = about.get("cause") or f"the state machine's execution {execution} ended as {about['status']}"
+            raise PromotionError(f"{about.get('error') or about['status']}: {cause}{reason}")
+        return serving
+
+    def _start(self, name: str, detail: Mapping[str, Any]) -> str:
+        started = self._machines.start_execution(
+            stateMachineArn=self._machine,
+            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            input=json.dumps({"detail": detail}),
+        )
+        arn: str = started["executionArn"]
+        return arn
+
+    def _refuse_unapproved(self, arn: str) -> None:
+        status = self._sagemaker.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"]
+        if status != "Approved":
+            version = arn.rsplit("/", 1)[-1]
+            raise PromotionError(f"{arn} is {status}: `sd-pipeline models approve {version}` first")
+
+    def _config(self, name: str) -> dict[str, Any]:
+        try:
+            config: dict[str, Any] = self._sagemaker.describe_endpoint_config(EndpointConfigName=name)
+        except ClientError as error:
+            if _is_missing(error):
+                raise PromotionError(
+                    f"endpoint configuration {name} was deleted: promote its package again with `sd-pipeline promote`"
+                ) from None
+            raise
+        return config
+
+    def _former(self, config_arn: str) -> str:
+        tags = self._sagemaker.list_tags(ResourceArn=config_arn)["Tags"]
+        return next((tag["Value"] for tag in tags if tag["Key"] == FORMER_TAG), "")
+
+    def _served(self, variant: Mapping[str, Any]) -> Served:
+        return Served(
+            variant=variant["VariantName"],
+            package=self._package_of(variant["ModelName"]),
+            weight=variant.get("InitialVariantWeight", 1.0),
+            instances=f"{variant.get('InitialInstanceCount', 1)} x {variant.get('InstanceType', '?')}",
+        )
+
+    def _package_of(self, model: str) -> str:
+        try:
+            about = self._sagemaker.describe_model(ModelName=model)
+        except ClientError as error:
+            if _is_missing(error):
+                return ""
+            raise
+        container = about.get("PrimaryContainer") or (about.get("Containers") or [{}])[0]
+        return str(container.get("ModelPackageName") or "")
+
+
+def _is_missing(error: ClientError) -> bool:
+    text = str(error).lower()
+    return any(words in text for words in ("could not find", "not exist", "not found"))
