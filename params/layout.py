@@ -27,6 +27,9 @@ EVALUATOR: Final = "evaluator"
 EVALUATION: Final = "evaluation"
 CHECKPOINTS: Final = "checkpoints"
 
+# The endpoint's settings: SERVE_<FIELD> of its model's environment.
+SERVE_PREFIX: Final = "SERVE_"
+
 # Files inside artifacts.
 SHARD_PATTERN: Final = "{index:05d}.tar"
 LATENTS_SHARD_PATTERN: Final = "{split}-{index:05d}.tar"
@@ -41,6 +44,7 @@ SAMPLES_FILE: Final = "samples.json"
 TRAINING_LOG_FILE: Final = "training_log.jsonl"
 LINEAGE_FILE: Final = "lineage.json"
 MODEL_ARCHIVE: Final = "model.tar.gz"
+OUTPUT_ARCHIVE: Final = "output.tar.gz"
 
 # Training channels.
 LATENTS_CHANNEL: Final = "latents"
@@ -56,6 +60,12 @@ KID: Final = "kid"
 CLIP_SCORE: Final = "clip_score"
 CLIP_SCORE_UNTRAINED: Final = "clip_score_untrained"
 CLIP_SCORE_REAL: Final = "clip_score_real"
+
+# What metrics.json says of the model itself, under `model`: the registry reads these two.
+MODEL_RECORD: Final = "model"
+MODEL_CODE_DIGEST: Final = "code_digest"
+MODEL_IMAGES_PER_S: Final = "images_per_s"
+UNKNOWN: Final = "unknown"
 
 # One training-log line is `key=value` pairs: SageMaker's metric definitions read them with these patterns.
 NUMBER_PATTERN: Final = r"([-+]?(?:[0-9]*\.)?[0-9]+(?:[eE][-+]?[0-9]+)?)"

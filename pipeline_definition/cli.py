@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import typer
 
-from pipeline_definition.commands import cost, definition, executions, infra, local, models, prompt, report, run_local
+from pipeline_definition.commands import (
+    cost,
+    definition,
+    executions,
+    infra,
+    local,
+    models,
+    production,
+    prompt,
+    report,
+    run_local,
+)
 
 app = typer.Typer(
     help="Stable Diffusion pre-training as one SageMaker Pipeline.",
@@ -27,6 +38,9 @@ app.command("list")(executions.list_executions)
 app.command()(executions.logs)
 app.command()(report.report)
 app.command()(prompt.prompt)
+app.command()(production.production)
+app.command()(production.promote)
+app.command()(production.rollback)
 app.command()(cost.plan)
 app.command("business-case")(cost.business_case)
 app.add_typer(cost.app, name="cost")

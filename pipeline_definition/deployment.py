@@ -6,8 +6,9 @@ from sagemaker.core.workflow.execution_variables import ExecutionVariables
 from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import EndpointConfigStep, EndpointStep, ModelStep, TrainingStep
 
+from params.layout import SERVE_PREFIX
 from pipeline_definition.blueprint import Blueprint
-from pipeline_definition.registration import SERVE_PREFIX, model_builder
+from pipeline_definition.registration import model_builder
 
 VARIANT = "trained"
 

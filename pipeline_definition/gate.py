@@ -14,7 +14,12 @@ from pipeline_definition.evaluation import METRICS
 
 def metric(evaluate: ProcessingStep, name: str) -> JsonGet:
     """Return one number of metrics.json, read when the pipeline runs."""
-    return JsonGet(step_name=evaluate.name, property_file=METRICS, json_path=f"metrics.{name}.value")
+    return evaluated(evaluate, f"metrics.{name}.value")
+
+
+def evaluated(evaluate: ProcessingStep, path: str) -> JsonGet:
+    """Return one value of metrics.json by its path, read when the pipeline runs."""
+    return JsonGet(step_name=evaluate.name, property_file=METRICS, json_path=path)
 
 
 def gate_step(blueprint: Blueprint, evaluate: ProcessingStep, passed: list[object]) -> ConditionStep:

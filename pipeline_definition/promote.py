@@ -89,9 +89,7 @@ class Production:
         variants = tuple(self._served(variant) for variant in config["ProductionVariants"])
         former = self._former(config["EndpointConfigArn"])
         reason = about.get("FailureReason") or ""
-        return Serving(
-            self._endpoint, about["EndpointStatus"], about["EndpointConfigName"], former, variants, reason
-        )
+        return Serving(self._endpoint, about["EndpointStatus"], about["EndpointConfigName"], former, variants, reason)
 
     def promote(self, package: str, beside: str = "", share: float = 0.1) -> str:
         """Start the promotion of a package by its ARN; return the ARN of the state machine's execution.

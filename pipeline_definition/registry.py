@@ -1,10 +1,11 @@
-"""Model packages: list, show, approve, reject.
+"""Model packages: list, show, register, approve, reject.
 
 Reads and writes the model registry through one boto3 client, on AWS or on the local control plane.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,15 @@ class ModelPackage:
     status: str
     created: str
     metadata: dict[str, str]
+    """The numbers and addresses that were registered with it: 50 texts of 256 characters at most."""
     metrics_uri: str
+    """metrics.json; empty for a model that was not evaluated."""
+    data_manifest_uri: str
+    """manifest.json of the latents that it learnt from; empty for a model that came from elsewhere."""
+    images: tuple[str, ...]
+    """Inference images, with the digest where SageMaker resolved one."""
+    reason: str
+    """What was said when it was approved or rejected."""
 
 
 class Registry:
@@ -56,15 +65,28 @@ class Registry:
         Raises RegistryError when there is no such package.
         """
         about = self._describe(self.arn(package))
-        statistics = about.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {})
+        metrics = about.get("ModelMetrics") or {}
+        containers = (about.get("InferenceSpecification") or {}).get("Containers", [])
         return ModelPackage(
             arn=about["ModelPackageArn"],
             version=int(about.get("ModelPackageVersion", 0)),
             status=about["ModelApprovalStatus"],
             created=about["CreationTime"].isoformat(timespec="seconds"),
             metadata=dict(about.get("CustomerMetadataProperties") or {}),
-            metrics_uri=statistics.get("S3Uri", ""),
+            metrics_uri=_uri_of(metrics.get("ModelQuality")),
+            data_manifest_uri=_uri_of(metrics.get("ModelDataQuality")),
+            images=tuple(_image_of(container) for container in containers),
+            reason=about.get("ApprovalDescription") or "",
         )
+
+    def register(self, request: Mapping[str, Any]) -> ModelPackage:
+        """Register a model as CreateModelPackage takes it, without the group; the group is made where it is missing."""
+        try:
+            self._sagemaker.describe_model_package_group(ModelPackageGroupName=self._group)
+        except ClientError:
+            self._sagemaker.create_model_package_group(ModelPackageGroupName=self._group)
+        made = self._sagemaker.create_model_package(ModelPackageGroupName=self._group, **request)
+        return self.show(made["ModelPackageArn"])
 
     def decide(self, package: str, status: str, reason: str) -> ModelPackage:
         """Approve or reject a package; the reason is kept with it."""
@@ -94,3 +116,13 @@ class Registry:
         except ClientError as error:
             raise RegistryError(f"{arn}: {error.response['Error']['Message']}") from None
         return about
+
+
+def _uri_of(quality: Mapping[str, Any] | None) -> str:
+    uri: str = ((quality or {}).get("Statistics") or {}).get("S3Uri", "")
+    return uri
+
+
+def _image_of(container: Mapping[str, Any]) -> str:
+    image, digest = str(container.get("Image", "")), container.get("ImageDigest")
+    return f"{image} ({digest})" if digest and digest not in image else image

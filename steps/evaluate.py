@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -25,6 +25,7 @@ from steps.evaluation import report
 from steps.evaluation.generation import Work, devices_here, generate, quiet_libraries
 from steps.evaluation.plan import plan
 from steps.evaluation.prompts import choose_prompts
+from steps.evaluation.provenance import model_record
 from steps.evaluation.reference import Reference
 from steps.evaluation.results import metrics
 from steps.evaluation.scoring import Scorer, generated_pairs, real_pairs
@@ -53,10 +54,11 @@ def main(argv: list[str]) -> int:
     unpack_model(container.input_dir(MODEL) / MODEL_ARCHIVE, model_dir)
     model_digest = folder_digest(model_dir)
     work = plan(arguments, model_dir, model_digest, prompts, reference.size_px, output_dir / SAMPLES_DIR)
+    record = model_record(model_dir)
     generate(work, devices, cluster.rank, len(cluster.hosts))
     shutil.rmtree(model_dir)
     if cluster.is_head:
-        _judge(arguments, work, reference, scorer, {"model": model_digest}, output_dir)
+        _judge(arguments, work, reference, scorer, record, {"model": model_digest}, output_dir)
     return 0
 
 
@@ -65,6 +67,7 @@ def _judge(
     work: Work,
     reference: Reference,
     scorer: Scorer,
+    record: dict[str, Any],
     digests: dict[str, str],
     output_dir: Path,
 ) -> None:
@@ -77,7 +80,7 @@ def _judge(
     report.write_samples(output_dir, work.rows[0], trained.cosines)
     report.write_contact_sheet(output_dir, reference, entries, work, arguments.contact_sheet_samples)
     digests |= {"reference": reference.digest, **scorer.digests}
-    report.write_metrics(output_dir, entries, arguments, work, counts, digests)
+    report.write_metrics(output_dir, entries, arguments, work, counts, record, digests)
     for name, entry in entries.items():
         print(f"{name}={entry['value']:.6g}", flush=True)
 

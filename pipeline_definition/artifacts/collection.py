@@ -23,6 +23,7 @@ from params.layout import (
     MANIFEST_FILE,
     METRICS_FILE,
     MODEL_ARCHIVE,
+    OUTPUT_ARCHIVE,
     SAMPLES_DIR,
     SAMPLES_FILE,
     SHARDS,
@@ -49,7 +50,6 @@ from pipeline_definition.artifacts.redaction import redacted
 from pipeline_definition.executions import Execution, Executions, Step
 from pipeline_definition.session import Target
 
-OUTPUT_ARCHIVE: Final = "output.tar.gz"
 MAX_FILE_BYTES: Final = 32 * 2**20
 # A manifest names every shard: 200,000 of them, for two billion samples, take some 60 MB.
 MAX_MANIFEST_BYTES: Final = 256 * 2**20

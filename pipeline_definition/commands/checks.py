@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from params.settings import Settings
 from pipeline_definition.commands.options import UsageError, console
 from pipeline_definition.session import Target
+
+Stack = Annotated[str | None, typer.Option("--stack", help="Take account, network and file system from this stack.")]
 
 
 def filled(settings: Settings, stack: str | None) -> Settings:

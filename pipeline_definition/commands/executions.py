@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipeline_definition.commands.checks import filled, refuse_findings
+from pipeline_definition.commands.checks import Stack, filled, refuse_findings
 from pipeline_definition.commands.options import (
     DEFAULT_STATE,
     AsJson,
@@ -32,7 +32,6 @@ POLL_AWS_S, POLL_LOCAL_S = 10.0, 1.0
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the execution ends.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Live table until the execution ends.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what stands in the way.")]
-Stack = Annotated[str | None, typer.Option("--stack", help="Take account, network and file system from this stack.")]
 StepName = Annotated[str | None, typer.Option("--step", help="Only this step.")]
 
 

@@ -1,4 +1,4 @@
-"""`sd-pipeline models list | show | approve | reject`: the model registry."""
+"""`sd-pipeline models ...`: the model registry, from the list of what passed the gate to an approval."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from params.settings import Settings
+from pipeline_definition.commands.checks import Stack, filled
 from pipeline_definition.commands.options import (
     DEFAULT_STATE,
     AsJson,
@@ -22,12 +24,17 @@ from pipeline_definition.commands.options import (
     reported_errors,
     target_of,
 )
-from pipeline_definition.registry import Registry
+from pipeline_definition.registry import ModelPackage, Registry
+from pipeline_definition.session import Target
 
 app = typer.Typer(help="The model registry: what passed the gate, and what may go to production.", no_args_is_help=True)
 
-Package = Annotated[str, typer.Argument(help="Model package: its ARN, its version, or `latest`.")]
+PACKAGE_HELP = "Model package: its ARN, its version, `latest` or `pretrained`."
+Package = Annotated[str, typer.Argument(help=PACKAGE_HELP)]
 Reason = Annotated[str, typer.Option("--reason", help="Kept with the package.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Also fetch metrics, manifests, training record and pictures into here.")
+]
 DEFAULT_PARAMS = Path("params/octank_100gb.yaml")
 
 
@@ -40,7 +47,8 @@ def list_packages(
     Example: sd-pipeline models list --local --params params/local.yaml
     """
     with reported_errors():
-        packages = _registry(params, local, state).list()
+        settings, target = _where(params, local, state)
+        packages = Registry(target, settings.registry.group).list()
         if as_json:
             sys.stdout.write(json.dumps([asdict(package) for package in packages], indent=2) + "\n")
             return
@@ -57,16 +65,68 @@ def list_packages(
 @app.command()
 def show(
     package: Package = "latest",
+    out: Out = None,
     params: Params = DEFAULT_PARAMS,
+    as_json: AsJson = False,
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Show a model package whole.
+    """Show a model package: metrics, data, settings, code, images, throughput, cost, and where its pictures are.
 
-    Example: sd-pipeline models show latest
+    Example: sd-pipeline models show latest --out package
     """
     with reported_errors():
-        sys.stdout.write(json.dumps(asdict(_registry(params, local, state).show(package)), indent=2) + "\n")
+        from pipeline_definition.package_record import PackageFiles, facts
+
+        settings, target = _where(params, local, state)
+        found, files = find(settings, target, package), PackageFiles(target)
+        fetched = files.fetch(found, out) if out else []
+        record = files.record(found)
+        if as_json:
+            evaluated = {"metrics": record.metrics, "data_manifest": record.data_manifest}
+            cost = {"training_usd": record.training_usd}
+            sys.stdout.write(json.dumps({**asdict(found), **evaluated, **cost}, indent=2) + "\n")
+            return
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        for name, text in facts(record):
+            table.add_row(name, text)
+        console.print(table)
+        if out:
+            console.print(f"{len(fetched)} files in {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    first: Package,
+    second: Package = "latest",
+    params: Params = DEFAULT_PARAMS,
+    as_json: AsJson = False,
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Compare two model packages: each metric with a verdict on the second, and everything in which they differ.
+
+    Example: sd-pipeline models compare 3 latest
+    """
+    with reported_errors():
+        from pipeline_definition.package_comparison import compare as compare_records
+        from pipeline_definition.package_record import PackageFiles
+
+        settings, target = _where(params, local, state)
+        files = PackageFiles(target)
+        records = [files.record(find(settings, target, package)) for package in (first, second)]
+        rows = compare_records(*records)
+        if as_json:
+            sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+            return
+        table = Table(box=None, pad_edge=False)
+        for header in ("", first, second, "the second is"):
+            table.add_column(header, overflow="fold")
+        for row in rows:
+            table.add_row(row.name, row.first, row.second, row.verdict)
+        console.print(table)
 
 
 @app.command()
@@ -77,7 +137,7 @@ def approve(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Approve a model package for production.
+    """Approve a model package for production, which starts its promotion.
 
     Example: sd-pipeline models approve latest --reason "sheet looked at, FID 12"
     """
@@ -99,15 +159,45 @@ def reject(
     _decide(package, "Rejected", reason, params, local, state)
 
 
+@app.command("register-pretrained")
+def register(
+    params: Params = DEFAULT_PARAMS,
+    stack: Stack = None,
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Register the pretrained model at data.pretrained_uri, to deploy it or to let it stand beside one's own.
+
+    Example: sd-pipeline models register-pretrained --stack sd-pipeline
+    """
+    with reported_errors():
+        from pipeline_definition.pretrained_package import register_pretrained
+
+        settings = filled(read_settings(params), stack)
+        package = register_pretrained(settings, target_of(settings, local, state))
+        console.print(package.arn, soft_wrap=True, highlight=False)
+
+
+def find(settings: Settings, target: Target, package: str) -> ModelPackage:
+    """Return a package given as its ARN, its version, `latest`, or `pretrained`: the newest that was registered so."""
+    from pipeline_definition.pretrained_package import pretrained_group
+
+    group = settings.registry.group
+    if package == "pretrained":
+        return Registry(target, pretrained_group(group)).show("latest")
+    return Registry(target, group).show(package)
+
+
 def _decide(package: str, status: str, reason: str, params: Path, local: bool, state: Path) -> None:
     with reported_errors():
-        decided = _registry(params, local, state).decide(package, status, reason)
+        settings, target = _where(params, local, state)
+        decided = Registry(target, settings.registry.group).decide(package, status, reason)
         console.print(f"{decided.arn} is now {decided.status}", soft_wrap=True, highlight=False)
 
 
-def _registry(params: Path, local: bool, state: Path) -> Registry:
+def _where(params: Path, local: bool, state: Path) -> tuple[Settings, Target]:
     settings = read_settings(params)
-    return Registry(target_of(settings, local, state), settings.registry.group)
+    return settings, target_of(settings, local, state)
 
 
 def _short(text: str | None) -> str:

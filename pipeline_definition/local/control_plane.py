@@ -21,6 +21,7 @@ from pipeline_definition.local.model_registry import ModelRegistry
 from pipeline_definition.local.operations import checks, operations, tag_operations
 from pipeline_definition.local.processes import kill_marked
 from pipeline_definition.local.processing import ProcessingJobs
+from pipeline_definition.local.promotion import START, Promotion
 from pipeline_definition.local.request_journal import RequestJournal
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import HOST, LocalSettings
@@ -43,12 +44,12 @@ class ControlPlane:
         kill_marked(state_mark(settings.state))  # left over by one that was killed a moment ago
         moto_patches.apply()
         self._services = services = Services.open(settings)
-        training = TrainingJobs(services)
+        training, promotion = TrainingJobs(services), Promotion(services)
         self._kinds = kinds = Kinds(
             processing=ProcessingJobs(services),
             training=training,
             tuning=TuningJobs(services, training),
-            registry=ModelRegistry(services),
+            registry=ModelRegistry(services, promotion.approved),
             hosting=Hosting(services),
         )
         self._executions = Executions(services, kinds, state_id(settings.state))
@@ -61,7 +62,11 @@ class ControlPlane:
             journal,
             kinds.hosting,
             AsyncInference(services, kinds.hosting),
-            {**operations(services, kinds, self._executions), **tag_operations(services)},
+            {
+                **operations(services, kinds, self._executions),
+                **tag_operations(services),
+                START: promotion.before_start,
+            },
             checks(services),
             {"pid": os.getpid(), "state": str(settings.state.resolve()), "runs": str(settings.runs.resolve())},
         )

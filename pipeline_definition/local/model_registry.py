@@ -7,7 +7,7 @@ updated, so the registry is kept here.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline_definition.local.environment import arn
@@ -25,7 +25,9 @@ _UPDATABLE = (
 class ModelRegistry:
     """All model packages and groups."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, approved: Callable[[Record], None] = lambda package: None) -> None:
+        """Take what happens when a package has been approved, or was registered so."""
+        self._approved = approved
         self._packages, self._groups = services.model_packages, services.model_package_groups
 
     def create_group(self, request: Mapping[str, Any]) -> Record:
@@ -86,7 +88,10 @@ class ModelRegistry:
         else:
             own_arn = arn("model-package", request["ModelPackageName"])
         details = {"ValidationStatuses": [], "ImageScanStatuses": [{"Name": own_arn, "Status": "NotStarted"}]}
-        self._packages.put(own_arn, {**record, "ModelPackageArn": own_arn, "ModelPackageStatusDetails": details})
+        record |= {"ModelPackageArn": own_arn, "ModelPackageStatusDetails": details}
+        self._packages.put(own_arn, record)
+        if group and status == "Approved":
+            self._approved(record)
         return {"ModelPackageArn": own_arn}
 
     def describe_package(self, request: Mapping[str, Any]) -> Record:
@@ -136,6 +141,8 @@ class ModelRegistry:
             before = record.get("AdditionalInferenceSpecifications", [])
             changes["AdditionalInferenceSpecifications"] = [*before, *added]
         self._packages.update(record["ModelPackageArn"], **changes, LastModifiedTime=time.time())
+        if changes.get("ModelApprovalStatus") == "Approved" != record.get("ModelApprovalStatus"):
+            self._approved(record)
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def delete_package(self, request: Mapping[str, Any]) -> Record:

@@ -70,7 +70,8 @@ def changes_state(environ: Environ, body: bytes) -> bool:
     """Whether a request to moto must be noted."""
     method, target = environ["REQUEST_METHOD"], environ.get("HTTP_X_AMZ_TARGET", "")
     if target:
-        return not _READS.match(target.rsplit(".", 1)[-1])
+        # A state machine is made anew at each start, and must not run again what it has done.
+        return not target.startswith("AWSStepFunctions.") and not _READS.match(target.rsplit(".", 1)[-1])
     service = service_of(environ)
     if service in ("", "s3"):
         # Objects are files already; what remains are buckets and their configuration.

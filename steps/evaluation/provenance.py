@@ -1,14 +1,18 @@
-"""What the metrics were computed with: library versions, the device, and digests of everything that was read."""
+"""What the metrics were computed with: library versions, the device, digests, and the model's own record."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
+
+from params.layout import LINEAGE_FILE, MODEL_CODE_DIGEST, MODEL_IMAGES_PER_S, UNKNOWN
+from steps.errors import StepError
 
 LIBRARIES: Final = ("torch", "torchmetrics", "diffusers", "transformers", "numpy", "scipy", "pillow", "torch-fidelity")
 
@@ -25,6 +29,25 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_record(folder: Path) -> dict[str, Any]:
+    """Return the lineage that training left in the model's folder: settings, code, data, throughput.
+
+    What the registry reads is always there, `unknown` where a model came without it. Raises StepError where the file is
+    no JSON object.
+    """
+    path = folder / LINEAGE_FILE
+    record: Any = {}
+    if path.is_file():
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise StepError(f"{LINEAGE_FILE} of the model is no JSON object: the archive is damaged")
+    known = {name: value for name, value in record.items() if value is not None}
+    return {MODEL_CODE_DIGEST: UNKNOWN, MODEL_IMAGES_PER_S: UNKNOWN, **known}
 
 
 def _version(library: str) -> str:

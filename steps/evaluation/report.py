@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from params.layout import CLIP_SCORE, CONTACT_SHEET_FILE, FID, METRICS_FILE, SAMPLES_DIR, SAMPLES_FILE
+from params.layout import CLIP_SCORE, CONTACT_SHEET_FILE, FID, METRICS_FILE, MODEL_RECORD, SAMPLES_DIR, SAMPLES_FILE
 from params.programs import EvaluateArguments
 from steps.evaluation.contact_sheet import Card, draw_contact_sheet
 from steps.evaluation.generation import Row, Work
@@ -59,9 +59,10 @@ def write_metrics(
     arguments: EvaluateArguments,
     work: Work,
     counts: Mapping[str, int],
+    record: Mapping[str, Any],
     digests: Mapping[str, str],
 ) -> None:
-    """Write metrics.json: the metrics, what they stand on, and what they were computed with."""
+    """Write metrics.json: the metrics, what they stand on, where the model comes from, and what computed them."""
     samples = len(work.rows[0].prompts)
     notes = []
     if samples < arguments.samples:
@@ -72,6 +73,7 @@ def write_metrics(
         "requested_samples": arguments.samples,
         "notes": notes,
         **counts,
+        MODEL_RECORD: dict(record),
         "guidance_scale": arguments.guidance_scale,
         "inference_steps": arguments.inference_steps,
         "sampler": arguments.sampler,

@@ -75,6 +75,8 @@ def test_an_evaluation_leaves_metrics_samples_and_a_contact_sheet(job: Path) -> 
     assert (found["samples"], found["guidance_scale"], found["notes"]) == (16, 3.0, [])
     assert found["versions"]["torch"] == torch.__version__
     assert {len(digest) for digest in found["digests"].values()} == {64}
+    # The registry reads these two, whether or not the model says them.
+    assert {"code_digest", "images_per_s"} <= set(found["model"])
     samples = json.loads((output(job) / "samples.json").read_text())
     assert len(samples) == len(list((output(job) / "samples").glob("*.png"))) == 16
     for sample in samples:

@@ -1,0 +1,101 @@
+"""The promotion on this machine: an approval starts the very state machine that infrastructure.yaml deploys.
+
+Reads the template; runs the machine in moto's interpreter of the Amazon States Language, whose requests come back to
+this control plane: so a real server process takes over from another one. EventBridge's rule is what it says: approved
+packages of every group that is not one of pretrained models.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import threading
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlparse
+
+from moto.core.config import default_user_config
+
+from pipeline_definition.local.operations import NotOursError
+from pipeline_definition.local.records import Record
+from pipeline_definition.local.services import Services
+from pipeline_definition.local.settings import ACCOUNT, REGION
+from pipeline_definition.stack_template import StackTemplate
+
+MACHINE: Final = "sd-pipeline-promotion"
+ENDPOINT: Final = "sd-production"
+OUTPUTS: Final = {
+    "ProductionEndpoint": ENDPOINT,
+    "PromotionArn": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{MACHINE}",
+}
+"""What the stack's outputs say on AWS."""
+START: Final = "AWSStepFunctions.StartExecution"
+_ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/local"
+_VALUES: Final = {
+    "AWS::Partition": "aws",
+    "ProductionEndpoint": ENDPOINT,
+    "ProductionInstanceType": "ml.c5.large",
+    "ProductionInstanceCount": "1",
+    "ExecutionRole.Arn": _ROLE,
+    "ErrorAlarm": f"{ENDPOINT}-errors",
+    "LatencyAlarm": f"{ENDPOINT}-latency",
+}
+_WAIT_S: Final = 1
+_PRETRAINED_SUFFIX: Final = "-pretrained"
+_log = logging.getLogger(__name__)
+
+
+class Promotion:
+    """The state machine, made when it is first needed: moto's interpreter takes seconds to import."""
+
+    def __init__(self, services: Services) -> None:
+        self._services, self._making, self._made = services, threading.Lock(), False
+
+    def approved(self, package: Mapping[str, Any]) -> None:
+        """Do what the rule does when a package has been approved; the answer to the approval does not wait for it."""
+        group = str(package.get("ModelPackageGroupName") or _PRETRAINED_SUFFIX)
+        if not group.endswith(_PRETRAINED_SUFFIX):
+            arguments = (package["ModelPackageArn"],)
+            threading.Thread(target=self._start, args=arguments, name="approved", daemon=True).start()
+
+    def before_start(self, request: Mapping[str, Any]) -> Record:
+        """Make the machine before moto starts it."""
+        self._make()
+        raise NotOursError
+
+    def _start(self, package: str) -> None:
+        detail = {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}
+        try:
+            self._services.client("stepfunctions").start_execution(
+                stateMachineArn=OUTPUTS["PromotionArn"],
+                name=f"approved-v{package.rsplit('/', 1)[-1]}-{uuid.uuid4().hex[:8]}",
+                input=json.dumps({"detail": detail}),
+            )
+        except Exception:
+            _log.exception("the promotion of %s did not start", package)
+
+    def _make(self) -> None:
+        with self._making:
+            if self._made:
+                return
+            default_user_config["stepfunctions"] = {"execute_state_machine": True}
+            # Where moto's interpreter sends the requests of a machine.
+            os.environ["MOTO_PORT"] = str(urlparse(self._services.url).port)
+            # Each path that is asked for and not there is an error in its log, and a Choice asks for such.
+            logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
+            self._services.client("stepfunctions").create_state_machine(
+                name=MACHINE, definition=definition(), roleArn=_ROLE
+            )
+            self._made = True
+
+
+def definition() -> str:
+    """Return the template's state machine for this machine: its names filled in, its waits shortened."""
+    properties = StackTemplate().content["Resources"]["Promotion"]["Properties"]
+    text = re.sub(
+        r"\$\{([^}]+)\}", lambda match: _VALUES[match.group(1)], str(properties["DefinitionString"]["Fn::Sub"])
+    )
+    return re.sub(r'"(Seconds|IntervalSeconds)": \d+', rf'"\1": {_WAIT_S}', text)
