@@ -134,7 +134,7 @@ def plan(
 ) -> None:
     """Find the cheapest training hosts that meet a deadline and a budget; exit status 1 when none does.
 
-    Example: sd-pipeline plan --deadline 10d --budget 40000 --params params/sd2_base.yaml --out plan.html
+    Example: sd-pipeline plan --deadline 14d --budget 150000 --params params/sd2_base.yaml --out plan.html
     """
     from pipeline_definition.cost.document import to_html, write_beside
     from pipeline_definition.cost.plan import parse_days

@@ -199,7 +199,7 @@ def _inputs(answers: Answers) -> Section:
     )
     lead = "Everything above is derived from these."
     tables = (
-        Table(("Input", "Value"), rows, frozenset({1}), "Inputs", wraps=True),
+        Table(("Input", "Value"), rows, summary="Inputs", wraps=True),
         Table(("From", "What", "Value"), derived, frozenset({2}), "Prices and rates"),
     )
     return Section("inputs", "Inputs", lead, (), (), tables)
@@ -208,12 +208,16 @@ def _inputs(answers: Answers) -> Section:
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
+            yield from _flat(_below(prefix, str(key).replace("_", " ")), item)
     elif isinstance(value, list):
         for number, item in enumerate(value, 1):
-            yield from _flat(f"{prefix}.{number}", item)
+            yield from _flat(_below(prefix, str(number)), item)
     else:
         yield prefix, plain(value)
+
+
+def _below(prefix: str, name: str) -> str:
+    return f"{prefix} › {name}" if prefix else name
 
 
 def _picture_note(answers: Answers) -> str:

@@ -125,7 +125,11 @@ def load_prices(path: Path = PRICES_FILE) -> Prices:
 
     Raises CostError that names the file and the key.
     """
-    return parse_prices(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CostError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_prices(text, str(path))
 
 
 def parse_prices(text: str, source: str) -> Prices:

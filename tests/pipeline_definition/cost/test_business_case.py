@@ -100,7 +100,7 @@ def test_the_page_stands_alone_and_shows_every_input() -> None:
         "1. Where",
         "2. A custom",
         "3. What compute",
-        "investment.discount_rate",
+        "investment › discount rate",
         "5,000,000",
     ):
         assert text in page and text in markdown

@@ -156,3 +156,8 @@ def test_the_file_is_written_whole_and_keeps_the_comment_on_top(tmp_path: Path) 
     assert file.read_text(encoding="utf-8").startswith("# Prices.\nregion: us-east-1\n")
     assert load_prices(file).date == TODAY
     assert [path.name for path in tmp_path.iterdir()] == ["prices.yaml"]
+
+
+def test_a_price_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CostError, match=r"prices\.yaml: cannot be read: No such file"):
+        load_prices(tmp_path / "prices.yaml")
