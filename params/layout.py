@@ -70,6 +70,8 @@ UNKNOWN: Final = "unknown"
 # One training-log line is `key=value` pairs: SageMaker's metric definitions read them with these patterns.
 NUMBER_PATTERN: Final = r"([-+]?(?:[0-9]*\.)?[0-9]+(?:[eE][-+]?[0-9]+)?)"
 VALIDATION_LOSS: Final = "validation_loss"
+CHECKPOINT_AGE_S: Final = "checkpoint_age_s"
+CHECKPOINT_LAG_S: Final = "checkpoint_lag_s"
 TRAINING_METRICS: Final = (
     "training_loss",
     VALIDATION_LOSS,
@@ -82,6 +84,9 @@ TRAINING_METRICS: Final = (
     "cost_usd",
     "remaining_usd",
 )
+
+# What the head rank says of its checkpoints in S3, on lines of their own, where it knows the address.
+CHECKPOINT_METRICS: Final = (CHECKPOINT_AGE_S, CHECKPOINT_LAG_S)
 
 # A job's progress line, read by the live table: PROGRESS {"step": ..., "done": ..., "total": ..., "unit": ...}.
 PROGRESS_PREFIX: Final = "PROGRESS "

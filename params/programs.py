@@ -183,6 +183,10 @@ class TrainArguments(Model):
     """How often a checkpoint is written; always at the end and on SIGTERM."""
     keep_checkpoints: int = Field(2, ge=1)
     """Older checkpoints are deleted."""
+    checkpoints_uri: str = ""
+    """s3:// prefix to which SageMaker copies the checkpoints: watched, since it was seen to stop in silence."""
+    max_checkpoint_lag_s: float = Field(1800.0, gt=0)
+    """A checkpoint that is not whole in S3 so long after it was written is warned of."""
     log_every_steps: int = Field(50, ge=1)
     """How often a training-log line is written."""
     collective_timeout_s: float = Field(600.0, gt=0)

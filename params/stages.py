@@ -5,9 +5,9 @@ Reads nothing, writes nothing. `params.settings` puts them together into a param
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from params.model import Model
 from params.programs import DownloadSettings, EncodeSettings, EvaluateArguments, ServeArguments, TrainArguments
@@ -74,6 +74,21 @@ class TuneStep(Model):
     """Micro-batch sizes to try."""
     caption_dropout: Range = Range(low=0.05, high=0.2)
     """Interval of the caption dropout."""
+    spot: bool = False
+    """Managed spot instances for the trials, with checkpoints: an interrupted trial goes on."""
+    max_wait_s: int = Field(86_400, ge=1)
+    """With spot: how long a trial waits for instances, its run included."""
+    save_every_samples: int = Field(256_000, ge=1)
+    """With spot: how often a trial writes a checkpoint; without, only at its end."""
+    keep_alive_s: int = Field(0, ge=0, le=3600)
+    """Warm pool: how long the hosts of a trial are kept for the next one, which then starts in seconds; 0: none. They
+    are billed, SageMaker keeps no spot instances warm, and asks for a quota of its own."""
+
+    @model_validator(mode="after")
+    def _is_warm_or_spot(self) -> Self:
+        if self.spot and self.keep_alive_s:
+            raise ValueError("keep_alive_s: SageMaker keeps no spot instances warm; set it to 0, or spot to false")
+        return self
 
 
 class TrainStep(TrainArguments):

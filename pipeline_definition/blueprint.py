@@ -118,6 +118,11 @@ class Blueprint:
         return self._uri("tuning", self.parameters.dataset)
 
     @property
+    def tuning_checkpoints_uri(self) -> Join:
+        """Checkpoints of the tuning trials, where they run on spot instances."""
+        return self._uri(CHECKPOINTS, self.parameters.dataset, "tuning")
+
+    @property
     def samples_uri(self) -> Join:
         """Pictures of evaluations under way: a killed one goes on, and several hosts share the work."""
         return self._uri("samples", self.parameters.dataset)

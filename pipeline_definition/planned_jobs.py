@@ -64,6 +64,8 @@ class PlannedJob:
     in_network: bool = False
     """Whether the job runs in the operator's own network."""
     spot: bool = False
+    keep_alive_s: int = 0
+    """How long the hosts of a job are kept for the next one."""
     max_runtime_s: int = 0
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     """As the definition has them: `Values.resolved` fills in the parameters."""
@@ -128,6 +130,7 @@ def _training_job(step: Mapping[str, Any], arguments: Mapping[str, Any], values:
         values,
         in_network=bool(arguments.get("VpcConfig")),
         spot=bool(arguments.get("EnableManagedSpotTraining")),
+        keep_alive_s=as_integer(arguments["ResourceConfig"].get("KeepAlivePeriodInSeconds")),
         max_runtime_s=as_integer(arguments.get("StoppingCondition", {}).get("MaxRuntimeInSeconds")),
         hyperparameters=arguments.get("HyperParameters", arguments.get("StaticHyperParameters", {})),
         **more,

@@ -13,6 +13,7 @@ from sagemaker.train import ModelTrainer
 from params.arguments import to_text
 from params.layout import (
     CHECKPOINT_DIR,
+    CHECKPOINT_METRICS,
     INITIAL_MODEL_CHANNEL,
     LATENTS,
     LATENTS_CHANNEL,
@@ -22,7 +23,7 @@ from params.layout import (
 )
 from params.phases import Phase
 from params.programs import TrainArguments
-from params.stages import Job, TrainStep
+from params.stages import Job, TrainStep, TuneStep
 from pipeline_definition.blueprint import Blueprint, program_values
 from pipeline_definition.data import output_uri
 from pipeline_definition.parameters import Hosts
@@ -49,6 +50,7 @@ def train_step(
         **program_values(settings, TrainArguments),
         "training_samples": own.training_samples.to_string(),
         "global_batch_size": p.global_batch_size.to_string(),
+        "checkpoints_uri": blueprint.checkpoints_uri(phase),
         "budget_usd": p.budget.to_string(),
         "other_steps_usd": own.other_steps.to_string(),
         "instance_hour_usd": own.training_price.to_string(),
@@ -104,7 +106,7 @@ def compute_on(hosts: Hosts, job: Job, spot: bool = False) -> Compute:
     )
 
 
-def stopping_condition(settings: TrainStep) -> StoppingCondition:
+def stopping_condition(settings: TrainStep | TuneStep) -> StoppingCondition:
     """Return the job's time limit, and with spot also how long to wait for instances."""
     if not settings.spot:
         return StoppingCondition(max_runtime_in_seconds=settings.job.max_runtime_s)
@@ -151,4 +153,4 @@ def s3_channel(name: str, uri: Any, input_mode: str) -> Channel:
 
 def metric_definitions() -> list[MetricDefinition]:
     """Return the patterns with which SageMaker reads the training log."""
-    return [MetricDefinition(name=name, regex=metric_regex(name)) for name in TRAINING_METRICS]
+    return [MetricDefinition(name=name, regex=metric_regex(name)) for name in (*TRAINING_METRICS, *CHECKPOINT_METRICS)]

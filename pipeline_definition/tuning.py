@@ -5,22 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter
-from sagemaker.core.training.configs import OutputDataConfig, StoppingCondition
+from sagemaker.core.training.configs import CheckpointConfig, OutputDataConfig
 from sagemaker.mlops.workflow import ProcessingStep, TuningStep
 from sagemaker.train.tuner import HyperparameterTuner
 
 from params.arguments import to_text
-from params.layout import TRAINING_METRICS, VALIDATION_LOSS, metric_regex
+from params.layout import CHECKPOINT_DIR, TRAINING_METRICS, VALIDATION_LOSS, metric_regex
 from params.programs import TrainArguments
 from params.stages import Range, TuneStep
 from pipeline_definition.blueprint import Blueprint, program_values
-from pipeline_definition.training import MONEY, TUNED, channels, compute_on, trainer
+from pipeline_definition.training import MONEY, TUNED, channels, compute_on, stopping_condition, trainer
+
+
+class WarmTuner(HyperparameterTuner):  # type: ignore[misc]
+    """A tuner whose trials leave their hosts warm for the next one: the SDK's own drops that of the trainer."""
+
+    keep_alive_s = 0
+
+    def _build_training_job_definition(self, inputs: Any) -> Any:
+        definition = super()._build_training_job_definition(inputs)
+        if self.keep_alive_s:
+            definition.resource_config.keep_alive_period_in_seconds = self.keep_alive_s
+        return definition
 
 
 def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
     """Return the step whose best trial's hyperparameters Train takes."""
     settings = blueprint.settings.tune
-    tuner = HyperparameterTuner(
+    tuner = WarmTuner(
         model_trainer=trial_trainer(blueprint),
         objective_metric_name=VALIDATION_LOSS,
         objective_type="Minimize",
@@ -32,6 +44,7 @@ def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
         base_tuning_job_name="tune",
         random_seed=settings.seed if settings.strategy == "Random" else None,
     )
+    tuner.keep_alive_s = settings.keep_alive_s
     return TuningStep(
         name="Tune",
         description="Learning rate, micro-batch and caption dropout on a fixed sample budget",
@@ -48,21 +61,23 @@ def trial_trainer(blueprint: Blueprint) -> Any:
     values = {name: value for name, value in program_values(blueprint.settings.train, TrainArguments).items()}
     budget = p.tune_samples.to_string()
     hyperparameters = {
-        **{name: value for name, value in values.items() if name not in (*TUNED, *MONEY)},
+        **{name: value for name, value in values.items() if name not in (*TUNED, *MONEY) and value != ""},
         "training_samples": budget,
         "global_batch_size": p.global_batch_size.to_string(),
         "warmup_samples": settings.warmup_samples,
-        # A trial is cheaper to run again than to checkpoint: validate and save at its end only.
         "validate_every_samples": budget,
-        "save_every_samples": budget,
+        # On instances that stay, a trial is cheaper to run again than to checkpoint: it saves at its end only.
+        "save_every_samples": settings.save_every_samples if settings.spot else budget,
     }
+    checkpoints = CheckpointConfig(s3_uri=blueprint.tuning_checkpoints_uri, local_path=CHECKPOINT_DIR)
     return trainer(
         blueprint,
         "tune",
         hyperparameters,
-        compute_on(p.tune, settings.job),
-        stopping_condition=StoppingCondition(max_runtime_in_seconds=settings.job.max_runtime_s),
+        compute_on(p.tune, settings.job, spot=settings.spot),
+        stopping_condition=stopping_condition(settings),
         output_data_config=OutputDataConfig(s3_output_path=blueprint.tuning_uri()),
+        checkpoint_config=checkpoints if settings.spot else None,
     )
 
 

@@ -109,12 +109,12 @@ class Estimator:
         )
 
     def _bill(self, job: PlannedJob, instance_hours: float) -> tuple[Bill, tuple[str, ...]]:
-        """Return dollars by way of buying; only Train can be had on spot instances, so others stay on demand there."""
+        """Return dollars by way of buying; only trainings can be had on spot instances: others stay on demand there."""
         bill: dict[Purchase, float | None] = {}
         missing: list[str] = []
         self.prices.instance_hour_usd(job.instance.name)
         for purchase in PURCHASES:
-            bought: Purchase = "on_demand" if purchase == "spot" and not _is_train(job) else purchase
+            bought: Purchase = "on_demand" if purchase == "spot" and not _may_be_spot(job) else purchase
             price = self.prices.find(job.instance.name, bought)
             bill[purchase] = price.usd * instance_hours if price else None
             if price is None:
@@ -122,8 +122,9 @@ class Estimator:
         return bill, tuple(missing)
 
 
-def _is_train(job: PlannedJob) -> bool:
-    return job.kind == "training" and not job.choices
+def _may_be_spot(job: PlannedJob) -> bool:
+    """Return whether a job is a training, or trials for which the parameter set asks for spot instances."""
+    return job.kind == "training" and (job.spot or not job.choices)
 
 
 def _said(rate: Rate) -> str:

@@ -18,6 +18,8 @@ from pipeline_definition.local.stop_signal import StopSignal
 
 # Signals that come from outside the program: on AWS, a host that is lost.
 _LOST_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# What a program that was asked to stop, and did, exits with: it did not ask itself.
+_ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ class JobHosts:
         where = f"{host}; log: {log}"
         if outcome.error:
             return StepFailureError(f"ClientError: cannot run {' '.join(self._plan.argv)}: {outcome.error}")
-        if not text and -code in _LOST_SIGNALS:
-            name = signal.Signals(-code).name
+        if not text and (-code in _LOST_SIGNALS or code == _ENDED_BY_SIGTERM):
+            name = signal.Signals(-code).name if code < 0 else signal.SIGTERM.name
             return StepFailureError(f"InternalServerError: the host was lost ({name}) ({where})", INTERNAL_ERROR)
         status = f"signal: {signal.Signals(-code).name}" if code < 0 else f"exit code: {code}"
         return StepFailureError(f"AlgorithmError: {text or last_lines(log)}, {status} ({where})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.folder_sync import FolderSync, pushing
 from pipeline_definition.local.job_hosts import JobHosts, JobPlan
 from pipeline_definition.local.job_logs import TRAINING_GROUP, Metrics
-from pipeline_definition.local.jobs import Jobs
+from pipeline_definition.local.jobs import INTERNAL_ERROR, Jobs
 from pipeline_definition.local.records import Record, page, pick
 from pipeline_definition.local.resolver import to_text
 from pipeline_definition.local.services import Services
@@ -75,6 +76,25 @@ class TrainingJobs(Jobs):
         parallel_jobs = self._parallel_jobs.pop(name, 1)
         plan = self._plan(name, request, log_dir, parallel_jobs)
         metrics = Metrics(request["AlgorithmSpecification"].get("MetricDefinitions") or ())
+        spot = bool(request.get("EnableManagedSpotTraining"))
+        give_up_s = time.monotonic() + ((request.get("StoppingCondition") or {}).get("MaxWaitTimeInSeconds") or 0)
+        while True:
+            try:
+                hosts = self._run_on_new_hosts(name, request, plan, metrics, stop)
+                break
+            except StepFailureError as failure:
+                # A spot instance that is taken away costs a new one, on which the job goes on from its checkpoint.
+                if not spot or failure.exception_type != INTERNAL_ERROR or time.monotonic() > give_up_s:
+                    raise
+                self._phase(name, "Interrupted")
+                shutil.rmtree(self.services.settings.jobs_dir / name)
+        self._phase(name, "Uploading")
+        self._send_model(hosts, request)
+        return {"FinalMetricDataList": metrics.as_list(), **_times(self.records.find(name) or {})}
+
+    def _run_on_new_hosts(
+        self, name: str, request: Mapping[str, Any], plan: JobPlan, metrics: Metrics, stop: StopSignal
+    ) -> JobHosts:
         self._phase(name, "Downloading")
         hosts = JobHosts(self.services, plan, metrics)
         self._prepare(hosts, plan, request)
@@ -86,9 +106,7 @@ class TrainingJobs(Jobs):
             for sync in checkpoints:
                 sync.push(final=True)
             self._send_output(hosts, request)
-        self._phase(name, "Uploading")
-        self._send_model(hosts, request)
-        return {"FinalMetricDataList": metrics.as_list(), **_times(self.records.find(name) or {})}
+        return hosts
 
     def _run_hosts(
         self, name: str, hosts: JobHosts, metrics: Metrics, checkpoints: list[FolderSync], stop: StopSignal

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from params.layout import CHECKPOINT_AGE_S, CHECKPOINT_LAG_S
 from pipeline_definition.report import charts
-from pipeline_definition.report.formats import DASH, count, figure, number, percent
+from pipeline_definition.report.formats import DASH, count, duration, figure, number, percent
 from pipeline_definition.report.headline import typical
 from pipeline_definition.report.run import Run
 from pipeline_definition.report.view import Chart, Fact, Section, Table
@@ -24,7 +25,7 @@ def training_section(run: Run) -> Section:
         anchor=f"training{run.phase}",
         title=f"How it was trained{f': {run.phase}' if run.phase else ''}",
         lead=_lead(run),
-        facts=(*_speed_facts(run), *_batch_facts(run), *_loss_facts(run)),
+        facts=(*_speed_facts(run), *_batch_facts(run), *_loss_facts(run), *_checkpoint_facts(run)),
         charts=tuple(_charts(run)),
         tables=tuple(_tables(run)),
     )
@@ -82,6 +83,16 @@ def _loss_facts(run: Run) -> Iterator[Fact]:
         course = points(run, name)
         if course:
             yield Fact(label, figure(course[-1][1], 4), "last")
+
+
+def _checkpoint_facts(run: Run) -> Iterator[Fact]:
+    """Say whether the checkpoints reached S3, as the job itself measured it."""
+    train = run.of_kind("TrainingJob")
+    metrics = ((train.record.get("job") or {}).get("final_metrics") or {}) if train else {}
+    age_s, lag_s = number(metrics.get(CHECKPOINT_AGE_S)), number(metrics.get(CHECKPOINT_LAG_S))
+    if age_s is not None:
+        note = f"✕ a later one waited {duration(lag_s)}" if lag_s else "✓ none was waiting"
+        yield Fact("newest checkpoint in S3", f"{duration(age_s)} old", note)
 
 
 def _charts(run: Run) -> Iterator[Chart]:

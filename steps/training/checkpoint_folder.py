@@ -89,7 +89,7 @@ class CheckpointFolder:
         there are checkpoints and none of them is whole.
         """
         damage: list[str] = []
-        for path in reversed(self._paths()):
+        for path in reversed(self.paths()):
             try:
                 checkpoint = _read(path)
             except (OSError, ValueError) as error:
@@ -121,7 +121,7 @@ class CheckpointFolder:
         shutil.rmtree(path, ignore_errors=True)
         partial.rename(path)
         _sync(self.folder)
-        for old in self._paths()[: -self._keep]:
+        for old in self.paths()[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
         return path
 
@@ -146,7 +146,7 @@ class CheckpointFolder:
         """Remove everything: a new training of the same settings begins."""
         for name in (FINISHED_FILE, SPENT_FILE):
             (self.folder / name).unlink(missing_ok=True)
-        for path in self._paths():
+        for path in self.paths():
             shutil.rmtree(path)
 
     def remove_partial(self) -> None:
@@ -157,14 +157,14 @@ class CheckpointFolder:
             else:
                 path.unlink(missing_ok=True)
 
-    def _paths(self) -> list[Path]:
+    def paths(self) -> list[Path]:
         """Return the checkpoints' folders, the oldest first."""
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
 
     def _remove_after(self, good: Path) -> None:
-        for path in self._paths():
+        for path in self.paths():
             if path.name > good.name:
                 shutil.rmtree(path, ignore_errors=True)
 

@@ -24,6 +24,8 @@ WITHOUT_EFFECT: Final = frozenset(
         "validate_every_samples",
         "save_every_samples",
         "keep_checkpoints",
+        "checkpoints_uri",
+        "max_checkpoint_lag_s",
         "log_every_steps",
         "collective_timeout_s",
         "max_skipped_steps",

@@ -7,7 +7,7 @@ end, the model. `steps.training.rank` runs it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from steps.errors import StepError
 from steps.training.assembly import Parts, assemble, loader_from, warm_up
 from steps.training.batch_plan import BatchPlan
 from steps.training.checkpoint_folder import CheckpointFolder
+from steps.training.checkpoint_watch import watching
 from steps.training.checkpoint_writer import CheckpointWriter, lock_folder
 from steps.training.export import export_model, write_record
 from steps.training.guards import SkipGuard
@@ -54,7 +55,7 @@ class Session:
         identity = self.world.broadcast_json(
             training_identity(self.arguments, pretrained, initial, latents) if head else None
         )
-        with self._checkpoints(identity) as folder:
+        with self._checkpoints(identity) as folder, self._watching(folder):
             self.watchdog.beat("set-up", 0)
             parts = assemble(self.arguments, self.plan, self.world, latents, pretrained, initial)
             beginning = resume(parts.state, folder, self.world)
@@ -126,6 +127,9 @@ class Session:
     @property
     def _limits(self) -> dict[str, float]:
         return self.arguments.model_dump(include=set(MONEY))
+
+    def _watching(self, folder: CheckpointFolder | None) -> AbstractContextManager[None]:
+        return watching(folder, self.arguments.checkpoints_uri, self.arguments.max_checkpoint_lag_s)
 
     @contextmanager
     def _checkpoints(self, identity: dict[str, Any]) -> Iterator[CheckpointFolder | None]:

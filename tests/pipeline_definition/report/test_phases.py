@@ -72,3 +72,16 @@ def test_a_run_of_one_phase_is_told_as_before(tmp_path: Path) -> None:
 )
 def test_steps_that_do_the_same_for_one_phase_each_are_found(name: str, expected: Any) -> None:
     assert phase_steps(definition_of(name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "words"), [(0.0, "none was waiting"), (2400.0, "a later one waited 40 min")], ids=["landed", "late"]
+)
+def test_the_page_says_whether_checkpoints_reached_s3(tmp_path: Path, lag_s: float, words: str) -> None:
+    folder = example_runs.full_run(tmp_path)
+    content = json.loads((folder / "execution.json").read_text())
+    train = next(step for step in content["steps"] if step["name"] == "Train")
+    train["job"]["final_metrics"] = {"checkpoint_age_s": 90.0, "checkpoint_lag_s": lag_s}
+    write_json(folder / "execution.json", content)
+    page = render(run_of(Artifacts.load(folder), {}))
+    assert "newest checkpoint in S3" in page and words in page

@@ -1,0 +1,113 @@
+"""Watches whether checkpoints really land in S3: SageMaker was seen to stop syncing them without a word.
+
+Reads the job's own checkpoints and lists the prefix to which SageMaker copies them; writes to stdout alone: a line for
+the metric definitions with every look, and a warning while the newest checkpoint in S3 is too old.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from params.layout import CHECKPOINT_AGE_S, CHECKPOINT_LAG_S, MANIFEST_FILE
+from steps.data.storage import Storage
+from steps.training.checkpoint_folder import CheckpointFolder
+from steps.training.training_log import to_line
+
+PERIOD_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Landing:
+    """How the checkpoints in S3 stand against those on disk."""
+
+    newest: str | None
+    """The newest that is whole in S3."""
+    age_s: float
+    """How long ago it was written; with none, how long training would be lost from its beginning on."""
+    waiting: str | None
+    """The oldest one that came after it and is not whole in S3."""
+    lag_s: float
+    """How long ago that was written; 0 where there is none."""
+
+
+class CheckpointWatch:
+    """The checkpoints of one training, on disk and in S3."""
+
+    def __init__(
+        self, folder: CheckpointFolder, uri: str, max_lag_s: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Watch the copies of `folder` under `uri`: a checkpoint may take `max_lag_s` to land."""
+        self._folder, self._max_lag_s, self._clock = folder, max_lag_s, clock
+        self._uri = f"{uri.rstrip('/')}/{folder.folder.name}"
+        self._begun_s = clock()
+        self._written: dict[str, float] = {}
+        self._landed: set[str] = set()
+
+    def look(self) -> Landing:
+        """Compare once. Raises OSError where S3 does not answer or may not be listed."""
+        now_s = self._clock()
+        for path in self._folder.paths():
+            if path.name not in self._landed:
+                # The writer removes old ones meanwhile.
+                with suppress(FileNotFoundError):
+                    self._written[path.name] = (path / MANIFEST_FILE).stat().st_mtime
+                    if self._is_whole(path):
+                        self._landed.add(path.name)
+        newest = max(self._landed, default=None)
+        waiting = min((name for name in self._written if newest is None or name > newest), default=None)
+        since_s = self._begun_s if newest is None else self._written[newest]
+        lag_s = now_s - self._written[waiting] if waiting else 0.0
+        return Landing(newest, max(0.0, now_s - since_s), waiting, max(0.0, lag_s))
+
+    def tell(self) -> None:
+        """Look, and print what was found."""
+        try:
+            found = self.look()
+        except (OSError, ValueError) as error:
+            print(f"checkpoints: {self._uri} cannot be listed: {' '.join(str(error).split())[:200]}", flush=True)
+            return
+        print(to_line({CHECKPOINT_AGE_S: found.age_s, CHECKPOINT_LAG_S: found.lag_s}), flush=True)
+        if found.lag_s > self._max_lag_s:
+            print(self._warning(found), flush=True)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Return whether every file of a checkpoint is in S3 with the same size."""
+        wanted = {file.name: file.stat().st_size for file in path.iterdir()}
+        there = Storage(f"{self._uri}/{path.name}").sizes()
+        return bool(wanted) and all(there.get(name) == size for name, size in wanted.items())
+
+    def _warning(self, found: Landing) -> str:
+        newest = f"{found.newest}, {found.age_s:.0f} s old" if found.newest else "none at all"
+        return (
+            f"WARNING checkpoints do not land in S3: {found.waiting} was written {found.lag_s:.0f} s ago "
+            f"(max_checkpoint_lag_s {self._max_lag_s:g}) and is not whole under {self._uri}; the newest there is "
+            f"{newest}. An interruption now would lose what came after it: look at the job's role and at the bucket, "
+            "or stop the job, which copies what it has at its end"
+        )
+
+
+@contextmanager
+def watching(folder: CheckpointFolder | None, uri: str, max_lag_s: float, period_s: float = PERIOD_S) -> Iterator[None]:
+    """Watch in the background; without a folder (ranks that are not the head) or an address there is nothing to do."""
+    if folder is None or not uri:
+        yield
+        return
+    watch, stopped = CheckpointWatch(folder, uri, max_lag_s), threading.Event()
+
+    def work() -> None:
+        while not stopped.wait(period_s):
+            watch.tell()
+
+    thread = threading.Thread(target=work, name="checkpoint-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
