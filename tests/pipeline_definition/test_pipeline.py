@@ -31,6 +31,7 @@ NEWER_FIELDS = ("PipelineExperimentConfig", "MlflowConfig")
 NEWER_STEP_FIELDS = (
     "PropertyFiles",
     "CompressionType",
+    "KeepAlivePeriodInSeconds",
     "Environment",
     "CustomerMetadataProperties",
     "ModelApprovalStatus",

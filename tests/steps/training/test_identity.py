@@ -21,7 +21,7 @@ def another_value(name: str) -> object:
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
-        return next(option for option in typing.get_args(annotation) if option != value)
+        return next((option for option in typing.get_args(annotation) if option != value), "another")
     return value + 1 if isinstance(value, int) else 0.5 + value / 3
 
 
