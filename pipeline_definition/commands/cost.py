@@ -189,10 +189,10 @@ def business_case(
 
 
 def _definition(params: Path) -> tuple[Any, dict[str, Any]]:
-    from pipeline_definition.pipeline import build_definition
+    from pipeline_definition.definition_cache import definition_of
 
     settings = read_settings(params)
-    return settings, json.loads(build_definition(settings))
+    return settings, json.loads(definition_of(settings))
 
 
 def _print_json(value: Any) -> None:

@@ -40,6 +40,6 @@ def parameters(params: Params = Path("params/local.yaml"), as_json: AsJson = Fal
 
 
 def _build(params: Path) -> str:
-    from pipeline_definition.pipeline import build_definition
+    from pipeline_definition.definition_cache import definition_of
 
-    return build_definition(read_settings(params))
+    return definition_of(read_settings(params))

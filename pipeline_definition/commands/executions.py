@@ -46,14 +46,14 @@ def upsert(
     Example: sd-pipeline upsert --params params/octank_100gb.yaml --stack sd-pipeline
     """
     with reported_errors():
+        from pipeline_definition.definition_cache import definition_of
         from pipeline_definition.executions import Executions
-        from pipeline_definition.pipeline import build_definition
 
         settings = filled(read_settings(params), stack)
         target = target_of(settings, local, state)
         account = settings.account
         arn = Executions(target).upsert(
-            settings.pipeline_name, build_definition(settings), account.role_arn, account.bucket
+            settings.pipeline_name, definition_of(settings), account.role_arn, account.bucket
         )
         console.print(arn, soft_wrap=True, highlight=False)
 

@@ -184,9 +184,9 @@ class LocalRun:
 
 
 def _definition(settings: Settings, values: Mapping[str, str]) -> str:
-    from pipeline_definition.pipeline import build_definition
+    from pipeline_definition.definition_cache import definition_of
 
-    definition = build_definition(settings)
+    definition = definition_of(settings)
     refuse_findings(settings, json.loads(definition), values, target=None)
     return definition
 
