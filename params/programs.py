@@ -173,6 +173,8 @@ class TrainArguments(Model):
     """torch.compile the UNet."""
     gradient_checkpointing: bool = False
     """Trade a third more compute for activations' memory."""
+    warm_latents: bool = False
+    """Have FSx for Lustre fetch every shard from its bucket at the start, so that the first epoch does not crawl."""
     seed: int = Field(0, ge=0)
     """Everything random is a function of this and the sample's index."""
     validation_samples: int = Field(2048, ge=1)

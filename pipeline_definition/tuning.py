@@ -16,6 +16,9 @@ from params.stages import Range, TuneStep
 from pipeline_definition.blueprint import Blueprint, program_values
 from pipeline_definition.training import MONEY, TUNED, channels, compute_on, stopping_condition, trainer
 
+# A trial reads too little to have everything fetched for it.
+WHOLE_DATA = ("warm_latents",)
+
 
 class WarmTuner(HyperparameterTuner):  # type: ignore[misc]
     """A tuner whose trials leave their hosts warm for the next one: the SDK's own drops that of the trainer."""
@@ -60,8 +63,9 @@ def trial_trainer(blueprint: Blueprint) -> Any:
     p, settings = blueprint.parameters, blueprint.settings.tune
     values = {name: value for name, value in program_values(blueprint.settings.train, TrainArguments).items()}
     budget = p.tune_samples.to_string()
+    left_out = (*TUNED, *MONEY, *WHOLE_DATA)
     hyperparameters = {
-        **{name: value for name, value in values.items() if name not in (*TUNED, *MONEY) and value != ""},
+        **{name: value for name, value in values.items() if name not in left_out and value != ""},
         "training_samples": budget,
         "global_batch_size": p.global_batch_size.to_string(),
         "warmup_samples": settings.warmup_samples,

@@ -17,8 +17,10 @@ import os
 import traceback
 
 from params.arguments import ArgumentError, from_texts, parse
+from params.layout import LATENTS_CHANNEL
 from params.programs import TrainArguments
 from steps.container import Container
+from steps.data.warming import warm_in_background
 from steps.errors import StepError
 from steps.training.batch_plan import batch_plan
 from steps.training.initial_model import unpack_initial_model
@@ -39,6 +41,8 @@ def main(argv: list[str]) -> int:
     ranks = ranks_per_host()
     # Said by the launcher, before any rank starts.
     plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, len(cluster.hosts) * ranks)
+    if arguments.warm_latents:
+        warm_in_background(container.channel_dir(LATENTS_CHANNEL), cluster)
     if plan.world_size == 1:
         return run_rank(arguments, container)
     return launch_ranks(argv, cluster, ranks, container.job_name)

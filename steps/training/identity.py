@@ -29,6 +29,7 @@ WITHOUT_EFFECT: Final = frozenset(
         "log_every_steps",
         "collective_timeout_s",
         "max_skipped_steps",
+        "warm_latents",
         *MONEY,
     }
 )

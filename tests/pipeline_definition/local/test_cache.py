@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_definition.local.cache import CachedResult, StepCache
+from pipeline_definition.local.cache import CachedResult, StepCache, cache_key
 from pipeline_definition.local.definition import Step, parse_definition
 from pipeline_definition.local.durations import parse_duration_s
 from pipeline_definition.local.errors import DefinitionError
+from tests.pipeline_definition.definitions import all_steps, at_defaults, defaults_of, definition_of
 from tests.pipeline_definition.local.conftest import processing, s3_input, s3_output, training
 
 RESULT = CachedResult("arn:first", time.time(), {"ProcessingJobName": "first"}, {})
@@ -87,3 +88,22 @@ def test_durations_add_up(days: int, hours: int, minutes: int) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(DefinitionError):
         parse_duration_s(text)
+
+
+@pytest.mark.parametrize("name", ["local", "octank_100gb", "sd2_base"])
+def test_another_number_of_gpus_trains_anew_and_takes_the_rest_from_the_cache(name: str) -> None:
+    definition = definition_of(name)
+    steps, defaults = all_steps(definition), defaults_of(definition)
+    recomputed = []
+    for step_name, step in steps.items():
+        if "CacheConfig" not in step:
+            continue
+        few, many = (
+            cache_key(step["Type"], at_defaults(step["Arguments"], {**defaults, "TrainingInstanceCount": count}))
+            for count in (2, 8)
+        )
+        if few != many:
+            recomputed.append(step_name)
+    # Evaluate follows: its input is the model, whose address names the training job.
+    assert recomputed == ["Train"]
+    assert steps["Evaluate"]["CacheConfig"]["Enabled"]
