@@ -14,8 +14,10 @@ from pipeline_definition.commands import (
     infra,
     local,
     models,
+    playground,
     production,
     prompt,
+    prompt_study,
     report,
     run_local,
 )
@@ -38,6 +40,8 @@ app.command("list")(executions.list_executions)
 app.command()(executions.logs)
 app.command()(report.report)
 app.command()(prompt.prompt)
+app.command()(playground.playground)
+app.command("prompt-study")(prompt_study.prompt_study)
 app.command()(production.production)
 app.command()(production.promote)
 app.command()(production.rollback)

@@ -7,8 +7,9 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from PIL import Image
@@ -53,6 +54,9 @@ class DrawingServer(ThreadingHTTPServer):
         return {"images": pictures, "model": "grey/1", "settings": settings, "queue_s": 0.0, "render_s": 0.25}
 
 
+Served = TypeVar("Served", bound=DrawingServer)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: DrawingServer
 
@@ -75,11 +79,18 @@ def refusal(status: int, message: str) -> tuple[int, Any]:
     return status, {"error": {"status": status, "message": message}}
 
 
-@pytest.fixture
-def drawing() -> Iterator[DrawingServer]:
-    with DrawingServer() as server:
+@contextmanager
+def serving(server: Served) -> Iterator[Served]:
+    """Run a server in a thread."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
         server.shutdown()
         thread.join(10)
+
+
+@pytest.fixture
+def drawing() -> Iterator[DrawingServer]:
+    with serving(DrawingServer()) as server:
+        yield server

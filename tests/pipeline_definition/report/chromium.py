@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,8 +61,8 @@ class Browser:
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
-    def open(self, path: Path, width_px: int, height_px: int = 900, dark: bool = False) -> Page:
-        """Show a file at a width, in light or dark, and wait until it has loaded."""
+    def open(self, page: Path | str, width_px: int, height_px: int = 900, dark: bool = False) -> Page:
+        """Show a file or an address at a width, in light or dark, and wait until it has loaded."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width_px,
@@ -72,14 +73,27 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._events.append(self._receive())
+        return self.seen()
+
+    def seen(self) -> Page:
+        """Return what the browser saw of the page since it was opened."""
         return _page(self._events)
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression in the page."""
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """Return the value of a JavaScript expression, or of the promise that it is, in the page."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        return answer["result"].get("value")
+
+    def wait_for(self, expression: str, timeout_s: float = 60.0) -> Any:
+        """Return the first true value of an expression."""
+        deadline_s = time.monotonic() + timeout_s
+        while not (value := self.evaluate(expression)):
+            assert time.monotonic() < deadline_s, f"it never came: {expression}"
+            time.sleep(0.05)
+        return value
 
     def screenshot(self, path: Path) -> None:
         """Write the whole page as a PNG."""

@@ -1,0 +1,97 @@
+"""`sd-pipeline prompt-study`: which words, guidance, steps and sampler draw what the prompt says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
+from pipeline_definition.commands.options import (
+    DEFAULT_STATE,
+    Local,
+    Params,
+    State,
+    UsageError,
+    console,
+    read_settings,
+    reported_errors,
+)
+
+if TYPE_CHECKING:
+    from pipeline_definition.prompting.study_results import RankedSetting
+
+N = TypeVar("N", int, float)
+
+DEFAULT_GUIDANCE = "1,3,7.5"
+DEFAULT_STEPS = "10,25"
+
+
+def prompt_study(
+    prompts: Annotated[Path, typer.Option("--prompts", help="File of prompts, one a line.")],
+    modifier: Annotated[
+        list[str] | None,
+        typer.Option("--modifier", help="Words to try, such as 'oil painting' or 'a photo of {prompt}'; repeatable."),
+    ] = None,
+    guidance: Annotated[str, typer.Option("--guidance", help="Guidance scales, by comma.")] = DEFAULT_GUIDANCE,
+    steps: Annotated[str, typer.Option("--steps", help="Step counts, by comma.")] = DEFAULT_STEPS,
+    sampler: Annotated[str, typer.Option("--sampler", help="Samplers, by comma.")] = "dpm++,ddim,euler",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures of each prompt and setting.")] = 2,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seed of the first.")] = 0,
+    clients: Annotated[int, typer.Option("--clients", min=1, max=64, help="Requests at once.")] = 8,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the study; run again, it goes on.")] = Path(
+        "runs/prompt-study"
+    ),
+    evaluator: Annotated[
+        Path | None, typer.Option("--evaluator", help="Folder with clip/; default: the parameter set's.")
+    ] = None,
+    endpoint: EndpointName = None,
+    variant: Variant = None,
+    params: Params = Path("params/octank_100gb.yaml"),
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Draw every prompt with every modifier, guidance, step count and sampler; score, rank, and show what works.
+
+    Example: sd-pipeline prompt-study --prompts prompts.txt --modifier "oil painting" --local --params params/local.yaml
+    """
+    with reported_errors():
+        from rich.progress import Progress
+
+        from pipeline_definition.clip_scores import evaluator_folder
+        from pipeline_definition.prompting.study import PAGE_FILE, Study
+        from pipeline_definition.prompting.study_plan import Grid, make_plan, read_prompts
+        from pipeline_definition.session import Target
+
+        settings = read_settings(params)
+        grid = Grid(
+            tuple(modifier or ()),
+            _numbers("--guidance", guidance, float),
+            _numbers("--steps", steps, int),
+            tuple(name.strip() for name in sampler.split(",") if name.strip()),
+        )
+        plan = make_plan(read_prompts(prompts), seeds, first_seed, grid)
+        folder = evaluator or evaluator_folder(settings, Target(settings.account.region), out)
+        study = Study(plan, endpoint_of(settings, endpoint, variant, local, state), folder, out, clients)
+        with Progress(console=console) as progress:
+            drawing = progress.add_task("drawing", total=len(plan.trials))
+            found = study.run(lambda count: progress.advance(drawing, count))
+        _print_place("best", found.best)
+        _print_place("cheapest as good", found.cheapest)
+        _print_place("worst", found.worst)
+        console.print(f"{out / PAGE_FILE}", soft_wrap=True, highlight=False)
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
+    try:
+        return tuple(kind(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise UsageError(f"{option} {text}: write numbers with commas between them, such as 1,3,8") from None
+
+
+def _print_place(name: str, entry: RankedSetting) -> None:
+    score = entry.score
+    interval = f"{score.mean:.3f} ({score.low:.3f} to {score.high:.3f})"
+    console.print(f"{name:17} {interval}  {entry.setting.label}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,116 @@
+"""The study as one HTML page that needs no other file and no network.
+
+Reads results and the contact sheet; writes study.html. The style is the run report's.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline_definition.prompting.study_plan import PLAIN, Plan
+from pipeline_definition.prompting.study_results import FACTORS, Effect, Estimate, RankedSetting, Results
+from pipeline_definition.prompting.study_tables import Provenance
+from pipeline_definition.report.view import Fact, Section, Table
+
+TEMPLATES: Final = (Path(__file__).parent, Path(__file__).parents[1] / "report")
+MAX_RANKED: Final = 20
+TITLES: Final = {
+    "modifier": "Words around the prompt",
+    "guidance_scale": "Guidance scale",
+    "steps": "Steps",
+    "sampler": "Sampler",
+}
+
+
+def write_page(path: Path, plan: Plan, found: Results, about: Provenance, sheet: Path) -> None:
+    """Write the page, whole or not at all; every text is escaped."""
+    content = {
+        "endpoint": about.endpoint,
+        "pictures": f"{len(plan.trials):,}",
+        "lead": _lead(found),
+        "sections": [_recommended(found), *(_effects(factor, found) for factor in FACTORS), _ranking(found)],
+        "seed": plan.seeds[0],
+        "sheet": "data:image/png;base64," + base64.b64encode(sheet.read_bytes()).decode("ascii"),
+        "model": about.model,
+        "clip": about.clip[:12],
+    }
+    text = _templates().get_template("study_page.html").render(content)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _lead(found: Results) -> str:
+    best, cheapest = found.best, found.cheapest
+    if best.setting == cheapest.setting:
+        return f"Best: {best.setting.label}. Nothing cheaper is as good."
+    return (
+        f"Best: {best.setting.label}. As good, as far as this study can tell, at "
+        f"{cheapest.setting.unet_calls / best.setting.unet_calls:.0%} of the cost: {cheapest.setting.label}."
+    )
+
+
+def _recommended(found: Results) -> Section:
+    facts = [
+        _fact("best", found.best),
+        _fact("cheapest that is as good", found.cheapest),
+        _fact("worst", found.worst),
+    ]
+    lead = "CLIP score: the cosine of the picture with the prompt alone. The cost is how often the UNet is asked."
+    return Section("what-works", "What works", lead, facts=tuple(facts))
+
+
+def _fact(label: str, entry: RankedSetting) -> Fact:
+    setting = entry.setting
+    return Fact(label, f"{entry.score.mean:.3f}", f"{setting.label}; {setting.unet_calls} UNet calls")
+
+
+def _effects(factor: str, found: Results) -> Section:
+    rows = tuple(_effect(effect) for effect in found.effects if effect.factor == factor)
+    headers = (TITLES[factor], "CLIP score", "interval", "change", "interval")
+    lead = "Mean over all other settings; the change is against the first line, on the same prompts and seeds."
+    return Section(factor, TITLES[factor], lead, tables=(Table(headers, rows, frozenset({1, 2, 3, 4})),))
+
+
+def _effect(effect: Effect) -> tuple[str, ...]:
+    value = "prompt alone" if effect.value == PLAIN else effect.value.replace(PLAIN, "…")
+    change = ("", "") if effect.change is None else (f"{effect.change.mean:+.3f}", _interval(effect.change, "+.3f"))
+    return (value, f"{effect.score.mean:.3f}", _interval(effect.score, ".3f"), *change)
+
+
+def _ranking(found: Results) -> Section:
+    shown = found.ranking[:MAX_RANKED]
+    rows = tuple(
+        (
+            str(place),
+            entry.setting.label,
+            str(entry.setting.unet_calls),
+            f"{entry.score.mean:.3f}",
+            _interval(entry.score, ".3f"),
+            "yes" if entry.as_good else "no",
+        )
+        for place, entry in enumerate(shown, 1)
+    )
+    headers = ("place", "setting", "UNet calls", "CLIP score", "interval", "as good as the best")
+    lead = f"The first {len(shown)} of {len(found.ranking)}; table.csv has every picture."
+    return Section("ranking", "Ranking", lead, tables=(Table(headers, rows, frozenset({0, 2, 3, 4})),))
+
+
+def _interval(value: Estimate, form: str) -> str:
+    return f"{value.low:{form}} to {value.high:{form}}"
+
+
+@functools.cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader([str(folder) for folder in TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

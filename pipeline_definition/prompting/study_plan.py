@@ -1,0 +1,153 @@
+"""What a prompt study draws: each prompt, with each modifier, at each guidance scale, step count and sampler.
+
+Reads a file of prompts, one a line ('#' begins a comment); writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pipeline_definition.errors import OperatorError
+
+T = TypeVar("T")
+
+PLAIN: Final = "{prompt}"
+MAX_TRIALS: Final = 20_000
+
+
+class StudyError(OperatorError):
+    """A study cannot be made: the message names the file or the option and the fix."""
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """How to draw: what a study compares."""
+
+    modifier: str
+    """What is made of the prompt, such as '{prompt}, oil painting'."""
+    guidance_scale: float
+    steps: int
+    sampler: str
+
+    @property
+    def unet_calls(self) -> int:
+        """Cost of one picture: guidance asks the UNet twice at each step."""
+        return self.steps * (2 if self.guidance_scale > 1 else 1)
+
+    @property
+    def label(self) -> str:
+        """The setting in one line."""
+        modifier = "prompt alone" if self.modifier == PLAIN else self.modifier
+        return f"{modifier} | guidance {self.guidance_scale:g} | {self.steps} steps | {self.sampler}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One picture of a study."""
+
+    prompt: str
+    seed: int
+    setting: Setting
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What the endpoint is asked."""
+        return {
+            "prompt": self.setting.modifier.replace(PLAIN, self.prompt),
+            "seed": self.seed,
+            "guidance_scale": self.setting.guidance_scale,
+            "steps": self.setting.steps,
+            "sampler": self.setting.sampler,
+            "format": "png",
+        }
+
+    @property
+    def file_name(self) -> str:
+        """Name of its picture: the same request, the same name."""
+        return hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()[:20] + ".png"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The settings of a study, by factor; the first of each is what the others are compared with."""
+
+    modifiers: tuple[str, ...]
+    guidance_scales: tuple[float, ...]
+    steps: tuple[int, ...]
+    samplers: tuple[str, ...]
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Every combination."""
+        return tuple(
+            Setting(*parts)
+            for parts in itertools.product(self.modifiers, self.guidance_scales, self.steps, self.samplers)
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All pictures of a study."""
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    grid: Grid
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every picture; neighbours share a shape, so that the endpoint can batch them."""
+        return tuple(
+            Trial(prompt, seed, setting)
+            for setting in self.grid.settings
+            for prompt in self.prompts
+            for seed in self.seeds
+        )
+
+
+def make_plan(prompts: Sequence[str], seeds: int, first_seed: int, grid: Grid) -> Plan:
+    """Return the plan; the plain prompt is always among the modifiers.
+
+    Raises StudyError for an empty factor or more pictures than anyone would wait for.
+    """
+    for option, values in (
+        ("--guidance", grid.guidance_scales),
+        ("--steps", grid.steps),
+        ("--sampler", grid.samplers),
+        ("--seeds", range(seeds)),
+    ):
+        if not values:
+            raise StudyError(f"{option}: names nothing to try")
+    modifiers = _unique((PLAIN, *(_template(text) for text in grid.modifiers)))
+    unique = Grid(modifiers, _unique(grid.guidance_scales), _unique(grid.steps), _unique(grid.samplers))
+    plan = Plan(_unique(prompts), tuple(range(first_seed, first_seed + seeds)), unique)
+    count = len(plan.prompts) * len(plan.seeds) * len(unique.settings)
+    if count > MAX_TRIALS:
+        raise StudyError(f"the study is {count:,} pictures, at most {MAX_TRIALS:,} make sense: name fewer values")
+    return plan
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """Read prompts, one a line. Raises StudyError for a file that holds none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"--prompts {path}: cannot be read: {error}") from None
+    prompts = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    if not prompts:
+        raise StudyError(f"--prompts {path}: holds no prompts; one a line")
+    return prompts
+
+
+def _unique(values: Sequence[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _template(text: str) -> str:
+    """Return a modifier as a template: one without {prompt} is put behind the prompt."""
+    return text if PLAIN in text else f"{PLAIN}, {text}"

@@ -1,0 +1,58 @@
+"""The playground's page as a person uses it, through a real browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+
+from tests.pipeline_definition.report.chromium import Browser
+
+# Gradio's boxes listen to input events; a value that is set by script must go past the framework's own setter.
+TYPE = """
+(() => {
+  const box = [...document.querySelectorAll("label")].find(
+    label => label.offsetParent && label.innerText.trim().startsWith(%s)).querySelector("textarea, input");
+  const kind = box.tagName === "TEXTAREA" ? HTMLTextAreaElement : HTMLInputElement;
+  Object.getOwnPropertyDescriptor(kind.prototype, "value").set.call(box, %s);
+  for (const event of ["input", "change", "blur"]) box.dispatchEvent(new Event(event, {bubbles: true}));
+  return true;
+})()
+"""
+FETCH = """
+fetch(%s).then(answer => answer.arrayBuffer()).then(
+  bytes => btoa(String.fromCharCode(...new Uint8Array(bytes))))
+"""
+
+
+@dataclass(frozen=True)
+class PlaygroundPage:
+    """One page that is open."""
+
+    tab: Browser
+    url: str
+
+    def open(self) -> None:
+        self.tab.open(self.url, 1280)
+        self.tab.wait_for("document.querySelector('#draw') !== null")
+
+    def type(self, label: str, text: str) -> None:
+        self.tab.wait_for(TYPE % (json.dumps(label), json.dumps(text)))
+
+    def click(self, selector: str) -> None:
+        self.tab.wait_for(f"(() => {{ document.querySelector({selector!r}).click(); return true; }})()")
+
+    def click_text(self, selector: str, text: str) -> None:
+        """Click the first of the elements that says so."""
+        found = f"[...document.querySelectorAll({selector!r})].find(one => one.innerText.includes({text!r}))"
+        self.tab.wait_for(f"(() => {{ {found}.click(); return true; }})()")
+
+    def pictures(self, selector: str, count: int = 1) -> list[bytes]:
+        """Wait for so many pictures that are fully there; return their files."""
+        images = f"[...document.querySelectorAll('{selector} img')].filter(i => i.complete && i.naturalWidth > 0)"
+        self.tab.wait_for(f"{images}.length >= {count}")
+        addresses = self.tab.evaluate(f"{images}.map(image => image.src)")
+        return [base64.b64decode(self.tab.evaluate(FETCH % json.dumps(address))) for address in addresses]
+
+    def text(self, selector: str) -> str:
+        return str(self.tab.wait_for(f"document.querySelector({selector!r})?.innerText"))

@@ -1,0 +1,155 @@
+"""A study over an endpoint that is known to draw well with guidance and badly with other words."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipeline_definition.cli import app
+from pipeline_definition.prompting.study_plan import Grid, Setting, StudyError, make_plan, read_prompts
+from pipeline_definition.prompting.study_results import ScoredTrial, results
+from shapes.captions import parse
+from shapes.pictures import draw
+from tests.pipeline_definition.prompting.conftest import DrawingServer, refusal, serving
+
+PROMPTS = (
+    "a small red circle at the top on a blue background",
+    "a large green star on the left on a white background",
+)
+OPTIONS = ["--modifier", "oil <painting>", "--guidance", "1,3", "--steps", "5,15", "--sampler", "ddim", "--seeds", "2"]
+
+
+class Artist(DrawingServer):
+    """Draws what the prompt says if guidance is 3 and no word stands around it; otherwise a grey square."""
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = super().answer(request)
+        if request["guidance_scale"] == 3 and request["prompt"] in PROMPTS:
+            file = io.BytesIO()
+            Image.fromarray(draw(parse(request["prompt"]), 64)).save(file, "PNG")
+            answer["images"][0]["image"] = base64.b64encode(file.getvalue()).decode()
+        return answer
+
+
+@pytest.fixture(name="artist", scope="module")
+def artist_fixture() -> Iterator[Artist]:
+    with serving(Artist()) as server:
+        yield server
+
+
+@pytest.fixture(name="study", scope="module")
+def study_fixture(artist: Artist, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    prompts = folder / "prompts.txt"
+    prompts.write_text("# two of the grid\n" + "\n\n".join(PROMPTS) + "\n")
+    command = ["prompt-study", "--prompts", str(prompts), "--endpoint", artist.url, "--params", "params/local.yaml"]
+    artist.refusals = [refusal(422, "sampler: no"), refusal(429, "full")]
+    # A study that breaks off goes on where it was.
+    assert CliRunner().invoke(app, [*command, *OPTIONS, "--out", str(folder / "out")]).exit_code == 1
+    result = CliRunner().invoke(app, [*command, *OPTIONS, "--out", str(folder / "out")])
+    assert result.exit_code == 0, result.output
+    assert "best" in result.output
+    return folder / "out"
+
+
+def test_what_draws_well_is_ranked_first_and_the_cheaper_of_two_alike_is_named(study: Path) -> None:
+    found = json.loads((study / "study.json").read_text())
+    best, cheapest = found["best"], found["cheapest_as_good"]
+    assert (best["modifier"], best["guidance_scale"]) == ("{prompt}", 3)
+    assert (cheapest["modifier"], cheapest["guidance_scale"], cheapest["steps"]) == ("{prompt}", 3, 5)
+    assert best["clip_score"]["mean"] > 0.5 + found["ranking"][2]["clip_score"]["mean"]
+    assert [entry["as_good"] for entry in found["ranking"]] == [True, True] + [False] * 6
+    changes = {(item["factor"], item["value"]): item["change"] for item in found["effects"]}
+    assert changes["guidance_scale", "3"]["low"] > 0.1
+    assert changes["modifier", "{prompt}, oil <painting>"]["high"] < -0.1
+    assert changes["steps", "15"] == {"mean": 0, "low": 0, "high": 0}
+    assert (found["model"], len(found["clip"])) == ("grey/1", 64)
+
+
+def test_the_table_has_a_line_for_each_picture_and_the_picture_is_there(study: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO((study / "table.csv").read_text())))
+    assert len(rows) == 2 * 2 * 2 * 2 * 2
+    assert all((study / row["picture"]).is_file() for row in rows)
+    assert len({row["picture"] for row in rows}) == len(rows)
+    assert {row["unet_calls"] for row in rows} == {"5", "10", "15", "30"}
+
+
+def test_each_picture_was_asked_for_once(study: Path, artist: Artist) -> None:
+    asked = [json.dumps(request, sort_keys=True) for request in artist.requests]
+    # The first says which model draws: it is asked for in each of the two runs.
+    assert len(set(asked)) == 32
+    assert len(asked) <= 32 + 3
+
+
+def test_the_page_stands_alone_and_says_what_works(study: Path) -> None:
+    page = (study / "study.html").read_text()
+    assert "oil &lt;painting&gt;" in page
+    assert "<painting>" not in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "prompt alone | guidance 3 | 5 steps | ddim" in page
+    sheet = base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', page).group(1))  # type: ignore[union-attr]
+    assert sheet == (study / "contact_sheet.png").read_bytes()
+
+
+def test_the_contact_sheet_has_a_row_for_each_prompt(study: Path) -> None:
+    with Image.open(study / "contact_sheet.png") as sheet:
+        assert sheet.height > 2 * 168
+        # Best, cheapest, other words, worst.
+        assert sheet.width > 3 * 168
+
+
+GRID = Grid((), (3.0,), (5, 15), ("ddim",))
+
+
+def test_the_ranking_knows_noise_from_a_difference() -> None:
+    plan = make_plan([f"prompt {number}" for number in range(12)], 1, 0, GRID)
+    noise = [0.03, -0.02, 0.05, -0.05, 0.01, -0.01, 0.04, -0.04, 0.02, -0.03, 0.0, 0.0]
+
+    def scored(gap: float) -> list[ScoredTrial]:
+        return [
+            ScoredTrial(
+                trial,
+                Path("a"),
+                0.5 + (noise[plan.prompts.index(trial.prompt)] + gap if trial.setting.steps == 15 else 0.0),
+            )
+            for trial in plan.trials
+        ]
+
+    assert results(plan, scored(0.005)).cheapest.setting == Setting("{prompt}", 3.0, 5, "ddim")
+    assert results(plan, scored(0.2)).cheapest.setting == Setting("{prompt}", 3.0, 15, "ddim")
+    assert results(plan, scored(0.2)).of(Setting("{prompt}", 3.0, 5, "ddim")).behind_best.mean == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n\n"])
+def test_a_file_without_prompts_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.txt").write_text(text)
+    with pytest.raises(StudyError, match=r"p\.txt: holds no prompts"):
+        read_prompts(tmp_path / "p.txt")
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        (Grid((), (), (5,), ("ddim",)), "--guidance"),
+        (Grid((), (3.0,), (), ("ddim",)), "--steps"),
+        (Grid((), (3.0,), (5,), ()), "--sampler"),
+        (Grid((), tuple(map(float, range(200))), tuple(range(1, 200)), ("ddim",)), "name fewer"),
+    ],
+)
+def test_a_study_of_nothing_or_of_too_much_is_refused(grid: Grid, said: str) -> None:
+    with pytest.raises(StudyError, match=said):
+        make_plan(["a"], 1, 0, grid)
+
+
+def test_a_prompt_that_stands_twice_is_drawn_once() -> None:
+    assert len(make_plan(["a", "a"], 1, 0, GRID).trials) == 2
