@@ -39,6 +39,7 @@ HELDOUT_SPLIT: Final = "heldout"
 REFERENCE_SHARD_PATTERN: Final = "reference-{index:05d}.tar"
 METRICS_FILE: Final = "metrics.json"
 CONTACT_SHEET_FILE: Final = "contact_sheet.png"
+GUIDANCE_CURVE_FILE: Final = "guidance_curve.png"
 SAMPLES_DIR: Final = "samples"
 SAMPLES_FILE: Final = "samples.json"
 TRAINING_LOG_FILE: Final = "training_log.jsonl"
@@ -51,7 +52,11 @@ LATENTS_CHANNEL: Final = "latents"
 PRETRAINED_CHANNEL: Final = "pretrained"
 INITIAL_MODEL_CHANNEL: Final = "initial_model"
 
-# Keys of metrics.json: `metrics.<key>.value` is what the gate reads.
+# Words that stand for nothing where a pipeline parameter cannot be empty.
+HELDOUT_CAPTIONS: Final = "heldout"
+NO_MODEL: Final = "none"
+
+# Keys of metrics.json: `metrics.<key>.value` (and .low and .high, its interval) is what the gate reads.
 FID: Final = "fid"
 FID_UNTRAINED: Final = "fid_untrained"
 FID_REAL: Final = "fid_real"
@@ -60,6 +65,13 @@ KID: Final = "kid"
 CLIP_SCORE: Final = "clip_score"
 CLIP_SCORE_UNTRAINED: Final = "clip_score_untrained"
 CLIP_SCORE_REAL: Final = "clip_score_real"
+# How much worse than another model, on the same prompts: differences, positive where the trained model is worse.
+FID_ABOVE_PRETRAINED: Final = "fid_above_pretrained"
+FID_ABOVE_APPROVED: Final = "fid_above_approved"
+CLIP_SCORE_BELOW_PRETRAINED: Final = "clip_score_below_pretrained"
+CLIP_SCORE_BELOW_APPROVED: Final = "clip_score_below_approved"
+# Beside `metrics`: the FID-CLIP curve, a list of {guidance_scale, pictures, fid: {value, low, high}, clip_score: ...}.
+GUIDANCE_CURVE: Final = "guidance_curve"
 
 # What metrics.json says of the model itself, under `model`: the registry reads these two.
 MODEL_RECORD: Final = "model"

@@ -77,7 +77,11 @@ class Data(Model):
     pretrained_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/stable-diffusion-2-base"
     """Folder with the VAE, text encoder, tokenizer, scheduler and the UNet's configuration, as diffusers saves them."""
     evaluator_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/evaluator"
-    """Folder with the CLIP model (clip/) that scores pictures, and Inception's weights where FID uses them."""
+    """Folder with the CLIP model that scores pictures (clip/, or a Hugging Face cache as it is), and Inception's weights
+    where FID uses them."""
+    reference_uri: str = ""
+    """Pictures and captions to judge against in place of those that Encode held out, such as COCO's: the reference that
+    Encode wrote for another data set."""
 
 
 class Gate(Model):
@@ -87,6 +91,25 @@ class Gate(Model):
     """Largest FID (MLPerf Training's target)."""
     min_clip_score: float = Field(0.15, ge=-1, le=1)
     """Smallest CLIP score, as a cosine (MLPerf Training's target)."""
+    max_fid_above_pretrained: float | None = None
+    """By how much the FID may be above the generic pretrained model's on the same prompts, judged on the difference's
+    upper bound (95 %); null: not asked."""
+    max_clip_score_below_pretrained: float | None = None
+    """By how much the CLIP score may be below the generic pretrained model's, judged likewise; null: not asked."""
+    max_fid_above_approved: float | None = None
+    """By how much the FID may be above the approved model's on the same prompts, judged likewise; null: not asked."""
+    max_clip_score_below_approved: float | None = None
+    """By how much the CLIP score may be below the approved model's, judged likewise; null: not asked."""
+
+    @property
+    def compares_with_pretrained(self) -> bool:
+        """Whether the generic pretrained model has to be judged, too."""
+        return (self.max_fid_above_pretrained, self.max_clip_score_below_pretrained) != (None, None)
+
+    @property
+    def compares_with_approved(self) -> bool:
+        """Whether the approved model has to be judged, too."""
+        return (self.max_fid_above_approved, self.max_clip_score_below_approved) != (None, None)
 
 
 class Registry(Model):

@@ -122,8 +122,15 @@ class PipelineParameters:
     training_price: Number
     tune_samples: Count
     evaluation_samples: Count
+    evaluation_captions: Text
+    approved_model: Text
     max_fid: Number
     min_clip_score: Number
+    max_fid_above_pretrained: Number | None
+    max_clip_score_below_pretrained: Number | None
+    max_fid_above_approved: Number | None
+    max_clip_score_below_approved: Number | None
+    """The last four are there where the parameter set's gate asks for the comparison."""
     approval_status: Text
     model_package_group: Text
     endpoint_name: Text
@@ -194,8 +201,18 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
         ),
         tune_samples=Count("TuneSamples", s.tune.training_samples, "Sample budget of one tuning trial"),
         evaluation_samples=Count("EvaluationSamples", s.evaluate.samples, "Pictures generated to judge the model"),
+        evaluation_captions=Text(
+            "EvaluationCaptions", s.evaluate.captions, "Captions to draw: `heldout`, or s3:// address of a caption file"
+        ),
+        approved_model=Text(
+            "ApprovedModel", s.evaluate.approved_model, "model.tar.gz to compare with, or `none`; `start` fills it in"
+        ),
         max_fid=Number("MaxFid", s.gate.max_fid, "The gate passes at this FID or below"),
         min_clip_score=Number("MinClipScore", s.gate.min_clip_score, "The gate passes at this CLIP score or above"),
+        max_fid_above_pretrained=_margin("MaxFidAbovePretrained", s.gate.max_fid_above_pretrained),
+        max_clip_score_below_pretrained=_margin("MaxClipScoreBelowPretrained", s.gate.max_clip_score_below_pretrained),
+        max_fid_above_approved=_margin("MaxFidAboveApproved", s.gate.max_fid_above_approved),
+        max_clip_score_below_approved=_margin("MaxClipScoreBelowApproved", s.gate.max_clip_score_below_approved),
         approval_status=Text(
             "ApprovalStatus", s.registry.approval_status, "With which a package begins", get_args(ApprovalStatus)
         ),
@@ -215,3 +232,9 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
         fsx_path=Text("FsxPath", s.file_system.fsx_path, "/<mount name>/<folder> linked to the bucket's latents/"),
         phase_2=next((PhaseParameters.of(s, phase) for phase in s.phases if phase.suffix), None),
     )
+
+
+def _margin(name: str, default: float | None) -> Number | None:
+    if default is None:
+        return None
+    return Number(name, default, "The gate passes when the upper bound of this difference (95 %) is at most this")

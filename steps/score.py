@@ -3,7 +3,7 @@
     python -m steps score --pictures pairs.jsonl --evaluator shapes/models/evaluator --scores scores.json
 
 Reads one JSON object a line, {"picture": path, "caption": text} (a relative path counts from the file's own folder),
-and the evaluator's clip/ folder (CLIPModel in safetensors). Writes {"clip": digest, "scores": [cosine, ...]} in the
+and the evaluator's CLIP (clip/, or a Hugging Face cache). Writes {"clip": digest, "scores": [cosine, ...]} in the
 order of the lines, whole or not at all.
 """
 
@@ -23,9 +23,8 @@ from PIL import Image, UnidentifiedImageError
 from params.arguments import parse
 from params.programs import ScoreArguments
 from steps.errors import StepError
-from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer
+from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer, find_clip
 from steps.evaluation.reference import Pictures
-from steps.evaluation.scoring import CLIP_DIR
 from steps.model.pretrained import folder_digest
 
 BATCH_SIZE: Final = 64
@@ -51,7 +50,7 @@ def main(argv: list[str]) -> int:
     """Run the program; return its exit status."""
     arguments = parse(ScoreArguments, argv, "score")
     pairs = read_pairs(Path(arguments.pictures))
-    clip_dir = Path(arguments.evaluator) / CLIP_DIR
+    clip_dir = find_clip(Path(arguments.evaluator))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scorer = ClipScorer(ClipEvaluator(clip_dir, device))
     for pictures, captions in batches(pairs):

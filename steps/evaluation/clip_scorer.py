@@ -1,6 +1,7 @@
 """How well a picture shows its caption: the CLIP score, by torchmetrics with a CLIP from a local folder.
 
-Reads the evaluator's clip/ folder (CLIPModel in safetensors, tokenizer, preprocessor_config.json); downloads nothing.
+Reads the evaluator's clip/ folder (CLIPModel in safetensors, tokenizer, preprocessor_config.json), or the same in a
+Hugging Face cache; downloads nothing.
 Hessel et al. 2021, arXiv:2104.08718; the score here is the plain cosine, in -1..1.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -20,6 +21,22 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from steps.errors import StepError
 from steps.evaluation.intervals import Floats
 from steps.evaluation.reference import Pictures
+
+CLIP_DIR: Final = "clip"
+
+
+def find_clip(evaluator_dir: Path) -> Path:
+    """Return the CLIP's folder: clip/, or the one model of a Hugging Face cache that was copied there.
+
+    Raises StepError where such a cache holds no model, or several.
+    """
+    snapshots = sorted(evaluator_dir.glob("models--*/snapshots/*/config.json"))
+    if (evaluator_dir / CLIP_DIR).is_dir() or not snapshots:
+        return evaluator_dir / CLIP_DIR
+    if len(snapshots) > 1:
+        found = ", ".join(str(path.parent.relative_to(evaluator_dir)) for path in snapshots)
+        raise StepError(f"{evaluator_dir}: a Hugging Face cache with several models: {found}; keep the CLIP alone")
+    return snapshots[0].parent
 
 
 class ClipEvaluator(nn.Module):

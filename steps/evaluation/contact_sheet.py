@@ -45,8 +45,8 @@ class Card:
 
     caption: str
     """What both pictures show."""
-    real: Pictures
-    """(H, W, 3) uint8."""
+    real: Pictures | None
+    """(H, W, 3) uint8; None: this caption has none."""
     generated: Pictures
     """(H, W, 3) uint8."""
 
@@ -80,6 +80,8 @@ def _draw_card(sheet: Image.Image, draw: ImageDraw.ImageDraw, card: Card, left: 
     text_top = top + PADDING_PX + PICTURE_PX + 6
     for place, (label, picture) in enumerate((("real", card.real), ("generated", card.generated))):
         x = left + PADDING_PX + place * (PICTURE_PX + GAP_PX)
+        if picture is None:
+            continue
         sheet.paste(_scaled(picture), (x, top + PADDING_PX))
         draw.text((x, text_top), label, FAINT, font(LABEL_FONT_PX))
     for number, line in enumerate(wrapped(card.caption)):

@@ -1,8 +1,10 @@
 """Generates every picture that an evaluation needs, on every device and host of the job.
 
-Reads a diffusers pipeline folder; writes the rows' pictures into their stores. A row is a model: `trained`, the one to
-judge, and `untrained`, the same architecture with fresh weights. Batches are dealt out in turn, so a picture's batch
-does not depend on how many workers there are; what a store already holds is left out, so a killed job goes on.
+Reads diffusers pipeline folders; writes the rows' pictures into their stores. A row is a model and how it draws:
+`trained`, the one to judge; `untrained`, the same architecture with fresh weights; `pretrained`, the generic model;
+`approved`, the one in production; `guidance-N`, the trained one at another guidance scale. Batches are dealt out in
+turn, so a picture's batch does not depend on how many workers there are; what a store already holds is left out, so a
+killed job goes on.
 """
 
 from __future__ import annotations
@@ -25,15 +27,33 @@ from steps.progress import Progress
 
 TRAINED: Final = "trained"
 UNTRAINED: Final = "untrained"
+PRETRAINED: Final = "pretrained"
+APPROVED: Final = "approved"
 WATCH_S: Final = 1.0
 
 
 @dataclass(frozen=True)
+class Source:
+    """One model's weights."""
+
+    folder: Path
+    """Diffusers pipeline folder."""
+    digest: str
+    """Of all its files."""
+    fresh_weights: bool = False
+    """Its UNet is made anew, untrained."""
+
+
+@dataclass(frozen=True)
 class Row:
-    """One model's pictures."""
+    """One model's pictures, drawn in one way."""
 
     name: str
-    """`trained` or `untrained`."""
+    """Such as `trained`."""
+    source: Source
+    """What draws."""
+    drawing: Drawing
+    """How."""
     prompts: Sequence[Prompt]
     """What it draws."""
     folder: Path
@@ -57,12 +77,8 @@ class Row:
 class Work:
     """What all workers of a job share."""
 
-    model_dir: Path
-    """Diffusers pipeline folder."""
     rows: Sequence[Row]
-    """Models to draw with."""
-    drawing: Drawing
-    """How."""
+    """What to draw: the trained model's row first, rows of one model in succession."""
     batch_size: int
     """Pictures at once on one device."""
     precision: str
@@ -100,26 +116,40 @@ def devices_here() -> list[str]:
 
 
 def _draw(work: Work, device: str, rank: int, world_size: int, report: Callable[[int], None]) -> None:
-    """Draw the batches of worker `rank` that are not there; the models are loaded only when one is missing."""
-    generator: PictureGenerator | None = None
+    """Draw the batches of worker `rank` that are not there; a model is loaded only when one of its own is missing."""
+    models = _Models(work, device)
     for row in work.rows:
-        store, loaded = row.store(), False
+        store, generator = row.store(), None
         for batch in batches(row.prompts, work.batch_size, rank, world_size):
             missing = store.missing([prompt.index for prompt in batch])
             if not missing:
                 continue
-            generator = generator or _load(work, device)
-            if not loaded:
-                generator.use_unet(new_unet(work.model_dir, work.seed) if row.name == UNTRAINED else generator.own_unet)
-                loaded = True
+            generator = generator or models.generator(row)
             # The whole batch, so that its pictures are what they would have been without the interruption.
             store.write([prompt.index for prompt in batch], generator.draw(batch))
             report(len(missing))
 
 
-def _load(work: Work, device: str) -> PictureGenerator:
-    pipeline = load_pipeline(work.model_dir, getattr(torch, work.precision))
-    return PictureGenerator(pipeline, work.drawing, torch.device(device))
+class _Models:
+    """The models of one worker: one pipeline at a time is in the device's memory."""
+
+    def __init__(self, work: Work, device: str) -> None:
+        self._work, self._device = work, torch.device(device)
+        self._folder: Path | None = None
+        self._generator: PictureGenerator | None = None
+
+    def generator(self, row: Row) -> PictureGenerator:
+        """Return what draws a row."""
+        source = row.source
+        if self._generator is None or self._folder != source.folder:
+            self._generator = None  # its memory first
+            pipeline = load_pipeline(source.folder, getattr(torch, self._work.precision))
+            self._folder, self._generator = source.folder, PictureGenerator(pipeline, row.drawing, self._device)
+        generator = self._generator
+        generator.use_unet(
+            new_unet(source.folder, self._work.seed) if source.fresh_weights else generator.own_unet, row.drawing
+        )
+        return generator
 
 
 def draw_in_processes(work: Work, devices: Sequence[str], first: int, world_size: int, progress: Progress) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from steps.errors import StepError
@@ -35,7 +36,9 @@ class Drawing:
     sampler: str
     """Which scheduler denoises: ddim, dpm++ or euler."""
     size_px: int
-    """Side of the pictures."""
+    """Side at which the model draws."""
+    kept_px: int
+    """Side to which the pictures are then reduced."""
 
 
 class PictureGenerator:
@@ -51,13 +54,14 @@ class PictureGenerator:
         self._device = device
         self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
 
-    def use_unet(self, unet: Any) -> None:
-        """Draw with the weights of this UNet2DConditionModel from now on."""
+    def use_unet(self, unet: Any, drawing: Drawing) -> None:
+        """Draw with the weights of this UNet2DConditionModel, and in this way, from now on; the sampler stays."""
+        self._drawing = drawing
         unet = unet.to(self._device).eval()
         self._pipeline.unet = unet if unet.dtype == self._pipeline.vae.dtype else unet.to(self._pipeline.vae.dtype)
 
     def draw(self, prompts: Sequence[Prompt]) -> Pictures:
-        """Return the prompts' pictures, (N, H, W, 3) uint8.
+        """Return the prompts' pictures, (N, H, W, 3) uint8, at their kept size.
 
         Raises StepError that names the prompt where a picture is not finite: float16 overflows in some models.
         """
@@ -76,7 +80,7 @@ class PictureGenerator:
         ).images
         self._check(pixels, prompts)
         pictures: Pictures = pixels.float().mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return np.ascontiguousarray(pictures)
+        return _reduced(pictures, self._drawing.kept_px)
 
     def _noise(self, prompts: Sequence[Prompt]) -> Tensor:
         side = self._drawing.size_px // self._pipeline.vae_scale_factor
@@ -106,3 +110,10 @@ class PictureGenerator:
                     f"picture {prompt.index} ({prompt.caption!r}) is not a number; "
                     f"the model ran in {self._pipeline.unet.dtype}: try precision bfloat16 or float32"
                 )
+
+
+def _reduced(pictures: Pictures, side_px: int) -> Pictures:
+    if pictures.shape[1] == side_px:
+        return np.ascontiguousarray(pictures)
+    size = (side_px, side_px)
+    return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.LANCZOS)) for one in pictures])

@@ -4,51 +4,91 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from params.programs import EvaluateArguments
-from steps.evaluation.generation import TRAINED, UNTRAINED, Row, Work
+from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, Row, Source, Work
 from steps.evaluation.generator import Drawing
 from steps.evaluation.prompts import Prompt
 from steps.evaluation.provenance import versions
 
-DIGEST_LETTERS = 16
+DIGEST_LETTERS: Final = 16
 
 
 def plan(
     arguments: EvaluateArguments,
-    model_dir: Path,
-    model_digest: str,
+    sources: Mapping[str, Source],
     prompts: Sequence[Prompt],
+    captions_digest: str,
     size_px: int,
-    samples_dir: Path,
+    folders: tuple[Path, Path],
 ) -> Work:
-    """Return the work: the trained model's pictures in `samples_dir`, the untrained one's in a folder of it."""
-    drawing = Drawing(arguments.guidance_scale, arguments.inference_steps, arguments.sampler, size_px)
-    generation = {
-        "model_digest": model_digest,
+    """Return the work.
+
+    `sources` are the models by name: `trained` always, `pretrained` and `approved` where there are any. The trained
+    model's pictures go into the first of the `folders`, those of every other row into a folder of the second.
+    """
+    samples_dir, others_dir = folders
+    trained = sources[TRAINED]
+    drawing = Drawing(arguments.guidance_scale, arguments.inference_steps, arguments.sampler, size_px, size_px)
+
+    def row(name: str, source: Source, how: Drawing, samples: int, folder: Path) -> Row:
+        generation = _generation(arguments, source, how, min(samples, len(prompts)), captions_digest)
+        return Row(name, source, how, prompts[:samples], folder, generation, _mirror(arguments, generation))
+
+    rows = [row(TRAINED, trained, drawing, len(prompts), samples_dir)]
+    for name, source, how, samples in _others(arguments, sources, drawing):
+        if samples:
+            rows.append(row(name, source, how, samples, others_dir / name))
+    return Work(rows, arguments.batch_size, arguments.precision, arguments.seed)
+
+
+def guidance_row(scale: float) -> str:
+    """Return the name of the row at a guidance scale."""
+    return f"guidance-{scale:g}"
+
+
+def _others(
+    arguments: EvaluateArguments, sources: Mapping[str, Source], drawing: Drawing
+) -> Iterator[tuple[str, Source, Drawing, int]]:
+    """Yield name, model, manner and number of pictures of each row beside the trained model's own."""
+    trained = sources[TRAINED]
+    for scale in sorted(set(arguments.guidance_grid) - {arguments.guidance_scale}):
+        yield guidance_row(scale), trained, replace(drawing, guidance_scale=scale), arguments.grid_samples
+    yield UNTRAINED, replace(trained, fresh_weights=True), drawing, arguments.untrained_samples
+    if APPROVED in sources and sources[APPROVED].digest != trained.digest:
+        yield APPROVED, sources[APPROVED], drawing, arguments.comparison_samples
+    if PRETRAINED in sources:
+        at_its_size = replace(drawing, size_px=arguments.pretrained_size_px or drawing.size_px)
+        yield PRETRAINED, sources[PRETRAINED], at_its_size, arguments.comparison_samples
+
+
+def _generation(
+    arguments: EvaluateArguments, source: Source, drawing: Drawing, samples: int, captions_digest: str
+) -> dict[str, Any]:
+    """Return all that decides how pictures look.
+
+    A longer evaluation begins with the pictures of a shorter one, so their number is no part of it, but that rounding
+    differs between batch sizes: a count that cuts the last batch short stands alone.
+    """
+    return {
+        "model_digest": source.digest,
+        "fresh_weights": source.fresh_weights,
         "precision": arguments.precision,
-        # Rounding differs between batch sizes and versions: a picture is kept only where it would come out the same.
         "batch_size": arguments.batch_size,
+        "cut_at": samples if samples % arguments.batch_size else None,
         "seed": arguments.seed,
+        "captions_digest": captions_digest,
         "versions": versions(),
         **asdict(drawing),
     }
-    rows = [_row(arguments, TRAINED, prompts, samples_dir, generation)]
-    few = prompts[: arguments.untrained_samples]
-    if few:
-        rows.append(_row(arguments, UNTRAINED, few, samples_dir / UNTRAINED, generation))
-    return Work(model_dir, rows, drawing, arguments.batch_size, arguments.precision, arguments.seed)
 
 
-def _row(
-    arguments: EvaluateArguments, name: str, prompts: Sequence[Prompt], folder: Path, shared: dict[str, Any]
-) -> Row:
-    listed = json.dumps([[prompt.caption, prompt.seed] for prompt in prompts]).encode()
-    generation = {**shared, "row": name, "prompts_digest": hashlib.sha256(listed).hexdigest()}
+def _mirror(arguments: EvaluateArguments, generation: Mapping[str, Any]) -> str:
+    if not arguments.samples_uri:
+        return ""
     digest = hashlib.sha256(json.dumps(generation, sort_keys=True).encode()).hexdigest()[:DIGEST_LETTERS]
-    mirror = f"{arguments.samples_uri.rstrip('/')}/{digest}" if arguments.samples_uri else ""
-    return Row(name, prompts, folder, generation, mirror)
+    return f"{arguments.samples_uri.rstrip('/')}/{digest}"

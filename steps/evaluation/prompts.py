@@ -1,4 +1,4 @@
-"""The prompts of an evaluation: held-out captions, each with the seed of its picture."""
+"""The prompts of an evaluation: captions, each with the seed of its picture."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 
 from steps.errors import StepError
+from steps.evaluation.captions import SEEDS, Captions
 
 MIN_SAMPLES: Final = 8
-# torch's CPU generator uses the low 32 bits of its seed.
-SEEDS: Final = 2**32
+_HELD_OUT: Final = ("reference: {} held-out captions", "raise encode.heldout_fraction or max_heldout_samples")
+_FROM_A_FILE: Final = ("captions: {} in the file", "take a longer one")
 
 
 @dataclass(frozen=True)
@@ -26,24 +27,27 @@ class Prompt:
     """What it shows."""
     seed: int
     """Of its first noise: the same seed gives the same picture in any batch."""
-    reference_row: int
-    """Where among the reference pictures the real one of this caption is."""
+    reference_row: int | None
+    """Where among the reference pictures the real one of this caption is; None: it has none."""
 
 
-def choose_prompts(captions: Sequence[str], samples: int, seed: int) -> list[Prompt]:
-    """Draw `samples` of the held-out captions, without repetition; all of them where there are fewer.
+def choose_prompts(captions: Captions, samples: int, seed: int) -> list[Prompt]:
+    """Draw `samples` of the captions, without repetition; all of them where there are fewer.
 
     The order is shuffled by the seed, so that a smaller sample is a part of a larger one, and no sorted table
     decides what is judged. Raises StepError where there are too few captions for a distance to mean anything.
     """
+    count = len(captions.texts)
     fewest = min(samples, MIN_SAMPLES)
-    if len(captions) < fewest:
-        raise StepError(
-            f"reference: {len(captions)} held-out captions, at least {fewest} are needed; "
-            "raise encode.heldout_fraction or max_heldout_samples"
-        )
-    rows = np.random.default_rng(seed).permutation(len(captions))[:samples]
-    return [Prompt(index, captions[row], picture_seed(seed, index), row) for index, row in enumerate(rows.tolist())]
+    if count < fewest:
+        source, fix = _HELD_OUT if captions.is_heldout else _FROM_A_FILE
+        raise StepError(f"{source.format(count)}, at least {fewest} are needed; {fix}")
+    rows = np.random.default_rng(seed).permutation(count)[:samples].tolist()
+    seeds = captions.seeds
+    return [
+        Prompt(index, captions.texts[row], seeds[row] if seeds else picture_seed(seed, index), captions.real_rows[row])
+        for index, row in enumerate(rows)
+    ]
 
 
 def picture_seed(seed: int, index: int) -> int:

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from params.layout import CLIP_SCORE, CONTACT_SHEET_FILE, FID, METRICS_FILE, MODEL_RECORD, SAMPLES_DIR, SAMPLES_FILE
+from params.layout import CLIP_SCORE, CONTACT_SHEET_FILE, FID, METRICS_FILE, SAMPLES_DIR, SAMPLES_FILE
 from params.programs import EvaluateArguments
 from steps.evaluation.contact_sheet import Card, draw_contact_sheet
 from steps.evaluation.generation import Row, Work
 from steps.evaluation.intervals import Floats
+from steps.evaluation.prompts import Prompt
 from steps.evaluation.provenance import versions
-from steps.evaluation.reference import Reference
+from steps.evaluation.reference import Pictures, Reference
 from steps.evaluation.results import Entries
 
 
@@ -37,13 +38,15 @@ def write_samples(folder: Path, row: Row, cosines: Floats) -> None:
 
 
 def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, work: Work, count: int) -> None:
-    """Write contact_sheet.png: the first `count` prompts, the real picture beside the generated one."""
+    """Write contact_sheet.png: the first `count` prompts, the real picture, where there is one, beside the drawn."""
     row = work.rows[0]
     prompts = row.prompts[:count]
     generated = row.store().read([prompt.index for prompt in prompts])
-    real = reference.read([prompt.reference_row for prompt in prompts])
-    cards = [Card(prompt.caption, *pair) for prompt, *pair in zip(prompts, real, generated, strict=True)]
-    drawing = work.drawing
+    cards = [
+        Card(prompt.caption, _real_picture(reference, prompt), picture)
+        for prompt, picture in zip(prompts, generated, strict=True)
+    ]
+    drawing = row.drawing
     title = f"FID {_figure(entries, FID, 1)}   CLIP score {_figure(entries, CLIP_SCORE, 3)}"
     subtitle = (
         f"{len(cards)} of {len(row.prompts)} held-out captions, real and generated   "
@@ -54,38 +57,32 @@ def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, wo
 
 
 def write_metrics(
-    folder: Path,
-    entries: Entries,
-    arguments: EvaluateArguments,
-    work: Work,
-    counts: Mapping[str, int],
-    record: Mapping[str, Any],
-    digests: Mapping[str, str],
+    folder: Path, measured: Mapping[str, Any], arguments: EvaluateArguments, row: Row, about: Mapping[str, Any]
 ) -> None:
-    """Write metrics.json: the metrics, what they stand on, where the model comes from, and what computed them."""
-    samples = len(work.rows[0].prompts)
-    notes = []
-    if samples < arguments.samples:
-        notes.append(f"{arguments.samples} samples were asked for, but there are only {samples} held-out captions")
+    """Write metrics.json: what was measured, what it stands on, and what it was computed with."""
     content = {
-        "metrics": entries,
-        "samples": samples,
+        **measured,
+        **about,
+        "samples": len(row.prompts),
         "requested_samples": arguments.samples,
-        "notes": notes,
-        **counts,
-        MODEL_RECORD: dict(record),
         "guidance_scale": arguments.guidance_scale,
         "inference_steps": arguments.inference_steps,
         "sampler": arguments.sampler,
-        "size_px": work.drawing.size_px,
+        "size_px": row.drawing.size_px,
+        "pretrained_size_px": arguments.pretrained_size_px or row.drawing.size_px,
         "precision": arguments.precision,
         "batch_size": arguments.batch_size,
         "seed": arguments.seed,
         "fid_features": arguments.fid_features,
+        "approved_model": arguments.approved_model,
+        "captions": arguments.captions,
         "versions": versions(),
-        "digests": dict(digests),
     }
     _write_json(folder / METRICS_FILE, content)
+
+
+def _real_picture(reference: Reference, prompt: Prompt) -> Pictures | None:
+    return None if prompt.reference_row is None else reference.read([prompt.reference_row])[0]
 
 
 def _figure(entries: Entries, name: str, digits: int) -> str:

@@ -1,42 +1,86 @@
-"""Scores to the metrics of metrics.json: each a value, its interval, and how many pictures it stands on."""
+"""Scores to the metrics of metrics.json: each a value, its interval, and how many pictures it stands on.
+
+Sanity rows are named after the metric: fid_untrained, clip_score_real. A comparison is a difference on the same prompts
+and seeds, resampled together, and positive where the trained model is worse: fid_above_approved.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from params.layout import CLIP_FID, CLIP_SCORE, FID, KID
-from steps.evaluation.distances import fid, fid_replicates, kid
+from params.layout import (
+    CLIP_FID,
+    CLIP_SCORE,
+    CLIP_SCORE_BELOW_APPROVED,
+    CLIP_SCORE_BELOW_PRETRAINED,
+    FID,
+    FID_ABOVE_APPROVED,
+    FID_ABOVE_PRETRAINED,
+    KID,
+)
+from steps.evaluation.distances import fid, fid_replicates, kid, kid_replicates
+from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED
 from steps.evaluation.intervals import CONFIDENCE, Floats, interval, mean_replicates
 from steps.evaluation.scoring import Scores
 
-# Sanity rows are named after the metric: fid_untrained, clip_score_real.
-UNTRAINED: Final = "_untrained"
-REAL: Final = "_real"
+REAL: Final = "real"
+ABOVE: Final = {PRETRAINED: FID_ABOVE_PRETRAINED, APPROVED: FID_ABOVE_APPROVED}
+BELOW: Final = {PRETRAINED: CLIP_SCORE_BELOW_PRETRAINED, APPROVED: CLIP_SCORE_BELOW_APPROVED}
 
 Entries = dict[str, dict[str, Any]]
 
 
-def metrics(real: Scores, trained: Scores, untrained: Scores | None, fid_features: str, seed: int) -> Entries:
+def metrics(real: Scores, rows: Mapping[str, Scores], fid_features: str, seed: int) -> Entries:
     """Return every metric by its key.
 
-    The sanity rows: `_untrained`, the same model with fresh weights; `_real`, for a distance one half of the real
-    pictures against the other half, for the CLIP score the real pictures with their own captions.
+    `rows` are the models' scores by name, `trained` among them. The row `real` is added: for a distance one half of
+    the real pictures against the other half, for the CLIP score the real pictures with their own captions.
     """
-    rows = {"": trained} | ({UNTRAINED: untrained} if untrained else {})
-    entries: Entries = {}
-    for suffix, scores in {**rows, REAL: real}.items():
-        entries[CLIP_SCORE + suffix] = clip_score(scores, seed)
     first, second = _halves(len(real.cosines), seed)
-    features = {suffix: scores.fid_features for suffix, scores in rows.items()}
-    entries |= _distances(real.fid_features, features, FID, fid_features, seed)
-    entries |= _distances(real.fid_features[first], {REAL: real.fid_features[second]}, FID, fid_features, seed)
-    for suffix, generated in features.items():
-        entries[KID + suffix] = kid_entry(real.fid_features, generated, fid_features, seed)
-    if fid_features != "clip":
-        clip_features = {suffix: scores.clip_features for suffix, scores in rows.items()}
-        entries |= _distances(real.clip_features, clip_features, CLIP_FID, "clip", seed)
+    entries: Entries = {CLIP_SCORE + _suffix(REAL): clip_score(real, seed)}
+    for name, scores in {**rows, REAL: real.at(second)}.items():
+        yardstick = real.at(first) if name == REAL else real
+        if name != REAL:
+            entries[CLIP_SCORE + _suffix(name)] = clip_score(scores, seed)
+        entries[FID + _suffix(name)] = fid_entry(yardstick.fid_features, scores.fid_features, fid_features, seed)
+        entries[KID + _suffix(name)] = kid_entry(yardstick.fid_features, scores.fid_features, fid_features, seed)
+        if fid_features != "clip":
+            entries[CLIP_FID + _suffix(name)] = fid_entry(yardstick.clip_features, scores.clip_features, "clip", seed)
+    return entries
+
+
+def curve(real: Scores, rows: Mapping[float, Scores], fid_features: str, seed: int) -> list[dict[str, Any]]:
+    """Return FID and CLIP score at each guidance scale, ascending, all on the same number of pictures.
+
+    FID falls with the number of pictures (Chong and Forsyth 2020, arXiv:1911.07023), so points of different numbers
+    would not make a curve.
+    """
+    pictures = min((len(scores.cosines) for scores in rows.values()), default=0)
+    return [
+        {
+            "guidance_scale": scale,
+            "pictures": pictures,
+            FID: fid_entry(real.fid_features, rows[scale].first(pictures).fid_features, fid_features, seed),
+            CLIP_SCORE: clip_score(rows[scale].first(pictures), seed),
+        }
+        for scale in sorted(rows)
+    ]
+
+
+def comparisons(real: Scores, trained: Scores, others: Mapping[str, Scores], seed: int) -> Entries:
+    """Return by how much the trained model is worse than each of the others, on the first prompts that both drew.
+
+    Both are resampled together, so what is hard about a prompt falls out of the difference.
+    """
+    entries: Entries = {}
+    for name, other in others.items():
+        pictures = min(len(trained.cosines), len(other.cosines))
+        mine, its = trained.first(pictures), other.first(pictures)
+        entries[ABOVE[name]] = _fid_difference(real, mine, its, seed)
+        entries[BELOW[name]] = _clip_difference(mine, its, seed)
     return entries
 
 
@@ -55,14 +99,34 @@ def fid_entry(real: Floats, generated: Floats, features: str, seed: int) -> dict
 
 
 def kid_entry(real: Floats, generated: Floats, features: str, seed: int) -> dict[str, Any]:
-    """Return the KID of generated to real features, (N, D) each, with its deviation over subsets."""
+    """Return the KID of generated to real features, (N, D) each, with its deviation over subsets and its interval."""
     value, deviation = kid(real, generated, seed)
+    low, high = interval(value, kid_replicates(real, generated, seed))
     counts = {"pictures": len(generated), "real_pictures": len(real)}
-    return {"value": value, "standard_deviation": deviation, "features": features, **counts}
+    return {**_interval(value, low, high), "standard_deviation": deviation, "features": features, **counts}
 
 
-def _distances(real: Floats, rows: dict[str, Floats], name: str, features: str, seed: int) -> Entries:
-    return {name + suffix: fid_entry(real, generated, features, seed) for suffix, generated in rows.items()}
+def _fid_difference(real: Scores, mine: Scores, its: Scores, seed: int) -> dict[str, Any]:
+    if mine is its:
+        # Compared with itself: hundreds of resamples would say the same.
+        return {**_interval(0.0, 0.0, 0.0), "pictures": len(mine.cosines)}
+    pair = (mine.fid_features, its.fid_features)
+    value = fid(real.fid_features, pair[0]) - fid(real.fid_features, pair[1])
+    # The same seed draws the same prompts for both.
+    replicates = [fid_replicates(real.fid_features, features, seed) for features in pair]
+    low, high = interval(value, replicates[0] - replicates[1])
+    return {**_interval(value, low, high), "pictures": len(mine.cosines)}
+
+
+def _clip_difference(mine: Scores, its: Scores, seed: int) -> dict[str, Any]:
+    differences = its.cosines - mine.cosines
+    value = float(differences.mean())
+    low, high = interval(value, mean_replicates(differences, seed))
+    return {**_interval(value, low, high), "pictures": len(differences)}
+
+
+def _suffix(name: str) -> str:
+    return "" if name == TRAINED else f"_{name}"
 
 
 def _interval(value: float, low: float, high: float) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer
+from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer, find_clip
 from steps.evaluation.generation import Row
 from steps.evaluation.inception import WEIGHTS_FILE, load_inception
 from steps.evaluation.intervals import Floats
@@ -19,7 +20,6 @@ from steps.evaluation.provenance import file_digest
 from steps.evaluation.reference import Pictures, Reference
 from steps.model.pretrained import folder_digest
 
-CLIP_DIR: Final = "clip"
 BATCH_SIZE: Final = 64
 
 CaptionedPictures = tuple[Pictures, Sequence[str]]
@@ -38,15 +38,27 @@ class Scores:
     fid_features: Floats
     """Inception's pooled features, or the CLIP's, (N, D)."""
 
+    def at(self, rows: npt.NDArray[np.int_] | slice) -> Scores:
+        """Return the scores of some of the pictures."""
+        cosines = self.cosines[rows]
+        # As torchmetrics has it: a mean below 0 counts as 0.
+        mean = max(float(cosines.mean()), 0.0)
+        return Scores(mean, cosines, self.clip_features[rows], self.fid_features[rows])
+
+    def first(self, count: int) -> Scores:
+        """Return the scores of the first pictures."""
+        return self if count == len(self.cosines) else self.at(slice(count))
+
 
 class Scorer:
     """The evaluator's networks on one device."""
 
     def __init__(self, evaluator_dir: Path, fid_features: str, device: torch.device) -> None:
         self._device = device
-        self._clip = ClipEvaluator(evaluator_dir / CLIP_DIR, device)
+        clip_dir = find_clip(evaluator_dir)
+        self._clip = ClipEvaluator(clip_dir, device)
         self._inception: nn.Module | None = None
-        self.digests = {"clip": folder_digest(evaluator_dir / CLIP_DIR)}
+        self.digests = {"clip": folder_digest(clip_dir)}
         if fid_features == "inception":
             self._inception = load_inception(evaluator_dir / WEIGHTS_FILE, device)
             self.digests["inception"] = file_digest(evaluator_dir / WEIGHTS_FILE)

@@ -203,11 +203,56 @@ def test_metric_definitions_cover_the_training_log():
     assert len(train) <= 40
 
 
-def test_gate_message_names_numbers_thresholds_and_pictures():
+def test_gate_message_names_numbers_intervals_thresholds_and_pictures():
     message = json.dumps(all_steps(definition_of("local"))["GateFailed"]["Arguments"])
-    for needed in ("metrics.fid.value", "Parameters.MaxFid", "metrics.clip_score.value", "Parameters.MinClipScore"):
-        assert needed in message
+    for metric, threshold in (("fid", "MaxFid"), ("clip_score", "MinClipScore")):
+        for part in ("value", "low", "high"):
+            assert f"metrics.{metric}.{part}" in message
+        assert f"Parameters.{threshold}" in message
     assert "Outputs['evaluation']" in message
+
+
+COMPARING = """
+gate:
+  max_fid_above_pretrained: 0.5
+  max_clip_score_below_pretrained: 0.01
+  max_fid_above_approved: 1.0
+  max_clip_score_below_approved: 0.0
+data: {reference_uri: s3://bucket/reference/coco/256px}
+evaluate: {captions: s3://bucket/captions/coco_30k.tsv}
+"""
+
+
+def test_gate_compares_with_other_models_where_the_parameter_set_asks_for_it():
+    definition = json.loads(build_definition(parse_settings(COMPARING, "x.yaml")))
+    steps = all_steps(definition)
+    judged = {
+        condition["LeftValue"]["Std:JsonGet"]["Path"]: (condition["Type"], condition["RightValue"]["Get"])
+        for condition in steps["QualityGate"]["Arguments"]["Conditions"]
+    }
+    message = json.dumps(steps["GateFailed"]["Arguments"])
+    for metric, name in (
+        ("fid_above_pretrained", "MaxFidAbovePretrained"),
+        ("clip_score_below_pretrained", "MaxClipScoreBelowPretrained"),
+        ("fid_above_approved", "MaxFidAboveApproved"),
+        ("clip_score_below_approved", "MaxClipScoreBelowApproved"),
+    ):
+        assert judged[f"metrics.{metric}.high"] == ("LessThanOrEqualTo", f"Parameters.{name}")
+        assert f"metrics.{metric}.low" in message
+        assert f"Parameters.{name}" in message
+    assert defaults_of(definition)["MaxFidAboveApproved"] == 1.0
+    evaluate = steps["Evaluate"]["Arguments"]
+    arguments = at_defaults(evaluate["AppSpecification"]["ContainerArguments"], defaults_of(definition))
+    parsed = parse(EvaluateArguments, arguments, "evaluate")
+    assert (parsed.require_pretrained, parsed.approved_model) == (True, "none")
+    assert parsed.captions == "s3://bucket/captions/coco_30k.tsv"
+    inputs = {item["InputName"]: item["S3Input"]["S3Uri"] for item in evaluate["ProcessingInputs"]}
+    assert inputs["reference"] == "s3://bucket/reference/coco/256px"
+
+
+def test_a_gate_that_compares_with_nothing_has_no_parameter_for_it():
+    names = {parameter["Name"] for parameter in definition_of("local")["Parameters"]}
+    assert not [name for name in names if "Above" in name or "Below" in name]
 
 
 def test_no_cached_steps_request_holds_an_execution_id():

@@ -12,7 +12,7 @@ import torch
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from steps.errors import StepError
-from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer
+from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer, find_clip
 from steps.evaluation.intervals import Floats
 from tests.steps.evaluation.conftest import CAPTIONS, TOKENS, picture
 
@@ -62,6 +62,16 @@ def test_features_are_those_of_each_picture_in_order(evaluator_dir: Path) -> Non
 def test_a_missing_clip_is_named(tmp_path: Path) -> None:
     with pytest.raises(StepError, match="clip: no CLIP model"):
         ClipEvaluator(tmp_path / "clip", CPU)
+
+
+def test_a_hugging_face_cache_is_read_as_it_is(evaluator_dir: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--openai--clip-vit-base-patch32" / "snapshots" / "3d74acf"
+    shutil.copytree(evaluator_dir / "clip", snapshot)
+    assert find_clip(tmp_path) == snapshot
+    assert find_clip(evaluator_dir) == evaluator_dir / "clip"
+    shutil.copytree(snapshot, tmp_path / "models--other--clip" / "snapshots" / "1")
+    with pytest.raises(StepError, match=r"several models: models--openai.*3d74acf, models--other"):
+        find_clip(tmp_path)
 
 
 def test_weights_that_are_not_safetensors_are_refused(evaluator_dir: Path, tmp_path: Path) -> None:

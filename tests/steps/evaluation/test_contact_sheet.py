@@ -46,6 +46,13 @@ def test_every_card_shows_its_real_picture_and_beside_it_the_generated_one(tmp_p
     assert tuple(sheet[middle, left + PICTURE_PX]) == (10, 0, 200)
 
 
+def test_a_caption_without_a_real_picture_leaves_its_place_empty(tmp_path: Path) -> None:
+    draw_contact_sheet(tmp_path / "sheet.png", [Card("a dog", None, plain((10, 0, 200)))], "FID 9.1", "guidance 3")
+    with Image.open(tmp_path / "sheet.png") as image:
+        sheet = np.asarray(image.convert("RGB"))
+    assert (sheet == (10, 0, 200)).all(-1).sum() == PICTURE_PX * PICTURE_PX
+
+
 def test_the_header_and_the_captions_are_written(tmp_path: Path) -> None:
     with_text = draw(tmp_path / "with.png", 2)
     without = draw(tmp_path / "without.png", 2, caption="", title="")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from steps.evaluation.distances import Yardstick, fid, fid_replicates, kid
+from steps.evaluation.distances import Yardstick, fid, fid_replicates, kid, kid_replicates
 from steps.evaluation.intervals import Floats, interval
 
 
@@ -67,6 +67,23 @@ def test_kid_agrees_with_an_independent_computation() -> None:
     assert deviation > 0
     # The mean of 100 random halves estimates the same number.
     assert value == pytest.approx(expected, abs=4 * deviation / np.sqrt(100) + 1e-6)
+
+
+def test_the_interval_of_kid_is_as_wide_as_its_spread_over_fresh_pictures() -> None:
+    real = features(0, count=600)
+    fresh = np.array([kid(real, features(seed, offset=0.5), seed=0)[0] for seed in range(1, 41)])
+    replicates = kid_replicates(real, features(1, offset=0.5), seed=0)
+    assert replicates.shape == (200,)
+    assert 0.5 * fresh.std() < replicates.std() < 2.0 * fresh.std()
+
+
+def test_resamples_of_kid_are_those_of_an_independent_computation() -> None:
+    real, generated = features(0, count=50), features(1, count=700, offset=0.5)
+    rows = np.random.default_rng(3).integers(700, size=700)
+    kernel = cubic_kernel(generated[rows], generated[rows])
+    kernel[rows[:, None] == rows] = 0.0
+    expected = kernel.sum() / (700 * 699) - 2 * cubic_kernel(real, generated[rows]).mean()
+    assert kid_replicates(real, generated, seed=3, count=1) == pytest.approx([expected])
 
 
 def test_kid_depends_on_its_own_seed_alone() -> None:

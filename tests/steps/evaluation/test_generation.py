@@ -14,7 +14,8 @@ import torch
 from params.programs import EvaluateArguments
 from steps.errors import StepError
 from steps.evaluation import generation
-from steps.evaluation.generation import Work, draw_in_processes, generate
+from steps.evaluation.captions import Captions
+from steps.evaluation.generation import TRAINED, Source, Work, draw_in_processes, generate
 from steps.evaluation.generator import PictureGenerator
 from steps.evaluation.plan import plan
 from steps.evaluation.prompts import choose_prompts
@@ -26,7 +27,13 @@ from tests.steps.evaluation.conftest import CAPTIONS, SIZE_PX
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 ARGUMENTS = EvaluateArguments(
-    samples=10, batch_size=4, untrained_samples=5, inference_steps=2, sampler="dpm++", precision="float32"
+    samples=10,
+    batch_size=4,
+    untrained_samples=5,
+    guidance_grid=(),
+    inference_steps=2,
+    sampler="dpm++",
+    precision="float32",
 )
 
 MakeWork = Callable[..., Work]
@@ -36,8 +43,11 @@ MakeWork = Callable[..., Work]
 def make_work(tmp_path: Path, pipeline_dir: Path) -> MakeWork:
     def make(folder: str = "samples", **changes: Any) -> Work:
         arguments = ARGUMENTS.model_copy(update=changes)
-        prompts = choose_prompts(CAPTIONS, arguments.samples, arguments.seed)
-        return plan(arguments, pipeline_dir, "digest", prompts, SIZE_PX, tmp_path / folder)
+        captions = Captions(CAPTIONS, range(len(CAPTIONS)))
+        prompts = choose_prompts(captions, arguments.samples, arguments.seed)
+        sources = {TRAINED: Source(pipeline_dir, "digest")}
+        folders = (tmp_path / folder, tmp_path / f"{folder}-others")
+        return plan(arguments, sources, prompts, captions.digest, SIZE_PX, folders)
 
     return make
 
@@ -130,11 +140,16 @@ def test_a_worker_process_draws_its_share(
 
 def test_a_failure_in_a_worker_process_is_told_in_its_own_words(make_work: MakeWork, tmp_path: Path) -> None:
     work = make_work()
-    pipeline: Any = load_pipeline(work.model_dir, torch.float32)
+    trained = work.rows[0]
+    pipeline: Any = load_pipeline(trained.source.folder, torch.float32)
     with torch.no_grad():
         pipeline.unet.conv_out.bias.fill_(float("nan"))
     pipeline.save_pretrained(tmp_path / "broken", safe_serialization=True)
     with pytest.raises(StepError, match=r"^picture \d+ \('a .*'\) is not a number"):
         draw_in_processes(
-            replace(work, model_dir=tmp_path / "broken"), ["cpu"], 0, 1, Progress("generate", 15, "pictures")
+            replace(work, rows=[replace(trained, source=Source(tmp_path / "broken", "broken"))]),
+            ["cpu"],
+            0,
+            1,
+            Progress("generate", 10, "pictures"),
         )

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from steps.errors import StepError
+from steps.evaluation.captions import Captions
 from steps.evaluation.generator import Drawing, PictureGenerator
 from steps.evaluation.prompts import Prompt, choose_prompts
 from steps.evaluation.reference import Pictures
@@ -19,8 +20,8 @@ from tests.steps.evaluation.conftest import CAPTIONS, SIZE_PX
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-DRAWING = Drawing(guidance_scale=3.0, inference_steps=4, sampler="dpm++", size_px=SIZE_PX)
-PROMPTS = choose_prompts(CAPTIONS, 6, seed=0)
+DRAWING = Drawing(guidance_scale=3.0, inference_steps=4, sampler="dpm++", size_px=SIZE_PX, kept_px=SIZE_PX)
+PROMPTS = choose_prompts(Captions(CAPTIONS, range(len(CAPTIONS))), 6, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,13 @@ def test_seed_caption_and_guidance_each_change_the_picture(pipeline: Any) -> Non
     assert np.abs(first.astype(int) - draw(pipeline, [replace(PROMPTS[0], seed=5)])).max() > 10
     assert not np.array_equal(first, draw(pipeline, [replace(PROMPTS[0], caption=PROMPTS[1].caption)]))
     assert not np.array_equal(first, draw(pipeline, PROMPTS[:1], guidance_scale=1.0))
+
+
+def test_a_model_of_another_size_draws_at_its_own_and_is_reduced(pipeline: Any) -> None:
+    large = draw(pipeline, PROMPTS[:2], size_px=2 * SIZE_PX, kept_px=2 * SIZE_PX)
+    reduced = draw(pipeline, PROMPTS[:2], size_px=2 * SIZE_PX)
+    assert (large.shape, reduced.shape) == ((2, 2 * SIZE_PX, 2 * SIZE_PX, 3), (2, SIZE_PX, SIZE_PX, 3))
+    assert np.abs(large.mean((1, 2)) - reduced.mean((1, 2))).max() < 2, "the same pictures"
 
 
 def test_pictures_are_those_of_the_pipeline_called_by_hand(pipeline: Any) -> None:

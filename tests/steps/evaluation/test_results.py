@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from params.layout import CLIP_SCORE_REAL, CLIP_SCORE_UNTRAINED, FID_REAL, FID_UNTRAINED
+from params.layout import (
+    CLIP_SCORE_BELOW_PRETRAINED,
+    CLIP_SCORE_REAL,
+    CLIP_SCORE_UNTRAINED,
+    FID_ABOVE_APPROVED,
+    FID_ABOVE_PRETRAINED,
+    FID_REAL,
+    FID_UNTRAINED,
+)
 from steps.evaluation.distances import fid
-from steps.evaluation.results import Entries, metrics
+from steps.evaluation.results import Entries, comparisons, curve, metrics
 from steps.evaluation.scoring import Scores
 
 
@@ -22,12 +30,13 @@ REAL, TRAINED, UNTRAINED = scores(0, 80), scores(1, 60, 0.8), scores(2, 40, 2.0)
 
 @pytest.fixture(scope="module")
 def entries() -> Entries:
-    return metrics(REAL, TRAINED, UNTRAINED, "inception", seed=0)
+    return metrics(REAL, {"trained": TRAINED, "untrained": UNTRAINED}, "inception", seed=0)
 
 
 def test_every_row_has_its_metrics(entries: Entries) -> None:
     assert set(entries) == {
-        *("fid", FID_UNTRAINED, FID_REAL, "kid", "kid_untrained", "clip_fid", "clip_fid_untrained"),
+        *("fid", FID_UNTRAINED, FID_REAL, "kid", "kid_untrained", "kid_real"),
+        *("clip_fid", "clip_fid_untrained", "clip_fid_real"),
         *("clip_score", CLIP_SCORE_UNTRAINED, CLIP_SCORE_REAL),
     }
 
@@ -42,7 +51,7 @@ def test_values_are_those_of_their_features(entries: Entries) -> None:
 
 def test_sanity_rows_are_in_order(entries: Entries) -> None:
     assert entries[FID_REAL]["value"] < entries["fid"]["value"] < entries[FID_UNTRAINED]["value"]
-    assert entries["kid"]["value"] < entries["kid_untrained"]["value"]
+    assert entries["kid_real"]["value"] < entries["kid"]["value"] < entries["kid_untrained"]["value"]
     assert entries[CLIP_SCORE_UNTRAINED]["value"] < entries["clip_score"]["value"] < entries[CLIP_SCORE_REAL]["value"]
 
 
@@ -52,10 +61,43 @@ def test_real_pictures_are_compared_by_halves(entries: Entries) -> None:
 
 
 def test_intervals_hold_their_values(entries: Entries) -> None:
-    for name in set(entries) - {"kid", "kid_untrained"}:
-        assert 0 <= entries[name]["low"] < entries[name]["value"] < entries[name]["high"]
+    for name, entry in entries.items():
+        assert entry["low"] < entry["value"] < entry["high"]
+        assert name.startswith("kid") or entry["low"] >= 0
 
 
 def test_without_untrained_pictures_and_with_clip_features_those_rows_are_left_out() -> None:
-    found = metrics(REAL, TRAINED, None, "clip", seed=0)
-    assert set(found) == {"fid", FID_REAL, "kid", "clip_score", CLIP_SCORE_REAL}
+    found = metrics(REAL, {"trained": TRAINED}, "clip", seed=0)
+    assert set(found) == {"fid", FID_REAL, "kid", "kid_real", "clip_score", CLIP_SCORE_REAL}
+
+
+def test_a_curve_is_ascending_and_of_equal_numbers_of_pictures() -> None:
+    points = curve(REAL, {8.0: UNTRAINED, 2.0: TRAINED}, "inception", seed=0)
+    assert [(point["guidance_scale"], point["pictures"]) for point in points] == [(2.0, 40), (8.0, 40)]
+    assert points[0]["fid"]["value"] == fid(REAL.fid_features, TRAINED.fid_features[:40])
+    assert points[1]["clip_score"]["value"] == UNTRAINED.clip_score
+    assert curve(REAL, {}, "inception", seed=0) == []
+
+
+def test_a_comparison_is_the_difference_on_the_prompts_that_both_drew() -> None:
+    found = comparisons(REAL, TRAINED, {"pretrained": UNTRAINED}, seed=0)
+    above, below = found[FID_ABOVE_PRETRAINED], found[CLIP_SCORE_BELOW_PRETRAINED]
+    mine, its = (fid(REAL.fid_features, scores.fid_features[:40]) for scores in (TRAINED, UNTRAINED))
+    assert (above["value"], above["pictures"]) == (pytest.approx(mine - its), 40)
+    assert above["high"] < 0, "clearly better than the untrained model"
+    assert below["value"] == pytest.approx(UNTRAINED.cosines.mean() - TRAINED.cosines[:40].mean())
+    assert below["low"] < below["value"] < below["high"] < 0
+
+
+def test_prompts_are_resampled_together_so_a_small_difference_shows() -> None:
+    """The same pictures with a slight fault: each model's own interval is far wider than the difference."""
+    faulty = Scores(TRAINED.clip_score, TRAINED.cosines - 0.001, TRAINED.clip_features, 1.01 * TRAINED.fid_features)
+    found = comparisons(REAL, faulty, {"approved": TRAINED}, seed=0)[FID_ABOVE_APPROVED]
+    alone = metrics(REAL, {"trained": TRAINED}, "clip", seed=0)["fid"]
+    assert 0 < found["low"] < found["value"]
+    assert found["high"] - found["low"] < (alone["high"] - alone["low"]) / 4
+
+
+def test_a_model_is_exactly_as_good_as_itself() -> None:
+    found = comparisons(REAL, TRAINED, {"approved": TRAINED}, seed=0)
+    assert {(entry["low"], entry["value"], entry["high"]) for entry in found.values()} == {(0.0, 0.0, 0.0)}

@@ -1,0 +1,112 @@
+"""What an evaluation draws: the held-out captions of the reference, or those of any caption file.
+
+Reads a .txt (a caption a line), .csv, .tsv, .jsonl, .json (COCO's `annotations`, or a list) or .parquet file through
+fsspec, such as the captions of COCO's 30,000 that MLPerf Training judges with. A column `seed` states each caption's.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+import pyarrow.parquet
+
+from params.layout import HELDOUT_CAPTIONS
+from steps.data.storage import Storage
+from steps.errors import StepError
+
+CAPTION_COLUMN: Final = "caption"
+SEED_COLUMN: Final = "seed"
+DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
+SUFFIXES: Final = (".txt", *DELIMITERS, ".jsonl", ".json", ".parquet")
+# torch's CPU generator uses the low 32 bits of its seed.
+SEEDS: Final = 2**32
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Captions to draw, each at its position."""
+
+    texts: Sequence[str]
+    """What is drawn."""
+    real_rows: Sequence[int | None]
+    """For each, the row of the reference whose picture has this caption; None: there is none."""
+    seeds: Sequence[int] | None = None
+    """The seed that the file states for each; None: it states none."""
+    is_heldout: bool = False
+    """Whether they are the reference's own."""
+
+    @property
+    def digest(self) -> str:
+        """Return a SHA-256 over texts and stated seeds."""
+        return hashlib.sha256(json.dumps([list(self.texts), self.seeds]).encode()).hexdigest()
+
+
+def read_captions(source: str, heldout: Sequence[str]) -> Captions:
+    """Return the captions of a file, or the held-out ones where `source` is `heldout`.
+
+    Raises StepError that names the file and what is wrong with it.
+    """
+    if source == HELDOUT_CAPTIONS:
+        return Captions(heldout, range(len(heldout)), is_heldout=True)
+    suffix = PurePosixPath(source).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise StepError(f"captions: {source} ends with none of {', '.join(SUFFIXES)}, and is not {HELDOUT_CAPTIONS!r}")
+    content = _content(source)
+    try:
+        rows = list(_rows(suffix, content))
+        texts = [" ".join(str(row[CAPTION_COLUMN]).split()) for row in rows]
+        seeds = [_seed(row[SEED_COLUMN]) for row in rows] if rows and SEED_COLUMN in rows[0] else None
+    except KeyError as error:
+        raise StepError(f"captions: {source} has no {error.args[0]!r} in some row") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        raise StepError(f"captions: {source} cannot be read: {error}") from None
+    empty = next((number for number, text in enumerate(texts) if not text), None)
+    if empty is not None:
+        raise StepError(f"captions: {source}: caption {empty} is empty")
+    return Captions(texts, _matches(texts, heldout), seeds)
+
+
+def _matches(texts: Sequence[str], heldout: Sequence[str]) -> list[int | None]:
+    """Return for each text the first row of the reference with this caption."""
+    first: dict[str, int] = {}
+    for row, caption in enumerate(heldout):
+        first.setdefault(" ".join(caption.split()), row)
+    return [first.get(text) for text in texts]
+
+
+def _content(source: str) -> bytes:
+    folder, _, name = source.rpartition("/")
+    try:
+        return Storage(folder or ".").read(name)
+    except (OSError, ValueError) as error:
+        raise StepError(f"captions: {source} cannot be read: {error or type(error).__name__}") from None
+
+
+def _rows(suffix: str, content: bytes) -> Iterable[Mapping[str, Any]]:
+    if suffix == ".parquet":
+        table: list[dict[str, Any]] = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+        return table
+    text = content.decode("utf-8-sig")
+    if suffix == ".txt":
+        return [{CAPTION_COLUMN: line} for line in text.splitlines() if line.strip()]
+    if suffix == ".jsonl":
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    if suffix == ".json":
+        value = json.loads(text)
+        found: list[Any] = value["annotations"] if isinstance(value, dict) else value
+        return [row if isinstance(row, dict) else {CAPTION_COLUMN: row} for row in found]
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[suffix])
+
+
+def _seed(value: Any) -> int:
+    seed = int(value)
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"seed {seed} is not in 0..{SEEDS - 1}")
+    return seed

@@ -1,0 +1,76 @@
+"""The models that an evaluation draws with: the trained one, the generic pretrained one, the approved one.
+
+Reads input_dir("model")/model.tar.gz, input_dir("pretrained") and, straight from its address, the approved model's
+archive; unpacks onto the job's volume, because the root file system of an instance is small.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from params.layout import MODEL, MODEL_ARCHIVE, NO_MODEL, PRETRAINED_CHANNEL
+from params.programs import EvaluateArguments
+from steps.container import Container
+from steps.data.storage import Storage
+from steps.errors import StepError
+from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, Source
+from steps.model.archive import PIPELINE_FILE, unpack_model
+from steps.model.pretrained import UNET, folder_digest
+
+UNPACKED_DIR: Final = "/opt/ml/processing/models"
+
+
+def check_models(container: Container, arguments: EvaluateArguments) -> None:
+    """Raise StepError where the gate asks for the generic pretrained model and its UNet has no weights."""
+    folder = container.input_dir(PRETRAINED_CHANNEL)
+    if arguments.require_pretrained and not (_is_whole(folder) and arguments.comparison_samples):
+        raise StepError(
+            f"{folder}: no {PIPELINE_FILE} with a UNet's weights, and the gate compares with the generic pretrained "
+            "model; add them, set comparison_samples above 0, or set gate.max_fid_above_pretrained and "
+            "gate.max_clip_score_below_pretrained to null"
+        )
+
+
+def find_models(container: Container, arguments: EvaluateArguments) -> dict[str, Source]:
+    """Return the models by name, unpacked; remove_models() deletes what was unpacked."""
+    unpacked = container.path(UNPACKED_DIR)
+    unpack_model(container.input_dir(MODEL) / MODEL_ARCHIVE, unpacked / TRAINED)
+    folders = {TRAINED: unpacked / TRAINED}
+    if arguments.comparison_samples:
+        if arguments.approved_model != NO_MODEL:
+            _fetch_model(arguments.approved_model, unpacked)
+            folders[APPROVED] = unpacked / APPROVED
+        if _is_whole(container.input_dir(PRETRAINED_CHANNEL)):
+            folders[PRETRAINED] = container.input_dir(PRETRAINED_CHANNEL)
+    return {name: Source(folder, folder_digest(folder)) for name, folder in folders.items()}
+
+
+def remove_models(container: Container) -> None:
+    """Delete what find_models() unpacked."""
+    shutil.rmtree(container.path(UNPACKED_DIR), ignore_errors=True)
+
+
+def digests(sources: Mapping[str, Source]) -> dict[str, str]:
+    """Return each model's digest under the key that metrics.json gives it: the trained one's is `model`."""
+    return {MODEL if name == TRAINED else name: source.digest for name, source in sources.items()}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder is a pipeline that can draw: pre-training itself needs no UNet weights in it."""
+    return (folder / PIPELINE_FILE).is_file() and any((folder / UNET).glob("*.safetensors"))
+
+
+def _fetch_model(address: str, folder: Path) -> None:
+    prefix, _, name = address.rpartition("/")
+    archive = folder / f"{APPROVED}-{MODEL_ARCHIVE}"
+    try:
+        with Storage(prefix).open(name) as source, archive.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    except OSError as error:
+        reason = error or type(error).__name__
+        raise StepError(f"approved_model: {address} cannot be read: {reason}") from None
+    unpack_model(archive, folder / APPROVED)
+    archive.unlink()
