@@ -217,9 +217,9 @@ class EvaluateArguments(Model):
     guidance_scale: float = Field(8.0, ge=0)
     """Classifier-free guidance (MLPerf: 8)."""
     guidance_grid: tuple[Annotated[float, Field(ge=0)], ...] = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
-    """Guidance scales of the FID-CLIP curve (the SD2 card's); none: no curve."""
-    grid_samples: int = Field(10_000, ge=2)
-    """Pictures at each guidance scale of the curve, of the first prompts (the SD2 card: 10,000)."""
+    """Guidance scales of the FID-CLIP curve (the SD2 card's)."""
+    grid_samples: int = Field(10_000, ge=0)
+    """Pictures at each guidance scale of the curve, of the first prompts (the SD2 card: 10,000); 0: no curve."""
     inference_steps: int = Field(50, ge=1)
     """Denoising steps (MLPerf: 50 with DDIM)."""
     sampler: Literal["ddim", "dpm++", "euler"] = "ddim"

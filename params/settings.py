@@ -77,8 +77,8 @@ class Data(Model):
     pretrained_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/stable-diffusion-2-base"
     """Folder with the VAE, text encoder, tokenizer, scheduler and the UNet's configuration, as diffusers saves them."""
     evaluator_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/evaluator"
-    """Folder with the CLIP model that scores pictures (clip/, or a Hugging Face cache as it is), and Inception's weights
-    where FID uses them."""
+    """Folder with the CLIP model that scores pictures (clip/, or a Hugging Face cache as it is), and with Inception's
+    weights where FID uses them."""
     reference_uri: str = ""
     """Pictures and captions to judge against in place of those that Encode held out, such as COCO's: the reference that
     Encode wrote for another data set."""

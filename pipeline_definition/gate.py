@@ -2,7 +2,7 @@
 
 Two thresholds are always asked, on FID and CLIP score themselves. Where the parameter set asks for it, the model must
 also be no worse than the generic pretrained one, or than the approved one, by more than a margin: judged on the upper
-bound of the difference, so that a model passes when it is shown to be good enough, not when too few pictures were drawn.
+bound of the difference, so that a model passes when it is shown to be good enough, not when few pictures were drawn.
 """
 
 from __future__ import annotations

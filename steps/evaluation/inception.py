@@ -1,7 +1,8 @@
-"""Inception v3's features, on which published FIDs stand: torchmetrics' own network, weights from the evaluator folder.
+"""Inception v3's features, on which published FIDs stand: weights from the evaluator folder.
 
-Reads inception.safetensors; downloads nothing. torch-fidelity publishes the weights as a torch file; this turns it into
-safetensors, once, and prints its digest:
+Reads inception.safetensors; downloads nothing. The published weights (pt_inception-2015-12-05-6726825d.pth, on the
+releases page of github.com/toshas/torch-fidelity) are a torch file; this turns it into safetensors, once, and prints
+its digest:
 
     python -m steps.evaluation.inception WEIGHTS.pth EVALUATOR/inception.safetensors
 """
@@ -10,38 +11,38 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchmetrics.image.fid import NoTrainInceptionV3
 
 from steps.errors import StepError
+from steps.evaluation.inception_network import InceptionNetwork
 
 WEIGHTS_FILE: Final = "inception.safetensors"
-# The pooled layer that FID is defined on.
-LAYER: Final = "2048"
 
 
 def load_inception(weights: Path, device: torch.device) -> nn.Module:
     """Return the network: pictures (N, 3, H, W) uint8 to features (N, 2048).
 
-    Raises StepError where the weights or torch-fidelity, which holds the network's code, are missing.
+    Raises StepError where the weights are missing or are another network's.
     """
     if not weights.is_file():
         raise StepError(f"{weights}: not there; put Inception's weights into the evaluator or set fid_features to clip")
-    with tempfile.TemporaryDirectory() as folder:
-        # The network takes a torch file only: it gets one that was written a line earlier, from safetensors.
-        path = Path(folder) / "inception.pth"
-        torch.save(load_file(weights), path)
-        try:
-            network: nn.Module = NoTrainInceptionV3("inception-v3-compat", [LAYER], str(path))
-        except ModuleNotFoundError:
-            raise StepError("fid_features=inception needs torch-fidelity, with torchvision; or use clip") from None
-    return network.to(device)
+    network = InceptionNetwork().eval()
+    try:
+        # The classifier's weights are left over: features are read before it.
+        missing = network.load_state_dict(load_file(weights), strict=False).missing_keys
+    except (RuntimeError, SafetensorError) as error:
+        raise StepError(
+            f"{weights}: not the weights of FID's Inception: {' '.join(str(error).split())[:300]}"
+        ) from None
+    if missing:
+        raise StepError(f"{weights}: not the weights of FID's Inception: {len(missing)} parts are missing")
+    return network.requires_grad_(False).to(device)
 
 
 def convert(source: Path, target: Path) -> str:

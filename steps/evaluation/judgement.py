@@ -74,7 +74,7 @@ class Judgement:
     def _curve(self, real: Scores, rows: Mapping[str, Scores]) -> list[dict[str, object]]:
         arguments = self.arguments
         points = {scale: rows[guidance_row(scale)] for scale in arguments.guidance_grid if guidance_row(scale) in rows}
-        if arguments.guidance_scale in arguments.guidance_grid:
+        if arguments.grid_samples and arguments.guidance_scale in arguments.guidance_grid:
             points[arguments.guidance_scale] = rows[TRAINED].first(min(arguments.grid_samples, len(self._prompts)))
         return curve(real, points, arguments.fid_features, arguments.seed)
 

@@ -14,7 +14,7 @@ import torch
 from params.layout import LINEAGE_FILE, MODEL_CODE_DIGEST, MODEL_IMAGES_PER_S, UNKNOWN
 from steps.errors import StepError
 
-LIBRARIES: Final = ("torch", "torchmetrics", "diffusers", "transformers", "numpy", "scipy", "pillow", "torch-fidelity")
+LIBRARIES: Final = ("torch", "torchmetrics", "diffusers", "transformers", "numpy", "scipy", "pillow")
 
 
 def versions() -> dict[str, str]:

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from PIL import Image
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.multimodal.clip_score import CLIPScore
 
-from params.layout import CLIP_SCORE, CLIP_SCORE_REAL, CLIP_SCORE_UNTRAINED, FID, FID_REAL, FID_UNTRAINED
+from params.layout import (
+    CLIP_SCORE,
+    CLIP_SCORE_BELOW_APPROVED,
+    CLIP_SCORE_BELOW_PRETRAINED,
+    CLIP_SCORE_REAL,
+    CLIP_SCORE_UNTRAINED,
+    FID,
+    FID_ABOVE_APPROVED,
+    FID_ABOVE_PRETRAINED,
+    FID_REAL,
+    FID_UNTRAINED,
+    GUIDANCE_CURVE,
+)
 from steps import evaluate
 from steps.__main__ import main
 from steps.evaluation.clip_scorer import ClipEvaluator
@@ -92,8 +111,11 @@ def test_an_evaluation_leaves_metrics_samples_and_a_contact_sheet(job: Path) -> 
     assert not (job / "processing" / "models").exists(), "the unpacked model is removed"
 
 
-def test_fid_is_torchmetrics_own_on_the_same_pictures(job: Path, evaluator_dir: Path) -> None:
+def test_fid_and_clip_score_are_torchmetrics_own_and_the_papers_formula_on_the_same_pictures(
+    job: Path, evaluator_dir: Path
+) -> None:
     assert run() == 0
+    found = metrics(job)["metrics"]
     evaluator = ClipEvaluator(evaluator_dir / "clip", torch.device("cpu"))
 
     class Features(torch.nn.Module):
@@ -102,15 +124,24 @@ def test_fid_is_torchmetrics_own_on_the_same_pictures(job: Path, evaluator_dir: 
         def forward(self, pictures: torch.Tensor) -> torch.Tensor:
             return evaluator.get_image_features(evaluator.processor(images=list(pictures))["pixel_values"])
 
-    metric = FrechetInceptionDistance(feature=Features())
+    network, metric = Features(), FrechetInceptionDistance(feature=Features())
     reference = Reference(job / "processing" / "input" / "reference")
-    paths = sorted((output(job) / "samples").glob("*.png"))
-    for pictures, real in (
-        (reference.read(range(20)), True),
-        (np.stack([np.asarray(Image.open(p)) for p in paths]), False),
-    ):
-        metric.update(torch.from_numpy(pictures).permute(0, 3, 1, 2), real=real)
-    assert metrics(job)["metrics"][FID]["value"] == pytest.approx(float(metric.compute()), abs=1e-3)
+    samples = json.loads((output(job) / "samples.json").read_text())
+    drawn = np.stack([np.asarray(Image.open(output(job) / sample["file"])) for sample in samples])
+    real, generated = (torch.from_numpy(p).permute(0, 3, 1, 2) for p in (reference.read(range(20)), drawn))
+    metric.update(real, real=True)
+    metric.update(generated, real=False)
+    assert found[FID]["value"] == pytest.approx(float(metric.compute()), abs=1e-3)
+
+    first, second = (network(pictures).double().numpy() for pictures in (real, generated))
+    root = scipy.linalg.sqrtm(np.cov(first.T) @ np.cov(second.T)).real
+    formula = np.square(first.mean(0) - second.mean(0)).sum() + np.trace(np.cov(first.T) + np.cov(second.T) - 2 * root)
+    assert found[FID]["value"] == pytest.approx(formula, abs=1e-3)
+
+    parts: Any = (evaluator, evaluator.processor)
+    score = CLIPScore(lambda: parts)
+    score.update(generated, [sample["caption"] for sample in samples])
+    assert found[CLIP_SCORE]["value"] == pytest.approx(float(score.compute()) / 100, abs=1e-3)
 
 
 def test_a_killed_evaluation_goes_on_and_writes_the_same_bytes(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +160,84 @@ def test_a_killed_evaluation_goes_on_and_writes_the_same_bytes(job: Path, monkey
     assert run() == 0
     assert (output(job) / "metrics.json").read_bytes() == unbroken
     assert 0 < len(drawn) < 16 + 12 + 2 * 10
+
+
+KILLED_AFTER_BATCHES = """
+import os, signal, sys
+from steps.evaluation.generator import PictureGenerator
+draw, drawn = PictureGenerator.draw, []
+def dying(self, prompts):
+    drawn.append(prompts)
+    if len(drawn) > 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return draw(self, prompts)
+PictureGenerator.draw = dying
+from steps.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_evaluation_killed_for_good_is_finished_by_the_next(job: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    shutil.copytree(job, killed, symlinks=True)
+    # How many threads share a sum decides how it is rounded.
+    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(killed), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", KILLED_AFTER_BATCHES, "evaluate", *FLAGS]
+    assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert not (output(killed) / "metrics.json").exists()
+    assert list(others(killed).rglob("*.png")), "it died between two rows"
+    assert run() == 0
+    finished = subprocess.run(
+        [sys.executable, "-m", "steps", "evaluate", *FLAGS], env=environment, check=False, capture_output=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    for name in ("metrics.json", "samples.json", "contact_sheet.png", "guidance_curve.png"):
+        assert (output(killed) / name).read_bytes() == (output(job) / name).read_bytes(), name
+
+
+def test_the_guidance_curve_is_drawn_from_the_first_pictures_of_each_scale(job: Path) -> None:
+    assert run() == 0
+    found = metrics(job)
+    points = found[GUIDANCE_CURVE]
+    assert [(point["guidance_scale"], point["pictures"]) for point in points] == [(1.0, 10), (3.0, 10), (5.0, 10)]
+    assert len({point[CLIP_SCORE]["value"] for point in points}) == 3
+    samples = json.loads((output(job) / "samples.json").read_text())
+    own = np.mean([sample["clip_score"] for sample in samples[:10]])
+    assert points[1][CLIP_SCORE]["value"] == pytest.approx(max(own, 0.0), abs=1e-5)
+    assert found["guidance-1_pictures"] == found["guidance-5_pictures"] == 10
+    assert not (others(job) / "guidance-3").exists(), "the judged scale's pictures are there already"
+    with Image.open(output(job) / "guidance_curve.png") as chart:
+        assert chart.width > 500
+
+
+def test_other_models_are_judged_on_the_same_prompts(
+    job: Path, pipeline_dir: Path, make_archive: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(pipeline_dir, job / "processing" / "input" / "pretrained")
+    make_archive(tmp_path / "registry" / "model.tar.gz")
+    approved = ("--approved-model", f"file://{tmp_path}/registry/model.tar.gz")
+    assert run("--require-pretrained", "true", *approved) == 0
+    found = metrics(job)
+    # All three are one and the same model, so the difference is none.
+    for name in (FID_ABOVE_PRETRAINED, FID_ABOVE_APPROVED, CLIP_SCORE_BELOW_PRETRAINED, CLIP_SCORE_BELOW_APPROVED):
+        assert [found["metrics"][name][part] for part in ("low", "value", "high")] == pytest.approx([0, 0, 0], abs=1e-6)
+    assert found["metrics"][FID_ABOVE_PRETRAINED]["pictures"] == 12
+    assert found["metrics"]["fid_pretrained"]["pictures"] == 12
+    assert found["notes"] == ["the approved model is this very one: compared with itself"]
+    assert {"model", "pretrained", "approved", "clip", "reference", "captions"} == set(found["digests"])
+    assert found["digests"]["approved"] == found["digests"]["model"]
+
+
+def test_captions_of_a_file_are_drawn_from_the_seeds_that_it_states(job: Path, tmp_path: Path) -> None:
+    rows = [f"{caption},{100 + row}" for row, caption in enumerate([*CAPTIONS[:5], "a dog", "a cat", "a bird", "a"])]
+    (tmp_path / "captions.csv").write_text("\n".join(["caption,seed", *rows]))
+    assert run("--captions", str(tmp_path / "captions.csv"), "--grid-samples", "0", "--untrained-samples", "0") == 0
+    found = metrics(job)
+    samples = json.loads((output(job) / "samples.json").read_text())
+    assert {f"{sample['caption']},{sample['seed']}" for sample in samples} == set(rows)
+    assert (found["samples"], found["real_pictures"], found[GUIDANCE_CURVE]) == (9, 20, [])
+    assert found["captions"].endswith("captions.csv")
+    assert not (output(job) / "guidance_curve.png").exists()
 
 
 def test_fewer_captions_than_samples_are_used_and_said(job: Path) -> None:

@@ -30,7 +30,7 @@ ARGUMENTS = EvaluateArguments(
     samples=10,
     batch_size=4,
     untrained_samples=5,
-    guidance_grid=(),
+    grid_samples=0,
     inference_steps=2,
     sampler="dpm++",
     precision="float32",
@@ -108,6 +108,36 @@ def test_another_setting_draws_anew(make_work: MakeWork) -> None:
     first = pictures(make_work())[0]
     generate(make_work(guidance_scale=1.0), ["cpu"])
     assert not np.array_equal(first, pictures(make_work(guidance_scale=1.0))[0])
+
+
+def test_rows_of_a_curve_draw_the_first_prompts_at_their_own_scale(make_work: MakeWork) -> None:
+    work = make_work(guidance_grid=(1.0, 8.0, 5.0), grid_samples=4)
+    assert [row.name for row in work.rows] == ["trained", "guidance-1", "guidance-5", "untrained"]
+    generate(work, ["cpu"])
+    drawn = dict(zip((row.name for row in work.rows), pictures(work), strict=True))
+    alone = make_work("alone", guidance_scale=5.0)
+    generate(alone, ["cpu"])
+    assert np.array_equal(drawn["guidance-5"], pictures(alone)[0][:4])
+    assert not np.array_equal(drawn["guidance-1"], drawn["guidance-5"])
+
+
+def test_a_longer_evaluation_takes_over_the_whole_batches_of_a_shorter_one(
+    make_work: MakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = f"file://{tmp_path}/mirror"
+    generate(make_work("short", samples=8, untrained_samples=0, samples_uri=mirror), ["cpu"])
+    longer = make_work("long", samples=12, untrained_samples=0, samples_uri=mirror)
+    draw, drawn = PictureGenerator.draw, list[int]()
+
+    def counting_draw(self: PictureGenerator, prompts: Any) -> Pictures:
+        drawn.extend(prompt.index for prompt in prompts)
+        return draw(self, prompts)
+
+    monkeypatch.setattr(PictureGenerator, "draw", counting_draw)
+    generate(longer, ["cpu"])
+    assert drawn == [8, 9, 10, 11]
+    cut = make_work("cut", samples=10, untrained_samples=0, samples_uri=mirror)
+    assert cut.rows[0].mirror != longer.rows[0].mirror, "its last batch is rounded otherwise"
 
 
 def test_two_hosts_share_the_work_through_the_mirror(make_work: MakeWork, tmp_path: Path) -> None:
