@@ -88,6 +88,15 @@ class AccountChecks:
                 problem = f"{address} has no {file}"
                 yield Finding("PretrainedModel", problem, "copy the model there as diffusers saves it")
                 return
+        if self._settings.gate.compares_with_pretrained:
+            yield from self._generic_model(match["bucket"], f"{match['key']}/" if match["key"] else "", address)
+
+    def _generic_model(self, bucket: str, prefix: str, address: str) -> Iterator[Finding]:
+        found = self._target.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}unet/").get("Contents", [])
+        if not any(item["Key"].endswith(".safetensors") for item in found):
+            problem = f"{address}/unet has no weights, and the gate compares with the generic model"
+            fix = "copy them there, or set gate.max_fid_above_pretrained and the like to null"
+            yield Finding("PretrainedModel", problem, fix)
 
     def _file_system(self) -> Iterator[Finding]:
         name, path = self._values.text("FsxId"), self._values.text("FsxPath")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from params.layout import HELDOUT_CAPTIONS, MODEL_ARCHIVE, NO_MODEL
 from params.settings import Settings
 from pipeline_definition.findings import Finding
 from pipeline_definition.planned_jobs import PlannedJob, Values
@@ -36,6 +37,12 @@ NAMES = {
     "EndpointName": re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,49}"),
 }
 IMAGES = ("DataImage", "TrainingImage", "InferenceImage")
+MARGINS = (
+    "MaxFidAbovePretrained",
+    "MaxClipScoreBelowPretrained",
+    "MaxFidAboveApproved",
+    "MaxClipScoreBelowApproved",
+)
 ADDRESSES = ("UrlTable", "PretrainedModel", "Evaluator")
 FILL = "take it from your stack with --stack NAME, or set it"
 
@@ -50,6 +57,7 @@ def address_findings(settings: Settings, values: Values, is_local: bool) -> Iter
             yield Finding(name, f"{values.text(name)!r} is no S3 address", fix)
         elif PLACEHOLDER_ACCOUNT in values.text(name):
             yield Finding(name, "it is in the placeholder's bucket", FILL)
+    yield from _judged_findings(values)
     if "Bucket" in values and not BUCKET.fullmatch(values.text("Bucket")):
         yield Finding("Bucket", f"{values.text('Bucket')!r} is no name of a bucket", "set it to the name alone")
     for name, pattern in NAMES.items():
@@ -57,6 +65,17 @@ def address_findings(settings: Settings, values: Values, is_local: bool) -> Iter
             yield Finding(name, f"{values.text(name)!r} does not match {pattern.pattern}", "choose another name")
     if not is_local:
         yield from _account_findings(settings, values)
+
+
+def _judged_findings(values: Values) -> Iterator[Finding]:
+    """Check the two addresses that may also be a word: what is drawn, and which model it is compared with."""
+    for name, word, example in (
+        ("EvaluationCaptions", HELDOUT_CAPTIONS, "s3://BUCKET/captions.tsv"),
+        ("ApprovedModel", NO_MODEL, f"s3://BUCKET/FOLDER/{MODEL_ARCHIVE}"),
+    ):
+        if name in values and values.text(name) != word and not S3_ADDRESS.fullmatch(values.text(name)):
+            problem = f"{values.text(name)!r} is neither an S3 address nor {word!r}"
+            yield Finding(name, problem, f"set it to {example}, or to {word}")
 
 
 def file_system_findings(
@@ -97,6 +116,9 @@ def threshold_findings(values: Values) -> Iterator[Finding]:
             f"{values.text('MinClipScore')} is no cosine",
             "set it between -1 and 1: a score of 15 on the scale of 100 is 0.15 here",
         )
+    for name in (name for name in MARGINS if name in values):
+        if not math.isfinite(_number(values.text(name))):
+            yield Finding(name, f"{values.text(name)} is no margin", "set it to 0 or to how much worse is good enough")
 
 
 def sample_findings(settings: Settings, values: Values) -> Iterator[Finding]:

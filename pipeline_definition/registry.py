@@ -11,6 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from params.layout import MODEL_ARCHIVE
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
@@ -78,6 +79,16 @@ class Registry:
             images=tuple(_image_of(container) for container in containers),
             reason=about.get("ApprovalDescription") or "",
         )
+
+    def approved_model(self) -> str:
+        """Return the address of the newest approved package's archive; empty where there is none."""
+        approved = (package.arn for package in self.list() if package.status == "Approved")
+        for arn in approved:
+            containers = (self._describe(arn).get("InferenceSpecification") or {}).get("Containers", [])
+            for address in (container.get("ModelDataUrl", "") for container in containers):
+                if address.endswith(MODEL_ARCHIVE):
+                    return str(address)
+        return ""
 
     def register(self, request: Mapping[str, Any]) -> ModelPackage:
         """Register a model as CreateModelPackage takes it, without the group; the group is made where it is missing."""

@@ -71,6 +71,7 @@ def start(
     Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
     """
     with reported_errors():
+        from pipeline_definition.approved_model import with_approved_model
         from pipeline_definition.budget import filled_in
         from pipeline_definition.executions import Executions
 
@@ -80,6 +81,7 @@ def start(
         # What SageMaker holds is what will run; reading it back takes a moment, building it anew takes seconds.
         definition = executions.current_definition(settings.pipeline_name)
         values = filled_in(settings, definition, parse_changes(changes))
+        values = with_approved_model(target, definition, values)
         refuse_findings(settings, definition, values, target)
         if dry_run:
             console.print("nothing stands in the way", highlight=False)

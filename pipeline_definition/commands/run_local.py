@@ -152,12 +152,14 @@ class LocalRun:
         return "" if self.state == DEFAULT_STATE else f" --state {self.state}"
 
     def _start(self, values: Mapping[str, str]) -> str:
+        from pipeline_definition.approved_model import with_approved_model
         from pipeline_definition.executions import Executions
 
         executions = Executions(self.target)
         account = self.settings.account
         executions.upsert(self.settings.pipeline_name, self.definition, account.role_arn, account.bucket)
-        return executions.start(self.settings.pipeline_name, values)
+        known = with_approved_model(self.target, json.loads(self.definition), values)
+        return executions.start(self.settings.pipeline_name, known)
 
     def _go_on(self, run: str) -> str:
         from pipeline_definition.executions import Executions

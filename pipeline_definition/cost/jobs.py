@@ -77,7 +77,7 @@ class Estimator:
 
     def _evaluate(self, job: PlannedJob) -> Line:
         evaluate = self.settings.evaluate
-        pictures = self.workload.evaluation_samples + evaluate.untrained_samples
+        pictures = self.workload.evaluation_samples + evaluate.untrained_samples + self._compared_pictures()
         rate = self.rates.generate_rate(
             job.instance,
             self.workload.resolution_px,
@@ -86,6 +86,18 @@ class Estimator:
             evaluate.precision,
         )
         return self._single(job, pictures, rate, job.count * job.instance.ranks)
+
+    def _compared_pictures(self) -> int:
+        """Return what the guidance curve and the comparisons add, in pictures of the evaluation's own size.
+
+        The generic pretrained model is taken to be a whole one. The approved model's pictures are kept from when it was
+        judged itself, so they are not drawn again.
+        """
+        evaluate, asked = self.settings.evaluate, self.workload.evaluation_samples
+        scales = set(evaluate.guidance_grid) - {evaluate.guidance_scale}
+        side_px = evaluate.pretrained_size_px or self.workload.resolution_px
+        generic = min(evaluate.comparison_samples, asked) * (side_px / self.workload.resolution_px) ** 2
+        return len(scales) * min(evaluate.grid_samples, asked) + round(generic)
 
     def _single(self, job: PlannedJob, samples: int, rate: Rate, workers: int) -> Line:
         hours = self._hours(samples / (rate.samples_per_s * workers))

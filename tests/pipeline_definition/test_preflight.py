@@ -94,6 +94,8 @@ def test_a_sound_start_has_nothing_in_its_way(settings: Settings, definition: di
         ("DataImage", "000000000000.dkr.ecr.us-east-1.amazonaws.com/a:b", "placeholder", "build.sh"),
         ("MaxFid", "-1", "no FID", "0 or more"),
         ("MaxFid", "nan", "no FID", "0 or more"),
+        ("EvaluationCaptions", "coco.tsv", "neither an S3 address nor 'heldout'", "s3://BUCKET/captions.tsv"),
+        ("ApprovedModel", "latest", "neither an S3 address nor 'none'", "model.tar.gz"),
         ("MinClipScore", "15", "no cosine", "0.15"),
         ("ApprovalStatus", "Perhaps", "none of PendingManualApproval", ""),
         ("EndpointName", "a_b", "does not match", "another name"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,15 @@ COLOURS = ("red", "green", "blue", "black", "white")
 CAPTIONS = tuple(
     f"a {size} {colour} {shape}" for size in ("big", "tiny") for colour in COLOURS for shape in ("dot", "bar")
 )
+
+
+@pytest.fixture(name="one_thread", autouse=True)
+def one_thread_fixture() -> Iterator[None]:
+    """Compute with one thread: on a busy machine several that wait for each other take a hundred times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(name="tokenizer", scope="session")
