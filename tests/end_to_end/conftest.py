@@ -38,9 +38,14 @@ class LocalPipeline:
             *arguments,
         ]
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, check=False, env=clean_environment(), timeout=280
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=clean_environment(),
+            timeout=timeout_s,
         )
 
     def summary(self, run: str = "latest") -> dict[str, Any]:

@@ -1,0 +1,36 @@
+"""The tiny pipeline of tests/end_to_end, run unbroken once; what breaks runs beside it, on the same pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.outcome import Outcome
+from tests.end_to_end.conftest import LocalPipeline
+
+KILLS = int(os.environ.get("CHAOS_KILLS", "50"))
+LONG_HAUL_MINUTES = float(os.environ.get("LONG_HAUL_MINUTES", "60"))
+SEED = int(os.environ.get("CHAOS_SEED", "0"))
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPipeline]:
+    folder = tmp_path_factory.mktemp("chaos")
+    local = LocalPipeline(folder / "state", folder / "runs")
+    yield local
+    local.down()
+
+
+@pytest.fixture(scope="session")
+def unbroken(pipeline: LocalPipeline) -> Outcome:
+    """What a run leaves that nothing disturbs."""
+    done = pipeline.run(timeout_s=1200)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    return Outcome.of(pipeline, "shapes", run_id(pipeline.runs / "latest"))
+
+
+def run_id(link: Path) -> str:
+    return link.readlink().name
