@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 import fsspec
+
+T = TypeVar("T")
 
 READ_TRIES: Final = 4
 BACK_OFF_S: Final = 0.5
@@ -38,7 +40,11 @@ class Storage:
 
     def open(self, name: str, block_bytes: int = 16 << 20) -> BinaryIO:
         """Open an object to read it from front to back, with its size known."""
-        stream = self._files.open(self._path(name), "rb", block_size=block_bytes, cache_type="readahead")
+        path = self._path(name)
+        stream = _patiently(lambda: self._files.open(path, "rb", block_size=block_bytes, cache_type="readahead"))
+        if self.is_object_store:
+            fetch = stream.cache.fetcher
+            stream.cache.fetcher = lambda start, stop: _patiently(lambda: fetch(start, stop))
         return cast(BinaryIO, stream)
 
     def write(self, name: str, content: bytes) -> None:
@@ -55,14 +61,14 @@ class Storage:
     def size(self, name: str) -> int | None:
         """Return an object's size in bytes, or None where there is none."""
         try:
-            return int(self._files.info(self._path(name))["size"])
+            return _patiently(lambda: int(self._files.info(self._path(name))["size"]))
         except FileNotFoundError:
             return None
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every object directly under the prefix, by name."""
         try:
-            entries = self._files.ls(self._root, detail=True, refresh=True)
+            entries = _patiently(lambda: self._files.ls(self._root, detail=True, refresh=True))
         except FileNotFoundError:
             return {}
         return {entry["name"].rsplit("/", 1)[-1]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
@@ -72,7 +78,7 @@ class Storage:
         if not names:
             return {}
         paths = {self._path(name): name for name in names}
-        contents = self._files.cat(list(paths))
+        contents = _patiently(lambda: self._files.cat(list(paths)))
         if isinstance(contents, bytes):
             return {names[0]: contents}
         return {paths[path]: content for path, content in contents.items()}
@@ -107,7 +113,7 @@ class Storage:
         return f"{self._root}/{name}"
 
 
-def _patiently(read: Callable[[], bytes]) -> bytes:
+def _patiently(read: Callable[[], T]) -> T:
     """Read again after an error that may pass: a 503 past the client's own retries, a connection that broke."""
     for attempt in range(READ_TRIES - 1):
         try:

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Final
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from steps.errors import StepError
@@ -41,7 +42,7 @@ class CheckpointWriter:
             return
         try:
             path = pending.result()
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise StepError(f"{self._folder.folder}: the checkpoint could not be written: {error}") from None
         print(f"checkpoint {path}", flush=True)
 

@@ -25,7 +25,14 @@ ENVIRONMENT = {
     # One 503 is then past the client's own retries.
     "AWS_MAX_ATTEMPTS": "1",
 }
-Fault = Callable[[str, str], bool]
+Fault = Callable[[str, str], bool | str]
+# What S3 answers when it is busy, when it is broken, and when the connection breaks in the middle of a body.
+ANSWERS = {
+    "ServiceUnavailable": "503 Service Unavailable",
+    "SlowDown": "503 Slow Down",
+    "InternalError": "500 Internal Server Error",
+}
+RESET = "reset"
 
 
 class S3:
@@ -34,7 +41,8 @@ class S3:
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.faults: list[Fault] = []
-        """Each is asked (method, path and query) and used up when it says yes: the answer is then a 503."""
+        """Each is asked (method, path and query) and used up when it says yes: the answer is a 503, or what it names:
+        SlowDown, InternalError, or a reset after half of the body."""
         self.client: Any = boto3.client("s3", endpoint_url=endpoint)
 
     def names(self, prefix: str) -> list[str]:
@@ -48,6 +56,13 @@ class S3:
         return content
 
 
+def _half(body: Iterable[bytes]) -> Iterator[bytes]:
+    """Send half of a body whose whole length was announced, and break the connection."""
+    content = b"".join(body)
+    yield content[: len(content) // 2]
+    raise ConnectionResetError
+
+
 @contextmanager
 def serving() -> Iterator[S3]:
     """Run the server in a thread and point this process, and those it starts, to it."""
@@ -59,11 +74,15 @@ def serving() -> Iterator[S3]:
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = f"{environ['PATH_INFO']}?{environ.get('QUERY_STRING', '')}"
         for fault in controls[0].faults if controls else []:
-            if fault(environ["REQUEST_METHOD"], request):
+            said = fault(environ["REQUEST_METHOD"], request)
+            if said:
                 controls[0].faults.remove(fault)
+                if said == RESET:
+                    return _half(application(environ, start_response))
+                code = "ServiceUnavailable" if said is True else str(said)
                 get_input_stream(environ).read()
-                start_response("503 Service Unavailable", [("Content-Type", "application/xml")])
-                return [b"<Error><Code>ServiceUnavailable</Code><Message>try later</Message></Error>"]
+                start_response(ANSWERS[code], [("Content-Type", "application/xml")])
+                return [f"<Error><Code>{code}</Code><Message>try later</Message></Error>".encode()]
         return application(environ, start_response)
 
     server = make_server("127.0.0.1", 0, answer, threaded=True)

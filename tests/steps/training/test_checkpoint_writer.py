@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 import threading
 from pathlib import Path
 
@@ -39,6 +42,40 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_training(tmp_path: Path) -
     writer.submit(MANIFEST, TENSORS, "")
     with pytest.raises(StepError, match="the checkpoint could not be written"):
         writer.submit(MANIFEST, TENSORS, "")
+    writer.close()
+
+
+def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=2)
+    folder.write(MANIFEST, TENSORS, "")
+    writer = CheckpointWriter(folder)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The kernel refuses to let a file grow, as on a disk that is full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        writer.submit(MANIFEST.model_copy(update={"seen_samples": 16}), {"weights": {"a": torch.ones(10_000)}}, "")
+        with pytest.raises(StepError, match="the checkpoint could not be written"):
+            writer.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        writer.close()
+    newest = folder.newest()
+    assert newest is not None
+    assert newest.manifest.seen_samples == 8
+    folder.remove_partial()
+    assert [path.name for path in tmp_path.iterdir()] == ["samples-000000000008"]
+
+
+def test_a_read_only_volume_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    writer = CheckpointWriter(CheckpointFolder(tmp_path / "training", keep=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        writer.submit(MANIFEST, TENSORS, "")
+        with pytest.raises(StepError, match="Read-only file system"):
+            writer.wait()
     writer.close()
 
 
