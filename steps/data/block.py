@@ -11,6 +11,7 @@ Format: https://huggingface.co/docs/safetensors/index#format (8 bytes of header 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,6 +41,11 @@ class Field:
     row_shape: tuple[int, ...]
     """Shape of one row."""
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.dtype.itemsize * math.prod(self.row_shape)
+
     def zeros(self, rows: int) -> Array:
         """Return memory for so many rows."""
         return np.zeros((rows, *self.row_shape), dtype=self.dtype)
@@ -60,7 +66,7 @@ def to_bytes(tensors: Mapping[str, Array]) -> bytes:
     return content
 
 
-def digest(*parts: bytes | memoryview) -> str:
+def digest(*parts: bytes | bytearray | memoryview) -> str:
     """Return the xxh3 (64 bits, hexadecimal) of a block's bytes, which may come in parts."""
     hasher = xxhash.xxh3_64()
     for part in parts:

@@ -1,14 +1,14 @@
 """The latents artifact: what encode writes and training reads.
 
-Reads a folder (an FSx mount, a fast file mode channel, a disk) with manifest.json, index.json and the shards that they
-list; nothing is looked for that they do not list. Writes nothing. Opening costs one index, however many shards there
-are; rows are read a block at a time.
+Reads a folder (an FSx mount, a fast file mode channel, a disk) or an s3:// prefix with manifest.json, index.json and
+the shards that they list; nothing is looked for that they do not list. Writes nothing. Opening costs one index,
+however many shards there are; rows are read a block at a time.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +18,19 @@ from pydantic import ValidationError
 from params.arguments import describe
 from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
 from params.model import Model
+from steps.data.batch_ring import empty
+from steps.data.block_files import open_files
+from steps.data.block_reader import BlockReader
+from steps.data.block_table import BlockTable, block_table
 from steps.data.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
-from steps.data.order import Rows, SampleOrder
-from steps.data.reader import BlockTable, LatentsReader
+from steps.data.order import SampleOrder
+from steps.data.reader import LatentsReader
 from steps.errors import StepError
 
-# Random rows are read through a cache of this many blocks; training's loader sizes its own.
-RANDOM_READ_BLOCKS: Final = 64
+# Held-out rows are read in order, so few blocks need to stay.
+RANDOM_READ_BLOCKS: Final = 4
 
-__all__ = ["LatentsBatch", "LatentsDataset", "LatentsManifest", "batch_arrays"]
+__all__ = ["LatentsBatch", "LatentsDataset", "LatentsManifest"]
 
 M = TypeVar("M", bound=Model)
 
@@ -45,18 +49,20 @@ class LatentsBatch(NamedTuple):
 
 
 class LatentsDataset:
-    """The latents of one folder; row i of a split is its i-th sample in the order of the index."""
+    """The latents of one folder or prefix; row i of a split is its i-th sample in the order of the index."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, location: Path | str) -> None:
         """Open the artifact.
 
         Raises StepError where the manifest or the index is missing, unreadable, or one does not fit the other.
         """
-        self.folder = folder
-        self.manifest = _load(folder / MANIFEST_FILE, LatentsManifest)
-        index = _load(folder / LATENTS_INDEX_FILE, LatentsIndex)
+        self.location = str(location)
+        self.files = open_files(location)
+        """What blocks are read from."""
+        self.manifest = self._open(MANIFEST_FILE, LatentsManifest)
+        index = self._open(LATENTS_INDEX_FILE, LatentsIndex)
         self._check(index)
-        self._blocks = {split: _block_table(folder, index, split) for split in self.manifest.counts}
+        self._tables = {split: block_table(index, split) for split in self.manifest.counts}
         self._readers: dict[str, LatentsReader] = {}
 
     def count(self, split: str) -> int:
@@ -70,67 +76,44 @@ class LatentsDataset:
         """
         reader = self._readers.get(split)
         if reader is None:
-            reader = self._readers[split] = self.reader(split, RANDOM_READ_BLOCKS)
-        batch = self.empty_batch(split, len(rows))
-        reader.read_into(rows, batch_arrays(batch))
-        return batch
+            reader = self._readers[split] = self.reader(split)
+        tensors = {item.name: empty(item, len(rows)) for item in reader.fields}
+        reader.read_into(rows, {name: tensor.numpy() for name, tensor in tensors.items()})
+        return LatentsBatch(tensors["mean"], tensors["std"], tensors["token_ids"], tensors.get("embeddings"))
 
     def order(self, split: str, seed: int, global_batch_size: int) -> SampleOrder:
         """Return the order in which training sees a split."""
-        if not self.count(split):
-            raise StepError(f"{self.folder}: the latents have no {split!r} samples; encode more pictures")
-        sizes = self._blocks[split].rows
+        sizes = self.table(split).rows
         return SampleOrder(self.count(split), seed, global_batch_size=global_batch_size, block_rows=sizes)
 
-    def reader(self, split: str, capacity_blocks: int) -> LatentsReader:
-        """Return a reader that keeps up to `capacity_blocks` blocks in memory."""
-        return LatentsReader(self._blocks[split], capacity_blocks)
+    def table(self, split: str) -> BlockTable:
+        """Return where the blocks of a split are. Raises StepError where it has no samples."""
+        if not self.count(split):
+            raise StepError(f"{self.location}: the latents have no {split!r} samples; encode more pictures")
+        return self._tables[split]
 
-    def empty_batch(self, split: str, rows: int, pin_memory: bool = False) -> LatentsBatch:
-        """Return memory for so many rows."""
-        dtypes = {"mean": torch.float16, "std": torch.float16, "token_ids": torch.int32, "embeddings": torch.float16}
-        tensors = {
-            field.name: torch.empty((rows, *field.row_shape), dtype=dtypes[field.name], pin_memory=pin_memory)
-            for field in self._blocks[split].fields
-        }
-        return LatentsBatch(tensors["mean"], tensors["std"], tensors["token_ids"], tensors.get("embeddings"))
+    def reader(self, split: str, kept_blocks: int = RANDOM_READ_BLOCKS) -> LatentsReader:
+        """Return a reader of rows that keeps up to `kept_blocks` blocks in memory."""
+        return LatentsReader(BlockReader(self.files, self.table(split)), kept_blocks)
+
+    def _open(self, name: str, model: type[M]) -> M:
+        try:
+            return model.model_validate_json(self.files.read(name))
+        except OSError as error:
+            reason = error.strerror or error
+            raise StepError(
+                f"{self.location}/{name}: cannot be read ({reason}): the latents were never finished"
+            ) from None
+        except ValidationError as error:
+            raise StepError(f"{self.location}/{name}: {describe(error)[:300]}") from None
 
     def _check(self, index: LatentsIndex) -> None:
         indexed = [(shard.name, shard.split, sum(shard.block_rows)) for shard in index.shards]
         listed = [(shard.name, shard.split, shard.rows) for shard in self.manifest.shards]
         totals = {split: sum(rows for _, of, rows in indexed if of == split) for split in self.manifest.counts}
         if self.manifest.format_version != FORMAT_VERSION:
-            raise StepError(f"{self.folder}: format {self.manifest.format_version}, this code reads {FORMAT_VERSION}")
+            raise StepError(f"{self.location}: format {self.manifest.format_version}, this code reads {FORMAT_VERSION}")
         if indexed != listed or totals != self.manifest.counts:
-            raise StepError(f"{self.folder}: {LATENTS_INDEX_FILE} does not belong to {MANIFEST_FILE}; run encode again")
-
-
-def batch_arrays(batch: LatentsBatch) -> dict[str, npt.NDArray[Any]]:
-    """Return the batch's tensors as arrays over the same memory."""
-    return {name: tensor.numpy() for name, tensor in batch._asdict().items() if tensor is not None}
-
-
-def _load(path: Path, model: type[M]) -> M:
-    try:
-        return model.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise StepError(f"{path}: cannot be read ({error.strerror}): the latents were never finished") from None
-    except ValidationError as error:
-        raise StepError(f"{path}: {describe(error)[:300]}") from None
-
-
-def _block_table(folder: Path, index: LatentsIndex, split: str) -> BlockTable:
-    shards = [shard for shard in index.shards if shard.split == split]
-    counts = [len(shard.block_rows) for shard in shards]
-    return BlockTable(
-        paths=tuple(folder / shard.name for shard in shards),
-        shards=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-        rows=_column([shard.block_rows for shard in shards]),
-        offsets=_column([shard.offsets for shard in shards]),
-        sizes=_column([shard.sizes for shard in shards]),
-        digests=np.array([int(text, 16) for shard in shards for text in shard.xxh3], dtype=np.uint64),
-    )
-
-
-def _column(lists: list[tuple[int, ...]]) -> Rows:
-    return np.concatenate([np.asarray(values, dtype=np.int64) for values in lists] or [np.empty(0, np.int64)])
+            raise StepError(
+                f"{self.location}: {LATENTS_INDEX_FILE} does not belong to {MANIFEST_FILE}; run encode again"
+            )

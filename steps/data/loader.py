@@ -1,54 +1,49 @@
 """The training loader: a rank's slice of every global batch, read ahead in the background.
 
-Reads latents blocks through steps.data.latents; writes nothing. What it yields is a pure function of the order and the
-positions: stop anywhere, start again with any number of ranks, and every position is seen once, in the same global
-order. Every rank gets the same number of batches.
+Reads latents blocks through steps.data.block_reader; writes nothing. What it yields is a pure function of the order and
+the positions: stop after any batch, start again with any number of ranks and reading threads, and every position is
+seen once, in the same global order. Every rank gets the same number of batches.
+
+A block is read once, checked, and its rows are copied once: to their places in the batches to come, which the order
+tells beforehand.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
+import heapq
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import torch
 
-from steps.data.latents import LatentsBatch, LatentsDataset, batch_arrays
-from steps.data.order import SampleOrder
+from params.layout import TRAIN_SPLIT
+from steps.data.batch_ring import BatchRing, LoadedBatch
+from steps.data.block_reader import MAX_LOST_FRACTION, BlockReader
+from steps.data.latents import LatentsDataset
+from steps.data.order import SampleOrder, Stretch
 
-# Batches ready ahead of training: a window of blocks that opens in every lane at once delays one batch, not training.
-PREFETCHED_BATCHES: Final = 4
+# Batches read ahead of training: windows of blocks that open in every lane at once delay one of them, not training.
+PREFETCHED_BATCHES: Final = 8
 HELD_BATCHES: Final = 2
-_POLL_S: Final = 0.1
+# Blocks are read side by side: Lustre and S3 answer many requests at once.
+READ_THREADS: Final = 8
+
+__all__ = ["LatentsLoader", "LoadedBatch"]
 
 
 @dataclass(frozen=True)
-class LoadedBatch:
-    """A rank's slice of one global batch.
+class Share:
+    """Which part of the training stream a rank loads."""
 
-    Its memory is used again for the batch after the next, so that a copy to the GPU may still be under way when the
-    next batch is asked for.
-    """
-
-    positions: torch.Tensor
-    """[rows] int64: positions of the training stream."""
-    mean: torch.Tensor
-    """[rows, C, H, W] float16: posterior mean, unscaled; in pinned memory where there is a GPU."""
-    std: torch.Tensor
-    """[rows, C, H, W] float16: posterior standard deviation, unscaled."""
-    token_ids: torch.Tensor
-    """[rows, caption length] int32."""
-    embeddings: torch.Tensor | None
-    """[rows, caption length, width] float16, where they are cached."""
-
-
-@dataclass(frozen=True)
-class _Slot:
-    positions: torch.Tensor
-    batch: LatentsBatch
+    rank: int
+    world_size: int
+    first_position: int
+    last_position: int
+    """The first position that is not loaded."""
 
 
 class LatentsLoader:
@@ -58,113 +53,113 @@ class LatentsLoader:
         self,
         dataset: LatentsDataset,
         order: SampleOrder,
-        global_batch_size: int,
-        rank: int,
-        world_size: int,
-        first_position: int,
-        last_position: int,
-        split: str = "train",
+        share: Share,
+        *,
+        split: str = TRAIN_SPLIT,
+        read_threads: int = READ_THREADS,
+        max_lost_fraction: float = MAX_LOST_FRACTION,
         pin_memory: bool | None = None,
     ) -> None:
-        """Say what to load; nothing is read before iteration.
+        """Say what to load; no rows are read before iteration.
 
-        Raises ValueError where a global batch, or what is left for the last one, does not divide among the ranks:
-        then the ranks would not do the same number of steps.
+        Raises ValueError where the global batch does not divide among the ranks, or the positions are not those of
+        whole global batches: then the ranks would not do the same number of steps.
         """
-        rest = (last_position - first_position) % global_batch_size
-        if global_batch_size % world_size or rest % world_size:
-            raise ValueError(
-                f"global_batch_size: {global_batch_size} samples, and {rest} in the last batch, "
-                f"must divide among {world_size} ranks"
-            )
-        if not 0 <= rank < world_size or not 0 <= first_position <= last_position:
-            raise ValueError(f"no rank {rank} of {world_size}, or no positions {first_position} to {last_position}")
-        self._dataset, self._order, self._split = dataset, order, split
-        self._global_batch_size, self._rank, self._world_size = global_batch_size, rank, world_size
-        self._first_position, self._last_position = first_position, last_position
-        self._pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
-        self.lost_samples = 0
+        size = order.global_batch_size
+        if size % share.world_size:
+            raise ValueError(f"global_batch_size: {size} samples must divide among {share.world_size} ranks")
+        if share.first_position % size or share.last_position % size:
+            raise ValueError(f"positions {share.first_position} to {share.last_position} are not batches of {size}")
+        if not 0 <= share.rank < share.world_size or not 0 <= share.first_position <= share.last_position:
+            raise ValueError(f"there is no {share}")
+        self.blocks: Final = BlockReader(dataset.files, dataset.table(split), max_lost_fraction)
+        self.order: Final = order
+        self.batches: Final = range(share.first_position // size, share.last_position // size)
+        """Numbers of the global batches."""
+        self.batch_rows: Final = size // share.world_size
+        self.first_place: Final = share.rank * self.batch_rows
+        """Where in each global batch this rank's slice begins."""
+        self.read_threads: Final = read_threads
+        self.pin_memory: Final = torch.cuda.is_available() if pin_memory is None else pin_memory
+
+    @property
+    def lost_samples(self) -> int:
         """Samples of this rank's blocks that could not be read, for which others stand in."""
+        return self.blocks.lost_rows
 
     def __len__(self) -> int:
-        return -(-(self._last_position - self._first_position) // self._global_batch_size)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
-        """Yield the batches. An error of the background thread is raised here."""
-        run = _Run(self)
-        try:
-            yield from run.batches()
-        finally:
-            run.stop()
+        """Yield the batches. An error of a reading thread is raised here."""
+        with ThreadPoolExecutor(self.read_threads, thread_name_prefix="latents") as pool:
+            run = _Run(self, pool)
+            try:
+                for batch in self.batches:
+                    yield run.batch(batch)
+            finally:
+                pool.shutdown(cancel_futures=True)
 
-    def slices(self) -> Iterator[tuple[int, int]]:
-        """Yield (first position, count) of this rank's slice of each global batch."""
-        for start in range(self._first_position, self._last_position, self._global_batch_size):
-            count = min(self._global_batch_size, self._last_position - start) // self._world_size
-            yield start + self._rank * count, count
+
+@dataclass(order=True)
+class _Due:
+    """A lane's next stretch, and the first batch that needs it."""
+
+    batch: int
+    lane: int
+    stretch: Stretch = field(compare=False)
 
 
 class _Run:
-    """One iteration: a background thread that fills slots, and slots that come back."""
+    """One iteration: reads stretches as their batches come near."""
 
-    def __init__(self, loader: LatentsLoader) -> None:
-        self._loader = loader
-        self._ready: queue.Queue[tuple[_Slot, int] | BaseException | None] = queue.Queue()
-        self._free: queue.Queue[_Slot] = queue.Queue()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="latents-loader", daemon=True)
-        self._thread.start()
+    def __init__(self, loader: LatentsLoader, pool: ThreadPoolExecutor) -> None:
+        self._loader, self._pool = loader, pool
+        order, batches = loader.order, loader.batches
+        depth = min(len(batches), order.stretch_batches + PREFETCHED_BATCHES + HELD_BATCHES)
+        self._ring = BatchRing(loader.blocks.fields, depth, loader.batch_rows, loader.pin_memory)
+        first_lane = loader.first_place // order.lane_rows
+        last_lane = (loader.first_place + loader.batch_rows - 1) // order.lane_rows
+        self._lanes = {lane: order.stretches(lane, batches.start) for lane in range(first_lane, last_lane + 1)}
+        self._due: list[_Due] = []
+        for lane in self._lanes:
+            self._advance(lane)
+        self._reading: deque[tuple[int, Future[None]]] = deque()
 
-    def batches(self) -> Iterator[LoadedBatch]:
-        held: list[_Slot] = []
-        while True:
-            item = self._ready.get()
-            if item is None:
+    def batch(self, number: int) -> LoadedBatch:
+        """Return a batch; what it needs is waited for, and what the next ones need is asked for."""
+        while self._due and self._due[0].batch <= number + PREFETCHED_BATCHES:
+            due = heapq.heappop(self._due)
+            self._advance(due.lane)
+            self._reading.append((due.batch, self._pool.submit(self._load, due.stretch)))
+        while self._reading and self._reading[0][0] <= number:
+            self._reading.popleft()[1].result()
+        first_position = number * self._loader.order.global_batch_size + self._loader.first_place
+        return self._ring.batch(number, first_position)
+
+    def _advance(self, lane: int) -> None:
+        """Take the lane's next stretch that this rank has a share of: at its ends, other ranks may share a lane."""
+        for stretch in self._lanes[lane]:
+            if stretch.batches[0] >= self._loader.batches.stop:
                 return
-            if isinstance(item, BaseException):
-                raise item
-            slot, count = item
-            held.append(slot)
-            if len(held) > HELD_BATCHES:
-                self._free.put(held.pop(0))
-            parts = [None if tensor is None else tensor[:count] for tensor in slot.batch]
-            yield LoadedBatch(slot.positions[:count], *parts)  # type: ignore[arg-type]
+            own = self._own(stretch)
+            if len(own.rows):
+                heapq.heappush(self._due, _Due(int(own.batches[0]), lane, own))
+                return
 
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
+    def _own(self, stretch: Stretch) -> Stretch:
+        places = stretch.places - self._loader.first_place
+        own = (places >= 0) & (places < self._loader.batch_rows) & (stretch.batches < self._loader.batches.stop)
+        return Stretch(stretch.blocks, stretch.rows[own], stretch.batches[own], places[own])
 
-    def _work(self) -> None:
-        try:
-            self._fill()
-            self._ready.put(None)
-        except BaseException as error:
-            self._ready.put(error)
-
-    def _fill(self) -> None:
-        loader = self._loader
-        rows_per_slot = loader._global_batch_size // loader._world_size
-        reader = loader._dataset.reader(loader._split, loader._order.working_set_blocks(rows_per_slot))
-        try:
-            for _ in range(min(len(loader), PREFETCHED_BATCHES + HELD_BATCHES)):
-                batch = loader._dataset.empty_batch(loader._split, rows_per_slot, loader._pin_memory)
-                self._free.put(_Slot(torch.empty(rows_per_slot, dtype=torch.int64), batch))
-            for first, count in loader.slices():
-                slot = self._next_slot()
-                if slot is None:
-                    return
-                out = {name: array[:count] for name, array in batch_arrays(slot.batch).items()}
-                reader.read_into(loader._order.rows(first, count), out)
-                slot.positions[:count] = torch.from_numpy(np.arange(first, first + count))
-                loader.lost_samples = reader.lost_rows
-                self._ready.put((slot, count))
-        finally:
-            reader.close()
-
-    def _next_slot(self) -> _Slot | None:
-        while not self._stopped.is_set():
-            try:
-                return self._free.get(timeout=_POLL_S)
-            except queue.Empty:
-                continue
-        return None
+    def _load(self, stretch: Stretch) -> None:
+        table = self._loader.blocks.table
+        ring_rows = self._ring.rows(stretch.batches, stretch.places)
+        for block in stretch.blocks:
+            inside = stretch.rows - table.first_rows[block]
+            own = (inside >= 0) & (inside < table.rows[block])
+            if own.any():
+                targets = np.full(table.rows[block], -1, np.int64)
+                targets[inside[own]] = ring_rows[own]
+                with self._loader.blocks.read(block) as tensors:
+                    self._ring.put(tensors, targets)

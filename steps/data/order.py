@@ -14,8 +14,9 @@ An epoch is made in two stages, so that memory and disk see whole blocks:
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,20 @@ MAX_LANES: Final = 256
 WINDOW_BLOCKS: Final = 2
 
 _BLOCKS, _ROWS = 0, 1
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Neighbours of one lane that one window holds: what is loaded together."""
+
+    blocks: tuple[int, ...]
+    """The window's blocks: these and no others hold the rows."""
+    rows: Rows
+    """[n]: the rows, in their order."""
+    batches: Rows
+    """[n]: which global batch of the stream takes each row; never decreasing."""
+    places: Rows
+    """[n]: at which place of its global batch."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +103,46 @@ class SampleOrder:
             position = stop
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def working_set_blocks(self, slice_rows: int) -> int:
-        """Return how many blocks a reader of `slice_rows` contiguous rows of each global batch has in use at once."""
-        lane_rows = self.global_batch_size // self.lanes
-        lanes = min(self.lanes, -(-slice_rows // lane_rows) + 1)
-        # A lane holds one window; its border, and the seam of two epochs, can put another one into the same slice.
-        return min(len(self._sizes), 2 * lanes * self.window_blocks)
+    @property
+    def lane_rows(self) -> int:
+        """Rows that a global batch takes from each lane."""
+        return self.global_batch_size // self.lanes
+
+    @property
+    def stretch_batches(self) -> int:
+        """Global batches that one stretch spans at most."""
+        window_rows = min(self.count, self.window_blocks * int(self._sizes.max()))
+        return -(-window_rows // self.lane_rows) + 1
+
+    def stretches(self, lane: int, first_batch: int) -> Iterator[Stretch]:
+        """Yield what a lane holds from a global batch on, without end: the same rows as `rows`, a window at a time."""
+        first_position = first_batch * self.global_batch_size + lane * self.lane_rows
+        for epoch in itertools.count(first_position // self.count):
+            yield from self._epoch_stretches(lane, epoch, first_batch * self.lane_rows)
+
+    def _epoch_stretches(self, lane: int, epoch: int, first_in_lane: int) -> Iterator[Stretch]:
+        state, lane_rows = self._epoch(epoch), self.lane_rows
+        offset, next_offset = int(state.lane_offsets[lane]), int(self._lane_positions((epoch + 1) * self.count)[lane])
+        shift = int(state.lane_starts[lane]) - offset
+        start, stop = max(first_in_lane, offset) + shift, next_offset + shift
+        number = int(np.searchsorted(state.window_starts, start, side="right")) - 1
+        while start < stop:
+            first, end = int(state.window_starts[number]), min(stop, int(state.window_starts[number + 1]))
+            in_lane = np.arange(start - shift, end - shift)
+            yield Stretch(
+                blocks=self._window_blocks(state, number),
+                rows=self._window(epoch, state, number)[start - first : end - first],
+                batches=in_lane // lane_rows,
+                places=lane * lane_rows + in_lane % lane_rows,
+            )
+            start, number = end, number + 1
 
     def _epoch_rows(self, epoch: int, start: int, stop: int) -> Rows:
         """Return the rows of positions that lie in one epoch."""
         state = self._epoch(epoch)
         positions = np.arange(start, stop, dtype=np.int64)
         in_batch = positions % self.global_batch_size
-        lane_rows = self.global_batch_size // self.lanes
+        lane_rows = self.lane_rows
         lane = in_batch // lane_rows
         in_lane = positions // self.global_batch_size * lane_rows + in_batch % lane_rows
         sequence = state.lane_starts[lane] + in_lane - state.lane_offsets[lane]
@@ -140,7 +182,7 @@ class SampleOrder:
 
     def _lane_positions(self, position: int) -> Rows:
         """Return how many positions before `position` belong to each lane."""
-        lane_rows = self.global_batch_size // self.lanes
+        lane_rows = self.lane_rows
         batches, rest = divmod(position, self.global_batch_size)
         return batches * lane_rows + np.clip(rest - np.arange(self.lanes) * lane_rows, 0, lane_rows)
 
@@ -148,14 +190,17 @@ class SampleOrder:
         """Return the rows of one window in their order, int64 [rows of the window]."""
         rows = self._windows.get((epoch, number))
         if rows is None:
-            blocks = state.blocks[number * self.window_blocks : (number + 1) * self.window_blocks].tolist()
-            spans = [np.arange(self._first_rows[b], self._first_rows[b] + self._sizes[b]) for b in blocks]
+            first_rows, sizes = self._first_rows, self._sizes
+            spans = [np.arange(first_rows[b], first_rows[b] + sizes[b]) for b in self._window_blocks(state, number)]
             together = np.concatenate(spans)
             rows = together[_permutation(len(together), self.seed, epoch, _ROWS, number)]
             self._windows[epoch, number] = rows
             if len(self._windows) > 4 * self.lanes:
                 self._windows.popitem(last=False)
         return rows
+
+    def _window_blocks(self, state: _Epoch, number: int) -> tuple[int, ...]:
+        return tuple(state.blocks[number * self.window_blocks : (number + 1) * self.window_blocks].tolist())
 
 
 def largest_divisor(number: int, at_most: int) -> int:

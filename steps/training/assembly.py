@@ -11,7 +11,7 @@ import torch
 from params.layout import TRAIN_SPLIT
 from params.programs import TrainArguments
 from steps.data.latents import LatentsDataset
-from steps.data.loader import LatentsLoader
+from steps.data.loader import LatentsLoader, Share
 from steps.training.batch_plan import BatchPlan
 from steps.training.captions import load_captions
 from steps.training.diffusion import load_diffusion
@@ -82,7 +82,7 @@ def warm_up(parts: Parts, plan: BatchPlan) -> None:
 
 def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world: World, first: int) -> LatentsLoader:
     """Return this rank's batches from position `first` on."""
-    size = plan.global_batch_size
-    order = parts.dataset.order(TRAIN_SPLIT, arguments.seed, size)
-    last = plan.total_samples(arguments.training_samples)
-    return LatentsLoader(parts.dataset, order, size, world.rank, world.size, first, last)
+    order = parts.dataset.order(TRAIN_SPLIT, arguments.seed, plan.global_batch_size)
+    share = Share(world.rank, world.size, first, plan.total_samples(arguments.training_samples))
+    threads, limit = arguments.read_threads, arguments.max_lost_fraction
+    return LatentsLoader(parts.dataset, order, share, read_threads=threads, max_lost_fraction=limit)

@@ -31,6 +31,8 @@ WITHOUT_EFFECT: Final = frozenset(
         "max_skipped_steps",
         "warm_latents",
         *MONEY,
+        "read_threads",
+        "max_lost_fraction",
     }
 )
 

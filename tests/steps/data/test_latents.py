@@ -34,13 +34,12 @@ def test_latents_without_embeddings_have_none(tmp_path: Path) -> None:
 
 def test_more_blocks_than_the_cache_holds_are_read_in_turn(tmp_path: Path) -> None:
     dataset = LatentsDataset(write_latents(tmp_path))
-    reader = dataset.reader("train", capacity_blocks=2)
+    reader = dataset.reader("train", kept_blocks=2)
     rows = np.random.default_rng(0).permutation(45)
     out = {"mean": np.zeros((45, 4, 2, 2), np.float16), "token_ids": np.zeros((45, 6), np.int32)}
     reader.read_into(rows, out)
     np.testing.assert_array_equal(out["token_ids"][:, 0], rows)
     np.testing.assert_array_equal(out["mean"][:, 0, 0, 0], rows)
-    reader.close()
 
 
 def test_a_row_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -69,12 +69,32 @@ def test_a_rank_reads_each_of_its_blocks_nearly_once() -> None:
     assert len(np.unique(touched)) <= blocks // ranks + 2 * order.lanes // ranks * order.window_blocks
 
 
-def test_the_working_set_is_small_and_holds_what_a_rank_uses() -> None:
+@given(block_sizes, st.integers(1, 24), st.integers(1, 3), st.integers(0, 20), st.data())
+@settings(max_examples=100, deadline=None)
+def test_the_stretches_of_all_lanes_are_the_same_stream(
+    blocks: list[int], batch: int, window: int, first_batch: int, data: st.DataObject
+) -> None:
+    count, batches = sum(blocks), 12
+    lanes = data.draw(st.sampled_from([n for n in range(1, batch + 1) if batch % n == 0]))
+    order = SampleOrder(count, 3, global_batch_size=batch, block_rows=blocks, lanes=lanes, window_blocks=window)
+    starts = np.cumsum(blocks) - blocks
+    seen = np.full((batches, batch), -1)
+    for lane in range(lanes):
+        for stretch in order.stretches(lane, first_batch):
+            if stretch.batches[0] >= first_batch + batches:
+                break
+            assert stretch.batches[-1] - stretch.batches[0] < order.stretch_batches
+            assert set(np.searchsorted(starts, stretch.rows, side="right") - 1) <= set(stretch.blocks)
+            near = stretch.batches < first_batch + batches
+            places = stretch.batches[near] - first_batch, stretch.places[near]
+            assert (seen[places] == -1).all()
+            seen[places] = stretch.rows[near]
+    assert seen.ravel().tolist() == order.rows(first_batch * batch, batches * batch).tolist()
+
+
+def test_a_stretch_spans_few_batches() -> None:
     order = SampleOrder(65536, 0, global_batch_size=256, block_rows=[16] * 4096)
-    assert order.working_set_blocks(32) <= 4 * (32 + 1)
-    for k in range(256):
-        blocks = np.unique(order.rows(k * 256, 32) // 16)
-        assert len(blocks) <= order.working_set_blocks(32)
+    assert order.stretch_batches == 2 * 16 + 1
 
 
 def test_two_billion_rows_open_without_a_permutation_of_rows() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from steps.data.block_reader import BlockReader
 from steps.data.latents import LatentsDataset
 from steps.data.reader import LatentsReader
 from steps.errors import StepError
@@ -14,9 +15,8 @@ from tests.steps.data.latents_folders import write_latents
 def damage(folder: Path, shard: str, block: int, cut: bool = False) -> None:
     """Flip a byte in the middle of a block, or end the file there."""
     dataset = LatentsDataset(folder)
-    blocks = dataset._blocks["train"]
-    paths = [path.name for path in blocks.paths]
-    number = np.flatnonzero(blocks.shards == paths.index(shard))[block]
+    blocks = dataset.table("train")
+    number = np.flatnonzero(blocks.shards == blocks.names.index(shard))[block]
     place = int(blocks.offsets[number] + blocks.sizes[number] // 2)
     content = bytearray((folder / shard).read_bytes())
     if cut:
@@ -24,6 +24,11 @@ def damage(folder: Path, shard: str, block: int, cut: bool = False) -> None:
     else:
         content[place] ^= 0xFF
     (folder / shard).write_bytes(bytes(content))
+
+
+def open_reader(folder: Path, kept_blocks: int = 6) -> LatentsReader:
+    dataset = LatentsDataset(folder)
+    return LatentsReader(BlockReader(dataset.files, dataset.table("train"), max_lost_fraction=0.5), kept_blocks)
 
 
 def read_ids(reader: LatentsReader, rows: range) -> list[int]:
@@ -36,7 +41,7 @@ def test_a_corrupt_block_is_quarantined_and_named_and_reading_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(write_latents(tmp_path), "train-00000.tar", 1)
-    reader = LatentsReader(LatentsDataset(tmp_path)._blocks["train"], 6, max_lost_fraction=0.5)
+    reader = open_reader(tmp_path)
     assert read_ids(reader, range(45)) == [*range(8), *range(16, 24), *range(16, 45)]
     assert reader.lost_rows == 8
     assert "QUARANTINE train-00000.tar at byte" in capsys.readouterr().out
@@ -44,21 +49,20 @@ def test_a_corrupt_block_is_quarantined_and_named_and_reading_goes_on(
 
 def test_a_smaller_block_stands_in_over_and_over(tmp_path: Path) -> None:
     damage(write_latents(tmp_path), "train-00001.tar", 1)
-    reader = LatentsReader(LatentsDataset(tmp_path)._blocks["train"], 6, max_lost_fraction=0.5)
+    reader = open_reader(tmp_path)
     assert read_ids(reader, range(32, 40)) == [40, 41, 42, 43, 44, 40, 41, 42]
 
 
 def test_what_stands_in_does_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
     damage(write_latents(tmp_path), "train-00001.tar", 1)
-    blocks = LatentsDataset(tmp_path)._blocks["train"]
-    small, large = LatentsReader(blocks, 1, 0.5), LatentsReader(blocks, 6, 0.5)
+    small, large = open_reader(tmp_path, 1), open_reader(tmp_path, 6)
     read_ids(large, range(45))
     assert read_ids(small, range(30, 42)) == read_ids(large, range(30, 42))
 
 
 def test_a_file_that_ends_too_early_is_quarantined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage(write_latents(tmp_path), "train-00001.tar", 2, cut=True)
-    reader = LatentsReader(LatentsDataset(tmp_path)._blocks["train"], 6, max_lost_fraction=0.5)
+    reader = open_reader(tmp_path)
     assert read_ids(reader, range(40, 45)) == [0, 1, 2, 3, 4]
     assert "ends" in capsys.readouterr().out
 
@@ -78,7 +82,7 @@ def test_a_missing_shard_ends_the_job(tmp_path: Path) -> None:
 
 def test_blocks_in_memory_are_not_read_again(tmp_path: Path) -> None:
     dataset = LatentsDataset(write_latents(tmp_path))
-    reader = dataset.reader("train", capacity_blocks=6)
+    reader = dataset.reader("train", kept_blocks=6)
     read_ids(reader, range(45))
     for path in tmp_path.glob("train-*.tar"):
         path.unlink()

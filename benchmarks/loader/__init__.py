@@ -1,0 +1,1 @@
+"""The training loader against other loaders over the same samples, and its start-up at many shards."""

@@ -1,0 +1,115 @@
+"""Writes the samples in the format of each loader: our shards, plain WebDataset, MDS of mosaicml-streaming, litdata."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.loader.samples import CAPTION_LENGTH, EMBEDDING_WIDTH, LATENT_SHAPE, Kind, tensors
+from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
+from steps.data.block import Array, to_bytes
+from steps.data.latents_manifest import LatentsIndex, LatentsManifest, LatentsShard
+from steps.data.latents_shard import BuiltShard, build_shard
+
+_SHARD_SAMPLES = 1024
+
+
+def write_ours(folder: Path, of: Kind) -> Path:
+    """Write the latents artifact."""
+    folder.mkdir(parents=True)
+    built: list[BuiltShard] = []
+    for number, first in enumerate(range(0, of.samples, of.rows_per_shard)):
+        starts = range(first, min(first + of.rows_per_shard, of.samples), of.rows_per_block)
+        blocks = (to_bytes(tensors(of, start, of.rows_per_block)) for start in starts)
+        name = LATENTS_SHARD_PATTERN.format(split=TRAIN_SPLIT, index=number)
+        content, shard = build_shard(name, TRAIN_SPLIT, blocks)
+        (folder / name).write_bytes(content)
+        built.append(shard)
+    index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
+    (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json())
+    text = manifest(tuple(shard.listed for shard in built), of.embeddings, of.rows_per_block).model_dump_json()
+    (folder / MANIFEST_FILE).write_text(text)
+    return folder
+
+
+def manifest(shards: tuple[LatentsShard, ...], embeddings: bool, rows_per_block: int) -> LatentsManifest:
+    """Return a manifest that lists shards of the training split."""
+    return LatentsManifest(
+        plan_digest="",
+        encoder_digest="",
+        tokenizer_digest="",
+        text_encoder_digest="",
+        source_manifest_digest="",
+        resolution_px=8 * LATENT_SHAPE[-1],
+        latent_shape=LATENT_SHAPE,
+        scaling_factor=1.0,
+        caption_length=CAPTION_LENGTH,
+        caption_embeddings=embeddings,
+        embedding_width=EMBEDDING_WIDTH,
+        precision="float32",
+        rows_per_block=rows_per_block,
+        counts={TRAIN_SPLIT: sum(shard.rows for shard in shards)},
+        dropped_heldout_samples=0,
+        latents_mean=0.0,
+        latents_std=1.0,
+        channel_means=(0.0,) * LATENT_SHAPE[0],
+        channel_stds=(1.0,) * LATENT_SHAPE[0],
+        decoded_psnr_db=30.0,
+        shards=shards,
+    )
+
+
+def write_plain_webdataset(folder: Path, of: Kind) -> Path:
+    """Write tars with an .npy file for each tensor of each sample."""
+    folder.mkdir(parents=True)
+    for number, first in enumerate(range(0, of.rival_samples, _SHARD_SAMPLES)):
+        with tarfile.open(folder / f"{number:05d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for index, sample in _samples(of, first, min(first + _SHARD_SAMPLES, of.rival_samples)):
+                for name, array in sample.items():
+                    stream = io.BytesIO()
+                    np.save(stream, array)
+                    member = tarfile.TarInfo(f"{index:08d}.{name}.npy")
+                    member.size = stream.tell()
+                    stream.seek(0)
+                    tar.addfile(member, stream)
+    return folder
+
+
+def write_mosaicml(folder: Path, of: Kind) -> Path:
+    """Write MDS shards, as mosaicml-streaming's own writer makes them by default."""
+    from streaming import MDSWriter
+
+    latent = f"ndarray:float16:{','.join(map(str, LATENT_SHAPE))}"
+    columns = {"mean": latent, "std": latent, "token_ids": f"ndarray:int32:{CAPTION_LENGTH}"}
+    if of.embeddings:
+        columns["embeddings"] = f"ndarray:float16:{CAPTION_LENGTH},{EMBEDDING_WIDTH}"
+    with MDSWriter(out=str(folder), columns=columns) as writer:
+        for _, sample in _samples(of, 0, of.rival_samples):
+            writer.write(sample)
+    return folder
+
+
+def write_litdata(folder: Path, of: Kind) -> Path:
+    """Write litdata's chunks of 64 MB, which is what its `optimize` makes by default."""
+    from litdata.streaming import Cache
+
+    folder.mkdir(parents=True)
+    cache: Any = Cache(str(folder), chunk_bytes="64MB")
+    for index, (_, sample) in enumerate(_samples(of, 0, of.rival_samples)):
+        cache[index] = sample
+    cache.done()
+    cache.merge()
+    return folder
+
+
+def _samples(of: Kind, first: int, stop: int) -> Iterator[tuple[int, dict[str, Array]]]:
+    for start in range(first, stop, of.rows_per_block):
+        rows = min(of.rows_per_block, stop - start)
+        found = tensors(of, start, rows)
+        for row in range(rows):
+            yield start + row, {name: array[row] for name, array in found.items()}

@@ -1,0 +1,98 @@
+"""Each loader as an endless iterator of batches: it yields how many samples are in memory, ready for training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.loader.samples import Kind
+from params.layout import TRAIN_SPLIT
+from steps.data.block import from_bytes
+from steps.data.latents import LatentsDataset
+from steps.data.loader import HELD_BATCHES, PREFETCHED_BATCHES, LatentsLoader, Share
+from steps.data.order import SampleOrder
+
+BATCH = 256
+# What a rank holds in memory (some 100 MB) is then far above the CPU's caches and far below the data set.
+LANES = 8
+_FOREVER = BATCH * 1_000_000_000
+
+
+def ours(folder: Path, of: Kind) -> Iterator[int]:
+    """Our loader as training runs it: shuffled, checksums on, read ahead in the background."""
+    dataset = LatentsDataset(folder)
+    blocks = np.full(of.samples // of.rows_per_block, of.rows_per_block)
+    order = SampleOrder(of.samples, 0, global_batch_size=BATCH, block_rows=blocks, lanes=LANES)
+    for batch in LatentsLoader(dataset, order, Share(0, 1, 0, _FOREVER)):
+        yield len(batch.positions)
+
+
+def pread(folder: Path, of: Kind) -> Iterator[int]:
+    """The machine's ceiling: the bytes of the same blocks, a system call each, into as many batches as are in use."""
+    return _pread(folder, of, PREFETCHED_BATCHES + HELD_BATCHES)
+
+
+def pread_one_buffer(folder: Path, of: Kind) -> Iterator[int]:
+    """Higher still, and of no use: every block over the one before, so that nothing leaves the CPU's cache."""
+    return _pread(folder, of, 1)
+
+
+def _pread(folder: Path, of: Kind, batches: int) -> Iterator[int]:
+    table = LatentsDataset(folder).table(TRAIN_SPLIT)
+    files = [os.open(folder / name, os.O_RDONLY) for name in table.names]
+    size = int(table.sizes[0])
+    buffers = [np.zeros(size, np.uint8) for _ in range(max(1, batches * BATCH // of.rows_per_block))]
+    reads = 0
+    while True:
+        for block in np.random.default_rng(reads).permutation(len(table.rows)).tolist():
+            count = os.preadv(files[table.shards[block]], [buffers[reads % len(buffers)]], int(table.offsets[block]))
+            if count != size:
+                raise OSError(f"{table.name(block)}: {count} of {size} bytes")
+            reads += 1
+            yield of.rows_per_block
+
+
+def stock_webdataset(folder: Path, of: Kind) -> Iterator[int]:
+    """Stock WebDataset over our own shards: a block is a batch, copied to tensors of its own; no shuffle, no check."""
+    import webdataset
+
+    shards = sorted(map(str, folder.glob("*.tar")))
+    for sample in webdataset.WebDataset(shards, shardshuffle=False).repeat():
+        batch = {name: torch.from_numpy(array.copy()) for name, array in from_bytes(sample["safetensors"]).items()}
+        yield len(batch["mean"])
+
+
+def plain_webdataset(folder: Path, of: Kind) -> Iterator[int]:
+    """WebDataset as its manual shows it, over .npy files: shards in one order, a shuffle buffer, no check."""
+    import webdataset
+
+    names = ["mean.npy", "std.npy", "token_ids.npy", *(["embeddings.npy"] if of.embeddings else [])]
+    shards = sorted(map(str, folder.glob("*.tar")))
+    stream = webdataset.WebDataset(shards, shardshuffle=False).repeat().shuffle(1000)
+    for batch in stream.decode().to_tuple(*names).batched(BATCH):
+        yield len(batch[0])
+
+
+def mosaicml(folder: Path, of: Kind) -> Iterator[int]:
+    """mosaicml-streaming, shuffled, through torch's DataLoader in this process."""
+    from streaming import StreamingDataset
+
+    dataset: Any = StreamingDataset(local=str(folder), shuffle=True, batch_size=BATCH)
+    while True:
+        for batch in torch.utils.data.DataLoader(dataset, batch_size=BATCH, drop_last=True):
+            yield len(batch["mean"])
+
+
+def litdata(folder: Path, of: Kind) -> Iterator[int]:
+    """litdata, shuffled, through its own StreamingDataLoader in this process."""
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    dataset: Any = StreamingDataset(str(folder), shuffle=True, drop_last=True)
+    while True:
+        for batch in StreamingDataLoader(dataset, batch_size=BATCH, drop_last=True, num_workers=0):
+            yield len(batch["mean"])
