@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,6 +81,13 @@ def new_unet(folder: Path, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _loaded(folder / UNET, lambda: from_config(config))
+
+
+def empty_unet(config: Mapping[str, Any]) -> Any:
+    """Return a UNet2DConditionModel of a configuration whose weights have shapes and no memory (the meta device)."""
+    from_config = _library("diffusers").UNet2DConditionModel.from_config
+    with torch.device("meta"):
+        return from_config(dict(config))
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> Any:

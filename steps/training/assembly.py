@@ -18,7 +18,7 @@ from steps.training.diffusion import load_diffusion
 from steps.training.gradients import Gradients
 from steps.training.inputs import InputMaker
 from steps.training.model import build_unet
-from steps.training.objective import ENCODER_DTYPES, WEIGHT_DTYPES, Objective
+from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES, Objective
 from steps.training.optimizer_step import OptimizerStep
 from steps.training.ranks import World
 from steps.training.state import TrainingState
@@ -46,7 +46,7 @@ def assemble(
     """
     dataset = LatentsDataset(latents)
     manifest = dataset.manifest
-    encoder_dtype, dtype = ENCODER_DTYPES[arguments.precision], WEIGHT_DTYPES[arguments.precision]
+    encoder_dtype, dtype = FORWARD_DTYPES[arguments.precision], WEIGHT_DTYPES[arguments.precision]
     diffusion = load_diffusion(pretrained, arguments, world.device, dtype)
     length, cached = manifest.caption_length, manifest.caption_embeddings
     captions = load_captions(pretrained, length, cached, world.device, encoder_dtype)

@@ -15,8 +15,8 @@ from steps.training.inputs import Inputs
 
 # Of weights, optimizer and losses; bfloat16 is for the forward pass alone.
 WEIGHT_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
-# Of the frozen text encoder.
-ENCODER_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+# Of the forward pass, and of the frozen text encoder.
+FORWARD_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def resolved_precision(precision: str, device: torch.device) -> str:

@@ -1,0 +1,1 @@
+"""Training speed against diffusers' own text-to-image script: `python -m benchmarks.train`."""

@@ -1,0 +1,180 @@
+"""Training speed against diffusers' own text-to-image script, in one process, one after the other and interleaved.
+
+    python -m benchmarks.train --device cpu|cuda [--json]
+
+Three train the same UNet at the same batch, with bf16, an average of the weights and no gradient checkpointing:
+
+    diffusers_online   the script as it is: JPEG files, VAE and text encoder in every step
+    diffusers_cached   the script on cached latents
+    ours               this project's loader, inputs and optimizer step on the same latents; text encoder online, too
+
+On a GPU it is Stable Diffusion 2 (865,910,724 parameters) at 256 and 512 px over batch sizes; on a CPU the same eight
+times narrower, at 128 px, on one core, and a second is one of this process's CPU time. Prints images/s, MFU against the matrix products measured here, peak memory, the ratios
+`vs_diffusers_online` and `vs_diffusers_cached` (medians over the rounds of the ratio within a round), and how well two
+ranks do. Writes to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from benchmarks.train.contest import contest, ratio, summary
+from benchmarks.train.models import SD2, SD2_NARROW
+from benchmarks.train.ours import ours
+from benchmarks.train.pictures import write_latents, write_pictures
+from benchmarks.train.scaling import scaling
+from benchmarks.train.script import cached, online
+from benchmarks.train.task import Task
+from steps.data.latents import LatentsDataset
+from steps.model.pretrained import unet_config
+from steps.training.flops import flops_of_sample, matmul_flops_per_s
+from steps.training.lineage import device_name
+from steps.training.objective import resolved_precision
+
+CONTENDERS: Final = {"diffusers_online": online, "diffusers_cached": cached, "ours": ours}
+DEFAULTS: Final = {
+    "cuda": {"resolutions": (256, 512), "batch_sizes": (16, 32, 64, 128), "pictures": 1024, "workers": 8},
+    "cpu": {"resolutions": (128,), "batch_sizes": (4, 16), "pictures": 64, "workers": 0},
+}
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    device = torch.device(options.device)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    precision = resolved_precision("auto", device)
+    scale = SD2 if device.type == "cuda" else SD2_NARROW
+    comparisons = []
+    with tempfile.TemporaryDirectory() as folder:
+        pretrained = scale.write(Path(folder) / "pretrained")
+        for resolution_px in options.resolutions:
+            base = Path(folder) / f"{resolution_px}px"
+            pictures = write_pictures(base / "pictures", resolution_px, options.pictures)
+            latents = write_latents(base / "latents", pictures, pretrained, device)
+            for batch_size in options.batch_sizes:
+                task = Task(
+                    pretrained=pretrained,
+                    pictures=pictures,
+                    latents=latents,
+                    resolution_px=resolution_px,
+                    batch_size=batch_size,
+                    precision=precision,
+                    device=device,
+                    workers=options.workers,
+                    compile=options.compile,
+                )
+                comparisons.append(compare(task, options.rounds, options.turn_s))
+                if not options.json:
+                    print_comparison(comparisons[-1])
+        ranks = scaling(task, options.rounds, options.turn_s) if can_scale(device) else None
+    result = {
+        "model": scale.name,
+        "device": device_name(device),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "comparisons": comparisons,
+        **best(comparisons),
+        "scaling": ranks,
+    }
+    report(result, options.json)
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", choices=DEFAULTS, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of all three")
+    parser.add_argument("--turn-s", type=float, default=5.0, help="length of a turn")
+    parser.add_argument("--resolutions", type=numbers, help="comma-separated, in pixels")
+    parser.add_argument("--batch-sizes", type=numbers, help="comma-separated")
+    parser.add_argument("--pictures", type=int, help="how many there are")
+    parser.add_argument("--workers", type=int, help="loader processes of the script")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="compile ours; on a GPU by default")
+    options = parser.parse_args(argv)
+    defaults = DEFAULTS[options.device] | {"compile": options.device == "cuda"}
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
+def compare(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
+    """Return the figures of all three, and what ours is to the others."""
+    manifest, config = LatentsDataset(task.latents).manifest, unet_config(task.pretrained)
+    flops = flops_of_sample(config, manifest.latent_shape, manifest.caption_length, config["cross_attention_dim"])
+    ceiling = matmul_flops_per_s(task.device, task.precision)
+    figures = contest(CONTENDERS, task, rounds, turn_s)
+    return {
+        "resolution_px": task.resolution_px,
+        "batch_size": task.batch_size,
+        "flops_of_sample": flops,
+        "matmul_flops_per_s": ceiling,
+        "contenders": {name: summary(of_one, flops, ceiling) for name, of_one in figures.items()},
+        "vs_diffusers_online": ratio(figures["ours"], figures["diffusers_online"]),
+        "vs_diffusers_cached": ratio(figures["ours"], figures["diffusers_cached"]),
+    }
+
+
+def best(comparisons: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Return the ratios where each side is at its own best batch size, at the largest resolution."""
+    largest = max(item["resolution_px"] for item in comparisons)
+    at_best = {
+        name: max(
+            (
+                item["contenders"][name].get("images_per_s", 0.0)
+                for item in comparisons
+                if item["resolution_px"] == largest
+            )
+        )
+        for name in CONTENDERS
+    }
+    others = ("diffusers_online", "diffusers_cached")
+    return {f"vs_{name}": at_best["ours"] / at_best[name] if at_best[name] else None for name in others}
+
+
+def can_scale(device: torch.device) -> bool:
+    """Return whether there is room for two ranks."""
+    return device.type == "cpu" or torch.cuda.device_count() > 1
+
+
+def print_comparison(item: dict[str, Any]) -> None:
+    print(f"{item['resolution_px']} px, batch {item['batch_size']}:")
+    for name, figures in item["contenders"].items():
+        if "error" in figures:
+            print(f"  {name:18}{figures['error']}")
+            continue
+        speed, mfu, peak_gb = (figures[key] for key in ("images_per_s", "mfu", "peak_gb"))
+        print(f"  {name:18}{speed:10.2f} images/s   MFU {mfu:6.1%}   peak {peak_gb:6.2f} GB")
+    for other in ("vs_diffusers_online", "vs_diffusers_cached"):
+        value = item[other]
+        print(f"  {other:20}{'-' if value is None else format(value, '.2f')}", flush=True)
+
+
+def report(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"{result['model']} on {result['device']}, {result['precision']}, each at its best batch size:")
+    for name in ("vs_diffusers_online", "vs_diffusers_cached"):
+        value = result[name]
+        print(f"{name:22}{'-' if value is None else format(value, '.2f')}")
+    if result["scaling"]:
+        print(f"ddp_efficiency        {result['scaling']['ddp_efficiency']:.2f} (1 to 2 ranks)")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,135 @@
+"""Turns: each contender is built, warmed up, timed and let go, in the same process, one after the other, in rounds.
+
+A round sees the same machine, so a ratio is the median over the rounds of the ratio within one.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from benchmarks.train.task import Contender, Step, Task
+
+WARM_UP_STEPS: Final = 2
+MIN_STEPS: Final = 2
+
+
+@dataclass
+class Figures:
+    """What one contender has shown so far: an entry for each round."""
+
+    images_per_s: list[float] = field(default_factory=list)
+    peak_bytes: list[int] = field(default_factory=list)
+    error: str = ""
+    """Why it has no figures: out of memory."""
+
+
+def contest(contenders: Mapping[str, Contender], task: Task, rounds: int, turn_s: float) -> dict[str, Figures]:
+    """Return the figures of all contenders after so many rounds of turns of about `turn_s` seconds."""
+    figures = {name: Figures() for name in contenders}
+    for number in range(rounds):
+        # Who comes first changes: a machine that gets slower within a round is nobody's fault.
+        names = list(contenders)[number % len(contenders) :] + list(contenders)[: number % len(contenders)]
+        for name in names:
+            if not figures[name].error:
+                _turn(contenders[name], task, turn_s, figures[name])
+    return figures
+
+
+def _turn(contender: Contender, task: Task, turn_s: float, figures: Figures) -> None:
+    _let_go(task.device)
+    reset_peak(task.device)
+    try:
+        with contender(task) as step:
+            images_per_s = timed(step, task, turn_s)
+    except torch.OutOfMemoryError:
+        figures.error = "out of memory"
+        return
+    figures.images_per_s.append(images_per_s)
+    figures.peak_bytes.append(peak_bytes(task.device))
+
+
+def timed(step: Step, task: Task, turn_s: float, agree: Callable[[int], int] = int) -> float:
+    """Return images/s of one rank over about `turn_s` seconds, after a warm-up that is not counted.
+
+    Ranks `agree` on the number of steps.
+    """
+    for _ in range(WARM_UP_STEPS):
+        step()
+    once_s = elapsed_s(step, 1, task.device)
+    steps = agree(max(MIN_STEPS, round(turn_s / once_s)))
+    return steps * task.batch_size / elapsed_s(step, steps, task.device)
+
+
+def elapsed_s(step: Step, steps: int, device: torch.device) -> float:
+    """Return how long so many steps take; the device is waited for before and after, never between.
+
+    On a CPU it is the time of this process's threads alone, so that what else the machine does is not in it.
+    """
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    _wait(device)
+    start_s = clock()
+    for _ in range(steps):
+        step()
+    _wait(device)
+    return clock() - start_s
+
+
+def ratio(own: Figures, base: Figures) -> float | None:
+    """Return the median over the rounds of own / base images/s, or None where one has no figures."""
+    if own.error or base.error:
+        return None
+    return statistics.median(a / b for a, b in zip(own.images_per_s, base.images_per_s, strict=True))
+
+
+def reset_peak(device: torch.device) -> None:
+    """Let the peak begin again at what is in use now; on Linux, and on GPUs."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    path = Path("/proc/self/clear_refs")
+    if path.exists():
+        # proc(5): 5 resets the peak resident set size.
+        path.write_text("5")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most memory in use since the last reset; 0 where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    path = Path("/proc/self/status")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+
+
+def summary(figures: Figures, flops: int, ceiling_flops_per_s: float) -> dict[str, Any]:
+    """Return images/s, MFU and peak memory: medians over the rounds."""
+    if figures.error:
+        return {"error": figures.error}
+    images_per_s = statistics.median(figures.images_per_s)
+    return {
+        "images_per_s": images_per_s,
+        "mfu": images_per_s * flops / ceiling_flops_per_s,
+        "peak_gb": max(figures.peak_bytes) / 1e9 or math.nan,
+        "rounds": figures.images_per_s,
+    }
+
+
+def _let_go(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.compiler.reset()
+        torch.cuda.empty_cache()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
