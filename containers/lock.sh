@@ -43,4 +43,4 @@ compile() {
 compile data data
 # The training image encodes too (Ray, pictures), but fetches nothing from the web.
 compile training data training evaluation -img2dataset -imagehash -torch
-compile inference training serving -torch -tensorboard
+compile inference training serving -torch -tensorboard -mlflow-skinny -sagemaker-mlflow

@@ -89,6 +89,11 @@ class Container:
         return self.base_dir / "output" / "data"
 
     @property
+    def tensorboard_dir(self) -> Path:
+        """Event files, which SageMaker copies to S3 while the job runs where TensorBoardOutputConfig asks for it."""
+        return self.base_dir / "output" / "tensorboard"
+
+    @property
     def job_name(self) -> str:
         """Name of the training or processing job; `local` outside one."""
         name = self._environment.get("TRAINING_JOB_NAME")

@@ -9,9 +9,9 @@ Three train the same UNet at the same batch, with bf16, an average of the weight
     ours               this project's loader, inputs and optimizer step on the same latents; text encoder online, too
 
 On a GPU it is Stable Diffusion 2 (865,910,724 parameters) at 256 and 512 px over batch sizes; on a CPU the same eight
-times narrower, at 128 px, on one core, and a second is one of this process's CPU time. Prints images/s, MFU against the matrix products measured here, peak memory, the ratios
-`vs_diffusers_online` and `vs_diffusers_cached` (medians over the rounds of the ratio within a round), and how well two
-ranks do. Writes to a temporary folder.
+times narrower, at 128 px, on one core, and a second is one of this process's CPU time. Prints images/s, MFU against the
+matrix products measured here, peak memory, the ratios `vs_diffusers_online` and `vs_diffusers_cached` (medians over the
+rounds of the ratio within a round), and how well two ranks do. Writes to a temporary folder.
 """
 
 from __future__ import annotations
@@ -134,11 +134,9 @@ def best(comparisons: list[dict[str, Any]]) -> dict[str, float | None]:
     largest = max(item["resolution_px"] for item in comparisons)
     at_best = {
         name: max(
-            (
-                item["contenders"][name].get("images_per_s", 0.0)
-                for item in comparisons
-                if item["resolution_px"] == largest
-            )
+            item["contenders"][name].get("images_per_s", 0.0)
+            for item in comparisons
+            if item["resolution_px"] == largest
         )
         for name in CONTENDERS
     }
@@ -173,7 +171,8 @@ def report(result: dict[str, Any], as_json: bool) -> None:
         value = result[name]
         print(f"{name:22}{'-' if value is None else format(value, '.2f')}")
     if result["scaling"]:
-        print(f"ddp_efficiency        {result['scaling']['ddp_efficiency']:.2f} (1 to 2 ranks)")
+        for name in ("ddp_efficiency", "ddp_cpu_efficiency"):
+            print(f"{name:22}{result['scaling'][name]:.2f}")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from benchmarks.train.task import Contender, Step, Task
+from steps.training.utilisation import peak_bytes, reset_peak
 
 WARM_UP_STEPS: Final = 2
 MIN_STEPS: Final = 2
@@ -57,24 +57,25 @@ def _turn(contender: Contender, task: Task, turn_s: float, figures: Figures) -> 
     figures.peak_bytes.append(peak_bytes(task.device))
 
 
-def timed(step: Step, task: Task, turn_s: float, agree: Callable[[int], int] = int) -> float:
-    """Return images/s of one rank over about `turn_s` seconds, after a warm-up that is not counted.
+def timed(step: Step, task: Task, turn_s: float) -> float:
+    """Return images/s over about `turn_s` seconds, after a warm-up that is not counted.
 
-    Ranks `agree` on the number of steps.
+    On a CPU they are seconds of this process's threads alone, so that what else the machine does is not in them.
     """
+    clock = time.process_time if task.device.type == "cpu" else time.perf_counter
+    steps = steps_for(step, turn_s, task.device)
+    return steps * task.batch_size / elapsed_s(step, steps, task.device, clock)
+
+
+def steps_for(step: Step, turn_s: float, device: torch.device) -> int:
+    """Return how many steps a turn has; takes some, as a warm-up."""
     for _ in range(WARM_UP_STEPS):
         step()
-    once_s = elapsed_s(step, 1, task.device)
-    steps = agree(max(MIN_STEPS, round(turn_s / once_s)))
-    return steps * task.batch_size / elapsed_s(step, steps, task.device)
+    return max(MIN_STEPS, round(turn_s / elapsed_s(step, 1, device, time.perf_counter)))
 
 
-def elapsed_s(step: Step, steps: int, device: torch.device) -> float:
-    """Return how long so many steps take; the device is waited for before and after, never between.
-
-    On a CPU it is the time of this process's threads alone, so that what else the machine does is not in it.
-    """
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+def elapsed_s(step: Step, steps: int, device: torch.device, clock: Callable[[], float]) -> float:
+    """Return how long so many steps take; the device is waited for before and after, never between."""
     _wait(device)
     start_s = clock()
     for _ in range(steps):
@@ -88,26 +89,6 @@ def ratio(own: Figures, base: Figures) -> float | None:
     if own.error or base.error:
         return None
     return statistics.median(a / b for a, b in zip(own.images_per_s, base.images_per_s, strict=True))
-
-
-def reset_peak(device: torch.device) -> None:
-    """Let the peak begin again at what is in use now; on Linux, and on GPUs."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        # proc(5): 5 resets the peak resident set size.
-        path.write_text("5")
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Return the most memory in use since the last reset; 0 where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    path = Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 def summary(figures: Figures, flops: int, ceiling_flops_per_s: float) -> dict[str, Any]:

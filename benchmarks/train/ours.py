@@ -41,7 +41,7 @@ def steps_of(task: Task, world: World) -> Iterator[Step]:
     """Yield a step of this rank."""
     arguments = arguments_of(task, world.size)
     plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size)
-    parts = assemble(arguments, plan, world, task.latents, task.pretrained)
+    parts = assemble(arguments, plan, world, task.latents, task.pretrained, task.pretrained)
     warm_up(parts, plan)
     batches = iter(loader_from(parts, arguments, plan, world, 0))
     window, seen_samples = Window(0), 0

@@ -81,7 +81,9 @@ def _write(folder: Path, rows: dict[str, Array], pretrained: Path, scaling_facto
     for split in (TRAIN_SPLIT, HELDOUT_SPLIT):
         name = LATENTS_SHARD_PATTERN.format(split=split, index=0)
         firsts = range(0, count, ROWS_PER_BLOCK)
-        blocks = [to_bytes({key: value[first : first + ROWS_PER_BLOCK] for key, value in rows.items()}) for first in firsts]
+        blocks = [
+            to_bytes({key: value[first : first + ROWS_PER_BLOCK] for key, value in rows.items()}) for first in firsts
+        ]
         content, shard = build_shard(name, split, blocks)
         (folder / name).write_bytes(content)
         built.append(shard)

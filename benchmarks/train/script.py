@@ -1,10 +1,10 @@
 """What diffusers' text-to-image script does in its loop, on the libraries that it uses, and the same on cached latents.
 
 The script is examples/text_to_image/train_text_to_image.py of diffusers 0.42, with the flags `--mixed_precision bf16
---use_ema --max_grad_norm 1` and no `--gradient_checkpointing`: accelerate's autocast, AdamW at torch's defaults, EMAModel,
-a loss that is read in every step for the progress bar, VAE and text encoder online in the weights' precision. It was
-written anew from what the script does. Where the script is slow for want of a flag, it has the flag: loader workers
-on a GPU.
+--use_ema --max_grad_norm 1` and no `--gradient_checkpointing`: accelerate's autocast, AdamW at torch's defaults,
+EMAModel, a loss that is read in every step for the progress bar, VAE and text encoder online in bfloat16. It was
+written anew from what the script does. Where the script is slow for want of a flag, it has the flag: loader workers on
+a GPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -97,7 +96,8 @@ def cached(task: Task) -> Iterator[Step]:
 
     def latents_of(batch: Sample) -> torch.Tensor:
         mean, std = batch["mean"].to(dtype), batch["std"].to(dtype)
-        return (mean + std * torch.randn_like(mean)) * scaling_factor
+        latents: torch.Tensor = (mean + std * torch.randn_like(mean)) * scaling_factor
+        return latents
 
     yield _script(task, Moments(task), latents_of)
 
@@ -124,7 +124,9 @@ def _script(task: Task, dataset: Dataset[Sample], latents_of: Callable[[Sample],
         with accelerator.accumulate(unet):
             latents = latents_of(batch)
             noise = torch.randn_like(latents)
-            timesteps = torch.randint(0, noise_scheduler.config.num_train_timesteps, (len(latents),), device=latents.device)
+            timesteps = torch.randint(
+                0, noise_scheduler.config.num_train_timesteps, (len(latents),), device=latents.device
+            )
             noisy = noise_scheduler.add_noise(latents.float(), noise.float(), timesteps.long()).to(dtype=dtype)
             states = text_encoder(batch["input_ids"], return_dict=False)[0]
             prediction = unet(noisy, timesteps, states, return_dict=False)[0]

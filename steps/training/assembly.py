@@ -22,6 +22,7 @@ from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES, Objective
 from steps.training.optimizer_step import OptimizerStep
 from steps.training.ranks import World
 from steps.training.state import TrainingState
+from steps.training.utilisation import Utilisation, measure_utilisation
 from steps.training.validation import Validation
 
 
@@ -35,6 +36,7 @@ class Parts:
     inputs: InputMaker
     optimizer_step: OptimizerStep
     validation: Validation
+    utilisation: Utilisation
 
 
 def assemble(
@@ -54,6 +56,7 @@ def assemble(
     dropout, offset = arguments.caption_dropout, arguments.noise_offset
     inputs = InputMaker(arguments.seed, dropout, offset, diffusion, captions, world.device)
     state = TrainingState(build_unet(arguments, initial, manifest, world.device), arguments)
+    utilisation = measure_utilisation(state.unet, manifest, arguments.precision, world.device)
     gradients = Gradients(state.unet, world, plan.accumulation_steps)
     return Parts(
         dataset=dataset,
@@ -62,6 +65,7 @@ def assemble(
         inputs=inputs,
         optimizer_step=OptimizerStep(arguments, plan, state, gradients, objective),
         validation=Validation(dataset, arguments.validation_samples, diffusion, objective, inputs, world),
+        utilisation=utilisation,
     )
 
 

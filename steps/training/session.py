@@ -30,6 +30,7 @@ from steps.training.ranks import World
 from steps.training.resume import Beginning, prepare, resume
 from steps.training.spending import Spending
 from steps.training.stop import STOPPED_STATUS, Reason, StopVote
+from steps.training.trackers import trackers
 from steps.training.trainer import Trainer
 from steps.training.training_log import TrainingLog, to_line
 from steps.training.watchdog import Watchdog
@@ -73,6 +74,7 @@ class Session:
             trainer.finish()
         if trainer.writer is not None:
             trainer.writer.close()
+        trainer.log.close()
         if not complete:
             print(f"stopped after {trainer.seen_samples} samples", flush=True)
             self._raise_if_over_budget(trainer)
@@ -94,7 +96,8 @@ class Session:
             inputs=parts.inputs,
             optimizer_step=parts.optimizer_step,
             validation=parts.validation,
-            log=TrainingLog(folder.folder / TRAINING_LOG_FILE if folder else None, beginning.log),
+            utilisation=parts.utilisation,
+            log=self._log(folder, beginning),
             skips=SkipGuard(self.arguments.max_skipped_steps, beginning.skipped_steps),
             writer=CheckpointWriter(folder) if folder else None,
             vote=self.vote,
@@ -102,6 +105,13 @@ class Session:
             beat=self.watchdog.beat,
             seen_samples=beginning.seen_samples,
         )
+
+    def _log(self, folder: CheckpointFolder | None, beginning: Beginning) -> TrainingLog:
+        if folder is None:
+            return TrainingLog(None, beginning.log)
+        name, settings = self.container.job_name, self.arguments.model_dump(mode="json")
+        tracked = trackers(self.container.tensorboard_dir, name, settings)
+        return TrainingLog(folder.folder / TRAINING_LOG_FILE, beginning.log, tracked)
 
     def _raise_if_over_budget(self, trainer: Trainer) -> None:
         """Fail with the reason, on all ranks at once: one that ended earlier would take along the head's checkpoint."""

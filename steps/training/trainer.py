@@ -27,6 +27,7 @@ from steps.training.spending import Spending
 from steps.training.state import TrainingState
 from steps.training.stop import StopVote
 from steps.training.training_log import Entry, TrainingLog
+from steps.training.utilisation import Utilisation
 from steps.training.validation import Validation
 from steps.training.window import Window, WindowFigures
 
@@ -43,6 +44,7 @@ class Trainer:
     inputs: InputMaker
     optimizer_step: OptimizerStep
     validation: Validation
+    utilisation: Utilisation
     log: TrainingLog
     skips: SkipGuard
     writer: CheckpointWriter | None
@@ -156,6 +158,7 @@ class Trainer:
             "iterations_per_s": steps / figures.elapsed_s,
             "images_per_s": images_per_s,
             "images_per_s_per_gpu": images_per_s / self.world.size,
+            **self.utilisation.figures(images_per_s / self.world.size),
             "data_s": figures.data_s,
             "compute_s": figures.elapsed_s - figures.data_s - communication_s,
             "communication_s": communication_s,

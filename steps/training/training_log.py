@@ -7,7 +7,10 @@ entries: what was logged after the checkpoint is trained, and logged, again.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+
+from steps.training.trackers import Tracker
 
 Entry = dict[str, float | int]
 
@@ -15,9 +18,12 @@ Entry = dict[str, float | int]
 class TrainingLog:
     """Entries of one training, oldest first."""
 
-    def __init__(self, path: Path | None, history: str = "") -> None:
-        """Begin with the entries of a checkpoint; without `path` (ranks that are not the head) nothing is written."""
-        self._path = path
+    def __init__(self, path: Path | None, history: str = "", trackers: Sequence[Tracker] = ()) -> None:
+        """Begin with the entries of a checkpoint; without `path` (ranks that are not the head) nothing is written.
+
+        `trackers` get every entry that is appended.
+        """
+        self._path, self._trackers = path, trackers
         self.entries: list[Entry] = [json.loads(line) for line in history.splitlines()]
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +41,13 @@ class TrainingLog:
             print(to_line(entry), flush=True)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(f"{json.dumps(entry)}\n")
+        for tracker in self._trackers:
+            tracker.note(entry)
+
+    def close(self) -> None:
+        """Let the trackers send what is on its way."""
+        for tracker in self._trackers:
+            tracker.close()
 
     def last(self, key: str) -> float | int | None:
         """Return the newest value of a key."""
