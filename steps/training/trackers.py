@@ -1,7 +1,7 @@
 """The training log's figures, where people look at curves: TensorBoard, and MLflow where there is a server.
 
-Writes TensorBoard's event files to <job>/output/tensorboard, which SageMaker copies to S3 while the job runs where it is
-asked to, and, where MLFLOW_TRACKING_URI is set, metrics to a run of the job's name in the experiment that
+Writes TensorBoard's event files to <job>/output/tensorboard, which SageMaker copies to S3 while the job runs where it
+is asked to, and, where MLFLOW_TRACKING_URI is set, metrics to a run of the job's name in the experiment that
 MLFLOW_EXPERIMENT_NAME says. The step of every figure is the number of samples seen. A server that does not answer
 costs its figures, never the training.
 """
