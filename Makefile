@@ -29,6 +29,9 @@ run: install  ## Run the whole pipeline on this machine.
 test: install  ## Run the tests.
 	$(BIN)/python -m pytest
 
+chaos: install  ## Run the tests that kill things, for minutes.
+	$(BIN)/python -m pytest -m chaos
+
 check: lint types imports test  ## What CI runs.
 
 lint: install

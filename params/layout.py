@@ -26,6 +26,7 @@ MODEL: Final = "model"
 EVALUATOR: Final = "evaluator"
 EVALUATION: Final = "evaluation"
 CHECKPOINTS: Final = "checkpoints"
+ASYNC: Final = "async"
 
 # The endpoint's settings: SERVE_<FIELD> of its model's environment.
 SERVE_PREFIX: Final = "SERVE_"

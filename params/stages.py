@@ -109,6 +109,27 @@ class EvaluateStep(EvaluateArguments):
     """GPU host."""
 
 
+class Scaling(Model):
+    """How many hosts an endpoint has, by its load. `sd-pipeline scale` applies it: no pipeline step can."""
+
+    min_instances: int = Field(1, ge=0)
+    """Fewest hosts; 0 is for asynchronous endpoints: their first request wakes a host."""
+    max_instances: int = Field(0, ge=0)
+    """Most hosts; 0: no autoscaling."""
+    target_load: float = Field(20.0, gt=0)
+    """What one host should have: invocations a minute or, asynchronous, requests that wait for it."""
+    scale_out_cooldown_s: int = Field(60, ge=0)
+    """No further hosts so soon after the last ones."""
+    scale_in_cooldown_s: int = Field(300, ge=0)
+    """No fewer hosts so soon after the last change (Application Auto Scaling's default)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if 0 < self.max_instances < self.min_instances:
+            raise ValueError("max_instances is below min_instances; 0 switches autoscaling off")
+        return self
+
+
 class EndpointStep(ServeArguments):
     """A model behind an address."""
 
@@ -116,3 +137,15 @@ class EndpointStep(ServeArguments):
     """GPU host of the endpoint."""
     name: str = Field("sd-pipeline", pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")
     """Name of the endpoint: created the first time, updated afterwards."""
+    asynchronous: bool = False
+    """Requests and answers are objects in S3 (InvokeEndpointAsync): they wait for hours, and hosts may go down to 0."""
+    concurrent_invocations: int = Field(8, ge=1, le=1000)
+    """Requests that SageMaker hands one host of an asynchronous endpoint at once: a batch, so that it can be filled."""
+    scaling: Scaling = Scaling()
+    """Autoscaling."""
+
+    @model_validator(mode="after")
+    def _only_a_queue_wakes_a_host(self) -> Self:
+        if self.scaling.max_instances and self.scaling.min_instances == 0 and not self.asynchronous:
+            raise ValueError("scaling.min_instances 0 needs asynchronous: true; no host would answer the first request")
+        return self

@@ -17,7 +17,7 @@ from sagemaker.mlops.workflow import (
     StepRetryPolicy,
 )
 
-from params.layout import CHECKPOINTS, EVALUATION, LATENTS, MODEL, REFERENCE, SHARDS
+from params.layout import ASYNC, CHECKPOINTS, EVALUATION, LATENTS, MODEL, REFERENCE, SHARDS
 from params.model import Model
 from params.phases import Phase
 from params.settings import Settings
@@ -130,6 +130,10 @@ class Blueprint:
     def evaluation_uri(self, training_job_name: PipelineVariable) -> Join:
         """Metrics and pictures of one trained model."""
         return self._uri(EVALUATION, self.parameters.dataset, training_job_name)
+
+    def async_uri(self, *parts: str | PipelineVariable) -> Join:
+        """Requests and answers of an asynchronous endpoint."""
+        return self._uri(ASYNC, *parts)
 
     def _uri(self, *parts: str | PipelineVariable) -> Join:
         return Join(on="/", values=["s3:/", self.parameters.bucket, *parts])

@@ -20,6 +20,7 @@ from pipeline_definition.commands import (
     prompt_study,
     report,
     run_local,
+    scale,
 )
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ app.command("prompt-study")(prompt_study.prompt_study)
 app.command()(production.production)
 app.command()(production.promote)
 app.command()(production.rollback)
+app.command()(scale.scale)
 app.command()(cost.plan)
 app.command("business-case")(cost.business_case)
 app.add_typer(cost.app, name="cost")

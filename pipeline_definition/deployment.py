@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sagemaker.core.workflow.execution_variables import ExecutionVariables
 from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import EndpointConfigStep, EndpointStep, ModelStep, TrainingStep
@@ -39,9 +41,25 @@ def endpoint_config_step(blueprint: Blueprint, create_model: ModelStep) -> Endpo
     name = Join(on="-", values=[p.endpoint_name, ExecutionVariables.PIPELINE_EXECUTION_ID])
     return EndpointConfigStep(
         name="EndpointConfig",
-        step_args=blueprint.session.create_endpoint_config(name=name, production_variants=[variant]),
+        step_args=blueprint.session.create_endpoint_config(
+            name=name, production_variants=[variant], async_inference_config_dict=_async_inference(blueprint)
+        ),
         retry_policies=blueprint.service_retries,
     )
+
+
+def _async_inference(blueprint: Blueprint) -> dict[str, Any] | None:
+    """Return where an asynchronous endpoint leaves its answers; None for one that answers at once."""
+    settings, p = blueprint.settings.endpoint, blueprint.parameters
+    if not settings.asynchronous:
+        return None
+    return {
+        "OutputConfig": {
+            "S3OutputPath": blueprint.async_uri(p.endpoint_name, "answers"),
+            "S3FailurePath": blueprint.async_uri(p.endpoint_name, "failures"),
+        },
+        "ClientConfig": {"MaxConcurrentInvocationsPerInstance": settings.concurrent_invocations},
+    }
 
 
 def endpoint_step(blueprint: Blueprint, endpoint_config: EndpointConfigStep) -> EndpointStep:

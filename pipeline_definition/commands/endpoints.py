@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from params.layout import ASYNC
 from params.settings import Settings
 from pipeline_definition.commands.options import DEFAULT_RUNS
+from pipeline_definition.prompting.async_endpoint import AsyncEndpoint
 from pipeline_definition.prompting.endpoint import Endpoint, connect
 from pipeline_definition.session import Target
 
@@ -24,6 +26,10 @@ Variant = Annotated[str | None, typer.Option("--variant", help="One of the endpo
 
 def endpoint_of(settings: Settings, name: str | None, variant: str | None, local: bool, state: Path) -> Endpoint:
     """Return the endpoint that `--endpoint`, `--variant` and `--local` mean."""
+    own = settings.endpoint
+    if own.asynchronous and name in (None, own.name):
+        prefix = f"s3://{settings.account.bucket}/{ASYNC}/{own.name}"
+        return AsyncEndpoint(_target(settings, local, state), own.name, prefix)
     return connect(lambda: _target(settings, local, state), name or settings.endpoint.name, variant)
 
 

@@ -98,14 +98,14 @@ class SageMakerEndpoint:
         started_s = time.monotonic()
         try:
             response = self._client.invoke_endpoint(
-                **self._endpoint, ContentType=JSON, Accept=JSON, Body=_body(request)
+                **self._endpoint, ContentType=JSON, Accept=JSON, Body=body_of(request)
             )
         except ClientError as error:
             answer: Any = error.response
             if "OriginalMessage" in answer:
-                raise _refusal(self.name, int(answer["OriginalStatusCode"]), answer["OriginalMessage"]) from None
+                raise refusal(self.name, int(answer["OriginalStatusCode"]), answer["OriginalMessage"]) from None
             raise PromptError(f"endpoint {self.name}: {answer['Error']['Message']}") from None
-        return _answer(response["Body"].read(), time.monotonic() - started_s)
+        return answer_of(response["Body"].read(), time.monotonic() - started_s)
 
 
 class ServerEndpoint:
@@ -118,12 +118,12 @@ class ServerEndpoint:
         """Draw the pictures of one request."""
         started_s = time.monotonic()
         headers = {"Content-Type": JSON, "Accept": JSON}
-        question = urllib.request.Request(f"{self.name}/invocations", _body(request), headers)
+        question = urllib.request.Request(f"{self.name}/invocations", body_of(request), headers)
         try:
             with urllib.request.urlopen(question, timeout=TIMEOUT_S) as response:
-                return _answer(response.read(), time.monotonic() - started_s)
+                return answer_of(response.read(), time.monotonic() - started_s)
         except urllib.error.HTTPError as error:
-            raise _refusal(self.name, error.code, error.read().decode("utf-8", "replace")) from None
+            raise refusal(self.name, error.code, error.read().decode("utf-8", "replace")) from None
         except OSError as error:
             raise PromptError(f"endpoint {self.name}: cannot be reached: {getattr(error, 'reason', error)}") from None
 
@@ -150,11 +150,13 @@ def draw_patiently(
         waited_s, pause_s = waited_s + pause_s, min(2 * pause_s, LAST_PAUSE_S)
 
 
-def _body(request: Mapping[str, Any]) -> bytes:
+def body_of(request: Mapping[str, Any]) -> bytes:
+    """Return a request's body: what is None is left to the endpoint's defaults."""
     return json.dumps({name: value for name, value in request.items() if value is not None}).encode()
 
 
-def _answer(content: bytes, elapsed_s: float) -> Answer:
+def answer_of(content: bytes, elapsed_s: float) -> Answer:
+    """Read an endpoint's JSON. Raises PromptError where it is not of this kind of endpoint."""
     try:
         answer = json.loads(content)
         pictures = tuple(
@@ -170,7 +172,7 @@ def _answer(content: bytes, elapsed_s: float) -> Answer:
         raise PromptError(f"the endpoint's answer is not what its image gives: {error!r}; is it another one?") from None
 
 
-def _refusal(name: str, status: int, text: str) -> PromptError:
+def refusal(name: str, status: int, text: str) -> PromptError:
     """Return the error for an answer such as {"error": {"status": 422, "message": "steps: ..."}}."""
     try:
         message = str(json.loads(text)["error"]["message"])

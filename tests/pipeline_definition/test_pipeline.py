@@ -303,3 +303,25 @@ def test_definition_needs_no_credentials_no_region_and_no_network(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == text_of("local") + "\n"
     assert done.stderr == ""
+
+
+def test_an_asynchronous_endpoint_is_one_key_of_the_set():
+    settings = load_settings(Path("params/octank_100gb.yaml"))
+    changed = settings.endpoint.model_copy(update={"asynchronous": True, "concurrent_invocations": 4})
+    definition = json.loads(build_definition(settings.model_copy(update={"endpoint": changed})))
+    arguments = at_defaults(all_steps(definition)["EndpointConfig"]["Arguments"], defaults_of(definition))
+    output = {
+        name: arguments["AsyncInferenceConfig"]["OutputConfig"][name] for name in ("S3OutputPath", "S3FailurePath")
+    }
+    prefix = f"s3://{settings.account.bucket}/async/{settings.endpoint.name}"
+    assert output == {"S3OutputPath": f"{prefix}/answers", "S3FailurePath": f"{prefix}/failures"}
+    assert arguments["AsyncInferenceConfig"]["ClientConfig"] == {"MaxConcurrentInvocationsPerInstance": 4}
+    assert "AsyncInferenceConfig" not in all_steps(definition_of("octank_100gb"))["EndpointConfig"]["Arguments"]
+    report = ParamValidator().validate(
+        arguments,
+        botocore.session.get_session()
+        .get_service_model("sagemaker")
+        .operation_model("CreateEndpointConfig")
+        .input_shape,
+    )
+    assert not report.has_errors(), report.generate_report()

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -22,54 +18,9 @@ from PIL import Image
 from steps import serve
 from steps.errors import StepError
 from steps.serving.server import bind
+from tests.steps.serving.served import Server
 from tests.steps.serving.tiny_pipeline import write_pipeline
 from tests.steps.serving.waiting import until
-
-SETTINGS = {
-    "SERVE_HOST": "127.0.0.1",
-    "SERVE_DEFAULT_SIZE_PX": "32",
-    "SERVE_MAX_SIZE_PX": "64",
-    "SERVE_INFERENCE_STEPS": "2",
-    "SERVE_MAX_INFERENCE_STEPS": "500",
-    "SERVE_PRECISION": "float32",
-    "SERVE_THREADS": "1",
-    "SERVE_MAX_BODY_BYTES": "4096",
-    "SERVE_BODY_TIMEOUT_S": "0.5",
-    "SERVE_MODEL_NAME": "tiny",
-}
-
-
-class Server:
-    """`python -m steps serve` on a model folder."""
-
-    def __init__(self, base_dir: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.base_dir = base_dir
-        environment = {
-            **{name: text for name, text in os.environ.items() if not name.startswith("SERVE_")},
-            **SETTINGS,
-            "SAGEMAKER_BASE_DIR": str(base_dir),
-            "SAGEMAKER_BIND_TO_PORT": str(self.port),
-            "OMP_NUM_THREADS": "1",
-        }
-        self.log = base_dir / "log.jsonl"
-        with self.log.open("wb") as log:
-            command = [sys.executable, "-m", "steps", "serve"]
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-
-    def ping(self) -> int:
-        with suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/ping", timeout=10).status_code
-        return 0
-
-    def invoke(self, **fields: object) -> httpx.Response:
-        return httpx.post(f"{self.url}/invocations", json={"prompt": "a", **fields}, timeout=60)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait(10)
 
 
 @pytest.fixture(name="base_dir")

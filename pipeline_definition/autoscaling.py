@@ -1,0 +1,176 @@
+"""Autoscaling of an endpoint's variants: applied after it is in service, since no pipeline step can do it.
+
+Reads endpoint.scaling of the parameter set and the endpoint's variants; writes scalable targets and policies of
+Application Auto Scaling, and for an endpoint that goes down to no host the alarm that wakes it.
+
+    sd-pipeline scale --params params/octank_100gb.yaml
+
+Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-add-code-define.html and
+https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference-autoscale.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from botocore.exceptions import ClientError
+
+from params.stages import EndpointStep, Scaling
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.session import Target
+
+DIMENSION: Final = "sagemaker:variant:DesiredInstanceCount"
+NAMESPACE: Final[Mapping[str, Any]] = {"ServiceNamespace": "sagemaker", "ScalableDimension": DIMENSION}
+LOAD_POLICY, WAKE_POLICY = "sd-pipeline-load", "sd-pipeline-wake"
+# A minute is the metrics' resolution; the second one makes sure that it is no blip.
+ALARM_PERIOD_S: Final = 60
+ALARM_PERIODS: Final = 2
+
+
+class ScalingError(OperatorError):
+    """An endpoint cannot be scaled: the message names it and the fix."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """One variant, as Application Auto Scaling knows it."""
+
+    variant: str
+    min_instances: int
+    max_instances: int
+    policies: tuple[str, ...]
+
+
+class Autoscaling:
+    """The scaling of one endpoint."""
+
+    def __init__(self, target: Target, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._sagemaker = target.client("sagemaker")
+        self._scaling = target.client("application-autoscaling")
+        self._alarms = target.client("cloudwatch")
+
+    def apply(self, settings: EndpointStep) -> list[Scaled]:
+        """Bring the endpoint's variants to the parameter set's scaling, or to none; return what holds now.
+
+        Raises ScalingError where the endpoint is not in service or is of the other kind.
+        """
+        variants = self._variants(settings.asynchronous)
+        for variant in variants:
+            if settings.scaling.max_instances:
+                self._register(variant, settings)
+            else:
+                self._remove(variant)
+        return self.described()
+
+    def described(self) -> list[Scaled]:
+        """Return what scales the endpoint now; nothing where nothing does."""
+        prefix = f"endpoint/{self._endpoint}/variant/"
+        targets = self._scaling.describe_scalable_targets(**NAMESPACE)["ScalableTargets"]
+        return [
+            Scaled(
+                target["ResourceId"].removeprefix(prefix),
+                target["MinCapacity"],
+                target["MaxCapacity"],
+                self._policies(target["ResourceId"]),
+            )
+            for target in targets
+            if target["ResourceId"].startswith(prefix)
+        ]
+
+    def _variants(self, asynchronous: bool) -> list[str]:
+        try:
+            about = self._sagemaker.describe_endpoint(EndpointName=self._endpoint)
+        except ClientError as error:
+            raise ScalingError(f"endpoint {self._endpoint}: {error.response['Error']['Message']}") from None
+        if about["EndpointStatus"] != "InService":
+            status = about["EndpointStatus"]
+            raise ScalingError(f"endpoint {self._endpoint} is {status}; it can be scaled once it is InService")
+        if ("AsyncInferenceConfig" in about) != asynchronous:
+            kind = "asynchronous" if "AsyncInferenceConfig" in about else "not asynchronous"
+            raise ScalingError(f"endpoint {self._endpoint} is {kind}, endpoint.asynchronous says otherwise")
+        return [variant["VariantName"] for variant in about["ProductionVariants"]]
+
+    def _register(self, variant: str, settings: EndpointStep) -> None:
+        scaling = settings.scaling
+        resource = {**NAMESPACE, "ResourceId": self._resource(variant)}
+        self._scaling.register_scalable_target(
+            **resource, MinCapacity=scaling.min_instances, MaxCapacity=scaling.max_instances
+        )
+        self._scaling.put_scaling_policy(
+            **resource,
+            PolicyName=LOAD_POLICY,
+            PolicyType="TargetTrackingScaling",
+            TargetTrackingScalingPolicyConfiguration={
+                "TargetValue": scaling.target_load,
+                "ScaleOutCooldown": scaling.scale_out_cooldown_s,
+                "ScaleInCooldown": scaling.scale_in_cooldown_s,
+                **self._metric(settings.asynchronous),
+            },
+        )
+        if scaling.min_instances == 0:
+            self._wake_when_asked(resource, scaling)
+
+    def _metric(self, asynchronous: bool) -> dict[str, Any]:
+        if not asynchronous:
+            predefined = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+            return {"PredefinedMetricSpecification": predefined}
+        backlog = {
+            "MetricName": "ApproximateBacklogSizePerInstance",
+            "Namespace": "AWS/SageMaker",
+            "Dimensions": self._dimensions,
+            "Statistic": "Average",
+        }
+        return {"CustomizedMetricSpecification": backlog}
+
+    def _wake_when_asked(self, resource: Mapping[str, Any], scaling: Scaling) -> None:
+        """Add a host when requests wait and there is none: a backlog for each instance is then no number."""
+        policy = self._scaling.put_scaling_policy(
+            **resource,
+            PolicyName=WAKE_POLICY,
+            PolicyType="StepScaling",
+            StepScalingPolicyConfiguration={
+                "AdjustmentType": "ChangeInCapacity",
+                "MetricAggregationType": "Average",
+                "Cooldown": scaling.scale_out_cooldown_s,
+                "StepAdjustments": [{"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}],
+            },
+        )
+        self._alarms.put_metric_alarm(
+            AlarmName=self._alarm,
+            AlarmDescription="Requests wait for an asynchronous endpoint without a host",
+            Namespace="AWS/SageMaker",
+            MetricName="HasBacklogWithoutCapacity",
+            Dimensions=self._dimensions,
+            Statistic="Average",
+            Period=ALARM_PERIOD_S,
+            EvaluationPeriods=ALARM_PERIODS,
+            DatapointsToAlarm=ALARM_PERIODS,
+            Threshold=1.0,
+            ComparisonOperator="GreaterThanOrEqualToThreshold",
+            TreatMissingData="missing",
+            AlarmActions=[policy["PolicyARN"]],
+        )
+
+    def _remove(self, variant: str) -> None:
+        """Leave the hosts that are there; the policies and their alarms go with the target."""
+        if any(scaled.variant == variant for scaled in self.described()):
+            self._scaling.deregister_scalable_target(**NAMESPACE, ResourceId=self._resource(variant))
+            self._alarms.delete_alarms(AlarmNames=[self._alarm])
+
+    def _policies(self, resource: str) -> tuple[str, ...]:
+        found = self._scaling.describe_scaling_policies(**NAMESPACE, ResourceId=resource)["ScalingPolicies"]
+        return tuple(sorted(policy["PolicyName"] for policy in found))
+
+    @property
+    def _alarm(self) -> str:
+        return f"{self._endpoint}-wake"
+
+    @property
+    def _dimensions(self) -> list[dict[str, str]]:
+        return [{"Name": "EndpointName", "Value": self._endpoint}]
+
+    def _resource(self, variant: str) -> str:
+        return f"endpoint/{self._endpoint}/variant/{variant}"
