@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from pipeline_definition.commands import (
+    compare,
     cost,
     definition,
     executions,
@@ -41,6 +42,7 @@ app.command("list")(executions.list_executions)
 app.command()(executions.logs)
 app.command()(report.report)
 app.command()(prompt.prompt)
+app.command()(compare.compare)
 app.command()(playground.playground)
 app.command("prompt-study")(prompt_study.prompt_study)
 app.command()(production.production)

@@ -50,12 +50,12 @@ class Demand:
         return kind(left=metric(evaluate, self.metric, self.part), right=self.threshold)
 
     def words(self, evaluate: ProcessingStep) -> list[object]:
-        """Return the demand with its number, interval and threshold, to be joined by spaces."""
+        """Return the demand with its number, interval and threshold, to be joined."""
         value, low, high = (metric(evaluate, self.metric, part).to_string() for part in ("value", "low", "high"))
         judged = "and" if self.part == "value" else "and its upper bound"
         sign = "at least" if self.at_least else "at most"
-        threshold = [f"{judged} must be {sign} {self.threshold.name} =", self.threshold.to_string(), ";"]
-        return [f"{self.said} is", value, "(", low, "to", high, ")", *threshold]
+        asked = f") {judged} must be {sign} {self.threshold.name} = "
+        return [f"{self.said} is ", value, " (", low, " to ", high, asked, self.threshold.to_string(), "; "]
 
 
 def metric(evaluate: ProcessingStep, name: str, part: str = "value") -> JsonGet:
@@ -99,5 +99,5 @@ def gate_step(blueprint: Blueprint, evaluate: ProcessingStep, passed: list[objec
 def gate_failed_step(blueprint: Blueprint, evaluate: ProcessingStep) -> FailStep:
     """Return the step that ends the run with each number, its interval, its threshold, and where the pictures are."""
     words = [word for demand in demands(blueprint.parameters) for word in demand.words(evaluate)]
-    message = ["Quality gate missed:", *words, "pictures:", output_uri(evaluate, EVALUATION)]
-    return FailStep(name="GateFailed", error_message=Join(on=" ", values=message))
+    message = ["Quality gate missed: ", *words, "pictures: ", output_uri(evaluate, EVALUATION)]
+    return FailStep(name="GateFailed", error_message=Join(on="", values=message))

@@ -1,0 +1,112 @@
+"""`sd-pipeline compare`: the same prompts and seeds to several models, on one page."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pipeline_definition.commands.options import (
+    DEFAULT_STATE,
+    AsJson,
+    Local,
+    Params,
+    State,
+    UsageError,
+    console,
+    read_settings,
+    reported_errors,
+    target_of,
+)
+from pipeline_definition.session import Target
+
+Prompts = Annotated[list[str] | None, typer.Argument(help="What to draw; can be repeated.")]
+PromptFile = Annotated[Path | None, typer.Option("--prompts", help="File of prompts, one a line.")]
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--endpoint", help="Name or address; one: its variants are compared. Default: the parameter set's. Repeatable."
+    ),
+]
+Variants = Annotated[list[str] | None, typer.Option("--variant", help="Only this variant; can be repeated.")]
+Evaluator = Annotated[Path | None, typer.Option("--evaluator", help="Folder with the CLIP that scores (clip/).")]
+
+
+def compare(
+    prompts: Prompts = None,
+    prompt_file: PromptFile = None,
+    endpoint: Endpoints = None,
+    variant: Variants = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("comparison.html"),
+    seed: Annotated[int, typer.Option("--seed", help="First seed.")] = 0,
+    images: Annotated[int, typer.Option("--images", min=1, help="Pictures for each prompt, of the next seeds.")] = 1,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
+    evaluator: Evaluator = None,
+    as_json: AsJson = False,
+    params: Params = Path("params/octank_100gb.yaml"),
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Let models draw the same prompts from the same seeds; leave a page with scores, waiting and cost per image.
+
+    Examples:
+
+      sd-pipeline compare "a lighthouse at dusk" --prompts prompts.txt --endpoint sd-production
+
+      sd-pipeline compare "a red dot" --endpoint http://127.0.0.1:8080 --endpoint http://127.0.0.1:8081
+    """
+    with reported_errors():
+        from pipeline_definition.clip_scores import evaluator_folder
+        from pipeline_definition.prompting.comparison import compare as compare_models
+        from pipeline_definition.prompting.comparison_page import HEADERS, summary, write_page
+        from pipeline_definition.prompting.contenders import contenders_of
+
+        settings = read_settings(params)
+        texts = _texts(prompts, prompt_file)
+
+        def target() -> Target:
+            return target_of(settings, local, state)
+
+        contenders = contenders_of(target, endpoint or [settings.endpoint.name], variant or [])
+        request = {"guidance_scale": guidance, "steps": steps, "num_images": 1, "format": "png"}
+        compared = compare_models(
+            contenders,
+            texts,
+            [seed + number for number in range(images)],
+            request,
+            lambda: evaluator or evaluator_folder(settings, target(), state),
+        )
+        chosen = {"guidance": guidance, "steps": steps}
+        write_page(compared, {name: value for name, value in chosen.items() if value is not None}, out)
+        if as_json:
+            sys.stdout.write(json.dumps(compared.as_dict(), indent=2) + "\n")
+            return
+        rows = [summary(standing, compared.standings[0]) for standing in compared.standings]
+        table = Table(box=None, pad_edge=False)
+        for header in HEADERS:
+            table.add_column(header)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        if compared.note:
+            console.print(compared.note, soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{out}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _texts(prompts: list[str] | None, file: Path | None) -> list[str]:
+    """Return the prompts of the command line, then those of the file, each once."""
+    lines: list[str] = []
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--prompts {file}: cannot be read: {error}") from None
+    texts = [text.strip() for text in [*(prompts or []), *lines] if text.strip()]
+    if not texts:
+        raise UsageError("nothing to draw: give a prompt, or a file of them with --prompts")
+    return list(dict.fromkeys(texts))

@@ -1,0 +1,202 @@
+"""Models side by side: the same prompts and seeds to each, their pictures scored, timed and priced.
+
+Reads endpoints, or the variants of one; writes nothing.
+
+    sd-pipeline compare "a lighthouse at dusk" --prompts prompts.txt --endpoint sd-production
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline_definition.clip_scores import ScoringError, score_pictures
+from pipeline_definition.prompting.endpoint import Endpoint, draw_patiently
+
+PATIENCE_S: Final = 120.0
+SECONDS_PER_HOUR: Final = 3600.0
+REPLICATES: Final = 2000
+CONFIDENCE: Final = 0.95
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model that draws."""
+
+    name: str
+    endpoint: Endpoint
+    instance_type: str = ""
+    """On what it runs; empty: not known."""
+    usd_per_hour: float | None = None
+    """Price of one of its instances; None: not known."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture of one contender."""
+
+    prompt: str
+    seed: int
+    content: bytes
+    """The picture's file."""
+    form: str
+    """png, jpeg or webp."""
+    model: str
+    """The model package's ARN, or a digest of the model folder."""
+    render_s: float
+    """Seconds that the instance drew."""
+    elapsed_s: float
+    """Seconds that the caller waited."""
+    clip_score: float | None = None
+    """Cosine of picture and prompt; None: not scored."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one contender did."""
+
+    contender: Contender
+    shots: tuple[Shot, ...]
+    """In the order of prompts and seeds, the same for every contender."""
+
+    @property
+    def clip_score(self) -> float | None:
+        """Mean cosine of its pictures; None where they were not scored."""
+        scores = [shot.clip_score for shot in self.shots if shot.clip_score is not None]
+        return statistics.fmean(scores) if scores else None
+
+    def latency_s(self, quantile: float) -> float:
+        """Return the seconds within which so large a part of the answers came."""
+        ordered = sorted(shot.elapsed_s for shot in self.shots)
+        return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+
+    @property
+    def usd_per_image(self) -> float | None:
+        """Dollars of the instance's time for a picture drawn alone; batches and idle hours are left out."""
+        if self.contender.usd_per_hour is None:
+            return None
+        return self.contender.usd_per_hour * statistics.fmean(shot.render_s for shot in self.shots) / SECONDS_PER_HOUR
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much the CLIP score of one contender is above another's, on the same prompts and seeds."""
+
+    value: float
+    low: float
+    high: float
+    """Bounds of its bootstrap interval."""
+    wins: int
+    """Pictures in which it is above."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was seen of all contenders."""
+
+    standings: tuple[Standing, ...]
+    clip: str
+    """Digest of the CLIP that scored; empty where none did."""
+    note: str = ""
+    """Why pictures were not scored."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers for programs."""
+        first = self.standings[0]
+        return {
+            "models": [_as_dict(standing, first) for standing in self.standings],
+            "clip": self.clip,
+            "note": self.note,
+        }
+
+
+def compare(
+    contenders: Sequence[Contender],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    request: dict[str, Any],
+    evaluator_dir: Callable[[], Path],
+    report: Callable[[int], None] = lambda _: None,
+) -> Comparison:
+    """Let every contender draw every prompt from every seed, and score the pictures.
+
+    Requests go out one at a time, by turns in changing order, so that all meet the same conditions; each contender
+    draws one picture beforehand that does not count. `report` counts pictures. Without a CLIP to score with, the
+    pictures stand unscored and the note says why.
+    """
+    asked = list(itertools.product(prompts, seeds))
+    for contender in contenders:
+        _draw(contender, *asked[0], request)
+    shots: dict[str, list[Shot]] = {contender.name: [] for contender in contenders}
+    for number, (prompt, seed) in enumerate(asked):
+        turn = number % len(contenders)
+        for contender in (*contenders[turn:], *contenders[:turn]):
+            shots[contender.name].append(_draw(contender, prompt, seed, request))
+            report(1)
+    standings = tuple(Standing(contender, tuple(shots[contender.name])) for contender in contenders)
+    try:
+        return _scored(standings, evaluator_dir())
+    except ScoringError as error:
+        return Comparison(standings, "", str(error))
+
+
+def difference(first: Standing, second: Standing, seed: int = 0) -> Difference | None:
+    """Return by how much the second one's CLIP score is above the first one's; None where they were not scored.
+
+    Pairs are resampled, so that what is hard about a prompt falls out.
+    """
+    pairs = zip(first.shots, second.shots, strict=True)
+    values = [b.clip_score - a.clip_score for a, b in pairs if a.clip_score is not None and b.clip_score is not None]
+    if not values:
+        return None
+    draws = random.Random(seed)
+    means = sorted(statistics.fmean(draws.choices(values, k=len(values))) for _ in range(REPLICATES))
+    tail = round(REPLICATES * (1 - CONFIDENCE) / 2)
+    wins = sum(value > 0 for value in values)
+    return Difference(statistics.fmean(values), means[tail], means[-1 - tail], wins)
+
+
+def _as_dict(standing: Standing, first: Standing) -> dict[str, Any]:
+    gap = None if standing is first else difference(first, standing)
+    return {
+        "name": standing.contender.name,
+        "instance_type": standing.contender.instance_type,
+        "model": standing.shots[0].model,
+        "images": len(standing.shots),
+        "clip_score": standing.clip_score,
+        "clip_score_above_first": asdict(gap) if gap else None,
+        "latency_p50_s": standing.latency_s(0.5),
+        "latency_p95_s": standing.latency_s(0.95),
+        "render_s": statistics.fmean(shot.render_s for shot in standing.shots),
+        "usd_per_image": standing.usd_per_image,
+    }
+
+
+def _draw(contender: Contender, prompt: str, seed: int, request: dict[str, Any]) -> Shot:
+    answer = draw_patiently(contender.endpoint, {**request, "prompt": prompt, "seed": seed}, PATIENCE_S)
+    picture = answer.pictures[0]
+    return Shot(prompt, seed, picture.content, picture.form, answer.model, answer.render_s, answer.elapsed_s)
+
+
+def _scored(standings: tuple[Standing, ...], evaluator_dir: Path) -> Comparison:
+    """Score everything in one go: loading the CLIP takes longer than the pictures."""
+    everything = [shot for standing in standings for shot in standing.shots]
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = []
+        for number, shot in enumerate(everything):
+            path = Path(folder) / f"{number:06d}.{shot.form}"
+            path.write_bytes(shot.content)
+            pairs.append((path, shot.prompt))
+        found = score_pictures(pairs, evaluator_dir)
+    scores = iter(found.scores)
+    scored = tuple(
+        replace(standing, shots=tuple(replace(shot, clip_score=next(scores)) for shot in standing.shots))
+        for standing in standings
+    )
+    return Comparison(scored, found.clip)
