@@ -190,6 +190,33 @@ def plane(name: str, description: str, marks: Sequence[tuple[Mark, Mark]], limit
         return inline_svg(figure, name, description)
 
 
+def guidance(
+    name: str, description: str, points: Sequence[tuple[Mark, Mark]], chosen: str, limits: tuple[float | None, ...]
+) -> Markup:
+    """Return the FID-CLIP curve: (CLIP score, FID) at each guidance scale, joined in its order, each with its interval.
+
+    A mark's name is its scale; the `chosen` one is the model's. `limits` are the gate's, as in `plane`, drawn where
+    they are near enough to leave the curve its room.
+    """
+    with drawn_on():
+        figure = new_figure(WIDTH, HEIGHT)
+        axes = figure.add_subplot()
+        axes.plot([x.value for x, _ in points], [y.value for _, y in points], color=SECOND, linewidth=1.4)
+        for x, y in points:
+            colour = ACCENT if x.name == chosen else SECOND
+            axes.errorbar(x.value, y.value, _reach(y), _reach(x), "o", color=colour, markersize=6, elinewidth=1.4)
+            place = (x.value, y.value)
+            axes.annotate(x.name, place, (5, 5), textcoords="offset points", color=colour)
+        axes.margins(0.12, 0.16)
+        spans = (axes.get_xlim(), axes.get_ylim())
+        for draw, limit, (low, high) in zip((axes.axvline, axes.axhline), limits, spans, strict=True):
+            if limit is not None and low - (high - low) <= limit <= high + (high - low):
+                draw(limit, color=INK, linewidth=1, linestyle=(0, (3, 3)))
+        axes.set_xlabel("CLIP score")
+        axes.set_ylabel("FID")
+        return inline_svg(figure, name, description)
+
+
 def _reach(mark: Mark) -> tuple[tuple[float], tuple[float]] | None:
     """Return how far the interval reaches down and up."""
     if mark.low is None or mark.high is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline_definition.report.formats import number
 
-_METRIC_PATH = re.compile(r"^metrics\.([^.]+)\.value$")
+_METRIC_PATH = re.compile(r"^metrics\.([^.]+)\.(value|low|high)$")
 _SIGNS = {
     "LessThanOrEqualTo": "at most",
     "LessThan": "below",
@@ -37,11 +37,18 @@ class Threshold:
     sign: str
     """at most, below, at least or above."""
     limit: float
+    part: str = "value"
+    """What of the metric is judged: its value, or the low or high end of its interval."""
 
     @property
     def lower_is_better(self) -> bool:
         """Whether the metric must not be larger."""
         return self.sign in ("at most", "below")
+
+    def is_met_by(self, measured: Metric) -> bool:
+        """Return whether a metric passes; one without the end of the interval that is judged does not."""
+        judged = {"value": measured.value, "low": measured.low, "high": measured.high}[self.part]
+        return judged is not None and self.passes(judged)
 
     def passes(self, value: float) -> bool:
         """Return whether a value passes."""
@@ -91,7 +98,7 @@ def _threshold(condition: Mapping[str, Any], parameters: Mapping[str, Any]) -> T
     limit = number(_resolved(condition.get("RightValue"), parameters))
     if name is None or sign is None or limit is None:
         return None
-    return Threshold(name[1], sign, limit)
+    return Threshold(name[1], sign, limit, name[2])
 
 
 def _resolved(value: Any, parameters: Mapping[str, Any]) -> Any:

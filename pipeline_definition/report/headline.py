@@ -57,7 +57,7 @@ def _quality(run: Run, name: str, label: str, asked: Threshold | None, lower_is_
     return Tile(
         label=label,
         value=figure(measured.value),
-        passed=asked.passes(measured.value) if asked else None,
+        passed=asked.is_met_by(measured) if asked else None,
         notes=tuple(_quality_notes(measured, asked, compared)),
         scale=charts.scale(f"scale-{name}", description, marks, limit, lower_is_better),
     )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from params.layout import CLIP_SCORE, FID
+from params.layout import (
+    CLIP_SCORE,
+    CLIP_SCORE_BELOW_APPROVED,
+    CLIP_SCORE_BELOW_PRETRAINED,
+    FID,
+    FID_ABOVE_APPROVED,
+    FID_ABOVE_PRETRAINED,
+    GUIDANCE_CURVE,
+)
 from pipeline_definition.report import charts
 from pipeline_definition.report.formats import DASH, beside, count, figure, number, plain, setting
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
@@ -17,7 +25,14 @@ ROWS = {
     "": "model",
     "_untrained": "untrained model",
     "_pretrained": "generic pretrained model",
+    "_approved": "approved model",
     "_real": "real pictures",
+}
+COMPARISONS = {
+    FID_ABOVE_PRETRAINED: ("FID", "above the generic model's"),
+    CLIP_SCORE_BELOW_PRETRAINED: ("CLIP score", "below the generic model's"),
+    FID_ABOVE_APPROVED: ("FID", "above the approved model's"),
+    CLIP_SCORE_BELOW_APPROVED: ("CLIP score", "below the approved model's"),
 }
 FACTS = {
     "samples": "pictures judged",
@@ -59,6 +74,24 @@ def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
     description = "FID and CLIP score: " + "; ".join(f"{x.name} {figure(y.value)}, {figure(x.value)}" for x, y in pairs)
     svg = charts.plane("plane", description, pairs, limits)
     yield Chart("FID against CLIP score: low and right is good; dashed is the gate", svg)
+    yield from _guidance_chart(run.artifacts.metrics or {}, limits)
+
+
+def _guidance_chart(metrics: Mapping[str, Any], limits: tuple[float | None, ...]) -> Iterator[Chart]:
+    """Draw what guidance gains in CLIP score and pays in FID, all on the same number of pictures."""
+    points = []
+    for point in metrics.get(GUIDANCE_CURVE) or ():
+        clip_score, fid = (metric({"metrics": point}, name) for name in (CLIP_SCORE, FID))
+        if clip_score is not None and fid is not None:
+            name = setting(number(point.get("guidance_scale")) or 0.0)
+            points.append((_mark(name, clip_score), _mark(name, fid)))
+    if len(points) < 2:
+        return
+    described = "; ".join(f"{x.name}: {figure(y.value)}, {figure(x.value)}" for x, y in points)
+    chosen = setting(number(metrics.get("guidance_scale")) or 0.0)
+    svg = charts.guidance("guidance", f"FID and CLIP score at each guidance scale: {described}", points, chosen, limits)
+    pictures = number(metrics[GUIDANCE_CURVE][0].get("pictures")) or 0
+    yield Chart(f"FID against CLIP score at each guidance scale, {count(pictures)} pictures each", svg)
 
 
 def _mark(name: str, value: Metric) -> charts.Mark:
@@ -69,6 +102,10 @@ def _tables(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Itera
     rows = tuple(_metric_rows(metrics, asked))
     if rows:
         yield Table(("metric", "of", "value", "interval", "gate", "pictures"), rows, frozenset({2, 3, 5}))
+    worse = tuple(_comparison_rows(metrics, asked))
+    if worse:
+        headers = ("metric", "on the same prompts", "by", "interval", "gate", "pictures")
+        yield Table(headers, worse, frozenset({2, 3, 5}))
 
 
 def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[tuple[str, ...]]:
@@ -89,6 +126,23 @@ def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> 
             )
 
 
+def _comparison_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[tuple[str, ...]]:
+    for key, (name, text) in COMPARISONS.items():
+        measured = metric(metrics, key)
+        # Compared with itself, where there is no other model: nothing to tell.
+        if measured is None or (measured.low, measured.high) == (0.0, 0.0):
+            continue
+        pictures = number(metrics["metrics"][key].get("pictures"))
+        yield (
+            name,
+            text,
+            figure(measured.value),
+            _interval(measured),
+            _gate_text(measured, asked.get(key)),
+            count(pictures) if pictures is not None else DASH,
+        )
+
+
 def _interval(measured: Metric) -> str:
     if measured.low is None or measured.high is None:
         return DASH
@@ -98,4 +152,5 @@ def _interval(measured: Metric) -> str:
 def _gate_text(measured: Metric, asked: Threshold | None) -> str:
     if asked is None:
         return ""
-    return f"{'✓' if asked.passes(measured.value) else '✕'} {asked.sign} {setting(asked.limit)}"
+    bound = "" if asked.part == "value" else f"{asked.part} end "
+    return f"{'✓' if asked.is_met_by(measured) else '✕'} {bound}{asked.sign} {setting(asked.limit)}"

@@ -76,7 +76,7 @@ def _gate(run: Run) -> Mapping[str, Threshold]:
 
 def _missed(run: Run) -> bool:
     values = {name: metric(run.artifacts.metrics, name) for name in _gate(run)}
-    return any(value is not None and not _gate(run)[name].passes(value.value) for name, value in values.items())
+    return any(value is not None and not _gate(run)[name].is_met_by(value) for name, value in values.items())
 
 
 def _stopped_step(run: Run) -> RunStep | None:

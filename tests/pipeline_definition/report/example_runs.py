@@ -306,11 +306,22 @@ METRICS: dict[str, Any] = {
         "fid": {"value": 9.1124, "low": 8.21, "high": 10.3, "confidence": 0.95, "features": "clip", "pictures": 256},
         "fid_untrained": {"value": 55.53, "low": 53.1, "high": 57.9, "confidence": 0.95, "pictures": 256},
         "fid_real": {"value": 1.204, "low": 0.9, "high": 1.6, "confidence": 0.95, "pictures": 192},
+        "fid_above_pretrained": {"value": -4.2, "low": -6.1, "high": -2.2, "confidence": 0.95, "pictures": 128},
+        "fid_above_approved": {"value": 0.0, "low": 0.0, "high": 0.0, "confidence": 0.95, "pictures": 256},
         "kid": {"value": 0.0121, "standard_deviation": 0.002, "pictures": 256},
         "clip_score": {"value": 0.8113, "low": 0.792, "high": 0.829, "confidence": 0.95, "pictures": 256},
         "clip_score_untrained": {"value": 0.0907, "low": 0.07, "high": 0.11, "confidence": 0.95, "pictures": 256},
         "clip_score_real": {"value": 0.9204, "low": 0.915, "high": 0.925, "confidence": 0.95, "pictures": 385},
     },
+    "guidance_curve": [
+        {
+            "guidance_scale": scale,
+            "pictures": 128,
+            "fid": {"value": fid, "low": fid - 1.1, "high": fid + 1.2},
+            "clip_score": {"value": score, "low": score - 0.02, "high": score + 0.02},
+        }
+        for scale, fid, score in ((1.0, 21.4, 0.55), (3.0, 10.2, 0.80), (6.0, 13.9, 0.86))
+    ],
     "samples": 256,
     "requested_samples": 256,
     "notes": [],

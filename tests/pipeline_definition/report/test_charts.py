@@ -27,10 +27,13 @@ def every_chart() -> dict[str, Markup]:
         "bars": charts.bars("c", "causes", [("timeout", 3.0), ("http 404", 1.0)], ["3", "1"]),
         "trials": charts.trials("d", "trials", [charts.Trial(1, 0.5, True), charts.Trial(2, 0.6, False)], "s", True),
         "plane": charts.plane("e", "FID and CLIP", [(charts.Mark("model", 0.8), mark)], (0.6, None)),
+        "guidance": charts.guidance(
+            "f", "FID and CLIP", [(charts.Mark("1", 0.7), mark), (charts.Mark("3", 0.8), mark)], "3", (0.6, 90.0)
+        ),
     }
 
 
-@pytest.mark.parametrize("name", ["curves", "scale", "bars", "trials", "plane"])
+@pytest.mark.parametrize("name", ["curves", "scale", "bars", "trials", "plane", "guidance"])
 def test_a_chart_takes_its_colours_and_fonts_from_the_page(name: str) -> None:
     svg = every_chart()[name]
     colours = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", svg))
@@ -38,7 +41,7 @@ def test_a_chart_takes_its_colours_and_fonts_from_the_page(name: str) -> None:
     assert "font-family" not in svg and "#0000" not in svg
 
 
-@pytest.mark.parametrize("name", ["curves", "scale", "bars", "trials", "plane"])
+@pytest.mark.parametrize("name", ["curves", "scale", "bars", "trials", "plane", "guidance"])
 def test_a_chart_brings_no_address_no_script_and_no_style_of_its_own(name: str) -> None:
     svg = every_chart()[name]
     assert "://" not in svg and "<style" not in svg and "<script" not in svg

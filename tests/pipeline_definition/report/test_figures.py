@@ -129,6 +129,15 @@ def test_thresholds_include_their_limit_where_the_gate_does(
     assert not any(threshold.passes(value) for value in missing)
 
 
+def test_a_margin_is_judged_on_the_end_of_the_interval() -> None:
+    threshold = Threshold("fid_above_pretrained", "at most", 0.5, part="high")
+    entries = {"sure": {"value": 0.2, "low": 0.0, "high": 0.4}, "unsure": {"value": 0.2, "low": -1.0, "high": 1.4}}
+    measured = {name: metric({"metrics": entries}, name) for name in entries}
+    assert [threshold.is_met_by(found) for found in measured.values() if found] == [True, False]
+    alone = metric({"metrics": {"x": {"value": 0.2}}}, "x")
+    assert alone is not None and not threshold.is_met_by(alone)
+
+
 @pytest.mark.parametrize("metrics", [None, {}, {"metrics": None}, {"metrics": {"fid": 9.1}}, {"metrics": {"fid": {}}}])
 def test_a_metric_that_is_not_as_expected_is_none(metrics: Any) -> None:
     assert metric(metrics, "fid") is None

@@ -55,7 +55,7 @@ class Elements(HTMLParser):
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the charts out: drawing is most of the time, and their own tests draw."""
-    for name in ("curves", "scale", "bars", "pairs", "trials", "plane"):
+    for name in ("curves", "scale", "bars", "pairs", "trials", "plane", "guidance"):
         monkeypatch.setattr(charts, name, lambda *_, **__: Markup(""))
 
 
@@ -102,6 +102,15 @@ def test_the_headline_answers_how_it_ended_how_good_how_fast_and_at_what_cost(pa
     assert "it/s" in said and "Train took 3 min 13 s on 2 × ml.c5.large" in said
     assert "Cost nothing it ran on this machine" in said
     assert "Registered as sd-pipeline-local version 1, waiting for approval." in said
+
+
+def test_the_quality_section_tells_the_guidance_curve_and_the_comparisons(page_of: Page) -> None:
+    said = text_of(page_of("full"))
+    assert "FID against CLIP score at each guidance scale, 128 pictures each" in said
+    assert "above the generic model’s" in said or "above the generic model's" in said
+    assert "-6.10 to -2.20" in said
+    # The first model of all is compared with itself: a line of zeros would tell nothing.
+    assert "the approved model's" not in said
 
 
 def test_a_full_run_shows_every_section(page_of: Page) -> None:
