@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from params.settings import Settings
 from pipeline_definition.commands.options import UsageError, console
 from pipeline_definition.session import Target
+
+if TYPE_CHECKING:
+    from pipeline_definition.local.container_engine import ContainerEngine
 
 Stack = Annotated[str | None, typer.Option("--stack", help="Take account, network and file system from this stack.")]
 
@@ -21,6 +25,21 @@ def filled(settings: Settings, stack: str | None) -> Settings:
     from pipeline_definition.infrastructure import Infrastructure, fill
 
     return fill(settings, Infrastructure(Target(settings.account.region), stack).outputs())
+
+
+def engine_of(backend: str) -> ContainerEngine | None:
+    """Return what runs jobs in their images; None for processes.
+
+    Raises UsageError for an unknown backend, ContainerEngineError for one that is not installed.
+    """
+    from pipeline_definition.local.container_engine import ENGINES, ContainerEngine
+    from pipeline_definition.local.settings import PROCESS
+
+    if backend == PROCESS:
+        return None
+    if backend not in ENGINES:
+        raise UsageError(f"--backend {backend}: it is one of {', '.join((PROCESS, *ENGINES))}")
+    return ContainerEngine.find(backend, os.environ)
 
 
 def refuse_findings(

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from pipeline_definition.commands.options import DEFAULT_RUNS, DEFAULT_STATE, Runs, State, console, reported_errors
+from pipeline_definition.commands.checks import engine_of
+from pipeline_definition.commands.options import (
+    DEFAULT_RUNS,
+    DEFAULT_STATE,
+    Backend,
+    Runs,
+    State,
+    console,
+    reported_errors,
+)
 
 app = typer.Typer(help="The local control plane: SageMaker's API on this machine.", no_args_is_help=True)
 
 
 @app.command()
-def up(state: State = DEFAULT_STATE, runs: Runs = DEFAULT_RUNS) -> None:
+def up(state: State = DEFAULT_STATE, runs: Runs = DEFAULT_RUNS, backend: Backend = "process") -> None:
     """Start the local control plane and leave it running; endpoints of earlier runs come back.
 
     Example: sd-pipeline local up && sd-pipeline models list --local --params params/local.yaml
@@ -18,7 +27,8 @@ def up(state: State = DEFAULT_STATE, runs: Runs = DEFAULT_RUNS) -> None:
     with reported_errors():
         from pipeline_definition.local.client import ensure_up
 
-        plane = ensure_up(state, runs, leash=False)
+        engine_of(backend)
+        plane = ensure_up(state, runs, leash=False, backend=backend)
         console.print(f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it", highlight=False)
 
 

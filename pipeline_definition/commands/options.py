@@ -27,6 +27,9 @@ Local = Annotated[bool, typer.Option("--local", help="Use the local control plan
 State = Annotated[Path, typer.Option("--state", help="Folder of the local control plane; delete it to start afresh.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the runs' logs, summaries and reports.")]
 RunId = Annotated[str, typer.Argument(help="Execution: its ARN, its id, or `latest`.")]
+Backend = Annotated[
+    str, typer.Option("--backend", help="What runs jobs and endpoints: process, or docker or podman in their images.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 console = Console(soft_wrap=False)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from params.settings import Settings
-from pipeline_definition.commands.checks import refuse_findings
+from pipeline_definition.commands.checks import engine_of, refuse_findings
 from pipeline_definition.commands.options import (
     DEFAULT_RUNS,
     DEFAULT_STATE,
     ROOT,
     AsJson,
+    Backend,
     Changes,
     Params,
     Runs,
@@ -52,6 +53,7 @@ def run_local(
     resume: Resume = None,
     state: State = DEFAULT_STATE,
     runs: Runs = DEFAULT_RUNS,
+    backend: Backend = "process",
     as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline on this machine: no AWS account, no Docker, no GPU.
@@ -65,6 +67,8 @@ def run_local(
       sd-pipeline run-local --set MaxFid=0 --set TrainingInstanceCount=1
 
       sd-pipeline run-local --resume latest
+
+      sd-pipeline run-local --backend docker $(containers/build.sh | sed 's/^/--set /')
     """
     console.stderr = as_json
     with reported_errors():
@@ -73,7 +77,10 @@ def run_local(
         settings = read_settings(params)
         values = parse_changes(changes)
         definition = _definition(settings, values)
-        with ensure_up(state, runs, leash=True) as plane, _sigterm_as_interrupt():
+        engine = engine_of(backend)
+        if engine is not None:
+            engine.require(_images(definition, values))
+        with ensure_up(state, runs, leash=True, backend=backend) as plane, _sigterm_as_interrupt():
             run = LocalRun(settings, definition, plane, state, runs, params)
             execution = run.run(values, resume)
             summary = run.report(execution)
@@ -180,9 +187,20 @@ class LocalRun:
         console.print(f"stopped; go on with: {again}", highlight=False, soft_wrap=True)
 
     def _thresholds(self, parameters: Mapping[str, Any]) -> tuple[float, float]:
-        defaults = {item["Name"]: item.get("DefaultValue") for item in json.loads(self.definition)["Parameters"]}
-        values = {**defaults, **{name: value for name, value in parameters.items() if name in defaults}}
+        values = _values(self.definition, parameters)
         return float(values["MaxFid"]), float(values["MinClipScore"])
+
+
+def _values(definition: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a definition's parameters with some changed."""
+    defaults = {item["Name"]: item.get("DefaultValue") for item in json.loads(definition)["Parameters"]}
+    return {**defaults, **{name: value for name, value in changes.items() if name in defaults}}
+
+
+def _images(definition: str, changes: Mapping[str, str]) -> dict[str, str]:
+    from pipeline_definition.address_checks import IMAGES
+
+    return {name: str(value) for name, value in _values(definition, changes).items() if name in IMAGES}
 
 
 def _definition(settings: Settings, values: Mapping[str, str]) -> str:

@@ -19,9 +19,10 @@ import sys
 import threading
 from pathlib import Path
 
+from pipeline_definition.local.container_engine import ENGINES, ContainerEngine
 from pipeline_definition.local.control_plane import ControlPlane
 from pipeline_definition.local.journal import write_text
-from pipeline_definition.local.settings import Images, LocalSettings
+from pipeline_definition.local.settings import PROCESS, Images, LocalSettings
 from pipeline_definition.local.state_lock import StateInUseError
 
 STAY = "stay"
@@ -39,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         state=arguments.state,
         runs=arguments.runs,
         images=Images.read(arguments.images) if arguments.images else Images(),
+        backend=arguments.backend,
+        engine=None if arguments.backend == PROCESS else ContainerEngine.find(arguments.backend, os.environ),
         grace_s=arguments.grace_s,
         sync_every_s=arguments.sync_every_s,
     )
@@ -67,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url-file", type=Path, help="gets the URL once the control plane answers")
     parser.add_argument("--leash", action="store_true", help="end with standard input")
     parser.add_argument("--images", type=Path, help="JSON: image URI pattern to the argv of its entry point")
+    parser.add_argument("--backend", choices=(PROCESS, *ENGINES), default=PROCESS, help="what runs jobs and endpoints")
     parser.add_argument("--grace-s", type=float, default=10.0, help="from SIGTERM to SIGKILL, in seconds")
     parser.add_argument("--sync-every-s", type=float, default=2.0, help="between two copies of checkpoints to S3")
     return parser

@@ -24,6 +24,7 @@ from urllib.parse import urlparse
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.local.environment import aws_environment
 from pipeline_definition.local.processes import is_alive
+from pipeline_definition.local.settings import PROCESS
 from pipeline_definition.local.state_lock import announced
 
 _HEALTH_PATH = "/_local/health"
@@ -39,9 +40,15 @@ class LocalControlPlane:
     """A control plane that runs."""
 
     def __init__(
-        self, url: str, pid: int, state: Path, runs: Path, process: subprocess.Popen[bytes] | None = None
+        self,
+        url: str,
+        pid: int,
+        state: Path,
+        runs: Path,
+        process: subprocess.Popen[bytes] | None = None,
+        backend: str = PROCESS,
     ) -> None:
-        self.url, self.pid, self.state, self.runs = url, pid, state, runs
+        self.url, self.pid, self.state, self.runs, self.backend = url, pid, state, runs, backend
         self._process = process
 
     def __enter__(self) -> LocalControlPlane:
@@ -86,12 +93,18 @@ class LocalControlPlane:
 
 
 def ensure_up(
-    state: Path, runs: Path, leash: bool = False, timeout_s: float = 60.0, arguments: tuple[str, ...] = ()
+    state: Path,
+    runs: Path,
+    leash: bool = False,
+    timeout_s: float = 60.0,
+    arguments: tuple[str, ...] = (),
+    backend: str = PROCESS,
 ) -> LocalControlPlane:
     """Return the state folder's control plane; start it unless it runs.
 
     With `leash`, one that is started here ends with this process, however that ends. One that ran already is not
-    leashed. `arguments` are further ones of `python -m pipeline_definition.local`.
+    leashed. `backend` runs the jobs: `process`, `docker` or `podman`. `arguments` are further ones of
+    `python -m pipeline_definition.local`.
 
     Raises LocalControlPlaneError with the end of its log where it does not start.
     """
@@ -100,10 +113,14 @@ def ensure_up(
         if running.runs != runs.resolve():
             where = f"the control plane of {state} writes its runs to {running.runs}, not to {runs}"
             raise LocalControlPlaneError(f"{where}: name that folder, or end it first")
+        if running.backend != backend:
+            how = f"the control plane that is up runs jobs by {running.backend}, not by {backend}"
+            raise LocalControlPlaneError(f"{how}: `sd-pipeline local down` ends it")
         return running
     state.mkdir(parents=True, exist_ok=True)
     log = state / "control_plane.log"
     command = [sys.executable, "-m", "pipeline_definition.local", "--state", str(state), "--runs", str(runs)]
+    command += ["--backend", backend]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *(["--leash"] if leash else []), *arguments],
@@ -117,7 +134,7 @@ def ensure_up(
     while time.monotonic() < deadline_s and process.poll() is None:
         found = is_up(state)
         if found is not None and found.pid == process.pid:
-            return LocalControlPlane(found.url, found.pid, found.state, found.runs, process)
+            return LocalControlPlane(found.url, found.pid, found.state, found.runs, process, backend)
         time.sleep(_POLL_S)
     process.kill()
     process.wait()
@@ -132,7 +149,8 @@ def is_up(state: Path) -> LocalControlPlane | None:
     found = announced(state)
     if found is None or not is_alive(int(found["pid"])) or not _answers(found["url"], int(found["pid"])):
         return None
-    return LocalControlPlane(found["url"], int(found["pid"]), Path(found["state"]), Path(found["runs"]))
+    backend = str(found.get("backend", PROCESS))
+    return LocalControlPlane(found["url"], int(found["pid"]), Path(found["state"]), Path(found["runs"]), None, backend)
 
 
 def down(state: Path, timeout_s: float = 30.0) -> bool:

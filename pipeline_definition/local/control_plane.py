@@ -41,7 +41,7 @@ class ControlPlane:
         self._settings = settings
         self._lock = StateLock(settings.state)
         self._lock.acquire()
-        kill_marked(state_mark(settings.state))  # left over by one that was killed a moment ago
+        self._end_all_jobs()  # left over by one that was killed a moment ago
         moto_patches.apply()
         self._services = services = Services.open(settings)
         training, promotion = TrainingJobs(services), Promotion(services)
@@ -89,7 +89,7 @@ class ControlPlane:
             jobs.recover()
         self._executions.load()
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self._lock.announce(self.url, self._settings.runs)
+        self._lock.announce(self.url, self._settings.runs, self._settings.backend)
         for folder in self._settings.endpoints_dir.glob("*/*"):
             if folder.name != "logs":
                 shutil.rmtree(folder, ignore_errors=True)
@@ -100,10 +100,16 @@ class ControlPlane:
         """End everything that was started; all state is on disk already."""
         self._executions.shut_down()
         self._kinds.hosting.shut_down()
-        kill_marked(state_mark(self._settings.state))
+        self._end_all_jobs()
         self._server.shutdown()
         self._server.server_close()
         self._lock.release()
+
+    def _end_all_jobs(self) -> None:
+        mark = state_mark(self._settings.state)
+        kill_marked(mark)
+        if self._settings.engine is not None:
+            self._settings.engine.remove(mark)
 
 
 class _QuietHandler(MotoRequestHandler):

@@ -13,6 +13,7 @@ from pipeline_definition.local.errors import StepFailureError, StepStoppedError,
 from pipeline_definition.local.host_group import Host, HostGroup, Outcome
 from pipeline_definition.local.job_logs import JobLogs, Metrics, archive_logs, last_lines
 from pipeline_definition.local.jobs import INTERNAL_ERROR
+from pipeline_definition.local.placement import Program, placed
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.stop_signal import StopSignal
 
@@ -28,7 +29,7 @@ class JobPlan:
 
     name: str
     mark: str
-    argv: tuple[str, ...]
+    program: Program
     environment: Mapping[str, str]
     """On top of what every job has."""
     groups: tuple[HostGroupShape, ...]
@@ -64,8 +65,12 @@ class JobHosts:
         stop.check()
         settings = self._services.settings
         group = HostGroup(self._plan.mark, self._hosts(), settings.grace_s, self._plan.max_runtime_s)
-        with stop.calling(group.stop):
-            outcome = group.wait(lambda: self._tick(tick), settings.log_every_s)
+        try:
+            with stop.calling(group.stop):
+                outcome = group.wait(lambda: self._tick(tick), settings.log_every_s)
+        finally:
+            if settings.engine is not None:
+                settings.engine.remove(self._plan.mark)
         self.logs.pump(final=True)
         self._check(outcome, stop)
 
@@ -82,7 +87,8 @@ class JobHosts:
             folder = self.folder_of(name)
             base = job_environment(self._services.url, source_dir, folder, at_once)
             environment = {**base, **meeting, **self._plan.environment}
-            hosts.append(Host(name, self._plan.argv, environment, folder, self.logs.files[name].path))
+            host = Host(name, (), environment, folder, self.logs.files[name].path)
+            hosts.append(placed(self._services.settings, self._plan.program, host, self._plan.mark))
         return hosts
 
     def _check(self, outcome: Outcome, stop: StopSignal) -> None:
@@ -102,7 +108,7 @@ class JobHosts:
         text = self._failure_text([host, *self.names])
         where = f"{host}; log: {log}"
         if outcome.error:
-            return StepFailureError(f"ClientError: cannot run {' '.join(self._plan.argv)}: {outcome.error}")
+            return StepFailureError(f"ClientError: cannot run {self._plan.program}: {outcome.error}")
         if not text and (-code in _LOST_SIGNALS or code == _ENDED_BY_SIGTERM):
             name = signal.Signals(-code).name if code < 0 else signal.SIGTERM.name
             return StepFailureError(f"InternalServerError: the host was lost ({name}) ({where})", INTERNAL_ERROR)

@@ -17,10 +17,10 @@ from pipeline_definition.local.folder_sync import FolderSync, pushing
 from pipeline_definition.local.job_hosts import JobHosts, JobPlan
 from pipeline_definition.local.job_logs import PROCESSING_GROUP, Metrics
 from pipeline_definition.local.jobs import Jobs
+from pipeline_definition.local.placement import Program
 from pipeline_definition.local.records import Record, page, pick
 from pipeline_definition.local.resolver import to_text
 from pipeline_definition.local.services import Services
-from pipeline_definition.local.settings import this_python
 from pipeline_definition.local.stop_signal import StopSignal
 from pipeline_definition.local.storage import fetch_source, send_folder
 
@@ -86,13 +86,13 @@ class ProcessingJobs(Jobs):
 
     def _plan(self, name: str, request: Mapping[str, Any], log_dir: Path) -> JobPlan:
         application = request["AppSpecification"]
-        argv = this_python(application.get("ContainerEntrypoint") or ())
         return JobPlan(
             name=name,
             mark=self.mark(name),
-            argv=(
-                *(argv or self.services.settings.images.entry_point(application["ImageUri"])),
-                *[to_text(item) for item in application.get("ContainerArguments") or ()],
+            program=Program(
+                image=application["ImageUri"],
+                entry_point=tuple(application.get("ContainerEntrypoint") or ()),
+                arguments=tuple(to_text(item) for item in application.get("ContainerArguments") or ()),
             ),
             environment={
                 **{key: to_text(value) for key, value in (request.get("Environment") or {}).items()},

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from params.layout import ENTRY_POINT
+from pipeline_definition.local.container_engine import ContainerEngine
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -17,6 +18,7 @@ HOST = "127.0.0.1"
 # moto knows its default account by any key; these reach no real account.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 PYTHON_NAMES = ("python", "python3")
+PROCESS = "process"
 
 
 def this_python(argv: Sequence[str]) -> tuple[str, ...]:
@@ -54,6 +56,10 @@ class LocalSettings:
     runs: Path
     """A folder for each execution: definition, parameters, journal, logs."""
     images: Images = Images()
+    backend: str = PROCESS
+    """How jobs and endpoints run: `process`, `docker` or `podman`."""
+    engine: ContainerEngine | None = None
+    """What runs them in their images; None: they are processes of this Python."""
     source_dir: Path = Path(__file__).resolve().parents[2]
     """On the jobs' PYTHONPATH: the repository's root."""
     grace_s: float = 10.0

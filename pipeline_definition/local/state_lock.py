@@ -1,7 +1,7 @@
 """One control plane for each state folder, and how others find it.
 
 Writes <state>/lock (held while the process lives: the operating system lets go of it, however the process ends),
-<state>/control_plane.json ({"url", "pid", "state", "runs"}) and <state>/id.
+<state>/control_plane.json ({"url", "pid", "state", "runs", "backend"}) and <state>/id.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_definition.local.journal import write_json, write_text
+from pipeline_definition.local.settings import PROCESS
 
 
 class StateInUseError(Exception):
@@ -45,11 +46,17 @@ class StateLock:
         self._file.write(str(os.getpid()))
         self._file.flush()
 
-    def announce(self, url: str, runs: Path) -> None:
-        """Say where the control plane is."""
+    def announce(self, url: str, runs: Path, backend: str = PROCESS) -> None:
+        """Say where the control plane is and how it runs jobs."""
         write_json(
             self._state / "control_plane.json",
-            {"url": url, "pid": os.getpid(), "state": str(self._state.resolve()), "runs": str(runs.resolve())},
+            {
+                "url": url,
+                "pid": os.getpid(),
+                "state": str(self._state.resolve()),
+                "runs": str(runs.resolve()),
+                "backend": backend,
+            },
         )
 
     def release(self) -> None:

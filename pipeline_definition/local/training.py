@@ -17,10 +17,10 @@ from pipeline_definition.local.folder_sync import FolderSync, pushing
 from pipeline_definition.local.job_hosts import JobHosts, JobPlan
 from pipeline_definition.local.job_logs import TRAINING_GROUP, Metrics
 from pipeline_definition.local.jobs import INTERNAL_ERROR, Jobs
+from pipeline_definition.local.placement import Program
 from pipeline_definition.local.records import Record, page, pick
 from pipeline_definition.local.resolver import to_text
 from pipeline_definition.local.services import Services
-from pipeline_definition.local.settings import this_python
 from pipeline_definition.local.stop_signal import StopSignal
 from pipeline_definition.local.storage import fetch_source
 
@@ -124,13 +124,14 @@ class TrainingJobs(Jobs):
 
     def _plan(self, name: str, request: Mapping[str, Any], log_dir: Path, parallel_jobs: int) -> JobPlan:
         algorithm = request["AlgorithmSpecification"]
-        own = (*(algorithm.get("ContainerEntrypoint") or ()), *(algorithm.get("ContainerArguments") or ()))
-        image = algorithm.get("TrainingImage", "")
-        argv = this_python(own) or (*self.services.settings.images.entry_point(image), "train")
+        entry_point = tuple(algorithm.get("ContainerEntrypoint") or ())
+        arguments = tuple(algorithm.get("ContainerArguments") or ())
+        # SageMaker calls an image that is told nothing with `train`.
+        told = arguments if entry_point else arguments or ("train",)
         return JobPlan(
             name=name,
             mark=self.mark(name),
-            argv=argv,
+            program=Program(algorithm.get("TrainingImage", ""), entry_point, told),
             environment={
                 **{key: to_text(value) for key, value in (request.get("Environment") or {}).items()},
                 "TRAINING_JOB_NAME": name,

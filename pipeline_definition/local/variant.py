@@ -19,6 +19,7 @@ from pipeline_definition.local.errors import StepFailureError, StepStoppedError
 from pipeline_definition.local.host_group import Host, HostGroup
 from pipeline_definition.local.job_logs import ENDPOINT_GROUP, JobLogs, Metrics, last_lines
 from pipeline_definition.local.jobs import state_mark
+from pipeline_definition.local.placement import Program, placed
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import HOST
 from pipeline_definition.local.stop_signal import StopSignal
@@ -45,7 +46,7 @@ class Variant:
         self._folder = services.settings.endpoints_dir / endpoint / deployment / self.name
         self._mark = f"{state_mark(services.settings.state)}endpoint/{endpoint}/{deployment}/{self.name}/"
         self._port = 0
-        self._argv: tuple[str, ...] = ()
+        self._program = Program("", (), ("serve",))
         self._environment: dict[str, str] = {}
         self._stop = StopSignal()
         self._thread: threading.Thread | None = None
@@ -59,7 +60,7 @@ class Variant:
         container = self._container()
         self._fetch_model(container)
         self._port = free_ports(1)[0]
-        self._argv = (*self._services.settings.images.entry_point(container.get("Image", "")), "serve")
+        self._program = Program(str(container.get("Image", "")), (), ("serve",))
         self._environment = {
             **job_environment(self._services.url, self._services.settings.source_dir, self._folder, self._count),
             **{key: str(value) for key, value in (container.get("Environment") or {}).items()},
@@ -144,10 +145,14 @@ class Variant:
         group_name = ENDPOINT_GROUP.format(name=self.endpoint)
         logs = JobLogs(group_name, self.name, {"instance": self.log}, Metrics(()))
         logs.files["instance"].skip_old_lines()
-        host = Host(self.name, self._argv, self._environment, self._folder, self.log)
-        group = HostGroup(self._mark, [host], settings.grace_s)
-        with self._stop.calling(group.stop):
-            group.wait(logs.pump, settings.log_every_s)
+        host = Host(self.name, (), self._environment, self._folder, self.log)
+        group = HostGroup(self._mark, [placed(settings, self._program, host, self._mark)], settings.grace_s)
+        try:
+            with self._stop.calling(group.stop):
+                group.wait(logs.pump, settings.log_every_s)
+        finally:
+            if settings.engine is not None:
+                settings.engine.remove(self._mark)
         logs.pump(final=True)
 
     def _wait_until_ready(self) -> None:

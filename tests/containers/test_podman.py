@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -21,12 +22,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from params.layout import ENTRY_POINT
+from pipeline_definition.local.client import ensure_up
+from pipeline_definition.session import Target
 from tests.steps.data import web
 from tests.steps.serving.tiny_pipeline import write_pipeline
 
@@ -42,7 +47,7 @@ SITE = "/opt/host-packages"
 TOOLS = ("sh", "mkdir", "chown", "id")
 USER = 1000
 # A container of its own limits: inherited ones may be above what an unprivileged host grants.
-LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--network", "host")
+LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
 
 @dataclass
@@ -86,7 +91,19 @@ class Engine:
         """Return the command that runs a container."""
         volume = ["--volume", f"{folder}:/opt/ml:rw"] if folder else []
         entry = ["--entrypoint", entry_point] if entry_point else []
-        return [*self.command, "run", "--rm", *LIMITS, *self.mounts, *volume, *entry, image, *arguments]
+        return [
+            *self.command,
+            "run",
+            "--rm",
+            "--network",
+            "host",
+            *LIMITS,
+            *self.mounts,
+            *volume,
+            *entry,
+            image,
+            *arguments,
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +185,64 @@ def test_the_endpoint_answers_from_its_container(engine: Engine, inference_image
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.headers["Content-Type"] == "image/png"
             assert answer.read().startswith(b"\x89PNG")
+
+
+def test_the_local_control_plane_runs_a_job_in_its_image(
+    engine: Engine, data_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTAINER_ENGINE", str(engine.folder / "podman-here"))
+    monkeypatch.setenv("RUN_ARGUMENTS", shlex.join([*LIMITS, *engine.mounts]))
+    with (
+        web.serving() as site,
+        ensure_up(tmp_path / "state", tmp_path / "runs", leash=True, backend="podman") as plane,
+    ):
+        target = Target("us-east-1", plane.url)
+        rows = {"url": [f"{site.url}/picture/{i}" for i in range(4)], "caption": [f"picture {i}" for i in range(4)]}
+        table = io.BytesIO()
+        pq.write_table(pa.table(rows), table)
+        s3, sagemaker = target.client("s3"), target.client("sagemaker")
+        s3.create_bucket(Bucket="bucket")
+        s3.put_object(Bucket="bucket", Key="urls/a.parquet", Body=table.getvalue())
+        flags = ["--url-table", "s3://bucket/urls/", "--shards-uri", "s3://bucket/shards", "--image-size-px", "64"]
+        flags += ["--processes", "1", "--threads", "4", "--retries", "0", "--allowed-hosts", site.host]
+        sagemaker.create_processing_job(**processing_job(data_image, flags))
+        about = _ended(sagemaker, "download")
+        log = "".join(path.read_text() for path in (tmp_path / "runs").rglob("*.log"))
+        assert about["ProcessingJobStatus"] == "Completed", f"{about.get('FailureReason')}\n{log[-3000:]}"
+        manifest = json.loads(s3.get_object(Bucket="bucket", Key="shards/manifest.json")["Body"].read())
+        assert manifest
+    left = _output([*engine.command, "ps", "--all", "--format", "{{.ID}}"])
+    assert left.split() == []
+
+
+def processing_job(image: str, flags: list[str]) -> dict[str, Any]:
+    cluster = {"InstanceType": "ml.c5.large", "InstanceCount": 1, "VolumeSizeInGB": 10}
+    output = {
+        "S3Uri": "s3://bucket/shards",
+        "LocalPath": "/opt/ml/processing/output/shards",
+        "S3UploadMode": "EndOfJob",
+    }
+    return {
+        "ProcessingJobName": "download",
+        "RoleArn": "arn:aws:iam::123456789012:role/local",
+        "ProcessingResources": {"ClusterConfig": cluster},
+        "AppSpecification": {
+            "ImageUri": image,
+            "ContainerEntrypoint": [*ENTRY_POINT, "download"],
+            "ContainerArguments": flags,
+        },
+        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "shards", "S3Output": output}]},
+    }
+
+
+def _ended(sagemaker: Any, job: str) -> dict[str, Any]:
+    deadline_s = time.monotonic() + 300
+    while time.monotonic() < deadline_s:
+        about: dict[str, Any] = sagemaker.describe_processing_job(ProcessingJobName=job)
+        if about["ProcessingJobStatus"] != "InProgress":
+            return about
+        time.sleep(0.5)
+    raise AssertionError("the job does not end")
 
 
 @contextmanager

@@ -27,6 +27,7 @@ def test_a_lock_that_a_dead_process_left_is_none(tmp_path: Path) -> None:
         "pid": os.getpid(),
         "state": str(tmp_path.resolve()),
         "runs": str((tmp_path / "runs").resolve()),
+        "backend": "process",
     }
     lock.release()
     assert announced(tmp_path) is None

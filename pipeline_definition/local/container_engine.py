@@ -1,0 +1,119 @@
+"""Jobs and endpoints in their own images, by docker or podman, instead of as processes of this Python.
+
+Reads the images that containers/build.sh built; starts containers, and removes those whose client was killed. A
+container sees what a process sees: its folder at /opt/ml, this machine's network, and the shared file systems.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from params.layout import BASE_DIR, BASE_DIR_VARIABLE
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.local.processes import JOB_MARK
+
+ENGINES: Final = ("docker", "podman")
+# What cannot be known here, such as limits or mounts of one machine, comes from outside, as for containers/build.sh.
+ENGINE_VARIABLE: Final = "CONTAINER_ENGINE"
+ARGUMENTS_VARIABLE: Final = "RUN_ARGUMENTS"
+LABEL: Final = "sd-pipeline.job"
+# torch and Ray share tensors in memory; an engine gives 64 MB.
+SHARED_MEMORY: Final = "2g"
+# The image's own: where its programs, modules and home are.
+OF_THE_IMAGE: Final = frozenset(
+    {BASE_DIR_VARIABLE, JOB_MARK, "PATH", "PYTHONPATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "LD_LIBRARY_PATH"}
+)
+
+
+class ContainerEngineError(OperatorError):
+    """Containers cannot be run here: the message says what is missing and how to mend it."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class ContainerEngine:
+    """docker or podman on this machine."""
+
+    command: tuple[str, ...]
+    """The engine and options of its own, such as `podman --root DIR`."""
+    arguments: tuple[str, ...] = ()
+    """Further arguments of every `run`."""
+
+    @classmethod
+    def find(cls, backend: str, environment: Mapping[str, str]) -> ContainerEngine:
+        """Return the engine of this name.
+
+        CONTAINER_ENGINE names another command for it, RUN_ARGUMENTS further arguments of `run`. Raises
+        ContainerEngineError when it is not installed.
+        """
+        command = tuple(shlex.split(environment.get(ENGINE_VARIABLE, "") or backend))
+        if shutil.which(command[0], path=environment.get("PATH")) is None:
+            raise ContainerEngineError(
+                f"--backend {backend}: {command[0]} is not installed; --backend process needs none"
+            )
+        return cls(command, tuple(shlex.split(environment.get(ARGUMENTS_VARIABLE, ""))))
+
+    def require(self, images: Mapping[str, str]) -> None:
+        """Check that images are on this machine; `images` are pipeline parameters and their values.
+
+        Raises ContainerEngineError that names the parameter.
+        """
+        for name, image in images.items():
+            done = self._ask("image", "inspect", image)
+            if done.returncode:
+                said = done.stderr.strip().splitlines()[-1:] or [""]
+                raise ContainerEngineError(
+                    f"{name}: {self.command[0]} has no image {image} ({said[0]}); "
+                    "`containers/build.sh` builds the three and prints their names for --set"
+                )
+
+    def run(
+        self,
+        image: str,
+        entry_point: Sequence[str],
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        mark: str,
+        shared: Iterable[Path] = (),
+    ) -> tuple[str, ...]:
+        """Return the command that runs a container; without an entry point the image's own gets the arguments."""
+        entry = ["--entrypoint", entry_point[0]] if entry_point else []
+        mounts = [f"{folder.resolve()}:{BASE_DIR}:rw", *(f"{path.resolve()}:{path.resolve()}:ro" for path in shared)]
+        return (
+            *(*self.command, "run", "--rm", "--pull", "never", "--network", "host", "--shm-size", SHARED_MEMORY),
+            # Who runs this owns what the container writes; nothing in the images needs root.
+            *("--user", f"{os.getuid()}:{os.getgid()}", "--label", f"{LABEL}={mark}"),
+            *(word for mount in mounts for word in ("--volume", mount)),
+            *(word for name, value in _passed(environment) for word in ("--env", f"{name}={value}")),
+            *(*self.arguments, *entry, image, *entry_point[1:], *arguments),
+        )
+
+    def remove(self, mark: str) -> int:
+        """Remove the containers whose mark begins so, running ones too; return how many there were.
+
+        A client that was killed leaves its container behind: the engine's service runs it.
+        """
+        form = '{{.ID}} {{.Label "LABEL"}}'.replace("LABEL", LABEL)
+        listed = self._ask("ps", "--all", "--filter", f"label={LABEL}", "--format", form)
+        lines = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
+        found = [line[0] for line in lines if len(line) == 2 and line[1].startswith(mark)]
+        if found:
+            self._ask("rm", "--force", *found)
+        return len(found)
+
+    def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*self.command, *words], capture_output=True, text=True, check=False)
+
+
+def _passed(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    own = {"HOME": "/tmp"}
+    return [(name, value) for name, value in {**environment, **own}.items() if name not in OF_THE_IMAGE or name in own]
