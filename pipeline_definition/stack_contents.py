@@ -82,13 +82,16 @@ class StackContents:
             say(f"deleted {arn}")
 
     def newest_images(self) -> dict[str, str]:
-        """Return DataImage, TrainingImage and InferenceImage: the newest tagged image of each repository."""
+        """Return DataImage, TrainingImage and InferenceImage: the newest tagged image of each repository, by digest.
+
+        So the model package says which image it was trained in, and nothing can take its place under a run.
+        """
         images = {}
         for kind in ("Data", "Training", "Inference"):
             uri = self._outputs.get(f"{kind}RepositoryUri", "")
-            tag = self._newest_tag(uri.split("/", 1)[-1]) if uri else None
-            if tag:
-                images[f"{kind}Image"] = f"{uri}:{tag}"
+            digest = self._newest_digest(uri.split("/", 1)[-1]) if uri else None
+            if digest:
+                images[f"{kind}Image"] = f"{uri}@{digest}"
         return images
 
     @functools.cached_property
@@ -99,7 +102,7 @@ class StackContents:
     def _sagemaker(self) -> Any:
         return self._target.client("sagemaker")
 
-    def _newest_tag(self, repository: str) -> str | None:
+    def _newest_digest(self, repository: str) -> str | None:
         pages = self._target.client("ecr").get_paginator("describe_images")
         try:
             found = [
@@ -112,7 +115,7 @@ class StackContents:
                 return None
             raise
         newest = max(found, key=lambda image: image["imagePushedAt"], default=None)
-        return str(newest["imageTags"][0]) if newest and newest.get("imageTags") else None
+        return str(newest["imageDigest"]) if newest else None
 
     def _object_versions(self) -> Iterator[dict[str, str]]:
         if not self._bucket:

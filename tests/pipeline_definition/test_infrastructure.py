@@ -289,7 +289,7 @@ def test_fill_puts_the_stack_into_a_parameter_set(deployed: Infrastructure) -> N
     assert filled.train == Settings().train
 
 
-def test_fill_takes_the_newest_image_of_each_repository(deployed: Infrastructure, target: Target) -> None:
+def test_fill_takes_the_newest_image_of_each_repository_by_its_digest(deployed: Infrastructure, target: Target) -> None:
     for tag in ("0a1b2c3d4e5f", "f5e4d3c2b1a0"):
         target.client("ecr").put_image(
             repositoryName="sd-pipeline-training",
@@ -299,7 +299,10 @@ def test_fill_takes_the_newest_image_of_each_repository(deployed: Infrastructure
         )
         time.sleep(1.1)  # moto pushes at whole seconds
     outputs = deployed.outputs()
-    assert outputs["TrainingImage"] == f"{outputs['TrainingRepositoryUri']}:f5e4d3c2b1a0"
+    (newest,) = target.client("ecr").describe_images(
+        repositoryName="sd-pipeline-training", imageIds=[{"imageTag": "f5e4d3c2b1a0"}]
+    )["imageDetails"]
+    assert outputs["TrainingImage"] == f"{outputs['TrainingRepositoryUri']}@{newest['imageDigest']}"
     assert fill(Settings(), outputs).images.training == outputs["TrainingImage"]
 
 

@@ -1,0 +1,90 @@
+"""Every command of docs/operations.md is one that the command line takes, on files and parameters that are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from params.programs import TrainArguments
+from pipeline_definition.cli import app
+from pipeline_definition.cost.prices import load_prices
+from pipeline_definition.infrastructure import StackTemplate
+from tests.pipeline_definition.definitions import defaults_of, definition_of
+
+PAGE = Path("docs/operations.md")
+TEXT = PAGE.read_text(encoding="utf-8")
+# typer brings its own click.
+USAGE_ERROR = typer.BadParameter.__mro__[1]
+
+
+def commands() -> Iterator[str]:
+    """Yield the page's commands of this project, from its blocks of shell."""
+    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.search(r"sd-pipeline [^|>)]+", line)
+            if found:
+                yield found.group().strip()
+
+
+def parsed(words: list[str]) -> dict[str, Any]:
+    """Return the options of the command that words name; raises UsageError."""
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        name, *words = words
+        assert name in command.commands, f"there is no command {name}"
+        command = command.commands[name]
+    options: dict[str, Any] = command.make_context(command.name, list(words)).params
+    return options
+
+
+def test_the_page_has_commands_of_every_stage() -> None:
+    named = {" ".join(shlex.split(command)[1:3]) for command in commands()}
+    assert {"infra deploy", "infra destroy", "models approve", "models compare"} <= named
+    assert len(list(commands())) > 25
+
+
+@pytest.mark.parametrize("command", sorted(set(commands())))
+def test_a_command_is_one_that_the_command_line_takes(command: str) -> None:
+    options = parsed(shlex.split(command)[1:])
+    params = options.get("params")
+    assert params is None or Path(params).is_file()
+    known = StackTemplate().parameters if "infra" in command else defaults_of(definition_of("octank_100gb"))
+    for change in options.get("changes") or ():
+        assert change.partition("=")[0] in known
+
+
+def test_an_unknown_option_would_be_found() -> None:
+    with pytest.raises(USAGE_ERROR, match="no-such-option"):
+        parsed(["models", "list", "--no-such-option"])
+
+
+def test_every_link_of_the_page_leads_somewhere() -> None:
+    headings = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^## (.*)$", TEXT, re.M)}
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        file, _, anchor = target.partition("#")
+        assert not file or (PAGE.parent / file).exists(), target
+        assert not anchor or file or anchor in headings, target
+
+
+def test_the_figures_are_those_of_the_price_file() -> None:
+    prices = load_prices()
+    assert 1200 * prices.service_usd("fsx_gb_month_125") == pytest.approx(174)
+    assert 2 * prices.instance_hour_usd("ml.g5.2xlarge") == pytest.approx(3.03)
+    assert prices.service_usd("nat_hour") == prices.service_usd("nat_gb") == 0.045
+    assert prices.service_usd("endpoint_hour") == 0.01
+    assert "warm_latents" in TrainArguments.model_fields
+
+
+@pytest.mark.parametrize(
+    ("gpus", "samples_per_s", "sample_kb", "reads"),
+    [(8, 137.5, 16.538, 18), (64, 137.5, 16.538, 146), (64, 36.3, 65.69, 153), (64, 138, 65.69, 580)],
+)
+def test_the_table_of_throughput_is_arithmetic(gpus: int, samples_per_s: float, sample_kb: float, reads: int) -> None:
+    assert round(gpus * samples_per_s * sample_kb / 1000) == reads
+    assert f"| {reads} MB/s |" in TEXT
