@@ -43,14 +43,18 @@ class Hosting:
         """Every variant with a server, the starting ones among them."""
         self._in_flight: dict[Variant, int] = {}
         self._closing = False
-        self._counting = threading.Lock()
+        self._counting, self._creating = threading.Lock(), threading.Lock()
 
     def create(self, request: Mapping[str, Any]) -> Record:
         """Answer CreateEndpoint."""
         name = request["EndpointName"]
+        self._config(request["EndpointConfigName"])
+        with self._creating:
+            return self._create(name, request)
+
+    def _create(self, name: str, request: Mapping[str, Any]) -> Record:
         if name in self._records:
             raise invalid(f'Cannot create already existing endpoint "{arn("endpoint", name)}".')
-        self._config(request["EndpointConfigName"])
         now_s = time.time()
         record = {
             "EndpointName": name,

@@ -14,6 +14,8 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 from moto import mock_aws
+from moto.sagemaker.exceptions import ValidationError
+from moto.sagemaker.responses import SageMakerResponse
 
 from pipeline_definition.promote import BESIDE_VARIANT, FORMER_TAG, MAIN_VARIANT
 from pipeline_definition.stack_template import StackTemplate
@@ -149,6 +151,30 @@ def test_an_approval_that_is_delivered_twice_promotes_once(aws: Aws, monkeypatch
     package = aws.register()
     assert aws.promoted(ModelPackageArn=package) == aws.promoted(ModelPackageArn=package)
     assert requests == []
+
+
+@pytest.mark.parametrize("first_there", [True, False])
+def test_an_endpoint_that_cannot_be_created_is_looked_for_once_more(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, first_there: bool
+) -> None:
+    create = SageMakerResponse.create_endpoint
+    packages = [aws.register(), aws.register()]
+
+    def refused(self: SageMakerResponse) -> Any:
+        # Another promotion was quicker, or there is no quota for the hosts.
+        if first_there:
+            create(self)
+        raise ValidationError(message="no endpoint for you")
+
+    add_update_endpoint(monkeypatch)
+    monkeypatch.setattr(SageMakerResponse, "create_endpoint", refused)
+    execution = aws.run(ModelPackageArn=packages[0])
+    if first_there:
+        assert execution["status"] == "SUCCEEDED", execution
+        assert aws.package_of(aws.about(aws.config)["ProductionVariants"][0]) == packages[0]
+    else:
+        assert (execution["status"], execution["error"]) == ("FAILED", "NotCreated")
+        assert "no endpoint for you" in execution["cause"]
 
 
 def test_the_way_back_is_at_once_and_not_held_by_alarms(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:

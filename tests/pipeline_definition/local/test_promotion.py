@@ -74,7 +74,9 @@ def test_approval_promotion_two_variants_and_rollback(
     with pytest.raises(PromotionError, match="nothing was promoted yet"):
         place.rollback()
 
+    # Twice at once, before anything serves: by the approval and by hand.
     approve(world, first)
+    place.follow(place.promote(first))
     until(lambda: packages(place) == [first], 120)
     assert answers(world) == {b"first"}
     with pytest.raises(PromotionError, match="there is none before it"):
