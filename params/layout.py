@@ -35,6 +35,7 @@ SERVE_PREFIX: Final = "SERVE_"
 SHARD_PATTERN: Final = "{index:05d}.tar"
 LATENTS_SHARD_PATTERN: Final = "{split}-{index:05d}.tar"
 LATENTS_INDEX_FILE: Final = "index.json"
+LATENTS_PLAN_FILE: Final = "plan.json"
 TRAIN_SPLIT: Final = "train"
 HELDOUT_SPLIT: Final = "heldout"
 REFERENCE_SHARD_PATTERN: Final = "reference-{index:05d}.tar"
@@ -52,6 +53,10 @@ OUTPUT_ARCHIVE: Final = "output.tar.gz"
 LATENTS_CHANNEL: Final = "latents"
 PRETRAINED_CHANNEL: Final = "pretrained"
 INITIAL_MODEL_CHANNEL: Final = "initial_model"
+
+# Instance groups of a training job that encodes while it trains.
+TRAINERS_GROUP: Final = "trainers"
+ENCODERS_GROUP: Final = "encoders"
 
 # Words that stand for nothing where a pipeline parameter cannot be empty.
 HELDOUT_CAPTIONS: Final = "heldout"

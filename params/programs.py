@@ -104,6 +104,9 @@ class EncodeSettings(Model):
     """Rows in one member of a latents shard: what the loader reads at once."""
     rows_per_shard: int = Field(8192, ge=1)
     """Rows in one latents shard: 8,192 at 256 px are 136 MB, as Lustre likes it."""
+    max_train_rows: int = Field(0, ge=0)
+    """Only the first so many training rows, rounded up to whole shards; 0: all. The others are planned all the same,
+    for a training that encodes them itself."""
     heldout_fraction: float = Field(0.001, ge=0.0, lt=1.0)
     """Fraction of the captions, chosen by a hash of the caption, that training never sees."""
     max_heldout_samples: int = Field(30_000, ge=0)
@@ -186,6 +189,13 @@ class TrainArguments(Model):
     """How often a checkpoint is written; always at the end and on SIGTERM."""
     keep_checkpoints: int = Field(2, ge=1)
     """Older checkpoints are deleted."""
+    shards_uri: str = ""
+    """Prefix of the shards: with it, latents are encoded while training, by the hosts of the instance group `encoders`;
+    empty: they are read from the channel `latents`."""
+    encode_batch_size: int = Field(32, ge=1)
+    """With shards_uri: pictures encoded at once on one device."""
+    blocks_ahead: int = Field(32, ge=1)
+    """With shards_uri: blocks that a rank has asked for and not yet been given; encoders wait rather than make more."""
     checkpoints_uri: str = ""
     """s3:// prefix to which SageMaker copies the checkpoints: watched, since it was seen to stop in silence."""
     max_checkpoint_lag_s: float = Field(1800.0, gt=0)

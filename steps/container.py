@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from params.layout import BASE_DIR, BASE_DIR_VARIABLE, PROCESSING_INPUT_DIR, PROCESSING_OUTPUT_DIR
+from steps.errors import StepError
 
 # SageMaker's own convention for torchrun over the hosts of a job; any free port does.
 RENDEZVOUS_PORT = 7777
@@ -33,6 +34,27 @@ class Cluster:
     """Where the first host can be reached."""
     rendezvous_port: int
     ray_port: int
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Hosts by instance group, where the job has groups."""
+
+    def of_groups(self, *names: str) -> Cluster:
+        """Return the cluster of some instance groups' hosts, in the order of the names: its first host leads it.
+
+        Raises StepError where a group is missing.
+        """
+        missing = [name for name in names if not self.groups.get(name)]
+        if missing:
+            raise StepError(
+                f"resourceconfig.json: no instance group {missing[0]!r}, there are {', '.join(self.groups) or 'none'}"
+            )
+        hosts = tuple(host for name in names for host in self.groups[name])
+        # An address that is no host of the job was set from outside, and holds for all.
+        address = self.head_address if self.head_address not in self.hosts else hosts[0]
+        return replace(self, hosts=hosts, head_address=address)
+
+    def group_of(self, host: str) -> str:
+        """Return the instance group of a host; nothing where the job has no groups."""
+        return next((name for name, hosts in self.groups.items() if host in hosts), "")
 
     @property
     def rank(self) -> int:
@@ -120,6 +142,10 @@ class Container:
             head_address=self._environment.get("MASTER_ADDR") or min(config["hosts"], key=_host_order),
             rendezvous_port=int(self._environment.get("MASTER_PORT", RENDEZVOUS_PORT)),
             ray_port=int(self._environment.get("RAY_HEAD_PORT", RAY_PORT)),
+            groups={
+                group["instance_group_name"]: tuple(sorted(group["hosts"], key=_host_order))
+                for group in config.get("instance_groups") or ()
+            },
         )
 
     def _config(self, file_name: str) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from params.arguments import parse
 from params.layout import (
     LATENTS,
     LATENTS_INDEX_FILE,
+    LATENTS_PLAN_FILE,
     MANIFEST_FILE,
     REFERENCE,
     SHARDS,
@@ -31,6 +32,7 @@ from steps.data.encoding import EncodeJob, encode_shards, reference_shards, summ
 from steps.data.latents_artifact import ModelFacts, check_shard, latents_artifact
 from steps.data.latents_writer import LatentsRecord, finished_shards
 from steps.data.plan import EncodePlan, PlannedShard, make_plan
+from steps.data.plan_file import plan_file
 from steps.data.reference import ReferenceManifest
 from steps.data.shards import ShardsManifest, read_shards_manifest
 from steps.data.storage import Storage
@@ -83,7 +85,7 @@ class Encode:
     def published(self) -> Artifacts | None:
         """Return the artifacts where this very encoding was finished before."""
         files = [
-            (LATENTS, self._latents, [LATENTS_INDEX_FILE, MANIFEST_FILE]),
+            (LATENTS, self._latents, [LATENTS_INDEX_FILE, LATENTS_PLAN_FILE, MANIFEST_FILE]),
             (REFERENCE, self._reference, [MANIFEST_FILE]),
         ]
         found: Artifacts = {}
@@ -106,7 +108,13 @@ class Encode:
         plan = self._plan()
         job = self._job(plan)
         pictures = write_reference(job, self._arguments.reference_uri)
-        planned = list(plan.shards(self._arguments.rows_per_shard, self._arguments.rows_per_block))
+        rows_per_shard, rows_per_block = self._arguments.rows_per_shard, self._arguments.rows_per_block
+        limit = self._arguments.max_train_rows
+        planned = [
+            shard
+            for shard in plan.shards(rows_per_shard, rows_per_block)
+            if shard.split != TRAIN_SPLIT or not limit or shard.first_row < limit
+        ]
         records = self._encode(job, planned)
         manifest, index = latents_artifact(plan, records, self._arguments, self._models, self._source_digest)
         reference = ReferenceManifest(
@@ -121,7 +129,11 @@ class Encode:
             f"encoded {manifest.counts}: scaled latents have std {std:.3f}, decoded ones {psnr_db:.1f} dB", flush=True
         )
         return {
-            LATENTS: {LATENTS_INDEX_FILE: _json(index), MANIFEST_FILE: _json(manifest)},
+            LATENTS: {
+                LATENTS_INDEX_FILE: _json(index),
+                LATENTS_PLAN_FILE: _json(plan_file(plan, self._plan_digest, rows_per_shard, rows_per_block)),
+                MANIFEST_FILE: _json(manifest),
+            },
             REFERENCE: {MANIFEST_FILE: _json(reference)},
         }
 

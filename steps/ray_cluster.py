@@ -34,6 +34,7 @@ NODE_TRIES: Final = 3
 # The head is gone when this many polls in a row find no one there.
 MISSED_POLLS: Final = 4
 OBJECT_STORE_FRACTION: Final = 0.3
+LENDS_NOTHING: Final = ("--num-cpus", "0", "--num-gpus", "0")
 MIN_OBJECT_STORE_BYTES: Final = 100 << 20
 MIN_SHARED_MEMORY_BYTES: Final = 256 << 20
 
@@ -52,8 +53,10 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def leading(cluster: Cluster, job_name: str) -> Iterator[None]:
+def leading(cluster: Cluster, job_name: str, lends: bool = True) -> Iterator[None]:
     """Start Ray on the first host, wait for the others, and end all of it on the way out.
+
+    Without `lends`, nothing runs on this host: it only takes what the others make.
 
     Raises StepError where a host does not join in time.
     """
@@ -72,6 +75,7 @@ def leading(cluster: Cluster, job_name: str) -> Iterator[None]:
             _node_ip_address=address if several else "127.0.0.1",
             _temp_dir=folder,
             **_object_store(folder),
+            **({} if lends else {"num_cpus": 0, "num_gpus": 0}),
         )
         _quiet()
         _wait_for_hosts(ray, len(cluster.hosts))
@@ -81,8 +85,8 @@ def leading(cluster: Cluster, job_name: str) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def join(cluster: Cluster, job_name: str) -> None:
-    """Lend this host to the head until the head ends.
+def join(cluster: Cluster, job_name: str, lends: bool = True) -> None:
+    """Lend this host to the head until the head ends; without `lends`, let its processes reach the others alone.
 
     Raises StepError where the head does not answer in time, or this host's node ends again and again before it.
     """
@@ -95,10 +99,34 @@ def join(cluster: Cluster, job_name: str) -> None:
     for _ in range(NODE_TRIES):
         # On the head, ray.init turns tokens on by itself, and only then tells its own native part of it.
         environment = os.environ | _environment(cluster, job_name) | {"RAY_AUTH_MODE": "token"}
-        status = _stay(_start_command(cluster, head), head, environment)
+        command = _start_command(cluster, head)
+        status = _stay(command if lends else [*command, *LENDS_NOTHING], head, environment)
         if status is None:
             return
     raise StepError(f"ray: the node of this host ended {NODE_TRIES} times, the last with status {status}")
+
+
+@contextmanager
+def visiting(cluster: Cluster) -> Iterator[None]:
+    """Connect a process of a host that leads or has joined, to ask the others for what they make.
+
+    Where this process leads itself there is nothing to do. Ray would take SIGTERM for itself: the process keeps its own
+    way with it.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    os.environ["RAY_AUTH_MODE"] = "token"
+    head = socket.gethostbyname(cluster.head_address)
+    ray.init(address=f"{head}:{cluster.ray_port}", log_to_driver=False, logging_level=logging.ERROR)
+    signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _stay(command: list[str], head: tuple[str, int], environment: dict[str, str]) -> int | None:

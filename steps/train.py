@@ -5,8 +5,9 @@
 
 Reads the channels `latents` (manifest.json, index.json, shards), `pretrained` (a diffusers folder) and, in a second
 phase, `initial_model` (the first one's model.tar.gz), and the checkpoints of an unfinished training of the same
-settings. Writes checkpoints to checkpoints/<digest>/ and, at the end, the model: a StableDiffusionPipeline folder with
-lineage.json and training_log.jsonl. Tuning trials run the same.
+settings. With --shards-uri a second instance group encodes pictures meanwhile. Writes checkpoints to
+checkpoints/<digest>/ and, at the end, the model: a StableDiffusionPipeline folder with lineage.json and
+training_log.jsonl. Tuning trials run the same.
 The process starts one rank for each GPU through torchrun; a single rank runs in the process itself.
 """
 
@@ -17,14 +18,15 @@ import os
 import traceback
 
 from params.arguments import ArgumentError, from_texts, parse
-from params.layout import LATENTS_CHANNEL
+from params.layout import LATENTS_CHANNEL, TRAINERS_GROUP
 from params.programs import TrainArguments
-from steps.container import Container
+from steps.container import Cluster, Container
 from steps.data.warming import warm_in_background
 from steps.errors import StepError
 from steps.training.batch_plan import batch_plan
 from steps.training.initial_model import unpack_initial_model
 from steps.training.launch import is_rank, launch_ranks
+from steps.training.online import encoders, is_encoder, lend_encoder
 from steps.training.rank import run_rank
 from steps.training.rank_errors import record_error
 from steps.training.ranks import ranks_per_host
@@ -36,8 +38,19 @@ def main(argv: list[str]) -> int:
     arguments = parse(TrainArguments, argv, "train") if argv else _hyperparameters(container)
     if is_rank(os.environ):
         return _run_as_rank(arguments, container)
-    unpack_initial_model(arguments, container)
     cluster = container.cluster()
+    if not arguments.shards_uri:
+        return _run_host(arguments, argv, container, cluster)
+    if is_encoder(cluster):
+        lend_encoder(cluster, container.job_name)
+        return 0
+    with encoders(arguments, container):
+        return _run_host(arguments, argv, container, cluster.of_groups(TRAINERS_GROUP))
+
+
+def _run_host(arguments: TrainArguments, argv: list[str], container: Container, cluster: Cluster) -> int:
+    """Run this host's ranks among those of a cluster."""
+    unpack_initial_model(arguments, container)
     ranks = ranks_per_host()
     # Said by the launcher, before any rank starts.
     plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, len(cluster.hosts) * ranks)

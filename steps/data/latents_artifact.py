@@ -130,7 +130,7 @@ def latents_artifact(
         embedding_width=models.embedding_width,
         precision=settings.precision,
         rows_per_block=settings.rows_per_block,
-        counts=plan.counts,
+        counts=_counts(plan, records),
         dropped_heldout_samples=plan.dropped_heldout_samples,
         latents_mean=found.mean,
         latents_std=found.std,
@@ -140,3 +140,9 @@ def latents_artifact(
         shards=tuple(record.shard.listed for record in records),
     )
     return manifest, LatentsIndex(shards=tuple(record.shard.indexed for record in records))
+
+
+def _counts(plan: EncodePlan, records: Sequence[LatentsRecord]) -> dict[str, int]:
+    """Return the samples of each split that are there: fewer than planned, where a limit leaves some to training."""
+    listed = [record.shard.listed for record in records]
+    return {split: sum(shard.rows for shard in listed if shard.split == split) for split in plan.counts}

@@ -25,6 +25,8 @@ WITHOUT_EFFECT: Final = frozenset(
         "save_every_samples",
         "keep_checkpoints",
         "checkpoints_uri",
+        "encode_batch_size",
+        "blocks_ahead",
         "max_checkpoint_lag_s",
         "log_every_steps",
         "collective_timeout_s",

@@ -25,6 +25,7 @@ from steps.training.guards import SkipGuard
 from steps.training.identity import MONEY, identity_digest, training_identity
 from steps.training.initial_model import former_lineage, initial_folder
 from steps.training.lineage import lineage
+from steps.training.online import online_data, trainer_hosts
 from steps.training.rank_errors import LostRankError
 from steps.training.ranks import World
 from steps.training.resume import Beginning, prepare, resume
@@ -68,8 +69,12 @@ class Session:
         self, parts: Parts, beginning: Beginning, folder: CheckpointFolder | None, identity: dict[str, Any]
     ) -> int:
         trainer = self._trainer(parts, beginning, folder)
-        loader = loader_from(parts, self.arguments, self.plan, self.world, beginning.seen_samples)
-        complete = trainer.run(loader)
+        with online_data(self.arguments, self.container, self.plan, self.world) as online:
+            if online is None:
+                loader = loader_from(parts, self.arguments, self.plan, self.world, beginning.seen_samples)
+            else:
+                loader, trainer.figures = online.loader_from(beginning.seen_samples), online.figures
+            complete = trainer.run(loader)
         if complete:
             trainer.finish()
         if trainer.writer is not None:
@@ -101,7 +106,7 @@ class Session:
             skips=SkipGuard(self.arguments.max_skipped_steps, beginning.skipped_steps),
             writer=CheckpointWriter(folder) if folder else None,
             vote=self.vote,
-            spending=Spending(self.arguments, len(self.container.cluster().hosts), folder.folder if folder else None),
+            spending=Spending(self.arguments, trainer_hosts(self.container), folder.folder if folder else None),
             beat=self.watchdog.beat,
             seen_samples=beginning.seen_samples,
         )

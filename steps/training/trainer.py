@@ -54,6 +54,8 @@ class Trainer:
     beat: Callable[[str, int], None]
     """Tells the watchdog what begins now."""
     seen_samples: int = 0
+    figures: Callable[[], dict[str, float]] = dict
+    """What the loader adds to a log line; all ranks ask at once."""
     spikes: SpikeGuard = field(default_factory=SpikeGuard)
     _saved_at: int = -1
     _window: Window = field(default_factory=lambda: Window(0))
@@ -163,6 +165,7 @@ class Trainer:
             "compute_s": figures.elapsed_s - figures.data_s - communication_s,
             "communication_s": communication_s,
             "remaining_s": remaining_s,
+            **self.figures(),
             **self.spending.figures(remaining_s),
         }
 

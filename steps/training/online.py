@@ -1,0 +1,113 @@
+"""Training and encoding in one job: an instance group `trainers` trains what a group `encoders` makes meanwhile.
+
+Reads the latents channel (held-out latents, manifest.json, plan.json) and, on the encoders, the pictures under
+--shards-uri; writes nothing of its own. Ray connects the groups: the first trainer leads it and lends it nothing, so
+that encoders run on their own hosts alone. Each rank asks them for its blocks and is handed tensors.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from params.layout import ENCODERS_GROUP, LATENTS_CHANNEL, LATENTS_PLAN_FILE, MANIFEST_FILE, TRAIN_SPLIT, TRAINERS_GROUP
+from params.programs import TrainArguments
+from steps.container import Cluster, Container
+from steps.data.decoding import Source
+from steps.data.encoder_settings import EncoderSettings
+from steps.data.latents_manifest import LatentsManifest
+from steps.data.online_loader import OnlineLoader, RayBlocks, Slice
+from steps.data.order import SampleOrder
+from steps.data.plan_file import read_plan_file
+from steps.ray_cluster import join, leading, visiting
+from steps.training.batch_plan import BatchPlan
+from steps.training.ranks import World
+
+
+def is_encoder(cluster: Cluster) -> bool:
+    """Return whether this host encodes for others."""
+    return cluster.group_of(cluster.current_host) == ENCODERS_GROUP
+
+
+def trainer_hosts(container: Container) -> int:
+    """Return on how many hosts ranks run."""
+    cluster = container.cluster()
+    return len(cluster.groups.get(TRAINERS_GROUP, cluster.hosts))
+
+
+def lend_encoder(cluster: Cluster, job_name: str) -> None:
+    """Lend this host to the trainers until they end."""
+    join(cluster.of_groups(TRAINERS_GROUP, ENCODERS_GROUP), job_name)
+
+
+@contextmanager
+def encoders(arguments: TrainArguments, container: Container) -> Iterator[None]:
+    """Have encoders ready for the ranks of this host; the first trainer starts them, and ends them on the way out."""
+    cluster = container.cluster().of_groups(TRAINERS_GROUP, ENCODERS_GROUP)
+    if not cluster.is_head:
+        # A daemon: it ends with the head, or with this process.
+        threading.Thread(target=join, args=(cluster, container.job_name, False), daemon=True).start()
+        yield
+        return
+    with leading(cluster, container.job_name, lends=False):
+        from steps.data.online_encoder import start_encoders
+
+        count = start_encoders(*_orders(arguments, container))
+        print(f"{count} encoders on {len(cluster.groups[ENCODERS_GROUP])} hosts", flush=True)
+        yield
+
+
+class OnlineData:
+    """What one rank needs to load blocks that are made meanwhile."""
+
+    def __init__(self, arguments: TrainArguments, container: Container, plan: BatchPlan, world: World) -> None:
+        """Connect to the encoders. Raises StepError where there are none."""
+        from steps.data.online_encoder import find_encoders
+
+        self._arguments, self._plan, self._world = arguments, plan, world
+        planned = read_plan_file(container.channel_dir(LATENTS_CHANNEL) / LATENTS_PLAN_FILE)
+        self._block_rows = planned.block_rows(TRAIN_SPLIT)
+        self._blocks = RayBlocks(find_encoders(), self._block_rows)
+
+    def loader_from(self, first_position: int) -> OnlineLoader:
+        """Return this rank's batches from a position on, in the order in which they would be read from a disk."""
+        size, rows = self._plan.global_batch_size, self._block_rows
+        order = SampleOrder(int(rows.sum()), self._arguments.seed, global_batch_size=size, block_rows=rows)
+        last = self._plan.total_samples(self._arguments.training_samples)
+        part = Slice(self._world.rank, self._world.size, first_position, last)
+        return OnlineLoader(self._blocks, order, rows, part, self._arguments.blocks_ahead)
+
+    def figures(self) -> dict[str, float]:
+        """Return for how long an encoder waited since the last call, averaged over all; every rank must ask."""
+        waited_ms = sum(self._world.gather_int(round(1000 * self._blocks.take_waited_s())))
+        return {"encoder_wait_s": waited_ms / 1000 / self._blocks.encoders}
+
+
+@contextmanager
+def online_data(
+    arguments: TrainArguments, container: Container, plan: BatchPlan, world: World
+) -> Iterator[OnlineData | None]:
+    """Yield a rank's way to the encoders; None where the latents are read."""
+    if not arguments.shards_uri:
+        yield None
+        return
+    with visiting(container.cluster().of_groups(TRAINERS_GROUP, ENCODERS_GROUP)):
+        yield OnlineData(arguments, container, plan, world)
+
+
+def _orders(arguments: TrainArguments, container: Container) -> tuple[EncoderSettings, Source]:
+    """Return what encoders are told: to do as the Encode of the manifest did."""
+    folder = container.channel_dir(LATENTS_CHANNEL)
+    manifest = LatentsManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    settings = EncoderSettings(
+        pretrained=Path(),  # each host has its own
+        resolution_px=manifest.resolution_px,
+        batch_size=arguments.encode_batch_size,
+        caption_length=manifest.caption_length,
+        caption_embeddings=manifest.caption_embeddings,
+        precision=manifest.precision,
+    )
+    plan = read_plan_file(folder / LATENTS_PLAN_FILE).plan
+    return settings, Source(arguments.shards_uri, plan, manifest.resolution_px)
