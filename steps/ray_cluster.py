@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import logging
 import os
@@ -23,7 +24,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from steps.container import Cluster
 from steps.errors import StepError
@@ -31,6 +32,10 @@ from steps.errors import StepError
 START_TIMEOUT_S: Final = 600.0
 POLL_S: Final = 0.5
 NODE_TRIES: Final = 3
+NODE_START_TIMEOUT_S: Final = 120.0
+# What `ray start` says when its node runs.
+STARTED: Final = b"Ray runtime started"
+MAX_SAID_BYTES: Final = 1 << 16
 # The head is gone when this many polls in a row find no one there.
 MISSED_POLLS: Final = 4
 OBJECT_STORE_FRACTION: Final = 0.3
@@ -75,7 +80,8 @@ def leading(cluster: Cluster, job_name: str, lends: bool = True) -> Iterator[Non
             _node_ip_address=address if several else "127.0.0.1",
             _temp_dir=folder,
             **_object_store(folder),
-            **({} if lends else {"num_cpus": 0, "num_gpus": 0}),
+            num_cpus=None if lends else 0,
+            num_gpus=None if lends else 0,
         )
         _quiet()
         _wait_for_hosts(ray, len(cluster.hosts))
@@ -131,13 +137,15 @@ def visiting(cluster: Cluster) -> Iterator[None]:
 
 def _stay(command: list[str], head: tuple[str, int], environment: dict[str, str]) -> int | None:
     """Run this host's node until the head is gone; return its status where it ends before."""
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-    )
+    with _turn() if head[0].startswith("127.") else contextlib.nullcontext(), tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=said,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        _wait_for_start(process, said)
     missed = 0
     try:
         while missed < MISSED_POLLS:
@@ -152,6 +160,23 @@ def _stay(command: list[str], head: tuple[str, int], environment: dict[str, str]
             process.wait(10)
         process.kill()
         process.wait()
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Let the hosts of one machine start their nodes one after another: two at once choose the same socket's name."""
+    with Path(tempfile.gettempdir(), f"ray-start-{os.getuid()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _wait_for_start(process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+    """Wait until a node says that it runs, or has ended, or takes too long for others to wait."""
+    deadline_s = time.monotonic() + NODE_START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline_s:
+        if STARTED in os.pread(said.fileno(), MAX_SAID_BYTES, 0):
+            return
+        time.sleep(POLL_S / 5)
 
 
 def _environment(cluster: Cluster, job_name: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from steps.data.block import Array
+from steps.data.block_reader import MAX_LOST_FRACTION
 from steps.data.block_schedule import Need, kept_blocks, schedule
 from steps.data.loader import LoadedBatch
 from steps.data.order import Rows, SampleOrder
@@ -26,7 +27,6 @@ from steps.errors import StepError
 
 # Batches put together ahead of training, each by the one thread that talks to the encoders.
 PREFETCHED_BATCHES: Final = 2
-MAX_LOST_FRACTION: Final = 0.001
 
 Tensors = dict[str, Array]
 
@@ -43,6 +43,13 @@ class BlockSource(Protocol):
 
     def take(self, ticket: Any) -> Tensors:
         """Return a block, in memory of this process, when it is made. Raises BlockLostError where it cannot be."""
+
+
+class Asked(Protocol):
+    """An encoder: steps.data.online_encoder has the real one."""
+
+    def ask(self, first_row: int, rows: int) -> Any:
+        """Ask for a block; return a reference to it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,13 @@ class OnlineLoader:
     """Batches of one rank, from blocks that encoders make while training goes on."""
 
     def __init__(
-        self, source: BlockSource, order: SampleOrder, block_rows: Rows, part: Slice, blocks_ahead: int
+        self,
+        source: BlockSource,
+        order: SampleOrder,
+        block_rows: Rows,
+        part: Slice,
+        blocks_ahead: int,
+        max_lost_fraction: float = MAX_LOST_FRACTION,
     ) -> None:
         """Say what to load; nothing is asked for before iteration.
 
@@ -77,7 +90,7 @@ class OnlineLoader:
         if size % part.world_size or part.first_position % size or part.last_position % size:
             raise ValueError(f"{part} is no share of whole batches of {size}")
         self._source, self._order, self._block_rows, self._part = source, order, block_rows, part
-        self._blocks_ahead = blocks_ahead
+        self._blocks_ahead, self._max_lost_rows = blocks_ahead, max_lost_fraction * int(block_rows.sum())
         self._quarantined: set[int] = set()
 
     @property
@@ -152,7 +165,7 @@ class OnlineLoader:
             self._quarantined.add(block)
             rows = int(self._block_rows[block])
             print(f"QUARANTINE block {block}: {reason}; {rows} samples lost, {self.lost_samples} in all", flush=True)
-        if self.lost_samples > MAX_LOST_FRACTION * int(self._block_rows.sum()):
+        if self.lost_samples > self._max_lost_rows:
             raise StepError(
                 f"online encoding: {self.lost_samples} of {int(self._block_rows.sum())} samples cannot be encoded, the "
                 f"last in block {block} ({reason}); run download again to make those shards anew"
@@ -175,7 +188,7 @@ def _gather(need: Need, kept: dict[int, Tensors]) -> LoadedBatch:
 class RayBlocks:
     """Blocks from the encoders of the Ray cluster that this process is connected to."""
 
-    def __init__(self, encoders: list[Any], block_rows: Rows) -> None:
+    def __init__(self, encoders: Sequence[Asked], block_rows: Rows) -> None:
         """Raises StepError where there is no encoder."""
         if not encoders:
             raise StepError("online encoding: the job has no encoder; look at the log of the encoders' hosts")

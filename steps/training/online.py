@@ -77,7 +77,9 @@ class OnlineData:
         order = SampleOrder(int(rows.sum()), self._arguments.seed, global_batch_size=size, block_rows=rows)
         last = self._plan.total_samples(self._arguments.training_samples)
         part = Slice(self._world.rank, self._world.size, first_position, last)
-        return OnlineLoader(self._blocks, order, rows, part, self._arguments.blocks_ahead)
+        return OnlineLoader(
+            self._blocks, order, rows, part, self._arguments.blocks_ahead, self._arguments.max_lost_fraction
+        )
 
     def figures(self) -> dict[str, float]:
         """Return for how long an encoder waited since the last call, averaged over all; every rank must ask."""

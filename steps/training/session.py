@@ -14,6 +14,8 @@ from typing import Any
 from params.layout import LATENTS_CHANNEL, PRETRAINED_CHANNEL, TRAINING_LOG_FILE, VALIDATION_LOSS
 from params.programs import TrainArguments
 from steps.container import Container
+from steps.data.loader import LatentsLoader
+from steps.data.online_loader import OnlineLoader
 from steps.errors import StepError
 from steps.training.assembly import Parts, assemble, loader_from, warm_up
 from steps.training.batch_plan import BatchPlan
@@ -70,6 +72,7 @@ class Session:
     ) -> int:
         trainer = self._trainer(parts, beginning, folder)
         with online_data(self.arguments, self.container, self.plan, self.world) as online:
+            loader: LatentsLoader | OnlineLoader
             if online is None:
                 loader = loader_from(parts, self.arguments, self.plan, self.world, beginning.seen_samples)
             else:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from params.layout import LATENTS, REFERENCE
@@ -22,7 +26,11 @@ from tests.steps.data import s3_server
 from tests.steps.data.shapes_shards import PRETRAINED, write_shards
 from tests.steps.training.jobs import ROOT, Job, free_port
 
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:::ray")]
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:::ray"),
+]
 
 SHARDS = f"s3://{s3_server.BUCKET}/shards"
 GROUPS = {"trainers": ["algo-1"], "encoders": ["algo-2"]}
@@ -89,13 +97,36 @@ class OnlineJob:
     def log(self, host: str) -> str:
         return (self.hosts[host].base / "log.txt").read_text()
 
-    def wait(self, timeout_s: float = 240.0) -> dict[str, int]:
+    def until(self, text: str, host: str, timeout_s: float = 300.0) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while text not in self.log(host):
+            assert time.monotonic() < deadline_s and self.processes[host].poll() is None, self.log(host)
+            time.sleep(0.05)
+
+    def wait(self, timeout_s: float = 300.0) -> dict[str, int]:
         return {host: process.wait(timeout_s) for host, process in self.processes.items()}
 
 
-def start(folder: Path, latents: Path, groups: dict[str, list[str]] | None = None, **settings: object) -> OnlineJob:
-    """Start a host's process for each host of each group, as SageMaker does."""
-    groups = groups or GROUPS
+Start = Callable[..., OnlineJob]
+
+
+@pytest.fixture
+def start(tmp_path: Path, world: World) -> Iterator[Start]:
+    """Return a function that starts a job of two groups; whatever is still running at the end is killed."""
+    jobs: list[OnlineJob] = []
+
+    def started(groups: dict[str, list[str]] = GROUPS, **settings: object) -> OnlineJob:
+        jobs.append(start_hosts(tmp_path, world.folder / "some", groups, settings))
+        return jobs[-1]
+
+    yield started
+    for process in (process for job in jobs for process in job.processes.values()):
+        process.kill()
+        process.wait()
+
+
+def start_hosts(folder: Path, latents: Path, groups: dict[str, list[str]], settings: dict[str, object]) -> OnlineJob:
+    """Start a process for each host of each group, as SageMaker does."""
     names = [host for hosts in groups.values() for host in hosts]
     ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RAY_HEAD_PORT": str(free_port())}
     job = OnlineJob({}, {})
@@ -117,14 +148,35 @@ def start(folder: Path, latents: Path, groups: dict[str, list[str]] | None = Non
     return job
 
 
-def test_it_trains_the_same_model_as_from_encoded_latents(world: World, offline: Job, tmp_path: Path) -> None:
-    job = start(tmp_path, world.folder / "some")
+def test_it_trains_the_same_model_as_from_encoded_latents(start: Start, offline: Job) -> None:
+    job = start()
     assert job.wait() == {"algo-1": 0, "algo-2": 0}, job.log("algo-1")
     expected, found = offline.unet(), job.hosts["algo-1"].unet()
     assert all(np.array_equal(expected[name], found[name]) for name in expected)
     entries = [entry for entry in job.hosts["algo-1"].log() if "data_s" in entry]
     assert all(entry["encoder_wait_s"] >= 0 for entry in entries)
     assert not (job.hosts["algo-2"].base / "model").exists()
+
+
+def test_a_killed_encoder_costs_its_blocks_another_try(start: Start, offline: Job) -> None:
+    job = start()
+    job.until("2 encoders on 1 hosts", "algo-1")
+    family = psutil.Process(job.processes["algo-2"].pid).children(recursive=True)
+    os.kill(next(process.pid for process in family if "OnlineEncoder" in " ".join(process.cmdline())), signal.SIGKILL)
+    assert job.wait() == {"algo-1": 0, "algo-2": 0}, job.log("algo-1")
+    expected, found = offline.unet(), job.hosts["algo-1"].unet()
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+def test_two_trainers_stop_on_sigterm_with_a_checkpoint_and_the_encoders_end(start: Start) -> None:
+    groups = {"trainers": ["algo-1", "algo-2"], "encoders": ["algo-3"]}
+    endless = {"training_samples": 8_000_000, "save_every_samples": 8_000_000, "validate_every_samples": 8_000_000}
+    job = start(groups, **endless)
+    job.until("training_loss=", "algo-1")
+    job.processes["algo-2"].send_signal(signal.SIGTERM)
+    assert job.wait() == {"algo-1": 143, "algo-2": 143, "algo-3": 0}, job.log("algo-1")
+    assert len(job.hosts["algo-1"].checkpoints) == 1
+    assert not job.hosts["algo-2"].checkpoints
 
 
 def test_the_limited_latents_plan_every_row(world: World) -> None:
