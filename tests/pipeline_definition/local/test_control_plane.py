@@ -65,6 +65,7 @@ def test_a_jobs_environment_is_its_own(world: World) -> None:
     assert one["MASTER_PORT"] != one["RAY_HEAD_PORT"]
     assert one["cwd"] == one["SAGEMAKER_BASE_DIR"] != two["SAGEMAKER_BASE_DIR"]
     assert one["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 2))
+    assert one["OMP_WAIT_POLICY"] == "passive"
 
 
 def test_a_training_job_gets_its_contract_and_leaves_a_model(world: World) -> None:
