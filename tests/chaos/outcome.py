@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Outcome:
     losses: tuple[tuple[int, float], ...]
     """(samples seen, training loss) for each line of the log."""
     metrics: Mapping[str, Any]
+    seconds: float = field(compare=False)
+    """How long its steps ran."""
 
     @classmethod
     def of(cls, pipeline: LocalPipeline, dataset: str, execution_id: str) -> Outcome:
@@ -42,6 +44,7 @@ class Outcome:
             },
             losses=tuple((int(line["seen_samples"]), float(line["training_loss"])) for line in log),
             metrics=metrics["metrics"],
+            seconds=sum(step["seconds"] for step in pipeline.summary(execution_id)["steps"].values()),
         )
 
 

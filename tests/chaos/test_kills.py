@@ -20,10 +20,9 @@ from tests.end_to_end.conftest import LocalPipeline, clean_environment
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(4 * 3600)]
 
-# Memoryless, so that a step longer than this gets done, too: some attempts live long.
-MEAN_LIFE_S = 25.0
-LONGEST_LIFE_S = 150.0
-GONE_WITHIN_S = 30.0
+# A run is killed so often before it ends, on average; memoryless, so that some attempts live long and end long steps.
+KILLS_PER_RUN = 4
+GONE_WITHIN_S = 60.0
 STEPS = ("Download", "Encode", "Tune", "Train", "Evaluate")
 
 
@@ -33,6 +32,7 @@ class Killer:
 
     pipeline: LocalPipeline
     random: random.Random
+    mean_life_s: float
     left: int
     struck: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(who, during which step) and how often."""
@@ -62,10 +62,10 @@ class Killer:
         """Kill something of a run again and again until the run ends; return the command's status."""
         while self.left:
             try:
-                return running.wait(min(LONGEST_LIFE_S, self.random.expovariate(1 / MEAN_LIFE_S)))
+                return running.wait(self.random.expovariate(1 / self.mean_life_s))
             except subprocess.TimeoutExpired:
                 self._strike(running)
-        return running.wait(1800)
+        return running.wait(3600)
 
     def _strike(self, running: subprocess.Popen[bytes]) -> None:
         family = psutil.Process(running.pid).children(recursive=True)
@@ -102,12 +102,13 @@ class Killer:
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(pipeline: LocalPipeline, unbroken: Outcome) -> None:
     pipeline.down()
-    killer = Killer(pipeline, random.Random(SEED), KILLS)
+    killer = Killer(pipeline, random.Random(SEED), unbroken.seconds / KILLS_PER_RUN, KILLS)
     began_s, finished = time.monotonic(), 0
     while killer.left:
         finished += 1
         dataset = f"killed-{finished}"
         outcome = Outcome.of(pipeline, dataset, killer.run(dataset))
+        print(f"run {finished} ended after {dict(killer.struck)}", flush=True)
         assert outcome == unbroken, f"run {finished}, after {dict(killer.struck)}"
         pipeline.down()
     minutes = (time.monotonic() - began_s) / 60
