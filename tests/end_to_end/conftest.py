@@ -102,9 +102,19 @@ class LocalPipeline:
         return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+# What an operator's shell may hold; none of it may be found in anything that a run leaves behind or prints.
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTEDPLANTED00",
+    "AWS_SECRET_ACCESS_KEY": "planted/secret/access/key/of/forty/signs",
+    "AWS_SESSION_TOKEN": "planted-session-token-0123456789",
+    "HF_TOKEN": "hf_plantedplantedplantedplantedplanted",
+    "DATABASE_PASSWORD": "planted-password-0123456789",
+}
+
+
 def clean_environment() -> dict[str, str]:
-    """Return the environment without anything of AWS: a local run needs none of it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    """Return the environment with planted secrets and nothing else of AWS: a local run needs none of it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | SECRETS
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.end_to_end.conftest import clean_environment
+from tests.end_to_end.conftest import SECRETS, clean_environment
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -111,6 +112,21 @@ def test_output_ends_with_what_a_person_needs(first_run):
         "sd-pipeline prompt",
     ):
         assert needed in first_run["output"].replace("\n", " ") or needed in first_run["output"], needed
+
+
+def test_no_secret_of_the_operators_is_left_behind(pipeline, first_run):
+    planted = [value.encode() for value in SECRETS.values()]
+    found = [secret for secret in planted if secret in first_run["output"].encode()]
+    searched = 0
+    for folder in (pipeline.state, pipeline.runs):
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                content = path.read_bytes()
+                searched += 1
+                content += gzip.decompress(content) if path.suffix == ".gz" else b""
+                found += [(str(path), secret) for secret in planted if secret in content]
+    assert found == []
+    assert searched > 100
 
 
 def test_missed_gate_fails_registers_nothing_and_says_why(pipeline, first_run):
