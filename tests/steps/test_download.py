@@ -63,10 +63,10 @@ class World:
         (base / "output").mkdir(parents=True, exist_ok=True)
         return {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def run(self, prefix: str, *flags: str, job: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, prefix: str, *flags: str, job: str = "", timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         environment = self.environment(job or prefix)
         return subprocess.run(
-            self.command(prefix, *flags), env=environment, capture_output=True, text=True, timeout=120
+            self.command(prefix, *flags), env=environment, capture_output=True, text=True, timeout=timeout_s
         )
 
     def start_host(self, prefix: str, host: str, hosts: list[str], port: int) -> subprocess.Popen[str]:
