@@ -62,8 +62,8 @@ class TuneStep(Model):
     """Trials at once."""
     strategy: Literal["Random", "Bayesian"] = "Bayesian"
     """How the next trial is chosen."""
-    seed: int = Field(0, ge=0)
-    """Of the search."""
+    seed: int = Field(1, ge=1)
+    """Of a random search. Never 0: the SageMaker SDK takes that for none, and every start would search elsewhere."""
     training_samples: int = Field(2_048_000, ge=1)
     """Sample budget of each trial."""
     warmup_samples: int = Field(204_800, ge=0)

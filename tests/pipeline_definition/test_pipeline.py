@@ -181,6 +181,13 @@ def test_steps_are_of_their_kinds():
     assert {name: step["Type"] for name, step in steps.items()} == KINDS
 
 
+def test_a_random_search_is_seeded_and_a_bayesian_one_learns():
+    searches = {name: all_steps(definition_of(name))["Tune"]["Arguments"] for name in ("local", "octank_100gb")}
+    assert searches["local"]["HyperParameterTuningJobConfig"]["RandomSeed"] == 1
+    assert searches["octank_100gb"]["HyperParameterTuningJobConfig"]["Strategy"] == "Bayesian"
+    assert "RandomSeed" not in searches["octank_100gb"]["HyperParameterTuningJobConfig"]
+
+
 def test_train_takes_the_best_trials_hyperparameters():
     hyperparameters = all_steps(definition_of("local"))["Train"]["Arguments"]["HyperParameters"]
     for name in ("learning_rate", "micro_batch_size", "caption_dropout"):
