@@ -29,6 +29,7 @@ SCHEMA = json.loads(Path("tests/data/pipeline-definition.schema.json").read_text
 # What the published schema (April 2025) has no words for: the SDK emits all of it and SageMaker documents it.
 NEWER_FIELDS = ("PipelineExperimentConfig", "MlflowConfig")
 NEWER_STEP_FIELDS = (
+    "RandomSeed",
     "PropertyFiles",
     "CompressionType",
     "KeepAlivePeriodInSeconds",
