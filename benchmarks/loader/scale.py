@@ -1,0 +1,95 @@
+"""How the loader starts over many shards: time and memory until the data set is open, and until the first batch.
+
+    python -m benchmarks.loader --scale [--json]
+
+Writes one real shard under many names, with the manifest and the index that Encode would write for them. Each count of
+shards is opened in a process of its own, as rank 0 of 8 of a training with a global batch of 2,048.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.loader import folders
+from benchmarks.loader.samples import kind
+from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
+from steps.data.latents import LatentsDataset
+from steps.data.loader import LatentsLoader, Share
+
+COUNTS = (100, 1_000, 10_000)
+GLOBAL_BATCH, RANKS = 2048, 8
+
+
+def scale(counts: tuple[int, ...] = COUNTS) -> list[dict[str, Any]]:
+    """Return one row of figures for each count of shards."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = folders.write_ours(Path(name) / "shard", kind("tokens", 0.0))
+        found = []
+        for count in counts:
+            multiply(folder, Path(name) / str(count), count)
+            command = [sys.executable, "-m", "benchmarks.loader.scale", str(Path(name) / str(count))]
+            found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        return found
+
+
+def multiply(source: Path, folder: Path, count: int) -> None:
+    """Give the first shard of an artifact `count` names."""
+    from steps.data.latents_manifest import LatentsIndex
+
+    folder.mkdir()
+    dataset = LatentsDataset(source)
+    listed = dataset.manifest.shards[0]
+    indexed = LatentsIndex.model_validate_json((source / LATENTS_INDEX_FILE).read_bytes()).shards[0]
+    names = [LATENTS_SHARD_PATTERN.format(split=TRAIN_SPLIT, index=number) for number in range(count)]
+    for name in names:
+        (folder / name).symlink_to(source / listed.name)
+    shards = tuple(listed.model_copy(update={"name": name}) for name in names)
+    index = LatentsIndex(shards=tuple(indexed.model_copy(update={"name": name}) for name in names))
+    (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json())
+    manifest = folders.manifest(shards, dataset.manifest.caption_embeddings, dataset.manifest.rows_per_block)
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json())
+
+
+def start(folder: Path) -> dict[str, Any]:
+    """Open the data set and take the first batch, in a process that has done nothing else."""
+    process = psutil.Process()
+    before, start_s = process.memory_info().rss, time.perf_counter()
+    dataset = LatentsDataset(folder)
+    open_s, open_cpu_s = time.perf_counter() - start_s, time.process_time()
+    opened = process.memory_info().rss
+    order = dataset.order(TRAIN_SPLIT, 0, GLOBAL_BATCH)
+    loader = LatentsLoader(dataset, order, Share(0, RANKS, 0, 1000 * GLOBAL_BATCH))
+    next(iter(loader))
+    return {
+        "shards": len(dataset.manifest.shards),
+        "blocks": len(dataset.table(TRAIN_SPLIT).rows),
+        "samples": dataset.count(TRAIN_SPLIT),
+        "index_mb": (folder / LATENTS_INDEX_FILE).stat().st_size / 1e6,
+        "open_s": open_s,
+        "open_memory_mb": (opened - before) / 1e6,
+        "first_batch_s": time.perf_counter() - start_s - open_s,
+        "first_batch_memory_mb": (process.memory_info().rss - opened) / 1e6,
+        "process_cpu_s": open_cpu_s,
+    }
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    """Print the figures as a table."""
+    print(f"{'shards':>8}{'samples':>14}{'index MB':>10}{'open s':>9}{'open MB':>9}{'batch s':>9}{'batch MB':>10}")
+    for row in rows:
+        print(
+            f"{row['shards']:8,}{row['samples']:14,}{row['index_mb']:10.2f}{row['open_s']:9.2f}"
+            f"{row['open_memory_mb']:9.1f}{row['first_batch_s']:9.2f}{row['first_batch_memory_mb']:10.1f}"
+        )
+
+
+if __name__ == "__main__":
+    print(json.dumps(start(Path(sys.argv[1]))))
