@@ -37,6 +37,7 @@ from steps.data.reference import ReferenceManifest
 from steps.data.shards import ShardsManifest, read_shards_manifest
 from steps.data.storage import Storage
 from steps.errors import StepError
+from steps.model.digest import folder_digest
 from steps.progress import Progress
 from steps.ray_cluster import join, leading
 
@@ -76,6 +77,11 @@ class Encode:
             raise StepError(f"{manifest}: not there; encode needs the manifest that download writes")
         content = manifest.read_bytes()
         self._shards: ShardsManifest = read_shards_manifest(content, str(manifest))
+        if arguments.resolution_px > self._shards.image_size_px:
+            raise StepError(
+                f"resolution_px: {arguments.resolution_px} px would be blown up from pictures of "
+                f"{self._shards.image_size_px} px; download with image_size_px of at least that"
+            )
         self._source_digest = hashlib.sha256(content).hexdigest()
         self._pretrained = pretrained
         self._models = _models(pretrained, arguments.resolution_px)
@@ -189,8 +195,6 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def _models(pretrained: Path, resolution_px: int) -> ModelFacts:
-    from steps.model.pretrained import folder_digest
-
     parts = ("vae", "tokenizer", "text_encoder")
     return model_facts(pretrained, resolution_px, {part: folder_digest(pretrained / part) for part in parts})
 

@@ -20,6 +20,8 @@ from steps.errors import StepError
 
 # Stable Diffusion's factor makes the latents' standard deviation 1 over its training data; other data differ a little.
 STD_RANGE: Final = (0.5, 2.0)
+# Published VAEs are within 0.3; pictures in [0, 1] instead of [-1, 1], or another model's factor, are not.
+MAX_MEAN: Final = 1.0
 # Stable Diffusion's VAE reaches 25 dB at 256 px; a picture's mean colour instead of it, 10 to 13.
 MIN_PSNR_DB: Final = 15.0
 # A shard with fewer rows may be odd by chance; the statistics of all of them are checked at the end.
@@ -85,7 +87,13 @@ def check_shard(record: LatentsRecord, scaling_factor: float) -> None:
 
 
 def check_statistics(found: Statistics, scaling_factor: float) -> None:
-    """Raise StepError unless the scaled latents have about the spread that training expects."""
+    """Raise StepError unless the scaled latents have about the centre and the spread that training expects."""
+    scaled_mean = found.mean * scaling_factor
+    if not abs(scaled_mean) <= MAX_MEAN:
+        raise StepError(
+            f"encode: the latents' mean times scaling_factor {scaling_factor:g} is {scaled_mean:.3f}, and should be "
+            "near 0: scaling_factor in vae/config.json belongs to another VAE, or the pictures are not in [-1, 1]"
+        )
     scaled = found.std * scaling_factor
     if not STD_RANGE[0] <= scaled <= STD_RANGE[1]:
         raise StepError(

@@ -7,7 +7,6 @@ returned is typed as Any: the libraries are typed in parts only.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from typing import Any, Final
 import torch
 
 from steps.errors import StepError
+from steps.model.digest import folder_digest as folder_digest
 
 UNET: Final = "unet"
 VAE: Final = "vae"
@@ -114,19 +114,6 @@ def sampler(name: str, config: Any) -> Any:
         raise StepError(f"sampler: {name!r} is none of {', '.join(SAMPLERS)}")
     scheduler = getattr(_library("diffusers"), SAMPLERS[name])
     return scheduler.from_config(config, clip_sample=False) if name == "ddim" else scheduler.from_config(config)
-
-
-def folder_digest(folder: Path) -> str:
-    """Return a sha256 over the names and contents of all files below a folder."""
-    if not folder.is_dir():
-        raise StepError(f"{folder}: no such folder")
-    digest = hashlib.sha256()
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    for name in names:
-        with (folder / name).open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{name}\0{content}\n".encode())
-    return digest.hexdigest()
 
 
 def _library(name: str) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import psutil
 import pytest
 import torch
 
+from params.arguments import to_flags
 from params.layout import LATENTS, REFERENCE
 from params.programs import EncodeArguments
 from steps.container import Cluster
@@ -214,30 +217,94 @@ def test_a_missing_manifest_is_named(world: World, tmp_path: Path) -> None:
         Encode(world.arguments("none"), tmp_path / "manifest.json", PRETRAINED)
 
 
+def test_pictures_are_never_blown_up_to_a_resolution(world: World) -> None:
+    with pytest.raises(StepError, match="resolution_px: 128 px would be blown up from pictures of 64 px"):
+        world.encode("large", resolution_px=128)
+
+
+@dataclass
+class Job:
+    """The program as a job of its own, writing under a prefix of its name."""
+
+    world: World
+    name: str
+
+    def __post_init__(self) -> None:
+        inputs = self.world.folder / self.name / "processing" / "input"
+        (inputs / "shards").mkdir(parents=True)
+        (inputs / "shards" / "manifest.json").write_bytes((self.world.folder / "manifest.json").read_bytes())
+        (inputs / "pretrained").symlink_to(PRETRAINED)
+
+    def start(self) -> subprocess.Popen[str]:
+        arguments = to_flags(self.world.arguments(self.name).model_dump())
+        return subprocess.Popen(
+            [sys.executable, "-m", "steps", "encode", *arguments],
+            env={**os.environ, "SAGEMAKER_BASE_DIR": str(self.world.folder / self.name)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self) -> None:
+        with self.start() as process:
+            _, errors = process.communicate(timeout=250)
+        assert process.returncode == 0, errors
+
+    def assert_equals(self, encoded: Path) -> None:
+        """Every byte of the artifacts is that of an unbroken run."""
+        assert self.world.objects(self.name) == self.world.objects("first")
+        for part in (LATENTS, REFERENCE):
+            written = list((self.world.folder / self.name / "processing" / "output" / part).iterdir())
+            assert {path.name for path in written} == {path.name for path in (encoded / part).glob("*.json")}
+            for path in written:
+                assert path.read_bytes() == (encoded / part / path.name).read_bytes()
+
+
+def kill_container(process: subprocess.Popen[str]) -> int:
+    """Kill a job as its container ends, with all that is in it; return how many processes that were."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.communicate(timeout=60)
+        assert not psutil.wait_procs(family, timeout=60)[1]
+        return len(family)
+    return 0
+
+
 def test_the_program_killed_and_started_again_ends_with_the_same_bytes(world: World, encoded: Path) -> None:
-    base = world.folder / "job"
-    inputs = base / "processing" / "input"
-    (inputs / "shards").mkdir(parents=True)
-    (inputs / "shards" / "manifest.json").write_bytes((world.folder / "manifest.json").read_bytes())
-    (inputs / "pretrained").symlink_to(PRETRAINED)
-    flags = ["--resolution-px", "64", "--batch-size", "16", "--rows-per-block", "16", "--rows-per-shard", "64"]
-    flags += ["--heldout-fraction", str(FRACTION), "--shards-uri", f"s3://{s3_server.BUCKET}/shards", "--workers", "1"]
-    flags += [f"--{part}-uri=s3://{s3_server.BUCKET}/job/{part}" for part in (LATENTS, REFERENCE)]
-    command = [sys.executable, "-m", "steps", "encode", *flags]
-    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(base)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+    job = Job(world, "job")
+    with job.start() as process:
         deadline_s = time.monotonic() + 200
         while "train-00000.verified.json" not in world.s3.names("job/latents") and time.monotonic() < deadline_s:
             time.sleep(0.05)
-        # A container ends with all that is in it.
-        family = psutil.Process(first.pid).children(recursive=True)
-        for process in (first, *family):
-            process.kill()
-    assert family and not psutil.wait_procs(family, timeout=60)[1]
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert world.objects("job") == world.objects("first")
-    for part in (LATENTS, REFERENCE):
-        written = base / "processing" / "output" / part
-        for path in written.iterdir():
-            assert path.read_bytes() == (encoded / part / path.name).read_bytes()
+        assert kill_container(process) > 1
+    job.finish()
+    job.assert_equals(encoded)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1800)
+def test_a_run_killed_ten_times_at_random_ends_with_the_same_manifest_and_bytes(world: World, encoded: Path) -> None:
+    numbers = random.Random(0)
+    unbroken, job = Job(world, "unbroken"), Job(world, "chaos")
+    started_s = time.monotonic()
+    unbroken.finish()
+    unbroken.assert_equals(encoded)
+    duration_s = time.monotonic() - started_s
+    kills = 0
+    while kills < 10:
+        with job.start() as process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(numbers.uniform(0.2, 1.0) * duration_s)
+            if process.poll() is None:
+                kills += kill_container(process) > 0
+                continue
+            assert process.returncode == 0, process.stderr.read() if process.stderr else ""
+        # It was quicker than the kill: it begins anew, from nothing.
+        job.assert_equals(encoded)
+        for key in world.s3.names("chaos"):
+            world.s3.client.delete_object(Bucket=s3_server.BUCKET, Key=f"chaos/{key}")
+    job.finish()
+    job.assert_equals(encoded)

@@ -44,6 +44,12 @@ def test_a_spread_far_from_one_ends_the_step(factor: float) -> None:
         check_statistics(statistics([record(np.random.default_rng(0).normal(0, 2, (40, 4, 5, 5)))]), factor / 2)
 
 
+def test_a_centre_far_from_zero_ends_the_step() -> None:
+    check_statistics(statistics([record(np.random.default_rng(0).normal(0.9, 1, (40, 4, 5, 5)))]), 1.0)
+    with pytest.raises(StepError, match=r"mean times scaling_factor 1 is 1\.1.*, and should be near 0"):
+        check_statistics(statistics([record(np.random.default_rng(0).normal(1.2, 1, (40, 4, 5, 5)))]), 1.0)
+
+
 @pytest.mark.parametrize("psnr_db", [14.9, 3.0, float("nan")])
 def test_latents_that_decode_to_something_else_end_the_step(psnr_db: float) -> None:
     check_psnr(record(np.zeros((1, 4, 2, 2)), psnr_db=15.0))

@@ -1,0 +1,313 @@
+"""The Download step against plain img2dataset, to the same S3 server, in the same run.
+
+    python -m benchmarks.download [--json] [--rounds 3] [--rows 2000] [--processes 2] [--threads 32]
+
+Serves pictures and an S3 API (moto) on loopback, each in a process of its own, and downloads the same url table in
+turns with
+
+    step      python -m steps download with everything that keeps it safe: guarded addresses, bounded bodies and pixels,
+              shards read back and checksummed, duplicates by url and by bytes, X-Robots-Tag
+    same      img2dataset with the same processes, threads, size, crop, quality, hash and shard size
+    defaults  img2dataset as it comes, writing WebDataset to the same bucket: 1 process, 256 threads, letterboxed
+
+Every run is a process from start to end, imports included. Prints images/s and CPU-ms for each image, and the medians
+over the rounds of the ratios that pair the runs of one round:
+
+    same_concurrency      images/s of step / same: at least 0.95 is what safety may cost
+    img2dataset_defaults  images/s of step / defaults
+    cpu_same_concurrency  CPU-seconds of same / step
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+BUCKET = "benchmark"
+SIDES = ("step", "same", "defaults")
+IMAGE_SIZE_PX = 256
+SAMPLES_PER_SHARD = 500
+PICTURES = 64
+READY_TIMEOUT_S = 120
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "benchmark",
+    "AWS_SECRET_ACCESS_KEY": "benchmark",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "WANDB_MODE": "disabled",
+}
+
+
+@dataclass
+class Side:
+    """What one way to download has shown so far: one figure for each round."""
+
+    images_per_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+
+    def summary(self, rows: int) -> dict[str, float]:
+        return {
+            "images_per_s": statistics.median(self.images_per_s),
+            "cpu_ms_per_image": 1000 * statistics.median(self.cpu_s) / rows,
+        }
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        base = Path(folder)
+        web = stack.enter_context(helper(["-m", "benchmarks.download", "--serve"]))
+        s3 = stack.enter_context(helper(["-m", "benchmarks.download", "--serve-s3"]))
+        environment = {**os.environ, **ENVIRONMENT, "AWS_ENDPOINT_URL": s3}
+        client = boto3.client(
+            "s3",
+            endpoint_url=s3,
+            region_name="us-east-1",
+            aws_access_key_id="benchmark",
+            aws_secret_access_key="benchmark",
+        )
+        client.create_bucket(Bucket=BUCKET)
+        write_table(base / "urls", web, options.rows)
+        sides = measure(options, base, web, environment, client)
+    report(results(sides, options), options.json)
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.download", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of all sides")
+    parser.add_argument("--rows", type=int, default=2000, help="rows of the url table")
+    parser.add_argument("--processes", type=int, default=2, help="download processes of step and same")
+    parser.add_argument("--threads", type=int, default=32, help="connections of each")
+    return parser.parse_args(argv)
+
+
+def measure(
+    options: argparse.Namespace, base: Path, web: str, environment: dict[str, str], client: Any
+) -> dict[str, Side]:
+    commands = {
+        "step": lambda uri: step_command(options, base, web, uri),
+        "same": lambda uri: plain_command(base, uri, same_settings(options)),
+        "defaults": lambda uri: plain_command(base, uri, {}),
+    }
+    sides = {name: Side() for name in SIDES}
+    for number in range(options.rounds):
+        # Another one begins each round, so that none always runs on what the one before it left.
+        for name in (*SIDES[number % 3 :], *SIDES[: number % 3]):
+            prefix = f"{name}-{number}"
+            output = base / prefix
+            output.mkdir()
+            elapsed_s, cpu_s = run(
+                commands[name](f"s3://{BUCKET}/{prefix}"), {**environment, "SAGEMAKER_BASE_DIR": str(output)}
+            )
+            kept = successes(client, prefix)
+            if kept != options.rows:
+                raise SystemExit(f"error: {name} kept {kept} of {options.rows} pictures")
+            sides[name].images_per_s.append(kept / elapsed_s)
+            sides[name].cpu_s.append(cpu_s)
+    return sides
+
+
+def step_command(options: argparse.Namespace, base: Path, web: str, uri: str) -> list[str]:
+    settings = {
+        "url-table": base / "urls",
+        "shards-uri": uri,
+        "allowed-hosts": web.removeprefix("http://"),
+        "image-size-px": IMAGE_SIZE_PX,
+        "samples-per-shard": SAMPLES_PER_SHARD,
+        "processes": options.processes,
+        "threads": options.threads,
+    }
+    return [sys.executable, "-m", "steps", "download", *(f"--{name}={value}" for name, value in settings.items())]
+
+
+def same_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what img2dataset needs to make the step's shards."""
+    return {
+        "processes_count": options.processes,
+        "thread_count": options.threads,
+        "number_sample_per_shard": SAMPLES_PER_SHARD,
+        "image_size": IMAGE_SIZE_PX,
+        "resize_mode": "center_crop",
+        "min_image_size": 64,
+        "max_aspect_ratio": 3.0,
+        "extract_exif": False,
+        "retries": 1,
+    }
+
+
+def plain_command(base: Path, uri: str, settings: dict[str, Any]) -> list[str]:
+    """Return a script as img2dataset's readme has it."""
+    values = {
+        "url_list": str(base / "urls"),
+        "input_format": "parquet",
+        "url_col": "url",
+        "caption_col": "caption",
+        "output_folder": uri,
+        "output_format": "webdataset",
+        **settings,
+    }
+    code = f"import img2dataset\nif __name__ == '__main__':\n    img2dataset.download(**{values!r})\n"
+    script = base / f"{uri.rsplit('/', 1)[-1]}.py"
+    script.write_text(code, encoding="utf-8")
+    return [sys.executable, "-W", "ignore", str(script)]
+
+
+def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Return the seconds that a process took, and the CPU-seconds of it and its children."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started_s = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    elapsed_s = time.perf_counter() - started_s
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(command)[:200]}: {done.stderr[-1000:]}")
+    return elapsed_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def successes(client: Any, prefix: str) -> int:
+    """Return how many pictures the statistics in a prefix count."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
+    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    found = 0
+    for key in keys:
+        if key.endswith("_stats.json"):
+            found += int(json.loads(client.get_object(Bucket=BUCKET, Key=key)["Body"].read())["successes"])
+        client.delete_object(Bucket=BUCKET, Key=key)
+    return found
+
+
+def write_table(folder: Path, web: str, rows: int) -> None:
+    folder.mkdir()
+    table = {"url": [f"{web}/{row}.jpg" for row in range(rows)], "caption": [f"picture {row}" for row in range(rows)]}
+    pq.write_table(pa.table(table), folder / "0.parquet")
+
+
+@contextmanager
+def helper(arguments: Sequence[str]) -> Iterator[str]:
+    """Run a server as a process, which ends with its stdin; yields the address that it prints."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **ENVIRONMENT},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        address = process.stdout.readline().strip()
+        if not address:
+            raise SystemExit(f"error: {' '.join(arguments)} did not start")
+        yield address
+    finally:
+        process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
+
+
+def serve_pictures() -> None:
+    """Serve PICTURES drawn pictures under any number of addresses, no two with the same bytes."""
+    bodies = [picture(number) for number in range(PICTURES)]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = bodies[int(self.path.strip("/").removesuffix(".jpg")) % PICTURES] + self.path.encode()
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 1024
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
+        sys.stdin.read()
+        server.shutdown()
+
+
+def picture(number: int) -> bytes:
+    """Return a JPEG of 480 x 360 with detail, some 60 KB: about what LAION's have."""
+    numbers = np.random.default_rng(number)
+    coarse = Image.fromarray(numbers.integers(0, 256, (60, 80, 3), np.uint8)).resize(
+        (480, 360), Image.Resampling.BICUBIC
+    )
+    buffer = io.BytesIO()
+    coarse.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def serve_s3() -> None:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    print(f"http://{host}:{port}", flush=True)
+    sys.stdin.read()
+    server.stop()
+
+
+def results(sides: dict[str, Side], options: argparse.Namespace) -> dict[str, Any]:
+    def ratio(kind: str, above: str, below: str) -> float:
+        pairs = zip(getattr(sides[above], kind), getattr(sides[below], kind), strict=True)
+        return statistics.median(one / other for one, other in pairs)
+
+    return {
+        "ratios": {
+            "same_concurrency": ratio("images_per_s", "step", "same"),
+            "img2dataset_defaults": ratio("images_per_s", "step", "defaults"),
+            "cpu_same_concurrency": ratio("cpu_s", "same", "step"),
+        },
+        "sides": {name: side.summary(options.rows) for name, side in sides.items()},
+        "settings": {name: getattr(options, name) for name in ("rounds", "rows", "processes", "threads")},
+        "cores": os.cpu_count(),
+    }
+
+
+def report(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"{'':10}{'images/s':>10}{'CPU-ms/image':>14}")
+    for name, side in result["sides"].items():
+        print(f"{name:10}{side['images_per_s']:10.1f}{side['cpu_ms_per_image']:14.2f}")
+    for name, value in result["ratios"].items():
+        print(f"{name:22}{value:6.2f}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--serve"]:
+        serve_pictures()
+    elif sys.argv[1:] == ["--serve-s3"]:
+        serve_s3()
+    else:
+        sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,268 @@
+"""The Encode step against a bare loop over its encoder, on the same pictures, in the same run.
+
+    python -m benchmarks.encode [--json] [--rounds 3] [--samples 768] [--resolution-px 128] [--pretrained DIR]
+
+Draws pictures, stores them as verified shards in a folder, and encodes them in turns with
+
+    bare  one process that decodes a batch of JPEGs with Pillow, runs the VAE and the tokenizer on it, and keeps nothing
+    step  steps.encode on a Ray cluster of this machine with one encoder: reads shards, decodes ahead on another core,
+          encodes, checks, and writes latents shards
+
+Both have one torch thread (and the GPU, where there is one). The step is measured while it flows: from its first block
+to its last, since its start (Ray, processes, imports) costs the same for a hundred pictures and for a hundred million;
+it is printed by itself. Prints pictures/s and CPU-ms for each picture, and medians over the rounds of
+
+    overhead      (seconds for each picture of step) / (of bare) - 1: at most 0.1
+    overhead_cpu  the same of CPU-seconds, of all the step's processes together
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from params.programs import EncodeArguments
+from shapes import captions, pictures
+from steps import encode
+from steps.container import Cluster
+from steps.data import encoding
+from steps.data.encoder import BlockEncoder
+from steps.data.encoder_settings import EncoderSettings
+from steps.data.samples import read_samples, read_table
+from steps.data.shard_writer import OrderedShardWriter
+from steps.data.shards import ShardsManifest, make_ledger
+from steps.data.storage import Storage
+from steps.data.verification import verify_shard
+from steps.ray_cluster import leading
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL_MODEL = ROOT / "shapes" / "models" / "pretrained"
+SAMPLES_PER_SHARD = 256
+ROWS_PER_BLOCK = 32
+BATCH_SIZE = 16
+
+
+@dataclass
+class Side:
+    """What one side has shown so far: one figure for each round."""
+
+    s_per_picture: list[float] = field(default_factory=list)
+    cpu_s_per_picture: list[float] = field(default_factory=list)
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "pictures_per_s": 1 / statistics.median(self.s_per_picture),
+            "cpu_ms_per_picture": 1000 * statistics.median(self.cpu_s_per_picture),
+        }
+
+
+@dataclass
+class Flow:
+    """Rows that the step has dealt with, and what it took."""
+
+    root: psutil.Process
+    marks: list[tuple[float, float, int]] = field(default_factory=list)
+    """(seconds, CPU-seconds, rows since the mark before)."""
+
+    def __call__(self, rows: int) -> None:
+        self.marks.append((time.perf_counter(), tree_cpu_s(self.root), rows))
+
+    def per_picture(self) -> tuple[float, float]:
+        """Return seconds and CPU-seconds for each picture between the first mark and the last."""
+        rows = sum(mark[2] for mark in self.marks[1:])
+        first, last = self.marks[0], self.marks[-1]
+        return (last[0] - first[0]) / rows, (last[1] - first[1]) / rows
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        write_shards(base, options.samples, options.resolution_px)
+        result = measure(options, base)
+    report(result, options.json)
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.encode", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of both sides")
+    parser.add_argument("--samples", type=int, default=768, help="pictures")
+    parser.add_argument("--resolution-px", type=int, default=128, help="side of the pictures")
+    parser.add_argument("--pretrained", type=Path, default=SMALL_MODEL, help="folder of the models")
+    return parser.parse_args(argv)
+
+
+def write_shards(base: Path, samples: int, size_px: int) -> None:
+    """Store drawn pictures as a download leaves them."""
+    import pyarrow as pa
+
+    storage = Storage(str(base / "shards"))
+    storage.make()
+    grid, shards = captions.every(), []
+    schema = pa.schema([(name, pa.string()) for name in ("caption", "key", "status", "sha256")])
+    for index, first in enumerate(range(0, samples, SAMPLES_PER_SHARD)):
+        count = min(SAMPLES_PER_SHARD, samples - first)
+        writer = OrderedShardWriter(index, storage.uri, True, 5, schema, "jpg")
+        for row in range(count):
+            caption, key = grid[(first + row) % len(grid)], f"{index:05d}{row:03d}"
+            facts = {"caption": caption.text(), "key": key, "status": "success", "sha256": f"{first + row:064x}"}
+            writer.write(jpeg(caption, size_px), key, caption.text(), facts)
+        writer.close()
+        counted = {"count": count, "successes": count, "status_dict": {"success": count}}
+        storage.write(f"{index:05d}_stats.json", json.dumps(counted).encode())
+        shards.append(verify_shard(storage, index, count))
+    manifest = ShardsManifest(
+        plan_digest="benchmark",
+        table_digest="benchmark",
+        image_size_px=size_px,
+        resize_mode="center_crop",
+        ledger=make_ledger(shards),
+        shards=tuple(shards),
+    )
+    (base / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+
+
+def jpeg(caption: captions.Caption, size_px: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pictures.draw(caption, size_px)).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def measure(options: argparse.Namespace, base: Path) -> dict[str, Any]:
+    bare, step, starts_s = Side(), Side(), []
+    loop = bare_loop(options, base)
+    with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "benchmark"):
+        # Once, so that neither pays for what is slow only the first time.
+        loop()
+        for number in range(options.rounds):
+            for side, (s_per_picture, cpu_s_per_picture) in (
+                (bare, loop()),
+                (step, run_step(options, base, number, starts_s)),
+            ):
+                side.s_per_picture.append(s_per_picture)
+                side.cpu_s_per_picture.append(cpu_s_per_picture)
+        last_s, last_cpu_s = loop()
+        bare.s_per_picture.append(last_s)
+        bare.cpu_s_per_picture.append(last_cpu_s)
+    return results(options, bare, step, starts_s)
+
+
+def bare_loop(options: argparse.Namespace, base: Path) -> Callable[[], tuple[float, float]]:
+    """Return a function that encodes all pictures as a script would: seconds and CPU-seconds for each."""
+    text_encoder = json.loads((options.pretrained / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    encoder = BlockEncoder(
+        EncoderSettings(
+            pretrained=options.pretrained,
+            resolution_px=options.resolution_px,
+            batch_size=BATCH_SIZE,
+            caption_length=int(text_encoder["max_position_embeddings"]),
+            caption_embeddings=False,
+            precision="float32",
+        )
+    )
+    storage = Storage(str(base / "shards"))
+    samples = []
+    for name in sorted(name for name in storage.sizes() if name.endswith(".tar")):
+        table = read_table(storage, name)
+        samples += read_samples(storage, table, np.arange(len(table.keys)))
+
+    def encode_all() -> tuple[float, float]:
+        started_s, started_cpu_s = time.perf_counter(), time.process_time()
+        for first in range(0, len(samples), BATCH_SIZE):
+            batch = samples[first : first + BATCH_SIZE]
+            opened = [Image.open(io.BytesIO(sample.picture)).convert("RGB") for sample in batch]
+            encoder.encode(np.stack([np.asarray(one) for one in opened]), [sample.caption for sample in batch])
+        elapsed_s, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+        return elapsed_s / len(samples), cpu_s / len(samples)
+
+    return encode_all
+
+
+def run_step(options: argparse.Namespace, base: Path, number: int, starts_s: list[float]) -> tuple[float, float]:
+    """Encode all pictures with the step; return seconds and CPU-seconds for each while it flows."""
+    arguments = EncodeArguments(
+        resolution_px=options.resolution_px,
+        batch_size=BATCH_SIZE,
+        rows_per_block=ROWS_PER_BLOCK,
+        rows_per_shard=SAMPLES_PER_SHARD,
+        heldout_fraction=0.0,
+        workers=1,
+        shards_uri=str(base / "shards"),
+        latents_uri=str(base / f"latents-{number}"),
+        reference_uri=str(base / f"reference-{number}"),
+    )
+    flow = Flow(psutil.Process())
+    encode_shards = encoding.encode_shards
+    encode.encode_shards = lambda job, shards, _: encode_shards(job, shards, flow)
+    started_s = time.perf_counter()
+    try:
+        encode.Encode(arguments, base / "manifest.json", options.pretrained).run()
+    finally:
+        encode.encode_shards = encode_shards
+    starts_s.append(flow.marks[0][0] - started_s)
+    return flow.per_picture()
+
+
+def tree_cpu_s(root: psutil.Process) -> float:
+    """Return the CPU-seconds of a process and all below it that live."""
+    total = 0.0
+    for process in (root, *root.children(recursive=True)):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def results(options: argparse.Namespace, bare: Side, step: Side, starts_s: list[float]) -> dict[str, Any]:
+    def overhead(kind: str) -> float:
+        ours, theirs = getattr(step, kind), getattr(bare, kind)
+        # Each turn of the step stands between two of the bare loop.
+        return statistics.median(
+            one / ((before + after) / 2) - 1 for one, before, after in zip(ours, theirs[:-1], theirs[1:], strict=True)
+        )
+
+    return {
+        "ratios": {"overhead": overhead("s_per_picture"), "overhead_cpu": overhead("cpu_s_per_picture")},
+        "sides": {"bare": bare.summary(), "step": step.summary()},
+        "start_s": statistics.median(starts_s),
+        "settings": {name: getattr(options, name) for name in ("rounds", "samples", "resolution_px")},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }
+
+
+def report(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"{'':6}{'pictures/s':>12}{'CPU-ms/picture':>16}")
+    for name, side in result["sides"].items():
+        print(f"{name:6}{side['pictures_per_s']:12.1f}{side['cpu_ms_per_picture']:16.2f}")
+    print(f"until the first block of the step: {result['start_s']:.1f} s")
+    for name, value in result["ratios"].items():
+        print(f"{name:13}{value:+.3f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
