@@ -5,7 +5,10 @@ Reads S3, ECR, Service Quotas, FSx and EC2 of one target; writes nothing.
 
 from __future__ import annotations
 
+import csv
 import functools
+import gzip
+import io
 from collections.abc import Callable, Iterator
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -24,6 +27,7 @@ PRETRAINED_FILES = (
     "unet/config.json",
     "scheduler/scheduler_config.json",
 )
+TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
 QUOTA_OF_KIND = {"training": "training job", "processing": "processing job", "endpoint": "endpoint"}
 LONGEST_TRAINING = "Longest run time for a training job"
 
@@ -65,9 +69,13 @@ class AccountChecks:
 
     def _url_table(self) -> Iterator[Finding]:
         address, download = self._values.text("UrlTable"), self._settings.download
+        if download.source != "urls":
+            return
         columns = url_table_columns(self._target, address)
         if not columns:
-            yield Finding("UrlTable", f"{address} holds no parquet file that can be read", "copy the url table there")
+            yield Finding(
+                "UrlTable", f"{address} holds no parquet, CSV or TSV file that can be read", "copy the url table there"
+            )
             return
         for key, column in (("url_column", download.url_column), ("caption_column", download.caption_column)):
             if column not in columns:
@@ -192,7 +200,7 @@ def account_findings(settings: Settings, values: Values, jobs: list[PlannedJob],
 
 
 def url_table_columns(target: Target, address: str) -> list[str]:
-    """Return the columns of a url table's first parquet file, from its last bytes alone; nothing when there is none."""
+    """Return the columns of a url table's first file, from its first or last bytes; nothing when there is none."""
     # Heavy, and needed by this check only.
     import pyarrow.parquet
     import s3fs
@@ -207,10 +215,14 @@ def url_table_columns(target: Target, address: str) -> list[str]:
         skip_instance_cache=True,
     )
     try:
-        names = [address] if address.endswith(".parquet") else files.find(address)
-        first = next(name for name in sorted(names) if name.endswith(".parquet"))
+        names = [address] if address.endswith(TABLE_SUFFIXES) else files.find(address)
+        first = next(name for name in sorted(names) if name.endswith(TABLE_SUFFIXES))
         with files.open(first, "rb", block_size=2**16) as file:
-            return list(pyarrow.parquet.read_schema(file).names)
+            if first.endswith(".parquet"):
+                return list(pyarrow.parquet.read_schema(file).names)
+            content = gzip.GzipFile(fileobj=file) if first.endswith(".gz") else file
+            lines = io.TextIOWrapper(content, encoding="utf-8", newline="")
+            return next(csv.reader(lines, delimiter="\t" if ".tsv" in first[-7:] else ","))
     except (StopIteration, FileNotFoundError, pyarrow.ArrowInvalid):
         return []
 

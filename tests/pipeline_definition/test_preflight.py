@@ -422,7 +422,7 @@ def test_the_account_is_not_asked_while_the_offline_part_finds_something(
     assert time.monotonic() - started_s < 2
 
 
-@pytest.mark.parametrize("address", ["s3://tables/urls/", "s3://tables/urls/b.parquet"])
+@pytest.mark.parametrize("address", ["urls/", "urls/b.parquet", "csv/", "tsv/b.tsv.gz"])
 def test_the_url_tables_columns_are_read_from_s3_itself(address: str) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -434,7 +434,9 @@ def test_the_url_tables_columns_are_read_from_s3_itself(address: str) -> None:
         pq.write_table(pa.table({"url": ["http://a"], "caption": ["a cat"]}), table)
         s3.put_object(Bucket="tables", Key="urls/b.parquet", Body=table.getvalue())
         s3.put_object(Bucket="tables", Key="urls/a.txt", Body=b"no table")
-        assert account_checks.url_table_columns(target, address) == ["url", "caption"]
+        s3.put_object(Bucket="tables", Key="csv/b.csv", Body=b'url,caption\nhttp://a,"a cat"\n')
+        s3.put_object(Bucket="tables", Key="tsv/b.tsv.gz", Body=gzip.compress(b"url\tcaption\n"))
+        assert account_checks.url_table_columns(target, f"s3://tables/{address}") == ["url", "caption"]
         assert account_checks.url_table_columns(target, "s3://tables/nothing/") == []
     finally:
         server.stop()
