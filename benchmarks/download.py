@@ -21,7 +21,6 @@ over the rounds of the ratios that pair the runs of one round:
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import resource
@@ -29,36 +28,23 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import boto3
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+
+from benchmarks.servers import ENVIRONMENT, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "benchmark"
 SIDES = ("step", "same", "defaults")
 IMAGE_SIZE_PX = 256
 SAMPLES_PER_SHARD = 500
-PICTURES = 64
-READY_TIMEOUT_S = 120
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "benchmark",
-    "AWS_SECRET_ACCESS_KEY": "benchmark",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
-    "WANDB_MODE": "disabled",
-}
 
 
 @dataclass
@@ -79,8 +65,8 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         base = Path(folder)
-        web = stack.enter_context(helper(["-m", "benchmarks.download", "--serve"]))
-        s3 = stack.enter_context(helper(["-m", "benchmarks.download", "--serve-s3"]))
+        web = stack.enter_context(serving("pictures"))
+        s3 = stack.enter_context(serving("s3"))
         environment = {**os.environ, **ENVIRONMENT, "AWS_ENDPOINT_URL": s3}
         client = boto3.client(
             "s3",
@@ -207,75 +193,6 @@ def write_table(folder: Path, web: str, rows: int) -> None:
     pq.write_table(pa.table(table), folder / "0.parquet")
 
 
-@contextmanager
-def helper(arguments: Sequence[str]) -> Iterator[str]:
-    """Run a server as a process, which ends with its stdin; yields the address that it prints."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        address = process.stdout.readline().strip()
-        if not address:
-            raise SystemExit(f"error: {' '.join(arguments)} did not start")
-        yield address
-    finally:
-        process.stdin.close()
-        process.wait(30)
-        process.stdout.close()
-
-
-def serve_pictures() -> None:
-    """Serve PICTURES drawn pictures under any number of addresses, no two with the same bytes."""
-    bodies = [picture(number) for number in range(PICTURES)]
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = bodies[int(self.path.strip("/").removesuffix(".jpg")) % PICTURES] + self.path.encode()
-            self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 1024
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
-        sys.stdin.read()
-        server.shutdown()
-
-
-def picture(number: int) -> bytes:
-    """Return a JPEG of 480 x 360 with detail, some 60 KB: about what LAION's have."""
-    numbers = np.random.default_rng(number)
-    coarse = Image.fromarray(numbers.integers(0, 256, (60, 80, 3), np.uint8)).resize(
-        (480, 360), Image.Resampling.BICUBIC
-    )
-    buffer = io.BytesIO()
-    coarse.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
-def serve_s3() -> None:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    print(f"http://{host}:{port}", flush=True)
-    sys.stdin.read()
-    server.stop()
-
-
 def results(sides: dict[str, Side], options: argparse.Namespace) -> dict[str, Any]:
     def ratio(kind: str, above: str, below: str) -> float:
         pairs = zip(getattr(sides[above], kind), getattr(sides[below], kind), strict=True)
@@ -305,9 +222,4 @@ def report(result: dict[str, Any], as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--serve"]:
-        serve_pictures()
-    elif sys.argv[1:] == ["--serve-s3"]:
-        serve_s3()
-    else:
-        sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

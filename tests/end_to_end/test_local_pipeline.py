@@ -76,7 +76,7 @@ def test_ledger_accounts_for_every_row(pipeline, first_run, first_id):
     assert ledger["kept"] + sum(ledger["failed"].values()) + sum(ledger["filtered"].values()) == ledger["rows"]
     assert sum(shard["samples"] for shard in manifest["shards"]) == ledger["kept"]
     # The web's faults, each under its own cause.
-    assert {"http_404", "timeout", "corrupt", "disallowed"} <= set(ledger["failed"])
+    assert {"http_404", "timeout", "disallowed"} <= set(ledger["failed"])
     assert {"duplicate_picture", "too_small"} <= set(ledger["filtered"])
 
 

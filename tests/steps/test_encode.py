@@ -247,7 +247,7 @@ class Job:
 
     def finish(self) -> None:
         with self.start() as process:
-            _, errors = process.communicate(timeout=250)
+            _, errors = process.communicate(timeout=900)
         assert process.returncode == 0, errors
 
     def assert_equals(self, encoded: Path) -> None:
@@ -276,7 +276,7 @@ def kill_container(process: subprocess.Popen[str]) -> int:
 def test_the_program_killed_and_started_again_ends_with_the_same_bytes(world: World, encoded: Path) -> None:
     job = Job(world, "job")
     with job.start() as process:
-        deadline_s = time.monotonic() + 200
+        deadline_s = time.monotonic() + 600
         while "train-00000.verified.json" not in world.s3.names("job/latents") and time.monotonic() < deadline_s:
             time.sleep(0.05)
         assert kill_container(process) > 1
@@ -285,7 +285,7 @@ def test_the_program_killed_and_started_again_ends_with_the_same_bytes(world: Wo
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_run_killed_ten_times_at_random_ends_with_the_same_manifest_and_bytes(world: World, encoded: Path) -> None:
     numbers = random.Random(0)
     unbroken, job = Job(world, "unbroken"), Job(world, "chaos")
