@@ -330,7 +330,7 @@ def test_an_account_that_has_everything_has_nothing_in_its_way(
 @pytest.mark.parametrize(
     ("key", "value", "parameter", "text"),
     [
-        ("columns", [], "UrlTable", "no parquet file"),
+        ("columns", [], "UrlTable", "no parquet, CSV or TSV file"),
         ("columns", ["URL", "caption"], "UrlTable", "set download.caption_column to one of: URL, caption"),
         ("quotas", {"ml.p4d.24xlarge for training job usage": 0.0}, "TrainingInstanceCount", "is 0"),
         ("quotas", {"Longest run time for a training job": 3600.0}, "train.job.max_runtime_s", "quota is 3600 s"),
