@@ -111,6 +111,11 @@ TRAINING_METRICS: Final = (
 # What the head rank says of its checkpoints in S3, on lines of their own, where it knows the address.
 CHECKPOINT_METRICS: Final = (CHECKPOINT_AGE_S, CHECKPOINT_LAG_S)
 
+# Which side waited, where pictures are encoded while training: seconds of a log window.
+DATA_S: Final = "data_s"
+ENCODER_WAIT_S: Final = "encoder_wait_s"
+ONLINE_METRICS: Final = (DATA_S, ENCODER_WAIT_S)
+
 # A job's progress line, read by the live table: PROGRESS {"step": ..., "done": ..., "total": ..., "unit": ...}.
 PROGRESS_PREFIX: Final = "PROGRESS "
 

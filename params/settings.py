@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from params.arguments import describe
 from params.model import Model
 from params.phases import Phase, SecondPhase, phases_of
-from params.stages import DownloadStep, EncodeStep, EndpointStep, EvaluateStep, TrainStep, TuneStep
+from params.stages import DownloadStep, Encoders, EncodeStep, EndpointStep, EvaluateStep, TrainStep, TuneStep
 
 ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
 
@@ -151,6 +151,9 @@ class Settings(Model):
     train: TrainStep = TrainStep()
     phase_2: SecondPhase | None = None
     """A second training at another resolution, from the first one's model; absent: one training."""
+    encoders: Encoders | None = None
+    """Instance group that encodes while Train runs; absent: latents are read. Encode then makes encode.max_train_rows
+    of them for Tune, the held-out ones, and the plan of all."""
     evaluate: EvaluateStep = EvaluateStep()
     gate: Gate = Gate()
     registry: Registry = Registry()

@@ -26,6 +26,15 @@ class Job(Model):
     """The job is stopped after this."""
 
 
+class Encoders(Model):
+    """Hosts of Train's own job that encode pictures while the others train."""
+
+    instance_type: str = Field("ml.g5.12xlarge", pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
+    """SageMaker instance type: cheap GPUs do."""
+    instance_count: int = Field(4, ge=1)
+    """Hosts."""
+
+
 class DownloadStep(DownloadSettings):
     """Url table to shards."""
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.forecast import Forecast, forecast
+from pipeline_definition.cost.jobs import encoders_step
 from pipeline_definition.cost.prices import Purchase, load_prices
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.findings import Finding
@@ -37,7 +38,7 @@ def training_price_usd(settings: Settings, phase: Phase) -> float:
     """Return the dollars of one host-hour of a phase: the parameter set's own, else the price file's; 0: not known."""
     if phase.train.instance_hour_usd or settings.local is not None:
         return phase.train.instance_hour_usd
-    return _list_price_usd(settings, phase.train.job.instance_type)
+    return _with_encoders_usd(settings, phase, _list_price_usd(settings, phase.train.job.instance_type))
 
 
 def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
@@ -66,7 +67,8 @@ def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mappin
 
 def other_steps_usd(bill: Forecast, purchase: Purchase, phase: Phase) -> float:
     """Return what everything but one phase's training is forecast to cost."""
-    own = (line.usd[purchase] or 0.0 for line in bill.lines if line.step == phase.train_name)
+    names = (phase.train_name, encoders_step(phase.train_name))
+    own = (line.usd[purchase] or 0.0 for line in bill.lines if line.step in names)
     return bill.usd(purchase) - sum(own)
 
 
@@ -120,6 +122,14 @@ def _price_findings(settings: Settings, phase: Phase, values: Values) -> Iterato
     elif listed_usd and abs(price_usd / listed_usd - 1) > PRICE_TOLERANCE:
         problem = f"${price_usd:g} is not the list price of {name}, ${listed_usd:g}"
         yield Finding(parameter, problem, "right where you pay another price, else set it to that", blocking=False)
+
+
+def _with_encoders_usd(settings: Settings, phase: Phase, price_usd: float) -> float:
+    """Return a training host's price with its share of the encoders in the same job, as the parameter set has them."""
+    if settings.encoders is None or not price_usd:
+        return price_usd
+    encoders_usd = settings.encoders.instance_count * _list_price_usd(settings, settings.encoders.instance_type)
+    return price_usd + encoders_usd / phase.train.job.instance_count
 
 
 def _named(name: str, phase: Phase) -> str:

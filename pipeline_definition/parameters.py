@@ -13,7 +13,7 @@ from sagemaker.core.workflow.parameters import Parameter, ParameterFloat, Parame
 
 from params.phases import Phase
 from params.settings import ApprovalStatus, Settings
-from params.stages import Job
+from params.stages import Encoders, Job
 from pipeline_definition.budget import training_price_usd
 
 
@@ -61,7 +61,7 @@ class Hosts:
     instance_count: Count
 
     @classmethod
-    def of(cls, stage: str, job: Job) -> Hosts:
+    def of(cls, stage: str, job: Job | Encoders) -> Hosts:
         """Return <Stage>InstanceType and <Stage>InstanceCount."""
         return cls(
             Text(f"{stage}InstanceType", job.instance_type, f"SageMaker instance type of {stage}"),
@@ -147,6 +147,7 @@ class PipelineParameters:
     fsx_id: Text
     fsx_path: Text
     phase_2: PhaseParameters | None = None
+    encoders: Hosts | None = None
 
     def flat(self) -> list[Parameter]:
         """Return the parameters for `Pipeline(parameters=...)`, which drops anything else in silence."""
@@ -230,6 +231,7 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
         bucket=Text("Bucket", s.account.bucket, "S3 bucket of every artifact"),
         fsx_id=Text("FsxId", s.file_system.fsx_id, "FSx for Lustre file system with the latents"),
         fsx_path=Text("FsxPath", s.file_system.fsx_path, "/<mount name>/<folder> linked to the bucket's latents/"),
+        encoders=Hosts.of("Encoders", s.encoders) if s.encoders else None,
         phase_2=next((PhaseParameters.of(s, phase) for phase in s.phases if phase.suffix), None),
     )
 

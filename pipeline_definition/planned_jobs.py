@@ -6,9 +6,10 @@ Reads a definition and the changed parameters; writes nothing, and needs no Sage
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from params.layout import ENCODERS_GROUP, TRAINERS_GROUP
 from pipeline_definition.instances import Instance, JobKind, instance
 
 PARAMETER = "Parameters."
@@ -52,7 +53,7 @@ class PlannedJob:
     step: str
     kind: JobKind
     program: str
-    """download, encode, train, evaluate or serve."""
+    """download, encode, train, stream (encode for the training beside), evaluate or serve."""
     instance: Instance
     count: int
     """Hosts of one job."""
@@ -112,7 +113,7 @@ def _jobs(step: Mapping[str, Any], values: Values) -> list[PlannedJob]:
         network = bool(arguments.get("NetworkConfig", {}).get("VpcConfig"))
         return [_job(step, "processing", program, cluster, values, in_network=network)]
     if step["Type"] == "Training":
-        return [_training_job(step, arguments, values)]
+        return _training_jobs(step, arguments, values)
     if step["Type"] == "Tuning":
         return [_trial(step, arguments, values)]
     if step["Type"] == "EndpointConfig":
@@ -121,12 +122,28 @@ def _jobs(step: Mapping[str, Any], values: Values) -> list[PlannedJob]:
     return []
 
 
-def _training_job(step: Mapping[str, Any], arguments: Mapping[str, Any], values: Values, **more: Any) -> PlannedJob:
+def _training_jobs(step: Mapping[str, Any], arguments: Mapping[str, Any], values: Values) -> list[PlannedJob]:
+    """Return a training job, and where it has a group of encoders these as a job beside it."""
+    groups = {group["InstanceGroupName"]: group for group in arguments["ResourceConfig"].get("InstanceGroups", ())}
+    found = [_training_job(step, arguments, values, hosts=groups.get(TRAINERS_GROUP))]
+    if ENCODERS_GROUP in groups:
+        beside = _training_job(step, arguments, values, hosts=groups[ENCODERS_GROUP])
+        found.append(replace(beside, program="stream", hyperparameters={}))
+    return found
+
+
+def _training_job(
+    step: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    values: Values,
+    hosts: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> PlannedJob:
     return _job(
         step,
         "training",
         "train",
-        arguments["ResourceConfig"],
+        hosts or arguments["ResourceConfig"],
         values,
         in_network=bool(arguments.get("VpcConfig")),
         spot=bool(arguments.get("EnableManagedSpotTraining")),

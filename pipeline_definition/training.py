@@ -14,10 +14,13 @@ from params.arguments import to_text
 from params.layout import (
     CHECKPOINT_DIR,
     CHECKPOINT_METRICS,
+    ENCODERS_GROUP,
     INITIAL_MODEL_CHANNEL,
     LATENTS,
     LATENTS_CHANNEL,
+    ONLINE_METRICS,
     PRETRAINED_CHANNEL,
+    TRAINERS_GROUP,
     TRAINING_METRICS,
     metric_regex,
 )
@@ -54,6 +57,7 @@ def train_step(
         "budget_usd": p.budget.to_string(),
         "other_steps_usd": own.other_steps.to_string(),
         "instance_hour_usd": own.training_price.to_string(),
+        **({"shards_uri": blueprint.shards_uri} if p.encoders else {}),
         **{name: best[name] for name in tuned},
     }
     compute = compute_on(own.training, settings.job, spot=settings.spot)
@@ -63,19 +67,48 @@ def train_step(
         hyperparameters,
         compute,
         # SageMaker's cache key leaves the hosts out: without this, a run on another count of them would be a cache hit.
-        environment={"TRAINING_INSTANCE_COUNT": own.training.instance_count.to_string()},
+        environment={
+            "TRAINING_INSTANCE_COUNT": own.training.instance_count.to_string(),
+            **({"ENCODERS_INSTANCE_COUNT": p.encoders.instance_count.to_string()} if p.encoders else {}),
+        },
         stopping_condition=stopping_condition(settings),
         output_data_config=OutputDataConfig(s3_output_path=blueprint.models_uri),
         checkpoint_config=CheckpointConfig(s3_uri=blueprint.checkpoints_uri(phase), local_path=CHECKPOINT_DIR),
-    ).with_metric_definitions(metric_definitions())
-    return TrainingStep(
+    ).with_metric_definitions(metric_definitions(online=p.encoders is not None))
+    step = GroupedTrainingStep(
         name=phase.train_name,
         description="DDP through torchrun; the same model on any number of GPUs",
-        step_args=model_trainer.train(input_data_config=channels(blueprint, phase, encode, former)),
+        step_args=model_trainer.train(input_data_config=channels(blueprint, phase, encode, former, p.encoders)),
         depends_on=[encode],
         cache_config=blueprint.cache,
         retry_policies=blueprint.job_retries,
     )
+    step.encoders = p.encoders
+    return step
+
+
+class GroupedTrainingStep(TrainingStep):  # type: ignore[misc]
+    """A training step that may have a second instance group.
+
+    The SDK takes no pipeline variable as a group's count; SageMaker does, as in every other place of a request.
+    """
+
+    encoders: Hosts | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return the request, its hosts in groups where there are encoders: the trainers first."""
+        request: dict[str, Any] = super().arguments
+        if self.encoders is None:
+            return request
+        hosts = dict(request["ResourceConfig"])
+        trainers = {name: hosts.pop(name) for name in ("InstanceType", "InstanceCount")}
+        encoders = {"InstanceType": self.encoders.instance_type, "InstanceCount": self.encoders.instance_count}
+        groups = [
+            {"InstanceGroupName": TRAINERS_GROUP, **trainers},
+            {"InstanceGroupName": ENCODERS_GROUP, **encoders},
+        ]
+        return {**request, "ResourceConfig": {**hosts, "InstanceGroups": groups}}
 
 
 def trainer(
@@ -117,16 +150,30 @@ def stopping_condition(settings: TrainStep | TuneStep) -> StoppingCondition:
 
 
 def channels(
-    blueprint: Blueprint, phase: Phase, encode: ProcessingStep, former: TrainingStep | None = None
+    blueprint: Blueprint,
+    phase: Phase,
+    encode: ProcessingStep,
+    former: TrainingStep | None = None,
+    encoders: Hosts | None = None,
 ) -> list[Channel]:
-    """Return the channels of a training job: the latents, the pretrained parts and, to go on from, a former model."""
-    shared = [
+    """Return the channels of a training job: the latents, the pretrained parts and, to go on from, a former model.
+
+    Encoders need the pretrained parts alone. SageMaker wants all channels assigned to groups or none, and a file system
+    cannot be, so with one every host gets every channel.
+    """
+    found = [
         latents_channel(blueprint, phase, encode),
         s3_channel(PRETRAINED_CHANNEL, blueprint.parameters.pretrained, "File"),
     ]
-    if former is None:
-        return shared
-    return [*shared, s3_channel(INITIAL_MODEL_CHANNEL, former.properties.ModelArtifacts.S3ModelArtifacts, "File")]
+    if former is not None:
+        uri = former.properties.ModelArtifacts.S3ModelArtifacts
+        found.append(s3_channel(INITIAL_MODEL_CHANNEL, uri, "File"))
+    if encoders is not None and blueprint.settings.file_system.kind == "s3":
+        for channel in found:
+            both = channel.channel_name == PRETRAINED_CHANNEL
+            groups = [TRAINERS_GROUP, ENCODERS_GROUP] if both else [TRAINERS_GROUP]
+            channel.data_source.s3_data_source.instance_group_names = groups
+    return found
 
 
 def latents_channel(blueprint: Blueprint, phase: Phase, encode: ProcessingStep) -> Channel:
@@ -151,6 +198,7 @@ def s3_channel(name: str, uri: Any, input_mode: str) -> Channel:
     return Channel(channel_name=name, input_mode=input_mode, data_source=DataSource(s3_data_source=source))
 
 
-def metric_definitions() -> list[MetricDefinition]:
+def metric_definitions(online: bool = False) -> list[MetricDefinition]:
     """Return the patterns with which SageMaker reads the training log."""
-    return [MetricDefinition(name=name, regex=metric_regex(name)) for name in (*TRAINING_METRICS, *CHECKPOINT_METRICS)]
+    names = (*TRAINING_METRICS, *CHECKPOINT_METRICS, *(ONLINE_METRICS if online else ()))
+    return [MetricDefinition(name=name, regex=metric_regex(name)) for name in names]

@@ -91,7 +91,9 @@ def forecast(
     values = _values(settings, definition, parameters, prices)
     jobs = planned_jobs(definition, values)
     workload = workload_of(settings, values, rates.assumed, rows)
-    estimator = Estimator(settings, workload, rates, prices)
+    streams = {job.step: job for job in jobs if job.program == "stream"}
+    trainings = tuple(job for job in jobs if job.program == "train" and job.step in streams)
+    estimator = Estimator(settings, workload, rates, prices, streams, trainings)
     lines = [line for job in jobs if (line := _checked(estimator, job))]
     # Latents are written by Encode and read until Train ends: the file system is there for the whole run.
     hours = wall_hours(workload, lines)

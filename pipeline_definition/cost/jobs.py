@@ -6,7 +6,8 @@ Reads planned jobs, a workload, rates and prices; writes nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from params.settings import Settings
 from pipeline_definition.cost.lines import Bill, Line
@@ -29,6 +30,10 @@ class Estimator:
     workload: Workload
     rates: Rates
     prices: Prices
+    streams: Mapping[str, PlannedJob] = field(default_factory=dict)
+    """Encoders beside a training, by its step."""
+    trainings: tuple[PlannedJob, ...] = ()
+    """The trainings that have some."""
 
     def line(self, job: PlannedJob) -> Line | None:
         """Return the line of a step's jobs; None for an endpoint, which is paid by the month."""
@@ -39,7 +44,10 @@ class Estimator:
             rate = self.rates.encode_rate(
                 job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings
             )
-            return self._single(job, self.workload.rows, rate, job.count * job.instance.ranks)
+            rows = self.workload.phase_of(job.step).encoded_rows
+            return self._single(job, rows, rate, job.count * job.instance.ranks)
+        if job.program == "stream":
+            return self._stream(job)
         if job.program == "train":
             return self._tune(job) if job.choices else self._train(job)
         if job.program == "evaluate":
@@ -73,7 +81,24 @@ class Estimator:
         speed = rate.samples_per_s * gpus * self.rates.efficiency(gpus, self.workload.global_batch_size)
         if train.gradient_checkpointing:
             speed /= CHECKPOINTING_COMPUTE
+        if (stream := self.streams.get(job.step)) and not job.choices:
+            # Whichever side is slower makes the other wait.
+            speed = min(speed, self._stream_rate(stream).samples_per_s * stream.count * stream.instance.ranks)
         return self._hours(samples / speed), rate
+
+    def _stream_rate(self, job: PlannedJob) -> Rate:
+        encode = self.settings.phase_of(job.step).encode
+        return self.rates.encode_rate(job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings)
+
+    def _stream(self, job: PlannedJob) -> Line | None:
+        """Return the line of encoders: paid for as long as the training that they feed, and no longer than it."""
+        training = next((other for other in self.trainings if other.step == job.step), None)
+        if training is None:
+            return None
+        hours, _ = self.train_hours(training, self.workload.phase_of(job.step).training_samples)
+        rate = self._stream_rate(job)
+        line = self._line(job, "encode while training", hours, job.count, rate.kind, _said(rate))
+        return replace(line, step=encoders_step(job.step), hours=0.0)
 
     def _evaluate(self, job: PlannedJob) -> Line:
         evaluate = self.settings.evaluate
@@ -132,6 +157,11 @@ class Estimator:
             if price is None:
                 missing.append(f"{purchase.replace('_', ' ')} of {job.instance.name}")
         return bill, tuple(missing)
+
+
+def encoders_step(step: str) -> str:
+    """Return the name of the line for the encoders of a training step."""
+    return f"{step} encoders"
 
 
 def _may_be_spot(job: PlannedJob) -> bool:

@@ -28,6 +28,8 @@ class PhaseWork:
     train_step: str
     resolution_px: int
     training_samples: int
+    encoded_rows: int
+    """Rows that its Encode encodes: all, or what a training that encodes the others itself leaves to it."""
     latents_bytes: float
 
 
@@ -96,7 +98,9 @@ def _phase(phase: Phase, values: Values, rows: int) -> PhaseWork:
     latent = MOMENT_BYTES_PER_POSITION * (pixels // PIXELS_PER_POSITION) ** 2 + TOKEN_BYTES
     latent += EMBEDDING_BYTES if phase.encode.caption_embeddings else 0
     samples = _positive(values, phase.samples_name)
-    return PhaseWork(phase.encode_name, phase.train_name, pixels, samples, float(rows * latent))
+    limit = phase.encode.max_train_rows
+    encoded = min(rows, limit + phase.encode.max_heldout_samples) if limit else rows
+    return PhaseWork(phase.encode_name, phase.train_name, pixels, samples, encoded, float(encoded * latent))
 
 
 def _rows(settings: Settings, values: Values, rows: int | None) -> tuple[int, str]:

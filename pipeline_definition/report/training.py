@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from params.layout import CHECKPOINT_AGE_S, CHECKPOINT_LAG_S
+from params.layout import CHECKPOINT_AGE_S, CHECKPOINT_LAG_S, DATA_S, ENCODER_WAIT_S
 from pipeline_definition.report import charts
 from pipeline_definition.report.formats import DASH, count, duration, figure, number, percent
 from pipeline_definition.report.headline import typical
@@ -25,7 +25,7 @@ def training_section(run: Run) -> Section:
         anchor=f"training{run.phase}",
         title=f"How it was trained{f': {run.phase}' if run.phase else ''}",
         lead=_lead(run),
-        facts=(*_speed_facts(run), *_batch_facts(run), *_loss_facts(run), *_checkpoint_facts(run)),
+        facts=(*_speed_facts(run), *_batch_facts(run), *_loss_facts(run), *_online_facts(run), *_checkpoint_facts(run)),
         charts=tuple(_charts(run)),
         tables=tuple(_tables(run)),
     )
@@ -83,6 +83,17 @@ def _loss_facts(run: Run) -> Iterator[Fact]:
         course = points(run, name)
         if course:
             yield Fact(label, figure(course[-1][1], 4), "last")
+
+
+def _online_facts(run: Run) -> Iterator[Fact]:
+    """Say which side waited, where pictures were encoded while training."""
+    waits = {name: [value for _, value in points(run, name)] for name in (DATA_S, ENCODER_WAIT_S)}
+    if not waits[ENCODER_WAIT_S]:
+        return
+    trainers_s, encoders_s = (math.fsum(waits[name]) for name in (DATA_S, ENCODER_WAIT_S))
+    slower = "the encoders were slower: add some" if trainers_s > encoders_s else "the trainers were slower"
+    yield Fact("trainers waited", duration(trainers_s), slower if trainers_s > encoders_s else "")
+    yield Fact("an encoder waited", duration(encoders_s), "" if trainers_s > encoders_s else slower)
 
 
 def _checkpoint_facts(run: Run) -> Iterator[Fact]:

@@ -12,7 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from params.layout import ENCODERS_GROUP, LATENTS_CHANNEL, LATENTS_PLAN_FILE, MANIFEST_FILE, TRAIN_SPLIT, TRAINERS_GROUP
+from params.layout import (
+    ENCODER_WAIT_S,
+    ENCODERS_GROUP,
+    LATENTS_CHANNEL,
+    LATENTS_PLAN_FILE,
+    MANIFEST_FILE,
+    TRAIN_SPLIT,
+    TRAINERS_GROUP,
+)
 from params.programs import TrainArguments
 from steps.container import Cluster, Container
 from steps.data.decoding import Source
@@ -84,7 +92,7 @@ class OnlineData:
     def figures(self) -> dict[str, float]:
         """Return for how long an encoder waited since the last call, averaged over all; every rank must ask."""
         waited_ms = sum(self._world.gather_int(round(1000 * self._blocks.take_waited_s())))
-        return {"encoder_wait_s": waited_ms / 1000 / self._blocks.encoders}
+        return {ENCODER_WAIT_S: waited_ms / 1000 / self._blocks.encoders}
 
 
 @contextmanager

@@ -33,6 +33,8 @@ NEWER_STEP_FIELDS = (
     "PropertyFiles",
     "CompressionType",
     "KeepAlivePeriodInSeconds",
+    "InstanceGroups",
+    "InstanceGroupNames",
     "Environment",
     "CustomerMetadataProperties",
     "ModelApprovalStatus",

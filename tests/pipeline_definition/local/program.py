@@ -98,6 +98,12 @@ def train() -> None:
         channels = BASE / "input" / "data"
         found |= {f"input/data/{c.name}/{p.name}" for c in channels.iterdir() for p in c.iterdir()}
         (BASE / "model" / f"{host()}.json").write_text(json.dumps(sorted(found)))
+    elif what == "group":
+        told = json.loads((BASE / "input/config/resourceconfig.json").read_text())
+        files = sorted(path.name for path in (BASE / "input" / "data").glob("latents/*"))
+        (BASE / "model" / f"{host()}.json").write_text(
+            json.dumps({"group": told["current_group_name"], "files": files})
+        )
     elif what == "count":
         count(int(hyperparameters["to"]), float(hyperparameters.get("pause", "0")))
 

@@ -37,3 +37,36 @@ def test_the_second_training_gets_the_model_of_the_first(world: World) -> None:
         seen = json.load(content)
     assert "input/data/initial_model/model.tar.gz" in seen
     assert [path for path in seen if path.startswith("checkpoints/")] == ["checkpoints/002/manifest.json"]
+
+
+def test_two_instance_groups_are_processes_that_know_their_group(world: World) -> None:
+    groups = [
+        {"InstanceGroupName": "trainers", "InstanceType": "ml.p4d.24xlarge", "InstanceCount": 2},
+        {
+            "InstanceGroupName": "encoders",
+            "InstanceType": "ml.g5.12xlarge",
+            "InstanceCount": {"Get": "Parameters.Count"},
+        },
+    ]
+    world.put("latents/manifest.json", b"{}")
+    channel = {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/latents", "InstanceGroupNames": ["trainers"]}
+    channel["S3DataDistributionType"] = "FullyReplicated"
+    arguments = {
+        "HyperParameters": {"do": "group"},
+        "ResourceConfig": {"InstanceGroups": groups, "VolumeSizeInGB": 1},
+        "InputDataConfig": [{"ChannelName": "latents", "DataSource": {"S3DataSource": channel}, "InputMode": "File"}],
+    }
+    parameters = [{"Name": "Count", "Type": "Integer", "DefaultValue": 1}]
+    world.create("groups", [training("Train", arguments=arguments)], parameters)
+    found, steps = world.run("groups")
+    assert found["PipelineExecutionStatus"] == "Succeeded", steps
+    name = steps["Train"]["Metadata"]["TrainingJob"]["Arn"].rsplit("/", 1)[-1]
+    with tarfile.open(fileobj=io.BytesIO(world.get(f"models/{name}/output/model.tar.gz"))) as archive:
+        files = {member.name.rsplit("/", 1)[-1]: archive.extractfile(member) for member in archive if member.isfile()}
+        seen = {host: json.load(content) for host, content in files.items() if content is not None}
+    assert {host: told["group"] for host, told in seen.items()} == {
+        "algo-1.json": "trainers",
+        "algo-2.json": "trainers",
+        "algo-3.json": "encoders",
+    }
+    assert [told["files"] for _, told in sorted(seen.items())] == [["manifest.json"], ["manifest.json"], []]
