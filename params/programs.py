@@ -210,12 +210,25 @@ class TrainArguments(Model):
     """Fraction of the samples that may lie in blocks that cannot be read, while others stand in; more end the job."""
     max_skipped_steps: int = Field(20, ge=0)
     """Optimizer steps that may be left out, for a gradient that is not finite, before the job fails."""
+    throughput_micro_batch_sizes: tuple[int, ...] = ()
+    """Measure the speed at these micro-batch sizes and end: no model is trained (see `python -m steps throughput`)."""
+    throughput_s: float = Field(10.0, gt=0)
+    """How long each of them is measured, after its warm-up."""
     budget_usd: float = Field(0.0, ge=0)
     """Dollars that the whole run may cost: training saves a checkpoint and stops before it costs more; 0: no limit."""
     other_steps_usd: float = Field(0.0, ge=0)
     """What of budget_usd the run's other steps take: the rest is training's."""
     instance_hour_usd: float = Field(0.0, ge=0)
     """Dollars for one host-hour of training; 0: not known, and no cost is logged."""
+
+
+class ThroughputArguments(TrainArguments):
+    """`python -m steps throughput`: micro-batch sizes to iterations/s, and the best of them."""
+
+    throughput_micro_batch_sizes: tuple[int, ...] = Field((8, 16, 32, 64, 128, 256), min_length=1)
+    """Sizes to measure, the smallest first, up to the first that needs too much memory."""
+    random_latents_px: int = Field(256, ge=16, multiple_of=8)
+    """Where there is no channel of latents: side of the pictures whose random latents stand in."""
 
 
 class EvaluateArguments(Model):

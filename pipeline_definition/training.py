@@ -115,13 +115,13 @@ def trainer(
     blueprint: Blueprint, name: str, hyperparameters: dict[str, Any], compute: Compute, **options: Any
 ) -> ModelTrainer:
     """Return what runs the training image's own entry point, which starts torchrun itself."""
-    plain = (str, int, float, bool)
+    plain = (str, int, float, bool, tuple)
     return ModelTrainer(
         sagemaker_session=blueprint.session,
         role=blueprint.settings.account.role_arn,
         training_image=blueprint.parameters.training_image,
         base_job_name=name,
-        hyperparameters={k: to_text(v) if isinstance(v, plain) else v for k, v in hyperparameters.items()},
+        hyperparameters={k: to_text(v) if isinstance(v, plain) else v for k, v in hyperparameters.items() if v != ()},
         compute=compute,
         networking=blueprint.training_network,
         **options,

@@ -20,6 +20,7 @@ PROGRAMS = {
     "download": "url table to WebDataset shards",
     "encode": "shards to latents and caption tokens",
     "train": "latents to a trained model",
+    "throughput": "micro-batch sizes to iterations/s, and the best of them",
     "evaluate": "a trained model to metrics.json and a contact sheet",
     "score": "pictures and their captions to CLIP scores",
     "serve": "a trained model behind an HTTP endpoint",

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.train.contest import contest, ratio, summary
+from benchmarks.train.contest import clock_of, contest, ratio, summary
 from benchmarks.train.models import SD2, SD2_NARROW
 from benchmarks.train.ours import ours
 from benchmarks.train.pictures import write_latents, write_pictures
@@ -116,7 +116,7 @@ def compare(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
     """Return the figures of all three, and what ours is to the others."""
     manifest, config = LatentsDataset(task.latents).manifest, unet_config(task.pretrained)
     flops = flops_of_sample(config, manifest.latent_shape, manifest.caption_length, config["cross_attention_dim"])
-    ceiling = matmul_flops_per_s(task.device, task.precision)
+    ceiling = matmul_flops_per_s(task.device, task.precision, clock_of(task.device))
     figures = contest(CONTENDERS, task, rounds, turn_s)
     return {
         "resolution_px": task.resolution_px,

@@ -62,9 +62,13 @@ def timed(step: Step, task: Task, turn_s: float) -> float:
 
     On a CPU they are seconds of this process's threads alone, so that what else the machine does is not in them.
     """
-    clock = time.process_time if task.device.type == "cpu" else time.perf_counter
     steps = steps_for(step, turn_s, task.device)
-    return steps * task.batch_size / elapsed_s(step, steps, task.device, clock)
+    return steps * task.batch_size / elapsed_s(step, steps, task.device, clock_of(task.device))
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Return the clock of a comparison."""
+    return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 def steps_for(step: Step, turn_s: float, device: torch.device) -> int:

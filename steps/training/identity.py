@@ -31,6 +31,8 @@ WITHOUT_EFFECT: Final = frozenset(
         "log_every_steps",
         "collective_timeout_s",
         "max_skipped_steps",
+        "throughput_micro_batch_sizes",
+        "throughput_s",
         "warm_latents",
         *MONEY,
         "read_threads",

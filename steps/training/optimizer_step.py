@@ -33,6 +33,10 @@ class StepResult:
     """1 where the gradient was not finite and the weights stayed as they were, otherwise 0; float32."""
 
 
+class OutOfMemoryError(StepError):
+    """The micro-batch needs more memory than there is; the message names one that may do."""
+
+
 class OptimizerStep:
     """Takes steps; all ranks take the same ones."""
 
@@ -61,13 +65,13 @@ class OptimizerStep:
         """Run forward and backward passes; return this rank's part of the loss.
 
         The loss is a sum over samples divided by the global batch, so that it does not depend on how the batch was
-        cut. Raises StepError that names a smaller micro-batch where memory is not enough.
+        cut. Raises OutOfMemoryError that names a smaller micro-batch where memory is not enough.
         """
         try:
             return self._add_gradients(inputs)
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise StepError(out_of_memory_message(self._plan)) from error
+                raise OutOfMemoryError(out_of_memory_message(self._plan)) from error
             raise
 
     def _add_gradients(self, inputs: Inputs) -> Tensor:

@@ -14,9 +14,10 @@ from steps.container import Container
 from steps.training.batch_plan import batch_plan
 from steps.training.objective import resolved_precision
 from steps.training.rank_errors import LostRankError, end_process
-from steps.training.ranks import join_world, leave_world
+from steps.training.ranks import World, join_world, leave_world
 from steps.training.session import Session
 from steps.training.stop import StopVote, asked_by_signals
+from steps.training.sweep import Sweep
 from steps.training.watchdog import Watchdog
 
 # What gloo, NCCL and the store say when another rank went away.
@@ -31,12 +32,12 @@ def run_rank(arguments: TrainArguments, container: Container, environment: Mappi
     world = join_world(environment, arguments.collective_timeout_s)
     precision = world.broadcast_json(resolved_precision(arguments.precision, world.device))
     arguments = arguments.model_copy(update={"precision": precision})
-    plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size)
-    vote = StopVote(world)
     watchdog = Watchdog(world, arguments.collective_timeout_s, end_process, environment)
     try:
-        with asked_by_signals(vote):
-            status = Session(arguments, plan, container, world, watchdog, vote).run()
+        if arguments.throughput_micro_batch_sizes:
+            status = Sweep(arguments, container, world, watchdog.beat).run()
+        else:
+            status = _train(arguments, container, world, watchdog)
     except RuntimeError as error:
         if any(words in str(error).lower() for words in _LOST):
             raise LostRankError(f"rank {world.rank} lost the others: {' '.join(str(error).split())[:300]}") from error
@@ -45,3 +46,10 @@ def run_rank(arguments: TrainArguments, container: Container, environment: Mappi
         watchdog.stop()
     leave_world(world)
     return status
+
+
+def _train(arguments: TrainArguments, container: Container, world: World, watchdog: Watchdog) -> int:
+    plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size)
+    vote = StopVote(world)
+    with asked_by_signals(vote):
+        return Session(arguments, plan, container, world, watchdog, vote).run()

@@ -115,11 +115,9 @@ class Trainer:
         iterator = iter(batches)
         while True:
             self.beat("data", self.seen_samples)
-            start_s = time.perf_counter()
-            batch = next(iterator, None)
+            batch = self._window.timed_data(lambda: next(iterator, None))
             if batch is None:
                 return
-            self._window.note_data(time.perf_counter() - start_s)
             yield batch
 
     def _log_is_due(self) -> bool:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from steps.training.optimizer_step import StepResult
 from steps.training.ranks import World
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,13 @@ class Window:
     def add(self, result: StepResult) -> None:
         """Take in a step."""
         self._results.append(result)
+
+    def timed_data(self, get: Callable[[], T]) -> T:
+        """Return what `get` returns, and count how long it took as waiting for data."""
+        start_s = time.perf_counter()
+        value = get()
+        self.note_data(time.perf_counter() - start_s)
+        return value
 
     def note_data(self, seconds: float) -> None:
         """Say how long a step waited for its data."""

@@ -1,0 +1,80 @@
+"""One training job on this host: its settings, and its ranks; what `train` and `throughput` share."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Sequence
+
+from params.arguments import ArgumentError, from_texts
+from params.layout import LATENTS_CHANNEL, TRAINERS_GROUP
+from params.programs import TrainArguments
+from steps.container import Cluster, Container
+from steps.data.warming import warm_in_background
+from steps.errors import StepError
+from steps.training.batch_plan import batch_plan
+from steps.training.initial_model import unpack_initial_model
+from steps.training.launch import is_rank, launch_ranks
+from steps.training.online import encoders, is_encoder, lend_encoder
+from steps.training.rank import run_rank
+from steps.training.rank_errors import record_error
+from steps.training.ranks import ranks_per_host
+
+
+def run_job(arguments: TrainArguments, argv: Sequence[str], container: Container) -> int:
+    """Run the ranks of this host, each with ARGV, or be one of them where torchrun started this process."""
+    if is_rank(os.environ):
+        return _run_as_rank(arguments, container)
+    cluster = container.cluster()
+    if not arguments.shards_uri:
+        return _run_host(arguments, argv, container, cluster)
+    if is_encoder(cluster):
+        lend_encoder(cluster, container.job_name)
+        return 0
+    with encoders(arguments, container):
+        return _run_host(arguments, argv, container, cluster.of_groups(TRAINERS_GROUP))
+
+
+def _run_host(arguments: TrainArguments, argv: Sequence[str], container: Container, cluster: Cluster) -> int:
+    """Run this host's ranks among those of a cluster."""
+    unpack_initial_model(arguments, container)
+    ranks = ranks_per_host()
+    world_size = len(cluster.hosts) * ranks
+    if not arguments.throughput_micro_batch_sizes:
+        # Said by the launcher, before any rank starts.
+        batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world_size)
+    if arguments.warm_latents:
+        warm_in_background(container.channel_dir(LATENTS_CHANNEL), cluster)
+    if world_size == 1:
+        return run_rank(arguments, container)
+    return launch_ranks(argv, cluster, ranks, container.job_name)
+
+
+def hyperparameters(container: Container) -> TrainArguments:
+    """Return the settings that SageMaker passes; its own (`_tuning_objective_metric`, `sagemaker_...`) are not ours."""
+    texts = {
+        name: _unquoted(text)
+        for name, text in container.hyperparameters().items()
+        if not name.startswith(("_", "sagemaker_"))
+    }
+    try:
+        return from_texts(TrainArguments, texts, "hyperparameters.json")
+    except ArgumentError as error:
+        raise StepError(str(error)) from None
+
+
+def _unquoted(text: str) -> str:
+    """Return what a tuner's categorical value means: some SDK versions pass them as JSON strings."""
+    return str(json.loads(text)) if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def _run_as_rank(arguments: TrainArguments, container: Container) -> int:
+    try:
+        return run_rank(arguments, container)
+    except Exception as error:
+        # The launcher writes the job's failure file, once it knows which rank's error was the first.
+        if not isinstance(error, StepError):
+            traceback.print_exc()
+        record_error(error, os.environ)
+        return 1

@@ -1,0 +1,92 @@
+"""Random latents of a pretrained folder's shapes: for measuring speed, which does not depend on what is in them.
+
+Writes a folder with manifest.json, index.json and one shard for each split, as Encode does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
+from steps.data.block import Array, to_bytes
+from steps.data.latents_manifest import LatentsIndex, LatentsManifest
+from steps.data.latents_shard import build_shard
+from steps.errors import StepError
+from steps.model.pretrained import VAE, load_tokenizer, unet_config
+
+ROWS_PER_BLOCK: Final = 64
+# What a digest says where nothing was encoded.
+UNKNOWN: Final = "random"
+SEED: Final = 0
+
+
+def write_random_latents(folder: Path, pretrained: Path, resolution_px: int, count: int) -> None:
+    """Write `count` rows, the same in both splits, for pictures of so many pixels.
+
+    Raises StepError where the VAE cannot halve pictures of that size.
+    """
+    vae = json.loads((pretrained / VAE / "config.json").read_text(encoding="utf-8"))
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    if resolution_px % factor:
+        raise StepError(f"random_latents_px {resolution_px} is no multiple of {factor}, by which the VAE divides it")
+    shape = (unet_config(pretrained)["in_channels"], resolution_px // factor, resolution_px // factor)
+    tokenizer = load_tokenizer(pretrained)
+    numbers = np.random.default_rng(SEED)
+    rows = {
+        "mean": numbers.standard_normal((count, *shape), dtype=np.float32).astype(np.float16),
+        "std": np.full((count, *shape), 0.1, dtype=np.float16),
+        "token_ids": np.full((count, tokenizer.model_max_length), tokenizer.eos_token_id, dtype=np.int32),
+    }
+    write_rows(folder, rows, resolution_px, float(vae["scaling_factor"]))
+
+
+def write_rows(folder: Path, rows: Mapping[str, Array], resolution_px: int, scaling_factor: float) -> None:
+    """Write an artifact of rows in memory, the same in both splits; its digests say that nobody encoded it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = len(rows["mean"])
+    built = []
+    for split in (TRAIN_SPLIT, HELDOUT_SPLIT):
+        name = LATENTS_SHARD_PATTERN.format(split=split, index=0)
+        blocks = [to_bytes(_block(rows, first)) for first in range(0, count, ROWS_PER_BLOCK)]
+        content, shard = build_shard(name, split, blocks)
+        (folder / name).write_bytes(content)
+        built.append(shard)
+    index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
+    (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json(), encoding="utf-8")
+    manifest = LatentsManifest(
+        **_origin(rows),
+        resolution_px=resolution_px,
+        scaling_factor=scaling_factor,
+        counts={TRAIN_SPLIT: count, HELDOUT_SPLIT: count},
+        shards=tuple(shard.listed for shard in built),
+    )
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(), encoding="utf-8")
+
+
+def _block(rows: Mapping[str, Array], first: int) -> dict[str, Array]:
+    return {name: values[first : first + ROWS_PER_BLOCK] for name, values in rows.items()}
+
+
+def _origin(rows: Mapping[str, Array]) -> dict[str, Any]:
+    mean = rows["mean"].astype(np.float64)
+    return {
+        **dict.fromkeys(("plan_digest", "encoder_digest", "tokenizer_digest", "text_encoder_digest"), UNKNOWN),
+        "source_manifest_digest": UNKNOWN,
+        "latent_shape": rows["mean"].shape[1:],
+        "caption_length": rows["token_ids"].shape[1],
+        "caption_embeddings": False,
+        "embedding_width": 0,
+        "precision": "float32",
+        "rows_per_block": ROWS_PER_BLOCK,
+        "dropped_heldout_samples": 0,
+        "latents_mean": float(mean.mean()),
+        "latents_std": float(mean.std()),
+        "channel_means": tuple(mean.mean((0, 2, 3)).tolist()),
+        "channel_stds": tuple(mean.std((0, 2, 3)).tolist()),
+        "decoded_psnr_db": 0.0,
+    }

@@ -1,0 +1,147 @@
+"""How fast training is at each micro-batch size, and which one to take.
+
+Reads the channels `latents` and `pretrained`. Prints a line for each size, which the metric definitions of the training
+log read, and writes <output>/throughput.json. `python -m steps throughput` runs it, or a training job whose
+hyperparameter throughput_micro_batch_sizes names the sizes.
+
+Every iteration is one optimizer step over one micro-batch on each rank: batch = micro-batch x ranks. With gradient
+accumulation a training is a little faster than that, for it steps less often.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from params.layout import LATENTS_CHANNEL, PRETRAINED_CHANNEL, THROUGHPUT_FILE
+from params.programs import TrainArguments
+from steps.container import Container
+from steps.errors import StepError
+from steps.training.assembly import Parts, assemble, loader_from, warm_up
+from steps.training.batch_plan import BatchPlan
+from steps.training.initial_model import initial_folder
+from steps.training.optimizer_step import OutOfMemoryError
+from steps.training.ranks import World
+from steps.training.training_log import Entry, to_line
+from steps.training.utilisation import reset_peak
+from steps.training.window import Window, WindowFigures
+
+WARM_UP_STEPS: Final = 2
+MIN_STEPS: Final = 3
+# Smaller micro-batches leave memory free; a size must be this much faster to be worth it.
+WORTH: Final = 1.01
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One rank's part of the measurement."""
+
+    arguments: TrainArguments
+    container: Container
+    world: World
+    beat: Callable[[str, int], None]
+    """Tells the watchdog what begins now."""
+
+    def run(self) -> int:
+        """Measure the sizes, the smallest first, up to the first that needs too much memory; return 0.
+
+        Raises StepError where not even the smallest fits.
+        """
+        found: list[Entry] = []
+        for size in sorted(set(self.arguments.throughput_micro_batch_sizes)):
+            try:
+                entry = self._measure(size)
+            except OutOfMemoryError:
+                self._say(f"micro_batch_size={size}: out of memory")
+                break
+            found.append(entry)
+            self._say(to_line(entry))
+            self._write(found)
+        best = best_of(found)
+        self._say(f"best micro_batch_size={best['micro_batch_size']} images_per_s={best['images_per_s']:.6g}")
+        return 0
+
+    def _measure(self, size: int) -> Entry:
+        self.beat("set-up", 0)
+        self._let_go()
+        plan = BatchPlan(size * self.world.size, size, self.world.size)
+        sizes = {"global_batch_size": plan.global_batch_size, "micro_batch_size": size, "warmup_samples": 0}
+        arguments = self.arguments.model_copy(update=sizes)
+        latents, pretrained = (self.container.channel_dir(name) for name in (LATENTS_CHANNEL, PRETRAINED_CHANNEL))
+        parts = assemble(arguments, plan, self.world, latents, pretrained, initial_folder(arguments, self.container))
+        self.beat("first pass", 0)
+        warm_up(parts, plan)
+        batches = iter(loader_from(parts, arguments, plan, self.world, 0))
+        try:
+            return self._timed(parts, plan, batches)
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+
+    def _timed(self, parts: Parts, plan: BatchPlan, batches: Any) -> Entry:
+        self._steps(parts, plan, batches, WARM_UP_STEPS, 0)
+        once = self._steps(parts, plan, batches, 1, WARM_UP_STEPS)
+        wanted = max(MIN_STEPS, round(self.arguments.throughput_s / once.elapsed_s))
+        steps = int(self.world.broadcast_json(wanted))
+        parts.gradients.sum.take_waited_s()
+        figures = self._steps(parts, plan, batches, steps, WARM_UP_STEPS + 1)
+        return self._entry(parts, plan, figures)
+
+    def _steps(self, parts: Parts, plan: BatchPlan, batches: Any, steps: int, before: int) -> WindowFigures:
+        window = Window(0)
+        for step in range(before, before + steps):
+            seen_samples = step * plan.global_batch_size
+            self.beat("step", seen_samples)
+            batch = window.timed_data(lambda: next(batches))
+            window.add(parts.optimizer_step.take(parts.inputs.training(batch, batch.positions), seen_samples))
+        return window.close(self.world)
+
+    def _entry(self, parts: Parts, plan: BatchPlan, figures: WindowFigures) -> Entry:
+        iterations_per_s = len(figures.losses) / figures.elapsed_s
+        images_per_s_per_gpu = iterations_per_s * plan.micro_batch_size
+        communication_s = parts.gradients.sum.take_waited_s()
+        return {
+            "micro_batch_size": plan.micro_batch_size,
+            "batch_size": plan.global_batch_size,
+            "iterations_per_s": iterations_per_s,
+            "images_per_s": images_per_s_per_gpu * self.world.size,
+            "images_per_s_per_gpu": images_per_s_per_gpu,
+            **parts.utilisation.figures(images_per_s_per_gpu),
+            "data_s": figures.data_s,
+            "compute_s": figures.elapsed_s - figures.data_s - communication_s,
+            "communication_s": communication_s,
+        }
+
+    def _say(self, line: str) -> None:
+        if self.world.is_head:
+            print(line, flush=True)
+
+    def _write(self, found: list[Entry]) -> None:
+        if not self.world.is_head:
+            return
+        folder = self.container.output_data_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        result = {"ranks": self.world.size, "sizes": found, "best": best_of(found)}
+        (folder / THROUGHPUT_FILE).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+    def _let_go(self) -> None:
+        gc.collect()
+        if self.world.device.type == "cuda":
+            torch.compiler.reset()
+            torch.cuda.empty_cache()
+        reset_peak(self.world.device)
+
+
+def best_of(found: list[Entry]) -> Entry:
+    """Return the entry with the most images/s, or one of a smaller micro-batch that is as fast but for a hundredth."""
+    if not found:
+        raise StepError(
+            "out of memory at the smallest of throughput_micro_batch_sizes: name smaller ones, set "
+            "gradient_checkpointing, or take a device with more memory"
+        )
+    fastest = max(entry["images_per_s"] for entry in found)
+    return next(entry for entry in found if entry["images_per_s"] * WORTH >= fastest)
