@@ -45,9 +45,12 @@ class Column:
 
 
 def columns(plan: Plan, found: Results) -> tuple[Column, ...]:
-    """Return the settings to show: the best, the cheapest as good, each modifier at the best's settings, the worst."""
+    """Return the settings to show: the best, the cheapest as good, the best with other words or guidance, the worst."""
     best = found.best.setting
     chosen = [Column("best", best), Column("cheapest as good", found.cheapest.setting)]
+    for guidance_scale in plan.grid.guidance_scales:
+        other = Setting(best.modifier, guidance_scale, best.steps, best.sampler)
+        chosen.append(Column("same, other guidance", other))
     for modifier in plan.grid.modifiers:
         chosen.append(Column("same, other words", Setting(modifier, best.guidance_scale, best.steps, best.sampler)))
     chosen.append(Column("worst", found.worst.setting))

@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
+import socket
 import subprocess
 import time
 
@@ -11,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.end_to_end.conftest import SECRETS, clean_environment
+from tests.end_to_end.conftest import COMMAND, SECRETS, TINY, clean_environment
+from tests.pipeline_definition.prompting.playground_page import PlaygroundPage
+from tests.pipeline_definition.report.chromium import browser, find_browser
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -67,6 +71,46 @@ def test_endpoint_draws_a_png_for_a_prompt(pipeline, first_run):
     )
     picture = Image.open(io.BytesIO(response["Body"].read()))
     assert (picture.format, picture.size) == ("PNG", (64, 64))
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome is installed")
+def test_the_playground_shows_the_endpoints_own_picture(pipeline, first_run, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    caption, url = "a small red circle at the top on a blue background", f"http://127.0.0.1:{port}/"
+    command = [COMMAND, "playground", "--local", "--params", str(TINY), "--state", str(pipeline.state)]
+    process = subprocess.Popen([*command, "--port", str(port)], env=clean_environment(), stdout=subprocess.DEVNULL)
+    try:
+        wait_for_port(port, process)
+        with browser(find_browser() or "", tmp_path / "profile") as tab:
+            page = PlaygroundPage(tab, url)
+            page.open()
+            page.type("Prompt", caption)
+            page.click("#draw")
+            (shown,) = page.pictures("#pictures")
+            seed = int(re.search(r"seed (\d+)", page.text("#about")).group(1))
+            assert all(address.startswith((url, "blob:")) for address in tab.seen().requests)
+    finally:
+        process.terminate()
+        process.wait(30)
+    response = pipeline.client("sagemaker-runtime").invoke_endpoint(
+        EndpointName=first_run["endpoint_name"],
+        ContentType="application/json",
+        Accept="image/png",
+        Body=json.dumps({"prompt": caption, "seed": seed}),
+    )
+    assert shown == response["Body"].read()
+
+
+def wait_for_port(port, process, timeout_s=120):
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"the playground did not start: {process.poll()}")
 
 
 def test_ledger_accounts_for_every_row(pipeline, first_run, first_id):
