@@ -22,6 +22,7 @@ from pipeline_definition.commands import (
     report,
     run_local,
     scale,
+    throughput,
 )
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.command()(executions.stop)
 app.command("list")(executions.list_executions)
 app.command()(executions.logs)
 app.command()(report.report)
+app.command()(throughput.throughput)
 app.command()(prompt.prompt)
 app.command()(compare.compare)
 app.command()(playground.playground)

@@ -18,6 +18,7 @@ from params.programs import TrainArguments
 from steps import train
 from steps.container import Cluster, Container
 from steps.errors import StepError
+from steps.training import job as job_module
 from steps.training import launch
 from tests.steps.training.jobs import ROOT, Job, free_port
 from tests.steps.training.tiny_model import write_latents, write_pretrained
@@ -100,7 +101,7 @@ def test_a_global_batch_that_does_not_divide_is_refused_before_any_rank_starts(
 ) -> None:
     job = hosts_of(tmp_path, channels, micro_batch_size=8)[0]
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(job.base))
-    monkeypatch.setattr(train, "launch_ranks", lambda *args: pytest.fail("started"))
+    monkeypatch.setattr(job_module, "launch_ranks", lambda *args: pytest.fail("started"))
     message = "global_batch_size 8 is no multiple of micro_batch_size 8 x 2 ranks; .* micro_batch_size 4, 2, 1"
     with pytest.raises(StepError, match=message):
         train.main([])
@@ -114,7 +115,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[TrainArguments]:
         calls.append(arguments)
         return 0
 
-    monkeypatch.setattr(train, "run_rank", run)
+    monkeypatch.setattr(job_module, "run_rank", run)
     for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     return calls
