@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports bench chaos clean
+.PHONY: help install run test check lint types imports bench chaos audit clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,10 +29,14 @@ run: install  ## Run the whole pipeline on this machine.
 test: install  ## Run the tests.
 	$(BIN)/python -m pytest
 
+# CHAOS_KILLS (50), CHAOS_SEED (0) and LONG_HAUL_MINUTES (60) make it shorter or other.
 chaos: install  ## Run the tests that kill things, for minutes.
 	$(BIN)/python -m pytest -m chaos
 
 check: lint types imports test  ## What CI runs.
+
+audit: install  ## Look the pinned packages up in the advisory database (needs a network).
+	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 lint: install
 	$(BIN)/ruff format --check .
