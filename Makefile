@@ -36,7 +36,7 @@ chaos: install  ## Run the tests that kill things, for minutes.
 check: lint types imports test  ## What CI runs.
 
 audit: install  ## Look the pinned packages up in the advisory database (needs a network).
-	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip
+	$(BIN)/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip
 
 lint: install
 	$(BIN)/ruff format --check .
