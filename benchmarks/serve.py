@@ -6,9 +6,11 @@ Reads a StableDiffusionPipeline folder; by default the small model of shapes/mod
 configuration (what is drawn does not change the time). Starts `python -m steps serve` on loopback, and measures in
 turns, so that both sides see the same machine: the bare loop and one client picture by picture, then closed loads of 4
 and 16 clients. Every picture has a prompt and a seed of its own. Prints images/s and latency percentiles for each, and
-two ratios:
+three ratios:
 
     overhead_one_client    (median time of a picture with one client) / (bare loop's) - 1; 0.03 is 3 %
+    cpu_one_client         (CPU seconds of the server's process for those) / (the bare loop's) - 1: other work on the
+                           machine makes both wait, but not compute more
     throughput_16_clients  (images/s with 16 clients) / (bare loop's in the same round), median over the rounds
 """
 
@@ -19,6 +21,7 @@ import asyncio
 import itertools
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -32,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import torch
 
 from params.programs import ServeArguments
@@ -53,6 +57,8 @@ class Load:
     latencies_s: list[float] = field(default_factory=list)
     images_per_s: list[float] = field(default_factory=list)
     """One figure for each round."""
+    cpu_s: float = 0.0
+    """Of the process that draws, where it was counted."""
 
     def add(self, latencies_s: Sequence[float], elapsed_s: float) -> None:
         self.latencies_s += latencies_s
@@ -66,6 +72,8 @@ class Load:
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
+    # The server ends with this process, also when that is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     arguments = serve_arguments(options.threads)
     quiet_libraries()
     if arguments.threads:
@@ -75,8 +83,8 @@ def main(argv: list[str]) -> int:
         model_dir = options.model_dir or write_model(base_dir / "small")
         (base_dir / "model").symlink_to(model_dir.resolve())
         bare = bare_loop(base_dir / "model", arguments)
-        with server(base_dir, arguments) as url:
-            loads = measure(bare, url, options.rounds, options.pictures)
+        with server(base_dir, arguments) as (url, process):
+            loads = measure(bare, url, process, options.rounds, options.pictures)
     report(results(loads, arguments), options.json)
     return 0
 
@@ -137,8 +145,8 @@ def bare_loop(model_dir: Path, arguments: ServeArguments) -> Callable[[str, int]
 
 
 @contextmanager
-def server(base_dir: Path, arguments: ServeArguments) -> Iterator[str]:
-    """Run the endpoint as a process; yields its address when it is ready."""
+def server(base_dir: Path, arguments: ServeArguments) -> Iterator[tuple[str, psutil.Process]]:
+    """Run the endpoint as a process; yields its address and the process when it is ready."""
     from params.arguments import to_environment
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -154,7 +162,7 @@ def server(base_dir: Path, arguments: ServeArguments) -> Iterator[str]:
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(url, process)
-        yield url
+        yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(60)
@@ -172,7 +180,9 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit("error: the endpoint did not become ready")
 
 
-def measure(bare: Callable[[str, int], None], url: str, rounds: int, pictures: int) -> dict[str, Load]:
+def measure(
+    bare: Callable[[str, int], None], url: str, process: psutil.Process, rounds: int, pictures: int
+) -> dict[str, Load]:
     loads = {BARE: Load()} | {f"{clients} clients": Load() for clients in CLIENTS}
     jobs = enumerate(prompts())
     # Once for each load, so that none pays for what is slow only the first time.
@@ -180,9 +190,8 @@ def measure(bare: Callable[[str, int], None], url: str, rounds: int, pictures: i
     for clients in CLIENTS:
         asyncio.run(run_clients(url, clients, list(itertools.islice(jobs, 2 * clients))))
     for _ in range(rounds):
-        bare_s, one_s = asyncio.run(in_turns(bare, url, [next(jobs) for _ in range(2 * pictures)]))
-        loads[BARE].add(bare_s, sum(bare_s))
-        loads["1 clients"].add(one_s, sum(one_s))
+        own = [next(jobs) for _ in range(2 * pictures)]
+        asyncio.run(in_turns(bare, url, process, own, loads[BARE], loads["1 clients"]))
         for clients in CLIENTS[1:]:
             own = list(itertools.islice(jobs, pictures * min(clients, 4)))
             loads[f"{clients} clients"].add(*asyncio.run(run_clients(url, clients, own)))
@@ -212,20 +221,33 @@ def run_bare(bare: Callable[[str, int], None], jobs: Sequence[tuple[int, str]]) 
 
 
 async def in_turns(
-    bare: Callable[[str, int], None], url: str, jobs: Sequence[tuple[int, str]]
-) -> tuple[list[float], list[float]]:
+    bare: Callable[[str, int], None],
+    url: str,
+    process: psutil.Process,
+    jobs: Sequence[tuple[int, str]],
+    bare_load: Load,
+    client_load: Load,
+) -> None:
     """Draw by the bare loop and by one client, turn by turn: what else the machine does hits both alike."""
-    bare_s, one_s = [], []
+    bare_s, client_s = [], []
     async with httpx.AsyncClient(timeout=120) as connection:
         for number, (seed, prompt) in enumerate(jobs):
-            before_s = time.perf_counter()
+            before_s, own_cpu_s, server_cpu_s = time.perf_counter(), time.process_time(), cpu_s(process)
             if number % 2 == 0:
                 bare(prompt, seed)
                 bare_s.append(time.perf_counter() - before_s)
+                bare_load.cpu_s += time.process_time() - own_cpu_s
             else:
                 await ask(connection, url, prompt, seed)
-                one_s.append(time.perf_counter() - before_s)
-    return bare_s, one_s
+                client_s.append(time.perf_counter() - before_s)
+                client_load.cpu_s += cpu_s(process) - server_cpu_s
+    bare_load.add(bare_s, sum(bare_s))
+    client_load.add(client_s, sum(client_s))
+
+
+def cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 async def ask(connection: httpx.AsyncClient, url: str, prompt: str, seed: int) -> None:
@@ -257,6 +279,7 @@ def results(loads: dict[str, Load], arguments: ServeArguments) -> dict[str, Any]
     gains = [own / base for own, base in zip(loads["16 clients"].images_per_s, bare, strict=True)]
     return {
         "overhead_one_client": median_s["1 clients"] / median_s[BARE] - 1,
+        "cpu_one_client": loads["1 clients"].cpu_s / loads[BARE].cpu_s - 1,
         "throughput_16_clients": statistics.median(gains),
         "loads": {name: load.summary() for name, load in loads.items()},
         "rounds": len(bare),
@@ -278,6 +301,7 @@ def report(result: dict[str, Any], as_json: bool) -> None:
         times = "".join(f"{1000 * load[f'p{percent}_s']:10.0f}" for percent in (50, 95, 99))
         print(f"{name:12}{load['images_per_s']:10.2f}{times}")
     print(f"overhead_one_client    {result['overhead_one_client']:+.3f}")
+    print(f"cpu_one_client         {result['cpu_one_client']:+.3f}")
     print(f"throughput_16_clients  {result['throughput_16_clients']:.2f}")
 
 

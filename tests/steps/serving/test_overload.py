@@ -33,16 +33,18 @@ class Seen:
     statuses: Counter[int | str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
 
-    async def ask(self, client: httpx.AsyncClient, seed: int) -> None:
+    async def ask(self, client: httpx.AsyncClient, seed: int) -> int:
+        """Send one request, note what came of it, and return its status; 0 where none came."""
         started_s = time.monotonic()
         try:
             answer = await client.post("/invocations", json={**REQUEST, "seed": seed})
         except httpx.TransportError as error:
             self.statuses[type(error).__name__] += 1
-            return
+            return 0
         whole = answer.content[-8:-4] == b"IEND" if answer.status_code == 200 else "retry-after" in answer.headers
         self.statuses[answer.status_code if whole else f"{answer.status_code}, not whole"] += 1
         self.latencies_s.append(time.monotonic() - started_s)
+        return answer.status_code
 
 
 @pytest.fixture(name="server")
@@ -59,20 +61,22 @@ def server_fixture(tmp_path: Path) -> Iterator[Server]:
 
 async def capacity_per_s(client: httpx.AsyncClient) -> float:
     """Return how many pictures a second the endpoint draws for clients that wait for each."""
-    seen, until_s = Seen(), time.monotonic() + CALIBRATION_S
+    seen, started_s = Seen(), time.monotonic()
 
     async def work(seed: int) -> None:
-        while time.monotonic() < until_s:
-            await seen.ask(client, seed)
+        while time.monotonic() < started_s + CALIBRATION_S:
+            if await seen.ask(client, seed) == 429:
+                # On a busy machine even these may be too many.
+                await asyncio.sleep(1.0)
 
     await asyncio.gather(*(work(seed) for seed in range(CLIENTS)))
-    assert set(seen.statuses) == {200}
-    return seen.statuses[200] / CALIBRATION_S
+    assert set(seen.statuses) <= {200, 429}
+    return seen.statuses[200] / (time.monotonic() - started_s)
 
 
 async def load(client: httpx.AsyncClient, requests_per_s: float, seconds: float) -> Seen:
     """Send requests at a pace, whatever becomes of those before."""
-    seen, started_s, tasks = Seen(), time.monotonic(), set[asyncio.Task[None]]()
+    seen, started_s, tasks = Seen(), time.monotonic(), set[asyncio.Task[int]]()
     count = int(requests_per_s * seconds)
     for number in range(count):
         await asyncio.sleep(max(0.0, started_s + number / requests_per_s - time.monotonic()))
