@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCHMARKS := download encode train serve
 
 export AWS_EC2_METADATA_DISABLED := true
 export HF_HUB_OFFLINE := 1
@@ -32,6 +33,16 @@ test: install  ## Run the tests.
 # CHAOS_KILLS (50), CHAOS_SEED (0) and LONG_HAUL_MINUTES (60) make it shorter or other.
 chaos: install  ## Run the tests that kill things, for minutes.
 	$(BIN)/python -m pytest -m chaos
+
+bench: install .bench/.installed  ## Run every benchmark: each prints ratios to what it is measured against.
+	$(BIN)/python -m benchmarks.loader --rounds 3
+	$(BIN)/python -m benchmarks.loader --scale
+	$(foreach name,$(BENCHMARKS),$(BIN)/python -m benchmarks.$(name) &&) true
+
+# Other loaders, to be measured against: beside the environment, so that their own pins change nothing in it.
+.bench/.installed: requirements.bench.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .bench --upgrade --requirement requirements.bench.lock
+	touch $@
 
 check: lint types imports test  ## What CI runs.
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.loader import folders, methods
+from benchmarks.loader import folders, methods, scale
 from benchmarks.loader.samples import Kind, kind
 from benchmarks.loader.turns import Figures, measure
 
@@ -35,6 +35,9 @@ KINDS = ("tokens", "embeddings")
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
+    if options.scale:
+        scale.report(scale.scale(), options.json)
+        return 0
     warnings.simplefilter("ignore")  # other loaders leave files open
     results = {name: compare(kind(name, options.size), options.rounds, options.turn_s) for name in KINDS}
     report(summary(results), options.json)
@@ -44,6 +47,7 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--scale", action="store_true", help="start-up over 100, 1,000 and 10,000 shards instead")
     parser.add_argument("--rounds", type=int, default=5, help="turns of all loaders")
     parser.add_argument("--turn-s", type=float, default=0.5, help="CPU-seconds of one turn")
     parser.add_argument("--size", type=float, default=1.0, help="fraction of the samples (1.0: 65,536 and 4,096)")

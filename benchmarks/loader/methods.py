@@ -46,7 +46,7 @@ def _pread(folder: Path, of: Kind, batches: int) -> Iterator[int]:
     table = LatentsDataset(folder).table(TRAIN_SPLIT)
     files = [os.open(folder / name, os.O_RDONLY) for name in table.names]
     size = int(table.sizes[0])
-    buffers = [np.zeros(size, np.uint8) for _ in range(max(1, batches * BATCH // of.rows_per_block))]
+    buffers = [np.ones(size, np.uint8) for _ in range(max(1, batches * BATCH // of.rows_per_block))]
     reads = 0
     while True:
         for block in np.random.default_rng(reads).permutation(len(table.rows)).tolist():

@@ -22,6 +22,7 @@ from benchmarks.loader import folders
 from benchmarks.loader.samples import kind
 from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.latents import LatentsDataset
+from steps.data.latents_manifest import LatentsIndex
 from steps.data.loader import LatentsLoader, Share
 
 COUNTS = (100, 1_000, 10_000)
@@ -42,8 +43,6 @@ def scale(counts: tuple[int, ...] = COUNTS) -> list[dict[str, Any]]:
 
 def multiply(source: Path, folder: Path, count: int) -> None:
     """Give the first shard of an artifact `count` names."""
-    from steps.data.latents_manifest import LatentsIndex
-
     folder.mkdir()
     dataset = LatentsDataset(source)
     listed = dataset.manifest.shards[0]
@@ -63,7 +62,7 @@ def start(folder: Path) -> dict[str, Any]:
     process = psutil.Process()
     before, start_s = process.memory_info().rss, time.perf_counter()
     dataset = LatentsDataset(folder)
-    open_s, open_cpu_s = time.perf_counter() - start_s, time.process_time()
+    open_s = time.perf_counter() - start_s
     opened = process.memory_info().rss
     order = dataset.order(TRAIN_SPLIT, 0, GLOBAL_BATCH)
     loader = LatentsLoader(dataset, order, Share(0, RANKS, 0, 1000 * GLOBAL_BATCH))
@@ -77,18 +76,29 @@ def start(folder: Path) -> dict[str, Any]:
         "open_memory_mb": (opened - before) / 1e6,
         "first_batch_s": time.perf_counter() - start_s - open_s,
         "first_batch_memory_mb": (process.memory_info().rss - opened) / 1e6,
-        "process_cpu_s": open_cpu_s,
     }
 
 
-def report(rows: list[dict[str, Any]]) -> None:
-    """Print the figures as a table."""
+def report(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print the figures as a table, and how they grow from the fewest shards to the most."""
+    few, many = rows[0], rows[-1]
+    ratios = {
+        "shards": many["shards"] / few["shards"],
+        "open_s": many["open_s"] / few["open_s"],
+        "first_batch_s": many["first_batch_s"] / few["first_batch_s"],
+        "first_batch_memory": many["first_batch_memory_mb"] / few["first_batch_memory_mb"],
+    }
+    if as_json:
+        print(json.dumps({"ratios": ratios, "scale": rows}, indent=2))
+        return
     print(f"{'shards':>8}{'samples':>14}{'index MB':>10}{'open s':>9}{'open MB':>9}{'batch s':>9}{'batch MB':>10}")
     for row in rows:
         print(
             f"{row['shards']:8,}{row['samples']:14,}{row['index_mb']:10.2f}{row['open_s']:9.2f}"
             f"{row['open_memory_mb']:9.1f}{row['first_batch_s']:9.2f}{row['first_batch_memory_mb']:10.1f}"
         )
+    for name, ratio in ratios.items():
+        print(f"{name:20} x{ratio:.2f}")
 
 
 if __name__ == "__main__":
