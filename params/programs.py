@@ -207,7 +207,7 @@ class TrainArguments(Model):
     read_threads: int = Field(8, ge=1)
     """Blocks of latents that each rank reads side by side: more hide the latency of S3."""
     max_lost_fraction: float = Field(0.001, ge=0, lt=1)
-    """Fraction of the samples that may lie in blocks that cannot be read, while others stand in; more end the job."""
+    """Fraction of the samples that a rank may fail to read, while others stand in; more end the job."""
     max_skipped_steps: int = Field(20, ge=0)
     """Optimizer steps that may be left out, for a gradient that is not finite, before the job fails."""
     throughput_micro_batch_sizes: tuple[int, ...] = ()

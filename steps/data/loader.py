@@ -87,6 +87,16 @@ class LatentsLoader:
         """Samples of this rank's blocks that could not be read, for which others stand in."""
         return self.blocks.lost_rows
 
+    def unreadable_blocks(self) -> torch.Tensor:
+        """Return [blocks] int32: 1 where this rank could not read the block."""
+        found = torch.zeros(len(self.blocks.table.rows), dtype=torch.int32)
+        found[list(self.blocks.quarantined)] = 1
+        return found
+
+    def samples_in(self, blocks: torch.Tensor) -> int:
+        """Return how many samples lie in the blocks whose entry is not 0: each once, however many ranks met it."""
+        return int(self.blocks.table.rows[blocks.numpy() > 0].sum())
+
     def __len__(self) -> int:
         return len(self.batches)
 

@@ -87,12 +87,18 @@ class Session:
             print(f"stopped after {trainer.seen_samples} samples", flush=True)
             self._raise_if_over_budget(trainer)
             return STOPPED_STATUS
-        lost_samples = sum(self.world.gather_int(loader.lost_samples))
+        lost_samples = self._lost_samples(loader)
         self.watchdog.stop()
         if folder is not None:
             folder.mark_finished(self.container.job_name, trainer.seen_samples, self._limits)
             self._export(trainer, identity, lost_samples)
         return 0
+
+    def _lost_samples(self, loader: LatentsLoader | OnlineLoader) -> int:
+        """Return how many samples the job could not read; over the epochs, several ranks meet the same block."""
+        if isinstance(loader, LatentsLoader):
+            return loader.samples_in(self.world.sum_(loader.unreadable_blocks()))
+        return sum(self.world.gather_int(loader.lost_samples))
 
     def _trainer(self, parts: Parts, beginning: Beginning, folder: CheckpointFolder | None) -> Trainer:
         return Trainer(

@@ -145,6 +145,17 @@ def test_a_corrupt_block_costs_its_own_samples_and_training_goes_on(
     assert printed.startswith("QUARANTINE train-00000.tar at byte") and "8 samples lost, 8 in all" in printed
 
 
+def test_a_block_that_several_ranks_could_not_read_is_lost_once(tmp_path: Path) -> None:
+    damage(write_latents(tmp_path), "train-00000.tar", 1)
+    dataset = LatentsDataset(tmp_path)
+    order = dataset.order("train", SEED, 10)
+    loaders = [LatentsLoader(dataset, order, Share(rank, 2, 0, 450), max_lost_fraction=0.5) for rank in range(2)]
+    assert [len(list(loader)) for loader in loaders] == [45, 45]
+    assert [loader.lost_samples for loader in loaders] == [8, 8]
+    both = loaders[0].unreadable_blocks() + loaders[1].unreadable_blocks()
+    assert loaders[0].samples_in(both) == 8
+
+
 def test_losing_more_than_the_limit_ends_training_and_names_the_shard(tmp_path: Path) -> None:
     dataset = LatentsDataset(write_latents(tmp_path))
     (tmp_path / "train-00000.tar").write_bytes(b"")
