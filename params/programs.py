@@ -7,7 +7,7 @@ an argument in the pipeline definition.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -128,6 +128,10 @@ class EncodeArguments(EncodeSettings):
     """Where the latents go: s3:// prefix."""
     reference_uri: str
     """Where the held-out pictures and captions go, for evaluation: s3:// prefix."""
+
+
+# Settings of training that say what it may cost.
+MONEY: Final = ("budget_usd", "other_steps_usd", "instance_hour_usd")
 
 
 class TrainArguments(Model):

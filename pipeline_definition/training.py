@@ -33,8 +33,6 @@ from pipeline_definition.parameters import Hosts
 
 # Tune chooses these; Train takes them from its best trial.
 TUNED = ("learning_rate", "micro_batch_size", "caption_dropout")
-# The budget is Train's: a trial is too short to be stopped by it, and runs on other hosts.
-MONEY = ("budget_usd", "other_steps_usd", "instance_hour_usd")
 
 
 def train_step(

@@ -11,10 +11,10 @@ from sagemaker.train.tuner import HyperparameterTuner
 
 from params.arguments import to_text
 from params.layout import CHECKPOINT_DIR, TRAINING_METRICS, VALIDATION_LOSS, metric_regex
-from params.programs import TrainArguments
+from params.programs import MONEY, TrainArguments
 from params.stages import Range, TuneStep
 from pipeline_definition.blueprint import Blueprint, program_values
-from pipeline_definition.training import MONEY, TUNED, channels, compute_on, stopping_condition, trainer
+from pipeline_definition.training import TUNED, channels, compute_on, stopping_condition, trainer
 
 # A trial reads too little to have everything fetched for it.
 WHOLE_DATA = ("warm_latents",)
@@ -61,8 +61,9 @@ def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
 def trial_trainer(blueprint: Blueprint) -> Any:
     """Return the trainer of one trial: the training program with a small budget."""
     p, settings = blueprint.parameters, blueprint.settings.tune
-    values = {name: value for name, value in program_values(blueprint.settings.train, TrainArguments).items()}
+    values = program_values(blueprint.settings.train, TrainArguments)
     budget = p.tune_samples.to_string()
+    # The budget is Train's: a trial is too short to be stopped by it, and runs on other hosts.
     left_out = (*TUNED, *MONEY, *WHOLE_DATA)
     hyperparameters = {
         **{name: value for name, value in values.items() if name not in left_out and value != ""},

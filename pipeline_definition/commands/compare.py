@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from pipeline_definition.commands.options import (
+    DEFAULT_PARAMS,
     DEFAULT_STATE,
     AsJson,
     Local,
@@ -48,7 +49,7 @@ def compare(
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
     evaluator: Evaluator = None,
     as_json: AsJson = False,
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:

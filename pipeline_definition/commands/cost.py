@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline_definition.commands.options import (
+    DEFAULT_PARAMS,
     AsJson,
     Changes,
     Params,
@@ -23,7 +24,6 @@ app = typer.Typer(help="What a run costs: forecast, arithmetic by hand, prices."
 prices_app = typer.Typer(help="The dated price file behind the forecasts.", no_args_is_help=True)
 app.add_typer(prices_app, name="prices")
 
-DEFAULT_PARAMS = Path("params/octank_100gb.yaml")
 Rows = Annotated[
     int | None, typer.Option("--rows", help="Length of the url table.", show_default="data.rows of the parameter set")
 ]

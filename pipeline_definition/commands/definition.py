@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from pipeline_definition.commands.options import AsJson, Params, console, read_settings, reported_errors
+from pipeline_definition.commands.options import LOCAL_PARAMS, AsJson, Params, console, read_settings, reported_errors
 
 
-def definition(params: Params = Path("params/local.yaml")) -> None:
+def definition(params: Params = LOCAL_PARAMS) -> None:
     """Print the pipeline definition JSON: offline, without credentials, the same bytes every time.
 
     Example: sd-pipeline definition --params params/sd2_base.yaml > definition.json
@@ -20,7 +20,7 @@ def definition(params: Params = Path("params/local.yaml")) -> None:
         sys.stdout.write(_build(params) + "\n")
 
 
-def parameters(params: Params = Path("params/local.yaml"), as_json: AsJson = False) -> None:
+def parameters(params: Params = LOCAL_PARAMS, as_json: AsJson = False) -> None:
     """Print the pipeline parameters with their defaults: what `--set` and the console can change.
 
     Example: sd-pipeline parameters --params params/octank_100gb.yaml

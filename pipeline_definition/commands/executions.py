@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from pipeline_definition.commands.checks import Stack, filled, refuse_findings
 from pipeline_definition.commands.options import (
+    DEFAULT_PARAMS,
     DEFAULT_STATE,
     AsJson,
     Changes,
@@ -36,7 +36,7 @@ StepName = Annotated[str | None, typer.Option("--step", help="Only this step.")]
 
 
 def upsert(
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     stack: Stack = None,
     local: Local = False,
     state: State = DEFAULT_STATE,
@@ -59,7 +59,7 @@ def upsert(
 
 
 def start(
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     changes: Changes = None,
     dry_run: DryRun = False,
     stack: Stack = None,
@@ -91,7 +91,7 @@ def start(
 
 def status(
     run: RunId = "latest",
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     watch: Watch = False,
     as_json: AsJson = False,
     local: Local = False,
@@ -126,7 +126,7 @@ def status(
 
 def stop(
     run: RunId = "latest",
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
@@ -145,7 +145,7 @@ def stop(
 
 
 def list_executions(
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     as_json: AsJson = False,
     local: Local = False,
     state: State = DEFAULT_STATE,
@@ -175,7 +175,7 @@ def logs(
     run: RunId = "latest",
     step: StepName = None,
     follow: Follow = False,
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from params.settings import Settings
 from pipeline_definition.commands.checks import Stack, filled
 from pipeline_definition.commands.options import (
+    DEFAULT_PARAMS,
     DEFAULT_STATE,
     AsJson,
     Local,
@@ -35,7 +36,6 @@ Reason = Annotated[str, typer.Option("--reason", help="Kept with the package.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Also fetch metrics, manifests, training record and pictures into here.")
 ]
-DEFAULT_PARAMS = Path("params/octank_100gb.yaml")
 
 
 @app.command("list")

@@ -15,6 +15,8 @@ from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_PARAMS = Path("params/octank_100gb.yaml")
+LOCAL_PARAMS = Path("params/local.yaml")
 DEFAULT_STATE = Path(".sd-pipeline")
 DEFAULT_RUNS = Path("runs")
 

@@ -13,6 +13,7 @@ import typer
 from params.settings import Settings
 from pipeline_definition.commands.models import PACKAGE_HELP, Package, find
 from pipeline_definition.commands.options import (
+    DEFAULT_PARAMS,
     DEFAULT_STATE,
     AsJson,
     Local,
@@ -27,7 +28,6 @@ from pipeline_definition.promote import Production, Serving
 from pipeline_definition.session import Target
 
 POLL_AWS_S, POLL_LOCAL_S = 10.0, 0.5
-DEFAULT_PARAMS = Path("params/octank_100gb.yaml")
 
 Stack = Annotated[str, typer.Option("--stack", help="Stack whose production endpoint it is.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Only start it.")]

@@ -13,6 +13,7 @@ import typer
 
 from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
 from pipeline_definition.commands.options import (
+    DEFAULT_PARAMS,
     DEFAULT_STATE,
     Local,
     Params,
@@ -52,7 +53,7 @@ def prompt(
     show: Annotated[Show, typer.Option("--show", help="How to show it in the terminal.")] = Show.AUTO,
     endpoint: EndpointName = None,
     variant: Variant = None,
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:

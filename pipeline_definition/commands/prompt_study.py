@@ -10,6 +10,7 @@ import typer
 
 from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
 from pipeline_definition.commands.options import (
+    DEFAULT_PARAMS,
     DEFAULT_STATE,
     Local,
     Params,
@@ -49,7 +50,7 @@ def prompt_study(
     ] = None,
     endpoint: EndpointName = None,
     variant: Variant = None,
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from params.settings import Settings
 from pipeline_definition.commands.options import (
+    DEFAULT_PARAMS,
     DEFAULT_RUNS,
     DEFAULT_STATE,
     AsJson,
@@ -40,7 +41,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Where to write it.", sh
 
 def report(
     run: Run = "latest",
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     out: Out = None,
     as_json: AsJson = False,
     local: Local = False,

@@ -20,6 +20,7 @@ from pipeline_definition.commands.checks import engine_of, refuse_findings
 from pipeline_definition.commands.options import (
     DEFAULT_RUNS,
     DEFAULT_STATE,
+    LOCAL_PARAMS,
     ROOT,
     AsJson,
     Backend,
@@ -48,7 +49,7 @@ Resume = Annotated[
 
 
 def run_local(
-    params: Params = Path("params/local.yaml"),
+    params: Params = LOCAL_PARAMS,
     changes: Changes = None,
     resume: Resume = None,
     state: State = DEFAULT_STATE,

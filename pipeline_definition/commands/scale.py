@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline_definition.commands.options import AsJson, Params, console, read_settings, reported_errors
+from pipeline_definition.commands.options import DEFAULT_PARAMS, AsJson, Params, console, read_settings, reported_errors
 from pipeline_definition.session import Target
 
 
 def scale(
     endpoint: Annotated[str | None, typer.Option("--endpoint", help="Its name; default: the parameter set's.")] = None,
-    params: Params = Path("params/octank_100gb.yaml"),
+    params: Params = DEFAULT_PARAMS,
     as_json: AsJson = False,
 ) -> None:
     """Apply endpoint.scaling of the parameter set to the endpoint in AWS; with max_instances 0, take it away.

@@ -19,7 +19,15 @@ import typer
 from params.arguments import to_flags
 from params.layout import BASE_DIR_VARIABLE, ENTRY_POINT, PRETRAINED_CHANNEL, THROUGHPUT_FILE
 from params.settings import Settings
-from pipeline_definition.commands.options import ROOT, AsJson, Params, UsageError, read_settings, reported_errors
+from pipeline_definition.commands.options import (
+    LOCAL_PARAMS,
+    ROOT,
+    AsJson,
+    Params,
+    UsageError,
+    read_settings,
+    reported_errors,
+)
 from pipeline_definition.errors import OperatorError
 
 Pretrained = Annotated[
@@ -35,7 +43,7 @@ PhaseNumber = Annotated[int, typer.Option("--phase", min=1, help="Which phase's 
 
 
 def throughput(
-    params: Params = Path("params/local.yaml"),
+    params: Params = LOCAL_PARAMS,
     sizes: Sizes = "8,16,32,64,128",
     seconds: Seconds = 10.0,
     phase: PhaseNumber = 1,

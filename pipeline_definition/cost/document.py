@@ -5,16 +5,11 @@ Reads page.html and the style of the run's page; writes nothing.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from pipeline_definition.report.templates import templates
 from pipeline_definition.report.view import Section, Table
-
-TEMPLATES = (Path(__file__).parent, Path(__file__).parents[1] / "report")
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,7 @@ class Document:
 
 def to_html(document: Document) -> str:
     """Return one HTML file that needs no other file and no network; every text is escaped."""
-    return _templates().get_template("cost_page.html").render(document=document)
+    return templates(Path(__file__).parent).get_template("cost_page.html").render(document=document)
 
 
 def to_markdown(document: Document, chart_page: str) -> str:
@@ -69,15 +64,3 @@ def _cell(text: str) -> str:
 def _plain(text: str) -> str:
     """Return a text that stays itself in Markdown, on one line and without HTML."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("*", "\\*")
-
-
-@functools.cache
-def _templates() -> Environment:
-    folders: Sequence[str] = [str(folder) for folder in TEMPLATES]
-    return Environment(
-        loader=FileSystemLoader(folders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -5,19 +5,15 @@ Reads compare_page.html and the style of the run's page; writes one file that ne
 
 from __future__ import annotations
 
-import base64
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from pipeline_definition.prompting.comparison import Comparison, Shot, Standing, difference
+from pipeline_definition.report.data_address import data_address
 from pipeline_definition.report.formats import DASH, count, figure
-
-TEMPLATES = (Path(__file__).parent, Path(__file__).parents[1] / "report")
+from pipeline_definition.report.templates import templates
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def render(comparison: Comparison, settings: Mapping[str, Any]) -> str:
     standings = comparison.standings
     names = [standing.contender.name for standing in standings]
     return (
-        _templates()
+        templates(Path(__file__).parent)
         .get_template("compare_page.html")
         .render(
             title=" beside ".join(names),
@@ -135,15 +131,4 @@ def _facts(shot: Shot) -> str:
 
 
 def _inline(shot: Shot) -> str:
-    return f"data:image/{shot.form};base64,{base64.b64encode(shot.content).decode('ascii')}"
-
-
-@functools.cache
-def _templates() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return data_address(shot.content, shot.form)

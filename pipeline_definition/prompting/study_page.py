@@ -5,19 +5,16 @@ Reads results and the contact sheet; writes study.html. The style is the run rep
 
 from __future__ import annotations
 
-import base64
-import functools
 from pathlib import Path
 from typing import Final
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline_definition.prompting.study_plan import PLAIN, Plan
 from pipeline_definition.prompting.study_results import FACTORS, Effect, Estimate, RankedSetting, Results
 from pipeline_definition.prompting.study_tables import Provenance
+from pipeline_definition.report.data_address import data_address
+from pipeline_definition.report.templates import templates
 from pipeline_definition.report.view import Fact, Section, Table
 
-TEMPLATES: Final = (Path(__file__).parent, Path(__file__).parents[1] / "report")
 MAX_RANKED: Final = 20
 TITLES: Final = {
     "modifier": "Words around the prompt",
@@ -35,11 +32,11 @@ def write_page(path: Path, plan: Plan, found: Results, about: Provenance, sheet:
         "lead": _lead(found),
         "sections": [_recommended(found), *(_effects(factor, found) for factor in FACTORS), _ranking(found)],
         "seed": plan.seeds[0],
-        "sheet": "data:image/png;base64," + base64.b64encode(sheet.read_bytes()).decode("ascii"),
+        "sheet": data_address(sheet.read_bytes()),
         "model": about.model,
         "clip": about.clip[:12],
     }
-    text = _templates().get_template("study_page.html").render(content)
+    text = templates(Path(__file__).parent).get_template("study_page.html").render(content)
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
@@ -103,14 +100,3 @@ def _ranking(found: Results) -> Section:
 
 def _interval(value: Estimate, form: str) -> str:
     return f"{value.low:{form}} to {value.high:{form}}"
-
-
-@functools.cache
-def _templates() -> Environment:
-    return Environment(
-        loader=FileSystemLoader([str(folder) for folder in TEMPLATES]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -7,13 +7,10 @@ Reads a run's artifacts folder; writes one file. The same artifacts give the sam
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.report import drawing, pictures, timeline
@@ -25,6 +22,7 @@ from pipeline_definition.report.lineage import lineage_section
 from pipeline_definition.report.parameters import parameters_section
 from pipeline_definition.report.quality import quality_section
 from pipeline_definition.report.run import Run, run_of
+from pipeline_definition.report.templates import templates
 from pipeline_definition.report.training import training_section
 from pipeline_definition.report.tuning import tuning_section
 from pipeline_definition.report.verdict import failure, verdict
@@ -59,18 +57,7 @@ def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] =
 
 def render(run: Run) -> str:
     """Return the page as HTML; everything that came from outside is escaped."""
-    return _templates().get_template("page.html").render(_content(run))
-
-
-@functools.cache
-def _templates() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return templates(Path(__file__).parent).get_template("page.html").render(_content(run))
 
 
 def _content(run: Run) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.report.data_address import data_address
 
 # The page is to be sent around: a mail takes 10 MB, and base64 makes a third more of every byte.
 MAX_SHEET_BYTES = 4 * 2**20
@@ -63,4 +63,4 @@ def _inline(path: Path, max_bytes: int) -> str | None:
     content = path.read_bytes()
     if not content.startswith(PNG_SIGNATURE):
         return None
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return data_address(content)

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from params.layout import MANIFEST_FILE
-from params.programs import TrainArguments
+from params.programs import MONEY, TrainArguments
 from steps.data.latents_manifest import LatentsManifest
 from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, folder_digest, scheduler_config, unet_config
 
-# What it may cost.
-MONEY: Final = ("budget_usd", "other_steps_usd", "instance_hour_usd")
 # How fast, how often and how watched: none of it changes the weights (but by rounding).
 WITHOUT_EFFECT: Final = frozenset(
     {

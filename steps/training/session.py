@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from params.layout import LATENTS_CHANNEL, PRETRAINED_CHANNEL, TRAINING_LOG_FILE, VALIDATION_LOSS
-from params.programs import TrainArguments
+from params.programs import MONEY, TrainArguments
 from steps.container import Container
 from steps.data.loader import LatentsLoader
 from steps.data.online_loader import OnlineLoader
@@ -24,7 +24,7 @@ from steps.training.checkpoint_watch import watching
 from steps.training.checkpoint_writer import CheckpointWriter, lock_folder
 from steps.training.export import export_model, write_record
 from steps.training.guards import SkipGuard
-from steps.training.identity import MONEY, identity_digest, training_identity
+from steps.training.identity import identity_digest, training_identity
 from steps.training.initial_model import former_lineage, initial_folder
 from steps.training.lineage import lineage
 from steps.training.online import online_data, trainer_hosts
