@@ -22,6 +22,8 @@ def another_value(name: str) -> object:
         return not value
     if isinstance(value, str):
         return next((option for option in typing.get_args(annotation) if option != value), "another")
+    if isinstance(value, tuple):
+        return (*value, 1)
     return value + 1 if isinstance(value, int) else 0.5 + value / 3
 
 
