@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +50,12 @@ def url_fixture(left: DrawingServer, right: DrawingServer, tmp_path_factory: pyt
         )
         yield url
         application.get_blocks().close(verbose=False)
+    # It makes an event loop for each of its locks and closes none: they go here, not in the midst of another test.
+    asyncio.set_event_loop(None)
+    del application
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(name="tab", scope="module")
