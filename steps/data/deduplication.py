@@ -7,7 +7,6 @@ nothing.
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, pairwise
@@ -16,9 +15,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from steps.data.causes import Cause
+from steps.data.parquet import read_parquet
 from steps.data.shards import SAMPLES_SUFFIX, VerifiedShard
 from steps.data.storage import Storage
 from steps.data.verification import write_samples
@@ -78,7 +77,7 @@ def _tables(storage: Storage, shards: Sequence[VerifiedShard]) -> Iterator[tuple
         names = [shard.name.removesuffix(".tar") + SAMPLES_SUFFIX for shard in part]
         contents = storage.read_many(names)
         for shard, name in zip(part, names, strict=True):
-            yield shard, pq.read_table(io.BytesIO(contents[name]))
+            yield shard, read_parquet(contents[name])
 
 
 def repeated(hashes: Hashes) -> Rows:

@@ -6,17 +6,16 @@ hold is a pure function of the rounds before it, so a broken round goes on where
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from steps.data.causes import can_pass, from_message
 from steps.data.guarded_downloader import ShardTask
+from steps.data.parquet import read_parquet
 from steps.data.screening import Screening
 from steps.data.shards import VerifiedShard, shard_stem
 from steps.data.storage import Storage
@@ -73,7 +72,7 @@ def _fates(storage: Storage, indices: list[int]) -> Iterator[tuple[int, list[str
     for start in range(0, len(indices), SHARDS_AT_ONCE):
         names = {f"{shard_stem(index)}.parquet": index for index in indices[start : start + SHARDS_AT_ONCE]}
         for name, content in storage.read_many(list(names)).items():
-            table = pq.read_table(io.BytesIO(content), columns=["status", "error_message"])
+            table = read_parquet(content, ["status", "error_message"])
             pairs = zip(table["status"].to_pylist(), table["error_message"].to_pylist(), strict=True)
             yield names[name], [SUCCESS if status == SUCCESS else from_message(message) for status, message in pairs]
 

@@ -6,16 +6,15 @@ Reads NNNNN.samples.parquet, and ranges of bytes of NNNNN.tar; writes nothing.
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from steps.data.order import Rows
+from steps.data.parquet import read_parquet
 from steps.data.shards import SAMPLES_SUFFIX
 from steps.data.storage import Storage
 from steps.errors import StepError
@@ -57,7 +56,7 @@ def read_table(storage: Storage, name: str) -> SampleTable:
     """Return the samples of a shard that count. Raises StepError where its table is not there."""
     table_name = name.removesuffix(".tar") + SAMPLES_SUFFIX
     try:
-        table = pq.read_table(io.BytesIO(storage.read(table_name)))
+        table = read_parquet(storage.read(table_name))
         table = table.filter(table["dropped"].is_null())
     except FileNotFoundError:
         raise StepError(

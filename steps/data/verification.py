@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steps.data.causes import from_message
+from steps.data.parquet import read_parquet
 from steps.data.shards import SAMPLES_SUFFIX, VerifiedShard, shard_stem
 from steps.data.storage import Storage
 
@@ -53,7 +54,7 @@ def verify_shard(
     stem = shard_stem(index)
     try:
         statistics: dict[str, Any] = json.loads(storage.read(f"{stem}_stats.json"))
-        fates = pq.read_table(io.BytesIO(storage.read(f"{stem}.parquet")))
+        fates = read_parquet(storage.read(f"{stem}.parquet"))
         with storage.open(f"{stem}.tar") as stream:
             tar = read_tar(stream)
     except (FileNotFoundError, ValueError, tarfile.TarError, pa.ArrowException) as error:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-import pyarrow.parquet
-
 from params.layout import HELDOUT_CAPTIONS
+from steps.data.parquet import read_parquet
 from steps.data.storage import Storage
 from steps.errors import StepError
 
@@ -91,7 +90,7 @@ def _content(source: str) -> bytes:
 
 def _rows(suffix: str, content: bytes) -> Iterable[Mapping[str, Any]]:
     if suffix == ".parquet":
-        table: list[dict[str, Any]] = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+        table: list[dict[str, Any]] = read_parquet(content).to_pylist()
         return table
     text = content.decode("utf-8-sig")
     if suffix == ".txt":
