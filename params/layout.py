@@ -47,6 +47,7 @@ SAMPLES_FILE: Final = "samples.json"
 TRAINING_LOG_FILE: Final = "training_log.jsonl"
 THROUGHPUT_FILE: Final = "throughput.json"
 LINEAGE_FILE: Final = "lineage.json"
+CHECKSUMS_FILE: Final = "checksums.json"
 MODEL_ARCHIVE: Final = "model.tar.gz"
 OUTPUT_ARCHIVE: Final = "output.tar.gz"
 

@@ -11,7 +11,7 @@ import difflib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -22,6 +22,8 @@ from params.phases import Phase, SecondPhase, phases_of
 from params.stages import DownloadStep, Encoders, EncodeStep, EndpointStep, EvaluateStep, TrainStep, TuneStep
 
 ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
+# A parameter set is four levels deep; Python's own stack ends near a thousand.
+MAX_DEPTH: Final = 20
 
 
 class SettingsError(ValueError):
@@ -181,6 +183,8 @@ def load_settings(path: Path) -> Settings:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
     return parse_settings(text, str(path))
 
 
@@ -204,14 +208,22 @@ def parse_settings(text: str, source: str) -> Settings:
 
 
 class StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases (a few bytes of them expand to gigabytes) and repeated keys."""
+    """SafeLoader that refuses aliases (a few bytes of them expand to gigabytes), repeated keys and deep nesting."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse `*alias`."""
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
+        """Refuse `*alias`, and what would only end with Python's own stack."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
             raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
-        return super().compose_node(parent, index)
+        if self.depth > MAX_DEPTH:
+            raise yaml.constructor.ConstructorError(None, None, "nested too deeply", event.start_mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Refuse a key that stands twice: the second would win in silence."""

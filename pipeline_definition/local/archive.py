@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pipeline_definition.local.errors import StepFailureError
 
 # Weights do not compress: the fastest level costs the least and loses nothing.
 _COMPRESS_LEVEL = 1
+_BLOCK_BYTES = 1 << 20
 
 
 def merged_files(folders: list[Path]) -> dict[str, Path]:
@@ -47,10 +49,13 @@ def extract_archive(source: Path, target: Path) -> None:
     """
     target.mkdir(parents=True, exist_ok=True)
     try:
-        with tarfile.open(source, "r:*") as archive:
+        with gzip.open(source) as packed, tarfile.open(fileobj=packed, mode="r:") as archive:
             for member in archive:
                 if not (member.isfile() or member.isdir()):
                     raise StepFailureError(f"ClientError: {source.name}: member {member.name!r} is not a plain file")
                 archive.extract(member, target, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
+            # Only at its end does gzip compare its checksum.
+            while packed.read(_BLOCK_BYTES):
+                pass
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise StepFailureError(f"ClientError: {source.name} cannot be unpacked: {error}") from None

@@ -113,7 +113,7 @@ def parse_definition(text: str) -> Definition:
 def _load(text: str) -> dict[str, Any]:
     try:
         source = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DefinitionError(f"not valid JSON: {error}") from None
     if not isinstance(source, dict) or not isinstance(source.get("Steps"), list):
         raise DefinitionError("a definition is an object with a list of Steps")

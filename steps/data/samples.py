@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import xxhash
 
 from steps.data.order import Rows
 from steps.data.parquet import read_parquet
@@ -37,6 +39,8 @@ class SampleTable:
     """First byte of each sample's members."""
     stops: Rows
     """The byte after their last."""
+    xxh3: npt.NDArray[np.uint64]
+    """xxh3 of these bytes, as they were when the shard was verified."""
 
 
 class Sample(NamedTuple):
@@ -53,28 +57,31 @@ class Sample(NamedTuple):
 
 
 def read_table(storage: Storage, name: str) -> SampleTable:
-    """Return the samples of a shard that count. Raises StepError where its table is not there."""
+    """Return the samples of a shard that count. Raises StepError where its table is not there, or has no checksums."""
     table_name = name.removesuffix(".tar") + SAMPLES_SUFFIX
     try:
         table = read_parquet(storage.read(table_name))
-        table = table.filter(table["dropped"].is_null())
     except FileNotFoundError:
         raise StepError(
             f"{storage.uri}/{table_name}: not there, but its shard is in the manifest; download again"
         ) from None
+    if "xxh3" not in table.column_names:
+        raise StepError(f"{storage.uri}/{table_name}: has no checksums (an earlier version's); download again")
+    table = table.filter(table["dropped"].is_null())
     return SampleTable(
         name=name,
         keys=table["key"].to_pylist(),
         captions=table["caption"].to_pylist(),
         starts=table["start"].to_numpy(),
         stops=table["stop"].to_numpy(),
+        xxh3=table["xxh3"].to_numpy(),
     )
 
 
 def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> list[Sample]:
     """Return samples of one shard; `rows` ascend.
 
-    Raises StepError where the shard is missing or is not the one that the table is of.
+    Raises StepError where the shard is missing, or a sample in it is not, to the bit, the one that the table is of.
     """
     samples: list[Sample] = []
     try:
@@ -99,15 +106,17 @@ def _neighbours(table: SampleTable, rows: Rows) -> Sequence[Rows]:
 
 
 def _sample(table: SampleTable, row: int, raw: bytes) -> Sample:
+    key, caption = table.keys[row], table.captions[row]
+    if xxhash.xxh3_64_intdigest(raw) != int(table.xxh3[row]):
+        raise ValueError(f"sample {key} does not match its checksum")
     members, offset = {}, 0
     while offset < len(raw):
         member = tarfile.TarInfo.frombuf(raw[offset : offset + tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
         content = offset + tarfile.BLOCKSIZE
         members[member.name] = raw[content : content + member.size]
         offset = content + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    key, caption = table.keys[row], table.captions[row]
     if members[f"{key}.txt"].decode("utf-8") != caption:
-        raise ValueError(f"{key} has another caption")
+        raise ValueError(f"sample {key} has another caption")
     return Sample(key, caption, members[f"{key}.jpg"], raw)
 
 

@@ -17,7 +17,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import fsspec
 import pyarrow as pa
@@ -34,6 +34,8 @@ PICTURES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 METADATA_FILE: Final = "metadata.jsonl"
 CAPTION_KEYS: Final = ("text", CAPTION)
 READERS: Final = 16
+MAX_TEXT_BYTES: Final = 1 << 20
+"""Of a caption, its facts, or a header of a tar: more is nothing that a sample has."""
 _BLOCK_BYTES: Final = 1 << 20
 _PLACE = re.compile(r"(.+\.tar)#([0-9]+)-([0-9]+)")
 
@@ -97,7 +99,7 @@ def _metadata(storage: Storage, names: Mapping[str, Any]) -> dict[str, Row]:
             try:
                 row: Row = json.loads(line)
                 name = folder + str(row.pop("file_name"))
-            except (ValueError, KeyError, AttributeError, TypeError):
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
                 raise StepError(f"url_table: {storage.uri}/{file} line {number}: has no file_name") from None
             facts[name] = _facts(row)
     return facts
@@ -132,16 +134,31 @@ def open_shards(uri: str) -> StoredRows:
 def _tar_rows(uri: str, name: str) -> list[Row]:
     samples: dict[str, Row] = {}
     try:
-        with Storage(uri).open(name, _BLOCK_BYTES) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        with (
+            Storage(uri).open(name, _BLOCK_BYTES) as stream,
+            tarfile.open(fileobj=cast(BinaryIO, _BoundedStream(stream)), mode="r:") as tar,
+        ):
             for member in tar:
                 folder, slash, file = member.name.rpartition("/")
                 stem, _, suffix = file.partition(".")
                 if member.isfile() and stem:
                     row = samples.setdefault(folder + slash + stem, {})
                     _read_member(tar, member, f".{suffix.lower()}", name, row)
-    except (tarfile.TarError, OSError, ValueError) as error:
+    except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
         raise StepError(f"url_table: {uri}/{name}: {type(error).__name__}: {error}") from None
     return [row for row in samples.values() if URL in row]
+
+
+class _BoundedStream:
+    """A stream that refuses to read much at once: tarfile holds a whole extended header in memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.seek, self.tell, self._read = stream.seek, stream.tell, stream.read
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_TEXT_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._read(size)
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, name: str, row: Row) -> None:
@@ -150,6 +167,8 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, nam
         return
     if suffix not in (".txt", ".json"):
         return
+    if member.size > MAX_TEXT_BYTES:
+        raise ValueError(f"{member.name} has {member.size} bytes, and at most {MAX_TEXT_BYTES} are read")
     content = tar.extractfile(member)
     text = "" if content is None else content.read().decode("utf-8", "replace")
     if suffix == ".txt":

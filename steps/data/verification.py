@@ -15,10 +15,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from steps.data.causes import from_message
 from steps.data.parquet import read_parquet
@@ -32,12 +33,23 @@ class UnverifiedShardError(Exception):
     """The shard's files do not agree, or one is missing."""
 
 
+class TarSample(NamedTuple):
+    """Where a sample lies in its tar, and what lies there."""
+
+    start: int
+    """Its first byte."""
+    stop: int
+    """The byte after its last."""
+    xxh3: int
+    """xxh3 (64 bits) of these bytes."""
+
+
 @dataclass(frozen=True)
 class TarContent:
     """What reading a tar from front to back finds."""
 
-    samples: dict[str, tuple[int, int]]
-    """Key to the sample's first byte and the byte after its last."""
+    samples: dict[str, TarSample]
+    """By key, in the order of the tar."""
     bytes: int
     """Size of the tar."""
     sha256: str
@@ -91,13 +103,14 @@ def _compare(stem: str, rows: int, statistics: dict[str, Any], fates: int, kept:
 
 
 def _samples_table(kept: pa.Table, tar: TarContent, hashes: list[int | None]) -> pa.Table:
-    starts, stops = zip(*tar.samples.values(), strict=True) if tar.samples else ((), ())
+    starts, stops, digests = zip(*tar.samples.values(), strict=True) if tar.samples else ((), (), ())
     return pa.table(
         {
             "key": kept["key"],
             "caption": kept["caption"],
             "start": pa.array(starts, pa.int64()),
             "stop": pa.array(stops, pa.int64()),
+            "xxh3": pa.array(digests, pa.uint64()),
             "sha256": kept["sha256"],
             "perceptual_hash": pa.array(hashes, pa.uint64()),
             "dropped": pa.nulls(len(kept), pa.string()),
@@ -118,8 +131,9 @@ def read_tar(stream: BinaryIO) -> TarContent:
     Raises ValueError or tarfile.TarError where it ends early or a sample is not a picture, its caption and its facts.
     """
     reader = _HashingReader(stream)
-    samples: dict[str, tuple[int, int]] = {}
+    samples: dict[str, TarSample] = {}
     suffixes: dict[str, list[str]] = {}
+    hasher, current = xxhash.xxh3_64(), ""
     while True:
         start = reader.position
         header = reader.read(tarfile.BLOCKSIZE)
@@ -127,10 +141,17 @@ def read_tar(stream: BinaryIO) -> TarContent:
             break
         member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         key, _, suffix = member.name.partition(".")
-        reader.read(-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        content = reader.read(-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
         if not member.size and suffix != "txt":
             raise ValueError(f"{member.name} is empty")
-        samples[key] = (samples.get(key, (start, start))[0], reader.position)
+        if key != current:
+            if key in samples:
+                raise ValueError(f"sample {key} stands in two places")
+            hasher, current = xxhash.xxh3_64(), key
+            samples[key] = TarSample(start, start, 0)
+        hasher.update(header)
+        hasher.update(content)
+        samples[key] = TarSample(samples[key].start, reader.position, hasher.intdigest())
         suffixes.setdefault(key, []).append(suffix)
     reader.drain()
     for key, found in suffixes.items():

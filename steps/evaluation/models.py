@@ -18,7 +18,8 @@ from steps.data.storage import Storage
 from steps.errors import StepError
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, Source
 from steps.model.archive import PIPELINE_FILE, unpack_model
-from steps.model.pretrained import UNET, folder_digest
+from steps.model.digest import checked_digest
+from steps.model.pretrained import UNET
 
 UNPACKED_DIR: Final = "/opt/ml/processing/models"
 
@@ -35,7 +36,10 @@ def check_models(container: Container, arguments: EvaluateArguments) -> None:
 
 
 def find_models(container: Container, arguments: EvaluateArguments) -> dict[str, Source]:
-    """Return the models by name, unpacked; remove_models() deletes what was unpacked."""
+    """Return the models by name, unpacked and checked; remove_models() deletes what was unpacked.
+
+    Raises StepError where a model is missing or damaged.
+    """
     unpacked = container.path(UNPACKED_DIR)
     unpack_model(container.input_dir(MODEL) / MODEL_ARCHIVE, unpacked / TRAINED)
     folders = {TRAINED: unpacked / TRAINED}
@@ -45,7 +49,7 @@ def find_models(container: Container, arguments: EvaluateArguments) -> dict[str,
             folders[APPROVED] = unpacked / APPROVED
         if _is_whole(container.input_dir(PRETRAINED_CHANNEL)):
             folders[PRETRAINED] = container.input_dir(PRETRAINED_CHANNEL)
-    return {name: Source(folder, folder_digest(folder)) for name, folder in folders.items()}
+    return {name: Source(folder, checked_digest(folder)) for name, folder in folders.items()}
 
 
 def remove_models(container: Container) -> None:

@@ -1,21 +1,68 @@
-"""The digest of a folder of models. Imports no torch: whoever only plans or compares starts without it."""
+"""Digests of a folder of models. Imports no torch: whoever only plans or compares starts without it.
+
+Reads a folder and, where there is one, its checksums.json, which write_checksums() leaves in it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from params.layout import CHECKSUMS_FILE
 from steps.errors import StepError
 
 
 def folder_digest(folder: Path) -> str:
     """Return a sha256 over the names and contents of all files below a folder."""
+    return _combined(_file_digests(folder))
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the sha256 of every file below a folder, by name, into its checksums.json: the last file to be written."""
+    digests = {name: digest for name, digest in _file_digests(folder).items() if name != CHECKSUMS_FILE}
+    (folder / CHECKSUMS_FILE).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+
+
+def checked_digest(folder: Path) -> str:
+    """Return folder_digest(); files are compared with checksums.json, which a model of others need not have.
+
+    Raises StepError that names the first file that is missing or is not, to the bit, what was exported.
+    """
+    digests = _file_digests(folder)
+    for name, expected in _expected(folder / CHECKSUMS_FILE).items():
+        if name not in digests:
+            raise StepError(f"{folder}/{name}: missing, but {CHECKSUMS_FILE} lists it; take another copy of the model")
+        if digests[name] != expected:
+            raise StepError(f"{folder}/{name}: damaged: not what {CHECKSUMS_FILE} says; take another copy of the model")
+    return _combined(digests)
+
+
+def _file_digests(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise StepError(f"{folder}: no such folder")
-    digest = hashlib.sha256()
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    for name in names:
+    digests = {}
+    for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
         with (folder / name).open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _combined(digests: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name, content in digests.items():
         digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def _expected(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        expected = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StepError(f"{path}: damaged: {error}") from None
+    if not isinstance(expected, dict):
+        raise StepError(f"{path}: damaged: not a JSON object")
+    return expected

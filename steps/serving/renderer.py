@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from params.programs import ServeArguments
-from steps.model.pretrained import folder_digest, load_pipeline, sampler
+from steps.model.digest import checked_digest
+from steps.model.pretrained import load_pipeline, sampler
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.exact import MIN_ROWS, deviation, make_rows_independent
 from steps.serving.pictures import Picture, PictureJob, Shape, WarmUp
@@ -164,7 +165,8 @@ class PipelineRenderer:
 
 
 def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRenderer:
-    """Load the pipeline folder for the device at hand; raises StepError when it holds no pipeline."""
+    """Load the pipeline folder for the device at hand; raises StepError when it holds no pipeline or a damaged one."""
+    digest = checked_digest(model_dir)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -179,7 +181,7 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
     # The algorithm that runs fastest today may be another one tomorrow: a seed must keep meaning one picture.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    return PipelineRenderer(pipeline, arguments, arguments.model_name or f"sha256:{folder_digest(model_dir)}")
+    return PipelineRenderer(pipeline, arguments, arguments.model_name or f"sha256:{digest}")
 
 
 def _to_images(pixels: Tensor) -> list[Image.Image]:

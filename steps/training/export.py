@@ -1,8 +1,8 @@
 """Leaves the trained model: a folder that StableDiffusionPipeline.from_pretrained loads, safetensors only.
 
 Reads the pretrained folder, whose VAE, text encoder and tokenizer are copied byte for byte: the latents were made by
-exactly these. Writes <model>/{unet,vae,text_encoder,tokenizer,scheduler}/, model_index.json, training_log.jsonl and,
-last, lineage.json.
+exactly these. Writes <model>/{unet,vae,text_encoder,tokenizer,scheduler}/, model_index.json, training_log.jsonl,
+lineage.json and, last, checksums.json.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final
 from params.layout import LINEAGE_FILE, TRAINING_LOG_FILE
 from params.programs import TrainArguments
 from steps.errors import StepError
+from steps.model.digest import write_checksums
 from steps.model.pretrained import SAMPLERS, TEXT_ENCODER, TOKENIZER, UNET, VAE, sampler, scheduler_config
 from steps.model.pretrained import SCHEDULER as SCHEDULER_DIR
 from steps.training.diffusion import noise_schedule_changes
@@ -45,6 +46,7 @@ def export_model(
     _sampling_scheduler(pretrained, arguments).save_pretrained(folder / SCHEDULER_DIR)
     _write_json(folder / MODEL_INDEX_FILE, _model_index())
     write_record(folder, log, lineage)
+    write_checksums(folder)
 
 
 def write_record(folder: Path, log: str, lineage: dict[str, Any]) -> None:

@@ -49,6 +49,28 @@ def test_alias_bomb_is_refused():
         parse_settings(bomb, "bomb.yaml")
 
 
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, '{"gate":' * 5000, "- " * 5000 + "x"])
+def test_a_bomb_of_brackets_is_refused(text):
+    with pytest.raises(SettingsError, match=r"deep\.yaml: not valid YAML: nested too deeply"):
+        parse_settings(text, "deep.yaml")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "binary.yaml").write_bytes(b"gate: \xff\xfe")
+    with pytest.raises(SettingsError, match=r"binary\.yaml: not UTF-8 text: byte 6 is 0xff"):
+        load_settings(tmp_path / "binary.yaml")
+
+
+def test_json_is_a_parameter_set_too_and_its_unknown_keys_are_named(tmp_path):
+    (tmp_path / "x.json").write_text('{"gate": {"max_fid": 7}}')
+    assert load_settings(tmp_path / "x.json").gate.max_fid == 7
+    (tmp_path / "x.json").write_text('{"gate": {"max_fidd": 7, "__class__": {"os": "system"}}}')
+    with pytest.raises(
+        SettingsError, match=r"unknown key gate\.max_fidd; did you mean gate\.max_fid\?.*gate\.__class__"
+    ):
+        load_settings(tmp_path / "x.json")
+
+
 def test_key_that_stands_twice_is_refused():
     with pytest.raises(SettingsError, match="key 'max_fid' stands twice"):
         parse_settings("gate: {max_fid: 1, max_fid: 2}", "x.yaml")

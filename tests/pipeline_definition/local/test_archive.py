@@ -1,9 +1,12 @@
 import io
 import os
+import random
 import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline_definition.local.archive import extract_archive, merged_files, write_archive
 from pipeline_definition.local.errors import StepFailureError
@@ -72,6 +75,27 @@ def test_a_member_that_leads_out_is_refused_and_nothing_lands_outside(tmp_path: 
         assert (target / "evil").is_file()  # an absolute name is taken as a relative one
     outside = [p for p in tmp_path.rglob("*") if p.is_file() and not p.is_relative_to(target)]
     assert outside == [path]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+def test_a_flipped_bit_or_a_cut_anywhere_is_found_and_the_archive_named(
+    tmp_path: Path, place: float, bit: int, cut: bool
+) -> None:
+    (tmp_path / "weights").write_bytes(random.Random(1).randbytes(70_000))
+    write_archive(tmp_path / "model.tar.gz", {"unet/weights": tmp_path / "weights"})
+    content = bytearray((tmp_path / "model.tar.gz").read_bytes())
+    byte = int(place * len(content))
+    content[byte] ^= 1 << bit
+    (tmp_path / "model.tar.gz").write_bytes(bytes(content[:byte] if cut else content))
+    try:
+        extract_archive(tmp_path / "model.tar.gz", tmp_path / "out")
+    except StepFailureError as error:
+        assert "model.tar.gz cannot be unpacked" in error.reason
+    else:
+        # Ten bytes of a gzip header: some of their bits, such as the time, say nothing of what is in it.
+        assert not cut and byte < 10
+        assert (tmp_path / "out" / "unet" / "weights").read_bytes() == (tmp_path / "weights").read_bytes()
 
 
 def test_a_broken_archive_is_named(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def test_a_property_file_must_exist() -> None:
         parse_definition(text(processing("A"), processing("B", reference)))
 
 
-@pytest.mark.parametrize("broken", ["{", "[]", '{"Steps": {}}', '{"Steps": [1]}', '{"Steps": [], "Step": 1}'])
+@pytest.mark.parametrize(
+    "broken", ["{", "[]", "[" * 100_000, '{"Steps": {}}', '{"Steps": [1]}', '{"Steps": [], "Step": 1}']
+)
 def test_what_is_no_definition_is_refused(broken: str) -> None:
     with pytest.raises(DefinitionError):
         parse_definition(broken)

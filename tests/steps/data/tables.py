@@ -24,6 +24,7 @@ def table_of(index: int, captions: list[str]) -> SampleTable:
         captions=captions,
         starts=starts,
         stops=starts + 1000,
+        xxh3=np.zeros(len(captions), np.uint64),
     )
 
 
@@ -38,6 +39,7 @@ def write_samples(
             "caption": list(contents),
             "start": pa.array(range(count), pa.int64()),
             "stop": pa.array(range(1, count + 1), pa.int64()),
+            "xxh3": pa.array([0] * count, pa.uint64()),
             "sha256": [hashlib.sha256(content.encode()).hexdigest() for content in contents],
             "perceptual_hash": pa.array(hashes or [None] * count, pa.uint64()),
             "dropped": pa.nulls(count, pa.string()),

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from steps.data import samples as module
+from steps.data.parquet import read_parquet
 from steps.data.samples import is_heldout, read_samples, read_table
 from steps.data.storage import Storage
+from steps.data.verification import write_samples
 from steps.errors import StepError
 from tests.steps.data.shapes_shards import write_shards
 
@@ -58,6 +62,28 @@ def test_a_shard_that_was_replaced_is_refused(storage: Storage, tmp_path: Path) 
     storage.write("00000.tar", (tmp_path / "other" / "00000.tar").read_bytes())
     with pytest.raises(StepError, match="not the shard that was verified"):
         read_samples(storage, table, np.arange(12))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_bit_that_flipped_in_a_shard_is_found_and_its_sample_is_named(storage: Storage, data: st.DataObject) -> None:
+    table = read_table(storage, "00000.tar")
+    row = data.draw(st.integers(0, 11), "row")
+    place = data.draw(st.integers(int(table.starts[row]), int(table.stops[row]) - 1), "byte")
+    content = bytearray(storage.read("00000.tar"))
+    content[place] ^= 1 << data.draw(st.integers(0, 7), "bit")
+    other = Storage(f"{storage.uri}-flipped")
+    other.write("00000.tar", bytes(content))
+    with pytest.raises(StepError, match=rf"00000\.tar: not the shard that was verified .*sample {table.keys[row]} "):
+        read_samples(other, table, np.arange(12))
+    assert len(read_samples(other, table, np.setdiff1d(np.arange(12), [row]))) == 11
+
+
+def test_a_table_of_samples_without_checksums_is_refused(storage: Storage) -> None:
+    table = read_parquet(storage.read("00000.samples.parquet"))
+    write_samples(storage, "00000", table.drop_columns(["xxh3"]))
+    with pytest.raises(StepError, match=r"00000\.samples\.parquet: has no checksums"):
+        read_table(storage, "00000.tar")
 
 
 def test_captions_are_held_out_by_their_hash() -> None:

@@ -74,6 +74,48 @@ def test_webdataset_shards_are_read_in_place(tmp_path: Path) -> None:
     assert pictures_of(tmp_path, "webdataset") == [picture(1), picture(2, kind="PNG")]
 
 
+def test_members_that_lead_elsewhere_are_read_in_place_and_links_are_none(tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(picture(9))
+    members = {name: picture(1) for name in ("../../evil.jpg", "/etc/evil.jpg", "a/../../b.jpg")}
+    write_tar(tmp_path / "set" / "0.tar", members)
+    with tarfile.open(tmp_path / "set" / "0.tar", "a") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+            link = tarfile.TarInfo(f"link{kind.decode()}.jpg")
+            link.type, link.linkname = kind, str(tmp_path / "secret.jpg")
+            tar.addfile(link)
+    before = sorted(tmp_path.rglob("*"))
+    # An address is a tar and a range of its bytes, never a member's name.
+    assert [address.split("#")[0] for (address,) in rows(tmp_path / "set", "webdataset", "url")] == ["0.tar"] * 3
+    assert pictures_of(tmp_path / "set", "webdataset") == [picture(1)] * 3
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def header_bomb() -> bytes:
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = tarfile.XHDTYPE, 64 * 2**20
+    return header.tobuf() + bytes(64 * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"k.jpg": b"", "k.txt": bytes(2 << 20)}, r"0\.tar: ValueError: k\.txt has 2097152 bytes, and at most 1048576"),
+        ({"k.jpg": b"", "k.json": b"[" * 100_000}, r"0\.tar: RecursionError"),
+        ({"k.jpg": b"", "k.json": b"{"}, r"0\.tar: JSONDecodeError"),
+        (None, r"0\.tar: ReadError: a header of 67108864 bytes"),
+    ],
+)
+def test_a_shard_made_to_exhaust_the_memory_is_refused(
+    tmp_path: Path, members: dict[str, bytes] | None, message: str
+) -> None:
+    if members is None:
+        (tmp_path / "0.tar").write_bytes(header_bomb())
+    else:
+        write_tar(tmp_path / "0.tar", members)
+    with pytest.raises(StepError, match=message):
+        UrlTable(str(tmp_path), "", "", source="webdataset")
+
+
 def test_another_caption_is_another_table(tmp_path: Path) -> None:
     digests = []
     for caption in (b"one", b"two"):

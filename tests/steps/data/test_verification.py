@@ -85,6 +85,20 @@ def test_a_shard_without_successes_is_verified_as_empty(tmp_path: Path) -> None:
     assert pq.read_table(io.BytesIO(storage.read("00000.samples.parquet"))).num_rows == 0
 
 
+def test_a_sample_in_two_places_is_found(storage: Storage) -> None:
+    buffer = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(storage.read("00000.tar"))) as whole,
+        tarfile.open(fileobj=buffer, mode="w") as mixed,
+    ):
+        members = sorted(whole, key=lambda member: member.name.rpartition(".")[2])
+        for member in members:
+            mixed.addfile(member, whole.extractfile(member))
+    buffer.seek(0)
+    with pytest.raises(ValueError, match="sample 00000000 stands in two places"):
+        read_tar(buffer)
+
+
 def test_a_sample_without_its_caption_is_found(storage: Storage) -> None:
     buffer = io.BytesIO()
     with (

@@ -9,6 +9,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from steps.errors import StepError
 from steps.model.archive import unpack_model
@@ -85,6 +87,31 @@ def test_a_header_made_to_exhaust_the_memory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.tar.gz").write_bytes(gzip.compress(header.tobuf() + bytes(64 * 2**20), compresslevel=1))
     with pytest.raises(StepError, match="cannot be unpacked: a header of 67108864 bytes"):
         unpack_model(tmp_path / "model.tar.gz", tmp_path / "model")
+
+
+def unpacked(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+def test_a_flipped_bit_or_a_cut_anywhere_is_found_and_the_archive_named(
+    tmp_path: Path, place: float, bit: int, cut: bool
+) -> None:
+    whole = pipeline(tmp_path / "whole.tar.gz")
+    unpack_model(whole, tmp_path / "expected")
+    content = bytearray(whole.read_bytes())
+    byte = int(place * len(content))
+    content[byte] ^= 1 << bit
+    (tmp_path / "model.tar.gz").write_bytes(bytes(content[:byte] if cut else content))
+    try:
+        unpack_model(tmp_path / "model.tar.gz", tmp_path / "model")
+    except StepError as error:
+        assert "model.tar.gz: " in str(error)
+    else:
+        # Ten bytes of a gzip header: some of their bits, such as the time, say nothing of what is in it.
+        assert not cut and byte < 10
+        assert unpacked(tmp_path / "model") == unpacked(tmp_path / "expected")
 
 
 def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:

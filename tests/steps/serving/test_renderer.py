@@ -16,7 +16,8 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from steps.errors import StepError
-from steps.model.pretrained import folder_digest, load_pipeline, sampler
+from steps.model.digest import folder_digest, write_checksums
+from steps.model.pretrained import load_pipeline, sampler
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.pictures import Picture, PictureJob, Shape
 from steps.serving.renderer import PipelineRenderer, load_renderer
@@ -166,6 +167,18 @@ def test_the_default_size_alone_is_drawn_by_the_compiled_unet(model_dir: Path, m
     assert rows == []
     drawer.render(shape(steps=3), [PictureJob("a", "", 1)], never)
     assert rows == [2, 2, 2]
+
+
+def test_a_model_with_a_flipped_bit_does_not_serve_and_its_file_is_named(model_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    write_checksums(folder)
+    assert load_renderer(folder, ARGUMENTS)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(StepError, match=r"unet/diffusion_pytorch_model\.safetensors: damaged"):
+        load_renderer(folder, ARGUMENTS)
 
 
 def test_a_folder_without_a_pipeline_is_refused_by_name(tmp_path: Path) -> None:

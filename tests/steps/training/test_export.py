@@ -12,7 +12,8 @@ import torch
 
 from params.programs import TrainArguments
 from steps.data.latents import LatentsDataset
-from steps.model.pretrained import folder_digest, load_pipeline, load_unet
+from steps.model.digest import checked_digest, folder_digest
+from steps.model.pretrained import load_pipeline, load_unet
 from steps.training.export import export_model
 from steps.training.lineage import code_digest
 from steps.training.model import build_unet
@@ -71,6 +72,8 @@ def test_encoders_are_copied_byte_for_byte_but_for_pickles(pretrained: Path, lat
     files = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
     assert {Path(name).suffix for name in files} <= {".json", ".jsonl", ".safetensors", ".txt"}
     assert {"model_index.json", "lineage.json", "training_log.jsonl"} <= files
+    assert json.loads((model / "checksums.json").read_text()).keys() == files - {"checksums.json"}
+    assert checked_digest(model) == folder_digest(model)
     assert json.loads((model / "lineage.json").read_text()) == {"a": 1}
 
 
