@@ -30,6 +30,15 @@ RUN python -m steps --help \
 # do. Nothing in them needs it: elsewhere build with RUN_AS=1000, which writes to /opt/ml and /tmp alone.
 ARG RUN_AS=root
 RUN mkdir -p /opt/ml && chown "${RUN_AS}" /opt/ml
+
+# The endpoint starts no shell, so whoever gets it to run something shall find none. As a list: there is no shell left
+# for a line. It must be the last RUN.
+RUN ["python", "-c", "import itertools, pathlib; \
+[path.unlink() for path in itertools.starmap(pathlib.Path, itertools.product( \
+('/bin', '/usr/bin', '/usr/local/bin', '/sbin', '/usr/sbin'), \
+('sh', 'ash', 'bash', 'busybox', 'csh', 'dash', 'fish', 'ksh', 'mksh', 'rbash', 'tcsh', 'zsh'))) \
+if path.is_symlink() or path.is_file()]"]
+
 USER ${RUN_AS}
 
 # SageMaker appends `train` or `serve`; a processing job names its own program: one command line everywhere.

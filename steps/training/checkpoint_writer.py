@@ -54,10 +54,16 @@ class CheckpointWriter:
 def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> IO[str]:
     """Return the folder's open lock file: while it is open no other process can have it.
 
-    A process that was just killed may take a moment to go. Raises StepError where another one keeps it.
+    A process that was just killed may take a moment to go. Raises StepError where another one keeps it, or where
+    nothing can be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / LOCK_FILE).open("w")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK_FILE).open("w")
+    except OSError as error:
+        raise StepError(
+            f"{folder}: no checkpoint can be written: {error.strerror}; the checkpoint volume must be writable"
+        ) from None
     deadline_s = time.monotonic() + wait_s
     while True:
         try:

@@ -90,6 +90,17 @@ def test_the_user_is_an_argument_and_root_only_because_sagemaker_says_so(image: 
     assert max(i for i, (name, _) in enumerate(names) if name == "COPY") < names.index(("USER", "${RUN_AS}"))
 
 
+def test_the_endpoints_image_ends_without_a_shell() -> None:
+    names = instructions("inference")
+    last = [rest for name, rest in names if name == "RUN"][-1]
+    # A list, not a line for a shell; test_podman.py looks for what is left.
+    program, flag, code = json.loads(last)
+    assert (program, flag) == ("python", "-c")
+    assert {"'sh'", "'bash'", "'dash'", "'busybox'"} <= set(re.findall(r"'\w+'", code))
+    compile(code, "RUN", "exec")
+    assert max(i for i, (name, _) in enumerate(names) if name == "RUN") < names.index(("USER", "${RUN_AS}"))
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_every_package_of_a_lock_has_hashes(image: str) -> None:
     text = (CONTAINERS / f"{image}.lock").read_text(encoding="utf-8")

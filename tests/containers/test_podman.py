@@ -45,6 +45,7 @@ BASE = "localhost/minimal-python:1"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 SITE = "/opt/host-packages"
 TOOLS = ("sh", "mkdir", "chown", "id")
+SHELLS = ["sh", "ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "rbash", "tcsh", "zsh"]
 USER = 1000
 # A container of its own limits: inherited ones may be above what an unprivileged host grants.
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
@@ -185,6 +186,17 @@ def test_the_endpoint_answers_from_its_container(engine: Engine, inference_image
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.headers["Content-Type"] == "image/png"
             assert answer.read().startswith(b"\x89PNG")
+
+
+def test_the_endpoints_image_has_no_shell(engine: Engine, inference_image: str, data_image: str) -> None:
+    find = "import shutil; print([name for name in %r if shutil.which(name, path=%r)])"
+    code = find % (SHELLS, "/bin:/usr/bin:/usr/local/bin:/sbin:/usr/sbin")
+    assert _output(engine.run(data_image, "-c", code, entry_point="python")) != "[]\n", "the base has one"
+    assert _output(engine.run(inference_image, "-c", code, entry_point="python")) == "[]\n"
+    command = engine.run(inference_image, "-c", "echo in", entry_point="/bin/sh")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 127
+    assert result.stdout == ""
 
 
 def test_the_local_control_plane_runs_a_job_in_its_image(

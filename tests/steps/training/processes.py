@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from tests.steps.training.mounts import mount_small
+
 PRELOADED = [__name__, "steps.train", "steps.__main__", "tests.steps.training.preload"]
 
 
@@ -89,4 +91,14 @@ def _slow_steps() -> None:
     OptimizerStep.take = slowly  # type: ignore[method-assign, assignment]
 
 
-_hooks = {"slow_steps": _slow_steps}
+def _full_disk() -> None:
+    """Have a checkpoint volume with room for one checkpoint and a half."""
+    mount_small(Path(os.environ["SAGEMAKER_BASE_DIR"]) / "checkpoints", int(os.environ["TEST_DISK_KIB"]), False)
+
+
+def _read_only_volume() -> None:
+    """Have a checkpoint volume that is read-only."""
+    mount_small(Path(os.environ["SAGEMAKER_BASE_DIR"]) / "checkpoints", 1024, True)
+
+
+_hooks = {"slow_steps": _slow_steps, "full_disk": _full_disk, "read_only_volume": _read_only_volume}
