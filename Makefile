@@ -19,7 +19,7 @@ install: $(INSTALLED)  ## Make the virtual environment with the pinned versions 
 # One lock for everything: pip's own resolver does not finish on this list, so it only installs.
 $(INSTALLED): requirements.lock setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -43,7 +43,7 @@ bench: install .bench/.installed  ## Run every benchmark: each prints ratios to 
 
 # Other loaders, to be measured against: beside the environment, so that their own pins change nothing in it.
 .bench/.installed: requirements.bench.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .bench --upgrade --requirement requirements.bench.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target .bench --upgrade --requirement requirements.bench.lock
 	touch $@
 
 check: lint types imports test  ## What CI runs.

@@ -2,7 +2,8 @@
 # Compile the images' locks from setup.cfg's extras, with the versions of requirements.lock, each with its hashes.
 # Reads setup.cfg and requirements.lock; writes containers/{data,training,inference}.lock. Needs uv.
 #
-#   containers/lock.sh
+#   containers/lock.sh                   the images' locks
+#   containers/lock.sh requirements      first requirements.lock itself, with the newest versions that setup.cfg takes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -40,6 +41,23 @@ compile() {
         --custom-compile-command containers/lock.sh
 }
 
+# requirements.lock is for a CPU: without CUDA's packages, and torch may also be the CPU build of PyTorch's own index,
+# which is not on PyPI: torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl.
+compile_requirements() {
+    uv pip compile setup.cfg --all-extras --no-emit-package dataclasses \
+        --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet "$@" |
+        awk '/^[a-z0-9]/ { cuda = /^(nvidia-|cuda-|triton==)/ }
+            !cuda
+            /^torch==2\.13\.0 / {
+                print "    --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b \\"
+            }' >requirements.lock.new
+    mv requirements.lock.new requirements.lock
+}
+
+if [[ ${1:-} == requirements ]]; then
+    shift
+    compile_requirements "$@"
+fi
 compile data data
 # The training image encodes too (Ray, pictures), but fetches nothing from the web.
 compile training data training evaluation -img2dataset -imagehash -torch

@@ -101,13 +101,21 @@ def test_the_endpoints_image_ends_without_a_shell() -> None:
     assert max(i for i, (name, _) in enumerate(names) if name == "RUN") < names.index(("USER", "${RUN_AS}"))
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_every_package_of_a_lock_has_hashes(image: str) -> None:
-    text = (CONTAINERS / f"{image}.lock").read_text(encoding="utf-8")
+@pytest.mark.parametrize("lock", [*sorted(CONTAINERS.glob("*.lock")), *sorted(Path().glob("*.lock"))], ids=str)
+def test_every_package_of_a_lock_has_hashes(lock: Path) -> None:
+    text = lock.read_text(encoding="utf-8")
     for block in re.split(r"\n(?=\S)", text):
         if "==" in block:
             assert "--hash=sha256:" in block, block.splitlines()[0]
     assert "://" not in text
+
+
+def test_make_installs_nothing_without_its_hash() -> None:
+    installs = [line for line in Path("Makefile").read_text(encoding="utf-8").splitlines() if " pip install " in line]
+    assert len(installs) == 3
+    # The third is this checkout itself.
+    assert sum("--require-hashes" in line for line in installs) == 2
+    assert sum("--editable ." in line and "--no-build-isolation" in line for line in installs) == 1
 
 
 @pytest.mark.parametrize("image", IMAGES)
