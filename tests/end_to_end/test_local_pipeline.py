@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import gzip
 import io
 import json
+import pickle
 import re
 import socket
 import subprocess
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests.end_to_end.conftest import COMMAND, SECRETS, TINY, clean_environment
+from tests.end_to_end.remains import PRESIGNED, is_pickle, remains
 from tests.pipeline_definition.prompting.playground_page import PlaygroundPage
 from tests.pipeline_definition.report.chromium import browser, find_browser
 
@@ -159,18 +160,17 @@ def test_output_ends_with_what_a_person_needs(first_run):
 
 
 def test_no_secret_of_the_operators_is_left_behind(pipeline, first_run):
-    planted = [value.encode() for value in SECRETS.values()]
-    found = [secret for secret in planted if secret in first_run["output"].encode()]
-    searched = 0
-    for folder in (pipeline.state, pipeline.runs):
-        for path in folder.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                content = path.read_bytes()
-                searched += 1
-                content += gzip.decompress(content) if path.suffix == ".gz" else b""
-                found += [(str(path), secret) for secret in planted if secret in content]
-    assert found == []
-    assert searched > 100
+    planted = re.compile(b"|".join([re.escape(value.encode()) for value in SECRETS.values()] + [PRESIGNED.pattern]))
+    contents = {"what it printed": first_run["output"].encode(), **dict(remains(pipeline.state, pipeline.runs))}
+    assert {name: found[0] for name, content in contents.items() if (found := planted.search(content))} == {}
+    assert len(contents) > 1000
+
+
+def test_no_pickle_is_left_behind(pipeline, first_run, tmp_path):
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "weights.bin")
+    (tmp_path / "plain").write_bytes(pickle.dumps({"a": 1}))
+    assert sum(is_pickle(content) for _, content in remains(tmp_path)) == 2, "it would be found"
+    assert [name for name, content in remains(pipeline.state, pipeline.runs) if is_pickle(content)] == []
 
 
 def test_missed_gate_fails_registers_nothing_and_says_why(pipeline, first_run):
