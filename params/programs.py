@@ -145,6 +145,10 @@ class TrainArguments(Model):
     """Samples on one device at once. Global batch / (micro-batch x ranks) is the gradient accumulation."""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate of AdamW (Stable Diffusion 2: 1e-4)."""
+    learning_rate_batch_size: int = Field(0, ge=0)
+    """The global batch for which learning_rate was found, such as Tune's. AdamW's rate grows with the square root of
+    the batch (Malladi et al. 2022, arXiv:2205.10287): the peak is learning_rate x sqrt(global_batch_size / this). 0: it
+    was found for global_batch_size itself."""
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up (Stable Diffusion 2: constant)."""
     warmup_samples: int = Field(20_480_000, ge=0)
@@ -171,6 +175,9 @@ class TrainArguments(Model):
     """Decay of the moving average of the weights, for each ema_reference_samples; 0: no average."""
     ema_reference_samples: int = Field(2048, ge=1)
     """How many samples one application of ema_decay stands for, so that the average does not change with the batch."""
+    ema_precision: Literal["float32", "bfloat16"] = "float32"
+    """In which the average is kept. bfloat16 saves 2 bytes a parameter; it is rounded at random, so that small steps are
+    not lost."""
     initial_weights: Literal["scratch", "pretrained", "model"] = "scratch"
     """`pretrained` starts from the UNet weights of the pretrained channel, `model` from those of the model archive in
     the channel initial_model, as a second phase does."""

@@ -77,6 +77,9 @@ class TuneStep(Model):
     """Sample budget of each trial."""
     warmup_samples: int = Field(204_800, ge=0)
     """Linear warm-up of each trial."""
+    global_batch_size: int = Field(0, ge=0)
+    """Samples of a trial's optimizer step: with fewer than Train's, a trial takes more steps for the same dollars.
+    Train then multiplies the learning rate by the square root of its batch over this; 0: Train's own batch."""
     learning_rate: Range = Range(low=3e-5, high=3e-4, scaling="Logarithmic")
     """Interval of the learning rate."""
     micro_batch_size: tuple[int, ...] = Field((32, 64, 128), min_length=1)

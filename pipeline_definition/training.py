@@ -57,6 +57,7 @@ def train_step(
         "instance_hour_usd": own.training_price.to_string(),
         **({"shards_uri": blueprint.shards_uri} if p.encoders else {}),
         **{name: best[name] for name in tuned},
+        "learning_rate_batch_size": blueprint.settings.tune.global_batch_size,
     }
     compute = compute_on(own.training, settings.job, spot=settings.spot)
     model_trainer = trainer(

@@ -68,7 +68,9 @@ def trial_trainer(blueprint: Blueprint) -> Any:
     hyperparameters = {
         **{name: value for name, value in values.items() if name not in left_out and value != ""},
         "training_samples": budget,
-        "global_batch_size": p.global_batch_size.to_string(),
+        "global_batch_size": settings.global_batch_size or p.global_batch_size.to_string(),
+        # What is searched is the rate of the trial's own batch.
+        "learning_rate_batch_size": 0,
         "warmup_samples": settings.warmup_samples,
         "validate_every_samples": budget,
         # On instances that stay, a trial is cheaper to run again than to checkpoint: it saves at its end only.

@@ -13,10 +13,17 @@ def learning_rate(arguments: TrainArguments, seen_samples: int, total_samples: i
     Linear warm-up over `warmup_samples`, then constant or half a cosine down to 0 at `total_samples` (Loshchilov and
     Hutter 2017, arXiv:1608.03983, without restarts).
     """
+    peak = peak_learning_rate(arguments)
     middle = seen_samples + arguments.global_batch_size / 2
     if middle < arguments.warmup_samples:
-        return arguments.learning_rate * middle / arguments.warmup_samples
+        return peak * middle / arguments.warmup_samples
     if arguments.learning_rate_schedule == "constant":
-        return arguments.learning_rate
+        return peak
     after_warmup = (middle - arguments.warmup_samples) / max(1, total_samples - arguments.warmup_samples)
-    return arguments.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, after_warmup)))
+    return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, after_warmup)))
+
+
+def peak_learning_rate(arguments: TrainArguments) -> float:
+    """Return the rate after the warm-up, carried over from the batch for which it was found by the square-root rule."""
+    found_for = arguments.learning_rate_batch_size or arguments.global_batch_size
+    return arguments.learning_rate * math.sqrt(arguments.global_batch_size / found_for)

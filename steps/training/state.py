@@ -27,7 +27,12 @@ class TrainingState:
         self.parameters: list[Tensor] = [parameter for _, parameter in unet.named_parameters()]
         self.optimizer = _optimizer(self.parameters, arguments)
         self.average = (
-            WeightAverage(self.parameters, arguments.ema_decay, arguments.ema_reference_samples)
+            WeightAverage(
+                self.parameters,
+                arguments.ema_decay,
+                arguments.ema_reference_samples,
+                torch.bfloat16 if arguments.ema_precision == "bfloat16" else None,
+            )
             if arguments.ema_decay
             else None
         )

@@ -58,3 +58,11 @@ def test_capacity_faults_and_throttling_are_tried_again(name: str) -> None:
         "SageMaker.RESOURCE_LIMIT",
         "SageMaker.JOB_INTERNAL_ERROR",
     }
+
+
+def test_trials_of_a_smaller_batch_hand_train_the_batch_of_their_rate() -> None:
+    text = "tune: {global_batch_size: 256, micro_batch_size: [16, 32]}"
+    found = trial(text)["StaticHyperParameters"]
+    assert (found["global_batch_size"], found["learning_rate_batch_size"]) == ("256", "0")
+    definition = json.loads(build_definition(parse_settings(text, "x.yaml")))
+    assert all_steps(definition)["Train"]["Arguments"]["HyperParameters"]["learning_rate_batch_size"] == "256"

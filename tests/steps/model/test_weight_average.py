@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.model.weight_average import WeightAverage, decay_of_step
+from steps.model.weight_average import WeightAverage, decay_of_step, round_into
 
 
 def test_the_average_moves_by_one_minus_the_decay() -> None:
@@ -51,3 +51,42 @@ def test_the_weights_come_back_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="no"), average.swapped():
         raise RuntimeError("no")
     assert weight.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_in_bfloat16_steps_smaller_than_the_last_bit_are_not_lost() -> None:
+    """Of 1.0 the last bit is 1/128: a step of 1e-4 of the distance, rounded to nearest, would never move it."""
+    weight = torch.ones(20_000)
+    average = WeightAverage([weight], decay=0.9999, reference_samples=8, dtype=torch.bfloat16)
+    weight.fill_(2.0)
+    for step in range(100):
+        average.update(seen_samples=8_000_000 + 8 * step, batch_samples=8)
+    assert average.tensors[0].dtype == torch.bfloat16
+    assert float(average.tensors[0].float().mean()) == pytest.approx(2.0 - 0.9999**100, abs=2e-3)
+
+
+def test_in_bfloat16_the_samples_seen_decide_how_it_is_rounded() -> None:
+    def updated(seen_samples: int) -> torch.Tensor:
+        weight = torch.linspace(1.0, 2.0, 1000)
+        average = WeightAverage([weight], decay=0.9, reference_samples=8, dtype=torch.bfloat16)
+        weight.neg_()
+        average.update(seen_samples, batch_samples=8)
+        return average.tensors[0]
+
+    assert torch.equal(updated(8_000_000), updated(8_000_000))
+    assert not torch.equal(updated(8_000_000), updated(8_000_008))
+
+
+def test_in_bfloat16_the_weights_come_back_to_the_bit() -> None:
+    weight = torch.randn(1000)
+    before = weight.clone()
+    average = WeightAverage([weight], decay=0.9, reference_samples=8, dtype=torch.bfloat16)
+    with average.swapped():
+        assert torch.equal(weight, average.tensors[0].float())
+    assert torch.equal(weight, before)
+
+
+@given(st.floats(-(2.0**100), 2.0**100, width=32))
+def test_rounding_goes_to_a_neighbour(value: float) -> None:
+    values, target = torch.full((64,), value), torch.empty(64, dtype=torch.bfloat16)
+    round_into(target, values.clone(), torch.Generator().manual_seed(0))
+    assert bool(((target.float() - values).abs() <= values.abs() * 2.0**-7 + 1e-38).all())

@@ -42,3 +42,10 @@ def test_a_batch_cut_into_smaller_ones_has_the_same_rate_on_average(schedule: st
 
 def test_without_warm_up_the_peak_comes_at_once() -> None:
     assert learning_rate(arguments(warmup_samples=0), 0, TOTAL) == 1e-3
+
+
+def test_a_rate_found_for_a_quarter_of_the_batch_is_doubled() -> None:
+    found = arguments(learning_rate_batch_size=16)
+    assert learning_rate(found, 32_000, TOTAL) == pytest.approx(2e-3)
+    assert learning_rate(found, 0, TOTAL) == pytest.approx(2e-3 * 32 / 6400)
+    assert learning_rate(arguments(learning_rate_batch_size=64), 32_000, TOTAL) == 1e-3

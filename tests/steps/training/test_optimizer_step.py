@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from params.programs import TrainArguments
 from steps.errors import StepError
@@ -129,3 +130,22 @@ def test_other_errors_stay_what_they_are() -> None:
     step, _ = step_with(batch_plan(8, 8, 1), objective=Broken())
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         step.take(inputs_of(torch.ones(8, 2, dtype=torch.float64)), 0)
+
+
+class NoReading(TorchDispatchMode):
+    """Fails where a number is read from a tensor: on a GPU, each such place waits for all that it has to do."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(function)
+        assert not name.startswith(("aten._local_scalar_dense", "aten.is_nonzero", "aten.nonzero")), name
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_nothing_from_the_device() -> None:
+    step, state = step_with(batch_plan(8, 4, 1), ARGUMENTS.model_copy(update={"ema_decay": 0.9}))
+    before = state.snapshot()["average"]["weight"]
+    with NoReading():
+        step.take(inputs_of(torch.randn(8, 2, dtype=torch.float64)), 80)
+    assert not torch.equal(state.snapshot()["average"]["weight"], before)
+    with NoReading(), pytest.raises(AssertionError, match="_local_scalar_dense"):
+        torch.ones(1).item()
