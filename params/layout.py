@@ -51,6 +51,9 @@ CHECKSUMS_FILE: Final = "checksums.json"
 MODEL_ARCHIVE: Final = "model.tar.gz"
 OUTPUT_ARCHIVE: Final = "output.tar.gz"
 
+# The step, where there is one, that measures and trains nothing: told apart from those that train.
+THROUGHPUT_STEP: Final = "Throughput"
+
 # Training channels.
 LATENTS_CHANNEL: Final = "latents"
 PRETRAINED_CHANNEL: Final = "pretrained"

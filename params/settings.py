@@ -19,7 +19,16 @@ from pydantic import Field, ValidationError
 from params.arguments import describe
 from params.model import Model
 from params.phases import Phase, SecondPhase, phases_of
-from params.stages import DownloadStep, Encoders, EncodeStep, EndpointStep, EvaluateStep, TrainStep, TuneStep
+from params.stages import (
+    DownloadStep,
+    Encoders,
+    EncodeStep,
+    EndpointStep,
+    EvaluateStep,
+    ThroughputStep,
+    TrainStep,
+    TuneStep,
+)
 
 ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
 # A parameter set is four levels deep; Python's own stack ends near a thousand.
@@ -150,6 +159,8 @@ class Settings(Model):
     download: DownloadStep = DownloadStep()
     encode: EncodeStep = EncodeStep()
     tune: TuneStep = TuneStep()
+    throughput: ThroughputStep | None = None
+    """A step beside Tune that measures Train's hosts at each micro-batch size; absent: none."""
     train: TrainStep = TrainStep()
     phase_2: SecondPhase | None = None
     """A second training at another resolution, from the first one's model; absent: one training."""

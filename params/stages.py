@@ -103,6 +103,17 @@ class TuneStep(Model):
         return self
 
 
+class ThroughputStep(Model):
+    """How fast Train's own hosts are at each micro-batch size: a job of minutes beside Tune."""
+
+    micro_batch_sizes: tuple[int, ...] = Field((16, 32, 64, 128, 256), min_length=1)
+    """Sizes to measure, the smallest first, up to the first that needs too much memory."""
+    seconds_per_size: float = Field(30.0, gt=0)
+    """How long each is measured, after its warm-up."""
+    max_runtime_s: int = Field(3600, ge=1)
+    """The job is stopped after this."""
+
+
 class TrainStep(TrainArguments):
     """Latents to a model. micro_batch_size, learning_rate and caption_dropout are replaced by Tune's best."""
 

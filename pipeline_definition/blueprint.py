@@ -114,7 +114,7 @@ class Blueprint:
         return self._uri(MODEL, self.parameters.dataset)
 
     def tuning_uri(self) -> Join:
-        """Models of the tuning trials."""
+        """Models of the tuning trials, and what was measured before training: none of it is kept for long."""
         return self._uri("tuning", self.parameters.dataset)
 
     @property

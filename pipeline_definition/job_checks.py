@@ -17,7 +17,7 @@ from pipeline_definition.instances import (
 )
 from pipeline_definition.planned_jobs import PlannedJob, Values, as_integer, parameter_of
 
-GPU_PROGRAMS = ("encode", "train", "stream", "evaluate", "serve")
+GPU_PROGRAMS = ("encode", "train", "throughput", "stream", "evaluate", "serve")
 MAX_SUGGESTED_HOSTS = 64
 # A type of each kind with GPUs that every region with GPUs has.
 GPU_EXAMPLES = {

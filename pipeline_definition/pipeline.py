@@ -30,6 +30,7 @@ def _build(settings: Settings) -> str:
     from pipeline_definition.gate import gate_step
     from pipeline_definition.parameters import pipeline_parameters
     from pipeline_definition.registration import register_step
+    from pipeline_definition.throughput import throughput_step
     from pipeline_definition.training import train_step
     from pipeline_definition.tuning import tune_step
 
@@ -40,7 +41,8 @@ def _build(settings: Settings) -> str:
     encode = encode_step(blueprint, settings.phases[0], download)
     tune = tune_step(blueprint, encode)
     train = train_step(blueprint, settings.phases[0], encode, tune)
-    trained = [encode, tune, train]
+    measured = [throughput_step(blueprint, settings.throughput, encode)] if settings.throughput else []
+    trained = [encode, *measured, tune, train]
     for phase in settings.phases[1:]:
         encode = encode_step(blueprint, phase, download)
         train = train_step(blueprint, phase, encode, tune, former=train)

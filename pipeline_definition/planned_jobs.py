@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from params.layout import ENCODERS_GROUP, TRAINERS_GROUP
+from params.layout import ENCODERS_GROUP, THROUGHPUT_STEP, TRAINERS_GROUP
 from pipeline_definition.instances import Instance, JobKind, instance
 
 PARAMETER = "Parameters."
@@ -53,7 +53,7 @@ class PlannedJob:
     step: str
     kind: JobKind
     program: str
-    """download, encode, train, stream (encode for the training beside), evaluate or serve."""
+    """download, encode, train, throughput, stream (encode for the training beside), evaluate or serve."""
     instance: Instance
     count: int
     """Hosts of one job."""
@@ -142,7 +142,7 @@ def _training_job(
     return _job(
         step,
         "training",
-        "train",
+        "throughput" if step["Name"] == THROUGHPUT_STEP else "train",
         hosts or arguments["ResourceConfig"],
         values,
         in_network=bool(arguments.get("VpcConfig")),

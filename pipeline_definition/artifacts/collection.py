@@ -27,6 +27,7 @@ from params.layout import (
     SAMPLES_DIR,
     SAMPLES_FILE,
     SHARDS,
+    THROUGHPUT_STEP,
     TRAINING_LOG_FILE,
 )
 from pipeline_definition.artifacts import jobs
@@ -261,7 +262,7 @@ def phase_steps(definition: Json) -> list[list[str]]:
     found: dict[str, list[str]] = {"encode": [], "train": []}
     for step in definition.get("Steps", []):
         arguments = step.get("Arguments", {})
-        if step.get("Type") == "Training":
+        if step.get("Type") == "Training" and step["Name"] != THROUGHPUT_STEP:
             found["train"].append(step["Name"])
         elif arguments.get("AppSpecification", {}).get("ContainerEntrypoint", [""])[-1] == "encode":
             found["encode"].append(step["Name"])

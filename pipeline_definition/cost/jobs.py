@@ -20,6 +20,8 @@ SECONDS_PER_HOUR = 3600.0
 HOURS_PER_MONTH = 730.0
 # A third more compute for activations that are computed twice (params: train.gradient_checkpointing).
 CHECKPOINTING_COMPUTE = 4 / 3
+# Building and compiling the UNet for one micro-batch size: assumed.
+SWEEP_SET_UP_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Estimator:
             return self._stream(job)
         if job.program == "train":
             return self._tune(job) if job.choices else self._train(job)
+        if job.program == "throughput":
+            return self._throughput(job)
         if job.program == "evaluate":
             return self._evaluate(job)
         return None
@@ -71,6 +75,13 @@ class Estimator:
         what = f"{self.workload.trials} trials of {self.workload.tune_samples:,} samples, {job.parallel} at once"
         hosts = job.count * self.workload.trials / waves
         return self._line(job, what, hours * waves, hosts, rate.kind, _said(rate))
+
+    def _throughput(self, job: PlannedJob) -> Line:
+        """Return the line of the measurement: each size is set up, compiled and timed."""
+        sizes = str(job.hyperparameters["throughput_micro_batch_sizes"]).split(",")
+        measured_s = float(job.hyperparameters["throughput_s"])
+        hours = self._hours(len(sizes) * (SWEEP_SET_UP_S + measured_s))
+        return self._line(job, f"{len(sizes)} micro-batch sizes", hours, job.count, "assumed", "set by the settings")
 
     def train_hours(self, job: PlannedJob, samples: int) -> tuple[float, Rate]:
         """Return the hours of one training, the start and the loss of many GPUs included."""
@@ -166,7 +177,7 @@ def encoders_step(step: str) -> str:
 
 def _may_be_spot(job: PlannedJob) -> bool:
     """Return whether a job is a training, or trials for which the parameter set asks for spot instances."""
-    return job.kind == "training" and (job.spot or not job.choices)
+    return job.kind == "training" and job.program != "throughput" and (job.spot or not job.choices)
 
 
 def _said(rate: Rate) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from params.layout import THROUGHPUT_STEP
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.report.costs import Cost, Prices, hosts_text, step_cost
 from pipeline_definition.report.drawing import Look
@@ -92,7 +93,8 @@ class Run:
     @property
     def phases(self) -> tuple[Run, ...]:
         """The run as each of its phases saw it; itself where there is one alone."""
-        formers, trained = self.artifacts.former_phases, [s for s in self.steps if s.node.kind == "Training"]
+        formers = self.artifacts.former_phases
+        trained = [s for s in self.steps if s.node.kind == "Training" and s.name != THROUGHPUT_STEP]
         if not formers or len(trained) <= len(formers):
             return (self,)
         found = [replace(self, phase=trained[len(formers)].name)]
@@ -139,7 +141,8 @@ class Run:
 
     def of_kind(self, kind: str) -> RunStep | None:
         """Return the last step that ran a job of this kind, such as TrainingJob."""
-        found = [step for step in self.steps if (step.record.get("job") or {}).get("kind") == kind]
+        jobs = [step for step in self.steps if step.name != THROUGHPUT_STEP]
+        found = [step for step in jobs if (step.record.get("job") or {}).get("kind") == kind]
         return found[-1] if found else None
 
     @property
