@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steps.training.captions import Captions
+from steps.training.courier import Courier
 from steps.training.diffusion import Diffusion
 from steps.training.draws import Draws, draw
 
@@ -69,6 +70,7 @@ class InputMaker:
     ) -> None:
         self._seed, self._caption_dropout, self._noise_offset = seed, caption_dropout, noise_offset
         self._diffusion, self._captions, self._device = diffusion, captions, device
+        self._courier = Courier(device)
 
     def training(self, rows: Rows, positions: Tensor) -> Inputs:
         """Return the inputs of a rank's slice of a global batch; `positions` [n] are those of the training stream."""
@@ -80,12 +82,7 @@ class InputMaker:
         return self.assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout)
 
     def assemble(self, rows: Rows, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor) -> Inputs:
-        """Return inputs on the device. Copies from pinned memory do not wait for what the device is doing."""
+        """Return inputs on the device."""
         captions = self._captions.choose(rows.token_ids, rows.embeddings, dropped)
         tensors = (rows.mean, rows.std, draws.posterior, noise, timesteps, captions)
-        return Inputs(*map(self._moved, tensors))
-
-    def _moved(self, tensor: Tensor) -> Tensor:
-        if self._device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
+        return Inputs(*self._courier.bring(tensors))
