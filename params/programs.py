@@ -176,8 +176,8 @@ class TrainArguments(Model):
     ema_reference_samples: int = Field(2048, ge=1)
     """How many samples one application of ema_decay stands for, so that the average does not change with the batch."""
     ema_precision: Literal["float32", "bfloat16"] = "float32"
-    """In which the average is kept. bfloat16 saves 2 bytes a parameter; it is rounded at random, so that small steps are
-    not lost."""
+    """In which the average is kept. bfloat16 saves 2 bytes a parameter; it is rounded at random, so that small steps
+    are not lost."""
     initial_weights: Literal["scratch", "pretrained", "model"] = "scratch"
     """`pretrained` starts from the UNet weights of the pretrained channel, `model` from those of the model archive in
     the channel initial_model, as a second phase does."""
@@ -186,8 +186,15 @@ class TrainArguments(Model):
     it, otherwise float32. float64 is for tests of exactness."""
     compile: bool = False
     """torch.compile the UNet."""
+    cuda_graphs: bool = False
+    """With compile, on a GPU: record the UNet's kernels once and replay them as CUDA graphs, which pays where a
+    micro-batch is so small that starting kernels takes longer than they do. Takes memory of its own."""
     gradient_checkpointing: bool = False
     """Trade a third more compute for activations' memory."""
+    shard_optimizer: bool = False
+    """Divide AdamW's moments and the average of the weights among the ranks (ZeRO stage 1, arXiv:1910.02054): 10.4 GB
+    on each rank become 10.4 GB / ranks, for a broadcast of the weights (3.5 GB) in every step. The result is the same
+    to the bit."""
     warm_latents: bool = False
     """Have FSx for Lustre fetch every shard from its bucket at the start, so that the first epoch does not crawl."""
     seed: int = Field(0, ge=0)

@@ -70,6 +70,7 @@ def main(argv: list[str]) -> int:
                     device=device,
                     workers=options.workers,
                     compile=options.compile,
+                    cuda_graphs=options.cuda_graphs,
                 )
                 comparisons.append(compare(task, options.rounds, options.turn_s))
                 if not options.json:
@@ -100,6 +101,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, help="how many there are")
     parser.add_argument("--workers", type=int, help="loader processes of the script")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="compile ours; on a GPU by default")
+    parser.add_argument("--cuda-graphs", action="store_true", help="replay ours as CUDA graphs, where it is compiled")
     options = parser.parse_args(argv)
     defaults = DEFAULTS[options.device] | {"compile": options.device == "cuda"}
     for name, value in defaults.items():

@@ -26,6 +26,7 @@ def arguments_of(task: Task, ranks: int = 1) -> TrainArguments:
         warmup_samples=0,
         precision="bfloat16" if task.precision == "bfloat16" else "float32",
         compile=task.compile,
+        cuda_graphs=task.cuda_graphs,
     )
 
 

@@ -32,6 +32,8 @@ class Task:
     """Loader processes of the script."""
     compile: bool
     """Whether ours is compiled."""
+    cuda_graphs: bool
+    """Whether it is then replayed as CUDA graphs."""
 
 
 # Builds everything anew, and lets it go afterwards: no one's memory is in another's way.

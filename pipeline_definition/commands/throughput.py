@@ -36,7 +36,10 @@ Pretrained = Annotated[
 ]
 Sizes = Annotated[str, typer.Option("--micro-batch-sizes", help="Comma-separated; the smallest first.")]
 # What of Train's settings decides how fast it is.
-SPEED = {"precision", "compile", "gradient_checkpointing", "ema_decay", "prediction_type"}
+SPEED = {
+    *("precision", "compile", "cuda_graphs", "gradient_checkpointing", "shard_optimizer"),
+    *("ema_decay", "ema_precision", "prediction_type"),
+}
 
 Seconds = Annotated[float, typer.Option("--seconds", help="How long each size is measured.")]
 PhaseNumber = Annotated[int, typer.Option("--phase", min=1, help="Which phase's resolution and settings.")]

@@ -5,6 +5,7 @@ Counts samples, not steps, so that the average is over the same stretch of train
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -28,29 +29,40 @@ class WeightAverage:
     """A moving average beside the parameters that it follows."""
 
     def __init__(
-        self, parameters: Sequence[Tensor], decay: float, reference_samples: int, dtype: torch.dtype | None = None
+        self,
+        parameters: Sequence[Tensor],
+        decay: float,
+        reference_samples: int,
+        dtype: torch.dtype | None = None,
+        places: Sequence[int] | None = None,
     ) -> None:
         """Begin at the parameters' present values; `dtype` None keeps the average in the parameters' own.
 
-        In bfloat16 it takes half the memory. A step then moves a weight by less than its last bit (1e-4 of the
-        distance, against 8 bits), so it is rounded up or down at random, with the odds that make the mean right
-        (stochastic rounding: Gupta et al. 2015, arXiv:1502.02551).
+        `places` are the parameters' places in the whole model, where these are a part of it. In bfloat16 the average
+        takes half the memory. A step then moves a weight by less than its last bit (1e-4 of the distance, against 8
+        bits), so it is rounded up or down at random, with the odds that make the mean right (stochastic rounding:
+        Gupta et al. 2015, arXiv:1502.02551).
         """
         self._parameters = [parameter.detach() for parameter in parameters]
         self._decay, self._reference_samples = decay, reference_samples
         self.tensors = [parameter.to(dtype or parameter.dtype, copy=True) for parameter in self._parameters]
         """The average, in the order of the parameters."""
+        self._places = range(len(parameters)) if places is None else places
         self._is_rounded = dtype == torch.bfloat16
 
     @torch.no_grad()
     def update(self, seen_samples: int, batch_samples: int) -> None:
-        """Move towards the parameters; `seen_samples` came before this batch, and decide how it is rounded."""
+        """Move towards the parameters; `seen_samples` came before this batch.
+
+        They and a parameter's place decide how it is rounded, wherever it is kept.
+        """
         decay = decay_of_step(self._decay, self._reference_samples, seen_samples, batch_samples)
         if not self._is_rounded:
             torch._foreach_lerp_(self.tensors, self._parameters, 1.0 - decay)
             return
-        generator = torch.Generator(self.tensors[0].device).manual_seed(seen_samples)
-        for average, parameter in zip(self.tensors, self._parameters, strict=True):
+        generator = torch.Generator(self.tensors[0].device)
+        for place, average, parameter in zip(self._places, self.tensors, self._parameters, strict=True):
+            generator.manual_seed(zlib.crc32(f"{seen_samples} {place}".encode()))
             round_into(average, torch.lerp(average.float(), parameter.float(), 1.0 - decay), generator)
 
     @contextmanager

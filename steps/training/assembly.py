@@ -55,9 +55,9 @@ def assemble(
     objective = Objective(diffusion, captions, manifest.scaling_factor, arguments.precision, world.device)
     dropout, offset = arguments.caption_dropout, arguments.noise_offset
     inputs = InputMaker(arguments.seed, dropout, offset, diffusion, captions, world.device)
-    state = TrainingState(build_unet(arguments, initial, manifest, world.device), arguments)
+    state = TrainingState(build_unet(arguments, initial, manifest, world.device), arguments, world)
     utilisation = measure_utilisation(state.unet, manifest, arguments.precision, world.device)
-    gradients = Gradients(state.unet, world, plan.accumulation_steps)
+    gradients = Gradients(state.unet, world, plan.accumulation_steps, in_place=arguments.cuda_graphs)
     return Parts(
         dataset=dataset,
         state=state,
@@ -70,7 +70,7 @@ def assemble(
 
 
 def warm_up(parts: Parts, plan: BatchPlan) -> None:
-    """Run one batch without learning from it.
+    """Run one batch, where CUDA graphs are recorded a few times, without learning from it.
 
     What the first pass alone does (compiling, choosing algorithms, running out of memory) happens before the clock
     starts; and DDP, which arranges its buckets anew after its first pass, adds up gradients in the same order from
@@ -79,9 +79,10 @@ def warm_up(parts: Parts, plan: BatchPlan) -> None:
     count = parts.dataset.count(TRAIN_SPLIT)
     rows = np.arange(plan.rank_batch_size, dtype=np.int64) % count
     batch = parts.dataset.read(TRAIN_SPLIT, rows)
-    parts.optimizer_step.add_gradients(parts.inputs.training(batch, torch.from_numpy(rows)))
+    for _ in range(parts.gradients.warm_up_passes):
+        parts.optimizer_step.add_gradients(parts.inputs.training(batch, torch.from_numpy(rows)))
     parts.gradients.sum.take_waited_s()
-    parts.state.optimizer.zero_grad()
+    parts.gradients.clear()
 
 
 def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world: World, first: int) -> LatentsLoader:

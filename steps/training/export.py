@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,12 +36,11 @@ def export_model(
     log: str,
     lineage: dict[str, Any],
 ) -> None:
-    """Write the model; the UNet's weights are the moving average where there is one."""
+    """Write the model, with the UNet's weights as they are now (see TrainingState.averaged)."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in _COPIED:
         _copy_part(pretrained / part, folder / part)
-    with state.average.swapped() if state.average is not None else nullcontext():
-        state.unet.save_pretrained(folder / UNET, safe_serialization=True)
+    state.unet.save_pretrained(folder / UNET, safe_serialization=True)
     _sampling_scheduler(pretrained, arguments).save_pretrained(folder / SCHEDULER_DIR)
     _write_json(folder / MODEL_INDEX_FILE, _model_index())
     write_record(folder, log, lineage)

@@ -1,7 +1,8 @@
 """Gradients over ranks: summed while the backward pass goes on, and left alone in between accumulation steps."""
 
 # No `from __future__ import annotations`: DDP compares the hook's annotations with classes.
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -43,6 +44,13 @@ class GradientSum:
             self._waits.append((self._last_bucket, mark(self._device)))
             self._last_bucket = None
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count what is done meanwhile as time lost to communication."""
+        start = mark(self._device)
+        yield
+        self._waits.append((start, mark(self._device)))
+
     def take_waited_s(self) -> float:
         """Return the seconds waited since the last call; on a GPU, after it has come this far."""
         waits, self._waits = self._waits, []
@@ -52,8 +60,18 @@ class GradientSum:
 class Gradients:
     """The UNet as the forward pass calls it, and the sum of its gradients over the ranks."""
 
-    def __init__(self, unet: Any, world: World, accumulation_steps: int) -> None:
-        """Wrap the UNet where there is more than one rank; ranks then agree on the head's weights."""
+    def __init__(self, unet: Any, world: World, accumulation_steps: int, in_place: bool = False) -> None:
+        """Wrap the UNet where there is more than one rank; ranks then agree on the head's weights.
+
+        `in_place` keeps the gradients' memory from step to step, as CUDA graphs want it: what a replayed graph returns
+        is overwritten by the next replay, so it has to be added to memory of our own at once.
+        """
+        self._unet, self._in_place = unet, in_place
+        # CUDA graphs run once as they are, are recorded the second time, and replayed from the third on.
+        self.warm_up_passes = 3 if in_place else 1
+        if in_place:
+            for parameter in unet.parameters():
+                parameter.grad = torch.zeros_like(parameter)
         self.sum = GradientSum(world.device)
         self.forward: Any = unet
         self._ddp: Any = None
@@ -67,6 +85,10 @@ class Gradients:
                 static_graph=accumulation_steps == 1,
             )
             self._ddp.register_comm_hook(None, self.sum.reduce)
+
+    def clear(self) -> None:
+        """Begin the next step's gradients, of all parameters."""
+        self._unet.zero_grad(set_to_none=not self._in_place)
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """Return the context of a backward pass: only the last of a step sends gradients."""

@@ -17,6 +17,8 @@ WITHOUT_EFFECT: Final = frozenset(
     {
         "micro_batch_size",
         "compile",
+        "cuda_graphs",
+        "shard_optimizer",
         "gradient_checkpointing",
         "validation_samples",
         "validate_every_samples",

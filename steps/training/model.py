@@ -44,9 +44,11 @@ def _set_up(unet: Any, arguments: TrainArguments, device: torch.device) -> None:
         unet.set_attn_processor(importlib.import_module("diffusers.models.attention_processor").AttnProcessor())
     if arguments.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
+    if arguments.cuda_graphs and not arguments.compile:
+        raise StepError("cuda_graphs needs compile: set compile, too")
     if arguments.compile:
-        # Training and validation have a batch size of their own each.
-        unet.compile(dynamic=False)
+        # Training and validation have a batch size of their own each. What torch calls reduce-overhead is CUDA graphs.
+        unet.compile(dynamic=False, mode="reduce-overhead" if arguments.cuda_graphs else None)
 
 
 def _check(unet: Any, manifest: LatentsManifest) -> None:

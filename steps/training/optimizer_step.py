@@ -56,7 +56,7 @@ class OptimizerStep:
         """Learn from this rank's slice of the global batch that follows `seen_samples` samples."""
         loss = self.add_gradients(inputs)
         result = self._update(loss, seen_samples)
-        self._state.optimizer.zero_grad()
+        self._gradients.clear()
         if self._state.average is not None:
             self._state.average.update(seen_samples, self._plan.global_batch_size)
         return result
@@ -98,6 +98,9 @@ class OptimizerStep:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(self._arguments, seen_samples, self._total_samples)
         optimizer.step()
+        if self._state.shards.divided:
+            with self._gradients.sum.waiting():
+                self._state.shards.share()
         return StepResult(loss, norm, skipped)
 
 

@@ -66,15 +66,16 @@ class World:
             dist.all_reduce(tensor, group=self.control)
         return tensor
 
-    def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Overwrite tensors on this rank's device with the head's."""
-        if self.size == 1:
-            return
+    def spread(self, tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+        """Write the head's values, by name, into the tensors of every rank; the meta device's are passed over."""
         for name in sorted(tensors):
-            # Weights laid out channels last are not contiguous, as a broadcast wants them.
-            contiguous = tensors[name].contiguous()
-            dist.broadcast(contiguous, 0)
-            tensors[name].copy_(contiguous)
+            target = tensors[name]
+            value = values[name] if self.is_head else torch.empty(target.shape, dtype=target.dtype)
+            value = value.to(self.device)
+            if self.size > 1:
+                dist.broadcast(value, 0)
+            if not target.is_meta:
+                target.copy_(value)
 
 
 def join_world(environment: Mapping[str, str], timeout_s: float) -> World:

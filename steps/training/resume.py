@@ -56,9 +56,9 @@ def resume(state: TrainingState, folder: CheckpointFolder | None, world: World) 
         return Beginning()
     if checkpoint is not None:
         print(f"going on from {checkpoint.manifest.seen_samples} samples", flush=True)
-        _restore(state, checkpoint)
-    for tensors in state.tensors().values():
-        world.broadcast_tensors(tensors)
+        _check(state, checkpoint)
+    for group, tensors in state.tensors().items():
+        world.spread(tensors, checkpoint.tensors[group] if checkpoint is not None else {})
     return Beginning.model_validate(found)
 
 
@@ -67,15 +67,12 @@ def _beginning(checkpoint: Checkpoint) -> Beginning:
     return Beginning(seen_samples=manifest.seen_samples, skipped_steps=manifest.skipped_steps, log=checkpoint.log)
 
 
-def _restore(state: TrainingState, checkpoint: Checkpoint) -> None:
+def _check(state: TrainingState, checkpoint: Checkpoint) -> None:
     for group, tensors in state.tensors().items():
-        saved = checkpoint.tensors.get(group, {})
-        if _shapes(saved) != _shapes(tensors):
+        if _shapes(checkpoint.tensors.get(group, {})) != _shapes(tensors):
             raise StepError(
                 f"checkpoint of {checkpoint.manifest.seen_samples} samples: its {group} are another model's"
             )
-        for name, tensor in tensors.items():
-            tensor.copy_(saved[name])
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:

@@ -89,9 +89,10 @@ class Session:
             return STOPPED_STATUS
         lost_samples = self._lost_samples(loader)
         self.watchdog.stop()
-        if folder is not None:
-            folder.mark_finished(self.container.job_name, trainer.seen_samples, self._limits)
-            self._export(trainer, identity, lost_samples)
+        with parts.state.averaged():
+            if folder is not None:
+                folder.mark_finished(self.container.job_name, trainer.seen_samples, self._limits)
+                self._export(trainer, identity, lost_samples)
         return 0
 
     def _lost_samples(self, loader: LatentsLoader | OnlineLoader) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor
 
 from params.programs import TrainArguments
 from steps.model.weight_average import WeightAverage
+from steps.training.ranks import World
+from steps.training.shards import Shards
 
 WEIGHTS: Final = "weights"
 AVERAGE: Final = "average"
@@ -20,41 +24,74 @@ Tensors = dict[str, dict[str, Tensor]]
 class TrainingState:
     """A UNet, AdamW over it, and the moving average of its weights."""
 
-    def __init__(self, unet: Any, arguments: TrainArguments) -> None:
+    def __init__(self, unet: Any, arguments: TrainArguments, world: World) -> None:
         """Prepare a training that has seen nothing yet."""
         self.unet = unet
         self.names = [name for name, _ in unet.named_parameters()]
         self.parameters: list[Tensor] = [parameter for _, parameter in unet.named_parameters()]
-        self.optimizer = _optimizer(self.parameters, arguments)
+        self.shards = Shards(self.parameters, world, arguments.shard_optimizer)
+        own = self.shards.of_own(self.parameters)
+        self.optimizer = _optimizer(own, arguments)
         self.average = (
             WeightAverage(
-                self.parameters,
+                own,
                 arguments.ema_decay,
                 arguments.ema_reference_samples,
                 torch.bfloat16 if arguments.ema_precision == "bfloat16" else None,
+                places=self.shards.own,
             )
             if arguments.ema_decay
             else None
         )
 
     def tensors(self) -> Tensors:
-        """Return every tensor, by file and name; they are the live ones, so that writing to them restores the state."""
-        groups: Tensors = {WEIGHTS: dict(zip(self.names, (p.detach() for p in self.parameters), strict=True))}
-        if self.average is not None:
-            groups[AVERAGE] = dict(zip(self.names, self.average.tensors, strict=True))
-        groups[OPTIMIZER] = {
-            f"{key}.{name}": self.optimizer.state[parameter][key]
-            for name, parameter in zip(self.names, self.parameters, strict=True)
-            for key in sorted(self.optimizer.state[parameter])
-        }
+        """Return every tensor, by file and name; they are the live ones, so that writing to them restores the state.
+
+        What another rank keeps is of the meta device: shape and type without values.
+        """
+        groups: Tensors = {}
+        for group, name, _, tensor in self._entries():
+            groups.setdefault(group, {})[name] = tensor
         return groups
 
     def snapshot(self) -> Tensors:
-        """Return copies of every tensor in memory of the CPU, which training does not change."""
-        return {
-            group: {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-            for group, tensors in self.tensors().items()
-        }
+        """Return copies of every tensor in memory of the CPU, which training does not change.
+
+        Where the ranks divide the state among them, all have to ask at once, and the head alone gets it.
+        """
+        groups: Tensors = {}
+        for group, name, place, tensor in self._entries():
+            whole = tensor if group == WEIGHTS else self.shards.gather(place, tensor)
+            if self.shards.is_head:
+                groups.setdefault(group, {})[name] = whole.to("cpu", copy=True).contiguous()
+        return groups
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the moving average, where there is one, in place of the weights for a while, on all ranks at once.
+
+        Every bit is back afterwards.
+        """
+        if self.average is None:
+            yield
+            return
+        with self.average.swapped():
+            self.shards.share()
+            yield
+        self.shards.share()
+
+    def _entries(self) -> Iterator[tuple[str, str, int, Tensor]]:
+        """Yield (file, name, place of the parameter, tensor)."""
+        averages = dict(zip(self.shards.own, self.average.tensors, strict=True)) if self.average is not None else {}
+        kind = next((average.dtype for average in averages.values()), None)
+        for place, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
+            yield WEIGHTS, name, place, parameter.detach()
+            if self.average is not None:
+                elsewhere = torch.empty(parameter.shape, dtype=kind, device="meta")
+                yield AVERAGE, name, place, averages.get(place, elsewhere)
+            moments = self.optimizer.state.get(parameter) or _moments(parameter.detach().to("meta"))
+            for key in sorted(moments):
+                yield OPTIMIZER, f"{key}.{name}", place, moments[key]
 
 
 def _optimizer(parameters: list[Tensor], arguments: TrainArguments) -> torch.optim.AdamW:
@@ -70,9 +107,14 @@ def _optimizer(parameters: list[Tensor], arguments: TrainArguments) -> torch.opt
         fused=True,
     )
     for parameter in parameters:
-        optimizer.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-        }
+        optimizer.state[parameter] = _moments(parameter)
     return optimizer
+
+
+def _moments(parameter: Tensor) -> dict[str, Tensor]:
+    """Return AdamW's state of a parameter before its first step."""
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+    }

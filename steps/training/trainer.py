@@ -190,6 +190,8 @@ class Trainer:
         self.beat("checkpoint", self.seen_samples)
         check_replicas(self.world, self.state.parameters, self.seen_samples)
         self._saved_at = self.seen_samples
+        needed = self.writer is not None or self.state.shards.divided
+        tensors = self.state.snapshot() if needed else {}
         if self.writer is None:
             return
         manifest = CheckpointManifest(
@@ -198,4 +200,4 @@ class Trainer:
             world_size=self.world.size,
             skipped_steps=self.skips.skipped_steps,
         )
-        self.writer.submit(manifest, self.state.snapshot(), self.log.text)
+        self.writer.submit(manifest, tensors, self.log.text)

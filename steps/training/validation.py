@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, Final
 
 import numpy as np
@@ -50,9 +49,8 @@ class Validation:
         """Return the mean squared error of the prediction, unweighted, over all samples; the same on all ranks."""
         losses = torch.zeros(self.samples, dtype=torch.float64)
         starts = range(0, self.samples, BATCH_SIZE)
-        average = state.average.swapped() if state.average is not None else nullcontext()
         state.unet.eval()
-        with torch.no_grad(), average:
+        with torch.no_grad(), state.averaged():
             for start in starts[self._world.rank :: self._world.size]:
                 beat()
                 rows = np.arange(start, min(start + BATCH_SIZE, self.samples), dtype=np.int64)

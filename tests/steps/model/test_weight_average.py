@@ -76,6 +76,19 @@ def test_in_bfloat16_the_samples_seen_decide_how_it_is_rounded() -> None:
     assert not torch.equal(updated(8_000_000), updated(8_000_008))
 
 
+def test_in_bfloat16_a_part_of_the_model_is_rounded_as_in_the_whole() -> None:
+    torch.manual_seed(0)
+    parameters = [torch.randn(50) for _ in range(3)]
+    whole = WeightAverage(parameters, 0.9, 8, torch.bfloat16)
+    part = WeightAverage(parameters[1:], 0.9, 8, torch.bfloat16, places=[1, 2])
+    for parameter in parameters:
+        parameter.add_(1e-2)
+    for average in (whole, part):
+        average.update(seen_samples=64, batch_samples=8)
+    assert all(torch.equal(a, b) for a, b in zip(whole.tensors[1:], part.tensors, strict=True))
+    assert not torch.equal(whole.tensors[0], whole.tensors[1])
+
+
 def test_in_bfloat16_the_weights_come_back_to_the_bit() -> None:
     weight = torch.randn(1000)
     before = weight.clone()

@@ -101,4 +101,37 @@ def _read_only_volume() -> None:
     mount_small(Path(os.environ["SAGEMAKER_BASE_DIR"]) / "checkpoints", 1024, True)
 
 
-_hooks = {"slow_steps": _slow_steps, "full_disk": _full_disk, "read_only_volume": _read_only_volume}
+def _flipped_bit() -> None:
+    """Be a faulty device on rank 1: one bit of a weight changes at the fifth step.
+
+    Not the last bit: AdamW's next steps may round it away again.
+    """
+    import torch
+
+    from steps.training.optimizer_step import OptimizerStep
+
+    take, steps = OptimizerStep.take, iter(range(1000))
+
+    def faulty(self: OptimizerStep, *args: object) -> object:
+        result = take(self, *args)  # type: ignore[arg-type]
+        if next(steps) == 4 and os.environ.get("RANK") == "1":
+            self._state.parameters[0].detach().view(torch.int32).flatten()[0] ^= 1 << 20
+        return result
+
+    OptimizerStep.take = faulty  # type: ignore[method-assign, assignment]
+
+
+def _early_spikes() -> None:
+    """Look for spikes from the fifth step on: these trainings are short."""
+    from steps.training import guards
+
+    guards.SPIKE_MIN_STEPS = 4  # type: ignore[misc]
+
+
+_hooks = {
+    "slow_steps": _slow_steps,
+    "full_disk": _full_disk,
+    "read_only_volume": _read_only_volume,
+    "flipped_bit": _flipped_bit,
+    "early_spikes": _early_spikes,
+}

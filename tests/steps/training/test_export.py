@@ -17,13 +17,15 @@ from steps.model.pretrained import load_pipeline, load_unet
 from steps.training.export import export_model
 from steps.training.lineage import code_digest
 from steps.training.model import build_unet
+from steps.training.ranks import World
 from steps.training.state import TrainingState
 
 CPU = torch.device("cpu")
 
 
 def state_of(arguments: TrainArguments, pretrained: Path, latents: Path) -> TrainingState:
-    state = TrainingState(build_unet(arguments, pretrained, LatentsDataset(latents).manifest, CPU), arguments)
+    unet = build_unet(arguments, pretrained, LatentsDataset(latents).manifest, CPU)
+    state = TrainingState(unet, arguments, World(rank=0, size=1, local_rank=0, device=CPU))
     if state.average is not None:
         for tensor in state.average.tensors:
             tensor.mul_(2)
@@ -36,7 +38,8 @@ def test_the_average_is_exported_where_there_is_one(
 ) -> None:
     arguments = TrainArguments(precision="float32", ema_decay=decay)
     state = state_of(arguments, pretrained, latents)
-    export_model(tmp_path, pretrained, state, arguments, "", {})
+    with state.averaged():
+        export_model(tmp_path, pretrained, state, arguments, "", {})
     exported = load_unet(tmp_path, torch.float32).state_dict()
     factor = 2 if decay else 1
     for name, parameter in zip(state.names, state.parameters, strict=True):

@@ -76,3 +76,15 @@ def test_gradient_checkpointing_changes_no_gradient(pretrained: Path, manifest: 
         gradients.append([parameter.grad for parameter in unet.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed)
+
+
+def test_cuda_graphs_are_asked_of_the_compiler(
+    pretrained: Path, manifest: LatentsManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: asked.append(how))
+    for changes in ({}, {"compile": True}, {"compile": True, "cuda_graphs": True}):
+        build_unet(ARGUMENTS.model_copy(update=changes), pretrained, manifest, CPU)
+    assert [how["mode"] for how in asked] == [None, "reduce-overhead"]
+    with pytest.raises(StepError, match="cuda_graphs needs compile"):
+        build_unet(ARGUMENTS.model_copy(update={"cuda_graphs": True}), pretrained, manifest, CPU)

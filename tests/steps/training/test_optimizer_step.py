@@ -48,10 +48,13 @@ def inputs_of(values: torch.Tensor) -> Inputs:
 
 
 def step_with(
-    plan: BatchPlan, arguments: TrainArguments = ARGUMENTS, objective: Objective | None = None
+    plan: BatchPlan,
+    arguments: TrainArguments = ARGUMENTS,
+    objective: Objective | None = None,
+    in_place: bool = False,
 ) -> tuple[OptimizerStep, TrainingState]:
-    state = TrainingState(Linear(), arguments)
-    gradients = Gradients(state.unet, WORLD, plan.accumulation_steps)
+    state = TrainingState(Linear(), arguments, WORLD)
+    gradients = Gradients(state.unet, WORLD, plan.accumulation_steps, in_place)
     return OptimizerStep(arguments, plan, state, gradients, objective or LinearObjective()), state
 
 
@@ -80,6 +83,23 @@ def test_micro_batches_add_up_to_the_global_batch(micro_batch_size: int) -> None
     torch.testing.assert_close(of_pieces.parameters[0], of_whole.parameters[0], rtol=1e-12, atol=0)
     torch.testing.assert_close(first.loss, second.loss, rtol=1e-12, atol=0)
     assert float(first.loss) == pytest.approx(float((values @ torch.tensor([1.0, -2.0]).double()).mean()))
+
+
+def test_gradients_kept_in_place_give_the_same_step() -> None:
+    values = torch.randn(8, 2, dtype=torch.float64)
+    (fresh, of_fresh), (kept, of_kept) = (
+        step_with(batch_plan(8, 4, 1), in_place=in_place) for in_place in (False, True)
+    )
+    gradient = of_kept.parameters[0].grad
+    assert gradient is not None
+    address = gradient.data_ptr()
+    for seen in (0, 8, 16):
+        fresh.take(inputs_of(values), seen)
+        kept.take(inputs_of(values), seen)
+        assert of_fresh.parameters[0].grad is None
+        assert of_kept.parameters[0].grad is gradient
+        assert gradient.data_ptr() == address
+        assert torch.equal(of_kept.parameters[0], of_fresh.parameters[0])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -89,9 +89,10 @@ def write_latents(
     heldout: int = 10,
     embeddings: bool = False,
     broken_row: int | None = None,
+    broken_value: float = np.nan,
     shape: tuple[int, int, int] = LATENT_SHAPE,
 ) -> Path:
-    """Write random latents of `pretrained`, in blocks of 8 rows; the mean of `broken_row` is not a number."""
+    """Write random latents of `pretrained`, in blocks of 8 rows; the mean of `broken_row` is `broken_value`."""
     folder.mkdir(parents=True, exist_ok=True)
     built: list[BuiltShard] = []
     numbers = np.random.default_rng(5)
@@ -100,7 +101,7 @@ def write_latents(
         name = LATENTS_SHARD_PATTERN.format(split=split, index=0)
         tensors = [_tensors(numbers, size, embeddings, shape) for size in sizes]
         if broken_row is not None and split == TRAIN_SPLIT:
-            tensors[broken_row // 8]["mean"][broken_row % 8] = np.nan
+            tensors[broken_row // 8]["mean"][broken_row % 8] = broken_value
         content, shard = build_shard(name, split, map(to_bytes, tensors))
         (folder / name).write_bytes(content)
         built.append(shard)
