@@ -41,15 +41,22 @@ compile() {
         --custom-compile-command containers/lock.sh
 }
 
-# requirements.lock is for a CPU: without CUDA's packages, and torch may also be the CPU build of PyTorch's own index,
-# which is not on PyPI: torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl.
+# requirements.lock is for a CPU: without CUDA's packages, and torch is one of the builds that do without them: that of
+# PyTorch's own index for Linux (x86_64), which is not on PyPI, and that of PyPI for macOS. With PyPI's hashes for Linux
+# beside these, pip takes the CUDA build even where it finds the other one, and `import torch` fails.
 compile_requirements() {
     uv pip compile setup.cfg --all-extras --no-emit-package dataclasses \
         --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet "$@" |
         awk '/^[a-z0-9]/ { cuda = /^(nvidia-|cuda-|triton==)/ }
-            !cuda
-            /^torch==2\.13\.0 / {
+            /^[a-z0-9]/ { torch = /^torch==/ }
+            !cuda && !torch
+            /^torch==/ {
+                if ($1 != "torch==2.13.0") { print "new hashes of " $1 " belong here" >"/dev/stderr"; exit 1 }
+                print
+                # torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl
                 print "    --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b \\"
+                # torch-2.13.0-cp311-cp311-macosx_14_0_arm64.whl
+                print "    --hash=sha256:e76f9bcecc52b8ff711239a2f7547d5353df95878ab232f0773c1d95928b92f8"
             }' >requirements.lock.new
     mv requirements.lock.new requirements.lock
 }

@@ -110,6 +110,15 @@ def test_every_package_of_a_lock_has_hashes(lock: Path) -> None:
     assert "://" not in text
 
 
+def test_torch_of_this_machine_is_a_build_without_cuda() -> None:
+    """With the hash of PyPI's build for Linux beside it, pip prefers that one, whose libraries the lock leaves out."""
+    lock = Path("requirements.lock").read_text(encoding="utf-8")
+    block = next(block for block in re.split(r"\n(?=\S)", lock) if block.startswith("torch=="))
+    script = (CONTAINERS / "lock.sh").read_text(encoding="utf-8")
+    assert re.findall(r"sha256:(\w{64})", block) == re.findall(r"sha256:(\w{64})", script)
+    assert not re.search(r"^(nvidia-|cuda-|triton==)", lock, re.MULTILINE)
+
+
 def test_make_installs_nothing_without_its_hash() -> None:
     installs = [line for line in Path("Makefile").read_text(encoding="utf-8").splitlines() if " pip install " in line]
     assert len(installs) == 3
