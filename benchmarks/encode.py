@@ -171,7 +171,6 @@ def bare_loop(options: argparse.Namespace, base: Path) -> Callable[[], tuple[flo
     encoder = BlockEncoder(
         EncoderSettings(
             pretrained=options.pretrained,
-            resolution_px=options.resolution_px,
             batch_size=BATCH_SIZE,
             caption_length=int(text_encoder["max_position_embeddings"]),
             caption_embeddings=False,

@@ -97,7 +97,16 @@ class EncodeSettings(Model):
     """How Encode works."""
 
     resolution_px: int = Field(256, ge=16, le=4096, multiple_of=8)
-    """Side of the picture that the VAE sees."""
+    """Side of the picture that the VAE sees; with buckets, the root of its area."""
+    max_bucket_ratio: float = Field(1.0, ge=1.0, le=4.0)
+    """Pictures keep their aspect up to this ratio of sides: each is cut to the nearest of a few shapes of about
+    resolution_px^2 pixels, its bucket, and every batch is of one bucket (SDXL, arXiv:2307.01952: 4). Needs
+    download.resize_mode keep_ratio. 1: squares alone."""
+    bucket_step_px: int = Field(64, ge=8, multiple_of=8)
+    """Sides of the buckets are multiples of this (SDXL: 64; the UNet halves latents, 8 times smaller, three times)."""
+    min_bucket_samples: int = Field(2048, ge=1)
+    """A bucket with fewer training samples is given up: its pictures go to the one whose shape is nearest (2,048: one
+    global batch of Stable Diffusion 2)."""
     batch_size: int = Field(32, ge=1)
     """Pictures encoded at once on one device."""
     rows_per_block: int = Field(256, ge=1)
@@ -197,6 +206,9 @@ class TrainArguments(Model):
     to the bit."""
     warm_latents: bool = False
     """Have FSx for Lustre fetch every shard from its bucket at the start, so that the first epoch does not crawl."""
+    latents_uri: str = Field("", pattern=r"^(s3://.+)?$")
+    """s3:// prefix of the latents: blocks are read straight from S3, by byte ranges; empty: from the channel `latents`
+    (a file system, or S3 in fast file mode)."""
     seed: int = Field(0, ge=0)
     """Everything random is a function of this and the sample's index."""
     validation_samples: int = Field(2048, ge=1)

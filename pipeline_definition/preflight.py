@@ -85,7 +85,7 @@ def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is
 
 
 def phase_findings(settings: Settings) -> Iterator[Finding]:
-    """Check that no phase is shown pictures larger than they were stored, and that two phases differ in size."""
+    """Check that phases find pictures of the size and shape that they need, and that two phases differ in size."""
     stored = settings.download.image_size_px
     for phase in settings.phases:
         side, section = phase.encode.resolution_px, "phase_2" if phase.suffix else "encode"
@@ -95,10 +95,25 @@ def phase_findings(settings: Settings) -> Iterator[Finding]:
                 f"pictures stored at {stored} px would be scaled up to the {side} px of {phase.encode_name}",
                 f"set it to {side} or more, or {section}.resolution_px to {stored} or less",
             )
+    yield from _bucket_findings(settings)
     sides = [phase.encode.resolution_px for phase in settings.phases]
     if len(set(sides)) < len(sides):
         problem = f"both phases are at {sides[0]} px, and their latents would overwrite each other"
         yield Finding("phase_2.resolution_px", problem, "set it to another size, or leave phase_2 out")
+
+
+def _bucket_findings(settings: Settings) -> Iterator[Finding]:
+    """Check that pictures of many shapes are stored, and encoded beforehand, where Encode has buckets for them."""
+    if settings.encode.max_bucket_ratio == 1:
+        return
+    if settings.download.resize_mode != "keep_ratio":
+        problem = f"resize_mode {settings.download.resize_mode} stores squares, and encode.max_bucket_ratio is above 1"
+        yield Finding("download.resize_mode", problem, "set it to keep_ratio, or encode.max_bucket_ratio to 1")
+    if settings.encoders is not None or settings.encode.max_train_rows:
+        problem = "buckets are for latents that are all encoded before training"
+        yield Finding(
+            "encode.max_bucket_ratio", problem, "set it to 1, or leave out encoders and encode.max_train_rows"
+        )
 
 
 def _micro_batches(job: PlannedJob, tuned: tuple[str, ...], values: Values) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from params.layout import (
 from params.model import Model
 from params.programs import EncodeArguments, EncodeSettings
 from steps.container import Container
+from steps.data.buckets import Buckets, buckets_of
 from steps.data.decoding import Source
 from steps.data.encoder_settings import EncoderSettings, model_facts
 from steps.data.encoding import EncodeJob, encode_shards, reference_shards, summarize_sources, write_reference
@@ -84,7 +85,8 @@ class Encode:
             )
         self._source_digest = hashlib.sha256(content).hexdigest()
         self._pretrained = pretrained
-        self._models = _models(pretrained, arguments.resolution_px)
+        self._models = _models(pretrained)
+        self._buckets = self._planned_buckets()
         self._plan_digest = self._digest()
         self._latents, self._reference = Storage(arguments.latents_uri), Storage(arguments.reference_uri)
 
@@ -146,19 +148,34 @@ class Encode:
     def _plan(self) -> EncodePlan:
         names = [shard.name for shard in self._shards.shards]
         fraction = self._arguments.heldout_fraction
-        summaries = summarize_sources(self._arguments.shards_uri, names, fraction)
-        plan = make_plan(names, summaries, fraction, self._arguments.max_heldout_samples)
+        summaries = summarize_sources(self._arguments.shards_uri, names, fraction, self._buckets)
+        limit, at_least = self._arguments.max_heldout_samples, self._arguments.min_bucket_samples
+        plan = make_plan(names, summaries, fraction, limit, self._buckets, at_least)
         if not plan.counts[TRAIN_SPLIT]:
             raise StepError(f"encode: none of {self._shards.ledger.kept} samples is left for training")
         return plan
 
+    def _planned_buckets(self) -> Buckets:
+        """Return the shapes that pictures may have. Raises StepError where shards or VAE do not allow them."""
+        wanted = self._arguments
+        if wanted.max_bucket_ratio > 1 and self._shards.resize_mode != "keep_ratio":
+            raise StepError(
+                f"max_bucket_ratio: the pictures were stored with resize_mode {self._shards.resize_mode}, as squares; "
+                "download with resize_mode keep_ratio"
+            )
+        if wanted.max_bucket_ratio > 1 and wanted.max_train_rows:
+            raise StepError("max_train_rows: with buckets it would leave out the widest pictures; set it to 0")
+        buckets = buckets_of(wanted.resolution_px, wanted.max_bucket_ratio, wanted.bucket_step_px)
+        for size in buckets.sizes:
+            self._models.latent_shape(size)
+        return buckets
+
     def _job(self, plan: EncodePlan) -> EncodeJob:
         arguments = self._arguments
         return EncodeJob(
-            source=Source(arguments.shards_uri, plan, arguments.resolution_px),
+            source=Source(arguments.shards_uri, plan),
             encoder=EncoderSettings(
                 pretrained=self._pretrained,
-                resolution_px=arguments.resolution_px,
                 batch_size=arguments.batch_size,
                 caption_length=self._models.caption_length,
                 caption_embeddings=arguments.caption_embeddings,
@@ -194,9 +211,9 @@ def write_file(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def _models(pretrained: Path, resolution_px: int) -> ModelFacts:
+def _models(pretrained: Path) -> ModelFacts:
     parts = ("vae", "tokenizer", "text_encoder")
-    return model_facts(pretrained, resolution_px, {part: folder_digest(pretrained / part) for part in parts})
+    return model_facts(pretrained, {part: folder_digest(pretrained / part) for part in parts})
 
 
 def _json(model: Model) -> bytes:

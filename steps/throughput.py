@@ -2,10 +2,10 @@
 
     python -m steps throughput --throughput-micro-batch-sizes 16,32,64,128 [any flag of train]
 
-Reads the channel `pretrained` and, where it is there, the channel `latents`; without it, random latents of
---random-latents-px stand in, written into the job's folder: the speed does not depend on what is in them. Prints a line
-for each size and writes output/data/throughput.json. On SageMaker the same is a training job with the hyperparameter
-throughput_micro_batch_sizes.
+Reads the channel `pretrained` and, where they are there, the latents of --latents-uri or of the channel `latents`;
+without them, random latents of --random-latents-px stand in, written into the job's folder: the speed does not depend
+on what is in them. Prints a line for each size and writes output/data/throughput.json. On SageMaker the same is a
+training job with the hyperparameter throughput_micro_batch_sizes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     asked = parse(ThroughputArguments, argv, "throughput")
     arguments = TrainArguments.model_validate(asked.model_dump(include=set(TrainArguments.model_fields)))
     latents = container.channel_dir(LATENTS_CHANNEL)
-    if not (latents / MANIFEST_FILE).is_file():
+    if not arguments.latents_uri and not (latents / MANIFEST_FILE).is_file():
         side = asked.random_latents_px
         count = max(arguments.throughput_micro_batch_sizes)
         write_random_latents(latents, container.channel_dir(PRETRAINED_CHANNEL), side, count)

@@ -15,7 +15,6 @@ from params.layout import TRAIN_SPLIT
 from steps.data.block import from_bytes
 from steps.data.latents import LatentsDataset
 from steps.data.loader import HELD_BATCHES, PREFETCHED_BATCHES, LatentsLoader, Share
-from steps.data.order import SampleOrder
 
 BATCH = 256
 # What a rank holds in memory (some 100 MB) is then far above the CPU's caches and far below the data set.
@@ -26,8 +25,7 @@ _FOREVER = BATCH * 1_000_000_000
 def ours(folder: Path, of: Kind) -> Iterator[int]:
     """Our loader as training runs it: shuffled, checksums on, read ahead in the background."""
     dataset = LatentsDataset(folder)
-    blocks = np.full(of.samples // of.rows_per_block, of.rows_per_block)
-    order = SampleOrder(of.samples, 0, global_batch_size=BATCH, block_rows=blocks, lanes=LANES)
+    order = dataset.order(TRAIN_SPLIT, 0, BATCH, lanes=LANES)
     for batch in LatentsLoader(dataset, order, Share(0, 1, 0, _FOREVER)):
         yield len(batch.positions)
 

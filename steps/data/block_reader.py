@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -26,31 +27,43 @@ MAX_LOST_FRACTION: Final = 0.001
 RETRY_DELAY_S: Final = 1.0
 # Of so many shards the first block may be damaged before a reader gives up.
 _TRIED_SHARDS: Final = 8
+# The tensors whose shape is the bucket's.
+LATENT_FIELDS: Final = frozenset({"mean", "std"})
 
 
 @dataclass(frozen=True)
 class _Scratch:
     """Memory for one block."""
 
-    tensors: Mapping[str, Array]
+    memory: Mapping[str, Array]
+    """Bytes for each tensor, of the largest block."""
     header: bytearray
 
 
 class BlockReader:
     """Blocks of one split; several threads may read at once."""
 
-    def __init__(self, files: BlockFiles, table: BlockTable, max_lost_fraction: float = MAX_LOST_FRACTION) -> None:
-        """Read the layout of the first block; no more than `max_lost_fraction` of the rows may be unreadable."""
+    def __init__(
+        self,
+        files: BlockFiles,
+        table: BlockTable,
+        latent_shapes: Sequence[tuple[int, int, int]],
+        max_lost_fraction: float = MAX_LOST_FRACTION,
+    ) -> None:
+        """Read the layout of the first block; `latent_shapes` are those of the buckets.
+
+        No more than `max_lost_fraction` of the rows may be unreadable.
+        """
         self.table = table
-        self.fields = _fields(files, table)
-        """The tensors of every block."""
+        found = _fields(files, table)
+        self.fields = tuple(_shaped(found, shape) for shape in latent_shapes)
+        """The tensors of every block, for each bucket."""
         self.quarantined: dict[int, str] = {}
         """Blocks that could not be read, and why."""
         self._files = files
         self._max_lost_rows = max_lost_fraction * table.count
         self._max_rows = int(table.rows.max())
-        self._row_bytes = sum(field.row_bytes for field in self.fields)
-        self._good_headers: set[tuple[bytes, int]] = set()
+        self._good_headers: set[tuple[bytes, int, tuple[Field, ...]]] = set()
         self._free: list[_Scratch] = []
         self._lock = threading.Lock()
 
@@ -72,14 +85,24 @@ class BlockReader:
             if failure:
                 self._quarantine(block, failure)
                 self._substitute(block, scratch)
-            rows = int(self.table.rows[block])
-            yield {name: tensor[:rows] for name, tensor in scratch.tensors.items()}
+            yield self._tensors(block, scratch)
         finally:
             self._free.append(scratch)
 
     def _scratch(self) -> _Scratch:
-        tensors = {field.name: field.zeros(self._max_rows) for field in self.fields}
-        return _Scratch(tensors, bytearray(MAX_HEADER_BYTES))
+        sizes: dict[str, int] = {}
+        for field in chain.from_iterable(self.fields):
+            sizes[field.name] = max(sizes.get(field.name, 0), self._max_rows * field.row_bytes)
+        memory = {name: np.zeros(size, np.uint8) for name, size in sizes.items()}
+        return _Scratch(memory, bytearray(MAX_HEADER_BYTES))
+
+    def _tensors(self, block: int, scratch: _Scratch) -> dict[str, Array]:
+        """Return the memory of a block as its tensors, in the order of its bytes."""
+        rows, tensors = int(self.table.rows[block]), {}
+        for field in self.fields[int(self.table.buckets[block])]:
+            content = scratch.memory[field.name][: rows * field.row_bytes]
+            tensors[field.name] = content.view(field.dtype).reshape(rows, *field.row_shape)
+        return tensors
 
     def _try(self, block: int, scratch: _Scratch) -> str:
         """Read a block; return why that failed twice, or nothing."""
@@ -97,24 +120,25 @@ class BlockReader:
 
     def _read(self, block: int, scratch: _Scratch) -> None:
         table, rows = self.table, int(self.table.rows[block])
-        header_bytes = int(table.sizes[block]) - rows * self._row_bytes
+        tensors = self._tensors(block, scratch)
+        header_bytes = int(table.sizes[block]) - sum(tensor.nbytes for tensor in tensors.values())
         if not 0 < header_bytes <= MAX_HEADER_BYTES:
             raise BlockError(f"{int(table.sizes[block])} bytes cannot hold {rows} rows like those of the other blocks")
         header = memoryview(scratch.header)[:header_bytes]
-        parts = [header, *(tensor[:rows].data.cast("B") for tensor in scratch.tensors.values())]
+        parts = [header, *(tensor.data.cast("B") for tensor in tensors.values())]
         self._files.read_into(table.shard(block), int(table.offsets[block]), parts)
         found = digest(*parts)
         if int(found, 16) != int(table.digests[block]):
             raise BlockError(f"its bytes have digest {found}, the index has {int(table.digests[block]):016x}")
-        self._check_header(bytes(header), rows)
+        self._check_header(bytes(header), rows, self.fields[int(table.buckets[block])])
 
-    def _check_header(self, header: bytes, rows: int) -> None:
-        if (header, rows) in self._good_headers:
+    def _check_header(self, header: bytes, rows: int, fields: tuple[Field, ...]) -> None:
+        if (header, rows, fields) in self._good_headers:
             return
         layout = parse_layout(header)
-        if layout.rows != rows or layout.fields != self.fields or layout.header != header:
+        if layout.rows != rows or layout.fields != fields or layout.header != header:
             raise BlockError("its tensors are not those of the other blocks")
-        self._good_headers.add((header, rows))
+        self._good_headers.add((header, rows, fields))
 
     def _quarantine(self, block: int, reason: str) -> None:
         name, rows = self.table.name(block), int(self.table.rows[block])
@@ -130,24 +154,29 @@ class BlockReader:
             )
 
     def _substitute(self, block: int, scratch: _Scratch) -> None:
-        """Read the next block that can be read instead, its rows over and over where it has fewer."""
-        count = len(self.table.rows)
-        for other in ((block + step) % count for step in range(1, count)):
+        """Read the next block of the same shape that can be read, its rows over and over where it has fewer."""
+        own = self.table.blocks_of(int(self.table.buckets[block]))
+        for other in (*range(block + 1, own.stop), *range(own.start, block)):
             if other in self.quarantined:
                 continue
             failure = self._try(other, scratch)
             if not failure:
-                _repeat(scratch, int(self.table.rows[other]), int(self.table.rows[block]))
+                _repeat(self._tensors(block, scratch), int(self.table.rows[other]))
                 return
             self._quarantine(other, failure)
         raise StepError(f"latents: no block can be read, the last was {self.table.name(block)}")
 
 
-def _repeat(scratch: _Scratch, there: int, wanted: int) -> None:
-    for tensor in scratch.tensors.values():
-        for begin in range(there, wanted, there):
-            end = min(begin + there, wanted)
-            tensor[begin:end] = tensor[: end - begin]
+def _repeat(tensors: Mapping[str, Array], there: int) -> None:
+    """Fill tensors whose first `there` rows are filled."""
+    for tensor in tensors.values():
+        for begin in range(there, len(tensor), there):
+            tensor[begin : begin + there] = tensor[: len(tensor) - begin][:there]
+
+
+def _shaped(fields: tuple[Field, ...], latent_shape: tuple[int, int, int]) -> tuple[Field, ...]:
+    """Return the tensors of a bucket's blocks, from those of another bucket's."""
+    return tuple(replace(field, row_shape=latent_shape) if field.name in LATENT_FIELDS else field for field in fields)
 
 
 def _fields(files: BlockFiles, table: BlockTable) -> tuple[Field, ...]:

@@ -23,6 +23,8 @@ class BlockTable:
     """The shards."""
     shards: npt.NDArray[np.int32]
     """Which shard holds the block."""
+    buckets: npt.NDArray[np.int32]
+    """Whose rows it holds; never decreasing."""
     rows: Rows
     """Rows of the block."""
     offsets: Rows
@@ -42,6 +44,11 @@ class BlockTable:
         """Rows of the split."""
         return int(self.rows.sum())
 
+    def blocks_of(self, bucket: int) -> slice:
+        """Return the blocks of a bucket."""
+        first, end = np.searchsorted(self.buckets, (bucket, bucket + 1)).tolist()
+        return slice(first, end)
+
     def shard(self, block: int) -> str:
         """Return the name of the shard that holds a block."""
         return self.names[int(self.shards[block])]
@@ -58,6 +65,7 @@ def block_table(index: LatentsIndex, split: str) -> BlockTable:
     return BlockTable(
         names=tuple(shard.name for shard in shards),
         shards=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
+        buckets=np.repeat(np.array([shard.bucket for shard in shards], np.int32), counts),
         rows=_column([shard.block_rows for shard in shards]),
         offsets=_column([shard.offsets for shard in shards]),
         sizes=_column([shard.sizes for shard in shards]),

@@ -7,6 +7,7 @@ one flat buffer that no one copies to count it.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from params.layout import TRAIN_SPLIT
+from steps.data.buckets import Buckets, Size
 from steps.data.order import Rows
 from steps.data.plan import EncodePlan, PlannedShard, train_rows
 from steps.data.samples import Sample, SampleTable, read_samples, read_table
@@ -37,15 +39,13 @@ class Source:
     shards_uri: str
     """Prefix of the verified shards."""
     plan: EncodePlan
-    """Which samples become which rows."""
-    resolution_px: int
-    """Side of the square that the encoder sees."""
+    """Which samples become which rows, and which shape they have there."""
 
 
-def spans(shards: list[PlannedShard], resolution_px: int) -> Iterator[dict[str, Any]]:
+def spans(shards: list[PlannedShard], buckets: Buckets) -> Iterator[dict[str, Any]]:
     """Yield the tasks of shards, in order: some neighbouring blocks of one of them each."""
     for shard in shards:
-        block_bytes = max(shard.block_rows) * resolution_px**2 * 3
+        block_bytes = max(shard.block_rows) * math.prod(buckets.sizes[shard.bucket]) * 3
         step = max(1, min(MAX_SPAN_BLOCKS, SPAN_BYTES // block_bytes))
         for block in range(0, len(shard.block_rows), step):
             sizes = shard.block_rows[block : block + step]
@@ -53,6 +53,7 @@ def spans(shards: list[PlannedShard], resolution_px: int) -> Iterator[dict[str, 
             yield {
                 "shard": shard.name,
                 "split": shard.split,
+                "bucket": shard.bucket,
                 "block": block,
                 "first_row": first_row,
                 "sizes": list(sizes),
@@ -60,14 +61,15 @@ def spans(shards: list[PlannedShard], resolution_px: int) -> Iterator[dict[str, 
 
 
 def decode_span(span: dict[str, Any], source: Source) -> Iterator[dict[str, Any]]:
-    """Yield the decoded blocks of a task: shard, block, pixels (uint8 [rows, S, S, 3] as bytes) and captions."""
-    first = int(span["first_row"])
+    """Yield the decoded blocks of a task: shard, block, shape, pixels (uint8 of that shape, as bytes) and captions."""
+    first, size = int(span["first_row"]), source.plan.buckets.sizes[int(span["bucket"])]
     for number, rows in enumerate(span["sizes"]):
         samples = planned_samples(source, str(span["split"]), first, int(rows))
-        pixels = np.stack([decode(sample, source.resolution_px) for sample in samples])
+        pixels = np.stack([decode(sample, size) for sample in samples])
         yield {
             "shard": span["shard"],
             "block": int(span["block"]) + number,
+            "shape": list(pixels.shape),
             "pixels": pixels.tobytes(),
             "captions": [sample.caption for sample in samples],
         }
@@ -79,15 +81,15 @@ def planned_samples(source: Source, split: str, first: int, count: int) -> list[
     samples: list[Sample] = []
     storage = Storage(source.shards_uri)
     plan = source.plan
-    for number, place, part in plan.locate(split, first, count):
-        table, of_training = _table(source.shards_uri, plan.sources[number], plan.heldout_fraction)
-        rows = of_training if split == TRAIN_SPLIT else plan.heldout_rows(number)
+    for bucket, number, place, part in plan.locate(split, first, count):
+        table, of_training = _table(source.shards_uri, plan.sources[number], plan.heldout_fraction, plan.buckets)
+        rows = of_training[bucket] if split == TRAIN_SPLIT else plan.heldout_rows(bucket, number)
         samples += read_samples(storage, table, rows[place : place + part])
     return samples
 
 
-def decode(sample: Sample, resolution_px: int) -> Pixels:
-    """Return a picture, uint8 [S, S, 3]; one of another size is resized and cut to the square in its middle.
+def decode(sample: Sample, size: Size) -> Pixels:
+    """Return a picture, uint8 [H, W, 3]; one of another size is resized and cut to that shape in its middle.
 
     Raises StepError where it cannot be decoded.
     """
@@ -96,12 +98,13 @@ def decode(sample: Sample, resolution_px: int) -> Pixels:
             picture = opened.convert("RGB")
     except (UnidentifiedImageError, OSError) as error:
         raise StepError(f"sample {sample.key}: its picture cannot be decoded ({error}); download again") from None
-    if picture.size != (resolution_px, resolution_px):
-        picture = ImageOps.fit(picture, (resolution_px, resolution_px), Image.Resampling.LANCZOS)
+    wanted = (size.width_px, size.height_px)
+    if picture.size != wanted:
+        picture = ImageOps.fit(picture, wanted, Image.Resampling.LANCZOS)
     return np.asarray(picture)
 
 
 @lru_cache(maxsize=16)
-def _table(uri: str, name: str, heldout_fraction: float) -> tuple[SampleTable, Rows]:
+def _table(uri: str, name: str, heldout_fraction: float, buckets: Buckets) -> tuple[SampleTable, list[Rows]]:
     table = read_table(Storage(uri), name)
-    return table, train_rows(table, heldout_fraction)
+    return table, train_rows(table, heldout_fraction, buckets)

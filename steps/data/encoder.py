@@ -41,8 +41,7 @@ class BlockEncoder:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a block: its safetensors, its sums for the statistics, and the PSNR of the first ones of a shard."""
-        side = self._settings.resolution_px
-        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(-1, side, side, 3)
+        pixels = np.frombuffer(row["pixels"], np.uint8).reshape([int(side) for side in row["shape"]])
         tensors = self.encode(pixels, [str(caption) for caption in row["captions"]])
         for name in ("mean", "std"):
             if not np.isfinite(tensors[name]).all():
@@ -61,7 +60,7 @@ class BlockEncoder:
 
     @torch.inference_mode()
     def encode(self, pixels: Array, captions: list[str]) -> dict[str, Array]:
-        """Return the tensors of a block of pictures, uint8 [rows, S, S, 3], and their captions."""
+        """Return the tensors of a block of pictures, uint8 [rows, H, W, 3], and their captions."""
         means, stds = [], []
         for start in range(0, len(pixels), self._settings.batch_size):
             batch = self._to_device(pixels[start : start + self._settings.batch_size])
@@ -88,7 +87,7 @@ class BlockEncoder:
         return float((-10 * errors.log10()).mean())
 
     def _to_device(self, pixels: Array) -> torch.Tensor:
-        """Return pictures as the VAE wants them: [rows, 3, S, S] in [-1, 1]."""
+        """Return pictures as the VAE wants them: [rows, 3, H, W] in [-1, 1]."""
         batch = torch.from_numpy(pixels.copy()).to(self._device).permute(0, 3, 1, 2)
         return (batch.float() / 127.5 - 1).to(self._vae.dtype)
 

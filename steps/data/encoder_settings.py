@@ -20,8 +20,6 @@ class EncoderSettings:
 
     pretrained: Path
     """Folder with the models."""
-    resolution_px: int
-    """Side of the pictures."""
     batch_size: int
     """Pictures at once."""
     caption_length: int
@@ -32,10 +30,10 @@ class EncoderSettings:
     """In which the VAE runs."""
 
 
-def model_facts(pretrained: Path, resolution_px: int, digests: dict[str, str]) -> ModelFacts:
+def model_facts(pretrained: Path, digests: dict[str, str]) -> ModelFacts:
     """Return what the manifest says of the models; `digests` are those of vae, tokenizer and text_encoder.
 
-    Raises StepError where a configuration lacks what is needed, or the resolution does not fit the VAE.
+    Raises StepError where a configuration lacks what is needed.
     """
     vae, text = _config(pretrained / "vae"), _config(pretrained / "text_encoder")
     try:
@@ -47,12 +45,11 @@ def model_facts(pretrained: Path, resolution_px: int, digests: dict[str, str]) -
             scaling_factor=float(vae["scaling_factor"]),
             caption_length=int(text["max_position_embeddings"]),
             embedding_width=int(text["hidden_size"]),
-            latent_shape=(int(vae["latent_channels"]), resolution_px // factor, resolution_px // factor),
+            latent_channels=int(vae["latent_channels"]),
+            factor=factor,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StepError(f"{pretrained}: a config.json lacks or garbles {error}") from None
-    if resolution_px % factor:
-        raise StepError(f"resolution_px: {resolution_px} is not a multiple of the VAE's factor {factor}")
     return facts
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import ray.data
 
+from steps.data.buckets import Buckets
 from steps.data.decoding import Source, decode_span, spans
 from steps.data.encoder_settings import EncoderSettings
 from steps.data.latents_writer import LatentsRecord, write_shard
@@ -64,11 +65,13 @@ class Encoding:
         return self._encoder(row)
 
 
-def summarize_sources(shards_uri: str, names: Sequence[str], heldout_fraction: float) -> list[SourceSummary]:
+def summarize_sources(
+    shards_uri: str, names: Sequence[str], heldout_fraction: float, buckets: Buckets
+) -> list[SourceSummary]:
     """Return what planning needs to know of each verified shard, in order."""
     task = RAY.remote(num_cpus=TASK_CPUS)(_summarize)
     parts = [names[start : start + SOURCES_PER_TASK] for start in range(0, len(names), SOURCES_PER_TASK)]
-    results = [task.remote(shards_uri, part, heldout_fraction) for part in parts]
+    results = [task.remote(shards_uri, part, heldout_fraction, buckets) for part in parts]
     return [summary for part in _get(results) for summary in part]
 
 
@@ -120,7 +123,7 @@ def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
     # Shards are written in order, from references alone: who encodes what, and when, changes nothing.
     context.execution_options.preserve_order = True
     context.raise_original_map_exception = True
-    tasks = list(spans(list(shards), job.source.resolution_px))
+    tasks = list(spans(list(shards), job.source.plan.buckets))
     gpus = int(RAY.cluster_resources().get("GPU", 0))
     workers = job.workers or gpus or int(RAY.cluster_resources()["CPU"])
     decoded = RAY.data.from_items(tasks, override_num_blocks=len(tasks)).flat_map(
@@ -161,9 +164,9 @@ def _by_shard(
     raise StepError(f"encode: {arrived} of {len(block_rows)} blocks arrived")
 
 
-def _summarize(uri: str, names: Sequence[str], heldout_fraction: float) -> list[SourceSummary]:
+def _summarize(uri: str, names: Sequence[str], heldout_fraction: float, buckets: Buckets) -> list[SourceSummary]:
     storage = Storage(uri)
-    return [summarize(read_table(storage, name), heldout_fraction) for name in names]
+    return [summarize(read_table(storage, name), heldout_fraction, buckets) for name in names]
 
 
 def _write(uri: str, plan_digest: str, shard: PlannedShard, *tables: Any) -> LatentsRecord:

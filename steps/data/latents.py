@@ -7,6 +7,7 @@ however many shards there are; rows are read a block at a time.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -20,8 +21,9 @@ from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
 from params.model import Model
 from steps.data.batch_ring import empty
 from steps.data.block_files import open_files
-from steps.data.block_reader import BlockReader
+from steps.data.block_reader import MAX_LOST_FRACTION, BlockReader
 from steps.data.block_table import BlockTable, block_table
+from steps.data.bucket_order import BucketStream, TrainingOrder
 from steps.data.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
 from steps.data.order import SampleOrder
 from steps.data.reader import LatentsReader
@@ -70,21 +72,43 @@ class LatentsDataset:
         return self.manifest.counts.get(split, 0)
 
     def read(self, split: str, rows: npt.NDArray[np.int64]) -> LatentsBatch:
-        """Return rows of a split, in the order asked for. Not for several threads at once.
+        """Return rows of a split and of one bucket, in the order asked for. Not for several threads at once.
 
-        Raises IndexError for a row that is not there.
+        Raises IndexError for a row that is not there, ValueError for rows of several buckets.
         """
         reader = self._readers.get(split)
         if reader is None:
             reader = self._readers[split] = self.reader(split)
-        tensors = {item.name: empty(item, len(rows)) for item in reader.fields}
+        tensors = {item.name: empty(item, len(rows)) for item in reader.fields(rows)}
         reader.read_into(rows, {name: tensor.numpy() for name, tensor in tensors.items()})
         return LatentsBatch(tensors["mean"], tensors["std"], tensors["token_ids"], tensors.get("embeddings"))
 
-    def order(self, split: str, seed: int, global_batch_size: int) -> SampleOrder:
-        """Return the order in which training sees a split."""
-        sizes = self.table(split).rows
-        return SampleOrder(self.count(split), seed, global_batch_size=global_batch_size, block_rows=sizes)
+    def order(self, split: str, seed: int, global_batch_size: int, lanes: int | None = None) -> TrainingOrder:
+        """Return the order in which training sees a split; `lanes` as for SampleOrder."""
+        table = self.table(split)
+        streams = []
+        for bucket, span in self.spans(split).items():
+            blocks = table.blocks_of(bucket)
+            order = SampleOrder(
+                len(span),
+                seed,
+                global_batch_size=global_batch_size,
+                block_rows=table.rows[blocks],
+                lanes=lanes,
+                stream=bucket,
+            )
+            streams.append(BucketStream(bucket, order, span.start, blocks.start))
+        return TrainingOrder(streams)
+
+    def spans(self, split: str) -> dict[int, range]:
+        """Return the rows of each bucket of a split that has any."""
+        table = self.table(split)
+        found = {}
+        for bucket in np.unique(table.buckets).tolist():
+            blocks = table.blocks_of(bucket)
+            first = int(table.first_rows[blocks][0])
+            found[bucket] = range(first, first + int(table.rows[blocks].sum()))
+        return found
 
     def table(self, split: str) -> BlockTable:
         """Return where the blocks of a split are. Raises StepError where it has no samples."""
@@ -94,7 +118,11 @@ class LatentsDataset:
 
     def reader(self, split: str, kept_blocks: int = RANDOM_READ_BLOCKS) -> LatentsReader:
         """Return a reader of rows that keeps up to `kept_blocks` blocks in memory."""
-        return LatentsReader(BlockReader(self.files, self.table(split)), kept_blocks)
+        return LatentsReader(self.blocks(split), kept_blocks)
+
+    def blocks(self, split: str, max_lost_fraction: float = MAX_LOST_FRACTION) -> BlockReader:
+        """Return a reader of whole blocks of a split."""
+        return BlockReader(self.files, self.table(split), self.manifest.latent_shapes, max_lost_fraction)
 
     def _open(self, name: str, model: type[M]) -> M:
         try:
@@ -113,7 +141,20 @@ class LatentsDataset:
         totals = {split: sum(rows for _, of, rows in indexed if of == split) for split in self.manifest.counts}
         if self.manifest.format_version != FORMAT_VERSION:
             raise StepError(f"{self.location}: format {self.manifest.format_version}, this code reads {FORMAT_VERSION}")
-        if indexed != listed or totals != self.manifest.counts:
+        if indexed != listed or totals != self.manifest.counts or not _has_buckets(index, self.manifest):
             raise StepError(
                 f"{self.location}: {LATENTS_INDEX_FILE} does not belong to {MANIFEST_FILE}; run encode again"
             )
+
+
+def _has_buckets(index: LatentsIndex, manifest: LatentsManifest) -> bool:
+    """Return whether the shards of each split are in the order of the manifest's buckets, and as large."""
+    for split in manifest.counts:
+        buckets = [shard.bucket for shard in index.shards if shard.split == split]
+        if buckets != sorted(buckets) or not set(buckets) <= set(range(len(manifest.latent_shapes))):
+            return False
+    found: Counter[tuple[str, int]] = Counter()
+    for shard in index.shards:
+        found[shard.split, shard.bucket] += sum(shard.block_rows)
+    told = {(split, n): rows for n, of in enumerate(manifest.buckets) for split, rows in of.counts.items() if rows}
+    return not manifest.buckets or found == told

@@ -13,7 +13,8 @@ from typing import Final
 
 from params.layout import TRAIN_SPLIT
 from params.programs import EncodeSettings
-from steps.data.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
+from steps.data.buckets import Size
+from steps.data.latents_manifest import FORMAT_VERSION, LatentsBucket, LatentsIndex, LatentsManifest
 from steps.data.latents_writer import LatentsRecord
 from steps.data.plan import EncodePlan
 from steps.errors import StepError
@@ -44,8 +45,19 @@ class ModelFacts:
     """Token ids for each caption."""
     embedding_width: int
     """Width of the text encoder's output."""
-    latent_shape: tuple[int, int, int]
-    """Channels, height, width."""
+    latent_channels: int
+    """Channels of a latent."""
+    factor: int
+    """By which the VAE divides the sides of a picture."""
+
+    def latent_shape(self, size: Size) -> tuple[int, int, int]:
+        """Return channels, height and width. Raises StepError where the VAE cannot divide the sides of the picture."""
+        if any(side_px % self.factor for side_px in size):
+            raise StepError(
+                f"pictures of {size.width_px} x {size.height_px} px: their sides must be multiples of the VAE's factor "
+                f"{self.factor}; change resolution_px or bucket_step_px"
+            )
+        return self.latent_channels, size.height_px // self.factor, size.width_px // self.factor
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,8 @@ def latents_artifact(
         text_encoder_digest=models.text_encoder_digest,
         source_manifest_digest=source_manifest_digest,
         resolution_px=settings.resolution_px,
-        latent_shape=models.latent_shape,
+        latent_shape=models.latent_shape(Size(settings.resolution_px, settings.resolution_px)),
+        buckets=_buckets(plan, models) if len(plan.buckets.candidates) > 1 else (),
         scaling_factor=models.scaling_factor,
         caption_length=models.caption_length,
         caption_embeddings=settings.caption_embeddings,
@@ -148,6 +161,18 @@ def latents_artifact(
         shards=tuple(record.shard.listed for record in records),
     )
     return manifest, LatentsIndex(shards=tuple(record.shard.indexed for record in records))
+
+
+def _buckets(plan: EncodePlan, models: ModelFacts) -> tuple[LatentsBucket, ...]:
+    counts = {split: plan.bucket_counts(split).tolist() for split in plan.counts}
+    return tuple(
+        LatentsBucket(
+            size_px=size,
+            latent_shape=models.latent_shape(size),
+            counts={split: of[number] for split, of in counts.items()},
+        )
+        for number, size in enumerate(plan.buckets.sizes)
+    )
 
 
 def _counts(plan: EncodePlan, records: Sequence[LatentsRecord]) -> dict[str, int]:

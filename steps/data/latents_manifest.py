@@ -25,6 +25,17 @@ class LatentsShard(Model):
     """Of the file."""
 
 
+class LatentsBucket(Model):
+    """Pictures of one shape."""
+
+    size_px: tuple[int, int]
+    """Height and width of the pictures that the VAE saw."""
+    latent_shape: tuple[int, int, int]
+    """Channels, height, width."""
+    counts: dict[str, int]
+    """Samples of each split."""
+
+
 class LatentsManifest(Model):
     """What the latents are and what made them; written last."""
 
@@ -41,9 +52,11 @@ class LatentsManifest(Model):
     source_manifest_digest: str
     """sha256 of the shards' manifest."""
     resolution_px: int
-    """Side of the pictures that the VAE saw, normalised to [-1, 1]."""
+    """Side of the pictures that the VAE saw, normalised to [-1, 1]; with buckets, the root of their area."""
     latent_shape: tuple[int, int, int]
-    """Channels, height, width."""
+    """Channels, height, width; with buckets, of a square."""
+    buckets: tuple[LatentsBucket, ...] = ()
+    """The shapes of the pictures, in the order of their rows; empty: squares alone."""
     scaling_factor: float
     """The VAE's: training multiplies sampled latents by it, once, where it loads them. Stored moments are raw."""
     caption_length: int
@@ -73,6 +86,11 @@ class LatentsManifest(Model):
     shards: tuple[LatentsShard, ...]
     """In the order of their rows."""
 
+    @property
+    def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """The shape of each bucket's latents: one at least."""
+        return tuple(bucket.latent_shape for bucket in self.buckets) or (self.latent_shape,)
+
     def require(self, *, encoder_digest: str, tokenizer_digest: str, text_encoder_digest: str) -> None:
         """Raise StepError unless the latents were made by this VAE and tokenizer (and text encoder, where cached)."""
         wanted = {"encoder": encoder_digest, "tokenizer": tokenizer_digest}
@@ -94,6 +112,8 @@ class IndexedShard(Model):
     """File in the artifact's folder."""
     split: str
     """`train` or `heldout`."""
+    bucket: int = 0
+    """Which of the manifest's buckets its pictures belong to."""
     block_rows: tuple[int, ...]
     """Rows."""
     offsets: tuple[int, ...]

@@ -26,7 +26,7 @@ class BuiltShard(Model):
     """For the index."""
 
 
-def build_shard(name: str, split: str, blocks: Iterable[bytes]) -> tuple[bytes, BuiltShard]:
+def build_shard(name: str, split: str, blocks: Iterable[bytes], bucket: int = 0) -> tuple[bytes, BuiltShard]:
     """Return the bytes of a shard and its description; `blocks` are safetensors, in the order of their rows."""
     stream = io.BytesIO()
     rows: list[int] = []
@@ -47,6 +47,7 @@ def build_shard(name: str, split: str, blocks: Iterable[bytes]) -> tuple[bytes, 
     indexed = IndexedShard(
         name=name,
         split=split,
+        bucket=bucket,
         block_rows=tuple(rows),
         offsets=tuple(offsets),
         sizes=tuple(sizes),

@@ -42,7 +42,7 @@ def write_shard(storage: Storage, plan_digest: str, planned: PlannedShard, rows:
     if sorted(blocks) != list(range(len(planned.block_rows))):
         raise StepError(f"encode: {planned.name}: {len(blocks)} of {len(planned.block_rows)} blocks arrived")
     ordered = [blocks[number] for number in sorted(blocks)]
-    content, built = build_shard(planned.name, planned.split, (row["content"] for row in ordered))
+    content, built = build_shard(planned.name, planned.split, (row["content"] for row in ordered), planned.bucket)
     if built.indexed.block_rows != planned.block_rows:
         raise StepError(f"encode: {planned.name}: blocks of {built.indexed.block_rows} rows, not as planned")
     storage.write(planned.name, content)

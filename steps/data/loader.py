@@ -2,7 +2,8 @@
 
 Reads latents blocks through steps.data.block_reader; writes nothing. What it yields is a pure function of the order and
 the positions: stop after any batch, start again with any number of ranks and reading threads, and every position is
-seen once, in the same global order. Every rank gets the same number of batches.
+seen once, in the same global order. Every rank gets the same number of batches, and all ranks at a time batches of one
+bucket: rows of one shape.
 
 A block is read once, checked, and its rows are copied once: to their places in the batches to come, which the order
 tells beforehand.
@@ -22,9 +23,10 @@ import torch
 
 from params.layout import TRAIN_SPLIT
 from steps.data.batch_ring import BatchRing, LoadedBatch
-from steps.data.block_reader import MAX_LOST_FRACTION, BlockReader
+from steps.data.block_reader import MAX_LOST_FRACTION
+from steps.data.bucket_order import BucketStream, TrainingOrder, Turn
 from steps.data.latents import LatentsDataset
-from steps.data.order import SampleOrder, Stretch
+from steps.data.order import Stretch
 
 # Batches read ahead of training: windows of blocks that open in every lane at once delay one of them, not training.
 PREFETCHED_BATCHES: Final = 8
@@ -52,7 +54,7 @@ class LatentsLoader:
     def __init__(
         self,
         dataset: LatentsDataset,
-        order: SampleOrder,
+        order: TrainingOrder,
         share: Share,
         *,
         split: str = TRAIN_SPLIT,
@@ -72,7 +74,7 @@ class LatentsLoader:
             raise ValueError(f"positions {share.first_position} to {share.last_position} are not batches of {size}")
         if not 0 <= share.rank < share.world_size or not 0 <= share.first_position <= share.last_position:
             raise ValueError(f"there is no {share}")
-        self.blocks: Final = BlockReader(dataset.files, dataset.table(split), max_lost_fraction)
+        self.blocks: Final = dataset.blocks(split, max_lost_fraction)
         self.order: Final = order
         self.batches: Final = range(share.first_position // size, share.last_position // size)
         """Numbers of the global batches."""
@@ -105,10 +107,40 @@ class LatentsLoader:
         with ThreadPoolExecutor(self.read_threads, thread_name_prefix="latents") as pool:
             run = _Run(self, pool)
             try:
-                for batch in self.batches:
-                    yield run.batch(batch)
+                for number in self.batches:
+                    yield run.batch(number)
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+class _Run:
+    """One iteration: every batch is asked for ahead of need, from its bucket's stream."""
+
+    def __init__(self, loader: LatentsLoader, pool: ThreadPoolExecutor) -> None:
+        self._loader, self._pool = loader, pool
+        self._numbers = loader.order.numbers(loader.batches)
+        self._streams: dict[int, _Stream] = {}
+        self._turns: deque[Turn] = deque()
+        self._next = loader.batches.start
+
+    def batch(self, number: int) -> LoadedBatch:
+        """Return a batch; what it needs is waited for, and what the next ones need is asked for."""
+        order, end = self._loader.order, min(number + PREFETCHED_BATCHES + 1, self._loader.batches.stop)
+        for ahead in range(self._next, end):
+            turn = order.turn(ahead)
+            self._stream(turn).ask(turn.number)
+            self._turns.append(turn)
+        self._next = max(self._next, end)
+        turn = self._turns.popleft()
+        first_position = number * order.global_batch_size + self._loader.first_place
+        return self._stream(turn).batch(turn.number, first_position)
+
+    def _stream(self, turn: Turn) -> _Stream:
+        found = self._streams.get(turn.stream)
+        if found is None:
+            of, numbers = self._loader.order.streams[turn.stream], self._numbers[turn.stream]
+            found = self._streams[turn.stream] = _Stream(self._loader, self._pool, of, numbers)
+        return found
 
 
 @dataclass(order=True)
@@ -120,37 +152,40 @@ class _Due:
     stretch: Stretch = field(compare=False)
 
 
-class _Run:
-    """One iteration: reads stretches as their batches come near."""
+class _Stream:
+    """One bucket's batches, which have a ring of their own: reads stretches as their batches come near."""
 
-    def __init__(self, loader: LatentsLoader, pool: ThreadPoolExecutor) -> None:
-        self._loader, self._pool = loader, pool
-        order, batches = loader.order, loader.batches
-        depth = min(len(batches), order.stretch_batches + PREFETCHED_BATCHES + HELD_BATCHES)
-        self._ring = BatchRing(loader.blocks.fields, depth, loader.batch_rows, loader.pin_memory)
+    def __init__(self, loader: LatentsLoader, pool: ThreadPoolExecutor, of: BucketStream, numbers: range) -> None:
+        """Prepare batches `numbers` of the stream."""
+        self._loader, self._pool, self._of, self._numbers = loader, pool, of, numbers
+        order = of.order
+        depth = min(len(numbers), order.stretch_batches + PREFETCHED_BATCHES + HELD_BATCHES)
+        self._ring = BatchRing(loader.blocks.fields[of.bucket], depth, loader.batch_rows, loader.pin_memory)
         first_lane = loader.first_place // order.lane_rows
         last_lane = (loader.first_place + loader.batch_rows - 1) // order.lane_rows
-        self._lanes = {lane: order.stretches(lane, batches.start) for lane in range(first_lane, last_lane + 1)}
+        self._lanes = {lane: order.stretches(lane, numbers.start) for lane in range(first_lane, last_lane + 1)}
         self._due: list[_Due] = []
         for lane in self._lanes:
             self._advance(lane)
         self._reading: deque[tuple[int, Future[None]]] = deque()
 
-    def batch(self, number: int) -> LoadedBatch:
-        """Return a batch; what it needs is waited for, and what the next ones need is asked for."""
-        while self._due and self._due[0].batch <= number + PREFETCHED_BATCHES:
+    def ask(self, number: int) -> None:
+        """Have read what the batches up to this one need."""
+        while self._due and self._due[0].batch <= number:
             due = heapq.heappop(self._due)
             self._advance(due.lane)
             self._reading.append((due.batch, self._pool.submit(self._load, due.stretch)))
+
+    def batch(self, number: int, first_position: int) -> LoadedBatch:
+        """Return a batch that was asked for, when it is read."""
         while self._reading and self._reading[0][0] <= number:
             self._reading.popleft()[1].result()
-        first_position = number * self._loader.order.global_batch_size + self._loader.first_place
         return self._ring.batch(number, first_position)
 
     def _advance(self, lane: int) -> None:
         """Take the lane's next stretch that this rank has a share of: at its ends, other ranks may share a lane."""
         for stretch in self._lanes[lane]:
-            if stretch.batches[0] >= self._loader.batches.stop:
+            if stretch.batches[0] >= self._numbers.stop:
                 return
             own = self._own(stretch)
             if len(own.rows):
@@ -159,14 +194,14 @@ class _Run:
 
     def _own(self, stretch: Stretch) -> Stretch:
         places = stretch.places - self._loader.first_place
-        own = (places >= 0) & (places < self._loader.batch_rows) & (stretch.batches < self._loader.batches.stop)
+        own = (places >= 0) & (places < self._loader.batch_rows) & (stretch.batches < self._numbers.stop)
         return Stretch(stretch.blocks, stretch.rows[own], stretch.batches[own], places[own])
 
     def _load(self, stretch: Stretch) -> None:
-        table = self._loader.blocks.table
+        table, rows = self._loader.blocks.table, stretch.rows + self._of.first_row
         ring_rows = self._ring.rows(stretch.batches, stretch.places)
-        for block in stretch.blocks:
-            inside = stretch.rows - table.first_rows[block]
+        for block in (self._of.first_block + number for number in stretch.blocks):
+            inside = rows - table.first_rows[block]
             own = (inside >= 0) & (inside < table.rows[block])
             if own.any():
                 targets = np.full(table.rows[block], -1, np.int64)

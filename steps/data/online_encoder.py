@@ -71,7 +71,8 @@ def decode_rows(source: Source, first_row: int, rows: int) -> Decoded:
     Raises StepError where one cannot be read.
     """
     samples = planned_samples(source, TRAIN_SPLIT, first_row, rows)
-    pixels = np.stack([decode(sample, source.resolution_px) for sample in samples])
+    size = source.plan.buckets.sizes[0]
+    pixels = np.stack([decode(sample, size) for sample in samples])
     return pixels, [sample.caption for sample in samples]
 
 

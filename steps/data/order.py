@@ -70,11 +70,13 @@ class SampleOrder:
         block_rows: Sequence[int] | Rows | None = None,
         lanes: int | None = None,
         window_blocks: int = WINDOW_BLOCKS,
+        stream: int = 0,
     ) -> None:
         """Prepare the order.
 
         `block_rows` are the rows of each block as they lie on disk (none: every row is its own block); `lanes` must
-        divide `global_batch_size` (none: its largest divisor up to 256). Raises ValueError for sizes that do not fit.
+        divide `global_batch_size` (none: its largest divisor up to 256); streams of one seed are shuffled each in its
+        own way. Raises ValueError for sizes that do not fit.
         """
         sizes = np.ones(count, np.int64) if block_rows is None else np.asarray(block_rows, np.int64)
         if count < 1 or int(sizes.sum()) != count or int(sizes.min()) < 1:
@@ -86,6 +88,7 @@ class SampleOrder:
         if self.lanes < 1 or global_batch_size % self.lanes:
             raise ValueError(f"lanes: {lanes} does not divide the global batch of {global_batch_size}")
         self.window_blocks = window_blocks
+        self._stream = (stream,) if stream else ()
         self._sizes = sizes
         self._first_rows = np.cumsum(sizes) - sizes
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
@@ -168,7 +171,7 @@ class SampleOrder:
         return state
 
     def _make_epoch(self, epoch: int) -> _Epoch:
-        blocks = _permutation(len(self._sizes), self.seed, epoch, _BLOCKS, 0)
+        blocks = permutation(len(self._sizes), self.seed, epoch, _BLOCKS, 0, *self._stream)
         ends = np.cumsum(self._sizes[blocks])
         window_ends = np.append(ends[self.window_blocks - 1 : -1 : self.window_blocks], ends[-1])
         offsets = self._lane_positions(epoch * self.count)
@@ -193,7 +196,7 @@ class SampleOrder:
             first_rows, sizes = self._first_rows, self._sizes
             spans = [np.arange(first_rows[b], first_rows[b] + sizes[b]) for b in self._window_blocks(state, number)]
             together = np.concatenate(spans)
-            rows = together[_permutation(len(together), self.seed, epoch, _ROWS, number)]
+            rows = together[permutation(len(together), self.seed, epoch, _ROWS, number, *self._stream)]
             self._windows[epoch, number] = rows
             if len(self._windows) > 4 * self.lanes:
                 self._windows.popitem(last=False)
@@ -208,7 +211,7 @@ def largest_divisor(number: int, at_most: int) -> int:
     return next(divisor for divisor in range(min(number, at_most), 0, -1) if number % divisor == 0)
 
 
-def _permutation(n: int, *words: int) -> Rows:
+def permutation(n: int, *words: int) -> Rows:
     """Return a permutation of range(n) that only the words decide.
 
     Sorting the raw output of a bit generator: numpy promises never to change that, which it does not for

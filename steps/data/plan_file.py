@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from params.arguments import describe
 from params.model import Model
+from steps.data.buckets import Buckets, Size
 from steps.data.order import Rows
 from steps.data.plan import EncodePlan
 from steps.errors import StepError
@@ -24,14 +25,18 @@ class PlanFile(Model):
     """Of the encoding that planned it."""
     sources: tuple[str, ...]
     """Verified shards."""
-    train_counts: tuple[int, ...]
-    """Training samples of each."""
-    heldout: tuple[tuple[int, int], ...]
-    """Shard and row of its table of each held-out sample."""
+    train_counts: tuple[tuple[int, ...], ...]
+    """Training samples of each bucket in each of them."""
+    heldout: tuple[tuple[int, int, int], ...]
+    """Bucket, shard and row of its table of each held-out sample."""
     dropped_heldout_samples: int
     """Held-out samples over the limit."""
     heldout_fraction: float
     """Which captions are held out."""
+    shapes: tuple[tuple[int, int], ...]
+    """Height and width in pixels of every shape that a picture may have."""
+    buckets: tuple[int, ...]
+    """Which of them are buckets."""
     rows_per_shard: int
     """Rows of a latents shard."""
     rows_per_block: int
@@ -43,9 +48,10 @@ class PlanFile(Model):
         return EncodePlan(
             sources=self.sources,
             train_counts=np.array(self.train_counts, dtype=np.int64),
-            heldout=np.array(self.heldout, dtype=np.int64).reshape(-1, 2),
+            heldout=np.array(self.heldout, dtype=np.int64).reshape(-1, 3),
             dropped_heldout_samples=self.dropped_heldout_samples,
             heldout_fraction=self.heldout_fraction,
+            buckets=Buckets(tuple(Size(*shape) for shape in self.shapes), self.buckets),
         )
 
     def block_rows(self, split: str) -> Rows:
@@ -59,10 +65,12 @@ def plan_file(plan: EncodePlan, plan_digest: str, rows_per_shard: int, rows_per_
     return PlanFile(
         plan_digest=plan_digest,
         sources=plan.sources,
-        train_counts=tuple(plan.train_counts.tolist()),
-        heldout=tuple((source, row) for source, row in plan.heldout.tolist()),
+        train_counts=tuple(map(tuple, plan.train_counts.tolist())),
+        heldout=tuple(map(tuple, plan.heldout.tolist())),
         dropped_heldout_samples=plan.dropped_heldout_samples,
         heldout_fraction=plan.heldout_fraction,
+        shapes=tuple(plan.buckets.candidates),
+        buckets=plan.buckets.kept,
         rows_per_shard=rows_per_shard,
         rows_per_block=rows_per_block,
     )

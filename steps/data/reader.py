@@ -24,10 +24,13 @@ class LatentsReader:
         self._capacity = max(1, capacity_blocks)
         self._kept: OrderedDict[int, Mapping[str, Array]] = OrderedDict()
 
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """The tensors of a row."""
-        return self._blocks.fields
+    def fields(self, rows: Rows) -> tuple[Field, ...]:
+        """Return the tensors of rows. Raises ValueError where they are not all of one bucket."""
+        table = self._blocks.table
+        buckets = np.unique(table.buckets[np.searchsorted(table.first_rows, rows, side="right") - 1])
+        if len(buckets) > 1:
+            raise ValueError(f"rows of buckets {buckets.tolist()} have different shapes")
+        return self._blocks.fields[int(buckets[0]) if len(buckets) else 0]
 
     @property
     def lost_rows(self) -> int:

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from steps.data.order import Rows
@@ -41,6 +43,10 @@ class SampleTable:
     """The byte after their last."""
     xxh3: npt.NDArray[np.uint64]
     """xxh3 of these bytes, as they were when the shard was verified."""
+    widths: Rows
+    """Of the pictures, in pixels; 0 where it is not known."""
+    heights: Rows
+    """Of the pictures."""
 
 
 class Sample(NamedTuple):
@@ -75,7 +81,17 @@ def read_table(storage: Storage, name: str) -> SampleTable:
         starts=table["start"].to_numpy(),
         stops=table["stop"].to_numpy(),
         xxh3=table["xxh3"].to_numpy(),
+        widths=_sides(table, "width"),
+        heights=_sides(table, "height"),
     )
+
+
+def _sides(table: pa.Table, name: str) -> Rows:
+    """Return a column of sides; shards of before they were noted have none."""
+    if name not in table.column_names:
+        return np.zeros(len(table), np.int64)
+    sides: Rows = pc.fill_null(table[name], 0).to_numpy().astype(np.int64)
+    return sides
 
 
 def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> list[Sample]:

@@ -111,11 +111,20 @@ def _samples_table(kept: pa.Table, tar: TarContent, hashes: list[int | None]) ->
             "start": pa.array(starts, pa.int64()),
             "stop": pa.array(stops, pa.int64()),
             "xxh3": pa.array(digests, pa.uint64()),
+            "width": _side(kept, "width"),
+            "height": _side(kept, "height"),
             "sha256": kept["sha256"],
             "perceptual_hash": pa.array(hashes, pa.uint64()),
             "dropped": pa.nulls(len(kept), pa.string()),
         }
     )
+
+
+def _side(kept: pa.Table, name: str) -> pa.Array:
+    """Return a side of the stored pictures, in pixels; null where the shard's writer does not tell."""
+    if name not in kept.column_names:
+        return pa.nulls(len(kept), pa.int32())
+    return kept[name].cast(pa.int32())
 
 
 def write_samples(storage: Storage, stem: str, table: pa.Table) -> None:

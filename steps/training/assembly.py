@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from params.layout import TRAIN_SPLIT
+from params.layout import LATENTS_CHANNEL, TRAIN_SPLIT
 from params.programs import TrainArguments
+from steps.container import Container
 from steps.data.latents import LatentsDataset
 from steps.data.loader import LatentsLoader, Share
 from steps.training.batch_plan import BatchPlan
@@ -39,8 +40,13 @@ class Parts:
     utilisation: Utilisation
 
 
+def latents_location(arguments: TrainArguments, container: Container) -> Path | str:
+    """Return where the latents are: in S3, or in the channel."""
+    return arguments.latents_uri or container.channel_dir(LATENTS_CHANNEL)
+
+
 def assemble(
-    arguments: TrainArguments, plan: BatchPlan, world: World, latents: Path, pretrained: Path, initial: Path
+    arguments: TrainArguments, plan: BatchPlan, world: World, latents: Path | str, pretrained: Path, initial: Path
 ) -> Parts:
     """Return the parts, as they are before the first sample; `initial` is the folder with the UNet to begin with.
 
@@ -70,17 +76,17 @@ def assemble(
 
 
 def warm_up(parts: Parts, plan: BatchPlan) -> None:
-    """Run one batch, where CUDA graphs are recorded a few times, without learning from it.
+    """Run a batch of every bucket, where CUDA graphs are recorded a few times, without learning from it.
 
     What the first pass alone does (compiling, choosing algorithms, running out of memory) happens before the clock
     starts; and DDP, which arranges its buckets anew after its first pass, adds up gradients in the same order from
     the first step on, whether the training began here or goes on: so going on is exact to the bit.
     """
-    count = parts.dataset.count(TRAIN_SPLIT)
-    rows = np.arange(plan.rank_batch_size, dtype=np.int64) % count
-    batch = parts.dataset.read(TRAIN_SPLIT, rows)
-    for _ in range(parts.gradients.warm_up_passes):
-        parts.optimizer_step.add_gradients(parts.inputs.training(batch, torch.from_numpy(rows)))
+    for span in parts.dataset.spans(TRAIN_SPLIT).values():
+        rows = span.start + np.arange(plan.rank_batch_size, dtype=np.int64) % len(span)
+        batch = parts.dataset.read(TRAIN_SPLIT, rows)
+        for _ in range(parts.gradients.warm_up_passes):
+            parts.optimizer_step.add_gradients(parts.inputs.training(batch, torch.from_numpy(rows)))
     parts.gradients.sum.take_waited_s()
     parts.gradients.clear()
 

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from params.layout import MANIFEST_FILE
 from params.programs import MONEY, TrainArguments
+from steps.data.block_files import open_files
 from steps.data.latents_manifest import LatentsManifest
+from steps.errors import StepError
 from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, folder_digest, scheduler_config, unet_config
 
 # How fast, how often and how watched: none of it changes the weights (but by rounding).
@@ -34,6 +36,7 @@ WITHOUT_EFFECT: Final = frozenset(
         "throughput_micro_batch_sizes",
         "throughput_s",
         "warm_latents",
+        "latents_uri",
         *MONEY,
         "read_threads",
         "max_lost_fraction",
@@ -41,13 +44,20 @@ WITHOUT_EFFECT: Final = frozenset(
 )
 
 
-def training_identity(arguments: TrainArguments, pretrained: Path, initial: Path, latents: Path) -> dict[str, Any]:
+def training_identity(
+    arguments: TrainArguments, pretrained: Path, initial: Path, latents: Path | str
+) -> dict[str, Any]:
     """Return the settings and the digests of everything that goes into the weights.
 
     `initial` is the folder with the UNet to begin with. Reads the whole of both folders: for one rank alone. Raises
-    StepError where the latents were made by another encoder than the pretrained folder's.
+    StepError where there are no latents, or they were made by another encoder than the pretrained folder's.
     """
-    manifest_bytes = (latents / MANIFEST_FILE).read_bytes()
+    try:
+        manifest_bytes = open_files(latents).read(MANIFEST_FILE)
+    except OSError as error:
+        raise StepError(
+            f"{latents}/{MANIFEST_FILE}: cannot be read ({error}): the latents were never finished"
+        ) from None
     digests = {part: folder_digest(pretrained / part) for part in (VAE, TOKENIZER, TEXT_ENCODER)}
     LatentsManifest.model_validate_json(manifest_bytes).require(
         encoder_digest=digests[VAE], tokenizer_digest=digests[TOKENIZER], text_encoder_digest=digests[TEXT_ENCODER]

@@ -74,8 +74,7 @@ class InputMaker:
 
     def training(self, rows: Rows, positions: Tensor) -> Inputs:
         """Return the inputs of a rank's slice of a global batch; `positions` [n] are those of the training stream."""
-        shape = (rows.mean.shape[1], rows.mean.shape[2], rows.mean.shape[3])
-        draws = draw(self._seed, positions.tolist(), shape, pin_memory=self._device.type == "cuda")
+        draws = draw(self._seed, positions.tolist(), latent_shape_of(rows.mean), pin_memory=self._device.type == "cuda")
         timesteps = self._diffusion.timestep_of(draws.timestep)
         # Noise that a channel shares lets the model learn dark and bright pictures (Guttenberg 2023, offset noise).
         noise = draws.noise.add_(draws.offset, alpha=self._noise_offset) if self._noise_offset else draws.noise
@@ -86,3 +85,8 @@ class InputMaker:
         captions = self._captions.choose(rows.token_ids, rows.embeddings, dropped)
         tensors = (rows.mean, rows.std, draws.posterior, noise, timesteps, captions)
         return Inputs(*self._courier.bring(tensors))
+
+
+def latent_shape_of(latents: Tensor) -> tuple[int, int, int]:
+    """Return channels, height and width of latents [n, C, H, W]: every bucket has its own."""
+    return latents.shape[1], latents.shape[2], latents.shape[3]

@@ -44,7 +44,7 @@ def _run_host(arguments: TrainArguments, argv: Sequence[str], container: Contain
     if not arguments.throughput_micro_batch_sizes:
         # Said by the launcher, before any rank starts.
         batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world_size)
-    if arguments.warm_latents:
+    if arguments.warm_latents and not arguments.latents_uri:
         warm_in_background(container.channel_dir(LATENTS_CHANNEL), cluster)
     if world_size == 1:
         return run_rank(arguments, container)

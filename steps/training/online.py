@@ -29,6 +29,7 @@ from steps.data.latents_manifest import LatentsManifest
 from steps.data.online_loader import OnlineLoader, RayBlocks, Slice
 from steps.data.order import SampleOrder
 from steps.data.plan_file import read_plan_file
+from steps.errors import StepError
 from steps.ray_cluster import join, leading, visiting
 from steps.training.batch_plan import BatchPlan
 from steps.training.ranks import World
@@ -108,16 +109,17 @@ def online_data(
 
 
 def _orders(arguments: TrainArguments, container: Container) -> tuple[EncoderSettings, Source]:
-    """Return what encoders are told: to do as the Encode of the manifest did."""
+    """Return what encoders are told: to do as the Encode of the manifest did. Raises StepError where it had buckets."""
     folder = container.channel_dir(LATENTS_CHANNEL)
     manifest = LatentsManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    if manifest.buckets:
+        raise StepError("online encoding knows squares alone: run Encode with max_bucket_ratio 1, or without encoders")
     settings = EncoderSettings(
         pretrained=Path(),  # each host has its own
-        resolution_px=manifest.resolution_px,
         batch_size=arguments.encode_batch_size,
         caption_length=manifest.caption_length,
         caption_embeddings=manifest.caption_embeddings,
         precision=manifest.precision,
     )
     plan = read_plan_file(folder / LATENTS_PLAN_FILE).plan
-    return settings, Source(arguments.shards_uri, plan, manifest.resolution_px)
+    return settings, Source(arguments.shards_uri, plan)

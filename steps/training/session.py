@@ -1,7 +1,7 @@
 """One rank's training from its channels to its model: resumes, trains, exports.
 
-Reads the channels `latents` and `pretrained`, and checkpoints of the same training; writes checkpoints and, at the
-end, the model. `steps.training.rank` runs it.
+Reads the channels `latents` (or --latents-uri) and `pretrained`, and checkpoints of the same training; writes
+checkpoints and, at the end, the model. `steps.training.rank` runs it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from params.layout import LATENTS_CHANNEL, PRETRAINED_CHANNEL, TRAINING_LOG_FILE, VALIDATION_LOSS
+from params.layout import PRETRAINED_CHANNEL, TRAINING_LOG_FILE, VALIDATION_LOSS
 from params.programs import MONEY, TrainArguments
 from steps.container import Container
 from steps.data.loader import LatentsLoader
 from steps.data.online_loader import OnlineLoader
 from steps.errors import StepError
-from steps.training.assembly import Parts, assemble, loader_from, warm_up
+from steps.training.assembly import Parts, assemble, latents_location, loader_from, warm_up
 from steps.training.batch_plan import BatchPlan
 from steps.training.checkpoint_folder import CheckpointFolder
 from steps.training.checkpoint_watch import watching
@@ -53,7 +53,7 @@ class Session:
     def run(self) -> int:
         """Train; return 0, or STOPPED_STATUS where the job was asked to stop before the end."""
         pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
-        latents = self.container.channel_dir(LATENTS_CHANNEL)
+        latents = latents_location(self.arguments, self.container)
         head = self.world.is_head
         initial = initial_folder(self.arguments, self.container)
         identity = self.world.broadcast_json(

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import torch
 
-from params.layout import LATENTS_CHANNEL, PRETRAINED_CHANNEL, THROUGHPUT_FILE
+from params.layout import PRETRAINED_CHANNEL, THROUGHPUT_FILE
 from params.programs import TrainArguments
 from steps.container import Container
 from steps.errors import StepError
-from steps.training.assembly import Parts, assemble, loader_from, warm_up
+from steps.training.assembly import Parts, assemble, latents_location, loader_from, warm_up
 from steps.training.batch_plan import BatchPlan
 from steps.training.initial_model import initial_folder
 from steps.training.optimizer_step import OutOfMemoryError
@@ -72,7 +72,10 @@ class Sweep:
         plan = BatchPlan(size * self.world.size, size, self.world.size)
         sizes = {"global_batch_size": plan.global_batch_size, "micro_batch_size": size, "warmup_samples": 0}
         arguments = self.arguments.model_copy(update=sizes)
-        latents, pretrained = (self.container.channel_dir(name) for name in (LATENTS_CHANNEL, PRETRAINED_CHANNEL))
+        latents, pretrained = (
+            latents_location(arguments, self.container),
+            self.container.channel_dir(PRETRAINED_CHANNEL),
+        )
         parts = assemble(arguments, plan, self.world, latents, pretrained, initial_folder(arguments, self.container))
         self.beat("first pass", 0)
         warm_up(parts, plan)

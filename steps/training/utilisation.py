@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import torch
 
+from params.layout import TRAIN_SPLIT
 from steps.data.latents_manifest import LatentsManifest
 from steps.training.flops import flops_of_sample, matmul_flops_per_s
 
@@ -21,7 +22,7 @@ class Utilisation:
 
     device: torch.device
     flops_of_sample: int
-    """Forward and backward pass of the UNet."""
+    """Forward and backward pass of the UNet; with buckets, on average over the training samples."""
     ceiling_flops_per_s: float
     """Of large matrix products, measured here."""
 
@@ -36,8 +37,11 @@ class Utilisation:
 def measure_utilisation(unet: Any, manifest: LatentsManifest, precision: str, device: torch.device) -> Utilisation:
     """Return the utilisation of a UNet on a device; takes some seconds."""
     width = int(unet.config.cross_attention_dim)
-    flops = flops_of_sample(unet.config, manifest.latent_shape, manifest.caption_length, width)
-    return Utilisation(device, flops, matmul_flops_per_s(device, precision))
+    shapes = manifest.latent_shapes
+    flops = [flops_of_sample(unet.config, shape, manifest.caption_length, width) for shape in shapes]
+    counts = [bucket.counts[TRAIN_SPLIT] for bucket in manifest.buckets] or [1]
+    mean = sum(cost * count for cost, count in zip(flops, counts, strict=True)) // sum(counts)
+    return Utilisation(device, mean, matmul_flops_per_s(device, precision))
 
 
 def reset_peak(device: torch.device) -> None:

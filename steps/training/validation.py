@@ -2,23 +2,26 @@
 
 It compares trainings: it depends on neither the seed, the batch, the loss weights nor the number of ranks, and it is
 measured with the weights that would be exported. Timesteps are spread evenly over the schedule, one stratum for each
-sample, so that a few hundred samples do.
+sample of a bucket, so that a few hundred samples do; each bucket has its share of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from params.layout import HELDOUT_SPLIT
 from steps.data.latents import LatentsDataset
+from steps.data.order import Rows
 from steps.training.diffusion import Diffusion
 from steps.training.draws import VALIDATION, draw
-from steps.training.inputs import InputMaker, Inputs
+from steps.training.inputs import InputMaker, Inputs, latent_shape_of
 from steps.training.objective import Objective
 from steps.training.ranks import World
 from steps.training.state import TrainingState
@@ -26,6 +29,16 @@ from steps.training.state import TrainingState
 SEED: Final = 0
 # Not the micro-batch: the value must not depend on it.
 BATCH_SIZE: Final = 32
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    start: int
+    """How many samples come before it."""
+    rows: Rows
+    """Of the held-out split."""
+    strata: npt.NDArray[np.float64]
+    """In [0, 1): which part of the schedule each row has."""
 
 
 class Validation:
@@ -44,24 +57,35 @@ class Validation:
         self._inputs, self._world = inputs, world
         self.samples = min(samples, dataset.count(HELDOUT_SPLIT))
         """Held-out samples that are used; 0 where there are none."""
+        self._batches = list(_batches(dataset, self.samples)) if self.samples else []
 
     def loss(self, state: TrainingState, beat: Callable[[], None] = lambda: None) -> float:
         """Return the mean squared error of the prediction, unweighted, over all samples; the same on all ranks."""
         losses = torch.zeros(self.samples, dtype=torch.float64)
-        starts = range(0, self.samples, BATCH_SIZE)
         state.unet.eval()
         with torch.no_grad(), state.averaged():
-            for start in starts[self._world.rank :: self._world.size]:
+            for batch in self._batches[self._world.rank :: self._world.size]:
                 beat()
-                rows = np.arange(start, min(start + BATCH_SIZE, self.samples), dtype=np.int64)
-                batch_losses = self._objective.losses(state.unet, self._inputs_of(rows))
-                losses[start : start + len(rows)] = batch_losses.to("cpu", torch.float64)
+                batch_losses = self._objective.losses(state.unet, self._inputs_of(batch))
+                losses[batch.start : batch.start + len(batch.rows)] = batch_losses.to("cpu", torch.float64)
         state.unet.train()
         return math.fsum(self._world.sum_(losses).tolist()) / self.samples
 
-    def _inputs_of(self, rows: np.ndarray[Any, np.dtype[np.int64]]) -> Inputs:
-        held_out = self._dataset.read(HELDOUT_SPLIT, rows)
-        draws = draw(SEED, rows.tolist(), self._dataset.manifest.latent_shape, VALIDATION)
-        strata = torch.from_numpy((rows + 0.5) / self.samples)
-        kept = torch.zeros(len(rows), dtype=torch.bool)
-        return self._inputs.assemble(held_out, draws, draws.noise, self._diffusion.timestep_of(strata), kept)
+    def _inputs_of(self, batch: _Batch) -> Inputs:
+        held_out = self._dataset.read(HELDOUT_SPLIT, batch.rows)
+        draws = draw(SEED, batch.rows.tolist(), latent_shape_of(held_out.mean), VALIDATION)
+        timesteps = self._diffusion.timestep_of(torch.from_numpy(batch.strata))
+        kept = torch.zeros(len(batch.rows), dtype=torch.bool)
+        return self._inputs.assemble(held_out, draws, draws.noise, timesteps, kept)
+
+
+def _batches(dataset: LatentsDataset, samples: int) -> Iterator[_Batch]:
+    """Yield held-out rows of one shape each: of every bucket the first ones, in proportion to what it has."""
+    count, start, before = dataset.count(HELDOUT_SPLIT), 0, 0
+    for span in dataset.spans(HELDOUT_SPLIT).values():
+        before += len(span)
+        share = before * samples // count - start
+        for first in range(0, share, BATCH_SIZE):
+            places = np.arange(first, min(first + BATCH_SIZE, share), dtype=np.int64)
+            yield _Batch(start + first, span.start + places, (places + 0.5) / share)
+        start += share

@@ -171,6 +171,19 @@ def test_an_empty_interval_of_the_search_is_refused(settings: Settings, definiti
     assert "is empty" in findings["tune.learning_rate"].problem
 
 
+def test_buckets_need_pictures_of_many_shapes_that_are_encoded_beforehand(
+    settings: Settings, definition: dict[str, Any]
+) -> None:
+    encode = settings.encode.model_copy(update={"max_bucket_ratio": 2.0, "max_train_rows": 8192})
+    asked = settings.model_copy(update={"encode": encode})
+    findings = found(asked, definition)
+    assert findings["download.resize_mode"].fix == "set it to keep_ratio, or encode.max_bucket_ratio to 1"
+    assert "encode.max_train_rows" in findings["encode.max_bucket_ratio"].fix
+    kept = settings.download.model_copy(update={"resize_mode": "keep_ratio"})
+    whole = encode.model_copy(update={"max_train_rows": 0})
+    assert found(asked.model_copy(update={"download": kept, "encode": whole}), definition) == {}
+
+
 def test_a_file_system_without_a_network_is_refused(settings: Settings) -> None:
     findings = found(settings, definition_of("octank_100gb"), FsxId=STACK["FileSystemId"])
     assert "cannot reach FSx for Lustre" in findings["account.subnets"].problem

@@ -24,8 +24,10 @@ from params.layout import LATENTS, REFERENCE
 from params.programs import EncodeArguments
 from steps.container import Cluster
 from steps.data import encoding
+from steps.data.buckets import Size
+from steps.data.decoding import decode
 from steps.data.latents import LatentsDataset
-from steps.data.samples import is_heldout, read_table
+from steps.data.samples import is_heldout, read_samples, read_table
 from steps.data.storage import Storage
 from steps.encode import Encode, write_file
 from steps.errors import StepError
@@ -213,6 +215,39 @@ def test_what_a_worker_finds_wrong_ends_the_step_in_its_words(world: World, tmp_
     world.s3.client.delete_object(Bucket=s3_server.BUCKET, Key="damaged/00000.samples.parquet")
     with pytest.raises(StepError, match=r"00000\.samples\.parquet: not there"):
         Encode(world.arguments("lost", shards_uri=uri), tmp_path / "manifest.json", PRETRAINED).run()
+
+
+def test_pictures_of_many_shapes_are_encoded_in_buckets(world: World, tmp_path: Path) -> None:
+    uri, ratios = f"s3://{s3_server.BUCKET}/wide", (1.0, 1.7, 3.5, 0.6)
+    manifest = write_shards(uri, [40, 30], ratios=ratios)
+    (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
+    settings = {"shards_uri": uri, "max_bucket_ratio": 4.0, "bucket_step_px": 16, "min_bucket_samples": 8}
+    artifacts = Encode(world.arguments("wide", **settings), tmp_path / "manifest.json", PRETRAINED).run()
+    dataset = LatentsDataset(world.fetch("wide", artifacts) / LATENTS)
+    # No picture is nearly as tall as the tallest shape.
+    assert [bucket.size_px for bucket in dataset.manifest.buckets] == [(80, 48), (64, 64), (48, 80), (32, 128)]
+    assert dataset.manifest.latent_shapes == ((4, 10, 6), (4, 8, 8), (4, 6, 10), (4, 4, 16))
+    tables = [read_table(Storage(uri), f"{index:05d}.tar") for index in range(2)]
+    tokenizer, vae = load_tokenizer(PRETRAINED), load_vae(PRETRAINED, torch.float32)
+    for bucket, ratio in enumerate((0.6, 1.0, 1.7, 3.5)):
+        for split in ("train", "heldout"):
+            rows = [(table, row) for table in tables for row in range(len(table.keys)) if ratios[row % 4] == ratio]
+            own = [(t, row) for t, row in rows if is_heldout(t.captions[row], FRACTION) == (split == "heldout")]
+            span = dataset.spans(split)[bucket]
+            found = dataset.read(split, np.arange(span.start, span.stop))
+            texts = [table.captions[row] for table, row in own]
+            tokens = tokenizer(texts, padding="max_length", max_length=16, truncation=True, return_tensors="pt")
+            assert torch.equal(found.token_ids, tokens["input_ids"].to(torch.int32))
+            with torch.inference_mode():
+                decoded = ((vae.decode(found.mean[:1].float()).sample / 2 + 0.5).clamp(0, 1) * 255)[0]
+            picture = read_samples(Storage(uri), own[0][0], np.array([own[0][1]]))[0]
+            wanted = decode(picture, Size(*dataset.manifest.buckets[bucket].size_px))
+            assert np.abs(decoded.permute(1, 2, 0).numpy() - wanted).mean() < 12
+
+
+def test_squares_are_not_put_into_buckets(world: World) -> None:
+    with pytest.raises(StepError, match=r"max_bucket_ratio: .* as squares; download with resize_mode keep_ratio"):
+        world.encode("squares", max_bucket_ratio=2.0)
 
 
 def test_a_missing_manifest_is_named(world: World, tmp_path: Path) -> None:

@@ -9,18 +9,22 @@ import numpy as np
 
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.block import Array, to_bytes
-from steps.data.latents_manifest import LatentsIndex, LatentsManifest
+from steps.data.latents_manifest import LatentsBucket, LatentsIndex, LatentsManifest
 from steps.data.latents_shard import BuiltShard, build_shard
 
 LATENT_SHAPE = (4, 2, 2)
+# Of the buckets, where there are some.
+BUCKET_SHAPES = ((4, 3, 1), (4, 2, 2), (4, 1, 4))
 CAPTION_LENGTH = 6
 EMBEDDING_WIDTH = 3
 
 
-def tensors_of(rows: range, embeddings: bool = False) -> dict[str, Array]:
+def tensors_of(
+    rows: range, embeddings: bool = False, latent_shape: tuple[int, int, int] = LATENT_SHAPE
+) -> dict[str, Array]:
     """Return the tensors of rows: mean is the row's number modulo 1,000, token ids hold it whole."""
     numbers = np.array(rows, dtype=np.int64)
-    shape = (len(rows), *LATENT_SHAPE)
+    shape = (len(rows), *latent_shape)
     mean = np.broadcast_to((numbers % 1000)[:, None, None, None], shape).astype(np.float16)
     token_ids = (numbers[:, None] + np.arange(CAPTION_LENGTH)).astype(np.int32)
     tensors: dict[str, Array] = {"mean": mean, "std": (mean / 8).astype(np.float16), "token_ids": token_ids}
@@ -34,27 +38,50 @@ def write_latents(
     folder: Path,
     shards: Mapping[str, Sequence[Sequence[int]]] | None = None,
     embeddings: bool = False,
+    buckets: Mapping[str, Sequence[int]] | None = None,
 ) -> Path:
-    """Write an artifact; `shards` gives, for each split, the rows of each block of each shard."""
+    """Write an artifact; `shards` gives, for each split, the rows of each block of each shard.
+
+    `buckets` gives, for each split, the bucket of each shard: each has a shape of BUCKET_SHAPES.
+    """
     layout = {TRAIN_SPLIT: [[8, 8, 8], [8, 8, 5]], HELDOUT_SPLIT: [[8, 3]]} if shards is None else shards
     folder.mkdir(parents=True, exist_ok=True)
     built: list[BuiltShard] = []
     for split, sizes in layout.items():
         first = 0
         for number, block_rows in enumerate(sizes):
-            blocks = []
+            blocks, bucket = [], buckets[split][number] if buckets else 0
+            shape = BUCKET_SHAPES[bucket] if buckets else LATENT_SHAPE
             for rows in block_rows:
-                blocks.append(to_bytes(tensors_of(range(first, first + rows), embeddings)))
+                blocks.append(to_bytes(tensors_of(range(first, first + rows), embeddings, shape)))
                 first += rows
             name = LATENTS_SHARD_PATTERN.format(split=split, index=number)
-            content, shard = build_shard(name, split, blocks)
+            content, shard = build_shard(name, split, blocks, bucket)
             (folder / name).write_bytes(content)
             built.append(shard)
     counts = {split: sum(map(sum, sizes)) for split, sizes in layout.items()}
     index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
     (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json())
-    (folder / MANIFEST_FILE).write_text(manifest(built, counts, embeddings).model_dump_json())
+    made = manifest(built, counts, embeddings)
+    if buckets:
+        made = made.model_copy(update={"buckets": buckets_of(built, BUCKET_SHAPES)})
+    (folder / MANIFEST_FILE).write_text(made.model_dump_json())
     return folder
+
+
+def buckets_of(built: Sequence[BuiltShard], shapes: Sequence[tuple[int, int, int]]) -> tuple[LatentsBucket, ...]:
+    """Return the manifest's buckets of shards, for a VAE that divides sides by 8."""
+    return tuple(
+        LatentsBucket(
+            size_px=(8 * shape[1], 8 * shape[2]),
+            latent_shape=shape,
+            counts={
+                split: sum(s.listed.rows for s in built if (s.listed.split, s.indexed.bucket) == (split, bucket))
+                for split in (TRAIN_SPLIT, HELDOUT_SPLIT)
+            },
+        )
+        for bucket, shape in enumerate(shapes)
+    )
 
 
 def manifest(built: Sequence[BuiltShard], counts: Mapping[str, int], embeddings: bool) -> LatentsManifest:

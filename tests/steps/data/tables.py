@@ -15,8 +15,8 @@ from steps.data.samples import SampleTable
 from steps.data.storage import Storage
 
 
-def table_of(index: int, captions: list[str]) -> SampleTable:
-    """Return a table whose samples are 1,000 bytes each."""
+def table_of(index: int, captions: list[str], widths: Sequence[int] | None = None) -> SampleTable:
+    """Return a table whose samples are 1,000 bytes each, and whose pictures 64 px high and, if not told, wide."""
     starts = np.arange(len(captions), dtype=np.int64) * 1000
     return SampleTable(
         name=f"{index:05d}.tar",
@@ -25,6 +25,8 @@ def table_of(index: int, captions: list[str]) -> SampleTable:
         starts=starts,
         stops=starts + 1000,
         xxh3=np.zeros(len(captions), np.uint64),
+        widths=np.array([64] * len(captions) if widths is None else widths, dtype=np.int64),
+        heights=np.full(len(captions), 64),
     )
 
 

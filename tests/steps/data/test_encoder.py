@@ -17,7 +17,7 @@ from tests.steps.data.shapes_shards import PRETRAINED
 
 GRID = captions.every()[::200]
 TEXTS = [caption.text() for caption in GRID]
-SETTINGS = EncoderSettings(PRETRAINED, 64, 8, 16, True, "float32")
+SETTINGS = EncoderSettings(PRETRAINED, 8, 16, True, "float32")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,13 @@ def pixels() -> Array:
 
 
 def row(pixels: Array, block: int = 0) -> dict[str, object]:
-    return {"shard": "train-00000.tar", "block": block, "pixels": pixels.tobytes(), "captions": TEXTS}
+    return {
+        "shard": "train-00000.tar",
+        "block": block,
+        "shape": list(pixels.shape),
+        "pixels": pixels.tobytes(),
+        "captions": TEXTS,
+    }
 
 
 def test_moments_are_the_raw_posterior_of_pictures_in_minus_one_to_one(encoder: BlockEncoder, pixels: Array) -> None:

@@ -13,7 +13,7 @@ from steps.data.batch_ring import LoadedBatch
 from steps.data.latents import LatentsDataset
 from steps.data.loader import LatentsLoader, Share
 from steps.errors import StepError
-from tests.steps.data.latents_folders import write_latents
+from tests.steps.data.latents_folders import BUCKET_SHAPES, write_latents
 from tests.steps.data.test_reader import damage
 
 SEED = 5
@@ -31,8 +31,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> LatentsDataset:
     return LatentsDataset(write_latents(tmp_path_factory.mktemp("latents"), sizes))
 
 
-def one_rank(dataset: LatentsDataset, batches: int) -> LatentsLoader:
-    return LatentsLoader(dataset, dataset.order("train", 0, BATCH), Share(0, 1, 0, BATCH * batches))
+@pytest.fixture(scope="module")
+def bucketed(tmp_path_factory: pytest.TempPathFactory) -> LatentsDataset:
+    sizes = {"train": [[8, 8, 5], [8, 8, 8], [8, 1], [7]], "heldout": [[4]]}
+    buckets = {"train": [0, 1, 1, 2], "heldout": [1]}
+    return LatentsDataset(write_latents(tmp_path_factory.mktemp("buckets"), sizes, buckets=buckets))
+
+
+def one_rank(dataset: LatentsDataset, batches: int, threads: int = 8) -> LatentsLoader:
+    order = dataset.order("train", 0, BATCH)
+    return LatentsLoader(dataset, order, Share(0, 1, 0, BATCH * batches), read_threads=threads)
 
 
 def load(dataset: LatentsDataset, ranks: int, first: int, last: int, threads: int = 2) -> list[tuple[int, int]]:
@@ -43,6 +51,7 @@ def load(dataset: LatentsDataset, ranks: int, first: int, last: int, threads: in
     seen: list[tuple[int, int]] = []
     iterators: list[Iterator[LoadedBatch]] = [iter(loader) for loader in loaders]
     for batches in zip(*iterators, strict=True):
+        assert len({loaded.mean.shape[1:] for loaded in batches}) == 1, "the ranks of a step have one bucket"
         for loaded in batches:
             rows = loaded.token_ids[:, 0].tolist()
             assert (loaded.mean[:, 0, 0, 0] * 1).tolist() == rows
@@ -66,6 +75,44 @@ def test_stopping_anywhere_and_going_on_with_other_ranks_and_threads_is_the_same
     count = dataset.count("train")
     for start in range(0, position - count + 1, count):
         assert sorted(rows[start : start + count]) == list(range(count))
+
+
+@given(runs_anywhere)
+@settings(max_examples=25, deadline=None)
+def test_with_buckets_too_stopping_anywhere_and_going_on_is_the_same_training(
+    bucketed: LatentsDataset, runs: list[tuple[int, int, int]]
+) -> None:
+    position, seen = 0, list[tuple[int, int]]()
+    for ranks, threads, batches in runs:
+        seen += load(bucketed, ranks, position, position + batches * BATCH, threads)
+        position += batches * BATCH
+    assert [place for place, _ in seen] == list(range(position))
+    rows = [row for _, row in seen]
+    assert rows == bucketed.order("train", SEED, BATCH).rows(0, position).tolist()
+    for span in bucketed.spans("train").values():
+        own = [row for row in rows if row in span]
+        for start in range(0, len(own) - len(span) + 1, len(span)):
+            assert sorted(own[start : start + len(span)]) == list(span), "each pass sees each sample once"
+
+
+def test_a_batch_has_the_shape_of_its_bucket(bucketed: LatentsDataset) -> None:
+    order, shapes = bucketed.order("train", 0, BATCH), set()
+    for number, loaded in enumerate(one_rank(bucketed, 60)):
+        bucket = order.streams[order.turn(number).stream].bucket
+        assert loaded.mean.shape[1:] == loaded.std.shape[1:] == BUCKET_SHAPES[bucket]
+        shapes.add(bucket)
+    assert shapes == {0, 1, 2}
+
+
+def test_a_corrupt_block_is_stood_in_for_by_one_of_its_shape(tmp_path: Path) -> None:
+    sizes = {"train": [[8, 3], [8, 8]], "heldout": [[4]]}
+    damage(write_latents(tmp_path, sizes, buckets={"train": [0, 2], "heldout": [1]}), "train-00000.tar", 1)
+    dataset = LatentsDataset(tmp_path)
+    order = dataset.order("train", SEED, 3)
+    loader = LatentsLoader(dataset, order, Share(0, 1, 0, 81), max_lost_fraction=0.5)
+    rows = [int(row) for loaded in loader for row in loaded.token_ids[:, 0]]
+    assert rows == [{8: 0, 9: 1, 10: 2}.get(row, row) for row in order.rows(0, 81).tolist()]
+    assert loader.lost_samples == 3
 
 
 @given(st.integers(1, 40), st.sampled_from(RANKS), st.sampled_from(RANKS))
@@ -113,12 +160,13 @@ def test_shares_with_which_ranks_would_take_different_numbers_of_steps_are_refus
 def test_memory_is_used_again(dataset: LatentsDataset) -> None:
     loader = one_rank(dataset, 400)
     memory = {loaded.mean.data_ptr() for loaded in loader}
-    assert len(memory) <= loader.order.stretch_batches + 10
+    assert len(memory) <= loader.order.streams[0].order.stretch_batches + 10
 
 
-def test_a_batch_holds_while_the_next_one_is_in_use(dataset: LatentsDataset) -> None:
+@pytest.mark.parametrize("kind", ["dataset", "bucketed"])
+def test_a_batch_holds_while_the_next_one_is_in_use(kind: str, request: pytest.FixtureRequest) -> None:
     before: tuple[LoadedBatch, list[int]] | None = None
-    for loaded in one_rank(dataset, 200):
+    for loaded in one_rank(request.getfixturevalue(kind), 200):
         if before is not None:
             assert before[0].token_ids[:, 0].tolist() == before[1]
         before = (loaded, loaded.token_ids[:, 0].tolist())
@@ -169,7 +217,8 @@ def test_losing_more_than_the_limit_ends_training_and_names_the_shard(tmp_path: 
 def test_memory_does_not_grow_with_the_number_of_batches(dataset: LatentsDataset) -> None:
     def peak(batches: int) -> int:
         tracemalloc.start()
-        for _ in one_rank(dataset, batches):
+        # How many blocks several threads read at once is chance, and each has memory for one.
+        for _ in one_rank(dataset, batches, threads=1):
             pass
         _, bytes_ = tracemalloc.get_traced_memory()
         tracemalloc.stop()

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steps.data.block_reader import BlockReader
 from steps.data.latents import LatentsDataset
 from steps.data.reader import LatentsReader
 from steps.errors import StepError
@@ -28,7 +27,7 @@ def damage(folder: Path, shard: str, block: int, cut: bool = False) -> None:
 
 def open_reader(folder: Path, kept_blocks: int = 6) -> LatentsReader:
     dataset = LatentsDataset(folder)
-    return LatentsReader(BlockReader(dataset.files, dataset.table("train"), max_lost_fraction=0.5), kept_blocks)
+    return LatentsReader(dataset.blocks("train", max_lost_fraction=0.5), kept_blocks)
 
 
 def read_ids(reader: LatentsReader, rows: range) -> list[int]:

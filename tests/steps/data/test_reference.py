@@ -5,6 +5,7 @@ from pathlib import Path
 
 from shapes import captions, pictures
 from steps.data import reference as module
+from steps.data.buckets import square
 from steps.data.decoding import Source
 from steps.data.plan import make_plan, summarize
 from steps.data.reference import reference_spans, write_reference_shard
@@ -13,14 +14,18 @@ from steps.data.storage import Storage
 from steps.evaluation.reference import Reference
 from tests.steps.data.shapes_shards import write_shards
 
+SQUARE = square(64)
+
 
 def test_evaluation_reads_the_held_out_pictures(tmp_path: Path) -> None:
     uri, target = str(tmp_path / "shards"), tmp_path / "reference"
     manifest = write_shards(uri, [40, 40])
     tables = [read_table(Storage(uri), shard.name) for shard in manifest.shards]
-    plan = make_plan([table.name for table in tables], [summarize(table, 0.3) for table in tables], 0.3, 100)
+    plan = make_plan(
+        [table.name for table in tables], [summarize(table, 0.3, SQUARE) for table in tables], 0.3, 100, SQUARE
+    )
     count = len(plan.heldout)
-    source = Source(uri, plan, 64)
+    source = Source(uri, plan)
     shards = [
         write_reference_shard(str(target), source, 0, 0, count - 3),
         write_reference_shard(str(target), source, 1, count - 3, 3),

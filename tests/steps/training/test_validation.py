@@ -28,6 +28,14 @@ def many(pretrained: Path) -> Path:
     return write_latents(pretrained.with_name("many"), pretrained, heldout=75)
 
 
+@pytest.fixture(scope="module")
+def bucketed(pretrained: Path) -> Path:
+    from tests.steps.training.tiny_model import write_latents
+
+    shapes = ((4, 8, 2), (4, 4, 4), (4, 2, 8))
+    return write_latents(pretrained.with_name("bucketed"), pretrained, train=16, heldout=5, buckets=shapes)
+
+
 def validation_of(pretrained: Path, latents: Path, **changes: object) -> tuple[Validation, TrainingState]:
     arguments = ARGUMENTS.model_copy(update=changes)
     parts = assemble(arguments, batch_plan(8, arguments.micro_batch_size, 1), HEAD, latents, pretrained, pretrained)
@@ -85,3 +93,13 @@ def test_it_measures_the_average_of_the_weights_and_leaves_training_as_it_was(pr
 
 def test_it_takes_what_held_out_samples_there_are(pretrained: Path, latents: Path) -> None:
     assert validation_of(pretrained, latents)[0].samples == 10
+
+
+def test_buckets_have_their_share_of_the_samples_and_of_the_timesteps(pretrained: Path, bucketed: Path) -> None:
+    validation, state = validation_of(pretrained, bucketed, validation_samples=10)
+    shapes = [(4, 8, 2), (4, 4, 4), (4, 2, 8)]
+    for batch, shape, size in zip(validation._batches, shapes, (3, 3, 4), strict=True):
+        inputs = validation._inputs_of(batch)
+        assert inputs.mean.shape[1:] == inputs.noise.shape[1:] == shape
+        assert inputs.timesteps.tolist() == [int(1000 * (place + 0.5) / size) for place in range(size)]
+    assert validation.loss(state) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from steps.data.block import Array, to_bytes
 from steps.data.latents_manifest import LatentsIndex, LatentsManifest
 from steps.data.latents_shard import BuiltShard, build_shard
 from steps.model.pretrained import folder_digest
-from tests.steps.data.latents_folders import manifest
+from tests.steps.data.latents_folders import buckets_of, manifest
 
 # Typed in parts only.
 diffusers: Any = importlib.import_module("diffusers")
@@ -91,22 +92,31 @@ def write_latents(
     broken_row: int | None = None,
     broken_value: float = np.nan,
     shape: tuple[int, int, int] = LATENT_SHAPE,
+    buckets: Sequence[tuple[int, int, int]] = (),
 ) -> Path:
-    """Write random latents of `pretrained`, in blocks of 8 rows; the mean of `broken_row` is `broken_value`."""
+    """Write random latents of `pretrained`, in blocks of 8 rows; the mean of `broken_row` is `broken_value`.
+
+    With `buckets` there are as many rows of each of these shapes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     built: list[BuiltShard] = []
     numbers = np.random.default_rng(5)
     for split, rows in ((TRAIN_SPLIT, train), (HELDOUT_SPLIT, heldout)):
         sizes = [min(8, rows - first) for first in range(0, rows, 8)]
-        name = LATENTS_SHARD_PATTERN.format(split=split, index=0)
-        tensors = [_tensors(numbers, size, embeddings, shape) for size in sizes]
-        if broken_row is not None and split == TRAIN_SPLIT:
-            tensors[broken_row // 8]["mean"][broken_row % 8] = broken_value
-        content, shard = build_shard(name, split, map(to_bytes, tensors))
-        (folder / name).write_bytes(content)
-        built.append(shard)
+        for bucket, of in enumerate(buckets or (shape,)):
+            name = LATENTS_SHARD_PATTERN.format(split=split, index=bucket)
+            tensors = [_tensors(numbers, size, embeddings, of) for size in sizes]
+            if broken_row is not None and split == TRAIN_SPLIT:
+                tensors[broken_row // 8]["mean"][broken_row % 8] = broken_value
+            content, shard = build_shard(name, split, map(to_bytes, tensors), bucket)
+            (folder / name).write_bytes(content)
+            built.append(shard)
     (folder / LATENTS_INDEX_FILE).write_text(LatentsIndex(shards=tuple(s.indexed for s in built)).model_dump_json())
-    made = _manifest(pretrained, built, {TRAIN_SPLIT: train, HELDOUT_SPLIT: heldout}, embeddings, shape)
+    times = len(buckets) or 1
+    counts = {TRAIN_SPLIT: times * train, HELDOUT_SPLIT: times * heldout}
+    made = _manifest(pretrained, built, counts, embeddings, shape)
+    if buckets:
+        made = made.model_copy(update={"buckets": buckets_of(built, buckets)})
     (folder / MANIFEST_FILE).write_text(made.model_dump_json())
     return folder
 
