@@ -58,7 +58,8 @@ def test_a_rank_ends_with_its_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 
     watchdog = Watchdog(alone, 60, end, {"TORCHELASTIC_RUN_ID": "job"})
     assert not ended
-    monkeypatch.setattr(os, "getppid", lambda: 1)
+    parent = os.getppid()
+    monkeypatch.setattr(os, "getppid", lambda: parent + 1)
     assert seen.wait(5)
     watchdog.stop()
     assert ended[0] == "torchrun is gone"
@@ -68,7 +69,8 @@ def test_without_torchrun_the_parent_may_go(monkeypatch: pytest.MonkeyPatch) -> 
     ended: list[object] = []
     alone = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
     watchdog = Watchdog(alone, 60, ended.append, {})
-    monkeypatch.setattr(os, "getppid", lambda: 1)
+    parent = os.getppid()
+    monkeypatch.setattr(os, "getppid", lambda: parent + 1)
     time.sleep(0.8)
     watchdog.stop()
     assert not ended
