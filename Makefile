@@ -28,8 +28,9 @@ $(INSTALLED): requirements.lock setup.cfg pyproject.toml
 run: install  ## Run the whole pipeline on this machine.
 	$(BIN)/sd-pipeline run-local --params params/local.yaml
 
+# Two at once: half of a test's time is spent waiting for a process to start. A file's tests stay together.
 test: install  ## Run the tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # CHAOS_KILLS (50), CHAOS_SEED (0) and LONG_HAUL_MINUTES (60) make it shorter or other.
 chaos: install  ## Run the tests that kill things, for minutes.

@@ -17,6 +17,7 @@ import pytest
 from tests.chaos.conftest import KILLS, SEED, run_id
 from tests.chaos.outcome import Outcome
 from tests.end_to_end.conftest import LocalPipeline, clean_environment
+from tests.processes import outlive
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(4 * 3600)]
 
@@ -85,7 +86,7 @@ class Killer:
         victim.kill()
         if who == "the command":
             running.wait()
-            _, alive = psutil.wait_procs(family, timeout=GONE_WITHIN_S)
+            alive = outlive(family, GONE_WITHIN_S)
             assert not alive, f"a killed run leaves nothing behind: {[_command(process) for process in alive]}"
 
     def _step(self) -> str:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -108,8 +109,14 @@ class Engine:
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    folder = tmp_path_factory.mktemp("podman")
+def folder() -> Iterator[Path]:
+    """podman takes no path of more than 50 characters, so none of pytest's."""
+    with tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[Engine]:
     checkout = folder / "checkout"
     for name in ("containers", "params", "steps"):
         shutil.copytree(name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))

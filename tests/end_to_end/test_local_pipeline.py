@@ -17,6 +17,7 @@ from tests.end_to_end.conftest import COMMAND, SECRETS, TINY, clean_environment
 from tests.end_to_end.remains import PRESIGNED, is_pickle, remains
 from tests.pipeline_definition.prompting.playground_page import PlaygroundPage
 from tests.pipeline_definition.report.chromium import browser, find_browser
+from tests.processes import outlive
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -219,8 +220,7 @@ def test_killed_in_train_and_resumed_ends_with_the_same_weights(pipeline, first_
     assert len(family) > 3
     running.kill()
     running.wait()
-    _, alive = psutil.wait_procs(family, timeout=20)
-    assert not alive, "a killed run leaves nothing behind"
+    assert not outlive(family, 20), "a killed run leaves nothing behind"
     killed_id = (pipeline.runs / "latest").readlink().name
     assert killed_id != first_id
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.processes import outlive
 from tests.steps.data import s3_server, web
 
 PICTURES = 50
@@ -184,7 +185,7 @@ def kill_after(world: World, prefix: str, name: str) -> None:
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    assert workers and not psutil.wait_procs(workers, timeout=10)[1]
+    assert workers and not outlive(workers, 10)
 
 
 def test_a_run_killed_twice_and_started_again_ends_with_the_same_bytes(

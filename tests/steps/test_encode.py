@@ -34,6 +34,7 @@ from steps.errors import StepError
 from steps.evaluation.reference import Reference
 from steps.model.pretrained import folder_digest, load_tokenizer, load_vae
 from steps.ray_cluster import leading
+from tests.processes import outlive
 from tests.steps.data import s3_server
 from tests.steps.data.shapes_shards import PRETRAINED, write_shards
 
@@ -307,7 +308,7 @@ def kill_container(process: subprocess.Popen[str]) -> int:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
         process.communicate(timeout=60)
-        assert not psutil.wait_procs(family, timeout=60)[1]
+        assert not outlive(family, 60)
         return len(family)
     return 0
 

@@ -15,6 +15,7 @@ import pytest
 from steps import ray_cluster as module
 from steps.container import Cluster
 from steps.errors import StepError
+from tests.processes import outlive
 
 PROGRAM = """
 import json
@@ -50,7 +51,7 @@ def test_a_head_that_fails_ends_all_it_started(tmp_path: Path) -> None:
     assert len(told["folder"]) < 40 and not Path(told["folder"]).exists()
     assert len(told["family"]) > 3
     started = [psutil.Process(pid) for pid in told["family"] if psutil.pid_exists(pid)]
-    assert not psutil.wait_procs(started, timeout=30)[1]
+    assert not outlive(started, 30)
 
 
 def test_a_head_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from steps.container import Cluster, Container
 from steps.errors import StepError
 from steps.training import job as job_module
 from steps.training import launch
+from tests.processes import outlive
 from tests.steps.training.jobs import ROOT, Job, free_port
 from tests.steps.training.tiny_model import write_latents, write_pretrained
 
@@ -82,7 +83,7 @@ def test_two_hosts_train_over_torchrun_stop_on_sigterm_and_end_with_their_launch
     for process in processes:
         process.kill()
         process.wait()
-    assert not psutil.wait_procs(ranks, timeout=30)[1], "no rank outlives its torchrun"
+    assert not outlive(ranks, 30), "no rank outlives its torchrun"
 
 
 def test_a_rank_that_fails_under_torchrun_gives_the_job_its_reason(tmp_path: Path, channels: tuple[Path, Path]) -> None:
