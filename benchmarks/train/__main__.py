@@ -11,7 +11,8 @@ Three train the same UNet at the same batch, with bf16, an average of the weight
 On a GPU it is Stable Diffusion 2 (865,910,724 parameters) at 256 and 512 px over batch sizes; on a CPU the same eight
 times narrower, at 128 px, on one core, and a second is one of this process's CPU time. Prints images/s, MFU against the
 matrix products measured here, peak memory, the ratios `vs_diffusers_online` and `vs_diffusers_cached` (medians over the
-rounds of the ratio within a round), and how well two ranks do. Writes to a temporary folder.
+rounds of the ratio within a round), and how well two ranks do. With --parts it measures ours alone, each time with one
+thing changed, at the last batch size and resolution. Writes to a temporary folder.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from benchmarks.train.contest import clock_of, contest, ratio, summary
-from benchmarks.train.models import SD2, SD2_NARROW
+from benchmarks.train.models import SD2, SD2_NARROW, Scale
 from benchmarks.train.ours import ours
+from benchmarks.train.parts import what_each_buys
 from benchmarks.train.pictures import write_latents, write_pictures
 from benchmarks.train.scaling import scaling
 from benchmarks.train.script import cached, online
@@ -50,44 +53,61 @@ def main(argv: list[str]) -> int:
     device = torch.device(options.device)
     if device.type == "cpu":
         torch.set_num_threads(1)
-    precision = resolved_precision("auto", device)
-    scale = SD2 if device.type == "cuda" else SD2_NARROW
-    comparisons = []
-    with tempfile.TemporaryDirectory() as folder:
-        pretrained = scale.write(Path(folder) / "pretrained")
-        for resolution_px in options.resolutions:
-            base = Path(folder) / f"{resolution_px}px"
-            pictures = write_pictures(base / "pictures", resolution_px, options.pictures)
-            latents = write_latents(base / "latents", pictures, pretrained, device)
-            for batch_size in options.batch_sizes:
-                task = Task(
-                    pretrained=pretrained,
-                    pictures=pictures,
-                    latents=latents,
-                    resolution_px=resolution_px,
-                    batch_size=batch_size,
-                    precision=precision,
-                    device=device,
-                    workers=options.workers,
-                    compile=options.compile,
-                    cuda_graphs=options.cuda_graphs,
-                )
-                comparisons.append(compare(task, options.rounds, options.turn_s))
-                if not options.json:
-                    print_comparison(comparisons[-1])
-        ranks = scaling(task, options.rounds, options.turn_s) if can_scale(device) else None
-    result = {
+    scale, precision = SD2 if device.type == "cuda" else SD2_NARROW, resolved_precision("auto", device)
+    result: dict[str, Any] = {
         "model": scale.name,
         "device": device_name(device),
         "precision": precision,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "comparisons": comparisons,
-        **best(comparisons),
-        "scaling": ranks,
     }
+    with tempfile.TemporaryDirectory() as folder:
+        made = tasks(options, scale, precision, device, Path(folder))
+        result |= measured_parts(options, list(made)) if options.parts else compared(options, made)
     report(result, options.json)
     return 0
+
+
+def tasks(
+    options: argparse.Namespace, scale: Scale, precision: str, device: torch.device, folder: Path
+) -> Iterator[Task]:
+    """Yield a task for each resolution and batch size, the largest last."""
+    pretrained = scale.write(folder / "pretrained")
+    for resolution_px in options.resolutions:
+        base = folder / f"{resolution_px}px"
+        pictures = write_pictures(base / "pictures", resolution_px, options.pictures)
+        latents = write_latents(base / "latents", pictures, pretrained, device)
+        for batch_size in options.batch_sizes:
+            yield Task(
+                pretrained=pretrained,
+                pictures=pictures,
+                latents=latents,
+                resolution_px=resolution_px,
+                batch_size=batch_size,
+                precision=precision,
+                device=device,
+                workers=options.workers,
+                compile=options.compile,
+                cuda_graphs=options.cuda_graphs,
+            )
+
+
+def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any]:
+    """Return ours beside diffusers' on every task, and what two ranks do on the last."""
+    comparisons = []
+    for task in made:
+        comparisons.append(compare(task, options.rounds, options.turn_s))
+        if not options.json:
+            print_comparison(comparisons[-1])
+    ranks = scaling(task, options.rounds, options.turn_s) if can_scale(task.device) else None
+    return {"comparisons": comparisons, **best(comparisons), "scaling": ranks}
+
+
+def measured_parts(options: argparse.Namespace, made: Sequence[Task]) -> dict[str, Any]:
+    """Return what each part of ours buys, on the last task."""
+    task = made[-1]
+    parts = what_each_buys(task, options.rounds, options.turn_s)
+    return {"resolution_px": task.resolution_px, "batch_size": task.batch_size, "parts": parts}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -102,6 +122,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="loader processes of the script")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="compile ours; on a GPU by default")
     parser.add_argument("--cuda-graphs", action="store_true", help="replay ours as CUDA graphs, where it is compiled")
+    parser.add_argument("--parts", action="store_true", help="measure instead what each part of ours buys")
     options = parser.parse_args(argv)
     defaults = DEFAULTS[options.device] | {"compile": options.device == "cuda"}
     for name, value in defaults.items():
@@ -160,21 +181,29 @@ def print_comparison(item: dict[str, Any]) -> None:
         speed, mfu, peak_gb = (figures[key] for key in ("images_per_s", "mfu", "peak_gb"))
         print(f"  {name:18}{speed:10.2f} images/s   MFU {mfu:6.1%}   peak {peak_gb:6.2f} GB")
     for other in ("vs_diffusers_online", "vs_diffusers_cached"):
-        value = item[other]
-        print(f"  {other:20}{'-' if value is None else format(value, '.2f')}", flush=True)
+        print(f"  {other:20}{said(item[other])}", flush=True)
 
 
 def report(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result, indent=2))
         return
-    print(f"{result['model']} on {result['device']}, {result['precision']}, each at its best batch size:")
+    where = f"{result['model']} on {result['device']}, {result['precision']}"
+    if "parts" in result:
+        print(f"{where}, {result['resolution_px']} px, batch {result['batch_size']}, times ours:")
+        for name, figures in result["parts"].items():
+            print(f"{name:26}images/s {said(figures['images_per_s'])}   peak memory {said(figures['peak_memory'])}")
+        return
+    print(f"{where}, each at its best batch size:")
     for name in ("vs_diffusers_online", "vs_diffusers_cached"):
-        value = result[name]
-        print(f"{name:22}{'-' if value is None else format(value, '.2f')}")
+        print(f"{name:22}{said(result[name])}")
     if result["scaling"]:
         for name in ("ddp_efficiency", "ddp_cpu_efficiency"):
             print(f"{name:22}{result['scaling'][name]:.2f}")
+
+
+def said(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 if __name__ == "__main__":

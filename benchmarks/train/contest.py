@@ -95,6 +95,13 @@ def ratio(own: Figures, base: Figures) -> float | None:
     return statistics.median(a / b for a, b in zip(own.images_per_s, base.images_per_s, strict=True))
 
 
+def memory_ratio(own: Figures, base: Figures) -> float | None:
+    """Return own / base peak memory, or None where one has no figures."""
+    if own.error or base.error or not max(base.peak_bytes):
+        return None
+    return max(own.peak_bytes) / max(base.peak_bytes)
+
+
 def summary(figures: Figures, flops: int, ceiling_flops_per_s: float) -> dict[str, Any]:
     """Return images/s, MFU and peak memory: medians over the rounds."""
     if figures.error:

@@ -11,7 +11,7 @@ from params.programs import TrainArguments
 from steps.data.latents import LatentsDataset, LatentsManifest
 from steps.errors import StepError
 from steps.model.pretrained import load_unet, new_unet
-from steps.training.model import build_unet
+from steps.training.model import _set_up, build_unet
 
 CPU = torch.device("cpu")
 ARGUMENTS = TrainArguments(precision="float32", seed=4)
@@ -88,3 +88,11 @@ def test_cuda_graphs_are_asked_of_the_compiler(
     assert [how["mode"] for how in asked] == [None, "reduce-overhead"]
     with pytest.raises(StepError, match="cuda_graphs needs compile"):
         build_unet(ARGUMENTS.model_copy(update={"cuda_graphs": True}), pretrained, manifest, CPU)
+
+
+def test_on_a_gpu_weights_lie_channels_last_and_attention_is_fused(pretrained: Path) -> None:
+    unet = new_unet(pretrained, seed=4)
+    _set_up(unet, ARGUMENTS.model_copy(update={"precision": "bfloat16"}), torch.device("cuda"))
+    weight = unet.conv_in.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    assert {type(processor).__name__ for processor in unet.attn_processors.values()} == {"AttnProcessor2_0"}

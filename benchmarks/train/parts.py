@@ -1,0 +1,95 @@
+"""What each part of ours buys: the same training with one thing changed, in turns with ours.
+
+`python -m benchmarks.train --parts` runs it. A ratio below 1 means that what ours has pays.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+
+from benchmarks.train.contest import contest, memory_ratio, ratio
+from benchmarks.train.ours import ours, steps_of
+from benchmarks.train.task import Contender, Step, Task
+from steps.training import assembly
+from steps.training.assembly import Parts
+from steps.training.ranks import World
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Ours with one thing changed."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    of_unet: Callable[[Any], object] = lambda unet: None
+    """Done to the UNet before the optimizer sees it."""
+    of_parts: Callable[[Parts], object] = lambda parts: None
+    """Done to all of it before the first step."""
+
+    def contender(self) -> Contender:
+        """Return it as one that takes part."""
+
+        @contextmanager
+        def run(task: Task) -> Iterator[Step]:
+            build = assembly.build_unet
+
+            def changed(*arguments: Any) -> Any:
+                unet = build(*arguments)
+                self.of_unet(unet)
+                return unet
+
+            with mock.patch.object(assembly, "build_unet", changed):
+                alone = World(rank=0, size=1, local_rank=0, device=task.device)
+                with steps_of(task, alone, self.settings, self.of_parts) as step:
+                    yield step
+
+        return run
+
+
+def variants(task: Task) -> dict[str, Variant]:
+    """Return what is changed, by a name that says how it then is."""
+    on_gpu = task.device.type == "cuda"
+    layout = torch.contiguous_format if on_gpu else torch.channels_last
+    plain = on_gpu or task.precision != "bfloat16"
+    found = {
+        "not compiled" if task.compile else "compiled": Variant({"compile": not task.compile, "cuda_graphs": False}),
+        "channels first" if on_gpu else "channels last": Variant(of_unet=lambda unet: unet.to(memory_format=layout)),
+        "plain attention" if plain else "fused attention": Variant(of_unet=lambda unet: _set_attention(unet, plain)),
+        "AdamW not fused": Variant(of_parts=_take_apart),
+        "loss read in every step": Variant({"log_every_steps": 1}),
+        "average in bfloat16": Variant({"ema_precision": "bfloat16"}),
+        "no average": Variant({"ema_decay": 0.0}),
+        "gradient checkpointing": Variant({"gradient_checkpointing": True}),
+    }
+    if task.precision == "bfloat16":
+        found["float32"] = Variant({"precision": "float32"})
+    if on_gpu:
+        found["CUDA graphs"] = Variant({"compile": True, "cuda_graphs": True})
+    return found
+
+
+def what_each_buys(task: Task, rounds: int, turn_s: float) -> dict[str, dict[str, float | None]]:
+    """Return for each variant its images/s and its peak memory, both times ours."""
+    contenders = {"ours": ours} | {name: variant.contender() for name, variant in variants(task).items()}
+    figures = contest(contenders, task, rounds, turn_s)
+    own = figures.pop("ours")
+    return {
+        name: {"images_per_s": ratio(of_one, own), "peak_memory": memory_ratio(of_one, own)}
+        for name, of_one in figures.items()
+    }
+
+
+def _set_attention(unet: Any, plain: bool) -> None:
+    library = importlib.import_module("diffusers.models.attention_processor")
+    unet.set_attn_processor(library.AttnProcessor() if plain else library.AttnProcessor2_0())
+
+
+def _take_apart(parts: Parts) -> None:
+    for group in parts.state.optimizer.param_groups:
+        group["fused"], group["foreach"] = False, True
