@@ -92,7 +92,7 @@ def test_cuda_graphs_are_asked_of_the_compiler(
 
 def test_on_a_gpu_weights_lie_channels_last_and_attention_is_fused(pretrained: Path) -> None:
     unet = new_unet(pretrained, seed=4)
-    _set_up(unet, ARGUMENTS.model_copy(update={"precision": "bfloat16"}), torch.device("cuda"))
+    _set_up(unet, ARGUMENTS.model_copy(update={"precision": "bfloat16"}), torch.device("cuda"), 1)
     weight = unet.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     assert {type(processor).__name__ for processor in unet.attn_processors.values()} == {"AttnProcessor2_0"}
