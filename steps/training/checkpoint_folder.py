@@ -4,6 +4,7 @@
     <folder>/finished.json      once the training is over: which job finished it
     <folder>/spent.json         dollars so far (steps.training.spending)
     <folder>/lock               held by the rank that writes
+    <folder>-2/...              the same settings trained once more, and so on
 
 Reads and writes only these. The manifest holds the sha256 of every file; a checkpoint whose files do not match it is
 left out, and the one before is used.
@@ -142,12 +143,39 @@ class CheckpointFolder:
         partial.rename(path)
         _sync(self.folder)
 
-    def begin_afresh(self) -> None:
-        """Remove everything: a new training of the same settings begins."""
+    def newest_generation(self) -> CheckpointFolder:
+        """Return the folder of the newest training of these settings: this one, or one that began afresh after it."""
+        return CheckpointFolder(self._generation(max(self._later(), default=1)), self._keep)
+
+    def begin_afresh(self) -> CheckpointFolder:
+        """Return the folder of a new training of the same settings; the checkpoints of those before it are removed.
+
+        It is another folder, for what is removed stays in S3, where checkpoints are only copied to, and is there again
+        when the job is started again.
+        """
+        number = max(self._later(), default=1) + 1
+        afresh = CheckpointFolder(self._generation(number), self._keep)
+        afresh.folder.mkdir(parents=True)
+        for earlier in range(1, number):
+            CheckpointFolder(self._generation(earlier), self._keep).clear()
+        return afresh
+
+    def clear(self) -> None:
+        """Remove every checkpoint, and what is said of them all."""
         for name in (FINISHED_FILE, SPENT_FILE):
             (self.folder / name).unlink(missing_ok=True)
         for path in self.paths():
             shutil.rmtree(path)
+
+    def _later(self) -> Iterator[int]:
+        """Yield the numbers of the trainings that began afresh after this first one: 2, 3 and so on."""
+        for path in self.folder.parent.glob(f"{self.folder.name}-*"):
+            number = path.name.removeprefix(f"{self.folder.name}-")
+            if number.isdecimal():
+                yield int(number)
+
+    def _generation(self, number: int) -> Path:
+        return self.folder if number == 1 else self.folder.with_name(f"{self.folder.name}-{number}")
 
     def remove_partial(self) -> None:
         """Remove what a killed process left half written."""

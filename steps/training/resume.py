@@ -24,25 +24,26 @@ class Beginning(Model):
     """The training log so far."""
 
 
-def prepare(folder: CheckpointFolder, job_name: str, limits: Mapping[str, float]) -> None:
-    """Make a training's checkpoints ready for a job.
+def prepare(first: CheckpointFolder, job_name: str, limits: Mapping[str, float]) -> CheckpointFolder:
+    """Return the folder with the checkpoints of a job's training; `first` is that of the first one of these settings.
 
     A finished training is not gone on with by another job: whoever runs it again wants it trained again. The job that
     finished it, restarted, finds its weights and exports them again. So does a job that differs in its `limits`: a
     budget is part of SageMaker's cache key, and another one is no reason to pay for the same weights twice.
     """
+    folder = first.newest_generation()
     folder.remove_partial()
     finished = folder.finished()
     if finished is None or finished.job_name == job_name:
-        return
+        return folder
     if finished.limits != limits:
         print(
             f"{folder.folder}: finished by {finished.job_name}; the budget or price is new, the weights stay",
             flush=True,
         )
-        return
+        return folder
     print(f"{folder.folder}: finished by {finished.job_name}; {job_name} begins afresh", flush=True)
-    folder.begin_afresh()
+    return first.begin_afresh()
 
 
 def resume(state: TrainingState, folder: CheckpointFolder | None, world: World) -> Beginning:

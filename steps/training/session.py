@@ -91,8 +91,9 @@ class Session:
         self.watchdog.stop()
         with parts.state.averaged():
             if folder is not None:
-                folder.mark_finished(self.container.job_name, trainer.seen_samples, self._limits)
                 self._export(trainer, identity, lost_samples)
+                # Only now: the job that follows one killed while it exports must export, and not train again.
+                folder.mark_finished(self.container.job_name, trainer.seen_samples, self._limits)
         return 0
 
     def _lost_samples(self, loader: LatentsLoader | OnlineLoader) -> int:
@@ -165,5 +166,4 @@ class Session:
         path = self.container.checkpoint_dir / identity_digest(identity)
         folder = CheckpointFolder(path, self.arguments.keep_checkpoints)
         with lock_folder(path):
-            prepare(folder, self.container.job_name, self._limits)
-            yield folder
+            yield prepare(folder, self.container.job_name, self._limits)

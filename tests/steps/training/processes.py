@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -128,10 +129,21 @@ def _early_spikes() -> None:
     guards.SPIKE_MIN_STEPS = 4  # type: ignore[misc]
 
 
+def _killed_in_export() -> None:
+    """Die when the model is about to be written."""
+    from steps.training import session
+
+    def die(*args: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    session.export_model = die
+
+
 _hooks = {
     "slow_steps": _slow_steps,
     "full_disk": _full_disk,
     "read_only_volume": _read_only_volume,
     "flipped_bit": _flipped_bit,
     "early_spikes": _early_spikes,
+    "killed_in_export": _killed_in_export,
 }

@@ -216,6 +216,18 @@ def test_a_finished_job_that_is_restarted_exports_again(make_job: MakeJob, unbro
     assert_same_bits(job, unbroken[0])
 
 
+def test_a_job_killed_while_it_exports_is_followed_by_one_that_trains_nothing_again(
+    make_job: MakeJob, unbroken: tuple[Job, str]
+) -> None:
+    job = make_job()
+    assert job.start(TEST_HOOK="killed_in_export").wait() == [-signal.SIGKILL]
+    job.name = "job-2"
+    output = job.run().output
+    assert "going on from 96 samples" in output
+    assert "begins afresh" not in output
+    assert_same_bits(job, unbroken[0])
+
+
 def test_another_job_of_the_same_settings_trains_again(make_job: MakeJob, unbroken: tuple[Job, str]) -> None:
     job = make_job(name="job-9", instance_hour_usd=36.0)
     shutil.copytree(unbroken[0].base / "checkpoints", job.base / "checkpoints")
