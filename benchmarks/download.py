@@ -1,6 +1,6 @@
 """The Download step against plain img2dataset, to the same S3 server, in the same run.
 
-    python -m benchmarks.download [--json] [--rounds 3] [--rows 2000] [--processes 2] [--threads 32]
+    python -m benchmarks.download [--json] [--rounds 3] [--rows 2000] [--turns 6] [--processes 2] [--threads 32]
 
 Serves pictures and an S3 API (moto) on loopback, each in a process of its own, and downloads the same url table in
 turns with
@@ -10,12 +10,16 @@ turns with
     same      img2dataset with the same processes, threads, size, crop, quality, hash and shard size
     defaults  img2dataset as it comes, writing WebDataset to the same bucket: 1 process, 256 threads, letterboxed
 
-Every run is a process from start to end, imports included. Prints images/s and CPU-ms for each image, and the medians
-over the rounds of the ratios that pair the runs of one round:
+Every run is a process from start to end, imports included. What a picture costs once a download flows is measured
+apart, some shards of one side after some of the other (benchmarks.download_flow): a job has hours of that, and what
+else the machine does meets both sides alike. Prints images/s and CPU-ms for each image, and the medians of the ratios
+that pair two turns, or the runs of one round:
 
-    same_concurrency      images/s of step / same: at least 0.95 is what safety may cost
-    img2dataset_defaults  images/s of step / defaults
-    cpu_same_concurrency  CPU-seconds of same / step
+    same_concurrency      images/s of step / same, while both flow: at least 0.95 is what safety may cost
+    cpu_same_concurrency  CPU-seconds of same / step, while both flow
+    whole_runs            images/s of step / same from start to end: imports, screening and the manifest weigh much in
+                          a run of this length, and nothing in one of hours
+    img2dataset_defaults  images/s of step / defaults, from start to end
 """
 
 from __future__ import annotations
@@ -45,6 +49,9 @@ BUCKET = "benchmark"
 SIDES = ("step", "same", "defaults")
 IMAGE_SIZE_PX = 256
 SAMPLES_PER_SHARD = 500
+
+# For each side seconds and CPU-seconds of a picture, one pair for each turn.
+Flow = dict[str, list[tuple[float, float]]]
 
 
 @dataclass
@@ -77,8 +84,9 @@ def main(argv: list[str]) -> int:
         )
         client.create_bucket(Bucket=BUCKET)
         write_table(base / "urls", web, options.rows)
+        flow = measure_flow(options, web, environment)
         sides = measure(options, base, web, environment, client)
-    report(results(sides, options), options.json)
+    report(results(sides, flow, options), options.json)
     return 0
 
 
@@ -87,9 +95,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.add_argument("--rounds", type=int, default=3, help="turns of all sides")
     parser.add_argument("--rows", type=int, default=2000, help="rows of the url table")
+    parser.add_argument("--turns", type=int, default=6, help="turns of each side while it flows")
     parser.add_argument("--processes", type=int, default=2, help="download processes of step and same")
     parser.add_argument("--threads", type=int, default=32, help="connections of each")
     return parser.parse_args(argv)
+
+
+def measure_flow(options: argparse.Namespace, web: str, environment: dict[str, str]) -> Flow:
+    """Return what benchmarks.download_flow finds, in a process of its own."""
+    flags = [f"--{name}={getattr(options, name)}" for name in ("turns", "processes", "threads")]
+    flags.append(f"--rows={SAMPLES_PER_SHARD}")
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.download_flow", web, f"s3://{BUCKET}/flow", *flags]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"error: benchmarks.download_flow: {done.stderr[-1000:]}")
+    flow: Flow = json.loads(done.stdout.splitlines()[-1])
+    return flow
 
 
 def measure(
@@ -193,19 +214,28 @@ def write_table(folder: Path, web: str, rows: int) -> None:
     pq.write_table(pa.table(table), folder / "0.parquet")
 
 
-def results(sides: dict[str, Side], options: argparse.Namespace) -> dict[str, Any]:
-    def ratio(kind: str, above: str, below: str) -> float:
-        pairs = zip(getattr(sides[above], kind), getattr(sides[below], kind), strict=True)
+def results(sides: dict[str, Side], flow: Flow, options: argparse.Namespace) -> dict[str, Any]:
+    def ratio(above: str, below: str) -> float:
+        pairs = zip(sides[above].images_per_s, sides[below].images_per_s, strict=True)
         return statistics.median(one / other for one, other in pairs)
 
+    turns = list(zip(flow["same"], flow["step"], strict=True))
     return {
         "ratios": {
-            "same_concurrency": ratio("images_per_s", "step", "same"),
-            "img2dataset_defaults": ratio("images_per_s", "step", "defaults"),
-            "cpu_same_concurrency": ratio("cpu_s", "same", "step"),
+            "same_concurrency": statistics.median(same[0] / step[0] for same, step in turns),
+            "cpu_same_concurrency": statistics.median(same[1] / step[1] for same, step in turns),
+            "whole_runs": ratio("step", "same"),
+            "img2dataset_defaults": ratio("step", "defaults"),
+        },
+        "flow": {
+            name: {
+                "images_per_s": statistics.median(1 / s for s, _ in figures),
+                "cpu_ms_per_image": 1000 * statistics.median(cpu_s for _, cpu_s in figures),
+            }
+            for name, figures in flow.items()
         },
         "sides": {name: side.summary(options.rows) for name, side in sides.items()},
-        "settings": {name: getattr(options, name) for name in ("rounds", "rows", "processes", "threads")},
+        "settings": {name: getattr(options, name) for name in ("rounds", "rows", "turns", "processes", "threads")},
         "cores": os.cpu_count(),
     }
 
@@ -215,8 +245,10 @@ def report(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, indent=2))
         return
     print(f"{'':10}{'images/s':>10}{'CPU-ms/image':>14}")
-    for name, side in result["sides"].items():
-        print(f"{name:10}{side['images_per_s']:10.1f}{side['cpu_ms_per_image']:14.2f}")
+    for title, kind in (("while it flows", "flow"), ("start to end", "sides")):
+        print(title)
+        for name, side in result[kind].items():
+            print(f"{name:10}{side['images_per_s']:10.1f}{side['cpu_ms_per_image']:14.2f}")
     for name, value in result["ratios"].items():
         print(f"{name:22}{value:6.2f}")
 

@@ -113,7 +113,7 @@ class ShardMaker:
             self.prepare()
         storage = Storage(self._uri)
         self._hashes = {}
-        with _arrow_file(task.rows) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
+        with arrow_file(task.rows) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
             self._downloader.download_shard((task.rows.index, address))
         shard = verify_shard(storage, task.rows.index, len(task.rows.urls), self._hashes)
         shard = shard.model_copy(update={"untried": len(task.skipped), "retried": dict(task.retried)})
@@ -169,7 +169,7 @@ def _fetching(fetch: Callable[[int, str], Fetched]) -> Iterator[None]:
 
 
 @contextmanager
-def _arrow_file(rows: TableSlice) -> Iterator[str]:
+def arrow_file(rows: TableSlice) -> Iterator[str]:
     """Hand over rows as img2dataset wants them, as an Arrow file, in this process's memory."""
     memory = fsspec.filesystem("memory")
     path = f"/url-tables/{uuid.uuid4().hex}.arrow"

@@ -1,0 +1,150 @@
+"""What a picture costs once a download flows: shards made in turns by the step's processes and by img2dataset's.
+
+    python -m benchmarks.download_flow WEB URI [--turns 6] [--rows 500] [--processes 2] [--threads 32]
+
+Reads pictures from the web at WEB (benchmarks.servers), writes shards under URI, and prints JSON: for `step` and `same`
+seconds and CPU-seconds for each picture, one pair for each turn. The processes of both sides are there all the time,
+and in a turn those of one make two shards each. Both resize, crop, hash and write alike; the step also guards, bounds,
+reads its shard back and records it. `python -m benchmarks.download` runs this for its figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from params.programs import DownloadArguments
+from steps.data.blocklist import Blocklist
+from steps.data.guarded_downloader import ShardMaker, ShardTask, arrow_file
+from steps.data.storage import Storage
+from steps.data.url_table import TableSlice
+
+IMAGE_SIZE_PX = 256
+# For each process: then one may read a shard back while the others download, as in the step.
+SHARDS_OF_TURN = 2
+
+_make: Callable[[TableSlice], object] | None = None
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    context = multiprocessing.get_context("spawn")
+    pools = {name: ProcessPoolExecutor(options.processes, context, begin, (name, options)) for name in ("step", "same")}
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in pools}
+    rows_of_turn = SHARDS_OF_TURN * options.processes * options.rows
+    # The first of each pays for what is slow only once.
+    for number in range(options.turns + 1):
+        for name in (*pools,) if number % 2 else (*reversed(pools),):
+            found = take_turn(pools[name], options, number)
+            if number:
+                figures[name].append((found[0] / rows_of_turn, found[1] / rows_of_turn))
+    for pool in pools.values():
+        pool.shutdown()
+    print(json.dumps(figures))
+    return 0
+
+
+def take_turn(pool: ProcessPoolExecutor, options: argparse.Namespace, number: int) -> tuple[float, float]:
+    """Make some shards on each process; return seconds, and CPU-seconds of the processes."""
+    count = SHARDS_OF_TURN * options.processes
+    started_s = time.perf_counter()
+    cpu_s = sum(pool.map(work, [rows_of(options, number * count + shard) for shard in range(count)]))
+    return time.perf_counter() - started_s, cpu_s
+
+
+def begin(name: str, options: argparse.Namespace) -> None:
+    """Set up a worker process."""
+    global _make
+    # As the step's workers do: webdataset would import it, for nothing.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    _make = {"step": step_maker, "same": plain_maker}[name](options)
+
+
+def work(rows: TableSlice) -> float:
+    """Make a shard; return its CPU-seconds."""
+    assert _make is not None, "the pool's initializer has run"
+    started_cpu_s = time.process_time()
+    _make(rows)
+    return time.process_time() - started_cpu_s
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.download_flow")
+    parser.add_argument("web", help="address of the pictures")
+    parser.add_argument("uri", help="where the shards go")
+    parser.add_argument("--turns", type=int, default=6, help="turns of each side")
+    parser.add_argument("--rows", type=int, default=500, help="rows of a shard")
+    parser.add_argument("--processes", type=int, default=2, help="processes of each side")
+    parser.add_argument("--threads", type=int, default=32, help="connections")
+    return parser.parse_args(argv)
+
+
+def rows_of(options: argparse.Namespace, number: int) -> TableSlice:
+    first = number * options.rows
+    urls = [f"{options.web}/{row}.jpg" for row in range(first, first + options.rows)]
+    return TableSlice(number, first, list(urls), [f"picture {row}" for row in range(len(urls))])
+
+
+def step_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
+    arguments = DownloadArguments(
+        url_table="",
+        shards_uri=f"{options.uri}/step",
+        image_size_px=IMAGE_SIZE_PX,
+        threads=options.threads,
+        samples_per_shard=options.rows,
+        allowed_hosts=(options.web.removeprefix("http://"),),
+    )
+    Storage(arguments.shards_uri).make()
+    maker = ShardMaker(arguments, "benchmark", Blocklist())
+    maker.prepare()
+    return lambda rows: maker.make(ShardTask(rows, {}))
+
+
+def plain_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
+    """Return img2dataset's own downloader, as its main program makes it."""
+    from img2dataset.downloader import Downloader
+    from img2dataset.resizer import Resizer
+    from img2dataset.writer import WebDatasetSampleWriter
+
+    uri = f"{options.uri}/same"
+    Storage(uri).make()
+    downloader: Any = Downloader(
+        sample_writer_class=WebDatasetSampleWriter,
+        resizer=Resizer(
+            image_size=IMAGE_SIZE_PX,
+            resize_mode="center_crop",
+            resize_only_if_bigger=False,
+            min_image_size=64,
+            max_aspect_ratio=3.0,
+        ),
+        thread_count=options.threads,
+        save_caption=True,
+        extract_exif=False,
+        output_folder=uri,
+        column_list=["caption", "url"],
+        timeout=10,
+        number_sample_per_shard=options.rows,
+        oom_shard_count=5,
+        compute_hash="sha256",
+        verify_hash_type=None,
+        encode_format="jpg",
+        retries=1,
+        user_agent_token=None,
+        disallowed_header_directives=["noai", "noimageai", "noindex", "noimageindex"],
+    )
+
+    def make(rows: TableSlice) -> None:
+        with arrow_file(rows) as address:
+            downloader.download_shard((rows.index, address))
+
+    return make
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
