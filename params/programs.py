@@ -206,9 +206,9 @@ class TrainArguments(Model):
     to the bit."""
     warm_latents: bool = False
     """Have FSx for Lustre fetch every shard from its bucket at the start, so that the first epoch does not crawl."""
-    latents_uri: str = Field("", pattern=r"^(s3://.+)?$")
+    latents_uri: str = ""
     """s3:// prefix of the latents: blocks are read straight from S3, by byte ranges; empty: from the channel `latents`
-    (a file system, or S3 in fast file mode)."""
+    (a file system, or S3 in fast file mode). file_system.kind s3_direct fills it in."""
     seed: int = Field(0, ge=0)
     """Everything random is a function of this and the sample's index."""
     validation_samples: int = Field(2048, ge=1)

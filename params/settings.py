@@ -68,8 +68,9 @@ class Account(Model):
 class FileSystem(Model):
     """How training reads the latents."""
 
-    kind: Literal["fsx", "s3"] = "fsx"
-    """`fsx`: FSx for Lustre, linked to the latents prefix; `s3`: fast file mode, no file system needed."""
+    kind: Literal["fsx", "s3", "s3_direct"] = "fsx"
+    """`fsx`: FSx for Lustre, linked to the latents prefix; `s3`: fast file mode, no file system needed; `s3_direct`:
+    the loader itself reads blocks from S3, many at a time, and there is no channel of latents."""
     fsx_id: str = "fs-00000000000000000"
     """FSx for Lustre file system."""
     fsx_path: str = Field("/fsx/latents", pattern=r"^/[^/].*[^/]$")

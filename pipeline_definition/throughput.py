@@ -14,7 +14,7 @@ from params.layout import THROUGHPUT_STEP
 from params.programs import MONEY, TrainArguments
 from params.stages import ThroughputStep
 from pipeline_definition.blueprint import Blueprint, program_values
-from pipeline_definition.training import channels, compute_on, metric_definitions, trainer
+from pipeline_definition.training import channels, compute_on, latents_address, metric_definitions, trainer
 
 # What says where a training goes on, what it may cost, and what is fetched for it: nothing is trained here.
 LEFT_OUT = (*MONEY, "checkpoints_uri", "shards_uri", "warm_latents")
@@ -27,6 +27,7 @@ def throughput_step(blueprint: Blueprint, settings: ThroughputStep, encode: Proc
     values = program_values(phase.train, TrainArguments)
     hyperparameters: dict[str, Any] = {
         **{name: value for name, value in values.items() if name not in LEFT_OUT},
+        **latents_address(blueprint, encode),
         "throughput_micro_batch_sizes": settings.micro_batch_sizes,
         "throughput_s": settings.seconds_per_size,
     }

@@ -56,6 +56,7 @@ def train_step(
         "other_steps_usd": own.other_steps.to_string(),
         "instance_hour_usd": own.training_price.to_string(),
         **({"shards_uri": blueprint.shards_uri} if p.encoders else {}),
+        **latents_address(blueprint, encode),
         **{name: best[name] for name in tuned},
         "learning_rate_batch_size": blueprint.settings.tune.global_batch_size,
     }
@@ -157,17 +158,17 @@ def channels(
 ) -> list[Channel]:
     """Return the channels of a training job: the latents, the pretrained parts and, to go on from, a former model.
 
+    Where the loader itself reads S3, there is none of latents.
+
     Encoders need the pretrained parts alone. SageMaker wants all channels assigned to groups or none, and a file system
     cannot be, so with one every host gets every channel.
     """
-    found = [
-        latents_channel(blueprint, phase, encode),
-        s3_channel(PRETRAINED_CHANNEL, blueprint.parameters.pretrained, "File"),
-    ]
+    found = [] if reads_s3_itself(blueprint) else [latents_channel(blueprint, phase, encode)]
+    found.append(s3_channel(PRETRAINED_CHANNEL, blueprint.parameters.pretrained, "File"))
     if former is not None:
         uri = former.properties.ModelArtifacts.S3ModelArtifacts
         found.append(s3_channel(INITIAL_MODEL_CHANNEL, uri, "File"))
-    if encoders is not None and blueprint.settings.file_system.kind == "s3":
+    if encoders is not None and blueprint.settings.file_system.kind != "fsx":
         for channel in found:
             both = channel.channel_name == PRETRAINED_CHANNEL
             groups = [TRAINERS_GROUP, ENCODERS_GROUP] if both else [TRAINERS_GROUP]
@@ -175,9 +176,19 @@ def channels(
     return found
 
 
+def reads_s3_itself(blueprint: Blueprint) -> bool:
+    """Return whether training reads blocks straight from S3. Encoders are told by files of the channel what to do."""
+    return blueprint.settings.file_system.kind == "s3_direct" and blueprint.parameters.encoders is None
+
+
+def latents_address(blueprint: Blueprint, encode: ProcessingStep) -> dict[str, Any]:
+    """Return the hyperparameter that stands for the channel of latents, where there is none."""
+    return {"latents_uri": output_uri(encode, LATENTS)} if reads_s3_itself(blueprint) else {}
+
+
 def latents_channel(blueprint: Blueprint, phase: Phase, encode: ProcessingStep) -> Channel:
     """Return the latents from FSx for Lustre, or from S3 in fast file mode: a parameter set, not a fork."""
-    if blueprint.settings.file_system.kind == "s3":
+    if blueprint.settings.file_system.kind != "fsx":
         return s3_channel(LATENTS_CHANNEL, output_uri(encode, LATENTS), "FastFile")
     p = blueprint.parameters
     lustre = FileSystemDataSource(

@@ -14,7 +14,7 @@ from params.layout import CHECKPOINT_DIR, TRAINING_METRICS, VALIDATION_LOSS, met
 from params.programs import MONEY, TrainArguments
 from params.stages import Range, TuneStep
 from pipeline_definition.blueprint import Blueprint, program_values
-from pipeline_definition.training import TUNED, channels, compute_on, stopping_condition, trainer
+from pipeline_definition.training import TUNED, channels, compute_on, latents_address, stopping_condition, trainer
 
 # A trial reads too little to have everything fetched for it.
 WHOLE_DATA = ("warm_latents",)
@@ -36,7 +36,7 @@ def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
     """Return the step whose best trial's hyperparameters Train takes."""
     settings = blueprint.settings.tune
     tuner = WarmTuner(
-        model_trainer=trial_trainer(blueprint),
+        model_trainer=trial_trainer(blueprint, encode),
         objective_metric_name=VALIDATION_LOSS,
         objective_type="Minimize",
         metric_definitions=[{"Name": name, "Regex": metric_regex(name)} for name in TRAINING_METRICS],
@@ -58,7 +58,7 @@ def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
     )
 
 
-def trial_trainer(blueprint: Blueprint) -> Any:
+def trial_trainer(blueprint: Blueprint, encode: ProcessingStep) -> Any:
     """Return the trainer of one trial: the training program with a small budget."""
     p, settings = blueprint.parameters, blueprint.settings.tune
     values = program_values(blueprint.settings.train, TrainArguments)
@@ -67,6 +67,7 @@ def trial_trainer(blueprint: Blueprint) -> Any:
     left_out = (*TUNED, *MONEY, *WHOLE_DATA)
     hyperparameters = {
         **{name: value for name, value in values.items() if name not in left_out and value != ""},
+        **latents_address(blueprint, encode),
         "training_samples": budget,
         "global_batch_size": settings.global_batch_size or p.global_batch_size.to_string(),
         # What is searched is the rate of the trial's own batch.

@@ -206,6 +206,25 @@ def test_train_reads_latents_from_lustre_or_from_s3_by_parameter_set():
     assert channel["DataSource"]["S3DataSource"]["S3DataType"] == "S3Prefix"
 
 
+def test_the_loader_itself_may_read_the_latents_from_s3():
+    text = "file_system: {kind: s3_direct}\nthroughput: {micro_batch_sizes: [32]}"
+    definition = json.loads(build_definition(parse_settings(text, "x.yaml")))
+    steps = all_steps(definition)
+    tune = steps["Tune"]["Arguments"]["TrainingJobDefinition"]
+    for request in (steps["Train"]["Arguments"], steps["Throughput"]["Arguments"], tune):
+        assert [channel["ChannelName"] for channel in request["InputDataConfig"]] == ["pretrained"]
+        hyperparameters = request.get("HyperParameters") or request["StaticHyperParameters"]
+        latents = "Steps.Encode.ProcessingOutputConfig.Outputs['latents'].S3Output.S3Uri"
+        assert latents in json.dumps(hyperparameters["latents_uri"])
+
+
+def test_encoders_are_told_what_to_do_by_a_channel_of_latents():
+    text = "file_system: {kind: s3_direct}\nencode: {max_train_rows: 8192}\nencoders: {instance_count: 1}"
+    train = all_steps(json.loads(build_definition(parse_settings(text, "x.yaml"))))["Train"]["Arguments"]
+    assert [channel["ChannelName"] for channel in train["InputDataConfig"]] == ["latents", "pretrained"]
+    assert not train["HyperParameters"].get("latents_uri")
+
+
 def test_metric_definitions_cover_the_training_log():
     train = all_steps(definition_of("local"))["Train"]["Arguments"]["AlgorithmSpecification"]["MetricDefinitions"]
     assert [metric["Name"] for metric in train] == [*TRAINING_METRICS, *CHECKPOINT_METRICS]
