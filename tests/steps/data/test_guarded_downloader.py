@@ -16,8 +16,10 @@ from PIL import Image
 from params.programs import DownloadArguments
 from steps.data.collection import Collection
 from steps.data.guarded_downloader import ShardMaker, ShardTask
+from steps.data.samples import read_table
 from steps.data.shard_pool import Outcome
 from steps.data.shards import ShardsManifest
+from steps.data.storage import Storage
 
 
 class HerePool:
@@ -83,6 +85,9 @@ def test_the_aspect_is_kept_where_asked_for_and_nothing_is_letterboxed(folder: P
     download(folder, "kept", source="pictures", resize_mode="keep_ratio", dedup="perceptual", max_hash_distance=3)
     sizes = {name: size for name, (size, _) in samples(folder, "kept").items()}
     assert sizes == {"a.png": (128, 64), "b.jpg": (64, 128), "c.jpg": (64, 128), "d.webp": (64, 128)}
+    table = read_table(Storage(str(folder.parent / "kept")), "00000.tar")
+    told = list(zip(table.widths.tolist(), table.heights.tolist(), strict=True))
+    assert told == [(128, 64), (64, 128)], "of those that are no copies, as Encode puts them into buckets"
 
 
 def test_shards_of_others_become_verified_ones_with_their_captions(folder: Path) -> None:
