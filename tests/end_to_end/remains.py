@@ -7,8 +7,9 @@ import io
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 # A presigned address is worth as much as the credentials that made it, for hours.
 PRESIGNED = re.compile(rb"X-Amz-(Signature|Credential|Security-Token)=")
@@ -37,6 +38,18 @@ def _opened(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for entry in archive.namelist():
                 yield from _opened(f"{name}: {entry}", archive.read(entry))
+
+
+def search(contents: Iterable[tuple[str, bytes]], secrets: re.Pattern[bytes]) -> dict[str, Any]:
+    """Return what was found, by name, and how many contents were searched; one is in memory at a time."""
+    found: dict[str, Any] = {"secrets": [], "pickles": [], "searched": 0}
+    for name, content in contents:
+        found["searched"] += 1
+        if secret := secrets.search(content):
+            found["secrets"].append((name, secret[0]))
+        if is_pickle(content):
+            found["pickles"].append(name)
+    return found
 
 
 def is_pickle(content: bytes) -> bool:

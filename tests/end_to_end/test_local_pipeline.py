@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from tests.end_to_end.conftest import COMMAND, SECRETS, TINY, clean_environment
-from tests.end_to_end.remains import PRESIGNED, is_pickle, remains
+from tests.end_to_end.remains import PRESIGNED, remains, search
 from tests.pipeline_definition.prompting.playground_page import PlaygroundPage
 from tests.pipeline_definition.report.chromium import browser, find_browser
 from tests.processes import outlive
@@ -160,18 +160,25 @@ def test_output_ends_with_what_a_person_needs(first_run):
         assert needed in first_run["output"].replace("\n", " ") or needed in first_run["output"], needed
 
 
-def test_no_secret_of_the_operators_is_left_behind(pipeline, first_run):
+@pytest.fixture(scope="module")
+def findings(pipeline, first_run):
+    """Search what the first run left once, for everything: it is gigabytes."""
     planted = re.compile(b"|".join([re.escape(value.encode()) for value in SECRETS.values()] + [PRESIGNED.pattern]))
-    contents = {"what it printed": first_run["output"].encode(), **dict(remains(pipeline.state, pipeline.runs))}
-    assert {name: found[0] for name, content in contents.items() if (found := planted.search(content))} == {}
-    assert len(contents) > 1000
+    found = search(remains(pipeline.state, pipeline.runs), planted)
+    return {**found, "printed": planted.findall(first_run["output"].encode())}
 
 
-def test_no_pickle_is_left_behind(pipeline, first_run, tmp_path):
+def test_no_secret_of_the_operators_is_left_behind(findings):
+    assert findings["secrets"] == []
+    assert findings["printed"] == []
+    assert findings["searched"] > 1000
+
+
+def test_no_pickle_is_left_behind(findings, tmp_path):
     torch.save({"weights": torch.zeros(2)}, tmp_path / "weights.bin")
     (tmp_path / "plain").write_bytes(pickle.dumps({"a": 1}))
-    assert sum(is_pickle(content) for _, content in remains(tmp_path)) == 2, "it would be found"
-    assert [name for name, content in remains(pipeline.state, pipeline.runs) if is_pickle(content)] == []
+    assert len(search(remains(tmp_path), re.compile(b"never"))["pickles"]) == 2, "it would be found"
+    assert findings["pickles"] == []
 
 
 def test_missed_gate_fails_registers_nothing_and_says_why(pipeline, first_run):
