@@ -66,8 +66,20 @@ def latents_section(run: Run) -> Section:
         title=f"What was encoded{f' for {run.phase}' if run.phase else ''}",
         lead=lead,
         facts=(*_latents_checks(manifest), *_latents_facts(manifest)),
-        tables=tuple(_digests(manifest)),
+        tables=(*_bucket_tables(manifest), *_digests(manifest)),
     )
+
+
+def bucket_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return width x height, training samples and held-out ones of every shape; nothing where all are squares."""
+    buckets = manifest.get("buckets")
+    found = []
+    for bucket in buckets if isinstance(buckets, list) else ():
+        sides, counts = (bucket.get("size_px"), bucket.get("counts")) if isinstance(bucket, dict) else (None, None)
+        if isinstance(sides, list) and len(sides) == 2 and isinstance(counts, dict):
+            samples = (number(counts.get(split)) or 0 for split in (TRAIN_SPLIT, HELDOUT_SPLIT))
+            found.append((f"{plain(sides[1])} × {plain(sides[0])}", *map(count, samples)))
+    return found
 
 
 def _download_facts(manifest: Mapping[str, Any], ledger: Mapping[str, Any]) -> Iterator[Fact]:
@@ -120,6 +132,12 @@ def _latents_facts(manifest: Mapping[str, Any]) -> Iterator[Fact]:
 
 def _shards(shards: Sequence[object]) -> str:
     return f"{count(len(shards))} shard{'s' if len(shards) != 1 else ''}"
+
+
+def _bucket_tables(manifest: Mapping[str, Any]) -> Iterator[Table]:
+    rows = tuple(bucket_rows(manifest))
+    if rows:
+        yield Table(("width × height, px", "for training", "held out"), rows, numeric=frozenset({1, 2}))
 
 
 def _digests(manifest: Mapping[str, Any]) -> Iterator[Table]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline_definition.report import formats
 from pipeline_definition.report.costs import Cost, job_cost, step_cost
-from pipeline_definition.report.data import fates
+from pipeline_definition.report.data import bucket_rows, fates
 from pipeline_definition.report.gate import Threshold, metric, thresholds
 from pipeline_definition.report.headline import tiles
 from pipeline_definition.report.run import Run
@@ -194,3 +194,10 @@ def test_the_best_trial_is_found_by_the_objective_where_it_is_not_named() -> Non
     assert best_name(trials) == "tune-job-002"
     assert best_name({**trials, "objective": {"type": "Maximize"}}) == "tune-job-001"
     assert best_name({}) is None
+
+
+def test_every_shape_of_the_pictures_is_a_row_and_squares_have_none() -> None:
+    counts = {"train": 1200, "heldout": 7}
+    assert bucket_rows({"buckets": [{"size_px": [48, 80], "counts": counts}]}) == [("80 × 48", "1,200", "7")]
+    for garbled in ({}, {"buckets": 3}, {"buckets": [1, {}, {"size_px": [1], "counts": {}}]}):
+        assert bucket_rows(garbled) == []
