@@ -134,9 +134,13 @@ class Production:
             if line != said:
                 self._say(line)
                 said = line
-            if about["status"] != "RUNNING":
+            # Of two promotions of one package the second has nothing to do while the first one's endpoint starts.
+            starting = about["status"] == "SUCCEEDED" and serving is not None and serving.status not in AT_REST
+            if about["status"] != "RUNNING" and not starting:
                 break
             time.sleep(self._interval_s)
+        if about["status"] == "SUCCEEDED" and serving is not None and serving.status == "Failed":
+            raise PromotionError(f"{self._endpoint} is Failed: {serving.reason or 'its log says why'}")
         if about["status"] != "SUCCEEDED" or serving is None:
             reason = f" ({serving.reason})" if serving and serving.reason else ""
             cause = about.get("cause") or f"the state machine's execution {execution} ended as {about['status']}"

@@ -104,7 +104,12 @@ def test_approval_promotion_two_variants_and_rollback(
 def test_a_model_that_does_not_start_leaves_the_former_in_service(
     world: World, place: Production, register: Callable[[str], str]
 ) -> None:
+    if place.serving() is None:
+        former = register("former")
+        approve(world, former)
+        place.follow(place.promote(former))
     before = packages(place)
+    assert before
     broken = world.sagemaker.create_model_package(
         ModelPackageGroupName="promoted",
         InferenceSpecification={
