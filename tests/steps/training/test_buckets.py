@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from params.programs import TrainArguments
+from steps.container import Container
+from steps.errors import StepError
+from steps.training.online import _orders
 from tests.steps.training.jobs import Job
 from tests.steps.training.tiny_model import write_latents
 
@@ -55,3 +59,12 @@ def test_a_step_learns_from_the_shapes_of_all_buckets(unbroken: Job) -> None:
     entries = [entry for entry in unbroken.log() if "training_loss" in entry]
     assert entries[-1]["seen_samples"] == 80
     assert all(np.isfinite(entry["training_loss"]) and entry["gradient_norm"] > 0 for entry in entries)
+
+
+def test_online_encoding_refuses_latents_in_buckets(tmp_path: Path, latents: Path) -> None:
+    channels = tmp_path / "input" / "data"
+    channels.mkdir(parents=True)
+    (channels / "latents").symlink_to(latents)
+    container = Container({"SAGEMAKER_BASE_DIR": str(tmp_path)})
+    with pytest.raises(StepError, match="online encoding knows squares alone: run Encode with max_bucket_ratio 1"):
+        _orders(TrainArguments(shards_uri="s3://bucket/shards"), container)

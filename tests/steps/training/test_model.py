@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,36 @@ def test_on_a_gpu_weights_lie_channels_last_and_attention_is_fused(pretrained: P
     weight = unet.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     assert {type(processor).__name__ for processor in unet.attn_processors.values()} == {"AttnProcessor2_0"}
+
+
+class Countable(torch.nn.Module):
+    """A module whose graphs are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graphs = 0
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Compute something."""
+        return latents.sin() + 1
+
+    def compile(self, **options: object) -> None:
+        """Take over how often, not what is compiled."""
+        assert options["dynamic"] is False
+
+        def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., object]:
+            self.graphs += 1
+            return graph.forward
+
+        super().compile(dynamic=False, backend=backend)
+
+
+def test_every_shape_of_a_bucket_has_a_compiled_graph_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself torch gives up after eight of them, and goes on without."""
+    monkeypatch.setattr(importlib.import_module("torch._dynamo.config"), "recompile_limit", 8)
+    unet, shapes = Countable(), [(2 + number, 20 - number) for number in range(12)]
+    _set_up(unet, ARGUMENTS.model_copy(update={"compile": True}), CPU, len(shapes))
+    for _ in range(2):
+        for height, width in shapes:
+            unet(torch.zeros(1, 1, height, width))
+    assert unet.graphs == len(shapes)
