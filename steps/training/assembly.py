@@ -11,6 +11,7 @@ import torch
 from params.layout import LATENTS_CHANNEL, TRAIN_SPLIT
 from params.programs import TrainArguments
 from steps.container import Container
+from steps.data.bucket_order import TrainingOrder
 from steps.data.latents import LatentsDataset
 from steps.data.loader import LatentsLoader, Share
 from steps.training.batch_plan import BatchPlan
@@ -94,6 +95,20 @@ def warm_up(parts: Parts, plan: BatchPlan) -> None:
 def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world: World, first: int) -> LatentsLoader:
     """Return this rank's batches from position `first` on."""
     order = parts.dataset.order(TRAIN_SPLIT, arguments.seed, plan.global_batch_size)
+    if world.is_head:
+        warn_of_small_buckets(order)
     share = Share(world.rank, world.size, first, plan.total_samples(arguments.training_samples))
     threads, limit = arguments.read_threads, arguments.max_lost_fraction
     return LatentsLoader(parts.dataset, order, share, read_threads=threads, max_lost_fraction=limit)
+
+
+def warn_of_small_buckets(order: TrainingOrder) -> None:
+    """Say which buckets have fewer samples than a global batch: each comes as often as the others', but in bunches."""
+    size = order.global_batch_size
+    for stream in order.streams if len(order.streams) > 1 else ():
+        if stream.order.count < size:
+            print(
+                f"warning: bucket {stream.bucket} has {stream.order.count} samples, so a global batch of {size} holds "
+                "some of them more than once; raise encode.min_bucket_samples to the global batch",
+                flush=True,
+            )

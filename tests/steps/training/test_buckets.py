@@ -11,7 +11,9 @@ import pytest
 
 from params.programs import TrainArguments
 from steps.container import Container
+from steps.data.latents import LatentsDataset
 from steps.errors import StepError
+from steps.training.assembly import warn_of_small_buckets
 from steps.training.online import _orders
 from tests.steps.training.jobs import Job
 from tests.steps.training.tiny_model import write_latents
@@ -59,6 +61,15 @@ def test_a_step_learns_from_the_shapes_of_all_buckets(unbroken: Job) -> None:
     entries = [entry for entry in unbroken.log() if "training_loss" in entry]
     assert entries[-1]["seen_samples"] == 80
     assert all(np.isfinite(entry["training_loss"]) and entry["gradient_norm"] > 0 for entry in entries)
+
+
+def test_a_bucket_smaller_than_a_global_batch_is_named(latents: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = LatentsDataset(latents)
+    warn_of_small_buckets(dataset.order("train", 0, 19))
+    assert capsys.readouterr().out == ""
+    warn_of_small_buckets(dataset.order("train", 0, 20))
+    said = capsys.readouterr().out
+    assert said.count("has 19 samples, so a global batch of 20 holds some of them more than once") == len(SHAPES)
 
 
 def test_online_encoding_refuses_latents_in_buckets(tmp_path: Path, latents: Path) -> None:
