@@ -56,17 +56,19 @@ def variants(task: Task) -> dict[str, Variant]:
     """Return what is changed, by a name that says how it then is."""
     on_gpu = task.device.type == "cuda"
     layout = torch.contiguous_format if on_gpu else torch.channels_last
-    plain = on_gpu or task.precision != "bfloat16"
+    fused = on_gpu or task.precision != "bfloat16"
     found = {
         "not compiled" if task.compile else "compiled": Variant({"compile": not task.compile, "cuda_graphs": False}),
         "channels first" if on_gpu else "channels last": Variant(of_unet=lambda unet: unet.to(memory_format=layout)),
-        "plain attention" if plain else "fused attention": Variant(of_unet=lambda unet: _set_attention(unet, plain)),
+        "plain attention": Variant(of_unet=lambda unet: _set_attention(unet, "AttnProcessor")),
         "AdamW not fused": Variant(of_parts=_take_apart),
         "loss read in every step": Variant({"log_every_steps": 1}),
         "average in bfloat16": Variant({"ema_precision": "bfloat16"}),
         "no average": Variant({"ema_decay": 0.0}),
         "gradient checkpointing": Variant({"gradient_checkpointing": True}),
     }
+    if not fused:
+        found["fused attention"] = Variant(of_unet=lambda unet: _set_attention(unet, "AttnProcessor2_0"))
     if task.precision == "bfloat16":
         found["float32"] = Variant({"precision": "float32"})
     if on_gpu:
@@ -85,9 +87,8 @@ def what_each_buys(task: Task, rounds: int, turn_s: float) -> dict[str, dict[str
     }
 
 
-def _set_attention(unet: Any, plain: bool) -> None:
-    library = importlib.import_module("diffusers.models.attention_processor")
-    unet.set_attn_processor(library.AttnProcessor() if plain else library.AttnProcessor2_0())
+def _set_attention(unet: Any, name: str) -> None:
+    unet.set_attn_processor(getattr(importlib.import_module("diffusers.models.attention_processor"), name)())
 
 
 def _take_apart(parts: Parts) -> None:

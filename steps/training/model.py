@@ -12,6 +12,7 @@ from params.programs import TrainArguments
 from steps.data.latents_manifest import LatentsManifest
 from steps.errors import StepError
 from steps.model.pretrained import load_unet, new_unet
+from steps.training.attention import PiecewiseAttention
 from steps.training.objective import WEIGHT_DTYPES
 
 # Of training, of validation, and of validation's last and smaller batch; in training mode and out of it.
@@ -42,9 +43,7 @@ def _set_up(unet: Any, arguments: TrainArguments, device: torch.device, shapes: 
         # Tensor cores read channels last; on CPUs it measured 0 to 10 % slower.
         unet.to(memory_format=torch.channels_last)
     elif arguments.precision == "bfloat16":
-        # Torch's fused attention has a slow backward pass in bfloat16 on CPUs (torch 2.13, AVX-512 BF16): with it a
-        # step of the local UNet takes 1.3 times as long, and with 16 x 16 latents still 1.4 times.
-        unet.set_attn_processor(importlib.import_module("diffusers.models.attention_processor").AttnProcessor())
+        unet.set_attn_processor(PiecewiseAttention())
     if arguments.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if arguments.cuda_graphs and not arguments.compile:

@@ -13,6 +13,7 @@ from params.programs import TrainArguments
 from steps.data.latents import LatentsDataset, LatentsManifest
 from steps.errors import StepError
 from steps.model.pretrained import load_unet, new_unet
+from steps.training import attention
 from steps.training.model import _set_up, build_unet
 
 CPU = torch.device("cpu")
@@ -56,15 +57,23 @@ def test_embeddings_of_another_width_are_refused(pretrained: Path, manifest: Lat
         build_unet(ARGUMENTS, pretrained, other, CPU)
 
 
-def test_on_a_cpu_bfloat16_has_attention_that_gives_the_same(pretrained: Path, manifest: LatentsManifest) -> None:
+@pytest.mark.parametrize("scores_at_once", [1, 64, 1 << 20])
+def test_on_a_cpu_bfloat16_has_attention_that_gives_the_same(
+    pretrained: Path, manifest: LatentsManifest, monkeypatch: pytest.MonkeyPatch, scores_at_once: int
+) -> None:
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", scores_at_once)
     torch.manual_seed(0)
     inputs = (torch.randn(2, 4, 4, 4), torch.tensor([3, 700]), torch.randn(2, 6, 8))
     plain = build_unet(ARGUMENTS, pretrained, manifest, CPU)
     fast = build_unet(ARGUMENTS.model_copy(update={"precision": "bfloat16"}), pretrained, manifest, CPU)
     kinds = [{type(p).__name__ for p in unet.attn_processors.values()} for unet in (plain, fast)]
-    assert kinds == [{"AttnProcessor2_0"}, {"AttnProcessor"}]
+    assert kinds == [{"AttnProcessor2_0"}, {"PiecewiseAttention"}]
     expected, found = (unet(*inputs, return_dict=False)[0] for unet in (plain, fast))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    for output in (expected, found):
+        output.square().sum().backward()
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(fast.get_parameter(name).grad, parameter.grad, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_gradient_checkpointing_changes_no_gradient(pretrained: Path, manifest: LatentsManifest) -> None:
