@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.train.task import Step, Task
 from params.programs import TrainArguments
-from steps.training.assembly import Parts, assemble, loader_from, warm_up
+from steps.training.assembly import assemble, loader_from, warm_up
 from steps.training.batch_plan import batch_plan
 from steps.training.ranks import World
 from steps.training.window import Window
@@ -39,17 +39,11 @@ def ours(task: Task) -> Iterator[Step]:
 
 
 @contextmanager
-def steps_of(
-    task: Task,
-    world: World,
-    changes: Mapping[str, Any] | None = None,
-    change: Callable[[Parts], object] = lambda parts: None,
-) -> Iterator[Step]:
-    """Yield a step of this rank, with some settings changed, and something done to the parts before the first."""
+def steps_of(task: Task, world: World, changes: Mapping[str, Any] | None = None) -> Iterator[Step]:
+    """Yield a step of this rank, with some settings changed."""
     arguments = arguments_of(task, world.size).model_copy(update=dict(changes or {}))
     plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size)
     parts = assemble(arguments, plan, world, task.latents, task.pretrained, task.pretrained)
-    change(parts)
     warm_up(parts, plan)
     batches = iter(loader_from(parts, arguments, plan, world, 0))
     window, seen_samples = Window(0), 0

@@ -18,7 +18,6 @@ from benchmarks.train.contest import contest, memory_ratio, ratio
 from benchmarks.train.ours import ours, steps_of
 from benchmarks.train.task import Contender, Step, Task
 from steps.training import assembly
-from steps.training.assembly import Parts
 from steps.training.ranks import World
 
 
@@ -29,8 +28,6 @@ class Variant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     of_unet: Callable[[Any], object] = lambda unet: None
     """Done to the UNet before the optimizer sees it."""
-    of_parts: Callable[[Parts], object] = lambda parts: None
-    """Done to all of it before the first step."""
 
     def contender(self) -> Contender:
         """Return it as one that takes part."""
@@ -46,7 +43,7 @@ class Variant:
 
             with mock.patch.object(assembly, "build_unet", changed):
                 alone = World(rank=0, size=1, local_rank=0, device=task.device)
-                with steps_of(task, alone, self.settings, self.of_parts) as step:
+                with steps_of(task, alone, self.settings) as step:
                     yield step
 
         return run
@@ -61,7 +58,6 @@ def variants(task: Task) -> dict[str, Variant]:
         "not compiled" if task.compile else "compiled": Variant({"compile": not task.compile, "cuda_graphs": False}),
         "channels first" if on_gpu else "channels last": Variant(of_unet=lambda unet: unet.to(memory_format=layout)),
         "plain attention": Variant(of_unet=lambda unet: _set_attention(unet, "AttnProcessor")),
-        "AdamW not fused": Variant(of_parts=_take_apart),
         "loss read in every step": Variant({"log_every_steps": 1}),
         "average in bfloat16": Variant({"ema_precision": "bfloat16"}),
         "no average": Variant({"ema_decay": 0.0}),
@@ -89,8 +85,3 @@ def what_each_buys(task: Task, rounds: int, turn_s: float) -> dict[str, dict[str
 
 def _set_attention(unet: Any, name: str) -> None:
     unet.set_attn_processor(getattr(importlib.import_module("diffusers.models.attention_processor"), name)())
-
-
-def _take_apart(parts: Parts) -> None:
-    for group in parts.state.optimizer.param_groups:
-        group["fused"], group["foreach"] = False, True
