@@ -96,7 +96,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("TrainingInstanceCont=4", "TrainingInstanceCont: unknown parameter TrainingInstanceCont; did you mean"),
         ("TrainingInstanceCount=four", "TrainingInstanceCount: 'four' is no integer"),
-        ("TrainingInstanceCount=3", "TrainingInstanceCount: GlobalBatchSize 64 does not divide"),
+        ("TrainingInstanceCount=3", "TrainingInstanceCount: GlobalBatchSize 32 does not divide"),
         ("FsxPath=", "FsxPath: '' is no path on the file system"),
     ],
 )
