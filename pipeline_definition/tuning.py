@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter
+from sagemaker.core.shapes import RetryStrategy
 from sagemaker.core.training.configs import CheckpointConfig, OutputDataConfig
 from sagemaker.mlops.workflow import ProcessingStep, TuningStep
 from sagemaker.train.tuner import HyperparameterTuner
@@ -20,13 +21,18 @@ from pipeline_definition.training import TUNED, channels, compute_on, latents_ad
 WHOLE_DATA = ("warm_latents",)
 
 
-class WarmTuner(HyperparameterTuner):  # type: ignore[misc]
-    """A tuner whose trials leave their hosts warm for the next one: the SDK's own drops that of the trainer."""
+# A trial that a broken host ended would be left out of the search in silence, and Train would learn at another rate.
+TRIES_ON_OTHER_HOSTS = 3
+
+
+class TrialTuner(HyperparameterTuner):  # type: ignore[misc]
+    """A tuner that grants its trials what the SDK's own leaves out: warm hosts, and other hosts for broken ones."""
 
     keep_alive_s = 0
 
     def _build_training_job_definition(self, inputs: Any) -> Any:
         definition = super()._build_training_job_definition(inputs)
+        definition.retry_strategy = RetryStrategy(maximum_retry_attempts=TRIES_ON_OTHER_HOSTS)
         if self.keep_alive_s:
             definition.resource_config.keep_alive_period_in_seconds = self.keep_alive_s
         return definition
@@ -35,7 +41,7 @@ class WarmTuner(HyperparameterTuner):  # type: ignore[misc]
 def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
     """Return the step whose best trial's hyperparameters Train takes."""
     settings = blueprint.settings.tune
-    tuner = WarmTuner(
+    tuner = TrialTuner(
         model_trainer=trial_trainer(blueprint, encode),
         objective_metric_name=VALIDATION_LOSS,
         objective_type="Minimize",

@@ -17,6 +17,7 @@ from pipeline_definition.local.folder_sync import FolderSync, pushing
 from pipeline_definition.local.job_hosts import JobHosts, JobPlan
 from pipeline_definition.local.job_logs import TRAINING_GROUP, Metrics
 from pipeline_definition.local.jobs import INTERNAL_ERROR, Jobs
+from pipeline_definition.local.patience import Patience
 from pipeline_definition.local.placement import Program
 from pipeline_definition.local.records import Record, page, pick
 from pipeline_definition.local.resolver import to_text
@@ -76,17 +77,15 @@ class TrainingJobs(Jobs):
         parallel_jobs = self._parallel_jobs.pop(name, 1)
         plan = self._plan(name, request, log_dir, parallel_jobs)
         metrics = Metrics(request["AlgorithmSpecification"].get("MetricDefinitions") or ())
-        spot = bool(request.get("EnableManagedSpotTraining"))
-        give_up_s = time.monotonic() + ((request.get("StoppingCondition") or {}).get("MaxWaitTimeInSeconds") or 0)
+        patience = Patience.of(request)
         while True:
             try:
                 hosts = self._run_on_new_hosts(name, request, plan, metrics, stop)
                 break
             except StepFailureError as failure:
-                # A spot instance that is taken away costs a new one, on which the job goes on from its checkpoint.
-                if not spot or failure.exception_type != INTERNAL_ERROR or time.monotonic() > give_up_s:
+                if failure.exception_type != INTERNAL_ERROR or not patience.once_more():
                     raise
-                self._phase(name, "Interrupted")
+                self._phase(name, "Interrupted" if patience.spot else "Restarting")
                 shutil.rmtree(self.services.settings.jobs_dir / name)
         self._phase(name, "Uploading")
         self._send_model(hosts, request)

@@ -42,6 +42,10 @@ def test_a_warm_pool_keeps_a_trials_hosts_for_the_next() -> None:
     assert found["StaticHyperParameters"]["save_every_samples"] == "409600"
 
 
+def test_a_trial_whose_host_broke_runs_again_rather_than_be_left_out() -> None:
+    assert trial("")["RetryStrategy"] == {"MaximumRetryAttempts": 3}
+
+
 def test_spot_instances_are_not_kept_warm() -> None:
     with pytest.raises(SettingsError, match="keep_alive_s: SageMaker keeps no spot instances warm"):
         parse_settings("tune: {spot: true, keep_alive_s: 60}", "x.yaml")

@@ -1,4 +1,4 @@
-"""A managed spot instance that is taken away: the same job goes on from its checkpoint on a new one."""
+"""Hosts that are taken away or break: the same job goes on from its checkpoint on new ones."""
 
 from __future__ import annotations
 
@@ -52,3 +52,12 @@ def test_an_interrupted_job_on_instances_that_stay_is_a_lost_host(world: World) 
     job = until(lambda: ended(world, "stays"), 60)
     assert job["TrainingJobStatus"] == "Failed"
     assert "the host was lost (SIGKILL)" in job["FailureReason"]
+
+
+def test_a_job_with_a_retry_strategy_goes_on_where_its_host_was_lost(world: World) -> None:
+    strategy = {"MaximumRetryAttempts": 1}
+    world.sagemaker.create_training_job(TrainingJobName="again", RetryStrategy=strategy, **counting("again"))
+    interrupt(world, "again", signal.SIGKILL)
+    job = until(lambda: ended(world, "again"), 60)
+    assert job["TrainingJobStatus"] == "Completed"
+    assert [item["Status"] for item in job["SecondaryStatusTransitions"]].count("Restarting") == 1
