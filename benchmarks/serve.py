@@ -278,9 +278,11 @@ def results(loads: dict[str, Load], arguments: ServeArguments) -> dict[str, Any]
     median_s = {name: statistics.median(loads[name].latencies_s) for name in (BARE, "1 clients")}
     gains = [own / base for own, base in zip(loads["16 clients"].images_per_s, bare, strict=True)]
     return {
-        "overhead_one_client": median_s["1 clients"] / median_s[BARE] - 1,
-        "cpu_one_client": loads["1 clients"].cpu_s / loads[BARE].cpu_s - 1,
-        "throughput_16_clients": statistics.median(gains),
+        "ratios": {
+            "overhead_one_client": median_s["1 clients"] / median_s[BARE] - 1,
+            "cpu_one_client": loads["1 clients"].cpu_s / loads[BARE].cpu_s - 1,
+            "throughput_16_clients": statistics.median(gains),
+        },
         "loads": {name: load.summary() for name, load in loads.items()},
         "rounds": len(bare),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -300,9 +302,8 @@ def report(result: dict[str, Any], as_json: bool) -> None:
     for name, load in result["loads"].items():
         times = "".join(f"{1000 * load[f'p{percent}_s']:10.0f}" for percent in (50, 95, 99))
         print(f"{name:12}{load['images_per_s']:10.2f}{times}")
-    print(f"overhead_one_client    {result['overhead_one_client']:+.3f}")
-    print(f"cpu_one_client         {result['cpu_one_client']:+.3f}")
-    print(f"throughput_16_clients  {result['throughput_16_clients']:.2f}")
+    for name, ratio in result["ratios"].items():
+        print(f"{name:24}{ratio:.3f}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ FUZZ_REQUESTS is how many.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -27,12 +28,13 @@ WARM_REQUESTS = REQUESTS // 4
 # Measured growth over the other requests is some MB of the allocator's; a leaked 1 KB picture each would be 8 MB more.
 MAX_GROWTH_MB = 24.0
 
-BODIES = st.one_of(
-    VALID.map(lambda fields: ("json", fields)),
-    FIELDS.map(lambda fields: ("json", fields)),
-    FIELDS.map(lambda fields: ("json", fields)),
-    st.binary(max_size=2000).map(lambda body: ("content", body)),
-)
+
+def written(fields: dict[str, Any]) -> bytes:
+    """Return JSON as Python writes it: NaN and Infinity are sent too, which no JSON is."""
+    return json.dumps(fields).encode()
+
+
+BODIES = st.one_of(VALID.map(written), FIELDS.map(written), FIELDS.map(written), st.binary(max_size=2000))
 
 
 @pytest.fixture(name="server")
@@ -68,9 +70,9 @@ def test_thousands_of_requests_bring_no_5xx_no_crash_and_no_leak(server: Server)
             suppress_health_check=list(HealthCheck),
         )
         @given(body=BODIES, accept=ACCEPTS)
-        def send(body: tuple[str, Any], accept: str) -> None:
+        def send(body: bytes, accept: str) -> None:
             headers = {"Content-Type": "application/json", "Accept": accept}
-            answer = client.post("/invocations", headers=headers, **{body[0]: body[1]})
+            answer = client.post("/invocations", headers=headers, content=body)
             check(answer)
             statuses[answer.status_code] += 1
             if statuses.total() == WARM_REQUESTS:
