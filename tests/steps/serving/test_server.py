@@ -61,6 +61,13 @@ def running_fixture(renderer: FakeRenderer) -> Iterator[Running]:
     assert not running.thread.is_alive()
 
 
+def test_an_answer_on_a_used_connection_does_not_wait_for_the_clients_acknowledgement() -> None:
+    with server.bind("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_what_is_not_http_gets_a_well_formed_400(running: Running) -> None:
     assert running.send(b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
