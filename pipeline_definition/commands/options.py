@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -34,7 +36,9 @@ Backend = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-console = Console(soft_wrap=False)
+# In a file or a pipe there is no screen to fold a table to; rich would take 80 columns and cut words.
+PIPED_COLUMNS: Final = 200
+console = Console(soft_wrap=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS)
 errors = Console(stderr=True, soft_wrap=True)
 
 
