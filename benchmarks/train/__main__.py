@@ -100,7 +100,7 @@ def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any
         if not options.json:
             print_comparison(comparisons[-1])
     ranks = scaling(task, options.rounds, options.turn_s) if can_scale(task.device) else None
-    return {"comparisons": comparisons, **best(comparisons), "scaling": ranks}
+    return {"comparisons": comparisons, "ratios": best(comparisons), "scaling": ranks}
 
 
 def measured_parts(options: argparse.Namespace, made: Sequence[Task]) -> dict[str, Any]:
@@ -195,8 +195,8 @@ def report(result: dict[str, Any], as_json: bool) -> None:
             print(f"{name:26}images/s {said(figures['images_per_s'])}   peak memory {said(figures['peak_memory'])}")
         return
     print(f"{where}, each at its best batch size:")
-    for name in ("vs_diffusers_online", "vs_diffusers_cached"):
-        print(f"{name:22}{said(result[name])}")
+    for name, ratio_at_best in result["ratios"].items():
+        print(f"{name:22}{said(ratio_at_best)}")
     if result["scaling"]:
         for name in ("ddp_efficiency", "ddp_cpu_efficiency"):
             print(f"{name:22}{result['scaling'][name]:.2f}")
