@@ -141,13 +141,14 @@ def summarize(table: SampleTable, heldout_fraction: float, buckets: Buckets) -> 
     """Return what planning needs to know of a shard. Raises StepError where it does not tell the pictures' sides."""
     if len(buckets.candidates) > 1 and len(table.keys) and not int(table.heights.min()):
         raise StepError(f"{table.name}: its table does not tell the pictures' sides, as buckets need; download again")
-    of = buckets.of(table.widths, table.heights).tolist()
-    held = tuple(
-        (caption_hash(text), row, of[row])
-        for row, text in enumerate(table.captions)
-        if is_heldout(text, heldout_fraction)
+    trained = train_rows(table, heldout_fraction, buckets)
+    held = np.ones(len(table.captions), bool)
+    held[np.concatenate(trained)] = False
+    of = buckets.of(table.widths, table.heights)
+    return SourceSummary(
+        train_samples=tuple(map(len, trained)),
+        heldout=tuple((caption_hash(table.captions[row]), row, int(of[row])) for row in np.flatnonzero(held).tolist()),
     )
-    return SourceSummary(tuple(map(len, train_rows(table, heldout_fraction, buckets))), held)
 
 
 def make_plan(
