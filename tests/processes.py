@@ -6,15 +6,10 @@ from collections.abc import Sequence
 
 import psutil
 
+from pipeline_definition.local.processes import is_alive
+
 
 def outlive(processes: Sequence[psutil.Process], timeout_s: float) -> list[psutil.Process]:
     """Return those that still live after so long; one that is dead and waits to be collected does not."""
     _, left = psutil.wait_procs(processes, timeout=timeout_s)
-    return [process for process in left if process.is_running() and _status(process) != psutil.STATUS_ZOMBIE]
-
-
-def _status(process: psutil.Process) -> str:
-    try:
-        return str(process.status())
-    except psutil.NoSuchProcess:
-        return psutil.STATUS_ZOMBIE
+    return [process for process in left if process.is_running() and is_alive(process.pid)]

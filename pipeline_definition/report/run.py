@@ -93,8 +93,7 @@ class Run:
     @property
     def phases(self) -> tuple[Run, ...]:
         """The run as each of its phases saw it; itself where there is one alone."""
-        formers = self.artifacts.former_phases
-        trained = [s for s in self.steps if s.node.kind == "Training" and s.name != THROUGHPUT_STEP]
+        formers, trained = self.artifacts.former_phases, [s for s in self._making if s.node.kind == "Training"]
         if not formers or len(trained) <= len(formers):
             return (self,)
         found = [replace(self, phase=trained[len(formers)].name)]
@@ -141,9 +140,13 @@ class Run:
 
     def of_kind(self, kind: str) -> RunStep | None:
         """Return the last step that ran a job of this kind, such as TrainingJob."""
-        jobs = [step for step in self.steps if step.name != THROUGHPUT_STEP]
-        found = [step for step in jobs if (step.record.get("job") or {}).get("kind") == kind]
+        found = [step for step in self._making if (step.record.get("job") or {}).get("kind") == kind]
         return found[-1] if found else None
+
+    @property
+    def _making(self) -> list[RunStep]:
+        """The steps, without the one that measures and makes nothing."""
+        return [step for step in self.steps if step.name != THROUGHPUT_STEP]
 
     @property
     def failed_step(self) -> RunStep | None:

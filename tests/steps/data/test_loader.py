@@ -60,11 +60,8 @@ def load(dataset: LatentsDataset, ranks: int, first: int, last: int, threads: in
     return seen
 
 
-@given(runs_anywhere)
-@settings(max_examples=40, deadline=None)
-def test_stopping_anywhere_and_going_on_with_other_ranks_and_threads_is_the_same_training(
-    dataset: LatentsDataset, runs: list[tuple[int, int, int]]
-) -> None:
+def load_in_runs(dataset: LatentsDataset, runs: list[tuple[int, int, int]]) -> list[int]:
+    """Load by runs of (ranks, threads, batches), each from where the last one stopped; return the rows in order."""
     position, seen = 0, list[tuple[int, int]]()
     for ranks, threads, batches in runs:
         seen += load(dataset, ranks, position, position + batches * BATCH, threads)
@@ -72,8 +69,17 @@ def test_stopping_anywhere_and_going_on_with_other_ranks_and_threads_is_the_same
     assert [place for place, _ in seen] == list(range(position))
     rows = [row for _, row in seen]
     assert rows == dataset.order("train", SEED, BATCH).rows(0, position).tolist()
+    return rows
+
+
+@given(runs_anywhere)
+@settings(max_examples=40, deadline=None)
+def test_stopping_anywhere_and_going_on_with_other_ranks_and_threads_is_the_same_training(
+    dataset: LatentsDataset, runs: list[tuple[int, int, int]]
+) -> None:
+    rows = load_in_runs(dataset, runs)
     count = dataset.count("train")
-    for start in range(0, position - count + 1, count):
+    for start in range(0, len(rows) - count + 1, count):
         assert sorted(rows[start : start + count]) == list(range(count))
 
 
@@ -82,13 +88,7 @@ def test_stopping_anywhere_and_going_on_with_other_ranks_and_threads_is_the_same
 def test_with_buckets_too_stopping_anywhere_and_going_on_is_the_same_training(
     bucketed: LatentsDataset, runs: list[tuple[int, int, int]]
 ) -> None:
-    position, seen = 0, list[tuple[int, int]]()
-    for ranks, threads, batches in runs:
-        seen += load(bucketed, ranks, position, position + batches * BATCH, threads)
-        position += batches * BATCH
-    assert [place for place, _ in seen] == list(range(position))
-    rows = [row for _, row in seen]
-    assert rows == bucketed.order("train", SEED, BATCH).rows(0, position).tolist()
+    rows = load_in_runs(bucketed, runs)
     for span in bucketed.spans("train").values():
         own = [row for row in rows if row in span]
         for start in range(0, len(own) - len(span) + 1, len(span)):
