@@ -4,9 +4,10 @@
     python -m benchmarks.loader --scale [--json]
 
 Writes the samples to a temporary folder in each loader's format and reads them in turns, in this process. Prints
-samples per CPU-second (256 px moments with token ids, and with cached caption embeddings too), and as ratios the
-medians over the rounds of ours to plain WebDataset (.npy files for each sample) and to pread of the same bytes, which
-is the machine's ceiling. mosaicml-streaming and litdata are measured where `make bench` has installed them.
+samples per CPU-second (256 px moments with token ids; with cached caption embeddings too; and 256 x 128 px moments,
+which are as many bytes as one 256 px latent without its standard deviation), and as ratios the medians over the rounds
+of ours to plain WebDataset (.npy files for each sample) and to pread of the same bytes, which is the machine's ceiling.
+mosaicml-streaming and litdata are measured where `make bench` has installed them.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loader import folders, methods, scale
-from benchmarks.loader.samples import Kind, kind
+from benchmarks.loader.samples import KINDS, Kind, kind
 from benchmarks.loader.turns import Figures, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS_DIR = ROOT / ".bench"
 OURS, PLAIN, PREAD = "ours", "plain webdataset", "pread"
-KINDS = ("tokens", "embeddings")
 
 
 def main(argv: list[str]) -> int:
@@ -50,7 +50,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--scale", action="store_true", help="start-up over 100, 1,000 and 10,000 shards instead")
     parser.add_argument("--rounds", type=int, default=5, help="turns of all loaders")
     parser.add_argument("--turn-s", type=float, default=0.5, help="CPU-seconds of one turn")
-    parser.add_argument("--size", type=float, default=1.0, help="fraction of the samples (1.0: 65,536 and 4,096)")
+    parser.add_argument(
+        "--size", type=float, default=1.0, help="fraction of the samples (1.0: 65,536, 4,096 and 131,072)"
+    )
     return parser.parse_args(argv)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.loader.samples import CAPTION_LENGTH, EMBEDDING_WIDTH, LATENT_SHAPE, Kind, tensors
+from benchmarks.loader.samples import CAPTION_LENGTH, EMBEDDING_WIDTH, Kind, tensors
 from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.block import Array, to_bytes
 from steps.data.latents_manifest import LatentsIndex, LatentsManifest, LatentsShard
@@ -32,12 +32,12 @@ def write_ours(folder: Path, of: Kind) -> Path:
         built.append(shard)
     index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
     (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json())
-    text = manifest(tuple(shard.listed for shard in built), of.embeddings, of.rows_per_block).model_dump_json()
+    text = manifest(tuple(shard.listed for shard in built), of).model_dump_json()
     (folder / MANIFEST_FILE).write_text(text)
     return folder
 
 
-def manifest(shards: tuple[LatentsShard, ...], embeddings: bool, rows_per_block: int) -> LatentsManifest:
+def manifest(shards: tuple[LatentsShard, ...], of: Kind) -> LatentsManifest:
     """Return a manifest that lists shards of the training split."""
     return LatentsManifest(
         plan_digest="",
@@ -45,20 +45,20 @@ def manifest(shards: tuple[LatentsShard, ...], embeddings: bool, rows_per_block:
         tokenizer_digest="",
         text_encoder_digest="",
         source_manifest_digest="",
-        resolution_px=8 * LATENT_SHAPE[-1],
-        latent_shape=LATENT_SHAPE,
+        resolution_px=8 * max(of.latent_shape),
+        latent_shape=of.latent_shape,
         scaling_factor=1.0,
         caption_length=CAPTION_LENGTH,
-        caption_embeddings=embeddings,
+        caption_embeddings=of.embeddings,
         embedding_width=EMBEDDING_WIDTH,
         precision="float32",
-        rows_per_block=rows_per_block,
+        rows_per_block=of.rows_per_block,
         counts={TRAIN_SPLIT: sum(shard.rows for shard in shards)},
         dropped_heldout_samples=0,
         latents_mean=0.0,
         latents_std=1.0,
-        channel_means=(0.0,) * LATENT_SHAPE[0],
-        channel_stds=(1.0,) * LATENT_SHAPE[0],
+        channel_means=(0.0,) * of.latent_shape[0],
+        channel_stds=(1.0,) * of.latent_shape[0],
         decoded_psnr_db=30.0,
         shards=shards,
     )
@@ -84,7 +84,7 @@ def write_mosaicml(folder: Path, of: Kind) -> Path:
     """Write MDS shards, as mosaicml-streaming's own writer makes them by default."""
     from streaming import MDSWriter
 
-    latent = f"ndarray:float16:{','.join(map(str, LATENT_SHAPE))}"
+    latent = f"ndarray:float16:{','.join(map(str, of.latent_shape))}"
     columns = {"mean": latent, "std": latent, "token_ids": f"ndarray:int32:{CAPTION_LENGTH}"}
     if of.embeddings:
         columns["embeddings"] = f"ndarray:float16:{CAPTION_LENGTH},{EMBEDDING_WIDTH}"

@@ -1,14 +1,14 @@
-"""The samples that every loader reads: moments of 256 px pictures, token ids and, as another kind, embeddings."""
+"""The samples that every loader reads: moments and token ids; with embeddings, or of half a picture, as other kinds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from steps.data.block import Array
 
-LATENT_SHAPE = (4, 32, 32)
 CAPTION_LENGTH = 77
 EMBEDDING_WIDTH = 1024
 _PATTERN_BYTES = 1 << 24
@@ -19,40 +19,69 @@ class Kind:
     """One kind of sample, and how many of them there are."""
 
     name: str
+    latent_shape: tuple[int, int, int]
     embeddings: bool
     samples: int
     """In our shards."""
     rival_samples: int
     """In formats with one record for each sample: far beyond the CPU's caches, and quicker to write."""
     rows_per_block: int
+    """Which make some 5 MB."""
     rows_per_shard: int
-    sample_bytes: int
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample's tensors."""
+        embeddings = 2 * CAPTION_LENGTH * EMBEDDING_WIDTH if self.embeddings else 0
+        return 2 * 2 * math.prod(self.latent_shape) + 4 * CAPTION_LENGTH + embeddings
+
+
+_KINDS = (
+    Kind(
+        name="tokens",
+        latent_shape=(4, 32, 32),
+        embeddings=False,
+        samples=65_536,
+        rival_samples=8_192,
+        rows_per_block=256,
+        rows_per_shard=8_192,
+    ),
+    Kind(
+        name="embeddings",
+        latent_shape=(4, 32, 32),
+        embeddings=True,
+        samples=4_096,
+        rival_samples=2_048,
+        rows_per_block=32,
+        rows_per_shard=512,
+    ),
+    # Pictures of 256 x 128 px: as many bytes as a latent of 256 px has without its standard deviation.
+    Kind(
+        name="half_tokens",
+        latent_shape=(4, 32, 16),
+        embeddings=False,
+        samples=131_072,
+        rival_samples=16_384,
+        rows_per_block=512,
+        rows_per_shard=16_384,
+    ),
+)
+KINDS = tuple(kind.name for kind in _KINDS)
 
 
 def kind(name: str, scale: float = 1.0) -> Kind:
-    """Return `tokens` or `embeddings`; `scale` shrinks the number of samples."""
-    embeddings = name == "embeddings"
-    latents, tokens = 2 * 2 * int(np.prod(LATENT_SHAPE)), 4 * CAPTION_LENGTH
-    size = latents + tokens + (2 * CAPTION_LENGTH * EMBEDDING_WIDTH if embeddings else 0)
-    # Blocks of some 5 MB in both.
-    rows_per_block, shards, rows_per_shard, rivals = (32, 8, 512, 2048) if embeddings else (256, 8, 8192, 8192)
-    shards = max(2, round(shards * scale))
-    return Kind(
-        name=name,
-        embeddings=embeddings,
-        samples=shards * rows_per_shard,
-        rival_samples=max(512, round(rivals * scale)),
-        rows_per_block=rows_per_block,
-        rows_per_shard=rows_per_shard,
-        sample_bytes=size,
-    )
+    """Return one of KINDS; `scale` shrinks the number of samples."""
+    found = next(kind for kind in _KINDS if kind.name == name)
+    shards = max(2, round(found.samples // found.rows_per_shard * scale))
+    rivals = max(512, round(found.rival_samples * scale))
+    return replace(found, samples=shards * found.rows_per_shard, rival_samples=rivals)
 
 
 def tensors(of: Kind, first: int, rows: int) -> dict[str, Array]:
     """Return the tensors of rows [first, first + rows): bytes that do not compress, token ids that name the row."""
     found: dict[str, Array] = {
-        "mean": _noise((rows, *LATENT_SHAPE), first),
-        "std": _noise((rows, *LATENT_SHAPE), first + 7),
+        "mean": _noise((rows, *of.latent_shape), first),
+        "std": _noise((rows, *of.latent_shape), first + 7),
         "token_ids": np.arange(first, first + rows, dtype=np.int32)[:, None] + np.zeros(CAPTION_LENGTH, np.int32),
     }
     if of.embeddings:

@@ -27,12 +27,13 @@ from steps.data.loader import LatentsLoader, Share
 
 COUNTS = (100, 1_000, 10_000)
 GLOBAL_BATCH, RANKS = 2048, 8
+OF = kind("tokens", 0.0)
 
 
 def scale(counts: tuple[int, ...] = COUNTS) -> list[dict[str, Any]]:
     """Return one row of figures for each count of shards."""
     with tempfile.TemporaryDirectory() as name:
-        folder = folders.write_ours(Path(name) / "shard", kind("tokens", 0.0))
+        folder = folders.write_ours(Path(name) / "shard", OF)
         found = []
         for count in counts:
             multiply(folder, Path(name) / str(count), count)
@@ -53,7 +54,7 @@ def multiply(source: Path, folder: Path, count: int) -> None:
     shards = tuple(listed.model_copy(update={"name": name}) for name in names)
     index = LatentsIndex(shards=tuple(indexed.model_copy(update={"name": name}) for name in names))
     (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json())
-    manifest = folders.manifest(shards, dataset.manifest.caption_embeddings, dataset.manifest.rows_per_block)
+    manifest = folders.manifest(shards, OF)
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json())
 
 
