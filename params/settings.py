@@ -138,6 +138,8 @@ class LocalWorld(Model):
 
     rows: int = Field(4000, ge=16)
     """Rows of the url table."""
+    max_aspect_ratio: float = Field(1.0, ge=1.0, le=4.0)
+    """Above 1, pictures are in turns square, wide and tall, with this ratio of sides: see encode.max_bucket_ratio."""
     pretrained_dir: str = "shapes/models/pretrained"
     """Folder that is uploaded to data.pretrained_uri."""
     evaluator_dir: str = "shapes/models/evaluator"

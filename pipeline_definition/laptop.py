@@ -85,7 +85,8 @@ class Laptop:
     def _draw_pictures(self, base_url: str) -> None:
         table = self.world_dir / "urls.parquet"
         arguments = ["--folder", str(self.world_dir / "pictures"), "--table", str(table), "--base-url", base_url]
-        status = self._shapes(["render", *arguments, "--rows", str(self._local.rows)]).wait()
+        arguments += ["--rows", str(self._local.rows), "--max-aspect-ratio", str(self._local.max_aspect_ratio)]
+        status = self._shapes(["render", *arguments]).wait()
         if status != 0:
             raise LaptopError(f"drawing the pictures failed with status {status}; its message is above")
 

@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--base-url", required=True, help="where the folder is served, as http://127.0.0.1:8000")
     render.add_argument("--rows", type=int, default=4000, help="rows of the table, 16 to 4000 (default)")
     render.add_argument("--seed", type=int, default=0, help="which captions, which faults, in which order")
+    render.add_argument("--max-aspect-ratio", type=float, default=1.0, help="above 1: square, wide and tall in turns")
     models = commands.add_parser("train-models", help="train the tokenizer, the small CLIP and the small VAE", **exact)
     models.add_argument("--out", type=Path, required=True, help="folder for the models, as shapes/models")
     models.add_argument("--clip-steps", type=int, default=None, help="steps of the CLIP, in place of the recipe's")
@@ -58,7 +59,9 @@ def _render(arguments: argparse.Namespace) -> None:
     from shapes import render
 
     base_url = arguments.base_url.rstrip("/")
-    request = render.Request(arguments.folder, arguments.table, base_url, arguments.rows, arguments.seed)
+    request = render.Request(
+        arguments.folder, arguments.table, base_url, arguments.rows, arguments.seed, arguments.max_aspect_ratio
+    )
     changed = render.render(request)
     print(f"{'wrote' if changed else 'complete already:'} {arguments.table} ({arguments.rows} rows)")
 

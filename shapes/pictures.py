@@ -47,12 +47,24 @@ Distance = Callable[[Plane, Plane], Plane]
 Pixels = NDArray[np.uint8]
 
 
-def draw(caption: Caption, size_px: int = WEB_SIZE_PX) -> Pixels:
-    """Return the picture of a caption, (size_px, size_px, 3), RGB in 0..255."""
+def draw(caption: Caption, size_px: int = WEB_SIZE_PX, aspect: float = 1.0) -> Pixels:
+    """Return the picture of a caption, RGB in 0..255: (height, width, 3), the shorter side size_px.
+
+    `aspect` is width by height; what a square has too little is more of its background on both sides.
+    """
     cover = coverage(caption.shape, caption.size, caption.place, size_px)[..., None]
     ink, paper = np.array(RGB[caption.colour], float), np.array(RGB[caption.background], float)
-    pixels: Pixels = np.rint(paper + cover * (ink - paper)).astype(np.uint8)
+    square: Pixels = np.rint(paper + cover * (ink - paper)).astype(np.uint8)
+    width, height = size_of(size_px, aspect)
+    pixels: Pixels = np.full((height, width, 3), np.rint(paper), np.uint8)
+    top, left = (height - size_px) // 2, (width - size_px) // 2
+    pixels[top : top + size_px, left : left + size_px] = square
     return pixels
+
+
+def size_of(size_px: int, aspect: float) -> tuple[int, int]:
+    """Return the width and height of a picture whose shorter side is size_px."""
+    return round(size_px * max(aspect, 1.0)), round(size_px * max(1 / aspect, 1.0))
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,6 +1,7 @@
 """Draws the data set and lists it: a folder of pictures for the web, and a url table as LAION has them.
 
     python -m shapes render --folder DIR --table FILE.parquet --base-url http://127.0.0.1:PORT [--rows 4000] [--seed 0]
+        [--max-aspect-ratio 1.0]
 
 Reads nothing but what it wrote before; writes DIR/pictures and the folders of the faults that need files, the table
 (url, caption, width, height, similarity, punsafe, pwatermark, aesthetic), and last, beside the table, faults.json: how
@@ -29,9 +30,18 @@ FAULTS_FILE: Final = "faults.json"
 MIN_ROWS: Final = 16
 MAX_ROWS: Final = 4000
 SMALL_SIZE_PX: Final = 24
+MAX_ASPECT_RATIO: Final = 4.0
 # Every fifth picture is a PNG. The JPEGs keep their colours at full resolution: flat colours bleed otherwise.
 PNG_EVERY: Final = 5
 JPEG_QUALITY: Final = 92
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table before its addresses: a picture's number in the grid, and the part of the web it is in."""
+
+    part: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -43,32 +53,41 @@ class Request:
     base_url: str
     rows: int = MAX_ROWS
     seed: int = 0
+    max_aspect_ratio: float = 1.0
+    """Above 1, pictures are in turns square, wide and tall, with this ratio of sides."""
 
     def __post_init__(self) -> None:
-        """Refuse a number of rows that the grid of captions cannot fill."""
+        """Refuse a number of rows that the grid of captions cannot fill, and pictures that are all edge."""
         if not MIN_ROWS <= self.rows <= MAX_ROWS:
             raise ValueError(f"rows: {self.rows} is not between {MIN_ROWS} and {MAX_ROWS}, which 3,920 captions fill")
+        if not 1 <= self.max_aspect_ratio <= MAX_ASPECT_RATIO:
+            raise ValueError(f"max_aspect_ratio: {self.max_aspect_ratio} is not between 1 and {MAX_ASPECT_RATIO}")
 
+    def aspect(self, row: Row) -> float:
+        """Return the width by the height of a row's picture."""
+        return (1.0, self.max_aspect_ratio, 1 / self.max_aspect_ratio)[row.number % 3]
 
-@dataclass(frozen=True)
-class Row:
-    """One row of the table before its addresses: a picture's number in the grid, and the part of the web it is in."""
+    def path_of(self, row: Row) -> Path:
+        """Return where a picture lies."""
+        return self.folder / row.part / self.name_of(row)
 
-    part: str
-    number: int
+    def name_of(self, row: Row) -> str:
+        """Return a picture's name, which holds the renderer's version and the shape: a new look is drawn anew."""
+        shape = f"a{round(100 * self.aspect(row))}" if self.max_aspect_ratio > 1 else ""
+        return f"{row.number:05d}v{pictures.VERSION}{shape}{_suffix(row.number)}"
 
 
 def render(request: Request) -> bool:
     """Make the folder and the table complete; return whether anything was missing."""
     faults_file = request.table.with_name(FAULTS_FILE)
     rows = plan(request.rows, request.seed)
-    missing = [row for row in files_of(rows) if not path_of(request.folder, row).exists()]
+    missing = [row for row in files_of(rows) if not request.path_of(row).exists()]
     record = _record(request, rows)
     if not missing and request.table.exists() and _read(faults_file) == record:
         return False
     grid = captions.every()
     for row in tqdm(missing, desc="pictures", unit="picture", disable=None):
-        _write(path_of(request.folder, row), picture_bytes(row, grid[row.number]))
+        _write(request.path_of(row), picture_bytes(row, grid[row.number], request.aspect(row)))
     _write(request.table, _table(request, rows, grid))
     _write(faults_file, (json.dumps(record, indent=2) + "\n").encode())
     return True
@@ -99,17 +118,11 @@ def files_of(rows: list[Row]) -> list[Row]:
     return list(dict.fromkeys(Row(row.part if row.part in own else faults.PICTURES, row.number) for row in rows))
 
 
-def path_of(folder: Path, row: Row) -> Path:
-    """Return where a picture lies; the name holds the renderer's version, so that a new look is drawn anew."""
-    return folder / row.part / _name(row.number)
-
-
-def picture_bytes(row: Row, caption: Caption) -> bytes:
+def picture_bytes(row: Row, caption: Caption, aspect: float = 1.0) -> bytes:
     """Return a picture's file: JPEG or PNG by its number; for a corrupt one, bytes that only begin as a JPEG."""
     if row.part == "corrupt":
         return b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + np.random.default_rng(row.number).bytes(2000)
-    size_px = SMALL_SIZE_PX if row.part == "small" else pictures.WEB_SIZE_PX
-    image = Image.fromarray(pictures.draw(caption, size_px))
+    image = Image.fromarray(pictures.draw(caption, _size_px(row), aspect))
     body = io.BytesIO()
     if _suffix(row.number) == ".png":
         image.save(body, "PNG", compress_level=4)
@@ -122,20 +135,21 @@ def _suffix(number: int) -> str:
     return ".png" if number % PNG_EVERY == 0 else ".jpg"
 
 
-def _name(number: int) -> str:
-    return f"{number:05d}v{pictures.VERSION}{_suffix(number)}"
+def _size_px(row: Row) -> int:
+    """Return the shorter side of a row's picture."""
+    return SMALL_SIZE_PX if row.part == "small" else pictures.WEB_SIZE_PX
 
 
 def _table(request: Request, rows: list[Row], grid: list[Caption]) -> bytes:
     """Return the parquet file. The scores follow the shape of LAION's, and depend on the seed alone."""
     numbers = np.random.default_rng([request.seed, 1])
     count = len(rows)
-    side = np.array([SMALL_SIZE_PX if row.part == "small" else pictures.WEB_SIZE_PX for row in rows], np.int32)
+    sizes = np.array([pictures.size_of(_size_px(row), request.aspect(row)) for row in rows], np.int32)
     columns: dict[str, Any] = {
-        "url": [f"{request.base_url}/{row.part}/{_name(row.number)}" for row in rows],
+        "url": [f"{request.base_url}/{row.part}/{request.name_of(row)}" for row in rows],
         "caption": [grid[row.number].text() for row in rows],
-        "width": side,
-        "height": side,
+        "width": sizes[:, 0],
+        "height": sizes[:, 1],
         "similarity": numbers.normal(0.32, 0.025, count).clip(0.28, 0.5).astype(np.float32),
         "punsafe": numbers.beta(1.0, 30.0, count).astype(np.float32),
         "pwatermark": numbers.beta(1.0, 5.0, count).astype(np.float32),
@@ -154,6 +168,7 @@ def _record(request: Request, rows: list[Row]) -> dict[str, Any]:
         "version": pictures.VERSION,
         "base_url": request.base_url,
         "seed": request.seed,
+        "max_aspect_ratio": request.max_aspect_ratio,
         "rows": len(rows),
         "kept_rows": len(rows) - lost,
         "distinct_kept_rows": len(rows) - lost - counted["copy"]["rows"],

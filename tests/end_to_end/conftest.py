@@ -24,13 +24,14 @@ class LocalPipeline:
 
     state: Path
     runs: Path
+    params: Path = TINY
 
     def command(self, *arguments: str) -> list[str]:
         return [
             COMMAND,
             "run-local",
             "--params",
-            str(TINY),
+            str(self.params),
             "--state",
             str(self.state),
             "--runs",

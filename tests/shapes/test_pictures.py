@@ -22,6 +22,17 @@ def test_a_picture_is_the_same_every_time_and_has_the_asked_size(caption: Captio
     assert np.array_equal(first, pictures.draw(caption, size_px))
 
 
+@pytest.mark.parametrize(("aspect", "shape"), [(1.5, (64, 96, 3)), (1 / 1.5, (96, 64, 3))])
+def test_a_picture_that_is_no_square_has_the_square_in_its_middle(aspect: float, shape: tuple[int, ...]) -> None:
+    caption = captions.every()[0]
+    picture = pictures.draw(caption, 64, aspect)
+    top, left = (picture.shape[0] - 64) // 2, (picture.shape[1] - 64) // 2
+    assert picture.shape == shape
+    assert np.array_equal(picture[top : top + 64, left : left + 64], pictures.draw(caption, 64))
+    picture[top : top + 64, left : left + 64] = pictures.RGB[caption.background]
+    assert (picture == pictures.RGB[caption.background]).all()
+
+
 @settings(max_examples=30, deadline=None)
 @given(grid)
 def test_corners_are_background_and_the_most_frequent_other_colour_is_the_shape(caption: Caption) -> None:

@@ -75,6 +75,19 @@ def test_pictures_show_their_captions_in_both_formats(request_of_100: render.Req
     assert suffixes == {".jpg", ".png"}
 
 
+def test_pictures_are_in_turns_square_wide_and_tall_and_listed_at_their_size(tmp_path: Path) -> None:
+    request = render.Request(tmp_path, tmp_path / "urls.parquet", BASE_URL, rows=100, seed=3, max_aspect_ratio=1.5)
+    render.render(request)
+    sizes = set()
+    for row in rows_of(request):
+        file = request.folder.joinpath(*row["url"].split("/")[3:])
+        if file.exists() and file.parent.name != "corrupt":
+            with Image.open(file) as picture:
+                assert picture.size == (row["width"], row["height"])
+            sizes.add((row["width"], row["height"]))
+    assert sizes == {(128, 128), (192, 128), (128, 192), (24, 36)}
+
+
 def test_corrupt_files_do_not_decode_and_small_ones_are_small(request_of_100: render.Request) -> None:
     corrupt = list((request_of_100.folder / "corrupt").iterdir())
     small = list((request_of_100.folder / "small").iterdir())
