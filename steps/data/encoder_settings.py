@@ -5,13 +5,12 @@ Reads <folder>/{vae,text_encoder}/config.json; imports no torch, so that process
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from steps.data.latents_artifact import ModelFacts
 from steps.errors import StepError
+from steps.model.json_object import read_object
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,10 @@ def model_facts(pretrained: Path, digests: dict[str, str]) -> ModelFacts:
 
     Raises StepError where a configuration lacks what is needed.
     """
-    vae, text = _config(pretrained / "vae"), _config(pretrained / "text_encoder")
+    vae, text = (
+        read_object(pretrained / "vae" / "config.json"),
+        read_object(pretrained / "text_encoder" / "config.json"),
+    )
     try:
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         facts = ModelFacts(
@@ -51,13 +53,3 @@ def model_facts(pretrained: Path, digests: dict[str, str]) -> ModelFacts:
     except (KeyError, TypeError, ValueError) as error:
         raise StepError(f"{pretrained}: a config.json lacks or garbles {error}") from None
     return facts
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StepError(
-            f"{folder}/config.json: cannot be read ({error}); the folder must be as diffusers saves it"
-        ) from None
-    return values

@@ -64,7 +64,7 @@ def read_captions(source: str, heldout: Sequence[str]) -> Captions:
         seeds = [_seed(row[SEED_COLUMN]) for row in rows] if rows and SEED_COLUMN in rows[0] else None
     except KeyError as error:
         raise StepError(f"captions: {source} has no {error.args[0]!r} in some row") from None
-    except (ValueError, TypeError, csv.Error) as error:
+    except (ValueError, TypeError, RecursionError, csv.Error) as error:
         raise StepError(f"captions: {source} cannot be read: {error}") from None
     empty = next((number for number, text in enumerate(texts) if not text), None)
     if empty is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from params.layout import CHECKSUMS_FILE
 from steps.errors import StepError
+from steps.model.json_object import read_object
 
 
 def folder_digest(folder: Path) -> str:
@@ -31,7 +32,8 @@ def checked_digest(folder: Path) -> str:
     Raises StepError that names the first file that is missing or is not, to the bit, what was exported.
     """
     digests = _file_digests(folder)
-    for name, expected in _expected(folder / CHECKSUMS_FILE).items():
+    listed = folder / CHECKSUMS_FILE
+    for name, expected in (read_object(listed) if listed.is_file() else {}).items():
         if name not in digests:
             raise StepError(f"{folder}/{name}: missing, but {CHECKSUMS_FILE} lists it; take another copy of the model")
         if digests[name] != expected:
@@ -54,15 +56,3 @@ def _combined(digests: Mapping[str, str]) -> str:
     for name, content in digests.items():
         digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
-
-
-def _expected(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    try:
-        expected = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StepError(f"{path}: damaged: {error}") from None
-    if not isinstance(expected, dict):
-        raise StepError(f"{path}: damaged: not a JSON object")
-    return expected

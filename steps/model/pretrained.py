@@ -8,7 +8,6 @@ returned is typed as Any: the libraries are typed in parts only.
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ import torch
 
 from steps.errors import StepError
 from steps.model.digest import folder_digest as folder_digest
+from steps.model.json_object import read_object
 
 UNET: Final = "unet"
 VAE: Final = "vae"
@@ -66,12 +66,12 @@ def load_noise_scheduler(folder: Path, **changes: Any) -> Any:
 
 def scheduler_config(folder: Path) -> dict[str, Any]:
     """Return what <folder>/scheduler says."""
-    return _json(_part(folder / SCHEDULER, SCHEDULER_CONFIG_FILE) / SCHEDULER_CONFIG_FILE)
+    return read_object(_part(folder / SCHEDULER, SCHEDULER_CONFIG_FILE) / SCHEDULER_CONFIG_FILE)
 
 
 def unet_config(folder: Path) -> dict[str, Any]:
     """Return what <folder>/unet/config.json says."""
-    return _json(_part(folder / UNET, CONFIG_FILE) / CONFIG_FILE)
+    return read_object(_part(folder / UNET, CONFIG_FILE) / CONFIG_FILE)
 
 
 def new_unet(folder: Path, seed: int) -> Any:
@@ -133,16 +133,6 @@ def _part(part: Path, file: str) -> Path:
     if not (part / file).is_file():
         raise StepError(f"{part}: no {file}; this must be a folder as diffusers saves it")
     return part
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StepError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise StepError(f"{path}: not a JSON object")
-    return value
 
 
 def _loaded(part: Path, load: Callable[[], Any]) -> Any:

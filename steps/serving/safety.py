@@ -5,12 +5,13 @@ Reads <folder>/safety_checker/ and <folder>/feature_extractor/ (safetensors).
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from steps.model.json_object import read_object
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,5 @@ def load_safety_checker(pipeline: Any, folder: Path, dtype: torch.dtype) -> bool
 
 
 def _is_listed(folder: Path) -> bool:
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    entry = index.get("safety_checker") or [None]
+    entry = read_object(folder / "model_index.json").get("safety_checker") or [None]
     return entry[0] is not None and (folder / "safety_checker").is_dir()

@@ -6,7 +6,6 @@ archive to the job's volume, once for each host.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from params.programs import TrainArguments
 from steps.container import Container
 from steps.errors import StepError
 from steps.model.archive import unpack_model
+from steps.model.json_object import read_object
 
 # Beside what the job leaves, on its volume: the root file system of an instance is small.
 UNPACKED_DIR: Final = "/opt/ml/output/initial_model"
@@ -48,5 +48,4 @@ def former_lineage(arguments: TrainArguments, container: Container) -> dict[str,
     if arguments.initial_weights != "model":
         return None
     path = initial_folder(arguments, container) / LINEAGE_FILE
-    value: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return value
+    return read_object(path) if path.is_file() else None

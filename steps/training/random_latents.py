@@ -5,7 +5,6 @@ Writes a folder with manifest.json, index.json and one shard for each split, as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,8 @@ from steps.data.block import Array, to_bytes
 from steps.data.latents_manifest import LatentsIndex, LatentsManifest
 from steps.data.latents_shard import build_shard
 from steps.errors import StepError
-from steps.model.pretrained import VAE, load_tokenizer, unet_config
+from steps.model.json_object import read_object
+from steps.model.pretrained import CONFIG_FILE, VAE, load_tokenizer, unet_config
 
 ROWS_PER_BLOCK: Final = 64
 # What a digest says where nothing was encoded.
@@ -30,7 +30,7 @@ def write_random_latents(folder: Path, pretrained: Path, resolution_px: int, cou
 
     Raises StepError where the VAE cannot halve pictures of that size.
     """
-    vae = json.loads((pretrained / VAE / "config.json").read_text(encoding="utf-8"))
+    vae = read_object(pretrained / VAE / CONFIG_FILE)
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     if resolution_px % factor:
         raise StepError(f"random_latents_px {resolution_px} is no multiple of {factor}, by which the VAE divides it")

@@ -1,0 +1,20 @@
+"""Reads the small JSON files of a model folder, which may be anybody's: an object, or an error that names the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from steps.errors import StepError
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return what a JSON file says. Raises StepError where it cannot be read, or is no JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StepError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise StepError(f"{path}: not a JSON object")
+    return value
