@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.chaos.outcome import Outcome
-from tests.end_to_end.conftest import LocalPipeline
+from tests.end_to_end.conftest import TINY, LocalPipeline
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "50"))
 LONG_HAUL_MINUTES = float(os.environ.get("LONG_HAUL_MINUTES", "60"))
@@ -27,6 +28,24 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPipeline
 @pytest.fixture(scope="session")
 def unbroken(pipeline: LocalPipeline) -> Outcome:
     """What a run leaves that nothing disturbs."""
+    return run_unbroken(pipeline)
+
+
+@pytest.fixture
+def bucketed(tmp_path: Path) -> Iterator[LocalPipeline]:
+    """The same pipeline over pictures of three shapes, which keep them: every batch is of one shape."""
+    settings = yaml.safe_load(TINY.read_text())
+    settings["download"]["resize_mode"] = "keep_ratio"
+    settings["encode"] |= {"max_bucket_ratio": 2.0, "bucket_step_px": 16, "min_bucket_samples": 32}
+    settings["local"]["max_aspect_ratio"] = 1.5
+    params = tmp_path / "buckets.yaml"
+    params.write_text(yaml.safe_dump(settings))
+    local = LocalPipeline(tmp_path / "state", tmp_path / "runs", params)
+    yield local
+    local.down()
+
+
+def run_unbroken(pipeline: LocalPipeline) -> Outcome:
     done = pipeline.run(timeout_s=1200)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     return Outcome.of(pipeline, "shapes", run_id(pipeline.runs / "latest"))

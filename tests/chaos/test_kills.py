@@ -5,6 +5,7 @@ CHAOS_KILLS says how often (50), CHAOS_SEED which moments. Prints who was killed
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import time
@@ -14,8 +15,8 @@ from dataclasses import dataclass, field
 import psutil
 import pytest
 
-from tests.chaos.conftest import KILLS, SEED, run_id
-from tests.chaos.outcome import Outcome
+from tests.chaos.conftest import KILLS, SEED, run_id, run_unbroken
+from tests.chaos.outcome import BUCKET, Outcome
 from tests.end_to_end.conftest import LocalPipeline, clean_environment
 from tests.processes import outlive
 
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(4 * 3600)]
 
 # A run is killed so often before it ends, on average; memoryless, so that some attempts live long and end long steps.
 KILLS_PER_RUN = 4
+BUCKETED_KILLS = 5
 GONE_WITHIN_S = 60.0
 STEPS = ("Download", "Encode", "Tune", "Train", "Evaluate")
 
@@ -102,8 +104,25 @@ class Killer:
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(pipeline: LocalPipeline, unbroken: Outcome) -> None:
+    struck = kill_runs(pipeline, unbroken, KILLS)
+    if KILLS >= 50:
+        assert {step for _, step in struck} >= set(STEPS)
+    assert run_id(pipeline.runs / "latest")
+
+
+def test_so_does_a_run_over_pictures_of_three_shapes(bucketed: LocalPipeline) -> None:
+    unbroken = run_unbroken(bucketed)
+    (manifest,) = (bucketed.state / "s3" / BUCKET / "latents").glob("*/*/manifest.json")
+    buckets = json.loads(manifest.read_text())["buckets"]
+    assert [bucket["size_px"] for bucket in buckets] == [[80, 48], [64, 64], [48, 80]]
+    assert all(bucket["counts"]["train"] >= 32 for bucket in buckets)
+    kill_runs(bucketed, unbroken, min(KILLS, BUCKETED_KILLS))
+
+
+def kill_runs(pipeline: LocalPipeline, unbroken: Outcome, kills: int) -> Counter[tuple[str, str]]:
+    """Kill one run after the other and compare what each leaves; return who was struck, and during what."""
     pipeline.down()
-    killer = Killer(pipeline, random.Random(SEED), unbroken.seconds / KILLS_PER_RUN, KILLS)
+    killer = Killer(pipeline, random.Random(SEED), unbroken.seconds / KILLS_PER_RUN, kills)
     began_s, finished = time.monotonic(), 0
     while killer.left:
         finished += 1
@@ -113,12 +132,10 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(pipeline: LocalPipel
         assert outcome == unbroken, f"run {finished}, after {dict(killer.struck)}"
         pipeline.down()
     minutes = (time.monotonic() - began_s) / 60
-    print(f"\n{KILLS} kills in {finished} runs, {minutes:.0f} min; every run ended with the unbroken run's bytes")
+    print(f"\n{kills} kills in {finished} runs, {minutes:.0f} min; every run ended with the unbroken run's bytes")
     for (who, step), times in sorted(killer.struck.items()):
         print(f"  {who:18} during {step:10} {times}")
-    if KILLS >= 50:
-        assert {step for _, step in killer.struck} >= set(STEPS)
-    assert run_id(pipeline.runs / "latest")
+    return killer.struck
 
 
 def _command(process: psutil.Process) -> str:
