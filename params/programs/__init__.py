@@ -1,0 +1,25 @@
+"""The settings of each program that runs inside a job: what its command line accepts.
+
+Reads nothing, writes nothing. `params.arguments` turns each model into flags, hyperparameters or environment
+variables, so a field added here is at once a key of the parameter sets, a flag of `python -m steps PROGRAM`, and
+an argument in the pipeline definition.
+"""
+
+from params.programs.download import DownloadArguments, DownloadSettings
+from params.programs.encode import EncodeArguments, EncodeSettings
+from params.programs.evaluate import EvaluateArguments, ScoreArguments
+from params.programs.serve import ServeArguments
+from params.programs.train import MONEY, ThroughputArguments, TrainArguments
+
+__all__ = [
+    "MONEY",
+    "DownloadArguments",
+    "DownloadSettings",
+    "EncodeArguments",
+    "EncodeSettings",
+    "EvaluateArguments",
+    "ScoreArguments",
+    "ServeArguments",
+    "ThroughputArguments",
+    "TrainArguments",
+]

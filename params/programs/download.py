@@ -1,0 +1,87 @@
+"""The settings of Download: a url table, shards or a folder of pictures to verified WebDataset shards."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from params.model import Model
+
+
+class DownloadSettings(Model):
+    """How Download works."""
+
+    source: Literal["urls", "webdataset", "pictures"] = "urls"
+    """What url_table is. `urls`: a table (parquet, CSV, TSV) of addresses; `webdataset`: a prefix of WebDataset shards;
+    `pictures`: a folder of pictures, captions in metadata.jsonl (Hugging Face's imagefolder) or in a .txt beside it."""
+    url_column: str = "url"
+    """Column of the table that holds the image's address."""
+    caption_column: str = "caption"
+    """Column of the table that holds the caption (LAION names it TEXT)."""
+    image_size_px: int = Field(256, ge=16, le=4096)
+    """Side of the stored picture, in pixels (phase 1 of Stable Diffusion 2 trains at 256)."""
+    resize_mode: Literal["center_crop", "keep_ratio"] = "center_crop"
+    """`center_crop`: square; `keep_ratio`: shorter side at image_size_px. Never letterboxed (img2dataset's default)."""
+    min_image_size_px: int = Field(64, ge=0)
+    """Pictures whose shorter side is below this are left out."""
+    max_aspect_ratio: float = Field(3.0, ge=1.0)
+    """Pictures more elongated than this are left out."""
+    min_aesthetic_score: float = Field(0.0, ge=0.0, le=10.0)
+    """Rows with a smaller aesthetic score in the table are left out; 0: no filter (LAION-Aesthetics: 4.5 to 6.5)."""
+    max_watermark: float = Field(1.0, ge=0.0, le=1.0)
+    """Rows whose picture more probably has a watermark (pwatermark) are left out; 1: no filter (LAION: 0.8)."""
+    max_unsafe: float = Field(1.0, ge=0.0, le=1.0)
+    """Rows whose picture is more probably unsafe (punsafe) are left out; 1: no filter (Stable Diffusion 2: 0.1)."""
+    min_similarity: float = Field(-1.0, ge=-1.0, le=1.0)
+    """Rows whose picture and caption are less alike to CLIP are left out; -1: no filter (LAION-2B: 0.28)."""
+    languages: tuple[str, ...] = ()
+    """Only captions in these languages, as the table names them; empty: no filter."""
+    min_caption_characters: int = Field(0, ge=0)
+    """Rows with a shorter caption are left out (LAION: 5)."""
+    max_caption_characters: int = Field(0, ge=0)
+    """Rows with a longer caption are left out; 0: no filter."""
+    score_columns: tuple[str, ...] = ()
+    """SCORE=COLUMN for columns with names of their own: aesthetic, watermark, unsafe, similarity, width, height or
+    language. LAION's and DataComp's names are found without it."""
+    dedup: Literal["url", "exact", "perceptual"] = "exact"
+    """What counts as a duplicate, of which the first in the table is kept: the same url; also the same bytes; also the
+    same look (perceptual hash, about a millisecond of a core for each picture)."""
+    max_hash_distance: int = Field(0, ge=0, le=3)
+    """Two pictures look the same when their perceptual hashes differ in at most so many of 64 bits."""
+    blocklist_uri: str = ""
+    """Text file of what is never taken: lines of host:, sha256: or phash: and a value; empty: none."""
+    jpeg_quality: int = Field(95, ge=1, le=100)
+    """JPEG quality of the stored pictures (img2dataset's default)."""
+    samples_per_shard: int = Field(10_000, ge=1)
+    """Rows of the table for one shard: 10,000 at 256 px are about 300 MB (img2dataset's advice for S3)."""
+    max_rows: int = Field(0, ge=0)
+    """Only the first so many rows of the table; 0: all of them."""
+    processes: int = Field(0, ge=0)
+    """Download processes for each host; 0: one for each core."""
+    threads: int = Field(64, ge=1)
+    """Connections for each process (measured: 2 processes x 64 threads are 1.8 times 1 x 16)."""
+    timeout_s: float = Field(10.0, gt=0)
+    """Limit for one picture, from connect to the last byte."""
+    retries: int = Field(1, ge=0)
+    """Further tries after a failure that can pass (time-out, 5xx)."""
+    max_body_mb: int = Field(32, ge=1)
+    """A body larger than this is dropped: one row lost, not the host's memory."""
+    max_image_megapixels: int = Field(100, ge=1)
+    """A picture that would decode to more than this is dropped before it is decoded."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts (host or host:port) that may be fetched although their address is private, such as a local server."""
+    min_yield: float = Field(0.5, ge=0.0, le=1.0)
+    """The step fails when a smaller fraction of the rows that the filters leave became samples."""
+    top_up: int = Field(0, ge=0)
+    """Rounds of trying again what failed for a reason that can pass. Raised by one, a finished download tries only what
+    is still missing."""
+
+
+class DownloadArguments(DownloadSettings):
+    """`python -m steps download`: url table to WebDataset shards."""
+
+    url_table: str
+    """Where the url table is: s3:// address or path of a file or of a folder of them (see source)."""
+    shards_uri: str
+    """Where the shards go: s3:// prefix. They are written there directly, never to a local disk."""

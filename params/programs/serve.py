@@ -1,0 +1,63 @@
+"""The settings of the endpoint."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from params.model import Model
+
+
+class ServeArguments(Model):
+    """`python -m steps serve`: the endpoint. Its settings arrive as environment variables named SERVE_<FIELD>."""
+
+    guidance_scale: float = Field(7.5, ge=0, le=30)
+    """Used when a request names none (diffusers' default)."""
+    inference_steps: int = Field(25, ge=1, le=150)
+    """Used when a request names none (25 with DPM-Solver++ match 50 with DDIM: Lu et al. 2022, arXiv:2211.01095)."""
+    sampler: Literal["ddim", "dpm++", "euler"] = "dpm++"
+    """Used when a request names none."""
+    default_size_px: int = Field(512, ge=8, multiple_of=8)
+    """Width and height when a request names none."""
+    max_size_px: int = Field(1024, ge=8, multiple_of=8)
+    """Largest width or height that a request may ask for."""
+    max_images: int = Field(4, ge=1)
+    """Most pictures for one request."""
+    max_inference_steps: int = Field(100, ge=1, le=500)
+    """Most denoising steps for one request (diffusers' samplers break down near the 1,000 steps of training)."""
+    max_batch_size: int = Field(8, ge=1)
+    """Most pictures denoised together: requests that share a shape are batched."""
+    batch_wait_ms: float = Field(5.0, ge=0)
+    """How long the first request waits for others to share its batch."""
+    queue_size: int = Field(32, ge=1)
+    """Requests waiting beyond this are answered with 429 and Retry-After."""
+    timeout_s: float = Field(55.0, gt=0, lt=60)
+    """A request that takes longer is answered with 504: SageMaker itself gives up at 60 s."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float16"
+    """In which the model generates."""
+    channels_last: bool = False
+    """Convolutions in channels-last memory format (PyTorch's advice for half precision on tensor cores)."""
+    compile: bool = False
+    """torch.compile the UNet for pictures of the default size: minutes of warm-up, then faster steps."""
+    exact_batches: bool = False
+    """Batch only where pictures then equal, bit for bit, those denoised alone. It is measured at start: so on CPUs
+    without `compile`; where a GPU's kernels depend on the batch, pictures are denoised one by one."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of one operation; 0: PyTorch's own choice."""
+    safety_checker: bool = True
+    """Use the model folder's safety checker, where it has one: what it flags comes out black and is named."""
+    model_name: str = Field("", max_length=256)
+    """Written into every picture, such as the ARN of the model package; empty: the digest of the model folder."""
+    max_prompt_characters: int = Field(2000, ge=1)
+    """Longest prompt (CLIP reads its first 77 tokens; a picture says when its prompt was cut)."""
+    max_body_bytes: int = Field(65_536, ge=1024)
+    """Larger request bodies are answered with 413."""
+    body_timeout_s: float = Field(10.0, gt=0)
+    """A client that sends its request more slowly is answered with 408."""
+    drain_timeout_s: float = Field(25.0, ge=0)
+    """How long running requests may finish after SIGTERM: SageMaker kills 30 s after it."""
+    host: str = "0.0.0.0"
+    """Address to listen on; the port is SAGEMAKER_BIND_TO_PORT (8080)."""
+    log_prompts: bool = False
+    """Write prompts into the log."""

@@ -1,0 +1,130 @@
+"""The settings of training: of a trial, of the training job, and of the throughput that it could have."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import Field
+
+from params.model import Model
+
+# Settings of training that say what it may cost.
+MONEY: Final = ("budget_usd", "other_steps_usd", "instance_hour_usd")
+
+
+class TrainArguments(Model):
+    """`python -m steps train`: latents to a trained model. Tuning trials and the training job run the same program."""
+
+    training_samples: int = Field(1_126_400_000, ge=1)
+    """How many samples to train on (phase 1 of Stable Diffusion 2: 550,000 steps of 2,048)."""
+    global_batch_size: int = Field(2048, ge=1)
+    """Samples for one optimizer step, over all ranks (Stable Diffusion 2: 2,048)."""
+    micro_batch_size: int = Field(128, ge=1)
+    """Samples on one device at once. Global batch / (micro-batch x ranks) is the gradient accumulation."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate of AdamW (Stable Diffusion 2: 1e-4)."""
+    learning_rate_batch_size: int = Field(0, ge=0)
+    """The global batch for which learning_rate was found, such as Tune's. AdamW's rate grows with the square root of
+    the batch (Malladi et al. 2022, arXiv:2205.10287): the peak is learning_rate x sqrt(global_batch_size / this). 0: it
+    was found for global_batch_size itself."""
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up (Stable Diffusion 2: constant)."""
+    warmup_samples: int = Field(20_480_000, ge=0)
+    """Linear warm-up (Stable Diffusion 2: 10,000 steps of 2,048)."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's decoupled weight decay (Stable Diffusion 2: 0.01)."""
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's first moment (torch's default)."""
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """AdamW's second moment (torch's default)."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    """What the UNet predicts (SD2-base: epsilon; SD2 at 768 px: v)."""
+    snr_gamma: float = Field(0.0, ge=0)
+    """Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556: 5); 0: off."""
+    zero_terminal_snr: bool = False
+    """Rescale the noise schedule to end in pure noise (Lin et al. 2023, arXiv:2305.08891)."""
+    noise_offset: float = Field(0.0, ge=0)
+    """Strength of the noise shared by a channel; 0: off."""
+    caption_dropout: float = Field(0.1, ge=0, le=1)
+    """Fraction of captions replaced by the empty one, for classifier-free guidance (Stable Diffusion: 0.1)."""
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    """Decay of the moving average of the weights, for each ema_reference_samples; 0: no average."""
+    ema_reference_samples: int = Field(2048, ge=1)
+    """How many samples one application of ema_decay stands for, so that the average does not change with the batch."""
+    ema_precision: Literal["float32", "bfloat16"] = "float32"
+    """In which the average is kept. bfloat16 saves 2 bytes a parameter; it is rounded at random, so that small steps
+    are not lost."""
+    initial_weights: Literal["scratch", "pretrained", "model"] = "scratch"
+    """`pretrained` starts from the UNet weights of the pretrained channel, `model` from those of the model archive in
+    the channel initial_model, as a second phase does."""
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "bfloat16"
+    """Of the forward pass (autocast); the weights stay in float32. auto: bfloat16 where the device has instructions for
+    it, otherwise float32. float64 is for tests of exactness."""
+    compile: bool = False
+    """torch.compile the UNet."""
+    cuda_graphs: bool = False
+    """With compile, on a GPU: record the UNet's kernels once and replay them as CUDA graphs, which pays where a
+    micro-batch is so small that starting kernels takes longer than they do. Takes memory of its own."""
+    gradient_checkpointing: bool = False
+    """Trade a third more compute for activations' memory."""
+    shard_optimizer: bool = False
+    """Divide AdamW's moments and the average of the weights among the ranks (ZeRO stage 1, arXiv:1910.02054): 10.4 GB
+    on each rank become 10.4 GB / ranks, for a broadcast of the weights (3.5 GB) in every step. The result is the same
+    to the bit."""
+    warm_latents: bool = False
+    """Have FSx for Lustre fetch every shard from its bucket at the start, so that the first epoch does not crawl."""
+    latents_uri: str = ""
+    """s3:// prefix of the latents: blocks are read straight from S3, by byte ranges; empty: from the channel `latents`
+    (a file system, or S3 in fast file mode). file_system.kind s3_direct fills it in."""
+    seed: int = Field(0, ge=0)
+    """Everything random is a function of this and the sample's index."""
+    validation_samples: int = Field(2048, ge=1)
+    """Held-out samples of the validation loss, on fixed noise and fixed timesteps."""
+    validate_every_samples: int = Field(20_480_000, ge=1)
+    """How often the validation loss is measured; always at the end."""
+    save_every_samples: int = Field(10_240_000, ge=1)
+    """How often a checkpoint is written; always at the end and on SIGTERM."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Older checkpoints are deleted."""
+    shards_uri: str = ""
+    """Prefix of the shards: with it, latents are encoded while training, by the hosts of the instance group `encoders`;
+    empty: they are read from the channel `latents`."""
+    encode_batch_size: int = Field(32, ge=1)
+    """With shards_uri: pictures encoded at once on one device."""
+    blocks_ahead: int = Field(32, ge=1)
+    """With shards_uri: blocks that a rank has asked for and not yet been given; encoders wait rather than make more."""
+    checkpoints_uri: str = ""
+    """s3:// prefix to which SageMaker copies the checkpoints: watched, since it was seen to stop in silence."""
+    max_checkpoint_lag_s: float = Field(1800.0, gt=0)
+    """A checkpoint that is not whole in S3 so long after it was written is warned of."""
+    log_every_steps: int = Field(50, ge=1)
+    """How often a training-log line is written."""
+    collective_timeout_s: float = Field(600.0, gt=0)
+    """A collective that hangs longer than this ends the job."""
+    read_threads: int = Field(8, ge=1)
+    """Blocks of latents that each rank reads side by side: more hide the latency of S3."""
+    max_lost_fraction: float = Field(0.001, ge=0, lt=1)
+    """Fraction of the samples that a rank may fail to read, while others stand in; more end the job."""
+    max_skipped_steps: int = Field(20, ge=0)
+    """Optimizer steps that may be left out, for a gradient that is not finite, before the job fails."""
+    throughput_micro_batch_sizes: tuple[int, ...] = ()
+    """Measure the speed at these micro-batch sizes and end: no model is trained (see `python -m steps throughput`)."""
+    throughput_s: float = Field(10.0, gt=0)
+    """How long each of them is measured, after its warm-up."""
+    budget_usd: float = Field(0.0, ge=0)
+    """Dollars that the whole run may cost: training saves a checkpoint and stops before it costs more; 0: no limit."""
+    other_steps_usd: float = Field(0.0, ge=0)
+    """What of budget_usd the run's other steps take: the rest is training's."""
+    instance_hour_usd: float = Field(0.0, ge=0)
+    """Dollars for one host-hour of training; 0: not known, and no cost is logged."""
+
+
+class ThroughputArguments(TrainArguments):
+    """`python -m steps throughput`: micro-batch sizes to iterations/s, and the best of them."""
+
+    throughput_micro_batch_sizes: tuple[int, ...] = Field((8, 16, 32, 64, 128, 256), min_length=1)
+    """Sizes to measure, the smallest first, up to the first that needs too much memory."""
+    random_latents_px: int = Field(256, ge=16, multiple_of=8)
+    """Where there is no channel of latents: side of the pictures whose random latents stand in."""
