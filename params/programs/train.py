@@ -103,7 +103,7 @@ class TrainArguments(Model):
     """How often a training-log line is written."""
     collective_timeout_s: float = Field(600.0, gt=0)
     """A collective that hangs longer than this ends the job."""
-    read_threads: int = Field(8, ge=1)
+    read_threads: int = Field(4, ge=1)
     """Blocks of latents that each rank reads side by side: more hide the latency of S3."""
     max_lost_fraction: float = Field(0.001, ge=0, lt=1)
     """Fraction of the samples that a rank may fail to read, while others stand in; more end the job."""
