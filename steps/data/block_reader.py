@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from steps.data.block import MAX_HEADER_BYTES, Array, BlockError, Field, digest, parse_layout
 from steps.data.block_files import BlockFiles
@@ -31,13 +31,9 @@ _TRIED_SHARDS: Final = 8
 LATENT_FIELDS: Final = frozenset({"mean", "std"})
 
 
-@dataclass(frozen=True)
-class _Scratch:
-    """Memory for one block."""
-
-    memory: Mapping[str, Array]
-    """Bytes for each tensor, of the largest block."""
-    header: bytearray
+# Memory for one block: its tensors from MAX_HEADER_BYTES on, so that they are aligned, and its header before them. In
+# one piece, for one read and one checksum; and numpy asks the system for huge pages from 4 MiB on.
+_Scratch = npt.NDArray[np.uint8]
 
 
 class BlockReader:
@@ -90,18 +86,16 @@ class BlockReader:
             self._free.append(scratch)
 
     def _scratch(self) -> _Scratch:
-        sizes: dict[str, int] = {}
-        for field in chain.from_iterable(self.fields):
-            sizes[field.name] = max(sizes.get(field.name, 0), self._max_rows * field.row_bytes)
-        memory = {name: np.zeros(size, np.uint8) for name, size in sizes.items()}
-        return _Scratch(memory, bytearray(MAX_HEADER_BYTES))
+        most = max(sum(field.row_bytes for field in fields) for fields in self.fields)
+        return np.zeros(MAX_HEADER_BYTES + self._max_rows * most, np.uint8)
 
     def _tensors(self, block: int, scratch: _Scratch) -> dict[str, Array]:
         """Return the memory of a block as its tensors, in the order of its bytes."""
-        rows, tensors = int(self.table.rows[block]), {}
+        rows, tensors, start = int(self.table.rows[block]), {}, MAX_HEADER_BYTES
         for field in self.fields[int(self.table.buckets[block])]:
-            content = scratch.memory[field.name][: rows * field.row_bytes]
-            tensors[field.name] = content.view(field.dtype).reshape(rows, *field.row_shape)
+            stop = start + rows * field.row_bytes
+            tensors[field.name] = scratch[start:stop].view(field.dtype).reshape(rows, *field.row_shape)
+            start = stop
         return tensors
 
     def _try(self, block: int, scratch: _Scratch) -> str:
@@ -119,18 +113,17 @@ class BlockReader:
         return failure
 
     def _read(self, block: int, scratch: _Scratch) -> None:
-        table, rows = self.table, int(self.table.rows[block])
-        tensors = self._tensors(block, scratch)
-        header_bytes = int(table.sizes[block]) - sum(tensor.nbytes for tensor in tensors.values())
+        table, rows, size = self.table, int(self.table.rows[block]), int(self.table.sizes[block])
+        fields = self.fields[int(table.buckets[block])]
+        header_bytes = size - rows * sum(field.row_bytes for field in fields)
         if not 0 < header_bytes <= MAX_HEADER_BYTES:
-            raise BlockError(f"{int(table.sizes[block])} bytes cannot hold {rows} rows like those of the other blocks")
-        header = memoryview(scratch.header)[:header_bytes]
-        parts = [header, *(tensor.data.cast("B") for tensor in tensors.values())]
-        self._files.read_into(table.shard(block), int(table.offsets[block]), parts)
-        found = digest(*parts)
+            raise BlockError(f"{size} bytes cannot hold {rows} rows like those of the other blocks")
+        content = scratch.data[MAX_HEADER_BYTES - header_bytes :][:size]
+        self._files.read_into(table.shard(block), int(table.offsets[block]), [content])
+        found = digest(content)
         if int(found, 16) != int(table.digests[block]):
             raise BlockError(f"its bytes have digest {found}, the index has {int(table.digests[block]):016x}")
-        self._check_header(bytes(header), rows, self.fields[int(table.buckets[block])])
+        self._check_header(bytes(content[:header_bytes]), rows, fields)
 
     def _check_header(self, header: bytes, rows: int, fields: tuple[Field, ...]) -> None:
         if (header, rows, fields) in self._good_headers:
