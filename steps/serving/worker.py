@@ -34,6 +34,8 @@ class ModelWorker:
         self._load, self._queue, self._metrics = load, queue, metrics
         self._renderer: Renderer | None = None
         self._thread: threading.Thread | None = None
+        # A thread that is assigned and not yet started looks like one that died.
+        self._starting = threading.Lock()
         self._batch: Sequence[Slot] = ()
         self._last_step_s = time.monotonic()
         self._deaths = 0
@@ -49,12 +51,14 @@ class ModelWorker:
     @property
     def alive(self) -> bool:
         """Whether its thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        with self._starting:
+            return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
         """Begin to load the model, and then to work."""
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
-        self._thread.start()
+        with self._starting:
+            self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+            self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
         """Let it finish what the queue holds, for at most so long."""

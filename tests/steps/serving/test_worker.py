@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -102,6 +103,30 @@ def test_a_thread_that_dies_is_replaced(bench: Bench) -> None:
     assert len(bench.submit(1).future.result(5)) == 1
     assert bench.worker._thread is not thread
     assert (bench.worker.state, bench.worker.alive) == ("ready", True)
+
+
+def test_while_a_thread_is_replaced_the_worker_never_looks_dead(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowToStart(threading.Thread):
+        def start(self) -> None:
+            time.sleep(0.2)
+            super().start()
+
+    def before(jobs: Sequence[PictureJob]) -> None:
+        if jobs[0].seed == BAD_SEED:
+            raise SystemExit
+
+    bench.renderer.before = before
+    bench.start()
+    thread = bench.worker._thread
+    monkeypatch.setattr("steps.serving.worker.threading.Thread", SlowToStart)
+    ticket = bench.submit(BAD_SEED)
+    seen = set()
+    while bench.worker._thread is thread:
+        seen.add(bench.worker.alive)
+    seen.add(bench.worker.alive)
+    assert seen == {True}
+    with pytest.raises(RenderError, match="died"):
+        ticket.future.result(5)
 
 
 def test_a_thread_that_keeps_dying_fails_the_worker(bench: Bench) -> None:
