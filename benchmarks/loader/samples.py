@@ -21,13 +21,17 @@ class Kind:
     name: str
     latent_shape: tuple[int, int, int]
     embeddings: bool
-    samples: int
-    """In our shards."""
     rival_samples: int
     """In formats with one record for each sample: far beyond the CPU's caches, and quicker to write."""
     rows_per_block: int
     """Which make some 5 MB."""
     rows_per_shard: int
+    shards: int = 8
+
+    @property
+    def samples(self) -> int:
+        """In our shards."""
+        return self.shards * self.rows_per_shard
 
     @property
     def sample_bytes(self) -> int:
@@ -41,7 +45,6 @@ _KINDS = (
         name="tokens",
         latent_shape=(4, 32, 32),
         embeddings=False,
-        samples=65_536,
         rival_samples=8_192,
         rows_per_block=256,
         rows_per_shard=8_192,
@@ -50,7 +53,6 @@ _KINDS = (
         name="embeddings",
         latent_shape=(4, 32, 32),
         embeddings=True,
-        samples=4_096,
         rival_samples=2_048,
         rows_per_block=32,
         rows_per_shard=512,
@@ -60,7 +62,6 @@ _KINDS = (
         name="half_tokens",
         latent_shape=(4, 32, 16),
         embeddings=False,
-        samples=131_072,
         rival_samples=16_384,
         rows_per_block=512,
         rows_per_shard=16_384,
@@ -72,9 +73,8 @@ KINDS = tuple(kind.name for kind in _KINDS)
 def kind(name: str, scale: float = 1.0) -> Kind:
     """Return one of KINDS; `scale` shrinks the number of samples."""
     found = next(kind for kind in _KINDS if kind.name == name)
-    shards = max(2, round(found.samples // found.rows_per_shard * scale))
-    rivals = max(512, round(found.rival_samples * scale))
-    return replace(found, samples=shards * found.rows_per_shard, rival_samples=rivals)
+    shards, rivals = max(2, round(found.shards * scale)), max(512, round(found.rival_samples * scale))
+    return replace(found, shards=shards, rival_samples=rivals)
 
 
 def tensors(of: Kind, first: int, rows: int) -> dict[str, Array]:

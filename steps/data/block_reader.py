@@ -86,8 +86,7 @@ class BlockReader:
             self._free.append(scratch)
 
     def _scratch(self) -> _Scratch:
-        most = max(sum(field.row_bytes for field in fields) for fields in self.fields)
-        return np.zeros(MAX_HEADER_BYTES + self._max_rows * most, np.uint8)
+        return np.zeros(MAX_HEADER_BYTES + self._max_rows * max(map(_row_bytes, self.fields)), np.uint8)
 
     def _tensors(self, block: int, scratch: _Scratch) -> dict[str, Array]:
         """Return the memory of a block as its tensors, in the order of its bytes."""
@@ -115,7 +114,7 @@ class BlockReader:
     def _read(self, block: int, scratch: _Scratch) -> None:
         table, rows, size = self.table, int(self.table.rows[block]), int(self.table.sizes[block])
         fields = self.fields[int(table.buckets[block])]
-        header_bytes = size - rows * sum(field.row_bytes for field in fields)
+        header_bytes = size - rows * _row_bytes(fields)
         if not 0 < header_bytes <= MAX_HEADER_BYTES:
             raise BlockError(f"{size} bytes cannot hold {rows} rows like those of the other blocks")
         content = scratch.data[MAX_HEADER_BYTES - header_bytes :][:size]
@@ -158,6 +157,11 @@ class BlockReader:
                 return
             self._quarantine(other, failure)
         raise StepError(f"latents: no block can be read, the last was {self.table.name(block)}")
+
+
+def _row_bytes(fields: tuple[Field, ...]) -> int:
+    """Return the bytes of one row's tensors."""
+    return sum(field.row_bytes for field in fields)
 
 
 def _repeat(tensors: Mapping[str, Array], there: int) -> None:

@@ -34,10 +34,8 @@ def model_facts(pretrained: Path, digests: dict[str, str]) -> ModelFacts:
 
     Raises StepError where a configuration lacks what is needed.
     """
-    vae, text = (
-        read_object(pretrained / "vae" / "config.json"),
-        read_object(pretrained / "text_encoder" / "config.json"),
-    )
+    vae = read_object(pretrained / "vae" / "config.json")
+    text = read_object(pretrained / "text_encoder" / "config.json")
     try:
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         facts = ModelFacts(

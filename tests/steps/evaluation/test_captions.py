@@ -67,6 +67,7 @@ def test_the_digest_follows_texts_and_seeds() -> None:
         ("captions.csv", b"caption,seed\n ,1\n", "caption 0 is empty"),
         ("captions.jsonl", b'{"caption": "a"}\n{', "cannot be read"),
         ("captions.json", b'{"images": []}', "has no 'annotations'"),
+        ("captions.json", b"[" * 100_000, "cannot be read: maximum recursion"),
         ("captions.parquet", b"PAR1", "cannot be read"),
     ],
 )

@@ -53,5 +53,5 @@ def test_a_model_of_others_needs_no_checksums(model: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_checksums_that_are_none_are_named(model: Path, text: str) -> None:
     (model / "checksums.json").write_text(text)
-    with pytest.raises(StepError, match=r"checksums\.json: (cannot be read|not a JSON object)"):
+    with pytest.raises(StepError, match=r"checksums\.json: damaged"):
         checked_digest(model)

@@ -17,10 +17,10 @@ def test_an_object_is_returned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"[]", "not a JSON object"),
-        (b"{", "cannot be read: Expecting property name"),
-        (b"\xff\xfe", "cannot be read: 'utf-8' codec"),
-        (b"[" * 100_000, "cannot be read: maximum recursion depth"),
+        (b"[]", "damaged: not a JSON object"),
+        (b"{", "damaged: Expecting property name"),
+        (b"\xff\xfe", "damaged: 'utf-8' codec"),
+        (b"[" * 100_000, "damaged: maximum recursion depth"),
     ],
 )
 def test_anything_else_is_refused_with_the_file_named(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -31,5 +31,7 @@ def test_anything_else_is_refused_with_the_file_named(tmp_path: Path, content: b
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"config\.json: cannot be read: .*No such file"):
+    with pytest.raises(
+        StepError, match=r"config\.json: cannot be read \(.*No such file.*\); the folder must be as diffusers saves it"
+    ):
         read_object(tmp_path / "config.json")

@@ -38,6 +38,11 @@ class Bench:
         return ticket
 
 
+def die_of_the_bad_seed(jobs: Sequence[PictureJob]) -> None:
+    if jobs[0].seed == BAD_SEED:
+        raise SystemExit
+
+
 @pytest.fixture(name="bench")
 def bench_fixture() -> Iterator[Bench]:
     bench = Bench()
@@ -91,11 +96,7 @@ def test_too_little_memory_for_a_batch_is_met_with_smaller_ones(bench: Bench) ->
 
 
 def test_a_thread_that_dies_is_replaced(bench: Bench) -> None:
-    def before(jobs: Sequence[PictureJob]) -> None:
-        if jobs[0].seed == BAD_SEED:
-            raise SystemExit
-
-    bench.renderer.before = before
+    bench.renderer.before = die_of_the_bad_seed
     bench.start()
     thread = bench.worker._thread
     with pytest.raises(RenderError, match="died"):
@@ -111,11 +112,7 @@ def test_while_a_thread_is_replaced_the_worker_never_looks_dead(bench: Bench, mo
             time.sleep(0.2)
             super().start()
 
-    def before(jobs: Sequence[PictureJob]) -> None:
-        if jobs[0].seed == BAD_SEED:
-            raise SystemExit
-
-    bench.renderer.before = before
+    bench.renderer.before = die_of_the_bad_seed
     bench.start()
     thread = bench.worker._thread
     monkeypatch.setattr("steps.serving.worker.threading.Thread", SlowToStart)
