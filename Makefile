@@ -17,7 +17,7 @@ help:  ## Show this list.
 install: $(INSTALLED)  ## Make the virtual environment with the pinned versions (idempotent).
 
 # One lock for everything: pip's own resolver does not finish on this list, so it only installs. The definition is kept
-# (pipeline_definition/definition_cache.py), so that the first command answers at once.
+# (pipeline_definition/definition/cache.py), so that the first command answers at once.
 $(INSTALLED): requirements.lock setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock

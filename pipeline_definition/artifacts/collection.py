@@ -48,7 +48,7 @@ from pipeline_definition.artifacts.folder import (
     parsed_lines,
 )
 from pipeline_definition.artifacts.redaction import redacted
-from pipeline_definition.executions import Execution, Executions, Step
+from pipeline_definition.runs.executions import Execution, Executions, Step
 from pipeline_definition.session import Target
 
 MAX_FILE_BYTES: Final = 32 * 2**20

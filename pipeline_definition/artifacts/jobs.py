@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline_definition.executions import Step
-from pipeline_definition.job_logs import LOG_GROUPS
+from pipeline_definition.runs.executions import Step
+from pipeline_definition.runs.job_logs import LOG_GROUPS
 from pipeline_definition.session import Target
 
 LOG_TAIL_LINES: Final = 40

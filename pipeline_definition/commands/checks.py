@@ -22,7 +22,7 @@ def filled(settings: Settings, stack: str | None) -> Settings:
     """Return the parameter set with a stack's account, network, file system and images; as it is without a stack."""
     if stack is None:
         return settings
-    from pipeline_definition.infrastructure import Infrastructure, fill
+    from pipeline_definition.infrastructure.stack import Infrastructure, fill
 
     return fill(settings, Infrastructure(Target(settings.account.region), stack).outputs())
 
@@ -49,7 +49,7 @@ def refuse_findings(
 
     Raises UsageError with the findings that stand in the way.
     """
-    from pipeline_definition.preflight import preflight
+    from pipeline_definition.checks.preflight import preflight
 
     findings = preflight(settings, definition, values, target)
     for finding in findings:

@@ -62,7 +62,7 @@ def compare(
       sd-pipeline compare "a red dot" --endpoint http://127.0.0.1:8080 --endpoint http://127.0.0.1:8081
     """
     with reported_errors():
-        from pipeline_definition.clip_scores import evaluator_folder
+        from pipeline_definition.prompting.clip_scores import evaluator_folder
         from pipeline_definition.prompting.comparison import compare as compare_models
         from pipeline_definition.prompting.comparison_page import HEADERS, summary, write_page
         from pipeline_definition.prompting.contenders import contenders_of

@@ -189,7 +189,7 @@ def business_case(
 
 
 def _definition(params: Path) -> tuple[Any, dict[str, Any]]:
-    from pipeline_definition.definition_cache import definition_of
+    from pipeline_definition.definition.cache import definition_of
 
     settings = read_settings(params)
     return settings, json.loads(definition_of(settings))

@@ -40,6 +40,6 @@ def parameters(params: Params = LOCAL_PARAMS, as_json: AsJson = False) -> None:
 
 
 def _build(params: Path) -> str:
-    from pipeline_definition.definition_cache import definition_of
+    from pipeline_definition.definition.cache import definition_of
 
     return definition_of(read_settings(params))

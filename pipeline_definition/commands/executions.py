@@ -46,8 +46,8 @@ def upsert(
     Example: sd-pipeline upsert --params params/octank_100gb.yaml --stack sd-pipeline
     """
     with reported_errors():
-        from pipeline_definition.definition_cache import definition_of
-        from pipeline_definition.executions import Executions
+        from pipeline_definition.definition.cache import definition_of
+        from pipeline_definition.runs.executions import Executions
 
         settings = filled(read_settings(params), stack)
         target = target_of(settings, local, state)
@@ -71,9 +71,9 @@ def start(
     Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
     """
     with reported_errors():
-        from pipeline_definition.approved_model import with_approved_model
-        from pipeline_definition.budget import filled_in
-        from pipeline_definition.executions import Executions
+        from pipeline_definition.checks.budget import filled_in
+        from pipeline_definition.models.approved_model import with_approved_model
+        from pipeline_definition.runs.executions import Executions
 
         settings = filled(read_settings(params), stack)
         target = target_of(settings, local, state)
@@ -104,9 +104,9 @@ def status(
     Example: sd-pipeline status --watch
     """
     with reported_errors():
-        from pipeline_definition.executions import Executions
-        from pipeline_definition.live_view import print_json, show, table
-        from pipeline_definition.watch import Watcher
+        from pipeline_definition.runs.executions import Executions
+        from pipeline_definition.runs.live_view import print_json, show, table
+        from pipeline_definition.runs.watch import Watcher
 
         settings = read_settings(params)
         target = target_of(settings, local, state)
@@ -135,7 +135,7 @@ def stop(
     Example: sd-pipeline stop latest
     """
     with reported_errors():
-        from pipeline_definition.executions import Executions
+        from pipeline_definition.runs.executions import Executions
 
         settings = read_settings(params)
         executions = Executions(target_of(settings, local, state))
@@ -155,7 +155,7 @@ def list_executions(
     Example: sd-pipeline list --json
     """
     with reported_errors():
-        from pipeline_definition.executions import Executions
+        from pipeline_definition.runs.executions import Executions
 
         settings = read_settings(params)
         items = Executions(target_of(settings, local, state)).list(settings.pipeline_name)
@@ -184,8 +184,8 @@ def logs(
     Example: sd-pipeline logs latest --step Train --follow
     """
     with reported_errors():
-        from pipeline_definition.executions import ExecutionError, Executions
-        from pipeline_definition.job_logs import JobLog
+        from pipeline_definition.runs.executions import ExecutionError, Executions
+        from pipeline_definition.runs.job_logs import JobLog
 
         settings = read_settings(params)
         target = target_of(settings, local, state)

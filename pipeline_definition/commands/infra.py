@@ -28,7 +28,7 @@ def deploy(stack: Stack = "sd-pipeline", region: Region = "us-east-1", changes: 
     Example: sd-pipeline infra deploy --set FileSystemGiB=4800
     """
     with reported_errors():
-        from pipeline_definition.infrastructure import Infrastructure
+        from pipeline_definition.infrastructure.stack import Infrastructure
 
         outputs = Infrastructure(Target(region), stack, _say).deploy(parse_changes(changes))
         sys.stdout.write(json.dumps(outputs, indent=2) + "\n")
@@ -41,7 +41,7 @@ def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1", as_json: 
     Example: sd-pipeline infra status
     """
     with reported_errors():
-        from pipeline_definition.infrastructure import Infrastructure
+        from pipeline_definition.infrastructure.stack import Infrastructure
 
         about = Infrastructure(Target(region), stack, _say).status()
         if as_json:
@@ -61,7 +61,7 @@ def destroy(stack: Stack = "sd-pipeline", region: Region = "us-east-1", empty: E
     Example: sd-pipeline infra destroy
     """
     with reported_errors():
-        from pipeline_definition.infrastructure import Infrastructure
+        from pipeline_definition.infrastructure.stack import Infrastructure
 
         Infrastructure(Target(region), stack, _say).destroy(empty)
 

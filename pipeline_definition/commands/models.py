@@ -25,7 +25,7 @@ from pipeline_definition.commands.options import (
     reported_errors,
     target_of,
 )
-from pipeline_definition.registry import ModelPackage, Registry
+from pipeline_definition.models.registry import ModelPackage, Registry
 from pipeline_definition.session import Target
 
 app = typer.Typer(help="The model registry: what passed the gate, and what may go to production.", no_args_is_help=True)
@@ -76,7 +76,7 @@ def show(
     Example: sd-pipeline models show latest --out package
     """
     with reported_errors():
-        from pipeline_definition.package_record import PackageFiles, facts
+        from pipeline_definition.models.package_record import PackageFiles, facts
 
         settings, target = _where(params, local, state)
         found, files = find(settings, target, package), PackageFiles(target)
@@ -111,8 +111,8 @@ def compare(
     Example: sd-pipeline models compare 3 latest
     """
     with reported_errors():
-        from pipeline_definition.package_comparison import compare as compare_records
-        from pipeline_definition.package_record import PackageFiles
+        from pipeline_definition.models.package_comparison import compare as compare_records
+        from pipeline_definition.models.package_record import PackageFiles
 
         settings, target = _where(params, local, state)
         files = PackageFiles(target)
@@ -171,7 +171,7 @@ def register(
     Example: sd-pipeline models register-pretrained --stack sd-pipeline
     """
     with reported_errors():
-        from pipeline_definition.pretrained_package import register_pretrained
+        from pipeline_definition.models.pretrained_package import register_pretrained
 
         settings = filled(read_settings(params), stack)
         package = register_pretrained(settings, target_of(settings, local, state))
@@ -180,7 +180,7 @@ def register(
 
 def find(settings: Settings, target: Target, package: str) -> ModelPackage:
     """Return a package given as its ARN, its version, `latest`, or `pretrained`: the newest that was registered so."""
-    from pipeline_definition.pretrained_package import pretrained_group
+    from pipeline_definition.models.pretrained_package import pretrained_group
 
     group = settings.registry.group
     if package == "pretrained":

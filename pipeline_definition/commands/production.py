@@ -24,7 +24,7 @@ from pipeline_definition.commands.options import (
     reported_errors,
     target_of,
 )
-from pipeline_definition.promote import Production, Serving
+from pipeline_definition.models.promote import Production, Serving
 from pipeline_definition.session import Target
 
 POLL_AWS_S, POLL_LOCAL_S = 10.0, 0.5
@@ -103,7 +103,7 @@ def _production(params: Path, stack: str, local: bool, state: Path) -> tuple[Set
         from pipeline_definition.local.promotion import OUTPUTS
 
         return settings, target, Production(target, OUTPUTS, _say, POLL_LOCAL_S)
-    from pipeline_definition.infrastructure import Infrastructure
+    from pipeline_definition.infrastructure.stack import Infrastructure
 
     outputs = Infrastructure(target, stack).outputs()
     registry = settings.registry.model_copy(update={"group": outputs["ModelPackageGroupName"]})

@@ -61,7 +61,7 @@ def prompt_study(
     with reported_errors():
         from rich.progress import Progress
 
-        from pipeline_definition.clip_scores import evaluator_folder
+        from pipeline_definition.prompting.clip_scores import evaluator_folder
         from pipeline_definition.prompting.study import PAGE_FILE, Study
         from pipeline_definition.prompting.study_plan import Grid, make_plan, read_prompts
         from pipeline_definition.session import Target

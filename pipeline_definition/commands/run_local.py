@@ -36,8 +36,8 @@ from pipeline_definition.commands.options import (
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
-    from pipeline_definition.executions import Execution
     from pipeline_definition.local.client import LocalControlPlane
+    from pipeline_definition.runs.executions import Execution
 
 POLL_S = 0.5
 # The shell's status for a command that Ctrl-C ended.
@@ -110,10 +110,10 @@ class LocalRun:
 
     def run(self, values: Mapping[str, str], resume: str | None) -> Execution:
         """Make the world, start or go on, and watch until the end."""
-        from pipeline_definition.laptop import Laptop
-        from pipeline_definition.live_view import show
-        from pipeline_definition.summary import point_latest_at
-        from pipeline_definition.watch import Watcher
+        from pipeline_definition.runs.laptop import Laptop
+        from pipeline_definition.runs.live_view import show
+        from pipeline_definition.runs.summary import point_latest_at
+        from pipeline_definition.runs.watch import Watcher
 
         with Laptop(self.settings, self.target, self.state / "world", ROOT).ready() as world:
             arn = self._go_on(resume) if resume else self._start({**world, **values})
@@ -135,7 +135,7 @@ class LocalRun:
         """Write the summary and the report, and say how it ended; return the summary."""
         from pipeline_definition.artifacts import collect
         from pipeline_definition.report.page import write_report
-        from pipeline_definition.summary import summarise, write_summary
+        from pipeline_definition.runs.summary import summarise, write_summary
 
         run_dir = self.run_dir(execution.arn)
         artifacts = collect(self.target, execution, run_dir / "artifacts")
@@ -160,8 +160,8 @@ class LocalRun:
         return "" if self.state == DEFAULT_STATE else f" --state {self.state}"
 
     def _start(self, values: Mapping[str, str]) -> str:
-        from pipeline_definition.approved_model import with_approved_model
-        from pipeline_definition.executions import Executions
+        from pipeline_definition.models.approved_model import with_approved_model
+        from pipeline_definition.runs.executions import Executions
 
         executions = Executions(self.target)
         account = self.settings.account
@@ -170,7 +170,7 @@ class LocalRun:
         return executions.start(self.settings.pipeline_name, known)
 
     def _go_on(self, run: str) -> str:
-        from pipeline_definition.executions import Executions
+        from pipeline_definition.runs.executions import Executions
 
         executions = Executions(self.target)
         arn = executions.find(self.settings.pipeline_name, run)
@@ -179,7 +179,7 @@ class LocalRun:
         return arn
 
     def _interrupt(self, arn: str) -> None:
-        from pipeline_definition.executions import Executions
+        from pipeline_definition.runs.executions import Executions
 
         console.print("stopping ...", highlight=False)
         Executions(self.target).stop(arn)
@@ -199,13 +199,13 @@ def _values(definition: str, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _images(definition: str, changes: Mapping[str, str]) -> dict[str, str]:
-    from pipeline_definition.address_checks import IMAGES
+    from pipeline_definition.checks.addresses import IMAGES
 
     return {name: str(value) for name, value in _values(definition, changes).items() if name in IMAGES}
 
 
 def _definition(settings: Settings, values: Mapping[str, str]) -> str:
-    from pipeline_definition.definition_cache import definition_of
+    from pipeline_definition.definition.cache import definition_of
 
     definition = definition_of(settings)
     refuse_findings(settings, json.loads(definition), values, target=None)

@@ -23,7 +23,7 @@ def scale(
     Example: sd-pipeline scale --params params/octank_100gb.yaml
     """
     with reported_errors():
-        from pipeline_definition.autoscaling import Autoscaling
+        from pipeline_definition.models.autoscaling import Autoscaling
 
         settings = read_settings(params)
         name = endpoint or settings.endpoint.name

@@ -13,7 +13,7 @@ from pipeline_definition.cost.business_inputs import BusinessCase, Candidate, Us
 from pipeline_definition.cost.jobs import SECONDS_PER_HOUR
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.cost.rates import load_rates
-from pipeline_definition.instances import instance
+from pipeline_definition.jobs.instances import instance
 
 MONTHS_PER_YEAR = 12
 REALISED = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)

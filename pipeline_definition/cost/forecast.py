@@ -21,7 +21,7 @@ from pipeline_definition.cost.rates import Rates, load_rates
 from pipeline_definition.cost.storage import Surroundings, beside_lines
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
 from pipeline_definition.cost.workload import Workload, workload_of
-from pipeline_definition.planned_jobs import PlannedJob, Values, planned_jobs
+from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 
 
 @dataclass(frozen=True)

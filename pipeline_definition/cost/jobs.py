@@ -14,7 +14,7 @@ from pipeline_definition.cost.lines import Bill, Line
 from pipeline_definition.cost.prices import PURCHASES, Prices, Purchase
 from pipeline_definition.cost.rates import Rate, Rates
 from pipeline_definition.cost.workload import Workload
-from pipeline_definition.planned_jobs import PlannedJob
+from pipeline_definition.jobs.planned import PlannedJob
 
 SECONDS_PER_HOUR = 3600.0
 HOURS_PER_MONTH = 730.0

@@ -18,8 +18,8 @@ from pipeline_definition.cost.jobs import Estimator
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
 from pipeline_definition.cost.rates import Rates, load_rates
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
-from pipeline_definition.instances import BFLOAT16_COMPUTE_CAPABILITY, Instance, instance, known_types
-from pipeline_definition.planned_jobs import PlannedJob, Values, planned_jobs
+from pipeline_definition.jobs.instances import BFLOAT16_COMPUTE_CAPABILITY, Instance, instance, known_types
+from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 
 # Twice as many GPUs as the model of the scaling loss is fitted on, with 8 to a host: no further can it be trusted.
 MAX_HOSTS = 32

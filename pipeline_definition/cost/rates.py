@@ -18,7 +18,7 @@ from params.arguments import describe
 from params.model import Model
 from pipeline_definition.cost.scaling import efficiency, slope_of
 from pipeline_definition.cost.training import CostError
-from pipeline_definition.instances import Gpu, Instance
+from pipeline_definition.jobs.instances import Gpu, Instance
 
 Kind = Literal["measured", "published", "derived"]
 KINDS: tuple[Kind, ...] = ("measured", "published", "derived")

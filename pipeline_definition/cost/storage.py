@@ -15,7 +15,7 @@ from pipeline_definition.cost.prices import Prices
 from pipeline_definition.cost.rates import Assumed
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.cost.workload import Workload
-from pipeline_definition.planned_jobs import PlannedJob
+from pipeline_definition.jobs.planned import PlannedJob
 
 GIB = 2**30
 GB = 1e9

@@ -11,7 +11,7 @@ from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.rates import Assumed
 from pipeline_definition.cost.training import CostError
-from pipeline_definition.planned_jobs import Values
+from pipeline_definition.jobs.planned import Values
 
 # Float16 mean and standard deviation of 4 channels, one position for 8 x 8 pixels; int16 token ids.
 MOMENT_BYTES_PER_POSITION = 2 * 4 * 2

@@ -19,11 +19,11 @@ from urllib.parse import urlparse
 
 from moto.core.config import default_user_config
 
+from pipeline_definition.infrastructure.template import StackTemplate
 from pipeline_definition.local.operations import NotOursError
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import ACCOUNT, REGION
-from pipeline_definition.stack_template import StackTemplate
 
 MACHINE: Final = "sd-pipeline-promotion"
 ENDPOINT: Final = "sd-production"

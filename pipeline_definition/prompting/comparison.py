@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline_definition.clip_scores import ScoringError, score_pictures
+from pipeline_definition.prompting.clip_scores import ScoringError, score_pictures
 from pipeline_definition.prompting.endpoint import Endpoint, draw_patiently
 
 PATIENCE_S: Final = 120.0

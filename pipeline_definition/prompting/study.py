@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline_definition.clip_scores import score_pictures
+from pipeline_definition.prompting.clip_scores import score_pictures
 from pipeline_definition.prompting.endpoint import Endpoint
 from pipeline_definition.prompting.study_page import write_page
 from pipeline_definition.prompting.study_plan import Plan

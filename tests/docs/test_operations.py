@@ -14,7 +14,7 @@ import typer
 from params.programs import TrainArguments
 from pipeline_definition.cli import app
 from pipeline_definition.cost.prices import load_prices
-from pipeline_definition.infrastructure import StackTemplate
+from pipeline_definition.infrastructure.stack import StackTemplate
 from tests.pipeline_definition.definitions import defaults_of, definition_of
 
 PAGE = Path("docs/operations.md")

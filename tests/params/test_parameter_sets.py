@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from params.settings import Settings, load_settings
-from pipeline_definition.infrastructure import fill
-from pipeline_definition.instances import instance, known_types
-from pipeline_definition.pipeline import build_definition
-from pipeline_definition.preflight import preflight
+from pipeline_definition.checks.preflight import preflight
+from pipeline_definition.definition.pipeline import build_definition
+from pipeline_definition.infrastructure.stack import fill
+from pipeline_definition.jobs.instances import instance, known_types
 from tests.pipeline_definition.definitions import definition_of
 
 REAL_SETS = ("octank_100gb", "sd2_base", "sd2_heterogeneous")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from params.settings import load_settings
-from pipeline_definition.pipeline import build_definition
+from pipeline_definition.definition.pipeline import build_definition
 
 PARAMETER_SETS = sorted(path.stem for path in Path("params").glob("*.yaml"))
 

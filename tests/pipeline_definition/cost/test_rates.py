@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline_definition.cost.rates import gflop_at, load_rates, vcpus_of
 from pipeline_definition.cost.scaling import efficiency, slope_of
 from pipeline_definition.cost.training import CostError
-from pipeline_definition.instances import instance
+from pipeline_definition.jobs.instances import instance
 
 RATES = load_rates()
 

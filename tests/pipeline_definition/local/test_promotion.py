@@ -11,7 +11,7 @@ import pytest
 
 from pipeline_definition.local.promotion import ENDPOINT, OUTPUTS, Promotion, definition
 from pipeline_definition.local.services import Services
-from pipeline_definition.promote import Production, PromotionError
+from pipeline_definition.models.promote import Production, PromotionError
 from pipeline_definition.session import Target
 from tests.pipeline_definition.local.conftest import World, until
 

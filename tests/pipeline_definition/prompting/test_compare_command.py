@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline_definition.cli import app
-from pipeline_definition.clip_scores import ClipScores
 from pipeline_definition.prompting import comparison
+from pipeline_definition.prompting.clip_scores import ClipScores
 from pipeline_definition.prompting.contenders import ContenderError, contenders_of
 from tests.pipeline_definition.fake_aws import FakeTarget
 from tests.pipeline_definition.prompting.conftest import DrawingServer

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline_definition.clip_scores import ClipScores, ScoringError
 from pipeline_definition.prompting import comparison
+from pipeline_definition.prompting.clip_scores import ClipScores, ScoringError
 from pipeline_definition.prompting.comparison import Comparison, Contender, Shot, Standing, compare, difference
 from pipeline_definition.prompting.comparison_page import render
 from pipeline_definition.prompting.endpoint import Answer, DrawnPicture

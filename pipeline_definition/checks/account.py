@@ -1,0 +1,238 @@
+"""What only the account can tell: bucket, url table, pretrained models, images, quotas, file system, way out.
+
+Reads S3, ECR, Service Quotas, FSx and EC2 of one target; writes nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import gzip
+import io
+from collections.abc import Callable, Iterator
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from params.layout import LATENTS
+from params.settings import Settings
+from pipeline_definition.checks.addresses import ECR_IMAGE, IMAGES, S3_ADDRESS
+from pipeline_definition.checks.findings import Finding
+from pipeline_definition.jobs.planned import PlannedJob, Values
+from pipeline_definition.session import Target
+
+# What every job that takes the pretrained channel reads first.
+PRETRAINED_FILES = (
+    "vae/config.json",
+    "text_encoder/config.json",
+    "unet/config.json",
+    "scheduler/scheduler_config.json",
+)
+TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
+QUOTA_OF_KIND = {"training": "training job", "processing": "processing job", "endpoint": "endpoint"}
+LONGEST_TRAINING = "Longest run time for a training job"
+
+
+class AccountChecks:
+    """The checks of one start against one target."""
+
+    def __init__(self, settings: Settings, values: Values, jobs: list[PlannedJob], target: Target) -> None:
+        self._settings, self._values, self._jobs, self._target = settings, values, jobs, target
+
+    def findings(self) -> Iterator[Finding]:
+        """Run every check that the target can answer; what may not be asked is said, and does not block."""
+        yield from _guarded("Bucket", self._bucket)
+        yield from _guarded("UrlTable", self._url_table)
+        yield from _guarded("PretrainedModel", self._pretrained)
+        if self._uses_file_system:
+            yield from _guarded("FsxId", self._file_system)
+        if self._target.is_local:
+            return
+        yield from _guarded("account.subnets", self._way_out)
+        for name in IMAGES:
+            yield from _guarded(name, functools.partial(self._image, name))
+        if self._uses_file_system:
+            yield from _guarded("FsxPath", self._link)
+        yield from _guarded("TrainingInstanceType", self._quotas)
+
+    @property
+    def _uses_file_system(self) -> bool:
+        return self._settings.file_system.kind == "fsx"
+
+    def _bucket(self) -> Iterator[Finding]:
+        bucket = self._values.text("Bucket")
+        try:
+            self._target.client("s3").head_bucket(Bucket=bucket)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
+                raise
+            yield Finding("Bucket", f"there is no bucket {bucket}", "`sd-pipeline infra deploy` makes one")
+
+    def _url_table(self) -> Iterator[Finding]:
+        address, download = self._values.text("UrlTable"), self._settings.download
+        if download.source != "urls":
+            return
+        columns = url_table_columns(self._target, address)
+        if not columns:
+            yield Finding(
+                "UrlTable", f"{address} holds no parquet, CSV or TSV file that can be read", "copy the url table there"
+            )
+            return
+        for key, column in (("url_column", download.url_column), ("caption_column", download.caption_column)):
+            if column not in columns:
+                has = ", ".join(columns)
+                yield Finding("UrlTable", f"{address} has no column {column!r}", f"set download.{key} to one of: {has}")
+
+    def _pretrained(self) -> Iterator[Finding]:
+        address = self._values.text("PretrainedModel").rstrip("/")
+        match = S3_ADDRESS.fullmatch(address)
+        assert match is not None  # checked before anything is asked
+        for file in PRETRAINED_FILES:
+            key = f"{match['key']}/{file}" if match["key"] else file
+            try:
+                self._target.client("s3").head_object(Bucket=match["bucket"], Key=key)
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "NoSuchBucket"):
+                    raise
+                problem = f"{address} has no {file}"
+                yield Finding("PretrainedModel", problem, "copy the model there as diffusers saves it")
+                return
+        if self._settings.gate.compares_with_pretrained:
+            yield from self._generic_model(match["bucket"], f"{match['key']}/" if match["key"] else "", address)
+
+    def _generic_model(self, bucket: str, prefix: str, address: str) -> Iterator[Finding]:
+        found = self._target.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}unet/").get("Contents", [])
+        if not any(item["Key"].endswith(".safetensors") for item in found):
+            problem = f"{address}/unet has no weights, and the gate compares with the generic model"
+            fix = "copy them there, or set gate.max_fid_above_pretrained and the like to null"
+            yield Finding("PretrainedModel", problem, fix)
+
+    def _file_system(self) -> Iterator[Finding]:
+        name, path = self._values.text("FsxId"), self._values.text("FsxPath")
+        try:
+            found = self._target.client("fsx").describe_file_systems(FileSystemIds=[name])["FileSystems"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "FileSystemNotFound":
+                raise
+            found = []
+        if not found:
+            fix = "take it from your stack with --stack NAME, or set file_system.kind to s3"
+            yield Finding("FsxId", f"there is no file system {name} in {self._target.region}", fix)
+            return
+        state = found[0].get("Lifecycle", "AVAILABLE")
+        if state != "AVAILABLE":
+            yield Finding("FsxId", f"file system {name} is {state}", "wait until it is AVAILABLE")
+        mount = found[0].get("LustreConfiguration", {}).get("MountName")
+        if mount and path.split("/")[1] != mount:
+            fix = f"set it to /{mount}/{'/'.join(path.split('/')[2:])}"
+            yield Finding("FsxPath", f"{name} is mounted as {mount}, not {path.split('/')[1]}", fix)
+
+    def _link(self) -> Iterator[Finding]:
+        folder = "/" + "/".join(self._values.text("FsxPath").split("/")[2:])
+        latents = f"s3://{self._values.text('Bucket')}/{LATENTS}"
+        answer = self._target.client("fsx").describe_data_repository_associations(
+            Filters=[{"Name": "file-system-id", "Values": [self._values.text("FsxId")]}]
+        )
+        links = {item.get("FileSystemPath"): item["DataRepositoryPath"] for item in answer["Associations"]}
+        if links.get(folder, "").rstrip("/") != latents:
+            shown = links.get(folder) or "nothing"
+            problem = f"{folder} shows {shown}, and Encode writes to {latents}"
+            yield Finding("FsxPath", problem, "link the two by a data repository association, as `infra deploy` does")
+
+    def _image(self, name: str) -> Iterator[Finding]:
+        match = ECR_IMAGE.fullmatch(self._values.text(name))
+        assert match is not None  # checked before anything is asked
+        image = {"imageTag": match["tag"]} if match["tag"] else {"imageDigest": match["digest"]}
+        try:
+            self._target.client("ecr").describe_images(
+                registryId=match["account"], repositoryName=match["repository"], imageIds=[image]
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("ImageNotFoundException", "RepositoryNotFoundException"):
+                raise
+            problem = f"{self._values.text(name)} is not in ECR"
+            yield Finding(name, problem, "`containers/build.sh --push` puts it there and prints its tag")
+
+    def _way_out(self) -> Iterator[Finding]:
+        subnets = list(self._settings.account.subnets)
+        inside = [job.step for job in self._jobs if job.program == "download" and job.in_network]
+        if not inside or not subnets:
+            return
+        tables = self._target.client("ec2").describe_route_tables(
+            Filters=[{"Name": "association.subnet-id", "Values": subnets}]
+        )["RouteTables"]
+        if not any(route.get("DestinationCidrBlock") == "0.0.0.0/0" for table in tables for route in table["Routes"]):
+            yield Finding(
+                "account.subnets",
+                f"{inside[0]} fetches from the internet, and its subnets have no route there",
+                "`sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway",
+            )
+
+    def _quotas(self) -> Iterator[Finding]:
+        pages = self._target.client("service-quotas").get_paginator("list_service_quotas")
+        quotas = {q["QuotaName"]: q["Value"] for p in pages.paginate(ServiceCode="sagemaker") for q in p["Quotas"]}
+        for job in self._jobs:
+            spot = "spot " if job.spot else ""
+            name, needed = f"{job.instance.name} for {spot}{QUOTA_OF_KIND[job.kind]} usage", job.count * job.parallel
+            if needed > quotas.get(name, needed):
+                yield Finding(
+                    job.count_parameter,
+                    f"{job.step} needs {needed} and the quota '{name}' is {quotas[name]:g}",
+                    "ask Service Quotas for more, or use fewer hosts or another type",
+                )
+            warm = f"{job.instance.name} for training warm pool usage"
+            if job.keep_alive_s and needed > quotas.get(warm, needed):
+                yield Finding(
+                    "tune.keep_alive_s",
+                    f"{job.step} keeps {needed} hosts warm and the quota '{warm}' is {quotas[warm]:g}",
+                    "ask Service Quotas for more, or set it to 0",
+                )
+            if job.max_runtime_s > quotas.get(LONGEST_TRAINING, job.max_runtime_s):
+                yield Finding(
+                    "train.job.max_runtime_s",
+                    f"{job.step} may run for {job.max_runtime_s} s and the quota is {quotas[LONGEST_TRAINING]:g} s",
+                    "ask Service Quotas for more, or lower it: checkpoints let the next start go on",
+                )
+
+
+def account_findings(settings: Settings, values: Values, jobs: list[PlannedJob], target: Target) -> list[Finding]:
+    """Return what the account says against a start."""
+    return list(AccountChecks(settings, values, jobs, target).findings())
+
+
+def url_table_columns(target: Target, address: str) -> list[str]:
+    """Return the columns of a url table's first file, from its first or last bytes; nothing when there is none."""
+    # Heavy, and needed by this check only.
+    import pyarrow.parquet
+    import s3fs
+
+    credentials = target.boto_session().get_credentials().get_frozen_credentials()
+    files = s3fs.S3FileSystem(
+        key=credentials.access_key,
+        secret=credentials.secret_key,
+        token=credentials.token,
+        endpoint_url=target.endpoint_url,
+        client_kwargs={"region_name": target.region},
+        skip_instance_cache=True,
+    )
+    try:
+        names = [address] if address.endswith(TABLE_SUFFIXES) else files.find(address)
+        first = next(name for name in sorted(names) if name.endswith(TABLE_SUFFIXES))
+        with files.open(first, "rb", block_size=2**16) as file:
+            if first.endswith(".parquet"):
+                return list(pyarrow.parquet.read_schema(file).names)
+            content = gzip.GzipFile(fileobj=file) if first.endswith(".gz") else file
+            lines = io.TextIOWrapper(content, encoding="utf-8", newline="")
+            return next(csv.reader(lines, delimiter="\t" if ".tsv" in first[-7:] else ","))
+    except (StopIteration, FileNotFoundError, pyarrow.ArrowInvalid):
+        return []
+
+
+def _guarded(parameter: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    try:
+        return list(check())
+    except ClientError as error:
+        about = error.response["Error"]
+        problem = f"could not be checked: {error.operation_name}: {about.get('Message') or about.get('Code')}"
+    except (BotoCoreError, OSError) as error:
+        problem = f"could not be checked: {error}"
+    return [Finding(parameter, problem, "grant your own user this read permission to have it checked", blocking=False)]

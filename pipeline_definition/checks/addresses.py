@@ -1,0 +1,177 @@
+"""Are addresses, names and thresholds well-formed, and are they the operator's own rather than placeholders?
+
+Reads settings, a definition and parameter values; writes nothing, needs no network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from params.layout import HELDOUT_CAPTIONS, MODEL_ARCHIVE, NO_MODEL
+from params.settings import Settings
+from pipeline_definition.checks.findings import Finding
+from pipeline_definition.jobs.planned import PlannedJob, Values
+
+# With these the parameter sets are delivered; nobody owns them.
+PLACEHOLDER_ACCOUNT = "000000000000"
+PLACEHOLDER_FILE_SYSTEM = re.compile(r"fs-0+")
+ECR_IMAGE = re.compile(
+    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?"
+    r"/(?P<repository>[a-z0-9]+([._/-][a-z0-9]+)*)(:(?P<tag>[\w][\w.-]{0,127})|@(?P<digest>sha256:[0-9a-f]{64}))"
+)
+LOCAL_IMAGE = re.compile(r"[a-z0-9]+([._/-][a-z0-9]+)*(:[\w][\w.-]{0,127})?")
+S3_ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<key>.*))?")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ROLE = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
+FILE_SYSTEM = re.compile(r"fs-[0-9a-f]{8,17}")
+FILE_SYSTEM_PATH = re.compile(r"/[A-Za-z0-9_-]+(/[A-Za-z0-9_.-]+)+")
+NAMES = {
+    "DatasetName": re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,62}"),
+    "TrainingRun": re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,62}"),
+    "ModelPackageGroup": re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"),
+    # The endpoint's configuration is named after it and the execution, in 63 characters.
+    "EndpointName": re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,49}"),
+}
+IMAGES = ("DataImage", "TrainingImage", "InferenceImage")
+MARGINS = (
+    "MaxFidAbovePretrained",
+    "MaxClipScoreBelowPretrained",
+    "MaxFidAboveApproved",
+    "MaxClipScoreBelowApproved",
+)
+ADDRESSES = ("UrlTable", "PretrainedModel", "Evaluator")
+FILL = "take it from your stack with --stack NAME, or set it"
+
+
+def address_findings(settings: Settings, values: Values, is_local: bool) -> Iterator[Finding]:
+    """Check images, S3 addresses, bucket, role and names."""
+    for name in (name for name in IMAGES if name in values):
+        yield from _image_findings(name, values.text(name), settings.account.region, is_local)
+    for name in (name for name in ADDRESSES if name in values):
+        if not S3_ADDRESS.fullmatch(values.text(name)):
+            fix = "set it to s3://BUCKET/FOLDER/"
+            yield Finding(name, f"{values.text(name)!r} is no S3 address", fix)
+        elif PLACEHOLDER_ACCOUNT in values.text(name):
+            yield Finding(name, "it is in the placeholder's bucket", FILL)
+    yield from _judged_findings(values)
+    if "Bucket" in values and not BUCKET.fullmatch(values.text("Bucket")):
+        yield Finding("Bucket", f"{values.text('Bucket')!r} is no name of a bucket", "set it to the name alone")
+    for name, pattern in NAMES.items():
+        if name in values and not pattern.fullmatch(values.text(name)):
+            yield Finding(name, f"{values.text(name)!r} does not match {pattern.pattern}", "choose another name")
+    if not is_local:
+        yield from _account_findings(settings, values)
+
+
+def _judged_findings(values: Values) -> Iterator[Finding]:
+    """Check the two addresses that may also be a word: what is drawn, and which model it is compared with."""
+    for name, word, example in (
+        ("EvaluationCaptions", HELDOUT_CAPTIONS, "s3://BUCKET/captions.tsv"),
+        ("ApprovedModel", NO_MODEL, f"s3://BUCKET/FOLDER/{MODEL_ARCHIVE}"),
+    ):
+        if name in values and values.text(name) != word and not S3_ADDRESS.fullmatch(values.text(name)):
+            problem = f"{values.text(name)!r} is neither an S3 address nor {word!r}"
+            yield Finding(name, problem, f"set it to {example}, or to {word}")
+
+
+def file_system_findings(
+    definition: Mapping[str, Any], values: Values, jobs: list[PlannedJob], is_local: bool
+) -> Iterator[Finding]:
+    """Check the file system's id and path and that the jobs can reach it, where the definition uses one."""
+    if '"FileSystemDataSource"' not in json.dumps(definition["Steps"]):
+        return
+    switch = "or set file_system.kind to s3"
+    if not FILE_SYSTEM.fullmatch(values.text("FsxId")):
+        yield Finding("FsxId", f"{values.text('FsxId')!r} is no id of a file system", f"set it to fs-..., {switch}")
+    elif not is_local and PLACEHOLDER_FILE_SYSTEM.fullmatch(values.text("FsxId")):
+        yield Finding("FsxId", "it is the placeholder's file system", f"{FILL}, {switch}")
+    if not FILE_SYSTEM_PATH.fullmatch(values.text("FsxPath")):
+        yield Finding(
+            "FsxPath",
+            f"{values.text('FsxPath')!r} is no path on the file system",
+            f"set it to /<mount name>/<folder linked to latents/>, {switch}",
+        )
+    outside = [job.step for job in jobs if job.kind == "training" and not job.in_network]
+    if outside and not is_local:
+        yield Finding(
+            "account.subnets",
+            f"{' and '.join(outside)} run outside any network and cannot reach FSx for Lustre",
+            f"name the file system's subnets and security groups, {switch}",
+        )
+
+
+def threshold_findings(values: Values) -> Iterator[Finding]:
+    """Check that the gate's thresholds are numbers on the metrics' scales."""
+    max_fid, min_clip = _number(values.text("MaxFid")), _number(values.text("MinClipScore"))
+    if not max_fid >= 0 or math.isinf(max_fid):
+        problem = f"{values.text('MaxFid')} is no FID: the gate could never pass or never fail"
+        yield Finding("MaxFid", problem, "set it to 0 or more; MLPerf's target is 90")
+    if not -1 <= min_clip <= 1:
+        yield Finding(
+            "MinClipScore",
+            f"{values.text('MinClipScore')} is no cosine",
+            "set it between -1 and 1: a score of 15 on the scale of 100 is 0.15 here",
+        )
+    for name in (name for name in MARGINS if name in values):
+        if not math.isfinite(_number(values.text(name))):
+            yield Finding(name, f"{values.text(name)} is no margin", "set it to 0 or to how much worse is good enough")
+
+
+def sample_findings(settings: Settings, values: Values) -> Iterator[Finding]:
+    """Check that there are as many held-out pictures as evaluation and validation ask for."""
+    asked, kept = values.integer("EvaluationSamples"), settings.encode.max_heldout_samples
+    fraction, rows = settings.encode.heldout_fraction, values.integer("MaxRows")
+    if rows > 0:
+        kept = min(kept, int(rows * fraction))
+    if asked < 2:
+        yield Finding("EvaluationSamples", f"a distance of {asked} pictures is none", "set it to 2 or more")
+    elif asked > kept:
+        yield Finding(
+            "EvaluationSamples",
+            f"{asked:,} pictures, and at most {kept:,} captions are held out",
+            f"set it to {kept} or less, or raise encode.heldout_fraction ({fraction:g}) and encode.max_heldout_samples",
+        )
+    if settings.train.validation_samples > kept:
+        yield Finding(
+            "train.validation_samples",
+            f"{settings.train.validation_samples:,} samples, and at most {kept:,} are held out",
+            f"set it to {kept} or less, or raise encode.heldout_fraction ({fraction:g})",
+        )
+
+
+def _image_findings(name: str, image: str, region: str, is_local: bool) -> Iterator[Finding]:
+    if is_local:
+        if not LOCAL_IMAGE.fullmatch(image) and not ECR_IMAGE.fullmatch(image):
+            yield Finding(name, f"{image!r} is no image", "set it to REPOSITORY:TAG")
+        return
+    match = ECR_IMAGE.fullmatch(image)
+    if match is None:
+        fix = "set it to ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY:TAG, as containers/build.sh prints it"
+        yield Finding(name, f"{image!r} is no image in ECR", fix)
+    elif match["account"] == PLACEHOLDER_ACCOUNT:
+        yield Finding(name, "it is the placeholder's image", f"containers/build.sh --push builds yours; {FILL}")
+    elif match["region"] != region:
+        problem = f"it is in {match['region']} and the jobs run in {region}"
+        yield Finding(name, problem, f"push the image to {region}: SageMaker pulls from its own region only")
+
+
+def _account_findings(settings: Settings, values: Values) -> Iterator[Finding]:
+    match = ROLE.fullmatch(settings.account.role_arn)
+    if match is None:
+        problem = f"{settings.account.role_arn!r} is no ARN of a role"
+        yield Finding("account.role_arn", problem, "set it to arn:aws:iam::ACCOUNT:role/NAME")
+    elif match[1] == PLACEHOLDER_ACCOUNT:
+        yield Finding("account.role_arn", "it is the placeholder's role", FILL)
+    if PLACEHOLDER_ACCOUNT in values.text("Bucket"):
+        yield Finding("Bucket", "it is the placeholder's bucket", FILL)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,132 @@
+"""Do the jobs fit their instances, and do the batches come out even?
+
+Reads planned jobs and parameter values; writes nothing, needs no network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pipeline_definition.checks.findings import Finding
+from pipeline_definition.jobs.instances import (
+    BFLOAT16_COMPUTE_CAPABILITY,
+    CUDA_COMPUTE_CAPABILITY,
+    known_types,
+    nearest_type,
+)
+from pipeline_definition.jobs.planned import PlannedJob, Values, as_integer, parameter_of
+
+GPU_PROGRAMS = ("encode", "train", "throughput", "stream", "evaluate", "serve")
+MAX_SUGGESTED_HOSTS = 64
+# A type of each kind with GPUs that every region with GPUs has.
+GPU_EXAMPLES = {
+    "training": "ml.p4d.24xlarge or ml.g5.12xlarge",
+    "processing": "ml.g5.12xlarge",
+    "endpoint": "ml.g5.2xlarge",
+}
+
+
+def instance_findings(job: PlannedJob) -> Iterator[Finding]:
+    """Check that an instance type exists for the kind of job and can run its program."""
+    name, gpu = job.instance.name, job.instance.gpu
+    if name not in known_types(job.kind):
+        yield Finding(
+            job.type_parameter,
+            f"SageMaker has no {name!r} for a {job.kind} job",
+            f"set it to {nearest_type(name, job.kind)}, or see the types that botocore lists for {job.kind}",
+        )
+    elif job.program in GPU_PROGRAMS and gpu is None:
+        yield Finding(
+            job.type_parameter,
+            f"{name} has no NVIDIA GPU and {job.step} needs one",
+            f"set it to {GPU_EXAMPLES[job.kind]}",
+        )
+    elif job.program in GPU_PROGRAMS and gpu and gpu.compute_capability < CUDA_COMPUTE_CAPABILITY:
+        yield Finding(
+            job.type_parameter,
+            f"the {gpu.name} of {name} is too old for the CUDA 13 of the images",
+            f"set it to {GPU_EXAMPLES[job.kind]}",
+        )
+    elif gpu and gpu.compute_capability < BFLOAT16_COMPUTE_CAPABILITY and _precision(job) == "bfloat16":
+        yield Finding(
+            job.type_parameter,
+            f"the {gpu.name} of {name} has no bfloat16, and train.precision asks for it",
+            f"set it to {GPU_EXAMPLES[job.kind]}, or train.precision to float32",
+        )
+
+
+def count_findings(job: PlannedJob, values: Values) -> Iterator[Finding]:
+    """Check that there is at least one host; what is no integer at all is found elsewhere."""
+    if job.count_parameter in values and job.count < 1:
+        yield Finding(job.count_parameter, f"{job.step} cannot run on {job.count} hosts", "set it to 1 or more")
+
+
+def batch_findings(job: PlannedJob, tuned: tuple[str, ...], values: Values, ranks_per_host: int) -> Iterator[Finding]:
+    """Check that the global batch divides among the ranks for every micro-batch that may be chosen.
+
+    Global batch = micro-batch x ranks x accumulation, and accumulation is a whole number. `tuned` are the micro-batch
+    sizes from which a tuner chooses for this job; `ranks_per_host` are its training processes on a host.
+    """
+    asked = job.hyperparameters.get("global_batch_size")
+    batch, ranks = as_integer(values.resolved(asked)), ranks_per_host * job.count
+    sizes = sorted({as_integer(size) for size in tuned} - {0})
+    if job.count < 1 or not sizes:
+        return
+    name = parameter_of(asked) or "train.global_batch_size"
+    if batch < 1:
+        yield Finding(name, f"a global batch of {values.resolved(asked)} samples is none", "set it to 1 or more")
+        return
+    uneven = [size for size in sizes if batch % (size * ranks)]
+    if uneven:
+        yield Finding(
+            job.count_parameter,
+            f"{name} {batch:,} does not divide by {job.step}'s micro-batch of {_words(uneven)}"
+            f" x {ranks_per_host} ranks x {job.count} hosts",
+            _batch_fix(name, batch, sizes, uneven, job, ranks_per_host),
+        )
+
+
+def sample_budget_findings(job: PlannedJob, values: Values, section: str = "train") -> Iterator[Finding]:
+    """Check that a sample budget is a whole number of optimizer steps and longer than its warm-up.
+
+    `section` of the parameter set is where the warm-up stands.
+    """
+    asked = job.hyperparameters.get("training_samples")
+    batch = as_integer(values.resolved(job.hyperparameters.get("global_batch_size")))
+    samples = as_integer(values.resolved(asked))
+    name = parameter_of(asked) or f"{job.step}.training_samples"
+    if batch < 1:
+        return
+    if samples < batch:
+        yield Finding(name, f"{samples:,} samples are less than one step of {batch:,}", f"set it to {batch:,} or more")
+    elif samples % batch:
+        down = samples // batch * batch
+        yield Finding(
+            name,
+            f"{samples:,} samples are {samples / batch:,.2f} steps of {batch:,}",
+            f"set it to {down} or {down + batch}",
+        )
+    warmup = as_integer(values.resolved(job.hyperparameters.get("warmup_samples")))
+    if samples >= batch and warmup >= samples:
+        key = "tune.warmup_samples" if job.choices else f"{section}.warmup_samples"
+        yield Finding(name, f"{samples:,} samples end within the warm-up of {warmup:,}", f"raise it, or lower {key}")
+
+
+def _batch_fix(name: str, batch: int, sizes: list[int], uneven: list[int], job: PlannedJob, ranks_per_host: int) -> str:
+    unit = math.lcm(*sizes)
+    hosts = [n for n in range(1, MAX_SUGGESTED_HOSTS + 1) if batch % (unit * ranks_per_host * n) == 0]
+    whole = unit * ranks_per_host * job.count
+    fixes = [f"set it to {_words(hosts)}"] if hosts else []
+    fixes.append(f"set {name} to a multiple of {whole} such as {math.ceil(batch / whole) * whole}")
+    if len(uneven) < len(sizes):
+        fixes.append(f"leave {_words(uneven)} out of tune.micro_batch_size")
+    return ", or ".join(fixes)
+
+
+def _precision(job: PlannedJob) -> str:
+    return str(job.hyperparameters.get("precision", ""))
+
+
+def _words(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:-1])) + (" or " if numbers[1:] else "") + str(numbers[-1])

@@ -1,0 +1,135 @@
+"""Everything that would fail on the cluster and can be told now.
+
+Reads settings, a definition, the parameters of one start and, with a target, the account; writes nothing. Without a
+target it needs no network, no credentials and no SageMaker SDK.
+
+    sd-pipeline start --params params/sd2_base.yaml --set TrainingInstanceCount=8 --dry-run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from params.settings import Settings
+from params.stages import Range
+from pipeline_definition.checks.account import account_findings
+from pipeline_definition.checks.addresses import (
+    address_findings,
+    file_system_findings,
+    sample_findings,
+    threshold_findings,
+)
+from pipeline_definition.checks.budget import budget_findings
+from pipeline_definition.checks.findings import Finding
+from pipeline_definition.checks.jobs import batch_findings, count_findings, instance_findings, sample_budget_findings
+from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
+from pipeline_definition.runs.executions import ExecutionError, parameter_texts
+from pipeline_definition.session import Target
+
+__all__ = ["Finding", "preflight"]
+
+
+def preflight(
+    settings: Settings,
+    definition: Mapping[str, Any],
+    parameters: Mapping[str, str],
+    target: Target | None = None,
+) -> list[Finding]:
+    """Return what stands in the way of starting a definition with some parameters changed; nothing when nothing does.
+
+    With a target, the account is asked too, unless what can be told without it is already wrong.
+    """
+    is_local = settings.local is not None or (target is not None and target.is_local)
+    bad = list(_parameter_findings(definition, parameters))
+    # A value that is no value at all is left out of the arithmetic.
+    good = {name: text for name, text in parameters.items() if name not in {finding.parameter for finding in bad}}
+    values = Values(definition, good)
+    jobs = planned_jobs(definition, values)
+    findings = [
+        *bad,
+        *_job_findings(settings, jobs, values, is_local),
+        *_search_findings(settings),
+        *address_findings(settings, values, is_local),
+        *file_system_findings(definition, values, jobs, is_local),
+        *threshold_findings(values),
+        *sample_findings(settings, values),
+        *phase_findings(settings),
+    ]
+    if not findings:
+        findings += budget_findings(settings, definition, good)
+    if target is not None and not any(finding.blocking for finding in findings):
+        findings += account_findings(settings, values, jobs, target)
+    return list(dict.fromkeys(findings))
+
+
+def _parameter_findings(definition: Mapping[str, Any], parameters: Mapping[str, str]) -> Iterator[Finding]:
+    for name, text in parameters.items():
+        try:
+            parameter_texts(definition, {name: text})
+        except ExecutionError as error:
+            yield Finding(name, str(error).removeprefix(f"{name}: "), "`sd-pipeline parameters` lists them")
+
+
+def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is_local: bool) -> Iterator[Finding]:
+    tuned = tuple(size for job in jobs for size in job.choices.get("micro_batch_size", ()))
+    for job in jobs:
+        unfit = [] if is_local else list(instance_findings(job))
+        yield from unfit
+        yield from count_findings(job, values)
+        if job.program == "train" and not unfit:
+            # On this machine a host is one process, whatever its instance type says.
+            ranks_per_host = 1 if is_local else job.instance.ranks
+            yield from batch_findings(job, _micro_batches(job, tuned, values), values, ranks_per_host)
+            yield from sample_budget_findings(job, values, settings.phase_of(job.step).settings_key)
+
+
+def phase_findings(settings: Settings) -> Iterator[Finding]:
+    """Check that phases find pictures of the size and shape that they need, and that two phases differ in size."""
+    stored = settings.download.image_size_px
+    for phase in settings.phases:
+        side, section = phase.encode.resolution_px, "phase_2" if phase.suffix else "encode"
+        if side > stored:
+            yield Finding(
+                "download.image_size_px",
+                f"pictures stored at {stored} px would be scaled up to the {side} px of {phase.encode_name}",
+                f"set it to {side} or more, or {section}.resolution_px to {stored} or less",
+            )
+    yield from _bucket_findings(settings)
+    sides = [phase.encode.resolution_px for phase in settings.phases]
+    if len(set(sides)) < len(sides):
+        problem = f"both phases are at {sides[0]} px, and their latents would overwrite each other"
+        yield Finding("phase_2.resolution_px", problem, "set it to another size, or leave phase_2 out")
+
+
+def _bucket_findings(settings: Settings) -> Iterator[Finding]:
+    """Check that pictures of many shapes are stored, and encoded beforehand, where Encode has buckets for them."""
+    if settings.encode.max_bucket_ratio == 1:
+        return
+    if settings.download.resize_mode != "keep_ratio":
+        problem = f"resize_mode {settings.download.resize_mode} stores squares, and encode.max_bucket_ratio is above 1"
+        yield Finding("download.resize_mode", problem, "set it to keep_ratio, or encode.max_bucket_ratio to 1")
+    if settings.encoders is not None or settings.encode.max_train_rows:
+        problem = "buckets are for latents that are all encoded before training"
+        yield Finding(
+            "encode.max_bucket_ratio", problem, "set it to 1, or leave out encoders and encode.max_train_rows"
+        )
+
+
+def _micro_batches(job: PlannedJob, tuned: tuple[str, ...], values: Values) -> tuple[str, ...]:
+    """Return the micro-batch sizes that a job may run with: its own choices, its fixed one, or what a tuner chooses."""
+    own = job.choices.get("micro_batch_size")
+    if own:
+        return own
+    fixed = values.resolved(job.hyperparameters.get("micro_batch_size"))
+    return (str(fixed),) if fixed is not None else tuned
+
+
+def _search_findings(settings: Settings) -> Iterator[Finding]:
+    for name in ("learning_rate", "caption_dropout"):
+        interval: Range = getattr(settings.tune, name)
+        if interval.low >= interval.high:
+            problem = f"the interval from {interval.low} to {interval.high} is empty"
+            yield Finding(f"tune.{name}", problem, "set low below high")
+        elif interval.scaling == "Logarithmic" and interval.low <= 0:
+            yield Finding(f"tune.{name}", f"{interval.low} has no logarithm", "set low above 0, or scaling to Linear")

@@ -1,0 +1,132 @@
+"""The data steps: Download (url table to shards) and Encode (shards to latents).
+
+Both write their data straight to S3. What SageMaker uploads for them at the end of the job is the manifest alone, so a
+prefix without a manifest was never finished.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sagemaker.core.helper.pipeline_variable import PipelineVariable
+from sagemaker.core.processing import Processor
+from sagemaker.core.shapes import ProcessingInput, ProcessingOutput, ProcessingS3Input, ProcessingS3Output
+from sagemaker.core.workflow.functions import Join
+from sagemaker.mlops.workflow import ProcessingStep
+
+from params.arguments import to_flags
+from params.layout import (
+    ENTRY_POINT,
+    LATENTS,
+    MANIFEST_FILE,
+    PROCESSING_INPUT_DIR,
+    PROCESSING_OUTPUT_DIR,
+    REFERENCE,
+    SHARDS,
+)
+from params.phases import Phase
+from params.programs import DownloadSettings, EncodeSettings
+from params.stages import Job
+from pipeline_definition.definition.blueprint import Blueprint, program_values
+from pipeline_definition.definition.parameters import Hosts, Text
+
+
+def download_step(blueprint: Blueprint) -> ProcessingStep:
+    """Return the step that fetches the pictures of the url table into WebDataset shards."""
+    p, settings = blueprint.parameters, blueprint.settings.download
+    arguments = {
+        **program_values(settings, DownloadSettings),
+        "url_table": p.url_table,
+        "shards_uri": blueprint.shards_uri,
+        "max_rows": p.max_rows.to_string(),
+        "min_yield": p.min_yield.to_string(),
+        "top_up": p.top_up.to_string(),
+    }
+    return ProcessingStep(
+        name="Download",
+        description="img2dataset: url table to verified WebDataset shards, straight to S3",
+        step_args=processor(blueprint, "download", p.data_image, p.download, settings.job).run(
+            arguments=to_flags(arguments),
+            outputs=[processing_output(SHARDS, blueprint.shards_uri)],
+        ),
+        cache_config=blueprint.cache,
+        retry_policies=blueprint.job_retries,
+    )
+
+
+def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) -> ProcessingStep:
+    """Return the step that turns shards into a phase's VAE moments and caption tokens, on Ray Data.
+
+    Each phase has its own, from the same shards: a second one runs beside the first training, and is cached by itself.
+    """
+    p, settings = blueprint.parameters, phase.encode
+    hosts = p.of_phase(phase).encode
+    shards_uri = output_uri(download, SHARDS)
+    arguments = {
+        **program_values(settings, EncodeSettings),
+        "shards_uri": blueprint.shards_uri,
+        "latents_uri": blueprint.latents_uri(phase),
+        "reference_uri": blueprint.reference_uri(phase),
+    }
+    return ProcessingStep(
+        name=phase.encode_name,
+        description="VAE posterior moments and caption tokens of every sample, and the held-out pictures",
+        step_args=processor(blueprint, "encode", p.training_image, hosts, settings.job).run(
+            arguments=to_flags(arguments),
+            inputs=[
+                processing_input(SHARDS, Join(on="/", values=[shards_uri, MANIFEST_FILE])),
+                processing_input("pretrained", p.pretrained),
+            ],
+            outputs=[
+                processing_output(LATENTS, blueprint.latents_uri(phase)),
+                processing_output(REFERENCE, blueprint.reference_uri(phase)),
+            ],
+        ),
+        cache_config=blueprint.cache,
+        retry_policies=blueprint.job_retries,
+    )
+
+
+def processor(blueprint: Blueprint, program: str, image: Text, hosts: Hosts, job: Job) -> Processor:
+    """Return what runs `python -m steps PROGRAM` as a processing job."""
+    return Processor(
+        role=blueprint.settings.account.role_arn,
+        image_uri=image,
+        instance_type=hosts.instance_type,
+        instance_count=hosts.instance_count,
+        entrypoint=[*ENTRY_POINT, program],
+        volume_size_in_gb=job.volume_size_gb,
+        max_runtime_in_seconds=job.max_runtime_s,
+        base_job_name=program,
+        sagemaker_session=blueprint.session,
+        network_config=blueprint.processing_network,
+    )
+
+
+def processing_input(name: str, uri: str | PipelineVariable, sharded: bool = False) -> ProcessingInput:
+    """Return an S3 prefix or object that is copied to every host, or shared out among them."""
+    return ProcessingInput(
+        input_name=name,
+        s3_input=ProcessingS3Input(
+            s3_uri=uri,
+            local_path=f"{PROCESSING_INPUT_DIR}/{name}",
+            s3_data_type="S3Prefix",
+            s3_input_mode="File",
+            s3_data_distribution_type="ShardedByS3Key" if sharded else "FullyReplicated",
+        ),
+    )
+
+
+def processing_output(name: str, uri: PipelineVariable) -> ProcessingOutput:
+    """Return a folder that is uploaded when the job ends well."""
+    return ProcessingOutput(
+        output_name=name,
+        s3_output=ProcessingS3Output(
+            s3_uri=uri, local_path=f"{PROCESSING_OUTPUT_DIR}/{name}", s3_upload_mode="EndOfJob"
+        ),
+    )
+
+
+def output_uri(step: ProcessingStep, name: str) -> Any:
+    """Return the address of an output as a property of its step, which makes the reader depend on it."""
+    return step.properties.ProcessingOutputConfig.Outputs[name].S3Output.S3Uri

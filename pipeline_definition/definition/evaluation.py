@@ -1,0 +1,47 @@
+"""The Evaluate step: pictures from held-out captions, FID and CLIP score into metrics.json."""
+
+from __future__ import annotations
+
+from sagemaker.core.workflow.properties import PropertyFile
+from sagemaker.mlops.workflow import ProcessingStep, TrainingStep
+
+from params.arguments import to_flags
+from params.layout import EVALUATION, EVALUATOR, METRICS_FILE, MODEL, PRETRAINED_CHANNEL, REFERENCE
+from params.programs import EvaluateArguments
+from pipeline_definition.definition.blueprint import Blueprint, program_values
+from pipeline_definition.definition.data import output_uri, processing_input, processing_output, processor
+
+METRICS = PropertyFile(name="Metrics", output_name=EVALUATION, path=METRICS_FILE)
+
+
+def evaluate_step(blueprint: Blueprint, encode: ProcessingStep, train: TrainingStep) -> ProcessingStep:
+    """Return the step that judges the trained model."""
+    p, settings = blueprint.parameters, blueprint.settings.evaluate
+    gate = blueprint.settings.gate
+    arguments = {
+        **program_values(settings, EvaluateArguments),
+        "samples": p.evaluation_samples.to_string(),
+        "captions": p.evaluation_captions,
+        "approved_model": p.approved_model,
+        "require_pretrained": settings.require_pretrained or gate.compares_with_pretrained,
+        "samples_uri": blueprint.samples_uri,
+    }
+    return ProcessingStep(
+        name="Evaluate",
+        description="FID and CLIP score on held-out captions, and a contact sheet",
+        step_args=processor(blueprint, "evaluate", p.training_image, p.evaluate, settings.job).run(
+            arguments=to_flags(arguments),
+            inputs=[
+                processing_input(MODEL, train.properties.ModelArtifacts.S3ModelArtifacts),
+                processing_input(PRETRAINED_CHANNEL, p.pretrained),
+                processing_input(EVALUATOR, p.evaluator),
+                processing_input(REFERENCE, blueprint.settings.data.reference_uri or output_uri(encode, REFERENCE)),
+            ],
+            outputs=[
+                processing_output(EVALUATION, blueprint.evaluation_uri(train.properties.TrainingJobName)),
+            ],
+        ),
+        property_files=[METRICS],
+        cache_config=blueprint.cache,
+        retry_policies=blueprint.job_retries,
+    )

@@ -1,0 +1,103 @@
+"""The QualityGate: a model that misses a threshold is neither registered nor deployed.
+
+Two thresholds are always asked, on FID and CLIP score themselves. Where the parameter set asks for it, the model must
+also be no worse than the generic pretrained one, or than the approved one, by more than a margin: judged on the upper
+bound of the difference, so that a model passes when it is shown to be good enough, not when few pictures were drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sagemaker.core.workflow.conditions import (
+    ConditionGreaterThanOrEqualTo,
+    ConditionLessThanOrEqualTo,
+)
+from sagemaker.core.workflow.functions import Join, JsonGet
+from sagemaker.mlops.workflow import ConditionStep, FailStep, ProcessingStep
+
+from params.layout import (
+    CLIP_SCORE,
+    CLIP_SCORE_BELOW_APPROVED,
+    CLIP_SCORE_BELOW_PRETRAINED,
+    EVALUATION,
+    FID,
+    FID_ABOVE_APPROVED,
+    FID_ABOVE_PRETRAINED,
+)
+from pipeline_definition.definition.blueprint import Blueprint
+from pipeline_definition.definition.data import output_uri
+from pipeline_definition.definition.evaluation import METRICS
+from pipeline_definition.definition.parameters import Number, PipelineParameters
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the gate asks of one metric."""
+
+    said: str
+    """What the metric is, in a sentence."""
+    metric: str
+    threshold: Number
+    part: str = "value"
+    """`value`, or `high`: the upper bound of its interval."""
+    at_least: bool = False
+    """Whether more is better."""
+
+    def condition(self, evaluate: ProcessingStep) -> ConditionLessThanOrEqualTo | ConditionGreaterThanOrEqualTo:
+        """Return the demand as SageMaker judges it."""
+        kind = ConditionGreaterThanOrEqualTo if self.at_least else ConditionLessThanOrEqualTo
+        return kind(left=metric(evaluate, self.metric, self.part), right=self.threshold)
+
+    def words(self, evaluate: ProcessingStep) -> list[object]:
+        """Return the demand with its number, interval and threshold, to be joined."""
+        value, low, high = (metric(evaluate, self.metric, part).to_string() for part in ("value", "low", "high"))
+        judged = "and" if self.part == "value" else "and its upper bound"
+        sign = "at least" if self.at_least else "at most"
+        asked = f") {judged} must be {sign} {self.threshold.name} = "
+        return [f"{self.said} is ", value, " (", low, " to ", high, asked, self.threshold.to_string(), "; "]
+
+
+def metric(evaluate: ProcessingStep, name: str, part: str = "value") -> JsonGet:
+    """Return one number of metrics.json, read when the pipeline runs."""
+    return evaluated(evaluate, f"metrics.{name}.{part}")
+
+
+def evaluated(evaluate: ProcessingStep, path: str) -> JsonGet:
+    """Return one value of metrics.json by its path, read when the pipeline runs."""
+    return JsonGet(step_name=evaluate.name, property_file=METRICS, json_path=path)
+
+
+def demands(p: PipelineParameters) -> list[Demand]:
+    """Return everything that the gate asks."""
+    margins = (
+        ("FID above the generic model's", FID_ABOVE_PRETRAINED, p.max_fid_above_pretrained),
+        ("CLIP score below the generic model's", CLIP_SCORE_BELOW_PRETRAINED, p.max_clip_score_below_pretrained),
+        ("FID above the approved model's", FID_ABOVE_APPROVED, p.max_fid_above_approved),
+        ("CLIP score below the approved model's", CLIP_SCORE_BELOW_APPROVED, p.max_clip_score_below_approved),
+    )
+    return [
+        Demand("FID", FID, p.max_fid),
+        Demand("CLIP score", CLIP_SCORE, p.min_clip_score, at_least=True),
+        *(Demand(said, name, margin, part="high") for said, name, margin in margins if margin is not None),
+    ]
+
+
+def gate_step(blueprint: Blueprint, evaluate: ProcessingStep, passed: list[object]) -> ConditionStep:
+    """Return the condition with what follows on either side."""
+    asked = demands(blueprint.parameters)
+    return ConditionStep(
+        name="QualityGate",
+        description="FID at most MaxFid, CLIP score at least MinClipScore"
+        + (", and no worse than the models it is compared with" if len(asked) > 2 else ""),
+        conditions=[demand.condition(evaluate) for demand in asked],
+        if_steps=passed,
+        else_steps=[gate_failed_step(blueprint, evaluate)],
+    )
+
+
+def gate_failed_step(blueprint: Blueprint, evaluate: ProcessingStep) -> FailStep:
+    """Return the step that ends the run with each number, its interval, its threshold, and where the pictures are."""
+    words = [word for demand in demands(blueprint.parameters) for word in demand.words(evaluate)]
+    message = ["Quality gate missed: ", *words, "pictures: ", output_uri(evaluate, EVALUATION)]
+    return FailStep(name="GateFailed", error_message=Join(on="", values=message))

@@ -1,0 +1,214 @@
+"""The Train step, and what it shares with Tune: the trainer, the latents channel and the metrics read from the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sagemaker.core.shapes import Channel, DataSource, FileSystemDataSource, MetricDefinition, S3DataSource
+from sagemaker.core.training.configs import CheckpointConfig, Compute, OutputDataConfig, StoppingCondition
+from sagemaker.core.workflow.functions import Join
+from sagemaker.mlops.workflow import ProcessingStep, TrainingStep, TuningStep
+from sagemaker.train import ModelTrainer
+
+from params.arguments import to_text
+from params.layout import (
+    CHECKPOINT_DIR,
+    CHECKPOINT_METRICS,
+    ENCODERS_GROUP,
+    INITIAL_MODEL_CHANNEL,
+    LATENTS,
+    LATENTS_CHANNEL,
+    ONLINE_METRICS,
+    PRETRAINED_CHANNEL,
+    TRAINERS_GROUP,
+    TRAINING_METRICS,
+    metric_regex,
+)
+from params.phases import Phase
+from params.programs import TrainArguments
+from params.stages import Job, TrainStep, TuneStep
+from pipeline_definition.definition.blueprint import Blueprint, program_values
+from pipeline_definition.definition.data import output_uri
+from pipeline_definition.definition.parameters import Hosts
+
+# Tune chooses these; Train takes them from its best trial.
+TUNED = ("learning_rate", "micro_batch_size", "caption_dropout")
+
+
+def train_step(
+    blueprint: Blueprint, phase: Phase, encode: ProcessingStep, tune: TuningStep, former: TrainingStep | None = None
+) -> TrainingStep:
+    """Return the step that trains one phase over as many GPUs as there are.
+
+    The first takes Tune's best hyperparameters. A second begins with the model of the `former`, and takes them too, but
+    for the micro-batch: it was tried with smaller pictures.
+    """
+    p, settings = blueprint.parameters, phase.train
+    own = p.of_phase(phase)
+    tuned = TUNED if former is None else tuple(name for name in TUNED if name != "micro_batch_size")
+    best = tune.properties.BestTrainingJob.TunedHyperParameters
+    hyperparameters = {
+        **program_values(settings, TrainArguments),
+        "training_samples": own.training_samples.to_string(),
+        "global_batch_size": p.global_batch_size.to_string(),
+        "checkpoints_uri": blueprint.checkpoints_uri(phase),
+        "budget_usd": p.budget.to_string(),
+        "other_steps_usd": own.other_steps.to_string(),
+        "instance_hour_usd": own.training_price.to_string(),
+        **({"shards_uri": blueprint.shards_uri} if p.encoders else {}),
+        **latents_address(blueprint, encode),
+        **{name: best[name] for name in tuned},
+        "learning_rate_batch_size": blueprint.settings.tune.global_batch_size,
+    }
+    compute = compute_on(own.training, settings.job, spot=settings.spot)
+    model_trainer = trainer(
+        blueprint,
+        phase.train_name.lower(),
+        hyperparameters,
+        compute,
+        # SageMaker's cache key leaves the hosts out: without this, a run on another count of them would be a cache hit.
+        environment={
+            "TRAINING_INSTANCE_COUNT": own.training.instance_count.to_string(),
+            **({"ENCODERS_INSTANCE_COUNT": p.encoders.instance_count.to_string()} if p.encoders else {}),
+        },
+        stopping_condition=stopping_condition(settings),
+        output_data_config=OutputDataConfig(s3_output_path=blueprint.models_uri),
+        checkpoint_config=CheckpointConfig(s3_uri=blueprint.checkpoints_uri(phase), local_path=CHECKPOINT_DIR),
+    ).with_metric_definitions(metric_definitions(online=p.encoders is not None))
+    step = GroupedTrainingStep(
+        name=phase.train_name,
+        description="DDP through torchrun; the same model on any number of GPUs",
+        step_args=model_trainer.train(input_data_config=channels(blueprint, phase, encode, former, p.encoders)),
+        depends_on=[encode],
+        cache_config=blueprint.cache,
+        retry_policies=blueprint.job_retries,
+    )
+    step.encoders = p.encoders
+    return step
+
+
+class GroupedTrainingStep(TrainingStep):  # type: ignore[misc]
+    """A training step that may have a second instance group.
+
+    The SDK takes no pipeline variable as a group's count; SageMaker does, as in every other place of a request.
+    """
+
+    encoders: Hosts | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return the request, its hosts in groups where there are encoders: the trainers first."""
+        request: dict[str, Any] = super().arguments
+        if self.encoders is None:
+            return request
+        hosts = dict(request["ResourceConfig"])
+        trainers = {name: hosts.pop(name) for name in ("InstanceType", "InstanceCount")}
+        encoders = {"InstanceType": self.encoders.instance_type, "InstanceCount": self.encoders.instance_count}
+        groups = [
+            {"InstanceGroupName": TRAINERS_GROUP, **trainers},
+            {"InstanceGroupName": ENCODERS_GROUP, **encoders},
+        ]
+        return {**request, "ResourceConfig": {**hosts, "InstanceGroups": groups}}
+
+
+def trainer(
+    blueprint: Blueprint, name: str, hyperparameters: dict[str, Any], compute: Compute, **options: Any
+) -> ModelTrainer:
+    """Return what runs the training image's own entry point, which starts torchrun itself."""
+    plain = (str, int, float, bool, tuple)
+    return ModelTrainer(
+        sagemaker_session=blueprint.session,
+        role=blueprint.settings.account.role_arn,
+        training_image=blueprint.parameters.training_image,
+        base_job_name=name,
+        hyperparameters={k: to_text(v) if isinstance(v, plain) else v for k, v in hyperparameters.items() if v != ()},
+        compute=compute,
+        networking=blueprint.training_network,
+        **options,
+    )
+
+
+def compute_on(hosts: Hosts, job: Job, spot: bool = False) -> Compute:
+    """Return the hosts of a training job; spot is no pipeline variable, so it comes from the parameter set."""
+    options: dict[str, Any] = {"enable_managed_spot_training": True} if spot else {}
+    return Compute(
+        instance_type=hosts.instance_type,
+        instance_count=hosts.instance_count,
+        volume_size_in_gb=job.volume_size_gb,
+        **options,
+    )
+
+
+def stopping_condition(settings: TrainStep | TuneStep) -> StoppingCondition:
+    """Return the job's time limit, and with spot also how long to wait for instances."""
+    if not settings.spot:
+        return StoppingCondition(max_runtime_in_seconds=settings.job.max_runtime_s)
+    return StoppingCondition(
+        max_runtime_in_seconds=settings.job.max_runtime_s,
+        max_wait_time_in_seconds=max(settings.max_wait_s, settings.job.max_runtime_s),
+    )
+
+
+def channels(
+    blueprint: Blueprint,
+    phase: Phase,
+    encode: ProcessingStep,
+    former: TrainingStep | None = None,
+    encoders: Hosts | None = None,
+) -> list[Channel]:
+    """Return the channels of a training job: the latents, the pretrained parts and, to go on from, a former model.
+
+    Where the loader itself reads S3, there is none of latents.
+
+    Encoders need the pretrained parts alone. SageMaker wants all channels assigned to groups or none, and a file system
+    cannot be, so with one every host gets every channel.
+    """
+    found = [] if reads_s3_itself(blueprint) else [latents_channel(blueprint, phase, encode)]
+    found.append(s3_channel(PRETRAINED_CHANNEL, blueprint.parameters.pretrained, "File"))
+    if former is not None:
+        uri = former.properties.ModelArtifacts.S3ModelArtifacts
+        found.append(s3_channel(INITIAL_MODEL_CHANNEL, uri, "File"))
+    if encoders is not None and blueprint.settings.file_system.kind != "fsx":
+        for channel in found:
+            both = channel.channel_name == PRETRAINED_CHANNEL
+            groups = [TRAINERS_GROUP, ENCODERS_GROUP] if both else [TRAINERS_GROUP]
+            channel.data_source.s3_data_source.instance_group_names = groups
+    return found
+
+
+def reads_s3_itself(blueprint: Blueprint) -> bool:
+    """Return whether training reads blocks straight from S3. Encoders are told by files of the channel what to do."""
+    return blueprint.settings.file_system.kind == "s3_direct" and blueprint.parameters.encoders is None
+
+
+def latents_address(blueprint: Blueprint, encode: ProcessingStep) -> dict[str, Any]:
+    """Return the hyperparameter that stands for the channel of latents, where there is none."""
+    return {"latents_uri": output_uri(encode, LATENTS)} if reads_s3_itself(blueprint) else {}
+
+
+def latents_channel(blueprint: Blueprint, phase: Phase, encode: ProcessingStep) -> Channel:
+    """Return the latents from FSx for Lustre, or from S3 in fast file mode: a parameter set, not a fork."""
+    if blueprint.settings.file_system.kind != "fsx":
+        return s3_channel(LATENTS_CHANNEL, output_uri(encode, LATENTS), "FastFile")
+    p = blueprint.parameters
+    lustre = FileSystemDataSource(
+        file_system_id=p.fsx_id,
+        file_system_type="FSxLustre",
+        file_system_access_mode="ro",
+        directory_path=Join(on="/", values=[p.fsx_path, *blueprint.latents_name(phase)]),
+    )
+    return Channel(
+        channel_name=LATENTS_CHANNEL, input_mode="File", data_source=DataSource(file_system_data_source=lustre)
+    )
+
+
+def s3_channel(name: str, uri: Any, input_mode: str) -> Channel:
+    """Return an S3 prefix that every host sees whole."""
+    source = S3DataSource(s3_data_type="S3Prefix", s3_uri=uri, s3_data_distribution_type="FullyReplicated")
+    return Channel(channel_name=name, input_mode=input_mode, data_source=DataSource(s3_data_source=source))
+
+
+def metric_definitions(online: bool = False) -> list[MetricDefinition]:
+    """Return the patterns with which SageMaker reads the training log."""
+    names = (*TRAINING_METRICS, *CHECKPOINT_METRICS, *(ONLINE_METRICS if online else ()))
+    return [MetricDefinition(name=name, regex=metric_regex(name)) for name in names]

@@ -1,0 +1,161 @@
+"""What a stack holds and what it costs: objects, model packages, images, billed resources, endpoints beside it.
+
+Reads S3, SageMaker, ECR and CloudFormation; `empty` deletes objects and model packages.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from pipeline_definition.infrastructure.events import InfrastructureError
+from pipeline_definition.session import Target
+
+# What is billed while it exists, by resource type. The S3 gateway endpoint is free.
+BILLED = {
+    "AWS::FSx::FileSystem": "FSx for Lustre, by the GiB and its throughput tier, used or not",
+    "AWS::EC2::NatGateway": "NAT gateway, by the hour and by the GB in both directions",
+    "AWS::EC2::VPCEndpoint": "interface endpoint, by the hour",
+    "AWS::S3::Bucket": "bucket, by the GB with former versions",
+    "AWS::ECR::Repository": "image repository, by the GB",
+}
+FREE = ("S3Endpoint",)
+DELETE_BATCH = 1000
+
+
+class StackContents:
+    """The contents of one stack; `outputs` are the stack's."""
+
+    def __init__(self, target: Target, stack: str, outputs: Mapping[str, str]) -> None:
+        self._target, self._stack, self._outputs = target, stack, outputs
+        self._bucket = outputs.get("BucketName", "")
+        self._group = outputs.get("ModelPackageGroupName", "")
+
+    def costs(self) -> list[str]:
+        """Return a line for everything that is billed for as long as it exists."""
+        pages = self._target.client("cloudformation").get_paginator("list_stack_resources")
+        resources = [item for page in pages.paginate(StackName=self._stack) for item in page["StackResourceSummaries"]]
+        inside = [
+            f"{item['LogicalResourceId']} {item.get('PhysicalResourceId', '')}: {BILLED[item['ResourceType']]}"
+            for item in resources
+            if item["ResourceType"] in BILLED and item["LogicalResourceId"] not in FREE
+        ]
+        return inside + self.costs_outside()
+
+    def costs_outside(self) -> list[str]:
+        """Return a line for each endpoint that runs beside the stack: the pipeline's and the production one."""
+        production = self._outputs.get("ProductionEndpoint", "")
+        pages = self._sagemaker.get_paginator("list_endpoints").paginate()
+        names = [item["EndpointName"] for page in pages for item in page["Endpoints"]]
+        return [
+            f"endpoint {name}, by the hour of each host; `aws sagemaker delete-endpoint --endpoint-name {name}` ends it"
+            for name in names
+            if name == production or name.startswith(self._stack)
+        ]
+
+    def held(self) -> list[str]:
+        """Return what would be lost for good: objects of the bucket, packages of the registry."""
+        held = []
+        if next(self._object_versions(), None) is not None:
+            held.append(f"objects in s3://{self._bucket}")
+        packages = self._packages()
+        if packages:
+            held.append(f"{len(packages)} model package(s) in {self._group}")
+        return held
+
+    def empty(self, say: Callable[[str], None]) -> None:
+        """Delete every object with all its versions, every unfinished upload and every model package."""
+        deleted = 0
+        for batch in _batches(self._object_versions(), DELETE_BATCH):
+            failed = self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True})
+            for error in failed.get("Errors", [])[:1]:
+                raise InfrastructureError(f"s3://{self._bucket}/{error['Key']} cannot be deleted: {error['Message']}")
+            deleted += len(batch)
+            say(f"deleted {deleted:,} object versions of s3://{self._bucket}")
+        for upload in self._uploads():
+            self._s3.abort_multipart_upload(Bucket=self._bucket, **upload)
+        for arn in self._packages():
+            self._sagemaker.delete_model_package(ModelPackageName=arn)
+            say(f"deleted {arn}")
+
+    def newest_images(self) -> dict[str, str]:
+        """Return DataImage, TrainingImage and InferenceImage: the newest tagged image of each repository, by digest.
+
+        So the model package says which image it was trained in, and nothing can take its place under a run.
+        """
+        images = {}
+        for kind in ("Data", "Training", "Inference"):
+            uri = self._outputs.get(f"{kind}RepositoryUri", "")
+            digest = self._newest_digest(uri.split("/", 1)[-1]) if uri else None
+            if digest:
+                images[f"{kind}Image"] = f"{uri}@{digest}"
+        return images
+
+    @functools.cached_property
+    def _s3(self) -> Any:
+        return self._target.client("s3")
+
+    @functools.cached_property
+    def _sagemaker(self) -> Any:
+        return self._target.client("sagemaker")
+
+    def _newest_digest(self, repository: str) -> str | None:
+        pages = self._target.client("ecr").get_paginator("describe_images")
+        try:
+            found = [
+                image
+                for page in pages.paginate(repositoryName=repository, filter={"tagStatus": "TAGGED"})
+                for image in page["imageDetails"]
+            ]
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "RepositoryNotFoundException":
+                return None
+            raise
+        newest = max(found, key=lambda image: image["imagePushedAt"], default=None)
+        return str(newest["imageDigest"]) if newest else None
+
+    def _object_versions(self) -> Iterator[dict[str, str]]:
+        if not self._bucket:
+            return
+        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket)
+        for page in _pages(pages):
+            for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+                yield {"Key": item["Key"], "VersionId": item["VersionId"]}
+
+    def _uploads(self) -> Iterator[dict[str, str]]:
+        if not self._bucket:
+            return
+        pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket)
+        for page in _pages(pages):
+            for item in page.get("Uploads", []):
+                yield {"Key": item["Key"], "UploadId": item["UploadId"]}
+
+    def _packages(self) -> list[str]:
+        if not self._group:
+            return []
+        pages = self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
+        return [item["ModelPackageArn"] for page in _pages(pages) for item in page["ModelPackageSummaryList"]]
+
+
+def _pages(pages: Any) -> Iterator[dict[str, Any]]:
+    """Return the pages; none when the bucket or group is gone already, as after a destruction that broke off."""
+    try:
+        yield from pages
+    except ClientError as error:
+        text = str(error)
+        if not any(word in text for word in ("NoSuchBucket", "does not exist", "ResourceNotFound")):
+            raise
+
+
+def _batches(items: Iterator[dict[str, str]], size: int) -> Iterator[list[dict[str, str]]]:
+    batch: list[dict[str, str]] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,275 @@
+"""The stack around the pipeline: deploy it, watch it, destroy it, and fill a parameter set from its outputs.
+
+Reads infrastructure.yaml; reads and writes CloudFormation. What it creates is in the template, what it costs in
+`StackStatus.costs`.
+
+    sd-pipeline infra deploy --set FileSystemGiB=4800
+    sd-pipeline start --params params/sd2_base.yaml --stack sd-pipeline
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+from pydantic import ValidationError
+
+from params.arguments import describe
+from params.settings import Settings, SettingsError
+from pipeline_definition.infrastructure.contents import StackContents
+from pipeline_definition.infrastructure.events import InfrastructureError, StackEvents
+from pipeline_definition.infrastructure.template import TEMPLATE, StackTemplate
+from pipeline_definition.session import Target
+
+NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
+
+__all__ = ["Infrastructure", "InfrastructureError", "Plan", "StackStatus", "fill"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A change set: what `apply` will do."""
+
+    change_set: str
+    """ARN of the change set."""
+    stack_id: str
+    changes: tuple[str, ...]
+    """One line for each resource: `Add FileSystem (AWS::FSx::FileSystem)`."""
+
+
+@dataclass(frozen=True)
+class StackStatus:
+    """A stack as it stands."""
+
+    status: str
+    """CloudFormation's word; `ABSENT` when there is no such stack."""
+    reason: str
+    outputs: Mapping[str, str]
+    costs: tuple[str, ...]
+    """What is billed for as long as it exists, one line each, endpoints outside the stack included."""
+
+
+class Infrastructure:
+    """One stack of one target."""
+
+    def __init__(
+        self,
+        target: Target,
+        stack: str = "sd-pipeline",
+        say: Callable[[str], None] = print,
+        interval_s: float = 5.0,
+        template: Path = TEMPLATE,
+    ) -> None:
+        self._target, self._stack, self._say, self._interval_s = target, stack, say, interval_s
+        self._template = StackTemplate(template)
+        self._client = target.client("cloudformation")
+
+    def deploy(self, parameters: Mapping[str, str]) -> dict[str, str]:
+        """Create the stack or bring it up to date; return its outputs.
+
+        Parameters that are not named keep their value, or take the template's default. Raises InfrastructureError
+        with the first resource that failed and why; CloudFormation itself goes back to what was before.
+        """
+        plan = self.plan(parameters)
+        if plan is None:
+            self._say(f"stack {self._stack} is up to date")
+        else:
+            for change in plan.changes:
+                self._say(change)
+            self.apply(plan)
+        return self.outputs()
+
+    def plan(self, parameters: Mapping[str, str]) -> Plan | None:
+        """Make a change set and return it; None when there is nothing to change."""
+        problem = self._template.problem(parameters)
+        if problem:
+            raise InfrastructureError(problem)
+        stack = self._usable_stack()
+        exists = stack is not None and stack["StackStatus"] != "REVIEW_IN_PROGRESS"
+        kept = {item["ParameterKey"] for item in stack.get("Parameters", [])} if stack and exists else set()
+        try:
+            made = self._client.create_change_set(
+                StackName=self._stack,
+                ChangeSetName=f"deploy-{time.time_ns()}",
+                ChangeSetType="UPDATE" if exists else "CREATE",
+                TemplateBody=self._template.body,
+                Parameters=self._template.values(parameters, kept),
+                Capabilities=["CAPABILITY_IAM"],
+                Tags=[{"Key": "project", "Value": self._stack}],
+            )
+        except ClientError as error:
+            if _says_no_changes(str(error)):
+                return None
+            raise
+        return self._read_change_set(made["Id"], made["StackId"])
+
+    def apply(self, plan: Plan) -> None:
+        """Execute a change set and follow it to its end."""
+        events = StackEvents(self._client, plan.stack_id, self._say, self._interval_s)
+        self._client.execute_change_set(ChangeSetName=plan.change_set)
+        events.follow()
+
+    def discard(self, plan: Plan) -> None:
+        """Delete a change set that is not wanted."""
+        self._client.delete_change_set(ChangeSetName=plan.change_set)
+
+    def status(self) -> StackStatus:
+        """Return the stack as it stands, with what it costs."""
+        stack = self._describe()
+        if stack is None:
+            return StackStatus("ABSENT", "", {}, ())
+        outputs = _outputs(stack)
+        costs = StackContents(self._target, self._stack, outputs).costs()
+        return StackStatus(stack["StackStatus"], stack.get("StackStatusReason", ""), outputs, tuple(costs))
+
+    def outputs(self) -> dict[str, str]:
+        """Return what `fill` takes: the stack's outputs, its region, and the newest image of each repository.
+
+        Raises InfrastructureError when there is no stack or it has never been complete.
+        """
+        stack = self._describe()
+        if stack is None or not stack.get("Outputs"):
+            raise InfrastructureError(
+                f"stack {self._stack} has no outputs in {self._target.region}; `sd-pipeline infra deploy` makes it"
+            )
+        outputs = _outputs(stack)
+        images = StackContents(self._target, self._stack, outputs).newest_images()
+        return {**outputs, **images, "Region": self._target.region}
+
+    def destroy(self, empty: bool = False) -> None:
+        """Delete the stack and everything in it.
+
+        Raises InfrastructureError when the bucket or the registry holds something and `empty` is not given: models
+        and data are not to be had again. What is billed and does not belong to the stack is named, not deleted.
+        """
+        stack = self._describe()
+        if stack is None:
+            raise InfrastructureError(f"there is no stack {self._stack} in {self._target.region}")
+        contents = StackContents(self._target, self._stack, _outputs(stack))
+        held = contents.held()
+        if held and not empty:
+            raise InfrastructureError(
+                f"stack {self._stack} is not deleted, for it holds {' and '.join(held)}; --empty deletes these too"
+            )
+        for line in contents.costs_outside():
+            self._say(f"goes on costing: {line}")
+        if empty:
+            contents.empty(self._say)
+        self._delete(stack["StackId"])
+
+    def _usable_stack(self) -> dict[str, Any] | None:
+        stack = self._describe()
+        if stack is None or stack["StackStatus"] != "ROLLBACK_COMPLETE":
+            return stack
+        # A first creation that failed: CloudFormation has taken everything back and lets nobody update the remains.
+        self._say(f"deleting what is left of the failed creation of {self._stack}")
+        self._delete(stack["StackId"])
+        return None
+
+    def _delete(self, stack_id: str) -> None:
+        events = StackEvents(self._client, stack_id, self._say, self._interval_s)
+        self._client.delete_stack(StackName=stack_id)
+        events.follow()
+
+    def _describe(self) -> dict[str, Any] | None:
+        try:
+            stack: dict[str, Any] = self._client.describe_stacks(StackName=self._stack)["Stacks"][0]
+        except ClientError as error:
+            if "does not exist" in str(error):
+                return None
+            raise
+        return stack
+
+    def _read_change_set(self, change_set: str, stack_id: str) -> Plan | None:
+        while True:
+            about = self._client.describe_change_set(ChangeSetName=change_set)
+            if about["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
+                break
+            time.sleep(self._interval_s)
+        if about["Status"] == "CREATE_COMPLETE":
+            changes = [item["ResourceChange"] for item in self._changes(change_set)]
+            return Plan(change_set, stack_id, tuple(_change_line(change) for change in changes))
+        reason = about.get("StatusReason", "")
+        self._client.delete_change_set(ChangeSetName=change_set)
+        if _says_no_changes(reason):
+            return None
+        raise InfrastructureError(f"stack {self._stack}: the change set was refused: {reason}")
+
+    def _changes(self, change_set: str) -> list[dict[str, Any]]:
+        changes: list[dict[str, Any]] = []
+        request: dict[str, str] = {"ChangeSetName": change_set}
+        while True:
+            page = self._client.describe_change_set(**request)
+            changes += page.get("Changes", [])
+            if not page.get("NextToken"):
+                return changes
+            request["NextToken"] = page["NextToken"]
+
+
+def fill(settings: Settings, outputs: Mapping[str, str]) -> Settings:
+    """Return the parameter set with the stack's region, bucket, role, network, file system, images and group.
+
+    Addresses in the former bucket move to the stack's. An image keeps the parameter set's tag where the repository
+    holds none yet. Raises SettingsError that names the output that does not fit.
+    """
+    try:
+        bucket = outputs["BucketName"]
+        account = {
+            "region": outputs.get("Region", settings.account.region),
+            "bucket": bucket,
+            "role_arn": outputs["RoleArn"],
+            "subnets": _words(outputs["Subnets"]),
+            "security_groups": _words(outputs["SecurityGroups"]),
+        }
+        images = {name: _image(outputs, name, current) for name, current in settings.images.model_dump().items()}
+        registry = {"group": outputs["ModelPackageGroupName"]}
+    except KeyError as error:
+        raise SettingsError(f"the stack has no output {error}; `sd-pipeline infra deploy` renews it") from None
+    file_system = {
+        "fsx_id": outputs.get("FileSystemId", settings.file_system.fsx_id),
+        "fsx_path": outputs.get("FileSystemPath", settings.file_system.fsx_path),
+    }
+    data = {name: _moved(value, settings.account.bucket, bucket) for name, value in settings.data.model_dump().items()}
+    values: dict[str, Any] = settings.model_dump()
+    parts = {"account": account, "images": images, "registry": registry, "file_system": file_system, "data": data}
+    for name, part in parts.items():
+        values[name].update(part)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"the stack's outputs: {describe(error)}") from None
+
+
+def _image(outputs: Mapping[str, str], name: str, current: str) -> str:
+    newest = outputs.get(f"{name.title()}Image")
+    if newest:
+        return newest
+    tag = current.rsplit(":", 1)[-1] if ":" in current.rsplit("/", 1)[-1] else "latest"
+    return f"{outputs[f'{name.title()}RepositoryUri']}:{tag}"
+
+
+def _moved(value: Any, old_bucket: str, new_bucket: str) -> Any:
+    prefix = f"s3://{old_bucket}/"
+    is_there = isinstance(value, str) and value.startswith(prefix)
+    return f"s3://{new_bucket}/{value.removeprefix(prefix)}" if is_there else value
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)
+
+
+def _outputs(stack: Mapping[str, Any]) -> dict[str, str]:
+    return {item["OutputKey"]: item["OutputValue"] for item in stack.get("Outputs", [])}
+
+
+def _says_no_changes(text: str) -> bool:
+    return any(words in text for words in NO_CHANGES)
+
+
+def _change_line(change: Mapping[str, Any]) -> str:
+    replaced = " by replacement" if change.get("Replacement") == "True" else ""
+    return f"{change['Action']} {change['LogicalResourceId']} ({change['ResourceType']}){replaced}"

@@ -1,0 +1,1 @@
+"""The jobs that a definition will start, and on what."""

@@ -1,0 +1,185 @@
+"""The jobs that a definition will start, with the parameters of one start filled in.
+
+Reads a definition and the changed parameters; writes nothing, and needs no SageMaker SDK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from params.layout import ENCODERS_GROUP, THROUGHPUT_STEP, TRAINERS_GROUP
+from pipeline_definition.jobs.instances import Instance, JobKind, instance
+
+PARAMETER = "Parameters."
+
+
+class Values:
+    """Parameter values of one start: the definition's defaults and what `--set` changes."""
+
+    def __init__(self, definition: Mapping[str, Any], changes: Mapping[str, str]) -> None:
+        self._values = {item["Name"]: item.get("DefaultValue", "") for item in definition["Parameters"]}
+        self._values |= changes
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def text(self, name: str) -> str:
+        """Return a parameter as text."""
+        return str(self._values[name])
+
+    def integer(self, name: str) -> int:
+        """Return a parameter as an integer; 0 when it is none."""
+        return as_integer(self._values[name])
+
+    def resolved(self, value: Any) -> Any:
+        """Return a value of the definition; None where only the run will know it."""
+        if not isinstance(value, Mapping):
+            return value
+        if "Get" in value:
+            name = parameter_of(value)
+            return self._values.get(name) if name else None
+        if "Std:Join" in value:
+            parts = [self.resolved(part) for part in value["Std:Join"]["Values"]]
+            return None if None in parts else value["Std:Join"]["On"].join(map(str, parts))
+        return None
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One step's job."""
+
+    step: str
+    kind: JobKind
+    program: str
+    """download, encode, train, throughput, stream (encode for the training beside), evaluate or serve."""
+    instance: Instance
+    count: int
+    """Hosts of one job."""
+    type_parameter: str
+    """Parameter that sets the instance type, or the step's name where none does."""
+    count_parameter: str
+    parallel: int = 1
+    """Jobs at once: a tuner's trials."""
+    in_network: bool = False
+    """Whether the job runs in the operator's own network."""
+    spot: bool = False
+    keep_alive_s: int = 0
+    """How long the hosts of a job are kept for the next one."""
+    max_runtime_s: int = 0
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    """As the definition has them: `Values.resolved` fills in the parameters."""
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What a tuner may choose, by hyperparameter."""
+
+
+def planned_jobs(definition: Mapping[str, Any], values: Values) -> list[PlannedJob]:
+    """Return every job of a definition, in its order; a trial of a tuner stands for all."""
+    return [job for step in all_steps(definition["Steps"]) for job in _jobs(step, values)]
+
+
+def all_steps(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield every step, those behind conditions included."""
+    for step in steps:
+        yield step
+        if step["Type"] == "Condition":
+            for branch in ("IfSteps", "ElseSteps"):
+                yield from all_steps(step["Arguments"].get(branch, []))
+
+
+def parameter_of(value: Any) -> str:
+    """Return the name of the parameter that a value gets, or joins alone; nothing when it is another value."""
+    if isinstance(value, Mapping) and str(value.get("Get", "")).startswith(PARAMETER):
+        return str(value["Get"]).removeprefix(PARAMETER)
+    if isinstance(value, Mapping) and "Std:Join" in value and len(value["Std:Join"]["Values"]) == 1:
+        return parameter_of(value["Std:Join"]["Values"][0])
+    return ""
+
+
+def as_integer(value: Any) -> int:
+    """Return a value as an integer; 0 when it is none."""
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _jobs(step: Mapping[str, Any], values: Values) -> list[PlannedJob]:
+    arguments = step["Arguments"]
+    if step["Type"] == "Processing":
+        cluster = arguments["ProcessingResources"]["ClusterConfig"]
+        program = str(arguments["AppSpecification"].get("ContainerEntrypoint", [""])[-1])
+        network = bool(arguments.get("NetworkConfig", {}).get("VpcConfig"))
+        return [_job(step, "processing", program, cluster, values, in_network=network)]
+    if step["Type"] == "Training":
+        return _training_jobs(step, arguments, values)
+    if step["Type"] == "Tuning":
+        return [_trial(step, arguments, values)]
+    if step["Type"] == "EndpointConfig":
+        variants = arguments["ProductionVariants"]
+        return [_job(step, "endpoint", "serve", _renamed(variant), values) for variant in variants]
+    return []
+
+
+def _training_jobs(step: Mapping[str, Any], arguments: Mapping[str, Any], values: Values) -> list[PlannedJob]:
+    """Return a training job, and where it has a group of encoders these as a job beside it."""
+    groups = {group["InstanceGroupName"]: group for group in arguments["ResourceConfig"].get("InstanceGroups", ())}
+    found = [_training_job(step, arguments, values, hosts=groups.get(TRAINERS_GROUP))]
+    if ENCODERS_GROUP in groups:
+        beside = _training_job(step, arguments, values, hosts=groups[ENCODERS_GROUP])
+        found.append(replace(beside, program="stream", hyperparameters={}))
+    return found
+
+
+def _training_job(
+    step: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    values: Values,
+    hosts: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> PlannedJob:
+    return _job(
+        step,
+        "training",
+        "throughput" if step["Name"] == THROUGHPUT_STEP else "train",
+        hosts or arguments["ResourceConfig"],
+        values,
+        in_network=bool(arguments.get("VpcConfig")),
+        spot=bool(arguments.get("EnableManagedSpotTraining")),
+        keep_alive_s=as_integer(arguments["ResourceConfig"].get("KeepAlivePeriodInSeconds")),
+        max_runtime_s=as_integer(arguments.get("StoppingCondition", {}).get("MaxRuntimeInSeconds")),
+        hyperparameters=arguments.get("HyperParameters", arguments.get("StaticHyperParameters", {})),
+        **more,
+    )
+
+
+def _trial(step: Mapping[str, Any], arguments: Mapping[str, Any], values: Values) -> PlannedJob:
+    search = arguments["HyperParameterTuningJobConfig"]
+    categories = search.get("ParameterRanges", {}).get("CategoricalParameterRanges", [])
+    return _training_job(
+        step,
+        arguments["TrainingJobDefinition"],
+        values,
+        parallel=as_integer(search["ResourceLimits"]["MaxParallelTrainingJobs"]),
+        choices={item["Name"]: tuple(str(value).strip('"') for value in item["Values"]) for item in categories},
+    )
+
+
+def _job(
+    step: Mapping[str, Any], kind: JobKind, program: str, hosts: Mapping[str, Any], values: Values, **more: Any
+) -> PlannedJob:
+    return PlannedJob(
+        step=str(step["Name"]),
+        kind=kind,
+        program=program,
+        instance=instance(str(values.resolved(hosts.get("InstanceType")))),
+        count=as_integer(values.resolved(hosts.get("InstanceCount"))),
+        type_parameter=parameter_of(hosts.get("InstanceType")) or str(step["Name"]),
+        count_parameter=parameter_of(hosts.get("InstanceCount")) or str(step["Name"]),
+        **more,
+    )
+
+
+def _renamed(variant: Mapping[str, Any]) -> dict[str, Any]:
+    return {"InstanceType": variant.get("InstanceType"), "InstanceCount": variant.get("InitialInstanceCount")}

@@ -1,0 +1,37 @@
+"""The approved model that a new one must not fall behind: found in the registry when a run starts.
+
+Reads a definition, the parameters of one start and the model registry; writes nothing. A run that is started from the
+console names the model itself, in ApprovedModel.
+
+    sd-pipeline start --set ApprovedModel=s3://bucket/model/laion/train-1/output/model.tar.gz
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from params.layout import CLIP_SCORE_BELOW_APPROVED, FID_ABOVE_APPROVED
+from pipeline_definition.jobs.planned import Values
+from pipeline_definition.models.registry import Registry
+from pipeline_definition.session import Target
+
+APPROVED_MODEL: Final = "ApprovedModel"
+
+
+def with_approved_model(target: Target, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the changes of a start with the newest approved model's address, where the definition's gate asks for it.
+
+    What the operator said stays; where nothing is approved yet, the model will be compared with itself.
+    """
+    if APPROVED_MODEL in changes or not _is_asked(definition):
+        return dict(changes)
+    group = Values(definition, changes).text("ModelPackageGroup")
+    address = Registry(target, group).approved_model()
+    return {**changes, APPROVED_MODEL: address} if address else dict(changes)
+
+
+def _is_asked(definition: Mapping[str, Any]) -> bool:
+    steps = json.dumps(definition["Steps"])
+    return any(f'"metrics.{name}.' in steps for name in (FID_ABOVE_APPROVED, CLIP_SCORE_BELOW_APPROVED))

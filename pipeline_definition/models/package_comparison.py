@@ -1,0 +1,97 @@
+"""Two model packages side by side: which is better, by how much of the intervals, and in what they differ.
+
+Reads two package records; writes nothing.
+
+    sd-pipeline models compare 3 latest
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from params.layout import CLIP_FID, CLIP_SCORE, FID, KID
+from pipeline_definition.models.package_record import PackageRecord, hosts_text, metric_text
+
+LOWER_IS_BETTER: Final = (FID, CLIP_FID, KID)
+HIGHER_IS_BETTER: Final = (CLIP_SCORE,)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison."""
+
+    name: str
+    first: str
+    second: str
+    verdict: str = ""
+    """Of the second against the first: `better`, `worse`, `no difference that the intervals show`."""
+
+
+def compare(first: PackageRecord, second: PackageRecord) -> list[Row]:
+    """Return the metrics with a verdict each, then throughput and cost, then everything in which the two differ."""
+    return [
+        Row("version", str(first.package.version), str(second.package.version)),
+        Row("status", first.package.status, second.package.status),
+        *_metrics(first, second),
+        *_figures(first, second),
+        *_differences(first, second),
+    ]
+
+
+def verdict(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Return whether the second value of a metric is better than the first beyond both 95 % intervals."""
+    if name not in LOWER_IS_BETTER + HIGHER_IS_BETTER:
+        return ""
+    low, high = (first, second) if first["value"] <= second["value"] else (second, first)
+    if low.get("high", low["value"]) >= high.get("low", high["value"]):
+        return "no difference that the intervals show"
+    return "better" if (second is low) == (name in LOWER_IS_BETTER) else "worse"
+
+
+def _metrics(first: PackageRecord, second: PackageRecord) -> Iterator[Row]:
+    one, two = (record.metrics.get("metrics") or {} for record in (first, second))
+    for name in dict.fromkeys([*one, *two]):
+        if name in one and name in two:
+            yield Row(name, metric_text(one[name]), metric_text(two[name]), verdict(name, one[name], two[name]))
+        else:
+            yield Row(name, *(metric_text(found[name]) if name in found else "" for found in (one, two)))
+    features = [str(record.metrics.get("fid_features", "")) for record in (first, second)]
+    if all(features) and features[0] != features[1]:
+        yield Row("FID features", features[0], features[1], "FID cannot be compared")
+
+
+def _figures(first: PackageRecord, second: PackageRecord) -> Iterator[Row]:
+    records = (first, second)
+    yield Row("images/s", *(_number(record.images_per_s, "{:,.1f}") for record in records))
+    yield Row("Train cost", *(_number(record.training_usd, "${:,.2f}") for record in records))
+    yield Row("hosts", *(hosts_text(record.package) for record in records))
+
+
+def _differences(first: PackageRecord, second: PackageRecord) -> Iterator[Row]:
+    one, two = _flat(first), _flat(second)
+    for name in dict.fromkeys([*one, *two]):
+        if one.get(name) != two.get(name):
+            yield Row(name, one.get(name, ""), two.get(name, ""))
+
+
+def _flat(record: PackageRecord) -> dict[str, str]:
+    """Return everything that a package is made of, less what differs for any two of them."""
+    settings = {f"setting {name}": _text(value) for name, value in (record.model.get("settings") or {}).items()}
+    data = {f"data {name}": _text(value) for name, value in record.data_manifest.items()}
+    metadata = {name: value for name, value in record.package.metadata.items() if name in _COMPARED}
+    images = {"inference image": ", ".join(record.package.images)}
+    return settings | data | metadata | images
+
+
+_COMPARED: Final = ("dataset", "training_samples", "global_batch_size", "training_image", "code_digest", "source")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

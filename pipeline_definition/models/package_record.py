@@ -1,0 +1,189 @@
+"""What a model package points at: its metrics, data manifest, training record and pictures, and what it cost.
+
+Reads S3 by the addresses in the package's metadata, and the price file; `fetch` writes them into a folder.
+
+    sd-pipeline models show latest --out package
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlparse
+
+from botocore.exceptions import ClientError
+
+from params.layout import CONTACT_SHEET_FILE, LINEAGE_FILE, METRICS_FILE, SAMPLES_DIR, TRAINING_LOG_FILE, UNKNOWN
+from pipeline_definition.artifacts.archive import read_members
+from pipeline_definition.artifacts.folder import LATENTS_MANIFEST_FILE, SHARDS_MANIFEST_FILE, ArtifactsError
+from pipeline_definition.cost.prices import load_prices
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.models.registry import ModelPackage
+from pipeline_definition.session import Target
+
+SECONDS_PER_HOUR: Final = 3600.0
+MAX_FILE_BYTES: Final = 256 * 2**20
+MAX_SAMPLES: Final = 24
+
+
+class RecordError(OperatorError):
+    """A package's file cannot be read: the message names its address and why."""
+
+
+@dataclass(frozen=True)
+class PackageRecord:
+    """A package with what its addresses hold."""
+
+    package: ModelPackage
+    metrics: Mapping[str, Any]
+    """metrics.json: `metrics` by name with value, low and high; `model`, the lineage. Empty where there is none."""
+    data_manifest: Mapping[str, Any]
+    """The latents' manifest without its list of shards; empty where there is none."""
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The model's own record: settings, code digest, data digest, throughput, versions."""
+        found: Mapping[str, Any] = self.metrics.get("model") or {}
+        return found
+
+    @property
+    def training_usd(self) -> float | None:
+        """What Train cost at on-demand prices; None where its hosts or their price are not known."""
+        said = self.package.metadata
+        price = load_prices().on_demand().get(said.get("training_instance_type", ""))
+        try:
+            seconds, hosts = float(said["billable_seconds"]), int(said["training_instance_count"])
+        except (KeyError, ValueError):
+            return None
+        return None if price is None else hosts * seconds / SECONDS_PER_HOUR * price
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Median throughput of Train, all GPUs together; None where it is not known."""
+        text = self.package.metadata.get("images_per_s", UNKNOWN)
+        return None if text == UNKNOWN else float(text)
+
+
+class PackageFiles:
+    """The files of packages in one target's S3."""
+
+    def __init__(self, target: Target) -> None:
+        self._s3 = target.client("s3")
+
+    def record(self, package: ModelPackage) -> PackageRecord:
+        """Return a package's record.
+
+        Raises RecordError where a file that the package names is not there any more, or is no JSON.
+        """
+        metrics = self._json(package.metrics_uri) if package.metrics_uri else {}
+        manifest = self._json(package.data_manifest_uri) if package.data_manifest_uri else {}
+        return PackageRecord(package, metrics, {key: value for key, value in manifest.items() if key != "shards"})
+
+    def fetch(self, package: ModelPackage, folder: Path) -> list[Path]:
+        """Write a package's files into a folder and return them; what is there already is replaced."""
+        said = package.metadata
+        named = {
+            METRICS_FILE: package.metrics_uri,
+            LATENTS_MANIFEST_FILE: package.data_manifest_uri,
+            SHARDS_MANIFEST_FILE: said.get("shards_manifest", ""),
+            CONTACT_SHEET_FILE: said.get("contact_sheet", ""),
+        }
+        contents = {name: self._read(uri) for name, uri in named.items() if uri}
+        contents |= self._training_record(said.get("training_record", ""))
+        contents |= self._samples(said.get("samples", ""))
+        return [_written(folder / name, content) for name, content in contents.items()]
+
+    def _training_record(self, uri: str) -> dict[str, bytes]:
+        if not uri:
+            return {}
+        try:
+            return read_members(self._open(uri), (LINEAGE_FILE, TRAINING_LOG_FILE))
+        except ArtifactsError as error:
+            raise RecordError(f"{uri}: {error}") from None
+
+    def _samples(self, uri: str) -> dict[str, bytes]:
+        if not uri:
+            return {}
+        bucket, prefix = _bucket_and_key(uri.rstrip("/") + "/")
+        listed = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+        names = sorted(str(item["Key"]).removeprefix(prefix) for item in listed)
+        pictures = [name for name in names if name.endswith(".png") and "/" not in name][:MAX_SAMPLES]
+        return {f"{SAMPLES_DIR}/{name}": self._read(f"s3://{bucket}/{prefix}{name}") for name in pictures}
+
+    def _json(self, uri: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self._read(uri))
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise RecordError(f"{uri}: no JSON object")
+        return value
+
+    def _read(self, uri: str) -> bytes:
+        content: bytes = self._open(uri).read()
+        return content
+
+    def _open(self, uri: str) -> Any:
+        bucket, key = _bucket_and_key(uri)
+        try:
+            answer = self._s3.get_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            raise RecordError(f"{uri}: {error.response['Error'].get('Message') or error}") from None
+        if answer["ContentLength"] > MAX_FILE_BYTES:
+            raise RecordError(f"{uri}: {answer['ContentLength']:,} bytes are more than {MAX_FILE_BYTES:,}")
+        return answer["Body"]
+
+
+def facts(record: PackageRecord) -> Iterator[tuple[str, str]]:
+    """Yield what an approver wants to know, as (name, text): verdict first, then addresses."""
+    package, usd, rate = record.package, record.training_usd, record.images_per_s
+    yield "package", package.arn
+    yield "status", f"{package.status} {package.reason}".strip()
+    yield "created", package.created
+    for name, entry in (record.metrics.get("metrics") or {}).items():
+        yield name, metric_text(entry)
+    if rate is not None:
+        yield "throughput", f"{rate:,.1f} images/s on {hosts_text(package)}"
+    if usd is not None:
+        yield "Train cost", f"${usd:,.2f} on demand, at the prices of {load_prices().date}"
+    for name in ("resolution_px", "counts", "encoder_digest"):
+        if name in record.data_manifest:
+            yield f"data {name.replace('_', ' ')}", _plain(record.data_manifest[name])
+    for name, value in (record.model.get("settings") or {}).items():
+        yield f"setting {name}", _plain(value)
+    for image in package.images:
+        yield "image", image
+    yield from package.metadata.items()
+
+
+def metric_text(entry: Mapping[str, Any]) -> str:
+    """Return `12.34 (11.90 to 12.80)`: a metric with its 95 % interval."""
+    interval = f" ({entry['low']:.4g} to {entry['high']:.4g})" if {"low", "high"} <= entry.keys() else ""
+    return f"{entry['value']:.4g}{interval}"
+
+
+def hosts_text(package: ModelPackage) -> str:
+    """Return `4 x ml.p4d.24xlarge`; empty where it is not known."""
+    said = package.metadata
+    names = ("training_instance_count", "training_instance_type")
+    return " x ".join(said[name] for name in names) if all(name in said for name in names) else ""
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    address = urlparse(uri)
+    if address.scheme != "s3":
+        raise RecordError(f"{uri}: not an s3:// address")
+    return address.netloc, address.path.lstrip("/")

@@ -1,0 +1,89 @@
+"""How well pictures show their captions, by `python -m steps score` in a process of its own: here is no torch.
+
+Reads picture files and the evaluator's clip/ folder, fetched once from data.evaluator_uri where the parameter set has
+none on this machine; writes that copy into the folder it is given.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlparse
+
+from params.layout import ENTRY_POINT
+from params.settings import Settings
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.session import Target
+
+CLIP_DIR: Final = "clip"
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+class ScoringError(OperatorError):
+    """Pictures cannot be scored: the message says why."""
+
+
+@dataclass(frozen=True)
+class ClipScores:
+    """The cosine of each picture with its caption, and the digest of the CLIP that it comes from."""
+
+    scores: tuple[float, ...]
+    """-1..1, in the pictures' order."""
+    clip: str
+    """SHA-256 of the CLIP's folder: scores of two CLIPs do not compare."""
+
+
+def score_pictures(pairs: Sequence[tuple[Path, str]], evaluator_dir: Path) -> ClipScores:
+    """Score pictures against their captions.
+
+    Raises ScoringError with the program's own reason.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        listed, scores = Path(folder) / "pairs.jsonl", Path(folder) / "scores.json"
+        lines = [json.dumps({"picture": str(picture.resolve()), "caption": caption}) for picture, caption in pairs]
+        listed.write_text("\n".join(lines), encoding="utf-8")
+        flags = ["--pictures", str(listed), "--evaluator", str(evaluator_dir.resolve()), "--scores", str(scores)]
+        command = [sys.executable, *ENTRY_POINT[1:], "score", *flags]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode != 0:
+            last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+            raise ScoringError(f"pictures cannot be scored: {last[0].removeprefix('error: ')}")
+        result = json.loads(scores.read_text(encoding="utf-8"))
+    return ClipScores(tuple(result["scores"]), result["clip"])
+
+
+def evaluator_folder(settings: Settings, target: Target, cache_dir: Path) -> Path:
+    """Return a folder with the evaluator's clip/: the local set's own, or a copy of data.evaluator_uri's.
+
+    Raises ScoringError where there is none.
+    """
+    if settings.local is not None:
+        return ROOT / settings.local.evaluator_dir
+    address = urlparse(settings.data.evaluator_uri)
+    prefix = f"{address.path.strip('/')}/{CLIP_DIR}/"
+    folder = cache_dir / "evaluator"
+    s3 = target.client("s3")
+    found = s3.list_objects_v2(Bucket=address.netloc, Prefix=prefix).get("Contents", [])
+    if not found:
+        raise ScoringError(f"s3://{address.netloc}/{prefix} holds no CLIP; data.evaluator_uri or --evaluator names one")
+    for key in (entry["Key"] for entry in found):
+        path = folder / CLIP_DIR / Path(key.removeprefix(prefix)).name
+        if not path.is_file():
+            _fetch(s3, address.netloc, key, path)
+    return folder
+
+
+def _fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
+    """Copy an object; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
+        shutil.copyfileobj(s3.get_object(Bucket=bucket, Key=key)["Body"], file)
+    temporary.replace(path)

@@ -1,0 +1,146 @@
+"""Shows an execution while it runs: a live table on a terminal, plain lines in a file or a pipe, JSON for programs.
+
+Reads the watcher's snapshots; writes to a console, or to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline_definition.runs.executions import Execution, Step
+from pipeline_definition.runs.progress_text import clock, first_line, fraction, progress_text, usd_text
+from pipeline_definition.runs.watch import Snapshot
+
+STYLES = {
+    "Succeeded": "green",
+    "Failed": "bold red",
+    "Executing": "yellow",
+    "Stopped": "magenta",
+    "Stopping": "magenta",
+}
+MARKS = {"Succeeded": "✓", "Failed": "✗", "Executing": "▸", "Stopped": "■", "Stopping": "■"}
+BAR_WIDTH = 16
+
+
+def show(snapshots: Iterable[Snapshot], console: Console) -> Execution:
+    """Show an execution until it has ended; return how it ended."""
+    return _show_table(snapshots, console) if console.is_terminal else _print_lines(snapshots, console)
+
+
+def print_json(snapshots: Iterable[Snapshot]) -> Execution:
+    """Print a JSON line for each snapshot that says something new; return how the execution ended."""
+    printed, execution = "", None
+    for snapshot in snapshots:
+        execution = snapshot.execution
+        line = json.dumps(snapshot.as_dict())
+        if line != printed:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+            printed = line
+    assert execution is not None, "a watcher looks at least once"
+    return execution
+
+
+def table(snapshot: Snapshot) -> Group:
+    """Return a row for each step of the definition, begun or not, under the execution and its cost."""
+    priced = bool(snapshot.cost.usd_per_hour)
+    rows = Table(box=None, pad_edge=False)
+    headers = ("", "step", "status", "time", *(["cost"] if priced else []), "", "progress")
+    for header in headers:
+        right = header in ("time", "cost")
+        rows.add_column(header, justify="right" if right else "left", overflow="ellipsis", no_wrap=header != "progress")
+    for step in snapshot.steps():
+        rows.add_row(*_row(snapshot, step, priced))
+    execution = snapshot.execution
+    heading = Text.assemble(
+        ("execution ", "dim"), execution.id, "  ", _styled(execution.status), (_cost(snapshot), "dim")
+    )
+    return Group(heading, rows)
+
+
+def _show_table(snapshots: Iterable[Snapshot], console: Console) -> Execution:
+    execution = None
+    with Live(console=console, refresh_per_second=4) as live:
+        for snapshot in snapshots:
+            execution = snapshot.execution
+            live.update(table(snapshot))
+    assert execution is not None, "a watcher looks at least once"
+    return execution
+
+
+def _print_lines(snapshots: Iterable[Snapshot], console: Console) -> Execution:
+    printed: dict[str, str] = {}
+    execution = None
+    for snapshot in snapshots:
+        execution = snapshot.execution
+        for step in execution.steps:
+            news = _news(snapshot, step)
+            if printed.get(step.name) != news:
+                printed[step.name] = news
+                console.print(_line(snapshot, step), highlight=False, markup=False, soft_wrap=True)
+    assert execution is not None, "a watcher looks at least once"
+    return execution
+
+
+def _news(snapshot: Snapshot, step: Step) -> str:
+    """Return what makes a line worth its place: in a file every quarter of a step is news, every second is noise."""
+    done = [fraction(line) for line in snapshot.progress.get(step.name, {}).values()]
+    known = [value for value in done if value is not None]
+    return f"{step.status} {int(4 * max(known))}" if known else step.status
+
+
+def _line(snapshot: Snapshot, step: Step) -> str:
+    elapsed = clock(step.seconds) if step.seconds is not None else ""
+    usd = snapshot.cost.step_usd(step)
+    cost = f" {usd_text(usd):>9}" if usd is not None else ""
+    return f"{step.name:16} {_status(step):10} {elapsed:>7}{cost}  {_said(snapshot, step)}".rstrip()
+
+
+def _row(snapshot: Snapshot, step: Step, priced: bool) -> list[RenderableType]:
+    usd = snapshot.cost.step_usd(step)
+    return [
+        Text(MARKS.get(step.status, "·"), STYLES.get(step.status, "dim")),
+        Text(step.name),
+        _styled(step.status, _status(step)),
+        Text(clock(step.seconds) if step.seconds is not None else ""),
+        *([Text(usd_text(usd) if usd is not None else "")] if priced else []),
+        _bar(snapshot, step),
+        Text(_said(snapshot, step), overflow="ellipsis"),
+    ]
+
+
+def _bar(snapshot: Snapshot, step: Step) -> RenderableType:
+    """Return how far a step is: of several hosts the first to say, of several trials all together."""
+    done = [fraction(line) for line in snapshot.progress.get(step.name, {}).values()]
+    known = [value for value in done if value is not None]
+    return ProgressBar(total=len(known), completed=sum(known), width=BAR_WIDTH) if known else Text("")
+
+
+def _said(snapshot: Snapshot, step: Step) -> str:
+    lines = snapshot.progress.get(step.name, {})
+    # Every host reports the job's whole progress; trials report their own, so the list is what tells most.
+    progress = "  ".join(dict.fromkeys(progress_text(line) for line in lines.values()))
+    return first_line(step.failure_reason) or progress
+
+
+def _cost(snapshot: Snapshot) -> str:
+    if snapshot.is_local:
+        return "  on this machine: nothing to pay"
+    usd = snapshot.cost.usd(snapshot.execution)
+    return "" if usd is None else f"  about {usd_text(usd)} so far"
+
+
+def _status(step: Step) -> str:
+    return "cached" if step.cached and step.status == "Succeeded" else step.status
+
+
+def _styled(status: str, shown: str | None = None) -> Text:
+    return Text(shown or status, STYLES.get(status, "dim"))

@@ -1,0 +1,65 @@
+"""A run's outcome for programs: runs/<execution>/summary.json, and runs/latest pointing at the newest run.
+
+Reads an execution, its metrics and what it made; writes summary.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from params.layout import CLIP_SCORE, CLIP_SCORE_REAL, CLIP_SCORE_UNTRAINED, FID, FID_UNTRAINED
+from pipeline_definition.runs.executions import Execution
+
+SUMMARY_FILE = "summary.json"
+SUMMARY_METRICS = (FID, FID_UNTRAINED, CLIP_SCORE, CLIP_SCORE_UNTRAINED, CLIP_SCORE_REAL)
+
+
+def summarise(execution: Execution, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the summary; `metrics` is metrics.json, or None where Evaluate never ended."""
+    values = (metrics or {}).get("metrics", {})
+    endpoint_arn = made_by(execution, "Endpoint")
+    return {
+        "execution_arn": execution.arn,
+        "status": execution.status,
+        "failure_reason": execution.failure_reason,
+        "steps": {
+            step.name: {
+                "status": step.status,
+                "seconds": step.seconds,
+                "cached": step.cached,
+                **({"failure_reason": step.failure_reason} if step.failure_reason else {}),
+            }
+            for step in execution.steps
+        },
+        "metrics": {name: values.get(name, {}).get("value") for name in SUMMARY_METRICS},
+        "model_package_arn": made_by(execution, "RegisterModel"),
+        "endpoint_name": endpoint_arn.rsplit("/", 1)[-1] if endpoint_arn else None,
+    }
+
+
+def made_by(execution: Execution, kind: str) -> str | None:
+    """Return the ARN that a finished step of this kind made: kind is RegisterModel or Endpoint."""
+    arns = (step.arn(kind) for step in execution.steps if step.status == "Succeeded")
+    return next((arn for arn in arns if arn), None)
+
+
+def write_summary(summary: Mapping[str, Any], run_dir: Path) -> Path:
+    """Write summary.json beside and rename it, so that a reader never sees half of it."""
+    path = run_dir / SUMMARY_FILE
+    beside = path.with_suffix(".json.partial")
+    beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
+    return path
+
+
+def point_latest_at(run_dir: Path) -> None:
+    """Make runs/latest a link to this run; replaced in one step, so that it always leads somewhere."""
+    link = run_dir.parent / "latest"
+    beside = run_dir.parent / f".latest-{os.getpid()}"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(run_dir.name)
+    beside.replace(link)

@@ -1,0 +1,102 @@
+"""Looks at an execution again and again until it ends: its steps, how far their jobs are, and what it has cost.
+
+Reads SageMaker and CloudWatch Logs every `interval_s`; writes nothing. `pipeline_definition.runs.live_view` shows it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline_definition.runs.executions import Execution, Executions, Step
+from pipeline_definition.runs.job_logs import JobLog, progress_of
+from pipeline_definition.runs.running_cost import RunningCost
+from pipeline_definition.runs.summary import summarise
+from pipeline_definition.session import Target
+
+Progress = Mapping[str, Mapping[str, Any]]
+"""Newest progress line of each log stream of a step: one for each host, and for each trial."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An execution at one moment."""
+
+    execution: Execution
+    names: tuple[str, ...]
+    """Of the definition's steps, begun or not."""
+    progress: Mapping[str, Progress]
+    """By running step."""
+    cost: RunningCost
+    is_local: bool
+
+    def steps(self) -> list[Step]:
+        """Return every step of the definition, in its order."""
+        return [self.execution.step(name) or Step(name, "waiting") for name in self.names]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it for programs."""
+        content = summarise(self.execution, None)
+        for step in self.execution.steps:
+            about = content["steps"][step.name]
+            about["cost_usd"] = self.cost.step_usd(step)
+            if step.name in self.progress:
+                about["progress"] = [dict(line) for line in self.progress[step.name].values()]
+        usd = 0.0 if self.is_local else self.cost.usd(self.execution)
+        return {**content, "waiting": [step.name for step in self.steps() if step.status == "waiting"], "cost_usd": usd}
+
+
+class Watcher:
+    """Follows one execution."""
+
+    def __init__(self, target: Target, arn: str, interval_s: float) -> None:
+        """Read what does not change: the definition, the parameters, and with them the prices."""
+        self._target, self._arn, self._interval_s = target, arn, interval_s
+        self._executions = Executions(target)
+        definition = self._executions.definition(arn)
+        self._names = tuple(step_names(definition))
+        self._cost = RunningCost.of(target, definition, self._executions.parameters(arn))
+        self._logs: dict[str, JobLog] = {}
+        self._progress: dict[str, dict[str, Mapping[str, Any]]] = {}
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Yield the execution until it has ended; the last one is how it ended."""
+        while True:
+            snapshot = self.look()
+            yield snapshot
+            if snapshot.execution.is_finished:
+                return
+            time.sleep(self._interval_s)
+
+    def look(self) -> Snapshot:
+        """Return the execution as it stands."""
+        execution = self._executions.describe(self._arn)
+        running = [step for step in execution.steps if step.status == "Executing"]
+        for step in running:
+            self._read_progress(step)
+        progress = {step.name: dict(self._progress[step.name]) for step in running if step.name in self._progress}
+        return Snapshot(execution, self._names, progress, self._cost, self._target.is_local)
+
+    def _read_progress(self, step: Step) -> None:
+        if not step.metadata:
+            return
+        if step.name not in self._logs:
+            # Making its client takes as long as a whole look at the execution.
+            self._logs[step.name] = JobLog(self._target, step)
+        for stream, line in self._logs[step.name].new_lines():
+            said = progress_of(line)
+            if said is not None:
+                self._progress.setdefault(step.name, {})[stream] = said
+
+
+def step_names(definition: Mapping[str, Any]) -> list[str]:
+    """Return the names of a definition's steps in order, those behind conditions included."""
+    names: list[str] = []
+    for step in definition["Steps"]:
+        names.append(step["Name"])
+        if step["Type"] == "Condition":
+            for branch in ("IfSteps", "ElseSteps"):
+                names += step_names({"Steps": step["Arguments"].get(branch, [])})
+    return names

@@ -1,0 +1,122 @@
+"""Definitions are built once for the same settings, and a bad start is refused before anything slow happens."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from params.settings import Settings, load_settings
+from pipeline_definition.definition import cache as definition_cache
+from pipeline_definition.definition import pipeline
+from pipeline_definition.definition.cache import cache_folder, definition_of, digest_of
+from tests.pipeline_definition.definitions import text_of
+
+LOCAL = Path("params/local.yaml")
+# What `time` adds up for a command: other work on the machine does not count.
+MEASURED = """
+import os, resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(done.returncode, used.ru_utime + used.ru_stime, done.stderr.replace(chr(10), " "))
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_the_second_time_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Settings] = []
+
+    def build(settings: Settings) -> str:
+        built.append(settings)
+        return text_of("local")
+
+    monkeypatch.setattr(pipeline, "build_definition", build)
+    settings = load_settings(LOCAL)
+    assert definition_of(settings) == definition_of(settings) == text_of("local")
+    assert len(built) == 1
+    definition_of(settings.model_copy(update={"training_run": "another"}))
+    assert len(built) == 2
+
+
+def test_other_code_or_another_sdk_is_another_definition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = load_settings(LOCAL)
+    before = digest_of(settings)
+    assert digest_of(settings) == before
+    changed = tmp_path / "pipeline.py"
+    changed.write_text("changed", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(definition_cache, "_sources", lambda: iter([changed]))
+        assert digest_of(settings) != before
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.metadata.version", lambda name: "0")
+        assert digest_of(settings) != before
+
+
+def test_a_damaged_entry_is_built_again_and_a_home_that_cannot_be_written_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pipeline, "build_definition", lambda settings: "{}")
+    settings = load_settings(LOCAL)
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / f"{digest_of(settings)}.json").write_text("{", encoding="utf-8")
+    assert definition_of(settings) == "{}"
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert definition_of(settings) == "{}"
+
+
+def test_old_entries_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "build_definition", lambda settings: "{}")
+    monkeypatch.setattr(definition_cache, "MAX_KEPT", 2)
+    for run in ("a", "b", "c"):
+        definition_of(Settings(training_run=run))
+    assert len(list(cache_folder().glob("*.json"))) == 2
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the local set's definition, as after any earlier command."""
+    folder = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setattr(pipeline, "build_definition", lambda settings: text_of("local"))
+        definition_of(load_settings(LOCAL))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("TrainingInstanceCont=4", "TrainingInstanceCont: unknown parameter TrainingInstanceCont; did you mean"),
+        ("TrainingInstanceCount=four", "TrainingInstanceCount: 'four' is no integer"),
+        ("TrainingInstanceCount=3", "TrainingInstanceCount: GlobalBatchSize 32 does not divide"),
+        ("FsxPath=", "FsxPath: '' is no path on the file system"),
+    ],
+)
+def test_a_bad_parameter_is_refused_by_name_in_less_than_two_seconds(
+    kept: Path, tmp_path: Path, change: str, named: str
+) -> None:
+    command = [sys.executable, "-c", "from pipeline_definition.cli import main; main()", "run-local"]
+    command += ["--params", str(LOCAL), "--state", str(tmp_path / "state"), "--runs", str(tmp_path / "runs")]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(kept), "PYTHONPATH": str(Path.cwd())}
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURED, *command, "--set", change],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    status, seconds, said = result.stdout.split(" ", 2)
+    assert status == "2", said
+    assert named in said
+    assert float(seconds) < 2.0
+    assert not (tmp_path / "state").exists()
