@@ -55,7 +55,7 @@ Flow = dict[str, list[tuple[float, float]]]
 
 
 @dataclass
-class Side:
+class DownloadFigures:
     """What one way to download has shown so far: one figure for each round."""
 
     images_per_s: list[float] = field(default_factory=list)
@@ -115,13 +115,13 @@ def measure_flow(options: argparse.Namespace, web: str, environment: dict[str, s
 
 def measure(
     options: argparse.Namespace, base: Path, web: str, environment: dict[str, str], client: Any
-) -> dict[str, Side]:
+) -> dict[str, DownloadFigures]:
     commands = {
         "step": lambda uri: step_command(options, base, web, uri),
         "same": lambda uri: plain_command(base, uri, same_settings(options)),
         "defaults": lambda uri: plain_command(base, uri, {}),
     }
-    sides = {name: Side() for name in SIDES}
+    sides = {name: DownloadFigures() for name in SIDES}
     for number in range(options.rounds):
         # Another one begins each round, so that none always runs on what the one before it left.
         for name in (*SIDES[number % 3 :], *SIDES[: number % 3]):
@@ -214,7 +214,7 @@ def write_table(folder: Path, web: str, rows: int) -> None:
     pq.write_table(pa.table(table), folder / "0.parquet")
 
 
-def results(sides: dict[str, Side], flow: Flow, options: argparse.Namespace) -> dict[str, Any]:
+def results(sides: dict[str, DownloadFigures], flow: Flow, options: argparse.Namespace) -> dict[str, Any]:
     def ratio(above: str, below: str) -> float:
         pairs = zip(sides[above].images_per_s, sides[below].images_per_s, strict=True)
         return statistics.median(one / other for one, other in pairs)

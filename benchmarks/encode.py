@@ -58,7 +58,7 @@ BATCH_SIZE = 16
 
 
 @dataclass
-class Side:
+class EncodeFigures:
     """What one side has shown so far: one figure for each round."""
 
     s_per_picture: list[float] = field(default_factory=list)
@@ -147,7 +147,7 @@ def jpeg(caption: captions.Caption, size_px: int) -> bytes:
 
 
 def measure(options: argparse.Namespace, base: Path) -> dict[str, Any]:
-    bare, step, starts_s = Side(), Side(), []
+    bare, step, starts_s = EncodeFigures(), EncodeFigures(), []
     loop = bare_loop(options, base)
     with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "benchmark"):
         # Once, so that neither pays for what is slow only the first time.
@@ -232,7 +232,9 @@ def tree_cpu_s(root: psutil.Process) -> float:
     return total
 
 
-def results(options: argparse.Namespace, bare: Side, step: Side, starts_s: list[float]) -> dict[str, Any]:
+def results(
+    options: argparse.Namespace, bare: EncodeFigures, step: EncodeFigures, starts_s: list[float]
+) -> dict[str, Any]:
     def overhead(kind: str) -> float:
         ours, theirs = getattr(step, kind), getattr(bare, kind)
         # Each turn of the step stands between two of the bare loop.

@@ -60,7 +60,7 @@ def serve_pictures() -> None:
     """Serve PICTURES drawn pictures under any number of addresses, no two with the same bytes."""
     bodies = [picture(number) for number in range(PICTURES)]
 
-    class Handler(BaseHTTPRequestHandler):
+    class PictureHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = bodies[int(self.path.strip("/").removesuffix(".jpg")) % PICTURES] + self.path.encode()
             self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
@@ -72,7 +72,7 @@ def serve_pictures() -> None:
         daemon_threads = True
         request_queue_size = 1024
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), PictureHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
         sys.stdin.read()

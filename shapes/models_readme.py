@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Figures:
+class TrainingFigures:
     """What was spent and what came out, on captions and pictures that no training saw."""
 
     clip_steps: int
@@ -28,7 +28,7 @@ class Figures:
     latent_std: float
 
 
-def readme(figures: Figures) -> str:
+def readme(figures: TrainingFigures) -> str:
     """Return the page in Markdown."""
     f = figures
     cycles = " ".join(map(str, f.vae_cycles))

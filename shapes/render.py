@@ -37,7 +37,7 @@ JPEG_QUALITY: Final = 92
 
 
 @dataclass(frozen=True)
-class Row:
+class UrlRow:
     """One row of the table before its addresses: a picture's number in the grid, and the part of the web it is in."""
 
     part: str
@@ -63,15 +63,15 @@ class Request:
         if not 1 <= self.max_aspect_ratio <= MAX_ASPECT_RATIO:
             raise ValueError(f"max_aspect_ratio: {self.max_aspect_ratio} is not between 1 and {MAX_ASPECT_RATIO}")
 
-    def aspect(self, row: Row) -> float:
+    def aspect(self, row: UrlRow) -> float:
         """Return the width by the height of a row's picture."""
         return (1.0, self.max_aspect_ratio, 1 / self.max_aspect_ratio)[row.number % 3]
 
-    def path_of(self, row: Row) -> Path:
+    def path_of(self, row: UrlRow) -> Path:
         """Return where a picture lies."""
         return self.folder / row.part / self.name_of(row)
 
-    def name_of(self, row: Row) -> str:
+    def name_of(self, row: UrlRow) -> str:
         """Return a picture's name, which holds the renderer's version and the shape: a new look is drawn anew."""
         shape = f"a{round(100 * self.aspect(row))}" if self.max_aspect_ratio > 1 else ""
         return f"{row.number:05d}v{pictures.VERSION}{shape}{_suffix(row.number)}"
@@ -93,7 +93,7 @@ def render(request: Request) -> bool:
     return True
 
 
-def plan(rows: int, seed: int) -> list[Row]:
+def plan(rows: int, seed: int) -> list[UrlRow]:
     """Return the rows in the table's order.
 
     Rows that end as samples have a caption each of their own, except for the copies; the copies and the rows that are
@@ -108,17 +108,17 @@ def plan(rows: int, seed: int) -> list[Row]:
     # Copies need a first: they repeat plain rows only, which come last.
     again = numbers.permutation(chosen[-own.count(faults.PICTURES) :])
     cycled = np.resize(again, len(repeated)).tolist()
-    planned = [Row(*pair) for pair in zip(own + repeated, chosen + cycled, strict=True)]
+    planned = [UrlRow(*pair) for pair in zip(own + repeated, chosen + cycled, strict=True)]
     return [planned[i] for i in numbers.permutation(rows)]
 
 
-def files_of(rows: list[Row]) -> list[Row]:
+def files_of(rows: list[UrlRow]) -> list[UrlRow]:
     """Return the rows as the files behind them, each once: most faults share the plain picture."""
     own = {fault.name for fault in faults.FAULTS if fault.has_files}
-    return list(dict.fromkeys(Row(row.part if row.part in own else faults.PICTURES, row.number) for row in rows))
+    return list(dict.fromkeys(UrlRow(row.part if row.part in own else faults.PICTURES, row.number) for row in rows))
 
 
-def picture_bytes(row: Row, caption: Caption, aspect: float = 1.0) -> bytes:
+def picture_bytes(row: UrlRow, caption: Caption, aspect: float = 1.0) -> bytes:
     """Return a picture's file: JPEG or PNG by its number; for a corrupt one, bytes that only begin as a JPEG."""
     if row.part == "corrupt":
         return b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + np.random.default_rng(row.number).bytes(2000)
@@ -135,12 +135,12 @@ def _suffix(number: int) -> str:
     return ".png" if number % PNG_EVERY == 0 else ".jpg"
 
 
-def _size_px(row: Row) -> int:
+def _size_px(row: UrlRow) -> int:
     """Return the shorter side of a row's picture."""
     return SMALL_SIZE_PX if row.part == "small" else pictures.WEB_SIZE_PX
 
 
-def _table(request: Request, rows: list[Row], grid: list[Caption]) -> bytes:
+def _table(request: Request, rows: list[UrlRow], grid: list[Caption]) -> bytes:
     """Return the parquet file. The scores follow the shape of LAION's, and depend on the seed alone."""
     numbers = np.random.default_rng([request.seed, 1])
     count = len(rows)
@@ -160,7 +160,7 @@ def _table(request: Request, rows: list[Row], grid: list[Caption]) -> bytes:
     return sink.getvalue()
 
 
-def _record(request: Request, rows: list[Row]) -> dict[str, Any]:
+def _record(request: Request, rows: list[UrlRow]) -> dict[str, Any]:
     """Return what faults.json says: the request, the rows that meet each fault, and how many should become samples."""
     counted = {f.name: {"rows": sum(row.part == f.name for row in rows), **_told(f)} for f in faults.FAULTS}
     lost = sum(fault["rows"] for fault in counted.values() if not fault["kept"])

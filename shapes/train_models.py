@@ -28,7 +28,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTo
 from shapes import captions, picture_set, pictures, train_clip, train_vae, unet
 from shapes import tokenizer as tokenizers
 from shapes.captions import Caption
-from shapes.models_readme import Figures, readme
+from shapes.models_readme import TrainingFigures, readme
 from shapes.train_vae import Vae
 
 CLIP_STEPS: Final = 1200
@@ -56,7 +56,7 @@ def recipe(clip_steps: int | None = None, vae_cycles: Sequence[int] | None = Non
     return Recipe(clip, vae, seed)
 
 
-def train(out: Path, chosen: Recipe) -> Figures:
+def train(out: Path, chosen: Recipe) -> TrainingFigures:
     """Train both models, write OUT whole or not at all, and return the measured figures."""
     grid = captions.every()
     seen = [caption for caption in grid if not captions.is_heldout(caption.text())]
@@ -131,7 +131,7 @@ def image_processor() -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size=side, crop_size=side, do_center_crop=False, image_mean=half, image_std=half)
 
 
-def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[str, Any]) -> Figures:
+def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[str, Any]) -> TrainingFigures:
     """Return what the models in a folder do on held-out captions and their pictures, as loaded from their files."""
     load_vae: Any = AutoencoderKL.from_pretrained
     load_clip: Any = CLIPModel.from_pretrained
@@ -144,7 +144,7 @@ def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[st
     best = (images @ all_texts.T).argmax(dim=1).tolist()
     latents = train_vae.latents(vae, pixels)
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(0))
-    return Figures(
+    return TrainingFigures(
         **spent,
         clip_bytes=_weights_bytes(folder / CLIP_FOLDER),
         vae_bytes=_weights_bytes(folder / PRETRAINED_FOLDER / "vae"),

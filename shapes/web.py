@@ -43,7 +43,7 @@ class Web(http.server.ThreadingHTTPServer):
         self.drip_s = drip_s
         self._seen: set[str] = set()
         self._lock = threading.Lock()
-        super().__init__((HOST, port), Handler)
+        super().__init__((HOST, port), FaultyHandler)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Let clients go that hang up on a drip; anything else is told as ever."""
@@ -63,7 +63,7 @@ class Web(http.server.ThreadingHTTPServer):
         return first
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class FaultyHandler(http.server.BaseHTTPRequestHandler):
     """Answers one connection's requests."""
 
     server: Web

@@ -27,7 +27,7 @@ from params.model import Model
 from params.programs import EncodeArguments, EncodeSettings
 from steps.container import Container
 from steps.data.buckets import Buckets, buckets_of
-from steps.data.decoding import Source
+from steps.data.decoding import ShardsSource
 from steps.data.encoder_settings import EncoderSettings, model_facts
 from steps.data.encoding import EncodeJob, encode_shards, reference_shards, summarize_sources, write_reference
 from steps.data.latents_artifact import ModelFacts, check_shard, latents_artifact
@@ -173,7 +173,7 @@ class Encode:
     def _job(self, plan: EncodePlan) -> EncodeJob:
         arguments = self._arguments
         return EncodeJob(
-            source=Source(arguments.shards_uri, plan),
+            source=ShardsSource(arguments.shards_uri, plan),
             encoder=EncoderSettings(
                 pretrained=self._pretrained,
                 batch_size=arguments.batch_size,

@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks.loader import folders, methods, scale
 from benchmarks.loader.samples import KINDS, Kind, kind
-from benchmarks.loader.turns import Figures, measure
+from benchmarks.loader.turns import LoaderFigures, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS_DIR = ROOT / ".bench"
@@ -56,7 +56,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def compare(of: Kind, rounds: int, turn_cpu_s: float) -> dict[str, Figures]:
+def compare(of: Kind, rounds: int, turn_cpu_s: float) -> dict[str, LoaderFigures]:
     with tempfile.TemporaryDirectory() as name:
         return measure(loaders(Path(name), of), rounds, turn_cpu_s)
 
@@ -93,7 +93,7 @@ def importable(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def summary(results: dict[str, dict[str, Figures]]) -> dict[str, Any]:
+def summary(results: dict[str, dict[str, LoaderFigures]]) -> dict[str, Any]:
     ratios = {}
     for of, figures in results.items():
         for name, base in (("plain_webdataset", PLAIN), ("pread", PREAD)):
@@ -108,7 +108,7 @@ def summary(results: dict[str, dict[str, Figures]]) -> dict[str, Any]:
     }
 
 
-def _medians(figures: dict[str, Figures], attribute: str) -> dict[str, float]:
+def _medians(figures: dict[str, LoaderFigures], attribute: str) -> dict[str, float]:
     return {name: statistics.median(getattr(own, attribute)) for name, own in figures.items()}
 
 

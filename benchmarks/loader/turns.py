@@ -13,7 +13,7 @@ _IDLE_S = 0.02
 
 
 @dataclass
-class Figures:
+class LoaderFigures:
     """What one loader has shown so far: one figure for each round."""
 
     samples_per_cpu_s: list[float] = field(default_factory=list)
@@ -21,9 +21,9 @@ class Figures:
     """What the process asked the file system for; 0 where the loader maps its files."""
 
 
-def measure(loaders: Mapping[str, Iterator[int]], rounds: int, turn_cpu_s: float) -> dict[str, Figures]:
+def measure(loaders: Mapping[str, Iterator[int]], rounds: int, turn_cpu_s: float) -> dict[str, LoaderFigures]:
     """Return every loader's figures; the first turn of each is not counted."""
-    figures = {name: Figures() for name in loaders}
+    figures = {name: LoaderFigures() for name in loaders}
     for number in range(rounds + 1):
         for name, batches in loaders.items():
             rate, read_bytes = _turn(batches, turn_cpu_s)

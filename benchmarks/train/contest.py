@@ -23,7 +23,7 @@ MIN_STEPS: Final = 2
 
 
 @dataclass
-class Figures:
+class ContenderFigures:
     """What one contender has shown so far: an entry for each round."""
 
     images_per_s: list[float] = field(default_factory=list)
@@ -32,9 +32,9 @@ class Figures:
     """Why it has no figures: out of memory."""
 
 
-def contest(contenders: Mapping[str, Contender], task: Task, rounds: int, turn_s: float) -> dict[str, Figures]:
+def contest(contenders: Mapping[str, Contender], task: Task, rounds: int, turn_s: float) -> dict[str, ContenderFigures]:
     """Return the figures of all contenders after so many rounds of turns of about `turn_s` seconds."""
-    figures = {name: Figures() for name in contenders}
+    figures = {name: ContenderFigures() for name in contenders}
     for number in range(rounds):
         # Who comes first changes: a machine that gets slower within a round is nobody's fault.
         names = list(contenders)[number % len(contenders) :] + list(contenders)[: number % len(contenders)]
@@ -44,7 +44,7 @@ def contest(contenders: Mapping[str, Contender], task: Task, rounds: int, turn_s
     return figures
 
 
-def _turn(contender: Contender, task: Task, turn_s: float, figures: Figures) -> None:
+def _turn(contender: Contender, task: Task, turn_s: float, figures: ContenderFigures) -> None:
     _let_go(task.device)
     reset_peak(task.device)
     try:
@@ -88,21 +88,21 @@ def elapsed_s(step: Step, steps: int, device: torch.device, clock: Callable[[], 
     return clock() - start_s
 
 
-def ratio(own: Figures, base: Figures) -> float | None:
+def ratio(own: ContenderFigures, base: ContenderFigures) -> float | None:
     """Return the median over the rounds of own / base images/s, or None where one has no figures."""
     if own.error or base.error:
         return None
     return statistics.median(a / b for a, b in zip(own.images_per_s, base.images_per_s, strict=True))
 
 
-def memory_ratio(own: Figures, base: Figures) -> float | None:
+def memory_ratio(own: ContenderFigures, base: ContenderFigures) -> float | None:
     """Return own / base peak memory, or None where one has no figures."""
     if own.error or base.error or not max(base.peak_bytes):
         return None
     return max(own.peak_bytes) / max(base.peak_bytes)
 
 
-def summary(figures: Figures, flops: int, ceiling_flops_per_s: float) -> dict[str, Any]:
+def summary(figures: ContenderFigures, flops: int, ceiling_flops_per_s: float) -> dict[str, Any]:
     """Return images/s, MFU and peak memory: medians over the rounds."""
     if figures.error:
         return {"error": figures.error}

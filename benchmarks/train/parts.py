@@ -22,7 +22,7 @@ from steps.training.ranks import World
 
 
 @dataclass(frozen=True)
-class Variant:
+class ChangedTraining:
     """Ours with one thing changed."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -49,26 +49,30 @@ class Variant:
         return run
 
 
-def variants(task: Task) -> dict[str, Variant]:
+def variants(task: Task) -> dict[str, ChangedTraining]:
     """Return what is changed, by a name that says how it then is."""
     on_gpu = task.device.type == "cuda"
     layout = torch.contiguous_format if on_gpu else torch.channels_last
     fused = on_gpu or task.precision != "bfloat16"
     found = {
-        "not compiled" if task.compile else "compiled": Variant({"compile": not task.compile, "cuda_graphs": False}),
-        "channels first" if on_gpu else "channels last": Variant(of_unet=lambda unet: unet.to(memory_format=layout)),
-        "plain attention": Variant(of_unet=lambda unet: _set_attention(unet, "AttnProcessor")),
-        "loss read in every step": Variant({"log_every_steps": 1}),
-        "average in bfloat16": Variant({"ema_precision": "bfloat16"}),
-        "no average": Variant({"ema_decay": 0.0}),
-        "gradient checkpointing": Variant({"gradient_checkpointing": True}),
+        "not compiled" if task.compile else "compiled": ChangedTraining(
+            {"compile": not task.compile, "cuda_graphs": False}
+        ),
+        "channels first" if on_gpu else "channels last": ChangedTraining(
+            of_unet=lambda unet: unet.to(memory_format=layout)
+        ),
+        "plain attention": ChangedTraining(of_unet=lambda unet: _set_attention(unet, "AttnProcessor")),
+        "loss read in every step": ChangedTraining({"log_every_steps": 1}),
+        "average in bfloat16": ChangedTraining({"ema_precision": "bfloat16"}),
+        "no average": ChangedTraining({"ema_decay": 0.0}),
+        "gradient checkpointing": ChangedTraining({"gradient_checkpointing": True}),
     }
     if not fused:
-        found["fused attention"] = Variant(of_unet=lambda unet: _set_attention(unet, "AttnProcessor2_0"))
+        found["fused attention"] = ChangedTraining(of_unet=lambda unet: _set_attention(unet, "AttnProcessor2_0"))
     if task.precision == "bfloat16":
-        found["float32"] = Variant({"precision": "float32"})
+        found["float32"] = ChangedTraining({"precision": "float32"})
     if on_gpu:
-        found["CUDA graphs"] = Variant({"compile": True, "cuda_graphs": True})
+        found["CUDA graphs"] = ChangedTraining({"compile": True, "cuda_graphs": True})
     return found
 
 

@@ -30,7 +30,7 @@ def read_members(stream: IO[bytes], names: Collection[str], max_bytes: int = MAX
     found: dict[str, bytes] = {}
     try:
         with (
-            _BoundedReader(fileobj=stream, mode="rb") as unpacked,
+            _BoundedGzip(fileobj=stream, mode="rb") as unpacked,
             tarfile.open(fileobj=unpacked, mode="r:") as archive,
         ):
             for member in archive:
@@ -53,7 +53,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return b"".join(iter(lambda: file.read(MAX_READ_BYTES // 16), b"")) if file is not None else b""
 
 
-class _BoundedReader(gzip.GzipFile):
+class _BoundedGzip(gzip.GzipFile):
     """Gzip stream that refuses to hand over much at once."""
 
     def read(self, size: int | None = -1) -> bytes:

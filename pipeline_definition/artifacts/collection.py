@@ -48,7 +48,7 @@ from pipeline_definition.artifacts.folder import (
     parsed_lines,
 )
 from pipeline_definition.artifacts.redaction import redacted
-from pipeline_definition.runs.executions import Execution, Executions, Step
+from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
 from pipeline_definition.session import Target
 
 MAX_FILE_BYTES: Final = 32 * 2**20
@@ -75,7 +75,7 @@ class _Collector:
     execution: Execution
     folder: Path
     left_out: dict[str, str] = field(default_factory=dict)
-    made: dict[str, jobs.Job] = field(default_factory=dict)
+    made: dict[str, jobs.DescribedJob] = field(default_factory=dict)
     """Name of a step to the job that it ran."""
     phases: list[list[str]] = field(default_factory=list)
     """Names of the steps that do the same for one phase each, in order."""
@@ -107,13 +107,13 @@ class _Collector:
         values = {item["Name"]: _typed(item["Type"], given.get(item["Name"], defaults[item["Name"]])) for item in known}
         self._write_json(PARAMETERS_FILE, {"values": values, "defaults": defaults})
 
-    def _job(self, step: Step) -> None:
+    def _job(self, step: ExecutionStep) -> None:
         job = jobs.describe(self._sagemaker, step)
         if job is not None:
             self.made[step.name] = job
 
-    def _outputs(self, step: Step) -> None:
-        job = self.made.get(step.name, jobs.Job("", ""))
+    def _outputs(self, step: ExecutionStep) -> None:
+        job = self.made.get(step.name, jobs.DescribedJob("", ""))
         if job.kind == jobs.TUNING:
             self._attempt(TUNING_FILE, self._tuning, job)
         if job.kind == jobs.TRAINING:
@@ -124,7 +124,7 @@ class _Collector:
             self._processing(job, self._phase_folder(step))
             self._model_package(step)
 
-    def _phase_folder(self, step: Step) -> str:
+    def _phase_folder(self, step: ExecutionStep) -> str:
         """Return where a step's files go: a former phase's have a folder of their own, the last one's have none."""
         begun = {begun.name for begun in self.execution.steps}
         of_program = next((names for names in self.phases if step.name in names), [])
@@ -133,7 +133,7 @@ class _Collector:
             return ""
         return PHASE_FOLDER.format(number=of_program.index(step.name) + 1) + "/"
 
-    def _processing(self, job: jobs.Job, folder: str) -> None:
+    def _processing(self, job: jobs.DescribedJob, folder: str) -> None:
         for output, name in ((SHARDS, SHARDS_MANIFEST_FILE), (LATENTS, folder + LATENTS_MANIFEST_FILE)):
             if output in job.outputs:
                 self._attempt(name, self._json_at, _join(job.outputs[output], MANIFEST_FILE), name, MAX_MANIFEST_BYTES)
@@ -144,10 +144,10 @@ class _Collector:
             self._attempt(SAMPLES_DIR, self._samples, uri)
             self._attempt(SAMPLES_FILE, self._captions, uri)
 
-    def _tuning(self, job: jobs.Job) -> None:
+    def _tuning(self, job: jobs.DescribedJob) -> None:
         self._write_json(TUNING_FILE, jobs.tuning(self._sagemaker, job.name))
 
-    def _training(self, job: jobs.Job, folder: str) -> None:
+    def _training(self, job: jobs.DescribedJob, folder: str) -> None:
         """Take the log and the lineage from beside the model, else, where it is small, from the model's own archive."""
         wanted = (TRAINING_LOG_FILE, LINEAGE_FILE)
         prefix = _join(job.outputs["model"], f"{job.name}/output")
@@ -186,7 +186,7 @@ class _Collector:
         kept = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
         self._write_json(SAMPLES_FILE, {"samples": kept[:MAX_SAMPLES]})
 
-    def _model_package(self, step: Step) -> None:
+    def _model_package(self, step: ExecutionStep) -> None:
         arn = step.arn("RegisterModel")
         if arn:
             self._attempt(MODEL_PACKAGE_FILE, self._describe_model_package, arn)
@@ -211,7 +211,7 @@ class _Collector:
             "left_out": dict(sorted(self.left_out.items())),
         }
 
-    def _about_step(self, step: Step) -> Json:
+    def _about_step(self, step: ExecutionStep) -> Json:
         job = self.made.get(step.name)
         return {
             "name": step.name,

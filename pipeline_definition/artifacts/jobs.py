@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline_definition.runs.executions import Step
+from pipeline_definition.runs.executions import ExecutionStep
 from pipeline_definition.runs.job_logs import LOG_GROUPS
 from pipeline_definition.session import Target
 
@@ -24,7 +24,7 @@ PROCESSING, TRAINING, TUNING = "ProcessingJob", "TrainingJob", "TuningJob"
 
 
 @dataclass(frozen=True)
-class Job:
+class DescribedJob:
     """One SageMaker job."""
 
     kind: str
@@ -54,7 +54,7 @@ class Job:
         }
 
 
-def describe(sagemaker: Any, step: Step) -> Job | None:
+def describe(sagemaker: Any, step: ExecutionStep) -> DescribedJob | None:
     """Return the job that a step ran, or None for a step that runs none."""
     readers = {PROCESSING: _processing_job, TRAINING: _training_job, TUNING: _tuning_job}
     for kind, read in readers.items():
@@ -99,7 +99,7 @@ def model_package(about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def log_tail(target: Target, step: Step) -> list[str]:
+def log_tail(target: Target, step: ExecutionStep) -> list[str]:
     """Return the last lines of a step's log: of the stream that was written last; none where there is no log."""
     kind = next((kind for kind in LOG_GROUPS if step.arn(kind)), None)
     if kind is None:
@@ -119,10 +119,10 @@ def log_tail(target: Target, step: Step) -> list[str]:
     return [str(event["message"]).rstrip() for event in events][-LOG_TAIL_LINES:]
 
 
-def _processing_job(sagemaker: Any, name: str) -> Job:
+def _processing_job(sagemaker: Any, name: str) -> DescribedJob:
     about = sagemaker.describe_processing_job(ProcessingJobName=name)
     outputs = about.get("ProcessingOutputConfig", {}).get("Outputs", [])
-    return Job(
+    return DescribedJob(
         kind=PROCESSING,
         name=name,
         status=about.get("ProcessingJobStatus", ""),
@@ -132,10 +132,10 @@ def _processing_job(sagemaker: Any, name: str) -> Job:
     )
 
 
-def _training_job(sagemaker: Any, name: str) -> Job:
+def _training_job(sagemaker: Any, name: str) -> DescribedJob:
     about = sagemaker.describe_training_job(TrainingJobName=name)
     metrics = about.get("FinalMetricDataList") or []
-    return Job(
+    return DescribedJob(
         kind=TRAINING,
         name=name,
         status=about.get("TrainingJobStatus", ""),
@@ -147,9 +147,9 @@ def _training_job(sagemaker: Any, name: str) -> Job:
     )
 
 
-def _tuning_job(sagemaker: Any, name: str) -> Job:
+def _tuning_job(sagemaker: Any, name: str) -> DescribedJob:
     about = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
-    return Job(
+    return DescribedJob(
         kind=TUNING,
         name=name,
         status=about.get("HyperParameterTuningJobStatus", ""),

@@ -25,7 +25,7 @@ from pipeline_definition.commands.options import (
     reported_errors,
     target_of,
 )
-from pipeline_definition.models.registry import ModelPackage, Registry
+from pipeline_definition.models.registry import ModelPackage, PackageGroup
 from pipeline_definition.session import Target
 
 app = typer.Typer(help="The model registry: what passed the gate, and what may go to production.", no_args_is_help=True)
@@ -48,7 +48,7 @@ def list_packages(
     """
     with reported_errors():
         settings, target = _where(params, local, state)
-        packages = Registry(target, settings.registry.group).list()
+        packages = PackageGroup(target, settings.registry.group).list()
         if as_json:
             sys.stdout.write(json.dumps([asdict(package) for package in packages], indent=2) + "\n")
             return
@@ -184,14 +184,14 @@ def find(settings: Settings, target: Target, package: str) -> ModelPackage:
 
     group = settings.registry.group
     if package == "pretrained":
-        return Registry(target, pretrained_group(group)).show("latest")
-    return Registry(target, group).show(package)
+        return PackageGroup(target, pretrained_group(group)).show("latest")
+    return PackageGroup(target, group).show(package)
 
 
 def _decide(package: str, status: str, reason: str, params: Path, local: bool, state: Path) -> None:
     with reported_errors():
         settings, target = _where(params, local, state)
-        decided = Registry(target, settings.registry.group).decide(package, status, reason)
+        decided = PackageGroup(target, settings.registry.group).decide(package, status, reason)
         console.print(f"{decided.arn} is now {decided.status}", soft_wrap=True, highlight=False)
 
 

@@ -12,7 +12,7 @@ from params.settings import Settings
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.artifacts.folder import FORECAST_FILE
 from pipeline_definition.cost.forecast import forecast
-from pipeline_definition.cost.lines import Line
+from pipeline_definition.cost.lines import ForecastLine
 from pipeline_definition.cost.prices import Purchase
 from pipeline_definition.cost.training import CostError
 
@@ -48,7 +48,7 @@ def expected(settings: Settings, artifacts: Artifacts) -> dict[str, Any]:
     }
 
 
-def _line(line: Line, purchase: Purchase) -> dict[str, Any]:
+def _line(line: ForecastLine, purchase: Purchase) -> dict[str, Any]:
     usd = line.usd[purchase]
     return {
         "step": line.step,

@@ -15,7 +15,7 @@ from typing import Any
 
 from params.settings import Settings
 from pipeline_definition.cost.jobs import Estimator
-from pipeline_definition.cost.lines import Line, total_usd
+from pipeline_definition.cost.lines import ForecastLine, total_usd
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
 from pipeline_definition.cost.rates import Rates, load_rates
 from pipeline_definition.cost.storage import Surroundings, beside_lines
@@ -30,9 +30,9 @@ class Forecast:
 
     workload: Workload
     prices: Prices
-    lines: tuple[Line, ...]
+    lines: tuple[ForecastLine, ...]
     """The run: its jobs in order, then what stands beside them."""
-    monthly: tuple[Line, ...]
+    monthly: tuple[ForecastLine, ...]
     """What goes on afterwards, for each month: the endpoint."""
 
     @property
@@ -64,7 +64,7 @@ class Forecast:
         return any(line.usd[purchase] is None for line in self.lines)
 
 
-def wall_hours(workload: Workload, lines: Sequence[Line]) -> float:
+def wall_hours(workload: Workload, lines: Sequence[ForecastLine]) -> float:
     """Return how long a run takes from its first step to its last."""
     hours = {line.step: line.hours for line in lines}
     spared = 0.0
@@ -129,7 +129,7 @@ def _values(settings: Settings, definition: Mapping[str, Any], parameters: Mappi
     return Values(definition, parameters)
 
 
-def _checked(estimator: Estimator, job: PlannedJob) -> Line | None:
+def _checked(estimator: Estimator, job: PlannedJob) -> ForecastLine | None:
     if job.count < 1:
         raise CostError(f"{job.count_parameter}: set it to 1 or more")
     return estimator.line(job)

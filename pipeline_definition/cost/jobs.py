@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from params.settings import Settings
-from pipeline_definition.cost.lines import Bill, Line
+from pipeline_definition.cost.lines import Bill, ForecastLine
 from pipeline_definition.cost.prices import PURCHASES, Prices, Purchase
 from pipeline_definition.cost.rates import Rate, Rates
 from pipeline_definition.cost.workload import Workload
@@ -37,7 +37,7 @@ class Estimator:
     trainings: tuple[PlannedJob, ...] = ()
     """The trainings that have some."""
 
-    def line(self, job: PlannedJob) -> Line | None:
+    def line(self, job: PlannedJob) -> ForecastLine | None:
         """Return the line of a step's jobs; None for an endpoint, which is paid by the month."""
         if job.program == "download":
             return self._single(job, self.workload.rows, self.rates.download_rate(job.instance), job.count)
@@ -58,25 +58,25 @@ class Estimator:
             return self._evaluate(job)
         return None
 
-    def endpoint(self, job: PlannedJob, months: float) -> Line:
+    def endpoint(self, job: PlannedJob, months: float) -> ForecastLine:
         """Return what an endpoint costs for so many months."""
         hours = HOURS_PER_MONTH * months
         return self._line(job, f"{months:g} months", hours, job.count, "assumed", "runs until it is deleted")
 
-    def _train(self, job: PlannedJob) -> Line:
+    def _train(self, job: PlannedJob) -> ForecastLine:
         phase = self.workload.phase_of(job.step)
         hours, rate = self.train_hours(job, phase.training_samples)
         what = f"{phase.resolution_px} px, {phase.training_samples:,} samples"
         return self._line(job, what, hours, job.count, rate.kind, _said(rate))
 
-    def _tune(self, job: PlannedJob) -> Line:
+    def _tune(self, job: PlannedJob) -> ForecastLine:
         hours, rate = self.train_hours(job, self.workload.tune_samples)
         waves = math.ceil(self.workload.trials / max(job.parallel, 1))
         what = f"{self.workload.trials} trials of {self.workload.tune_samples:,} samples, {job.parallel} at once"
         hosts = job.count * self.workload.trials / waves
         return self._line(job, what, hours * waves, hosts, rate.kind, _said(rate))
 
-    def _throughput(self, job: PlannedJob) -> Line:
+    def _throughput(self, job: PlannedJob) -> ForecastLine:
         """Return the line of the measurement: each size is set up, compiled and timed."""
         sizes = str(job.hyperparameters["throughput_micro_batch_sizes"]).split(",")
         measured_s = float(job.hyperparameters["throughput_s"])
@@ -101,7 +101,7 @@ class Estimator:
         encode = self.settings.phase_of(job.step).encode
         return self.rates.encode_rate(job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings)
 
-    def _stream(self, job: PlannedJob) -> Line | None:
+    def _stream(self, job: PlannedJob) -> ForecastLine | None:
         """Return the line of encoders: paid for as long as the training that they feed, and no longer than it."""
         training = next((other for other in self.trainings if other.step == job.step), None)
         if training is None:
@@ -111,7 +111,7 @@ class Estimator:
         line = self._line(job, "encode while training", hours, job.count, rate.kind, _said(rate))
         return replace(line, step=encoders_step(job.step), hours=0.0)
 
-    def _evaluate(self, job: PlannedJob) -> Line:
+    def _evaluate(self, job: PlannedJob) -> ForecastLine:
         evaluate = self.settings.evaluate
         pictures = self.workload.evaluation_samples + evaluate.untrained_samples + self._compared_pictures()
         rate = self.rates.generate_rate(
@@ -135,16 +135,16 @@ class Estimator:
         generic = min(evaluate.comparison_samples, asked) * (side_px / self.workload.resolution_px) ** 2
         return len(scales) * min(evaluate.grid_samples, asked) + round(generic)
 
-    def _single(self, job: PlannedJob, samples: int, rate: Rate, workers: int) -> Line:
+    def _single(self, job: PlannedJob, samples: int, rate: Rate, workers: int) -> ForecastLine:
         hours = self._hours(samples / (rate.samples_per_s * workers))
         return self._line(job, f"{samples:,} samples", hours, job.count, rate.kind, _said(rate))
 
     def _hours(self, seconds: float) -> float:
         return (self.rates.assumed.job_start_s + seconds) / SECONDS_PER_HOUR
 
-    def _line(self, job: PlannedJob, what: str, hours: float, hosts: float, kind: str, rate: str) -> Line:
+    def _line(self, job: PlannedJob, what: str, hours: float, hosts: float, kind: str, rate: str) -> ForecastLine:
         bill, missing = self._bill(job, hours * hosts)
-        return Line(
+        return ForecastLine(
             step=job.step,
             what=f"{hosts:g} x {job.instance.name}: {what}",
             hours=hours,

@@ -12,7 +12,7 @@ Bill = Mapping[Purchase, float | None]
 
 
 @dataclass(frozen=True)
-class Line:
+class ForecastLine:
     """One line of a forecast."""
 
     step: str
@@ -37,12 +37,12 @@ def same_usd(usd: float) -> Bill:
     return dict.fromkeys(PURCHASES, usd)
 
 
-def total_usd(lines: Iterable[Line], purchase: Purchase) -> float:
+def total_usd(lines: Iterable[ForecastLine], purchase: Purchase) -> float:
     """Return the sum; a line without a price of that kind counts with its on-demand price, so the sum is the most."""
     return sum(_most(line, purchase) for line in lines)
 
 
-def _most(line: Line, purchase: Purchase) -> float:
+def _most(line: ForecastLine, purchase: Purchase) -> float:
     amounts = (line.usd[purchase], line.usd["on_demand"])
     known = [amount for amount in amounts if amount is not None]
     # Where there is a line at all, its on-demand price is known: an unknown one is an error before.

@@ -23,7 +23,7 @@ PURCHASES: tuple[Purchase, ...] = get_args(Purchase)
 PRICES_FILE = Path(__file__).with_name("prices.yaml")
 
 
-class Source(Model):
+class PriceSource(Model):
     """Where a price comes from."""
 
     says: str
@@ -81,7 +81,7 @@ class Prices(Model):
     """Region of every price."""
     date: date
     """When the file was last looked through."""
-    sources: dict[str, Source]
+    sources: dict[str, PriceSource]
     """By key."""
     instances: dict[str, InstancePrices]
     """By instance type."""

@@ -88,7 +88,7 @@ class Peak(Model):
     """float32."""
 
 
-class Utilisation(Model):
+class UtilisationRate(Model):
     """What part of the peak is reached."""
 
     value: float = Field(gt=0, le=1)
@@ -97,7 +97,7 @@ class Utilisation(Model):
     """Whose experience."""
 
 
-class Scaling(Model):
+class PublishedScaling(Model):
     """A published scaling run."""
 
     source: str
@@ -142,9 +142,9 @@ class Rates(Model):
     """The model."""
     gpus: dict[str, Peak]
     """By the name in instances.yaml."""
-    utilisation: dict[Literal["train", "encode", "generate"], Utilisation]
+    utilisation: dict[Literal["train", "encode", "generate"], UtilisationRate]
     """By work."""
-    scaling: Scaling
+    scaling: PublishedScaling
     """The loss of many GPUs."""
     assumed: Assumed
     """The rest."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from params.settings import Settings
 from pipeline_definition.cost.jobs import HOURS_PER_MONTH
-from pipeline_definition.cost.lines import Line, same_usd
+from pipeline_definition.cost.lines import ForecastLine, same_usd
 from pipeline_definition.cost.prices import Prices
 from pipeline_definition.cost.rates import Assumed
 from pipeline_definition.cost.training import CostError
@@ -46,7 +46,7 @@ def beside_lines(
     prices: Prices,
     assumed: Assumed,
     around: Surroundings,
-) -> Iterator[Line]:
+) -> Iterator[ForecastLine]:
     """Yield what is billed beside the jobs of a run of so many hours."""
     if settings.file_system.kind == "fsx":
         yield _file_system(workload, hours, prices, around)
@@ -63,7 +63,7 @@ def fsx_gib(latents_bytes: float) -> int:
     return STEP_GIB * -int(-needed // STEP_GIB)
 
 
-def _file_system(workload: Workload, hours: float, prices: Prices, around: Surroundings) -> Line:
+def _file_system(workload: Workload, hours: float, prices: Prices, around: Surroundings) -> ForecastLine:
     tier = around.fsx_mb_per_s_per_tib
     if tier not in THROUGHPUTS:
         raise CostError(f"--fsx-throughput {tier}: FSx for Lustre has {', '.join(map(str, THROUGHPUTS))} MB/s/TiB")
@@ -76,7 +76,7 @@ def _file_system(workload: Workload, hours: float, prices: Prices, around: Surro
     )
 
 
-def _bucket(workload: Workload, prices: Prices, assumed: Assumed, around: Surroundings) -> Iterator[Line]:
+def _bucket(workload: Workload, prices: Prices, assumed: Assumed, around: Surroundings) -> Iterator[ForecastLine]:
     stored = workload.shards_bytes + workload.latents_bytes + workload.checkpoints_bytes + workload.model_bytes
     usd = stored / GIB * prices.service_usd("s3_gb_month") * around.storage_months
     what = f"{stored / GB:,.0f} GB, {around.storage_months:g} months"
@@ -90,7 +90,7 @@ def _bucket(workload: Workload, prices: Prices, assumed: Assumed, around: Surrou
 
 def _network(
     workload: Workload, jobs: Sequence[PlannedJob], hours: float, prices: Prices, assumed: Assumed
-) -> Iterator[Line]:
+) -> Iterator[ForecastLine]:
     usd = assumed.interface_endpoints * hours * prices.service_usd("endpoint_hour")
     what = f"{assumed.interface_endpoints} interface endpoints, {hours:,.0f} h"
     yield _line("Private endpoints", what, usd, "S3 goes by its free gateway", prices, "endpoint_hour")
@@ -101,6 +101,6 @@ def _network(
         yield _line("NAT gateway", f"{fetched:,.0f} GB fetched, {hours:,.0f} h", usd, said, prices, "nat_gb")
 
 
-def _line(step: str, what: str, usd: float, rate: str, prices: Prices, service: str) -> Line:
+def _line(step: str, what: str, usd: float, rate: str, prices: Prices, service: str) -> ForecastLine:
     says = prices.sources[prices.services[service].source].says
-    return Line(step, what, 0.0, 0.0, same_usd(usd), "assumed", rate, says)
+    return ForecastLine(step, what, 0.0, 0.0, same_usd(usd), "assumed", rate, says)

@@ -27,11 +27,11 @@ from pipeline_definition.session import Target
 
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
-__all__ = ["Infrastructure", "InfrastructureError", "Plan", "StackStatus", "fill"]
+__all__ = ["ChangeSet", "Infrastructure", "InfrastructureError", "StackStatus", "fill"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChangeSet:
     """A change set: what `apply` will do."""
 
     change_set: str
@@ -83,7 +83,7 @@ class Infrastructure:
             self.apply(plan)
         return self.outputs()
 
-    def plan(self, parameters: Mapping[str, str]) -> Plan | None:
+    def plan(self, parameters: Mapping[str, str]) -> ChangeSet | None:
         """Make a change set and return it; None when there is nothing to change."""
         problem = self._template.problem(parameters)
         if problem:
@@ -107,13 +107,13 @@ class Infrastructure:
             raise
         return self._read_change_set(made["Id"], made["StackId"])
 
-    def apply(self, plan: Plan) -> None:
+    def apply(self, plan: ChangeSet) -> None:
         """Execute a change set and follow it to its end."""
         events = StackEvents(self._client, plan.stack_id, self._say, self._interval_s)
         self._client.execute_change_set(ChangeSetName=plan.change_set)
         events.follow()
 
-    def discard(self, plan: Plan) -> None:
+    def discard(self, plan: ChangeSet) -> None:
         """Delete a change set that is not wanted."""
         self._client.delete_change_set(ChangeSetName=plan.change_set)
 
@@ -184,7 +184,7 @@ class Infrastructure:
             raise
         return stack
 
-    def _read_change_set(self, change_set: str, stack_id: str) -> Plan | None:
+    def _read_change_set(self, change_set: str, stack_id: str) -> ChangeSet | None:
         while True:
             about = self._client.describe_change_set(ChangeSetName=change_set)
             if about["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
@@ -192,7 +192,7 @@ class Infrastructure:
             time.sleep(self._interval_s)
         if about["Status"] == "CREATE_COMPLETE":
             changes = [item["ResourceChange"] for item in self._changes(change_set)]
-            return Plan(change_set, stack_id, tuple(_change_line(change) for change in changes))
+            return ChangeSet(change_set, stack_id, tuple(_change_line(change) for change in changes))
         reason = about.get("StatusReason", "")
         self._client.delete_change_set(ChangeSetName=change_set)
         if _says_no_changes(reason):

@@ -22,7 +22,7 @@ from pathlib import Path
 from pipeline_definition.local.container_engine import ENGINES, ContainerEngine
 from pipeline_definition.local.control_plane import ControlPlane
 from pipeline_definition.local.journal import write_text
-from pipeline_definition.local.settings import PROCESS, Images, LocalSettings
+from pipeline_definition.local.settings import PROCESS, ImageEntryPoints, LocalSettings
 from pipeline_definition.local.state_lock import StateInUseError
 
 STAY = "stay"
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = LocalSettings(
         state=arguments.state,
         runs=arguments.runs,
-        images=Images.read(arguments.images) if arguments.images else Images(),
+        images=ImageEntryPoints.read(arguments.images) if arguments.images else ImageEntryPoints(),
         backend=arguments.backend,
         engine=None if arguments.backend == PROCESS else ContainerEngine.find(arguments.backend, os.environ),
         grace_s=arguments.grace_s,

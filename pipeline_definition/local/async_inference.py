@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline_definition.local.errors import ApiError
+from pipeline_definition.local.errors import RefusedRequestError
 from pipeline_definition.local.hosting import Answer, Hosting
 from pipeline_definition.local.services import Services
 
@@ -25,12 +25,15 @@ class AsyncInference:
     def invoke(self, name: str, location: str, headers: Mapping[str, str], inference_id: str | None) -> Answer:
         """Answer InvokeEndpointAsync; the invocation goes on by itself.
 
-        Raises ApiError (ValidationError) for an endpoint that is not there or not asynchronous, or a missing payload.
+        Raises RefusedRequestError (ValidationError) for a missing payload, or an endpoint that is missing or not
+        asynchronous.
         """
-        record = self._services.endpoints.get(name, ApiError("ValidationError", f"Endpoint {name} not found."))
+        record = self._services.endpoints.get(
+            name, RefusedRequestError("ValidationError", f"Endpoint {name} not found.")
+        )
         output = self._output_config(record["EndpointConfigName"])
         if not self._services.store.exists(location):
-            raise ApiError("ValidationError", f"There is no object {location}")
+            raise RefusedRequestError("ValidationError", f"There is no object {location}")
         own_id = inference_id or str(uuid.uuid4())
         out = f"{output['S3OutputPath'].rstrip('/')}/{own_id}.out"
         failed = f"{output.get('S3FailurePath', output['S3OutputPath']).rstrip('/')}/{own_id}-error.out"
@@ -46,7 +49,7 @@ class AsyncInference:
     def _run(self, name: str, body: bytes, headers: Mapping[str, str], out: str, failed: str) -> None:
         try:
             status, _, data = self._hosting.invoke(name, body, headers, None)
-        except ApiError as error:
+        except RefusedRequestError as error:
             status, data = error.status, error.message.encode()
         self._services.store.put(out if status == 200 else failed, data)
 
@@ -54,6 +57,8 @@ class AsyncInference:
         client = self._services.client("sagemaker")
         config = client.describe_endpoint_config(EndpointConfigName=config_name).get("AsyncInferenceConfig")
         if not config:
-            raise ApiError("ValidationError", f"Endpoint configuration {config_name} has no AsyncInferenceConfig")
+            raise RefusedRequestError(
+                "ValidationError", f"Endpoint configuration {config_name} has no AsyncInferenceConfig"
+            )
         output: Mapping[str, Any] = config["OutputConfig"]
         return output

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline_definition.local.definition import Step
+from pipeline_definition.local.definition import DefinedStep
 from pipeline_definition.local.journal import write_json
 from pipeline_definition.local.records import Record
 
@@ -51,7 +51,7 @@ class StepCache:
     def __init__(self, folder: Path, pipeline_name: str) -> None:
         self._folder = folder / pipeline_name
 
-    def find(self, step: Step, arguments: Mapping[str, Any]) -> CachedResult | None:
+    def find(self, step: DefinedStep, arguments: Mapping[str, Any]) -> CachedResult | None:
         """Return the newest result of these arguments that has not expired."""
         path = self._path(step, arguments)
         if step.cache_expires_after_s is None or not path.exists():
@@ -59,12 +59,12 @@ class StepCache:
         result = CachedResult(**json.loads(path.read_text(encoding="utf-8")))
         return result if time.time() - result.time <= step.cache_expires_after_s else None
 
-    def keep(self, step: Step, arguments: Mapping[str, Any], result: CachedResult) -> None:
+    def keep(self, step: DefinedStep, arguments: Mapping[str, Any], result: CachedResult) -> None:
         """Write a result."""
         if step.cache_expires_after_s is not None:
             write_json(self._path(step, arguments), asdict(result))
 
-    def _path(self, step: Step, arguments: Mapping[str, Any]) -> Path:
+    def _path(self, step: DefinedStep, arguments: Mapping[str, Any]) -> Path:
         text = json.dumps([step.type, cache_key(step.type, arguments)], sort_keys=True)
         return self._folder / step.name / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 

@@ -12,7 +12,7 @@ from werkzeug.serving import make_server
 
 from pipeline_definition.local import moto_patches
 from pipeline_definition.local.async_inference import AsyncInference
-from pipeline_definition.local.executions import Executions
+from pipeline_definition.local.executions import LocalExecutions
 from pipeline_definition.local.gateway import Gateway
 from pipeline_definition.local.hosting import Hosting
 from pipeline_definition.local.jobs import state_mark
@@ -52,7 +52,7 @@ class ControlPlane:
             registry=ModelRegistry(services, promotion.approved),
             hosting=Hosting(services),
         )
-        self._executions = Executions(services, kinds, state_id(settings.state))
+        self._executions = LocalExecutions(services, kinds, state_id(settings.state))
         moto = DomainDispatcherApplication(create_backend_app)
         journal = RequestJournal(settings.state / "requests.jsonl")
         for failure in journal.replay(moto):

@@ -62,7 +62,7 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Step:
+class DefinedStep:
     """One step; `arguments` still holds its functions."""
 
     name: str
@@ -88,7 +88,7 @@ class Definition:
     """A whole pipeline."""
 
     parameters: tuple[Parameter, ...]
-    steps: Mapping[str, Step]
+    steps: Mapping[str, DefinedStep]
     text: str
 
 
@@ -99,7 +99,7 @@ def parse_definition(text: str) -> Definition:
     """
     source = _load(text)
     parameters = tuple(Parameter.parse(item) for item in source.get("Parameters") or ())
-    steps: dict[str, Step] = {}
+    steps: dict[str, DefinedStep] = {}
     for item, branch in _flatten(source["Steps"], None):
         step = _parse_named_step(item, branch, parameters)
         if step.name in steps:
@@ -136,14 +136,14 @@ def _flatten(items: list[Any], branch: Branch | None) -> Iterator[tuple[dict[str
             yield from _flatten(arguments.get("ElseSteps") or [], Branch(name, False))
 
 
-def _parse_named_step(item: Mapping[str, Any], branch: Branch | None, parameters: tuple[Parameter, ...]) -> Step:
+def _parse_named_step(item: Mapping[str, Any], branch: Branch | None, parameters: tuple[Parameter, ...]) -> DefinedStep:
     try:
         return _parse_step(item, branch, parameters)
     except DefinitionError as error:
         raise DefinitionError(f"step {item.get('Name')!r}: {error}") from None
 
 
-def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tuple[Parameter, ...]) -> Step:
+def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tuple[Parameter, ...]) -> DefinedStep:
     kind, name = str(item.get("Type")), item.get("Name")
     if kind not in STEP_KEYS:
         raise DefinitionError(f"unknown type of step {kind!r}{nearest(kind, STEP_KEYS)}")
@@ -155,7 +155,7 @@ def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tupl
     arguments = item.get("Arguments") or {}
     own = _own_arguments(kind, arguments)
     check_expressions(own, {parameter.name for parameter in parameters})
-    return Step(
+    return DefinedStep(
         name=name,
         type=kind,
         arguments=arguments,
@@ -226,7 +226,7 @@ def _retry_policy(source: Mapping[str, Any]) -> RetryPolicy:
     )
 
 
-def _check_graph(steps: Mapping[str, Step]) -> None:
+def _check_graph(steps: Mapping[str, DefinedStep]) -> None:
     for step in steps.values():
         for dependency in step.dependencies:
             if dependency not in steps:
@@ -239,7 +239,7 @@ def _check_graph(steps: Mapping[str, Step]) -> None:
         done |= ready
 
 
-def _check_property_files(steps: Mapping[str, Step]) -> None:
+def _check_property_files(steps: Mapping[str, DefinedStep]) -> None:
     for step in steps.values():
         own = {key: value for key, value in step.arguments.items() if key not in ("IfSteps", "ElseSteps")}
         for name, argument in expressions(own):
@@ -258,5 +258,5 @@ def property_file_of(reference: Any) -> tuple[str, str]:
     return (parts[1], parts[3]) if len(parts) == 4 and parts[0] == "Steps" and parts[2] == "PropertyFiles" else ("", "")
 
 
-def _needs(step: Step) -> set[str]:
+def _needs(step: DefinedStep) -> set[str]:
     return set(step.dependencies) | ({step.branch.condition} if step.branch else set())

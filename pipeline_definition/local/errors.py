@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class ApiError(Exception):
+class RefusedRequestError(Exception):
     """An API request is refused: the client sees `code` and the message, as botocore's ClientError."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
@@ -11,14 +11,14 @@ class ApiError(Exception):
         self.code, self.message, self.status = code, message, status
 
 
-def invalid(message: str) -> ApiError:
+def invalid(message: str) -> RefusedRequestError:
     """Return the refusal of a request that can never work."""
-    return ApiError("ValidationException", message)
+    return RefusedRequestError("ValidationException", message)
 
 
-def not_found(message: str) -> ApiError:
+def not_found(message: str) -> RefusedRequestError:
     """Return the refusal of a request about something that does not exist, as SageMaker names it."""
-    return ApiError("ResourceNotFound", message)
+    return RefusedRequestError("ResourceNotFound", message)
 
 
 class DefinitionError(ValueError):

@@ -89,7 +89,7 @@ class ExecutionIdentity:
         }
 
 
-class Execution:
+class LocalExecution:
     """One execution. Changes are written before they can be seen."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Execution:
     @classmethod
     def begin(
         cls, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Mapping[str, Any]
-    ) -> Execution:
+    ) -> LocalExecution:
         """Write a new execution's folder."""
         folder.mkdir(parents=True)
         write_text(folder / "definition.json", definition.text)
@@ -118,7 +118,7 @@ class Execution:
         return execution
 
     @classmethod
-    def load(cls, folder: Path) -> Execution:
+    def load(cls, folder: Path) -> LocalExecution:
         """Read an execution back from its folder."""
         identity = ExecutionIdentity(**json.loads((folder / "execution.json").read_text(encoding="utf-8")))
         definition = parse_definition((folder / "definition.json").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from moto.sagemaker.models import sagemaker_backends
 from pipeline_definition.local.definition import Definition, parse_definition
 from pipeline_definition.local.environment import arn
 from pipeline_definition.local.errors import DefinitionError, invalid, not_found
-from pipeline_definition.local.execution import ENDED, Execution, ExecutionIdentity
+from pipeline_definition.local.execution import ENDED, ExecutionIdentity, LocalExecution
 from pipeline_definition.local.parameters import resolve_parameters
 from pipeline_definition.local.records import Record, page
 from pipeline_definition.local.scheduler import Scheduler
@@ -23,19 +23,19 @@ from pipeline_definition.local.settings import ACCOUNT, REGION
 from pipeline_definition.local.step_runner import Kinds, StepRunner
 
 
-class Executions:
+class LocalExecutions:
     """Every execution that belongs to one state folder."""
 
     def __init__(self, services: Services, kinds: Kinds, state_id: str) -> None:
         self._services, self._kinds, self._state_id = services, kinds, state_id
-        self._executions: dict[str, Execution] = {}
+        self._executions: dict[str, LocalExecution] = {}
         self._schedulers: dict[str, Scheduler] = {}
 
     def load(self) -> None:
         """Take up the executions on disk; those that ran when the control plane was killed are stopped."""
         runs = self._services.settings.runs
         for path in sorted(runs.glob("*/execution.json")) if runs.is_dir() else ():
-            execution = Execution.load(path.parent)
+            execution = LocalExecution.load(path.parent)
             if execution.identity.state_id == self._state_id:
                 self._executions[execution.identity.arn] = execution
                 if execution.status not in (*ENDED, "CompletedWithFailures"):
@@ -67,7 +67,7 @@ class Executions:
             description=request.get("PipelineExecutionDescription"),
             client_token=request.get("ClientRequestToken"),
         )
-        execution = Execution.begin(self._folder(identity), identity, definition, parameters)
+        execution = LocalExecution.begin(self._folder(identity), identity, definition, parameters)
         self._executions[identity.arn] = execution
         self._run(execution)
         return {"PipelineExecutionArn": identity.arn}
@@ -147,7 +147,7 @@ class Executions:
         for _, scheduler in running:
             scheduler.join()
 
-    def _run(self, execution: Execution) -> None:
+    def _run(self, execution: LocalExecution) -> None:
         runner = StepRunner(self._services, self._kinds, execution)
         scheduler = Scheduler(execution, runner.run)
         self._schedulers[execution.identity.arn] = scheduler
@@ -156,13 +156,13 @@ class Executions:
     def _folder(self, identity: ExecutionIdentity) -> Path:
         return self._services.settings.runs / identity.id
 
-    def _get(self, request: Mapping[str, Any]) -> Execution:
+    def _get(self, request: Mapping[str, Any]) -> LocalExecution:
         name = request["PipelineExecutionArn"]
         if name not in self._executions:
             raise not_found(f"Pipeline execution with ARN {name} does not exist.")
         return self._executions[name]
 
-    def _by_token(self, token: str | None) -> Execution | None:
+    def _by_token(self, token: str | None) -> LocalExecution | None:
         found = (e for e in self._executions.values() if token and e.identity.client_token == token)
         return next(found, None)
 
@@ -174,7 +174,7 @@ class Executions:
 
 
 def checked_definition(text: str) -> Definition:
-    """Read a definition; raise ApiError (ValidationException) where it cannot be executed."""
+    """Read a definition; raise RefusedRequestError (ValidationException) where it cannot be executed."""
     try:
         return parse_definition(text)
     except DefinitionError as error:
@@ -185,7 +185,7 @@ def _new_id() -> str:
     return hashlib.sha256(uuid.uuid4().bytes).hexdigest()[:12]
 
 
-def _summary(execution: Execution) -> Record:
+def _summary(execution: LocalExecution) -> Record:
     identity = execution.identity
     optional = {
         "PipelineExecutionDisplayName": identity.display_name,

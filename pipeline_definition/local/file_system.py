@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline_definition.local.errors import ApiError, StepFailureError
+from pipeline_definition.local.errors import RefusedRequestError, StepFailureError
 from pipeline_definition.local.object_store import ObjectStore, split_uri
 from pipeline_definition.local.records import Record, Records
 from pipeline_definition.local.settings import ACCOUNT, REGION
@@ -100,7 +100,7 @@ class FileSystems:
     def delete_association(self, request: Mapping[str, Any]) -> Record:
         """Answer fsx:DeleteDataRepositoryAssociation."""
         name = request["AssociationId"]
-        missing = ApiError("DataRepositoryAssociationNotFound", f"There is no association {name}")
+        missing = RefusedRequestError("DataRepositoryAssociationNotFound", f"There is no association {name}")
         record = self._associations.get(name, missing)
         self._associations.delete(name)
         if request.get("DeleteDataInFileSystem"):
@@ -151,7 +151,7 @@ class FileSystems:
         return [record for record in self._associations.all() if record["FileSystemId"] == system]
 
     def _system(self, name: str) -> Record:
-        return self._systems.get(name, ApiError("FileSystemNotFound", f"There is no file system {name!r}"))
+        return self._systems.get(name, RefusedRequestError("FileSystemNotFound", f"There is no file system {name!r}"))
 
 
 def _refresh(source: Path, target: Path) -> None:
@@ -172,5 +172,5 @@ def _overlap(first: str, second: str) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
 
 
-def _bad_request(message: str) -> ApiError:
-    return ApiError("BadRequest", message)
+def _bad_request(message: str) -> RefusedRequestError:
+    return RefusedRequestError("BadRequest", message)

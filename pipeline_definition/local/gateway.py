@@ -14,7 +14,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from pipeline_definition.local.async_inference import AsyncInference
-from pipeline_definition.local.errors import ApiError, StepFailureError
+from pipeline_definition.local.errors import RefusedRequestError, StepFailureError
 from pipeline_definition.local.hosting import Answer, Hosting
 from pipeline_definition.local.moto_patches import clock
 from pipeline_definition.local.operations import NotOursError, Operation
@@ -76,7 +76,7 @@ class Gateway:
                 return _send(start_response, self._invoke(invocation, environ))
             if target in self._operations:
                 return _send(start_response, self._operate(target, environ))
-        except ApiError as error:
+        except RefusedRequestError as error:
             return _send(start_response, _error_answer(error))
         except NotOursError:
             pass
@@ -87,14 +87,14 @@ class Gateway:
         try:
             return _json_answer(200, self._operations[target](request))
         except KeyError as error:
-            raise ApiError("ValidationException", f"{target}: {error} is missing") from None
+            raise RefusedRequestError("ValidationException", f"{target}: {error} is missing") from None
         except StepFailureError as error:
-            raise ApiError("ValidationException", error.reason) from None
-        except (ApiError, NotOursError):
+            raise RefusedRequestError("ValidationException", error.reason) from None
+        except (RefusedRequestError, NotOursError):
             raise
         except Exception as error:
             _log.exception("%s", target)
-            raise ApiError("InternalFailure", f"{type(error).__name__}: {error}", 500) from error
+            raise RefusedRequestError("InternalFailure", f"{type(error).__name__}: {error}", 500) from error
 
     def _invoke(self, match: re.Match[str], environ: Environ) -> Answer:
         headers = {name: environ[key] for key, name in _FORWARDED.items() if environ.get(key)}
@@ -117,8 +117,12 @@ class Gateway:
         try:
             if target in self._checks:
                 self._checks[target](json.loads(body))
-        except (ApiError, StepFailureError) as error:
-            failure = error if isinstance(error, ApiError) else ApiError("ValidationException", error.reason)
+        except (RefusedRequestError, StepFailureError) as error:
+            failure = (
+                error
+                if isinstance(error, RefusedRequestError)
+                else RefusedRequestError("ValidationException", error.reason)
+            )
             return _send(start_response, _error_answer(failure))
         with self._changing:
             return self._ask_and_note(environ, body, start_response)
@@ -144,21 +148,25 @@ class Gateway:
         try:
             return self._moto(environ, start_response)
         except NotImplementedError as error:
-            return _send(start_response, _error_answer(ApiError("UnknownOperationException", f"{error}"), environ))
+            return _send(
+                start_response, _error_answer(RefusedRequestError("UnknownOperationException", f"{error}"), environ)
+            )
         except Exception as error:
             _log.exception("%s %s", environ["REQUEST_METHOD"], environ.get("PATH_INFO"))
-            failure = ApiError("InternalFailure", f"{type(error).__name__}: {error}", 500)
+            failure = RefusedRequestError("InternalFailure", f"{type(error).__name__}: {error}", 500)
             return _send(start_response, _error_answer(failure, environ))
 
 
 def _refuse_browsers(environ: Environ) -> None:
     """Refuse what a web page may have sent: it could run programs here, and no SDK sends an Origin or another host.
 
-    Raises ApiError (403).
+    Raises RefusedRequestError (403).
     """
     host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
     if environ.get("HTTP_ORIGIN") or host not in _HOSTS:
-        raise ApiError("AccessDeniedException", "The local control plane answers programs on this machine only", 403)
+        raise RefusedRequestError(
+            "AccessDeniedException", "The local control plane answers programs on this machine only", 403
+        )
 
 
 def _json_answer(status: int, body: Mapping[str, Any]) -> Answer:
@@ -166,7 +174,7 @@ def _json_answer(status: int, body: Mapping[str, Any]) -> Answer:
     return status, headers, json.dumps(body).encode()
 
 
-def _error_answer(error: ApiError, environ: Environ | None = None) -> Answer:
+def _error_answer(error: RefusedRequestError, environ: Environ | None = None) -> Answer:
     if environ is not None and service_of(environ) in ("", "s3"):
         text = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
         return error.status, {"Content-Type": "application/xml"}, text.encode()

@@ -19,13 +19,13 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from pipeline_definition.local.environment import arn
-from pipeline_definition.local.errors import ApiError, StepFailureError, StepStoppedError, invalid
+from pipeline_definition.local.errors import RefusedRequestError, StepFailureError, StepStoppedError, invalid
 from pipeline_definition.local.jobs import as_failure
 from pipeline_definition.local.records import Record, page, pick
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import ACCOUNT
 from pipeline_definition.local.stop_signal import StopSignal
-from pipeline_definition.local.variant import Variant
+from pipeline_definition.local.variant import RunningVariant
 
 _SERVING = ("InService", "Updating")
 _DRAIN_S = 5.0
@@ -38,10 +38,10 @@ class Hosting:
 
     def __init__(self, services: Services) -> None:
         self._services, self._records = services, services.endpoints
-        self._variants: dict[str, list[Variant]] = {}
-        self._alive: set[Variant] = set()
+        self._variants: dict[str, list[RunningVariant]] = {}
+        self._alive: set[RunningVariant] = set()
         """Every variant with a server, the starting ones among them."""
-        self._in_flight: dict[Variant, int] = {}
+        self._in_flight: dict[RunningVariant, int] = {}
         self._closing = False
         self._counting, self._creating = threading.Lock(), threading.Lock()
 
@@ -141,17 +141,17 @@ class Hosting:
     def invoke(self, name: str, body: bytes, headers: Mapping[str, str], target: str | None) -> Answer:
         """Answer InvokeEndpoint: forward to one variant, by weight or by name.
 
-        Raises ApiError: ValidationError, ServiceUnavailable, or ModelError (424) with the server's own answer.
+        Raises RefusedRequestError: ValidationError, ServiceUnavailable, or ModelError (424) with the server's answer.
         """
         record = self._records.find(name)
         if record is None or (record["EndpointStatus"] not in _SERVING and not self._variants.get(name)):
-            raise ApiError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
+            raise RefusedRequestError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
         variant = self._choose(name, target)
         with self._counted(variant):
             try:
                 status, answer, data = variant.invoke(body, headers)
             except (OSError, http.client.HTTPException) as error:
-                raise ApiError("ServiceUnavailable", f"variant {variant.name}: {error}", 503) from None
+                raise RefusedRequestError("ServiceUnavailable", f"variant {variant.name}: {error}", 503) from None
         if status >= 300:
             return _model_error(status, data)
         kept = {key: value for key, value in answer.items() if key.lower() in _FORWARDED}
@@ -174,12 +174,12 @@ class Hosting:
         threading.Thread(target=self._deploy, args=(name, config_name), daemon=True).start()
 
     def _deploy(self, name: str, config_name: str) -> None:
-        started: list[Variant] = []
+        started: list[RunningVariant] = []
         try:
             configs = self._config(config_name)["ProductionVariants"]
             deployment = uuid.uuid4().hex[:8]
             for config in configs:
-                variant = Variant(self._services, name, config, deployment, len(configs))
+                variant = RunningVariant(self._services, name, config, deployment, len(configs))
                 started.append(variant)
                 self._alive.add(variant)
                 variant.start()
@@ -196,18 +196,18 @@ class Hosting:
         self._drain(old)
         self._end(old)
 
-    def _fall_back(self, name: str, started: list[Variant], reason: str) -> None:
+    def _fall_back(self, name: str, started: list[RunningVariant], reason: str) -> None:
         self._end(started)
         status = "InService" if self._variants.get(name) else "Failed"
         if name in self._records and not self._closing:
             self._set(name, status, FailureReason=reason[:1024])
 
-    def _drain(self, variants: list[Variant]) -> None:
+    def _drain(self, variants: list[RunningVariant]) -> None:
         deadline_s = time.monotonic() + _DRAIN_S
         while any(self._in_flight.get(variant) for variant in variants) and time.monotonic() < deadline_s:
             time.sleep(_POLL_S)
 
-    def _end(self, variants: list[Variant]) -> None:
+    def _end(self, variants: list[RunningVariant]) -> None:
         threads = [threading.Thread(target=variant.stop) for variant in variants]
         for thread in threads:
             thread.start()
@@ -218,20 +218,20 @@ class Hosting:
             for variant in variants:
                 self._in_flight.pop(variant, None)
 
-    def _choose(self, name: str, target: str | None) -> Variant:
+    def _choose(self, name: str, target: str | None) -> RunningVariant:
         variants = self._variants.get(name, [])
         if target is not None:
             for variant in variants:
                 if variant.name == target:
                     return variant
-            raise ApiError("ValidationError", f"Variant {target} of endpoint {name} not found.")
+            raise RefusedRequestError("ValidationError", f"Variant {target} of endpoint {name} not found.")
         weights = [variant.weight for variant in variants]
         if not sum(weights):
-            raise ApiError("ServiceUnavailable", f"Endpoint {name} has no variant with weight.", 503)
+            raise RefusedRequestError("ServiceUnavailable", f"Endpoint {name} has no variant with weight.", 503)
         return random.choices(variants, weights)[0]
 
     @contextlib.contextmanager
-    def _counted(self, variant: Variant) -> Any:
+    def _counted(self, variant: RunningVariant) -> Any:
         with self._counting:
             self._in_flight[variant] = self._in_flight.get(variant, 0) + 1
         try:
@@ -274,7 +274,7 @@ def _model_error(status: int, data: bytes) -> Answer:
     return 424, headers, json.dumps(body).encode()
 
 
-def _summary(variants: list[Variant]) -> Record:
+def _summary(variants: list[RunningVariant]) -> Record:
     return {
         "ProductionVariants": [
             {

@@ -19,7 +19,7 @@ from moto.core.exceptions import ServiceException
 
 from pipeline_definition.local.environment import arn
 from pipeline_definition.local.errors import (
-    ApiError,
+    RefusedRequestError,
     StepFailureError,
     StepStoppedError,
     TimeLimitError,
@@ -109,7 +109,7 @@ class Jobs(ABC):
         check_request(f"Create{self.prefix}", dict(request))
         name = request[f"{self.prefix}Name"]
         if name in self.records:
-            raise ApiError("ResourceInUse", f"{self.prefix} names must be unique: {name!r} exists already")
+            raise RefusedRequestError("ResourceInUse", f"{self.prefix} names must be unique: {name!r} exists already")
         now_s = time.time()
         self._stops[name] = StopSignal()
         return self.records.put(
@@ -176,7 +176,7 @@ def as_failure(error: Exception) -> StepFailureError:
     """Return any error as a step's failure; what is not the program's or the request's fault can be retried."""
     if isinstance(error, StepFailureError):
         return error
-    if isinstance(error, ApiError):
+    if isinstance(error, RefusedRequestError):
         return StepFailureError(f"ClientError: {error.message}")
     if isinstance(error, ServiceException):
         return StepFailureError(f"ClientError: {error}")

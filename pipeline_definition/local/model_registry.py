@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline_definition.local.environment import arn
-from pipeline_definition.local.errors import ApiError, invalid
+from pipeline_definition.local.errors import RefusedRequestError, invalid
 from pipeline_definition.local.records import Record, page, pick
 from pipeline_definition.local.services import Services
 
@@ -68,7 +68,7 @@ class ModelRegistry:
         """Answer DeleteModelPackageGroup; a group with packages is kept."""
         name = self._group(request["ModelPackageGroupName"])["ModelPackageGroupName"]
         if self._of(name):
-            raise ApiError("ConflictException", f"Model package group {name} still has model packages")
+            raise RefusedRequestError("ConflictException", f"Model package group {name} still has model packages")
         self._groups.delete(name)
         return {}
 

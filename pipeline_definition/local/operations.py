@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline_definition.local.errors import ApiError
-from pipeline_definition.local.executions import Executions, checked_definition
+from pipeline_definition.local.errors import RefusedRequestError
+from pipeline_definition.local.executions import LocalExecutions, checked_definition
 from pipeline_definition.local.file_system import FileSystems
 from pipeline_definition.local.records import Record, Records
 from pipeline_definition.local.services import Services
@@ -16,7 +16,7 @@ Operation = Callable[[Mapping[str, Any]], Record]
 SAGEMAKER, FSX = "SageMaker.", "AWSSimbaAPIService_v20180301."
 
 
-def operations(services: Services, kinds: Kinds, executions: Executions) -> dict[str, Operation]:
+def operations(services: Services, kinds: Kinds, executions: LocalExecutions) -> dict[str, Operation]:
     """Return what answers each X-Amz-Target."""
     own = {
         **_executions(executions),
@@ -89,11 +89,11 @@ class _Tags:
             raise NotOursError
         name = arn if kind == "model-package" else name
         if name not in self._kinds[kind]:
-            raise ApiError("ResourceNotFound", f"There is no {arn}")
+            raise RefusedRequestError("ResourceNotFound", f"There is no {arn}")
         return self._kinds[kind], name
 
 
-def _executions(executions: Executions) -> dict[str, Operation]:
+def _executions(executions: LocalExecutions) -> dict[str, Operation]:
     return {
         "StartPipelineExecution": executions.start,
         "StopPipelineExecution": executions.stop,

@@ -57,8 +57,8 @@ class Parameter:
 def resolve_parameters(parameters: Iterable[Parameter], given: Iterable[Mapping[str, Any]]) -> dict[str, Value]:
     """Return every parameter's value for an execution: what StartPipelineExecution was given, else the default.
 
-    Raises ApiError (ValidationException) that names the parameter: unknown (with the nearest name), twice, of a wrong
-    type, or without a value.
+    Raises RefusedRequestError (ValidationException) that names the parameter: unknown (with the nearest name), twice,
+    of a wrong type, or without a value.
     """
     known = {parameter.name: parameter for parameter in parameters}
     values = {parameter.name: parameter.default for parameter in known.values() if parameter.default is not None}

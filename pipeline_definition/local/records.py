@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipeline_definition.local.errors import ApiError
+from pipeline_definition.local.errors import RefusedRequestError
 from pipeline_definition.local.journal import write_json
 
 Record = dict[str, Any]
@@ -33,7 +33,7 @@ class Records:
     def __contains__(self, name: str) -> bool:
         return name in self._records
 
-    def get(self, name: str, otherwise: ApiError) -> Record:
+    def get(self, name: str, otherwise: RefusedRequestError) -> Record:
         """Return a copy of a record; raise `otherwise` where there is none."""
         with self._lock:
             if name not in self._records:

@@ -10,17 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from pipeline_definition.local.definition import Definition, Step
+from pipeline_definition.local.definition import DefinedStep, Definition
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
-from pipeline_definition.local.execution import ENDED, Execution, StepState
+from pipeline_definition.local.execution import ENDED, LocalExecution, StepState
 from pipeline_definition.local.stop_signal import StopSignal
 
 # SageMaker's own limit where ParallelismConfiguration says nothing.
 DEFAULT_PARALLEL_STEPS = 50
-RunStep = Callable[[Step, StopSignal], None]
+RunStep = Callable[[DefinedStep, StopSignal], None]
 
 
-def readiness(step: Step, states: Mapping[str, StepState], skipped: set[str]) -> bool | None:
+def readiness(step: DefinedStep, states: Mapping[str, StepState], skipped: set[str]) -> bool | None:
     """Whether a step can begin now: True; never: False; not yet: None."""
     if step.branch:
         condition = states.get(step.branch.condition)
@@ -43,7 +43,7 @@ def readiness(step: Step, states: Mapping[str, StepState], skipped: set[str]) ->
     return None if waiting else True
 
 
-def final_status(execution: Execution) -> tuple[str, str | None]:
+def final_status(execution: LocalExecution) -> tuple[str, str | None]:
     """Return the status and failure reason of an execution whose steps have all ended."""
     failed = [state for state in execution.steps.values() if state.status == "Failed"]
     unhandled = [state for state in failed if not _handled(state.name, execution.definition, execution.steps)]
@@ -56,7 +56,7 @@ def final_status(execution: Execution) -> tuple[str, str | None]:
 class Scheduler:
     """Runs one execution."""
 
-    def __init__(self, execution: Execution, run_step: RunStep) -> None:
+    def __init__(self, execution: LocalExecution, run_step: RunStep) -> None:
         self._execution, self._run_step = execution, run_step
         self._stop = StopSignal()
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -98,7 +98,9 @@ class Scheduler:
         else:
             execution.set_status(*final_status(execution))
 
-    def _begin_ready(self, waiting: list[Step], running: set[str], skipped: set[str], limit: int) -> list[Step]:
+    def _begin_ready(
+        self, waiting: list[DefinedStep], running: set[str], skipped: set[str], limit: int
+    ) -> list[DefinedStep]:
         """Begin what can begin, until nothing more changes; return what still waits."""
         changed = True
         while changed and not self._stop.is_set:
@@ -116,11 +118,11 @@ class Scheduler:
             waiting = left
         return waiting
 
-    def _begin(self, step: Step) -> None:
+    def _begin(self, step: DefinedStep) -> None:
         self._execution.set_step(step.name, status="Executing", start_time=time.time())
         threading.Thread(target=self._attempt, args=(step,), daemon=True).start()
 
-    def _attempt(self, step: Step) -> None:
+    def _attempt(self, step: DefinedStep) -> None:
         changes: dict[str, object]
         try:
             self._run_step(step, self._stop)

@@ -27,14 +27,14 @@ def this_python(argv: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageEntryPoints:
     """The entry point of each image: what `docker run IMAGE` would run, before its arguments."""
 
     entry_points: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Image URI pattern (as for file names) to argv; the first that matches wins."""
 
     @classmethod
-    def read(cls, path: Path) -> Images:
+    def read(cls, path: Path) -> ImageEntryPoints:
         """Read `{"*/trainer:*": ["python", "-m", "steps"]}`."""
         values = json.loads(path.read_text(encoding="utf-8"))
         return cls({pattern: tuple(argv) for pattern, argv in values.items()})
@@ -55,7 +55,7 @@ class LocalSettings:
     """Everything that outlives the process: objects, records, journals, caches, job folders. Can be deleted."""
     runs: Path
     """A folder for each execution: definition, parameters, journal, logs."""
-    images: Images = Images()
+    images: ImageEntryPoints = ImageEntryPoints()
     backend: str = PROCESS
     """How jobs and endpoints run: `process`, `docker` or `podman`."""
     engine: ContainerEngine | None = None

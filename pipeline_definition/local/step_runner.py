@@ -13,10 +13,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline_definition.local.cache import CachedResult, StepCache
 from pipeline_definition.local.conditions import holds
-from pipeline_definition.local.definition import Step
+from pipeline_definition.local.definition import DefinedStep
 from pipeline_definition.local.environment import arn
 from pipeline_definition.local.errors import StepFailureError
-from pipeline_definition.local.execution import Execution
+from pipeline_definition.local.execution import LocalExecution
 from pipeline_definition.local.hosting import Hosting
 from pipeline_definition.local.jobs import Jobs
 from pipeline_definition.local.model_registry import ModelRegistry
@@ -50,7 +50,7 @@ class Kinds:
 class Attempt:
     """One attempt at a step."""
 
-    step: Step
+    step: DefinedStep
     arguments: dict[str, Any]
     name: str
     """Of the job, model or search that it makes."""
@@ -60,7 +60,7 @@ class Attempt:
 class StepRunner:
     """Does the steps of one execution."""
 
-    def __init__(self, services: Services, kinds: Kinds, execution: Execution) -> None:
+    def __init__(self, services: Services, kinds: Kinds, execution: LocalExecution) -> None:
         self._services, self._kinds, self._execution = services, kinds, execution
         self._cache = StepCache(services.settings.state / "cache", execution.identity.pipeline_name)
         self._do: dict[str, Callable[[Attempt], Record]] = {
@@ -76,7 +76,7 @@ class StepRunner:
             "Lambda": self._lambda,
         }
 
-    def run(self, step: Step, stop: StopSignal) -> None:
+    def run(self, step: DefinedStep, stop: StopSignal) -> None:
         """Do one step; raises StepFailureError or StepStoppedError."""
         if step.type != "Condition" and self._take_cached(step):
             return
@@ -86,7 +86,7 @@ class StepRunner:
             result = CachedResult(self._execution.identity.arn, time.time(), properties, state.metadata)
             self._cache.keep(step, self._cache_arguments(step), result)
 
-    def _take_cached(self, step: Step) -> bool:
+    def _take_cached(self, step: DefinedStep) -> bool:
         if step.cache_expires_after_s is None:
             return False
         found = self._cache.find(step, self._cache_arguments(step))
@@ -97,13 +97,13 @@ class StepRunner:
         )
         return True
 
-    def _cache_arguments(self, step: Step) -> Mapping[str, Any]:
+    def _cache_arguments(self, step: DefinedStep) -> Mapping[str, Any]:
         # The job's own name is another one each time and must not decide.
         resolver = self._resolver().with_variables(TrainingJobName="", ProcessingJobName="")
         resolved: Mapping[str, Any] = resolver.resolve(dict(step.arguments))
         return resolved
 
-    def _attempt(self, step: Step, stop: StopSignal) -> Record:
+    def _attempt(self, step: DefinedStep, stop: StopSignal) -> Record:
         number = self._execution.attempts_of(step.name) + 1
         self._execution.set_step(step.name, attempts=number)
         try:
@@ -115,14 +115,14 @@ class StepRunner:
         except (BotoCoreError, OSError) as error:
             raise StepFailureError(f"InternalServerError: {error}", "Step.SERVICE_FAULT") from None
 
-    def _prepared(self, step: Step, number: int, stop: StopSignal) -> Attempt:
+    def _prepared(self, step: DefinedStep, number: int, stop: StopSignal) -> Attempt:
         name = self._name(step, number)
         resolver = self._resolver().with_variables(TrainingJobName=name, ProcessingJobName=name)
         # The steps in a condition's branches are not its arguments.
         own = {} if step.type == "Condition" else resolver.resolve(dict(step.arguments))
         return Attempt(step, own, name, stop)
 
-    def _name(self, step: Step, number: int) -> str:
+    def _name(self, step: DefinedStep, number: int) -> str:
         """Return the job's name: another one for each attempt, the same for the same attempt."""
         identity = self._execution.identity
         token = hashlib.sha256(f"{identity.arn}/{step.name}/{number}".encode()).hexdigest()[:10]

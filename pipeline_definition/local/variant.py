@@ -32,7 +32,7 @@ _FIRST_RESTART_S, _LAST_RESTART_S = 0.5, 30.0
 _STEADY_AFTER_S = 60.0
 
 
-class Variant:
+class RunningVariant:
     """A running variant."""
 
     def __init__(

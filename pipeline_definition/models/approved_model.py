@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from params.layout import CLIP_SCORE_BELOW_APPROVED, FID_ABOVE_APPROVED
 from pipeline_definition.jobs.planned import Values
-from pipeline_definition.models.registry import Registry
+from pipeline_definition.models.registry import PackageGroup
 from pipeline_definition.session import Target
 
 APPROVED_MODEL: Final = "ApprovedModel"
@@ -28,7 +28,7 @@ def with_approved_model(target: Target, definition: Mapping[str, Any], changes: 
     if APPROVED_MODEL in changes or not _is_asked(definition):
         return dict(changes)
     group = Values(definition, changes).text("ModelPackageGroup")
-    address = Registry(target, group).approved_model()
+    address = PackageGroup(target, group).approved_model()
     return {**changes, APPROVED_MODEL: address} if address else dict(changes)
 
 

@@ -20,7 +20,7 @@ HIGHER_IS_BETTER: Final = (CLIP_SCORE,)
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedValue:
     """One line of a comparison."""
 
     name: str
@@ -30,11 +30,11 @@ class Row:
     """Of the second against the first: `better`, `worse`, `no difference that the intervals show`."""
 
 
-def compare(first: PackageRecord, second: PackageRecord) -> list[Row]:
+def compare(first: PackageRecord, second: PackageRecord) -> list[ComparedValue]:
     """Return the metrics with a verdict each, then throughput and cost, then everything in which the two differ."""
     return [
-        Row("version", str(first.package.version), str(second.package.version)),
-        Row("status", first.package.status, second.package.status),
+        ComparedValue("version", str(first.package.version), str(second.package.version)),
+        ComparedValue("status", first.package.status, second.package.status),
         *_metrics(first, second),
         *_figures(first, second),
         *_differences(first, second),
@@ -51,30 +51,32 @@ def verdict(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> s
     return "better" if (second is low) == (name in LOWER_IS_BETTER) else "worse"
 
 
-def _metrics(first: PackageRecord, second: PackageRecord) -> Iterator[Row]:
+def _metrics(first: PackageRecord, second: PackageRecord) -> Iterator[ComparedValue]:
     one, two = (record.metrics.get("metrics") or {} for record in (first, second))
     for name in dict.fromkeys([*one, *two]):
         if name in one and name in two:
-            yield Row(name, metric_text(one[name]), metric_text(two[name]), verdict(name, one[name], two[name]))
+            yield ComparedValue(
+                name, metric_text(one[name]), metric_text(two[name]), verdict(name, one[name], two[name])
+            )
         else:
-            yield Row(name, *(metric_text(found[name]) if name in found else "" for found in (one, two)))
+            yield ComparedValue(name, *(metric_text(found[name]) if name in found else "" for found in (one, two)))
     features = [str(record.metrics.get("fid_features", "")) for record in (first, second)]
     if all(features) and features[0] != features[1]:
-        yield Row("FID features", features[0], features[1], "FID cannot be compared")
+        yield ComparedValue("FID features", features[0], features[1], "FID cannot be compared")
 
 
-def _figures(first: PackageRecord, second: PackageRecord) -> Iterator[Row]:
+def _figures(first: PackageRecord, second: PackageRecord) -> Iterator[ComparedValue]:
     records = (first, second)
-    yield Row("images/s", *(_number(record.images_per_s, "{:,.1f}") for record in records))
-    yield Row("Train cost", *(_number(record.training_usd, "${:,.2f}") for record in records))
-    yield Row("hosts", *(hosts_text(record.package) for record in records))
+    yield ComparedValue("images/s", *(_number(record.images_per_s, "{:,.1f}") for record in records))
+    yield ComparedValue("Train cost", *(_number(record.training_usd, "${:,.2f}") for record in records))
+    yield ComparedValue("hosts", *(hosts_text(record.package) for record in records))
 
 
-def _differences(first: PackageRecord, second: PackageRecord) -> Iterator[Row]:
+def _differences(first: PackageRecord, second: PackageRecord) -> Iterator[ComparedValue]:
     one, two = _flat(first), _flat(second)
     for name in dict.fromkeys([*one, *two]):
         if one.get(name) != two.get(name):
-            yield Row(name, one.get(name, ""), two.get(name, ""))
+            yield ComparedValue(name, one.get(name, ""), two.get(name, ""))
 
 
 def _flat(record: PackageRecord) -> dict[str, str]:

@@ -19,7 +19,7 @@ from params.arguments import to_environment
 from params.layout import SERVE_PREFIX
 from params.programs import ServeArguments
 from params.settings import Settings
-from pipeline_definition.models.registry import ModelPackage, Registry, RegistryError
+from pipeline_definition.models.registry import ModelPackage, PackageGroup, RegistryError
 from pipeline_definition.session import Target
 
 GROUP_SUFFIX: Final = "-pretrained"
@@ -40,7 +40,7 @@ def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
     """
     uri = settings.data.pretrained_uri.rstrip("/") + "/"
     description = _checked(target, uri)
-    return Registry(target, pretrained_group(settings.registry.group)).register(
+    return PackageGroup(target, pretrained_group(settings.registry.group)).register(
         {
             "ModelPackageDescription": f"Pretrained {description}, as published",
             "ModelApprovalStatus": "Approved",

@@ -40,7 +40,7 @@ class ModelPackage:
     """What was said when it was approved or rejected."""
 
 
-class Registry:
+class PackageGroup:
     """The packages of one group."""
 
     def __init__(self, target: Target, group: str) -> None:

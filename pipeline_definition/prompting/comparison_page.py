@@ -29,7 +29,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedPrompt:
     """One prompt and seed, as every contender drew it."""
 
     prompt: str
@@ -112,7 +112,7 @@ def _lead(comparison: Comparison) -> str:
     return " ".join([asked, *verdicts])
 
 
-def _rows(standings: Sequence[Standing]) -> list[Row]:
+def _rows(standings: Sequence[Standing]) -> list[ComparedPrompt]:
     rows = []
     for shots in zip(*(standing.shots for standing in standings), strict=True):
         scores = [shot.clip_score for shot in shots if shot.clip_score is not None]
@@ -121,7 +121,7 @@ def _rows(standings: Sequence[Standing]) -> list[Row]:
             Cell(standing.contender.name, _inline(shot), _facts(shot), best is not None and shot.clip_score == best)
             for standing, shot in zip(standings, shots, strict=True)
         )
-        rows.append(Row(shots[0].prompt, shots[0].seed, cells))
+        rows.append(ComparedPrompt(shots[0].prompt, shots[0].seed, cells))
     return rows
 
 

@@ -16,11 +16,11 @@ from typing import Final
 from pipeline_definition.prompting.clip_scores import score_pictures
 from pipeline_definition.prompting.endpoint import Endpoint
 from pipeline_definition.prompting.study_page import write_page
-from pipeline_definition.prompting.study_plan import Plan
+from pipeline_definition.prompting.study_plan import StudyPlan
 from pipeline_definition.prompting.study_results import Results, ScoredTrial, results
 from pipeline_definition.prompting.study_run import draw_trials
 from pipeline_definition.prompting.study_sheet import columns, draw_sheet
-from pipeline_definition.prompting.study_tables import Provenance, write_tables
+from pipeline_definition.prompting.study_tables import StudyProvenance, write_tables
 
 SHEET_FILE: Final = "contact_sheet.png"
 PAGE_FILE: Final = "study.html"
@@ -30,7 +30,7 @@ PAGE_FILE: Final = "study.html"
 class Study:
     """A plan, and what it is carried out with."""
 
-    plan: Plan
+    plan: StudyPlan
     endpoint: Endpoint
     evaluator_dir: Path
     folder: Path
@@ -45,7 +45,7 @@ class Study:
         scores = score_pictures(pairs, self.evaluator_dir)
         scored = [ScoredTrial(*item) for item in zip(trials, drawn.pictures, scores.scores, strict=True)]
         found = results(self.plan, scored)
-        about = Provenance(self.endpoint.name, drawn.model, scores.clip)
+        about = StudyProvenance(self.endpoint.name, drawn.model, scores.clip)
         write_tables(self.folder, self.plan, scored, found, about)
         sheet = self.folder / SHEET_FILE
         draw_sheet(sheet, self.plan, scored, columns(self.plan, found))

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pipeline_definition.prompting.study_plan import PLAIN, Plan
+from pipeline_definition.prompting.study_plan import PLAIN, StudyPlan
 from pipeline_definition.prompting.study_results import FACTORS, Effect, Estimate, RankedSetting, Results
-from pipeline_definition.prompting.study_tables import Provenance
+from pipeline_definition.prompting.study_tables import StudyProvenance
 from pipeline_definition.report.data_address import data_address
 from pipeline_definition.report.templates import templates
 from pipeline_definition.report.view import Fact, Section, Table
@@ -24,7 +24,7 @@ TITLES: Final = {
 }
 
 
-def write_page(path: Path, plan: Plan, found: Results, about: Provenance, sheet: Path) -> None:
+def write_page(path: Path, plan: StudyPlan, found: Results, about: StudyProvenance, sheet: Path) -> None:
     """Write the page, whole or not at all; every text is escaped."""
     content = {
         "endpoint": about.endpoint,

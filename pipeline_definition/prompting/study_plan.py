@@ -48,7 +48,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Trial:
+class StudyPicture:
     """One picture of a study."""
 
     prompt: str
@@ -92,7 +92,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """All pictures of a study."""
 
     prompts: tuple[str, ...]
@@ -100,17 +100,17 @@ class Plan:
     grid: Grid
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
+    def trials(self) -> tuple[StudyPicture, ...]:
         """Every picture; neighbours share a shape, so that the endpoint can batch them."""
         return tuple(
-            Trial(prompt, seed, setting)
+            StudyPicture(prompt, seed, setting)
             for setting in self.grid.settings
             for prompt in self.prompts
             for seed in self.seeds
         )
 
 
-def make_plan(prompts: Sequence[str], seeds: int, first_seed: int, grid: Grid) -> Plan:
+def make_plan(prompts: Sequence[str], seeds: int, first_seed: int, grid: Grid) -> StudyPlan:
     """Return the plan; the plain prompt is always among the modifiers.
 
     Raises StudyError for an empty factor or more pictures than anyone would wait for.
@@ -125,7 +125,7 @@ def make_plan(prompts: Sequence[str], seeds: int, first_seed: int, grid: Grid) -
             raise StudyError(f"{option}: names nothing to try")
     modifiers = _unique((PLAIN, *(_template(text) for text in grid.modifiers)))
     unique = Grid(modifiers, _unique(grid.guidance_scales), _unique(grid.steps), _unique(grid.samplers))
-    plan = Plan(_unique(prompts), tuple(range(first_seed, first_seed + seeds)), unique)
+    plan = StudyPlan(_unique(prompts), tuple(range(first_seed, first_seed + seeds)), unique)
     count = len(plan.prompts) * len(plan.seeds) * len(unique.settings)
     if count > MAX_TRIALS:
         raise StudyError(f"the study is {count:,} pictures, at most {MAX_TRIALS:,} make sense: name fewer values")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pipeline_definition.prompting.study_plan import Grid, Plan, Setting, Trial
+from pipeline_definition.prompting.study_plan import Grid, Setting, StudyPicture, StudyPlan
 
 RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
@@ -27,7 +27,7 @@ FACTORS: Final = ("modifier", "guidance_scale", "steps", "sampler")
 class ScoredTrial:
     """A picture with its score."""
 
-    trial: Trial
+    trial: StudyPicture
     picture: Path
     clip_score: float
     """Cosine with the prompt as it was written, without the modifier."""
@@ -93,7 +93,7 @@ class Results:
         return next(entry for entry in self.ranking if entry.setting == setting)
 
 
-def results(plan: Plan, scored: Sequence[ScoredTrial]) -> Results:
+def results(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Results:
     """Rank the settings and compare the factors' values."""
     resampled = _resamples(len(plan.prompts))
     by_setting = {
@@ -112,7 +112,7 @@ def _ranked(
     return RankedSetting(setting, _estimate(values, resampled), behind, as_good=behind.low <= 0)
 
 
-def _effects(plan: Plan, scored: Sequence[ScoredTrial], resampled: Sequence[Sequence[int]]) -> Iterable[Effect]:
+def _effects(plan: StudyPlan, scored: Sequence[ScoredTrial], resampled: Sequence[Sequence[int]]) -> Iterable[Effect]:
     for factor, levels in zip(FACTORS, _levels(plan.grid), strict=True):
         groups = _grouped(scored, lambda item, factor=factor: getattr(item.trial.setting, factor))  # type: ignore[misc]
         values = {level: _by_prompt(plan, groups[level]) for level in levels}
@@ -136,7 +136,7 @@ def _grouped(scored: Sequence[ScoredTrial], key: Callable[[ScoredTrial], K]) -> 
     return groups
 
 
-def _by_prompt(plan: Plan, scored: Sequence[ScoredTrial]) -> list[float]:
+def _by_prompt(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> list[float]:
     """Return the mean score of each prompt, in the plan's order."""
     groups = _grouped(scored, lambda item: item.trial.prompt)
     return [statistics.mean(item.clip_score for item in groups[prompt]) for prompt in plan.prompts]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline_definition.prompting.endpoint import Answer, Endpoint, draw_patiently
-from pipeline_definition.prompting.study_plan import Trial
+from pipeline_definition.prompting.study_plan import StudyPicture
 
 PICTURES_DIR: Final = "pictures"
 # A study has time: an endpoint that is busy for so long has another load to carry.
@@ -31,7 +31,7 @@ class Drawn:
 
 
 def draw_trials(
-    endpoint: Endpoint, trials: Sequence[Trial], folder: Path, clients: int, report: Callable[[int], None]
+    endpoint: Endpoint, trials: Sequence[StudyPicture], folder: Path, clients: int, report: Callable[[int], None]
 ) -> Drawn:
     """Draw what is missing with so many requests at once; `report` counts pictures.
 
@@ -44,7 +44,7 @@ def draw_trials(
     _write(pictures / trials[0].file_name, first)
     paths = tuple(pictures / trial.file_name for trial in trials)
 
-    def draw(trial: Trial, path: Path) -> None:
+    def draw(trial: StudyPicture, path: Path) -> None:
         if not path.is_file():
             _write(path, draw_patiently(endpoint, trial.request, PATIENCE_S))
         report(1)

@@ -15,7 +15,7 @@ from typing import Final
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline_definition.prompting.study_plan import PLAIN, Plan, Setting
+from pipeline_definition.prompting.study_plan import PLAIN, Setting, StudyPlan
 from pipeline_definition.prompting.study_results import Results, ScoredTrial
 
 MAX_ROWS: Final = 8
@@ -44,7 +44,7 @@ class Column:
     setting: Setting
 
 
-def columns(plan: Plan, found: Results) -> tuple[Column, ...]:
+def columns(plan: StudyPlan, found: Results) -> tuple[Column, ...]:
     """Return the settings to show: the best, the cheapest as good, the best with other words or guidance, the worst."""
     best = found.best.setting
     chosen = [Column("best", best), Column("cheapest as good", found.cheapest.setting)]
@@ -60,7 +60,7 @@ def columns(plan: Plan, found: Results) -> tuple[Column, ...]:
     return tuple(kept.values())
 
 
-def draw_sheet(path: Path, plan: Plan, scored: Sequence[ScoredTrial], shown: Sequence[Column]) -> None:
+def draw_sheet(path: Path, plan: StudyPlan, scored: Sequence[ScoredTrial], shown: Sequence[Column]) -> None:
     """Draw the sheet of the first seed's pictures and write it, whole or not at all."""
     prompts = plan.prompts[:MAX_ROWS]
     pictures = {(item.trial.prompt, item.trial.setting): item for item in scored if item.trial.seed == plan.seeds[0]}

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline_definition.prompting.study_plan import Plan
+from pipeline_definition.prompting.study_plan import StudyPlan
 from pipeline_definition.prompting.study_results import Estimate, RankedSetting, Results, ScoredTrial
 
 COLUMNS: Final = (
@@ -27,7 +27,7 @@ COLUMNS: Final = (
 
 
 @dataclass(frozen=True)
-class Provenance:
+class StudyProvenance:
     """What the study was made with."""
 
     endpoint: str
@@ -36,7 +36,9 @@ class Provenance:
     """SHA-256 of the CLIP's folder."""
 
 
-def write_tables(folder: Path, plan: Plan, scored: Sequence[ScoredTrial], found: Results, about: Provenance) -> None:
+def write_tables(
+    folder: Path, plan: StudyPlan, scored: Sequence[ScoredTrial], found: Results, about: StudyProvenance
+) -> None:
     """Write table.csv and study.json, each whole or not at all."""
     rows = [_row(item, folder) for item in scored]
     file = io.StringIO(newline="")

@@ -16,7 +16,7 @@ KEYS = ("forecast", "billed")
 
 
 @dataclass(frozen=True)
-class Row:
+class BillLine:
     """One line of the bill; None where nothing is known."""
 
     name: str
@@ -48,7 +48,7 @@ def cost_section(run: Run) -> Section:
     )
 
 
-def bill(run: Run) -> Iterator[Row]:
+def bill(run: Run) -> Iterator[BillLine]:
     """Yield the steps that ran a job or were forecast to, then what stands beside them."""
     expected = {str(line.get("step")): line for line in (run.artifacts.forecast or {}).get("lines") or ()}
     for step in run.steps:
@@ -57,7 +57,7 @@ def bill(run: Run) -> Iterator[Row]:
             continue
         ran = step.style in ("succeeded", "failed", "stopped")
         usd = 0.0 if step.style == "cached" else step.cost.usd if ran and step.cost.is_known else None
-        yield Row(
+        yield BillLine(
             step.name,
             "from the cache" if step.style == "cached" else step.hosts or str(line.get("what") or ""),
             number(line.get("hours")),
@@ -66,10 +66,10 @@ def bill(run: Run) -> Iterator[Row]:
             usd,
         )
     for name, line in expected.items():
-        yield Row(name, str(line.get("what") or ""), None, None, number(line.get("usd")), None)
+        yield BillLine(name, str(line.get("what") or ""), None, None, number(line.get("usd")), None)
 
 
-def _lead(forecast: Mapping[str, Any], rows: tuple[Row, ...]) -> str:
+def _lead(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> str:
     if forecast.get("problem"):
         return f"There is no forecast: {forecast['problem']}."
     compared = [row for row in rows if row.is_comparable]
@@ -82,7 +82,7 @@ def _lead(forecast: Mapping[str, Any], rows: tuple[Row, ...]) -> str:
     )
 
 
-def _facts(forecast: Mapping[str, Any], rows: tuple[Row, ...]) -> Iterator[Fact]:
+def _facts(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> Iterator[Fact]:
     whole, spent = number(forecast.get("usd")), [row.usd for row in rows if row.usd is not None]
     if whole is not None:
         yield Fact("forecast of the whole run", dollars(whole), "storage and network included")
@@ -93,7 +93,7 @@ def _facts(forecast: Mapping[str, Any], rows: tuple[Row, ...]) -> Iterator[Fact]
         yield Fact("prices of", str(forecast["prices_date"]), f"{forecast.get('region') or ''}, {bought}")
 
 
-def _charts(rows: tuple[Row, ...]) -> Iterator[Chart]:
+def _charts(rows: tuple[BillLine, ...]) -> Iterator[Chart]:
     shown = [(row.name, row.expected_usd or 0.0, row.usd or 0.0) for row in rows if row.is_comparable]
     if len(shown) < 2 or not any(usd for _, *both in shown for usd in both):
         return
@@ -104,7 +104,7 @@ def _charts(rows: tuple[Row, ...]) -> Iterator[Chart]:
     yield Chart("Dollars by step", charts.pairs("bill", description, shown, words), KEYS)
 
 
-def _table(rows: tuple[Row, ...]) -> Table:
+def _table(rows: tuple[BillLine, ...]) -> Table:
     spent = total_row(rows)
     return Table(
         ("step", "hosts", "time, forecast", "time", "dollars, forecast", "dollars"),
@@ -113,9 +113,9 @@ def _table(rows: tuple[Row, ...]) -> Table:
     )
 
 
-def total_row(rows: tuple[Row, ...]) -> Row:
+def total_row(rows: tuple[BillLine, ...]) -> BillLine:
     """Return the sums of what is known."""
-    return Row(
+    return BillLine(
         "all",
         "",
         sum(row.expected_hours or 0.0 for row in rows),
@@ -125,7 +125,7 @@ def total_row(rows: tuple[Row, ...]) -> Row:
     )
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: BillLine) -> tuple[str, ...]:
     times = (
         duration(hours * SECONDS_PER_HOUR) if hours is not None else DASH for hours in (row.expected_hours, row.hours)
     )

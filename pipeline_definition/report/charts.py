@@ -57,7 +57,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialPoint:
     """One trial of a search."""
 
     cost: float
@@ -142,7 +142,7 @@ def pairs(
         return inline_svg(figure, name, description)
 
 
-def trials(name: str, description: str, points: Sequence[Trial], cost_axis: str, lower_is_better: bool) -> Markup:
+def trials(name: str, description: str, points: Sequence[TrialPoint], cost_axis: str, lower_is_better: bool) -> Markup:
     """Return the objective over cost for each trial, with the frontier: no other trial is better for less."""
     with drawn_on():
         figure = new_figure(WIDTH, HEIGHT)

@@ -27,7 +27,7 @@ class Station:
 
 
 @dataclass(frozen=True)
-class Line:
+class GraphEdge:
     """From one step to the next."""
 
     path: str
@@ -36,7 +36,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class GraphDrawing:
     """The whole graph in one direction."""
 
     direction: str
@@ -44,7 +44,7 @@ class Drawing:
     width: float
     height: float
     stations: tuple[Station, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[GraphEdge, ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Look:
     label: str
 
 
-def lying(nodes: Sequence[Node], looks: Mapping[str, Look]) -> Drawing:
+def lying(nodes: Sequence[Node], looks: Mapping[str, Look]) -> GraphDrawing:
     """Return the graph from left to right, names below the circles."""
     pitch_x, pitch_y = LYING_PITCH
     places = {node.name: (pitch_x * (node.rank + 0.5), 26 + pitch_y * node.lane) for node in nodes}
@@ -63,7 +63,7 @@ def lying(nodes: Sequence[Node], looks: Mapping[str, Look]) -> Drawing:
     return _drawing("lying", nodes, looks, places, (pitch_x * ranks, 26 + pitch_y * lanes - 12))
 
 
-def standing(nodes: Sequence[Node], looks: Mapping[str, Look]) -> Drawing:
+def standing(nodes: Sequence[Node], looks: Mapping[str, Look]) -> GraphDrawing:
     """Return the graph from top to bottom, names beside the circles."""
     pitch_x, pitch_y = STANDING_PITCH
     places = {node.name: (24 + pitch_x * node.lane, 24 + pitch_y * node.rank) for node in nodes}
@@ -81,14 +81,14 @@ def _drawing(
     looks: Mapping[str, Look],
     places: Mapping[str, tuple[float, float]],
     size: tuple[float, float],
-) -> Drawing:
+) -> GraphDrawing:
     stations = tuple(_station(node, looks[node.name], places[node.name]) for node in nodes)
     lines = tuple(
-        Line(_path(direction, places[parent], places[node.name]), looks[node.name].status != "waiting")
+        GraphEdge(_path(direction, places[parent], places[node.name]), looks[node.name].status != "waiting")
         for node in nodes
         for parent in node.parents
     )
-    return Drawing(direction, *size, stations, lines)
+    return GraphDrawing(direction, *size, stations, lines)
 
 
 def _station(node: Node, look: Look, place: tuple[float, float]) -> Station:

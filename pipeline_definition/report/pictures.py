@@ -17,7 +17,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
-class Picture:
+class EmbeddedPicture:
     """One picture inside the page."""
 
     source: str
@@ -26,19 +26,23 @@ class Picture:
     note: str = ""
 
 
-def contact_sheet(artifacts: Artifacts) -> Picture | None:
+def contact_sheet(artifacts: Artifacts) -> EmbeddedPicture | None:
     """Return the contact sheet, or None where there is none or it is too large to be sent around."""
     if artifacts.contact_sheet is None:
         return None
     source = _inline(artifacts.contact_sheet, MAX_SHEET_BYTES)
-    return Picture(source, "Contact sheet: each prompt with the real picture and the model’s") if source else None
+    return (
+        EmbeddedPicture(source, "Contact sheet: each prompt with the real picture and the model’s") if source else None
+    )
 
 
-def gallery(artifacts: Artifacts) -> tuple[Picture, ...]:
+def gallery(artifacts: Artifacts) -> tuple[EmbeddedPicture, ...]:
     """Return the first pictures with their captions, as many as fit."""
     captions = {Path(str(entry.get("file", ""))).name: entry for entry in artifacts.captions}
     return tuple(
-        Picture(source, str(captions.get(path.name, {}).get("caption") or ""), _seed(captions.get(path.name, {})))
+        EmbeddedPicture(
+            source, str(captions.get(path.name, {}).get("caption") or ""), _seed(captions.get(path.name, {}))
+        )
         for path, source in _fitting(artifacts.samples)
     )
 

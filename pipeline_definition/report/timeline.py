@@ -10,7 +10,7 @@ from pipeline_definition.report.run import Run, RunStep
 
 
 @dataclass(frozen=True)
-class Row:
+class TimelineRow:
     """One step."""
 
     step: RunStep
@@ -24,7 +24,7 @@ class Row:
     """Attempts, where there was more than one."""
 
 
-def rows(run: Run) -> tuple[Row, ...]:
+def rows(run: Run) -> tuple[TimelineRow, ...]:
     """Return the steps of the definition in order."""
     return tuple(_row(run, step) for step in run.steps)
 
@@ -48,11 +48,11 @@ def _total_cost(run: Run) -> str:
     return f"{hours}: {dollars(spent.usd)}."
 
 
-def _row(run: Run, step: RunStep) -> Row:
+def _row(run: Run, step: RunStep) -> TimelineRow:
     start, width = _bar(run, step)
     attempts = int(step.record.get("attempts") or 1)
     time = step.time if step.time and step.style != "cached" else step.state
-    return Row(step, start, width, time, _cost(run, step), f"{attempts} attempts" if attempts > 1 else "")
+    return TimelineRow(step, start, width, time, _cost(run, step), f"{attempts} attempts" if attempts > 1 else "")
 
 
 def _bar(run: Run, step: RunStep) -> tuple[float, float]:

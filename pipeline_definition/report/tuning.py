@@ -14,7 +14,7 @@ from pipeline_definition.report.view import Chart, Fact, Section, Table
 
 
 @dataclass(frozen=True)
-class Trial:
+class TuningTrial:
     """One trial."""
 
     record: Mapping[str, Any]
@@ -55,10 +55,12 @@ def tuning_section(run: Run) -> Section:
     )
 
 
-def trials_of(tuning: Mapping[str, Any], prices: Prices) -> tuple[Trial, ...]:
+def trials_of(tuning: Mapping[str, Any], prices: Prices) -> tuple[TuningTrial, ...]:
     """Return the trials in the order in which they began."""
     best = best_name(tuning)
-    return tuple(Trial(item, job_cost(item, prices), item.get("name") == best) for item in tuning.get("trials") or ())
+    return tuple(
+        TuningTrial(item, job_cost(item, prices), item.get("name") == best) for item in tuning.get("trials") or ()
+    )
 
 
 def best_name(tuning: Mapping[str, Any]) -> str | None:
@@ -75,7 +77,7 @@ def lower_is_better(tuning: Mapping[str, Any]) -> bool:
     return (tuning.get("objective") or {}).get("type") != "Maximize"
 
 
-def _facts(best: Trial | None, objective: str) -> Iterator[Fact]:
+def _facts(best: TuningTrial | None, objective: str) -> Iterator[Fact]:
     if best is None:
         return
     for name, value in best.hyperparameters.items():
@@ -85,10 +87,10 @@ def _facts(best: Trial | None, objective: str) -> Iterator[Fact]:
         yield Fact(objective, figure(best.objective, 4), "of the best trial")
 
 
-def _charts(run: Run, tuning: Mapping[str, Any], trials: tuple[Trial, ...], objective: str) -> Iterator[Chart]:
+def _charts(run: Run, tuning: Mapping[str, Any], trials: tuple[TuningTrial, ...], objective: str) -> Iterator[Chart]:
     in_dollars = not run.is_local and all(trial.cost.is_known for trial in trials)
     points = [
-        charts.Trial(cost, trial.objective, trial.is_best)
+        charts.TrialPoint(cost, trial.objective, trial.is_best)
         for trial in trials
         if (cost := trial.cost.usd if in_dollars else trial.seconds) is not None and trial.objective is not None
     ]
@@ -101,7 +103,7 @@ def _charts(run: Run, tuning: Mapping[str, Any], trials: tuple[Trial, ...], obje
     yield Chart(title, svg)
 
 
-def _tables(run: Run, trials: tuple[Trial, ...], objective: str) -> Iterator[Table]:
+def _tables(run: Run, trials: tuple[TuningTrial, ...], objective: str) -> Iterator[Table]:
     if not trials:
         return
     names = tuple(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
@@ -110,7 +112,7 @@ def _tables(run: Run, trials: tuple[Trial, ...], objective: str) -> Iterator[Tab
     yield Table(headers, rows, frozenset(range(1, len(headers))))
 
 
-def _row(run: Run, place: int, trial: Trial, names: tuple[str, ...]) -> tuple[str, ...]:
+def _row(run: Run, place: int, trial: TuningTrial, names: tuple[str, ...]) -> tuple[str, ...]:
     tried = (number(trial.hyperparameters.get(name)) for name in names)
     status = str(trial.record.get("status") or "")
     objective = figure(trial.objective, 4) if trial.objective is not None else status.lower() or DASH
@@ -126,7 +128,7 @@ def _row(run: Run, place: int, trial: Trial, names: tuple[str, ...]) -> tuple[st
     )
 
 
-def _cost(run: Run, trial: Trial) -> str:
+def _cost(run: Run, trial: TuningTrial) -> str:
     if run.is_local:
         return "nothing"
     return dollars(trial.cost.usd) if trial.cost.is_known and trial.cost.instance_hours else DASH

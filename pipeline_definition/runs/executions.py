@@ -29,7 +29,7 @@ class ExecutionError(OperatorError):
 
 
 @dataclass(frozen=True)
-class Step:
+class ExecutionStep:
     """One step of an execution, as it stands."""
 
     name: str
@@ -62,7 +62,7 @@ class Execution:
     arn: str
     status: str
     failure_reason: str
-    steps: tuple[Step, ...]
+    steps: tuple[ExecutionStep, ...]
 
     @property
     def id(self) -> str:
@@ -74,7 +74,7 @@ class Execution:
         """Whether nothing more will happen."""
         return self.status in FINISHED
 
-    def step(self, name: str) -> Step | None:
+    def step(self, name: str) -> ExecutionStep | None:
         """Return the step of this name, if it has begun."""
         return next((step for step in self.steps if step.name == name), None)
 
@@ -207,8 +207,8 @@ def _check_value(parameter: Mapping[str, Any], value: str) -> None:
         raise ExecutionError(f"{parameter['Name']}: {value!r} is none of {', '.join(choices)}")
 
 
-def _step(item: Mapping[str, Any]) -> Step:
-    return Step(
+def _step(item: Mapping[str, Any]) -> ExecutionStep:
+    return ExecutionStep(
         name=item["StepName"],
         status=item["StepStatus"],
         start=item.get("StartTime"),

@@ -9,7 +9,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from params.layout import PROGRESS_PREFIX
-from pipeline_definition.runs.executions import Step
+from pipeline_definition.runs.executions import ExecutionStep
 from pipeline_definition.session import Target
 
 LOG_GROUPS = {
@@ -22,7 +22,7 @@ LOG_GROUPS = {
 class JobLog:
     """The growing log of one step's job, over all its hosts (and, for Tune, over all its trials)."""
 
-    def __init__(self, target: Target, step: Step) -> None:
+    def __init__(self, target: Target, step: ExecutionStep) -> None:
         self._client = target.client("logs")
         kind = next((kind for kind in LOG_GROUPS if step.arn(kind)), None)
         self._group = LOG_GROUPS.get(kind or "", "")

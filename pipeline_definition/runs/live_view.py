@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipeline_definition.runs.executions import Execution, Step
+from pipeline_definition.runs.executions import Execution, ExecutionStep
 from pipeline_definition.runs.progress_text import clock, first_line, fraction, progress_text, usd_text
 from pipeline_definition.runs.watch import Snapshot
 
@@ -90,21 +90,21 @@ def _print_lines(snapshots: Iterable[Snapshot], console: Console) -> Execution:
     return execution
 
 
-def _news(snapshot: Snapshot, step: Step) -> str:
+def _news(snapshot: Snapshot, step: ExecutionStep) -> str:
     """Return what makes a line worth its place: in a file every quarter of a step is news, every second is noise."""
     done = [fraction(line) for line in snapshot.progress.get(step.name, {}).values()]
     known = [value for value in done if value is not None]
     return f"{step.status} {int(4 * max(known))}" if known else step.status
 
 
-def _line(snapshot: Snapshot, step: Step) -> str:
+def _line(snapshot: Snapshot, step: ExecutionStep) -> str:
     elapsed = clock(step.seconds) if step.seconds is not None else ""
     usd = snapshot.cost.step_usd(step)
     cost = f" {usd_text(usd):>9}" if usd is not None else ""
     return f"{step.name:16} {_status(step):10} {elapsed:>7}{cost}  {_said(snapshot, step)}".rstrip()
 
 
-def _row(snapshot: Snapshot, step: Step, priced: bool) -> list[RenderableType]:
+def _row(snapshot: Snapshot, step: ExecutionStep, priced: bool) -> list[RenderableType]:
     usd = snapshot.cost.step_usd(step)
     return [
         Text(MARKS.get(step.status, "·"), STYLES.get(step.status, "dim")),
@@ -117,14 +117,14 @@ def _row(snapshot: Snapshot, step: Step, priced: bool) -> list[RenderableType]:
     ]
 
 
-def _bar(snapshot: Snapshot, step: Step) -> RenderableType:
+def _bar(snapshot: Snapshot, step: ExecutionStep) -> RenderableType:
     """Return how far a step is: of several hosts the first to say, of several trials all together."""
     done = [fraction(line) for line in snapshot.progress.get(step.name, {}).values()]
     known = [value for value in done if value is not None]
     return ProgressBar(total=len(known), completed=sum(known), width=BAR_WIDTH) if known else Text("")
 
 
-def _said(snapshot: Snapshot, step: Step) -> str:
+def _said(snapshot: Snapshot, step: ExecutionStep) -> str:
     lines = snapshot.progress.get(step.name, {})
     # Every host reports the job's whole progress; trials report their own, so the list is what tells most.
     progress = "  ".join(dict.fromkeys(progress_text(line) for line in lines.values()))
@@ -138,7 +138,7 @@ def _cost(snapshot: Snapshot) -> str:
     return "" if usd is None else f"  about {usd_text(usd)} so far"
 
 
-def _status(step: Step) -> str:
+def _status(step: ExecutionStep) -> str:
     return "cached" if step.cached and step.status == "Succeeded" else step.status
 
 

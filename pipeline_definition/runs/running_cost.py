@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
-from pipeline_definition.runs.executions import Execution, Step
+from pipeline_definition.runs.executions import Execution, ExecutionStep
 from pipeline_definition.session import Target
 
 SECONDS_PER_HOUR: Final = 3600.0
@@ -35,7 +35,7 @@ class RunningCost:
         known = {job.step: (job, _price(job)) for job in jobs}
         return cls({step: price * job.count * job.parallel for step, (job, price) in known.items() if price})
 
-    def step_usd(self, step: Step) -> float | None:
+    def step_usd(self, step: ExecutionStep) -> float | None:
         """Return what a step has cost; None where that is not known, or nothing was run."""
         price = self.usd_per_hour.get(step.name)
         if price is None or step.seconds is None:

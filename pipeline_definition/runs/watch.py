@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_definition.runs.executions import Execution, Executions, Step
+from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
 from pipeline_definition.runs.job_logs import JobLog, progress_of
 from pipeline_definition.runs.running_cost import RunningCost
 from pipeline_definition.runs.summary import summarise
@@ -32,9 +32,9 @@ class Snapshot:
     cost: RunningCost
     is_local: bool
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[ExecutionStep]:
         """Return every step of the definition, in its order."""
-        return [self.execution.step(name) or Step(name, "waiting") for name in self.names]
+        return [self.execution.step(name) or ExecutionStep(name, "waiting") for name in self.names]
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it for programs."""
@@ -79,7 +79,7 @@ class Watcher:
         progress = {step.name: dict(self._progress[step.name]) for step in running if step.name in self._progress}
         return Snapshot(execution, self._names, progress, self._cost, self._target.is_local)
 
-    def _read_progress(self, step: Step) -> None:
+    def _read_progress(self, step: ExecutionStep) -> None:
         if not step.metadata:
             return
         if step.name not in self._logs:

@@ -33,7 +33,7 @@ MAX_SPAN_BLOCKS: Final = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class ShardsSource:
     """Where the pictures are and how large the encoder wants them."""
 
     shards_uri: str
@@ -60,7 +60,7 @@ def spans(shards: list[PlannedShard], buckets: Buckets) -> Iterator[dict[str, An
             }
 
 
-def decode_span(span: dict[str, Any], source: Source) -> Iterator[dict[str, Any]]:
+def decode_span(span: dict[str, Any], source: ShardsSource) -> Iterator[dict[str, Any]]:
     """Yield the decoded blocks of a task: shard, block, shape, pixels (uint8 of that shape, as bytes) and captions."""
     first, size = int(span["first_row"]), source.plan.buckets.sizes[int(span["bucket"])]
     for number, rows in enumerate(span["sizes"]):
@@ -76,7 +76,7 @@ def decode_span(span: dict[str, Any], source: Source) -> Iterator[dict[str, Any]
         first += int(rows)
 
 
-def planned_samples(source: Source, split: str, first: int, count: int) -> list[Sample]:
+def planned_samples(source: ShardsSource, split: str, first: int, count: int) -> list[Sample]:
     """Return the samples of rows of a split."""
     samples: list[Sample] = []
     storage = Storage(source.shards_uri)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import ray.data
 
 from steps.data.buckets import Buckets
-from steps.data.decoding import Source, decode_span, spans
+from steps.data.decoding import ShardsSource, decode_span, spans
 from steps.data.encoder_settings import EncoderSettings
 from steps.data.latents_writer import LatentsRecord, write_shard
 from steps.data.plan import PlannedShard, SourceSummary, summarize
@@ -40,7 +40,7 @@ WRITE_TRIES: Final = 4
 class EncodeJob:
     """What the workers are told."""
 
-    source: Source
+    source: ShardsSource
     """Pictures."""
     encoder: EncoderSettings
     """Models."""

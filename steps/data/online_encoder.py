@@ -18,7 +18,7 @@ import ray
 from params.layout import PRETRAINED_CHANNEL, TRAIN_SPLIT
 from steps.container import Container
 from steps.data.block import Array
-from steps.data.decoding import Source, decode, planned_samples
+from steps.data.decoding import ShardsSource, decode, planned_samples
 from steps.data.encoder_settings import EncoderSettings
 from steps.errors import StepError
 
@@ -65,7 +65,7 @@ class OnlineEncoder:
         return {**tensors, WAITED_S: np.array(waited_s)}
 
 
-def decode_rows(source: Source, first_row: int, rows: int) -> Decoded:
+def decode_rows(source: ShardsSource, first_row: int, rows: int) -> Decoded:
     """Return the pictures of training rows, uint8 [rows, S, S, 3], and their captions.
 
     Raises StepError where one cannot be read.
@@ -91,7 +91,7 @@ class Encoder:
         return self.actor.encode.remote(self.decode.remote(self.source, first_row, rows))
 
 
-def start_encoders(settings: EncoderSettings, source: Source) -> int:
+def start_encoders(settings: EncoderSettings, source: ShardsSource) -> int:
     """Start an encoder on each GPU of the cluster that is up, or each core where there is none; return how many.
 
     An encoder that dies is started again, and what it was asked for is asked again.

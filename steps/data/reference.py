@@ -12,7 +12,7 @@ from typing import Final
 
 from params.layout import HELDOUT_SPLIT, REFERENCE_SHARD_PATTERN
 from params.model import Model
-from steps.data.decoding import Source, planned_samples
+from steps.data.decoding import ShardsSource, planned_samples
 from steps.data.storage import Storage
 
 SAMPLES_PER_SHARD: Final = 1000
@@ -52,7 +52,7 @@ def reference_spans(count: int) -> Iterator[tuple[int, int, int]]:
         yield index, first, min(SAMPLES_PER_SHARD, count - first)
 
 
-def write_reference_shard(uri: str, source: Source, index: int, first: int, count: int) -> ReferenceShard:
+def write_reference_shard(uri: str, source: ShardsSource, index: int, first: int, count: int) -> ReferenceShard:
     """Write one shard; return its line of the manifest."""
     samples = planned_samples(source, HELDOUT_SPLIT, first, count)
     content = b"".join(sample.raw for sample in samples)

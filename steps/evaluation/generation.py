@@ -19,7 +19,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 from transformers.utils import logging
 
 from steps.errors import StepError
-from steps.evaluation.generator import Drawing, PictureGenerator
+from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.evaluation.pictures import PictureStore
 from steps.evaluation.prompts import Prompt, batches
 from steps.model.pretrained import load_pipeline, new_unet
@@ -33,7 +33,7 @@ WATCH_S: Final = 1.0
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """One model's weights."""
 
     folder: Path
@@ -45,14 +45,14 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureSet:
     """One model's pictures, drawn in one way."""
 
     name: str
     """Such as `trained`."""
-    source: Source
+    source: ModelSource
     """What draws."""
-    drawing: Drawing
+    drawing: SamplingSettings
     """How."""
     prompts: Sequence[Prompt]
     """What it draws."""
@@ -77,7 +77,7 @@ class Row:
 class Work:
     """What all workers of a job share."""
 
-    rows: Sequence[Row]
+    rows: Sequence[PictureSet]
     """What to draw: the trained model's row first, rows of one model in succession."""
     batch_size: int
     """Pictures at once on one device."""
@@ -138,7 +138,7 @@ class _Models:
         self._folder: Path | None = None
         self._generator: PictureGenerator | None = None
 
-    def generator(self, row: Row) -> PictureGenerator:
+    def generator(self, row: PictureSet) -> PictureGenerator:
         """Return what draws a row."""
         source = row.source
         if self._generator is None or self._folder != source.folder:

@@ -26,7 +26,7 @@ MAX_KEPT_CAPTIONS: Final = 4096
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SamplingSettings:
     """How pictures are drawn: the same for every model that is compared."""
 
     guidance_scale: float
@@ -44,7 +44,7 @@ class Drawing:
 class PictureGenerator:
     """A StableDiffusionPipeline on one device, with the captions that it has encoded."""
 
-    def __init__(self, pipeline: Any, drawing: Drawing, device: torch.device) -> None:
+    def __init__(self, pipeline: Any, drawing: SamplingSettings, device: torch.device) -> None:
         self._pipeline = pipeline
         self._pipeline.to(device)
         self._pipeline.set_progress_bar_config(disable=True)
@@ -54,7 +54,7 @@ class PictureGenerator:
         self._device = device
         self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
 
-    def use_unet(self, unet: Any, drawing: Drawing) -> None:
+    def use_unet(self, unet: Any, drawing: SamplingSettings) -> None:
         """Draw with the weights of this UNet2DConditionModel, and in this way, from now on; the sampler stays."""
         self._drawing = drawing
         unet = unet.to(self._device).eval()

@@ -16,7 +16,7 @@ from params.programs import EvaluateArguments
 from steps.container import Container
 from steps.data.storage import Storage
 from steps.errors import StepError
-from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, Source
+from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, ModelSource
 from steps.model.archive import PIPELINE_FILE, unpack_model
 from steps.model.digest import checked_digest
 from steps.model.pretrained import UNET
@@ -35,7 +35,7 @@ def check_models(container: Container, arguments: EvaluateArguments) -> None:
         )
 
 
-def find_models(container: Container, arguments: EvaluateArguments) -> dict[str, Source]:
+def find_models(container: Container, arguments: EvaluateArguments) -> dict[str, ModelSource]:
     """Return the models by name, unpacked and checked; remove_models() deletes what was unpacked.
 
     Raises StepError where a model is missing or damaged.
@@ -49,7 +49,7 @@ def find_models(container: Container, arguments: EvaluateArguments) -> dict[str,
             folders[APPROVED] = unpacked / APPROVED
         if _is_whole(container.input_dir(PRETRAINED_CHANNEL)):
             folders[PRETRAINED] = container.input_dir(PRETRAINED_CHANNEL)
-    return {name: Source(folder, checked_digest(folder)) for name, folder in folders.items()}
+    return {name: ModelSource(folder, checked_digest(folder)) for name, folder in folders.items()}
 
 
 def remove_models(container: Container) -> None:
@@ -57,7 +57,7 @@ def remove_models(container: Container) -> None:
     shutil.rmtree(container.path(UNPACKED_DIR), ignore_errors=True)
 
 
-def digests(sources: Mapping[str, Source]) -> dict[str, str]:
+def digests(sources: Mapping[str, ModelSource]) -> dict[str, str]:
     """Return each model's digest under the key that metrics.json gives it: the trained one's is `model`."""
     return {MODEL if name == TRAINED else name: source.digest for name, source in sources.items()}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from params.programs import EvaluateArguments
-from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, Row, Source, Work
-from steps.evaluation.generator import Drawing
+from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, ModelSource, PictureSet, Work
+from steps.evaluation.generator import SamplingSettings
 from steps.evaluation.prompts import Prompt
 from steps.evaluation.provenance import versions
 
@@ -20,7 +20,7 @@ DIGEST_LETTERS: Final = 16
 
 def plan(
     arguments: EvaluateArguments,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, ModelSource],
     prompts: Sequence[Prompt],
     captions_digest: str,
     size_px: int,
@@ -33,11 +33,11 @@ def plan(
     """
     samples_dir, others_dir = folders
     trained = sources[TRAINED]
-    drawing = Drawing(arguments.guidance_scale, arguments.inference_steps, arguments.sampler, size_px, size_px)
+    drawing = SamplingSettings(arguments.guidance_scale, arguments.inference_steps, arguments.sampler, size_px, size_px)
 
-    def row(name: str, source: Source, how: Drawing, samples: int, folder: Path) -> Row:
+    def row(name: str, source: ModelSource, how: SamplingSettings, samples: int, folder: Path) -> PictureSet:
         generation = _generation(arguments, source, how, min(samples, len(prompts)), captions_digest)
-        return Row(name, source, how, prompts[:samples], folder, generation, _mirror(arguments, generation))
+        return PictureSet(name, source, how, prompts[:samples], folder, generation, _mirror(arguments, generation))
 
     rows = [row(TRAINED, trained, drawing, len(prompts), samples_dir)]
     for name, source, how, samples in _others(arguments, sources, drawing):
@@ -52,8 +52,8 @@ def guidance_row(scale: float) -> str:
 
 
 def _others(
-    arguments: EvaluateArguments, sources: Mapping[str, Source], drawing: Drawing
-) -> Iterator[tuple[str, Source, Drawing, int]]:
+    arguments: EvaluateArguments, sources: Mapping[str, ModelSource], drawing: SamplingSettings
+) -> Iterator[tuple[str, ModelSource, SamplingSettings, int]]:
     """Yield name, model, manner and number of pictures of each row beside the trained model's own."""
     trained = sources[TRAINED]
     for scale in sorted(set(arguments.guidance_grid) - {arguments.guidance_scale}):
@@ -67,7 +67,7 @@ def _others(
 
 
 def _generation(
-    arguments: EvaluateArguments, source: Source, drawing: Drawing, samples: int, captions_digest: str
+    arguments: EvaluateArguments, source: ModelSource, drawing: SamplingSettings, samples: int, captions_digest: str
 ) -> dict[str, Any]:
     """Return all that decides how pictures look.
 

@@ -13,7 +13,7 @@ from typing import Any
 from params.layout import CLIP_SCORE, CONTACT_SHEET_FILE, FID, METRICS_FILE, SAMPLES_DIR, SAMPLES_FILE
 from params.programs import EvaluateArguments
 from steps.evaluation.contact_sheet import Card, draw_contact_sheet
-from steps.evaluation.generation import Row, Work
+from steps.evaluation.generation import PictureSet, Work
 from steps.evaluation.intervals import Floats
 from steps.evaluation.prompts import Prompt
 from steps.evaluation.provenance import versions
@@ -21,7 +21,7 @@ from steps.evaluation.reference import Pictures, Reference
 from steps.evaluation.results import Entries
 
 
-def write_samples(folder: Path, row: Row, cosines: Floats) -> None:
+def write_samples(folder: Path, row: PictureSet, cosines: Floats) -> None:
     """Write samples.json: for each picture its caption, seed, file and CLIP score."""
     store = row.store()
     samples = [
@@ -57,7 +57,7 @@ def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, wo
 
 
 def write_metrics(
-    folder: Path, measured: Mapping[str, Any], arguments: EvaluateArguments, row: Row, about: Mapping[str, Any]
+    folder: Path, measured: Mapping[str, Any], arguments: EvaluateArguments, row: PictureSet, about: Mapping[str, Any]
 ) -> None:
     """Write metrics.json: what was measured, what it stands on, and what it was computed with."""
     content = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer, find_clip
-from steps.evaluation.generation import Row
+from steps.evaluation.generation import PictureSet
 from steps.evaluation.inception import WEIGHTS_FILE, load_inception
 from steps.evaluation.intervals import Floats
 from steps.evaluation.provenance import file_digest
@@ -83,7 +83,7 @@ def real_pairs(reference: Reference) -> Iterator[CaptionedPictures]:
         yield reference.read(rows), [reference.captions[row] for row in rows]
 
 
-def generated_pairs(row: Row) -> Iterator[CaptionedPictures]:
+def generated_pairs(row: PictureSet) -> Iterator[CaptionedPictures]:
     """Yield a row's pictures, as its store holds them, with their captions, batch by batch."""
     store = row.store()
     for start in range(0, len(row.prompts), BATCH_SIZE):

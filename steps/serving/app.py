@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from steps.serving import media
 from steps.serving.body import gone, read_body
-from steps.serving.encoding import Drawing
+from steps.serving.encoding import DrawnRequest
 from steps.serving.errors import ApiError, ClientGoneError, invalid_request
 from steps.serving.schema import GenerationRequest, GenerationResponse
 from steps.serving.service import Service
@@ -110,7 +110,7 @@ class _Exchange:
         # Compressing a picture takes milliseconds: not on the event loop.
         return await asyncio.to_thread(_picture_response, drawing, media_type)
 
-    async def _draw(self, generation: GenerationRequest) -> Drawing:
+    async def _draw(self, generation: GenerationRequest) -> DrawnRequest:
         watch = asyncio.create_task(gone(self._request))
         try:
             drawing = await self._service.draw(generation, self._arrived_s, watch)
@@ -135,7 +135,7 @@ class _Exchange:
         logger.info("invocation", extra={"fields": fields})
 
 
-def _picture_response(drawing: Drawing, media_type: str) -> Response:
+def _picture_response(drawing: DrawnRequest, media_type: str) -> Response:
     form = media.picture_format(media_type, drawing.request)
     content = drawing.json(form) if media_type == media.JSON else drawing.file(0, form)
     attributes = {

@@ -23,7 +23,7 @@ WEBP_OPTIONS: Final = {"quality": 92, "method": 4}
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawnRequest:
     """A request with its pictures."""
 
     request: GenerationRequest

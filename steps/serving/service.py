@@ -10,7 +10,7 @@ from typing import Any
 
 from params.programs import ServeArguments
 from steps.serving.batch_queue import BatchQueue
-from steps.serving.encoding import Drawing
+from steps.serving.encoding import DrawnRequest
 from steps.serving.errors import ApiError, ClosedError, QueueFullError, RenderError, busy
 from steps.serving.metrics import ServingMetrics
 from steps.serving.pictures import Picture, PictureJob, Renderer, Shape
@@ -49,7 +49,7 @@ class Service:
         if not self.ready:
             raise busy(503, self.worker.failure or "the model is loading", RETRY_AFTER_S)
 
-    async def draw(self, request: GenerationRequest, arrived_s: float, gone: asyncio.Task[None]) -> Drawing | None:
+    async def draw(self, request: GenerationRequest, arrived_s: float, gone: asyncio.Task[None]) -> DrawnRequest | None:
         """Draw a request's pictures; None when the client has gone.
 
         Raises ApiError 429 where the queue is full, 503 where it is closed, 504 past the time-out and 500 where the
@@ -69,7 +69,7 @@ class Service:
         started_s = ticket.started_s or arrived_s
         queue_s, render_s = started_s - arrived_s, time.monotonic() - started_s
         self.metrics.queue_s.observe(queue_s)
-        return Drawing(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s)
+        return DrawnRequest(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s)
 
     def _submit(self, ticket: Ticket) -> None:
         try:

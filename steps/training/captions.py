@@ -14,7 +14,7 @@ from torch import Tensor
 from steps.model.pretrained import load_text_encoder, load_tokenizer
 
 
-class Captions:
+class CaptionConditioning:
     """Token ids or embeddings, with what stands for no caption."""
 
     def __init__(self, text_encoder: Any, empty: Tensor, keep_encoder: bool, device: torch.device) -> None:
@@ -44,9 +44,11 @@ class Captions:
         return embeddings
 
 
-def load_captions(folder: Path, length: int, cached: bool, device: torch.device, dtype: torch.dtype) -> Captions:
+def load_captions(
+    folder: Path, length: int, cached: bool, device: torch.device, dtype: torch.dtype
+) -> CaptionConditioning:
     """Return the captions of a pretrained folder's tokenizer and text encoder, `length` tokens each."""
     tokenizer: Any = load_tokenizer(folder)
     tokens = tokenizer("", padding="max_length", max_length=length, truncation=True).input_ids
     empty = torch.tensor(tokens, dtype=torch.int32)
-    return Captions(load_text_encoder(folder, dtype), empty, keep_encoder=not cached, device=device)
+    return CaptionConditioning(load_text_encoder(folder, dtype), empty, keep_encoder=not cached, device=device)

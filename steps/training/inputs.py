@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from steps.training.captions import Captions
+from steps.training.captions import CaptionConditioning
 from steps.training.courier import Courier
 from steps.training.diffusion import Diffusion
 from steps.training.draws import Draws, draw
@@ -65,7 +65,7 @@ class InputMaker:
         caption_dropout: float,
         noise_offset: float,
         diffusion: Diffusion,
-        captions: Captions,
+        captions: CaptionConditioning,
         device: torch.device,
     ) -> None:
         self._seed, self._caption_dropout, self._noise_offset = seed, caption_dropout, noise_offset

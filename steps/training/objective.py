@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from steps.training.captions import Captions
+from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
 from steps.training.inputs import Inputs
 
@@ -40,7 +40,7 @@ class Objective:
     def __init__(
         self,
         diffusion: Diffusion,
-        captions: Captions,
+        captions: CaptionConditioning,
         scaling_factor: float,
         precision: str,
         device: torch.device,

@@ -23,7 +23,7 @@ from params.layout import (
 )
 from params.programs import TrainArguments
 from steps.container import Cluster, Container
-from steps.data.decoding import Source
+from steps.data.decoding import ShardsSource
 from steps.data.encoder_settings import EncoderSettings
 from steps.data.latents_manifest import LatentsManifest
 from steps.data.online_loader import OnlineLoader, RayBlocks, Slice
@@ -108,7 +108,7 @@ def online_data(
         yield OnlineData(arguments, container, plan, world)
 
 
-def _orders(arguments: TrainArguments, container: Container) -> tuple[EncoderSettings, Source]:
+def _orders(arguments: TrainArguments, container: Container) -> tuple[EncoderSettings, ShardsSource]:
     """Return what encoders are told: to do as the Encode of the manifest did. Raises StepError where it had buckets."""
     folder = container.channel_dir(LATENTS_CHANNEL)
     manifest = LatentsManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
@@ -122,4 +122,4 @@ def _orders(arguments: TrainArguments, container: Container) -> tuple[EncoderSet
         precision=manifest.precision,
     )
     plan = read_plan_file(folder / LATENTS_PLAN_FILE).plan
-    return settings, Source(arguments.shards_uri, plan)
+    return settings, ShardsSource(arguments.shards_uri, plan)

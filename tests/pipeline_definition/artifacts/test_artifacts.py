@@ -17,7 +17,7 @@ from pipeline_definition.artifacts import Artifacts, ArtifactsError, collect
 from pipeline_definition.artifacts.archive import read_members
 from pipeline_definition.artifacts.collection import MAX_FILE_BYTES
 from pipeline_definition.artifacts.redaction import REMOVED, redacted
-from pipeline_definition.runs.executions import Execution, Step
+from pipeline_definition.runs.executions import Execution, ExecutionStep
 from tests.pipeline_definition.fake_aws import Answers, FakeTarget, fake_s3, refused
 
 START = datetime(2026, 11, 24, 2, 17, tzinfo=UTC)
@@ -35,11 +35,13 @@ DEFINITION = {
 OUTPUTS = {"download": "shards", "encode": "latents", "evaluate": "evaluation"}
 
 
-def step(name: str, kind: str | None = None, status: str = "Succeeded", seconds: float = 10, **more: Any) -> Step:
+def step(
+    name: str, kind: str | None = None, status: str = "Succeeded", seconds: float = 10, **more: Any
+) -> ExecutionStep:
     names = {"RegisterModel": f"{ARN}:model-package/group/1"}
     arn = names.get(kind or "", f"{ARN}:job/{name.lower()}-job")
     metadata = {kind: {"Arn": arn}} if kind else {}
-    return Step(name, status, START, START + timedelta(seconds=seconds), metadata=metadata, **more)
+    return ExecutionStep(name, status, START, START + timedelta(seconds=seconds), metadata=metadata, **more)
 
 
 def full_execution(status: str = "Succeeded") -> Execution:

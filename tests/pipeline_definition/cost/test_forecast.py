@@ -10,7 +10,7 @@ import pytest
 
 from params.settings import load_settings
 from pipeline_definition.cost.forecast import Forecast, forecast, forecast_usd
-from pipeline_definition.cost.lines import Line
+from pipeline_definition.cost.lines import ForecastLine
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.cost.storage import Surroundings, fsx_gib
 from pipeline_definition.cost.tables import forecast_json, forecast_notes
@@ -23,13 +23,13 @@ def bill(around: Surroundings | None = None, rows: int | None = None, **paramete
     return forecast(settings(), definition(), parameters, around, rows)
 
 
-def usd(entry: Line) -> float:
+def usd(entry: ForecastLine) -> float:
     dollars = entry.usd["on_demand"]
     assert dollars is not None
     return dollars
 
 
-def line(forecasted: Forecast, step: str) -> Line:
+def line(forecasted: Forecast, step: str) -> ForecastLine:
     return next(line for line in forecasted.lines if line.step == step)
 
 

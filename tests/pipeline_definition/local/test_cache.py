@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_definition.local.cache import CachedResult, StepCache, cache_key
-from pipeline_definition.local.definition import Step, parse_definition
+from pipeline_definition.local.definition import DefinedStep, parse_definition
 from pipeline_definition.local.durations import parse_duration_s
 from pipeline_definition.local.errors import DefinitionError
 from tests.pipeline_definition.definitions import all_steps, at_defaults, defaults_of, definition_of
@@ -17,7 +17,7 @@ from tests.pipeline_definition.local.conftest import processing, s3_input, s3_ou
 RESULT = CachedResult("arn:first", time.time(), {"ProcessingJobName": "first"}, {})
 
 
-def only_step(source: dict[str, Any], expires: str | None = "PT1H") -> Step:
+def only_step(source: dict[str, Any], expires: str | None = "PT1H") -> DefinedStep:
     cache = {"Enabled": True, "ExpireAfter": expires} if expires else {"Enabled": False}
     return next(iter(parse_definition(json.dumps({"Steps": [{**source, "CacheConfig": cache}]})).steps.values()))
 

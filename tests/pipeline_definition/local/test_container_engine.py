@@ -13,7 +13,7 @@ from pipeline_definition.local.container_engine import ContainerEngine, Containe
 from pipeline_definition.local.environment import job_environment
 from pipeline_definition.local.host_group import Host
 from pipeline_definition.local.placement import Program, placed
-from pipeline_definition.local.settings import Images, LocalSettings
+from pipeline_definition.local.settings import ImageEntryPoints, LocalSettings
 
 ENGINE = """#!/bin/sh
 echo "$@" >> "$LOG"
@@ -75,7 +75,7 @@ def test_a_jobs_own_entry_point_takes_the_place_of_the_images(engine: ContainerE
 def test_without_an_engine_the_images_command_line_is_run_by_this_python(tmp_path: Path) -> None:
     import sys
 
-    images = Images({"other/*": ("python", "other.py")})
+    images = ImageEntryPoints({"other/*": ("python", "other.py")})
     settings = LocalSettings(tmp_path, tmp_path, images)
     own = Program("any:1", ("python", "-m", "steps", "encode"), ("--batch-size", "8"))
     assert placed(settings, own, host(tmp_path), "mark").argv == (sys.executable, *own.entry_point[1:], *own.arguments)

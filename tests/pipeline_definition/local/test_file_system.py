@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from pipeline_definition.local.errors import ApiError, StepFailureError
+from pipeline_definition.local.errors import RefusedRequestError, StepFailureError
 from pipeline_definition.local.file_system import FileSystems
 from pipeline_definition.local.object_store import ObjectStore
 
@@ -93,11 +93,11 @@ def test_file_systems_and_associations_outlive_the_process(
 
 def test_overlapping_associations_and_unknown_file_systems_are_refused(systems: FileSystems) -> None:
     name = made(systems)
-    with pytest.raises(ApiError, match="overlaps"):
+    with pytest.raises(RefusedRequestError, match="overlaps"):
         systems.create_association(
             {"FileSystemId": name, "FileSystemPath": "/latents/deep", "DataRepositoryPath": "s3://bucket/x"}
         )
-    with pytest.raises(ApiError, match="no file system 'fs-1'"):
+    with pytest.raises(RefusedRequestError, match="no file system 'fs-1'"):
         systems.describe_file_systems({"FileSystemIds": ["fs-1"]})
-    with pytest.raises(ApiError, match="only LUSTRE"):
+    with pytest.raises(RefusedRequestError, match="only LUSTRE"):
         systems.create_file_system({**LUSTRE, "FileSystemType": "WINDOWS"})

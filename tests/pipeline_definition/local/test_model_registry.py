@@ -3,7 +3,7 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline_definition.local.errors import ApiError
+from pipeline_definition.local.errors import RefusedRequestError
 from pipeline_definition.local.model_registry import ModelRegistry
 from pipeline_definition.local.records import Records
 from pipeline_definition.local.services import Services
@@ -88,11 +88,11 @@ def test_packages_are_listed_newest_first_and_by_status(own: ModelRegistry) -> N
     ],
 )
 def test_a_bad_package_is_refused(own: ModelRegistry, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ApiError, match=message):
+    with pytest.raises(RefusedRequestError, match=message):
         created(own, **changes)
 
 
 def test_a_group_with_packages_is_kept(own: ModelRegistry) -> None:
     created(own)
-    with pytest.raises(ApiError, match="still has"):
+    with pytest.raises(RefusedRequestError, match="still has"):
         own.delete_group({"ModelPackageGroupName": "group"})

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_definition.local.errors import ApiError, DefinitionError
+from pipeline_definition.local.errors import DefinitionError, RefusedRequestError
 from pipeline_definition.local.parameters import Parameter, resolve_parameters
 
 COUNT = Parameter.parse({"Name": "InstanceCount", "Type": "Integer", "DefaultValue": 2})
@@ -14,7 +14,7 @@ FLAG = Parameter.parse({"Name": "Flag", "Type": "Boolean"})
 
 
 def refused(*given_values: tuple[str, Any]) -> str:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(RefusedRequestError) as caught:
         resolve_parameters([COUNT, RATE, STATUS, FLAG], [{"Name": n, "Value": v} for n, v in given_values])
     assert caught.value.code == "ValidationException"
     return caught.value.message

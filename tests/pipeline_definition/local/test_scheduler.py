@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline_definition.local.definition import Step, parse_definition
+from pipeline_definition.local.definition import DefinedStep, parse_definition
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
-from pipeline_definition.local.execution import Execution, ExecutionIdentity
+from pipeline_definition.local.execution import ExecutionIdentity, LocalExecution
 from pipeline_definition.local.scheduler import Scheduler
 from pipeline_definition.local.stop_signal import StopSignal
 from tests.pipeline_definition.local.conftest import processing
 
-Do = Callable[[Step, StopSignal], None]
+Do = Callable[[DefinedStep, StopSignal], None]
 
 
 def gate(outcome: bool, *, yes: list[Any], no: list[Any]) -> dict[str, Any]:
@@ -24,21 +24,21 @@ def gate(outcome: bool, *, yes: list[Any], no: list[Any]) -> dict[str, Any]:
     }
 
 
-def execution(folder: Path, *steps: Any, parallelism: int | None = None) -> Execution:
+def execution(folder: Path, *steps: Any, parallelism: int | None = None) -> LocalExecution:
     definition = parse_definition(json.dumps({"Steps": list(steps)}))
     identity = ExecutionIdentity("arn/execution/id", "p", "arn", "state", time.time(), [], parallelism)
-    return Execution.begin(folder / "run", identity, definition, {})
+    return LocalExecution.begin(folder / "run", identity, definition, {})
 
 
-def run(made: Execution, do: Do) -> dict[str, str]:
+def run(made: LocalExecution, do: Do) -> dict[str, str]:
     scheduler = Scheduler(made, do)
     scheduler.start()
     scheduler.join()
     return {name: state.status for name, state in made.steps.items()}
 
 
-def succeed(made: Execution) -> Do:
-    def do(step: Step, stop: StopSignal) -> None:
+def succeed(made: LocalExecution) -> Do:
+    def do(step: DefinedStep, stop: StopSignal) -> None:
         if step.type == "Condition":
             outcome = step.arguments["Conditions"][0]["LeftValue"]
             made.set_step(step.name, properties={"Outcome": str(outcome)})
@@ -49,7 +49,7 @@ def succeed(made: Execution) -> Do:
 
 
 def failing(*names: str) -> Do:
-    def do(step: Step, stop: StopSignal) -> None:
+    def do(step: DefinedStep, stop: StopSignal) -> None:
         if step.name in names:
             raise StepFailureError("because")
 
@@ -60,7 +60,7 @@ def test_branches_that_do_not_depend_on_each_other_run_at_once(tmp_path: Path) -
     meeting = threading.Barrier(2, timeout=5)
     made = execution(tmp_path, processing("A"), processing("B"))
 
-    def do(step: Step, stop: StopSignal) -> None:
+    def do(step: DefinedStep, stop: StopSignal) -> None:
         meeting.wait()
 
     assert run(made, do) == {"A": "Succeeded", "B": "Succeeded"}
@@ -69,7 +69,7 @@ def test_branches_that_do_not_depend_on_each_other_run_at_once(tmp_path: Path) -
 def test_no_more_steps_run_at_once_than_is_allowed(tmp_path: Path) -> None:
     running, most = [0], [0]
 
-    def do(step: Step, stop: StopSignal) -> None:
+    def do(step: DefinedStep, stop: StopSignal) -> None:
         running[0] += 1
         most[0] = max(most[0], running[0])
         time.sleep(0.02)
@@ -114,7 +114,7 @@ def test_a_step_may_wait_for_a_failure(tmp_path: Path) -> None:
 def test_a_stop_ends_the_running_steps_and_begins_no_others(tmp_path: Path) -> None:
     began = threading.Event()
 
-    def do(step: Step, stop: StopSignal) -> None:
+    def do(step: DefinedStep, stop: StopSignal) -> None:
         began.set()
         stop.sleep(30)
 
@@ -129,7 +129,7 @@ def test_a_stop_ends_the_running_steps_and_begins_no_others(tmp_path: Path) -> N
 
 
 def test_an_error_of_the_engine_fails_the_step_and_says_so(tmp_path: Path) -> None:
-    def do(step: Step, stop: StopSignal) -> None:
+    def do(step: DefinedStep, stop: StopSignal) -> None:
         raise OSError("disk full")
 
     made = execution(tmp_path, processing("A"))
@@ -140,7 +140,7 @@ def test_an_error_of_the_engine_fails_the_step_and_says_so(tmp_path: Path) -> No
 def test_an_execution_is_read_back_as_it_was(tmp_path: Path) -> None:
     made = execution(tmp_path, processing("A"), processing("B", DependsOn=["A"]))
     run(made, failing("B"))
-    back = Execution.load(tmp_path / "run")
+    back = LocalExecution.load(tmp_path / "run")
     assert (back.status, back.failure_reason, back.steps) == (made.status, made.failure_reason, made.steps)
 
 
@@ -153,14 +153,14 @@ def test_a_retry_keeps_what_has_succeeded_and_counts_attempts_on(tmp_path: Path)
     assert run(made, lambda step, stop: ran.append(step.name)) == {"A": "Succeeded", "B": "Succeeded"}
     assert ran == ["B"]
     assert made.status == "Succeeded"
-    assert Execution.load(tmp_path / "run").attempts_of("B") == 2
+    assert LocalExecution.load(tmp_path / "run").attempts_of("B") == 2
 
 
 def test_an_interrupted_execution_is_stopped_and_says_why(tmp_path: Path) -> None:
     made = execution(tmp_path, processing("A"), processing("B"))
     made.set_step("A", status="Succeeded", properties={})
     made.set_step("B", status="Executing")
-    back = Execution.load(tmp_path / "run")
+    back = LocalExecution.load(tmp_path / "run")
     back.interrupt()
     assert back.status == "Stopped" and "RetryPipelineExecution" in str(back.failure_reason)
     assert (back.steps["A"].status, back.steps["B"].status) == ("Succeeded", "Stopped")

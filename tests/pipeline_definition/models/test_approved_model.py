@@ -10,7 +10,7 @@ import pytest
 from params.settings import parse_settings
 from pipeline_definition.definition.pipeline import build_definition
 from pipeline_definition.models.approved_model import with_approved_model
-from pipeline_definition.models.registry import ModelPackage, Registry
+from pipeline_definition.models.registry import ModelPackage, PackageGroup
 from tests.pipeline_definition.fake_aws import FakeTarget
 from tests.pipeline_definition.packages import described
 
@@ -35,10 +35,10 @@ def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
     packages = [answer(4, "Rejected"), answer(3, "Approved", **folder), answer(2, "Approved"), answer(1, "Approved")]
     by_arn = {package["ModelPackageArn"]: package for package in packages}
 
-    def listed(registry: Registry) -> list[ModelPackage]:
+    def listed(registry: PackageGroup) -> list[ModelPackage]:
         return [registry.show(arn) for arn in by_arn]
 
-    monkeypatch.setattr(Registry, "list", listed)
+    monkeypatch.setattr(PackageGroup, "list", listed)
     describe = {"describe_model_package": lambda ModelPackageName: by_arn[ModelPackageName]}  # noqa: N803
     return FakeTarget(answers={"sagemaker": describe})
 
@@ -54,7 +54,7 @@ def test_a_gate_that_does_not_ask_and_an_operator_who_says_are_left_alone(target
 
 
 def test_without_an_approved_model_nothing_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Registry, "list", lambda _: [])
+    monkeypatch.setattr(PackageGroup, "list", lambda _: [])
     assert with_approved_model(FakeTarget(), ASKING, {}) == {}
 
 

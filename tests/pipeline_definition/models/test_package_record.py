@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline_definition.models.package_comparison import compare, verdict
 from pipeline_definition.models.package_record import PackageFiles, PackageRecord, RecordError, facts
-from pipeline_definition.models.registry import Registry
+from pipeline_definition.models.registry import PackageGroup
 from tests.pipeline_definition.packages import GROUP, described, files_of, metric, target_of
 
 METRICS = {"fid": metric(20.0, 1.0), "clip_score": metric(0.30, 0.005)}
@@ -21,7 +21,7 @@ SETTINGS = {"learning_rate": 1e-4, "seed": 0}
 
 def record_of(package: dict[str, Any], files: dict[str, bytes]) -> PackageRecord:
     target = target_of(package, files=files)
-    return PackageFiles(target).record(Registry(target, "sd-pipeline").show(package["ModelPackageArn"]))
+    return PackageFiles(target).record(PackageGroup(target, "sd-pipeline").show(package["ModelPackageArn"]))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_throughput_that_training_did_not_measure_is_left_out() -> None:
 
 def test_fetch_writes_every_file_and_its_pictures(tmp_path: Path) -> None:
     target = target_of(described(1), files=files_of(1, METRICS, SETTINGS))
-    package = Registry(target, "sd-pipeline").show(f"{GROUP}/1")
+    package = PackageGroup(target, "sd-pipeline").show(f"{GROUP}/1")
     written = PackageFiles(target).fetch(package, tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in written} == {
         "metrics.json",

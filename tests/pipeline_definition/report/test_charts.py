@@ -25,7 +25,9 @@ def every_chart() -> dict[str, Markup]:
         ),
         "scale": charts.scale("b", "FID", [mark, charts.Mark("untrained", 55.0)], 25.0, True),
         "bars": charts.bars("c", "causes", [("timeout", 3.0), ("http 404", 1.0)], ["3", "1"]),
-        "trials": charts.trials("d", "trials", [charts.Trial(1, 0.5, True), charts.Trial(2, 0.6, False)], "s", True),
+        "trials": charts.trials(
+            "d", "trials", [charts.TrialPoint(1, 0.5, True), charts.TrialPoint(2, 0.6, False)], "s", True
+        ),
         "plane": charts.plane("e", "FID and CLIP", [(charts.Mark("model", 0.8), mark)], (0.6, None)),
         "guidance": charts.guidance(
             "f", "FID and CLIP", [(charts.Mark("1", 0.7), mark), (charts.Mark("3", 0.8), mark)], "3", (0.6, 90.0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline_definition.runs.executions import Execution, Step
+from pipeline_definition.runs.executions import Execution, ExecutionStep
 from pipeline_definition.runs.live_view import print_json, show, table
 from pipeline_definition.runs.progress_text import progress_text
 from pipeline_definition.runs.running_cost import RunningCost
@@ -24,8 +24,8 @@ NAMES = ("Download", "Train", "Evaluate")
 COST = RunningCost({"Download": 3.6, "Train": 360.0})
 
 
-def step(name: str, status: str, seconds: float = 100.0, **more: Any) -> Step:
-    return Step(name, status, START, START + timedelta(seconds=seconds), **more)
+def step(name: str, status: str, seconds: float = 100.0, **more: Any) -> ExecutionStep:
+    return ExecutionStep(name, status, START, START + timedelta(seconds=seconds), **more)
 
 
 def train_line(done: int, **more: float) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def train_line(done: int, **more: float) -> dict[str, Any]:
     return {**line, "remaining_s": 83.0, **more}
 
 
-def snapshot(status: str, *steps: Step, train: Progress | None = None, cost: RunningCost = COST) -> Snapshot:
+def snapshot(status: str, *steps: ExecutionStep, train: Progress | None = None, cost: RunningCost = COST) -> Snapshot:
     execution = Execution("arn:aws:sagemaker:us-east-1:123456789012:pipeline/p/execution/abc", status, "", steps)
     return Snapshot(execution, NAMES, {"Train": train} if train else {}, cost, is_local=not cost.usd_per_hour)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from shapes import captions, pictures
 from steps.data.buckets import Size, square
-from steps.data.decoding import Source, decode, decode_span, spans
+from steps.data.decoding import ShardsSource, decode, decode_span, spans
 from steps.data.plan import PlannedShard, make_plan, summarize
 from steps.data.samples import Sample, read_table
 from steps.data.storage import Storage
@@ -19,17 +19,17 @@ SQUARE = square(32)
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> ShardsSource:
     uri = str(tmp_path_factory.mktemp("shards"))
     manifest = write_shards(uri, [20, 7, 13])
     tables = [read_table(Storage(uri), shard.name) for shard in manifest.shards]
     plan = make_plan(
         [table.name for table in tables], [summarize(table, 0.3, SQUARE) for table in tables], 0.3, 100, SQUARE
     )
-    return Source(uri, plan)
+    return ShardsSource(uri, plan)
 
 
-def test_blocks_hold_the_planned_samples_in_order(source: Source) -> None:
+def test_blocks_hold_the_planned_samples_in_order(source: ShardsSource) -> None:
     seen: dict[str, list[str]] = {"train": [], "heldout": []}
     for shard in source.plan.shards(12, 4):
         numbers = []

@@ -6,7 +6,7 @@ from pathlib import Path
 from shapes import captions, pictures
 from steps.data import reference as module
 from steps.data.buckets import square
-from steps.data.decoding import Source
+from steps.data.decoding import ShardsSource
 from steps.data.plan import make_plan, summarize
 from steps.data.reference import reference_spans, write_reference_shard
 from steps.data.samples import is_heldout, read_table
@@ -25,7 +25,7 @@ def test_evaluation_reads_the_held_out_pictures(tmp_path: Path) -> None:
         [table.name for table in tables], [summarize(table, 0.3, SQUARE) for table in tables], 0.3, 100, SQUARE
     )
     count = len(plan.heldout)
-    source = Source(uri, plan)
+    source = ShardsSource(uri, plan)
     shards = [
         write_reference_shard(str(target), source, 0, 0, count - 3),
         write_reference_shard(str(target), source, 1, count - 3, 3),

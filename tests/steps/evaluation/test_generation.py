@@ -15,7 +15,7 @@ from params.programs import EvaluateArguments
 from steps.errors import StepError
 from steps.evaluation import generation
 from steps.evaluation.captions import Captions
-from steps.evaluation.generation import TRAINED, Source, Work, draw_in_processes, generate
+from steps.evaluation.generation import TRAINED, ModelSource, Work, draw_in_processes, generate
 from steps.evaluation.generator import PictureGenerator
 from steps.evaluation.plan import plan
 from steps.evaluation.prompts import choose_prompts
@@ -45,7 +45,7 @@ def make_work(tmp_path: Path, pipeline_dir: Path) -> MakeWork:
         arguments = ARGUMENTS.model_copy(update=changes)
         captions = Captions(CAPTIONS, range(len(CAPTIONS)))
         prompts = choose_prompts(captions, arguments.samples, arguments.seed)
-        sources = {TRAINED: Source(pipeline_dir, "digest")}
+        sources = {TRAINED: ModelSource(pipeline_dir, "digest")}
         folders = (tmp_path / folder, tmp_path / f"{folder}-others")
         return plan(arguments, sources, prompts, captions.digest, SIZE_PX, folders)
 
@@ -177,7 +177,7 @@ def test_a_failure_in_a_worker_process_is_told_in_its_own_words(make_work: MakeW
     pipeline.save_pretrained(tmp_path / "broken", safe_serialization=True)
     with pytest.raises(StepError, match=r"^picture \d+ \('a .*'\) is not a number"):
         draw_in_processes(
-            replace(work, rows=[replace(trained, source=Source(tmp_path / "broken", "broken"))]),
+            replace(work, rows=[replace(trained, source=ModelSource(tmp_path / "broken", "broken"))]),
             ["cpu"],
             0,
             1,

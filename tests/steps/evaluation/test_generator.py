@@ -12,7 +12,7 @@ import torch
 
 from steps.errors import StepError
 from steps.evaluation.captions import Captions
-from steps.evaluation.generator import Drawing, PictureGenerator
+from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.evaluation.prompts import Prompt, choose_prompts
 from steps.evaluation.reference import Pictures
 from steps.model.pretrained import load_pipeline
@@ -20,7 +20,7 @@ from tests.steps.evaluation.conftest import CAPTIONS, SIZE_PX
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-DRAWING = Drawing(guidance_scale=3.0, inference_steps=4, sampler="dpm++", size_px=SIZE_PX, kept_px=SIZE_PX)
+DRAWING = SamplingSettings(guidance_scale=3.0, inference_steps=4, sampler="dpm++", size_px=SIZE_PX, kept_px=SIZE_PX)
 PROMPTS = choose_prompts(Captions(CAPTIONS, range(len(CAPTIONS))), 6, seed=0)
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import IFD
 
-from steps.serving.encoding import Drawing
+from steps.serving.encoding import DrawnRequest
 from steps.serving.pictures import Picture, Shape
 from steps.serving.schema import PictureFormat, request_type
 from tests.steps.serving.conftest import ARGUMENTS
@@ -20,11 +20,11 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 FORMATS: tuple[PictureFormat, ...] = ("png", "jpeg", "webp")
 
 
-def drawing(**fields: object) -> Drawing:
+def drawing(**fields: object) -> DrawnRequest:
     body = {"prompts": [SECRET, "b"], "negative_prompt": SECRET, **fields}
     request = request_type(ARGUMENTS).model_validate_json(json.dumps(body))
     pictures = (Picture(Image.fromarray(PIXELS), False, True), Picture(Image.fromarray(255 - PIXELS), True, False))
-    return Drawing(request, Shape(24, 16, 2, 3.0, "ddim"), (7, 8), pictures, MODEL, 0.5, 1.25)
+    return DrawnRequest(request, Shape(24, 16, 2, 3.0, "ddim"), (7, 8), pictures, MODEL, 0.5, 1.25)
 
 
 def opened(file: bytes) -> Image.Image:
@@ -75,7 +75,7 @@ def test_the_longest_prompt_fits_into_every_format(form: PictureFormat) -> None:
     body = {"prompt": "😀" * 20_000, "negative_prompt": "&" * 20_000, "embed_prompt": True}
     request = request_type(longest).model_validate_json(json.dumps(body))
     picture = Picture(Image.fromarray(PIXELS), False, False)
-    opened(Drawing(request, Shape(24, 16, 2, 3.0, "ddim"), (1,), (picture,), MODEL, 0.0, 0.0).file(0, form))
+    opened(DrawnRequest(request, Shape(24, 16, 2, 3.0, "ddim"), (1,), (picture,), MODEL, 0.0, 0.0).file(0, form))
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -86,7 +86,7 @@ def test_the_same_request_gives_the_same_bytes(form: PictureFormat) -> None:
 def test_png_is_lossless_and_jpeg_nearly() -> None:
     assert np.array_equal(np.asarray(opened(drawing().file(0, "png"))), PIXELS)
     smooth = Image.linear_gradient("L").convert("RGB")
-    picture = Drawing(
+    picture = DrawnRequest(
         drawing().request, Shape(256, 256, 2, 3.0, "ddim"), (1,), (Picture(smooth, False, False),), MODEL, 0.0, 0.0
     )
     for form in ("jpeg", "webp"):

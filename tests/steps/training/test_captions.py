@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from steps.model.pretrained import load_text_encoder, load_tokenizer
-from steps.training.captions import Captions, load_captions
+from steps.training.captions import CaptionConditioning, load_captions
 from tests.steps.training.tiny_model import CAPTION_LENGTH, WIDTH
 
 CPU = torch.device("cpu")
@@ -15,7 +15,7 @@ IDS = torch.arange(3 * CAPTION_LENGTH, dtype=torch.int32).view(3, CAPTION_LENGTH
 DROPPED = torch.tensor([False, True, False])
 
 
-def captions(pretrained: Path, cached: bool = False) -> Captions:
+def captions(pretrained: Path, cached: bool = False) -> CaptionConditioning:
     return load_captions(pretrained, CAPTION_LENGTH, cached, CPU, torch.float32)
 
 
