@@ -18,7 +18,7 @@ from sagemaker.mlops.workflow import (
 )
 
 from params.layout import ASYNC, CHECKPOINTS, EVALUATION, LATENTS, MODEL, REFERENCE, SHARDS
-from params.model import Model
+from params.model import Model, unmentioned
 from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.definition.parameters import PipelineParameters
@@ -141,4 +141,4 @@ class Blueprint:
 
 def program_values(step: Model, program: type[Model]) -> dict[str, Any]:
     """Return the part of a step's settings that its program's command line takes."""
-    return step.model_dump(include=set(program.model_fields))
+    return step.model_dump(include=set(program.model_fields) - unmentioned(step))

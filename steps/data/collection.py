@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from pydantic import ValidationError
 
 from params.layout import MANIFEST_FILE
+from params.model import unmentioned
 from params.programs import DownloadArguments, DownloadSettings
 from steps.data.blocklist import read_blocklist
 from steps.data.deduplication import drop_duplicates
@@ -192,7 +193,7 @@ class Collection:
             yield one
 
     def _digest_of_shards(self) -> str:
-        names = set(DownloadSettings.model_fields) - _OTHER_SETTINGS
+        names = set(DownloadSettings.model_fields) - _OTHER_SETTINGS - unmentioned(self._arguments)
         plan = self._arguments.model_dump(mode="json", include=names)
         plan |= {
             "table": self.table.digest,
