@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline_definition.report.templates import templates
-from pipeline_definition.report.view import Section, Table
+from pipeline_definition.pages.page import Section, Table
+from pipeline_definition.pages.templates import templates
 
 
 @dataclass(frozen=True)

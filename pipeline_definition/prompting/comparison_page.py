@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline_definition.pages.data_address import data_address
+from pipeline_definition.pages.formats import DASH, count, figure
+from pipeline_definition.pages.templates import templates
 from pipeline_definition.prompting.comparison import Comparison, Shot, Standing, difference
-from pipeline_definition.report.data_address import data_address
-from pipeline_definition.report.formats import DASH, count, figure
-from pipeline_definition.report.templates import templates
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from pipeline_definition.pages.data_address import data_address
+from pipeline_definition.pages.page import Fact, Section, Table
+from pipeline_definition.pages.templates import templates
 from pipeline_definition.prompting.study_plan import PLAIN, StudyPlan
 from pipeline_definition.prompting.study_results import FACTORS, Effect, Estimate, RankedSetting, Results
 from pipeline_definition.prompting.study_tables import StudyProvenance
-from pipeline_definition.report.data_address import data_address
-from pipeline_definition.report.templates import templates
-from pipeline_definition.report.view import Fact, Section, Table
 
 MAX_RANKED: Final = 20
 TITLES: Final = {

@@ -13,16 +13,16 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.pages.formats import date
+from pipeline_definition.pages.templates import templates
 from pipeline_definition.report import drawing, pictures, timeline
 from pipeline_definition.report.bill import cost_section
 from pipeline_definition.report.data import download_section, latents_section
-from pipeline_definition.report.formats import date
 from pipeline_definition.report.headline import tiles
 from pipeline_definition.report.lineage import lineage_section
 from pipeline_definition.report.parameters import parameters_section
 from pipeline_definition.report.quality import quality_section
 from pipeline_definition.report.run import Run, run_of
-from pipeline_definition.report.templates import templates
 from pipeline_definition.report.training import training_section
 from pipeline_definition.report.tuning import tuning_section
 from pipeline_definition.report.verdict import failure, verdict

@@ -14,7 +14,7 @@ from pipeline_definition.cost.document import Document, to_html, write_beside
 from pipeline_definition.cost.plan import plan
 from pipeline_definition.cost.plan_page import plan_document
 from tests.pipeline_definition.cost.samples import definition, settings
-from tests.pipeline_definition.report.chromium import Browser, browser, find_browser
+from tests.pipeline_definition.pages.chromium import Browser, browser, find_browser
 
 pytestmark = [
     pytest.mark.browser,
