@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from params.files import write_text
 from pipeline_definition.commands.options import (
     DEFAULT_PARAMS,
     AsJson,
@@ -138,7 +139,7 @@ def plan(
 
     Example: sd-pipeline plan --deadline 14d --budget 150000 --params params/sd2_base.yaml --out plan.html
     """
-    from pipeline_definition.cost.document import to_html, write_beside
+    from pipeline_definition.cost.document import to_html
     from pipeline_definition.cost.plan import parse_days
     from pipeline_definition.cost.plan import plan as plan_of
     from pipeline_definition.cost.plan_page import NOTES, plan_document, plan_json, plan_table
@@ -150,7 +151,7 @@ def plan(
         purchases = PURCHASES if savings_plan else PURCHASES[:2]
         found = plan_of(settings, definition, parse_changes(changes), days, budget, purchases, training_only, rows)
         if out:
-            write_beside(out, to_html(plan_document(found, settings.pipeline_name)))
+            write_text(out, to_html(plan_document(found, settings.pipeline_name)))
         if as_json:
             _print_json(plan_json(found))
         else:
@@ -176,13 +177,13 @@ def business_case(
     from pipeline_definition.cost.business_case import answers_of
     from pipeline_definition.cost.business_inputs import EXAMPLE_FILE, load_case
     from pipeline_definition.cost.business_page import case_document, case_json
-    from pipeline_definition.cost.document import to_html, to_markdown, write_beside
+    from pipeline_definition.cost.document import to_html, to_markdown
 
     with reported_errors():
         answers = answers_of(load_case(inputs or EXAMPLE_FILE))
         document = case_document(answers)
-        write_beside(out / "business_case.html", to_html(document))
-        write_beside(out / "business_case.md", to_markdown(document, "business_case.html"))
+        write_text(out / "business_case.html", to_html(document))
+        write_text(out / "business_case.md", to_markdown(document, "business_case.html"))
         if as_json:
             _print_json(case_json(answers))
             return

@@ -39,14 +39,6 @@ def to_markdown(document: Document, chart_page: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_beside(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def _fact(label: str, value: str, note: str) -> str:
     return f"- {_plain(label)}: **{_plain(value)}**" + (f" ({_plain(note)})" if note else "")
 

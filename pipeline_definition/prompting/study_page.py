@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from params.files import write_text
 from pipeline_definition.pages.data_address import data_address
 from pipeline_definition.pages.page import Fact, Section, Table
 from pipeline_definition.pages.templates import templates
@@ -37,9 +38,7 @@ def write_page(path: Path, plan: StudyPlan, found: Results, about: StudyProvenan
         "clip": about.clip[:12],
     }
     text = templates(Path(__file__).parent).get_template("study_page.html").render(content)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
 
 
 def _lead(found: Results) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from params.files import write_text
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.formats import date
 from pipeline_definition.pages.templates import templates
@@ -49,10 +50,7 @@ def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] =
     run on AWS tells its instance-hours.
     """
     prices = prices or (artifacts.forecast or {}).get("usd_per_instance_hour") or NO_PRICES
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(render(run_of(artifacts, prices)), encoding="utf-8")
-    beside.replace(path)
+    write_text(path, render(run_of(artifacts, prices)))
 
 
 def render(run: Run) -> str:
