@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
+from params.files import write_bytes, write_json
 from shapes import captions, faults, pictures
 from shapes.captions import Caption
 
@@ -87,9 +87,9 @@ def render(request: Request) -> bool:
         return False
     grid = captions.every()
     for row in tqdm(missing, desc="pictures", unit="picture", disable=None):
-        _write(request.path_of(row), picture_bytes(row, grid[row.number], request.aspect(row)))
-    _write(request.table, _table(request, rows, grid))
-    _write(faults_file, (json.dumps(record, indent=2) + "\n").encode())
+        write_bytes(request.path_of(row), picture_bytes(row, grid[row.number], request.aspect(row)))
+    write_bytes(request.table, _table(request, rows, grid))
+    write_json(faults_file, record)
     return True
 
 
@@ -185,11 +185,3 @@ def _read(file: Path) -> Any:
         return json.loads(file.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-
-
-def _write(file: Path, body: bytes) -> None:
-    """Write a file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.write_bytes(body)
-    draft.rename(file)

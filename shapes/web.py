@@ -19,6 +19,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from params.files import write_text
 from shapes.faults import FAULTS, PICTURES
 
 HOST: Final = "127.0.0.1"
@@ -139,7 +140,7 @@ def serve(folder: Path, port: int, port_file: Path | None, drip_s: float, leash:
         threading.Thread(target=web.serve_forever, name="web", daemon=True).start()
         print(f"serving {folder} at {web.base_url}", flush=True)
         if port_file is not None:
-            _write_whole(port_file, str(web.server_address[1]))
+            write_text(port_file, str(web.server_address[1]))
         ended.wait()
         web.shutdown()
 
@@ -150,10 +151,3 @@ def _hold_leash(ended: threading.Event) -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
     ended.set()
-
-
-def _write_whole(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    draft.write_text(text)
-    draft.rename(file)

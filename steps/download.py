@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from params.arguments import parse
+from params.files import write_text
 from params.layout import MANIFEST_FILE, SHARDS
 from params.programs import DownloadArguments
 from steps.container import Cluster, Container
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         join(cluster, container.job_name)
         return 0
     manifest = download(arguments, cluster, container.job_name)
-    write_manifest(manifest, container.output_dir(SHARDS))
+    write_text(container.output_dir(SHARDS) / MANIFEST_FILE, manifest.model_dump_json(indent=1))
     ledger = manifest.ledger
     print(
         f"{ledger.kept} of {ledger.rows} rows became samples ({ledger.sample_yield:.3f} of those that filters left);"
@@ -81,11 +81,3 @@ def _pool(
 
     with leading(cluster, job_name):
         yield ClusterPool(maker, processes)
-
-
-def write_manifest(manifest: ShardsManifest, folder: Path) -> None:
-    """Write the manifest whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{MANIFEST_FILE}.tmp"
-    temporary.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-    temporary.replace(folder / MANIFEST_FILE)

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 from params.arguments import parse
+from params.files import write_bytes
 from params.layout import (
     LATENTS,
     LATENTS_INDEX_FILE,
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
             artifacts = encode.run()
     for name, files in artifacts.items():
         for file, content in files.items():
-            write_file(container.output_dir(name) / file, content)
+            write_bytes(container.output_dir(name) / file, content)
     return 0
 
 
@@ -201,14 +202,6 @@ class Encode:
         plan = self._arguments.model_dump(mode="json", include=_CONTENT_SETTINGS)
         plan |= {"shards": self._source_digest, "models": vars(self._models)}
         return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _models(pretrained: Path) -> ModelFacts:

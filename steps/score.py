@@ -21,6 +21,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from params.arguments import parse
+from params.files import write_text
 from params.programs import ScoreArguments
 from steps.errors import StepError
 from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer, find_clip
@@ -56,10 +57,7 @@ def main(argv: list[str]) -> int:
     for pictures, captions in batches(pairs):
         scorer.update(pictures, captions)
     result = {"clip": folder_digest(clip_dir), "scores": scorer.cosines().tolist()}
-    path = Path(arguments.scores)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(result), encoding="utf-8")
-    temporary.replace(path)
+    write_text(Path(arguments.scores), json.dumps(result))
     return 0
 
 

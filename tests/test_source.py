@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +73,16 @@ def test_nothing_that_is_read_can_run(path: Path) -> None:
 )
 def test_the_search_would_find_it(bad: str) -> None:
     assert list(complaints(bad))
+
+
+def classes(source: str) -> Iterator[str]:
+    """Yield the name of every class."""
+    yield from (node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef))
+
+
+def test_no_two_classes_share_a_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in SOURCES:
+        for name in classes(path.read_text(encoding="utf-8")):
+            places[name].append(str(path))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}

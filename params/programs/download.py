@@ -6,11 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from params.filters import with_filters
 from params.model import Model
 
 
-class DownloadSettings(Model):
-    """How Download works."""
+@with_filters
+class SourceSettings(Model):
+    """What Download reads and stores, and which rows of it."""
 
     source: Literal["urls", "webdataset", "pictures"] = "urls"
     """What url_table is. `urls`: a table (parquet, CSV, TSV) of addresses; `webdataset`: a prefix of WebDataset shards;
@@ -23,24 +25,11 @@ class DownloadSettings(Model):
     """Side of the stored picture, in pixels (phase 1 of Stable Diffusion 2 trains at 256)."""
     resize_mode: Literal["center_crop", "keep_ratio"] = "center_crop"
     """`center_crop`: square; `keep_ratio`: shorter side at image_size_px. Never letterboxed (img2dataset's default)."""
-    min_image_size_px: int = Field(64, ge=0)
-    """Pictures whose shorter side is below this are left out."""
-    max_aspect_ratio: float = Field(3.0, ge=1.0)
-    """Pictures more elongated than this are left out."""
-    min_aesthetic_score: float = Field(0.0, ge=0.0, le=10.0)
-    """Rows with a smaller aesthetic score in the table are left out; 0: no filter (LAION-Aesthetics: 4.5 to 6.5)."""
-    max_watermark: float = Field(1.0, ge=0.0, le=1.0)
-    """Rows whose picture more probably has a watermark (pwatermark) are left out; 1: no filter (LAION: 0.8)."""
-    max_unsafe: float = Field(1.0, ge=0.0, le=1.0)
-    """Rows whose picture is more probably unsafe (punsafe) are left out; 1: no filter (Stable Diffusion 2: 0.1)."""
-    min_similarity: float = Field(-1.0, ge=-1.0, le=1.0)
-    """Rows whose picture and caption are less alike to CLIP are left out; -1: no filter (LAION-2B: 0.28)."""
-    languages: tuple[str, ...] = ()
-    """Only captions in these languages, as the table names them; empty: no filter."""
-    min_caption_characters: int = Field(0, ge=0)
-    """Rows with a shorter caption are left out (LAION: 5)."""
-    max_caption_characters: int = Field(0, ge=0)
-    """Rows with a longer caption are left out; 0: no filter."""
+
+
+class DownloadSettings(SourceSettings):
+    """How Download works."""
+
     score_columns: tuple[str, ...] = ()
     """SCORE=COLUMN for columns with names of their own: aesthetic, watermark, unsafe, similarity, width, height or
     language. LAION's and DataComp's names are found without it."""

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlparse
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from params.files import write_bytes
 from params.layout import (
     CONTACT_SHEET_FILE,
     EVALUATION,
@@ -30,6 +30,7 @@ from params.layout import (
     THROUGHPUT_STEP,
     TRAINING_LOG_FILE,
 )
+from params.s3 import join_uri, split_uri
 from pipeline_definition.artifacts import jobs
 from pipeline_definition.artifacts.archive import read_members
 from pipeline_definition.artifacts.folder import (
@@ -136,11 +137,13 @@ class _Collector:
     def _processing(self, job: jobs.DescribedJob, folder: str) -> None:
         for output, name in ((SHARDS, SHARDS_MANIFEST_FILE), (LATENTS, folder + LATENTS_MANIFEST_FILE)):
             if output in job.outputs:
-                self._attempt(name, self._json_at, _join(job.outputs[output], MANIFEST_FILE), name, MAX_MANIFEST_BYTES)
+                self._attempt(
+                    name, self._json_at, join_uri(job.outputs[output], MANIFEST_FILE), name, MAX_MANIFEST_BYTES
+                )
         uri = job.outputs.get(EVALUATION)
         if uri is not None:
-            self._attempt(METRICS_FILE, self._json_at, _join(uri, METRICS_FILE), METRICS_FILE)
-            self._attempt(CONTACT_SHEET_FILE, self._file_at, _join(uri, CONTACT_SHEET_FILE), CONTACT_SHEET_FILE)
+            self._attempt(METRICS_FILE, self._json_at, join_uri(uri, METRICS_FILE), METRICS_FILE)
+            self._attempt(CONTACT_SHEET_FILE, self._file_at, join_uri(uri, CONTACT_SHEET_FILE), CONTACT_SHEET_FILE)
             self._attempt(SAMPLES_DIR, self._samples, uri)
             self._attempt(SAMPLES_FILE, self._captions, uri)
 
@@ -150,11 +153,11 @@ class _Collector:
     def _training(self, job: jobs.DescribedJob, folder: str) -> None:
         """Take the log and the lineage from beside the model, else, where it is small, from the model's own archive."""
         wanted = (TRAINING_LOG_FILE, LINEAGE_FILE)
-        prefix = _join(job.outputs["model"], f"{job.name}/output")
+        prefix = join_uri(job.outputs["model"], f"{job.name}/output")
         found: dict[str, bytes] = {}
         for archive in (OUTPUT_ARCHIVE, MODEL_ARCHIVE):
             if len(found) < len(wanted):
-                found = {**self._members(_join(prefix, archive), wanted), **found}
+                found = {**self._members(join_uri(prefix, archive), wanted), **found}
         if TRAINING_LOG_FILE in found:
             entries = parsed_lines(found[TRAINING_LOG_FILE])
             self._write(
@@ -174,15 +177,15 @@ class _Collector:
             return {}
 
     def _samples(self, uri: str) -> None:
-        bucket, prefix = _bucket_and_key(_join(uri, SAMPLES_DIR) + "/")
+        bucket, prefix = split_uri(join_uri(uri, SAMPLES_DIR, ""), ArtifactsError)
         listed = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
         names = sorted(str(item["Key"]).removeprefix(prefix) for item in listed)
         pictures = [name for name in names if name.endswith(".png") and "/" not in name and not name.startswith(".")]
         for name in pictures[:MAX_SAMPLES]:
-            self._file_at(_join(uri, f"{SAMPLES_DIR}/{name}"), f"{SAMPLES_DIR}/{name}")
+            self._file_at(join_uri(uri, f"{SAMPLES_DIR}/{name}"), f"{SAMPLES_DIR}/{name}")
 
     def _captions(self, uri: str) -> None:
-        entries = parsed(self._open(_join(uri, SAMPLES_FILE)).read(), SAMPLES_FILE)
+        entries = parsed(self._open(join_uri(uri, SAMPLES_FILE)).read(), SAMPLES_FILE)
         kept = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
         self._write_json(SAMPLES_FILE, {"samples": kept[:MAX_SAMPLES]})
 
@@ -234,7 +237,7 @@ class _Collector:
         self._write(name, self._open(uri).read())
 
     def _open(self, uri: str, max_bytes: int = MAX_FILE_BYTES) -> Any:
-        bucket, key = _bucket_and_key(uri)
+        bucket, key = split_uri(uri, ArtifactsError)
         try:
             response = self._s3.get_object(Bucket=bucket, Key=key)
         except ClientError as error:
@@ -249,12 +252,7 @@ class _Collector:
         self._write(name, (json.dumps(redacted(value), indent=2, default=str) + "\n").encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        """Write beside and rename, so that a reader never sees half of a file."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.partial")
-        beside.write_bytes(content)
-        beside.replace(path)
+        write_bytes(self.folder / name, content)
 
 
 def phase_steps(definition: Json) -> list[list[str]]:
@@ -277,14 +275,3 @@ def _typed(kind: str, value: Any) -> Any:
         return {"Integer": int, "Float": float}.get(kind, str)(value)
     except ValueError:
         return value
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix.rstrip('/')}/{name}"
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    address = urlparse(uri)
-    if address.scheme != "s3":
-        raise ArtifactsError(f"{uri}: not an s3:// address")
-    return address.netloc, address.path.lstrip("/")

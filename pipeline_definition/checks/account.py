@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from botocore.exceptions import BotoCoreError, ClientError
 
 from params.layout import LATENTS
+from params.s3 import is_missing, join_uri, split_uri
 from params.settings import Settings
-from pipeline_definition.checks.addresses import ECR_IMAGE, IMAGES, S3_ADDRESS
+from pipeline_definition.checks.addresses import ECR_IMAGE, IMAGES
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.jobs.planned import PlannedJob, Values
 from pipeline_definition.session import Target
@@ -63,7 +64,7 @@ class AccountChecks:
         try:
             self._target.client("s3").head_bucket(Bucket=bucket)
         except ClientError as error:
-            if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
+            if not is_missing(error):
                 raise
             yield Finding("Bucket", f"there is no bucket {bucket}", "`sd-pipeline infra deploy` makes one")
 
@@ -84,20 +85,18 @@ class AccountChecks:
 
     def _pretrained(self) -> Iterator[Finding]:
         address = self._values.text("PretrainedModel").rstrip("/")
-        match = S3_ADDRESS.fullmatch(address)
-        assert match is not None  # checked before anything is asked
+        bucket, prefix = split_uri(join_uri(address, ""))
         for file in PRETRAINED_FILES:
-            key = f"{match['key']}/{file}" if match["key"] else file
             try:
-                self._target.client("s3").head_object(Bucket=match["bucket"], Key=key)
+                self._target.client("s3").head_object(Bucket=bucket, Key=prefix + file)
             except ClientError as error:
-                if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "NoSuchBucket"):
+                if not is_missing(error):
                     raise
                 problem = f"{address} has no {file}"
                 yield Finding("PretrainedModel", problem, "copy the model there as diffusers saves it")
                 return
         if self._settings.gate.compares_with_pretrained:
-            yield from self._generic_model(match["bucket"], f"{match['key']}/" if match["key"] else "", address)
+            yield from self._generic_model(bucket, prefix, address)
 
     def _generic_model(self, bucket: str, prefix: str, address: str) -> Iterator[Finding]:
         found = self._target.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}unet/").get("Contents", [])
@@ -111,7 +110,7 @@ class AccountChecks:
         try:
             found = self._target.client("fsx").describe_file_systems(FileSystemIds=[name])["FileSystems"]
         except ClientError as error:
-            if error.response["Error"]["Code"] != "FileSystemNotFound":
+            if not is_missing(error):
                 raise
             found = []
         if not found:
@@ -147,7 +146,7 @@ class AccountChecks:
                 registryId=match["account"], repositoryName=match["repository"], imageIds=[image]
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] not in ("ImageNotFoundException", "RepositoryNotFoundException"):
+            if not is_missing(error):
                 raise
             problem = f"{self._values.text(name)} is not in ECR"
             yield Finding(name, problem, "`containers/build.sh --push` puts it there and prints its tag")

@@ -26,15 +26,16 @@ from pipeline_definition.commands.options import (
 from pipeline_definition.session import Target
 
 Prompts = Annotated[list[str] | None, typer.Argument(help="What to draw; can be repeated.")]
-PromptFile = Annotated[Path | None, typer.Option("--prompts", help="File of prompts, one a line.")]
+PromptFile = Annotated[Path | None, typer.Option("--prompts", help="File of prompts, one per line.")]
 Endpoints = Annotated[
     list[str] | None,
     typer.Option(
-        "--endpoint", help="Name or address; one: its variants are compared. Default: the parameter set's. Repeatable."
+        "--endpoint",
+        help="Name or address; of a single one, the variants are compared. Default: the parameter set's. Repeatable.",
     ),
 ]
 Variants = Annotated[list[str] | None, typer.Option("--variant", help="Only this variant; can be repeated.")]
-Evaluator = Annotated[Path | None, typer.Option("--evaluator", help="Folder with the CLIP that scores (clip/).")]
+Evaluator = Annotated[Path | None, typer.Option("--evaluator", help="Folder with the scoring CLIP (clip/).")]
 
 
 def compare(
@@ -44,7 +45,7 @@ def compare(
     variant: Variants = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("comparison.html"),
     seed: Annotated[int, typer.Option("--seed", help="First seed.")] = 0,
-    images: Annotated[int, typer.Option("--images", min=1, help="Pictures for each prompt, of the next seeds.")] = 1,
+    images: Annotated[int, typer.Option("--images", min=1, help="Pictures per prompt, from consecutive seeds.")] = 1,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
     evaluator: Evaluator = None,
@@ -53,7 +54,7 @@ def compare(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Let models draw the same prompts from the same seeds; leave a page with scores, waiting and cost per image.
+    """Have several models draw the same prompts and seeds; write a page with scores, latency and cost per image.
 
     Examples:
 

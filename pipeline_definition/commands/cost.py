@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from params.files import write_text
 from pipeline_definition.commands.options import (
     DEFAULT_PARAMS,
     AsJson,
@@ -20,7 +21,7 @@ from pipeline_definition.commands.options import (
     reported_errors,
 )
 
-app = typer.Typer(help="What a run costs: forecast, arithmetic by hand, prices.", no_args_is_help=True)
+app = typer.Typer(help="What a run costs: forecast, arithmetic, prices.", no_args_is_help=True)
 prices_app = typer.Typer(help="The dated price file behind the forecasts.", no_args_is_help=True)
 app.add_typer(prices_app, name="prices")
 
@@ -38,7 +39,9 @@ def forecast_command(
         int | None,
         typer.Option("--fsx-gib", min=1200, help="FSx for Lustre storage.", show_default="holds the latents"),
     ] = None,
-    fsx_throughput: Annotated[int, typer.Option("--fsx-throughput", help="MB/s for each TiB of it.")] = 125,
+    fsx_throughput: Annotated[
+        int, typer.Option("--fsx-throughput", help="MB/s per TiB of FSx for Lustre storage.")
+    ] = 125,
     storage_months: Annotated[float, typer.Option("--storage-months", min=0, help="How long S3 keeps the data.")] = 1.0,
     as_json: AsJson = False,
 ) -> None:
@@ -69,7 +72,7 @@ def training(
     price: Annotated[float, typer.Option("--price-per-instance-hour", help="Dollars for one instance-hour.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what so many GPU-hours cost: the forecast's arithmetic by hand.
+    """Compute what a number of GPU-hours costs, with the forecast's arithmetic.
 
     Example: sd-pipeline cost training --gpu-hours 13165 --gpus-per-instance 8 --price-per-instance-hour 40.96
     """
@@ -98,10 +101,10 @@ def training(
 @prices_app.command("refresh")
 def refresh_prices(
     region: Annotated[str, typer.Option("--region", help="Region of the prices.")] = "us-east-1",
-    add: Annotated[list[str] | None, typer.Option("--add", help="A further instance type; can be repeated.")] = None,
+    add: Annotated[list[str] | None, typer.Option("--add", help="Another instance type; can be repeated.")] = None,
     path: Annotated[Path | None, typer.Option("--file", help="Price file.", show_default="the package's own")] = None,
 ) -> None:
-    """Ask the AWS price list API for every price and write the price file again.
+    """Ask the AWS price list API for every price and rewrite the price file.
 
     Example: sd-pipeline cost prices refresh --add ml.p5e.48xlarge
     """
@@ -123,12 +126,12 @@ def refresh_prices(
 
 def plan(
     deadline: Annotated[str, typer.Option("--deadline", help="Wall time of the whole run: 36h, 10d or 2w.")],
-    budget: Annotated[float, typer.Option("--budget", help="Dollars for the whole run, the endpoint left out.")],
+    budget: Annotated[float, typer.Option("--budget", help="Dollars for the whole run, without the endpoint.")],
     params: Params = DEFAULT_PARAMS,
     changes: Changes = None,
     rows: Rows = None,
-    savings_plan: Annotated[bool, typer.Option("--savings-plan", help="A savings plan is there already.")] = False,
-    training_only: Annotated[bool, typer.Option("--training-only", help="Count Train alone.")] = False,
+    savings_plan: Annotated[bool, typer.Option("--savings-plan", help="Assume that a savings plan exists.")] = False,
+    training_only: Annotated[bool, typer.Option("--training-only", help="Apply the limits to Train only.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write a page with the chart here.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -136,7 +139,7 @@ def plan(
 
     Example: sd-pipeline plan --deadline 14d --budget 150000 --params params/sd2_base.yaml --out plan.html
     """
-    from pipeline_definition.cost.document import to_html, write_beside
+    from pipeline_definition.cost.document import to_html
     from pipeline_definition.cost.plan import parse_days
     from pipeline_definition.cost.plan import plan as plan_of
     from pipeline_definition.cost.plan_page import NOTES, plan_document, plan_json, plan_table
@@ -148,7 +151,7 @@ def plan(
         purchases = PURCHASES if savings_plan else PURCHASES[:2]
         found = plan_of(settings, definition, parse_changes(changes), days, budget, purchases, training_only, rows)
         if out:
-            write_beside(out, to_html(plan_document(found, settings.pipeline_name)))
+            write_text(out, to_html(plan_document(found, settings.pipeline_name)))
         if as_json:
             _print_json(plan_json(found))
         else:
@@ -174,13 +177,13 @@ def business_case(
     from pipeline_definition.cost.business_case import answers_of
     from pipeline_definition.cost.business_inputs import EXAMPLE_FILE, load_case
     from pipeline_definition.cost.business_page import case_document, case_json
-    from pipeline_definition.cost.document import to_html, to_markdown, write_beside
+    from pipeline_definition.cost.document import to_html, to_markdown
 
     with reported_errors():
         answers = answers_of(load_case(inputs or EXAMPLE_FILE))
         document = case_document(answers)
-        write_beside(out / "business_case.html", to_html(document))
-        write_beside(out / "business_case.md", to_markdown(document, "business_case.html"))
+        write_text(out / "business_case.html", to_html(document))
+        write_text(out / "business_case.md", to_markdown(document, "business_case.html"))
         if as_json:
             _print_json(case_json(answers))
             return

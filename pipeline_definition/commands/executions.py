@@ -29,9 +29,9 @@ from pipeline_definition.commands.options import (
 
 POLL_AWS_S, POLL_LOCAL_S = 10.0, 1.0
 
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the execution ends.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Continue until the execution ends.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Live table until the execution ends.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what stands in the way.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only report what would block the start.")]
 StepName = Annotated[str | None, typer.Option("--step", help="Only this step.")]
 
 
@@ -66,7 +66,7 @@ def start(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Start the pipeline that was upserted, with some parameters changed, once preflight has found nothing against it.
+    """Start the upserted pipeline, with some parameters changed, once preflight has passed.
 
     Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
     """
@@ -97,7 +97,7 @@ def status(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Show an execution's steps, how far they are and what they cost; exit status 1 when it failed.
+    """Show an execution's steps, their progress and their cost; exit status 1 if it failed.
 
     With --json once, or with --watch a line whenever something changed.
 

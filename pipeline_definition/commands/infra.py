@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 
 Stack = Annotated[str, typer.Option("--stack", help="Name of the stack.")]
-Region = Annotated[str, typer.Option("--region", help="Where it lives.")]
+Region = Annotated[str, typer.Option("--region", help="Region of the stack.")]
 Empty = Annotated[bool, typer.Option("--empty", help="Also delete what the bucket and the registry hold.")]
 
 
@@ -36,7 +36,7 @@ def deploy(stack: Stack = "sd-pipeline", region: Region = "us-east-1", changes: 
 
 @app.command()
 def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1", as_json: AsJson = False) -> None:
-    """Show the stack, its outputs, and what is billed for as long as it exists.
+    """Show the stack, its outputs, and what it costs while it exists.
 
     Example: sd-pipeline infra status
     """
@@ -56,7 +56,7 @@ def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1", as_json: 
 
 @app.command()
 def destroy(stack: Stack = "sd-pipeline", region: Region = "us-east-1", empty: Empty = False) -> None:
-    """Delete the stack; refuses while the bucket or the registry holds something, unless --empty.
+    """Delete the stack; refused while the bucket or the registry holds anything, unless --empty.
 
     Example: sd-pipeline infra destroy
     """

@@ -34,7 +34,7 @@ def up(state: State = DEFAULT_STATE, runs: Runs = DEFAULT_RUNS, backend: Backend
 
 @app.command()
 def down(state: State = DEFAULT_STATE) -> None:
-    """Stop the local control plane, its jobs and its endpoints; what it holds stays in the state folder.
+    """Stop the local control plane, its jobs and its endpoints; its state stays in the state folder.
 
     Example: sd-pipeline local down
     """
@@ -46,7 +46,7 @@ def down(state: State = DEFAULT_STATE) -> None:
 
 @app.command()
 def status(state: State = DEFAULT_STATE) -> None:
-    """Say whether the local control plane is up; exit status 1 when it is not.
+    """Report whether the local control plane is up; exit status 1 if not.
 
     Example: sd-pipeline local status
     """

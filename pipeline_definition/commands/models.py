@@ -28,7 +28,9 @@ from pipeline_definition.commands.options import (
 from pipeline_definition.models.registry import ModelPackage, PackageGroup
 from pipeline_definition.session import Target
 
-app = typer.Typer(help="The model registry: what passed the gate, and what may go to production.", no_args_is_help=True)
+app = typer.Typer(
+    help="The model registry: which models passed the gate, and which may go to production.", no_args_is_help=True
+)
 
 PACKAGE_HELP = "Model package: its ARN, its version, `latest` or `pretrained`."
 Package = Annotated[str, typer.Argument(help=PACKAGE_HELP)]
@@ -106,7 +108,7 @@ def compare(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Compare two model packages: each metric with a verdict on the second, and everything in which they differ.
+    """Compare two model packages: each metric with a verdict on the second, and every difference.
 
     Example: sd-pipeline models compare 3 latest
     """
@@ -166,7 +168,7 @@ def register(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Register the pretrained model at data.pretrained_uri, to deploy it or to let it stand beside one's own.
+    """Register the pretrained model at data.pretrained_uri, to deploy it alone or next to your own.
 
     Example: sd-pipeline models register-pretrained --stack sd-pipeline
     """

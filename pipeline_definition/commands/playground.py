@@ -35,7 +35,7 @@ def playground(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Open a page to draw with: prompt, negative prompt, sliders, seeds, history, two settings side by side.
+    """Open a page for drawing: prompt, negative prompt, sliders, seeds, history, two settings side by side.
 
     Example: sd-pipeline playground --local --params params/local.yaml --open
     """

@@ -29,8 +29,8 @@ from pipeline_definition.session import Target
 
 POLL_AWS_S, POLL_LOCAL_S = 10.0, 0.5
 
-Stack = Annotated[str, typer.Option("--stack", help="Stack whose production endpoint it is.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Only start it.")]
+Stack = Annotated[str, typer.Option("--stack", help="Stack that has the production endpoint.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Start it and do not wait for the end.")]
 Beside = Annotated[str | None, typer.Option("--beside", help=f"A second variant. {PACKAGE_HELP}")]
 Share = Annotated[float, typer.Option("--share", help="Share of the requests that the second variant serves.")]
 
@@ -42,7 +42,7 @@ def production(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Show which model packages serve in production, and to which configuration `rollback` would go back.
+    """Show which model packages serve in production, and which configuration `rollback` would restore.
 
     Example: sd-pipeline production
     """
@@ -67,7 +67,7 @@ def promote(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Promote an approved model package: blue/green with a canary; an alarm brings the former model back.
+    """Promote an approved model package: blue/green with a canary; an alarm rolls back to the former model.
 
     An approval starts this by itself; by hand it is for promoting again, or for two models side by side.
 
@@ -87,7 +87,7 @@ def rollback(
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Go back to what the production endpoint served before, at once.
+    """Return the production endpoint to what it served before, at once.
 
     Example: sd-pipeline rollback
     """

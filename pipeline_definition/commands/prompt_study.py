@@ -31,20 +31,20 @@ DEFAULT_STEPS = "10,25"
 
 
 def prompt_study(
-    prompts: Annotated[Path, typer.Option("--prompts", help="File of prompts, one a line.")],
+    prompts: Annotated[Path, typer.Option("--prompts", help="File of prompts, one per line.")],
     modifier: Annotated[
         list[str] | None,
         typer.Option("--modifier", help="Words to try, such as 'oil painting' or 'a photo of {prompt}'; repeatable."),
     ] = None,
-    guidance: Annotated[str, typer.Option("--guidance", help="Guidance scales, by comma.")] = DEFAULT_GUIDANCE,
-    steps: Annotated[str, typer.Option("--steps", help="Step counts, by comma.")] = DEFAULT_STEPS,
-    sampler: Annotated[str, typer.Option("--sampler", help="Samplers, by comma.")] = "dpm++,ddim,euler",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures of each prompt and setting.")] = 2,
-    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="Seed of the first.")] = 0,
-    clients: Annotated[int, typer.Option("--clients", min=1, max=64, help="Requests at once.")] = 8,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the study; run again, it goes on.")] = Path(
-        "runs/prompt-study"
-    ),
+    guidance: Annotated[str, typer.Option("--guidance", help="Guidance scales, comma-separated.")] = DEFAULT_GUIDANCE,
+    steps: Annotated[str, typer.Option("--steps", help="Step counts, comma-separated.")] = DEFAULT_STEPS,
+    sampler: Annotated[str, typer.Option("--sampler", help="Samplers, comma-separated.")] = "dpm++,ddim,euler",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures per prompt and setting.")] = 2,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="First seed.")] = 0,
+    clients: Annotated[int, typer.Option("--clients", min=1, max=64, help="Concurrent requests.")] = 8,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the study; an interrupted study resumes there.")
+    ] = Path("runs/prompt-study"),
     evaluator: Annotated[
         Path | None, typer.Option("--evaluator", help="Folder with clip/; default: the parameter set's.")
     ] = None,

@@ -48,7 +48,7 @@ def report(
     state: State = DEFAULT_STATE,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
-    """Write a run's page: one HTML file that opens without a network and answers with no other file.
+    """Write a run's page: one self-contained HTML file that opens without a network.
 
     What the run left is gathered into <runs>/<id>/artifacts; given that folder, the page is made again from it alone.
 

@@ -44,7 +44,7 @@ POLL_S = 0.5
 INTERRUPTED = 130
 
 Resume = Annotated[
-    str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run that was killed: its id, or `latest`.")
+    str | None, typer.Option("--resume", metavar="RUN", help="Resume a killed run: its id, or `latest`.")
 ]
 
 

@@ -18,7 +18,7 @@ def scale(
     params: Params = DEFAULT_PARAMS,
     as_json: AsJson = False,
 ) -> None:
-    """Apply endpoint.scaling of the parameter set to the endpoint in AWS; with max_instances 0, take it away.
+    """Apply endpoint.scaling of the parameter set to the endpoint on AWS; max_instances 0 removes scaling.
 
     Example: sd-pipeline scale --params params/octank_100gb.yaml
     """

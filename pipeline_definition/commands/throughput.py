@@ -41,7 +41,7 @@ SPEED = {
     *("ema_decay", "ema_precision", "prediction_type"),
 }
 
-Seconds = Annotated[float, typer.Option("--seconds", help="How long each size is measured.")]
+Seconds = Annotated[float, typer.Option("--seconds", help="Measuring time per size.")]
 PhaseNumber = Annotated[int, typer.Option("--phase", min=1, help="Which phase's resolution and settings.")]
 
 

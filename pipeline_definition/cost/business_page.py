@@ -10,9 +10,9 @@ from pipeline_definition.cost.business_inputs import Candidate
 from pipeline_definition.cost.charts import lines
 from pipeline_definition.cost.document import Document
 from pipeline_definition.jobs.instances import instance
-from pipeline_definition.report.charts import Series, bars
-from pipeline_definition.report.formats import DASH, count, dollars, percent, plain, short_count
-from pipeline_definition.report.view import Chart, Fact, Section, Table
+from pipeline_definition.pages.charts import Series, bars
+from pipeline_definition.pages.formats import DASH, count, dollars, percent, plain, short_count
+from pipeline_definition.pages.page import Chart, Fact, Section, Table
 
 CHART_POINTS = 40
 

@@ -8,9 +8,9 @@ from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pipeline_definition.cost.plan import Option, Plan
-from pipeline_definition.report.charts import HEIGHT, WIDTH, Series
-from pipeline_definition.report.formats import short_count
-from pipeline_definition.report.svg import (
+from pipeline_definition.pages.charts import HEIGHT, WIDTH, Series
+from pipeline_definition.pages.formats import short_count
+from pipeline_definition.pages.svg import (
     ACCENT,
     FAIL,
     INK,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline_definition.report.templates import templates
-from pipeline_definition.report.view import Section, Table
+from pipeline_definition.pages.page import Section, Table
+from pipeline_definition.pages.templates import templates
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,6 @@ def to_markdown(document: Document, chart_page: str) -> str:
         parts += [_table(table) for table in section.tables]
         parts += [f"Chart: {_plain(chart.title)} ([page]({chart_page}))." for chart in section.charts]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _fact(label: str, value: str, note: str) -> str:

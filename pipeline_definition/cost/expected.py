@@ -5,9 +5,9 @@ Reads a parameter set, the artifacts' definition and parameters, and the price f
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from params.files import write_json
 from params.settings import Settings
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.artifacts.folder import FORECAST_FILE
@@ -21,10 +21,7 @@ def with_forecast(settings: Settings, artifacts: Artifacts) -> Artifacts:
     """Return the artifacts with the forecast of their run; as they are on this machine, or without a definition."""
     if artifacts.execution.get("is_local") or not artifacts.definition:
         return artifacts
-    path = artifacts.folder / FORECAST_FILE
-    beside = path.with_suffix(".json.partial")
-    beside.write_text(json.dumps(expected(settings, artifacts), indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_json(artifacts.folder / FORECAST_FILE, expected(settings, artifacts))
     return Artifacts.load(artifacts.folder)
 
 

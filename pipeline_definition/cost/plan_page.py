@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 
 from pipeline_definition.cost.document import Document
 from pipeline_definition.cost.plan import Option, Plan
-from pipeline_definition.report.view import Chart, Section, Table
+from pipeline_definition.pages.page import Chart, Section, Table
 
 HEADERS = (
     "hosts",

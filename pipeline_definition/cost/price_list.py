@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from params.files import write_text
 from pipeline_definition.cost.prices import PriceQuery, Prices, parse_prices
 from pipeline_definition.cost.training import CostError
 
@@ -65,9 +66,7 @@ def refresh(prices: Prices, client: Any, region: str, today: date, added: Sequen
 def write_prices(refreshed: Refreshed, path: Path) -> None:
     """Put the new file in the old one's place at once; the comment on top stays."""
     comment = "".join(f"{line}\n" for line in _comment(path))
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(comment + refreshed.text, encoding="utf-8")
-    beside.replace(path)
+    write_text(path, comment + refreshed.text)
 
 
 def instance_usd(client: Any, instance_type: str, region: str) -> float | None:

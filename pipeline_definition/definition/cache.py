@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from params.files import write_text
 from params.settings import Settings
 
 MAX_KEPT: Final = 64
@@ -61,10 +62,7 @@ def _sources() -> Iterator[Path]:
 
 
 def _keep(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    write_text(path, text)
     newest = sorted(path.parent.glob("*.json"), key=lambda kept: kept.stat().st_mtime, reverse=True)
     for old in newest[MAX_KEPT:]:
         old.unlink(missing_ok=True)

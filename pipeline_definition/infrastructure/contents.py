@@ -11,6 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from params.s3 import is_missing
 from pipeline_definition.infrastructure.events import InfrastructureError
 from pipeline_definition.session import Target
 
@@ -111,9 +112,9 @@ class StackContents:
                 for image in page["imageDetails"]
             ]
         except ClientError as error:
-            if error.response["Error"]["Code"] == "RepositoryNotFoundException":
-                return None
-            raise
+            if not is_missing(error):
+                raise
+            return None
         newest = max(found, key=lambda image: image["imagePushedAt"], default=None)
         return str(newest["imageDigest"]) if newest else None
 
@@ -145,8 +146,7 @@ def _pages(pages: Any) -> Iterator[dict[str, Any]]:
     try:
         yield from pages
     except ClientError as error:
-        text = str(error)
-        if not any(word in text for word in ("NoSuchBucket", "does not exist", "ResourceNotFound")):
+        if not is_missing(error):
             raise
 
 

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from pydantic import ValidationError
 
 from params.arguments import describe
+from params.s3 import is_missing
 from params.settings import Settings, SettingsError
 from pipeline_definition.infrastructure.contents import StackContents
 from pipeline_definition.infrastructure.events import InfrastructureError, StackEvents
@@ -179,9 +180,9 @@ class Infrastructure:
         try:
             stack: dict[str, Any] = self._client.describe_stacks(StackName=self._stack)["Stacks"][0]
         except ClientError as error:
-            if "does not exist" in str(error):
-                return None
-            raise
+            if not is_missing(error):
+                raise
+            return None
         return stack
 
     def _read_change_set(self, change_set: str, stack_id: str) -> ChangeSet | None:

@@ -19,9 +19,9 @@ import sys
 import threading
 from pathlib import Path
 
+from params.files import write_text
 from pipeline_definition.local.container_engine import ENGINES, ContainerEngine
 from pipeline_definition.local.control_plane import ControlPlane
-from pipeline_definition.local.journal import write_text
 from pipeline_definition.local.settings import PROCESS, ImageEntryPoints, LocalSettings
 from pipeline_definition.local.state_lock import StateInUseError
 

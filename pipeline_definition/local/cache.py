@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from params.files import write_json
 from pipeline_definition.local.definition import DefinedStep
-from pipeline_definition.local.journal import write_json
 from pipeline_definition.local.records import Record
 
 KEY_ATTRIBUTES: dict[str, tuple[str, ...]] = {

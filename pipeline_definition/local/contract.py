@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from params.files import write_json
 from params.layout import BASE_DIR
 from pipeline_definition.local.errors import StepFailureError
-from pipeline_definition.local.journal import write_json
 from pipeline_definition.local.resolver import to_text
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from params.files import write_json, write_text
 from pipeline_definition.local.definition import Definition, parse_definition
-from pipeline_definition.local.journal import Journal, write_json, write_text
+from pipeline_definition.local.journal import Journal
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.resolver import iso_time
 

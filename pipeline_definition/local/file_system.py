@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from params.files import whole_file
 from pipeline_definition.local.errors import RefusedRequestError, StepFailureError
-from pipeline_definition.local.object_store import ObjectStore, split_uri
+from pipeline_definition.local.object_store import ObjectStore, bucket_and_key
 from pipeline_definition.local.records import Record, Records
 from pipeline_definition.local.settings import ACCOUNT, REGION
 from pipeline_definition.local.storage import inside
@@ -132,7 +133,7 @@ class FileSystems:
     def _import(self, association: Record) -> None:
         """Copy new and changed objects; remove files whose objects are gone where the policy says so."""
         uri = association["DataRepositoryPath"].rstrip("/")
-        bucket, prefix = split_uri(uri + "/")
+        bucket, prefix = bucket_and_key(uri + "/")
         target = self._target(association)
         target.mkdir(parents=True, exist_ok=True)
         names = {key.removeprefix(prefix): f"s3://{bucket}/{key}" for key in self._store.keys(uri + "/")}
@@ -160,11 +161,9 @@ def _refresh(source: Path, target: Path) -> None:
     old = target.stat() if target.is_file() else None
     if old and (old.st_size, old.st_mtime_ns) == (new.st_size, new.st_mtime_ns):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.importing")
-    shutil.copyfile(source, beside)
-    os.utime(beside, ns=(new.st_atime_ns, new.st_mtime_ns))
-    beside.replace(target)
+    with whole_file(target) as partial:
+        shutil.copyfile(source, partial)
+        os.utime(partial, ns=(new.st_atime_ns, new.st_mtime_ns))
 
 
 def _overlap(first: str, second: str) -> bool:

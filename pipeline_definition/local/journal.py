@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from params.files import write_text
+
 
 class Journal:
     """One file of JSON lines. Each line reaches the operating system before `append` returns."""
@@ -51,16 +53,3 @@ class Journal:
         with self.path.open("rb") as file:
             file.seek(-1, 2)
             return file.read(1) == b"\n"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is seen whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{threading.get_ident()}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file that is seen whole or not at all."""
-    write_text(path, json.dumps(value, indent=1))

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import moto.s3.models as moto_s3
 from moto.core.exceptions import ServiceException
 from moto.s3.models import FakeBucket, S3Backend, s3_backends
 
+from params.s3 import split_uri
 from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.journal import Journal
 from pipeline_definition.local.settings import ACCOUNT, REGION
@@ -27,16 +27,9 @@ _INCOMING = ".incoming"
 _DEFAULT_TYPE = "binary/octet-stream"
 
 
-def split_uri(uri: str) -> tuple[str, str]:
-    """Return (bucket, key) of s3://bucket/key.
-
-    Raises StepFailureError for anything else.
-    """
-    parts = urlparse(uri, allow_fragments=False)
-    if parts.scheme != "s3" or not parts.netloc:
-        raise StepFailureError(f"ClientError: {uri!r} is not an S3 URI (s3://bucket/key)")
-    key = parts.path.removeprefix("/")
-    return parts.netloc, f"{key}?{parts.query}" if parts.query else key
+def bucket_and_key(uri: str) -> tuple[str, str]:
+    """Return (bucket, key) of s3://bucket/key, or fail as a SageMaker job does."""
+    return split_uri(uri, lambda problem: StepFailureError(f"ClientError: {problem}"))
 
 
 class DurableS3Backend(S3Backend):
@@ -146,7 +139,7 @@ class ObjectStore:
 
     def exists(self, uri: str) -> bool:
         """Whether there is an object of exactly this URI."""
-        bucket, key = split_uri(uri)
+        bucket, key = bucket_and_key(uri)
         return bucket in self._backend.buckets and isinstance(self._bucket(bucket).keys.get(key), StoredKey)
 
     def read(self, uri: str) -> bytes:
@@ -155,7 +148,7 @@ class ObjectStore:
 
     def file(self, uri: str) -> Path:
         """Return an object's file; StepFailureError where there is none."""
-        bucket, key = split_uri(uri)
+        bucket, key = bucket_and_key(uri)
         stored = self._bucket(bucket).keys.get(key)
         if not isinstance(stored, StoredKey):
             raise StepFailureError(f"ClientError: there is no object {uri}")
@@ -163,7 +156,7 @@ class ObjectStore:
 
     def keys(self, uri: str) -> list[str]:
         """Return the keys under a prefix in order: the object itself, else what lies in the folder of that name."""
-        bucket, key = split_uri(uri)
+        bucket, key = bucket_and_key(uri)
         live = [name for name, stored in self._bucket(bucket).keys.items() if isinstance(stored, StoredKey)]
         if key in live and not key.endswith("/"):
             return [key]
@@ -172,13 +165,13 @@ class ObjectStore:
 
     def put(self, uri: str, data: bytes) -> None:
         """Write an object."""
-        bucket, key = split_uri(uri)
+        bucket, key = bucket_and_key(uri)
         self._bucket(bucket)
         self._backend.put_object(bucket, key, data)
 
     def put_file(self, uri: str, path: Path, link: bool) -> None:
         """Make an object of a file; `link` where the file will not change again."""
-        bucket, key = split_uri(uri)
+        bucket, key = bucket_and_key(uri)
         self._bucket(bucket)
         self._backend.put_object(bucket, key, LocalFile(path, "link" if link else "copy"))
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from params.files import write_json
 from pipeline_definition.local.errors import RefusedRequestError
-from pipeline_definition.local.journal import write_json
 
 Record = dict[str, Any]
 _PAGE = 100

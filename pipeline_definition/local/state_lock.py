@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from pipeline_definition.local.journal import write_json, write_text
+from params.files import write_json, write_text
 from pipeline_definition.local.settings import PROCESS
 
 

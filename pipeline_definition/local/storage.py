@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline_definition.local.errors import StepFailureError
-from pipeline_definition.local.object_store import ObjectStore, split_uri
+from pipeline_definition.local.object_store import ObjectStore, bucket_and_key
 
 SHARDED, REPLICATED = "ShardedByS3Key", "FullyReplicated"
 
@@ -41,7 +41,7 @@ def fetch_prefix(
     With `parts`, only every parts-th key in order, from `part` on: so ShardedByS3Key deals them out. Raises
     StepFailureError where the prefix is empty, unless it need not be there.
     """
-    bucket, prefix = split_uri(uri)
+    bucket, prefix = bucket_and_key(uri)
     keys = store.keys(uri)
     if not keys and required:
         raise StepFailureError(f"ClientError: there are no objects under {uri}")

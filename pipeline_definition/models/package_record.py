@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlparse
 
 from botocore.exceptions import ClientError
 
+from params.files import write_bytes
 from params.layout import CONTACT_SHEET_FILE, LINEAGE_FILE, METRICS_FILE, SAMPLES_DIR, TRAINING_LOG_FILE, UNKNOWN
+from params.s3 import join_uri, split_uri
 from pipeline_definition.artifacts.archive import read_members
 from pipeline_definition.artifacts.folder import LATENTS_MANIFEST_FILE, SHARDS_MANIFEST_FILE, ArtifactsError
 from pipeline_definition.cost.prices import load_prices
@@ -94,7 +95,9 @@ class PackageFiles:
         contents = {name: self._read(uri) for name, uri in named.items() if uri}
         contents |= self._training_record(said.get("training_record", ""))
         contents |= self._samples(said.get("samples", ""))
-        return [_written(folder / name, content) for name, content in contents.items()]
+        for name, content in contents.items():
+            write_bytes(folder / name, content)
+        return [folder / name for name in contents]
 
     def _training_record(self, uri: str) -> dict[str, bytes]:
         if not uri:
@@ -107,7 +110,7 @@ class PackageFiles:
     def _samples(self, uri: str) -> dict[str, bytes]:
         if not uri:
             return {}
-        bucket, prefix = _bucket_and_key(uri.rstrip("/") + "/")
+        bucket, prefix = split_uri(join_uri(uri, ""), RecordError)
         listed = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
         names = sorted(str(item["Key"]).removeprefix(prefix) for item in listed)
         pictures = [name for name in names if name.endswith(".png") and "/" not in name][:MAX_SAMPLES]
@@ -127,7 +130,7 @@ class PackageFiles:
         return content
 
     def _open(self, uri: str) -> Any:
-        bucket, key = _bucket_and_key(uri)
+        bucket, key = split_uri(uri, RecordError)
         try:
             answer = self._s3.get_object(Bucket=bucket, Key=key)
         except ClientError as error:
@@ -174,16 +177,3 @@ def hosts_text(package: ModelPackage) -> str:
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _written(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    address = urlparse(uri)
-    if address.scheme != "s3":
-        raise RecordError(f"{uri}: not an s3:// address")
-    return address.netloc, address.path.lstrip("/")

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 from typing import Any, Final
-from urllib.parse import urlparse
 
 from botocore.exceptions import ClientError
 
 from params.arguments import to_environment
 from params.layout import SERVE_PREFIX
 from params.programs import ServeArguments
+from params.s3 import split_uri
 from params.settings import Settings
 from pipeline_definition.models.registry import ModelPackage, PackageGroup, RegistryError
 from pipeline_definition.session import Target
@@ -65,8 +65,8 @@ def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
 
 def _checked(target: Target, uri: str) -> str:
     """Return the kind of pipeline at an address that holds a whole one."""
-    s3, address = target.client("s3"), urlparse(uri)
-    bucket, prefix = address.netloc, address.path.lstrip("/")
+    s3 = target.client("s3")
+    bucket, prefix = split_uri(uri, RegistryError)
     try:
         index: Any = json.loads(s3.get_object(Bucket=bucket, Key=prefix + INDEX_FILE)["Body"].read())
     except (ClientError, ValueError):

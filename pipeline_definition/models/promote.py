@@ -19,6 +19,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from params.s3 import is_missing
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
@@ -82,7 +83,7 @@ class Production:
         try:
             about = self._sagemaker.describe_endpoint(EndpointName=self._endpoint)
         except ClientError as error:
-            if _is_missing(error):
+            if is_missing(error):
                 return None
             raise
         config = self._config(about["EndpointConfigName"])
@@ -166,7 +167,7 @@ class Production:
         try:
             config: dict[str, Any] = self._sagemaker.describe_endpoint_config(EndpointConfigName=name)
         except ClientError as error:
-            if _is_missing(error):
+            if is_missing(error):
                 raise PromotionError(
                     f"endpoint configuration {name} was deleted: promote its package again with `sd-pipeline promote`"
                 ) from None
@@ -189,13 +190,8 @@ class Production:
         try:
             about = self._sagemaker.describe_model(ModelName=model)
         except ClientError as error:
-            if _is_missing(error):
+            if is_missing(error):
                 return ""
             raise
         container = about.get("PrimaryContainer") or (about.get("Containers") or [{}])[0]
         return str(container.get("ModelPackageName") or "")
-
-
-def _is_missing(error: ClientError) -> bool:
-    text = str(error).lower()
-    return any(words in text for words in ("could not find", "not exist", "not found"))

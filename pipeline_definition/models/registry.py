@@ -12,6 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from params.layout import MODEL_ARCHIVE
+from params.s3 import is_missing
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
@@ -54,9 +55,9 @@ class PackageGroup:
                 self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
             )
         except ClientError as error:
-            if "not exist" in str(error) or "ResourceNotFound" in str(error):
-                return []
-            raise
+            if not is_missing(error):
+                raise
+            return []
         arns = [item["ModelPackageArn"] for page in pages for item in page["ModelPackageSummaryList"]]
         return sorted((self.show(arn) for arn in arns), key=lambda package: -package.version)
 
@@ -94,7 +95,9 @@ class PackageGroup:
         """Register a model as CreateModelPackage takes it, without the group; the group is made where it is missing."""
         try:
             self._sagemaker.describe_model_package_group(ModelPackageGroupName=self._group)
-        except ClientError:
+        except ClientError as error:
+            if not is_missing(error):
+                raise
             self._sagemaker.create_model_package_group(ModelPackageGroupName=self._group)
         made = self._sagemaker.create_model_package(ModelPackageGroupName=self._group, **request)
         return self.show(made["ModelPackageArn"])

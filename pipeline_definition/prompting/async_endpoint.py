@@ -9,17 +9,16 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlparse
 
 from botocore.exceptions import ClientError
 
+from params.s3 import error_code, is_missing, split_uri
 from pipeline_definition.prompting.endpoint import JSON, Answer, PromptError, answer_of, body_of, refusal
 from pipeline_definition.session import Target
 
 # A host that has to start first, with a model to load, takes some ten minutes.
 TIMEOUT_S: Final = 1200.0
 POLL_S: Final = 1.0
-MISSING: Final = ("NoSuchKey", "404", "AccessDenied")
 # The failure object holds the model's words; its status does not come along.
 MODEL_FAILED: Final = 500
 
@@ -63,12 +62,12 @@ class AsyncEndpoint:
         try:
             content: bytes = self._s3.get_object(**_place(uri))["Body"].read()
         except ClientError as error:
-            if error.response["Error"]["Code"] in MISSING:
-                return None
-            raise
+            if not is_missing(error) and error_code(error) != "AccessDenied":
+                raise
+            return None
         return content
 
 
 def _place(uri: str) -> dict[str, str]:
-    address = urlparse(uri)
-    return {"Bucket": address.netloc, "Key": address.path.lstrip("/")}
+    bucket, key = split_uri(uri, PromptError)
+    return {"Bucket": bucket, "Key": key}

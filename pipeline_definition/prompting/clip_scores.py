@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlparse
 
+from params.files import whole_file
 from params.layout import ENTRY_POINT
+from params.s3 import join_uri, split_uri
 from params.settings import Settings
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
@@ -66,24 +67,20 @@ def evaluator_folder(settings: Settings, target: Target, cache_dir: Path) -> Pat
     """
     if settings.local is not None:
         return ROOT / settings.local.evaluator_dir
-    address = urlparse(settings.data.evaluator_uri)
-    prefix = f"{address.path.strip('/')}/{CLIP_DIR}/"
+    bucket, prefix = split_uri(join_uri(settings.data.evaluator_uri, CLIP_DIR, ""), ScoringError)
     folder = cache_dir / "evaluator"
     s3 = target.client("s3")
-    found = s3.list_objects_v2(Bucket=address.netloc, Prefix=prefix).get("Contents", [])
+    found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
     if not found:
-        raise ScoringError(f"s3://{address.netloc}/{prefix} holds no CLIP; data.evaluator_uri or --evaluator names one")
+        raise ScoringError(f"s3://{bucket}/{prefix} holds no CLIP; data.evaluator_uri or --evaluator names one")
     for key in (entry["Key"] for entry in found):
         path = folder / CLIP_DIR / Path(key.removeprefix(prefix)).name
         if not path.is_file():
-            _fetch(s3, address.netloc, key, path)
+            _fetch(s3, bucket, key, path)
     return folder
 
 
 def _fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
     """Copy an object; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         shutil.copyfileobj(s3.get_object(Bucket=bucket, Key=key)["Body"], file)
-    temporary.replace(path)

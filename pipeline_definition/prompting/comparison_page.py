@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from params.files import write_text
+from pipeline_definition.pages.data_address import data_address
+from pipeline_definition.pages.formats import DASH, count, figure
+from pipeline_definition.pages.templates import templates
 from pipeline_definition.prompting.comparison import Comparison, Shot, Standing, difference
-from pipeline_definition.report.data_address import data_address
-from pipeline_definition.report.formats import DASH, count, figure
-from pipeline_definition.report.templates import templates
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,7 @@ class ComparedPrompt:
 
 def write_page(comparison: Comparison, settings: Mapping[str, Any], path: Path) -> None:
     """Write the page, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(render(comparison, settings), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, render(comparison, settings))
 
 
 def render(comparison: Comparison, settings: Mapping[str, Any]) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from params.files import write_text
+from pipeline_definition.pages.data_address import data_address
+from pipeline_definition.pages.page import Fact, Section, Table
+from pipeline_definition.pages.templates import templates
 from pipeline_definition.prompting.study_plan import PLAIN, StudyPlan
 from pipeline_definition.prompting.study_results import FACTORS, Effect, Estimate, RankedSetting, Results
 from pipeline_definition.prompting.study_tables import StudyProvenance
-from pipeline_definition.report.data_address import data_address
-from pipeline_definition.report.templates import templates
-from pipeline_definition.report.view import Fact, Section, Table
 
 MAX_RANKED: Final = 20
 TITLES: Final = {
@@ -37,9 +38,7 @@ def write_page(path: Path, plan: StudyPlan, found: Results, about: StudyProvenan
         "clip": about.clip[:12],
     }
     text = templates(Path(__file__).parent).get_template("study_page.html").render(content)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
 
 
 def _lead(found: Results) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline_definition.prompting.endpoint import Answer, Endpoint, draw_patiently
+from params.files import write_bytes
+from pipeline_definition.prompting.endpoint import Endpoint, draw_patiently
 from pipeline_definition.prompting.study_plan import StudyPicture
 
 PICTURES_DIR: Final = "pictures"
@@ -41,12 +42,12 @@ def draw_trials(
     first = draw_patiently(endpoint, trials[0].request, PATIENCE_S)
     pictures = folder / PICTURES_DIR / hashlib.sha256(first.model.encode()).hexdigest()[:12]
     pictures.mkdir(parents=True, exist_ok=True)
-    _write(pictures / trials[0].file_name, first)
+    write_bytes(pictures / trials[0].file_name, first.pictures[0].content)
     paths = tuple(pictures / trial.file_name for trial in trials)
 
     def draw(trial: StudyPicture, path: Path) -> None:
         if not path.is_file():
-            _write(path, draw_patiently(endpoint, trial.request, PATIENCE_S))
+            write_bytes(path, draw_patiently(endpoint, trial.request, PATIENCE_S).pictures[0].content)
         report(1)
 
     with ThreadPoolExecutor(clients) as pool:
@@ -57,9 +58,3 @@ def draw_trials(
     for job in done:
         job.result()
     return Drawn(first.model, paths)
-
-
-def _write(path: Path, answer: Answer) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(answer.pictures[0].content)
-    temporary.replace(path)

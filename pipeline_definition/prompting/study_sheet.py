@@ -15,6 +15,7 @@ from typing import Final
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from params.files import whole_file
 from pipeline_definition.prompting.study_plan import PLAIN, Setting, StudyPlan
 from pipeline_definition.prompting.study_results import Results, ScoredTrial
 
@@ -76,9 +77,8 @@ def draw_sheet(path: Path, plan: StudyPlan, scored: Sequence[ScoredTrial], shown
         for number, line in enumerate(lines):
             draw.text((MARGIN_PX, top + number * LINE_PX), line, INK, _font(TEXT_PX))
         _draw_row(sheet, draw, [(place, pictures[prompt, column.setting]) for place, column in enumerate(shown)], top)
-    temporary = path.with_suffix(".tmp")
-    sheet.save(temporary, "PNG", optimize=True)
-    temporary.replace(path)
+    with whole_file(path) as partial:
+        sheet.save(partial, "PNG", optimize=True)
 
 
 def _draw_row(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from params.files import write_text
 from pipeline_definition.prompting.study_plan import StudyPlan
 from pipeline_definition.prompting.study_results import Estimate, RankedSetting, Results, ScoredTrial
 
@@ -45,7 +46,7 @@ def write_tables(
     writer = csv.DictWriter(file, COLUMNS)
     writer.writeheader()
     writer.writerows(rows)
-    _write(folder / "table.csv", file.getvalue())
+    write_text(folder / "table.csv", file.getvalue())
     document = {
         **asdict(about),
         "prompts": plan.prompts,
@@ -64,7 +65,7 @@ def write_tables(
         ],
         "pictures": rows,
     }
-    _write(folder / "study.json", json.dumps(document, indent=1, ensure_ascii=False))
+    write_text(folder / "study.json", json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def _row(item: ScoredTrial, folder: Path) -> dict[str, Any]:
@@ -91,9 +92,3 @@ def _entry(entry: RankedSetting) -> dict[str, Any]:
 
 def _estimate(value: Estimate) -> dict[str, float]:
     return {name: round(number, 6) for name, number in asdict(value).items()}
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    temporary.replace(path)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_definition.report import charts
-from pipeline_definition.report.formats import DASH, dollars, duration, number, percent
+from pipeline_definition.pages import charts
+from pipeline_definition.pages.formats import DASH, dollars, duration, number, percent
+from pipeline_definition.pages.page import Chart, Fact, Section, Table
 from pipeline_definition.report.run import Run
-from pipeline_definition.report.view import Chart, Fact, Section, Table
 
 SECONDS_PER_HOUR = 3600.0
 KEYS = ("forecast", "billed")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_definition.report.formats import number
+from pipeline_definition.pages.formats import number
 
 SECONDS_PER_HOUR = 3600.0
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
-from pipeline_definition.report import charts
-from pipeline_definition.report.formats import count, figure, number, percent, plain, size
+from pipeline_definition.pages import charts
+from pipeline_definition.pages.formats import count, figure, number, percent, plain, size
+from pipeline_definition.pages.page import Chart, Fact, Section, Table
 from pipeline_definition.report.run import Run
-from pipeline_definition.report.view import Chart, Fact, Section, Table
 
 # Latents drawn from the moments and scaled once have a deviation near 1: Rombach et al. 2022, arXiv:2112.10752.
 SCALED_STD_RANGE = (0.5, 2.0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_definition.report.formats import number
+from pipeline_definition.pages.formats import number
 
 _METRIC_PATH = re.compile(r"^metrics\.([^.]+)\.(value|low|high)$")
 _SIGNS = {

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from params.layout import CLIP_SCORE, FID
-from pipeline_definition.report import charts
+from pipeline_definition.pages import charts
+from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number, setting
 from pipeline_definition.report.costs import Cost, total
-from pipeline_definition.report.formats import beside, count, dollars, duration, figure, number, setting
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
 from pipeline_definition.report.run import Run
 

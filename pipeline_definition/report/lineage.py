@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline_definition.artifacts import Artifacts
-from pipeline_definition.report.formats import date, figure, moment, number, plain
+from pipeline_definition.pages.formats import date, figure, moment, number, plain
+from pipeline_definition.pages.page import Fact, Section, Table
 from pipeline_definition.report.run import Run
-from pipeline_definition.report.view import Fact, Section, Table
 
 APPROVAL = {
     "PendingManualApproval": "waiting for approval",

@@ -12,17 +12,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from params.files import write_text
 from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.pages.formats import date
+from pipeline_definition.pages.templates import templates
 from pipeline_definition.report import drawing, pictures, timeline
 from pipeline_definition.report.bill import cost_section
 from pipeline_definition.report.data import download_section, latents_section
-from pipeline_definition.report.formats import date
 from pipeline_definition.report.headline import tiles
 from pipeline_definition.report.lineage import lineage_section
 from pipeline_definition.report.parameters import parameters_section
 from pipeline_definition.report.quality import quality_section
 from pipeline_definition.report.run import Run, run_of
-from pipeline_definition.report.templates import templates
 from pipeline_definition.report.training import training_section
 from pipeline_definition.report.tuning import tuning_section
 from pipeline_definition.report.verdict import failure, verdict
@@ -49,10 +50,7 @@ def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] =
     run on AWS tells its instance-hours.
     """
     prices = prices or (artifacts.forecast or {}).get("usd_per_instance_hour") or NO_PRICES
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(render(run_of(artifacts, prices)), encoding="utf-8")
-    beside.replace(path)
+    write_text(path, render(run_of(artifacts, prices)))
 
 
 def render(run: Run) -> str:

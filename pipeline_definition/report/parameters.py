@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline_definition.report.formats import plain
+from pipeline_definition.pages.formats import plain
+from pipeline_definition.pages.page import Section, Table
 from pipeline_definition.report.run import Run
-from pipeline_definition.report.view import Section, Table
 
 
 def parameters_section(run: Run) -> Section:

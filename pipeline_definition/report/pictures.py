@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline_definition.artifacts import Artifacts
-from pipeline_definition.report.data_address import data_address
+from pipeline_definition.pages.data_address import data_address
 
 # The page is to be sent around: a mail takes 10 MB, and base64 makes a third more of every byte.
 MAX_SHEET_BYTES = 4 * 2**20

@@ -14,11 +14,11 @@ from params.layout import (
     FID_ABOVE_PRETRAINED,
     GUIDANCE_CURVE,
 )
-from pipeline_definition.report import charts
-from pipeline_definition.report.formats import DASH, beside, count, figure, number, plain, setting
+from pipeline_definition.pages import charts
+from pipeline_definition.pages.formats import DASH, beside, count, figure, number, plain, setting
+from pipeline_definition.pages.page import Chart, Fact, Section, Table
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
 from pipeline_definition.report.run import Run
-from pipeline_definition.report.view import Chart, Fact, Section, Table
 
 METRIC_NAMES = {"fid": "FID", "clip_fid": "CLIP-FID", "kid": "KID", "clip_score": "CLIP score"}
 ROWS = {

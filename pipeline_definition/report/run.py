@@ -9,9 +9,9 @@ from typing import Any
 
 from params.layout import THROUGHPUT_STEP
 from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.pages.formats import duration, moment, number
 from pipeline_definition.report.costs import Cost, Prices, hosts_text, step_cost
 from pipeline_definition.report.drawing import Look
-from pipeline_definition.report.formats import duration, moment, number
 from pipeline_definition.report.graph import Node, step_graph
 
 STYLES = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline_definition.pages.formats import dollars, duration, figure
 from pipeline_definition.report.costs import total
-from pipeline_definition.report.formats import dollars, duration, figure
 from pipeline_definition.report.run import Run, RunStep
 
 

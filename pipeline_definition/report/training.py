@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 
 from params.layout import CHECKPOINT_AGE_S, CHECKPOINT_LAG_S, DATA_S, ENCODER_WAIT_S
-from pipeline_definition.report import charts
-from pipeline_definition.report.formats import DASH, count, duration, figure, number, percent
+from pipeline_definition.pages import charts
+from pipeline_definition.pages.formats import DASH, count, duration, figure, number, percent
+from pipeline_definition.pages.page import Chart, Fact, Section, Table
 from pipeline_definition.report.headline import typical
 from pipeline_definition.report.run import Run
-from pipeline_definition.report.view import Chart, Fact, Section, Table
 
 SEEN = "seen_samples"
 # Each log line says for how many of its seconds the ranks did what.

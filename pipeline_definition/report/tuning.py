@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_definition.report import charts
+from pipeline_definition.pages import charts
+from pipeline_definition.pages.formats import DASH, dollars, duration, figure, number, setting
+from pipeline_definition.pages.page import Chart, Fact, Section, Table
 from pipeline_definition.report.costs import Cost, Prices, job_cost
-from pipeline_definition.report.formats import DASH, dollars, duration, figure, number, setting
 from pipeline_definition.report.run import Run
-from pipeline_definition.report.view import Chart, Fact, Section, Table
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from params.layout import CLIP_SCORE, FID
-from pipeline_definition.report.formats import beside, figure, setting
+from pipeline_definition.pages.formats import beside, figure, setting
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
 from pipeline_definition.report.lineage import registered
 from pipeline_definition.report.run import Run, RunStep

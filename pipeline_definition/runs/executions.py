@@ -14,6 +14,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from params.s3 import is_missing
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
@@ -92,7 +93,7 @@ class Executions:
         try:
             arn: str = self._sagemaker.update_pipeline(**request)["PipelineArn"]
         except ClientError as error:
-            if not _is_missing(error):
+            if not is_missing(error):
                 raise
             arn = self._sagemaker.create_pipeline(**request, ClientRequestToken=_token(name))["PipelineArn"]
         return arn
@@ -107,7 +108,7 @@ class Executions:
                 self._sagemaker.describe_pipeline(PipelineName=name)["PipelineDefinition"]
             )
         except ClientError as error:
-            if not _is_missing(error):
+            if not is_missing(error):
                 raise
             raise ExecutionError(f"there is no pipeline {name} yet; `sd-pipeline upsert` makes it") from None
         return value
@@ -218,12 +219,6 @@ def _step(item: Mapping[str, Any]) -> ExecutionStep:
         attempts=item.get("AttemptCount", 1) or 1,
         metadata=item.get("Metadata", {}),
     )
-
-
-def _is_missing(error: ClientError) -> bool:
-    # AWS says ResourceNotFound, the local control plane ValidationException: could not find pipeline.
-    text = str(error).lower()
-    return any(words in text for words in ("resourcenotfound", "not exist", "not found", "could not find"))
 
 
 def _token(text: str) -> str:

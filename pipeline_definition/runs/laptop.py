@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from botocore.exceptions import ClientError
 
 from params.layout import LATENTS
+from params.s3 import is_missing, join_uri, split_uri
 from params.settings import LocalWorld, Settings
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
@@ -62,7 +62,9 @@ class Laptop:
         s3 = self.target.client("s3")
         try:
             s3.head_bucket(Bucket=self.settings.account.bucket)
-        except ClientError:
+        except ClientError as error:
+            if not is_missing(error):
+                raise
             s3.create_bucket(Bucket=self.settings.account.bucket)
 
     @contextmanager
@@ -92,7 +94,7 @@ class Laptop:
 
     def _upload_inputs(self) -> None:
         data = self.settings.data
-        self._upload(self.world_dir / "urls.parquet", data.url_table.rstrip("/") + "/urls.parquet")
+        self._upload(self.world_dir / "urls.parquet", join_uri(data.url_table, "urls.parquet"))
         self._upload_folder(self.root / self._local.pretrained_dir, data.pretrained_uri)
         self._upload_folder(self.root / self._local.evaluator_dir, data.evaluator_uri)
 
@@ -101,11 +103,10 @@ class Laptop:
             raise LaptopError(f"{folder} is missing; `python -m shapes train-models` makes the small models")
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                self._upload(path, f"{uri.rstrip('/')}/{path.relative_to(folder)}")
+                self._upload(path, join_uri(uri, path.relative_to(folder).as_posix()))
 
     def _upload(self, path: Path, uri: str) -> None:
-        address = urlparse(uri)
-        self.target.client("s3").upload_file(str(path), address.netloc, address.path.lstrip("/"))
+        self.target.client("s3").upload_file(str(path), *split_uri(uri, LaptopError))
 
     def _make_file_system(self) -> str:
         """Return the file system's id: FSx for Lustre linked to the bucket's latents/, as infrastructure makes it."""

@@ -5,12 +5,12 @@ Reads an execution, its metrics and what it made; writes summary.json.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from params.files import write_json
 from params.layout import CLIP_SCORE, CLIP_SCORE_REAL, CLIP_SCORE_UNTRAINED, FID, FID_UNTRAINED
 from pipeline_definition.runs.executions import Execution
 
@@ -48,11 +48,9 @@ def made_by(execution: Execution, kind: str) -> str | None:
 
 
 def write_summary(summary: Mapping[str, Any], run_dir: Path) -> Path:
-    """Write summary.json beside and rename it, so that a reader never sees half of it."""
+    """Write summary.json, whole or not at all; return its path."""
     path = run_dir / SUMMARY_FILE
-    beside = path.with_suffix(".json.partial")
-    beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_json(path, summary)
     return path
 
 

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from params.s3 import SCHEME
 from steps.data.block import BlockError
 from steps.data.storage import Storage
-
-S3_SCHEME = "s3://"
 
 
 class BlockFiles(Protocol):
@@ -80,6 +79,6 @@ class ObjectFiles:
 
 def open_files(location: str | Path) -> BlockFiles:
     """Return the files of a folder or an s3:// prefix; nothing is looked up yet."""
-    if str(location).startswith(S3_SCHEME):
+    if str(location).startswith(SCHEME):
         return ObjectFiles(Storage(str(location)))
     return FolderFiles(Path(location))

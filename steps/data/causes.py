@@ -6,9 +6,12 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
+from params.filters import FILTERS
+from params.filters.published import AspectRatio, TooSmall
+
 
 class Cause(StrEnum):
-    """One fate of a row. A status that is not 200 is counted as `http_<status>`."""
+    """One fate of a row. Filters have causes of their own; a status that is not 200 is counted as `http_<status>`."""
 
     NO_URL = "no_url"
     """The url is empty."""
@@ -55,27 +58,9 @@ class Cause(StrEnum):
     """The blocklist names the host, or one that it redirects to."""
     BLOCKED_PICTURE = "blocked_picture"
     """The blocklist has the picture's hash."""
-    TOO_SMALL = "too_small"
-    """Its shorter side is below the minimum."""
-    ASPECT_RATIO = "aspect_ratio"
-    """More elongated than allowed."""
-    AESTHETIC = "aesthetic"
-    """The aesthetic score is below the minimum, or missing."""
-    WATERMARK = "watermark"
-    """The probability of a watermark is above the maximum, or missing."""
-    UNSAFE = "unsafe"
-    """The probability of unsafe content is above the maximum, or missing."""
-    SIMILARITY = "similarity"
-    """The CLIP similarity of picture and caption is below the minimum, or missing."""
-    SHORT_CAPTION = "short_caption"
-    """The caption has fewer characters than the minimum."""
-    LONG_CAPTION = "long_caption"
-    """The caption has more characters than the maximum."""
-    LANGUAGE = "language"
-    """The caption's language is none of those asked for, or unknown."""
 
 
-FILTERS: Final = frozenset(list(Cause)[list(Cause).index(Cause.DUPLICATE) :])
+LEFT_OUT: Final = frozenset([*list(Cause)[list(Cause).index(Cause.DUPLICATE) :], *(one.cause for one in FILTERS)])
 """Causes by which a row is left out on purpose; the others are failures."""
 
 _PASSING = frozenset({Cause.TIMEOUT, Cause.NO_CONNECTION, Cause.NO_ADDRESS, Cause.TRUNCATED, Cause.BAD_RESPONSE})
@@ -84,9 +69,9 @@ _STATUSES = {int(status) for status in HTTPStatus}
 
 # img2dataset's own words (resizer.py), and OpenCV's.
 _RESIZER_WORDS = {
-    "image too small": Cause.TOO_SMALL,
+    "image too small": TooSmall.cause,
     "image area too large": Cause.TOO_MANY_PIXELS,
-    "aspect ratio too large": Cause.ASPECT_RATIO,
+    "aspect ratio too large": AspectRatio.cause,
     "CV_IO_MAX_IMAGE": Cause.TOO_MANY_PIXELS,
 }
 
@@ -98,9 +83,9 @@ def from_status(status: int) -> str:
 
 def from_message(message: str) -> str:
     """Return the name for an error message of the statistics: fetching speaks in causes, the resizer in words."""
-    if message in set(Cause) or message.startswith("http_"):
+    if message in set(Cause) | LEFT_OUT or message.startswith("http_"):
         return message
-    return next((cause.value for words, cause in _RESIZER_WORDS.items() if words in message), Cause.CORRUPT.value)
+    return str(next((cause for words, cause in _RESIZER_WORDS.items() if words in message), Cause.CORRUPT))
 
 
 def can_pass(cause: str) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 import fsspec
 import pyarrow as pa
 
+from params.filters.published import AspectRatio, TooSmall
 from params.programs import DownloadArguments
 from steps.data.address import AddressGuard
 from steps.data.blocklist import Blocklist
@@ -84,9 +85,9 @@ class ShardMaker:
                 resize_mode=settings.resize_mode,
                 resize_only_if_bigger=False,
                 encode_quality=settings.jpeg_quality,
-                min_image_size=settings.min_image_size_px,
+                min_image_size=TooSmall.of(settings).min_image_size_px,
                 max_image_area=settings.max_image_megapixels * 10**6,
-                max_aspect_ratio=settings.max_aspect_ratio,
+                max_aspect_ratio=AspectRatio.of(settings).max_aspect_ratio,
             ),
             thread_count=settings.threads,
             save_caption=True,

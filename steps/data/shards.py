@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from params.arguments import describe
 from params.layout import SHARD_PATTERN
 from params.model import Model
-from steps.data.causes import FILTERS
+from steps.data.causes import LEFT_OUT
 from steps.errors import StepError
 
 SAMPLES_SUFFIX: Final = ".samples.parquet"
@@ -117,8 +117,8 @@ def make_ledger(shards: Iterable[VerifiedShard]) -> Ledger:
         fates.update(shard.failed)
         fates.update(shard.dropped)
         fates.subtract(shard.retried)
-    failed = {cause: count for cause, count in sorted(fates.items()) if count and cause not in FILTERS}
-    filtered = {cause: count for cause, count in sorted(fates.items()) if count and cause in FILTERS}
+    failed = {cause: count for cause, count in sorted(fates.items()) if count and cause not in LEFT_OUT}
+    filtered = {cause: count for cause, count in sorted(fates.items()) if count and cause in LEFT_OUT}
     attempted = kept + sum(failed.values())
     return Ledger(
         rows=rows,

@@ -6,12 +6,14 @@ way.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
 import fsspec
+
+from params.files import write_bytes
 
 T = TypeVar("T")
 
@@ -53,10 +55,7 @@ class Storage:
         if self.is_object_store:
             self._files.pipe_file(path, content)
             return
-        self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        temporary = f"{path}.{os.getpid()}.tmp"
-        self._files.pipe_file(temporary, content)
-        self._files.mv(temporary, path)
+        write_bytes(Path(path), content)
 
     def size(self, name: str) -> int | None:
         """Return an object's size in bytes, or None where there is none."""

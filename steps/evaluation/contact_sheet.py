@@ -15,6 +15,7 @@ from typing import Final
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from params.files import whole_file
 from steps.evaluation.reference import Pictures
 
 COLUMNS: Final = 5
@@ -71,9 +72,8 @@ def draw_contact_sheet(path: Path, cards: Sequence[Card], title: str, subtitle: 
             (left, top, left + CARD_WIDTH_PX, top + card_height_px), radius=8, fill=CARD, outline=EDGE
         )
         _draw_card(sheet, draw, card, left, top)
-    temporary = path.with_suffix(".tmp")
-    sheet.save(temporary, "PNG", optimize=True)
-    temporary.replace(path)
+    with whole_file(path) as partial:
+        sheet.save(partial, "PNG", optimize=True)
 
 
 def _draw_card(sheet: Image.Image, draw: ImageDraw.ImageDraw, card: Card, left: int, top: int) -> None:

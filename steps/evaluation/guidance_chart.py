@@ -9,6 +9,7 @@ from typing import Any, Final
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from params.files import whole_file
 from params.layout import CLIP_SCORE, FID, GUIDANCE_CURVE_FILE
 
 LINE: Final = "#3b6fb6"
@@ -42,11 +43,10 @@ def draw_guidance_chart(folder: Path, points: Sequence[Mapping[str, Any]], marke
     axes.set_title(f"Guidance scales, {points[0]['pictures']} pictures each; 95 % intervals", color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    temporary = path.with_suffix(".tmp")
     # Without the library's name and version the same points give the same bytes.
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.print_png(temporary, metadata={"Software": None})
-    temporary.replace(path)
+    with whole_file(path) as partial:
+        canvas.print_png(partial, metadata={"Software": None})
 
 
 def _reach(entry: Mapping[str, float]) -> tuple[tuple[float], tuple[float]]:

@@ -9,7 +9,6 @@ its digest:
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from params.files import file_digest
 from steps.errors import StepError
 from steps.evaluation.inception_network import InceptionNetwork
 
@@ -49,7 +49,7 @@ def convert(source: Path, target: Path) -> str:
     """Turn a torch file of weights into safetensors and return the SHA-256 of the result; no pickled code is run."""
     weights: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
     save_file({name: value.contiguous() for name, value in weights.items() if isinstance(value, Tensor)}, target)
-    return hashlib.sha256(target.read_bytes()).hexdigest()
+    return file_digest(target)
 
 
 if __name__ == "__main__":

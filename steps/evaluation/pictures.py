@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
+from params.files import PARTIAL, write_bytes
 from steps.data.storage import Storage
 from steps.evaluation.reference import Pictures
 
@@ -43,7 +44,7 @@ class PictureStore:
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.glob("[0-9]*.png"):
                 path.unlink()
-            _write(stated, text.encode())
+            write_bytes(stated, text.encode())
 
     def path(self, index: int) -> Path:
         """Return where picture `index` is or will be."""
@@ -59,7 +60,7 @@ class PictureStore:
         for index, picture in zip(indices, pictures, strict=True):
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "PNG")
-            _write(self.path(index), buffer.getvalue())
+            write_bytes(self.path(index), buffer.getvalue())
             if self._mirror:
                 self._mirror.write(self.path(index).name, buffer.getvalue())
 
@@ -76,11 +77,11 @@ class PictureStore:
         wanted = [name for name in names if name in there]
         for start in range(0, len(wanted), READ_TOGETHER):
             for name, content in self._mirror.read_many(wanted[start : start + READ_TOGETHER]).items():
-                _write(self.folder / name, content)
+                write_bytes(self.folder / name, content)
 
     def tidy(self) -> None:
         """Delete what a killed worker left half-written; only once no worker writes any more."""
-        for path in self.folder.glob("*.tmp"):
+        for path in self.folder.glob(f"*{PARTIAL}"):
             path.unlink()
 
     def wait(self, indices: Sequence[int], report: Callable[[], None], poll_s: float = POLL_S) -> None:
@@ -98,9 +99,3 @@ class PictureStore:
 def _decode(path: Path) -> Pictures:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

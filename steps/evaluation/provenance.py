@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from importlib import metadata
@@ -23,12 +22,6 @@ def versions() -> dict[str, str]:
     found["python"] = platform.python_version()
     found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {name: text for name, text in found.items() if text}
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_record(folder: Path) -> dict[str, Any]:

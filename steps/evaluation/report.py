@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from params.files import write_text
 from params.layout import CLIP_SCORE, CONTACT_SHEET_FILE, FID, METRICS_FILE, SAMPLES_DIR, SAMPLES_FILE
 from params.programs import EvaluateArguments
 from steps.evaluation.contact_sheet import Card, draw_contact_sheet
@@ -34,7 +35,7 @@ def write_samples(folder: Path, row: PictureSet, cosines: Floats) -> None:
         }
         for prompt, cosine in zip(row.prompts, cosines, strict=True)
     ]
-    _write_json(folder / SAMPLES_FILE, samples)
+    write_text(folder / SAMPLES_FILE, _json(samples))
 
 
 def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, work: Work, count: int) -> None:
@@ -78,7 +79,7 @@ def write_metrics(
         "captions": arguments.captions,
         "versions": versions(),
     }
-    _write_json(folder / METRICS_FILE, content)
+    write_text(folder / METRICS_FILE, _json(content))
 
 
 def _real_picture(reference: Reference, prompt: Prompt) -> Pictures | None:
@@ -90,8 +91,6 @@ def _figure(entries: Entries, name: str, digits: int) -> str:
     return f"{entry['value']:.{digits}f} ({entry['low']:.{digits}f} to {entry['high']:.{digits}f})"
 
 
-def _write_json(path: Path, content: Any) -> None:
-    temporary = path.with_suffix(".tmp")
+def _json(content: Any) -> str:
     # A metric that is not a number is no JSON: allow_nan would write what SageMaker cannot read.
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"

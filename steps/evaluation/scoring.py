@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from params.files import file_digest
 from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer, find_clip
 from steps.evaluation.generation import PictureSet
 from steps.evaluation.inception import WEIGHTS_FILE, load_inception
 from steps.evaluation.intervals import Floats
-from steps.evaluation.provenance import file_digest
 from steps.evaluation.reference import Pictures, Reference
 from steps.model.pretrained import folder_digest
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from params.files import file_digest
 from params.layout import CHECKSUMS_FILE
 from steps.errors import StepError
 from steps.model.json_object import read_object
@@ -46,8 +47,7 @@ def _file_digests(folder: Path) -> dict[str, str]:
         raise StepError(f"{folder}: no such folder")
     digests = {}
     for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
-        with (folder / name).open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[name] = file_digest(folder / name)
     return digests
 
 

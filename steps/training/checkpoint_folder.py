@@ -12,8 +12,6 @@ left out, and the one before is used.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from params.arguments import describe
+from params.files import PARTIAL, file_digest, sync, write_text
 from params.layout import MANIFEST_FILE, TRAINING_LOG_FILE
 from params.model import Model
 from steps.errors import StepError
@@ -34,7 +33,6 @@ from steps.training.spending import SPENT_FILE
 FORMAT_VERSION: Final = 1
 FINISHED_FILE: Final = "finished.json"
 _NAME: Final = re.compile(r"samples-(\d{12})")
-_PARTIAL: Final = ".partial"
 
 
 class CheckpointManifest(Model):
@@ -109,19 +107,19 @@ class CheckpointFolder:
     def write(self, manifest: CheckpointManifest, tensors: Mapping[str, Mapping[str, Tensor]], log: str) -> Path:
         """Write a checkpoint and return its folder; then remove those beyond the number to keep."""
         path = self.folder / f"samples-{manifest.seen_samples:012d}"
-        partial = path.with_name(path.name + _PARTIAL)
+        partial = path.with_name(path.name + PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for group, of_group in tensors.items():
             save_file(dict(of_group), partial / f"{group}.safetensors")
         (partial / TRAINING_LOG_FILE).write_text(log, encoding="utf-8")
-        files = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
-        _write_text(partial / MANIFEST_FILE, manifest.model_copy(update={"files": files}).model_dump_json(indent=2))
+        files = {file.name: file_digest(file) for file in sorted(partial.iterdir())}
+        write_text(partial / MANIFEST_FILE, manifest.model_copy(update={"files": files}).model_dump_json(indent=2))
         for file in (*partial.iterdir(), partial):
-            _sync(file)
+            sync(file)
         shutil.rmtree(path, ignore_errors=True)
         partial.rename(path)
-        _sync(self.folder)
+        sync(self.folder)
         for old in self.paths()[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
         return path
@@ -136,12 +134,8 @@ class CheckpointFolder:
     def mark_finished(self, job_name: str, seen_samples: int, limits: Mapping[str, float]) -> None:
         """Say that a job finished this training."""
         path = self.folder / FINISHED_FILE
-        partial = path.with_name(path.name + _PARTIAL)
         finished = Finished(job_name=job_name, seen_samples=seen_samples, limits=dict(limits))
-        _write_text(partial, finished.model_dump_json())
-        _sync(partial)
-        partial.rename(path)
-        _sync(self.folder)
+        write_text(path, finished.model_dump_json(), synced=True)
 
     def newest_generation(self) -> CheckpointFolder:
         """Return the folder of the newest training of these settings: this one, or one that began afresh after it."""
@@ -179,7 +173,7 @@ class CheckpointFolder:
 
     def remove_partial(self) -> None:
         """Remove what a killed process left half written."""
-        for path in self.folder.glob(f"*{_PARTIAL}"):
+        for path in self.folder.glob(f"*{PARTIAL}"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -205,7 +199,7 @@ def _read(path: Path) -> Checkpoint:
     if manifest.format_version != FORMAT_VERSION:
         raise ValueError(f"format {manifest.format_version}, this code reads {FORMAT_VERSION}")
     for name, digest in manifest.files.items():
-        if _sha256(path / name) != digest:
+        if file_digest(path / name) != digest:
             raise ValueError(f"{name} does not match its sha256")
     tensors = {Path(name).stem: load_file(path / name) for name in _safetensors(manifest)}
     return Checkpoint(manifest, tensors, (path / TRAINING_LOG_FILE).read_text(encoding="utf-8"))
@@ -213,21 +207,3 @@ def _read(path: Path) -> Checkpoint:
 
 def _safetensors(manifest: CheckpointManifest) -> Iterator[str]:
     return (name for name in manifest.files if name.endswith(".safetensors"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

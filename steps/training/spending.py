@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from params.files import write_text
 from params.programs import TrainArguments
 from steps.errors import StepError
 
@@ -62,13 +63,10 @@ class Spending:
         return {"cost_usd": self.usd, "remaining_usd": remaining_s * self._usd_per_s} if self.is_known else {}
 
     def note(self) -> None:
-        """Write what was spent, beside and renamed."""
+        """Write what was spent, whole or not at all."""
         if self._path is None or not self.is_known:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_text(json.dumps({"usd": self.usd}), encoding="utf-8")
-        partial.rename(self._path)
+        write_text(self._path, json.dumps({"usd": self.usd}))
 
     def verdict(self, seen_samples: int, total_samples: int, remaining_s: float) -> str:
         """Say that the budget is spent, on what, and how to go on."""

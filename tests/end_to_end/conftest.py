@@ -14,6 +14,8 @@ from typing import Any
 import boto3
 import pytest
 
+from params.s3 import split_uri
+
 TINY = Path("tests/end_to_end/tiny.yaml")
 COMMAND = str(Path(sys.executable).parent / "sd-pipeline")
 
@@ -73,7 +75,7 @@ class LocalPipeline:
         from safetensors.torch import load
 
         job = self.training_job(execution_id)
-        bucket, key = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").split("/", 1)
+        bucket, key = split_uri(job["ModelArtifacts"]["S3ModelArtifacts"])
         archive = self.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             names = [name for name in tar.getnames() if name.endswith("unet/diffusion_pytorch_model.safetensors")]

@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.end_to_end.conftest import COMMAND, SECRETS, TINY, clean_environment
 from tests.end_to_end.remains import PRESIGNED, remains, search
+from tests.pipeline_definition.pages.chromium import browser, find_browser
 from tests.pipeline_definition.prompting.playground_page import PlaygroundPage
-from tests.pipeline_definition.report.chromium import browser, find_browser
 from tests.processes import outlive
 
 pytestmark = pytest.mark.timeout(400)

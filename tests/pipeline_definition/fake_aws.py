@@ -48,8 +48,8 @@ class FakeClient:
         return call
 
 
-def refused(operation: str, message: str = "not authorized") -> ClientError:
-    return ClientError({"Error": {"Code": "AccessDeniedException", "Message": message}}, operation)
+def refused(operation: str, message: str = "not authorized", code: str = "AccessDeniedException") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
 def fake_s3(objects: Mapping[str, bytes]) -> Answers:

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from params.arguments import to_flags
+from params.files import write_bytes
 from params.layout import LATENTS, REFERENCE
 from params.programs import EncodeArguments
 from steps.container import Cluster
@@ -29,7 +30,7 @@ from steps.data.decoding import decode
 from steps.data.latents import LatentsDataset
 from steps.data.samples import is_heldout, read_samples, read_table
 from steps.data.storage import Storage
-from steps.encode import Encode, write_file
+from steps.encode import Encode
 from steps.errors import StepError
 from steps.evaluation.reference import Reference
 from steps.model.pretrained import folder_digest, load_tokenizer, load_vae
@@ -74,9 +75,9 @@ class World:
         """Bring an artifact to a folder, as SageMaker's upload and a file system's import would."""
         for part in (LATENTS, REFERENCE):
             for key in self.s3.names(f"{name}/{part}"):
-                write_file(self.folder / name / part / key, self.s3.read(f"{name}/{part}/{key}"))
+                write_bytes(self.folder / name / part / key, self.s3.read(f"{name}/{part}/{key}"))
             for file, content in artifacts[part].items():
-                write_file(self.folder / name / part / file, content)
+                write_bytes(self.folder / name / part / file, content)
         return self.folder / name
 
 

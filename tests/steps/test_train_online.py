@@ -16,11 +16,12 @@ import numpy as np
 import psutil
 import pytest
 
+from params.files import write_bytes
 from params.layout import LATENTS, REFERENCE
 from params.programs import EncodeArguments
 from steps.container import Cluster
 from steps.data.plan_file import read_plan_file
-from steps.encode import Encode, write_file
+from steps.encode import Encode
 from steps.ray_cluster import leading
 from tests.steps.data import s3_server
 from tests.steps.data.shapes_shards import PRETRAINED, write_shards
@@ -61,7 +62,7 @@ class World:
         arguments = EncodeArguments.model_validate({**values, **settings})
         artifacts = Encode(arguments, self.folder / "manifest.json", PRETRAINED).run()
         for file, content in artifacts[LATENTS].items():
-            write_file(self.folder / name / file, content)
+            write_bytes(self.folder / name / file, content)
         return self.folder / name
 
 
@@ -76,7 +77,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             for name, limit in (("whole", 0), ("some", 64)):
                 latents = made.encode(name, max_train_rows=limit)
                 for key in s3.names(f"{name}/{LATENTS}"):
-                    write_file(latents / key, s3.read(f"{name}/{LATENTS}/{key}"))
+                    write_bytes(latents / key, s3.read(f"{name}/{LATENTS}/{key}"))
         yield made
 
 

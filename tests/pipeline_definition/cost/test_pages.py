@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from params.files import write_text
 from pipeline_definition.cost.business_case import answers_of
 from pipeline_definition.cost.business_inputs import EXAMPLE_FILE, load_case
 from pipeline_definition.cost.business_page import case_document
-from pipeline_definition.cost.document import Document, to_html, write_beside
+from pipeline_definition.cost.document import Document, to_html
 from pipeline_definition.cost.plan import plan
 from pipeline_definition.cost.plan_page import plan_document
 from tests.pipeline_definition.cost.samples import definition, settings
-from tests.pipeline_definition.report.chromium import Browser, browser, find_browser
+from tests.pipeline_definition.pages.chromium import Browser, browser, find_browser
 
 pytestmark = [
     pytest.mark.browser,
@@ -37,7 +38,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("pages")
     for name, document in documents().items():
-        write_beside(place / f"{name}.html", to_html(document))
+        write_text(place / f"{name}.html", to_html(document))
     return place
 
 

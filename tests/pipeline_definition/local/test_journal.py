@@ -1,10 +1,9 @@
-import json
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline_definition.local.journal import Journal, write_json
+from pipeline_definition.local.journal import Journal
 
 ENTRIES = [{"number": number, "text": "ä\n" * number} for number in range(4)]
 
@@ -31,9 +30,3 @@ def test_rewriting_replaces_everything(tmp_path: Path) -> None:
     journal.append({"old": 1})
     journal.rewrite([{"new": 2}])
     assert list(journal.entries()) == [{"new": 2}]
-
-
-def test_a_file_is_written_beside_and_leaves_nothing(tmp_path: Path) -> None:
-    write_json(tmp_path / "folder" / "value.json", {"a": 1})
-    assert json.loads((tmp_path / "folder" / "value.json").read_text()) == {"a": 1}
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["value.json"]

@@ -38,7 +38,7 @@ class Asked:
         return FakeTarget(answers={"sagemaker": sagemaker, "s3": fake_s3(files)})
 
     def _no_group(self, **_request: Any) -> dict[str, Any]:
-        raise refused("DescribeModelPackageGroup", "does not exist")
+        raise refused("DescribeModelPackageGroup", "does not exist", "ValidationException")
 
     def _make_group(self, ModelPackageGroupName: str) -> dict[str, Any]:  # noqa: N803
         self.groups.append(ModelPackageGroupName)

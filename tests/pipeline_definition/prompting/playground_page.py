@@ -6,7 +6,7 @@ import base64
 import json
 from dataclasses import dataclass
 
-from tests.pipeline_definition.report.chromium import Browser
+from tests.pipeline_definition.pages.chromium import Browser
 
 # Gradio's boxes listen to input events; a value that is set by script must go past the framework's own setter.
 TYPE = """

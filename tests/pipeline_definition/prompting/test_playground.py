@@ -13,9 +13,9 @@ import pytest
 from params.programs import ServeArguments
 from params.settings import load_settings
 from pipeline_definition.prompting.endpoint import ServerEndpoint
+from tests.pipeline_definition.pages.chromium import Browser, browser, find_browser
 from tests.pipeline_definition.prompting.conftest import DrawingServer, grey, refusal, serving
 from tests.pipeline_definition.prompting.playground_page import PlaygroundPage
-from tests.pipeline_definition.report.chromium import Browser, browser, find_browser
 
 pytestmark = [
     pytest.mark.browser,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline_definition.report.chromium import Browser, browser, find_browser
+from tests.pipeline_definition.pages.chromium import Browser, browser, find_browser
 from tests.pipeline_definition.report.conftest import MAKERS, PRICES
 
 pytestmark = [

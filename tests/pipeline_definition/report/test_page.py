@@ -12,7 +12,7 @@ import pytest
 from markupsafe import Markup
 
 from pipeline_definition.artifacts import Artifacts
-from pipeline_definition.report import charts
+from pipeline_definition.pages import charts
 from pipeline_definition.report.page import write_report
 from tests.pipeline_definition.report import example_runs
 

@@ -72,7 +72,7 @@ def test_a_threshold_without_its_column_is_refused_with_the_fix(tmp_path: Path) 
         fates(table, max_watermark=0.5)
     with pytest.raises(StepError, match="no column 'other'"):
         fates(table, score_columns=("watermark=other",))
-    with pytest.raises(StepError, match=r"'beauty=score' is not SCORE=COLUMN with one of aesthetic"):
+    with pytest.raises(StepError, match=r"'beauty=score' is not SCORE=COLUMN with one of width, height, aesthetic, "):
         fates(table, score_columns=("beauty=score",))
 
 

@@ -83,7 +83,7 @@ def test_an_interrupted_job_ends_with_the_same_bits(make_work: MakeWork, monkeyp
     with pytest.raises(KeyboardInterrupt):
         generate(broken, ["cpu"])
     # Killed between two files of a batch.
-    broken.rows[0].store().path(6).rename(broken.rows[0].folder / "000006.png.123.tmp")
+    broken.rows[0].store().path(6).rename(broken.rows[0].folder / ".000006.png.123.4.partial")
     redrawn: list[int] = []
 
     def counting_draw(self: PictureGenerator, prompts: Any) -> Pictures:
@@ -93,7 +93,7 @@ def test_an_interrupted_job_ends_with_the_same_bits(make_work: MakeWork, monkeyp
     monkeypatch.setattr(PictureGenerator, "draw", counting_draw)
     generate(broken, ["cpu"])
     assert redrawn == [4, 2, 4, 1], "the first batch is kept, the broken one is drawn again as a whole"
-    assert not list(broken.rows[0].folder.glob("*.tmp"))
+    assert not list(broken.rows[0].folder.glob("*.partial"))
     assert all(np.array_equal(*pair) for pair in zip(pictures(unbroken), pictures(broken), strict=True))
 
 

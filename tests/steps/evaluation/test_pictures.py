@@ -26,7 +26,7 @@ def test_pictures_come_back_bit_for_bit(tmp_path: Path, pictures: Pictures) -> N
 
 def test_only_what_is_not_there_is_missing(tmp_path: Path, pictures: Pictures) -> None:
     PictureStore(tmp_path, GENERATION).write([0, 1, 7], pictures)
-    (tmp_path / "000002.png.123.tmp").write_bytes(b"half of a picture")
+    (tmp_path / ".000002.png.123.4.partial").write_bytes(b"half of a picture")
     assert PictureStore(tmp_path, GENERATION).missing(range(9)) == [2, 3, 4, 5, 6, 8]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from pipeline_definition.report import charts
+from pipeline_definition.pages import charts
 
 numbers = st.floats(-1e6, 1e6)
 LOSSES = [(64.0 * i, 1 / i) for i in range(1, 50)]

@@ -13,8 +13,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipeline_definition.report.formats import short_count
-from pipeline_definition.report.svg import (
+from pipeline_definition.pages.formats import short_count
+from pipeline_definition.pages.svg import (
     ACCENT,
     INK,
     MUTED,

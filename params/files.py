@@ -1,0 +1,69 @@
+"""Files that are whole or absent, and what their bytes are known by: standard library only, for every room.
+
+Writes `.<name>.<process>.<thread>.partial` next to the file and renames it. A reader, a listing and a job that goes on
+after a kill never take such a name for the file, and two writers of one file never share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+PARTIAL: Final = ".partial"
+"""What the name of an unfinished file or folder ends with."""
+
+
+@contextmanager
+def whole_file(path: Path, synced: bool = False) -> Iterator[Path]:
+    """Yield the path to write to; the file then appears at `path` at once, in place of the one before.
+
+    Makes the folder. After an error nothing is left and the file before stays. `synced` files outlive a loss of power.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{PARTIAL}")
+    try:
+        yield partial
+        if synced:
+            sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    if synced:
+        sync(path.parent)
+
+
+def write_bytes(path: Path, content: bytes, synced: bool = False) -> None:
+    """Write a file whole or not at all."""
+    with whole_file(path, synced) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str, synced: bool = False) -> None:
+    """Write a UTF-8 file whole or not at all."""
+    write_bytes(path, text.encode(), synced)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, indented for people, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Return once a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,81 @@
+"""Filters: what the url table tells of a row that keeps it out of the data. One class is one filter.
+
+A filter is a class with a `cause` in a module of this folder: `published` comes first, then the others by name. The
+folder is part of checkouts and images, and a filter comes from nowhere else: neither data nor a setting brings code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
+
+from pydantic import create_model
+
+from params.model import Model
+
+M = TypeVar("M", bound=Model)
+
+
+class TableColumn(NamedTuple):
+    """A column of the url table."""
+
+    name: str
+    """What `score_columns` calls it; `caption` is the one that `caption_column` names."""
+    published_as: tuple[str, ...] = ()
+    """How published tables call it, in lower case; the first of them that the table has is read."""
+    kind: Literal["number", "text", "characters"] = "number"
+    """What the predicate gets for each row: a float64, NaN where there is none, which no comparison lets pass; a string
+    of an Arrow array, '' where there is none; or how many characters that string has."""
+
+
+class Filter(Model):
+    """One reason to leave rows out. Its fields are settings of Download; at their defaults it leaves out nothing."""
+
+    cause: ClassVar[str]
+    """Under which the rows are counted."""
+    columns: ClassVar[tuple[TableColumn, ...]]
+    """What the predicate gets, in this order. A filter that is on and lacks one is refused."""
+    measured: ClassVar[bool] = False
+    """Whether the picture itself is judged as well: on in any case where the columns are above 0, and applied last."""
+
+    @classmethod
+    def of(cls, settings: Model) -> Self:
+        """Return the filter as these settings want it."""
+        return cls.model_validate(settings.model_dump(include=set(cls.model_fields)))
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is anything to do."""
+        return self.measured or self != type(self)()
+
+    def keeps(self, *columns: Any) -> Any:
+        """Return for each row whether it passes: an array of booleans, NumPy's or Arrow's."""
+        raise NotImplementedError
+
+
+def _discovered() -> Iterator[type[Filter]]:
+    for name in sorted(
+        (module.name for module in pkgutil.iter_modules(__path__)), key=lambda name: name != "published"
+    ):
+        module = importlib.import_module(f"{__name__}.{name}")
+        for one in vars(module).values():
+            if isinstance(one, type) and one.__module__ == module.__name__ and "cause" in vars(one):
+                yield one
+
+
+FILTERS: Final = tuple(_discovered())
+"""In the order of their settings."""
+
+
+def with_filters(model: type[M]) -> type[M]:
+    """Return a model with the settings of all filters behind its own. Raises TypeError where a name is taken."""
+    causes: set[str] = set()
+    fields: dict[str, Any] = {}
+    for one in FILTERS:
+        if taken := (fields.keys() | model.model_fields.keys()) & one.model_fields.keys() | causes & {one.cause}:
+            raise TypeError(f"{one.__module__}.{one.__name__}: taken already: {', '.join(sorted(taken))}")
+        causes.add(one.cause)
+        fields |= {name: (field.annotation, field) for name, field in one.model_fields.items()}
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __module__=model.__module__, **fields)

@@ -1,0 +1,124 @@
+"""The filters on what published tables tell: LAION-5B, its aesthetic subsets, re-LAION, DataComp."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import Field
+
+from params.filters import Filter, TableColumn
+
+SIDES: Final = (TableColumn("width", ("width", "original_width")), TableColumn("height", ("height", "original_height")))
+"""Of the picture, in pixels."""
+CAPTION_LENGTH: Final = TableColumn("caption", kind="characters")
+
+
+class TooSmall(Filter):
+    """The shorter side is below the minimum."""
+
+    cause = "too_small"
+    columns = SIDES
+    measured = True
+    min_image_size_px: int = Field(64, ge=0)
+    """Pictures whose shorter side is below this are left out."""
+
+    def keeps(self, width: Any, height: Any) -> Any:
+        return (width >= self.min_image_size_px) & (height >= self.min_image_size_px)
+
+
+class AspectRatio(Filter):
+    """More elongated than allowed."""
+
+    cause = "aspect_ratio"
+    columns = SIDES
+    measured = True
+    max_aspect_ratio: float = Field(3.0, ge=1.0)
+    """Pictures more elongated than this are left out."""
+
+    def keeps(self, width: Any, height: Any) -> Any:
+        return (width <= self.max_aspect_ratio * height) & (height <= self.max_aspect_ratio * width)
+
+
+class Aesthetic(Filter):
+    """The aesthetic score is below the minimum, or missing."""
+
+    cause = "aesthetic"
+    columns = (TableColumn("aesthetic", ("aesthetic", "aesthetic_score", "aesthetics_score", "prediction")),)
+    min_aesthetic_score: float = Field(0.0, ge=0.0, le=10.0)
+    """Rows with a smaller aesthetic score in the table are left out; 0: no filter (LAION-Aesthetics: 4.5 to 6.5)."""
+
+    def keeps(self, aesthetic: Any) -> Any:
+        return aesthetic >= self.min_aesthetic_score
+
+
+class Watermark(Filter):
+    """The probability of a watermark is above the maximum, or missing."""
+
+    cause = "watermark"
+    columns = (TableColumn("watermark", ("pwatermark", "watermark_score")),)
+    max_watermark: float = Field(1.0, ge=0.0, le=1.0)
+    """Rows whose picture more probably has a watermark (pwatermark) are left out; 1: no filter (LAION: 0.8)."""
+
+    def keeps(self, watermark: Any) -> Any:
+        return watermark <= self.max_watermark
+
+
+class Unsafe(Filter):
+    """The probability of unsafe content is above the maximum, or missing."""
+
+    cause = "unsafe"
+    columns = (TableColumn("unsafe", ("punsafe", "nsfw_score")),)
+    max_unsafe: float = Field(1.0, ge=0.0, le=1.0)
+    """Rows whose picture is more probably unsafe (punsafe) are left out; 1: no filter (Stable Diffusion 2: 0.1)."""
+
+    def keeps(self, unsafe: Any) -> Any:
+        return unsafe <= self.max_unsafe
+
+
+class Similarity(Filter):
+    """The CLIP similarity of picture and caption is below the minimum, or missing."""
+
+    cause = "similarity"
+    columns = (TableColumn("similarity", ("similarity", "clip_similarity", "clip_l14_similarity_score")),)
+    min_similarity: float = Field(-1.0, ge=-1.0, le=1.0)
+    """Rows whose picture and caption are less alike to CLIP are left out; -1: no filter (LAION-2B: 0.28)."""
+
+    def keeps(self, similarity: Any) -> Any:
+        return similarity >= self.min_similarity
+
+
+class Language(Filter):
+    """The caption's language is none of those asked for, or unknown."""
+
+    cause = "language"
+    columns = (TableColumn("language", ("language", "lang"), "text"),)
+    languages: tuple[str, ...] = ()
+    """Only captions in these languages, as the table names them; empty: no filter."""
+
+    def keeps(self, language: Any) -> Any:
+        wanted = {name.strip().lower() for name in self.languages}
+        return [text.lower() in wanted for text in language.to_pylist()]
+
+
+class ShortCaption(Filter):
+    """The caption has fewer characters than the minimum."""
+
+    cause = "short_caption"
+    columns = (CAPTION_LENGTH,)
+    min_caption_characters: int = Field(0, ge=0)
+    """Rows with a shorter caption are left out (LAION: 5)."""
+
+    def keeps(self, characters: Any) -> Any:
+        return characters >= self.min_caption_characters
+
+
+class LongCaption(Filter):
+    """The caption has more characters than the maximum."""
+
+    cause = "long_caption"
+    columns = (CAPTION_LENGTH,)
+    max_caption_characters: int = Field(0, ge=0)
+    """Rows with a longer caption are left out; 0: no filter."""
+
+    def keeps(self, characters: Any) -> Any:
+        return characters <= self.max_caption_characters

@@ -1,0 +1,43 @@
+"""Addresses in S3, and what AWS answers where something is missing: standard library only, for every room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+SCHEME: Final = "s3://"
+_MISSING_WORDS: Final = ("not exist", "not found", "could not find")
+
+
+def split_uri(uri: str, refusal: Callable[[str], Exception] = ValueError) -> tuple[str, str]:
+    """Return (bucket, key) of s3://bucket/key; the key is empty where the address ends with the bucket.
+
+    Raises `refusal` of one line for anything else.
+    """
+    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
+    if not uri.startswith(SCHEME) or not bucket:
+        raise refusal(f"{uri!r} is not an s3:// address (s3://bucket/key)")
+    return bucket, key
+
+
+def join_uri(prefix: str, *names: str) -> str:
+    """Return the address of a name below an s3:// prefix, which may end with a slash."""
+    return "/".join((prefix.rstrip("/"), *names))
+
+
+def error_code(error: Exception) -> str:
+    """Return the code in an error of botocore, such as NoSuchKey; empty for any other error."""
+    response: dict[str, Any] = getattr(error, "response", {})
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether AWS, or the local control plane, refused a request because what it names is not there.
+
+    Most services have a code for it: 404, NoSuchKey, NoSuchBucket, ResourceNotFound, FileSystemNotFound,
+    RepositoryNotFoundException and the like. SageMaker and CloudFormation often say it in a validation error's words.
+    """
+    code = error_code(error)
+    if code.startswith("Validation"):
+        return any(words in str(error).lower() for words in _MISSING_WORDS)
+    return code == "404" or code.startswith("NoSuch") or code.removesuffix("Exception").endswith("NotFound")
