@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import create_model
+from pydantic.fields import FieldInfo
 
 from params.model import Model
 
@@ -25,6 +27,8 @@ class TableColumn(NamedTuple):
     """What `score_columns` calls it; `caption` is the one that `caption_column` names."""
     published_as: tuple[str, ...] = ()
     """How published tables call it, in lower case; the first of them that the table has is read."""
+    words: Mapping[str, float] = MappingProxyType({})
+    """Which numbers published words stand for, in lower case; a column of other words is refused."""
     kind: Literal["number", "text", "characters"] = "number"
     """What the predicate gets for each row: a float64, NaN where there is none, which no comparison lets pass; a string
     of an Arrow array, '' where there is none; or how many characters that string has."""
@@ -70,12 +74,22 @@ FILTERS: Final = tuple(_discovered())
 
 
 def with_filters(model: type[M]) -> type[M]:
-    """Return a model with the settings of all filters behind its own. Raises TypeError where a name is taken."""
+    """Return a model with the settings of all filters behind its own; a filter may share a setting that is there.
+
+    Raises TypeError where a name is taken by another setting or cause.
+    """
     causes: set[str] = set()
     fields: dict[str, Any] = {}
+    known = dict(model.model_fields)
     for one in FILTERS:
-        if taken := (fields.keys() | model.model_fields.keys()) & one.model_fields.keys() | causes & {one.cause}:
-            raise TypeError(f"{one.__module__}.{one.__name__}: taken already: {', '.join(sorted(taken))}")
+        taken = [name for name, field in one.model_fields.items() if not _is_same(field, known.get(name, field))]
+        if taken or one.cause in causes:
+            raise TypeError(f"{one.__module__}.{one.__name__}: taken already: {', '.join(taken or [one.cause])}")
         causes.add(one.cause)
-        fields |= {name: (field.annotation, field) for name, field in one.model_fields.items()}
+        fields |= {name: (field.annotation, field) for name, field in one.model_fields.items() if name not in known}
+        known |= one.model_fields
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __module__=model.__module__, **fields)
+
+
+def _is_same(one: FieldInfo, other: FieldInfo) -> bool:
+    return (one.annotation, one.default) == (other.annotation, other.default)

@@ -1,4 +1,9 @@
-"""The filters on what published tables tell: LAION-5B, its aesthetic subsets, re-LAION, DataComp."""
+"""The filters on what published tables tell.
+
+Names of columns are those of LAION-400M, LAION-5B, its aesthetic subsets and re-LAION; of COYO-700M
+(https://github.com/kakaobrain/coyo-dataset); of DataComp (https://huggingface.co/datasets/mlfoundations/datacomp_pools);
+and of what img2dataset writes, whose `width` is the stored picture's and whose `original_width` the one before it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,10 @@ from pydantic import Field
 
 from params.filters import Filter, TableColumn
 
-SIDES: Final = (TableColumn("width", ("width", "original_width")), TableColumn("height", ("height", "original_height")))
-"""Of the picture, in pixels."""
+SIDES: Final = (TableColumn("width", ("original_width", "width")), TableColumn("height", ("original_height", "height")))
+"""Of the picture before it was resized, in pixels."""
+# LAION-400M's tag. UNSURE is unsafe here: nobody found the picture safe.
+NSFW_TAGS: Final = {"unlikely": 0.0, "unsure": 1.0, "nsfw": 1.0}
 CAPTION_LENGTH: Final = TableColumn("caption", kind="characters")
 
 
@@ -43,7 +50,11 @@ class Aesthetic(Filter):
     """The aesthetic score is below the minimum, or missing."""
 
     cause = "aesthetic"
-    columns = (TableColumn("aesthetic", ("aesthetic", "aesthetic_score", "aesthetics_score", "prediction")),)
+    columns = (
+        TableColumn(
+            "aesthetic", ("aesthetic", "aesthetic_score", "aesthetics_score", "prediction", "aesthetic_score_laion_v2")
+        ),
+    )
     min_aesthetic_score: float = Field(0.0, ge=0.0, le=10.0)
     """Rows with a smaller aesthetic score in the table are left out; 0: no filter (LAION-Aesthetics: 4.5 to 6.5)."""
 
@@ -67,7 +78,7 @@ class Unsafe(Filter):
     """The probability of unsafe content is above the maximum, or missing."""
 
     cause = "unsafe"
-    columns = (TableColumn("unsafe", ("punsafe", "nsfw_score")),)
+    columns = (TableColumn("unsafe", ("punsafe", "nsfw_score", "nsfw_score_opennsfw2", "nsfw"), NSFW_TAGS),)
     max_unsafe: float = Field(1.0, ge=0.0, le=1.0)
     """Rows whose picture is more probably unsafe (punsafe) are left out; 1: no filter (Stable Diffusion 2: 0.1)."""
 
@@ -79,7 +90,11 @@ class Similarity(Filter):
     """The CLIP similarity of picture and caption is below the minimum, or missing."""
 
     cause = "similarity"
-    columns = (TableColumn("similarity", ("similarity", "clip_similarity", "clip_l14_similarity_score")),)
+    columns = (
+        TableColumn(
+            "similarity", ("similarity", "clip_similarity", "clip_l14_similarity_score", "clip_similarity_vitl14")
+        ),
+    )
     min_similarity: float = Field(-1.0, ge=-1.0, le=1.0)
     """Rows whose picture and caption are less alike to CLIP are left out; -1: no filter (LAION-2B: 0.28)."""
 
@@ -91,7 +106,7 @@ class Language(Filter):
     """The caption's language is none of those asked for, or unknown."""
 
     cause = "language"
-    columns = (TableColumn("language", ("language", "lang"), "text"),)
+    columns = (TableColumn("language", ("language", "lang"), kind="text"),)
     languages: tuple[str, ...] = ()
     """Only captions in these languages, as the table names them; empty: no filter."""
 

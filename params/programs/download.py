@@ -32,7 +32,7 @@ class DownloadSettings(SourceSettings):
 
     score_columns: tuple[str, ...] = ()
     """SCORE=COLUMN for columns with names of their own: aesthetic, watermark, unsafe, similarity, width, height or
-    language. LAION's and DataComp's names are found without it."""
+    language. The names of LAION, COYO and DataComp are known without it."""
     dedup: Literal["url", "exact", "perceptual"] = "exact"
     """What counts as a duplicate, of which the first in the table is kept: the same url; also the same bytes; also the
     same look (perceptual hash, about a millisecond of a core for each picture)."""

@@ -5,7 +5,7 @@ Reads the table once, streaming; writes nothing. The filters are those of params
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -19,6 +19,7 @@ import xxhash
 from params.filters import FILTERS, Filter, TableColumn
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
+from steps.data.score_column import ScoreColumn, texts_of
 from steps.data.url_table import CAPTION, UrlTable
 from steps.errors import StepError
 
@@ -38,6 +39,13 @@ class _Check:
     """What it looks at."""
     drops: Callable[..., Mask]
     """Columns of a batch to the rows that it takes out."""
+    scores: tuple[ScoreColumn, ...] = ()
+    """Those of the columns that hold numbers."""
+
+    def finish(self) -> None:
+        """Say what the columns held, once all rows were read. Raises StepError where they cannot be judged by."""
+        for one in self.scores:
+            one.finish()
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +81,8 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
         for row, url in enumerate(batch.column(0).to_pylist(), first):
             hashes[row] = xxhash.xxh3_64_intdigest((url or "").strip().encode())
         first += batch.num_rows
+    for one in checks:
+        one.finish()
     fates[_repeated(hashes, np.flatnonzero(fates == 0))] = len(causes)
     return Screening(fates, causes)
 
@@ -89,14 +99,31 @@ def _checks(settings: DownloadSettings, table: UrlTable) -> Iterator[_Check]:
     columns = _Columns(settings.score_columns, table)
     for one in sorted((kind.of(settings) for kind in FILTERS), key=lambda one: one.measured):
         if one.is_on and (names := columns.of(one)):
-            yield _Check(one.cause, names, partial(_drops, one))
+            readers = [_reader(column, name, one) for column, name in zip(one.columns, names, strict=True)]
+            scores = tuple(reader for reader in readers if isinstance(reader, ScoreColumn))
+            yield _Check(one.cause, names, partial(_drops, one, readers), scores)
 
 
-def _drops(one: Filter, *columns: Any) -> Mask:
-    values = [_values(column, batch) for column, batch in zip(one.columns, columns, strict=True)]
+def _drops(one: Filter, readers: Sequence[Callable[[Any], Any]], *columns: Any) -> Mask:
+    values = [reader(column) for reader, column in zip(readers, columns, strict=True)]
     dropped: Mask = ~np.asarray(one.keeps(*values), np.bool_)
     # Where the table does not know, the picture will tell.
     return dropped & np.all([numbers > 0 for numbers in values], axis=0) if one.measured else dropped
+
+
+def _reader(column: TableColumn, name: str, one: Filter) -> Callable[[Any], Any]:
+    """Return what turns a column into what the filter wants (TableColumn.kind)."""
+    if column.kind == "number":
+        return ScoreColumn(column, name, is_needed=not one.measured)
+    return _texts if column.kind == "text" else _lengths
+
+
+def _texts(batch: Any) -> Any:
+    return pc.fill_null(texts_of(batch).cast(pa.string()), "")
+
+
+def _lengths(batch: Any) -> Any:
+    return pc.utf8_length(_texts(batch)).to_numpy()
 
 
 class _Columns:
@@ -118,12 +145,12 @@ class _Columns:
 
     def of(self, one: Filter) -> tuple[str, ...]:
         """Return the columns of a filter; nothing where it does without. Raises StepError where one is not there."""
-        names = {column: self._find(column) for column in one.columns}
-        missing = next((column for column, name in names.items() if name is None), None)
-        if missing is None:
-            return tuple(name for name in names.values() if name is not None)
+        names = [self._find(column) for column in one.columns]
+        if None not in names:
+            return tuple(name for name in names if name is not None)
         if one.measured:
             return ()
+        missing = one.columns[names.index(None)]
         raise StepError(
             f"url_table: a filter on {missing.name} is set, but there is no column for it "
             f"({', '.join(missing.published_as)}); name it as score_columns={missing.name}=COLUMN: "
@@ -138,20 +165,3 @@ class _Columns:
 def _is_blank(urls: Any) -> Mask:
     blank: Mask = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(urls, "")), "").to_numpy(zero_copy_only=False)
     return blank
-
-
-def _values(column: TableColumn, batch: Any) -> Any:
-    """Return a column as the filter wants it (TableColumn.kind)."""
-    if column.kind == "number":
-        return _numbers(batch)
-    texts = pc.fill_null(batch.cast(pa.string()), "")
-    return texts if column.kind == "text" else pc.utf8_length(texts).to_numpy()
-
-
-def _numbers(column: Any) -> npt.NDArray[np.float64]:
-    """Return a column as numbers; what is missing or is no number is NaN."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        matches = pc.match_substring_regex(pc.utf8_trim_whitespace(column), r"^[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?$")
-        column = pc.utf8_trim_whitespace(pc.if_else(matches, column, None))
-    numbers: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return numbers

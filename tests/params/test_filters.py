@@ -84,8 +84,24 @@ def test_two_filters_with_the_same_name_are_refused(monkeypatch: pytest.MonkeyPa
     class Twin(Filter):
         cause = "twin"
         columns = (TableColumn("x"),)
-        max_unsafe: float = Field(1.0)
+        max_unsafe: float = Field(0.5)
 
     monkeypatch.setattr(filters, "FILTERS", (*FILTERS, Twin))
     with pytest.raises(TypeError, match="Twin: taken already: max_unsafe"):
         with_filters(Model)
+
+
+def test_a_filter_may_share_a_setting_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small(Filter):
+        cause = "small"
+        columns = (TableColumn("x"),)
+        side_px: int = 7
+        factor: float = 2.0
+
+    class Stored(Model):
+        side_px: int = 7
+
+    monkeypatch.setattr(filters, "FILTERS", (Small,))
+    settings = with_filters(Stored).model_validate({"side_px": 9})
+    assert list(type(settings).model_fields) == ["side_px", "factor"]
+    assert Small.of(settings) == Small(side_px=9)

@@ -52,6 +52,58 @@ def test_scores_that_are_texts_count_as_numbers(tmp_path: Path) -> None:
     assert set(fates(table, min_similarity=0.3)) == {1, 2, 3}
 
 
+@pytest.mark.parametrize(
+    ("columns", "setting", "kept"),
+    [
+        ({"aesthetic_score_laion_v2": [4.0, 5.0]}, {"min_aesthetic_score": 5.0}, {1}),
+        ({"clip_similarity_vitb32": [0.9, 0.9], "clip_similarity_vitl14": [0.3, 0.2]}, {"min_similarity": 0.3}, {0}),
+        ({"nsfw_score_opennsfw2": [0.5, 0.6], "nsfw_score_gantman": [0.9, 0.0]}, {"max_unsafe": 0.5}, {0}),
+        ({"watermark_score": [0.5, 0.6]}, {"max_watermark": 0.5}, {0}),
+        (
+            {"clip_b32_similarity_score": [0.9, 0.9], "clip_l14_similarity_score": [0.2, 0.3]},
+            {"min_similarity": 0.3},
+            {1},
+        ),
+        ({"original_width": [100, 64], "original_height": [100, 63]}, {"min_image_size_px": 64}, {0}),
+        # img2dataset's own tables: the stored side is every picture's.
+        (
+            {"width": [64] * 2, "height": [64] * 2, "original_width": [500, 90], "original_height": [400, 90]},
+            {"min_image_size_px": 100},
+            {0},
+        ),
+    ],
+)
+def test_scores_and_sizes_go_by_the_names_of_published_tables(
+    tmp_path: Path, columns: dict[str, list[float]], setting: dict[str, object], kept: set[int]
+) -> None:
+    assert {0, 1} - set(fates(table_of(tmp_path, **columns), **setting)) == kept
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int8(), pa.string())])
+def test_the_tags_of_laion_400m_pass_where_they_say_unlikely(
+    tmp_path: Path, kind: pa.DataType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = table_of(tmp_path, NSFW=pa.array(["UNLIKELY", "UNSURE", "NSFW", None, "Unlikely "]).cast(kind))
+    assert fates(table, max_unsafe=0.5) == dict.fromkeys([1, 2, 3], "unsafe")
+    assert "column 'NSFW' holds words, read as nsfw = 1, unlikely = 0, unsure = 1" in capsys.readouterr().out
+
+
+def test_a_column_of_words_or_lists_is_refused_where_a_filter_needs_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = table_of(tmp_path, prediction=["good", "", "bad"], width=["large"] * 3, height=["low"] * 3)
+    with pytest.raises(StepError, match=r"aesthetic is set, but column 'prediction' holds words \(such as 'good'\)"):
+        fates(words, min_aesthetic_score=5.0)
+    assert fates(words) == {}
+    lists = table_of(tmp_path, similarity=[[0.1], [0.2]])
+    with pytest.raises(StepError, match=r"column 'similarity' is of the type list<.*>, not a number"):
+        fates(lists, min_similarity=0.1)
+    assert not capsys.readouterr().out
+    some = table_of(tmp_path, similarity=["0.5", "oops", "nan"])
+    assert set(fates(some, min_similarity=0.1)) == {1, 2}
+    assert "column 'similarity' that are no numbers (such as 'oops') count as missing: 1" in capsys.readouterr().out
+
+
 def test_languages_and_lengths_of_captions_filter(tmp_path: Path) -> None:
     table = table_of(tmp_path, LANGUAGE=["en", "EN", "nl", None], caption=["größe", "four", "x" * 20, None])
     assert fates(table, languages=("en",)) == {2: "language", 3: "language"}
