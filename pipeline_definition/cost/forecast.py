@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from params.settings import Settings
+from pipeline_definition.cost.host_hours import purchase_of
 from pipeline_definition.cost.jobs import Estimator
 from pipeline_definition.cost.lines import ForecastLine, total_usd
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
@@ -111,7 +112,7 @@ def forecast_usd(settings: Settings, definition: Mapping[str, Any], parameters: 
     if settings.local is not None:
         return 0.0
     bill = forecast(settings, definition, parameters)
-    return bill.usd("spot" if settings.train.spot else "on_demand")
+    return bill.usd(purchase_of(settings))
 
 
 def _values(settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], prices: Prices) -> Values:
