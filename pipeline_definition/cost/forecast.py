@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 from params.settings import Settings
-from pipeline_definition.cost.host_hours import purchase_of
 from pipeline_definition.cost.jobs import Estimator
 from pipeline_definition.cost.lines import ForecastLine, total_usd
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
@@ -101,18 +100,6 @@ def forecast(
     lines += beside_lines(settings, workload, jobs, hours, prices, rates.assumed, around)
     monthly = [estimator.endpoint(job, 1.0) for job in jobs if job.program == "serve"]
     return Forecast(workload, prices, tuple(lines), tuple(monthly))
-
-
-def forecast_usd(settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str]) -> float:
-    """Return the dollars of one start, as its jobs will be bought: with `train.spot` at spot prices where known.
-
-    The endpoint is left out, since it has no end. A set for this machine costs nothing.
-    Raises CostError as `forecast` does.
-    """
-    if settings.local is not None:
-        return 0.0
-    bill = forecast(settings, definition, parameters)
-    return bill.usd(purchase_of(settings))
 
 
 def _values(settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], prices: Prices) -> Values:
