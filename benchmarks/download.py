@@ -42,12 +42,12 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.download_flow import IMAGE_SIZE_PX, plain_settings
 from benchmarks.servers import ENVIRONMENT, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "benchmark"
 SIDES = ("step", "same", "defaults")
-IMAGE_SIZE_PX = 256
 SAMPLES_PER_SHARD = 500
 
 # For each side seconds and CPU-seconds of a picture, one pair for each turn.
@@ -116,9 +116,11 @@ def measure_flow(options: argparse.Namespace, web: str, environment: dict[str, s
 def measure(
     options: argparse.Namespace, base: Path, web: str, environment: dict[str, str], client: Any
 ) -> dict[str, DownloadFigures]:
+    of_resizer, of_downloader = plain_settings(options, SAMPLES_PER_SHARD)
+    same = {"processes_count": options.processes, **of_resizer, **of_downloader}
     commands = {
         "step": lambda uri: step_command(options, base, web, uri),
-        "same": lambda uri: plain_command(base, uri, same_settings(options)),
+        "same": lambda uri: plain_command(base, uri, same),
         "defaults": lambda uri: plain_command(base, uri, {}),
     }
     sides = {name: DownloadFigures() for name in SIDES}
@@ -150,21 +152,6 @@ def step_command(options: argparse.Namespace, base: Path, web: str, uri: str) ->
         "threads": options.threads,
     }
     return [sys.executable, "-m", "steps", "download", *(f"--{name}={value}" for name, value in settings.items())]
-
-
-def same_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what img2dataset needs to make the step's shards."""
-    return {
-        "processes_count": options.processes,
-        "thread_count": options.threads,
-        "number_sample_per_shard": SAMPLES_PER_SHARD,
-        "image_size": IMAGE_SIZE_PX,
-        "resize_mode": "center_crop",
-        "min_image_size": 64,
-        "max_aspect_ratio": 3.0,
-        "extract_exif": False,
-        "retries": 1,
-    }
 
 
 def plain_command(base: Path, uri: str, settings: dict[str, Any]) -> list[str]:

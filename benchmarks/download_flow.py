@@ -106,6 +106,23 @@ def step_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
     return lambda rows: maker.make(ShardTask(rows, {}))
 
 
+def plain_settings(options: argparse.Namespace, rows_per_shard: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what img2dataset needs to make the step's shards: of its resizer, and of its downloader."""
+    resizer = {
+        "image_size": IMAGE_SIZE_PX,
+        "resize_mode": "center_crop",
+        "min_image_size": 64,
+        "max_aspect_ratio": 3.0,
+    }
+    downloader = {
+        "thread_count": options.threads,
+        "number_sample_per_shard": rows_per_shard,
+        "extract_exif": False,
+        "retries": 1,
+    }
+    return resizer, downloader
+
+
 def plain_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
     """Return img2dataset's own downloader, as its main program makes it."""
     from img2dataset.downloader import Downloader
@@ -114,27 +131,19 @@ def plain_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
 
     uri = f"{options.uri}/same"
     Storage(uri).make()
+    of_resizer, of_downloader = plain_settings(options, options.rows)
     downloader: Any = Downloader(
+        **of_downloader,
         sample_writer_class=WebDatasetSampleWriter,
-        resizer=Resizer(
-            image_size=IMAGE_SIZE_PX,
-            resize_mode="center_crop",
-            resize_only_if_bigger=False,
-            min_image_size=64,
-            max_aspect_ratio=3.0,
-        ),
-        thread_count=options.threads,
+        resizer=Resizer(**of_resizer, resize_only_if_bigger=False),
         save_caption=True,
-        extract_exif=False,
         output_folder=uri,
         column_list=["caption", "url"],
         timeout=10,
-        number_sample_per_shard=options.rows,
         oom_shard_count=5,
         compute_hash="sha256",
         verify_hash_type=None,
         encode_format="jpg",
-        retries=1,
         user_agent_token=None,
         disallowed_header_directives=["noai", "noimageai", "noindex", "noimageindex"],
     )

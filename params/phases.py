@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
+from params import parameter_names
 from params.model import Model
 from params.stages import EncodeStep, Job, TrainStep
 
@@ -36,6 +37,8 @@ class SecondPhase(Model):
     """Samples on one device at once: Tune chose the first phase's, whose samples take a quarter of the memory."""
     gradient_checkpointing: bool = False
     """Trade a third more compute for activations' memory."""
+    instance_hour_usd: float = Field(0.0, ge=0)
+    """Dollars for one host-hour of this phase; 0: the first phase's on the same type, else the price file's."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,29 @@ class Phase:
         return f"Train{self.suffix}"
 
     @property
+    def hosts_name(self) -> str:
+        """What the names of the pipeline parameters of its training hosts begin with."""
+        return f"Training{self.suffix}"
+
+    @property
     def samples_name(self) -> str:
         """Name of the pipeline parameter that says how long it is."""
-        return f"TrainingSamples{self.suffix}"
+        return f"{parameter_names.TRAINING_SAMPLES}{self.suffix}"
+
+    @property
+    def other_steps_name(self) -> str:
+        """Name of the pipeline parameter for what the other steps take of the budget."""
+        return f"{parameter_names.OTHER_STEPS_USD}{self.suffix}"
+
+    @property
+    def instance_type_name(self) -> str:
+        """Name of the pipeline parameter for the type of its training hosts."""
+        return parameter_names.instance_type_of(self.hosts_name)
+
+    @property
+    def instance_hour_name(self) -> str:
+        """Name of the pipeline parameter for the dollars of one hour of a training host."""
+        return f"{self.hosts_name}InstanceHourUsd"
 
     @property
     def settings_key(self) -> str:
@@ -81,6 +104,8 @@ def _second(first: Phase, second: SecondPhase) -> Phase:
         "batch_size": second.encode_batch_size,
         "rows_per_shard": second.rows_per_shard,
     }
+    same_hosts = second.train.instance_type == first.train.job.instance_type
+    inherited_usd = first.train.instance_hour_usd if same_hosts else 0.0
     train: dict[str, Any] = {
         "job": second.train,
         "training_samples": second.training_samples,
@@ -88,7 +113,6 @@ def _second(first: Phase, second: SecondPhase) -> Phase:
         "micro_batch_size": second.micro_batch_size,
         "gradient_checkpointing": second.gradient_checkpointing,
         "initial_weights": "model",
+        "instance_hour_usd": second.instance_hour_usd or inherited_usd,
     }
-    if second.train.instance_type != first.train.job.instance_type:
-        train["instance_hour_usd"] = 0.0  # the first phase's price is another host's
     return Phase("Phase2", first.encode.model_copy(update=encode), first.train.model_copy(update=train))

@@ -118,11 +118,6 @@ class Gate(Model):
         """Whether the generic pretrained model has to be judged, too."""
         return (self.max_fid_above_pretrained, self.max_clip_score_below_pretrained) != (None, None)
 
-    @property
-    def compares_with_approved(self) -> bool:
-        """Whether the approved model has to be judged, too."""
-        return (self.max_fid_above_approved, self.max_clip_score_below_approved) != (None, None)
-
 
 class Registry(Model):
     """Where passed models are registered."""

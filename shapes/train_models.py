@@ -21,15 +21,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from shapes import captions, picture_set, pictures, train_clip, train_vae, unet
+from shapes import captions, picture_set, pictures, train_clip, train_vae
 from shapes import tokenizer as tokenizers
 from shapes.captions import Caption
-from shapes.models_readme import TrainingFigures, readme
-from shapes.train_vae import Vae
+from shapes.train_vae import LATENT_CHANNELS, Vae
 
 CLIP_STEPS: Final = 1200
 # Two cycles, the second from where the first ended: 27 dB after the first, 35 dB after both.
@@ -45,6 +44,26 @@ class Recipe:
     clip_steps: int
     vae_cycles: tuple[int, ...]
     seed: int
+
+
+@dataclass(frozen=True)
+class TrainingFigures:
+    """What was spent and what came out, on captions and pictures that no training saw."""
+
+    clip_steps: int
+    vae_cycles: tuple[int, ...]
+    seed: int
+    clip_cpu_s: float
+    vae_cpu_s: float
+    clip_bytes: int
+    vae_bytes: int
+    retrieval_at_1: float
+    clip_score_right: float
+    clip_score_shuffled: float
+    psnr_db: float
+    scaling_factor: float
+    latent_mean: float
+    latent_std: float
 
 
 def recipe(clip_steps: int | None = None, vae_cycles: Sequence[int] | None = None, seed: int = 0) -> Recipe:
@@ -93,7 +112,7 @@ def write(folder: Path, tokenizer: CLIPTokenizer, clip: Any, vae: Vae) -> None:
     vae.half().save_pretrained(pretrained / "vae")
     scheduler().save_pretrained(pretrained / "scheduler")
     latent_size = pictures.MODEL_SIZE_PX // 2 ** (len(vae.config["block_out_channels"]) - 1)
-    small_unet = unet.build(clip.config.text_config.hidden_size, latent_size)
+    small_unet = build_unet(clip.config.text_config.hidden_size, latent_size)
     small_unet.save_config(pretrained / "unet")
     # The pipeline itself writes model_index.json, so that it is what the library reads.
     make_pipeline: Any = StableDiffusionPipeline
@@ -107,6 +126,29 @@ def write(folder: Path, tokenizer: CLIPTokenizer, clip: Any, vae: Vae) -> None:
         feature_extractor=processor,
         requires_safety_checker=False,
     ).save_config(pretrained)
+
+
+def build_unet(text_width: int, latent_size: int) -> Any:
+    """Return the untrained UNet2DConditionModel for latents (4, latent_size, latent_size) and text text_width wide.
+
+    The local run trains it from scratch: its configuration is kept, its weights are not.
+    """
+    make: Any = UNet2DConditionModel
+    return make(
+        sample_size=latent_size,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(64, 128),
+        # Attention at 4 x 4 alone: two thirds of the compute, and for the same CPU-seconds a CLIP score of 84, not 75.
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=text_width,
+        # In Stable Diffusion 2 too this number is the count of heads.
+        attention_head_dim=4,
+        norm_num_groups=8,
+        use_linear_projection=True,
+    )
 
 
 def scheduler() -> Any:
@@ -160,3 +202,33 @@ def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[st
 
 def _weights_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def readme(figures: TrainingFigures) -> str:
+    """Return the page in Markdown."""
+    f = figures
+    cycles = " ".join(map(str, f.vae_cycles))
+    return f"""# The small models of the local run
+
+Made by `python -m shapes train-models --out shapes/models --clip-steps {f.clip_steps} --vae-steps {cycles} \
+--seed {f.seed}` from the project's own drawings
+(`shapes/captions.py`, `shapes/pictures.py`) and nothing else. Weights are safetensors in float16. The figures are on
+the tenth of the captions, by a hash of the text, that no training sees.
+
+| | CLIP (`evaluator/clip`, its text tower `pretrained/text_encoder`) | VAE (`pretrained/vae`) |
+|---|---|---|
+| made by | `shapes/train_clip.py` | `shapes/train_vae.py` |
+| steps | {f.clip_steps:,} | {" + ".join(f"{steps:,}" for steps in f.vae_cycles)} |
+| CPU-seconds | {f.clip_cpu_s:,.0f} | {f.vae_cpu_s:,.0f} |
+| weights | {f.clip_bytes / 1e6:.1f} MB | {f.vae_bytes / 1e6:.1f} MB |
+| held-out quality | retrieval@1 among 3,920 captions {f.retrieval_at_1:.3f} | PSNR {f.psnr_db:.1f} dB |
+| | CLIP score {f.clip_score_right:.1f} for the right caption, {f.clip_score_shuffled:.1f} for another's | \
+scaled latents: mean {f.latent_mean:.2f}, standard deviation {f.latent_std:.2f} (factor {f.scaling_factor}) |
+
+- `pretrained/` has the layout of stable-diffusion-2-base. `unet/` holds a configuration only: the
+  pipeline trains it from scratch.
+- `tokenizer/` is CLIP's byte-level BPE with one token for each word of the captions (`shapes/tokenizer.py`). Other
+  words fall apart into bytes, and 16 tokens are all that the text tower reads.
+- `evaluator/clip` serves FID features and CLIP scores. Its scores are comparable with each other only, not with those
+  of other CLIP models.
+"""

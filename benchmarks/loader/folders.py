@@ -15,6 +15,7 @@ from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FI
 from steps.data.block import Array, to_bytes
 from steps.data.latents_manifest import LatentsIndex, LatentsManifest, LatentsShard
 from steps.data.latents_shard import BuiltShard, build_shard
+from steps.training.random_latents import made_up_manifest
 
 _SHARD_SAMPLES = 1024
 
@@ -39,27 +40,19 @@ def write_ours(folder: Path, of: Kind) -> Path:
 
 def manifest(shards: tuple[LatentsShard, ...], of: Kind) -> LatentsManifest:
     """Return a manifest that lists shards of the training split."""
-    return LatentsManifest(
-        plan_digest="",
-        encoder_digest="",
-        tokenizer_digest="",
-        text_encoder_digest="",
-        source_manifest_digest="",
+    return made_up_manifest(
         resolution_px=8 * max(of.latent_shape),
         latent_shape=of.latent_shape,
         scaling_factor=1.0,
         caption_length=CAPTION_LENGTH,
         caption_embeddings=of.embeddings,
         embedding_width=EMBEDDING_WIDTH,
-        precision="float32",
         rows_per_block=of.rows_per_block,
         counts={TRAIN_SPLIT: sum(shard.rows for shard in shards)},
-        dropped_heldout_samples=0,
         latents_mean=0.0,
         latents_std=1.0,
         channel_means=(0.0,) * of.latent_shape[0],
         channel_stds=(1.0,) * of.latent_shape[0],
-        decoded_psnr_db=30.0,
         shards=shards,
     )
 

@@ -37,9 +37,9 @@ from benchmarks.train.script import cached, online
 from benchmarks.train.task import Task
 from steps.data.latents import LatentsDataset
 from steps.model.pretrained import unet_config
-from steps.training.flops import flops_of_sample, matmul_flops_per_s
 from steps.training.lineage import device_name
 from steps.training.objective import resolved_precision
+from steps.training.utilisation import flops_of_sample, matmul_flops_per_s
 
 CONTENDERS: Final = {"diffusers_online": online, "diffusers_cached": cached, "ours": ours}
 DEFAULTS: Final = {

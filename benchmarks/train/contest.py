@@ -5,7 +5,6 @@ A round sees the same machine, so a ratio is the median over the rounds of the r
 
 from __future__ import annotations
 
-import gc
 import math
 import statistics
 import time
@@ -16,7 +15,7 @@ from typing import Any, Final
 import torch
 
 from benchmarks.train.task import Contender, Step, Task
-from steps.training.utilisation import peak_bytes, reset_peak
+from steps.training.utilisation import peak_bytes, start_over, wait_for
 
 WARM_UP_STEPS: Final = 2
 MIN_STEPS: Final = 2
@@ -45,8 +44,7 @@ def contest(contenders: Mapping[str, Contender], task: Task, rounds: int, turn_s
 
 
 def _turn(contender: Contender, task: Task, turn_s: float, figures: ContenderFigures) -> None:
-    _let_go(task.device)
-    reset_peak(task.device)
+    start_over(task.device)
     try:
         with contender(task) as step:
             images_per_s = timed(step, task, turn_s)
@@ -80,11 +78,11 @@ def steps_for(step: Step, turn_s: float, device: torch.device) -> int:
 
 def elapsed_s(step: Step, steps: int, device: torch.device, clock: Callable[[], float]) -> float:
     """Return how long so many steps take; the device is waited for before and after, never between."""
-    _wait(device)
+    wait_for(device)
     start_s = clock()
     for _ in range(steps):
         step()
-    _wait(device)
+    wait_for(device)
     return clock() - start_s
 
 
@@ -113,15 +111,3 @@ def summary(figures: ContenderFigures, flops: int, ceiling_flops_per_s: float) -
         "peak_gb": max(figures.peak_bytes) / 1e9 or math.nan,
         "rounds": figures.images_per_s,
     }
-
-
-def _let_go(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.compiler.reset()
-        torch.cuda.empty_cache()
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

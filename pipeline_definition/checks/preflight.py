@@ -8,8 +8,9 @@ target it needs no network, no credentials and no SageMaker SDK.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from params.settings import Settings
 from params.stages import Range
@@ -24,10 +25,11 @@ from pipeline_definition.checks.budget import budget_findings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.jobs import batch_findings, count_findings, instance_findings, sample_budget_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
-from pipeline_definition.runs.executions import ExecutionError, parameter_texts
 from pipeline_definition.session import Target
 
 __all__ = ["Finding", "preflight"]
+
+CONVERTERS: Final[Mapping[str, type]] = {"Integer": int, "Float": float}
 
 
 def preflight(
@@ -64,11 +66,27 @@ def preflight(
 
 
 def _parameter_findings(definition: Mapping[str, Any], parameters: Mapping[str, str]) -> Iterator[Finding]:
+    """Check what `--set` names against a definition's parameters."""
+    known = {parameter["Name"]: parameter for parameter in definition["Parameters"]}
     for name, text in parameters.items():
-        try:
-            parameter_texts(definition, {name: text})
-        except ExecutionError as error:
-            yield Finding(name, str(error).removeprefix(f"{name}: "), "`sd-pipeline parameters` lists them")
+        if name in known:
+            problem = _value_problem(known[name], text)
+        else:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            problem = f"unknown parameter {name}; {hint}"
+        if problem:
+            yield Finding(name, problem, "`sd-pipeline parameters` lists them")
+
+
+def _value_problem(parameter: Mapping[str, Any], text: str) -> str:
+    """Return what is wrong with a parameter's value; nothing where it is of the parameter's type and choices."""
+    try:
+        CONVERTERS.get(parameter["Type"], str)(text)
+    except ValueError:
+        return f"{text!r} is no {parameter['Type'].lower()}"
+    choices = parameter.get("EnumValues")
+    return f"{text!r} is none of {', '.join(choices)}" if choices and text not in choices else ""
 
 
 def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is_local: bool) -> Iterator[Finding]:

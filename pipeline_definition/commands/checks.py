@@ -1,4 +1,4 @@
-"""What `upsert`, `start` and `run-local` ask before they act: the stack's addresses, and preflight's findings."""
+"""What `upsert`, `start` and `run-local` need before they act: addresses and prices filled in, preflight's findings."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def filled(settings: Settings, stack: str | None) -> Settings:
     from pipeline_definition.infrastructure.stack import Infrastructure, fill
 
     return fill(settings, Infrastructure(Target(settings.account.region), stack).outputs())
+
+
+def definition_text(settings: Settings) -> str:
+    """Return the definition of a parameter set, the prices of its training hosts filled in as they are today."""
+    from pipeline_definition.cost.host_hours import priced
+    from pipeline_definition.definition.cache import definition_of
+
+    return definition_of(priced(settings))
 
 
 def engine_of(backend: str) -> ContainerEngine | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from params.files import write_text
+from pipeline_definition.commands.checks import definition_text
 from pipeline_definition.commands.options import (
     DEFAULT_PARAMS,
     AsJson,
@@ -192,10 +193,8 @@ def business_case(
 
 
 def _definition(params: Path) -> tuple[Any, dict[str, Any]]:
-    from pipeline_definition.definition.cache import definition_of
-
     settings = read_settings(params)
-    return settings, json.loads(definition_of(settings))
+    return settings, json.loads(definition_text(settings))
 
 
 def _print_json(value: Any) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 from rich.table import Table
 
+from pipeline_definition.commands.checks import definition_text
 from pipeline_definition.commands.options import LOCAL_PARAMS, AsJson, Params, console, read_settings, reported_errors
 
 
@@ -17,7 +17,7 @@ def definition(params: Params = LOCAL_PARAMS) -> None:
     Example: sd-pipeline definition --params params/sd2_base.yaml > definition.json
     """
     with reported_errors():
-        sys.stdout.write(_build(params) + "\n")
+        sys.stdout.write(definition_text(read_settings(params)) + "\n")
 
 
 def parameters(params: Params = LOCAL_PARAMS, as_json: AsJson = False) -> None:
@@ -26,7 +26,7 @@ def parameters(params: Params = LOCAL_PARAMS, as_json: AsJson = False) -> None:
     Example: sd-pipeline parameters --params params/octank_100gb.yaml
     """
     with reported_errors():
-        listed = json.loads(_build(params))["Parameters"]
+        listed = json.loads(definition_text(read_settings(params)))["Parameters"]
         if as_json:
             sys.stdout.write(json.dumps(listed, indent=2) + "\n")
             return
@@ -37,9 +37,3 @@ def parameters(params: Params = LOCAL_PARAMS, as_json: AsJson = False) -> None:
             default = str(parameter.get("DefaultValue", ""))
             table.add_row(parameter["Name"], parameter["Type"], default, parameter["Description"])
         console.print(table)
-
-
-def _build(params: Path) -> str:
-    from pipeline_definition.definition.cache import definition_of
-
-    return definition_of(read_settings(params))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipeline_definition.commands.checks import Stack, filled, refuse_findings
+from pipeline_definition.commands.checks import Stack, definition_text, filled, refuse_findings
 from pipeline_definition.commands.options import (
     DEFAULT_PARAMS,
     DEFAULT_STATE,
@@ -46,14 +46,13 @@ def upsert(
     Example: sd-pipeline upsert --params params/octank_100gb.yaml --stack sd-pipeline
     """
     with reported_errors():
-        from pipeline_definition.definition.cache import definition_of
         from pipeline_definition.runs.executions import Executions
 
         settings = filled(read_settings(params), stack)
         target = target_of(settings, local, state)
         account = settings.account
         arn = Executions(target).upsert(
-            settings.pipeline_name, definition_of(settings), account.role_arn, account.bucket
+            settings.pipeline_name, definition_text(settings), account.role_arn, account.bucket
         )
         console.print(arn, soft_wrap=True, highlight=False)
 

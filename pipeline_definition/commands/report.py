@@ -85,7 +85,7 @@ def _kept(folder: Path) -> Artifacts:
 
 def _gathered(settings: Settings, run: str, local: bool, state: Path, runs: Path) -> Artifacts:
     from pipeline_definition.artifacts import collect
-    from pipeline_definition.cost.expected import with_forecast
+    from pipeline_definition.report.expected_cost import with_forecast
     from pipeline_definition.runs.executions import Executions
 
     target = target_of(settings, local, state)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from params.settings import Settings
-from pipeline_definition.commands.checks import engine_of, refuse_findings
+from pipeline_definition.commands.checks import definition_text, engine_of, refuse_findings
 from pipeline_definition.commands.options import (
     DEFAULT_RUNS,
     DEFAULT_STATE,
@@ -205,9 +205,7 @@ def _images(definition: str, changes: Mapping[str, str]) -> dict[str, str]:
 
 
 def _definition(settings: Settings, values: Mapping[str, str]) -> str:
-    from pipeline_definition.definition.cache import definition_of
-
-    definition = definition_of(settings)
+    definition = definition_text(settings)
     refuse_findings(settings, json.loads(definition), values, target=None)
     return definition
 

@@ -102,18 +102,6 @@ def forecast(
     return Forecast(workload, prices, tuple(lines), tuple(monthly))
 
 
-def forecast_usd(settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str]) -> float:
-    """Return the dollars of one start, as its jobs will be bought: with `train.spot` at spot prices where known.
-
-    The endpoint is left out, since it has no end. A set for this machine costs nothing.
-    Raises CostError as `forecast` does.
-    """
-    if settings.local is not None:
-        return 0.0
-    bill = forecast(settings, definition, parameters)
-    return bill.usd("spot" if settings.train.spot else "on_demand")
-
-
 def _values(settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], prices: Prices) -> Values:
     if settings.local is not None:
         raise CostError("this parameter set runs on this machine and costs nothing: forecast a set for AWS")

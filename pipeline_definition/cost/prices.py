@@ -108,6 +108,13 @@ class Prices(Model):
         found: Price | None = getattr(prices, purchase) if prices else None
         return found
 
+    def in_region(self, region: str, instance_type: str, purchase: Purchase = "on_demand") -> float:
+        """Return dollars for one instance-hour in a region, on demand where that price is not known; 0: none is."""
+        if region != self.region:
+            return 0.0
+        price = self.find(instance_type, purchase) or self.find(instance_type, "on_demand")
+        return price.usd if price else 0.0
+
     def service_usd(self, name: str) -> float:
         """Return dollars for one unit of a service."""
         if name not in self.services:
@@ -119,7 +126,6 @@ class Prices(Model):
         return {name: prices.on_demand.usd for name, prices in self.instances.items()}
 
 
-@functools.cache
 def load_prices(path: Path = PRICES_FILE) -> Prices:
     """Read a price file.
 
@@ -132,6 +138,7 @@ def load_prices(path: Path = PRICES_FILE) -> Prices:
     return parse_prices(text, str(path))
 
 
+@functools.lru_cache(maxsize=2)
 def parse_prices(text: str, source: str) -> Prices:
     """Build the prices from YAML text; `source` names it in errors."""
     try:

@@ -1,8 +1,8 @@
 """A definition that was built before is not built again: the SageMaker SDK takes seconds to import.
 
 Reads and writes <cache>/sd-pipeline/definitions/<digest>.json, <cache> being XDG_CACHE_HOME or ~/.cache. The digest is
-over the settings, the code that builds, and the SDK's version: building is a function of these three. The folder can be
-deleted at any time.
+over the settings, every file that the definition is made of, and the SDK's version: building is a function of these
+three. Prices are in the settings. The folder can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ def digest_of(settings: Settings) -> str:
 
 
 def _sources() -> Iterator[Path]:
+    """Yield the files of the definition and of what it may import, data files too; a contract in setup.cfg holds it."""
     for room in ("params", "pipeline_definition/definition"):
-        yield from sorted((_ROOT / room).rglob("*.py"))
-    yield _ROOT / "pipeline_definition" / "session.py"
+        yield from sorted(path for path in (_ROOT / room).rglob("*") if path.suffix != ".pyc" and path.is_file())
+    yield from (_ROOT / "pipeline_definition" / name for name in ("__init__.py", "session.py"))
 
 
 def _keep(path: Path, text: str) -> None:

@@ -11,10 +11,10 @@ from typing import Any, get_args
 
 from sagemaker.core.workflow.parameters import Parameter, ParameterFloat, ParameterInteger, ParameterString
 
+from params import parameter_names as names
 from params.phases import Phase
 from params.settings import ApprovalStatus, Settings
 from params.stages import Encoders, Job
-from pipeline_definition.checks.budget import training_price_usd
 
 
 class Text(ParameterString):  # type: ignore[misc]
@@ -64,8 +64,8 @@ class Hosts:
     def of(cls, stage: str, job: Job | Encoders) -> Hosts:
         """Return <Stage>InstanceType and <Stage>InstanceCount."""
         return cls(
-            Text(f"{stage}InstanceType", job.instance_type, f"SageMaker instance type of {stage}"),
-            Count(f"{stage}InstanceCount", job.instance_count, f"Hosts of {stage}"),
+            Text(names.instance_type_of(stage), job.instance_type, f"SageMaker instance type of {stage}"),
+            Count(names.instance_count_of(stage), job.instance_count, f"Hosts of {stage}"),
         )
 
 
@@ -89,17 +89,17 @@ class PhaseParameters:
                 f"Samples that {phase.train_name} sees, at {phase.encode.resolution_px} px",
             ),
             Number(
-                f"OtherStepsUsd{phase.suffix}",
+                phase.other_steps_name,
                 phase.train.other_steps_usd,
                 f"What of BudgetUsd the steps besides {phase.train_name} take",
             ),
             Number(
-                f"Training{phase.suffix}InstanceHourUsd",
-                training_price_usd(settings, phase),
+                phase.instance_hour_name,
+                phase.train.instance_hour_usd,
                 f"Dollars for one host-hour of {phase.train_name}; 0: not known",
             ),
             Hosts.of(phase.encode_name, phase.encode.job),
-            Hosts.of(f"Training{phase.suffix}", phase.train.job),
+            Hosts.of(phase.hosts_name, phase.train.job),
         )
 
 
@@ -170,68 +170,87 @@ def _parameters(group: Any) -> Iterator[Parameter]:
 
 def pipeline_parameters(s: Settings) -> PipelineParameters:
     """Return the parameters with the parameter set's values as defaults."""
+    first = s.phases[0]
     return PipelineParameters(
-        dataset=Text("DatasetName", s.data.name, "Shards, latents and checkpoints live under this name"),
-        url_table=Text("UrlTable", s.data.url_table, "s3:// address of the table of image urls and captions"),
-        max_rows=Count("MaxRows", s.download.max_rows, "Only the first so many rows of the url table; 0: all"),
+        dataset=Text(names.DATASET_NAME, s.data.name, "Shards, latents and checkpoints live under this name"),
+        url_table=Text(names.URL_TABLE, s.data.url_table, "s3:// address of the table of image urls and captions"),
+        max_rows=Count(names.MAX_ROWS, s.download.max_rows, "Only the first so many rows of the url table; 0: all"),
         min_yield=Number(
-            "MinYield", s.download.min_yield, "Download fails when a smaller fraction of what filters leave is kept"
+            names.MIN_YIELD,
+            s.download.min_yield,
+            "Download fails when a smaller fraction of what filters leave is kept",
         ),
-        top_up=Count("TopUp", s.download.top_up, "Raise by one to try again what failed and may succeed now"),
+        top_up=Count(names.TOP_UP, s.download.top_up, "Raise by one to try again what failed and may succeed now"),
         pretrained=Text(
-            "PretrainedModel", s.data.pretrained_uri, "s3:// folder of VAE, text encoder, UNet configuration"
+            names.PRETRAINED_MODEL, s.data.pretrained_uri, "s3:// folder of VAE, text encoder, UNet configuration"
         ),
-        evaluator=Text("Evaluator", s.data.evaluator_uri, "s3:// folder of the models that judge pictures"),
-        training_samples=Count("TrainingSamples", s.train.training_samples, "Samples that training sees"),
+        evaluator=Text(names.EVALUATOR, s.data.evaluator_uri, "s3:// folder of the models that judge pictures"),
+        training_samples=Count(names.TRAINING_SAMPLES, s.train.training_samples, "Samples that training sees"),
         global_batch_size=Count(
-            "GlobalBatchSize", s.train.global_batch_size, "Samples for one optimizer step, all GPUs"
+            names.GLOBAL_BATCH_SIZE, s.train.global_batch_size, "Samples for one optimizer step, all GPUs"
         ),
         training_run=Text(
-            "TrainingRun", s.training_run, "Checkpoints live here; the same name continues a broken training"
+            names.TRAINING_RUN, s.training_run, "Checkpoints live here; the same name continues a broken training"
         ),
         budget=Number(
-            "BudgetUsd",
+            names.BUDGET_USD,
             s.train.budget_usd,
             "Dollars for the run: training stops, with a checkpoint, at it; 0: no limit",
         ),
-        other_steps=Number("OtherStepsUsd", s.train.other_steps_usd, "What of BudgetUsd the steps besides Train take"),
+        other_steps=Number(
+            names.OTHER_STEPS_USD, s.train.other_steps_usd, "What of BudgetUsd the steps besides Train take"
+        ),
         training_price=Number(
-            "TrainingInstanceHourUsd",
-            training_price_usd(s, s.phases[0]),
+            first.instance_hour_name,
+            first.train.instance_hour_usd,
             "Dollars for one host-hour of Train; 0: not known, no cost is logged",
         ),
-        tune_samples=Count("TuneSamples", s.tune.training_samples, "Sample budget of one tuning trial"),
-        evaluation_samples=Count("EvaluationSamples", s.evaluate.samples, "Pictures generated to judge the model"),
+        tune_samples=Count(names.TUNE_SAMPLES, s.tune.training_samples, "Sample budget of one tuning trial"),
+        evaluation_samples=Count(names.EVALUATION_SAMPLES, s.evaluate.samples, "Pictures generated to judge the model"),
         evaluation_captions=Text(
-            "EvaluationCaptions", s.evaluate.captions, "Captions to draw: `heldout`, or s3:// address of a caption file"
+            names.EVALUATION_CAPTIONS,
+            s.evaluate.captions,
+            "Captions to draw: `heldout`, or s3:// address of a caption file",
         ),
         approved_model=Text(
-            "ApprovedModel", s.evaluate.approved_model, "model.tar.gz to compare with, or `none`; `start` fills it in"
+            names.APPROVED_MODEL,
+            s.evaluate.approved_model,
+            "model.tar.gz to compare with, or `none`; `start` fills it in",
         ),
-        max_fid=Number("MaxFid", s.gate.max_fid, "The gate passes at this FID or below"),
-        min_clip_score=Number("MinClipScore", s.gate.min_clip_score, "The gate passes at this CLIP score or above"),
-        max_fid_above_pretrained=_margin("MaxFidAbovePretrained", s.gate.max_fid_above_pretrained),
-        max_clip_score_below_pretrained=_margin("MaxClipScoreBelowPretrained", s.gate.max_clip_score_below_pretrained),
-        max_fid_above_approved=_margin("MaxFidAboveApproved", s.gate.max_fid_above_approved),
-        max_clip_score_below_approved=_margin("MaxClipScoreBelowApproved", s.gate.max_clip_score_below_approved),
+        max_fid=Number(names.MAX_FID, s.gate.max_fid, "The gate passes at this FID or below"),
+        min_clip_score=Number(
+            names.MIN_CLIP_SCORE, s.gate.min_clip_score, "The gate passes at this CLIP score or above"
+        ),
+        max_fid_above_pretrained=_margin(names.MAX_FID_ABOVE_PRETRAINED, s.gate.max_fid_above_pretrained),
+        max_clip_score_below_pretrained=_margin(
+            names.MAX_CLIP_SCORE_BELOW_PRETRAINED, s.gate.max_clip_score_below_pretrained
+        ),
+        max_fid_above_approved=_margin(names.MAX_FID_ABOVE_APPROVED, s.gate.max_fid_above_approved),
+        max_clip_score_below_approved=_margin(
+            names.MAX_CLIP_SCORE_BELOW_APPROVED, s.gate.max_clip_score_below_approved
+        ),
         approval_status=Text(
-            "ApprovalStatus", s.registry.approval_status, "With which a package begins", get_args(ApprovalStatus)
+            names.APPROVAL_STATUS, s.registry.approval_status, "With which a package begins", get_args(ApprovalStatus)
         ),
-        model_package_group=Text("ModelPackageGroup", s.registry.group, "Where a model that passed is registered"),
-        endpoint_name=Text("EndpointName", s.endpoint.name, "Endpoint that is created or updated"),
-        download=Hosts.of("Download", s.download.job),
-        encode=Hosts.of("Encode", s.encode.job),
-        tune=Hosts.of("Tune", s.tune.job),
-        training=Hosts.of("Training", s.train.job),
-        evaluate=Hosts.of("Evaluate", s.evaluate.job),
-        endpoint=Hosts.of("Endpoint", s.endpoint.job),
-        data_image=Text("DataImage", s.images.data, "Container image of Download"),
-        training_image=Text("TrainingImage", s.images.training, "Container image of Encode, Tune, Train and Evaluate"),
-        inference_image=Text("InferenceImage", s.images.inference, "Container image of the endpoint"),
-        bucket=Text("Bucket", s.account.bucket, "S3 bucket of every artifact"),
-        fsx_id=Text("FsxId", s.file_system.fsx_id, "FSx for Lustre file system with the latents"),
-        fsx_path=Text("FsxPath", s.file_system.fsx_path, "/<mount name>/<folder> linked to the bucket's latents/"),
-        encoders=Hosts.of("Encoders", s.encoders) if s.encoders else None,
+        model_package_group=Text(
+            names.MODEL_PACKAGE_GROUP, s.registry.group, "Where a model that passed is registered"
+        ),
+        endpoint_name=Text(names.ENDPOINT_NAME, s.endpoint.name, "Endpoint that is created or updated"),
+        download=Hosts.of(names.DOWNLOAD_HOSTS, s.download.job),
+        encode=Hosts.of(first.encode_name, s.encode.job),
+        tune=Hosts.of(names.TUNE_HOSTS, s.tune.job),
+        training=Hosts.of(first.hosts_name, s.train.job),
+        evaluate=Hosts.of(names.EVALUATE_HOSTS, s.evaluate.job),
+        endpoint=Hosts.of(names.ENDPOINT_HOSTS, s.endpoint.job),
+        data_image=Text(names.DATA_IMAGE, s.images.data, "Container image of Download"),
+        training_image=Text(
+            names.TRAINING_IMAGE, s.images.training, "Container image of Encode, Tune, Train and Evaluate"
+        ),
+        inference_image=Text(names.INFERENCE_IMAGE, s.images.inference, "Container image of the endpoint"),
+        bucket=Text(names.BUCKET, s.account.bucket, "S3 bucket of every artifact"),
+        fsx_id=Text(names.FSX_ID, s.file_system.fsx_id, "FSx for Lustre file system with the latents"),
+        fsx_path=Text(names.FSX_PATH, s.file_system.fsx_path, "/<mount name>/<folder> linked to the bucket's latents/"),
+        encoders=Hosts.of(names.ENCODERS_HOSTS, s.encoders) if s.encoders else None,
         phase_2=next((PhaseParameters.of(s, phase) for phase in s.phases if phase.suffix), None),
     )
 

@@ -106,10 +106,6 @@ class JobLogs:
             self.metrics.read(lines, now_s)
             file.send(lines, now_s)
 
-    def last_words(self, host: str) -> str:
-        """Return the end of a host's log."""
-        return last_lines(self.files[host].path)
-
 
 def last_lines(path: Path) -> str:
     """Return the end of a log: at most 20 lines and 900 characters."""

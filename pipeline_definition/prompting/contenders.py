@@ -72,9 +72,7 @@ def _instance_types(target: Target, endpoint: str) -> dict[str, str]:
 
 
 def _usd_per_hour(region: str, instance_type: str) -> float | None:
-    prices = load_prices()
-    price = prices.find(instance_type, "on_demand") if prices.region == region else None
-    return price.usd if price else None
+    return load_prices().in_region(region, instance_type) or None
 
 
 def _is_address(name: str) -> bool:

@@ -180,34 +180,6 @@ class Executions:
         return {"PipelineDefinitionS3Location": {"Bucket": bucket, "ObjectKey": key}}
 
 
-def parameter_texts(definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
-    """Check `--set Name=value` against a definition's parameters; return what StartPipelineExecution takes.
-
-    Raises ExecutionError that names the parameter, what is wrong with it and the nearest right name.
-    """
-    known = {parameter["Name"]: parameter for parameter in definition["Parameters"]}
-    for name, value in changes.items():
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-            raise ExecutionError(f"unknown parameter {name}; {hint}")
-        _check_value(known[name], value)
-    return dict(changes)
-
-
-def _check_value(parameter: Mapping[str, Any], value: str) -> None:
-    converters = {"Integer": int, "Float": float}
-    convert = converters.get(parameter["Type"])
-    if convert is not None:
-        try:
-            convert(value)
-        except ValueError:
-            raise ExecutionError(f"{parameter['Name']}: {value!r} is no {parameter['Type'].lower()}") from None
-    choices = parameter.get("EnumValues")
-    if choices and value not in choices:
-        raise ExecutionError(f"{parameter['Name']}: {value!r} is none of {', '.join(choices)}")
-
-
 def _step(item: Mapping[str, Any]) -> ExecutionStep:
     return ExecutionStep(
         name=item["StepName"],

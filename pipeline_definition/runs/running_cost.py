@@ -28,11 +28,10 @@ class RunningCost:
     @classmethod
     def of(cls, target: Target, definition: Mapping[str, Any], parameters: Mapping[str, str]) -> RunningCost:
         """Return the prices of an execution's steps: none on this machine, or in a region without known prices."""
-        prices = load_prices()
-        if target.is_local or target.region != prices.region:
+        if target.is_local:
             return cls()
         jobs = [job for job in planned_jobs(definition, Values(definition, parameters)) if job.program != "serve"]
-        known = {job.step: (job, _price(job)) for job in jobs}
+        known = {job.step: (job, _usd_per_hour(target, job)) for job in jobs}
         return cls({step: price * job.count * job.parallel for step, (job, price) in known.items() if price})
 
     def step_usd(self, step: ExecutionStep) -> float | None:
@@ -47,8 +46,5 @@ class RunningCost:
         return sum(self.step_usd(step) or 0.0 for step in execution.steps) if self.usd_per_hour else None
 
 
-def _price(job: PlannedJob) -> float:
-    prices = load_prices()
-    price = prices.find(job.instance.name, "spot") if job.spot else None
-    price = price or prices.find(job.instance.name, "on_demand")
-    return price.usd if price else 0.0
+def _usd_per_hour(target: Target, job: PlannedJob) -> float:
+    return load_prices().in_region(target.region, job.instance.name, "spot" if job.spot else "on_demand")

@@ -28,9 +28,10 @@ from steps.data.blocklist import Blocklist
 from steps.data.causes import Cause
 from steps.data.fetch import Fetcher, FetchError, FetchLimits
 from steps.data.perceptual_hash import perceptual_hash
+from steps.data.row_files import CAPTION, URL
 from steps.data.shards import VERIFIED_SUFFIX, ShardRecord, VerifiedShard, shard_stem
 from steps.data.storage import Storage
-from steps.data.url_table import CAPTION, URL, TableSlice
+from steps.data.url_table import TableSlice
 from steps.data.verification import verify_shard
 
 Fetched = tuple[int, io.BytesIO | None, str | None]

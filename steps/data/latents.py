@@ -7,7 +7,8 @@ however many shards there are; rows are read a block at a time.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -20,13 +21,13 @@ from params.arguments import describe
 from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
 from params.model import Model
 from steps.data.batch_ring import empty
+from steps.data.block import Array, Field
 from steps.data.block_files import open_files
 from steps.data.block_reader import MAX_LOST_FRACTION, BlockReader
 from steps.data.block_table import BlockTable, block_table
 from steps.data.bucket_order import BucketStream, TrainingOrder
 from steps.data.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
-from steps.data.order import SampleOrder
-from steps.data.reader import LatentsReader
+from steps.data.order import Rows, SampleOrder
 from steps.errors import StepError
 
 # Held-out rows are read in order, so few blocks need to stay.
@@ -158,3 +159,55 @@ def _has_buckets(index: LatentsIndex, manifest: LatentsManifest) -> bool:
         found[shard.split, shard.bucket] += sum(shard.block_rows)
     told = {(split, n): rows for n, of in enumerate(manifest.buckets) for split, rows in of.counts.items() if rows}
     return not manifest.buckets or found == told
+
+
+class LatentsReader:
+    """Rows of one split in any order, through a cache of blocks: for what is read rarely or again and again.
+
+    Training's stream has its own way, the loader. Not for several threads at once.
+    """
+
+    def __init__(self, blocks: BlockReader, capacity_blocks: int) -> None:
+        """Keep up to `capacity_blocks` blocks in memory."""
+        self._blocks = blocks
+        self._capacity = max(1, capacity_blocks)
+        self._kept: OrderedDict[int, Mapping[str, Array]] = OrderedDict()
+
+    def fields(self, rows: Rows) -> tuple[Field, ...]:
+        """Return the tensors of rows. Raises ValueError where they are not all of one bucket."""
+        table = self._blocks.table
+        buckets = np.unique(table.buckets[np.searchsorted(table.first_rows, rows, side="right") - 1])
+        if len(buckets) > 1:
+            raise ValueError(f"rows of buckets {buckets.tolist()} have different shapes")
+        return self._blocks.fields[int(buckets[0]) if len(buckets) else 0]
+
+    @property
+    def lost_rows(self) -> int:
+        """Rows that other rows stand in for."""
+        return self._blocks.lost_rows
+
+    def read_into(self, rows: Rows, out: Mapping[str, Array]) -> None:
+        """Copy rows, in the order asked for, into arrays whose first dimension is the number of rows.
+
+        Raises IndexError for a row that is not there, StepError when more rows are lost than allowed.
+        """
+        table = self._blocks.table
+        if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < table.count):
+            raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} of {table.count}")
+        block_of = np.searchsorted(table.first_rows, rows, side="right") - 1
+        for block in np.unique(block_of).tolist():
+            wanted = np.flatnonzero(block_of == block)
+            tensors, inside = self._block(block), rows[wanted] - table.first_rows[block]
+            for name, target in out.items():
+                target[wanted] = tensors[name][inside]
+
+    def _block(self, block: int) -> Mapping[str, Array]:
+        tensors = self._kept.get(block)
+        if tensors is None:
+            with self._blocks.read(block) as lent:
+                tensors = {name: tensor.copy() for name, tensor in lent.items()}
+            if len(self._kept) >= self._capacity:
+                self._kept.popitem(last=False)
+            self._kept[block] = tensors
+        self._kept.move_to_end(block)
+        return tensors

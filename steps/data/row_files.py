@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from steps.errors import StepError
 
 BATCH_ROWS: Final = 1 << 16
+URL, CAPTION = "url", "caption"
+"""Columns of pictures that one has already, and of what img2dataset is given."""
 # A line of a CSV file must fit into one block.
 CSV_BLOCK_BYTES: Final = 16 << 20
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}

@@ -19,8 +19,9 @@ import xxhash
 from params.filters import FILTERS, Filter, TableColumn
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
+from steps.data.row_files import CAPTION
 from steps.data.score_column import ScoreColumn, texts_of
-from steps.data.url_table import CAPTION, UrlTable
+from steps.data.url_table import UrlTable
 from steps.errors import StepError
 
 Mask = npt.NDArray[np.bool_]

@@ -25,9 +25,8 @@ import pyarrow as pa
 from steps.data.causes import Cause
 from steps.data.fetch import FetchError
 from steps.data.picture import refusal
-from steps.data.row_files import BATCH_ROWS
+from steps.data.row_files import BATCH_ROWS, CAPTION, URL
 from steps.data.storage import Storage
-from steps.data.url_table import CAPTION, URL
 from steps.errors import StepError
 
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")

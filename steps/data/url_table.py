@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steps.data.row_files import RowSource, open_files
+from steps.data.row_files import CAPTION, URL, RowSource, open_files
+from steps.data.stored_pictures import open_folder, open_shards
 from steps.errors import StepError
-
-URL, CAPTION = "url", "caption"
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,6 @@ class UrlTable:
 def _open(uri: str, columns: Sequence[str], source: str) -> RowSource:
     if source == "urls":
         return open_files(uri, columns)
-    from steps.data.stored_pictures import open_folder, open_shards
-
     return open_shards(uri) if source == "webdataset" else open_folder(uri)
 
 

@@ -15,7 +15,6 @@ from params.programs import EvaluateArguments
 from steps.evaluation import report
 from steps.evaluation.captions import Captions
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, Work
-from steps.evaluation.guidance_chart import draw_guidance_chart
 from steps.evaluation.plan import guidance_row
 from steps.evaluation.reference import Reference
 from steps.evaluation.results import Entries, comparisons, curve, metrics
@@ -46,7 +45,7 @@ class Judgement:
         points = self._curve(real, rows)
         report.write_samples(folder, self.work.rows[0], rows[TRAINED].cosines)
         report.write_contact_sheet(folder, self.reference, entries, self.work, self.arguments.contact_sheet_samples)
-        draw_guidance_chart(folder, points, self.arguments.guidance_scale)
+        report.write_guidance_curve(folder, points, self.arguments.guidance_scale)
         report.write_metrics(
             folder,
             {"metrics": entries, GUIDANCE_CURVE: points},

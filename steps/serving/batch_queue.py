@@ -12,13 +12,31 @@ from collections import deque
 from typing import Final
 
 from steps.serving.errors import ClosedError, QueueFullError
-from steps.serving.pace import Pace
 from steps.serving.ticket import Slot, Ticket
 
 # Share of a request's time that may already be spoken for when it is taken in: the rest is for errors of the estimate.
 ADMISSION_SHARE: Final = 0.8
 # A batch is reckoned to take so many times what the last ones did.
 LATENESS_MARGIN: Final = 1.25
+# What a new batch's figures weigh against all before it: some ten batches are remembered.
+NEW_WEIGHT: Final = 0.1
+
+
+class Pace:
+    """Work (pixels times steps) for each second, as a moving average weighted by time."""
+
+    def __init__(self) -> None:
+        self._work = 0.0
+        self._seconds = 0.0
+
+    def record(self, work: float, seconds: float) -> None:
+        """Count one batch."""
+        self._work = self._work * (1 - NEW_WEIGHT) + work
+        self._seconds = self._seconds * (1 - NEW_WEIGHT) + seconds
+
+    def seconds_for(self, work: float) -> float:
+        """Return how long that much work takes; 0 as long as nothing is known."""
+        return work * self._seconds / self._work if self._work > 0 else 0.0
 
 
 class BatchQueue:

@@ -1,7 +1,8 @@
 """The pipeline behind the endpoint: batches of jobs that share a shape to pictures.
 
 Reads a StableDiffusionPipeline folder (safetensors). Each picture starts from the noise of its own seed, drawn in
-float32 on the CPU, so that a seed means the same picture on every device and in every batch.
+float32 on the CPU, so that a seed means the same picture on every device and in every batch. Where the folder has a
+safety_checker/ and feature_extractor/, pictures that the checker flags are replaced with black ones.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from torch import Tensor
 
 from params.programs import ServeArguments
 from steps.model.digest import checked_digest
+from steps.model.json_object import read_object
 from steps.model.pretrained import load_pipeline, sampler
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.exact import MIN_ROWS, deviation, make_rows_independent
 from steps.serving.pictures import Picture, PictureJob, Shape, WarmUp
 from steps.serving.prompts import PromptEncoder
-from steps.serving.safety import load_safety_checker
 
 logger = logging.getLogger(__name__)
 
@@ -182,6 +183,23 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     return PipelineRenderer(pipeline, arguments, arguments.model_name or f"sha256:{digest}")
+
+
+def load_safety_checker(pipeline: Any, folder: Path, dtype: torch.dtype) -> bool:
+    """Add the folder's safety checker to the pipeline; return whether it has one."""
+    entry = read_object(folder / "model_index.json").get("safety_checker") or [None]
+    if entry[0] is None or not (folder / "safety_checker").is_dir():
+        logger.info("the model folder has no safety checker")
+        return False
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPImageProcessor
+
+    checker: Any = StableDiffusionSafetyChecker.from_pretrained(
+        folder / "safety_checker", dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+    extractor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
+    pipeline.register_modules(safety_checker=checker.eval(), feature_extractor=extractor)
+    return True
 
 
 def _to_images(pixels: Tensor) -> list[Image.Image]:

@@ -19,7 +19,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from steps.errors import StepError
 from steps.serving.service import Service
 
-WATCH_EVERY_S: Final = 0.1
 # No request waits longer than its time-out: a model that makes no step for so many times that hangs.
 STALL_FACTOR: Final = 3
 # Longer than a load balancer keeps an idle connection (60 s), so that it is never the server that closes first.

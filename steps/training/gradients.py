@@ -1,6 +1,7 @@
 """Gradients over ranks: summed while the backward pass goes on, and left alone in between accumulation steps."""
 
 # No `from __future__ import annotations`: DDP compares the hook's annotations with classes.
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -10,8 +11,27 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from steps.training.clock import Mark, elapsed_s, mark
 from steps.training.ranks import World
+
+Mark = float | torch.cuda.Event
+
+
+def mark(device: torch.device) -> Mark:
+    """Return the present moment, in the order of the device's work."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def elapsed_s(start: Mark, end: Mark) -> float:
+    """Return seconds between two marks; on a GPU, after the device has come past both."""
+    if isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
+        return float(start.elapsed_time(end)) / 1000.0
+    if isinstance(start, float) and isinstance(end, float):
+        return end - start
+    raise TypeError("marks of two kinds of devices")
 
 
 class GradientSum:

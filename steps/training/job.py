@@ -1,11 +1,16 @@
-"""One training job on this host: its settings, and its ranks; what `train` and `throughput` share."""
+"""One training job on this host: its settings, and its ranks; what `train` and `throughput` share.
+
+A rank joins the others, trains, and turns what can go wrong into one clear line: in this process where there is one
+rank, under torchrun otherwise.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from params.arguments import ArgumentError, from_texts
 from params.layout import LATENTS_CHANNEL, TRAINERS_GROUP
@@ -16,10 +21,17 @@ from steps.errors import StepError
 from steps.training.batch_plan import batch_plan
 from steps.training.initial_model import unpack_initial_model
 from steps.training.launch import is_rank, launch_ranks
+from steps.training.objective import resolved_precision
 from steps.training.online import encoders, is_encoder, lend_encoder
-from steps.training.rank import run_rank
-from steps.training.rank_errors import record_error
-from steps.training.ranks import ranks_per_host
+from steps.training.rank_errors import LostRankError, end_process, record_error
+from steps.training.ranks import World, join_world, leave_world, ranks_per_host
+from steps.training.session import Session
+from steps.training.stop import StopVote, asked_by_signals
+from steps.training.sweep import Sweep
+from steps.training.watchdog import Watchdog
+
+# What gloo, NCCL and the store say when another rank went away.
+_LOST: Final = ("connection closed", "connection reset", "broken pipe", "connection refused", "nccl", "timed out")
 
 
 def run_job(arguments: TrainArguments, argv: Sequence[str], container: Container) -> int:
@@ -78,3 +90,34 @@ def _run_as_rank(arguments: TrainArguments, container: Container) -> int:
             traceback.print_exc()
         record_error(error, os.environ)
         return 1
+
+
+def run_rank(arguments: TrainArguments, container: Container, environment: Mapping[str, str] = os.environ) -> int:
+    """Train as the rank that the environment says; return the exit status.
+
+    Raises StepError, and LostRankError where the cause lies with another rank.
+    """
+    world = join_world(environment, arguments.collective_timeout_s)
+    precision = world.broadcast_json(resolved_precision(arguments.precision, world.device))
+    arguments = arguments.model_copy(update={"precision": precision})
+    watchdog = Watchdog(world, arguments.collective_timeout_s, end_process, environment)
+    try:
+        if arguments.throughput_micro_batch_sizes:
+            status = Sweep(arguments, container, world, watchdog.beat).run()
+        else:
+            status = _train(arguments, container, world, watchdog)
+    except RuntimeError as error:
+        if any(words in str(error).lower() for words in _LOST):
+            raise LostRankError(f"rank {world.rank} lost the others: {' '.join(str(error).split())[:300]}") from error
+        raise
+    finally:
+        watchdog.stop()
+    leave_world(world)
+    return status
+
+
+def _train(arguments: TrainArguments, container: Container, world: World, watchdog: Watchdog) -> int:
+    plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size)
+    vote = StopVote(world)
+    with asked_by_signals(vote):
+        return Session(arguments, plan, container, world, watchdog, vote).run()

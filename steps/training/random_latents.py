@@ -58,8 +58,14 @@ def write_rows(folder: Path, rows: Mapping[str, Array], resolution_px: int, scal
         built.append(shard)
     index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
     (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json(), encoding="utf-8")
-    manifest = LatentsManifest(
-        **_origin(rows),
+    mean = rows["mean"].astype(np.float64)
+    manifest = made_up_manifest(
+        latent_shape=rows["mean"].shape[1:],
+        caption_length=rows["token_ids"].shape[1],
+        latents_mean=float(mean.mean()),
+        latents_std=float(mean.std()),
+        channel_means=tuple(mean.mean((0, 2, 3)).tolist()),
+        channel_stds=tuple(mean.std((0, 2, 3)).tolist()),
         resolution_px=resolution_px,
         scaling_factor=scaling_factor,
         counts={TRAIN_SPLIT: count, HELDOUT_SPLIT: count},
@@ -68,25 +74,20 @@ def write_rows(folder: Path, rows: Mapping[str, Array], resolution_px: int, scal
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(), encoding="utf-8")
 
 
-def _block(rows: Mapping[str, Array], first: int) -> dict[str, Array]:
-    return {name: values[first : first + ROWS_PER_BLOCK] for name, values in rows.items()}
-
-
-def _origin(rows: Mapping[str, Array]) -> dict[str, Any]:
-    mean = rows["mean"].astype(np.float64)
-    return {
-        **dict.fromkeys(("plan_digest", "encoder_digest", "tokenizer_digest", "text_encoder_digest"), UNKNOWN),
-        "source_manifest_digest": UNKNOWN,
-        "latent_shape": rows["mean"].shape[1:],
-        "caption_length": rows["token_ids"].shape[1],
+def made_up_manifest(**known: Any) -> LatentsManifest:
+    """Return a manifest of rows that nobody encoded, as its digests say; `known` are the fields that matter."""
+    digests = ("plan_digest", "encoder_digest", "tokenizer_digest", "text_encoder_digest", "source_manifest_digest")
+    fields: dict[str, Any] = {
+        **dict.fromkeys(digests, UNKNOWN),
         "caption_embeddings": False,
         "embedding_width": 0,
         "precision": "float32",
         "rows_per_block": ROWS_PER_BLOCK,
         "dropped_heldout_samples": 0,
-        "latents_mean": float(mean.mean()),
-        "latents_std": float(mean.std()),
-        "channel_means": tuple(mean.mean((0, 2, 3)).tolist()),
-        "channel_stds": tuple(mean.std((0, 2, 3)).tolist()),
         "decoded_psnr_db": 0.0,
     }
+    return LatentsManifest(**{**fields, **known})
+
+
+def _block(rows: Mapping[str, Array], first: int) -> dict[str, Array]:
+    return {name: values[first : first + ROWS_PER_BLOCK] for name, values in rows.items()}

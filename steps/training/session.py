@@ -1,7 +1,7 @@
 """One rank's training from its channels to its model: resumes, trains, exports.
 
 Reads the channels `latents` (or --latents-uri) and `pretrained`, and checkpoints of the same training; writes
-checkpoints and, at the end, the model. `steps.training.rank` runs it.
+checkpoints and, at the end, the model. `steps.training.job` runs it.
 """
 
 from __future__ import annotations

@@ -10,14 +10,11 @@ accumulation a training is a little faster than that, for it steps less often.
 
 from __future__ import annotations
 
-import gc
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import torch
-
+from params.files import write_json
 from params.layout import PRETRAINED_CHANNEL, THROUGHPUT_FILE
 from params.programs import TrainArguments
 from steps.container import Container
@@ -28,7 +25,7 @@ from steps.training.initial_model import initial_folder
 from steps.training.optimizer_step import OutOfMemoryError
 from steps.training.ranks import World
 from steps.training.training_log import Entry, to_line
-from steps.training.utilisation import reset_peak
+from steps.training.utilisation import start_over
 from steps.training.window import Window, WindowFigures
 
 WARM_UP_STEPS: Final = 2
@@ -68,14 +65,12 @@ class Sweep:
 
     def _measure(self, size: int) -> Entry:
         self.beat("set-up", 0)
-        self._let_go()
+        start_over(self.world.device)
         plan = BatchPlan(size * self.world.size, size, self.world.size)
         sizes = {"global_batch_size": plan.global_batch_size, "micro_batch_size": size, "warmup_samples": 0}
         arguments = self.arguments.model_copy(update=sizes)
-        latents, pretrained = (
-            latents_location(arguments, self.container),
-            self.container.channel_dir(PRETRAINED_CHANNEL),
-        )
+        latents = latents_location(arguments, self.container)
+        pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
         parts = assemble(arguments, plan, self.world, latents, pretrained, initial_folder(arguments, self.container))
         self.beat("first pass", 0)
         warm_up(parts, plan)
@@ -104,20 +99,9 @@ class Sweep:
         return window.close(self.world)
 
     def _entry(self, parts: Parts, plan: BatchPlan, figures: WindowFigures) -> Entry:
-        iterations_per_s = len(figures.losses) / figures.elapsed_s
-        images_per_s_per_gpu = iterations_per_s * plan.micro_batch_size
-        communication_s = parts.gradients.sum.take_waited_s()
-        return {
-            "micro_batch_size": plan.micro_batch_size,
-            "batch_size": plan.global_batch_size,
-            "iterations_per_s": iterations_per_s,
-            "images_per_s": images_per_s_per_gpu * self.world.size,
-            "images_per_s_per_gpu": images_per_s_per_gpu,
-            **parts.utilisation.figures(images_per_s_per_gpu),
-            "data_s": figures.data_s,
-            "compute_s": figures.elapsed_s - figures.data_s - communication_s,
-            "communication_s": communication_s,
-        }
+        waited_s = parts.gradients.sum.take_waited_s()
+        speed = figures.speed(plan.global_batch_size, self.world.size, parts.utilisation, waited_s)
+        return {"micro_batch_size": plan.micro_batch_size, "batch_size": plan.global_batch_size, **speed}
 
     def _say(self, line: str) -> None:
         if self.world.is_head:
@@ -126,17 +110,8 @@ class Sweep:
     def _write(self, found: list[Entry]) -> None:
         if not self.world.is_head:
             return
-        folder = self.container.output_data_dir
-        folder.mkdir(parents=True, exist_ok=True)
         result = {"ranks": self.world.size, "sizes": found, "best": best_of(found)}
-        (folder / THROUGHPUT_FILE).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-    def _let_go(self) -> None:
-        gc.collect()
-        if self.world.device.type == "cuda":
-            torch.compiler.reset()
-            torch.cuda.empty_cache()
-        reset_peak(self.world.device)
+        write_json(self.container.output_data_dir / THROUGHPUT_FILE, result)
 
 
 def best_of(found: list[Entry]) -> Entry:

@@ -20,8 +20,7 @@ from steps.training.checkpoint_writer import CheckpointWriter
 from steps.training.gradients import Gradients
 from steps.training.guards import SkipGuard, SpikeGuard, check_replicas
 from steps.training.inputs import InputMaker
-from steps.training.learning_rate import learning_rate
-from steps.training.optimizer_step import OptimizerStep
+from steps.training.optimizer_step import OptimizerStep, learning_rate
 from steps.training.ranks import World
 from steps.training.spending import Spending
 from steps.training.state import TrainingState
@@ -144,24 +143,16 @@ class Trainer:
         self.spending.note()
 
     def _entry(self, figures: WindowFigures) -> Entry:
-        steps = len(figures.losses)
-        images_per_s = steps * self.plan.global_batch_size / figures.elapsed_s
-        communication_s = self.gradients.sum.take_waited_s()
-        last_step = self.seen_samples - self.plan.global_batch_size
-        remaining_s = (self._total_samples - self.seen_samples) / images_per_s
+        batch_samples, waited_s = self.plan.global_batch_size, self.gradients.sum.take_waited_s()
+        speed = figures.speed(batch_samples, self.world.size, self.utilisation, waited_s)
+        remaining_s = (self._total_samples - self.seen_samples) / speed["images_per_s"]
         loss = {} if figures.mean_loss is None else {"training_loss": figures.mean_loss}
         return loss | {
-            "learning_rate": learning_rate(self.arguments, last_step, self._total_samples),
+            "learning_rate": learning_rate(self.arguments, self.seen_samples - batch_samples, self._total_samples),
             "seen_samples": self.seen_samples,
             "gradient_norm": figures.gradient_norms[-1],
             "skipped_steps": self.skips.skipped_steps,
-            "iterations_per_s": steps / figures.elapsed_s,
-            "images_per_s": images_per_s,
-            "images_per_s_per_gpu": images_per_s / self.world.size,
-            **self.utilisation.figures(images_per_s / self.world.size),
-            "data_s": figures.data_s,
-            "compute_s": figures.elapsed_s - figures.data_s - communication_s,
-            "communication_s": communication_s,
+            **speed,
             "remaining_s": remaining_s,
             **self.figures(),
             **self.spending.figures(remaining_s),

@@ -12,6 +12,8 @@ import torch
 
 from steps.training.optimizer_step import StepResult
 from steps.training.ranks import World
+from steps.training.training_log import Entry
+from steps.training.utilisation import Utilisation
 
 T = TypeVar("T")
 
@@ -38,6 +40,20 @@ class WindowFigures:
         """Mean over the steps that were not left out."""
         kept = [loss for loss, skipped in zip(self.losses, self.skipped, strict=True) if not skipped]
         return math.fsum(kept) / len(kept) if kept else None
+
+    def speed(self, batch_samples: int, ranks: int, utilisation: Utilisation, communication_s: float) -> Entry:
+        """Return what the log says of speed, at so many samples a step: rates, utilisation, where the time went."""
+        iterations_per_s = len(self.losses) / self.elapsed_s
+        images_per_s = iterations_per_s * batch_samples
+        return {
+            "iterations_per_s": iterations_per_s,
+            "images_per_s": images_per_s,
+            "images_per_s_per_gpu": images_per_s / ranks,
+            **utilisation.figures(images_per_s / ranks),
+            "data_s": self.data_s,
+            "compute_s": self.elapsed_s - self.data_s - communication_s,
+            "communication_s": communication_s,
+        }
 
 
 class Window:

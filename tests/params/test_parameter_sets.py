@@ -10,6 +10,7 @@ import yaml
 
 from params.settings import Settings, load_settings
 from pipeline_definition.checks.preflight import preflight
+from pipeline_definition.cost.host_hours import priced
 from pipeline_definition.definition.pipeline import build_definition
 from pipeline_definition.infrastructure.stack import fill
 from pipeline_definition.jobs.instances import instance, known_types
@@ -106,7 +107,7 @@ def test_two_gpu_counts_differ_in_the_count_alone() -> None:
     job = settings.train.job.model_copy(update={"instance_count": 2})
     more = settings.model_copy(update={"train": settings.train.model_copy(update={"job": job})})
     one = json.dumps(definition_of("octank_100gb"), indent=1).splitlines()
-    two = json.dumps(json.loads(build_definition(more)), indent=1).splitlines()
+    two = json.dumps(json.loads(build_definition(priced(more))), indent=1).splitlines()
     changed = [(a.strip(), b.strip()) for a, b in zip(one, two, strict=True) if a != b]
     assert changed == [('"DefaultValue": 1,', '"DefaultValue": 2,')]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from params.settings import load_settings
+from pipeline_definition.cost.host_hours import priced
 from pipeline_definition.definition.pipeline import build_definition
 
 PARAMETER_SETS = sorted(path.stem for path in Path("params").glob("*.yaml"))
@@ -15,7 +16,7 @@ PARAMETER_SETS = sorted(path.stem for path in Path("params").glob("*.yaml"))
 
 @functools.cache
 def text_of(name: str) -> str:
-    return build_definition(load_settings(Path("params") / f"{name}.yaml"))
+    return build_definition(priced(load_settings(Path("params") / f"{name}.yaml")))
 
 
 def definition_of(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
-from shapes import captions, picture_set, train_models, train_vae, unet
+from shapes import captions, picture_set, train_models, train_vae
 
 MODELS = Path(train_models.__file__).parent / "models"
 HELDOUT = [caption for caption in captions.every() if captions.is_heldout(caption.text())][::4]
@@ -46,7 +46,7 @@ def test_the_models_are_a_few_megabytes() -> None:
 
 
 def test_the_unets_configuration_is_the_one_that_the_code_builds() -> None:
-    built = unet.build(text_width=64, latent_size=8)
+    built = train_models.build_unet(text_width=64, latent_size=8)
     unets: Any = UNet2DConditionModel
     committed = unets.from_config(unets.load_config(MODELS / "pretrained", subfolder="unet"))
     shapes_of = [{name: weight.shape for name, weight in one.state_dict().items()} for one in (built, committed)]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from params.settings import Settings, load_settings, parse_settings
-from pipeline_definition.checks.budget import budget_findings, filled_in, training_price_usd
+from pipeline_definition.checks.budget import budget_findings, filled_in
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.cost.forecast import forecast
+from pipeline_definition.cost.host_hours import priced, training_price_usd
 from pipeline_definition.cost.prices import load_prices
 from tests.pipeline_definition.definitions import all_steps, defaults_of, definition_of
 
@@ -74,6 +75,22 @@ def test_the_price_of_train_is_the_sets_own_the_files_or_none() -> None:
     elsewhere = parse_settings("account: {region: eu-west-1}", "test")
     assert price_of(elsewhere) == 0.0
     assert price_of(load_settings(Path("params/local.yaml"))) == 0.0
+
+
+def test_prices_are_filled_in_for_each_phase_and_the_sets_own_stay() -> None:
+    listed = load_prices().instance_hour_usd
+    filled = priced(settings())
+    assert [phase.train.instance_hour_usd for phase in filled.phases] == [listed("ml.p4d.24xlarge")] * 2
+    assert priced(filled) == filled
+    text = "train: {instance_hour_usd: 12.5}\nphase_2: {train: {instance_type: %s}}"
+    own = priced(parse_settings(text % "ml.p5.48xlarge", "test"))
+    assert [phase.train.instance_hour_usd for phase in own.phases] == [12.5, listed("ml.p5.48xlarge")]
+    same = priced(parse_settings(text % "ml.p4d.24xlarge", "test"))
+    assert [phase.train.instance_hour_usd for phase in same.phases] == [12.5, 12.5]
+    second = priced(parse_settings("phase_2: {instance_hour_usd: 7}", "test"))
+    assert [phase.train.instance_hour_usd for phase in second.phases] == [listed("ml.p4d.24xlarge"), 7.0]
+    laptop = load_settings(Path("params/local.yaml"))
+    assert priced(laptop) is laptop
 
 
 def test_a_price_that_is_missing_is_refused_and_one_that_differs_is_noted() -> None:

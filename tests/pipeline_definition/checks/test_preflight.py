@@ -29,6 +29,7 @@ from pipeline_definition.checks import account as account_checks
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.jobs import batch_findings
 from pipeline_definition.checks.preflight import preflight
+from pipeline_definition.cost.host_hours import priced
 from pipeline_definition.infrastructure.stack import fill
 from pipeline_definition.jobs.instances import Instance, instance, known_types
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
@@ -48,7 +49,7 @@ def settings() -> Settings:
 def definition(settings: Settings) -> dict[str, Any]:
     from pipeline_definition.definition.pipeline import build_definition
 
-    content: dict[str, Any] = json.loads(build_definition(settings))
+    content: dict[str, Any] = json.loads(build_definition(priced(settings)))
     return content
 
 

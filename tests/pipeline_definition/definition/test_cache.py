@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from params.settings import Settings, load_settings
+from pipeline_definition.commands.checks import definition_text
+from pipeline_definition.cost import host_hours
+from pipeline_definition.cost.prices import PRICES_FILE, load_prices
 from pipeline_definition.definition import cache as definition_cache
 from pipeline_definition.definition import pipeline
 from pipeline_definition.definition.cache import cache_folder, definition_of, digest_of
-from tests.pipeline_definition.definitions import text_of
+from tests.pipeline_definition.definitions import defaults_of, text_of
 
 LOCAL = Path("params/local.yaml")
 # What `time` adds up for a command: other work on the machine does not count.
@@ -58,6 +63,38 @@ def test_other_code_or_another_sdk_is_another_definition(monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr("importlib.metadata.version", lambda name: "0")
         assert digest_of(settings) != before
+
+
+def test_a_changed_price_reaches_the_definition_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(shutil.copy(PRICES_FILE, tmp_path / "prices.yaml"))
+    monkeypatch.setattr(host_hours, "load_prices", lambda: load_prices(file))
+    settings = load_settings(Path("params/sd2_base.yaml"))
+    usd = load_prices(file).instance_hour_usd(settings.train.job.instance_type)
+    names = ("TrainingInstanceHourUsd", "TrainingPhase2InstanceHourUsd")
+    before = defaults_of(json.loads(definition_text(settings)))
+    file.write_text(file.read_text(encoding="utf-8").replace(f"usd: {usd}", f"usd: {2 * usd}"), encoding="utf-8")
+    after = defaults_of(json.loads(definition_text(settings)))
+    assert [before[name] for name in names] == [usd, usd]
+    assert [after[name] for name in names] == [2 * usd, 2 * usd]
+
+
+def test_the_digest_covers_every_file_that_a_definition_is_made_of() -> None:
+    build = """
+import json, sys
+from pathlib import Path
+from params.settings import load_settings
+from pipeline_definition.definition.pipeline import build_definition
+opened = []
+sys.addaudithook(lambda event, of: opened.append(of[0]) if event == "open" and isinstance(of[0], str) else None)
+build_definition(load_settings(Path("params/local.yaml")))
+print(json.dumps([*opened, *(module.__file__ for module in sys.modules.values() if getattr(module, "__file__", None))]))
+"""
+    done = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True, check=True, timeout=120)
+    root = Path.cwd()
+    read = {Path(name).resolve() for name in json.loads(done.stdout.splitlines()[-1])}
+    own = {path for path in read if path.is_relative_to(root) and ".venv" not in path.parts and path.suffix != ".pyc"}
+    assert root / "pipeline_definition/definition/pipeline.py" in own
+    assert own <= set(definition_cache._sources())
 
 
 def test_a_damaged_entry_is_built_again_and_a_home_that_cannot_be_written_does_no_harm(

@@ -11,9 +11,10 @@ import pytest
 from params.layout import ONLINE_METRICS
 from params.settings import Settings, load_settings, parse_settings
 from pipeline_definition.artifacts import Artifacts
-from pipeline_definition.checks.budget import other_steps_usd, training_price_usd
+from pipeline_definition.checks.budget import other_steps_usd
 from pipeline_definition.checks.preflight import preflight
 from pipeline_definition.cost.forecast import forecast
+from pipeline_definition.cost.host_hours import training_price_usd
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.definition.pipeline import build_definition
 from pipeline_definition.jobs.planned import Values, planned_jobs

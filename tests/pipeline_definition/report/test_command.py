@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from params.settings import load_settings
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.cli import app
-from pipeline_definition.cost.expected import expected, with_forecast
 from pipeline_definition.cost.forecast import forecast
+from pipeline_definition.report.expected_cost import expected, with_forecast
 from tests.pipeline_definition.definitions import defaults_of, definition_of
 from tests.pipeline_definition.report import example_runs
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steps.data.latents import LatentsDataset
-from steps.data.reader import LatentsReader
+from steps.data.latents import LatentsDataset, LatentsReader
 from steps.errors import StepError
 from tests.steps.data.latents_folders import write_latents
 

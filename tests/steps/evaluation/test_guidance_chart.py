@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steps.evaluation.guidance_chart import draw_guidance_chart
+from steps.evaluation.report import write_guidance_curve
 
 
 def entry(value: float, reach: float) -> dict[str, float]:
@@ -23,7 +23,7 @@ POINTS: list[dict[str, Any]] = [
 
 
 def drawn(folder: Path, marked_scale: float = 3.0, points: list[dict[str, Any]] = POINTS) -> bytes:
-    draw_guidance_chart(folder, points, marked_scale)
+    write_guidance_curve(folder, points, marked_scale)
     return (folder / "guidance_curve.png").read_bytes()
 
 
@@ -45,5 +45,5 @@ def test_curve_and_marked_point_have_their_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_points_leave_no_file(tmp_path: Path, count: int) -> None:
     drawn(tmp_path)
-    draw_guidance_chart(tmp_path, POINTS[:count], 3.0)
+    write_guidance_curve(tmp_path, POINTS[:count], 3.0)
     assert not list(tmp_path.iterdir())

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from steps.errors import StepError
-from steps.evaluation.inception import convert, load_inception
-from steps.evaluation.inception_network import InceptionNetwork
+from steps.evaluation.inception import InceptionNetwork, convert, load_inception
 
 CPU = torch.device("cpu")
 

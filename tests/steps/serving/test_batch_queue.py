@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from steps.serving.batch_queue import BatchQueue
+from steps.serving.batch_queue import BatchQueue, Pace
 from steps.serving.errors import ClosedError, QueueFullError
 from steps.serving.pictures import Picture, PictureJob, Shape
 from steps.serving.ticket import Slot, Ticket
@@ -209,3 +209,21 @@ def test_a_result_that_comes_after_the_client_left_is_dropped() -> None:
     left.deliver(0, PICTURE)
     left.fail(RuntimeError())
     assert left.future.cancelled()
+
+
+def test_an_unknown_pace_predicts_nothing() -> None:
+    assert Pace().seconds_for(1000.0) == 0.0
+
+
+def test_the_predicted_time_is_proportional_to_the_work() -> None:
+    pace = Pace()
+    pace.record(100.0, 2.0)
+    assert pace.seconds_for(50.0) == pytest.approx(1.0)
+
+
+def test_the_predicted_time_follows_a_change_of_pace() -> None:
+    pace = Pace()
+    pace.record(100.0, 1.0)
+    for _ in range(60):
+        pace.record(100.0, 3.0)
+    assert pace.seconds_for(100.0) == pytest.approx(3.0, rel=0.01)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from steps.training.courier import STEPS_AHEAD, Courier
+from steps.training.inputs import STEPS_AHEAD, Courier
 
 
 def test_on_a_cpu_a_batch_is_where_it_is() -> None:

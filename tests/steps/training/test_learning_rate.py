@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from params.programs import TrainArguments
-from steps.training.learning_rate import learning_rate
+from steps.training.optimizer_step import learning_rate
 
 TOTAL = 64_000
 

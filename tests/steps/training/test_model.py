@@ -13,7 +13,7 @@ from params.programs import TrainArguments
 from steps.data.latents import LatentsDataset, LatentsManifest
 from steps.errors import StepError
 from steps.model.pretrained import load_unet, new_unet
-from steps.training import attention
+from steps.training import model
 from steps.training.model import _set_up, build_unet
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def test_embeddings_of_another_width_are_refused(pretrained: Path, manifest: Lat
 def test_on_a_cpu_bfloat16_has_attention_that_gives_the_same(
     pretrained: Path, manifest: LatentsManifest, monkeypatch: pytest.MonkeyPatch, scores_at_once: int
 ) -> None:
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", scores_at_once)
+    monkeypatch.setattr(model, "SCORES_AT_ONCE", scores_at_once)
     torch.manual_seed(0)
     inputs = (torch.randn(2, 4, 4, 4), torch.tensor([3, 700]), torch.randn(2, 6, 8))
     plain = build_unet(ARGUMENTS, pretrained, manifest, CPU)

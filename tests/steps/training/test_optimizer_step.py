@@ -13,9 +13,8 @@ from steps.errors import StepError
 from steps.training.batch_plan import BatchPlan, batch_plan
 from steps.training.gradients import Gradients
 from steps.training.inputs import Inputs
-from steps.training.learning_rate import learning_rate
 from steps.training.objective import Objective
-from steps.training.optimizer_step import OptimizerStep
+from steps.training.optimizer_step import OptimizerStep, learning_rate
 from steps.training.ranks import World
 from steps.training.state import TrainingState
 

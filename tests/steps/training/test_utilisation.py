@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from steps.training.flops import flops_of_sample, matmul_flops_per_s
-from steps.training.utilisation import Utilisation, peak_bytes, reset_peak
+from steps.training.utilisation import Utilisation, flops_of_sample, matmul_flops_per_s, peak_bytes, reset_peak
 from tests.steps.training.tiny_model import tiny_unet
 
 CPU = torch.device("cpu")

@@ -12,6 +12,7 @@ from params.settings import Settings
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.artifacts.folder import FORECAST_FILE
 from pipeline_definition.cost.forecast import forecast
+from pipeline_definition.cost.host_hours import purchase_of
 from pipeline_definition.cost.lines import ForecastLine
 from pipeline_definition.cost.prices import Purchase
 from pipeline_definition.cost.training import CostError
@@ -32,7 +33,7 @@ def expected(settings: Settings, artifacts: Artifacts) -> dict[str, Any]:
         bill = forecast(settings, artifacts.definition, texts)
     except CostError as error:
         return {"problem": str(error)}
-    purchase: Purchase = "spot" if settings.train.spot else "on_demand"
+    purchase = purchase_of(settings)
     return {
         "region": bill.prices.region,
         "prices_date": bill.prices.date.isoformat(),

@@ -1,0 +1,53 @@
+"""What one hour of a training host costs: told to Train through the definition, which itself knows no price.
+
+Reads a parameter set and the price file; writes nothing.
+
+    sd-pipeline parameters --params params/sd2_base.yaml
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from params.phases import Phase
+from params.settings import Settings
+from pipeline_definition.cost.prices import Purchase, load_prices
+
+
+def priced(settings: Settings) -> Settings:
+    """Return the parameter set with the price of each phase's hosts filled in where it names none.
+
+    The parameter set's own prices stay. A price that is not known stays 0, and so does every price on this machine.
+    """
+    if settings.local is not None:
+        return settings
+    first, *second = (training_price_usd(settings, phase) for phase in settings.phases)
+    filled: dict[str, Any] = {"train": settings.train.model_copy(update={"instance_hour_usd": first})}
+    if settings.phase_2 is not None:
+        filled["phase_2"] = settings.phase_2.model_copy(update={"instance_hour_usd": second[0]})
+    return settings.model_copy(update=filled)
+
+
+def training_price_usd(settings: Settings, phase: Phase) -> float:
+    """Return the dollars of one host-hour of a phase: the parameter set's own, else the price file's; 0: not known."""
+    if phase.train.instance_hour_usd or settings.local is not None:
+        return phase.train.instance_hour_usd
+    return _with_encoders_usd(settings, phase, list_price_usd(settings, phase.train.job.instance_type))
+
+
+def list_price_usd(settings: Settings, instance_type: str) -> float:
+    """Return the price file's price in the run's region, on demand where no spot price is known; 0: none."""
+    return load_prices().in_region(settings.account.region, instance_type, purchase_of(settings))
+
+
+def purchase_of(settings: Settings) -> Purchase:
+    """Return how Train's hosts are bought."""
+    return "spot" if settings.train.spot else "on_demand"
+
+
+def _with_encoders_usd(settings: Settings, phase: Phase, price_usd: float) -> float:
+    """Return a training host's price with its share of the encoders in the same job, as the parameter set has them."""
+    if settings.encoders is None or not price_usd:
+        return price_usd
+    encoders_usd = settings.encoders.instance_count * list_price_usd(settings, settings.encoders.instance_type)
+    return price_usd + encoders_usd / phase.train.job.instance_count
