@@ -17,7 +17,7 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from steps.data.perceptual_hash import perceptual_hash
+from steps.data.perceptual_hash import perceptual_hash, shown_picture
 from steps.errors import StepError
 
 _ENTRY = re.compile(
@@ -46,7 +46,8 @@ class Blocklist:
             return True
         if self.hashes is None:
             return False
-        found = perceptual_hash(body)
+        picture = shown_picture(body)
+        found = perceptual_hash(picture) if picture else None
         if found is None:
             return False
         return bool((np.bitwise_count(self.hashes ^ np.uint64(found)) <= self.max_distance).any())

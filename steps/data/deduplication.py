@@ -1,4 +1,4 @@
-"""Finds samples that are copies of earlier ones, over all shards, and marks them in their shards' tables.
+"""Finds samples that are copies of others, over all shards, and marks them in their shards' tables.
 
 Reads NNNNN.samples.parquet of every shard; writes those again of which a sample's `dropped` changes. The tars stay as
 they are: whoever reads samples passes over the marked ones. A pure function of the shards: run again, it changes
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,29 +19,76 @@ import pyarrow as pa
 
 from steps.data.causes import Cause
 from steps.data.parquet import read_parquet
+from steps.data.perceptual_hash import COLOUR_BYTES, COLOURS
 from steps.data.shards import SAMPLES_SUFFIX, VerifiedShard
 from steps.data.storage import Storage
 from steps.data.verification import write_samples
 
 Hashes = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 TABLES_AT_ONCE: Final = 64
 BITS: Final = 64
 CAUSES: Final = (None, Cause.DUPLICATE_PICTURE, Cause.NEAR_DUPLICATE)
+COLOUR_TOLERANCE: Final = np.tile(np.array([16, 8, 8], np.int16), COLOURS)
+"""Of 255, in lightness and in the two colours: several times what another compression or size changes."""
+OPTIONAL_COLUMNS: Final = {
+    "original_width": pa.int32(),
+    "original_height": pa.int32(),
+    "perceptual_hash": pa.uint64(),
+    "colour_layout": pa.binary(COLOUR_BYTES),
+}
+"""Of NNNNN.samples.parquet; earlier releases did not write all of them."""
+# What flat pictures have, and by it those whose shape lay in what is transparent, in tables of before such had none.
+FLAT_HASHES: Final = np.array([0, 1 << 63], np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """How samples look."""
+
+    hashes: Hashes
+    """[samples]: perceptual hashes."""
+    is_known: Mask
+    """[samples]: whether it has one that tells something."""
+    colours: npt.NDArray[np.uint8]
+    """[samples, COLOUR_BYTES]: see colour_layout."""
+    has_colours: Mask
+    """[samples]: whether they are known; tables of before colours were noted have none, and every colour will do."""
+
+    def at(self, places: Rows) -> Looks:
+        """Return the looks of some samples, in this order."""
+        return Looks(self.hashes[places], self.is_known[places], self.colours[places], self.has_colours[places])
+
+
+@dataclass(frozen=True, eq=False)
+class _Pictures:
+    """What all samples are compared by."""
+
+    exact: Hashes
+    """64 bits of the sha256."""
+    pixels: Rows
+    """Of the originals; 0 where it is not known."""
+    looks: Looks
 
 
 def drop_duplicates(
     storage: Storage, shards: Sequence[VerifiedShard], dedup: str, max_distance: int
 ) -> list[VerifiedShard]:
-    """Return the shards, in the order given, with what counts of them; of copies, the first in that order counts."""
-    exact, perceptual, known = _hashes(storage, shards)
-    dropped = np.zeros(len(exact), np.uint8)
+    """Return the shards, in the order given, with what counts of them.
+
+    Of copies, the one with the most pixels counts (as it came, before it was resized), and of equal ones the first.
+    """
+    pictures = _pictures(storage, shards)
+    dropped = np.zeros(len(pictures.exact), np.uint8)
+    order = np.argsort(-pictures.pixels, kind="stable")
     if dedup == "perceptual":
-        places = np.flatnonzero(known)
-        dropped[places[near_duplicates(perceptual[places], max_distance)]] = CAUSES.index(Cause.NEAR_DUPLICATE)
+        order_of_known = order[pictures.looks.is_known[order]]
+        copies = near_duplicates(pictures.looks.at(order_of_known), max_distance)
+        dropped[order_of_known[copies]] = CAUSES.index(Cause.NEAR_DUPLICATE)
     if dedup != "url":
-        dropped[repeated(exact)] = CAUSES.index(Cause.DUPLICATE_PICTURE)
+        dropped[order[repeated(pictures.exact[order])]] = CAUSES.index(Cause.DUPLICATE_PICTURE)
     marked: list[VerifiedShard] = []
     first = 0
     for shard, table in _tables(storage, shards):
@@ -60,15 +108,35 @@ def _mark(storage: Storage, shard: VerifiedShard, table: pa.Table, causes: list[
         write_samples(storage, shard.name.removesuffix(".tar"), table.set_column(column, "dropped", wanted))
 
 
-def _hashes(storage: Storage, shards: Sequence[VerifiedShard]) -> tuple[Hashes, Hashes, npt.NDArray[np.bool_]]:
-    """Return 64 bits of every sample's sha256, its perceptual hash, and whether it has one."""
-    exact, perceptual, known = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], [np.empty(0, np.bool_)]
-    for _, table in _tables(storage, shards):
+def _pictures(storage: Storage, shards: Sequence[VerifiedShard]) -> _Pictures:
+    none = pa.table({"sha256": pa.array([], pa.string())})
+    columns = [_columns(none), *(_columns(table) for _, table in _tables(storage, shards))]
+    exact, pixels, *looks = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return _Pictures(exact, pixels, Looks(*looks))
+
+
+def _columns(table: Any) -> tuple[npt.NDArray[Any], ...]:
+    """Return a table's part of _Pictures and of Looks."""
+    facts = {
+        name: table[name].combine_chunks() if name in table.column_names else pa.nulls(len(table), kind)
+        for name, kind in OPTIONAL_COLUMNS.items()
+    }
+    width, height, hashes = (facts[name].fill_null(0).to_numpy() for name in list(facts)[:3])
+    colours = b"".join(facts["colour_layout"].fill_null(bytes(COLOUR_BYTES)).to_pylist())
+    return (
         # Of two billion samples, one in expectation every ten runs shares 64 bits with another by chance.
-        exact.append(np.array([int(text[:16], 16) for text in table["sha256"].to_pylist()], np.uint64))
-        perceptual.append(table["perceptual_hash"].fill_null(0).to_numpy())
-        known.append(table["perceptual_hash"].is_valid().to_numpy())
-    return np.concatenate(exact), np.concatenate(perceptual), np.concatenate(known)
+        np.array([int(text[:16], 16) for text in table["sha256"].to_pylist()], np.uint64),
+        width.astype(np.int64) * height,
+        hashes,
+        _is_valid(facts["perceptual_hash"]) & ~np.isin(hashes, FLAT_HASHES),
+        np.frombuffer(colours, np.uint8).reshape(-1, COLOUR_BYTES),
+        _is_valid(facts["colour_layout"]),
+    )
+
+
+def _is_valid(column: Any) -> Mask:
+    valid: Mask = column.is_valid().to_numpy(zero_copy_only=False)
+    return valid
 
 
 def _tables(storage: Storage, shards: Sequence[VerifiedShard]) -> Iterator[tuple[VerifiedShard, pa.Table]]:
@@ -80,36 +148,46 @@ def _tables(storage: Storage, shards: Sequence[VerifiedShard]) -> Iterator[tuple
             yield shard, read_parquet(contents[name])
 
 
-def repeated(hashes: Hashes) -> Rows:
-    """Return the places whose hash stands at an earlier place."""
-    order = np.argsort(hashes, kind="stable")
-    places: Rows = order[1:][hashes[order[1:]] == hashes[order[:-1]]]
+def repeated(*keys: npt.NDArray[Any]) -> Rows:
+    """Return the places all of whose keys stand together at an earlier place."""
+    order = np.lexsort(keys)
+    is_same = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
+    places: Rows = order[1:][is_same]
     return places
 
 
-def near_duplicates(hashes: Hashes, max_distance: int) -> Rows:
-    """Return the places whose hash differs in at most so many bits (0 to 3) from one at an earlier place.
+def near_duplicates(looks: Looks, max_distance: int) -> Rows:
+    """Return the places that look like an earlier one.
+
+    Their hashes differ in at most `max_distance` bits (0 to 3), and their colours in no more than COLOUR_TOLERANCE.
 
     Two hashes that differ in d bits agree in d of 2 d parts of 64 / (2 d) bits: so only those that share some 32 bits
     are compared (Manku, Jain, Das Sarma 2007, https://doi.org/10.1145/1242572.1242592).
     """
-    found = np.zeros(len(hashes), np.bool_)
-    found[repeated(hashes)] = True
-    first = np.flatnonzero(~found)
+    is_copy = np.zeros(len(looks.hashes), np.bool_)
+    is_copy[repeated(looks.hashes, looks.has_colours, *looks.colours.T)] = True
+    first = np.flatnonzero(~is_copy)
     for mask in _masks(max_distance):
-        keys = hashes[first] & mask
+        keys = looks.hashes[first] & mask
         order = np.argsort(keys, kind="stable")
         for group in _groups(first[order], keys[order]):
             # The places of a group ascend: each is compared with those before it.
             for position in range(1, len(group)):
-                differences = hashes[group[:position]] ^ hashes[group[position]]
-                found[group[position]] |= bool((np.bitwise_count(differences) <= max_distance).any())
-    places: Rows = np.flatnonzero(found)
+                is_copy[group[position]] |= _is_alike(looks, group[position], group[:position], max_distance)
+    places: Rows = np.flatnonzero(is_copy)
     return places
+
+
+def _is_alike(looks: Looks, place: int, others: Rows, max_distance: int) -> bool:
+    near = others[np.bitwise_count(looks.hashes[others] ^ looks.hashes[place]) <= max_distance]
+    differences = np.abs(looks.colours[near].astype(np.int16) - looks.colours[place])
+    is_same_colour = (differences <= COLOUR_TOLERANCE).all(axis=1)
+    return bool((is_same_colour | ~looks.has_colours[near] | ~looks.has_colours[place]).any())
 
 
 def _masks(max_distance: int) -> Iterable[np.uint64]:
     if not max_distance:
+        yield np.uint64(2**BITS - 1)
         return
     parts = 2 * max_distance
     edges = [BITS * part // parts for part in range(parts + 1)]

@@ -27,7 +27,7 @@ from steps.data.address import AddressGuard
 from steps.data.blocklist import Blocklist
 from steps.data.causes import Cause
 from steps.data.fetch import Fetcher, FetchError, FetchLimits
-from steps.data.perceptual_hash import perceptual_hash
+from steps.data.perceptual_hash import perceptual_hash, shown_picture
 from steps.data.row_files import CAPTION, URL
 from steps.data.shards import VERIFIED_SUFFIX, ShardRecord, VerifiedShard, shard_stem
 from steps.data.storage import Storage
@@ -141,7 +141,8 @@ class ShardMaker:
             return key, None, Cause.UNEXPECTED.value
 
     def _hash(self, key: int, body: bytes) -> None:
-        found = perceptual_hash(body)
+        picture = shown_picture(body)
+        found = perceptual_hash(picture) if picture else None
         if found is not None:
             self._hashes[key] = found
 

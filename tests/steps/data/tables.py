@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -31,9 +32,13 @@ def table_of(index: int, captions: list[str], widths: Sequence[int] | None = Non
 
 
 def write_samples(
-    storage: Storage, index: int, contents: Sequence[str], hashes: Sequence[int | None] | None = None
+    storage: Storage,
+    index: int,
+    contents: Sequence[str],
+    hashes: Sequence[int | None] | None = None,
+    more: Mapping[str, pa.Array] = MappingProxyType({}),
 ) -> None:
-    """Write a shard's table of samples, whose pictures and captions are these texts."""
+    """Write a shard's table of samples, whose pictures and captions are these texts; `more` are further columns."""
     count = len(contents)
     table = pa.table(
         {
@@ -44,6 +49,7 @@ def write_samples(
             "xxh3": pa.array([0] * count, pa.uint64()),
             "sha256": [hashlib.sha256(content.encode()).hexdigest() for content in contents],
             "perceptual_hash": pa.array(hashes or [None] * count, pa.uint64()),
+            **more,
             "dropped": pa.nulls(count, pa.string()),
         }
     )

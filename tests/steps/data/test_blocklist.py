@@ -10,7 +10,7 @@ from PIL import Image
 
 from steps.data.address import AddressGuard, BlockedHostError
 from steps.data.blocklist import Blocklist, read_blocklist
-from steps.data.perceptual_hash import perceptual_hash
+from steps.data.perceptual_hash import perceptual_hash, shown_picture
 from steps.errors import StepError
 from tests.steps.data.web import bomb, picture
 
@@ -45,7 +45,7 @@ def test_a_picture_is_known_by_its_bytes(tmp_path: Path) -> None:
 
 def test_a_picture_is_known_by_its_look_in_another_size_and_format(tmp_path: Path) -> None:
     known, other = (textured(number) for number in (0, 1))
-    uri = write(tmp_path, f"phash:{perceptual_hash(known):016x}")
+    uri = write(tmp_path, f"phash:{perceptual_hash(shown_picture(known)):016x}")
     assert read_blocklist(uri, max_distance=3).has(smaller(known))
     assert not read_blocklist(uri, max_distance=3).has(other)
     assert not read_blocklist(uri).has(b"no picture")
@@ -73,5 +73,5 @@ def test_a_line_that_is_no_entry_is_named(tmp_path: Path) -> None:
         read_blocklist(str(tmp_path / "nothing"))
 
 
-def test_a_bomb_has_no_hash() -> None:
-    assert perceptual_hash(bomb()) is None
+def test_a_bomb_is_not_decoded_for_its_look() -> None:
+    assert shown_picture(bomb()) is None

@@ -3,18 +3,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.data.deduplication import drop_duplicates, near_duplicates
+from steps.data.deduplication import COLOUR_TOLERANCE, Looks, drop_duplicates, near_duplicates
+from steps.data.perceptual_hash import COLOUR_BYTES
 from steps.data.samples import read_table
 from steps.data.shards import VerifiedShard
 from steps.data.storage import Storage
 from tests.steps.data.tables import write_samples
 
 CONTENTS = [["a", "b"], ["c", "a"], ["d"]]
-HASHES = [[0, None], [0b111, 0], [0b1]]
+HASHES = [[1 << 9, None], [0b111 | 1 << 9, 1 << 9], [0b1 | 1 << 9]]
 
 
 def shard(index: int, samples: int) -> VerifiedShard:
@@ -59,21 +61,72 @@ def test_tables_that_do_not_change_are_not_written_again(storage: Storage, monke
     assert written == ["00001"]
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 63), max_size=4)), max_size=30), st.integers(0, 3))
-@settings(max_examples=80, deadline=None)
+def looks_of(numbers: list[int], colours: list[bytes | None] | None = None) -> Looks:
+    layouts = colours or [None] * len(numbers)
+    known = np.array([layout is not None for layout in layouts], np.bool_)
+    flat = b"".join(layout or bytes(COLOUR_BYTES) for layout in layouts)
+    return Looks(
+        np.array(numbers, np.uint64),
+        np.ones(len(numbers), np.bool_),
+        np.frombuffer(flat, np.uint8).reshape(-1, COLOUR_BYTES),
+        known,
+    )
+
+
+def is_alike(one: bytes | None, other: bytes | None) -> bool:
+    pairs = zip(one or b"", other or b"", COLOUR_TOLERANCE.tolist(), strict=False)
+    return all(abs(a - b) <= most for a, b, most in pairs)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3), st.lists(st.integers(0, 63), max_size=4), st.sampled_from([None, 0, 7, 8, 9, 17, 40])
+        ),
+        max_size=30,
+    ),
+    st.integers(0, 3),
+)
+@settings(max_examples=150, deadline=None)
 def test_near_duplicates_are_those_that_a_comparison_of_all_pairs_finds(
-    flips: list[tuple[int, list[int]]], distance: int
+    flips: list[tuple[int, list[int], int | None]], distance: int
 ) -> None:
     centres = np.random.default_rng(0).integers(0, 2**63, 4).tolist()
-    numbers = []
-    for centre, bits in flips:
+    numbers, colours = [], []
+    for centre, bits, level in flips:
         number = centres[centre]
         for bit in bits:
             number ^= 1 << bit
         numbers.append(number)
+        colours.append(None if level is None else bytes([level] * COLOUR_BYTES))
     expected = [
         place
         for place, number in enumerate(numbers)
-        if any((number ^ earlier).bit_count() <= distance for earlier in numbers[:place])
+        if any(
+            (number ^ numbers[earlier]).bit_count() <= distance and is_alike(colours[place], colours[earlier])
+            for earlier in range(place)
+        )
     ]
-    assert near_duplicates(np.array(numbers, np.uint64), distance).tolist() == expected
+    assert near_duplicates(looks_of(numbers, colours), distance).tolist() == expected
+
+
+def test_of_copies_the_largest_original_is_kept_and_each_group_keeps_one(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    sizes = {"original_width": pa.array([100, 300, 300, 50], pa.int32())}
+    sizes["original_height"] = sizes["original_width"]
+    # 0 and 1 look alike; 2 is 1's copy to the byte; 3 is alone.
+    write_samples(storage, 0, ["a", "b", "b", "c"], [0b1110, 0b1110, 0b1110, 0b1110 << 32], sizes)
+    (found,) = drop_duplicates(storage, [shard(0, 4)], "perceptual", 0)
+    assert found.dropped == {"duplicate_picture": 1, "near_duplicate": 1}
+    assert read_table(storage, "00000.tar").captions == ["b", "c"]
+
+
+def test_flat_pictures_of_earlier_tables_and_other_colours_are_no_copies(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    write_samples(storage, 0, ["black", "transparent", "grey"], [0, 0, 1 << 63])
+    red, blue = bytes([200, 119, 153] * 4), bytes([200, 148, 124] * 4)
+    colours = pa.array([red, blue, red], pa.binary(COLOUR_BYTES))
+    write_samples(storage, 1, ["red", "blue", "red again"], [6, 6, 6], {"colour_layout": colours})
+    found = drop_duplicates(storage, [shard(0, 3), shard(1, 3)], "perceptual", 3)
+    assert [one.dropped for one in found] == [{}, {"near_duplicate": 1}]
+    assert read_table(storage, "00001.tar").captions == ["red", "blue"]

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from steps.data.deduplication import COLOUR_TOLERANCE
+from steps.data.perceptual_hash import colour_layout, perceptual_hash, shown_picture
+
+
+def scene(colour: str = "red", size: int = 256) -> Image.Image:
+    picture = Image.linear_gradient("L").resize((size, size)).convert("RGB")
+    ImageDraw.Draw(picture).ellipse((size // 4, size // 8, size // 2, size // 2), fill=colour)
+    return picture
+
+
+def stored(picture: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def looks(content: bytes) -> tuple[int | None, np.ndarray]:
+    picture = shown_picture(content)
+    assert picture is not None
+    return perceptual_hash(picture), np.frombuffer(colour_layout(picture), np.uint8).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [stored(scene(size=700), "PNG"), stored(scene(), "JPEG", quality=60), stored(scene(), "WEBP", quality=50)],
+)
+def test_another_size_or_compression_looks_the_same(copy: bytes) -> None:
+    (first, colours), (second, others) = looks(stored(scene(), "PNG")), looks(copy)
+    assert first is not None and second is not None and (first ^ second).bit_count() <= 2
+    assert (np.abs(colours - others) <= COLOUR_TOLERANCE // 2).all()
+
+
+def test_another_colour_has_the_same_hash_and_is_told_apart_by_its_colours() -> None:
+    # Equally light: Y is 0.299 R + 0.587 G + 0.114 B.
+    (first, colours), (second, others) = (looks(stored(scene(colour), "PNG")) for colour in ("#ff2020", "#2063ff"))
+    assert first is not None and second is not None and (first ^ second).bit_count() <= 3
+    assert (np.abs(colours - others) > COLOUR_TOLERANCE).any()
+
+
+def test_what_is_transparent_lies_on_white_and_what_is_turned_is_turned_back() -> None:
+    drawings = []
+    for side in (40, 80):
+        drawing = Image.new("RGBA", (200, 200))
+        ImageDraw.Draw(drawing).rectangle((30, 30, 30 + side, 30 + 2 * side), outline="black", width=9)
+        drawings.append(stored(drawing, "PNG"))
+    assert looks(drawings[0])[0] != looks(drawings[1])[0]
+    upright = scene()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = stored(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
+    assert looks(turned)[0] == looks(stored(upright, "PNG"))[0]
+
+
+@pytest.mark.parametrize("colour", ["black", "white", "#336699"])
+def test_a_flat_picture_has_no_hash(colour: str) -> None:
+    assert perceptual_hash(Image.new("RGB", (64, 64), colour)) is None
+    assert perceptual_hash(Image.open(io.BytesIO(stored(Image.new("RGB", (64, 64), colour), "JPEG")))) is None
