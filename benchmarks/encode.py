@@ -149,7 +149,7 @@ def jpeg(caption: captions.Caption, size_px: int) -> bytes:
 def measure(options: argparse.Namespace, base: Path) -> dict[str, Any]:
     bare, step, starts_s = EncodeFigures(), EncodeFigures(), []
     loop = bare_loop(options, base)
-    with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "benchmark"):
+    with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "benchmark", 600):
         # Once, so that neither pays for what is slow only the first time.
         loop()
         for number in range(options.rounds):

@@ -36,6 +36,8 @@ class Cluster:
     ray_port: int
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Hosts by instance group, where the job has groups."""
+    interface: str = ""
+    """Network interface through which the hosts reach each other; nothing where the job names none."""
 
     def of_groups(self, *names: str) -> Cluster:
         """Return the cluster of some instance groups' hosts, in the order of the names: its first host leads it.
@@ -146,6 +148,7 @@ class Container:
                 group["instance_group_name"]: tuple(sorted(group["hosts"], key=_host_order))
                 for group in config.get("instance_groups") or ()
             },
+            interface=config.get("network_interface_name") or "",
         )
 
     def _config(self, file_name: str) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     if not cluster.is_head:
         from steps.ray_cluster import join
 
-        join(cluster, container.job_name)
+        join(cluster, container.job_name, arguments.host_wait_s)
         return 0
     manifest = download(arguments, cluster, container.job_name)
     write_text(container.output_dir(SHARDS) / MANIFEST_FILE, manifest.model_dump_json(indent=1))
@@ -60,24 +60,38 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
             most = max(most, min(rows, total - 1))
             progress.set(most)
 
-        with _pool(maker, arguments.processes, cluster, job_name, lambda rows: count(done + rows)) as pool:
+        with _pool(maker, arguments, cluster, job_name, lambda rows: count(done + rows)) as pool:
             collection.collect(pool, shards, count)
+    elif len(cluster.hosts) > 1:
+        _let_the_others_go(arguments, cluster, job_name)
     progress.set(total)
     return collection.manifest(shards)
 
 
 @contextmanager
 def _pool(
-    maker: ShardMaker, processes: int, cluster: Cluster, job_name: str, on_progress: Callable[[int], None]
+    maker: ShardMaker,
+    arguments: DownloadArguments,
+    cluster: Cluster,
+    job_name: str,
+    on_progress: Callable[[int], None],
 ) -> Iterator[ShardPool]:
     """Yield workers on this host or, where the job has several, on all of them."""
     if len(cluster.hosts) == 1:
-        with HostPool(maker, processes or os.cpu_count() or 1, on_progress) as pool:
+        with HostPool(maker, arguments.processes or os.cpu_count() or 1, on_progress) as pool:
             yield pool
         return
     # Ray takes seconds to import and to start: only where there is something to share out.
     from steps.data.cluster_pool import ClusterPool
     from steps.ray_cluster import leading
 
-    with leading(cluster, job_name):
-        yield ClusterPool(maker, processes)
+    with leading(cluster, job_name, arguments.host_wait_s):
+        yield ClusterPool(maker, arguments.processes)
+
+
+def _let_the_others_go(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> None:
+    """Meet the other hosts, which wait for this one, although nothing is left to do."""
+    from steps.ray_cluster import leading
+
+    with leading(cluster, job_name, arguments.host_wait_s):
+        pass

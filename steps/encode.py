@@ -25,7 +25,7 @@ from params.layout import (
     TRAIN_SPLIT,
 )
 from params.model import Model
-from params.programs import EncodeArguments, EncodeSettings
+from params.programs import PATIENCE, EncodeArguments, EncodeSettings
 from steps.container import Container
 from steps.data.buckets import Buckets, buckets_of
 from steps.data.decoding import ShardsSource
@@ -44,7 +44,7 @@ from steps.progress import Progress
 from steps.ray_cluster import join, leading
 
 # What decides the latents' content, besides the shards and the models.
-_CONTENT_SETTINGS = set(EncodeSettings.model_fields) - {"workers"}
+_CONTENT_SETTINGS = set(EncodeSettings.model_fields) - {"workers", *PATIENCE}
 
 
 def main(argv: list[str]) -> int:
@@ -53,13 +53,14 @@ def main(argv: list[str]) -> int:
     container = Container()
     cluster = container.cluster()
     if not cluster.is_head:
-        join(cluster, container.job_name)
+        join(cluster, container.job_name, arguments.host_wait_s)
         return 0
     encode = Encode(arguments, container.input_dir(SHARDS) / MANIFEST_FILE, container.input_dir("pretrained"))
     artifacts = encode.published()
-    if artifacts is None:
-        with leading(cluster, container.job_name):
-            artifacts = encode.run()
+    # The other hosts wait for a head, also where there is nothing left to do.
+    if artifacts is None or len(cluster.hosts) > 1:
+        with leading(cluster, container.job_name, arguments.host_wait_s):
+            artifacts = artifacts or encode.run()
     for name, files in artifacts.items():
         for file, content in files.items():
             write_bytes(container.output_dir(name) / file, content)

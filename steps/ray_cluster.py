@@ -11,25 +11,25 @@ import contextlib
 import ctypes
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
 from steps.container import Cluster
 from steps.errors import StepError
+from steps.network import head_address, over, own_address, unreachable
 
-START_TIMEOUT_S: Final = 600.0
 POLL_S: Final = 0.5
 NODE_TRIES: Final = 3
 NODE_START_TIMEOUT_S: Final = 120.0
@@ -39,6 +39,7 @@ MAX_SAID_BYTES: Final = 1 << 16
 # The head is gone when this many polls in a row find no one there.
 MISSED_POLLS: Final = 4
 OBJECT_STORE_FRACTION: Final = 0.3
+LOOPBACK: Final = "127.0.0.1"
 LENDS_NOTHING: Final = ("--num-cpus", "0", "--num-gpus", "0")
 MIN_OBJECT_STORE_BYTES: Final = 100 << 20
 MIN_SHARED_MEMORY_BYTES: Final = 256 << 20
@@ -58,50 +59,48 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def leading(cluster: Cluster, job_name: str, lends: bool = True) -> Iterator[None]:
+def leading(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True) -> Iterator[None]:
     """Start Ray on the first host, wait for the others, and end all of it on the way out.
 
     Without `lends`, nothing runs on this host: it only takes what the others make.
 
-    Raises StepError where a host does not join in time.
+    Raises StepError that names the hosts which have not joined after `host_wait_s` seconds.
     """
+    deadline_s = time.monotonic() + host_wait_s
     os.environ.update(_environment(cluster, job_name))
     import ray
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     several = len(cluster.hosts) > 1
-    address = socket.gethostbyname(cluster.head_address)
+    address = _known(lambda: own_address(cluster), deadline_s) if several else LOOPBACK
     try:
         ray.init(
             address="local",
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _node_ip_address=address if several else "127.0.0.1",
+            _node_ip_address=address,
+            resources=_mark(cluster.current_host),
             _temp_dir=folder,
             **_object_store(folder),
             num_cpus=None if lends else 0,
             num_gpus=None if lends else 0,
         )
         _quiet()
-        _wait_for_hosts(ray, len(cluster.hosts))
+        _wait_for_hosts(ray, cluster, address, deadline_s)
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def join(cluster: Cluster, job_name: str, lends: bool = True) -> None:
+def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True) -> None:
     """Lend this host to the head until the head ends; without `lends`, let its processes reach the others alone.
 
-    Raises StepError where the head does not answer in time, or this host's node ends again and again before it.
+    Raises StepError where the head does not answer for `host_wait_s` seconds, or this host's node ends again and again
+    before it.
     """
-    head = (socket.gethostbyname(cluster.head_address), cluster.ray_port)
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while not _answers(head):
-        if time.monotonic() > deadline_s:
-            raise StepError(f"ray: the head at {head[0]}:{head[1]} did not answer in {START_TIMEOUT_S:.0f} s")
-        time.sleep(POLL_S)
+    head = _wait_for_head(cluster, host_wait_s)
     for _ in range(NODE_TRIES):
         # On the head, ray.init turns tokens on by itself, and only then tells its own native part of it.
         environment = os.environ | _environment(cluster, job_name) | {"RAY_AUTH_MODE": "token"}
@@ -126,8 +125,7 @@ def visiting(cluster: Cluster) -> Iterator[None]:
         return
     handler = signal.getsignal(signal.SIGTERM)
     os.environ["RAY_AUTH_MODE"] = "token"
-    head = socket.gethostbyname(cluster.head_address)
-    ray.init(address=f"{head}:{cluster.ray_port}", log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address=f"{head_address(cluster)}:{cluster.ray_port}", log_to_driver=False, logging_level=logging.ERROR)
     signal.signal(signal.SIGTERM, handler)
     try:
         yield
@@ -149,7 +147,7 @@ def _stay(command: list[str], head: tuple[str, int], environment: dict[str, str]
     missed = 0
     try:
         while missed < MISSED_POLLS:
-            missed = 0 if _answers(head) else missed + 1
+            missed = missed + 1 if unreachable(head) else 0
             if process.poll() is not None and missed == 0:
                 return process.returncode
             time.sleep(POLL_S)
@@ -195,17 +193,62 @@ def _environment(cluster: Cluster, job_name: str) -> dict[str, str]:
 def _start_command(cluster: Cluster, head: tuple[str, int]) -> list[str]:
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
     command += ["--address", f"{head[0]}:{head[1]}", "--dashboard-agent-listen-port", "0"]
+    command += ["--resources", json.dumps(_mark(cluster.current_host))]
     if head[0].startswith("127."):
         # Several hosts on one machine: ports that no other node has taken.
         return [*command, "--node-ip-address", head[0], "--min-worker-port", "0", "--max-worker-port", "0"]
-    return [*command, "--node-ip-address", socket.gethostbyname(cluster.current_host)]
+    return [*command, "--node-ip-address", own_address(cluster)]
 
 
-def _wait_for_hosts(ray: Any, hosts: int) -> None:
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while (joined := sum(node["Alive"] for node in ray.nodes())) < hosts:
+def _wait_for_head(cluster: Cluster, host_wait_s: float) -> tuple[str, int]:
+    """Return the head's address, once it answers. Its name, too, may be known only after a while."""
+    deadline_s = time.monotonic() + host_wait_s
+    while True:
+        try:
+            head = (head_address(cluster), cluster.ray_port)
+            problem = unreachable(head)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if not problem:
+            return head
         if time.monotonic() > deadline_s:
-            raise StepError(f"ray: {joined} of {hosts} hosts joined in {START_TIMEOUT_S:.0f} s")
+            raise StepError(
+                f"ray: host {cluster.hosts[0]} did not answer at {cluster.head_address}:{cluster.ray_port}"
+                f"{over(cluster)} in {host_wait_s:.0f} s ({problem}): see its log; host_wait_s sets the limit"
+            )
+        time.sleep(POLL_S)
+
+
+def _wait_for_hosts(ray: Any, cluster: Cluster, address: str, deadline_s: float) -> None:
+    marks = {mark: host for host in cluster.hosts for mark in _mark(host)}
+    began_s = time.monotonic()
+    while True:
+        there = {mark for node in ray.nodes() if node["Alive"] for mark in node["Resources"]}
+        missing = [host for mark, host in marks.items() if mark not in there]
+        if not missing:
+            return
+        if time.monotonic() > deadline_s:
+            raise StepError(
+                f"ray: host {', '.join(missing)} did not join {address}:{cluster.ray_port}{over(cluster)} in "
+                f"{time.monotonic() - began_s:.0f} s: see its log, and whether the security group lets the job's hosts "
+                "reach each other; host_wait_s sets the limit"
+            )
+        time.sleep(POLL_S)
+
+
+def _mark(host: str) -> dict[str, float]:
+    """Return the resource that says in Ray's list of nodes which host one is: addresses may be the same."""
+    return {f"host:{host}": 1.0}
+
+
+def _known(address: Callable[[], str], deadline_s: float) -> str:
+    """Return an address as soon as there is one: other hosts' names may be known only after a while."""
+    while True:
+        try:
+            return address()
+        except OSError as error:
+            if time.monotonic() > deadline_s:
+                raise StepError(f"ray: this host knows no address of its own: {error}") from None
         time.sleep(POLL_S)
 
 
@@ -233,14 +276,6 @@ def _quiet() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.ERROR)
-
-
-def _answers(address: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(address, timeout=2).close()
-    except OSError:
-        return False
-    return True
 
 
 def _die_with_parent() -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from params.filters import with_filters
-from params.model import Model
+from params.model import Model, added
 
 
 @with_filters
@@ -65,6 +65,8 @@ class DownloadSettings(SourceSettings):
     top_up: int = Field(0, ge=0)
     """Rounds of trying again what failed for a reason that can pass. Raised by one, a finished download tries only what
     is still missing."""
+    host_wait_s: float = added(600.0, gt=0)
+    """How long a host waits for the job's other hosts: then the job ends and names those that are missing."""
 
 
 class DownloadArguments(DownloadSettings):

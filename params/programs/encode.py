@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from params.model import Model
+from params.model import Model, added
 
 
 class EncodeSettings(Model):
@@ -42,6 +42,8 @@ class EncodeSettings(Model):
     """In which the VAE runs. The SD2 VAE is known to overflow in float16."""
     workers: int = Field(0, ge=0)
     """Encoders over the whole cluster; 0: one for each GPU, or one for each core of hosts without."""
+    host_wait_s: float = added(600.0, gt=0)
+    """How long a host waits for the job's other hosts: then the job ends and names those that are missing."""
 
 
 class EncodeArguments(EncodeSettings):

@@ -6,10 +6,12 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from params.model import Model
+from params.model import Model, added
 
 # Settings of training that say what it may cost.
 MONEY: Final = ("budget_usd", "other_steps_usd", "instance_hour_usd")
+# Settings, of any program, that say how long a job waits for what is late. They decide nothing that a job makes.
+PATIENCE: Final = ("host_wait_s", "latents_wait_s")
 
 
 class TrainArguments(Model):
@@ -103,6 +105,12 @@ class TrainArguments(Model):
     """How often a training-log line is written."""
     collective_timeout_s: float = Field(600.0, gt=0)
     """A collective that hangs longer than this ends the job."""
+    host_wait_s: float = added(900.0, gt=0)
+    """How long a host waits for the job's other hosts, which start within minutes of each other: then the job ends and
+    names those that are missing."""
+    latents_wait_s: float = added(900.0, ge=0)
+    """How long to wait for files of the latents that are not on the file system yet: FSx for Lustre imports what Encode
+    wrote to S3 by itself, minutes later. 0: not at all, as for channels that are S3 itself."""
     read_threads: int = Field(4, ge=1)
     """Blocks of latents that each rank reads side by side: more hide the latency of S3."""
     max_lost_fraction: float = Field(0.001, ge=0, lt=1)

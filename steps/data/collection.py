@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from params.layout import MANIFEST_FILE
 from params.model import unmentioned
-from params.programs import DownloadArguments, DownloadSettings
+from params.programs import PATIENCE, DownloadArguments, DownloadSettings
 from steps.data.blocklist import read_blocklist
 from steps.data.deduplication import drop_duplicates
 from steps.data.guarded_downloader import ShardMaker, ShardTask
@@ -42,6 +42,7 @@ TRIES: Final = 3
 # What decides no byte of a shard; all other settings, and the table, do: shards made with other values do not count.
 _OTHER_SETTINGS = frozenset(
     {
+        *PATIENCE,
         "processes",
         "threads",
         "timeout_s",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from params.layout import MANIFEST_FILE
-from params.programs import MONEY, TrainArguments
+from params.programs import MONEY, PATIENCE, TrainArguments
 from steps.data.block_files import open_files
 from steps.data.latents_manifest import LatentsManifest
 from steps.errors import StepError
@@ -38,6 +38,7 @@ WITHOUT_EFFECT: Final = frozenset(
         "warm_latents",
         "latents_uri",
         *MONEY,
+        *PATIENCE,
         "read_threads",
         "max_lost_fraction",
     }

@@ -42,7 +42,7 @@ def run_job(arguments: TrainArguments, argv: Sequence[str], container: Container
     if not arguments.shards_uri:
         return _run_host(arguments, argv, container, cluster)
     if is_encoder(cluster):
-        lend_encoder(cluster, container.job_name)
+        lend_encoder(arguments, cluster, container.job_name)
         return 0
     with encoders(arguments, container):
         return _run_host(arguments, argv, container, cluster.of_groups(TRAINERS_GROUP))
@@ -60,7 +60,7 @@ def _run_host(arguments: TrainArguments, argv: Sequence[str], container: Contain
         warm_in_background(container.channel_dir(LATENTS_CHANNEL), cluster)
     if world_size == 1:
         return run_rank(arguments, container)
-    return launch_ranks(argv, cluster, ranks, container.job_name)
+    return launch_ranks(argv, cluster, ranks, container.job_name, arguments.host_wait_s)
 
 
 def hyperparameters(container: Container) -> TrainArguments:

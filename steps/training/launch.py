@@ -6,10 +6,12 @@ files, to a temporary folder.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -21,14 +23,16 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from params.layout import ENTRY_POINT
 from steps.container import Cluster
 from steps.errors import StepError
+from steps.network import use_interface
 from steps.training.rank_errors import first_error
+from steps.training.roll_call import roll_call
 from steps.training.stop import STOPPED_STATUS
 from steps.training.watchdog import TORCHRUN_VARIABLE
 
 # SageMaker gives a job 120 s from SIGTERM to SIGKILL: time for the last checkpoint.
 SHUTDOWN_TIMEOUT_S: Final = 110
-# Hosts start within minutes of each other.
-RENDEZVOUS_TIMEOUT_S: Final = 900
+# All hosts have just met: what is left is torchrun's own start.
+RENDEZVOUS_TIMEOUT_S: Final = 300
 
 
 def is_rank(environment: Mapping[str, str]) -> bool:
@@ -36,12 +40,19 @@ def is_rank(environment: Mapping[str, str]) -> bool:
     return TORCHRUN_VARIABLE in environment
 
 
-def launch_ranks(argv: Sequence[str], cluster: Cluster, ranks_per_host: int, job_name: str) -> int:
+def launch_ranks(argv: Sequence[str], cluster: Cluster, ranks_per_host: int, job_name: str, host_wait_s: float) -> int:
     """Run this host's ranks of `python -m steps train ARGV`; return the exit status.
 
-    SIGTERM reaches every rank. Raises StepError with the reason of the rank that failed first.
+    SIGTERM reaches every rank. Raises StepError with the reason of the rank that failed first, or with the name of a
+    host that is missing after `host_wait_s` seconds.
     """
-    with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
+    use_interface(cluster, os.environ)
+    with (
+        roll_call(cluster, host_wait_s)
+        if len(cluster.hosts) > 1
+        else nullcontext(cluster.head_address) as head_address,
+        tempfile.TemporaryDirectory(prefix="ranks-") as folder,
+    ):
         config = LaunchConfig(
             min_nodes=len(cluster.hosts),
             max_nodes=len(cluster.hosts),
@@ -49,7 +60,7 @@ def launch_ranks(argv: Sequence[str], cluster: Cluster, ranks_per_host: int, job
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             run_id=job_name,
             rdzv_backend="static",
-            rdzv_endpoint=f"{cluster.head_address}:{cluster.rendezvous_port}",
+            rdzv_endpoint=f"{head_address}:{cluster.rendezvous_port}",
             rdzv_configs={"rank": cluster.rank, "timeout": RENDEZVOUS_TIMEOUT_S},
             max_restarts=0,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,

@@ -46,9 +46,9 @@ def trainer_hosts(container: Container) -> int:
     return len(cluster.groups.get(TRAINERS_GROUP, cluster.hosts))
 
 
-def lend_encoder(cluster: Cluster, job_name: str) -> None:
+def lend_encoder(arguments: TrainArguments, cluster: Cluster, job_name: str) -> None:
     """Lend this host to the trainers until they end."""
-    join(cluster.of_groups(TRAINERS_GROUP, ENCODERS_GROUP), job_name)
+    join(cluster.of_groups(TRAINERS_GROUP, ENCODERS_GROUP), job_name, arguments.host_wait_s)
 
 
 @contextmanager
@@ -57,10 +57,11 @@ def encoders(arguments: TrainArguments, container: Container) -> Iterator[None]:
     cluster = container.cluster().of_groups(TRAINERS_GROUP, ENCODERS_GROUP)
     if not cluster.is_head:
         # A daemon: it ends with the head, or with this process.
-        threading.Thread(target=join, args=(cluster, container.job_name, False), daemon=True).start()
+        joining = (cluster, container.job_name, arguments.host_wait_s, False)
+        threading.Thread(target=join, args=joining, daemon=True).start()
         yield
         return
-    with leading(cluster, container.job_name, lends=False):
+    with leading(cluster, container.job_name, arguments.host_wait_s, lends=False):
         from steps.data.online_encoder import start_encoders
 
         count = start_encoders(*_orders(arguments, container))

@@ -87,7 +87,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with s3_server.serving() as s3:
         manifest = write_shards(f"s3://{s3_server.BUCKET}/shards", [90, 70, 40])
         (folder / "manifest.json").write_text(manifest.model_dump_json())
-        with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "test"):
+        with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "test", 60):
             yield World(s3, folder)
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ import pytest
 from steps import ray_cluster as module
 from steps.container import Cluster
 from steps.errors import StepError
+from tests import namespaces
 from tests.processes import outlive
 
 PROGRAM = """
@@ -22,10 +24,26 @@ import json
 import psutil, ray
 from steps.container import Container
 from steps.ray_cluster import leading
-with leading(Container().cluster(), "job"):
+with leading(Container().cluster(), "job", 60):
     family = [process.pid for process in psutil.Process().children(recursive=True)]
     print(json.dumps({"family": family, "folder": ray._private.worker._global_node.get_temp_dir_path()}), flush=True)
     raise RuntimeError("in the middle")
+"""
+
+SHARED = """
+from steps.container import Container
+from steps.ray_cluster import join, leading
+cluster = Container().cluster()
+if not cluster.is_head:
+    join(cluster, "job", 120)
+    raise SystemExit(0)
+with leading(cluster, "job", 120):
+    import ray
+    @ray.remote(num_cpus=0)
+    def address():
+        return ray.util.get_node_ip_address()
+    asked = [address.options(resources={f"host:{host}": 1}).remote() for host in cluster.hosts]
+    print("hosts", ray.get(asked), flush=True)
 """
 
 
@@ -54,12 +72,49 @@ def test_a_head_that_fails_ends_all_it_started(tmp_path: Path) -> None:
     assert not outlive(started, 30)
 
 
-def test_a_head_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "START_TIMEOUT_S", 0.2)
+def test_a_head_that_does_not_answer_is_named_with_interface_and_port() -> None:
     port = free_port()
-    cluster = Cluster(("algo-1", "algo-2"), "algo-2", "127.0.0.1", 1, port)
-    with pytest.raises(StepError, match=f"the head at 127.0.0.1:{port} did not answer"):
-        module.join(cluster, "job")
+    cluster = Cluster(("algo-1", "algo-2"), "algo-2", "127.0.0.1", 1, port, interface="lo")
+    message = f"host algo-1 did not answer at 127.0.0.1:{port} over interface lo in 0 s .*Connection refused"
+    with pytest.raises(StepError, match=message):
+        module.join(cluster, "job", 0.2)
+
+
+def test_a_host_that_does_not_join_is_named() -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 1.0, **module._mark("algo-1"), **module._mark("algo-3")}}]
+    nodes.append({"Alive": False, "Resources": module._mark("algo-2")})
+    ray = type("Ray", (), {"nodes": staticmethod(lambda: nodes)})
+    cluster = Cluster(("algo-1", "algo-2", "algo-3"), "algo-1", "algo-1", 1, 6379, interface="eth0")
+    with pytest.raises(StepError, match=r"host algo-2 did not join 10.0.0.1:6379 over interface eth0"):
+        module._wait_for_hosts(ray, cluster, "10.0.0.1", time.monotonic() - 1)
+
+
+@pytest.mark.skipif(not namespaces.possible(), reason="network namespaces need root, ip and unshare")
+@pytest.mark.parametrize("interface", [False, True], ids=["processing job", "training job"])
+def test_two_hosts_whose_own_names_are_loopback_share_one_ray(tmp_path: Path, interface: bool) -> None:
+    """A processing job's resourceconfig.json names no interface."""
+    (tmp_path / "program.py").write_text(SHARED)
+    root = str(Path(module.__file__).parent.parent)
+    with namespaces.hosts(2, tmp_path, own_name="127.0.1.1") as hosts:
+        processes, logs = [], []
+        for host in hosts:
+            config = tmp_path / host.name / "config"
+            config.mkdir(parents=True)
+            about = {"hosts": ["algo-1", "algo-2"], "current_host": host.name}
+            more = {"network_interface_name": host.interface} if interface else {}
+            (config / "resourceconfig.json").write_text(json.dumps(about | more))
+            environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(config.parent), "PYTHONPATH": root}
+            logs.append(tmp_path / f"log-{host.name}")
+            with logs[-1].open("wb") as log:
+                processes.append(host.start([sys.executable, "program.py"], environment, log, tmp_path))
+        try:
+            statuses = [process.wait(150) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        said = "\n".join(log.read_text() for log in logs)
+        assert statuses == [0, 0], said
+        assert f"hosts {[host.address for host in hosts]}" in said
 
 
 def test_a_node_that_ends_again_and_again_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +122,7 @@ def test_a_node_that_ends_again_and_again_ends_the_job(monkeypatch: pytest.Monke
     with socket.create_server(("127.0.0.1", 0)) as head:
         cluster = Cluster(("algo-1", "algo-2"), "algo-2", "127.0.0.1", 1, head.getsockname()[1])
         with pytest.raises(StepError, match="ended 3 times, the last with status 3"):
-            module.join(cluster, "job")
+            module.join(cluster, "job", 10)
 
 
 def test_little_shared_memory_moves_the_object_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

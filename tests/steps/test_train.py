@@ -166,7 +166,7 @@ def test_a_rank_that_was_killed_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         with pytest.raises(StepError, match="rank 0 was ended by SIGKILL"):
-            launch.launch_ranks([], cluster, 1, "job-1")
+            launch.launch_ranks([], cluster, 1, "job-1", 10)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -73,7 +73,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         manifest = write_shards(SHARDS, [90, 70, 40])
         (folder / "manifest.json").write_text(manifest.model_dump_json())
         made = World(folder)
-        with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "test"):
+        with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "test", 60):
             for name, limit in (("whole", 0), ("some", 64)):
                 latents = made.encode(name, max_train_rows=limit)
                 for key in s3.names(f"{name}/{LATENTS}"):
