@@ -140,11 +140,11 @@ def plan(
 
     Example: sd-pipeline plan --deadline 14d --budget 150000 --params params/sd2_base.yaml --out plan.html
     """
-    from pipeline_definition.cost.document import to_html
     from pipeline_definition.cost.plan import parse_days
     from pipeline_definition.cost.plan import plan as plan_of
     from pipeline_definition.cost.plan_page import NOTES, plan_document, plan_json, plan_table
     from pipeline_definition.cost.prices import PURCHASES
+    from pipeline_definition.pages.html import to_html
 
     with reported_errors():
         days = parse_days(deadline)
@@ -178,7 +178,8 @@ def business_case(
     from pipeline_definition.cost.business_case import answers_of
     from pipeline_definition.cost.business_inputs import EXAMPLE_FILE, load_case
     from pipeline_definition.cost.business_page import case_document, case_json
-    from pipeline_definition.cost.document import to_html, to_markdown
+    from pipeline_definition.pages.html import to_html
+    from pipeline_definition.pages.markdown import to_markdown
 
     with reported_errors():
         answers = answers_of(load_case(inputs or EXAMPLE_FILE))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipeline_definition.cost.business_case import BUDGET_FACTORS, REALISED, Answers
 from pipeline_definition.cost.business_inputs import Candidate
-from pipeline_definition.cost.charts import lines
-from pipeline_definition.cost.document import Document
 from pipeline_definition.jobs.instances import instance
-from pipeline_definition.pages.charts import Series, bars
-from pipeline_definition.pages.formats import DASH, count, dollars, percent, plain, short_count
-from pipeline_definition.pages.page import Chart, Fact, Section, Table
+from pipeline_definition.pages.charts import Series, bars, curves
+from pipeline_definition.pages.document import Chart, Document, Fact, Section, Table
+from pipeline_definition.pages.formats import DASH, count, dollars, leaves, percent, short_count
 
 CHART_POINTS = 40
 
@@ -20,7 +18,7 @@ CHART_POINTS = 40
 def case_document(answers: Answers) -> Document:
     """Return the document; every number in it is an input that it shows or is derived from those."""
     sections = (_where(answers), _which(answers), _how_much(answers), _sensitivity(answers), _inputs(answers))
-    return Document(answers.case.company, "A text-to-image model of our own?", _lead(answers), sections)
+    return Document((answers.case.company,), "A text-to-image model of our own?", _lead(answers), sections)
 
 
 def case_json(answers: Answers) -> Mapping[str, Any]:
@@ -60,7 +58,7 @@ def _lead(answers: Answers) -> str:
     best = max(answers.uses, key=lambda answer: answer.gain_usd_per_year)
     return (
         f"{dollars(investment.budget_usd)} for {dollars(answers.gain_usd_per_year)} more a year {verdict}: net present"
-        f" value {_signed(answers.net_present_value_usd())} over {investment.years} years at"
+        f" value {dollars(answers.net_present_value_usd())} over {investment.years} years at"
         f" {percent(investment.discount_rate)}, paid back {_months(answers.payback_months)}."
         f" It gains most where it {best.kind}: {best.use.name}. At this volume {choice} is the cheaper one."
     )
@@ -76,32 +74,30 @@ def _where(answers: Answers) -> Section:
         "Hours saved a year",
         "Gain a year",
     )
+    answered = sorted(answers.uses, key=lambda answer: -answer.gain_usd_per_year)
     rows = tuple(
         (
             answer.use.name,
             answer.kind,
             count(answer.use.images_per_year),
-            _signed(answer.saving_usd_per_year),
+            dollars(answer.saving_usd_per_year),
             dollars(answer.use.revenue_usd_per_year),
             count(answer.hours_saved_per_year),
-            _signed(answer.gain_usd_per_year),
+            dollars(answer.gain_usd_per_year),
         )
-        for answer in sorted(answers.uses, key=lambda answer: -answer.gain_usd_per_year)
+        for answer in answered
     )
-    gains = [(row[0], max(0.0, a.gain_usd_per_year)) for row, a in zip(rows, _sorted(answers), strict=True)]
-    drawing = bars("gain", "Gain a year of each use", gains, [row[-1] for row in rows])
+    gains = [
+        (answer.use.name, [(max(0.0, answer.gain_usd_per_year), dollars(answer.gain_usd_per_year))])
+        for answer in answered
+    ]
     return Section(
         "where",
         "1. Where would it cut cost, speed up production or grow revenue?",
         "Saved: pictures x (cost of one today - cost of one accepted picture of the better model).",
-        (),
-        (Chart("Gain a year", drawing),),
-        (Table(headers, rows, frozenset(range(2, 7)), "Uses"),),
+        charts=(Chart("Gain a year", bars("gain", "Gain a year of each use", gains)),),
+        tables=(Table(headers, rows, frozenset(range(2, 7))),),
     )
-
-
-def _sorted(answers: Answers) -> list[Any]:
-    return sorted(answers.uses, key=lambda answer: -answer.gain_usd_per_year)
 
 
 def _which(answers: Answers) -> Section:
@@ -112,12 +108,11 @@ def _which(answers: Answers) -> Section:
         Fact("our volume", count(answers.images), f"in {case.investment.years} years"),
         Fact("cheaper at our volume", "custom" if answers.custom_is_cheaper else "pretrained"),
     )
-    drawing = lines(
-        "break-even", "Cost over accepted pictures, custom and pretrained", _cost_lines(answers), "accepted pictures"
-    )
+    described = "Cost over accepted pictures, custom and pretrained"
+    drawing = curves("break-even", described, _cost_lines(answers), "accepted pictures", in_dollars=True)
     chart = Chart("Cost over the years, the model included", drawing, ("custom", "pretrained"))
     headers = ("", "custom", "pretrained")
-    table = Table(headers, tuple(_compared(answers)), frozenset({1, 2}), "Custom and pretrained")
+    table = Table(headers, tuple(_compared(answers)), frozenset({1, 2}))
     lead = (
         "An accepted picture costs (generation + review) / fraction accepted. Break-even is the difference in fixed"
         " cost over the difference in cost of an accepted picture. The fractions decide: measure them with both models"
@@ -128,17 +123,16 @@ def _which(answers: Answers) -> Section:
 
 def _compared(answers: Answers) -> Iterator[tuple[str, str, str]]:
     years = answers.case.investment.years
-    both = (answers.case.custom, answers.case.pretrained)
 
-    def row(label: str, values: list[str]) -> tuple[str, str, str]:
-        return label, values[0], values[1]
+    def row(label: str, text: Callable[[Candidate], str]) -> tuple[str, str, str]:
+        return label, text(answers.case.custom), text(answers.case.pretrained)
 
-    yield row(f"fixed cost, {years} years", [dollars(one.fixed_usd(years)) for one in both])
-    yield row("fraction accepted", [percent(one.accepted_fraction) for one in both])
-    yield row("an accepted picture", [dollars(answers.usd_per_accepted_image(one)) for one in both])
-    yield row(f"our volume, {years} years", [dollars(answers.total_usd(one, answers.images)) for one in both])
-    yield row("FID on our held-out pictures", [_score(one.fid) for one in both])
-    yield row("CLIP score", [_score(one.clip_score) for one in both])
+    yield row(f"fixed cost, {years} years", lambda one: dollars(one.fixed_usd(years)))
+    yield row("fraction accepted", lambda one: percent(one.accepted_fraction))
+    yield row("an accepted picture", lambda one: dollars(answers.usd_per_accepted_image(one)))
+    yield row(f"our volume, {years} years", lambda one: dollars(answers.total_usd(one, answers.images)))
+    yield row("FID on our held-out pictures", lambda one: _score(one.fid))
+    yield row("CLIP score", lambda one: _score(one.clip_score))
 
 
 def _cost_lines(answers: Answers) -> list[Series]:
@@ -157,18 +151,17 @@ def _how_much(answers: Answers) -> Section:
     hours = answers.compute_budget_usd / answers.training_instance_usd_per_hour
     facts = (
         Fact("gain a year", dollars(answers.gain_usd_per_year), "expected return less today's"),
-        Fact("the uses above bring", _signed(answers.uses_usd_per_year), "a year, as a check on it"),
+        Fact("the uses above bring", dollars(answers.uses_usd_per_year), "a year, as a check on it"),
         Fact("return on investment", f"{answers.return_on_investment:,.1f} x", f"over {investment.years} years"),
         Fact("payback", _months(answers.payback_months), "from the first dollar"),
-        Fact("net present value", _signed(answers.net_present_value_usd()), f"at {percent(investment.discount_rate)}"),
+        Fact("net present value", dollars(answers.net_present_value_usd()), f"at {percent(investment.discount_rate)}"),
         Fact("gain that has to come true", _fraction(answers.break_even_realised), "for a net present value of zero"),
         Fact("budget that the return justifies", dollars(answers.justified_budget_usd), _required(answers)),
         Fact("compute in the budget", dollars(answers.compute_budget_usd), f"{percent(investment.compute_fraction)}"),
         Fact("which buys", f"{hours * host.ranks:,.0f} GPU-hours", f"{hours:,.0f} h of {host.name} on demand"),
     )
-    drawing = lines(
-        "cumulative", "Dollars gained less dollars spent, by month", [Series("", answers.cumulative())], "months"
-    )
+    described = "Dollars gained less dollars spent, by month"
+    drawing = curves("cumulative", described, [Series("", answers.cumulative())], "months", in_dollars=True)
     lead = "Gain = return expected - return today. The budget is spent at the beginning; the gain comes month by month."
     chart = Chart("Gained less spent, not discounted", drawing)
     return Section("how-much", "3. What compute budget does the return justify?", lead, facts, (chart,))
@@ -177,47 +170,29 @@ def _how_much(answers: Answers) -> Section:
 def _sensitivity(answers: Answers) -> Section:
     headers = ("Of the gain comes true", *(f"{factor:g} x budget" for factor in BUDGET_FACTORS))
     rows = tuple(
-        (percent(realised), *(_signed(answers.net_present_value_usd(realised, factor)) for factor in BUDGET_FACTORS))
+        (percent(realised), *(dollars(answers.net_present_value_usd(realised, factor)) for factor in BUDGET_FACTORS))
         for realised in REALISED
     )
-    drawing = lines(
-        "sensitivity",
-        "Net present value over the part of the gain that comes true",
-        [Series("", [(100 * part, answers.net_present_value_usd(part)) for part in (0.0, *REALISED)])],
-        "per cent of the gain",
-    )
-    table = Table(headers, rows, frozenset({1, 2, 3}), "Net present value")
+    described = "Net present value over the part of the gain that comes true"
+    points = [(100 * part, answers.net_present_value_usd(part)) for part in (0.0, *REALISED)]
+    drawing = curves("sensitivity", described, [Series("", points)], "per cent of the gain", in_dollars=True)
+    table = Table(headers, rows, frozenset({1, 2, 3}))
     lead = "Net present value when less of the gain comes true, or when it costs half or twice as much."
     return Section("sensitivity", "What if?", lead, (), (Chart("Net present value", drawing),), (table,))
 
 
 def _inputs(answers: Answers) -> Section:
-    rows = tuple(_flat("", answers.case.model_dump()))
+    rows = tuple(leaves(answers.case.model_dump()))
     derived = (
         ("prices.yaml", f"{answers.case.generation.instance_type}, an hour", f"${answers.endpoint_usd_per_hour:,.4g}"),
         ("rates.yaml", "pictures in a paid hour", f"{answers.pictures_per_hour:,.0f}"),
     )
     lead = "Everything above is derived from these."
     tables = (
-        Table(("Input", "Value"), rows, summary="Inputs", wraps=True),
-        Table(("From", "What", "Value"), derived, frozenset({2}), "Prices and rates"),
+        Table(("Input", "Value"), rows, wraps=True),
+        Table(("From", "What", "Value"), derived, frozenset({2})),
     )
-    return Section("inputs", "Inputs", lead, (), (), tables)
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _flat(_below(prefix, str(key).replace("_", " ")), item)
-    elif isinstance(value, list):
-        for number, item in enumerate(value, 1):
-            yield from _flat(_below(prefix, str(number)), item)
-    else:
-        yield prefix, plain(value)
-
-
-def _below(prefix: str, name: str) -> str:
-    return f"{prefix} › {name}" if prefix else name
+    return Section("inputs", "Inputs", lead, tables=tables)
 
 
 def _picture_note(answers: Answers) -> str:
@@ -230,10 +205,6 @@ def _picture_note(answers: Answers) -> str:
 
 def _required(answers: Answers) -> str:
     return f"net gain {answers.case.investment.required_return_on_budget:g} x the budget, discounted"
-
-
-def _signed(usd: float) -> str:
-    return f"-{dollars(-usd)}" if usd < 0 else dollars(usd)
 
 
 def _months(months: float | None) -> str:

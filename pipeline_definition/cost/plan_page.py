@@ -8,9 +8,8 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
-from pipeline_definition.cost.document import Document
 from pipeline_definition.cost.plan import Option, Plan
-from pipeline_definition.pages.page import Chart, Section, Table
+from pipeline_definition.pages.document import Chart, Document, Section, Table
 
 HEADERS = (
     "hosts",
@@ -24,6 +23,7 @@ HEADERS = (
     "rate",
     "meets",
 )
+CHART_TITLE = "Days against dollars; dashed are the limits, the line is the frontier, the large dot the choice"
 NUMERIC = frozenset({1, 3, 4, 5, 6, 7})
 NOTES = (
     "Scaling: with the global batch fixed, GPU-hours grow in a straight line with the GPUs beyond one host; "
@@ -66,13 +66,34 @@ def plan_json(plan: Plan) -> Mapping[str, Any]:
 
 def plan_document(plan: Plan, name: str) -> Document:
     """Return the plan's page."""
-    from pipeline_definition.cost.charts import days_and_dollars
+    from pipeline_definition.pages.charts import trade_off
 
-    chart = Chart("Days against dollars; dashed: the limits", days_and_dollars(plan), ("frontier",))
-    table = Table(HEADERS, tuple(plan_rows(plan)), NUMERIC, "Options")
-    section = Section("options", "Options", " ".join(NOTES), (), (chart,), (table,))
-    title = "A plan that meets both" if plan.best else "No plan meets both"
-    return Document(f"{name}: {plan.deadline_days:g} days, ${plan.budget_usd:,.0f}", title, plan.verdict(), (section,))
+    choice = plan.best or plan.nearest
+    drawing = trade_off(
+        "plan",
+        "Days against dollars of every option, with the frontier and both limits",
+        [(option.days, option.usd) for option in plan.options],
+        (choice.days, choice.usd),
+        "days",
+        "dollars",
+        limits=(plan.deadline_days, plan.budget_usd),
+        logarithmic=True,
+    )
+    return Document(
+        eyebrow=(f"{name}: {plan.deadline_days:g} days, ${plan.budget_usd:,.0f}",),
+        title="A plan that meets both" if plan.best else "No plan meets both",
+        lead=plan.verdict(),
+        sections=(
+            Section(
+                "options",
+                "Options",
+                " ".join(NOTES),
+                charts=(Chart(CHART_TITLE, drawing),),
+                tables=(Table(HEADERS, tuple(plan_rows(plan)), NUMERIC),),
+                is_wide=True,
+            ),
+        ),
+    )
 
 
 def _row(plan: Plan, option: Option) -> tuple[str, ...]:

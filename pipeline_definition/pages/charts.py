@@ -1,21 +1,25 @@
-"""The charts of the run's page, drawn by matplotlib.
+"""The charts of every page, drawn by matplotlib.
 
-Each takes plain numbers and returns SVG to stand in the page; nothing is drawn from too few points to say anything.
+Each takes its name, which keeps its ids apart from those of the page's other charts, a description for those who do
+not see it, and plain numbers; it returns SVG to stand in the page.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Concatenate, ParamSpec
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from pipeline_definition.pages.formats import short_count
+from pipeline_definition.pages.formats import short_count, short_dollars
 from pipeline_definition.pages.svg import (
     ACCENT,
+    FAIL,
     INK,
     MUTED,
     PAPER,
@@ -30,8 +34,13 @@ from pipeline_definition.pages.svg import (
 WIDTH, HEIGHT = 400.0, 210.0
 # More than a phone or a page can show; a run of weeks logs a hundred times as many.
 MAX_POINTS = 400
+# Of a scale's length: names that are nearer to each other than this would be printed over each other.
+LABEL_ROOM = 0.3
 
 Points = Sequence[tuple[float, float]]
+Limits = tuple[float | None, float | None]
+"""Largest or smallest x and y that may be; None: no limit."""
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -56,172 +65,166 @@ class Mark:
     """Interval around the value."""
 
 
-@dataclass(frozen=True)
-class TrialPoint:
-    """One trial of a search."""
+def _chart(
+    width: float = WIDTH, height: float = HEIGHT, grid: bool = True
+) -> Callable[[Callable[Concatenate[Axes, P], None]], Callable[Concatenate[str, str, P], Markup]]:
+    """Make of a function that draws on axes one that takes a name and a description and returns the SVG."""
 
-    cost: float
-    objective: float
-    best: bool
+    def decorate(draw: Callable[Concatenate[Axes, P], None]) -> Callable[Concatenate[str, str, P], Markup]:
+        @functools.wraps(draw)
+        def chart(name: str, description: str, /, *args: P.args, **kwargs: P.kwargs) -> Markup:
+            with drawn_on(grid):
+                figure = new_figure(width, height)
+                draw(figure.add_subplot(), *args, **kwargs)
+                return inline_svg(figure, name, description)
+
+        return chart
+
+    return decorate
 
 
+@_chart()
 def curves(
-    name: str, description: str, series: Sequence[Series], logarithmic: bool = False, from_zero: bool = False
-) -> Markup:
-    """Return values over samples seen, one line for each series."""
-    with drawn_on():
-        figure = new_figure(WIDTH, HEIGHT)
-        axes = figure.add_subplot()
-        for colour, one in zip((ACCENT, SECOND, THIRD), series, strict=False):
-            x, y = zip(*thinned(one.points), strict=True)
-            marker = {"marker": "o", "markersize": 4.5, "markeredgecolor": PAPER} if one.marked else {}
-            axes.plot(x, y, color=colour, **marker)  # type: ignore[arg-type]
-        if logarithmic:
-            axes.set_yscale("log")
-        if from_zero:
-            # Where the level is what counts, an axis cut off would make noise look like news.
-            axes.set_ylim(0, 1.1 * max(y for one in series for _, y in one.points))
-        _axes_of_samples(axes)
-        return inline_svg(figure, name, description)
+    axes: Axes,
+    series: Sequence[Series],
+    x_axis: str = "samples seen",
+    in_dollars: bool = False,
+    logarithmic: bool = False,
+    from_zero: bool = False,
+) -> None:
+    """Draw values over something, one line for each series, with a line at zero where dollars cross it."""
+    for colour, one in zip((ACCENT, SECOND, THIRD), series, strict=False):
+        x, y = zip(*thinned(one.points), strict=True)
+        marker = {"marker": "o", "markersize": 4.5, "markeredgecolor": PAPER} if one.marked else {}
+        axes.plot(x, y, color=colour, **marker)  # type: ignore[arg-type]
+    values = [y for one in series for _, y in one.points]
+    if logarithmic:
+        axes.set_yscale("log")
+    if from_zero:
+        # Where the level is what counts, an axis cut off would make noise look like news.
+        axes.set_ylim(0, 1.1 * max(values))
+    if in_dollars and min(values) < 0:
+        axes.axhline(0, color=INK, linewidth=1)
+    axes.xaxis.set_major_formatter(FuncFormatter(short_count))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_formatter(FuncFormatter(short_dollars if in_dollars else short_count))
+    axes.set_xlabel(x_axis)
+    axes.margins(x=0.01)
 
 
-def scale(name: str, description: str, marks: Sequence[Mark], limit: float | None, lower_is_better: bool) -> Markup:
-    """Return values on one line: the first is the model's, the others what it is compared with, `limit` the gate."""
-    with drawn_on(grid=False):
-        figure = new_figure(260.0, 66.0)
-        axes = figure.add_subplot()
-        values = [mark.value for mark in marks] + ([limit] if limit is not None else [])
-        low, high = min(0.0, *values), max(values) or 1.0
-        axes.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
-        axes.set_ylim(-1.3, 1.5)
-        axes.axis("off")
-        axes.plot(axes.get_xlim(), (0, 0), color=RULE, linewidth=4)
-        if limit is not None:
-            _draw_gate(axes, limit, low if lower_is_better else high)
-        for mark in marks[1:]:
-            axes.plot(mark.value, 0, "o", color=MUTED, markersize=7, markeredgecolor=PAPER, markeredgewidth=1.5)
+@_chart(width=260.0, height=66.0, grid=False)
+def scale(axes: Axes, marks: Sequence[Mark], limit: float | None, lower_is_better: bool) -> None:
+    """Draw values on one line: the first is the model's, the others what it is compared with, `limit` the gate."""
+    values = [mark.value for mark in marks] + ([limit] if limit is not None else [])
+    low, high = min(0.0, *values), max(values) or 1.0
+    axes.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
+    axes.set_ylim(-1.3, 1.5)
+    axes.axis("off")
+    axes.plot(axes.get_xlim(), (0, 0), color=RULE, linewidth=4)
+    if limit is not None:
+        axes.plot((low if lower_is_better else high, limit), (0, 0), color=THIRD, linewidth=4, alpha=0.55)
+        axes.plot((limit, limit), (-0.42, 0.42), color=INK, linewidth=1.6)
+        _label(axes, limit, 0.62, "gate", INK)
+    named: list[float] = []
+    for mark in marks[1:]:
+        axes.plot(mark.value, 0, "o", color=MUTED, markersize=7, markeredgecolor=PAPER, markeredgewidth=1.5)
+        if all(abs(mark.value - other) > LABEL_ROOM * (high - low) for other in named):
+            named.append(mark.value)
             _label(axes, mark.value, -0.62, mark.name, MUTED)
-        _draw_model(axes, marks[0])
-        return inline_svg(figure, name, description)
+    model = marks[0]
+    if model.low is not None and model.high is not None:
+        axes.plot((model.low, model.high), (0, 0), color=ACCENT, linewidth=8, alpha=0.35)
+    axes.plot(model.value, 0, "o", color=ACCENT, markersize=11, markeredgecolor=PAPER, markeredgewidth=2)
 
 
-def bars(name: str, description: str, parts: Sequence[tuple[str, float]], text: Sequence[str]) -> Markup:
-    """Return a bar for each part, longest first as given, with its name and text."""
-    with drawn_on(grid=False):
-        figure = new_figure(WIDTH, 24.0 * len(parts) + 8)
-        axes = figure.add_subplot()
-        places = [-place for place in range(len(parts))]
-        axes.barh(places, [value for _, value in parts], height=0.56, color=ACCENT)
-        axes.set_yticks(places, [label for label, _ in parts])
-        axes.set_xlim(0, 1.22 * max(value for _, value in parts) or 1)
-        axes.xaxis.set_visible(False)
-        axes.spines["bottom"].set_visible(False)
-        for place, (_, value), words in zip(places, parts, text, strict=True):
-            axes.annotate(words, (value, place), (5, 0), textcoords="offset points", va="center")
-        return inline_svg(figure, name, description)
+@_chart(grid=False)
+def bars(axes: Axes, rows: Sequence[tuple[str, Sequence[tuple[float, str]]]]) -> None:
+    """Draw the bars of each row, one above the other, each with its text; every row has as many, one or two."""
+    each = len(rows[0][1])
+    axes.figure.set_figheight((8 + (8 + 16.0 * each) * len(rows)) / 72)  # type: ignore[union-attr]
+    thickness = 0.56 if each == 1 else 0.34
+    for place, (_, values) in enumerate(rows):
+        for number, ((value, text), colour) in enumerate(zip(values, (ACCENT, SECOND), strict=False)):
+            y = -place - (number - (each - 1) / 2) * 0.38
+            axes.barh(y, value, height=thickness, color=colour)
+            axes.annotate(text, (value, y), (5, 0), textcoords="offset points", va="center")
+    axes.set_yticks([-place for place in range(len(rows))], [name for name, _ in rows])
+    axes.set_xlim(0, 1.22 * max(value for _, values in rows for value, _ in values) or 1)
+    axes.xaxis.set_visible(False)
+    axes.spines["bottom"].set_visible(False)
 
 
-def pairs(
-    name: str, description: str, rows: Sequence[tuple[str, float, float]], text: Sequence[tuple[str, str]]
-) -> Markup:
-    """Return two bars for each row, one above the other, with their texts: what was expected, and what came."""
-    with drawn_on(grid=False):
-        figure = new_figure(WIDTH, 40.0 * len(rows) + 8)
-        axes = figure.add_subplot()
-        places = [-place for place in range(len(rows))]
-        for offset, index, colour in ((0.19, 1, ACCENT), (-0.19, 2, SECOND)):
-            values = [row[index] for row in rows]
-            axes.barh([place + offset for place in places], values, height=0.34, color=colour)
-            for place, value, words in zip(places, values, text, strict=True):
-                at = (value, place + offset)
-                axes.annotate(words[index - 1], at, (5, 0), textcoords="offset points", va="center")
-        axes.set_yticks(places, [row[0] for row in rows])
-        axes.set_xlim(0, 1.22 * max(value for row in rows for value in row[1:]) or 1)
-        axes.xaxis.set_visible(False)
-        axes.spines["bottom"].set_visible(False)
-        return inline_svg(figure, name, description)
+@_chart()
+def trade_off(
+    axes: Axes,
+    points: Points,
+    chosen: tuple[float, float] | None,
+    x_axis: str,
+    y_axis: str = "",
+    lower_is_better: bool = True,
+    limits: Limits | None = None,
+    logarithmic: bool = False,
+) -> None:
+    """Draw what each way reaches (y) over what it costs (x), the frontier, and the choice.
 
-
-def trials(name: str, description: str, points: Sequence[TrialPoint], cost_axis: str, lower_is_better: bool) -> Markup:
-    """Return the objective over cost for each trial, with the frontier: no other trial is better for less."""
-    with drawn_on():
-        figure = new_figure(WIDTH, HEIGHT)
-        axes = figure.add_subplot()
-        front = frontier([(point.cost, point.objective) for point in points], lower_is_better)
-        axes.plot(*zip(*front, strict=True), color=SECOND, linewidth=1.4, drawstyle="steps-post")
-        for point in points:
-            size = 9 if point.best else 6.5
-            colour = ACCENT if point.best else MUTED
-            axes.plot(point.cost, point.objective, "o", color=colour, markersize=size, markeredgecolor=PAPER)
-        axes.margins(0.09, 0.14)
-        axes.set_xlabel(cost_axis)
+    `limits` are what both may be at most: the choice is marked as a failure where it is beyond one of them.
+    """
+    axes.plot(*zip(*points, strict=True), "o", color=MUTED, markersize=5, markeredgecolor=PAPER)
+    axes.plot(
+        *zip(*frontier(points, lower_is_better), strict=True), color=SECOND, linewidth=1.4, drawstyle="steps-post"
+    )
+    if chosen is not None:
+        met = all(limit is None or value <= limit for value, limit in zip(chosen, limits or (None, None), strict=True))
+        colour = ACCENT if met else FAIL
+        axes.plot(*chosen, "o", color=colour, markersize=9, markeredgecolor=PAPER)
+    _draw_limits(axes, limits or (None, None))
+    axes.margins(0.09, 0.14)
+    axes.set_xlabel(x_axis)
+    axes.set_ylabel(y_axis)
+    if not logarithmic:
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        return inline_svg(figure, name, description)
+        return
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis, text in ((axes.xaxis, short_count), (axes.yaxis, short_dollars)):
+        axis.set_major_formatter(FuncFormatter(text))
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_minor_formatter(NullFormatter())
 
 
-def plane(name: str, description: str, marks: Sequence[tuple[Mark, Mark]], limits: tuple[float | None, ...]) -> Markup:
-    """Return CLIP score across and FID up, (CLIP score, FID) for each mark, the first the model's.
+@_chart()
+def plane(axes: Axes, marks: Sequence[tuple[Mark, Mark]], limits: Limits, chosen: str, joined: bool = False) -> None:
+    """Draw FID over CLIP score, (CLIP score, FID) with both intervals for each mark; the `chosen` one is the model's.
 
     `limits` are the gate's smallest CLIP score and largest FID: what passes lies right of the one and below the other.
+    Marks that are `joined` in their order make the FID-CLIP curve; its limits are drawn where they are near enough to
+    leave the curve its room.
     """
-    with drawn_on():
-        figure = new_figure(WIDTH, HEIGHT)
-        axes = figure.add_subplot()
-        for draw, limit in zip((axes.axvline, axes.axhline), limits, strict=True):
-            if limit is not None:
-                draw(limit, color=INK, linewidth=1, linestyle=(0, (3, 3)))
-        for number, (x, y) in enumerate(marks):
-            colour = MUTED if number else ACCENT
-            axes.errorbar(x.value, y.value, _reach(y), _reach(x), "o", color=colour, markersize=7, elinewidth=2)
-            axes.annotate(
-                x.name,
-                (x.value, y.value),
-                (0, -10 if number else 9),
-                textcoords="offset points",
-                color=colour,
-                ha="center",
-                va="top" if number else "bottom",
-            )
-        axes.margins(0.16, 0.2)
+    others = SECOND if joined else MUTED
+    if joined:
+        axes.plot([x.value for x, _ in marks], [y.value for _, y in marks], color=others, linewidth=1.4)
+    for x, y in marks:
+        is_chosen = x.name == chosen
+        colour = ACCENT if is_chosen else others
+        axes.errorbar(x.value, y.value, _reach(y), _reach(x), "o", color=colour, markersize=6.5, elinewidth=1.6)
+        axes.annotate(
+            x.name,
+            (x.value, y.value),
+            (0, 9 if is_chosen else -10),
+            textcoords="offset points",
+            color=colour,
+            ha="center",
+            va="bottom" if is_chosen else "top",
+        )
+    axes.margins(0.16, 0.2)
+    if joined:
+        limits = (_if_near(limits[0], axes.get_xlim()), _if_near(limits[1], axes.get_ylim()))
+    _draw_limits(axes, limits)
+    if not joined:
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        axes.set_xlabel("CLIP score")
-        axes.set_ylabel("FID")
-        return inline_svg(figure, name, description)
-
-
-def guidance(
-    name: str, description: str, points: Sequence[tuple[Mark, Mark]], chosen: str, limits: tuple[float | None, ...]
-) -> Markup:
-    """Return the FID-CLIP curve: (CLIP score, FID) at each guidance scale, joined in its order, each with its interval.
-
-    A mark's name is its scale; the `chosen` one is the model's. `limits` are the gate's, as in `plane`, drawn where
-    they are near enough to leave the curve its room.
-    """
-    with drawn_on():
-        figure = new_figure(WIDTH, HEIGHT)
-        axes = figure.add_subplot()
-        axes.plot([x.value for x, _ in points], [y.value for _, y in points], color=SECOND, linewidth=1.4)
-        for x, y in points:
-            colour = ACCENT if x.name == chosen else SECOND
-            axes.errorbar(x.value, y.value, _reach(y), _reach(x), "o", color=colour, markersize=6, elinewidth=1.4)
-            place = (x.value, y.value)
-            axes.annotate(x.name, place, (5, 5), textcoords="offset points", color=colour)
-        axes.margins(0.12, 0.16)
-        spans = (axes.get_xlim(), axes.get_ylim())
-        for draw, limit, (low, high) in zip((axes.axvline, axes.axhline), limits, spans, strict=True):
-            if limit is not None and low - (high - low) <= limit <= high + (high - low):
-                draw(limit, color=INK, linewidth=1, linestyle=(0, (3, 3)))
-        axes.set_xlabel("CLIP score")
-        axes.set_ylabel("FID")
-        return inline_svg(figure, name, description)
-
-
-def _reach(mark: Mark) -> tuple[tuple[float], tuple[float]] | None:
-    """Return how far the interval reaches down and up."""
-    if mark.low is None or mark.high is None:
-        return None
-    return (max(0.0, mark.value - mark.low),), (max(0.0, mark.high - mark.value),)
+    axes.set_xlabel("CLIP score")
+    axes.set_ylabel("FID")
 
 
 def thinned(points: Points) -> Points:
@@ -243,24 +246,23 @@ def frontier(points: Points, lower_is_better: bool) -> Points:
     return front
 
 
-def _axes_of_samples(axes: Axes) -> None:
-    axes.xaxis.set_major_formatter(FuncFormatter(short_count))
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_formatter(FuncFormatter(short_count))
-    axes.set_xlabel("samples seen")
-    axes.margins(x=0.01)
+def _reach(mark: Mark) -> tuple[tuple[float], tuple[float]] | None:
+    """Return how far the interval reaches down and up."""
+    if mark.low is None or mark.high is None:
+        return None
+    return (max(0.0, mark.value - mark.low),), (max(0.0, mark.high - mark.value),)
 
 
-def _draw_gate(axes: Axes, limit: float, good_end: float) -> None:
-    axes.plot((good_end, limit), (0, 0), color=THIRD, linewidth=4, alpha=0.55)
-    axes.plot((limit, limit), (-0.42, 0.42), color=INK, linewidth=1.6)
-    _label(axes, limit, 0.62, "gate", INK)
+def _if_near(limit: float | None, span: tuple[float, float]) -> float | None:
+    """Return a limit that lies no further from an axis than the axis is long."""
+    low, high = span
+    return limit if limit is not None and low - (high - low) <= limit <= high + (high - low) else None
 
 
-def _draw_model(axes: Axes, mark: Mark) -> None:
-    if mark.low is not None and mark.high is not None:
-        axes.plot((mark.low, mark.high), (0, 0), color=ACCENT, linewidth=8, alpha=0.35)
-    axes.plot(mark.value, 0, "o", color=ACCENT, markersize=11, markeredgecolor=PAPER, markeredgewidth=2)
+def _draw_limits(axes: Axes, limits: Limits) -> None:
+    for draw, limit in zip((axes.axvline, axes.axhline), limits, strict=True):
+        if limit is not None:
+            draw(limit, color=INK, linewidth=1, linestyle=(0, (3, 3)))
 
 
 def _label(axes: Axes, x: float, y: float, text: str, colour: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,6 +57,11 @@ def short_count(value: float, _position: object = None) -> str:
     return f"{value:.4g}"
 
 
+def short_dollars(value: float, _position: object = None) -> str:
+    """Return $51.2k or -$1.13B; the second argument is the one that chart axes pass."""
+    return f"-${short_count(-value)}" if value < 0 else f"${short_count(value)}"
+
+
 def percent(fraction: float) -> str:
     """Return 97.3 %."""
     value = 100 * fraction
@@ -77,10 +83,12 @@ def duration(seconds: float) -> str:
 
 
 def dollars(value: float) -> str:
-    """Return $0.42, $39.50 or $39,511; less than a cent is said to be so."""
+    """Return $0.42, $39.50 or -$39,511; less than a cent is said to be so."""
+    if value < 0:
+        return f"-{dollars(-value)}"
     if 0 < value < 0.01:
         return "<$0.01"
-    return f"${value:,.0f}" if abs(value) >= 1000 else f"${value:,.2f}"
+    return f"${value:,.0f}" if value >= 1000 else f"${value:,.2f}"
 
 
 def size(value: float) -> str:
@@ -104,6 +112,19 @@ def moment(text: Any) -> datetime | None:
 def date(value: datetime) -> str:
     """Return 24 November 2026, 02:17 UTC."""
     return f"{value.day} {value:%B %Y, %H:%M} UTC"
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (`uses › 1 › name`, its text) for each value inside dictionaries, and lists of them."""
+    items: Iterable[tuple[object, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = enumerate(value, 1)
+    else:
+        yield name, plain(value)
+    for key, item in items:
+        yield from leaves(item, " › ".join(filter(None, (name, str(key).replace("_", " ")))))
 
 
 def plain(value: Any) -> str:

@@ -1,67 +1,19 @@
 """The page of a comparison: one HTML file with every pair of pictures, their scores, times and prices.
 
-Reads compare_page.html and the style of the run's page; writes one file that needs no network.
+Reads a comparison; writes one file that needs no network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from params.files import write_text
-from pipeline_definition.pages.data_address import data_address
+from pipeline_definition.pages.document import Document, EmbeddedPicture, Section, Table, data_address
 from pipeline_definition.pages.formats import DASH, count, figure
-from pipeline_definition.pages.templates import templates
+from pipeline_definition.pages.html import to_html
 from pipeline_definition.prompting.comparison import Comparison, Shot, Standing, difference
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One picture in its place."""
-
-    name: str
-    source: str
-    """data: address."""
-    facts: str
-    best: bool
-    """Whether it has the highest CLIP score of its row."""
-
-
-@dataclass(frozen=True)
-class ComparedPrompt:
-    """One prompt and seed, as every contender drew it."""
-
-    prompt: str
-    seed: int
-    cells: tuple[Cell, ...]
-
-
-def write_page(comparison: Comparison, settings: Mapping[str, Any], path: Path) -> None:
-    """Write the page, whole or not at all."""
-    write_text(path, render(comparison, settings))
-
-
-def render(comparison: Comparison, settings: Mapping[str, Any]) -> str:
-    """Return the page as HTML; every text in it is escaped."""
-    standings = comparison.standings
-    names = [standing.contender.name for standing in standings]
-    return (
-        templates(Path(__file__).parent)
-        .get_template("compare_page.html")
-        .render(
-            title=" beside ".join(names),
-            lead=_lead(comparison),
-            headers=HEADERS,
-            table=[summary(standing, standings[0]) for standing in standings],
-            rows=_rows(standings),
-            settings=", ".join(f"{name} {value}" for name, value in settings.items()),
-            note=comparison.note,
-            clip=comparison.clip,
-        )
-    )
-
 
 HEADERS = (
     "model",
@@ -74,6 +26,29 @@ HEADERS = (
     "per 1,000 images",
     "instance",
 )
+NUMERIC = frozenset(range(1, 8))
+NUMBERS = (
+    "CLIP score: the cosine of picture and prompt. Waiting is what the caller saw, one request at a time; drawing is"
+    " what the instance did, and what an image costs of its time at the on-demand price."
+)
+
+
+def write_page(comparison: Comparison, settings: Mapping[str, Any], path: Path) -> None:
+    """Write the page, whole or not at all."""
+    write_text(path, render(comparison, settings))
+
+
+def render(comparison: Comparison, settings: Mapping[str, Any]) -> str:
+    """Return the page as HTML; every text in it is escaped."""
+    chosen = ", ".join(f"{name} {value}" for name, value in settings.items())
+    document = Document(
+        eyebrow=("models side by side", *filter(None, (chosen,))),
+        title=" beside ".join(standing.contender.name for standing in comparison.standings),
+        lead=_lead(comparison),
+        sections=(_numbers(comparison), *_pairs(comparison.standings)),
+        notes=(f"Scored with the CLIP {comparison.clip}",) if comparison.clip else (),
+    )
+    return to_html(document)
 
 
 def summary(standing: Standing, first: Standing) -> tuple[str, ...]:
@@ -110,23 +85,29 @@ def _lead(comparison: Comparison) -> str:
     return " ".join([asked, *verdicts])
 
 
-def _rows(standings: Sequence[Standing]) -> list[ComparedPrompt]:
-    rows = []
-    for shots in zip(*(standing.shots for standing in standings), strict=True):
-        scores = [shot.clip_score for shot in shots if shot.clip_score is not None]
-        best = max(scores, default=None)
-        cells = tuple(
-            Cell(standing.contender.name, _inline(shot), _facts(shot), best is not None and shot.clip_score == best)
+def _numbers(comparison: Comparison) -> Section:
+    standings = comparison.standings
+    return Section(
+        anchor="numbers",
+        title="Numbers",
+        lead=f"{NUMBERS} {comparison.note}".strip(),
+        tables=(Table(HEADERS, tuple(summary(one, standings[0]) for one in standings), NUMERIC),),
+        is_wide=True,
+    )
+
+
+def _pairs(standings: Sequence[Standing]) -> Iterator[Section]:
+    """Yield each prompt and seed, as every contender drew it."""
+    for number, shots in enumerate(zip(*(standing.shots for standing in standings), strict=True), 1):
+        best = max((shot.clip_score for shot in shots if shot.clip_score is not None), default=None)
+        pictures = tuple(
+            _picture(standing.contender.name, shot, best is not None and shot.clip_score == best)
             for standing, shot in zip(standings, shots, strict=True)
         )
-        rows.append(ComparedPrompt(shots[0].prompt, shots[0].seed, cells))
-    return rows
+        yield Section(f"pair-{number}", shots[0].prompt, f"seed {shots[0].seed}", pictures=pictures)
 
 
-def _facts(shot: Shot) -> str:
-    score = [f"CLIP {shot.clip_score:.3f}"] if shot.clip_score is not None else []
-    return ", ".join([*score, f"{shot.elapsed_s:.2f} s"])
-
-
-def _inline(shot: Shot) -> str:
-    return data_address(shot.content, shot.form)
+def _picture(name: str, shot: Shot, is_best: bool) -> EmbeddedPicture:
+    score = "" if shot.clip_score is None else f"CLIP {shot.clip_score:.3f}, "
+    source, alt = data_address(shot.content, shot.form), f"{name}: {shot.prompt}"
+    return EmbeddedPicture(source, alt, name, f"{score}{shot.elapsed_s:.2f} s", is_best)

@@ -8,22 +8,27 @@ study.html into one folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from params.files import write_bytes
 from pipeline_definition.prompting.clip_scores import score_pictures
-from pipeline_definition.prompting.endpoint import Endpoint
+from pipeline_definition.prompting.endpoint import Endpoint, draw_patiently
 from pipeline_definition.prompting.study_page import write_page
-from pipeline_definition.prompting.study_plan import StudyPlan
+from pipeline_definition.prompting.study_plan import StudyPicture, StudyPlan
 from pipeline_definition.prompting.study_results import Results, ScoredTrial, results
-from pipeline_definition.prompting.study_run import draw_trials
 from pipeline_definition.prompting.study_sheet import columns, draw_sheet
 from pipeline_definition.prompting.study_tables import StudyProvenance, write_tables
 
+PICTURES_DIR: Final = "pictures"
 SHEET_FILE: Final = "contact_sheet.png"
 PAGE_FILE: Final = "study.html"
+# A study has time: an endpoint that is busy for so long has another load to carry.
+PATIENCE_S: Final = 600.0
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,46 @@ class Study:
         """Carry it out; `report` counts pictures. A study that was broken off goes on where it was."""
         trials = self.plan.trials
         self.folder.mkdir(parents=True, exist_ok=True)
-        drawn = draw_trials(self.endpoint, trials, self.folder, self.clients, report)
-        pairs = [(picture, trial.prompt) for picture, trial in zip(drawn.pictures, trials, strict=True)]
+        model, pictures = draw_trials(self.endpoint, trials, self.folder, self.clients, report)
+        pairs = [(picture, trial.prompt) for picture, trial in zip(pictures, trials, strict=True)]
         scores = score_pictures(pairs, self.evaluator_dir)
-        scored = [ScoredTrial(*item) for item in zip(trials, drawn.pictures, scores.scores, strict=True)]
+        scored = [ScoredTrial(*item) for item in zip(trials, pictures, scores.scores, strict=True)]
         found = results(self.plan, scored)
-        about = StudyProvenance(self.endpoint.name, drawn.model, scores.clip)
+        about = StudyProvenance(self.endpoint.name, model, scores.clip)
         write_tables(self.folder, self.plan, scored, found, about)
         sheet = self.folder / SHEET_FILE
         draw_sheet(sheet, self.plan, scored, columns(self.plan, found))
         write_page(self.folder / PAGE_FILE, self.plan, found, about, sheet)
         return found
+
+
+def draw_trials(
+    endpoint: Endpoint, trials: Sequence[StudyPicture], folder: Path, clients: int, report: Callable[[int], None]
+) -> tuple[str, tuple[Path, ...]]:
+    """Draw what is missing with `clients` requests at once; `report` counts pictures.
+
+    Returns the model that the endpoint says it draws with, and the pictures in the trials' order:
+    <folder>/pictures/<model>/<request's digest>.png, each whole or not at all.
+
+    Raises PromptError for the first request that the endpoint refuses; what is drawn stays.
+    """
+    # The first says which model it is: another one's pictures are not this study's.
+    first = draw_patiently(endpoint, trials[0].request, PATIENCE_S)
+    pictures = folder / PICTURES_DIR / hashlib.sha256(first.model.encode()).hexdigest()[:12]
+    pictures.mkdir(parents=True, exist_ok=True)
+    write_bytes(pictures / trials[0].file_name, first.pictures[0].content)
+    paths = tuple(pictures / trial.file_name for trial in trials)
+
+    def draw(trial: StudyPicture, path: Path) -> None:
+        if not path.is_file():
+            write_bytes(path, draw_patiently(endpoint, trial.request, PATIENCE_S).pictures[0].content)
+        report(1)
+
+    with ThreadPoolExecutor(clients) as pool:
+        jobs = [pool.submit(draw, trial, path) for trial, path in zip(trials, paths, strict=True)]
+        done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+        for job in jobs:
+            job.cancel()
+    for job in done:
+        job.result()
+    return first.model, paths

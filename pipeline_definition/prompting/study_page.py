@@ -1,6 +1,6 @@
 """The study as one HTML page that needs no other file and no network.
 
-Reads results and the contact sheet; writes study.html. The style is the run report's.
+Reads results and the contact sheet; writes study.html.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from params.files import write_text
-from pipeline_definition.pages.data_address import data_address
-from pipeline_definition.pages.page import Fact, Section, Table
-from pipeline_definition.pages.templates import templates
+from pipeline_definition.pages.document import Document, EmbeddedPicture, Fact, Section, Table, data_address
+from pipeline_definition.pages.html import to_html
 from pipeline_definition.prompting.study_plan import PLAIN, StudyPlan
 from pipeline_definition.prompting.study_results import FACTORS, Effect, Estimate, RankedSetting, Results
 from pipeline_definition.prompting.study_tables import StudyProvenance
@@ -27,18 +26,19 @@ TITLES: Final = {
 
 def write_page(path: Path, plan: StudyPlan, found: Results, about: StudyProvenance, sheet: Path) -> None:
     """Write the page, whole or not at all; every text is escaped."""
-    content = {
-        "endpoint": about.endpoint,
-        "pictures": f"{len(plan.trials):,}",
-        "lead": _lead(found),
-        "sections": [_recommended(found), *(_effects(factor, found) for factor in FACTORS), _ranking(found)],
-        "seed": plan.seeds[0],
-        "sheet": data_address(sheet.read_bytes()),
-        "model": about.model,
-        "clip": about.clip[:12],
-    }
-    text = templates(Path(__file__).parent).get_template("study_page.html").render(content)
-    write_text(path, text)
+    document = Document(
+        eyebrow=(about.endpoint, f"{len(plan.trials):,} pictures"),
+        title="Prompt study",
+        lead=_lead(found),
+        sections=(
+            _recommended(found),
+            *(_effects(factor, found) for factor in FACTORS),
+            _ranking(found),
+            _contact_sheet(plan, sheet),
+        ),
+        notes=(f"Model {about.model}. CLIP {about.clip[:12]}. Intervals: 95 %, bootstrap over the prompts.",),
+    )
+    write_text(path, to_html(document))
 
 
 def _lead(found: Results) -> str:
@@ -52,13 +52,13 @@ def _lead(found: Results) -> str:
 
 
 def _recommended(found: Results) -> Section:
-    facts = [
+    facts = (
         _fact("best", found.best),
         _fact("cheapest that is as good", found.cheapest),
         _fact("worst", found.worst),
-    ]
+    )
     lead = "CLIP score: the cosine of the picture with the prompt alone. The cost is how often the UNet is asked."
-    return Section("what-works", "What works", lead, facts=tuple(facts))
+    return Section("what-works", "What works", lead, facts=facts)
 
 
 def _fact(label: str, entry: RankedSetting) -> Fact:
@@ -95,6 +95,12 @@ def _ranking(found: Results) -> Section:
     headers = ("place", "setting", "UNet calls", "CLIP score", "interval", "as good as the best")
     lead = f"The first {len(shown)} of {len(found.ranking)}; table.csv has every picture."
     return Section("ranking", "Ranking", lead, tables=(Table(headers, rows, frozenset({0, 2, 3, 4})),))
+
+
+def _contact_sheet(plan: StudyPlan, sheet: Path) -> Section:
+    lead = f"Each prompt's picture of seed {plan.seeds[0]}, with its own CLIP score."
+    picture = EmbeddedPicture(data_address(sheet.read_bytes()), "A row for each prompt, a column for each setting")
+    return Section("sheet", "Contact sheet", lead, sheet=picture, is_wide=True)
 
 
 def _interval(value: Estimate, form: str) -> str:

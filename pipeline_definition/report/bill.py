@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline_definition.pages import charts
+from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, dollars, duration, number, percent
-from pipeline_definition.pages.page import Chart, Fact, Section, Table
+from pipeline_definition.report.costs import SECONDS_PER_HOUR
 from pipeline_definition.report.run import Run
 
-SECONDS_PER_HOUR = 3600.0
 KEYS = ("forecast", "billed")
 
 
@@ -94,14 +94,15 @@ def _facts(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> Iterator[
 
 
 def _charts(rows: tuple[BillLine, ...]) -> Iterator[Chart]:
-    shown = [(row.name, row.expected_usd or 0.0, row.usd or 0.0) for row in rows if row.is_comparable]
-    if len(shown) < 2 or not any(usd for _, *both in shown for usd in both):
+    shown = [
+        (row.name, [(usd or 0.0, dollars(usd or 0.0)) for usd in (row.expected_usd, row.usd)])
+        for row in rows
+        if row.is_comparable
+    ]
+    if len(shown) < 2 or not any(usd for _, both in shown for usd, _ in both):
         return
-    words = [(dollars(expected), dollars(usd)) for _, expected, usd in shown]
-    description = "; ".join(
-        f"{name}: forecast {before}, billed {after}" for (name, *_), (before, after) in zip(shown, words, strict=True)
-    )
-    yield Chart("Dollars by step", charts.pairs("bill", description, shown, words), KEYS)
+    description = "; ".join(f"{name}: forecast {before}, billed {after}" for name, [(_, before), (_, after)] in shown)
+    yield Chart("Dollars by step", charts.bars("bill", description, shown), KEYS)
 
 
 def _table(rows: tuple[BillLine, ...]) -> Table:

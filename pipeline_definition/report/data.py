@@ -7,8 +7,8 @@ from typing import Any
 
 from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
 from pipeline_definition.pages import charts
+from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import count, figure, number, percent, plain, size
-from pipeline_definition.pages.page import Chart, Fact, Section, Table
 from pipeline_definition.report.run import Run
 
 # Latents drawn from the moments and scaled once have a deviation near 1: Rombach et al. 2022, arXiv:2112.10752.
@@ -98,9 +98,9 @@ def _download_facts(manifest: Mapping[str, Any], ledger: Mapping[str, Any]) -> I
 def _fates_chart(name: str, title: str, causes: Mapping[str, float], rows: float | None) -> Iterator[Chart]:
     if not causes:
         return
-    words = [f"{count(lost)}" + (f" ({percent(lost / rows)})" if rows else "") for lost in causes.values()]
-    description = ", ".join(f"{cause}: {text}" for cause, text in zip(causes, words, strict=True))
-    yield Chart(title, charts.bars(name, description, list(causes.items()), words))
+    words = {cause: f"{count(lost)}" + (f" ({percent(lost / rows)})" if rows else "") for cause, lost in causes.items()}
+    description = ", ".join(f"{cause}: {text}" for cause, text in words.items())
+    yield Chart(title, charts.bars(name, description, [(cause, [(causes[cause], words[cause])]) for cause in causes]))
 
 
 def _latents_checks(manifest: Mapping[str, Any]) -> Iterator[Fact]:

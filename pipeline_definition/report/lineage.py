@@ -1,4 +1,4 @@
-"""Where the model comes from, and whether it may be used: the registered package and the training's own record."""
+"""Where the model comes from, and whether it may be used: the parameters, the package, the training's own record."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline_definition.artifacts import Artifacts
-from pipeline_definition.pages.formats import date, figure, moment, number, plain
-from pipeline_definition.pages.page import Fact, Section, Table
+from pipeline_definition.pages.document import Fact, Section, Table
+from pipeline_definition.pages.formats import date, figure, leaves, moment, number, plain
 from pipeline_definition.report.run import Run
 
 APPROVAL = {
@@ -15,6 +15,31 @@ APPROVAL = {
     "Approved": "approved",
     "Rejected": "rejected",
 }
+
+
+def parameters_section(run: Run) -> Section:
+    """Return the pipeline parameters."""
+    values, defaults = run.artifacts.parameters, run.artifacts.defaults
+    described = {item["Name"]: item.get("Description", "") for item in run.artifacts.definition.get("Parameters", [])}
+    changed = {name: value for name, value in values.items() if value != defaults.get(name)}
+    tables = []
+    if changed:
+        rows: tuple[tuple[str, ...], ...] = tuple(
+            (name, plain(value), plain(defaults.get(name)), described.get(name, "")) for name, value in changed.items()
+        )
+        tables.append(Table(("parameter", "in this run", "default", "what it is"), rows, wraps=True))
+    if values:
+        rows = tuple((name, plain(value), described.get(name, "")) for name, value in values.items())
+        tables.append(
+            Table(("parameter", "value", "what it is"), rows, summary=f"All {len(values)} parameters", wraps=True)
+        )
+    return Section("parameters", "What was changed for this run", _changes(len(changed)), tables=tuple(tables))
+
+
+def _changes(changed: int) -> str:
+    if not changed:
+        return "Nothing: every parameter is at its default."
+    return f"{changed} parameter{'s' if changed > 1 else ''} differ{'' if changed > 1 else 's'} from the defaults."
 
 
 def lineage_section(run: Run) -> Section:
@@ -59,19 +84,9 @@ def _tables(package: Mapping[str, Any], lineage: Mapping[str, Any]) -> Iterator[
     rows += [(key.replace("_", " "), _value(value)) for key, value in (package.get("metadata") or {}).items()]
     if rows:
         yield Table(("registered with", ""), tuple(rows), wraps=True)
-    written = tuple(_flat(lineage))
+    written = tuple(leaves(lineage)) if lineage else ()
     if written:
         yield Table(("recorded by the training", ""), written, summary="The training’s own record", wraps=True)
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (`settings › seed`, `0`) for each leaf."""
-    for key, item in value.items():
-        name = f"{prefix}{str(key).replace('_', ' ')}"
-        if isinstance(item, dict):
-            yield from _flat(item, f"{name} › ")
-        else:
-            yield name, plain(item)
 
 
 def _value(value: Any) -> str:

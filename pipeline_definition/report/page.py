@@ -7,23 +7,22 @@ Reads a run's artifacts folder; writes one file. The same artifacts give the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from params.files import write_text
 from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.pages.document import Document, EmbeddedPicture, Section, data_address
 from pipeline_definition.pages.formats import date
-from pipeline_definition.pages.templates import templates
-from pipeline_definition.report import drawing, pictures, timeline
+from pipeline_definition.pages.html import to_html
 from pipeline_definition.report.bill import cost_section
 from pipeline_definition.report.data import download_section, latents_section
 from pipeline_definition.report.headline import tiles
-from pipeline_definition.report.lineage import lineage_section
-from pipeline_definition.report.parameters import parameters_section
+from pipeline_definition.report.lineage import lineage_section, parameters_section
 from pipeline_definition.report.quality import quality_section
 from pipeline_definition.report.run import Run, run_of
+from pipeline_definition.report.steps import lying, standing, summary, timeline
 from pipeline_definition.report.training import training_section
 from pipeline_definition.report.tuning import tuning_section
 from pipeline_definition.report.verdict import failure, verdict
@@ -40,6 +39,13 @@ SECTIONS = (
 )
 # Told once for each phase of the training.
 OF_A_PHASE = (training_section, latents_section)
+# The page is to be sent around: a mail takes 10 MB, and base64 makes a third more of every byte.
+MAX_SHEET_BYTES = 4 * 2**20
+MAX_GALLERY_BYTES = 2 * 2**20
+MAX_GALLERY_PICTURES = 6
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SHEET = "Contact sheet: each prompt with the real picture and the model’s"
+ORIGIN = "Made from the run’s artifacts alone; no network is needed to read it."
 NO_PRICES: Mapping[str, float] = MappingProxyType({})
 
 
@@ -55,31 +61,62 @@ def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] =
 
 def render(run: Run) -> str:
     """Return the page as HTML; everything that came from outside is escaped."""
-    return templates(Path(__file__).parent).get_template("page.html").render(_content(run))
-
-
-def _content(run: Run) -> dict[str, Any]:
-    looks = {step.name: step.look for step in run.steps}
-    nodes = tuple(step.node for step in run.steps)
     sections = [section(seen) for section in SECTIONS for seen in (run.phases if section in OF_A_PHASE else (run,))]
-    return {
-        "pipeline": _pipeline_name(run),
-        "execution": run.artifacts.execution,
-        "when": date(run.start) if run.start else "",
-        "verdict": verdict(run),
-        "failure": failure(run),
-        "tiles": tiles(run),
-        "sheet": pictures.contact_sheet(run.artifacts),
-        "gallery": pictures.gallery(run.artifacts),
-        "drawings": (drawing.lying(nodes, looks), drawing.standing(nodes, looks)) if nodes else (),
-        "rows": timeline.rows(run),
-        "summary": timeline.summary(run),
-        "sections": [section for section in sections if not section.is_empty],
-        "left_out": run.artifacts.execution.get("left_out") or {},
-    }
+    ending = verdict(run)
+    document = Document(
+        eyebrow=tuple(filter(None, _eyebrow(run))),
+        title=ending.title,
+        lead=ending.lead,
+        sections=tuple(section for section in sections if not section.is_empty),
+        notes=tuple(filter(None, (ORIGIN, str(run.artifacts.execution.get("arn") or "")))),
+    )
+    return to_html(
+        document,
+        Path(__file__).with_name("run.html"),
+        seal=ending.kind,
+        failure=failure(run),
+        tiles=tiles(run),
+        pictures=pictures_section(run.artifacts),
+        drawings=(lying(run.steps), standing(run.steps)),
+        steps=timeline(run),
+        summary=summary(run),
+        is_local=run.is_local,
+        left_out=run.artifacts.execution.get("left_out") or {},
+    )
 
 
-def _pipeline_name(run: Run) -> str:
-    """Return the name from arn:aws:sagemaker:REGION:ACCOUNT:pipeline/NAME/execution/ID."""
-    parts = str(run.artifacts.execution.get("arn", "")).split("/")
-    return parts[1] if len(parts) > 1 else "pipeline"
+def _eyebrow(run: Run) -> Iterator[str]:
+    """Yield the pipeline, from arn:aws:sagemaker:REGION:ACCOUNT:pipeline/NAME/execution/ID, the run, when and where."""
+    execution = run.artifacts.execution
+    yield [*str(execution.get("arn", "")).split("/"), "pipeline"][1]
+    yield f"run {execution['id']}" if execution.get("id") else ""
+    yield date(run.start) if run.start else ""
+    yield "on this machine" if run.is_local else str(execution.get("region") or "")
+
+
+def pictures_section(artifacts: Artifacts) -> Section:
+    """Return what the model draws: the first pictures with their captions, as many as fit, and the contact sheet."""
+    captions = {Path(str(entry.get("file", ""))).name: str(entry.get("caption") or "") for entry in artifacts.captions}
+    embedded, left = [], MAX_GALLERY_BYTES
+    for path in artifacts.samples[:MAX_GALLERY_PICTURES]:
+        source = _inline(path, left)
+        if source:
+            left -= path.stat().st_size
+            caption = captions.get(path.name, "")
+            embedded.append(EmbeddedPicture(source, caption, caption=caption))
+    sheet = _inline(artifacts.contact_sheet, MAX_SHEET_BYTES) if artifacts.contact_sheet else None
+    return Section(
+        anchor="pictures",
+        title="What it draws",
+        pictures=tuple(embedded),
+        sheet=EmbeddedPicture(sheet, SHEET, SHEET) if sheet else None,
+        is_wide=True,
+    )
+
+
+def _inline(path: Path, max_bytes: int) -> str | None:
+    """Return a PNG as a data: address; what is larger or no PNG is not shown."""
+    if path.stat().st_size > max_bytes:
+        return None
+    content = path.read_bytes()
+    return data_address(content) if content.startswith(PNG_SIGNATURE) else None

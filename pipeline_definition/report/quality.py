@@ -15,8 +15,8 @@ from params.layout import (
     GUIDANCE_CURVE,
 )
 from pipeline_definition.pages import charts
+from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, beside, count, figure, number, plain, setting
-from pipeline_definition.pages.page import Chart, Fact, Section, Table
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
 from pipeline_definition.report.run import Run
 
@@ -70,14 +70,14 @@ def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
             pairs.append((_mark(text, clip_score), _mark(text, fid)))
     if not pairs or pairs[0][0].name != ROWS[""]:
         return
-    limits = tuple(asked[name].limit if name in asked else None for name in (CLIP_SCORE, FID))
+    limits = (_limit(asked, CLIP_SCORE), _limit(asked, FID))
     description = "FID and CLIP score: " + "; ".join(f"{x.name} {figure(y.value)}, {figure(x.value)}" for x, y in pairs)
-    svg = charts.plane("plane", description, pairs, limits)
+    svg = charts.plane("plane", description, pairs, limits, chosen=ROWS[""])
     yield Chart("FID against CLIP score: low and right is good; dashed is the gate", svg)
     yield from _guidance_chart(run.artifacts.metrics or {}, limits)
 
 
-def _guidance_chart(metrics: Mapping[str, Any], limits: tuple[float | None, ...]) -> Iterator[Chart]:
+def _guidance_chart(metrics: Mapping[str, Any], limits: charts.Limits) -> Iterator[Chart]:
     """Draw what guidance gains in CLIP score and pays in FID, all on the same number of pictures."""
     points = []
     for point in metrics.get(GUIDANCE_CURVE) or ():
@@ -89,9 +89,14 @@ def _guidance_chart(metrics: Mapping[str, Any], limits: tuple[float | None, ...]
         return
     described = "; ".join(f"{x.name}: {figure(y.value)}, {figure(x.value)}" for x, y in points)
     chosen = setting(number(metrics.get("guidance_scale")) or 0.0)
-    svg = charts.guidance("guidance", f"FID and CLIP score at each guidance scale: {described}", points, chosen, limits)
+    described = f"FID and CLIP score at each guidance scale: {described}"
+    svg = charts.plane("guidance", described, points, limits, chosen, joined=True)
     pictures = number(metrics[GUIDANCE_CURVE][0].get("pictures")) or 0
     yield Chart(f"FID against CLIP score at each guidance scale, {count(pictures)} pictures each", svg)
+
+
+def _limit(asked: Mapping[str, Threshold], name: str) -> float | None:
+    return asked[name].limit if name in asked else None
 
 
 def _mark(name: str, value: Metric) -> charts.Mark:

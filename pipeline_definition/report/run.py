@@ -11,7 +11,6 @@ from params.layout import THROUGHPUT_STEP
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.formats import duration, moment, number
 from pipeline_definition.report.costs import Cost, Prices, hosts_text, step_cost
-from pipeline_definition.report.drawing import Look
 from pipeline_definition.report.graph import Node, step_graph
 
 STYLES = {
@@ -59,10 +58,9 @@ class RunStep:
         return duration(self.seconds) if self.seconds is not None else ""
 
     @property
-    def look(self) -> Look:
-        """How the graph shows it."""
-        shown = self.time if self.style == "succeeded" else self.state
-        return Look(self.style, shown)
+    def label(self) -> str:
+        """What the graph says under its name."""
+        return self.time if self.style == "succeeded" else self.state
 
     @property
     def hosts(self) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from params.layout import CHECKPOINT_AGE_S, CHECKPOINT_LAG_S, DATA_S, ENCODER_WAIT_S
 from pipeline_definition.pages import charts
+from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, count, duration, figure, number, percent
-from pipeline_definition.pages.page import Chart, Fact, Section, Table
 from pipeline_definition.report.headline import typical
 from pipeline_definition.report.run import Run
 
@@ -128,7 +128,7 @@ def _loss_chart(run: Run) -> Iterator[Chart]:
     values = [value for one in series for _, value in one.points]
     logarithmic = min(values) > 0 and max(values) / min(values) > LOGARITHMIC_FROM
     ends = "; ".join(f"{one.name} from {figure(one.points[0][1])} to {figure(one.points[-1][1])}" for one in series)
-    svg = charts.curves(f"curve-loss{run.phase}", ends, series, logarithmic)
+    svg = charts.curves(f"curve-loss{run.phase}", ends, series, logarithmic=logarithmic)
     yield Chart("Loss", svg, tuple(one.name for one in series))
 
 
@@ -138,9 +138,9 @@ def _time_chart(run: Run) -> Iterator[Chart]:
     if whole <= 0:
         return
     ordered = sorted(parts.items(), key=lambda part: -part[1])
-    words = [percent(value / whole) for _, value in ordered]
-    description = ", ".join(f"{name} {text}" for (name, _), text in zip(ordered, words, strict=True))
-    yield Chart("Where the time of the training went", charts.bars(f"time{run.phase}", description, ordered, words))
+    rows = [(name, [(value, percent(value / whole))]) for name, value in ordered]
+    description = ", ".join(f"{name} {text}" for name, [(_, text)] in rows)
+    yield Chart("Where the time of the training went", charts.bars(f"time{run.phase}", description, rows))
 
 
 def time_parts(run: Run) -> dict[str, float]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline_definition.pages import charts
+from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, dollars, duration, figure, number, setting
-from pipeline_definition.pages.page import Chart, Fact, Section, Table
 from pipeline_definition.report.costs import Cost, Prices, job_cost
 from pipeline_definition.report.run import Run
 
@@ -89,16 +89,18 @@ def _facts(best: TuningTrial | None, objective: str) -> Iterator[Fact]:
 
 def _charts(run: Run, tuning: Mapping[str, Any], trials: tuple[TuningTrial, ...], objective: str) -> Iterator[Chart]:
     in_dollars = not run.is_local and all(trial.cost.is_known for trial in trials)
-    points = [
-        charts.TrialPoint(cost, trial.objective, trial.is_best)
+    reached = [
+        (cost, trial.objective, trial.is_best)
         for trial in trials
         if (cost := trial.cost.usd if in_dollars else trial.seconds) is not None and trial.objective is not None
     ]
-    if len(points) < 2:
+    if len(reached) < 2:
         return
     axis = "US dollars" if in_dollars else "seconds"
+    points = [(cost, value) for cost, value, _ in reached]
+    best = next(((cost, value) for cost, value, is_best in reached if is_best), None)
     description = f"{objective} of {len(points)} trials over {axis}"
-    svg = charts.trials("trials", description, points, axis, lower_is_better(tuning))
+    svg = charts.trade_off("trials", description, points, best, axis, lower_is_better=lower_is_better(tuning))
     title = f"{objective.capitalize()} over {axis}; the line is the frontier, the large dot the choice"
     yield Chart(title, svg)
 

@@ -17,8 +17,9 @@ from pipeline_definition.commands import cost
 from pipeline_definition.cost.business_case import Answers, answers_of
 from pipeline_definition.cost.business_inputs import EXAMPLE_FILE, BusinessCase, load_case
 from pipeline_definition.cost.business_page import case_document, case_json
-from pipeline_definition.cost.document import to_html, to_markdown
 from pipeline_definition.cost.training import CostError
+from pipeline_definition.pages.html import to_html
+from pipeline_definition.pages.markdown import to_markdown
 
 EXAMPLE = load_case(EXAMPLE_FILE)
 

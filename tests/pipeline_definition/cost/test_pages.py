@@ -11,9 +11,10 @@ from params.files import write_text
 from pipeline_definition.cost.business_case import answers_of
 from pipeline_definition.cost.business_inputs import EXAMPLE_FILE, load_case
 from pipeline_definition.cost.business_page import case_document
-from pipeline_definition.cost.document import Document, to_html
 from pipeline_definition.cost.plan import plan
 from pipeline_definition.cost.plan_page import plan_document
+from pipeline_definition.pages.document import Document
+from pipeline_definition.pages.html import to_html
 from tests.pipeline_definition.cost.samples import definition, settings
 from tests.pipeline_definition.pages.chromium import Browser, browser, find_browser
 

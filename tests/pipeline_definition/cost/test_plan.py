@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from params.settings import load_settings
-from pipeline_definition.cost.document import to_html
 from pipeline_definition.cost.plan import Plan, parse_days, plan
 from pipeline_definition.cost.plan_page import plan_document, plan_json, plan_table
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.definition.pipeline import build_definition
+from pipeline_definition.pages.html import to_html
 from tests.pipeline_definition.cost.samples import definition, settings
 from tests.pipeline_definition.definitions import definition_of
 

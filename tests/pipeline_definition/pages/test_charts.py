@@ -13,6 +13,7 @@ from markupsafe import Markup
 from pipeline_definition.pages import charts
 
 numbers = st.floats(-1e6, 1e6)
+CHARTS = ["curves", "scale", "bars", "pairs", "trials", "plan", "plane", "guidance", "dollars"]
 LOSSES = [(64.0 * i, 1 / i) for i in range(1, 50)]
 
 
@@ -21,21 +22,27 @@ def every_chart() -> dict[str, Markup]:
     mark = charts.Mark("model", 9.1, 8.2, 10.3)
     return {
         "curves": charts.curves(
-            "a", "loss", [charts.Series("loss", LOSSES), charts.Series("b", LOSSES[:3], True)], True
+            "a", "loss", [charts.Series("loss", LOSSES), charts.Series("b", LOSSES[:3], True)], logarithmic=True
         ),
         "scale": charts.scale("b", "FID", [mark, charts.Mark("untrained", 55.0)], 25.0, True),
-        "bars": charts.bars("c", "causes", [("timeout", 3.0), ("http 404", 1.0)], ["3", "1"]),
-        "trials": charts.trials(
-            "d", "trials", [charts.TrialPoint(1, 0.5, True), charts.TrialPoint(2, 0.6, False)], "s", True
+        "bars": charts.bars("c", "causes", [("timeout", [(3.0, "3")]), ("http 404", [(1.0, "1")])]),
+        "pairs": charts.bars("d", "bill", [("Train", [(3.0, "$3"), (2.0, "$2")])]),
+        "trials": charts.trade_off("e", "trials", [(1, 0.5), (2, 0.6)], (1, 0.5), "s"),
+        "plan": charts.trade_off("f", "plan", [(1, 5), (2, 3)], (1, 5), "days", limits=(3, 4), logarithmic=True),
+        "plane": charts.plane("g", "FID and CLIP", [(charts.Mark("model", 0.8), mark)], (0.6, None), "model"),
+        "guidance": charts.plane(
+            "h",
+            "FID and CLIP",
+            [(charts.Mark("1", 0.7), mark), (charts.Mark("3", 0.8), mark)],
+            (0.6, 90.0),
+            "3",
+            joined=True,
         ),
-        "plane": charts.plane("e", "FID and CLIP", [(charts.Mark("model", 0.8), mark)], (0.6, None)),
-        "guidance": charts.guidance(
-            "f", "FID and CLIP", [(charts.Mark("1", 0.7), mark), (charts.Mark("3", 0.8), mark)], "3", (0.6, 90.0)
-        ),
+        "dollars": charts.curves("i", "gained", [charts.Series("", [(0, -5.0), (9, 5.0)])], "months", in_dollars=True),
     }
 
 
-@pytest.mark.parametrize("name", ["curves", "scale", "bars", "trials", "plane", "guidance"])
+@pytest.mark.parametrize("name", CHARTS)
 def test_a_chart_takes_its_colours_and_fonts_from_the_page(name: str) -> None:
     svg = every_chart()[name]
     colours = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", svg))
@@ -43,7 +50,7 @@ def test_a_chart_takes_its_colours_and_fonts_from_the_page(name: str) -> None:
     assert "font-family" not in svg and "#0000" not in svg
 
 
-@pytest.mark.parametrize("name", ["curves", "scale", "bars", "trials", "plane", "guidance"])
+@pytest.mark.parametrize("name", CHARTS)
 def test_a_chart_brings_no_address_no_script_and_no_style_of_its_own(name: str) -> None:
     svg = every_chart()[name]
     assert "://" not in svg and "<style" not in svg and "<script" not in svg
@@ -67,8 +74,22 @@ def test_settings_of_the_user_change_nothing() -> None:
         assert every_chart() == before
 
 
+def test_a_choice_beyond_a_limit_is_marked_as_a_failure() -> None:
+    assert "var(--fail)" in every_chart()["plan"]
+    assert "var(--fail)" not in every_chart()["trials"]
+
+
+def test_names_that_would_lie_over_each_other_are_printed_once() -> None:
+    model, real = charts.Mark("model", 1.4), charts.Mark("real pictures", 6.0)
+    near, far = (
+        charts.scale("a", "FID", [model, charts.Mark("untrained", value), real], 25.0, True) for value in (7.5, 20.0)
+    )
+    assert "untrained" in near and "real pictures" not in near
+    assert "untrained" in far and "real pictures" in far
+
+
 def test_names_from_outside_are_escaped() -> None:
-    svg = charts.bars("a", "<b>", [("<script>", 1.0)], ["&"])
+    svg = charts.bars("a", "<b>", [("<script>", [(1.0, "&")])])
     assert "<script>" not in svg and "&lt;script&gt;" in svg
 
 

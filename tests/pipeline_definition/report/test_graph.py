@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_definition.report.drawing import Look, lying, standing
+from pipeline_definition.report.costs import Cost
 from pipeline_definition.report.graph import Node, step_graph
+from pipeline_definition.report.run import RunStep
+from pipeline_definition.report.steps import lying, standing
 from tests.pipeline_definition.definitions import PARAMETER_SETS, all_steps, definition_of
 
 
@@ -65,7 +67,7 @@ def test_no_two_steps_share_a_place_and_parents_come_first(references: list[list
 @pytest.mark.parametrize("draw", [lying, standing])
 def test_circles_keep_their_distance_and_stay_inside(draw: Any) -> None:
     nodes = step_graph(definition_of("local"))
-    drawing = draw(nodes, {node.name: Look("succeeded", "1 s") for node in nodes})
+    drawing = draw([RunStep(node, {}, "", Cost()) for node in nodes])
     for one, other in itertools.combinations(drawing.stations, 2):
         assert (one.x - other.x) ** 2 + (one.y - other.y) ** 2 > 40**2
     assert all(16 <= s.x <= drawing.width and 16 <= s.y <= drawing.height - 16 for s in drawing.stations)
@@ -74,5 +76,6 @@ def test_circles_keep_their_distance_and_stay_inside(draw: Any) -> None:
 
 def test_a_way_that_the_run_did_not_go_is_told_apart() -> None:
     nodes = step_graph(definition_of("local"))
-    looks = {node.name: Look("waiting" if node.name == "GateFailed" else "succeeded", "") for node in nodes}
-    assert [line.travelled for line in lying(nodes, looks).lines].count(False) == 1
+    records = {node.name: {} if node.name == "GateFailed" else {"status": "Succeeded"} for node in nodes}
+    drawing = lying([RunStep(node, records[node.name], "", Cost()) for node in nodes])
+    assert [line.travelled for line in drawing.lines].count(False) == 1

@@ -55,7 +55,7 @@ class Elements(HTMLParser):
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the charts out: drawing is most of the time, and their own tests draw."""
-    for name in ("curves", "scale", "bars", "pairs", "trials", "plane", "guidance"):
+    for name in ("curves", "scale", "bars", "trade_off", "plane"):
         monkeypatch.setattr(charts, name, lambda *_, **__: Markup(""))
 
 

@@ -1,0 +1,94 @@
+"""What a page is made of: facts, charts, pictures and tables, in sections. Reads nothing, writes nothing."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A figure with its name."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its title and the names of its lines."""
+
+    title: str
+    svg: Markup
+    keys: tuple[str, ...] = ()
+    """Names of the series, in the order of their colours; none where there is one."""
+
+
+@dataclass(frozen=True)
+class EmbeddedPicture:
+    """A picture inside the page, so that the page needs no other file."""
+
+    source: str
+    """data: address."""
+    alt: str
+    """What it shows, for those who do not see it."""
+    title: str = ""
+    caption: str = ""
+    is_best: bool = False
+    """Whether it stands out among its neighbours."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headers; `numeric` columns are aligned to the right."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+    summary: str = ""
+    """Where it is long: what to press to see it."""
+    wraps: bool = False
+    """Whether long words, such as addresses, may break anywhere."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question that the page answers."""
+
+    anchor: str
+    title: str
+    lead: str = ""
+    facts: tuple[Fact, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[EmbeddedPicture, ...] = ()
+    sheet: EmbeddedPicture | None = None
+    """A contact sheet: one picture over the whole width."""
+    is_wide: bool = False
+    """Whether it takes the page's whole width: the title then stands above, not at the side."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.facts or self.charts or self.tables or self.pictures or self.sheet)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A page."""
+
+    eyebrow: tuple[str, ...]
+    """Small print above the title."""
+    title: str
+    lead: str
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...] = ()
+    """Small print at the foot."""
+
+
+def data_address(content: bytes, form: str = "png") -> str:
+    """Return a picture's bytes as a data: address (RFC 2397); `form` is its image subtype."""
+    return f"data:image/{form};base64,{base64.b64encode(content).decode('ascii')}"

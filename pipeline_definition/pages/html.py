@@ -1,0 +1,32 @@
+"""A document as one HTML file that needs no other file and no network; every text is escaped.
+
+Reads base.html, components.html and style.html, and the template of a page that adds parts of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline_definition.pages.document import Document
+
+BASE = Path(__file__).parent / "base.html"
+
+
+def to_html(document: Document, template: Path = BASE, **parts: Any) -> str:
+    """Return the page; another `template` extends base.html and shows its own `parts` beside the document."""
+    return _templates(template.parent).get_template(template.name).render(document=document, **parts)
+
+
+@functools.cache
+def _templates(folder: Path) -> Environment:
+    return Environment(
+        loader=FileSystemLoader((folder, BASE.parent)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

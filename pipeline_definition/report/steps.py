@@ -1,0 +1,145 @@
+"""What ran: the graph of the steps, and each step over time: when, how long, on what, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline_definition.pages.formats import dollars, duration, figure
+from pipeline_definition.report.costs import total
+from pipeline_definition.report.run import Run, RunStep
+
+LYING_PITCH = (104.0, 84.0)
+STANDING_PITCH = (150.0, 62.0)
+RADIUS = 15.0
+
+
+@dataclass(frozen=True)
+class Station:
+    """One step where it is drawn."""
+
+    step: RunStep
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class GraphEdge:
+    """From one step to the next."""
+
+    path: str
+    travelled: bool
+    """Whether the run went this way."""
+
+
+@dataclass(frozen=True)
+class GraphDrawing:
+    """The whole graph in one direction."""
+
+    direction: str
+    """lying, for wide screens, or standing, for phones."""
+    width: float
+    height: float
+    stations: tuple[Station, ...]
+    lines: tuple[GraphEdge, ...]
+
+
+@dataclass(frozen=True)
+class TimelineRow:
+    """One step over time."""
+
+    step: RunStep
+    from_percent: float
+    width_percent: float
+    """Where its bar lies between the run's start and end."""
+    time: str
+    """How long it ran, or why it did not."""
+    cost: str
+    note: str
+    """Attempts, where there was more than one."""
+
+
+def lying(steps: Sequence[RunStep]) -> GraphDrawing:
+    """Return the graph from left to right, names below the circles."""
+    pitch_x, pitch_y = LYING_PITCH
+    stations = [Station(step, pitch_x * (step.node.rank + 0.5), 26 + pitch_y * step.node.lane) for step in steps]
+    ranks, lanes = _extent(steps)
+    return _drawing("lying", stations, (pitch_x * ranks, 26 + pitch_y * lanes - 12))
+
+
+def standing(steps: Sequence[RunStep]) -> GraphDrawing:
+    """Return the graph from top to bottom, names beside the circles."""
+    pitch_x, pitch_y = STANDING_PITCH
+    stations = [Station(step, 24 + pitch_x * step.node.lane, 24 + pitch_y * step.node.rank) for step in steps]
+    ranks, lanes = _extent(steps)
+    return _drawing("standing", stations, (max(330.0, 30 + pitch_x * lanes), pitch_y * ranks - 8))
+
+
+def _extent(steps: Sequence[RunStep]) -> tuple[int, int]:
+    nodes = [step.node for step in steps]
+    return 1 + max((node.rank for node in nodes), default=0), 1 + max((node.lane for node in nodes), default=0)
+
+
+def _drawing(direction: str, stations: Sequence[Station], size: tuple[float, float]) -> GraphDrawing:
+    by_name = {station.step.name: station for station in stations}
+    lines = tuple(
+        GraphEdge(_path(direction, by_name[parent], station), station.step.style != "waiting")
+        for station in stations
+        for parent in station.step.node.parents
+    )
+    return GraphDrawing(direction, *size, tuple(stations), lines)
+
+
+def _path(direction: str, start: Station, end: Station) -> str:
+    """Return a line, or a curve where the lane changes, from the edge of one circle to the edge of the next."""
+    (x1, y1), (x2, y2) = (start.x, start.y), (end.x, end.y)
+    if direction == "lying":
+        x1, x2 = x1 + RADIUS, x2 - RADIUS
+        bend = min(40.0, (x2 - x1) / 2)
+        return f"M{x1:g} {y1:g}C{x1 + bend:g} {y1:g} {x2 - bend:g} {y2:g} {x2:g} {y2:g}"
+    y1, y2 = y1 + RADIUS, y2 - RADIUS
+    bend = (y2 - y1) / 2
+    return f"M{x1:g} {y1:g}C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2:g}"
+
+
+def timeline(run: Run) -> tuple[TimelineRow, ...]:
+    """Return the steps of the definition in order."""
+    return tuple(_row(run, step) for step in run.steps)
+
+
+def summary(run: Run) -> str:
+    """Return how long the whole run took and what it cost, in words."""
+    took = f"{duration(run.seconds)} in all. " if run.seconds is not None else ""
+    return took + _total_cost(run)
+
+
+def _total_cost(run: Run) -> str:
+    if run.is_local:
+        return "On this machine: nothing to pay."
+    spent = total(step.cost for step in run.steps)
+    if not spent.instance_hours:
+        return ""
+    hours = f"{figure(spent.instance_hours)} instance-hours"
+    if not spent.is_known:
+        missing = f"no price given for {', '.join(sorted(spent.unpriced))}"
+        return f"{hours}: {dollars(spent.usd)}, with {missing}." if spent.usd else f"{hours}; {missing}."
+    return f"{hours}: {dollars(spent.usd)}."
+
+
+def _row(run: Run, step: RunStep) -> TimelineRow:
+    attempts = int(step.record.get("attempts") or 1)
+    time = step.time if step.time and step.style != "cached" else step.state
+    return TimelineRow(step, *_bar(run, step), time, _cost(run, step), f"{attempts} attempts" if attempts > 1 else "")
+
+
+def _bar(run: Run, step: RunStep) -> tuple[float, float]:
+    if run.start is None or not run.seconds or step.start is None or step.seconds is None:
+        return 0.0, 0.0
+    start = min(1.0, max(0.0, (step.start - run.start).total_seconds() / run.seconds))
+    return round(100 * start, 2), round(100 * min(1.0 - start, step.seconds / run.seconds), 2)
+
+
+def _cost(run: Run, step: RunStep) -> str:
+    if run.is_local or not step.cost.instance_hours:
+        return ""
+    return dollars(step.cost.usd) if step.cost.is_known else f"{figure(step.cost.instance_hours)} h"
