@@ -34,7 +34,6 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +49,8 @@ BUCKET = "benchmark"
 SIDES = ("step", "same", "defaults")
 SAMPLES_PER_SHARD = 500
 
-# For each side seconds and CPU-seconds of a picture, one pair for each turn.
-Flow = dict[str, list[tuple[float, float]]]
-
-
-@dataclass
-class DownloadFigures:
-    """What one way to download has shown so far: one figure for each round."""
-
-    images_per_s: list[float] = field(default_factory=list)
-    cpu_s: list[float] = field(default_factory=list)
-
-    def summary(self, rows: int) -> dict[str, float]:
-        return {
-            "images_per_s": statistics.median(self.images_per_s),
-            "cpu_ms_per_image": 1000 * statistics.median(self.cpu_s) / rows,
-        }
+# Seconds and CPU-seconds of a picture, one pair for each turn or round.
+Turns = list[tuple[float, float]]
 
 
 def main(argv: list[str]) -> int:
@@ -101,7 +86,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def measure_flow(options: argparse.Namespace, web: str, environment: dict[str, str]) -> Flow:
+def measure_flow(options: argparse.Namespace, web: str, environment: dict[str, str]) -> dict[str, Turns]:
     """Return what benchmarks.download_flow finds, in a process of its own."""
     flags = [f"--{name}={getattr(options, name)}" for name in ("turns", "processes", "threads")]
     flags.append(f"--rows={SAMPLES_PER_SHARD}")
@@ -109,13 +94,13 @@ def measure_flow(options: argparse.Namespace, web: str, environment: dict[str, s
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"error: benchmarks.download_flow: {done.stderr[-1000:]}")
-    flow: Flow = json.loads(done.stdout.splitlines()[-1])
+    flow: dict[str, Turns] = json.loads(done.stdout.splitlines()[-1])
     return flow
 
 
 def measure(
     options: argparse.Namespace, base: Path, web: str, environment: dict[str, str], client: Any
-) -> dict[str, DownloadFigures]:
+) -> dict[str, Turns]:
     of_resizer, of_downloader = plain_settings(options, SAMPLES_PER_SHARD)
     same = {"processes_count": options.processes, **of_resizer, **of_downloader}
     commands = {
@@ -123,7 +108,7 @@ def measure(
         "same": lambda uri: plain_command(base, uri, same),
         "defaults": lambda uri: plain_command(base, uri, {}),
     }
-    sides = {name: DownloadFigures() for name in SIDES}
+    sides: dict[str, Turns] = {name: [] for name in SIDES}
     for number in range(options.rounds):
         # Another one begins each round, so that none always runs on what the one before it left.
         for name in (*SIDES[number % 3 :], *SIDES[: number % 3]):
@@ -136,8 +121,7 @@ def measure(
             kept = successes(client, prefix)
             if kept != options.rows:
                 raise SystemExit(f"error: {name} kept {kept} of {options.rows} pictures")
-            sides[name].images_per_s.append(kept / elapsed_s)
-            sides[name].cpu_s.append(cpu_s)
+            sides[name].append((elapsed_s / kept, cpu_s / kept))
     return sides
 
 
@@ -201,29 +185,30 @@ def write_table(folder: Path, web: str, rows: int) -> None:
     pq.write_table(pa.table(table), folder / "0.parquet")
 
 
-def results(sides: dict[str, DownloadFigures], flow: Flow, options: argparse.Namespace) -> dict[str, Any]:
-    def ratio(above: str, below: str) -> float:
-        pairs = zip(sides[above].images_per_s, sides[below].images_per_s, strict=True)
-        return statistics.median(one / other for one, other in pairs)
-
-    turns = list(zip(flow["same"], flow["step"], strict=True))
+def results(sides: dict[str, Turns], flow: dict[str, Turns], options: argparse.Namespace) -> dict[str, Any]:
     return {
         "ratios": {
-            "same_concurrency": statistics.median(same[0] / step[0] for same, step in turns),
-            "cpu_same_concurrency": statistics.median(same[1] / step[1] for same, step in turns),
-            "whole_runs": ratio("step", "same"),
-            "img2dataset_defaults": ratio("step", "defaults"),
+            "same_concurrency": ratio(flow["same"], flow["step"], 0),
+            "cpu_same_concurrency": ratio(flow["same"], flow["step"], 1),
+            "whole_runs": ratio(sides["same"], sides["step"], 0),
+            "img2dataset_defaults": ratio(sides["defaults"], sides["step"], 0),
         },
-        "flow": {
-            name: {
-                "images_per_s": statistics.median(1 / s for s, _ in figures),
-                "cpu_ms_per_image": 1000 * statistics.median(cpu_s for _, cpu_s in figures),
-            }
-            for name, figures in flow.items()
-        },
-        "sides": {name: side.summary(options.rows) for name, side in sides.items()},
+        "flow": {name: summary(turns) for name, turns in flow.items()},
+        "sides": {name: summary(turns) for name, turns in sides.items()},
         "settings": {name: getattr(options, name) for name in ("rounds", "rows", "turns", "processes", "threads")},
         "cores": os.cpu_count(),
+    }
+
+
+def ratio(base: Turns, own: Turns, kind: int) -> float:
+    """Return the median of base / own within a turn: of seconds, or, for a `kind` of 1, of CPU-seconds."""
+    return statistics.median(its[kind] / mine[kind] for its, mine in zip(base, own, strict=True))
+
+
+def summary(turns: Turns) -> dict[str, float]:
+    return {
+        "images_per_s": statistics.median(1 / seconds for seconds, _ in turns),
+        "cpu_ms_per_image": 1000 * statistics.median(cpu_s for _, cpu_s in turns),
     }
 
 

@@ -57,18 +57,8 @@ ROWS_PER_BLOCK = 32
 BATCH_SIZE = 16
 
 
-@dataclass
-class EncodeFigures:
-    """What one side has shown so far: one figure for each round."""
-
-    s_per_picture: list[float] = field(default_factory=list)
-    cpu_s_per_picture: list[float] = field(default_factory=list)
-
-    def summary(self) -> dict[str, float]:
-        return {
-            "pictures_per_s": 1 / statistics.median(self.s_per_picture),
-            "cpu_ms_per_picture": 1000 * statistics.median(self.cpu_s_per_picture),
-        }
+# Seconds and CPU-seconds of a picture, one pair for each turn.
+Turns = list[tuple[float, float]]
 
 
 @dataclass
@@ -147,21 +137,15 @@ def jpeg(caption: captions.Caption, size_px: int) -> bytes:
 
 
 def measure(options: argparse.Namespace, base: Path) -> dict[str, Any]:
-    bare, step, starts_s = EncodeFigures(), EncodeFigures(), []
+    bare, step, starts_s = Turns(), Turns(), list[float]()
     loop = bare_loop(options, base)
     with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "benchmark", 600):
         # Once, so that neither pays for what is slow only the first time.
         loop()
         for number in range(options.rounds):
-            for side, (s_per_picture, cpu_s_per_picture) in (
-                (bare, loop()),
-                (step, run_step(options, base, number, starts_s)),
-            ):
-                side.s_per_picture.append(s_per_picture)
-                side.cpu_s_per_picture.append(cpu_s_per_picture)
-        last_s, last_cpu_s = loop()
-        bare.s_per_picture.append(last_s)
-        bare.cpu_s_per_picture.append(last_cpu_s)
+            bare.append(loop())
+            step.append(run_step(options, base, number, starts_s))
+        bare.append(loop())
     return results(options, bare, step, starts_s)
 
 
@@ -232,24 +216,27 @@ def tree_cpu_s(root: psutil.Process) -> float:
     return total
 
 
-def results(
-    options: argparse.Namespace, bare: EncodeFigures, step: EncodeFigures, starts_s: list[float]
-) -> dict[str, Any]:
-    def overhead(kind: str) -> float:
-        ours, theirs = getattr(step, kind), getattr(bare, kind)
+def results(options: argparse.Namespace, bare: Turns, step: Turns, starts_s: list[float]) -> dict[str, Any]:
+    def overhead(kind: int) -> float:
         # Each turn of the step stands between two of the bare loop.
-        return statistics.median(
-            one / ((before + after) / 2) - 1 for one, before, after in zip(ours, theirs[:-1], theirs[1:], strict=True)
-        )
+        turns = zip(step, bare[:-1], bare[1:], strict=True)
+        return statistics.median(own[kind] / ((one[kind] + other[kind]) / 2) - 1 for own, one, other in turns)
 
     return {
-        "ratios": {"overhead": overhead("s_per_picture"), "overhead_cpu": overhead("cpu_s_per_picture")},
-        "sides": {"bare": bare.summary(), "step": step.summary()},
+        "ratios": {"overhead": overhead(0), "overhead_cpu": overhead(1)},
+        "sides": {"bare": summary(bare), "step": summary(step)},
         "start_s": statistics.median(starts_s),
         "settings": {name: getattr(options, name) for name in ("rounds", "samples", "resolution_px")},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "cores": os.cpu_count(),
         "torch": torch.__version__,
+    }
+
+
+def summary(turns: Turns) -> dict[str, float]:
+    return {
+        "pictures_per_s": statistics.median(1 / seconds for seconds, _ in turns),
+        "cpu_ms_per_picture": 1000 * statistics.median(cpu_s for _, cpu_s in turns),
     }
 
 

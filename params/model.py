@@ -1,13 +1,52 @@
-"""The base of every settings model: frozen, strict about names, documented field by field."""
+"""The base of every settings model: frozen, strict about names, documented field by field.
+
+The documentation of a setting ends in what it decides of the artifact that its program makes, as in `JPEG quality of
+the stored pictures. [content]`.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
-_ADDED = "added"
+_DECISION: Final = re.compile(r"\[(\w+)\]$")
+
+
+class Decides(Enum):
+    """What a setting decides of an artifact."""
+
+    CONTENT = "content"
+    """The bytes of its parts (shards, latents, pictures, checkpoints): another value makes other parts."""
+    EXTENT = "extent"
+    """What is made of the parts: which of them count, how many there are. Another value uses the same parts."""
+    RUNNING = "running"
+    """How it is made: how fast, how often saved, how closely watched."""
+    MONEY = "money"
+    """What it may cost."""
+    PLACE = "place"
+    """Where something lies; what lies there counts by its own digest."""
+
+    @classmethod
+    def of(cls, field: FieldInfo) -> Decides | None:
+        """Return what a field says that it decides; None where it does not say."""
+        match = _DECISION.search(field.description or "")
+        return cls(match[1]) if match else None
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """The value at which a field that came after release 0.1.0 changes nothing: there, it is left out of identities.
+
+    `sharpen: bool = added(False)`: whatever was made before the field came stays valid.
+    """
+
+    value: Any
 
 
 class Model(BaseModel):
@@ -15,23 +54,38 @@ class Model(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
+    @classmethod
+    def names(cls, *decided: Decides) -> frozenset[str]:
+        """Return the names of the fields that decide one of these; one that does not say decides content."""
+        fields = cls.model_fields.items()
+        return frozenset(name for name, field in fields if (Decides.of(field) or Decides.CONTENT) in decided)
+
+    def deciding(self, names: Collection[str]) -> dict[str, Any]:
+        """Return the values of these fields, ready for JSON, without those that have their neutral value."""
+        values = self.model_dump(mode="json", include=set(names))
+        fields = type(self).model_fields
+        return {name: value for name, value in values.items() if not _is_neutral(fields[name], getattr(self, name))}
+
 
 def added(default: Any, **limits: Any) -> Any:
-    """Return a field that a later release brought: at its default, definitions and identities do not mention it.
+    """Return a field that came after release 0.1.0: at its default neither definitions nor identities mention it.
 
     So an upgrade changes neither the bytes of a definition nor what an artifact of before it is an artifact of.
     """
-    return Field(default, json_schema_extra={_ADDED: True}, **limits)
+    field = Field(default, **limits)
+    field.metadata.append(Neutral(default))
+    return field
 
 
 def unmentioned(model: Model) -> set[str]:
-    """Return the names of the fields that were added later and are at their defaults."""
-    return {
-        name
-        for name, field in type(model).model_fields.items()
-        if _is_added(field.json_schema_extra) and getattr(model, name) == field.default
-    }
+    """Return the names of the fields that came later and have their neutral value."""
+    fields = type(model).model_fields.items()
+    return {name for name, field in fields if Neutral(getattr(model, name)) in field.metadata}
 
 
-def _is_added(extra: object) -> bool:
-    return isinstance(extra, Collection) and _ADDED in extra
+def _is_neutral(field: FieldInfo, value: Any) -> bool:
+    """Return whether a field has its neutral value; one that says nothing at all is neutral at its default."""
+    for item in field.metadata:
+        if isinstance(item, Neutral):
+            return bool(value == item.value)
+    return Decides.of(field) is None and bool(value == field.get_default(call_default_factory=True))

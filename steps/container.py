@@ -131,6 +131,11 @@ class Container:
         values = self._config("hyperparameters.json") or {}
         return {str(name): str(value) for name, value in values.items()}
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether the job is a trial of a tuning job: SageMaker then adds what it looks at."""
+        return "_tuning_objective_metric" in self.hyperparameters()
+
     def cluster(self) -> Cluster:
         """Return the hosts of the job; outside a job, this host alone.
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from params.arguments import parse
-from params.files import write_text
 from params.layout import MANIFEST_FILE, SHARDS
 from params.programs import DownloadArguments
+from steps.artifact import publish
 from steps.container import Cluster, Container
 from steps.data.collection import Collection, ShardPool
 from steps.data.guarded_downloader import ShardMaker
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         join(cluster, container.job_name, arguments.host_wait_s)
         return 0
     manifest = download(arguments, cluster, container.job_name)
-    write_text(container.output_dir(SHARDS) / MANIFEST_FILE, manifest.model_dump_json(indent=1))
+    publish(container.output_dir(SHARDS), {MANIFEST_FILE: manifest.model_dump_json(indent=1).encode()})
     ledger = manifest.ledger
     print(
         f"{ledger.kept} of {ledger.rows} rows became samples ({ledger.sample_yield:.3f} of those that filters left);"
@@ -51,7 +51,7 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
     shards = collection.finished()
     done, total = sum(shard.rows for shard in shards.values()), collection.table.rows
     progress = Progress("download", total, "rows", done=min(done, total))
-    collection.withdraw_manifest()
+    collection.artifact.begin()
     if not collection.is_complete(shards):
         maker, most = collection.maker(), min(done, total - 1)
 

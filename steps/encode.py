@@ -10,11 +10,9 @@ manifests, last, to the outputs `latents` and `reference`.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from params.arguments import parse
-from params.files import write_bytes
 from params.layout import (
     LATENTS,
     LATENTS_INDEX_FILE,
@@ -24,27 +22,24 @@ from params.layout import (
     SHARDS,
     TRAIN_SPLIT,
 )
-from params.model import Model
-from params.programs import PATIENCE, EncodeArguments, EncodeSettings
+from params.model import Decides, Model
+from params.programs import EncodeArguments
+from steps.artifact import Artifact, Identity, publish
 from steps.container import Container
 from steps.data.buckets import Buckets, buckets_of
 from steps.data.decoding import ShardsSource
 from steps.data.encoder_settings import EncoderSettings, model_facts
 from steps.data.encoding import EncodeJob, encode_shards, reference_shards, summarize_sources, write_reference
 from steps.data.latents_artifact import ModelFacts, check_shard, latents_artifact
-from steps.data.latents_writer import LatentsRecord, finished_shards
+from steps.data.latents_writer import LatentsRecord
 from steps.data.plan import EncodePlan, PlannedShard, make_plan
 from steps.data.plan_file import plan_file
 from steps.data.reference import ReferenceManifest
 from steps.data.shards import ShardsManifest, read_shards_manifest
-from steps.data.storage import Storage
 from steps.errors import StepError
 from steps.model.digest import folder_digest
 from steps.progress import Progress
 from steps.ray_cluster import join, leading
-
-# What decides the latents' content, besides the shards and the models.
-_CONTENT_SETTINGS = set(EncodeSettings.model_fields) - {"workers", *PATIENCE}
 
 
 def main(argv: list[str]) -> int:
@@ -62,8 +57,7 @@ def main(argv: list[str]) -> int:
         with leading(cluster, container.job_name, arguments.host_wait_s):
             artifacts = artifacts or encode.run()
     for name, files in artifacts.items():
-        for file, content in files.items():
-            write_bytes(container.output_dir(name) / file, content)
+        publish(container.output_dir(name), files)
     return 0
 
 
@@ -89,32 +83,25 @@ class Encode:
         self._pretrained = pretrained
         self._models = _models(pretrained)
         self._buckets = self._planned_buckets()
-        self._plan_digest = self._digest()
-        self._latents, self._reference = Storage(arguments.latents_uri), Storage(arguments.reference_uri)
+        identity = self._identity()
+        self.latents, self.reference = (
+            Artifact(uri, identity) for uri in (arguments.latents_uri, arguments.reference_uri)
+        )
 
     def published(self) -> Artifacts | None:
         """Return the artifacts where this very encoding was finished before."""
-        files = [
-            (LATENTS, self._latents, [LATENTS_INDEX_FILE, LATENTS_PLAN_FILE, MANIFEST_FILE]),
-            (REFERENCE, self._reference, [MANIFEST_FILE]),
-        ]
-        found: Artifacts = {}
-        for name, storage, names in files:
-            try:
-                found[name] = {file: storage.read(file) for file in names}
-                if json.loads(found[name][MANIFEST_FILE])["plan_digest"] != self._plan_digest:
-                    return None
-            except (FileNotFoundError, ValueError, KeyError, TypeError):
-                return None
-        return found
+        latents = self.latents.published(LATENTS_INDEX_FILE, LATENTS_PLAN_FILE)
+        reference = self.reference.published()
+        if latents is None or reference is None:
+            return None
+        self.latents.note_identity()
+        self.reference.note_identity()
+        return {LATENTS: latents, REFERENCE: reference}
 
     def run(self) -> Artifacts:
         """Encode what is missing, on the Ray cluster that is up. Raises StepError where it cannot or a check fails."""
-        for storage in (self._latents, self._reference):
-            storage.make()
-            # Shards are about to be replaced: until the end of the job the artifact does not exist.
-            storage.delete(MANIFEST_FILE)
-            storage.abort_uploads()
+        for artifact in (self.latents, self.reference):
+            artifact.begin()
         plan = self._plan()
         job = self._job(plan)
         pictures = write_reference(job, self._arguments.reference_uri)
@@ -128,7 +115,7 @@ class Encode:
         records = self._encode(job, planned)
         manifest, index = latents_artifact(plan, records, self._arguments, self._models, self._source_digest)
         reference = ReferenceManifest(
-            plan_digest=self._plan_digest,
+            plan_digest=self.latents.digest,
             source_manifest_digest=self._source_digest,
             resolution_px=self._arguments.resolution_px,
             samples=len(plan.heldout),
@@ -141,7 +128,7 @@ class Encode:
         return {
             LATENTS: {
                 LATENTS_INDEX_FILE: _json(index),
-                LATENTS_PLAN_FILE: _json(plan_file(plan, self._plan_digest, rows_per_shard, rows_per_block)),
+                LATENTS_PLAN_FILE: _json(plan_file(plan, self.latents.digest, rows_per_shard, rows_per_block)),
                 MANIFEST_FILE: _json(manifest),
             },
             REFERENCE: {MANIFEST_FILE: _json(reference)},
@@ -184,13 +171,14 @@ class Encode:
                 precision=arguments.precision,
             ),
             latents_uri=arguments.latents_uri,
-            plan_digest=self._plan_digest,
+            plan_digest=self.latents.digest,
             workers=arguments.workers,
         )
 
     def _encode(self, job: EncodeJob, planned: list[PlannedShard]) -> list[LatentsRecord]:
         """Return the records of all shards in the order of the plan, having made the missing ones."""
-        records = finished_shards(self._latents, self._plan_digest, planned)
+        finished = self.latents.finished(LatentsRecord)
+        records = {shard.name: finished[shard.name] for shard in planned if shard.name in finished}
         done = sum(record.shard.listed.rows for record in records.values())
         progress = Progress("encode", sum(shard.rows for shard in planned), "rows", done=done)
         missing = [shard for shard in planned if shard.name not in records]
@@ -199,10 +187,9 @@ class Encode:
             records[record.shard.listed.name] = record
         return [records[shard.name] for shard in planned]
 
-    def _digest(self) -> str:
-        plan = self._arguments.model_dump(mode="json", include=_CONTENT_SETTINGS)
-        plan |= {"shards": self._source_digest, "models": vars(self._models)}
-        return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    def _identity(self) -> Identity:
+        settings = self._arguments.deciding(self._arguments.names(Decides.CONTENT))
+        return settings | {"shards": self._source_digest, "models": vars(self._models)}
 
 
 def _models(pretrained: Path) -> ModelFacts:

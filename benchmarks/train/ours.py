@@ -32,15 +32,9 @@ def arguments_of(task: Task, ranks: int = 1) -> TrainArguments:
 
 
 @contextmanager
-def ours(task: Task) -> Iterator[Step]:
-    """Yield a step on one rank."""
-    with steps_of(task, World(rank=0, size=1, local_rank=0, device=task.device)) as step:
-        yield step
-
-
-@contextmanager
-def steps_of(task: Task, world: World, changes: Mapping[str, Any] | None = None) -> Iterator[Step]:
-    """Yield a step of this rank, with some settings changed."""
+def ours(task: Task, world: World | None = None, changes: Mapping[str, Any] | None = None) -> Iterator[Step]:
+    """Yield a step of this rank, the only one unless `world` says otherwise, with some settings changed."""
+    world = world or World(rank=0, size=1, local_rank=0, device=task.device)
     arguments = arguments_of(task, world.size).model_copy(update=dict(changes or {}))
     plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size)
     parts = assemble(arguments, plan, world, task.latents, task.pretrained, task.pretrained)

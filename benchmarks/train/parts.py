@@ -15,10 +15,9 @@ from unittest import mock
 import torch
 
 from benchmarks.train.contest import contest, memory_ratio, ratio
-from benchmarks.train.ours import ours, steps_of
+from benchmarks.train.ours import ours
 from benchmarks.train.task import Contender, Step, Task
 from steps.training import assembly
-from steps.training.ranks import World
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,8 @@ class ChangedTraining:
                 self.of_unet(unet)
                 return unet
 
-            with mock.patch.object(assembly, "build_unet", changed):
-                alone = World(rank=0, size=1, local_rank=0, device=task.device)
-                with steps_of(task, alone, self.settings) as step:
-                    yield step
+            with mock.patch.object(assembly, "build_unet", changed), ours(task, changes=self.settings) as step:
+                yield step
 
         return run
 

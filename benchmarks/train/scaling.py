@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.train.contest import elapsed_s, steps_for
-from benchmarks.train.ours import steps_of
+from benchmarks.train.ours import ours
 from benchmarks.train.task import Task
 from steps.training.ranks import join_world, leave_world
 
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
     folders = {name: Path(values[name]) for name in ("pretrained", "pictures", "latents")}
     world = join_world(os.environ, TIMEOUT_S)
     task = replace(Task(**values | folders), device=world.device)
-    with steps_of(task, world) as step:
+    with ours(task, world) as step:
         steps = world.broadcast_json(steps_for(step, float(argv[1]), world.device))
         cpu_s = time.process_time()
         wall_s = elapsed_s(step, steps, world.device, time.perf_counter)

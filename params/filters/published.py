@@ -27,7 +27,7 @@ class TooSmall(Filter):
     columns = SIDES
     measured = True
     min_image_size_px: int = Field(64, ge=0)
-    """Pictures whose shorter side is below this are left out."""
+    """Pictures whose shorter side is below this are left out. [content]"""
 
     def keeps(self, width: Any, height: Any) -> Any:
         return (width >= self.min_image_size_px) & (height >= self.min_image_size_px)
@@ -40,7 +40,7 @@ class AspectRatio(Filter):
     columns = SIDES
     measured = True
     max_aspect_ratio: float = Field(3.0, ge=1.0)
-    """Pictures more elongated than this are left out."""
+    """Pictures more elongated than this are left out. [content]"""
 
     def keeps(self, width: Any, height: Any) -> Any:
         return (width <= self.max_aspect_ratio * height) & (height <= self.max_aspect_ratio * width)
@@ -56,7 +56,8 @@ class Aesthetic(Filter):
         ),
     )
     min_aesthetic_score: float = Field(0.0, ge=0.0, le=10.0)
-    """Rows with a smaller aesthetic score in the table are left out; 0: no filter (LAION-Aesthetics: 4.5 to 6.5)."""
+    """Rows with a smaller aesthetic score in the table are left out; 0: no filter (LAION-Aesthetics: 4.5 to
+    6.5). [content]"""
 
     def keeps(self, aesthetic: Any) -> Any:
         return aesthetic >= self.min_aesthetic_score
@@ -68,7 +69,8 @@ class Watermark(Filter):
     cause = "watermark"
     columns = (TableColumn("watermark", ("pwatermark", "watermark_score")),)
     max_watermark: float = Field(1.0, ge=0.0, le=1.0)
-    """Rows whose picture more probably has a watermark (pwatermark) are left out; 1: no filter (LAION: 0.8)."""
+    """Rows whose picture more probably has a watermark (pwatermark) are left out; 1: no filter (LAION:
+    0.8). [content]"""
 
     def keeps(self, watermark: Any) -> Any:
         return watermark <= self.max_watermark
@@ -80,7 +82,8 @@ class Unsafe(Filter):
     cause = "unsafe"
     columns = (TableColumn("unsafe", ("punsafe", "nsfw_score", "nsfw_score_opennsfw2", "nsfw"), NSFW_TAGS),)
     max_unsafe: float = Field(1.0, ge=0.0, le=1.0)
-    """Rows whose picture is more probably unsafe (punsafe) are left out; 1: no filter (Stable Diffusion 2: 0.1)."""
+    """Rows whose picture is more probably unsafe (punsafe) are left out; 1: no filter (Stable Diffusion 2:
+    0.1). [content]"""
 
     def keeps(self, unsafe: Any) -> Any:
         return unsafe <= self.max_unsafe
@@ -96,7 +99,7 @@ class Similarity(Filter):
         ),
     )
     min_similarity: float = Field(-1.0, ge=-1.0, le=1.0)
-    """Rows whose picture and caption are less alike to CLIP are left out; -1: no filter (LAION-2B: 0.28)."""
+    """Rows whose picture and caption are less alike to CLIP are left out; -1: no filter (LAION-2B: 0.28). [content]"""
 
     def keeps(self, similarity: Any) -> Any:
         return similarity >= self.min_similarity
@@ -108,7 +111,7 @@ class Language(Filter):
     cause = "language"
     columns = (TableColumn("language", ("language", "lang"), kind="text"),)
     languages: tuple[str, ...] = ()
-    """Only captions in these languages, as the table names them; empty: no filter."""
+    """Only captions in these languages, as the table names them; empty: no filter. [content]"""
 
     def keeps(self, language: Any) -> Any:
         wanted = {name.strip().lower() for name in self.languages}
@@ -121,7 +124,7 @@ class ShortCaption(Filter):
     cause = "short_caption"
     columns = (CAPTION_LENGTH,)
     min_caption_characters: int = Field(0, ge=0)
-    """Rows with a shorter caption are left out (LAION: 5)."""
+    """Rows with a shorter caption are left out (LAION: 5). [content]"""
 
     def keeps(self, characters: Any) -> Any:
         return characters >= self.min_caption_characters
@@ -133,7 +136,7 @@ class LongCaption(Filter):
     cause = "long_caption"
     columns = (CAPTION_LENGTH,)
     max_caption_characters: int = Field(0, ge=0)
-    """Rows with a longer caption are left out; 0: no filter."""
+    """Rows with a longer caption are left out; 0: no filter. [content]"""
 
     def keeps(self, characters: Any) -> Any:
         return characters <= self.max_caption_characters

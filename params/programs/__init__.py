@@ -9,11 +9,10 @@ from params.programs.download import DownloadArguments, DownloadSettings
 from params.programs.encode import EncodeArguments, EncodeSettings
 from params.programs.evaluate import EvaluateArguments, ScoreArguments
 from params.programs.serve import ServeArguments
-from params.programs.train import MONEY, PATIENCE, ThroughputArguments, TrainArguments
+from params.programs.train import MONEY, ThroughputArguments, TrainArguments
 
 __all__ = [
     "MONEY",
-    "PATIENCE",
     "DownloadArguments",
     "DownloadSettings",
     "EncodeArguments",

@@ -16,15 +16,17 @@ class SourceSettings(Model):
 
     source: Literal["urls", "webdataset", "pictures"] = "urls"
     """What url_table is. `urls`: a table (parquet, CSV, TSV) of addresses; `webdataset`: a prefix of WebDataset shards;
-    `pictures`: a folder of pictures, captions in metadata.jsonl (Hugging Face's imagefolder) or in a .txt beside it."""
+    `pictures`: a folder of pictures, captions in metadata.jsonl (Hugging Face's imagefolder) or in a .txt
+    beside it. [content]"""
     url_column: str = "url"
-    """Column of the table that holds the image's address."""
+    """Column of the table that holds the image's address. [content]"""
     caption_column: str = "caption"
-    """Column of the table that holds the caption (LAION names it TEXT)."""
+    """Column of the table that holds the caption (LAION names it TEXT). [content]"""
     image_size_px: int = Field(256, ge=16, le=4096)
-    """Side of the stored picture, in pixels (phase 1 of Stable Diffusion 2 trains at 256)."""
+    """Side of the stored picture, in pixels (phase 1 of Stable Diffusion 2 trains at 256). [content]"""
     resize_mode: Literal["center_crop", "keep_ratio"] = "center_crop"
-    """`center_crop`: square; `keep_ratio`: shorter side at image_size_px. Never letterboxed (img2dataset's default)."""
+    """`center_crop`: square; `keep_ratio`: shorter side at image_size_px. Never letterboxed (img2dataset's
+    default). [content]"""
 
 
 class DownloadSettings(SourceSettings):
@@ -32,47 +34,48 @@ class DownloadSettings(SourceSettings):
 
     score_columns: tuple[str, ...] = ()
     """SCORE=COLUMN for columns with names of their own: aesthetic, watermark, unsafe, similarity, width, height or
-    language. The names of LAION, COYO and DataComp are known without it."""
+    language. The names of LAION, COYO and DataComp are known without it. [content]"""
     dedup: Literal["url", "exact", "perceptual"] = "exact"
     """What counts as a duplicate, of which the first in the table is kept: the same url; also the same bytes; also the
-    same look (perceptual hash, about a millisecond of a core for each picture)."""
+    same look (perceptual hash, about a millisecond of a core for each picture). [extent]"""
     max_hash_distance: int = Field(0, ge=0, le=3)
-    """Two pictures look the same when their perceptual hashes differ in at most so many of 64 bits."""
+    """Two pictures look the same when their perceptual hashes differ in at most so many of 64 bits. [extent]"""
     blocklist_uri: str = ""
-    """Text file of what is never taken: lines of host:, sha256: or phash: and a value; empty: none."""
+    """Text file of what is never taken: lines of host:, sha256: or phash: and a value; empty: none. [place]"""
     jpeg_quality: int = Field(95, ge=1, le=100)
-    """JPEG quality of the stored pictures (img2dataset's default)."""
+    """JPEG quality of the stored pictures (img2dataset's default). [content]"""
     samples_per_shard: int = Field(10_000, ge=1)
-    """Rows of the table for one shard: 10,000 at 256 px are about 300 MB (img2dataset's advice for S3)."""
+    """Rows of the table for one shard: 10,000 at 256 px are about 300 MB (img2dataset's advice for S3). [content]"""
     max_rows: int = Field(0, ge=0)
-    """Only the first so many rows of the table; 0: all of them."""
+    """Only the first so many rows of the table; 0: all of them. [content]"""
     processes: int = Field(0, ge=0)
-    """Download processes for each host; 0: one for each core."""
+    """Download processes for each host; 0: one for each core. [running]"""
     threads: int = Field(64, ge=1)
-    """Connections for each process (measured: 2 processes x 64 threads are 1.8 times 1 x 16)."""
+    """Connections for each process (measured: 2 processes x 64 threads are 1.8 times 1 x 16). [running]"""
     timeout_s: float = Field(10.0, gt=0)
-    """Limit for one picture, from connect to the last byte."""
+    """Limit for one picture, from connect to the last byte. [running]"""
     retries: int = Field(1, ge=0)
-    """Further tries after a failure that can pass (time-out, 5xx)."""
+    """Further tries after a failure that can pass (time-out, 5xx). [running]"""
     max_body_mb: int = Field(32, ge=1)
-    """A body larger than this is dropped: one row lost, not the host's memory."""
+    """A body larger than this is dropped: one row lost, not the host's memory. [content]"""
     max_image_megapixels: int = Field(100, ge=1)
-    """A picture that would decode to more than this is dropped before it is decoded."""
+    """A picture that would decode to more than this is dropped before it is decoded. [content]"""
     allowed_hosts: tuple[str, ...] = ()
-    """Hosts (host or host:port) that may be fetched although their address is private, such as a local server."""
+    """Hosts (host or host:port) that may be fetched although their address is private, such as a local
+    server. [running]"""
     min_yield: float = Field(0.5, ge=0.0, le=1.0)
-    """The step fails when a smaller fraction of the rows that the filters leave became samples."""
+    """The step fails when a smaller fraction of the rows that the filters leave became samples. [running]"""
     top_up: int = Field(0, ge=0)
     """Rounds of trying again what failed for a reason that can pass. Raised by one, a finished download tries only what
-    is still missing."""
+    is still missing. [extent]"""
     host_wait_s: float = added(600.0, gt=0)
-    """How long a host waits for the job's other hosts: then the job ends and names those that are missing."""
+    """How long a host waits for the job's other hosts: then the job ends and names those that are missing. [running]"""
 
 
 class DownloadArguments(DownloadSettings):
     """`python -m steps download`: url table to WebDataset shards."""
 
     url_table: str
-    """Where the url table is: s3:// address or path of a file or of a folder of them (see source)."""
+    """Where the url table is: s3:// address or path of a file or of a folder of them (see source). [place]"""
     shards_uri: str
-    """Where the shards go: s3:// prefix. They are written there directly, never to a local disk."""
+    """Where the shards go: s3:// prefix. They are written there directly, never to a local disk. [place]"""

@@ -13,45 +13,47 @@ class EncodeSettings(Model):
     """How Encode works."""
 
     resolution_px: int = Field(256, ge=16, le=4096, multiple_of=8)
-    """Side of the picture that the VAE sees; with buckets, the root of its area."""
+    """Side of the picture that the VAE sees; with buckets, the root of its area. [content]"""
     max_bucket_ratio: float = Field(1.0, ge=1.0, le=4.0)
     """Pictures keep their aspect up to this ratio of sides: each is cut to the nearest of a few shapes of about
     resolution_px^2 pixels, its bucket, and every batch is of one bucket (SDXL, arXiv:2307.01952: 4). Needs
-    download.resize_mode keep_ratio. 1: squares alone."""
+    download.resize_mode keep_ratio. 1: squares alone. [content]"""
     bucket_step_px: int = Field(64, ge=8, multiple_of=8)
-    """Sides of the buckets are multiples of this (SDXL: 64; the UNet halves latents, 8 times smaller, three times)."""
+    """Sides of the buckets are multiples of this (SDXL: 64; the UNet halves latents, 8 times smaller, three
+    times). [content]"""
     min_bucket_samples: int = Field(2048, ge=1)
     """A bucket with fewer training samples is given up: its pictures go to the one whose shape is nearest (2,048: one
-    global batch of Stable Diffusion 2)."""
+    global batch of Stable Diffusion 2). [content]"""
     batch_size: int = Field(32, ge=1)
-    """Pictures encoded at once on one device."""
+    """Pictures encoded at once on one device. [content]"""
     rows_per_block: int = Field(256, ge=1)
-    """Rows in one member of a latents shard: what the loader reads at once."""
+    """Rows in one member of a latents shard: what the loader reads at once. [content]"""
     rows_per_shard: int = Field(8192, ge=1)
-    """Rows in one latents shard: 8,192 at 256 px are 136 MB, as Lustre likes it."""
+    """Rows in one latents shard: 8,192 at 256 px are 136 MB, as Lustre likes it. [content]"""
     max_train_rows: int = Field(0, ge=0)
     """Only the first so many training rows, rounded up to whole shards; 0: all. The others are planned all the same,
-    for a training that encodes them itself."""
+    for a training that encodes them itself. [content]"""
     heldout_fraction: float = Field(0.001, ge=0.0, lt=1.0)
-    """Fraction of the captions, chosen by a hash of the caption, that training never sees."""
+    """Fraction of the captions, chosen by a hash of the caption, that training never sees. [content]"""
     max_heldout_samples: int = Field(30_000, ge=0)
-    """At most so many held-out samples are kept (30,000: the count of MLPerf's and the SD2 card's evaluation)."""
+    """At most so many held-out samples are kept (30,000: the count of MLPerf's and the SD2 card's
+    evaluation). [content]"""
     caption_embeddings: bool = False
-    """Also store the text encoder's output: 79 % of the bytes to save 8 % of the compute at 256 px."""
+    """Also store the text encoder's output: 79 % of the bytes to save 8 % of the compute at 256 px. [content]"""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """In which the VAE runs. The SD2 VAE is known to overflow in float16."""
+    """In which the VAE runs. The SD2 VAE is known to overflow in float16. [content]"""
     workers: int = Field(0, ge=0)
-    """Encoders over the whole cluster; 0: one for each GPU, or one for each core of hosts without."""
+    """Encoders over the whole cluster; 0: one for each GPU, or one for each core of hosts without. [running]"""
     host_wait_s: float = added(600.0, gt=0)
-    """How long a host waits for the job's other hosts: then the job ends and names those that are missing."""
+    """How long a host waits for the job's other hosts: then the job ends and names those that are missing. [running]"""
 
 
 class EncodeArguments(EncodeSettings):
     """`python -m steps encode`: shards to latents and caption tokens."""
 
     shards_uri: str
-    """Where the shards are: the prefix that Download wrote."""
+    """Where the shards are: the prefix that Download wrote. [place]"""
     latents_uri: str
-    """Where the latents go: s3:// prefix."""
+    """Where the latents go: s3:// prefix. [place]"""
     reference_uri: str
-    """Where the held-out pictures and captions go, for evaluation: s3:// prefix."""
+    """Where the held-out pictures and captions go, for evaluation: s3:// prefix. [place]"""

@@ -15,45 +15,47 @@ class EvaluateArguments(Model):
 
     captions: str = HELDOUT_CAPTIONS
     """What is drawn: `heldout`, the captions of the reference, or the s3:// address or path of any caption file (.txt,
-    .csv, .tsv, .jsonl, .json as COCO writes it, .parquet). A column `seed` in it states each picture's seed."""
+    .csv, .tsv, .jsonl, .json as COCO writes it, .parquet). A column `seed` in it states each picture's seed. [place]"""
     samples: int = Field(30_000, ge=2)
-    """Pictures to generate (MLPerf and the SD2 card: 30,000)."""
+    """Pictures to generate (MLPerf and the SD2 card: 30,000). [extent]"""
     batch_size: int = Field(16, ge=1)
-    """Pictures generated at once on one device."""
+    """Pictures generated at once on one device. [content]"""
     guidance_scale: float = Field(8.0, ge=0)
-    """Classifier-free guidance (MLPerf: 8)."""
+    """Classifier-free guidance (MLPerf: 8). [content]"""
     guidance_grid: tuple[Annotated[float, Field(ge=0)], ...] = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
-    """Guidance scales of the FID-CLIP curve (the SD2 card's)."""
+    """Guidance scales of the FID-CLIP curve (the SD2 card's). [extent]"""
     grid_samples: int = Field(10_000, ge=0)
-    """Pictures at each guidance scale of the curve, of the first prompts (the SD2 card: 10,000); 0: no curve."""
+    """Pictures at each guidance scale of the curve, of the first prompts (the SD2 card: 10,000); 0: no
+    curve. [extent]"""
     inference_steps: int = Field(50, ge=1)
-    """Denoising steps (MLPerf: 50 with DDIM)."""
+    """Denoising steps (MLPerf: 50 with DDIM). [content]"""
     sampler: Literal["ddim", "dpm++", "euler"] = "ddim"
-    """Which scheduler denoises."""
+    """Which scheduler denoises. [content]"""
     seed: int = Field(0, ge=0)
-    """Picture i starts from the noise of (seed, i)."""
+    """Picture i starts from the noise of (seed, i). [content]"""
     untrained_samples: int = Field(2048, ge=0)
-    """Pictures of the untrained model, as a sanity row; 0: none."""
+    """Pictures of the untrained model, as a sanity row; 0: none. [extent]"""
     comparison_samples: int = Field(10_000, ge=0)
     """Pictures of the generic pretrained model, where the pretrained folder has its UNet's weights, and of the approved
-    model: each is compared with the trained one on the same prompts and seeds; 0: no comparison."""
+    model: each is compared with the trained one on the same prompts and seeds; 0: no comparison. [extent]"""
     pretrained_size_px: int = Field(0, ge=0, multiple_of=8)
     """Side at which the generic pretrained model draws before its pictures are reduced to the reference's: models draw
-    poorly at sizes that they were not trained at (stable-diffusion-2-base: 512); 0: the reference's."""
+    poorly at sizes that they were not trained at (stable-diffusion-2-base: 512); 0: the reference's. [extent]"""
     require_pretrained: bool = False
-    """Refuse a pretrained folder without a UNet's weights: the gate compares with that model."""
+    """Refuse a pretrained folder without a UNet's weights: the gate compares with that model. [running]"""
     approved_model: str = NO_MODEL
     """Address of the approved model's archive (model.tar.gz), to be compared with; `none`: there is none yet, and the
-    model is compared with itself."""
+    model is compared with itself. [place]"""
     contact_sheet_samples: int = Field(48, ge=1)
-    """Pictures on the contact sheet."""
+    """Pictures on the contact sheet. [extent]"""
     precision: Literal["float32", "bfloat16", "float16"] = "float16"
-    """In which the model generates."""
+    """In which the model generates. [content]"""
     fid_features: Literal["inception", "clip"] = "inception"
-    """`inception`: Inception v3's pooled features (comparable with published FID); `clip`: the evaluator's CLIP's."""
+    """`inception`: Inception v3's pooled features (comparable with published FID); `clip`: the evaluator's
+    CLIP's. [extent]"""
     samples_uri: str = ""
     """Prefix that outlives the job, where pictures are kept while they are generated: a killed evaluation goes on from
-    it, and several hosts share the work through it. Empty: kept in the job's output alone, and one host."""
+    it, and several hosts share the work through it. Empty: kept in the job's output alone, and one host. [place]"""
 
 
 class ScoreArguments(Model):

@@ -6,133 +6,138 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from params.model import Model, added
-
-# Settings of training that say what it may cost.
-MONEY: Final = ("budget_usd", "other_steps_usd", "instance_hour_usd")
-# Settings, of any program, that say how long a job waits for what is late. They decide nothing that a job makes.
-PATIENCE: Final = ("host_wait_s", "latents_wait_s")
+from params.model import Decides, Model, added
 
 
 class TrainArguments(Model):
     """`python -m steps train`: latents to a trained model. Tuning trials and the training job run the same program."""
 
     training_samples: int = Field(1_126_400_000, ge=1)
-    """How many samples to train on (phase 1 of Stable Diffusion 2: 550,000 steps of 2,048)."""
+    """How many samples to train on (phase 1 of Stable Diffusion 2: 550,000 steps of 2,048). [extent]"""
     global_batch_size: int = Field(2048, ge=1)
-    """Samples for one optimizer step, over all ranks (Stable Diffusion 2: 2,048)."""
+    """Samples for one optimizer step, over all ranks (Stable Diffusion 2: 2,048). [content]"""
     micro_batch_size: int = Field(128, ge=1)
-    """Samples on one device at once. Global batch / (micro-batch x ranks) is the gradient accumulation."""
+    """Samples on one device at once. Global batch / (micro-batch x ranks) is the gradient accumulation. [running]"""
     learning_rate: float = Field(1e-4, gt=0)
-    """Peak learning rate of AdamW (Stable Diffusion 2: 1e-4)."""
+    """Peak learning rate of AdamW (Stable Diffusion 2: 1e-4). [content]"""
     learning_rate_batch_size: int = Field(0, ge=0)
     """The global batch for which learning_rate was found, such as Tune's. AdamW's rate grows with the square root of
     the batch (Malladi et al. 2022, arXiv:2205.10287): the peak is learning_rate x sqrt(global_batch_size / this). 0: it
-    was found for global_batch_size itself."""
+    was found for global_batch_size itself. [content]"""
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up (Stable Diffusion 2: constant)."""
+    """After the warm-up (Stable Diffusion 2: constant). [content]"""
     warmup_samples: int = Field(20_480_000, ge=0)
-    """Linear warm-up (Stable Diffusion 2: 10,000 steps of 2,048)."""
+    """Linear warm-up (Stable Diffusion 2: 10,000 steps of 2,048). [content]"""
     weight_decay: float = Field(0.01, ge=0)
-    """AdamW's decoupled weight decay (Stable Diffusion 2: 0.01)."""
+    """AdamW's decoupled weight decay (Stable Diffusion 2: 0.01). [content]"""
     adam_beta1: float = Field(0.9, ge=0, lt=1)
-    """AdamW's first moment (torch's default)."""
+    """AdamW's first moment (torch's default). [content]"""
     adam_beta2: float = Field(0.999, ge=0, lt=1)
-    """AdamW's second moment (torch's default)."""
+    """AdamW's second moment (torch's default). [content]"""
     max_gradient_norm: float = Field(1.0, gt=0)
-    """Gradients are scaled down to this norm."""
+    """Gradients are scaled down to this norm. [content]"""
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    """What the UNet predicts (SD2-base: epsilon; SD2 at 768 px: v)."""
+    """What the UNet predicts (SD2-base: epsilon; SD2 at 768 px: v). [content]"""
     snr_gamma: float = Field(0.0, ge=0)
-    """Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556: 5); 0: off."""
+    """Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556: 5); 0: off. [content]"""
     zero_terminal_snr: bool = False
-    """Rescale the noise schedule to end in pure noise (Lin et al. 2023, arXiv:2305.08891)."""
+    """Rescale the noise schedule to end in pure noise (Lin et al. 2023, arXiv:2305.08891). [content]"""
     noise_offset: float = Field(0.0, ge=0)
-    """Strength of the noise shared by a channel; 0: off."""
+    """Strength of the noise shared by a channel; 0: off. [content]"""
     caption_dropout: float = Field(0.1, ge=0, le=1)
-    """Fraction of captions replaced by the empty one, for classifier-free guidance (Stable Diffusion: 0.1)."""
+    """Fraction of captions replaced by the empty one, for classifier-free guidance (Stable Diffusion:
+    0.1). [content]"""
     ema_decay: float = Field(0.9999, ge=0, lt=1)
-    """Decay of the moving average of the weights, for each ema_reference_samples; 0: no average."""
+    """Decay of the moving average of the weights, for each ema_reference_samples; 0: no average. [content]"""
     ema_reference_samples: int = Field(2048, ge=1)
-    """How many samples one application of ema_decay stands for, so that the average does not change with the batch."""
+    """How many samples one application of ema_decay stands for, so that the average does not change with the
+    batch. [content]"""
     ema_precision: Literal["float32", "bfloat16"] = "float32"
     """In which the average is kept. bfloat16 saves 2 bytes a parameter; it is rounded at random, so that small steps
-    are not lost."""
+    are not lost. [content]"""
     initial_weights: Literal["scratch", "pretrained", "model"] = "scratch"
     """`pretrained` starts from the UNet weights of the pretrained channel, `model` from those of the model archive in
-    the channel initial_model, as a second phase does."""
+    the channel initial_model, as a second phase does. [content]"""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "bfloat16"
     """Of the forward pass (autocast); the weights stay in float32. auto: bfloat16 where the device has instructions for
-    it, otherwise float32. float64 is for tests of exactness."""
+    it, otherwise float32. float64 is for tests of exactness. [content]"""
     compile: bool = False
-    """torch.compile the UNet."""
+    """torch.compile the UNet. [running]"""
     cuda_graphs: bool = False
     """With compile, on a GPU: record the UNet's kernels once and replay them as CUDA graphs, which pays where a
-    micro-batch is so small that starting kernels takes longer than they do. Takes memory of its own."""
+    micro-batch is so small that starting kernels takes longer than they do. Takes memory of its own. [running]"""
     gradient_checkpointing: bool = False
-    """Trade a third more compute for activations' memory."""
+    """Trade a third more compute for activations' memory. [running]"""
     shard_optimizer: bool = False
     """Divide AdamW's moments and the average of the weights among the ranks (ZeRO stage 1, arXiv:1910.02054): 10.4 GB
     on each rank become 10.4 GB / ranks, for a broadcast of the weights (3.5 GB) in every step. The result is the same
-    to the bit."""
+    to the bit. [running]"""
     warm_latents: bool = False
-    """Have FSx for Lustre fetch every shard from its bucket at the start, so that the first epoch does not crawl."""
+    """Have FSx for Lustre fetch every shard from its bucket at the start, so that the first epoch does not
+    crawl. [running]"""
     latents_uri: str = ""
     """s3:// prefix of the latents: blocks are read straight from S3, by byte ranges; empty: from the channel `latents`
-    (a file system, or S3 in fast file mode). file_system.kind s3_direct fills it in."""
+    (a file system, or S3 in fast file mode). file_system.kind s3_direct fills it in. [place]"""
     seed: int = Field(0, ge=0)
-    """Everything random is a function of this and the sample's index."""
+    """Everything random is a function of this and the sample's index. [content]"""
     validation_samples: int = Field(2048, ge=1)
-    """Held-out samples of the validation loss, on fixed noise and fixed timesteps."""
+    """Held-out samples of the validation loss, on fixed noise and fixed timesteps. [running]"""
     validate_every_samples: int = Field(20_480_000, ge=1)
-    """How often the validation loss is measured; always at the end."""
+    """How often the validation loss is measured; always at the end. [running]"""
     save_every_samples: int = Field(10_240_000, ge=1)
-    """How often a checkpoint is written; always at the end and on SIGTERM."""
+    """How often a checkpoint is written; always at the end and on SIGTERM. [running]"""
     keep_checkpoints: int = Field(2, ge=1)
-    """Older checkpoints are deleted."""
+    """Older checkpoints are deleted. [running]"""
     shards_uri: str = ""
     """Prefix of the shards: with it, latents are encoded while training, by the hosts of the instance group `encoders`;
-    empty: they are read from the channel `latents`."""
+    empty: they are read from the channel `latents`. [content]"""
     encode_batch_size: int = Field(32, ge=1)
-    """With shards_uri: pictures encoded at once on one device."""
+    """With shards_uri: pictures encoded at once on one device. [running]"""
     blocks_ahead: int = Field(32, ge=1)
-    """With shards_uri: blocks that a rank has asked for and not yet been given; encoders wait rather than make more."""
+    """With shards_uri: blocks that a rank has asked for and not yet been given; encoders wait rather than
+    make more. [running]"""
     checkpoints_uri: str = ""
-    """s3:// prefix to which SageMaker copies the checkpoints: watched, since it was seen to stop in silence."""
+    """s3:// prefix to which SageMaker copies the checkpoints: watched, since it was seen to stop in silence. [place]"""
     max_checkpoint_lag_s: float = Field(1800.0, gt=0)
-    """A checkpoint that is not whole in S3 so long after it was written is warned of."""
+    """A checkpoint that is not whole in S3 so long after it was written is warned of. [running]"""
     log_every_steps: int = Field(50, ge=1)
-    """How often a training-log line is written."""
+    """How often a training-log line is written. [running]"""
     collective_timeout_s: float = Field(600.0, gt=0)
-    """A collective that hangs longer than this ends the job."""
+    """A collective that hangs longer than this ends the job. [running]"""
     host_wait_s: float = added(900.0, gt=0)
     """How long a host waits for the job's other hosts, which start within minutes of each other: then the job ends and
-    names those that are missing."""
+    names those that are missing. [running]"""
     latents_wait_s: float = added(900.0, ge=0)
     """How long to wait for files of the latents that are not on the file system yet: FSx for Lustre imports what Encode
-    wrote to S3 by itself, minutes later. 0: not at all, as for channels that are S3 itself."""
+    wrote to S3 by itself, minutes later. 0: not at all, as for channels that are S3 itself. [running]"""
     read_threads: int = Field(4, ge=1)
-    """Blocks of latents that each rank reads side by side: more hide the latency of S3."""
+    """Blocks of latents that each rank reads side by side: more hide the latency of S3. [running]"""
     max_lost_fraction: float = Field(0.001, ge=0, lt=1)
-    """Fraction of the samples that a rank may fail to read, while others stand in; more end the job."""
+    """Fraction of the samples that a rank may fail to read, while others stand in; more end the job. [running]"""
     max_skipped_steps: int = Field(20, ge=0)
-    """Optimizer steps that may be left out, for a gradient that is not finite, before the job fails."""
+    """Optimizer steps that may be left out, for a gradient that is not finite, before the job fails. [running]"""
     throughput_micro_batch_sizes: tuple[int, ...] = ()
-    """Measure the speed at these micro-batch sizes and end: no model is trained (see `python -m steps throughput`)."""
+    """Measure the speed at these micro-batch sizes and end: no model is trained (see `python -m steps
+    throughput`). [running]"""
     throughput_s: float = Field(10.0, gt=0)
-    """How long each of them is measured, after its warm-up."""
+    """How long each of them is measured, after its warm-up. [running]"""
     budget_usd: float = Field(0.0, ge=0)
-    """Dollars that the whole run may cost: training saves a checkpoint and stops before it costs more; 0: no limit."""
+    """Dollars that the whole run may cost: training saves a checkpoint and stops before it costs more; 0: no
+    limit. [money]"""
     other_steps_usd: float = Field(0.0, ge=0)
-    """What of budget_usd the run's other steps take: the rest is training's."""
+    """What of budget_usd the run's other steps take: the rest is training's. [money]"""
     instance_hour_usd: float = Field(0.0, ge=0)
-    """Dollars for one host-hour of training; 0: not known, and no cost is logged."""
+    """Dollars for one host-hour of training; 0: not known, and no cost is logged. [money]"""
+
+
+# Settings of training that say what it may cost.
+MONEY: Final = TrainArguments.names(Decides.MONEY)
 
 
 class ThroughputArguments(TrainArguments):
     """`python -m steps throughput`: micro-batch sizes to iterations/s, and the best of them."""
 
     throughput_micro_batch_sizes: tuple[int, ...] = Field((8, 16, 32, 64, 128, 256), min_length=1)
-    """Sizes to measure, the smallest first, up to the first that needs too much memory."""
+    """Sizes to measure, the smallest first, up to the first that needs too much memory. [running]"""
     random_latents_px: int = Field(256, ge=16, multiple_of=8)
-    """Where there is no channel of latents: side of the pictures whose random latents stand in."""
+    """Where there is no channel of latents: side of the pictures whose random latents stand in. [running]"""

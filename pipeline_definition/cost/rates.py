@@ -16,7 +16,6 @@ from pydantic import Field, ValidationError
 
 from params.arguments import describe
 from params.model import Model
-from pipeline_definition.cost.scaling import efficiency, slope_of
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.jobs.instances import Gpu, Instance
 
@@ -25,6 +24,7 @@ KINDS: tuple[Kind, ...] = ("measured", "published", "derived")
 RATES_FILE = Path(__file__).with_name("rates.yaml")
 # Virtual CPUs of the c, m and r families: 2 for large, 4 for each `x` of xlarge (EC2's instance tables).
 VCPUS_OF_XLARGE = 4
+GPUS_OF_ONE_HOST = 8
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,12 @@ class UtilisationRate(Model):
 
 
 class PublishedScaling(Model):
-    """A published scaling run."""
+    """A published scaling run, and the model of what more GPUs lose that is fitted on it.
+
+    With the global batch fixed, the computation of one step shrinks with the number of GPUs and the exchange of the
+    gradients does not. So GPU-hours grow in a straight line with the GPUs beyond one host, and the slower the smaller
+    the global batch: the slope is the least-squares line through one host.
+    """
 
     source: str
     """Whose."""
@@ -106,6 +111,13 @@ class PublishedScaling(Model):
     """Of every run."""
     days_by_gpus: dict[int, float]
     """The same training on more GPUs."""
+
+    @property
+    def slope(self) -> float:
+        """By what fraction GPU-hours grow for each GPU beyond one host."""
+        base = GPUS_OF_ONE_HOST * self.days_by_gpus[GPUS_OF_ONE_HOST]
+        points = [(gpus - GPUS_OF_ONE_HOST, gpus * days / base - 1.0) for gpus, days in self.days_by_gpus.items()]
+        return sum(x * y for x, y in points) / sum(x * x for x, _ in points)
 
 
 class Assumed(Model):
@@ -179,9 +191,9 @@ class Rates(Model):
         return Rate(rate.samples_per_s_per_vcpu * vcpus_of(instance.name), rate.kind, rate.source)
 
     def efficiency(self, gpus: int, global_batch_size: int) -> float:
-        """Return what is left of a GPU's speed when so many share a global batch."""
-        slope = slope_of(self.scaling.days_by_gpus)
-        return efficiency(gpus, global_batch_size, slope, self.scaling.global_batch_size)
+        """Return what is left of a GPU's speed when so many share a global batch, in (0, 1]; 1 on one host."""
+        beyond = max(0, gpus - GPUS_OF_ONE_HOST) * self.scaling.global_batch_size / global_batch_size
+        return 1.0 / (1.0 + self.scaling.slope * beyond)
 
     def _with_text(self, entry: TrainRate, text_online: bool) -> Rate:
         if entry.text == "online" or not text_online:

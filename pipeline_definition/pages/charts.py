@@ -170,9 +170,8 @@ def trade_off(
     `limits` are what both may be at most: the choice is marked as a failure where it is beyond one of them.
     """
     axes.plot(*zip(*points, strict=True), "o", color=MUTED, markersize=5, markeredgecolor=PAPER)
-    axes.plot(
-        *zip(*frontier(points, lower_is_better), strict=True), color=SECOND, linewidth=1.4, drawstyle="steps-post"
-    )
+    front = zip(*frontier(points, lower_is_better), strict=True)
+    axes.plot(*front, "o-", color=SECOND, markersize=5, linewidth=1.4, drawstyle="steps-post", markeredgecolor=PAPER)
     if chosen is not None:
         met = all(limit is None or value <= limit for value, limit in zip(chosen, limits or (None, None), strict=True))
         colour = ACCENT if met else FAIL

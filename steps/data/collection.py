@@ -6,55 +6,26 @@ is made again; one that fails for good ends the step, and the next run makes onl
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from importlib.metadata import version
 from typing import Final, Protocol
 
-from pydantic import ValidationError
-
-from params.layout import MANIFEST_FILE
-from params.model import unmentioned
-from params.programs import PATIENCE, DownloadArguments, DownloadSettings
+from params.model import Decides
+from params.programs import DownloadArguments
+from steps.artifact import Artifact, Identity
 from steps.data.blocklist import read_blocklist
 from steps.data.deduplication import drop_duplicates
 from steps.data.guarded_downloader import ShardMaker, ShardTask
 from steps.data.rounds import Round, first_round, next_round, tasks
 from steps.data.screening import Screening, screen
 from steps.data.shard_pool import Outcome
-from steps.data.shards import (
-    VERIFIED_SUFFIX,
-    ShardRecord,
-    ShardsManifest,
-    VerifiedShard,
-    make_ledger,
-    shard_stem,
-)
-from steps.data.storage import Storage
+from steps.data.shards import ShardRecord, ShardsManifest, VerifiedShard, make_ledger, shard_stem
 from steps.data.url_table import UrlTable
 from steps.errors import StepError
 
 TRIES: Final = 3
-
-# What decides no byte of a shard; all other settings, and the table, do: shards made with other values do not count.
-_OTHER_SETTINGS = frozenset(
-    {
-        *PATIENCE,
-        "processes",
-        "threads",
-        "timeout_s",
-        "retries",
-        "allowed_hosts",
-        "min_yield",
-        "dedup",
-        "max_hash_distance",
-        "blocklist_uri",
-        "top_up",
-    }
-)
 
 
 class ShardPool(Protocol):
@@ -78,29 +49,18 @@ class Collection:
             arguments.source,
         )
         self._blocklist = read_blocklist(arguments.blocklist_uri, arguments.max_hash_distance)
-        self._shards_digest = self._digest_of_shards()
-        selection = [self._shards_digest, arguments.dedup, arguments.max_hash_distance, arguments.top_up]
-        self.plan_digest = hashlib.sha256(json.dumps(selection).encode()).hexdigest()
-        self._storage = Storage(arguments.shards_uri)
-        self._storage.make()
+        extent = arguments.deciding(arguments.names(Decides.EXTENT)).values()
+        self.artifact = Artifact(arguments.shards_uri, self._identity(), tuple(extent))
+        self._storage = self.artifact.storage
 
     def maker(self) -> ShardMaker:
         """Return what makes the shards."""
-        return ShardMaker(self._arguments, self._shards_digest, self._blocklist)
+        return ShardMaker(self._arguments, self.artifact.parts_digest, self._blocklist)
 
     def finished(self) -> dict[int, VerifiedShard]:
         """Return the verified shards of this plan whose tar is there, by number; of all rounds."""
-        sizes = self._storage.sizes()
-        names = [name for name in sizes if name.endswith(VERIFIED_SUFFIX)]
-        shards: dict[int, VerifiedShard] = {}
-        for name, content in self._storage.read_many(names).items():
-            try:
-                record = ShardRecord.model_validate_json(content)
-            except ValidationError:
-                continue
-            if record.plan_digest == self._shards_digest and sizes.get(record.shard.name) == record.shard.bytes:
-                shards[int(name.split(".")[0])] = record.shard
-        return shards
+        records = self.artifact.finished(ShardRecord)
+        return {int(name.removesuffix(".tar")): record.shard for name, record in records.items()}
 
     def is_complete(self, shards: dict[int, VerifiedShard]) -> bool:
         """Return whether the shards of all rounds are there."""
@@ -111,7 +71,6 @@ class Collection:
 
         Raises StepError when a shard cannot be made.
         """
-        self._storage.abort_uploads()
         for one in self._rounds(shards):
             if one.missing(shards):
                 self._collect_round(pool, one, shards, on_shard)
@@ -160,23 +119,13 @@ class Collection:
                 f"{ledger.sample_yield:.3f}, below {self._arguments.min_yield}; most frequent: {causes}"
             )
         return ShardsManifest(
-            plan_digest=self.plan_digest,
+            plan_digest=self.artifact.digest,
             table_digest=self.table.digest,
             image_size_px=self._arguments.image_size_px,
             resize_mode=self._arguments.resize_mode,
             ledger=ledger,
             shards=tuple(ordered),
         )
-
-    def withdraw_manifest(self) -> None:
-        """Remove the manifest that another plan left: while shards are replaced, the artifact does not exist."""
-        try:
-            content = self._storage.read(MANIFEST_FILE)
-            if json.loads(content).get("plan_digest") == self.plan_digest:
-                return
-        except (FileNotFoundError, ValueError, AttributeError):
-            pass
-        self._storage.delete(MANIFEST_FILE)
 
     @cached_property
     def _screening(self) -> Screening:
@@ -193,16 +142,13 @@ class Collection:
             one = next_round(one, self._storage, shards, size)
             yield one
 
-    def _digest_of_shards(self) -> str:
-        names = set(DownloadSettings.model_fields) - _OTHER_SETTINGS - unmentioned(self._arguments)
-        plan = self._arguments.model_dump(mode="json", include=names)
-        plan |= {
+    def _identity(self) -> Identity:
+        return self._arguments.deciding(self._arguments.names(Decides.CONTENT)) | {
             "table": self.table.digest,
             "img2dataset": version("img2dataset"),
             "blocklist": [self._blocklist.digest, self._blocklist.max_distance if self._blocklist.digest else 0],
             "perceptual_hashes": self._arguments.dedup == "perceptual",
         }
-        return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
 class _Tasks(Iterator[ShardTask]):

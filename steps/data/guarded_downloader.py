@@ -29,7 +29,7 @@ from steps.data.causes import Cause
 from steps.data.fetch import Fetcher, FetchError, FetchLimits
 from steps.data.perceptual_hash import perceptual_hash, shown_picture
 from steps.data.row_files import CAPTION, URL
-from steps.data.shards import VERIFIED_SUFFIX, ShardRecord, VerifiedShard, shard_stem
+from steps.data.shards import ShardRecord, VerifiedShard
 from steps.data.storage import Storage
 from steps.data.url_table import TableSlice
 from steps.data.verification import verify_shard
@@ -119,8 +119,7 @@ class ShardMaker:
             self._downloader.download_shard((task.rows.index, address))
         shard = verify_shard(storage, task.rows.index, len(task.rows.urls), self._hashes)
         shard = shard.model_copy(update={"untried": len(task.skipped), "retried": dict(task.retried)})
-        record = ShardRecord(plan_digest=self.plan_digest, shard=shard)
-        storage.write(f"{shard_stem(task.rows.index)}{VERIFIED_SUFFIX}", record.model_dump_json().encode())
+        ShardRecord(plan_digest=self.plan_digest, shard=shard).write(storage)
         return shard
 
     def _fetch(self, task: ShardTask, key: int, url: str) -> Fetched:

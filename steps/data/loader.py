@@ -47,6 +47,25 @@ class Share:
     last_position: int
     """The first position that is not loaded."""
 
+    def check(self, global_batch_size: int) -> None:
+        """Raise ValueError unless each rank gets the same number of rows of whole global batches.
+
+        Otherwise the ranks would not do the same number of steps.
+        """
+        size, first, last = global_batch_size, self.first_position, self.last_position
+        if size % self.world_size:
+            raise ValueError(f"global_batch_size: {size} samples must divide among {self.world_size} ranks")
+        if first % size or last % size:
+            raise ValueError(f"positions {first} to {last} are not batches of {size}")
+        if not 0 <= self.rank < self.world_size or not 0 <= first <= last:
+            raise ValueError(f"there is no {self}")
+
+    def parts(self, global_batch_size: int) -> Iterator[tuple[int, int]]:
+        """Yield (first position, count) of this rank's part of each global batch."""
+        count = global_batch_size // self.world_size
+        for start in range(self.first_position, self.last_position, global_batch_size):
+            yield start + self.rank * count, count
+
 
 class LatentsLoader:
     """Batches of one rank for positions [first_position, last_position) of the training stream."""
@@ -64,16 +83,10 @@ class LatentsLoader:
     ) -> None:
         """Say what to load; no rows are read before iteration.
 
-        Raises ValueError where the global batch does not divide among the ranks, or the positions are not those of
-        whole global batches: then the ranks would not do the same number of steps.
+        Raises ValueError as Share.check does.
         """
         size = order.global_batch_size
-        if size % share.world_size:
-            raise ValueError(f"global_batch_size: {size} samples must divide among {share.world_size} ranks")
-        if share.first_position % size or share.last_position % size:
-            raise ValueError(f"positions {share.first_position} to {share.last_position} are not batches of {size}")
-        if not 0 <= share.rank < share.world_size or not 0 <= share.first_position <= share.last_position:
-            raise ValueError(f"there is no {share}")
+        share.check(size)
         self.blocks: Final = dataset.blocks(split, max_lost_fraction)
         self.order: Final = order
         self.batches: Final = range(share.first_position // size, share.last_position // size)

@@ -12,7 +12,6 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from steps.data.block import Array
 from steps.data.block_reader import MAX_LOST_FRACTION
 from steps.data.block_schedule import Need, kept_blocks, schedule
-from steps.data.loader import LoadedBatch
+from steps.data.loader import LoadedBatch, Share
 from steps.data.order import Rows, SampleOrder
 from steps.errors import StepError
 
@@ -52,23 +51,6 @@ class Asked(Protocol):
         """Ask for a block; return a reference to it."""
 
 
-@dataclass(frozen=True)
-class Slice:
-    """Which part of the training stream a rank loads."""
-
-    rank: int
-    world_size: int
-    first_position: int
-    last_position: int
-    """The first position that is not loaded."""
-
-    def parts(self, global_batch_size: int) -> Iterator[tuple[int, int]]:
-        """Yield (first position, count) of this rank's part of each global batch."""
-        count = global_batch_size // self.world_size
-        for start in range(self.first_position, self.last_position, global_batch_size):
-            yield start + self.rank * count, count
-
-
 class OnlineLoader:
     """Batches of one rank, from blocks that encoders make while training goes on."""
 
@@ -77,19 +59,16 @@ class OnlineLoader:
         source: BlockSource,
         order: SampleOrder,
         block_rows: Rows,
-        part: Slice,
+        share: Share,
         blocks_ahead: int,
         max_lost_fraction: float = MAX_LOST_FRACTION,
     ) -> None:
         """Say what to load; nothing is asked for before iteration.
 
-        Raises ValueError where a global batch does not divide among the ranks, or the positions are not those of whole
-        global batches.
+        Raises ValueError as Share.check does.
         """
-        size = order.global_batch_size
-        if size % part.world_size or part.first_position % size or part.last_position % size:
-            raise ValueError(f"{part} is no share of whole batches of {size}")
-        self._source, self._order, self._block_rows, self._part = source, order, block_rows, part
+        share.check(order.global_batch_size)
+        self._source, self._order, self._block_rows, self._share = source, order, block_rows, share
         self._blocks_ahead, self._max_lost_rows = blocks_ahead, max_lost_fraction * int(block_rows.sum())
         self._quarantined: set[int] = set()
 
@@ -99,7 +78,7 @@ class OnlineLoader:
         return int(sum(self._block_rows[block] for block in self._quarantined))
 
     def __len__(self) -> int:
-        return (self._part.last_position - self._part.first_position) // self._order.global_batch_size
+        return (self._share.last_position - self._share.first_position) // self._order.global_batch_size
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         """Yield the batches. An error of an encoder is raised here."""
@@ -119,8 +98,8 @@ class OnlineLoader:
 
     def _batches(self) -> Iterator[LoadedBatch]:
         order = self._order
-        slice_rows = order.global_batch_size // self._part.world_size
-        parts = self._part.parts(order.global_batch_size)
+        slice_rows = order.global_batch_size // self._share.world_size
+        parts = self._share.parts(order.global_batch_size)
         needs, ahead = itertools.tee(schedule(order, self._block_rows, parts, kept_blocks(order, slice_rows)))
         coming = self._arriving(need.missing for need in ahead)
         kept: dict[int, Tensors] = {}

@@ -19,11 +19,11 @@ from pydantic import Field, ValidationError
 from params.arguments import describe
 from params.layout import SHARD_PATTERN
 from params.model import Model
+from steps.artifact import PartRecord
 from steps.data.causes import LEFT_OUT
 from steps.errors import StepError
 
 SAMPLES_SUFFIX: Final = ".samples.parquet"
-VERIFIED_SUFFIX: Final = ".verified.json"
 FORMAT_VERSION: Final = 2
 
 
@@ -55,13 +55,16 @@ class VerifiedShard(Model):
     """In a shard of a later round: the causes under which its rows were counted before."""
 
 
-class ShardRecord(Model):
+class ShardRecord(PartRecord):
     """What NNNNN.verified.json holds."""
 
-    plan_digest: str
-    """Of the table and the settings that the shard was made with: another plan's shards do not count."""
     shard: VerifiedShard
     """The shard."""
+
+    @property
+    def part(self) -> tuple[str, int]:
+        """Name and size of the tar."""
+        return self.shard.name, self.shard.bytes
 
 
 class Ledger(Model):

@@ -9,7 +9,7 @@ killed job goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 from transformers.utils import logging
 
+from steps.artifact import Identity
 from steps.errors import StepError
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.evaluation.pictures import PictureStore
@@ -58,7 +59,7 @@ class PictureSet:
     """What it draws."""
     folder: Path
     """Where its pictures go."""
-    generation: Mapping[str, Any]
+    generation: Identity
     """All that decides how they look."""
     mirror: str
     """Prefix that outlives the job; empty: none."""

@@ -8,17 +8,17 @@ new host goes on from it.
 from __future__ import annotations
 
 import io
-import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from params.files import PARTIAL, write_bytes
+from steps.artifact import Identity, print_differences, to_text
 from steps.data.storage import Storage
 from steps.evaluation.reference import Pictures
 
@@ -31,16 +31,18 @@ READ_TOGETHER: Final = 256
 class PictureStore:
     """The pictures of one model under one setting."""
 
-    def __init__(self, folder: Path, generation: Mapping[str, Any], mirror: str = "") -> None:
+    def __init__(self, folder: Path, generation: Identity, mirror: str = "") -> None:
         """Open the folder, emptied where its pictures are another generation's.
 
         `generation` is all that decides how the pictures look; `mirror` is this generation's own prefix.
         """
         self.folder = folder
         self._mirror = Storage(mirror) if mirror else None
-        text = json.dumps(generation, indent=1, sort_keys=True)
+        text = to_text(generation)
         stated = folder / GENERATION_FILE
-        if not stated.is_file() or stated.read_text(encoding="utf-8") != text:
+        before = stated.read_text(encoding="utf-8") if stated.is_file() else ""
+        if before != text:
+            print_differences(folder, before, generation)
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.glob("[0-9]*.png"):
                 path.unlink()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from params.model import Decides
 from params.programs import EvaluateArguments
+from steps.artifact import Identity, digest
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, ModelSource, PictureSet, Work
 from steps.evaluation.generator import SamplingSettings
 from steps.evaluation.prompts import Prompt
@@ -68,27 +68,24 @@ def _others(
 
 def _generation(
     arguments: EvaluateArguments, source: ModelSource, drawing: SamplingSettings, samples: int, captions_digest: str
-) -> dict[str, Any]:
+) -> Identity:
     """Return all that decides how pictures look.
 
     A longer evaluation begins with the pictures of a shorter one, so their number is no part of it, but that rounding
     differs between batch sizes: a count that cuts the last batch short stands alone.
     """
     return {
+        **arguments.deciding(arguments.names(Decides.CONTENT)),
         "model_digest": source.digest,
         "fresh_weights": source.fresh_weights,
-        "precision": arguments.precision,
-        "batch_size": arguments.batch_size,
         "cut_at": samples if samples % arguments.batch_size else None,
-        "seed": arguments.seed,
         "captions_digest": captions_digest,
         "versions": versions(),
         **asdict(drawing),
     }
 
 
-def _mirror(arguments: EvaluateArguments, generation: Mapping[str, Any]) -> str:
+def _mirror(arguments: EvaluateArguments, generation: Identity) -> str:
     if not arguments.samples_uri:
         return ""
-    digest = hashlib.sha256(json.dumps(generation, sort_keys=True).encode()).hexdigest()[:DIGEST_LETTERS]
-    return f"{arguments.samples_uri.rstrip('/')}/{digest}"
+    return f"{arguments.samples_uri.rstrip('/')}/{digest(generation)[:DIGEST_LETTERS]}"

@@ -17,9 +17,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -55,12 +55,14 @@ class CheckpointManifest(Model):
 class Finished(Model):
     """How a training ended."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     job_name: str
     """Which job finished it."""
     seen_samples: int
     """Samples that the weights have learnt from."""
-    limits: dict[str, float] = Field(default_factory=dict)
-    """What the job might cost."""
+    settings: dict[str, Any] = Field(default_factory=dict, validation_alias="limits")
+    """Of the job: those that decide no weight. Release 0.1.0 wrote what the job might cost, as `limits`."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,12 @@ class Checkpoint:
 class CheckpointFolder:
     """The checkpoints of one training."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        """Use `folder`, which need not be there; no more than the newest `keep` checkpoints stay."""
-        self.folder, self._keep = folder, keep
+    def __init__(self, folder: Path, keep: int, shorter: CheckpointFolder | None = None) -> None:
+        """Use `folder`, which need not be there; no more than the newest `keep` checkpoints stay.
+
+        Until it has a checkpoint of its own, `shorter` has the newest one: the training that this one makes longer.
+        """
+        self.folder, self._keep, self._shorter = folder, keep, shorter
 
     def newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, or None where there is none yet.
@@ -102,7 +107,7 @@ class CheckpointFolder:
                 f"{self.folder}: no checkpoint can be read ({'; '.join(damage)}); restore one, or remove the folder to "
                 "begin from scratch"
             )
-        return None
+        return self._shorter.newest() if self._shorter else None
 
     def write(self, manifest: CheckpointManifest, tensors: Mapping[str, Mapping[str, Tensor]], log: str) -> Path:
         """Write a checkpoint and return its folder; then remove those beyond the number to keep."""
@@ -131,10 +136,10 @@ class CheckpointFolder:
         except (OSError, ValidationError):
             return None
 
-    def mark_finished(self, job_name: str, seen_samples: int, limits: Mapping[str, float]) -> None:
+    def mark_finished(self, job_name: str, seen_samples: int, settings: Mapping[str, Any]) -> None:
         """Say that a job finished this training."""
         path = self.folder / FINISHED_FILE
-        finished = Finished(job_name=job_name, seen_samples=seen_samples, limits=dict(limits))
+        finished = Finished(job_name=job_name, seen_samples=seen_samples, settings=dict(settings))
         write_text(path, finished.model_dump_json(), synced=True)
 
     def newest_generation(self) -> CheckpointFolder:
@@ -153,6 +158,21 @@ class CheckpointFolder:
         for earlier in range(1, number):
             CheckpointFolder(self._generation(earlier), self._keep).clear()
         return afresh
+
+    def going_on_from(self, shorter: CheckpointFolder) -> CheckpointFolder:
+        """Return this folder as that of a training which makes a shorter one longer; what that one cost is its own."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (shorter.folder / SPENT_FILE).is_file() and not (self.folder / SPENT_FILE).is_file():
+            shutil.copy(shorter.folder / SPENT_FILE, self.folder)
+        return CheckpointFolder(self.folder, self._keep, shorter)
+
+    def neighbours(self) -> Iterator[CheckpointFolder]:
+        """Yield the newest folder of every other training of the same volume that has checkpoints."""
+        for path in sorted(self.folder.parent.iterdir()):
+            if path.is_dir() and path.name.isalnum() and path != self.folder:
+                newest = CheckpointFolder(path, self._keep).newest_generation()
+                if newest.paths():
+                    yield newest
 
     def clear(self) -> None:
         """Remove every checkpoint, and what is said of them all."""

@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Final
 
 from params.layout import MANIFEST_FILE
-from params.programs import MONEY, PATIENCE, TrainArguments
+from params.model import Decides
+from params.programs import TrainArguments
+from steps.artifact import Identity, digest
 from steps.data.block_files import open_files
 from steps.data.latents_manifest import LatentsManifest
 from steps.errors import StepError
 from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, folder_digest, scheduler_config, unet_config
 
-# How fast, how often and how watched: none of it changes the weights (but by rounding).
-WITHOUT_EFFECT: Final = frozenset(
-    {
-        "micro_batch_size",
-        "compile",
-        "cuda_graphs",
-        "shard_optimizer",
-        "gradient_checkpointing",
-        "validation_samples",
-        "validate_every_samples",
-        "save_every_samples",
-        "keep_checkpoints",
-        "checkpoints_uri",
-        "encode_batch_size",
-        "blocks_ahead",
-        "max_checkpoint_lag_s",
-        "log_every_steps",
-        "collective_timeout_s",
-        "max_skipped_steps",
-        "throughput_micro_batch_sizes",
-        "throughput_s",
-        "warm_latents",
-        "latents_uri",
-        *MONEY,
-        *PATIENCE,
-        "read_threads",
-        "max_lost_fraction",
-    }
-)
+# How fast, how watched, where and for how much: none of it changes the weights (but by rounding).
+WITHOUT_EFFECT: Final = TrainArguments.names(Decides.RUNNING, Decides.MONEY, Decides.PLACE)
 
 
 def training_identity(
@@ -65,7 +39,7 @@ def training_identity(
     )
     from_scratch = arguments.initial_weights == "scratch"
     return {
-        "settings": arguments.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
+        "settings": arguments.deciding(TrainArguments.model_fields.keys() - WITHOUT_EFFECT),
         "latents": hashlib.sha256(manifest_bytes).hexdigest(),
         "text_encoder": digests[TEXT_ENCODER],
         "unet": unet_config(pretrained) if from_scratch else folder_digest(initial / UNET),
@@ -73,6 +47,6 @@ def training_identity(
     }
 
 
-def identity_digest(identity: dict[str, Any]) -> str:
+def identity_digest(identity: Identity) -> str:
     """Return the name under which a training's checkpoints live: 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(identity)[:16]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from steps.data.batch_ring import LoadedBatch
+from steps.data.latents import LatentsBatch
 from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
 from steps.training.draws import Draws, draw
@@ -57,24 +59,8 @@ class Courier:
             self._steps.popleft().synchronize()
 
 
-class Rows(Protocol):
-    """Rows of the latents: a batch of the loader, or held-out rows."""
-
-    @property
-    def mean(self) -> Tensor:
-        """[n, C, H, W] float16, unscaled."""
-
-    @property
-    def std(self) -> Tensor:
-        """[n, C, H, W] float16, unscaled."""
-
-    @property
-    def token_ids(self) -> Tensor:
-        """[n, caption length] int32."""
-
-    @property
-    def embeddings(self) -> Tensor | None:
-        """[n, caption length, width] float16, where they are cached."""
+# A batch of a loader, or held-out rows.
+LatentRows = LatentsBatch | LoadedBatch
 
 
 @dataclass(frozen=True)
@@ -114,7 +100,7 @@ class InputMaker:
         self._diffusion, self._captions, self._device = diffusion, captions, device
         self._courier = Courier(device)
 
-    def training(self, rows: Rows, positions: Tensor) -> Inputs:
+    def training(self, rows: LatentRows, positions: Tensor) -> Inputs:
         """Return the inputs of a rank's slice of a global batch; `positions` [n] are those of the training stream."""
         draws = draw(self._seed, positions.tolist(), latent_shape_of(rows.mean), pin_memory=self._device.type == "cuda")
         timesteps = self._diffusion.timestep_of(draws.timestep)
@@ -122,7 +108,7 @@ class InputMaker:
         noise = draws.noise.add_(draws.offset, alpha=self._noise_offset) if self._noise_offset else draws.noise
         return self.assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout)
 
-    def assemble(self, rows: Rows, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor) -> Inputs:
+    def assemble(self, rows: LatentRows, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor) -> Inputs:
         """Return inputs on the device."""
         captions = self._captions.choose(rows.token_ids, rows.embeddings, dropped)
         tensors = (rows.mean, rows.std, draws.posterior, noise, timesteps, captions)

@@ -26,7 +26,8 @@ from steps.container import Cluster, Container
 from steps.data.decoding import ShardsSource
 from steps.data.encoder_settings import EncoderSettings
 from steps.data.latents_manifest import LatentsManifest
-from steps.data.online_loader import OnlineLoader, RayBlocks, Slice
+from steps.data.loader import Share
+from steps.data.online_loader import OnlineLoader, RayBlocks
 from steps.data.order import SampleOrder
 from steps.data.plan_file import read_plan_file
 from steps.errors import StepError
@@ -86,9 +87,9 @@ class OnlineData:
         size, rows = self._plan.global_batch_size, self._block_rows
         order = SampleOrder(int(rows.sum()), self._arguments.seed, global_batch_size=size, block_rows=rows)
         last = self._plan.total_samples(self._arguments.training_samples)
-        part = Slice(self._world.rank, self._world.size, first_position, last)
+        share = Share(self._world.rank, self._world.size, first_position, last)
         return OnlineLoader(
-            self._blocks, order, rows, part, self._arguments.blocks_ahead, self._arguments.max_lost_fraction
+            self._blocks, order, rows, share, self._arguments.blocks_ahead, self._arguments.max_lost_fraction
         )
 
     def figures(self) -> dict[str, float]:

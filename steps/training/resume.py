@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -24,21 +25,22 @@ class Beginning(Model):
     """The training log so far."""
 
 
-def prepare(first: CheckpointFolder, job_name: str, limits: Mapping[str, float]) -> CheckpointFolder:
+def prepare(first: CheckpointFolder, job_name: str, settings: Mapping[str, Any]) -> CheckpointFolder:
     """Return the folder with the checkpoints of a job's training; `first` is that of the first one of these settings.
 
     A finished training is not gone on with by another job: whoever runs it again wants it trained again. The job that
-    finished it, restarted, finds its weights and exports them again. So does a job that differs in its `limits`: a
-    budget is part of SageMaker's cache key, and another one is no reason to pay for the same weights twice.
+    finished it, restarted, finds its weights and exports them again. So does a job that differs in `settings`: they
+    decide no weight, but are part of SageMaker's cache key, and no reason to pay for the same weights twice.
     """
     folder = first.newest_generation()
     folder.remove_partial()
     finished = folder.finished()
     if finished is None or finished.job_name == job_name:
         return folder
-    if finished.limits != limits:
+    changed = [name for name, value in finished.settings.items() if settings.get(name, value) != value]
+    if changed:
         print(
-            f"{folder.folder}: finished by {finished.job_name}; the budget or price is new, the weights stay",
+            f"{folder.folder}: finished by {finished.job_name}; new: {', '.join(changed)}; the weights stay",
             flush=True,
         )
         return folder

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from params.layout import PRETRAINED_CHANNEL, TRAINING_LOG_FILE, VALIDATION_LOSS
-from params.programs import MONEY, TrainArguments
+from params.programs import TrainArguments
 from steps.container import Container
 from steps.data.loader import LatentsLoader
 from steps.data.online_loader import OnlineLoader
@@ -23,8 +23,9 @@ from steps.training.checkpoint_folder import CheckpointFolder
 from steps.training.checkpoint_watch import watching
 from steps.training.checkpoint_writer import CheckpointWriter, lock_folder
 from steps.training.export import export_model, write_record
+from steps.training.extension import lengthen, record_identity
 from steps.training.guards import SkipGuard
-from steps.training.identity import identity_digest, training_identity
+from steps.training.identity import WITHOUT_EFFECT, identity_digest, training_identity
 from steps.training.initial_model import former_lineage, initial_folder
 from steps.training.lineage import lineage
 from steps.training.online import online_data, trainer_hosts
@@ -93,7 +94,7 @@ class Session:
             if folder is not None:
                 self._export(trainer, identity, lost_samples)
                 # Only now: the job that follows one killed while it exports must export, and not train again.
-                folder.mark_finished(self.container.job_name, trainer.seen_samples, self._limits)
+                folder.mark_finished(self.container.job_name, trainer.seen_samples, self._course)
         return 0
 
     def _lost_samples(self, loader: LatentsLoader | OnlineLoader) -> int:
@@ -151,8 +152,9 @@ class Session:
         print(to_line({key: value for key, value in last.items() if value is not None}), flush=True)
 
     @property
-    def _limits(self) -> dict[str, float]:
-        return self.arguments.model_dump(include=set(MONEY))
+    def _course(self) -> dict[str, Any]:
+        """The settings that decide no weight."""
+        return self.arguments.model_dump(mode="json", include=set(WITHOUT_EFFECT))
 
     def _watching(self, folder: CheckpointFolder | None) -> AbstractContextManager[None]:
         return watching(folder, self.arguments.checkpoints_uri, self.arguments.max_checkpoint_lag_s)
@@ -166,4 +168,9 @@ class Session:
         path = self.container.checkpoint_dir / identity_digest(identity)
         folder = CheckpointFolder(path, self.arguments.keep_checkpoints)
         with lock_folder(path):
-            yield prepare(folder, self.container.job_name, self._limits)
+            prepared = prepare(folder, self.container.job_name, self._course)
+            # A trial has a budget of its own, and all trials share a volume: each is trained by itself.
+            if prepared.folder == path and not prepared.paths() and not self.container.is_trial:
+                prepared = lengthen(prepared, identity, self.plan)
+            record_identity(prepared, identity)
+            yield prepared

@@ -20,9 +20,9 @@ import pytest
 import torch
 
 from params.arguments import to_flags
-from params.files import write_bytes
 from params.layout import LATENTS, REFERENCE
 from params.programs import EncodeArguments
+from steps.artifact import publish
 from steps.container import Cluster
 from steps.data import encoding
 from steps.data.buckets import Size
@@ -74,10 +74,8 @@ class World:
     def fetch(self, name: str, artifacts: dict[str, dict[str, bytes]]) -> Path:
         """Bring an artifact to a folder, as SageMaker's upload and a file system's import would."""
         for part in (LATENTS, REFERENCE):
-            for key in self.s3.names(f"{name}/{part}"):
-                write_bytes(self.folder / name / part / key, self.s3.read(f"{name}/{part}/{key}"))
-            for file, content in artifacts[part].items():
-                write_bytes(self.folder / name / part / file, content)
+            parts = {key: self.s3.read(f"{name}/{part}/{key}") for key in self.s3.names(f"{name}/{part}")}
+            publish(self.folder / name / part, parts | artifacts[part])
         return self.folder / name
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 import pytest
 
-from params.files import write_bytes
 from params.layout import LATENTS, REFERENCE
 from params.programs import EncodeArguments
+from steps.artifact import publish
 from steps.container import Cluster
 from steps.data.plan_file import read_plan_file
 from steps.encode import Encode
@@ -61,8 +61,7 @@ class World:
         }  # fmt: skip
         arguments = EncodeArguments.model_validate({**values, **settings})
         artifacts = Encode(arguments, self.folder / "manifest.json", PRETRAINED).run()
-        for file, content in artifacts[LATENTS].items():
-            write_bytes(self.folder / name / file, content)
+        publish(self.folder / name, artifacts[LATENTS])
         return self.folder / name
 
 
@@ -76,8 +75,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "test", 60):
             for name, limit in (("whole", 0), ("some", 64)):
                 latents = made.encode(name, max_train_rows=limit)
-                for key in s3.names(f"{name}/{LATENTS}"):
-                    write_bytes(latents / key, s3.read(f"{name}/{LATENTS}/{key}"))
+                publish(latents, {key: s3.read(f"{name}/{LATENTS}/{key}") for key in s3.names(f"{name}/{LATENTS}")})
         yield made
 
 

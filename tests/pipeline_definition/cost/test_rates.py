@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_definition.cost.rates import gflop_at, load_rates, vcpus_of
-from pipeline_definition.cost.scaling import efficiency, slope_of
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.jobs.instances import instance
 
@@ -54,7 +53,7 @@ def test_a_host_of_no_known_size_is_an_error() -> None:
 def test_the_model_of_scaling_fits_every_row_of_the_table_it_is_fitted_on() -> None:
     days = RATES.scaling.days_by_gpus
     for gpus, measured in days.items():
-        modelled = 8 * days[8] / gpus / efficiency(gpus, 2048, slope_of(days), 2048)
+        modelled = 8 * days[8] / gpus / RATES.efficiency(gpus, 2048)
         assert modelled == pytest.approx(measured, rel=0.035)
 
 

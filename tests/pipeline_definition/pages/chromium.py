@@ -61,8 +61,10 @@ class Browser:
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
-    def open(self, page: Path | str, width_px: int, height_px: int = 900, dark: bool = False) -> Page:
-        """Show a file or an address at a width, in light or dark, and wait until it has loaded."""
+    def open(
+        self, page: Path | str, width_px: int, height_px: int = 900, dark: bool = False, paper: bool = False
+    ) -> Page:
+        """Show a file or an address at a width, in light or dark, or as on paper, and wait until it has loaded."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width_px,
@@ -71,7 +73,7 @@ class Browser:
             mobile=width_px < 500,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Emulation.setEmulatedMedia", media="print" if paper else "", features=[scheme])
         self._events.clear()
         self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
@@ -169,3 +171,17 @@ def _page(events: list[dict[str, Any]]) -> Page:
         elif event["method"] in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
             page.complaints.append(json.dumps(values))
     return page
+
+
+# What a reader of the page would not see whole: the texts of table cells that are cut, or stand outside their place.
+CLIPPED = """
+[...document.querySelectorAll(".scroll table")].flatMap(table => {
+  const place = table.parentElement.getBoundingClientRect();
+  const isOut = box => box.width > 0 && (box.left < place.left - 1 || box.right > place.right + 1);
+  return [...table.querySelectorAll("th, td")].filter(cell => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return [...range.getClientRects()].some(isOut);
+  }).map(cell => cell.textContent);
+})
+"""

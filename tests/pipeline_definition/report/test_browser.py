@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline_definition.pages.chromium import Browser, browser, find_browser
+from tests.pipeline_definition.pages.chromium import CLIPPED, Browser, browser, find_browser
 from tests.pipeline_definition.report.conftest import MAKERS, PRICES
 
 pytestmark = [
@@ -39,6 +39,15 @@ def test_it_renders_without_a_complaint_an_outside_request_or_overflow(
     assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
     assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert tab.evaluate("document.querySelector('h1').getBoundingClientRect().height") > 20
+
+
+@pytest.mark.parametrize(
+    ("width_px", "paper"), [(390, False), (1280, False), (720, True)], ids=["phone", "screen", "a4"]
+)
+def test_no_cell_of_a_table_is_cut(tab: Browser, page: Path, width_px: int, paper: bool) -> None:
+    tab.open(page, width_px, paper=paper)
+    tab.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert tab.evaluate(CLIPPED) == []
 
 
 def test_dark_is_dark_and_light_is_light(tab: Browser, page: Path) -> None:

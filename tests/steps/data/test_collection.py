@@ -154,11 +154,11 @@ def test_a_manifest_of_other_settings_is_withdrawn_before_its_shards_are_replace
     arguments: DownloadArguments,
 ) -> None:
     storage, collection = Storage(arguments.shards_uri), Collection(arguments)
-    storage.write(MANIFEST_FILE, f'{{"plan_digest": "{collection.plan_digest}"}}'.encode())
+    storage.write(MANIFEST_FILE, f'{{"plan_digest": "{collection.artifact.digest}"}}'.encode())
     collect(arguments, Pool(collection, arguments.shards_uri), collection)
     assert storage.size(MANIFEST_FILE)
     other = Collection(arguments.model_copy(update={"image_size_px": 128}))
-    other.withdraw_manifest()
+    other.artifact.begin()
     with pytest.raises(StepError):
         collect(arguments, Pool(other, arguments.shards_uri, lambda *_: True), other)
     assert storage.size(MANIFEST_FILE) is None

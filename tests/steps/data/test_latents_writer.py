@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from steps.data.block import to_bytes
-from steps.data.latents_writer import finished_shards, write_shard
+from steps.data.latents_writer import write_shard
 from steps.data.plan import PlannedShard
 from steps.data.storage import Storage
 from steps.errors import StepError
@@ -49,18 +49,3 @@ def test_blocks_of_other_sizes_end_the_step(tmp_path: Path) -> None:
     wrong = PlannedShard(PLANNED.name, "train", 0, (4, 3, 3))
     with pytest.raises(StepError, match="not as planned"):
         write_shard(Storage(str(tmp_path)), "plan", wrong, rows())
-
-
-def test_only_whole_shards_of_this_plan_are_finished(tmp_path: Path) -> None:
-    storage = Storage(str(tmp_path))
-    record = write_shard(storage, "plan", PLANNED, rows())
-    assert finished_shards(storage, "plan", [PLANNED]) == {PLANNED.name: record}
-    assert finished_shards(storage, "another", [PLANNED]) == {}
-    assert finished_shards(storage, "plan", []) == {}
-    storage.write(PLANNED.name, b"cut")
-    assert finished_shards(storage, "plan", [PLANNED]) == {}
-    storage.delete(PLANNED.name)
-    assert finished_shards(storage, "plan", [PLANNED]) == {}
-    write_shard(storage, "plan", PLANNED, rows())
-    storage.write("train-00000.verified.json", b"{}")
-    assert finished_shards(storage, "plan", [PLANNED]) == {}

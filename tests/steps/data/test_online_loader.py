@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.data.block_schedule import kept_blocks, schedule
-from steps.data.online_loader import BlockLostError, OnlineLoader, Slice, Tensors
+from steps.data.loader import Share
+from steps.data.online_loader import BlockLostError, OnlineLoader, Tensors
 from steps.data.order import SampleOrder
 from steps.errors import StepError
 
@@ -44,8 +45,8 @@ class Blocks:
         return {"mean": values, "std": values + 1, "token_ids": rows.astype(np.int32).reshape(-1, 1)}
 
 
-def loaded(blocks: Blocks, order: SampleOrder, part: Slice, ahead: int = 4) -> list[tuple[list[int], list[int]]]:
-    loader = OnlineLoader(blocks, order, blocks.sizes, part, ahead)
+def loaded(blocks: Blocks, order: SampleOrder, share: Share, ahead: int = 4) -> list[tuple[list[int], list[int]]]:
+    loader = OnlineLoader(blocks, order, blocks.sizes, share, ahead)
     return [(batch.positions.tolist(), batch.token_ids[:, 0].tolist()) for batch in loader]
 
 
@@ -68,8 +69,8 @@ def test_any_ranks_from_any_batch_see_the_order_of_the_seed(
     expected = order.rows(first * size, batches * size).tolist()
     found: dict[int, int] = {}
     for rank in range(ranks):
-        part = Slice(rank, ranks, first * size, (first + batches) * size)
-        for positions, rows in loaded(Blocks(count), order, part, ahead):
+        share = Share(rank, ranks, first * size, (first + batches) * size)
+        for positions, rows in loaded(Blocks(count), order, share, ahead):
             found |= dict(zip(positions, rows, strict=True))
     assert [found[position] for position in range(first * size, (first + batches) * size)] == expected
 
@@ -77,14 +78,14 @@ def test_any_ranks_from_any_batch_see_the_order_of_the_seed(
 def test_no_more_blocks_are_asked_for_than_the_limit() -> None:
     blocks, size = Blocks(400), 16
     order = SampleOrder(400, 0, global_batch_size=size, block_rows=blocks.sizes)
-    assert len(loaded(blocks, order, Slice(0, 1, 0, 50 * size), ahead=3)) == 50
+    assert len(loaded(blocks, order, Share(0, 1, 0, 50 * size), ahead=3)) == 50
     assert blocks.most_open == 3
 
 
 def test_a_trainer_that_stands_still_stops_the_asking() -> None:
     blocks, size = Blocks(4000), 16
     order = SampleOrder(4000, 0, global_batch_size=size, block_rows=blocks.sizes)
-    batches = iter(OnlineLoader(blocks, order, blocks.sizes, Slice(0, 1, 0, 200 * size), 5))
+    batches = iter(OnlineLoader(blocks, order, blocks.sizes, Share(0, 1, 0, 200 * size), 5))
     next(batches)
     settled = -1
     while settled != len(blocks.asked):
@@ -113,7 +114,7 @@ def test_a_block_that_cannot_be_made_is_named_counted_and_stood_in_for(capsys: p
     count, size = 16_000, 16
     blocks = Blocks(count, broken=frozenset({5}))
     order = SampleOrder(count, 0, global_batch_size=size, block_rows=blocks.sizes)
-    loader = OnlineLoader(blocks, order, blocks.sizes, Slice(0, 1, 0, count), 8)
+    loader = OnlineLoader(blocks, order, blocks.sizes, Share(0, 1, 0, count), 8)
     seen = np.concatenate([batch.token_ids[:, 0].numpy() for batch in loader])
     missing = set(range(count)) - set(seen.tolist())
     assert missing == set(range(5 * ROWS, 6 * ROWS)) and len(seen) == count
@@ -125,7 +126,7 @@ def test_too_many_lost_samples_end_the_training() -> None:
     blocks = Blocks(80, broken=frozenset({5}))
     order = SampleOrder(80, 0, global_batch_size=16, block_rows=blocks.sizes)
     with pytest.raises(StepError, match="8 of 80 samples cannot be encoded"):
-        loaded(blocks, order, Slice(0, 1, 0, 80))
+        loaded(blocks, order, Share(0, 1, 0, 80))
 
 
 def test_an_encoders_error_reaches_training() -> None:
@@ -135,11 +136,11 @@ def test_an_encoders_error_reaches_training() -> None:
 
     order = SampleOrder(80, 0, global_batch_size=16, block_rows=block_sizes(80))
     with pytest.raises(StepError, match="encoder 3 was lost"):
-        loaded(Lost(80), order, Slice(0, 1, 0, 80))
+        loaded(Lost(80), order, Share(0, 1, 0, 80))
 
 
-@pytest.mark.parametrize("part", [Slice(0, 3, 0, 16), Slice(0, 1, 3, 16), Slice(0, 1, 0, 17)])
-def test_ranks_that_would_not_do_the_same_steps_are_refused(part: Slice) -> None:
+@pytest.mark.parametrize("share", [Share(0, 3, 0, 16), Share(0, 1, 3, 16), Share(0, 1, 0, 17)])
+def test_ranks_that_would_not_do_the_same_steps_are_refused(share: Share) -> None:
     order = SampleOrder(80, 0, global_batch_size=16, block_rows=block_sizes(80))
-    with pytest.raises(ValueError, match="no share of whole batches of 16"):
-        OnlineLoader(Blocks(80), order, block_sizes(80), part, 4)
+    with pytest.raises(ValueError, match=r"must divide among 3 ranks|are not batches of 16"):
+        OnlineLoader(Blocks(80), order, block_sizes(80), share, 4)

@@ -100,7 +100,7 @@ def test_the_job_that_finished_is_known(folder: CheckpointFolder) -> None:
     assert folder.finished() is None
     folder.write(manifest(8), tensors(8), LOG)
     folder.mark_finished("job-1", 8, {"budget_usd": 5.0})
-    assert folder.finished() == Finished(job_name="job-1", seen_samples=8, limits={"budget_usd": 5.0})
+    assert folder.finished() == Finished(job_name="job-1", seen_samples=8, settings={"budget_usd": 5.0})
     again = folder.begin_afresh()
     assert (again.finished(), again.newest()) == (None, None)
     assert (folder.finished(), folder.newest()) == (None, None), "its room is needed"

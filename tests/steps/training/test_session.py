@@ -243,7 +243,7 @@ def test_a_finished_training_under_another_budget_is_not_paid_twice(
     job = make_job(name="job-9", budget_usd=100, instance_hour_usd=36.0)
     shutil.copytree(unbroken[0].base / "checkpoints", job.base / "checkpoints")
     output = job.run().output
-    assert "finished by job-1; the budget or price is new, the weights stay" in output
+    assert "finished by job-1; new: budget_usd; the weights stay" in output
     assert "going on from 96 samples" in output
     assert_same_bits(job, unbroken[0])
 
