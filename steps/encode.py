@@ -24,7 +24,7 @@ from params.layout import (
     SHARDS,
     TRAIN_SPLIT,
 )
-from params.model import Model
+from params.model import Model, unmentioned
 from params.programs import PATIENCE, EncodeArguments, EncodeSettings
 from steps.container import Container
 from steps.data.buckets import Buckets, buckets_of
@@ -150,9 +150,12 @@ class Encode:
     def _plan(self) -> EncodePlan:
         names = [shard.name for shard in self._shards.shards]
         fraction = self._arguments.heldout_fraction
-        summaries = summarize_sources(self._arguments.shards_uri, names, fraction, self._buckets)
+        smallest_px = self._arguments.smallest_original_px
+        summaries = summarize_sources(self._arguments.shards_uri, names, fraction, self._buckets, smallest_px)
         limit, at_least = self._arguments.max_heldout_samples, self._arguments.min_bucket_samples
-        plan = make_plan(names, summaries, fraction, limit, self._buckets, at_least)
+        plan = make_plan(names, summaries, fraction, limit, self._buckets, at_least, smallest_px)
+        if plan.too_small_samples:
+            print(f"left out {plan.too_small_samples} pictures that came with fewer than {smallest_px} px", flush=True)
         if not plan.counts[TRAIN_SPLIT]:
             raise StepError(f"encode: none of {self._shards.ledger.kept} samples is left for training")
         return plan
@@ -200,7 +203,7 @@ class Encode:
         return [records[shard.name] for shard in planned]
 
     def _digest(self) -> str:
-        plan = self._arguments.model_dump(mode="json", include=_CONTENT_SETTINGS)
+        plan = self._arguments.model_dump(mode="json", include=_CONTENT_SETTINGS - unmentioned(self._arguments))
         plan |= {"shards": self._source_digest, "models": vars(self._models)}
         return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 

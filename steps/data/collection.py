@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from importlib.metadata import version
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
@@ -22,7 +22,9 @@ from params.programs import PATIENCE, DownloadArguments, DownloadSettings
 from steps.data.blocklist import read_blocklist
 from steps.data.deduplication import drop_duplicates
 from steps.data.guarded_downloader import ShardMaker, ShardTask
+from steps.data.picture_measures import READER_VERSION
 from steps.data.rounds import Round, first_round, next_round, tasks
+from steps.data.row_checks import row_checks_columns
 from steps.data.screening import Screening, screen
 from steps.data.shard_pool import Outcome
 from steps.data.shards import (
@@ -53,6 +55,9 @@ _OTHER_SETTINGS = frozenset(
         "max_hash_distance",
         "blocklist_uri",
         "top_up",
+        "contact",
+        "max_retry_after_s",
+        "connections_per_host",
     }
 )
 
@@ -76,11 +81,14 @@ class Collection:
             arguments.caption_column,
             arguments.max_rows,
             arguments.source,
+            others=row_checks_columns(arguments),
         )
         self._blocklist = read_blocklist(arguments.blocklist_uri, arguments.max_hash_distance)
-        self._shards_digest = self._digest_of_shards()
-        selection = [self._shards_digest, arguments.dedup, arguments.max_hash_distance, arguments.top_up]
-        self.plan_digest = hashlib.sha256(json.dumps(selection).encode()).hexdigest()
+        self._shards_digest = self._digest_of_shards({"picture_reader": READER_VERSION})
+        # What shards are called that img2dataset's own resizer made: they are kept, and the others made beside them.
+        self._first_digest = self._digest_of_shards({"perceptual_hashes": arguments.dedup == "perceptual"})
+        self._first_shards: set[int] = set()
+        self.plan_digest = self._plan_digest(self._shards_digest)
         self._storage = Storage(arguments.shards_uri)
         self._storage.make()
 
@@ -98,8 +106,13 @@ class Collection:
                 record = ShardRecord.model_validate_json(content)
             except ValidationError:
                 continue
-            if record.plan_digest == self._shards_digest and sizes.get(record.shard.name) == record.shard.bytes:
+            is_first = record.plan_digest == self._first_digest
+            if not is_first and record.plan_digest != self._shards_digest:
+                continue
+            if sizes.get(record.shard.name) == record.shard.bytes:
                 shards[int(name.split(".")[0])] = record.shard
+                if is_first:
+                    self._first_shards.add(int(name.split(".")[0]))
         return shards
 
     def is_complete(self, shards: dict[int, VerifiedShard]) -> bool:
@@ -126,6 +139,7 @@ class Collection:
             index = task.rows.index
             if isinstance(outcome, VerifiedShard):
                 shards[index] = outcome
+                self._first_shards.discard(index)
                 on_shard(sum(shard.rows for shard in shards.values()))
                 continue
             tries[index] = tries.get(index, 0) + 1
@@ -143,7 +157,9 @@ class Collection:
         Raises StepError when too few rows became samples.
         """
         end = [one.end for one in self._rounds(shards)][-1]
-        of_rounds = [shards[index] for index in sorted(shards) if index < end]
+        numbers = [index for index in sorted(shards) if index < end]
+        of_rounds = [shards[index] for index in numbers]
+        is_first = self._first_shards.issuperset(numbers)
         ordered = drop_duplicates(self._storage, of_rounds, self._arguments.dedup, self._arguments.max_hash_distance)
         ledger = make_ledger(ordered)
         accounted = ledger.kept + sum(ledger.failed.values()) + sum(ledger.filtered.values())
@@ -160,7 +176,7 @@ class Collection:
                 f"{ledger.sample_yield:.3f}, below {self._arguments.min_yield}; most frequent: {causes}"
             )
         return ShardsManifest(
-            plan_digest=self.plan_digest,
+            plan_digest=self._plan_digest(self._first_digest if is_first else self._shards_digest),
             table_digest=self.table.digest,
             image_size_px=self._arguments.image_size_px,
             resize_mode=self._arguments.resize_mode,
@@ -172,7 +188,9 @@ class Collection:
         """Remove the manifest that another plan left: while shards are replaced, the artifact does not exist."""
         try:
             content = self._storage.read(MANIFEST_FILE)
-            if json.loads(content).get("plan_digest") == self.plan_digest:
+            if json.loads(content).get("plan_digest") in map(
+                self._plan_digest, (self._shards_digest, self._first_digest)
+            ):
                 return
         except (FileNotFoundError, ValueError, AttributeError):
             pass
@@ -193,14 +211,19 @@ class Collection:
             one = next_round(one, self._storage, shards, size)
             yield one
 
-    def _digest_of_shards(self) -> str:
+    def _plan_digest(self, shards_digest: str) -> str:
+        selection = [shards_digest, self._arguments.dedup, self._arguments.max_hash_distance, self._arguments.top_up]
+        return hashlib.sha256(json.dumps(selection).encode()).hexdigest()
+
+    def _digest_of_shards(self, reader: dict[str, Any]) -> str:
+        """Return what shards are called that a reader makes; `reader` says which."""
         names = set(DownloadSettings.model_fields) - _OTHER_SETTINGS - unmentioned(self._arguments)
         plan = self._arguments.model_dump(mode="json", include=names)
         plan |= {
             "table": self.table.digest,
             "img2dataset": version("img2dataset"),
             "blocklist": [self._blocklist.digest, self._blocklist.max_distance if self._blocklist.digest else 0],
-            "perceptual_hashes": self._arguments.dedup == "perceptual",
+            **reader,
         }
         return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 

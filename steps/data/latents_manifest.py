@@ -73,6 +73,8 @@ class LatentsManifest(Model):
     """Samples of each split."""
     dropped_heldout_samples: int
     """Held-out samples over the limit: in no split."""
+    too_small_samples: int = 0
+    """Samples of the shards that were left out because their originals were below min_original_px."""
     latents_mean: float
     """Of latents sampled from the moments, over all elements of the training split, unscaled."""
     latents_std: float

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
@@ -140,14 +143,22 @@ def test_a_finished_collection_asks_for_nothing(arguments: DownloadArguments) ->
         {"image_size_px": 128},
         {"max_rows": 5},
         {"min_caption_characters": 1},
-        {"dedup": "perceptual"},
+        {"upscale": True},
+        {"ignored_opt_outs": ("content-usage",)},
     ],
 )
 def test_shards_of_other_settings_do_not_count(arguments: DownloadArguments, change: dict[str, object]) -> None:
     collection = Collection(arguments)
     collect(arguments, Pool(collection, arguments.shards_uri), collection)
     assert Collection(arguments.model_copy(update=change)).finished() == {}
-    assert len(Collection(arguments.model_copy(update={"threads": 1, "timeout_s": 1.0})).finished()) == 4
+    assert (
+        len(
+            Collection(
+                arguments.model_copy(update={"threads": 1, "contact": "a@b.c", "dedup": "perceptual"})
+            ).finished()
+        )
+        == 4
+    )
 
 
 def test_a_manifest_of_other_settings_is_withdrawn_before_its_shards_are_replaced(
@@ -228,3 +239,59 @@ def test_copies_of_a_picture_count_once_and_a_laxer_setting_brings_them_back(arg
     lax = Collection(arguments.model_copy(update={"dedup": "url"}))
     assert lax.manifest(lax.finished()).ledger.kept == 7
     assert read_table(storage, "00003.tar").captions == ["b"]
+
+
+def made_by_the_first_reader(collection: Collection, uri: str) -> None:
+    """Give the shards that are there the name that they had before pictures were read by a reader of our own."""
+    storage = Storage(uri)
+    for name in storage.sizes():
+        if name.endswith(".verified.json"):
+            record = ShardRecord.model_validate_json(storage.read(name))
+            old = record.model_copy(update={"plan_digest": collection._first_digest})
+            storage.write(name, old.model_dump_json().encode())
+
+
+def test_shards_of_before_the_own_reader_are_kept_and_so_is_their_manifest(arguments: DownloadArguments) -> None:
+    collection = Collection(arguments)
+    collect(arguments, Pool(collection, arguments.shards_uri), collection)
+    made_by_the_first_reader(collection, arguments.shards_uri)
+    again = Collection(arguments)
+    shards = again.finished()
+    assert again.is_complete(shards)
+    manifest = again.manifest(shards)
+    assert manifest.plan_digest == again._plan_digest(again._first_digest) != again.plan_digest
+    assert "treated" not in manifest.model_dump_json()
+    Storage(arguments.shards_uri).write(MANIFEST_FILE, manifest.model_dump_json().encode())
+    again.withdraw_manifest()
+    assert Storage(arguments.shards_uri).size(MANIFEST_FILE)
+
+
+def test_what_is_missing_beside_shards_of_before_is_made_by_the_new_reader(arguments: DownloadArguments) -> None:
+    collection = Collection(arguments)
+    collect(arguments, Pool(collection, arguments.shards_uri), collection)
+    made_by_the_first_reader(collection, arguments.shards_uri)
+    Storage(arguments.shards_uri).delete("00001.verified.json")
+    again = Collection(arguments)
+    pool = Pool(again, arguments.shards_uri)
+    assert again.manifest(collect(arguments, pool, again)).plan_digest == again.plan_digest
+    assert pool.tries == [1]
+
+
+def test_the_name_of_shards_of_before_is_what_it_was(arguments: DownloadArguments) -> None:
+    """Of the settings that the release before had, and in its words."""
+    collection = Collection(arguments)
+    plan = {
+        **{
+            "caption_column": "caption",
+            "image_size_px": 256,
+            "jpeg_quality": 95,
+            "languages": [],
+            "max_aspect_ratio": 3.0,
+        },
+        **{"max_body_mb": 32, "max_caption_characters": 0, "max_image_megapixels": 100, "max_rows": 0},
+        **{"max_unsafe": 1.0, "max_watermark": 1.0, "min_aesthetic_score": 0.0, "min_caption_characters": 0},
+        **{"min_image_size_px": 64, "min_similarity": -1.0, "resize_mode": "center_crop", "samples_per_shard": 3},
+        **{"score_columns": [], "source": "urls", "url_column": "url", "table": collection.table.digest},
+        **{"img2dataset": version("img2dataset"), "blocklist": ["", 0], "perceptual_hashes": False},
+    }
+    assert collection._first_digest == hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
