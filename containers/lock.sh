@@ -44,8 +44,9 @@ compile() {
 # requirements.lock is for a CPU: without CUDA's packages, and torch is one of the builds that do without them: that of
 # PyTorch's own index for Linux (x86_64), which is not on PyPI, and that of PyPI for macOS. With PyPI's hashes for Linux
 # beside these, pip takes the CUDA build even where it finds the other one, and `import torch` fails.
+# The extras heic and jxl are for whoever wants them: without them these pictures are counted as unsupported_format.
 compile_requirements() {
-    uv pip compile setup.cfg --all-extras --no-emit-package dataclasses \
+    uv pip compile setup.cfg --extra={local,data,training,evaluation,serving,report,playground,dev} --no-emit-package dataclasses \
         --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet "$@" |
         awk '/^[a-z0-9]/ { cuda = /^(nvidia-|cuda-|triton==)/ }
             /^[a-z0-9]/ { torch = /^torch==/ }
@@ -67,5 +68,5 @@ if [[ ${1:-} == requirements ]]; then
 fi
 compile data data
 # The training image encodes too (Ray, pictures), but fetches nothing from the web.
-compile training data training evaluation -img2dataset -imagehash -torch
+compile training data training evaluation -img2dataset -imagehash -simplejpeg -torch
 compile inference training serving -torch -tensorboard -mlflow-skinny -sagemaker-mlflow

@@ -52,11 +52,21 @@ R = TypeVar("R", bound=PartRecord)
 class Artifact:
     """The artifact of one identity under one prefix."""
 
-    def __init__(self, uri: str, identity: Identity, extent: Sequence[object] = ()) -> None:
-        """Nothing is looked up yet. `extent` decides what is made of the parts (params.model)."""
-        self.storage, self._identity = Storage(uri), identity
+    def __init__(
+        self, uri: str, identity: Identity, extent: Sequence[object] = (), former: Identity | None = None
+    ) -> None:
+        """Nothing is looked up yet. `extent` decides what is made of the parts (params.model).
+
+        Parts that an earlier release made under the identity `former` count as well.
+        """
+        self.storage, self._identity, self._extent = Storage(uri), identity, extent
         self.parts_digest = digest(identity)
-        self.digest = digest([self.parts_digest, *extent]) if extent else self.parts_digest
+        self.former_parts_digest = None if former is None else digest(former)
+        self.digest = self.digest_of(self.parts_digest)
+
+    def digest_of(self, parts_digest: str) -> str:
+        """Return what the whole is called whose parts have this digest."""
+        return digest([parts_digest, *self._extent]) if self._extent else parts_digest
 
     def finished(self, kind: type[R]) -> dict[str, R]:
         """Return the records, by part, of the parts that are whole and have this identity."""
@@ -68,7 +78,8 @@ class Artifact:
             except ValidationError:
                 continue
             name, size = record.part
-            if record.plan_digest == self.parts_digest and file == _record_name(name) and sizes.get(name) == size:
+            is_ours = record.plan_digest in (self.parts_digest, self.former_parts_digest)
+            if is_ours and file == _record_name(name) and sizes.get(name) == size:
                 records[name] = record
         return records
 
@@ -76,7 +87,8 @@ class Artifact:
         """Return the manifest, and these files, by name; None where they are not there or are of another artifact."""
         try:
             contents = {name: self.storage.read(name) for name in (MANIFEST_FILE, *files)}
-            return contents if json.loads(contents[MANIFEST_FILE])["plan_digest"] == self.digest else None
+            digests = [self.digest_of(one) for one in (self.parts_digest, self.former_parts_digest) if one]
+            return contents if json.loads(contents[MANIFEST_FILE])["plan_digest"] in digests else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     ledger = manifest.ledger
     print(
         f"{ledger.kept} of {ledger.rows} rows became samples ({ledger.sample_yield:.3f} of those that filters left);"
-        f" filtered: {ledger.filtered}; failed: {ledger.failed}"
+        f" filtered: {ledger.filtered}; failed: {ledger.failed}; treated: {ledger.treated}"
     )
     return 0
 

@@ -137,9 +137,12 @@ class Encode:
     def _plan(self) -> EncodePlan:
         names = [shard.name for shard in self._shards.shards]
         fraction = self._arguments.heldout_fraction
-        summaries = summarize_sources(self._arguments.shards_uri, names, fraction, self._buckets)
+        smallest_px = self._arguments.smallest_original_px
+        summaries = summarize_sources(self._arguments.shards_uri, names, fraction, self._buckets, smallest_px)
         limit, at_least = self._arguments.max_heldout_samples, self._arguments.min_bucket_samples
-        plan = make_plan(names, summaries, fraction, limit, self._buckets, at_least)
+        plan = make_plan(names, summaries, fraction, limit, self._buckets, at_least, smallest_px)
+        if plan.too_small_samples:
+            print(f"left out {plan.too_small_samples} pictures that came with fewer than {smallest_px} px", flush=True)
         if not plan.counts[TRAIN_SPLIT]:
             raise StepError(f"encode: none of {self._shards.ledger.kept} samples is left for training")
         return plan

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from params.filters import Filter, TableColumn
+from params.model import added
 
 SIDES: Final = (TableColumn("width", ("original_width", "width")), TableColumn("height", ("original_height", "height")))
 """Of the picture before it was resized, in pixels."""
@@ -27,10 +28,16 @@ class TooSmall(Filter):
     columns = SIDES
     measured = True
     min_image_size_px: int = Field(64, ge=0)
-    """Pictures whose shorter side is below this are left out. [content]"""
+    """Pictures whose shorter side is below this are left out; and those below image_size_px, unless upscale is
+    set. [content]"""
+    upscale: bool = added(False)
+    """Whether pictures from min_image_size_px up to image_size_px are blown up, and counted as upscaled. [content]"""
+    image_size_px: int = Field(256, ge=16, le=4096)
+    """Side of the stored picture, in pixels."""
 
     def keeps(self, width: Any, height: Any) -> Any:
-        return (width >= self.min_image_size_px) & (height >= self.min_image_size_px)
+        least_px = self.min_image_size_px if self.upscale else max(self.min_image_size_px, self.image_size_px)
+        return (width >= least_px) & (height >= least_px)
 
 
 class AspectRatio(Filter):

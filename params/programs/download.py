@@ -56,6 +56,23 @@ class DownloadSettings(SourceSettings):
     """Limit for one picture, from connect to the last byte. [running]"""
     retries: int = Field(1, ge=0)
     """Further tries after a failure that can pass (time-out, 5xx). [running]"""
+    max_retry_after_s: float = added(30.0, ge=0)
+    """Longest Retry-After (with 429 or 503) that a row waits for; meanwhile no row of its host is asked for. Rows of a
+    host that wants to be left alone for longer fail at once. [running]"""
+    connections_per_host: int = added(0, ge=0)
+    """Connections of a process to one host at a time; 0: as many as there are threads. [running]"""
+    contact: str = added("", pattern=r"^([!-'*-~ ]*(https?://|@)[!-'*-~ ]+)?$")
+    """Page or mail address for the User-Agent, which some hosts demand (Wikimedia). [running]"""
+    ignored_opt_outs: tuple[Literal["x-robots-tag", "tdm-reservation", "content-usage", "content-signal"], ...] = added(
+        ()
+    )
+    """Headers by which an owner reserves a picture, and which are not to be heeded; empty: all are heeded. [content]"""
+    verify_hash: str = added("", pattern=r"^(.+=(sha256|md5))?$")
+    """COLUMN=sha256 or COLUMN=md5: pictures whose bytes do not have the hash that the column names are left
+    out. [content]"""
+    blur_column: str = added("")
+    """Column of boxes to be blurred, faces for instance: lists of x_min, y_min, x_max, y_max as fractions of the stored
+    picture (img2dataset's --bbox_col). [content]"""
     max_body_mb: int = Field(32, ge=1)
     """A body larger than this is dropped: one row lost, not the host's memory. [content]"""
     max_image_megapixels: int = Field(100, ge=1)

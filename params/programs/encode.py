@@ -24,6 +24,9 @@ class EncodeSettings(Model):
     min_bucket_samples: int = Field(2048, ge=1)
     """A bucket with fewer training samples is given up: its pictures go to the one whose shape is nearest (2,048: one
     global batch of Stable Diffusion 2). [content]"""
+    min_original_px: int = added(0, ge=0)
+    """Pictures whose shorter side was below this when they came are left out; 0: resolution_px, so that nothing is
+    trained on that was blown up. Shards of before original sizes were noted pass. [content]"""
     batch_size: int = Field(32, ge=1)
     """Pictures encoded at once on one device. [content]"""
     rows_per_block: int = Field(256, ge=1)
@@ -46,6 +49,11 @@ class EncodeSettings(Model):
     """Encoders over the whole cluster; 0: one for each GPU, or one for each core of hosts without. [running]"""
     host_wait_s: float = added(600.0, gt=0)
     """How long a host waits for the job's other hosts: then the job ends and names those that are missing. [running]"""
+
+    @property
+    def smallest_original_px(self) -> int:
+        """Shorter side that a picture needs to have had."""
+        return self.min_original_px or self.resolution_px
 
 
 class EncodeArguments(EncodeSettings):

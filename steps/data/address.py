@@ -11,16 +11,21 @@ import ipaddress
 import socket
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from typing import Final
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 SocketAddress = tuple[socket.AddressFamily, tuple[str, int]]
 Resolver = Callable[[str, int], list[SocketAddress]]
+_Answer = list[SocketAddress] | OSError
 
-# One process asks for the same few hosts again and again; name servers throttle (img2dataset #145).
-CACHE_S: Final = 60.0
-CACHE_SIZE: Final = 10_000
+# One process asks for the same few hosts again and again; name servers throttle (img2dataset #145). An address that
+# does not answer is forgotten at once, so that a name may be kept for long.
+CACHE_S: Final = 3600.0
+FAILURE_CACHE_S: Final = 10.0
+CACHE_SIZE: Final = 50_000
 
 # RFC 6052 and 6146: an IPv4 address in the last 32 bits.
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
@@ -79,7 +84,8 @@ class AddressGuard:
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
         self._blocked = blocked_hosts
         self._resolver = resolver
-        self._cache: dict[tuple[str, int], tuple[float, list[SocketAddress]]] = {}
+        self._cache: OrderedDict[tuple[str, int], tuple[float, _Answer]] = OrderedDict()
+        self._asked: dict[tuple[str, int], Future[_Answer]] = {}
         self._lock = threading.Lock()
 
     def addresses(self, host: str, port: int) -> list[SocketAddress]:
@@ -99,23 +105,60 @@ class AddressGuard:
                     raise RefusedAddressError(f"{host} is at {text}, which is not public")
         return found
 
+    def forget(self, host: str, port: int) -> None:
+        """Ask for a name's addresses anew: none of them answered. That it has none is remembered."""
+        with self._lock:
+            known = self._cache.get((host, port))
+            if known is not None and not isinstance(known[1], OSError):
+                del self._cache[host, port]
+
     def _is_allowed(self, host: str, port: int) -> bool:
         name = host.lower()
         bracketed = f"[{name}]" if ":" in name else name
         return not self._allowed.isdisjoint({name, f"{bracketed}:{port}"})
 
     def _resolve(self, host: str, port: int) -> list[SocketAddress]:
-        now_s = time.monotonic()
+        """Return a name's addresses: from the cache, or asked for once, whoever else wants them. Raises OSError."""
+        key = (host, port)
         with self._lock:
-            known = self._cache.get((host, port))
-        if known is not None and now_s - known[0] < CACHE_S:
-            return known[1]
-        found = self._resolver(host, port)
+            known = self._cache.get(key)
+            if known is not None and time.monotonic() < known[0]:
+                self._cache.move_to_end(key)
+                return _told(known[1])
+            answer = self._asked.get(key)
+            is_first = answer is None
+            if answer is None:
+                answer = self._asked[key] = Future()
+        if is_first:
+            self._ask(key, answer)
+        return _told(answer.result())
+
+    def _ask(self, key: tuple[str, int], answer: Future[_Answer]) -> None:
+        found: _Answer
+        try:
+            found = self._resolver(*key)
+        except OSError as error:
+            found = error
+        except ValueError as error:  # a name that IDNA refuses
+            found = socket.gaierror(str(error))
+        except BaseException as error:
+            answer.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._asked[key]
+        life_s = FAILURE_CACHE_S if isinstance(found, OSError) else CACHE_S
         with self._lock:
-            if len(self._cache) >= CACHE_SIZE:
-                self._cache.clear()
-            self._cache[host, port] = (now_s, found)
-        return found
+            self._cache[key] = (time.monotonic() + life_s, found)
+            if len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
+        answer.set_result(found)
+
+
+def _told(answer: _Answer) -> list[SocketAddress]:
+    if isinstance(answer, OSError):
+        raise type(answer)(*answer.args)
+    return answer
 
 
 def _with_parents(host: str) -> Iterator[str]:

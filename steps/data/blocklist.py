@@ -17,7 +17,6 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from steps.data.perceptual_hash import perceptual_hash, shown_picture
 from steps.errors import StepError
 
 _ENTRY = re.compile(
@@ -41,16 +40,14 @@ class Blocklist:
     """sha256 of the file; empty without one."""
 
     def has(self, body: bytes) -> bool:
-        """Return whether a picture is in the list."""
-        if self.sha256 and hashlib.sha256(body).digest() in self.sha256:
-            return True
-        if self.hashes is None:
+        """Return whether a picture's bytes are in the list."""
+        return bool(self.sha256) and hashlib.sha256(body).digest() in self.sha256
+
+    def has_look(self, look: int | None) -> bool:
+        """Return whether a perceptual hash is in the list."""
+        if self.hashes is None or look is None:
             return False
-        picture = shown_picture(body)
-        found = perceptual_hash(picture) if picture else None
-        if found is None:
-            return False
-        return bool((np.bitwise_count(self.hashes ^ np.uint64(found)) <= self.max_distance).any())
+        return bool((np.bitwise_count(self.hashes ^ np.uint64(look)) <= self.max_distance).any())
 
 
 def read_blocklist(uri: str, max_distance: int = 0) -> Blocklist:

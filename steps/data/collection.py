@@ -7,10 +7,10 @@ is made again; one that fails for good ends the step, and the next run makes onl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import version
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from params.model import Decides
 from params.programs import DownloadArguments
@@ -18,7 +18,9 @@ from steps.artifact import Artifact, Identity
 from steps.data.blocklist import read_blocklist
 from steps.data.deduplication import drop_duplicates
 from steps.data.guarded_downloader import ShardMaker, ShardTask
+from steps.data.picture_measures import READER_VERSION
 from steps.data.rounds import Round, first_round, next_round, tasks
+from steps.data.row_checks import row_checks_columns
 from steps.data.screening import Screening, screen
 from steps.data.shard_pool import Outcome
 from steps.data.shards import ShardRecord, ShardsManifest, VerifiedShard, make_ledger, shard_stem
@@ -47,10 +49,15 @@ class Collection:
             arguments.caption_column,
             arguments.max_rows,
             arguments.source,
+            others=row_checks_columns(arguments),
         )
         self._blocklist = read_blocklist(arguments.blocklist_uri, arguments.max_hash_distance)
         extent = arguments.deciding(arguments.names(Decides.EXTENT)).values()
-        self.artifact = Artifact(arguments.shards_uri, self._identity(), tuple(extent))
+        # Shards that img2dataset's own resizer made are kept, and the others made beside them.
+        former = self._identity({"perceptual_hashes": arguments.dedup == "perceptual"})
+        identity = self._identity({"picture_reader": READER_VERSION})
+        self.artifact = Artifact(arguments.shards_uri, identity, tuple(extent), former)
+        self._former_shards: set[int] = set()
         self._storage = self.artifact.storage
 
     def maker(self) -> ShardMaker:
@@ -59,8 +66,10 @@ class Collection:
 
     def finished(self) -> dict[int, VerifiedShard]:
         """Return the verified shards of this plan whose tar is there, by number; of all rounds."""
-        records = self.artifact.finished(ShardRecord)
-        return {int(name.removesuffix(".tar")): record.shard for name, record in records.items()}
+        records = {int(name.removesuffix(".tar")): one for name, one in self.artifact.finished(ShardRecord).items()}
+        former = self.artifact.former_parts_digest
+        self._former_shards = {number for number, record in records.items() if record.plan_digest == former}
+        return {number: record.shard for number, record in records.items()}
 
     def is_complete(self, shards: dict[int, VerifiedShard]) -> bool:
         """Return whether the shards of all rounds are there."""
@@ -85,6 +94,7 @@ class Collection:
             index = task.rows.index
             if isinstance(outcome, VerifiedShard):
                 shards[index] = outcome
+                self._former_shards.discard(index)
                 on_shard(sum(shard.rows for shard in shards.values()))
                 continue
             tries[index] = tries.get(index, 0) + 1
@@ -102,7 +112,10 @@ class Collection:
         Raises StepError when too few rows became samples.
         """
         end = [one.end for one in self._rounds(shards)][-1]
-        of_rounds = [shards[index] for index in sorted(shards) if index < end]
+        numbers = [index for index in sorted(shards) if index < end]
+        of_rounds = [shards[index] for index in numbers]
+        former = self.artifact.former_parts_digest
+        parts_digest = former if former and self._former_shards.issuperset(numbers) else self.artifact.parts_digest
         ordered = drop_duplicates(self._storage, of_rounds, self._arguments.dedup, self._arguments.max_hash_distance)
         ledger = make_ledger(ordered)
         accounted = ledger.kept + sum(ledger.failed.values()) + sum(ledger.filtered.values())
@@ -119,7 +132,7 @@ class Collection:
                 f"{ledger.sample_yield:.3f}, below {self._arguments.min_yield}; most frequent: {causes}"
             )
         return ShardsManifest(
-            plan_digest=self.artifact.digest,
+            plan_digest=self.artifact.digest_of(parts_digest),
             table_digest=self.table.digest,
             image_size_px=self._arguments.image_size_px,
             resize_mode=self._arguments.resize_mode,
@@ -142,12 +155,12 @@ class Collection:
             one = next_round(one, self._storage, shards, size)
             yield one
 
-    def _identity(self) -> Identity:
+    def _identity(self, reader: Mapping[str, Any]) -> Identity:
         return self._arguments.deciding(self._arguments.names(Decides.CONTENT)) | {
             "table": self.table.digest,
             "img2dataset": version("img2dataset"),
             "blocklist": [self._blocklist.digest, self._blocklist.max_distance if self._blocklist.digest else 0],
-            "perceptual_hashes": self._arguments.dedup == "perceptual",
+            **reader,
         }
 
 

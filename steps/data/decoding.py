@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,7 @@ def planned_samples(source: ShardsSource, split: str, first: int, count: int) ->
     storage = Storage(source.shards_uri)
     plan = source.plan
     for bucket, number, place, part in plan.locate(split, first, count):
-        table, of_training = _table(source.shards_uri, plan.sources[number], plan.heldout_fraction, plan.buckets)
+        table, of_training = _table(source.shards_uri, plan.sources[number], _Selection.of(plan))
         rows = of_training[bucket] if split == TRAIN_SPLIT else plan.heldout_rows(bucket, number)
         samples += read_samples(storage, table, rows[place : place + part])
     return samples
@@ -104,7 +104,19 @@ def decode(sample: Sample, size: Size) -> Pixels:
     return np.asarray(picture)
 
 
+class _Selection(NamedTuple):
+    """What decides which samples of a table are which."""
+
+    heldout_fraction: float
+    buckets: Buckets
+    min_original_px: int
+
+    @classmethod
+    def of(cls, plan: EncodePlan) -> _Selection:
+        return cls(plan.heldout_fraction, plan.buckets, plan.min_original_px)
+
+
 @lru_cache(maxsize=16)
-def _table(uri: str, name: str, heldout_fraction: float, buckets: Buckets) -> tuple[SampleTable, list[Rows]]:
-    table = read_table(Storage(uri), name)
-    return table, train_rows(table, heldout_fraction, buckets)
+def _table(uri: str, name: str, selection: _Selection) -> tuple[SampleTable, list[Rows]]:
+    table = read_table(Storage(uri), name, selection.min_original_px)
+    return table, train_rows(table, selection.heldout_fraction, selection.buckets)

@@ -66,12 +66,12 @@ class Encoding:
 
 
 def summarize_sources(
-    shards_uri: str, names: Sequence[str], heldout_fraction: float, buckets: Buckets
+    shards_uri: str, names: Sequence[str], heldout_fraction: float, buckets: Buckets, min_original_px: int
 ) -> list[SourceSummary]:
     """Return what planning needs to know of each verified shard, in order."""
     task = RAY.remote(num_cpus=TASK_CPUS)(_summarize)
     parts = [names[start : start + SOURCES_PER_TASK] for start in range(0, len(names), SOURCES_PER_TASK)]
-    results = [task.remote(shards_uri, part, heldout_fraction, buckets) for part in parts]
+    results = [task.remote(shards_uri, part, heldout_fraction, buckets, min_original_px) for part in parts]
     return [summary for part in _get(results) for summary in part]
 
 
@@ -164,9 +164,11 @@ def _by_shard(
     raise StepError(f"encode: {arrived} of {len(block_rows)} blocks arrived")
 
 
-def _summarize(uri: str, names: Sequence[str], heldout_fraction: float, buckets: Buckets) -> list[SourceSummary]:
+def _summarize(
+    uri: str, names: Sequence[str], heldout_fraction: float, buckets: Buckets, min_original_px: int
+) -> list[SourceSummary]:
     storage = Storage(uri)
-    return [summarize(read_table(storage, name), heldout_fraction, buckets) for name in names]
+    return [summarize(read_table(storage, name, min_original_px), heldout_fraction, buckets) for name in names]
 
 
 def _write(uri: str, plan_digest: str, shard: PlannedShard, *tables: Any) -> LatentsRecord:

@@ -1,4 +1,4 @@
-"""Fetches one picture from a hostile web: bounded in address, redirects, time and bytes.
+"""Fetches one picture from a hostile web: bounded in address, redirects, time and bytes; polite to its hosts.
 
 Reads http(s) and nothing else; environment proxies are ignored, since behind one the address that is connected to
 could not be judged.
@@ -8,28 +8,39 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import socket
 import ssl
 import time
 import urllib.parse
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from steps.data.address import AddressGuard, BlockedHostError, RefusedAddressError
 from steps.data.causes import Cause, can_pass, from_status
-from steps.data.picture import refusal
-from steps.data.robots import is_disallowed
+from steps.data.connection import GuardedConnection
+from steps.data.content_coding import CodingError, decoded
+from steps.data.host_turns import HostPausedError, HostTurns, retry_after_s
+from steps.data.opt_outs import is_reserved
+from steps.data.picture import is_cut, refusal
 
 CRAWLER: Final = "sd-pipeline"
-MAX_REDIRECTS: Final = 5
+MAX_REDIRECTS: Final = 20
+"""As browsers (https://fetch.spec.whatwg.org/#http-redirect-fetch)."""
 READ_BYTES: Final = 1 << 18
 BACK_OFF_S: Final = 0.5
+MAX_RETRY_AFTER_S: Final = 30.0
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_WHOLE = frozenset({http.client.OK, http.client.NON_AUTHORITATIVE_INFORMATION})
+_BUSY = frozenset({http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE})
+_RANGE = re.compile(r"bytes\s+0-(\d+)/(\d+)")
+_AMPERSAND = re.compile("&amp;", re.IGNORECASE)
 
 
 class FetchError(Exception):
@@ -43,56 +54,100 @@ class FetchError(Exception):
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """What one picture may cost."""
+    """What one picture may cost, and its host."""
 
     timeout_s: float
-    """From connect to the last byte, redirects included; for each try."""
+    """From connect to the last byte, redirects included; for each try, without the wait for a host's turn."""
     retries: int
     """Further tries after a failure that can pass, each after twice the wait of the one before."""
     max_body_bytes: int
-    """A larger body is dropped."""
+    """A larger body is dropped, packed or unpacked."""
+    max_retry_after_s: float = MAX_RETRY_AFTER_S
+    """A longer Retry-After is not waited for."""
+    connections_per_host: int = 0
+    """At a time; 0: any number."""
+
+
+@dataclass(frozen=True)
+class FetchManners:
+    """How the crawler presents itself, and whose wishes it heeds."""
+
+    contact: str = ""
+    """Page or mail address, for the User-Agent."""
+    ignored_opt_outs: Collection[str] = ()
+    """Headers of steps.data.opt_outs that are not heeded."""
 
 
 class Fetcher:
     """Fetches pictures. Safe for threads."""
 
-    def __init__(self, limits: FetchLimits, guard: AddressGuard) -> None:
+    def __init__(self, limits: FetchLimits, guard: AddressGuard, manners: FetchManners | None = None) -> None:
         self._limits, self._guard = limits, guard
+        self._manners = manners or FetchManners()
+        self._turns = HostTurns(limits.max_retry_after_s, limits.connections_per_host)
+        words = ("compatible", CRAWLER, *([f"+{self._manners.contact}"] if self._manners.contact else []))
+        self._headers = {**_HEADERS, "User-Agent": f"Mozilla/5.0 ({'; '.join(words)})"}
 
     def fetch(self, url: str) -> bytes:
-        """Return the body: a whole JPEG, PNG, WebP, GIF or BMP. Raises FetchError."""
+        """Return the body: a picture of a format that is read, whole as far as a glance tells. Raises FetchError.
+
+        A url that is not there and holds `&amp;`, as lists scraped from HTML do, is also tried with `&`.
+        """
+        try:
+            return self._patiently(url)
+        except FetchError as error:
+            unescaped = _AMPERSAND.sub("&", url)
+            if unescaped == url or not error.cause.startswith("http_4") or can_pass(error.cause):
+                raise
+        return self._patiently(unescaped)
+
+    def _patiently(self, url: str) -> bytes:
         for attempt in range(self._limits.retries + 1):
+            is_last = attempt == self._limits.retries
             try:
-                return self._try(url)
+                body = self._try(url)
+                # The same bytes again may be how the picture is: the decoder decides about it.
+                if is_last or not is_cut(body):
+                    return body
             except FetchError as error:
-                if not can_pass(error.cause) or attempt == self._limits.retries:
+                if is_last or not can_pass(error.cause):
                     raise
-                time.sleep(BACK_OFF_S * 2**attempt)
+            time.sleep(BACK_OFF_S * 2**attempt)
         raise AssertionError("retries is never negative")
 
     def _try(self, url: str) -> bytes:
         deadline_s = time.monotonic() + self._limits.timeout_s
         address = _parse(url)
         for _ in range(MAX_REDIRECTS + 1):
-            answer = self._request(address, deadline_s)
+            try:
+                with self._turns.turn(address.netloc or "") as waited_s:
+                    deadline_s += waited_s
+                    answer = self._request(address, deadline_s)
+            except HostPausedError as error:
+                raise FetchError(error.cause) from None
             if isinstance(answer, bytes):
                 cause = refusal(answer)
                 if cause is not None:
                     raise FetchError(cause)
                 return answer
-            address = _parse(urllib.parse.urljoin(address.url, answer))
+            address = _parse(redirect_target(address.url, answer))
         raise FetchError(Cause.TOO_MANY_REDIRECTS)
 
     def _request(self, url: Url, deadline_s: float) -> bytes | str:
         """Return the body, or where the answer redirects to."""
-        connection = _Connection(url, self._guard, self._tls, deadline_s)
+        connection = GuardedConnection(url, self._guard, self._tls, deadline_s)
+        asked_s = time.monotonic()
         try:
-            connection.request("GET", url.request_uri, headers=_HEADERS)
-            return self._receive(connection.getresponse())
+            connection.request("GET", url.request_uri, headers=self._headers)
+            response = connection.getresponse()
+            self._heed(url.netloc or "", response, asked_s)
+            return self._receive(response)
         except BlockedHostError:
             raise FetchError(Cause.BLOCKED_HOST) from None
         except RefusedAddressError:
             raise FetchError(Cause.REFUSED_ADDRESS) from None
+        except CodingError as error:
+            raise FetchError(error.cause) from None
         except socket.gaierror:
             raise FetchError(Cause.NO_ADDRESS) from None
         except TimeoutError:
@@ -108,14 +163,23 @@ class Fetcher:
         finally:
             connection.release()
 
+    def _heed(self, host: str, response: http.client.HTTPResponse, asked_s: float) -> None:
+        """Leave a host alone that asks for it."""
+        if response.status not in _BUSY:
+            self._turns.answered(host, asked_s)
+            return
+        wait_s = retry_after_s(response.headers.get("Retry-After"), response.headers.get("Date"))
+        if wait_s is not None:
+            self._turns.pause(host, wait_s, asked_s, from_status(response.status))
+
     def _receive(self, response: http.client.HTTPResponse) -> bytes | str:
-        if response.status in _REDIRECTS and response.headers.get("Location"):
-            return str(response.headers["Location"])
-        if response.status != http.client.OK:
+        location = response.headers.get("Location")
+        is_redirect = response.status in _REDIRECTS and location
+        if not is_redirect and response.status not in _WHOLE and not _is_whole_range(response):
             raise FetchError(from_status(response.status))
-        if is_disallowed(response.headers.get_all("X-Robots-Tag", []), CRAWLER):
+        if is_reserved(response.headers, CRAWLER, self._manners.ignored_opt_outs):
             raise FetchError(Cause.DISALLOWED)
-        return self._body(response)
+        return str(location) if is_redirect else self._body(response)
 
     def _body(self, response: http.client.HTTPResponse) -> bytes:
         limit = self._limits.max_body_bytes
@@ -128,19 +192,21 @@ class Fetcher:
                 raise FetchError(Cause.BODY_TOO_LARGE)
         if response.length:
             raise FetchError(Cause.TRUNCATED)
-        return body.getvalue()
+        codings = ",".join(map(str, response.headers.get_all("Content-Encoding", [])))
+        return decoded(body.getvalue(), codings, limit) if codings else body.getvalue()
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context()
 
 
-_HEADERS = {
-    "User-Agent": f"Mozilla/5.0 (compatible; {CRAWLER})",
-    "Accept": "image/*",
-    "Accept-Encoding": "identity",
-    "Connection": "close",
-}
+_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
+
+
+def _is_whole_range(response: http.client.HTTPResponse) -> bool:
+    """Return whether a partial answer, to a request that asked for no part, is all there is."""
+    found = _RANGE.fullmatch(str(response.headers.get("Content-Range") or "").strip())
+    return response.status == http.client.PARTIAL_CONTENT and found is not None and int(found[1]) + 1 == int(found[2])
 
 
 def _parse(url: str) -> Url:
@@ -154,76 +220,16 @@ def _parse(url: str) -> Url:
     return address
 
 
-class _Connection(http.client.HTTPConnection):
-    """Connects to an address that the guard has seen, and lets no operation outlast the deadline."""
+def redirect_target(url: str, location: str) -> str:
+    """Return where a Location leads to, as browsers read it (https://url.spec.whatwg.org).
 
-    def __init__(self, url: Url, guard: AddressGuard, tls: ssl.SSLContext, deadline_s: float) -> None:
-        self._is_tls = url.scheme == "https"
-        host = (url.host or "").strip("[]")
-        super().__init__(host, url.port or (443 if self._is_tls else 80))
-        self._guard, self._tls, self._deadline_s = guard, tls, deadline_s
-        self._open: socket.socket | None = None
-
-    def connect(self) -> None:
-        problem: OSError = OSError(f"{self.host} has no address")
-        for family, address in self._guard.addresses(self.host, self.port):
-            opened = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                opened.settimeout(_remaining_s(self._deadline_s))
-                opened.connect(address)
-                self._open = self._secure(opened)
-                # http.client closes what it is given once it has the headers; the body is read through this stand-in.
-                self.sock = _DeadlineSocket(self._open, self._deadline_s)
-                return
-            except OSError as error:
-                opened.close()
-                problem = error
-        raise problem
-
-    def release(self) -> None:
-        """Close the connection."""
-        if self._open is not None:
-            self._open.close()
-        self.close()
-
-    def _secure(self, opened: socket.socket) -> socket.socket:
-        if not self._is_tls:
-            return opened
-        opened.settimeout(_remaining_s(self._deadline_s))
-        return self._tls.wrap_socket(opened, server_hostname=self.host)
-
-
-class _DeadlineSocket:
-    """What http.client uses of a socket, with one deadline for all of it: a slow drip does not start it anew."""
-
-    def __init__(self, opened: socket.socket, deadline_s: float) -> None:
-        self._socket, self._deadline_s = opened, deadline_s
-
-    def sendall(self, data: bytes) -> None:
-        self._socket.settimeout(_remaining_s(self._deadline_s))
-        self._socket.sendall(data)
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_DeadlineReader(self._socket, self._deadline_s), 1 << 16)
-
-    def close(self) -> None:
-        """Leave the connection open: whoever opened it closes it."""
-
-
-class _DeadlineReader(io.RawIOBase):
-    def __init__(self, opened: socket.socket, deadline_s: float) -> None:
-        self._socket, self._deadline_s = opened, deadline_s
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._socket.settimeout(_remaining_s(self._deadline_s))
-        return self._socket.recv_into(buffer)
-
-
-def _remaining_s(deadline_s: float) -> float:
-    remaining_s = deadline_s - time.monotonic()
-    if remaining_s <= 0:
-        raise TimeoutError
-    return remaining_s
+    http.client reads headers as Latin-1; what stands in them are the bytes of UTF-8, or of whatever the server has.
+    """
+    content = location.encode("latin-1", "replace").translate(None, b"\t\r\n").strip(b"\x00\x20")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in content)
+    path, mark, rest = text.partition("?")
+    # Backslashes are slashes to browsers, but for those of a query.
+    return urllib.parse.urljoin(url, path.replace("\\", "/") + mark + rest)

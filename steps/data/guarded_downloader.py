@@ -10,7 +10,6 @@ process that makes one shard at a time.
 from __future__ import annotations
 
 import io
-import os
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -21,13 +20,12 @@ from typing import Any, Final, Protocol
 import fsspec
 import pyarrow as pa
 
-from params.filters.published import AspectRatio, TooSmall
 from params.programs import DownloadArguments
 from steps.data.address import AddressGuard
 from steps.data.blocklist import Blocklist
 from steps.data.causes import Cause
-from steps.data.fetch import Fetcher, FetchError, FetchLimits
-from steps.data.perceptual_hash import perceptual_hash, shown_picture
+from steps.data.fetch import Fetcher, FetchError, FetchLimits, FetchManners
+from steps.data.row_checks import RowChecks
 from steps.data.row_files import CAPTION, URL
 from steps.data.shards import ShardRecord, VerifiedShard
 from steps.data.storage import Storage
@@ -36,8 +34,6 @@ from steps.data.verification import verify_shard
 
 Fetched = tuple[int, io.BytesIO | None, str | None]
 
-# OpenCV reads it when it is imported, and refuses to decode a larger picture before it takes the memory.
-MAX_PIXELS_VARIABLE: Final = "OPENCV_IO_MAX_IMAGE_PIXELS"
 # Digits of the shard's number in keys and file names: params.layout.SHARD_PATTERN.
 SHARD_DIGITS: Final = 5
 
@@ -66,30 +62,27 @@ class ShardMaker:
 
     def __init__(self, arguments: DownloadArguments, plan_digest: str, blocklist: Blocklist) -> None:
         self._settings, self._uri, self.plan_digest = arguments, arguments.shards_uri, plan_digest
-        self._blocklist = blocklist
+        self._blocklist, self._checks = blocklist, RowChecks(arguments)
         self._downloader: Any = None
-        self._hashes: dict[int, int] = {}
 
     def prepare(self, on_row: Callable[[], None] | None = None) -> None:
         """Import img2dataset and set it up."""
-        os.environ[MAX_PIXELS_VARIABLE] = str(self._settings.max_image_megapixels * 10**6)
         settings = self._settings
-        from steps.data.shard_writer import Downloader, OrderedShardWriter, Resizer
+        from PIL import Image
+
+        from steps.data.picture_reader import PictureReader
+        from steps.data.shard_writer import Downloader, OrderedShardWriter
+
+        # Pillow's own guard, before a header's word costs memory.
+        Image.MAX_IMAGE_PIXELS = settings.max_image_megapixels * 10**6
 
         if on_row is not None:
             OrderedShardWriter.on_row = staticmethod(on_row)
         self._source = self._open_source()
+        self._reader = PictureReader(settings, self._blocklist.has_look)
         self._downloader = Downloader(
             sample_writer_class=OrderedShardWriter,
-            resizer=Resizer(
-                image_size=settings.image_size_px,
-                resize_mode=settings.resize_mode,
-                resize_only_if_bigger=False,
-                encode_quality=settings.jpeg_quality,
-                min_image_size=TooSmall.of(settings).min_image_size_px,
-                max_image_area=settings.max_image_megapixels * 10**6,
-                max_aspect_ratio=AspectRatio.of(settings).max_aspect_ratio,
-            ),
+            resizer=self._reader,
             thread_count=settings.threads,
             save_caption=True,
             extract_exif=False,
@@ -114,10 +107,10 @@ class ShardMaker:
         if self._downloader is None:
             self.prepare()
         storage = Storage(self._uri)
-        self._hashes = {}
+        self._reader.measured.clear()
         with arrow_file(task.rows) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
             self._downloader.download_shard((task.rows.index, address))
-        shard = verify_shard(storage, task.rows.index, len(task.rows.urls), self._hashes)
+        shard = verify_shard(storage, task.rows.index, len(task.rows.urls), self._reader.measured)
         shard = shard.model_copy(update={"untried": len(task.skipped), "retried": dict(task.retried)})
         ShardRecord(plan_digest=self.plan_digest, shard=shard).write(storage)
         return shard
@@ -130,20 +123,18 @@ class ShardMaker:
             body = self._source.fetch(url)
             if self._blocklist.has(body):
                 return key, None, Cause.BLOCKED_PICTURE.value
-            if self._settings.dedup == "perceptual":
-                self._hash(key, body)
-            return key, io.BytesIO(body), None
+            return key, self._picture(task, key, body), None
         except FetchError as error:
             return key, None, error.cause
         except Exception:
             traceback.print_exc()
             return key, None, Cause.UNEXPECTED.value
 
-    def _hash(self, key: int, body: bytes) -> None:
-        picture = shown_picture(body)
-        found = perceptual_hash(picture) if picture else None
-        if found is not None:
-            self._hashes[key] = found
+    def _picture(self, task: ShardTask, key: int, body: bytes) -> io.BytesIO:
+        """Return a body for the reader. Raises FetchError where it is not what the table says."""
+        from steps.data.picture_reader import FetchedPicture
+
+        return FetchedPicture(body, key, self._checks.check(task.rows, key, body))
 
     def _open_source(self) -> PictureSource:
         settings, max_body_bytes = self._settings, self._settings.max_body_mb << 20
@@ -152,8 +143,15 @@ class ShardMaker:
 
             return StoredPictures(settings.url_table, max_body_bytes)
         return Fetcher(
-            FetchLimits(settings.timeout_s, settings.retries, max_body_bytes),
+            FetchLimits(
+                timeout_s=settings.timeout_s,
+                retries=settings.retries,
+                max_body_bytes=max_body_bytes,
+                max_retry_after_s=settings.max_retry_after_s,
+                connections_per_host=settings.connections_per_host,
+            ),
             AddressGuard(settings.allowed_hosts, blocked_hosts=self._blocklist.hosts),
+            FetchManners(settings.contact, settings.ignored_opt_outs),
         )
 
 

@@ -153,6 +153,7 @@ def latents_artifact(
         rows_per_block=settings.rows_per_block,
         counts=_counts(plan, records),
         dropped_heldout_samples=plan.dropped_heldout_samples,
+        too_small_samples=plan.too_small_samples,
         latents_mean=found.mean,
         latents_std=found.std,
         channel_means=found.channel_means,

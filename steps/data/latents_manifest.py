@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from pydantic import Field
+
 from params.model import Model
 from steps.errors import StepError
 
@@ -73,6 +75,8 @@ class LatentsManifest(Model):
     """Samples of each split."""
     dropped_heldout_samples: int
     """Held-out samples over the limit: in no split."""
+    too_small_samples: int = Field(0, exclude_if=lambda count: not count)
+    """Samples of the shards that were left out because their originals were below min_original_px."""
     latents_mean: float
     """Of latents sampled from the moments, over all elements of the training split, unscaled."""
     latents_std: float

@@ -29,6 +29,8 @@ class SourceSummary:
     """Samples for training, of each bucket."""
     heldout: tuple[tuple[int, int, int], ...]
     """(caption hash, row of the shard's table, bucket) of the others."""
+    too_small_samples: int = 0
+    """Samples that are left out because their originals were too small."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class EncodePlan:
     """Which captions are held out."""
     buckets: Buckets
     """Shapes of the pictures."""
+    min_original_px: int = 0
+    """Shorter side that their originals had at least, where it is known."""
+    too_small_samples: int = 0
+    """Samples that were left out for it."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -148,6 +154,7 @@ def summarize(table: SampleTable, heldout_fraction: float, buckets: Buckets) -> 
     return SourceSummary(
         train_samples=tuple(map(len, trained)),
         heldout=tuple((caption_hash(table.captions[row]), row, int(of[row])) for row in np.flatnonzero(held).tolist()),
+        too_small_samples=table.too_small_samples,
     )
 
 
@@ -158,8 +165,9 @@ def make_plan(
     max_heldout_samples: int,
     buckets: Buckets,
     min_bucket_samples: int = 1,
+    min_original_px: int = 0,
 ) -> EncodePlan:
-    """Return the plan; `buckets` are those of the summaries, of which some are given up.
+    """Return the plan; `buckets` and `min_original_px` are those of the summaries; some buckets are given up.
 
     Over the limit, the held-out samples with the smallest caption hashes are kept.
     """
@@ -181,4 +189,6 @@ def make_plan(
         dropped_heldout_samples=len(candidates) - len(kept),
         heldout_fraction=heldout_fraction,
         buckets=merged,
+        min_original_px=min_original_px,
+        too_small_samples=sum(summary.too_small_samples for summary in summaries),
     )

@@ -37,6 +37,8 @@ class PlanFile(Model):
     """Height and width in pixels of every shape that a picture may have."""
     buckets: tuple[int, ...]
     """Which of them are buckets."""
+    min_original_px: int = 0
+    """Shorter side that the pictures' originals had at least, where it is known."""
     rows_per_shard: int
     """Rows of a latents shard."""
     rows_per_block: int
@@ -52,6 +54,7 @@ class PlanFile(Model):
             dropped_heldout_samples=self.dropped_heldout_samples,
             heldout_fraction=self.heldout_fraction,
             buckets=Buckets(tuple(Size(*shape) for shape in self.shapes), self.buckets),
+            min_original_px=self.min_original_px,
         )
 
     def block_rows(self, split: str) -> Rows:
@@ -71,6 +74,7 @@ def plan_file(plan: EncodePlan, plan_digest: str, rows_per_shard: int, rows_per_
         heldout_fraction=plan.heldout_fraction,
         shapes=tuple(plan.buckets.candidates),
         buckets=plan.buckets.kept,
+        min_original_px=plan.min_original_px,
         rows_per_shard=rows_per_shard,
         rows_per_block=rows_per_block,
     )

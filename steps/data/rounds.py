@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 
@@ -87,26 +87,39 @@ def tasks(
             if part.index in missing:
                 yield ShardTask(part, screening.skipped(part.first_row, len(part.urls)))
         return
-    found = _selected(table, one.rows, samples_per_shard)
-    for number, (urls, captions) in enumerate(found):
+    for number, part in enumerate(_selected(table, one.rows, samples_per_shard)):
         if one.first_index + number in missing:
-            first = number * samples_per_shard
-            retried = Counter(one.causes[first : first + len(urls)])
-            yield ShardTask(TableSlice(one.first_index + number, first, urls, captions), {}, dict(retried))
+            retried = Counter(one.causes[part.first_row : part.first_row + len(part.urls)])
+            yield ShardTask(replace(part, index=one.first_index + number), {}, dict(retried))
 
 
-def _selected(table: UrlTable, rows: tuple[int, ...], size: int) -> Iterator[tuple[list[str | None], list[str | None]]]:
-    """Yield the urls and captions of these rows, so many at a time."""
+def _selected(table: UrlTable, rows: tuple[int, ...], size: int) -> Iterator[TableSlice]:
+    """Yield these rows, so many at a time, numbered from 0."""
     wanted = np.array(rows, np.int64)
-    urls: list[str | None] = []
-    captions: list[str | None] = []
+    held, first_row = _NOTHING, 0
     for part in table.shards(size):
         first, last = np.searchsorted(wanted, (part.first_row, part.first_row + len(part.urls)))
-        for row in (wanted[first:last] - part.first_row).tolist():
-            urls.append(part.urls[row])
-            captions.append(part.captions[row])
-        if len(urls) >= size:
-            yield urls[:size], captions[:size]
-            urls, captions = urls[size:], captions[size:]
-    if urls:
-        yield urls, captions
+        held = _joined(held, part, (wanted[first:last] - part.first_row).tolist())
+        if len(held.urls) >= size:
+            yield _rows(held, slice(size), first_row)
+            held, first_row = _rows(held, slice(size, None), 0), first_row + size
+    if held.urls:
+        yield _rows(held, slice(None), first_row)
+
+
+_NOTHING: Final = TableSlice(0, 0, [], [])
+
+
+def _joined(held: TableSlice, part: TableSlice, rows: list[int]) -> TableSlice:
+    """Return `held` and behind it some rows of a part of the table."""
+
+    def chosen(values: list[Any]) -> list[Any]:
+        return [values[row] for row in rows]
+
+    others = {name: held.others.get(name, []) + chosen(values) for name, values in part.others.items()}
+    return TableSlice(0, 0, held.urls + chosen(part.urls), held.captions + chosen(part.captions), others)
+
+
+def _rows(held: TableSlice, rows: slice, first_row: int) -> TableSlice:
+    others = {name: values[rows] for name, values in held.others.items()}
+    return TableSlice(0, first_row, held.urls[rows], held.captions[rows], others)

@@ -47,6 +47,8 @@ class SampleTable:
     """Of the pictures, in pixels; 0 where it is not known."""
     heights: Rows
     """Of the pictures."""
+    too_small_samples: int = 0
+    """Samples that are left out because their originals were smaller than asked for."""
 
 
 class Sample(NamedTuple):
@@ -62,8 +64,11 @@ class Sample(NamedTuple):
     """The members as they lie in the tar."""
 
 
-def read_table(storage: Storage, name: str) -> SampleTable:
-    """Return the samples of a shard that count. Raises StepError where its table is not there, or has no checksums."""
+def read_table(storage: Storage, name: str, min_original_px: int = 0) -> SampleTable:
+    """Return the samples of a shard that count, and whose originals' shorter side had so many pixels or is not known.
+
+    Raises StepError where its table is not there, or has no checksums.
+    """
     table_name = name.removesuffix(".tar") + SAMPLES_SUFFIX
     try:
         table = read_parquet(storage.read(table_name))
@@ -73,7 +78,8 @@ def read_table(storage: Storage, name: str) -> SampleTable:
         ) from None
     if "xxh3" not in table.column_names:
         raise StepError(f"{storage.uri}/{table_name}: has no checksums (an earlier version's); download again")
-    table = table.filter(table["dropped"].is_null())
+    counted = table.filter(table["dropped"].is_null())
+    table = counted.filter(pa.array(_is_large_enough(counted, min_original_px)))
     return SampleTable(
         name=name,
         keys=table["key"].to_pylist(),
@@ -83,11 +89,18 @@ def read_table(storage: Storage, name: str) -> SampleTable:
         xxh3=table["xxh3"].to_numpy(),
         widths=_sides(table, "width"),
         heights=_sides(table, "height"),
+        too_small_samples=len(counted) - len(table),
     )
 
 
+def _is_large_enough(table: pa.Table, min_original_px: int) -> npt.NDArray[np.bool_]:
+    shorter = np.minimum(_sides(table, "original_width"), _sides(table, "original_height"))
+    large: npt.NDArray[np.bool_] = (shorter >= min_original_px) | (shorter == 0)
+    return large
+
+
 def _sides(table: pa.Table, name: str) -> Rows:
-    """Return a column of sides; shards of before they were noted have none."""
+    """Return a column of sides; 0 where they are not known, as in shards of before they were noted."""
     if name not in table.column_names:
         return np.zeros(len(table), np.int64)
     sides: Rows = pc.fill_null(table[name], 0).to_numpy().astype(np.int64)

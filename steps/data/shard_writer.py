@@ -22,11 +22,11 @@ from fsspec.spec import AbstractBufferedFile
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # img2dataset still uses imghdr
+    from img2dataset.blurrer import BoundingBoxBlurrer
     from img2dataset.downloader import Downloader
-    from img2dataset.resizer import Resizer
     from img2dataset.writer import WebDatasetSampleWriter
 
-__all__ = ["Downloader", "OrderedShardWriter", "Resizer"]
+__all__ = ["BoundingBoxBlurrer", "Downloader", "OrderedShardWriter"]
 
 Row = tuple[bytes | None, str, str | None, dict[str, Any]]
 

@@ -49,6 +49,9 @@ class VerifiedShard(Model):
     """Rows that did not, by cause (steps.data.causes)."""
     dropped: dict[str, int] = Field(default_factory=dict)
     """Samples of the tar that do not count, by cause: copies of others. Not in the record, since others decide it."""
+    treated: dict[str, int] = Field(default_factory=dict, exclude_if=lambda counts: not counts)
+    """Samples of the tar that are not stored as they came: upscaled, turned_upright, laid_on_white, first_frame (of an
+    animation), profile_ignored."""
     untried: int = 0
     """Rows that were not fetched."""
     retried: dict[str, int] = Field(default_factory=dict)
@@ -80,6 +83,8 @@ class Ledger(Model):
     """Rows that could not become samples, by cause."""
     filtered: dict[str, int]
     """Rows that were left out on purpose, by filter. kept + failed + filtered = rows."""
+    treated: dict[str, int] = Field(default_factory=dict, exclude_if=lambda counts: not counts)
+    """Samples, copies of others too, to which something was done: see VerifiedShard.treated."""
     sample_yield: float
     """kept / (kept + failed): of the rows that the filters left."""
     bytes: int
@@ -109,6 +114,7 @@ def make_ledger(shards: Iterable[VerifiedShard]) -> Ledger:
     """Add up the shards."""
     rows = tried = kept = size = 0
     fates: Counter[str] = Counter()
+    treated: Counter[str] = Counter()
     for shard in shards:
         new_rows = shard.rows - sum(shard.retried.values())
         rows, tried, kept, size = (
@@ -117,6 +123,7 @@ def make_ledger(shards: Iterable[VerifiedShard]) -> Ledger:
             kept + shard.samples,
             size + shard.bytes,
         )
+        treated.update(shard.treated)
         fates.update(shard.failed)
         fates.update(shard.dropped)
         fates.subtract(shard.retried)
@@ -129,6 +136,7 @@ def make_ledger(shards: Iterable[VerifiedShard]) -> Ledger:
         kept=kept,
         failed=failed,
         filtered=filtered,
+        treated=dict(sorted(treated.items())),
         sample_yield=round(kept / attempted, 6) if attempted else 0.0,
         bytes=size,
     )

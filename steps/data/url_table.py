@@ -6,8 +6,9 @@ steps.data.stored_pictures. Writes nothing. It is streamed: it may be larger tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from steps.data.row_files import CAPTION, URL, RowSource, open_files
@@ -27,15 +28,26 @@ class TableSlice:
     """One for each row."""
     captions: list[str | None]
     """One for each row."""
+    others: Mapping[str, list[Any]] = field(default_factory=dict)
+    """What further columns hold, by name."""
 
 
 class UrlTable:
     """Rows of addresses and captions, in a fixed order."""
 
-    def __init__(self, uri: str, url_column: str, caption_column: str, max_rows: int = 0, source: str = "urls") -> None:
+    def __init__(
+        self,
+        uri: str,
+        url_column: str,
+        caption_column: str,
+        max_rows: int = 0,
+        source: str = "urls",
+        others: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Open the table; `max_rows` of 0 are all. `source` as DownloadSettings.source has it.
 
-        Raises StepError where there is none, or it lacks a column.
+        `others` are further columns, and the settings that name them. Raises StepError where there is no table, or it
+        lacks a column.
         """
         self._columns = (url_column, caption_column) if source == "urls" else (URL, CAPTION)
         self._rows = _open(uri, self._columns, source)
@@ -43,6 +55,10 @@ class UrlTable:
         if not self.rows:
             raise StepError(f"url_table: {uri} has no rows")
         self.uri, self.digest, self.names = uri, self._rows.digest, self._rows.names
+        for name, setting in others.items():
+            if name not in self.names:
+                raise StepError(f"{setting}: {uri} has no column {name!r}; it has {', '.join(self.names)}")
+        self._others = tuple(others)
 
     @property
     def url_column(self) -> str:
@@ -56,18 +72,21 @@ class UrlTable:
 
     def shards(self, samples_per_shard: int) -> Iterator[TableSlice]:
         """Yield the table in slices of `samples_per_shard` rows; the last one may be shorter."""
-        urls: list[str | None] = []
-        captions: list[str | None] = []
+        held: list[list[Any]] = [[] for _ in (*self._columns, *self._others)]
         index = 0
-        for batch in self.batches(self._columns):
-            urls += batch.column(0).to_pylist()
-            captions += batch.column(1).to_pylist()
-            while len(urls) >= samples_per_shard:
-                yield _slice(index, samples_per_shard, urls, captions)
+        for batch in self.batches((*self._columns, *self._others)):
+            for values, column in zip(held, batch.columns, strict=True):
+                values += column.to_pylist()
+            while len(held[0]) >= samples_per_shard:
+                yield self._slice(index, samples_per_shard, [values[:samples_per_shard] for values in held])
                 index += 1
-                urls, captions = urls[samples_per_shard:], captions[samples_per_shard:]
-        if urls:
-            yield _slice(index, samples_per_shard, urls, captions)
+                held = [values[samples_per_shard:] for values in held]
+        if held[0]:
+            yield self._slice(index, samples_per_shard, held)
+
+    def _slice(self, index: int, size: int, held: list[list[Any]]) -> TableSlice:
+        urls, captions, *others = held
+        return TableSlice(index, index * size, urls, captions, dict(zip(self._others, others, strict=True)))
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
         """Yield record batches with the columns in the order asked for, up to `rows` rows."""
@@ -84,7 +103,3 @@ def _open(uri: str, columns: Sequence[str], source: str) -> RowSource:
     if source == "urls":
         return open_files(uri, columns)
     return open_shards(uri) if source == "webdataset" else open_folder(uri)
-
-
-def _slice(index: int, rows: int, urls: list[str | None], captions: list[str | None]) -> TableSlice:
-    return TableSlice(index, index * rows, urls[:rows], captions[:rows])

@@ -12,7 +12,7 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
@@ -23,6 +23,7 @@ import xxhash
 
 from steps.data.causes import from_message
 from steps.data.parquet import read_parquet
+from steps.data.picture_measures import PictureMeasures, measures_columns, treatments
 from steps.data.shards import SAMPLES_SUFFIX, VerifiedShard, shard_stem
 from steps.data.storage import Storage
 
@@ -57,9 +58,9 @@ class TarContent:
 
 
 def verify_shard(
-    storage: Storage, index: int, rows: int, hashes: Mapping[int, int] = MappingProxyType({})
+    storage: Storage, index: int, rows: int, measured: Mapping[int, PictureMeasures] = MappingProxyType({})
 ) -> VerifiedShard:
-    """Return what a shard holds, and write its table of samples; `hashes` are perceptual ones, by row of the shard.
+    """Return what a shard holds, and write its table of samples; `measured` are its pictures by row of the shard.
 
     Raises UnverifiedShardError that says what does not agree.
     """
@@ -74,7 +75,8 @@ def verify_shard(
     kept = fates.filter(pa.compute.equal(fates["status"], "success"))
     _compare(stem, rows, statistics, fates.num_rows, kept["key"].to_pylist(), tar)
     places = pa.compute.indices_nonzero(pa.compute.equal(fates["status"], "success")).to_pylist()
-    write_samples(storage, stem, _samples_table(kept, tar, [hashes.get(place) for place in places]))
+    measures = [measured.get(place) for place in places]
+    write_samples(storage, stem, _samples_table(kept, tar, measures))
     failed: Counter[str] = Counter()
     for message, count in statistics["status_dict"].items():
         if message != "success":
@@ -86,6 +88,7 @@ def verify_shard(
         bytes=tar.bytes,
         sha256=tar.sha256,
         failed=dict(sorted(failed.items())),
+        treated=treatments(measures),
     )
 
 
@@ -102,7 +105,7 @@ def _compare(stem: str, rows: int, statistics: dict[str, Any], fates: int, kept:
         )
 
 
-def _samples_table(kept: pa.Table, tar: TarContent, hashes: list[int | None]) -> pa.Table:
+def _samples_table(kept: pa.Table, tar: TarContent, measures: Sequence[PictureMeasures | None]) -> pa.Table:
     starts, stops, digests = zip(*tar.samples.values(), strict=True) if tar.samples else ((), (), ())
     return pa.table(
         {
@@ -113,15 +116,17 @@ def _samples_table(kept: pa.Table, tar: TarContent, hashes: list[int | None]) ->
             "xxh3": pa.array(digests, pa.uint64()),
             "width": _side(kept, "width"),
             "height": _side(kept, "height"),
+            "original_width": _side(kept, "original_width"),
+            "original_height": _side(kept, "original_height"),
             "sha256": kept["sha256"],
-            "perceptual_hash": pa.array(hashes, pa.uint64()),
+            **measures_columns(measures),
             "dropped": pa.nulls(len(kept), pa.string()),
         }
     )
 
 
 def _side(kept: pa.Table, name: str) -> pa.Array:
-    """Return a side of the stored pictures, in pixels; null where the shard's writer does not tell."""
+    """Return a side of the pictures, in pixels; null where the shard's writer does not tell."""
     if name not in kept.column_names:
         return pa.nulls(len(kept), pa.int32())
     return kept[name].cast(pa.int32())

@@ -30,7 +30,8 @@ FAULTS = {
     "/gone": "http_404",
     "/cut/1": "truncated",
     "/noise/1": "corrupt",
-    "/svg/1": "not_a_picture",
+    "/svg/1": "unsupported_format",
+    "/page/1": "not_a_picture",
     "/bomb/1": "too_many_pixels",
     "/huge/1": "body_too_large",
     "/slow/1": "timeout",
@@ -224,7 +225,7 @@ def test_too_low_a_yield_fails_the_job_without_a_manifest(
 ) -> None:
     done = world.run("shards", "--min-yield", "0.99", job="low")
     failure = (world.folder / "low" / "output" / "failure").read_text()
-    assert done.returncode == 1 and f"min_yield: 50 of {PICTURES + 9} rows became samples" in failure
+    assert done.returncode == 1 and f"min_yield: 50 of {PICTURES + 10} rows became samples" in failure
     assert not list((world.folder / "low").rglob("manifest.json"))
 
 

@@ -84,7 +84,7 @@ def test_an_odd_row_costs_itself_and_the_rest_is_kept_to_the_letter(world: World
     assert ledger["kept"] + sum(ledger["failed"].values()) + sum(ledger["filtered"].values()) == ledger["rows"]
     # Some spellings are no address at all; what counts is that none of them was fetched, and each has its cause.
     assert sum(ledger["failed"].values()) == len(bad)
-    assert set(ledger["failed"]) <= {"refused_address", "refused_scheme", "no_url", "bad_response"}
+    assert set(ledger["failed"]) <= {"refused_address", "refused_scheme", "no_url", "no_address", "bad_response"}
     assert ledger["failed"]["refused_address"] >= len(PRIVATE)
     assert ledger["kept"] == len(good)
     kept = captions_kept(world, "odd")

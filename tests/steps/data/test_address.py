@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -108,3 +110,38 @@ def test_answers_are_asked_for_again_after_a_while(monkeypatch: pytest.MonkeyPat
 def test_a_host_without_address_does_not_resolve() -> None:
     with pytest.raises(OSError, match="no address"):
         AddressGuard(resolver=answering([])).addresses("nothing.example", 80)
+
+
+def test_a_name_is_asked_for_once_by_many_threads_and_its_failure_is_kept_for_a_while() -> None:
+    asked: list[str] = []
+
+    def slow(host: str, port: int) -> list[SocketAddress]:
+        asked.append(host)
+        time.sleep(0.1)
+        if host == "gone.example":
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(socket.AF_INET, ("8.8.8.8", port))]
+
+    guard = AddressGuard(resolver=slow)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: guard.addresses("many.example", 80), range(16)))
+    assert found == [[(socket.AF_INET, ("8.8.8.8", 80))]] * 16
+    for _ in range(3):
+        with pytest.raises(socket.gaierror, match="no such name"):
+            guard.addresses("gone.example", 80)
+    assert asked == ["many.example", "gone.example"]
+
+
+def test_a_failure_is_forgotten_sooner_than_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FAILURE_CACHE_S", -1.0)
+    guard = AddressGuard(resolver=answering([], ["8.8.8.8"]))
+    assert module.FAILURE_CACHE_S < module.CACHE_S
+    with pytest.raises(OSError, match="no address"):
+        guard.addresses("late.example", 80)
+
+
+def test_addresses_that_do_not_answer_are_forgotten() -> None:
+    guard = AddressGuard(resolver=answering(["8.8.8.8"], ["1.1.1.1"]))
+    assert guard.addresses("moved.example", 80)[0][1][0] == "8.8.8.8"
+    guard.forget("moved.example", 80)
+    assert guard.addresses("moved.example", 80)[0][1][0] == "1.1.1.1"

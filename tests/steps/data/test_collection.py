@@ -140,14 +140,22 @@ def test_a_finished_collection_asks_for_nothing(arguments: DownloadArguments) ->
         {"image_size_px": 128},
         {"max_rows": 5},
         {"min_caption_characters": 1},
-        {"dedup": "perceptual"},
+        {"upscale": True},
+        {"ignored_opt_outs": ("content-usage",)},
     ],
 )
 def test_shards_of_other_settings_do_not_count(arguments: DownloadArguments, change: dict[str, object]) -> None:
     collection = Collection(arguments)
     collect(arguments, Pool(collection, arguments.shards_uri), collection)
     assert Collection(arguments.model_copy(update=change)).finished() == {}
-    assert len(Collection(arguments.model_copy(update={"threads": 1, "timeout_s": 1.0})).finished()) == 4
+    assert (
+        len(
+            Collection(
+                arguments.model_copy(update={"threads": 1, "contact": "a@b.c", "dedup": "perceptual"})
+            ).finished()
+        )
+        == 4
+    )
 
 
 def test_a_manifest_of_other_settings_is_withdrawn_before_its_shards_are_replaced(
@@ -228,3 +236,40 @@ def test_copies_of_a_picture_count_once_and_a_laxer_setting_brings_them_back(arg
     lax = Collection(arguments.model_copy(update={"dedup": "url"}))
     assert lax.manifest(lax.finished()).ledger.kept == 7
     assert read_table(storage, "00003.tar").captions == ["b"]
+
+
+def made_by_the_first_reader(collection: Collection, uri: str) -> None:
+    """Give the shards that are there the name that they had before pictures were read by a reader of our own."""
+    storage = Storage(uri)
+    for name in storage.sizes():
+        if name.endswith(".verified.json"):
+            record = ShardRecord.model_validate_json(storage.read(name))
+            old = record.model_copy(update={"plan_digest": collection.artifact.former_parts_digest})
+            storage.write(name, old.model_dump_json().encode())
+
+
+def test_shards_of_before_the_own_reader_are_kept_and_so_is_their_manifest(arguments: DownloadArguments) -> None:
+    collection = Collection(arguments)
+    collect(arguments, Pool(collection, arguments.shards_uri), collection)
+    made_by_the_first_reader(collection, arguments.shards_uri)
+    again = Collection(arguments)
+    shards = again.finished()
+    assert again.is_complete(shards)
+    manifest = again.manifest(shards)
+    former = again.artifact.former_parts_digest
+    assert former and manifest.plan_digest == again.artifact.digest_of(former) != again.artifact.digest
+    assert "treated" not in manifest.model_dump_json()
+    Storage(arguments.shards_uri).write(MANIFEST_FILE, manifest.model_dump_json().encode())
+    again.artifact.begin()
+    assert Storage(arguments.shards_uri).size(MANIFEST_FILE)
+
+
+def test_what_is_missing_beside_shards_of_before_is_made_by_the_new_reader(arguments: DownloadArguments) -> None:
+    collection = Collection(arguments)
+    collect(arguments, Pool(collection, arguments.shards_uri), collection)
+    made_by_the_first_reader(collection, arguments.shards_uri)
+    Storage(arguments.shards_uri).delete("00001.verified.json")
+    again = Collection(arguments)
+    pool = Pool(again, arguments.shards_uri)
+    assert again.manifest(collect(arguments, pool, again)).plan_digest == again.artifact.digest
+    assert pool.tries == [1]

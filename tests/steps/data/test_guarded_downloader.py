@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -20,6 +22,9 @@ from steps.data.samples import read_table
 from steps.data.shard_pool import Outcome
 from steps.data.shards import ShardsManifest
 from steps.data.storage import Storage
+from steps.errors import StepError
+from tests.steps.data import pictures
+from tests.steps.data.pictures import jpeg
 
 
 class HerePool:
@@ -98,3 +103,51 @@ def test_shards_of_others_become_verified_ones_with_their_captions(folder: Path)
     assert set(captions.values()) == {f"caption of {name}" for name in "abcd"}
     assert all(address.startswith("00000.tar#") for address in captions)
     assert {size for size, _ in samples(folder, "second").values()} == {(64, 64)}
+
+
+def test_hashes_and_boxes_of_the_table_are_heeded_in_every_round(tmp_path: Path) -> None:
+    (tmp_path / "tar").mkdir()
+    with tarfile.open(tmp_path / "tar" / "0.tar", "w") as tar:
+        for number in range(3):
+            body = jpeg(textured(number, (80, 80)))
+            digest = hashlib.md5(body).hexdigest() if number else "0" * 32
+            facts = {"caption": f"c{number}", "md5": digest, "faces": "[[0, 0, 1, 1]]" if number == 2 else ""}
+            for name, content in (("jpg", body), ("json", json.dumps(facts).encode())):
+                member = tarfile.TarInfo(f"{number}.{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    flags = {"source": "webdataset", "verify_hash": "md5=md5", "blur_column": "faces", "top_up": 1}
+    manifest = download(tmp_path / "tar", "shards", **flags)
+    assert (manifest.ledger.kept, manifest.ledger.failed) == (2, {"hash_mismatch": 1})
+    with tarfile.open(tmp_path / "shards" / "00000.tar") as tar:
+        sharpness = [
+            int(np.abs(np.diff(np.asarray(Image.open(tar.extractfile(member))).astype(int), axis=1)).sum())  # type: ignore[arg-type]
+            for member in tar
+            if member.name.endswith(".jpg")
+        ]
+    assert sharpness[1] < 0.6 * sharpness[0]
+    with pytest.raises(StepError, match=r"verify_hash: .* has no column 'sha'; it has url, caption"):
+        download(tmp_path / "tar", "others", source="webdataset", verify_hash="sha=md5")
+
+
+def test_what_was_done_to_pictures_is_counted_and_stands_in_their_table(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    kinds = {"turned": pictures.KINDS["jpeg turned 6"], "clear": pictures.HOLES["png"], "plain": pictures.KINDS["jpeg"]}
+    for name, make in kinds.items():
+        (folder / f"{name}.jpg").write_bytes(make())
+        (folder / f"{name}.txt").write_text(name)
+    manifest = download(folder, "shards", source="pictures", image_size_px=200, upscale=True)
+    assert manifest.ledger.treated == {"laid_on_white": 1, "turned_upright": 1, "upscaled": 3}
+    assert manifest.shards[0].treated == manifest.ledger.treated
+    table = pq.read_table(tmp_path / "shards" / "00000.samples.parquet").to_pylist()
+    assert [(row["caption"], row["format"], row["orientation"], row["has_alpha"]) for row in table] == [
+        ("clear", "PNG", 1, True),
+        ("plain", "JPEG", 1, False),
+        ("turned", "JPEG", 6, False),
+    ]
+    assert {(row["original_width"], row["original_height"], row["is_upscaled"]) for row in table} == {(160, 120, True)}
+    storage = Storage(str(tmp_path / "shards"))
+    assert len(read_table(storage, "00000.tar", min_original_px=120).keys) == 3
+    small = read_table(storage, "00000.tar", min_original_px=121)
+    assert (small.keys, small.too_small_samples) == ([], 3)

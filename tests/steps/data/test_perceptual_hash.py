@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from params.programs import DownloadSettings
 from steps.data.deduplication import COLOUR_TOLERANCE
-from steps.data.perceptual_hash import colour_layout, perceptual_hash, shown_picture
+from steps.data.perceptual_hash import perceptual_hash
+from steps.data.picture_reader import FetchedPicture, PictureReader
 
 
 def scene(colour: str = "red", size: int = 256) -> Image.Image:
@@ -23,9 +25,10 @@ def stored(picture: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def looks(content: bytes) -> tuple[int | None, np.ndarray]:
-    picture = shown_picture(content)
-    assert picture is not None
-    return perceptual_hash(picture), np.frombuffer(colour_layout(picture), np.uint8).astype(np.int16)
+    reader = PictureReader(DownloadSettings(image_size_px=128, resize_mode="keep_ratio"))
+    reader(FetchedPicture(content, 0))
+    measured = reader.measured[0]
+    return measured.perceptual_hash, np.frombuffer(measured.colour_layout, np.uint8).astype(np.int16)
 
 
 @pytest.mark.parametrize(

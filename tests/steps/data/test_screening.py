@@ -64,11 +64,11 @@ def test_scores_that_are_texts_count_as_numbers(tmp_path: Path) -> None:
             {"min_similarity": 0.3},
             {1},
         ),
-        ({"original_width": [100, 64], "original_height": [100, 63]}, {"min_image_size_px": 64}, {0}),
+        ({"original_width": [100, 64], "original_height": [100, 63]}, {"image_size_px": 64}, {0}),
         # img2dataset's own tables: the stored side is every picture's.
         (
             {"width": [64] * 2, "height": [64] * 2, "original_width": [500, 90], "original_height": [400, 90]},
-            {"min_image_size_px": 100},
+            {"min_image_size_px": 100, "image_size_px": 64},
             {0},
         ),
     ],
@@ -113,7 +113,9 @@ def test_languages_and_lengths_of_captions_filter(tmp_path: Path) -> None:
 
 def test_known_sizes_save_the_download_and_unknown_ones_do_not(tmp_path: Path) -> None:
     table = table_of(tmp_path, WIDTH=[64, 63, 300, None, 0, 192], HEIGHT=[64, 100, 90, 10, 10, 64])
-    assert fates(table, min_image_size_px=64, max_aspect_ratio=3.0) == {1: "too_small", 2: "aspect_ratio"}
+    expected = {1: "too_small", 2: "aspect_ratio"}
+    assert fates(table, image_size_px=64, min_image_size_px=16, max_aspect_ratio=3.0) == expected
+    assert fates(table, image_size_px=256, min_image_size_px=64, upscale=True, max_aspect_ratio=3.0) == expected
 
 
 def test_a_threshold_without_its_column_is_refused_with_the_fix(tmp_path: Path) -> None:

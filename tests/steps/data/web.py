@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -49,6 +51,8 @@ class Web(ThreadingHTTPServer):
         self.host = f"127.0.0.1:{self.server_address[1]}"
         self.url = f"http://{self.host}"
         self.hits: Counter[str] = Counter()
+        self.locations: dict[str, bytes] = {}
+        self.busy_until_s = 0.0
         self.stopping = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -120,6 +124,69 @@ class _Handler(BaseHTTPRequestHandler):
     def _around(self, rest: str) -> None:
         self._head(302, {"Location": self.path + "x"})
 
+    def _page(self, rest: str) -> None:
+        self._answer(b"<!DOCTYPE html><html>")
+
+    def _part(self, rest: str) -> None:
+        """/part/FIRST-LAST/TOTAL: what a range of a hundred bytes would be answered with."""
+        self._answer(picture(1), headers={"Content-Range": f"bytes {rest}"}, status=206)
+
+    def _status_with_picture(self, rest: str) -> None:
+        self._answer(picture(1), status=int(rest))
+
+    def _header(self, rest: str) -> None:
+        name, _, value = rest.partition("/")
+        self._answer(picture(1), headers={name: value})
+
+    def _packed(self, rest: str) -> None:
+        """Pack the picture as Content-Encoding says, though nobody asked for it."""
+        content, bare = picture(1), zlib.compressobj(wbits=-15)
+        packed = {
+            "deflate": ("deflate", zlib.compress(content)),
+            "deflate-bare": ("deflate", bare.compress(content) + bare.flush()),
+            "gzip,gzip": ("gzip, gzip", gzip.compress(gzip.compress(content))),
+            "utf-8": ("utf-8", content),
+            "gzip-bomb": ("gzip", gzip.compress(bytes(2 << 20))),
+            "gzip-cut": ("gzip", gzip.compress(content)[:-50]),
+            "gzip-broken": ("gzip", content),
+        }
+        coding, body = packed.get(rest, (rest, gzip.compress(content)))
+        self._answer(body, headers={"Content-Encoding": coding})
+
+    def _location(self, rest: str) -> None:
+        """Send the bytes of a Location as they are."""
+        location = self.server.locations[self.path]
+        self.wfile.write(b"HTTP/1.0 302 Found\r\nLocation: " + location + b"\r\n\r\n")
+
+    def _hops(self, rest: str) -> None:
+        """/hops/N: N redirects; /hops/noai: one that reserves what it leads to."""
+        if rest == "noai":
+            self._head(302, {"Location": "/picture/1", "X-Robots-Tag": "noai"})
+        else:
+            self._head(302, {"Location": f"/hops/{int(rest) - 1}" if int(rest) > 1 else "/picture/1"})
+
+    def _entity(self, rest: str) -> None:
+        if "&amp;" in self.path:
+            self._missing(rest)
+        else:
+            self._answer(picture(1))
+
+    def _contact(self, rest: str) -> None:
+        if "+http" in self.headers["User-Agent"]:
+            self._answer(picture(1))
+        else:
+            self._head(403, {})
+
+    def _patience(self, rest: str) -> None:
+        """/patience/STATUS/...: wants to be left alone for a second, until busy_until_s."""
+        if time.monotonic() < self.server.busy_until_s:
+            self._head(int(rest.partition("/")[0]), {"Retry-After": "1"})
+        else:
+            self._answer(picture(1))
+
+    def _closed(self, rest: str) -> None:
+        self._head(429, {"Retry-After": "86400"})
+
     def _busy(self, rest: str) -> None:
         """Answer 503 the first time."""
         if self.server.hits[self.path] == 1:
@@ -133,8 +200,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _missing(self, rest: str) -> None:
         self._head(404, {})
 
-    def _answer(self, content: bytes, length: int | None = None, headers: dict[str, str] | None = None) -> None:
-        self._head(200, {"Content-Length": str(len(content) if length is None else length), **(headers or {})})
+    def _answer(
+        self, content: bytes, length: int | None = None, headers: dict[str, str] | None = None, status: int = 200
+    ) -> None:
+        self._head(status, {"Content-Length": str(len(content) if length is None else length), **(headers or {})})
         self.wfile.write(content)
 
     def _head(self, status: int, headers: dict[str, str]) -> None:

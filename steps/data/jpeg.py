@@ -1,0 +1,97 @@
+"""The structure of a JPEG file: where it ends, and whether its scans hold the whole picture.
+
+A decoder shows what it has: of a progressive JPEG that lost its last scans a blur, of one that lost a component other
+colours, and neither is an error to it. And the bytes ff d9 are an end only where a marker can stand: thumbnails, and
+the film behind a motion photo, have them too. Markers: ITU-T T.81, annex B.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+MAX_SCANS: Final = 100
+"""An encoder writes some ten; each costs a decoder a pass over the picture (libjpeg-turbo's limit is 500)."""
+
+_SOI: Final = b"\xff\xd8"
+EOI: Final = b"\xff\xd9"
+_START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
+_DECODABLE: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_START_OF_SCAN, _END = 0xDA, 0xD9
+_WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD9)})
+_COEFFICIENTS: Final = 64
+# In a scan's data 0xff is stuffed with 0x00; restart markers stand in it.
+_AFTER_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_MARKER = re.compile(rb"\xff[\x01-\xfe]")
+
+
+@dataclass
+class JpegStructure:
+    """What the markers of a file say."""
+
+    end: int | None = None
+    """The byte after its end marker; None: it has none."""
+    precision: int = 8
+    """Bits of a sample."""
+    frame: int = 0
+    """Marker of its kind of coding (0xc0: baseline, 0xc2: progressive, ...)."""
+    scans: int = 0
+    """How many it has."""
+    _bits_left: dict[int, list[int | None]] = field(default_factory=dict)
+    """By component: low bits of each coefficient that no scan has sent; None: nothing of it."""
+
+    @property
+    def is_decodable(self) -> bool:
+        """Whether browsers and libjpeg know this kind: 8 bits, sequential or progressive."""
+        return not self.frame or (self.precision == 8 and self.frame in _DECODABLE)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the scans hold every bit of every component."""
+        return bool(self._bits_left) and not any(
+            any(bits or bits is None for bits in c) for c in self._bits_left.values()
+        )
+
+    def begin_frame(self, marker: int, segment: bytes) -> None:
+        """Note a frame's header. Raises IndexError where it ends early."""
+        self.frame, self.precision = marker, segment[0]
+        self._bits_left = {segment[6 + 3 * number]: [None] * _COEFFICIENTS for number in range(segment[5])}
+
+    def begin_scan(self, segment: bytes) -> None:
+        """Note a scan's header. Raises IndexError where it ends early."""
+        self.scans += 1
+        count = segment[0]
+        first, last, low = segment[1 + 2 * count], segment[2 + 2 * count], segment[3 + 2 * count] & 15
+        if self.frame not in _PROGRESSIVE:
+            first, last, low = 0, _COEFFICIENTS - 1, 0
+        for component in segment[1 : 1 + 2 * count : 2]:
+            if component in self._bits_left:
+                sent = range(first, min(last, _COEFFICIENTS - 1) + 1)
+                self._bits_left[component][first : last + 1] = [low for _ in sent]
+
+
+def jpeg_structure(content: bytes) -> JpegStructure:
+    """Return what the markers say, up to the end of the picture: what stands behind it is not looked at."""
+    structure, position = JpegStructure(), len(_SOI)
+    marker = _MARKER
+    while structure.scans <= MAX_SCANS and (found := marker.search(content, position)):
+        code, position = content[found.start() + 1], found.end()
+        marker = _MARKER
+        if code == _END:
+            structure.end = position
+            break
+        if code in _WITHOUT_LENGTH:
+            continue
+        length = int.from_bytes(content[position : position + 2], "big")
+        segment, position = content[position + 2 : position + length], position + max(length, 2)
+        # A header that ends early leaves the picture incomplete.
+        with contextlib.suppress(IndexError):
+            if code in _START_OF_FRAME:
+                structure.begin_frame(code, segment)
+            elif code == _START_OF_SCAN:
+                marker = _AFTER_SCAN
+                structure.begin_scan(segment)
+    return structure

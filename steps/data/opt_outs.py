@@ -1,0 +1,84 @@
+"""Whether an answer's headers say that the picture is not to be learnt from.
+
+    X-Robots-Tag      noai, noimageai, noml; noindex, noimageindex and none, as img2dataset has them
+    TDM-Reservation   1: text and data mining is reserved (TDMRep, W3C community group report; Art. 4(3) of Directive
+                      (EU) 2019/790)
+    Content-Usage     train-ai=n, or n for what holds it (IETF aipref, draft-ietf-aipref-attach and -vocab)
+    Content-Signal    ai-train=no (contentsignals.org)
+
+img2dataset takes everything before the first colon of X-Robots-Tag for a crawler's name, so that
+`unavailable_after: ..., noai` is downloaded. Format:
+https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag#xrobotstag
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from email.message import Message
+from typing import Final
+
+# img2dataset's default (https://github.com/rom1504/img2dataset#opt-out-directives), and what means the same.
+DISALLOWED: Final = frozenset({"noai", "noimageai", "noml", "noimageml", "noindex", "noimageindex", "none"})
+# Categories of use that hold the training of a generative model, from the narrowest: the narrowest one that is stated
+# decides.
+_USAGES: Final = ("train-genai", "train-ai", "ai", "tdm", "bots", "all")
+
+_WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+_NAME = re.compile(r"[a-z0-9_.*/-]+")
+
+
+def is_reserved(headers: Message, crawler: str, ignored: Collection[str] = ()) -> bool:
+    """Return whether any header, but for the ignored ones (in lower case), forbids it to everyone or to `crawler`."""
+    return any(
+        forbids([str(value).lower() for value in headers.get_all(name, [])], crawler)
+        for name, forbids in _HEADERS.items()
+        if name not in ignored
+    )
+
+
+def _robots_forbid(headers: Iterable[str], crawler: str) -> bool:
+    return any(DISALLOWED & _directives(header, crawler) for header in headers)
+
+
+def _directives(header: str, crawler: str) -> set[str]:
+    """Return the directives that apply to the crawler: those that stand after another crawler's name do not."""
+    directives, applies = set(), True
+    for part in header.split(","):
+        name, colon, rest = (piece.strip() for piece in part.partition(":"))
+        # A date may hold commas and colons; no crawler's name holds blanks.
+        if colon and name not in _WITH_VALUE and _NAME.fullmatch(name):
+            applies, name = name in (crawler, "*"), rest
+        if applies:
+            directives.add(name)
+    return directives
+
+
+def _mining_is_reserved(headers: Iterable[str], _crawler: str) -> bool:
+    return any(header.partition(";")[0].strip() == "1" for header in headers)
+
+
+def _usage_is_reserved(headers: Iterable[str], _crawler: str) -> bool:
+    stated = _members(headers)
+    return next((stated[usage] == "n" for usage in _USAGES if usage in stated), False)
+
+
+def _signal_is_reserved(headers: Iterable[str], _crawler: str) -> bool:
+    return _members(headers).get("ai-train") == "no"
+
+
+def _members(headers: Iterable[str]) -> dict[str, str]:
+    """Return the members of a dictionary (RFC 9651, 3.2) without their parameters."""
+    found = {}
+    for part in ",".join(headers).split(","):
+        name, _, value = part.partition(";")[0].partition("=")
+        found[name.strip()] = value.strip().strip('"')
+    return found
+
+
+_HEADERS: Final[Mapping[str, Callable[[Iterable[str], str], bool]]] = {
+    "x-robots-tag": _robots_forbid,
+    "tdm-reservation": _mining_is_reserved,
+    "content-usage": _usage_is_reserved,
+    "content-signal": _signal_is_reserved,
+}

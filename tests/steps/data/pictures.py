@@ -1,0 +1,408 @@
+"""Pictures for tests: one scene in the many kinds in which the web, cameras and folders have pictures.
+
+Each of KINDS makes the bytes of the scene (SIZE, four colours with some texture) as that kind has it: a viewer that
+knows what it does shows the scene. Each of DAMAGED and of UNREAD makes bytes that are to be refused.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms
+
+Pixels = npt.NDArray[np.uint8]
+
+SIZE = (160, 120)
+T = Image.Transpose
+# How a picture is stored so that a viewer which obeys the tag shows the scene.
+TURNS = {2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE}
+TURNS |= {6: T.ROTATE_90, 7: T.TRANSVERSE, 8: T.ROTATE_270}
+
+
+def scene(size: tuple[int, int] = SIZE, seed: int = 0) -> Image.Image:
+    """Return the scene: red, green, blue and near-white quarters, of which no two turns or colour spaces look alike."""
+    width, height = size
+    pixels = np.zeros((height, width, 3), np.float64)
+    top, left = height // 2, width // 2
+    pixels[:top, :left], pixels[:top, left:] = (215, 40, 50), (40, 170, 70)
+    pixels[top:, :left], pixels[top:, left:] = (50, 70, 200), (230, 230, 225)
+    blots = np.random.default_rng(seed).normal(0, 14, (height // 12 + 1, width // 12 + 1)).astype(np.float32)
+    texture = np.asarray(Image.fromarray(blots).resize(size, Image.Resampling.BICUBIC))
+    return Image.fromarray(np.clip(pixels + texture[..., None], 0, 255).astype(np.uint8))
+
+
+def lab(picture: Image.Image) -> npt.NDArray[np.float64]:
+    """Return CIELAB (D65) of an sRGB picture, [H, W, 3] (IEC 61966-2-1; CIE 15)."""
+    rgb = np.asarray(picture.convert("RGB")).astype(np.float64) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+    )
+    xyz = linear @ to_xyz.T / np.array([0.95047, 1.0, 1.08883])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """Return the mean CIE76 distance of two pictures of one size."""
+    return float(np.sqrt(((lab(one) - lab(other)) ** 2).sum(-1)).mean())
+
+
+def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def jpeg(picture: Image.Image | None = None, **options: Any) -> bytes:
+    return saved(picture or scene(), "JPEG", **{"quality": 95, "subsampling": 0, **options})
+
+
+def png(picture: Image.Image | None = None, **options: Any) -> bytes:
+    return saved(picture or scene(), "PNG", **options)
+
+
+def turned(orientation: int) -> tuple[Image.Image, Image.Exif]:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return scene().transpose(TURNS[orientation]), exif
+
+
+def profile(name: str, space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> bytes:
+    """Return an ICC profile, version 2.4, with these tags (ICC.1:2001-04)."""
+    text = name.encode()
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(text) + 1) + text + bytes(79),
+        b"cprt": b"text\0\0\0\0x\0",
+        b"wtpt": _xyz((0.9642, 1, 0.8249)),
+        **tags,
+    }
+    offset, body, table = 128 + 4 + 12 * len(tags), b"", struct.pack(">I", len(tags))
+    for tag, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += tag + struct.pack(">II", offset + len(body), len(content))
+        body += content
+    kind = b"mntr" if space != b"CMYK" else b"prtr"
+    head = struct.pack(">I4sI4s4s4s", offset + len(body), b"none", 0x02400000, kind, space, connection)
+    head += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + _xyz((0.9642, 1, 0.8249))[8:]
+    return head.ljust(128, b"\0") + table + body
+
+
+def _xyz(values: tuple[float, float, float]) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+
+def _curve(gamma: float) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+
+
+def rgb_profile(name: str, primaries: list[tuple[float, float, float]], gamma: float) -> bytes:
+    colours = {tag: _xyz(xyz) for tag, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)}
+    return profile(name, b"RGB ", colours | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _curve(gamma)))
+
+
+# Primaries relative to D50, as these spaces' profiles have them.
+ADOBE_RGB = rgb_profile(
+    "Adobe RGB (1998)",
+    [(0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)],
+    2.19921875,
+)
+DISPLAY_P3 = rgb_profile(
+    "Display P3", [(0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)], 2.2
+)
+PROPHOTO = rgb_profile(
+    "ProPhoto RGB", [(0.79767, 0.28804, 0.0), (0.13519, 0.71188, 0.0), (0.03134, 0.00009, 0.82491)], 1.8
+)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+LINEAR_GREY = profile("Linear grey", b"GRAY", {b"kTRC": _curve(1.0)})
+
+
+def ink_profile() -> bytes:
+    """Return a CMYK profile: inks multiply, and paper is white. A table of 9 levels a channel (lut8Type)."""
+    levels = 9
+    amounts = np.linspace(1, 0, levels)
+    c, m, y, k = np.meshgrid(amounts, amounts, amounts, amounts, indexing="ij")
+    colours = np.stack([c * k, m * k, y * k], -1).reshape(1, -1, 3)
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    table = ImageCms.applyTransform(Image.fromarray((colours * 255).round().astype(np.uint8)), to_lab)
+    # Pillow's a and b are signed bytes, the profile's begin at -128.
+    values = np.frombuffer(table.tobytes(), np.uint8).reshape(-1, 3) ^ np.array([0, 128, 128], np.uint8)
+    identity = struct.pack(">9i", *(65536 * (row == column) for row in range(3) for column in range(3)))
+    straight = bytes(range(256))
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, levels, 0]) + identity + 4 * straight + values.tobytes() + 3 * straight
+    return profile("Inks", b"CMYK", {b"A2B0": lut}, b"Lab ")
+
+
+def in_space(icc: bytes, picture: Image.Image | None = None) -> Image.Image:
+    """Return the numbers that show the picture through an RGB profile."""
+    source = ImageCms.createProfile("sRGB")
+    target = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    found = ImageCms.profileToProfile(picture or scene(), source, target, renderingIntent=1, outputMode="RGB")
+    assert found is not None
+    return found
+
+
+def grey() -> Image.Image:
+    return scene().convert("L").convert("RGB")
+
+
+def in_linear_light(picture: Image.Image) -> Image.Image:
+    """Return grey numbers that are proportional to light."""
+    v = np.asarray(picture.convert("L")) / 255
+    return Image.fromarray(
+        (np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4) * 255).round().astype(np.uint8)
+    )
+
+
+def inks(picture: Image.Image) -> Image.Image:
+    """Return CMYK without black: 255 is all of an ink."""
+    return Image.merge(
+        "CMYK", [*(band.point(lambda v: 255 - v) for band in picture.split()), Image.new("L", picture.size)]
+    )
+
+
+def raw_png(
+    pixels: npt.NDArray[Any], bits: int, colour: int, chunks: tuple[tuple[bytes, bytes], ...] = (), interlace: int = 0
+) -> bytes:
+    """Return a PNG, unfiltered, of numbers as they are: Pillow does not write 16 bits of colour."""
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2" if bits == 16 else np.uint8).tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def with_hole() -> Image.Image:
+    """Return the scene whose near-white quarter is transparent, with red where nobody sees it."""
+    picture = scene().convert("RGBA")
+    pixels = np.array(picture)
+    pixels[SIZE[1] // 2 :, SIZE[0] // 2 :] = (255, 0, 0, 0)
+    return Image.fromarray(pixels)
+
+
+def hole_on_white() -> Image.Image:
+    white = Image.new("RGB", SIZE, "white")
+    white.paste(with_hole(), mask=with_hole().getchannel("A"))
+    return white
+
+
+def app_segment(number: int, content: bytes) -> bytes:
+    return bytes([0xFF, 0xE0 + number]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def with_segment(content: bytes, segment: bytes) -> bytes:
+    return content[:2] + segment + content[2:]
+
+
+def wide() -> npt.NDArray[np.uint16]:
+    return np.asarray(scene()).astype(np.uint16) * 257
+
+
+def grey16() -> npt.NDArray[np.uint16]:
+    return np.asarray(scene().convert("L")).astype(np.uint16) * 257
+
+
+def exif_only(orientation: object = 6, broken: bool = False) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = exif.tobytes()
+    return content[:9] + b"\xff" * 9 if broken else content
+
+
+def _exif_jpeg(orientation: int) -> bytes:
+    picture, exif = turned(orientation)
+    return jpeg(picture, exif=exif)
+
+
+def _turned_as(kind: str, orientation: int = 6, **options: Any) -> bytes:
+    picture, exif = turned(orientation)
+    return saved(picture, kind, exif=exif, **options)
+
+
+def _animation(kind: str, picture: Image.Image, **options: Any) -> bytes:
+    second = Image.new(picture.mode, picture.size)
+    return saved(picture, kind, save_all=True, append_images=[second], duration=100, **options)
+
+
+def _film() -> bytes:
+    """What a motion photo has behind its end: a film, in which any bytes stand, also those of markers."""
+    return b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(200_000) + b"\xff\xd8\xff\xda\x00\x0c"
+
+
+Kind = Callable[[], bytes]
+
+KINDS: dict[str, Kind] = {
+    "jpeg": jpeg,
+    "jpeg progressive": lambda: jpeg(progressive=True),
+    "jpeg with subsampled colours": lambda: jpeg(subsampling=2, quality=97),
+    "jpeg with restart markers": lambda: jpeg(restart_marker_blocks=3),
+    "jpeg with optimized tables": lambda: jpeg(optimize=True),
+    "jpeg of RGB": lambda: jpeg(keep_rgb=True),
+    "jpeg without end marker": lambda: jpeg()[:-2],
+    "jpeg filled up before its end": lambda: jpeg()[:-2] + bytes(500) + b"\xff\xd9",
+    "jpeg with line ends behind it": lambda: jpeg() + b"\r\n\r\n",
+    "jpeg with a film behind it": lambda: jpeg() + _film(),
+    "jpeg with a thumbnail": lambda: with_segment(jpeg(), app_segment(1, b"Exif\0\0" + jpeg(scene((40, 30))))),
+    "jpeg with a comment": lambda: jpeg(comment=b"\xff\xd9 and more"),
+    "jpeg of several pictures": lambda: saved(
+        scene(), "MPO", save_all=True, append_images=[grey()], quality=95, subsampling=0
+    ),
+    **{f"jpeg turned {number}": lambda number=number: _exif_jpeg(number) for number in TURNS},
+    "jpeg turned 0": lambda: jpeg(exif=exif_only(0)),
+    "jpeg turned 99": lambda: jpeg(exif=exif_only(99)),
+    "jpeg with broken EXIF": lambda: jpeg(exif=exif_only(6, broken=True)),
+    "jpeg in Adobe RGB": lambda: jpeg(in_space(ADOBE_RGB), icc_profile=ADOBE_RGB),
+    "jpeg in Display P3": lambda: jpeg(in_space(DISPLAY_P3), icc_profile=DISPLAY_P3),
+    "jpeg in ProPhoto": lambda: jpeg(in_space(PROPHOTO), icc_profile=PROPHOTO, quality=98),
+    "jpeg in sRGB, said so": lambda: jpeg(icc_profile=SRGB),
+    "jpeg in Display P3, turned": lambda: jpeg(
+        in_space(DISPLAY_P3, turned(8)[0]), icc_profile=DISPLAY_P3, exif=turned(8)[1]
+    ),
+    "jpeg with a broken profile": lambda: jpeg(icc_profile=b"\xff" * 500),
+    "jpeg with a profile of inks": lambda: jpeg(icc_profile=ink_profile()),
+    "jpeg with a huge profile": lambda: jpeg(icc_profile=ADOBE_RGB + bytes(5 << 20)),
+    "jpeg of inks": lambda: jpeg(inks(scene())),
+    "jpeg of inks with a profile": lambda: jpeg(inks(scene()), icc_profile=ink_profile()),
+    "tiff of inks with a profile": lambda: saved(inks(scene()), "TIFF", icc_profile=ink_profile()),
+    "png": png,
+    "png of palette": lambda: png(scene().quantize(256)),
+    "png interlaced and in Display P3": lambda: png(in_space(DISPLAY_P3), icc_profile=DISPLAY_P3),
+    "png of 16 bits": lambda: raw_png(wide(), 16, 2),
+    "png of 16 bits with alpha": lambda: raw_png(np.dstack([wide(), np.full(SIZE[::-1], 65535, np.uint16)]), 16, 6),
+    "png turned": lambda: _turned_as("PNG"),
+    "png animated": lambda: _animation("PNG", scene()),
+    "png with bytes behind it": lambda: png() + b"<!-- served by -->",
+    "gif": lambda: saved(scene().quantize(256), "GIF"),
+    "gif animated": lambda: _animation("GIF", scene().quantize(256)),
+    "webp": lambda: saved(scene(), "WEBP", quality=95),
+    "webp lossless": lambda: saved(scene(), "WEBP", lossless=True),
+    "webp turned": lambda: _turned_as("WEBP", lossless=True),
+    "webp in Adobe RGB": lambda: saved(in_space(ADOBE_RGB), "WEBP", lossless=True, icc_profile=ADOBE_RGB),
+    "webp animated": lambda: _animation("WEBP", scene(), lossless=True),
+    "bmp": lambda: saved(scene(), "BMP"),
+    "avif": lambda: saved(scene(), "AVIF", quality=95),
+    "avif turned": lambda: _turned_as("AVIF", quality=95),
+    "avif in Display P3": lambda: saved(in_space(DISPLAY_P3), "AVIF", quality=95, icc_profile=DISPLAY_P3),
+    "tiff": lambda: saved(scene(), "TIFF"),
+    "tiff compressed": lambda: saved(scene(), "TIFF", compression="tiff_lzw"),
+    "tiff turned": lambda: saved(turned(6)[0], "TIFF", tiffinfo={0x0112: 6}),
+    "tiff of several pages": lambda: saved(scene(), "TIFF", save_all=True, append_images=[grey()]),
+    "jpeg 2000": lambda: saved(scene(), "JPEG2000"),
+    "jpeg 2000 without boxes": lambda: saved(scene(), "JPEG2000", no_jp2=True),
+}
+
+GREY: dict[str, Kind] = {
+    "jpeg": lambda: jpeg(scene().convert("L")),
+    "jpeg in linear light": lambda: jpeg(in_linear_light(scene()), icc_profile=LINEAR_GREY, quality=98),
+    "jpeg with a profile of colours": lambda: jpeg(scene().convert("L"), icc_profile=SRGB),
+    "png": lambda: png(scene().convert("L")),
+    "png of 16 bits": lambda: raw_png(grey16(), 16, 0),
+    "png of 16 bits with alpha": lambda: raw_png(np.dstack([grey16(), np.full(SIZE[::-1], 65535, np.uint16)]), 16, 4),
+    "tiff of 16 bits": lambda: saved(Image.fromarray(grey16()), "TIFF"),
+    "webp": lambda: saved(grey(), "WEBP", lossless=True),
+}
+
+HOLES: dict[str, Kind] = {
+    "png": lambda: png(with_hole()),
+    "png of palette": lambda: png(with_hole().quantize(256, Image.Quantize.FASTOCTREE)),
+    "png with a colour for nothing": lambda: raw_png(
+        np.array(with_hole())[..., :3], 8, 2, ((b"tRNS", struct.pack(">3H", 255, 0, 0)),)
+    ),
+    "gif": lambda: saved(with_hole(), "GIF"),
+    "webp": lambda: saved(with_hole(), "WEBP", lossless=True),
+    "avif": lambda: saved(with_hole(), "AVIF", quality=95),
+    "tiff": lambda: saved(with_hole(), "TIFF"),
+    "jpeg 2000": lambda: saved(with_hole(), "JPEG2000"),
+    "png turned": lambda: png(with_hole().transpose(TURNS[6]), exif=turned(6)[1]),
+}
+
+
+def _flipped(content: bytes, at: float, count: int = 4) -> bytes:
+    place = int(len(content) * at)
+    return content[:place] + bytes(255 - value for value in content[place : place + count]) + content[place + count :]
+
+
+def _zeroed(content: bytes, start: float = 0.4, stop: float = 0.6) -> bytes:
+    first, last = int(len(content) * start), int(len(content) * stop)
+    return content[:first] + bytes(last - first) + content[last:]
+
+
+def scans_of(content: bytes, count: int) -> bytes:
+    """Return a progressive JPEG that ends, with an end marker, after so many scans."""
+    place = -1
+    for _ in range(count + 1):
+        place = content.index(b"\xff\xda", place + 1)
+    # The tables of the next scan stand before it.
+    tables = content.rindex(b"\xff\xc4", 0, place)
+    return content[: min(place, tables)] + b"\xff\xd9"
+
+
+DAMAGED: dict[str, Kind] = {
+    "jpeg, middle zeroed": lambda: _zeroed(jpeg()),
+    "jpeg, a third with an end": lambda: jpeg()[: len(jpeg()) // 3] + b"\xff\xd9",
+    "jpeg, restart markers, middle zeroed": lambda: _zeroed(jpeg(restart_marker_blocks=3)),
+    "jpeg, progressive, first scan with an end": lambda: scans_of(jpeg(progressive=True), 1),
+    "jpeg, progressive, without the last scan": lambda: scans_of(jpeg(progressive=True), 9),
+    "jpeg, progressive, middle zeroed": lambda: _zeroed(jpeg(progressive=True)),
+    "jpeg, middle zeroed, a film behind": lambda: _zeroed(jpeg()) + _film(),
+    "png, a byte flipped": lambda: _flipped(png(), 0.5, 1),
+    "png, header's checksum": lambda: _flipped(png(), 30 / len(png()), 1),
+    "png, a third with an end": lambda: png()[: len(png()) // 3] + chunk(b"IEND", b""),
+    "gif, a third with an end": lambda: saved(scene().quantize(256), "GIF")[:5000] + b";",
+    "webp, middle zeroed": lambda: _zeroed(saved(scene(), "WEBP", lossless=True)),
+    "avif, middle zeroed": lambda: _zeroed(saved(scene(), "AVIF", quality=95)),
+    "tiff, middle zeroed": lambda: _zeroed(saved(scene(), "TIFF", compression="tiff_deflate")),
+    "jpeg 2000, head zeroed": lambda: _zeroed(saved(scene(), "JPEG2000"), 0.0035, 0.02),
+    "jpeg of noise": lambda: b"\xff\xd8\xff\xda" + bytes(range(200)) + b"\xff\xd9",
+}
+
+
+def _cut(content: bytes) -> bytes:
+    return content[: len(content) * 3 // 5]
+
+
+CUT: dict[str, Kind] = {
+    "jpeg": lambda: _cut(jpeg()),
+    "jpeg progressive": lambda: _cut(jpeg(progressive=True)),
+    "png": lambda: _cut(png()),
+    "gif": lambda: _cut(saved(scene().quantize(256), "GIF")),
+    "webp": lambda: _cut(saved(scene(), "WEBP", lossless=True)),
+    "bmp": lambda: _cut(saved(scene(), "BMP")),
+    "avif": lambda: _cut(saved(scene(), "AVIF", quality=95)),
+    "jpeg 2000": lambda: _cut(saved(scene(), "JPEG2000")),
+}
+
+UNREAD: dict[str, bytes] = {
+    "svg": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "svg, bare": b"<svg/>",
+    "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100),
+    "jpeg xl": b"\xff\x0a" + bytes(100),
+    "jpeg xl in a box": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100),
+    "photoshop": b"8BPS\0\x01" + bytes(100),
+    "pdf": b"%PDF-1.7\n",
+    "icon": b"\0\0\x01\0\x01\0" + bytes(100),
+    "pnm": b"P6\n4 4\n255\n" + bytes(48),
+    "openexr": b"\x76\x2f\x31\x01" + bytes(100),
+    "tiff of floats": saved(Image.fromarray(np.zeros((120, 160), np.float32)), "TIFF"),
+    "tiff of 32 bits": saved(Image.fromarray(np.zeros((120, 160), np.int32)), "TIFF"),
+}
+
+NO_PICTURES: dict[str, bytes] = {
+    "nothing": b"",
+    "html": b"<!DOCTYPE html><html><svg/></html>",
+    "text": b"BMW is a maker of cars",
+    "json": b'{"error": "gone"}',
+    "film": b"\0\0\0\x18ftypmp42" + bytes(100),
+    "start of a jpeg": b"\xff\xd8",
+    "zeros": bytes(100),
+}
