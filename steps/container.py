@@ -16,7 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from params.layout import BASE_DIR, BASE_DIR_VARIABLE, PROCESSING_INPUT_DIR, PROCESSING_OUTPUT_DIR
+from params.layout import (
+    BASE_DIR,
+    BASE_DIR_VARIABLE,
+    INSTANCE_TYPE_VARIABLE,
+    PROCESSING_INPUT_DIR,
+    PROCESSING_OUTPUT_DIR,
+)
 from steps.errors import StepError
 
 # SageMaker's own convention for torchrun over the hosts of a job; any free port does.
@@ -125,6 +131,22 @@ class Container:
             return name
         arn = self._environment.get("PROCESSING_JOB_ARN", "")
         return arn.rsplit("/", 1)[-1] or "local"
+
+    @property
+    def instance_type(self) -> str:
+        """SageMaker instance type of this host; nothing where nobody says."""
+        resources = self._config("resourceconfig.json") or {}
+        processing = self._config("processingjobconfig.json") or {}
+        groups = resources.get("instance_groups") or ()
+        own = [group for group in groups if resources.get("current_host") in (group.get("hosts") or ())]
+        hosts = (processing.get("ProcessingResources") or {}).get("ClusterConfig") or {}
+        said = (
+            resources.get("current_instance_type"),
+            *(group.get("instance_type") for group in own),
+            hosts.get("InstanceType"),
+            self._environment.get(INSTANCE_TYPE_VARIABLE),
+        )
+        return next((str(name) for name in said if name), "")
 
     def hyperparameters(self) -> dict[str, str]:
         """Return the training job's hyperparameters: texts, as SageMaker passes them."""

@@ -36,6 +36,7 @@ from steps.data.plan import EncodePlan, PlannedShard, make_plan
 from steps.data.plan_file import plan_file
 from steps.data.reference import ReferenceManifest
 from steps.data.shards import ShardsManifest, read_shards_manifest
+from steps.device import gpus_to_lend
 from steps.errors import StepError
 from steps.model.digest import folder_digest
 from steps.progress import Progress
@@ -46,15 +47,15 @@ def main(argv: list[str]) -> int:
     """Run the program: the first host of a job leads, the others lend themselves to it."""
     arguments = parse(EncodeArguments, argv, "encode")
     container = Container()
-    cluster = container.cluster()
+    cluster, gpus = container.cluster(), gpus_to_lend(container)
     if not cluster.is_head:
-        join(cluster, container.job_name, arguments.host_wait_s)
+        join(cluster, container.job_name, arguments.host_wait_s, gpus=gpus)
         return 0
     encode = Encode(arguments, container.input_dir(SHARDS) / MANIFEST_FILE, container.input_dir("pretrained"))
     artifacts = encode.published()
     # The other hosts wait for a head, also where there is nothing left to do.
     if artifacts is None or len(cluster.hosts) > 1:
-        with leading(cluster, container.job_name, arguments.host_wait_s):
+        with leading(cluster, container.job_name, arguments.host_wait_s, gpus=gpus):
             artifacts = artifacts or encode.run()
     for name, files in artifacts.items():
         publish(container.output_dir(name), files)

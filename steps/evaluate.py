@@ -20,9 +20,10 @@ from params.arguments import parse
 from params.layout import EVALUATION, EVALUATOR, REFERENCE, SAMPLES_DIR
 from params.programs import EvaluateArguments
 from steps.container import Cluster, Container
+from steps.device import device_names
 from steps.errors import StepError
 from steps.evaluation.captions import read_captions
-from steps.evaluation.generation import TRAINED, devices_here, generate, quiet_libraries
+from steps.evaluation.generation import TRAINED, generate, quiet_libraries
 from steps.evaluation.judgement import Judgement
 from steps.evaluation.models import check_models, digests, find_models, remove_models
 from steps.evaluation.plan import plan
@@ -42,12 +43,12 @@ def main(argv: list[str]) -> int:
     container = Container(os.environ)
     cluster = container.cluster()
     # Everything that can be missing is looked at first: generating takes hours.
+    devices = device_names(container)
     _check_hosts(cluster, arguments)
     check_models(container, arguments)
     reference = Reference(container.input_dir(REFERENCE))
     captions = read_captions(arguments.captions, reference.captions)
     prompts = choose_prompts(captions, arguments.samples, arguments.seed)
-    devices = devices_here()
     scorer = Scorer(container.input_dir(EVALUATOR), arguments.fid_features, torch.device(devices[0]))
     output_dir = container.output_dir(EVALUATION)
     sources = find_models(container, arguments)

@@ -59,10 +59,13 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def leading(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True) -> Iterator[None]:
+def leading(
+    cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True, gpus: int | None = None
+) -> Iterator[None]:
     """Start Ray on the first host, wait for the others, and end all of it on the way out.
 
-    Without `lends`, nothing runs on this host: it only takes what the others make.
+    Without `lends`, nothing runs on this host: it only takes what the others make. `gpus` are those that it lends;
+    None: as many as Ray finds.
 
     Raises StepError that names the hosts which have not joined after `host_wait_s` seconds.
     """
@@ -84,7 +87,7 @@ def leading(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = T
             _temp_dir=folder,
             **_object_store(folder),
             num_cpus=None if lends else 0,
-            num_gpus=None if lends else 0,
+            num_gpus=gpus if lends else 0,
         )
         _quiet()
         _wait_for_hosts(ray, cluster, address, deadline_s)
@@ -94,8 +97,9 @@ def leading(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = T
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True) -> None:
+def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True, gpus: int | None = None) -> None:
     """Lend this host to the head until the head ends; without `lends`, let its processes reach the others alone.
+    `gpus` as `leading` has them.
 
     Raises StepError where the head does not answer for `host_wait_s` seconds, or this host's node ends again and again
     before it.
@@ -105,7 +109,7 @@ def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True
         # On the head, ray.init turns tokens on by itself, and only then tells its own native part of it.
         environment = os.environ | _environment(cluster, job_name) | {"RAY_AUTH_MODE": "token"}
         command = _start_command(cluster, head)
-        status = _stay(command if lends else [*command, *LENDS_NOTHING], head, environment)
+        status = _stay([*command, *_lent(lends, gpus)], head, environment)
         if status is None:
             return
     raise StepError(f"ray: the node of this host ended {NODE_TRIES} times, the last with status {status}")
@@ -198,6 +202,12 @@ def _start_command(cluster: Cluster, head: tuple[str, int]) -> list[str]:
         # Several hosts on one machine: ports that no other node has taken.
         return [*command, "--node-ip-address", head[0], "--min-worker-port", "0", "--max-worker-port", "0"]
     return [*command, "--node-ip-address", own_address(cluster)]
+
+
+def _lent(lends: bool, gpus: int | None) -> tuple[str, ...]:
+    if not lends:
+        return LENDS_NOTHING
+    return () if gpus is None else ("--num-gpus", str(gpus))
 
 
 def _wait_for_head(cluster: Cluster, host_wait_s: float) -> tuple[str, int]:

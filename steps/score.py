@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 
 from params.arguments import parse
 from params.files import write_text
 from params.programs import ScoreArguments
+from steps.device import choose_device
 from steps.errors import StepError
 from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer, find_clip
 from steps.evaluation.reference import Pictures
@@ -52,8 +52,7 @@ def main(argv: list[str]) -> int:
     arguments = parse(ScoreArguments, argv, "score")
     pairs = read_pairs(Path(arguments.pictures))
     clip_dir = find_clip(Path(arguments.evaluator))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorer = ClipScorer(ClipEvaluator(clip_dir, device))
+    scorer = ClipScorer(ClipEvaluator(clip_dir, choose_device()))
     for pictures, captions in batches(pairs):
         scorer.update(pictures, captions)
     result = {"clip": folder_digest(clip_dir), "scores": scorer.cosines().tolist()}

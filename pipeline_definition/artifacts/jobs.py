@@ -6,6 +6,7 @@ taken over: only the fields named here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,11 +15,12 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline_definition.runs.executions import ExecutionStep
-from pipeline_definition.runs.job_logs import LOG_GROUPS
+from pipeline_definition.runs.job_logs import BusyLogsError, JobLog, LogsNotAllowedError
 from pipeline_definition.session import Target
 
 LOG_TAIL_LINES: Final = 40
-MAX_LOG_STREAMS: Final = 50
+# Throttling passes in seconds; the client itself has tried five times before each of these.
+BUSY_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
 
 PROCESSING, TRAINING, TUNING = "ProcessingJob", "TrainingJob", "TuningJob"
 
@@ -100,23 +102,19 @@ def model_package(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def log_tail(target: Target, step: ExecutionStep) -> list[str]:
-    """Return the last lines of a step's log: of the stream that was written last; none where there is no log."""
-    kind = next((kind for kind in LOG_GROUPS if step.arn(kind)), None)
-    if kind is None:
-        return []
-    prefix = (step.arn(kind) or "").rsplit("/", 1)[-1]
-    client, group = target.client("logs"), LOG_GROUPS[kind]
-    try:
-        streams = client.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix, limit=MAX_LOG_STREAMS)
-        newest = max(streams["logStreams"], key=lambda stream: stream.get("lastEventTimestamp", 0), default=None)
-        if newest is None:
-            return []
-        options = {"logGroupName": group, "logStreamName": newest["logStreamName"], "limit": LOG_TAIL_LINES}
-        events = client.get_log_events(**options, startFromHead=False)["events"]
-    except (ClientError, BotoCoreError):
-        # A page without the last lines is better than none.
-        return []
-    return [str(event["message"]).rstrip() for event in events][-LOG_TAIL_LINES:]
+    """Return the last lines of a step's log; why there are none, where they cannot be read."""
+    log = JobLog(target, step)
+    for pause_s in BUSY_PAUSES_S:
+        try:
+            return log.tail(LOG_TAIL_LINES)
+        except BusyLogsError:
+            time.sleep(pause_s)
+        except LogsNotAllowedError as error:
+            return [f"warning: {error}"]
+        except (ClientError, BotoCoreError) as error:
+            # A page without the last lines is better than none.
+            return [f"warning: the log cannot be read: {' '.join(str(error).split())}"]
+    return ["warning: the log cannot be read: CloudWatch Logs is busy; collect the run again in a minute"]
 
 
 def _processing_job(sagemaker: Any, name: str) -> DescribedJob:

@@ -182,8 +182,13 @@ def reads_s3_itself(blueprint: Blueprint) -> bool:
 
 
 def latents_address(blueprint: Blueprint, encode: ProcessingStep) -> dict[str, Any]:
-    """Return the hyperparameter that stands for the channel of latents, where there is none."""
-    return {"latents_uri": output_uri(encode, LATENTS)} if reads_s3_itself(blueprint) else {}
+    """Return the hyperparameter that stands for the channel of latents, where there is none, or says that it is S3.
+
+    S3 has a file at once, or not at all; only a file system is late.
+    """
+    if reads_s3_itself(blueprint):
+        return {"latents_uri": output_uri(encode, LATENTS)}
+    return {} if blueprint.settings.file_system.kind == "fsx" else {"latents_wait_s": 0}
 
 
 def latents_channel(blueprint: Blueprint, phase: Phase, encode: ProcessingStep) -> Channel:

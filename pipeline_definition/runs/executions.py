@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -95,7 +96,7 @@ class Executions:
         except ClientError as error:
             if not is_missing(error):
                 raise
-            arn = self._sagemaker.create_pipeline(**request, ClientRequestToken=_token(name))["PipelineArn"]
+            arn = self._sagemaker.create_pipeline(**request, ClientRequestToken=_token())["PipelineArn"]
         return arn
 
     def current_definition(self, name: str) -> dict[str, Any]:
@@ -122,11 +123,11 @@ class Executions:
 
     def retry(self, arn: str) -> None:
         """Go on with an execution that failed or was stopped: finished steps are not run again."""
-        self._sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token(arn))
+        self._sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token())
 
     def stop(self, arn: str) -> None:
         """Ask an execution to stop."""
-        self._sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token(arn))
+        self._sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token())
 
     def describe(self, arn: str) -> Execution:
         """Return an execution with its steps in the order in which they began."""
@@ -193,6 +194,9 @@ def _step(item: Mapping[str, Any]) -> ExecutionStep:
     )
 
 
-def _token(text: str) -> str:
-    """Return a request token of at least 32 characters, as the API asks."""
-    return (text.rsplit("/", 1)[-1] + "-" * 32)[:128]
+def _token() -> str:
+    """Return a new request token: SageMaker answers a second request that has the first one's with the first's answer.
+
+    One action of a person is one token; what the client sends again by itself, after a fault, has the same.
+    """
+    return uuid.uuid4().hex

@@ -1,14 +1,23 @@
-"""The logs of an execution's jobs, from CloudWatch Logs: one path for AWS and for the local control plane."""
+"""The logs of an execution's jobs, from CloudWatch Logs: one path for AWS and for the local control plane.
+
+Reads DescribeLogStreams and GetLogEvents; writes nothing. An empty page is not the end of a stream: the end is the same
+token twice. "No line yet" is what ResourceNotFoundException says, and nothing else does.
+
+Source: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from params.layout import PROGRESS_PREFIX
+from params.s3 import error_code
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.runs.executions import ExecutionStep
 from pipeline_definition.session import Target
 
@@ -17,6 +26,24 @@ LOG_GROUPS = {
     "TrainingJob": "/aws/sagemaker/TrainingJobs",
     "TuningJob": "/aws/sagemaker/TrainingJobs",
 }
+NO_LINE_YET: Final = "ResourceNotFoundException"
+BUSY: Final = (
+    "Throttl",
+    "TooManyRequests",
+    "RequestLimitExceeded",
+    "LimitExceeded",
+    "ServiceUnavailable",
+    "InternalFail",
+)
+DENIED: Final = ("AccessDenied", "UnauthorizedOperation", "NotAuthorized")
+
+
+class BusyLogsError(Exception):
+    """CloudWatch Logs answers later: throttled, unavailable, or out of reach for a moment."""
+
+
+class LogsNotAllowedError(OperatorError):
+    """The caller may not read the logs: the message names the action."""
 
 
 class JobLog:
@@ -27,36 +54,96 @@ class JobLog:
         kind = next((kind for kind in LOG_GROUPS if step.arn(kind)), None)
         self._group = LOG_GROUPS.get(kind or "", "")
         self._prefix = (step.arn(kind) or "").rsplit("/", 1)[-1] if kind else ""
+        self._streams: set[str] = set()
         self._tokens: dict[str, str] = {}
+        self.problem = ""
+        """Why there are no lines, in one line, where they may not be read."""
 
     def new_lines(self) -> Iterator[tuple[str, str]]:
-        """Yield (stream, line) for what was written since the last call."""
-        for stream in self._streams():
-            yield from ((stream, line) for line in self._read(stream))
+        """Yield (stream, line) for what was written since the last call.
 
-    def _streams(self) -> list[str]:
+        A service that is busy is asked again at the next call, at the same place. Where the caller may not read logs,
+        the only line says so, once.
+        """
         if not self._prefix:
-            return []
+            return
         try:
-            response = self._client.describe_log_streams(
-                logGroupName=self._group, logStreamNamePrefix=self._prefix, limit=50
-            )
-        except ClientError:
-            # The group appears with the first line of the first job.
-            return []
-        return sorted(stream["logStreamName"] for stream in response["logStreams"])
+            self._streams.update(stream["logStreamName"] for stream in self._described())
+            for stream in sorted(self._streams):
+                yield from ((stream, line) for line in self._read(stream))
+        except BusyLogsError:
+            return
+        except LogsNotAllowedError as error:
+            if not self.problem:
+                self.problem = str(error)
+                yield (self._prefix, f"warning: {error}")
+
+    def tail(self, count: int) -> list[str]:
+        """Return the last lines of the stream that was written last; none where there is no log.
+
+        Raises BusyLogsError and LogsNotAllowedError.
+        """
+        streams = list(self._described()) if self._prefix else []
+        newest = max(streams, key=lambda stream: stream.get("lastEventTimestamp", 0), default=None)
+        return self._last_lines(newest["logStreamName"], count) if newest else []
+
+    def _described(self) -> Iterator[Mapping[str, Any]]:
+        """Yield every stream of the job: a page has 50, and a job may have more hosts."""
+        options = {"logGroupName": self._group, "logStreamNamePrefix": self._prefix, "limit": 50}
+        while True:
+            page = self._ask("logs:DescribeLogStreams", self._client.describe_log_streams, options)
+            yield from page.get("logStreams", ())
+            if not page.get("nextToken"):
+                return
+            options["nextToken"] = page["nextToken"]
 
     def _read(self, stream: str) -> Iterator[str]:
+        options = {"logGroupName": self._group, "logStreamName": stream, "startFromHead": True}
         while True:
-            options = {"nextToken": self._tokens[stream]} if stream in self._tokens else {}
-            response = self._client.get_log_events(
-                logGroupName=self._group, logStreamName=stream, startFromHead=True, **options
-            )
-            yield from (event["message"] for event in response["events"])
-            finished = self._tokens.get(stream) == response["nextForwardToken"] or not response["events"]
-            self._tokens[stream] = response["nextForwardToken"]
-            if finished:
+            token = self._tokens.get(stream)
+            page = self._ask("logs:GetLogEvents", self._client.get_log_events, options | _next(token))
+            following = page.get("nextForwardToken", token)
+            # Before the lines: whoever stops listening in the middle has had the page.
+            self._tokens[stream] = following or ""
+            yield from (event["message"] for event in page.get("events", ()))
+            if following == token:
                 return
+
+    def _last_lines(self, stream: str, count: int) -> list[str]:
+        """Read backwards until there are enough lines, or the beginning: the same token twice."""
+        options = {"logGroupName": self._group, "logStreamName": stream, "startFromHead": False, "limit": count}
+        lines, token = deque[str](maxlen=count), None
+        while True:
+            page = self._ask("logs:GetLogEvents", self._client.get_log_events, options | _next(token))
+            lines.extendleft(str(event["message"]).rstrip() for event in reversed(page.get("events", ())))
+            following = page.get("nextBackwardToken", token)
+            if following == token or len(lines) == count:
+                return list(lines)
+            token = following
+
+    def _ask(self, action: str, call: Callable[..., Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            answer: Mapping[str, Any] = call(**options)
+        except ClientError as error:
+            code = error_code(error)
+            if code == NO_LINE_YET:
+                # The group appears with the first line of the first job, a stream with its host's.
+                return {}
+            if code.startswith(BUSY):
+                raise BusyLogsError(code) from None
+            if code.startswith(DENIED):
+                raise LogsNotAllowedError(
+                    f"the logs of {self._prefix} cannot be read: allow your user or role {action} on the log group "
+                    f"{self._group}"
+                ) from None
+            raise
+        except (ConnectionError, HTTPClientError) as error:
+            raise BusyLogsError(str(error)) from None
+        return answer
+
+
+def _next(token: str | None) -> dict[str, str]:
+    return {"nextToken": token} if token else {}
 
 
 def progress_of(line: str) -> Mapping[str, Any] | None:

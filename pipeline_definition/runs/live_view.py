@@ -63,7 +63,7 @@ def table(snapshot: Snapshot) -> Group:
     heading = Text.assemble(
         ("execution ", "dim"), execution.id, "  ", _styled(execution.status), (_cost(snapshot), "dim")
     )
-    return Group(heading, rows)
+    return Group(heading, rows, *(Text(f"warning: {problem}", "yellow") for problem in snapshot.problems))
 
 
 def _show_table(snapshots: Iterable[Snapshot], console: Console) -> Execution:
@@ -81,6 +81,10 @@ def _print_lines(snapshots: Iterable[Snapshot], console: Console) -> Execution:
     execution = None
     for snapshot in snapshots:
         execution = snapshot.execution
+        for problem in snapshot.problems:
+            if problem not in printed:
+                printed[problem] = problem
+                console.print(f"warning: {problem}", highlight=False, markup=False, soft_wrap=True)
         for step in execution.steps:
             news = _news(snapshot, step)
             if printed.get(step.name) != news:

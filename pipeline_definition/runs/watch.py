@@ -31,6 +31,8 @@ class Snapshot:
     """By running step."""
     cost: RunningCost
     is_local: bool
+    problems: tuple[str, ...] = ()
+    """Why the progress of running steps is not known, a line each."""
 
     def steps(self) -> list[ExecutionStep]:
         """Return every step of the definition, in its order."""
@@ -45,6 +47,8 @@ class Snapshot:
             if step.name in self.progress:
                 about["progress"] = [dict(line) for line in self.progress[step.name].values()]
         usd = 0.0 if self.is_local else self.cost.usd(self.execution)
+        if self.problems:
+            content["problems"] = list(self.problems)
         return {**content, "waiting": [step.name for step in self.steps() if step.status == "waiting"], "cost_usd": usd}
 
 
@@ -77,7 +81,8 @@ class Watcher:
         for step in running:
             self._read_progress(step)
         progress = {step.name: dict(self._progress[step.name]) for step in running if step.name in self._progress}
-        return Snapshot(execution, self._names, progress, self._cost, self._target.is_local)
+        problems = tuple(dict.fromkeys(log.problem for log in self._logs.values() if log.problem))
+        return Snapshot(execution, self._names, progress, self._cost, self._target.is_local, problems)
 
     def _read_progress(self, step: ExecutionStep) -> None:
         if not step.metadata:

@@ -14,6 +14,7 @@ import torch
 
 from steps.data.block import Array, to_bytes
 from steps.data.encoder_settings import EncoderSettings
+from steps.device import choose_device
 from steps.errors import StepError
 from steps.model.pretrained import load_text_encoder, load_tokenizer, load_vae
 
@@ -28,7 +29,7 @@ class BlockEncoder:
     def __init__(self, settings: EncoderSettings) -> None:
         """Load the models, onto the GPU where this worker has one."""
         self._settings = settings
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = choose_device()
         if self._device.type == "cpu":
             # One worker for each core: they would only wait for each other.
             torch.set_num_threads(1)

@@ -111,11 +111,6 @@ def quiet_libraries() -> None:
     libraries.disable_progress_bar()
 
 
-def devices_here() -> list[str]:
-    """Return every GPU of this host, or its CPU."""
-    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
-
-
 def _draw(work: Work, device: str, rank: int, world_size: int, report: Callable[[int], None]) -> None:
     """Draw the batches of worker `rank` that are not there; a model is loaded only when one of its own is missing."""
     models = _Models(work, device)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from params.programs import ServeArguments
+from steps.device import choose_device
 from steps.model.digest import checked_digest
 from steps.model.json_object import read_object
 from steps.model.pretrained import load_pipeline, sampler
@@ -167,10 +168,10 @@ class PipelineRenderer:
 
 def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRenderer:
     """Load the pipeline folder for the device at hand; raises StepError when it holds no pipeline or a damaged one."""
+    device = choose_device()
     digest = checked_digest(model_dir)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype: torch.dtype = getattr(torch, arguments.precision)
     pipeline: Any = load_pipeline(model_dir, dtype)
     if arguments.safety_checker:

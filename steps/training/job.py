@@ -16,6 +16,7 @@ from params.arguments import ArgumentError, from_texts
 from params.layout import LATENTS_CHANNEL, TRAINERS_GROUP
 from params.programs import TrainArguments
 from steps.container import Cluster, Container
+from steps.data.late_files import wait_for_files
 from steps.data.warming import warm_in_background
 from steps.errors import StepError
 from steps.training.batch_plan import batch_plan
@@ -39,19 +40,24 @@ def run_job(arguments: TrainArguments, argv: Sequence[str], container: Container
     if is_rank(os.environ):
         return _run_as_rank(arguments, container)
     cluster = container.cluster()
-    if not arguments.shards_uri:
-        return _run_host(arguments, argv, container, cluster)
-    if is_encoder(cluster):
-        lend_encoder(arguments, cluster, container.job_name)
+    if arguments.shards_uri and is_encoder(cluster):
+        lend_encoder(arguments, container, cluster)
         return 0
+    # A host without the GPUs that it should have says so before it waits for anything.
+    ranks = ranks_per_host()
+    if not arguments.latents_uri:
+        wait_for_files(container.channel_dir(LATENTS_CHANNEL), arguments.latents_wait_s)
+    if not arguments.shards_uri:
+        return _run_host(arguments, argv, container, cluster, ranks)
     with encoders(arguments, container):
-        return _run_host(arguments, argv, container, cluster.of_groups(TRAINERS_GROUP))
+        return _run_host(arguments, argv, container, cluster.of_groups(TRAINERS_GROUP), ranks)
 
 
-def _run_host(arguments: TrainArguments, argv: Sequence[str], container: Container, cluster: Cluster) -> int:
+def _run_host(
+    arguments: TrainArguments, argv: Sequence[str], container: Container, cluster: Cluster, ranks: int
+) -> int:
     """Run this host's ranks among those of a cluster."""
     unpack_initial_model(arguments, container)
-    ranks = ranks_per_host()
     world_size = len(cluster.hosts) * ranks
     if not arguments.throughput_micro_batch_sizes:
         # Said by the launcher, before any rank starts.

@@ -30,6 +30,7 @@ from steps.data.loader import Share
 from steps.data.online_loader import OnlineLoader, RayBlocks
 from steps.data.order import SampleOrder
 from steps.data.plan_file import read_plan_file
+from steps.device import gpus_to_lend
 from steps.errors import StepError
 from steps.ray_cluster import join, leading, visiting
 from steps.training.batch_plan import BatchPlan
@@ -47,9 +48,10 @@ def trainer_hosts(container: Container) -> int:
     return len(cluster.groups.get(TRAINERS_GROUP, cluster.hosts))
 
 
-def lend_encoder(arguments: TrainArguments, cluster: Cluster, job_name: str) -> None:
+def lend_encoder(arguments: TrainArguments, container: Container, cluster: Cluster) -> None:
     """Lend this host to the trainers until they end."""
-    join(cluster.of_groups(TRAINERS_GROUP, ENCODERS_GROUP), job_name, arguments.host_wait_s)
+    both = cluster.of_groups(TRAINERS_GROUP, ENCODERS_GROUP)
+    join(both, container.job_name, arguments.host_wait_s, gpus=gpus_to_lend(container))
 
 
 @contextmanager

@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from steps.device import choose_device, gpu_count
+
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 # The watchdog speaks first: it can name the rank that hangs, and knows when being slow is no fault.
 TIMEOUT_FACTOR: Final = 11
@@ -82,7 +84,7 @@ def join_world(environment: Mapping[str, str], timeout_s: float) -> World:
     """Return this process's place, after all ranks have met; CPU threads are shared out among the host's ranks."""
     size, rank = int(environment.get("WORLD_SIZE", "1")), int(environment.get("RANK", "0"))
     local_rank = int(environment.get("LOCAL_RANK", "0"))
-    device = _device(local_rank)
+    device = choose_device(local_rank=local_rank)
     _share_threads(environment)
     if size == 1:
         return World(rank, size, local_rank, device)
@@ -104,15 +106,8 @@ def leave_world(world: World) -> None:
 
 
 def ranks_per_host() -> int:
-    """Return how many ranks one host runs: one for each GPU, or one."""
-    return max(1, torch.cuda.device_count())
-
-
-def _device(local_rank: int) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    """Return how many ranks one host runs: one for each GPU, or one. Raises StepError where its GPUs do not work."""
+    return gpu_count() or 1
 
 
 def _share_threads(environment: Mapping[str, str]) -> None:

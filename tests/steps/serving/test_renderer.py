@@ -181,6 +181,12 @@ def test_a_model_with_a_flipped_bit_does_not_serve_and_its_file_is_named(model_d
         load_renderer(folder, ARGUMENTS)
 
 
+def test_an_endpoint_on_a_gpu_host_never_serves_from_its_cpu(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SD_PIPELINE_INSTANCE_TYPE", "ml.g5.2xlarge")
+    with pytest.raises(StepError, match=r"ml\.g5\.2xlarge: it has GPUs, and torch cannot use them: driver"):
+        load_renderer(model_dir, ARGUMENTS)
+
+
 def test_a_folder_without_a_pipeline_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"model_index\.json"):
         load_renderer(tmp_path, ARGUMENTS)

@@ -30,6 +30,7 @@ SETTINGS: Mapping[str, object] = {
     "save_every_samples": 24,
     "log_every_steps": 2,
     "collective_timeout_s": 60,
+    "latents_wait_s": 0,
 }
 
 
