@@ -91,7 +91,7 @@ class PictureReader:
         if width * height > self._settings.max_image_megapixels * 10**6:
             raise PictureError(Cause.TOO_MANY_PIXELS)
         for one in self._filters:
-            if not np.all(one.keeps(*np.array([[width], [height]], np.float64))):
+            if not np.all(one.keeps(np.float64(width), np.float64(height))):
                 raise PictureError(one.cause)
 
     def _shown(self, decoded: DecodedPicture, boxes: tuple[Box, ...]) -> tuple[Pixels, PictureMeasures]:

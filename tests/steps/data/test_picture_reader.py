@@ -126,7 +126,7 @@ def test_copies_that_are_turned_or_in_other_colours_have_one_look() -> None:
     for row, kind in enumerate(kinds):
         one(FetchedPicture(pictures.KINDS[kind](), row))
     looks = [one.measured[row].perceptual_hash or 0 for row in range(len(kinds))]
-    assert max((look ^ looks[0]).bit_count() for look in looks) <= 1
+    assert max((look ^ looks[0]).bit_count() for look in looks) <= 3
 
 
 def test_a_blocked_look_is_left_out() -> None:
