@@ -7,9 +7,13 @@ upright, in sRGB, and what is transparent on white.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
 
 HASH_SIZE: Final = (32, 32)
 REDUCING_GAP: Final = 2.0
@@ -20,16 +24,29 @@ COLOURS: Final = 4
 COLOUR_BYTES: Final = 3 * COLOURS
 
 
-def perceptual_hash(picture: Image.Image) -> int | None:
-    """Return 64 bits of a decoded picture; None where it is flat, since all flat pictures have the same."""
-    # scipy and wavelets: a second that only workers pay.
+def perceptual_hash(pixels: Pixels) -> int | None:
+    """Return 64 bits of a picture, sRGB [H, W, 3]; None where it is flat, since all flat pictures have the same."""
+    # OpenCV, scipy and wavelets: a second that only workers pay.
+    import cv2
     import imagehash
 
-    grey = picture.convert("L").resize(HASH_SIZE, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
+    whole = Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    grey = whole.resize(HASH_SIZE, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
     darkest, lightest = grey.getextrema()
     return int(str(imagehash.phash(grey)), 16) if lightest - darkest >= FLAT_LEVELS else None  # type: ignore[operator]
 
 
-def colour_layout(picture: Image.Image) -> bytes:
-    """Return the mean colours of the picture's quarters, row by row: Y, Cb and Cr of each, a byte each."""
-    return picture.convert("RGB").resize((2, 2), Image.Resampling.BOX, reducing_gap=1.0).convert("YCbCr").tobytes()
+def colour_layout(pixels: Pixels) -> bytes:
+    """Return the mean colours of the quarters of a picture [H, W, 3], row by row: Y, Cb and Cr of each, a byte each."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    # OpenCV adds up rows ten times faster than whole quarters.
+    halves = [cv2.reduce(part, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[0] for part in _halves(pixels, height)]
+    means = [part.mean(axis=0) for half in halves for part in _halves(half, width)]
+    return Image.fromarray(np.rint(means).astype(np.uint8).reshape(2, 2, 3)).convert("YCbCr").tobytes()
+
+
+def _halves(values: npt.NDArray[Any], count: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return both halves; what is in the middle belongs to either."""
+    return values[: (count + 1) // 2], values[count // 2 :]

@@ -64,5 +64,7 @@ def test_what_is_transparent_lies_on_white_and_what_is_turned_is_turned_back() -
 
 @pytest.mark.parametrize("colour", ["black", "white", "#336699"])
 def test_a_flat_picture_has_no_hash(colour: str) -> None:
-    assert perceptual_hash(Image.new("RGB", (64, 64), colour)) is None
-    assert perceptual_hash(Image.open(io.BytesIO(stored(Image.new("RGB", (64, 64), colour), "JPEG")))) is None
+    assert perceptual_hash(np.asarray(Image.new("RGB", (64, 64), colour))) is None
+    assert (
+        perceptual_hash(np.asarray(Image.open(io.BytesIO(stored(Image.new("RGB", (64, 64), colour), "JPEG"))))) is None
+    )
