@@ -29,6 +29,12 @@ PRETRAINED_FILES = (
     "scheduler/scheduler_config.json",
 )
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
+# Kinds that name their columns line by line, or behind a compression that only a job unpacks.
+LINE_SUFFIXES = tuple(
+    kind + packed
+    for kind in (".jsonl", ".ndjson", ".json", ".txt", ".csv", ".tsv")
+    for packed in ("", ".gz", ".bz2", ".zst")
+)
 QUOTA_OF_KIND = {"training": "training job", "processing": "processing job", "endpoint": "endpoint"}
 LONGEST_TRAINING = "Longest run time for a training job"
 
@@ -72,10 +78,14 @@ class AccountChecks:
         address, download = self._values.text("UrlTable"), self._settings.download
         if download.source != "urls":
             return
-        columns = url_table_columns(self._target, address)
+        columns = list(download.column_names) or url_table_columns(self._target, address)
+        if columns is None:
+            return
         if not columns:
             yield Finding(
-                "UrlTable", f"{address} holds no parquet, CSV or TSV file that can be read", "copy the url table there"
+                "UrlTable",
+                f"{address} holds no parquet, CSV, TSV, JSON or text file that can be read",
+                "copy the url table there",
             )
             return
         for key, column in (("url_column", download.url_column), ("caption_column", download.caption_column)):
@@ -191,8 +201,11 @@ def account_findings(settings: Settings, values: Values, jobs: list[PlannedJob],
     return list(AccountChecks(settings, values, jobs, target).findings())
 
 
-def url_table_columns(target: Target, address: str) -> list[str]:
-    """Return the columns of a url table's first file, from its first or last bytes; nothing when there is none."""
+def url_table_columns(target: Target, address: str) -> list[str] | None:
+    """Return the columns of a url table's first file, from its first or last bytes; nothing when there is none.
+
+    None where the table is of a kind that must be read to its end to tell.
+    """
     # Heavy, and needed by this check only.
     import pyarrow.parquet
     import s3fs
@@ -207,8 +220,11 @@ def url_table_columns(target: Target, address: str) -> list[str]:
         skip_instance_cache=True,
     )
     try:
-        names = [address] if address.endswith(TABLE_SUFFIXES) else files.find(address)
-        first = next(name for name in sorted(names) if name.endswith(TABLE_SUFFIXES))
+        suffixes = (*TABLE_SUFFIXES, *LINE_SUFFIXES)
+        names = [address] if address.endswith(suffixes) else files.find(address)
+        first = next((name for name in sorted(names) if name.endswith(TABLE_SUFFIXES)), "")
+        if not first:
+            return None if any(name.endswith(LINE_SUFFIXES) for name in names) else []
         with files.open(first, "rb", block_size=2**16) as file:
             if first.endswith(".parquet"):
                 return list(pyarrow.parquet.read_schema(file).names)

@@ -50,6 +50,7 @@ class Collection:
             arguments.max_rows,
             arguments.source,
             others=row_checks_columns(arguments),
+            settings=arguments,
         )
         self._blocklist = read_blocklist(arguments.blocklist_uri, arguments.max_hash_distance)
         extent = arguments.deciding(arguments.names(Decides.EXTENT)).values()
@@ -117,7 +118,7 @@ class Collection:
         former = self.artifact.former_parts_digest
         parts_digest = former if former and self._former_shards.issuperset(numbers) else self.artifact.parts_digest
         ordered = drop_duplicates(self._storage, of_rounds, self._arguments.dedup, self._arguments.max_hash_distance)
-        ledger = make_ledger(ordered)
+        ledger = make_ledger(ordered, self.table.oddities.set_aside)
         accounted = ledger.kept + sum(ledger.failed.values()) + sum(ledger.filtered.values())
         if not ledger.rows == accounted == self.table.rows:
             raise StepError(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from pydantic import Field, ValidationError
@@ -30,6 +31,11 @@ FORMAT_VERSION: Final = 2
 def shard_stem(index: int) -> str:
     """Return the part of a shard's file names that they share."""
     return SHARD_PATTERN.format(index=index).removesuffix(".tar")
+
+
+def _is_nothing(value: object) -> bool:
+    """Whether a field has nothing to tell: then it is not written, as before there was one."""
+    return not value
 
 
 class VerifiedShard(Model):
@@ -56,6 +62,8 @@ class VerifiedShard(Model):
     """Rows that were not fetched."""
     retried: dict[str, int] = Field(default_factory=dict)
     """In a shard of a later round: the causes under which its rows were counted before."""
+    uncaptioned: int = Field(0, exclude_if=_is_nothing)
+    """Samples whose caption is empty, which keep_uncaptioned keeps."""
 
 
 class ShardRecord(PartRecord):
@@ -89,6 +97,10 @@ class Ledger(Model):
     """kept / (kept + failed): of the rows that the filters left."""
     bytes: int
     """Of all tars."""
+    uncaptioned: int = Field(0, exclude_if=_is_nothing)
+    """Of those kept: with an empty caption, as keep_uncaptioned has it."""
+    set_aside: dict[str, int] = Field(default_factory=dict, exclude_if=_is_nothing)
+    """Parts of the table that could not be read and cost no row, by kind: a .json of a sample, the end of a tar."""
 
 
 class ShardsManifest(Model):
@@ -110,9 +122,9 @@ class ShardsManifest(Model):
     """In the order of the table."""
 
 
-def make_ledger(shards: Iterable[VerifiedShard]) -> Ledger:
-    """Add up the shards."""
-    rows = tried = kept = size = 0
+def make_ledger(shards: Iterable[VerifiedShard], set_aside: Mapping[str, int] = MappingProxyType({})) -> Ledger:
+    """Add up the shards; `set_aside` are parts of the table that cost no row."""
+    rows = tried = kept = size = uncaptioned = 0
     fates: Counter[str] = Counter()
     treated: Counter[str] = Counter()
     for shard in shards:
@@ -124,6 +136,7 @@ def make_ledger(shards: Iterable[VerifiedShard]) -> Ledger:
             size + shard.bytes,
         )
         treated.update(shard.treated)
+        uncaptioned += shard.uncaptioned
         fates.update(shard.failed)
         fates.update(shard.dropped)
         fates.subtract(shard.retried)
@@ -139,6 +152,8 @@ def make_ledger(shards: Iterable[VerifiedShard]) -> Ledger:
         treated=dict(sorted(treated.items())),
         sample_yield=round(kept / attempted, 6) if attempted else 0.0,
         bytes=size,
+        uncaptioned=uncaptioned,
+        set_aside=dict(sorted(set_aside.items())),
     )
 
 
