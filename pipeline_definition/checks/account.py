@@ -1,6 +1,6 @@
 """What only the account can tell: bucket, url table, pretrained models, images, quotas, file system, way out.
 
-Reads S3, ECR, Service Quotas, FSx and EC2 of one target; writes nothing.
+Reads S3, ECR, IAM, Service Quotas, FSx and EC2 of one target; writes nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from params.s3 import is_missing, join_uri, split_uri
 from params.settings import Settings
 from pipeline_definition.checks.addresses import ECR_IMAGE, IMAGES
 from pipeline_definition.checks.findings import Finding
+from pipeline_definition.checks.permissions import permission_findings
+from pipeline_definition.checks.zones import zone_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values
 from pipeline_definition.session import Target
 
@@ -55,6 +57,8 @@ class AccountChecks:
         if self._target.is_local:
             return
         yield from _guarded("account.subnets", self._way_out)
+        yield from _guarded("TrainingInstanceType", lambda: zone_findings(self._settings, self._jobs, self._target))
+        yield from _guarded("UrlTable", lambda: permission_findings(self._settings, self._values, self._target))
         for name in IMAGES:
             yield from _guarded(name, functools.partial(self._image, name))
         if self._uses_file_system:
@@ -188,7 +192,7 @@ class AccountChecks:
                     f"{job.step} needs {needed} and the quota '{name}' is {quotas[name]:g}",
                     "ask Service Quotas for more, or use fewer hosts or another type",
                 )
-            if job.max_runtime_s > quotas.get(LONGEST_TRAINING, job.max_runtime_s):
+            if job.kind == "training" and job.max_runtime_s > quotas.get(LONGEST_TRAINING, job.max_runtime_s):
                 yield Finding(
                     "train.job.max_runtime_s",
                     f"{job.step} may run for {job.max_runtime_s} s and the quota is {quotas[LONGEST_TRAINING]:g} s",
