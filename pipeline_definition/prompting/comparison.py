@@ -8,7 +8,6 @@ Reads endpoints, or the variants of one; writes nothing.
 from __future__ import annotations
 
 import itertools
-import random
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,13 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline_definition.prompting.bootstrap import estimate, resamples
 from pipeline_definition.prompting.clip_scores import ScoringError, score_pictures
 from pipeline_definition.prompting.endpoint import Endpoint, draw_patiently
 
 PATIENCE_S: Final = 120.0
 SECONDS_PER_HOUR: Final = 3600.0
 REPLICATES: Final = 2000
-CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def compare(
         return Comparison(standings, "", str(error))
 
 
-def difference(first: Standing, second: Standing, seed: int = 0) -> Difference | None:
+def difference(first: Standing, second: Standing) -> Difference | None:
     """Return by how much the second one's CLIP score is above the first one's; None where they were not scored.
 
     Pairs are resampled, so that what is hard about a prompt falls out.
@@ -155,11 +154,8 @@ def difference(first: Standing, second: Standing, seed: int = 0) -> Difference |
     values = [b.clip_score - a.clip_score for a, b in pairs if a.clip_score is not None and b.clip_score is not None]
     if not values:
         return None
-    draws = random.Random(seed)
-    means = sorted(statistics.fmean(draws.choices(values, k=len(values))) for _ in range(REPLICATES))
-    tail = round(REPLICATES * (1 - CONFIDENCE) / 2)
-    wins = sum(value > 0 for value in values)
-    return Difference(statistics.fmean(values), means[tail], means[-1 - tail], wins)
+    gap = estimate(values, resamples(len(values), REPLICATES))
+    return Difference(gap.mean, gap.low, gap.high, sum(value > 0 for value in values))
 
 
 def _as_dict(standing: Standing, first: Standing) -> dict[str, Any]:

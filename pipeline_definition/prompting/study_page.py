@@ -11,8 +11,9 @@ from typing import Final
 from params.files import write_text
 from pipeline_definition.pages.document import Document, EmbeddedPicture, Fact, Section, Table, data_address
 from pipeline_definition.pages.html import to_html
+from pipeline_definition.prompting.bootstrap import Estimate
 from pipeline_definition.prompting.study_plan import PLAIN, StudyPlan
-from pipeline_definition.prompting.study_results import FACTORS, Effect, Estimate, RankedSetting, Results
+from pipeline_definition.prompting.study_results import FACTORS, Effect, RankedSetting, Results
 from pipeline_definition.prompting.study_tables import StudyProvenance
 
 MAX_RANKED: Final = 20

@@ -6,7 +6,6 @@ pictures of one prompt are alike; differences are paired: the same prompts and s
 
 from __future__ import annotations
 
-import random
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from pipeline_definition.prompting.bootstrap import Estimate, estimate, resamples
 from pipeline_definition.prompting.study_plan import Grid, Setting, StudyPicture, StudyPlan
 
 RESAMPLES: Final = 1000
-LEVEL: Final = 0.95
 K = TypeVar("K")
 
 FACTORS: Final = ("modifier", "guidance_scale", "steps", "sampler")
@@ -31,15 +30,6 @@ class ScoredTrial:
     picture: Path
     clip_score: float
     """Cosine with the prompt as it was written, without the modifier."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -95,7 +85,7 @@ class Results:
 
 def results(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Results:
     """Rank the settings and compare the factors' values."""
-    resampled = _resamples(len(plan.prompts))
+    resampled = resamples(len(plan.prompts), RESAMPLES)
     by_setting = {
         setting: _by_prompt(plan, group) for setting, group in _grouped(scored, lambda item: item.trial.setting).items()
     }
@@ -108,8 +98,8 @@ def results(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Results:
 def _ranked(
     setting: Setting, values: Sequence[float], best: Sequence[float], resampled: Sequence[Sequence[int]]
 ) -> RankedSetting:
-    behind = _estimate([other - own for other, own in zip(best, values, strict=True)], resampled)
-    return RankedSetting(setting, _estimate(values, resampled), behind, as_good=behind.low <= 0)
+    behind = estimate([other - own for other, own in zip(best, values, strict=True)], resampled)
+    return RankedSetting(setting, estimate(values, resampled), behind, as_good=behind.low <= 0)
 
 
 def _effects(plan: StudyPlan, scored: Sequence[ScoredTrial], resampled: Sequence[Sequence[int]]) -> Iterable[Effect]:
@@ -120,9 +110,9 @@ def _effects(plan: StudyPlan, scored: Sequence[ScoredTrial], resampled: Sequence
         for level, own in values.items():
             change = None
             if level != levels[0]:
-                change = _estimate([value - base for value, base in zip(own, first, strict=True)], resampled)
+                change = estimate([value - base for value, base in zip(own, first, strict=True)], resampled)
             text = f"{level:g}" if isinstance(level, float) else str(level)
-            yield Effect(factor, text, _estimate(own, resampled), change)
+            yield Effect(factor, text, estimate(own, resampled), change)
 
 
 def _levels(grid: Grid) -> tuple[Sequence[object], ...]:
@@ -140,15 +130,3 @@ def _by_prompt(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> list[float]:
     """Return the mean score of each prompt, in the plan's order."""
     groups = _grouped(scored, lambda item: item.trial.prompt)
     return [statistics.mean(item.clip_score for item in groups[prompt]) for prompt in plan.prompts]
-
-
-def _resamples(count: int) -> list[list[int]]:
-    """Return which prompts each resample holds: the same for every estimate, and for every run."""
-    numbers = random.Random(0)
-    return [numbers.choices(range(count), k=count) for _ in range(RESAMPLES)]
-
-
-def _estimate(values: Sequence[float], resampled: Sequence[Sequence[int]]) -> Estimate:
-    means = sorted(statistics.fmean(values[index] for index in sample) for sample in resampled)
-    tail = round((1 - LEVEL) / 2 * len(means))
-    return Estimate(statistics.fmean(values), means[tail], means[-tail - 1])

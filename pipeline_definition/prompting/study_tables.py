@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from params.files import write_text
+from pipeline_definition.prompting.bootstrap import Estimate
 from pipeline_definition.prompting.study_plan import StudyPlan
-from pipeline_definition.prompting.study_results import Estimate, RankedSetting, Results, ScoredTrial
+from pipeline_definition.prompting.study_results import RankedSetting, Results, ScoredTrial
 
 COLUMNS: Final = (
     "prompt",

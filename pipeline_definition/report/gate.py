@@ -40,11 +40,6 @@ class Threshold:
     part: str = "value"
     """What of the metric is judged: its value, or the low or high end of its interval."""
 
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether the metric must not be larger."""
-        return self.sign in ("at most", "below")
-
     def is_met_by(self, measured: Metric) -> bool:
         """Return whether a metric passes; one without the end of the interval that is judged does not."""
         judged = {"value": measured.value, "low": measured.low, "high": measured.high}[self.part]

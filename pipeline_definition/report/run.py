@@ -72,11 +72,6 @@ class RunStep:
         """When it began."""
         return moment(self.record.get("start"))
 
-    @property
-    def end(self) -> datetime | None:
-        """When it ended."""
-        return moment(self.record.get("end"))
-
 
 @dataclass(frozen=True)
 class Run:
@@ -131,10 +126,6 @@ class Run:
         """From its first step's start to its last step's end."""
         end = moment(self.artifacts.execution.get("end"))
         return (end - self.start).total_seconds() if self.start and end else None
-
-    def step(self, name: str) -> RunStep | None:
-        """Return a step by its name."""
-        return next((step for step in self.steps if step.name == name), None)
 
     def of_kind(self, kind: str) -> RunStep | None:
         """Return the last step that ran a job of this kind, such as TrainingJob."""
