@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -226,7 +226,7 @@ class _Collector:
             "attempts": step.attempts,
             "failure_reason": step.failure_reason,
             "metadata": step.metadata,
-            "job": job.as_dict() if job else None,
+            "job": asdict(job) if job else None,
             "log_tail": jobs.log_tail(self.target, step) if step.status == "Failed" else [],
         }
 

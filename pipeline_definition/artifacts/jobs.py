@@ -40,19 +40,6 @@ class DescribedJob:
     """Name of an output to its prefix; a training job's is named `model`."""
     final_metrics: Mapping[str, float] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what goes into execution.json."""
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "status": self.status,
-            "seconds": self.seconds,
-            "billable_seconds": self.billable_seconds,
-            "hosts": list(self.hosts),
-            "outputs": dict(self.outputs),
-            "final_metrics": dict(self.final_metrics),
-        }
-
 
 def describe(sagemaker: Any, step: ExecutionStep) -> DescribedJob | None:
     """Return the job that a step ran, or None for a step that runs none."""

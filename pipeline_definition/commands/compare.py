@@ -10,19 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    AsJson,
-    Local,
-    Params,
-    State,
-    UsageError,
-    console,
-    read_settings,
-    reported_errors,
-    target_of,
-)
+from pipeline_definition.commands import options
+from pipeline_definition.commands.options import UsageError, console, read_settings, reported_errors, target_of
 from pipeline_definition.session import Target
 
 Prompts = Annotated[list[str] | None, typer.Argument(help="What to draw; can be repeated.")]
@@ -49,10 +38,10 @@ def compare(
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
     evaluator: Evaluator = None,
-    as_json: AsJson = False,
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    as_json: options.AsJson = False,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Have several models draw the same prompts and seeds; write a page with scores, latency and cost per image.
 

@@ -10,17 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from params.files import write_text
+from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    AsJson,
-    Changes,
-    Params,
-    console,
-    parse_changes,
-    read_settings,
-    reported_errors,
-)
+from pipeline_definition.commands.options import console, parse_changes, read_settings, reported_errors
 
 app = typer.Typer(help="What a run costs: forecast, arithmetic, prices.", no_args_is_help=True)
 prices_app = typer.Typer(help="The dated price file behind the forecasts.", no_args_is_help=True)
@@ -33,8 +25,8 @@ Rows = Annotated[
 
 @app.command("forecast")
 def forecast_command(
-    params: Params = DEFAULT_PARAMS,
-    changes: Changes = None,
+    params: options.Params = options.DEFAULT_PARAMS,
+    changes: options.Changes = None,
     rows: Rows = None,
     fsx_gib: Annotated[
         int | None,
@@ -44,7 +36,7 @@ def forecast_command(
         int, typer.Option("--fsx-throughput", help="MB/s per TiB of FSx for Lustre storage.")
     ] = 125,
     storage_months: Annotated[float, typer.Option("--storage-months", min=0, help="How long S3 keeps the data.")] = 1.0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Forecast GPU-hours, days and dollars of every step, and say where each figure comes from.
 
@@ -71,7 +63,7 @@ def training(
     gpu_hours: Annotated[float, typer.Option("--gpu-hours", help="GPU-hours of the training.")],
     gpus_per_instance: Annotated[int, typer.Option("--gpus-per-instance", help="GPUs of one instance.")],
     price: Annotated[float, typer.Option("--price-per-instance-hour", help="Dollars for one instance-hour.")],
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compute what a number of GPU-hours costs, with the forecast's arithmetic.
 
@@ -128,13 +120,13 @@ def refresh_prices(
 def plan(
     deadline: Annotated[str, typer.Option("--deadline", help="Wall time of the whole run: 36h, 10d or 2w.")],
     budget: Annotated[float, typer.Option("--budget", help="Dollars for the whole run, without the endpoint.")],
-    params: Params = DEFAULT_PARAMS,
-    changes: Changes = None,
+    params: options.Params = options.DEFAULT_PARAMS,
+    changes: options.Changes = None,
     rows: Rows = None,
     savings_plan: Annotated[bool, typer.Option("--savings-plan", help="Assume that a savings plan exists.")] = False,
     training_only: Annotated[bool, typer.Option("--training-only", help="Apply the limits to Train only.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write a page with the chart here.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Find the cheapest training hosts that meet a deadline and a budget; exit status 1 when none does.
 
@@ -169,7 +161,7 @@ def business_case(
         Path | None, typer.Option("--inputs", help="Inputs in YAML.", show_default="the worked example")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the document and the page.")] = Path("business_case"),
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Answer a decision maker's three questions from a file of inputs, as Markdown and as a page with charts.
 

@@ -10,22 +10,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, definition_text, filled, refuse_findings
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    AsJson,
-    Changes,
-    Local,
-    Params,
-    RunId,
-    State,
-    console,
-    parse_changes,
-    read_settings,
-    reported_errors,
-    target_of,
-)
+from pipeline_definition.commands.options import console, parse_changes, read_settings, reported_errors, target_of
 
 POLL_AWS_S, POLL_LOCAL_S = 10.0, 1.0
 
@@ -36,10 +23,10 @@ StepName = Annotated[str | None, typer.Option("--step", help="Only this step.")]
 
 
 def upsert(
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = None,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Create the pipeline in SageMaker, or update it to this parameter set.
 
@@ -58,12 +45,12 @@ def upsert(
 
 
 def start(
-    params: Params = DEFAULT_PARAMS,
-    changes: Changes = None,
+    params: options.Params = options.DEFAULT_PARAMS,
+    changes: options.Changes = None,
     dry_run: DryRun = False,
     stack: Stack = None,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Start the upserted pipeline, with some parameters changed, once preflight has passed.
 
@@ -89,12 +76,12 @@ def start(
 
 
 def status(
-    run: RunId = "latest",
-    params: Params = DEFAULT_PARAMS,
+    run: options.RunId = "latest",
+    params: options.Params = options.DEFAULT_PARAMS,
     watch: Watch = False,
-    as_json: AsJson = False,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Show an execution's steps, their progress and their cost; exit status 1 if it failed.
 
@@ -124,10 +111,10 @@ def status(
 
 
 def stop(
-    run: RunId = "latest",
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    run: options.RunId = "latest",
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Stop an execution; Train writes a checkpoint first.
 
@@ -144,10 +131,10 @@ def stop(
 
 
 def list_executions(
-    params: Params = DEFAULT_PARAMS,
-    as_json: AsJson = False,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """List the pipeline's executions, newest first.
 
@@ -171,12 +158,12 @@ def list_executions(
 
 
 def logs(
-    run: RunId = "latest",
+    run: options.RunId = "latest",
     step: StepName = None,
     follow: Follow = False,
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Print the logs of an execution's jobs.
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import typer
 
+from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import engine_of
-from pipeline_definition.commands.options import (
-    DEFAULT_RUNS,
-    DEFAULT_STATE,
-    Backend,
-    Runs,
-    State,
-    console,
-    reported_errors,
-)
+from pipeline_definition.commands.options import console, reported_errors
 
 app = typer.Typer(help="The local control plane: SageMaker's API on this machine.", no_args_is_help=True)
 
 
 @app.command()
-def up(state: State = DEFAULT_STATE, runs: Runs = DEFAULT_RUNS, backend: Backend = "process") -> None:
+def up(
+    state: options.State = options.DEFAULT_STATE,
+    runs: options.Runs = options.DEFAULT_RUNS,
+    backend: options.Backend = "process",
+) -> None:
     """Start the local control plane and leave it running; endpoints of earlier runs come back.
 
     Example: sd-pipeline local up && sd-pipeline models list --local --params params/local.yaml
@@ -33,7 +30,7 @@ def up(state: State = DEFAULT_STATE, runs: Runs = DEFAULT_RUNS, backend: Backend
 
 
 @app.command()
-def down(state: State = DEFAULT_STATE) -> None:
+def down(state: options.State = options.DEFAULT_STATE) -> None:
     """Stop the local control plane, its jobs and its endpoints; its state stays in the state folder.
 
     Example: sd-pipeline local down
@@ -45,7 +42,7 @@ def down(state: State = DEFAULT_STATE) -> None:
 
 
 @app.command()
-def status(state: State = DEFAULT_STATE) -> None:
+def status(state: options.State = options.DEFAULT_STATE) -> None:
     """Report whether the local control plane is up; exit status 1 if not.
 
     Example: sd-pipeline local status

@@ -12,19 +12,9 @@ import typer
 from rich.table import Table
 
 from params.settings import Settings
+from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    AsJson,
-    Local,
-    Params,
-    State,
-    console,
-    read_settings,
-    reported_errors,
-    target_of,
-)
+from pipeline_definition.commands.options import console, read_settings, reported_errors, target_of
 from pipeline_definition.models.registry import ModelPackage, PackageGroup
 from pipeline_definition.session import Target
 
@@ -42,7 +32,10 @@ Out = Annotated[
 
 @app.command("list")
 def list_packages(
-    params: Params = DEFAULT_PARAMS, as_json: AsJson = False, local: Local = False, state: State = DEFAULT_STATE
+    params: options.Params = options.DEFAULT_PARAMS,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """List the model packages, newest first.
 
@@ -68,10 +61,10 @@ def list_packages(
 def show(
     package: Package = "latest",
     out: Out = None,
-    params: Params = DEFAULT_PARAMS,
-    as_json: AsJson = False,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Show a model package: metrics, data, settings, code, images, throughput, cost, and where its pictures are.
 
@@ -103,10 +96,10 @@ def show(
 def compare(
     first: Package,
     second: Package = "latest",
-    params: Params = DEFAULT_PARAMS,
-    as_json: AsJson = False,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Compare two model packages: each metric with a verdict on the second, and every difference.
 
@@ -135,9 +128,9 @@ def compare(
 def approve(
     package: Package,
     reason: Reason = "approved on the command line",
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Approve a model package for production, which starts its promotion.
 
@@ -150,9 +143,9 @@ def approve(
 def reject(
     package: Package,
     reason: Reason = "rejected on the command line",
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Reject a model package.
 
@@ -163,10 +156,10 @@ def reject(
 
 @app.command("register-pretrained")
 def register(
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = None,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Register the pretrained model at data.pretrained_uri, to deploy it alone or next to your own.
 

@@ -9,16 +9,9 @@ from typing import Annotated
 import typer
 
 from params.programs import ServeArguments
+from pipeline_definition.commands import options
 from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    Local,
-    Params,
-    State,
-    read_settings,
-    reported_errors,
-)
+from pipeline_definition.commands.options import read_settings, reported_errors
 
 
 def playground(
@@ -31,9 +24,9 @@ def playground(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="0: the first free one from 7860 on.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Open a page for drawing: prompt, negative prompt, sliders, seeds, history, two settings side by side.
 

@@ -11,19 +11,9 @@ from typing import Annotated
 import typer
 
 from params.settings import Settings
+from pipeline_definition.commands import options
 from pipeline_definition.commands.models import PACKAGE_HELP, Package, find
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    AsJson,
-    Local,
-    Params,
-    State,
-    console,
-    read_settings,
-    reported_errors,
-    target_of,
-)
+from pipeline_definition.commands.options import console, read_settings, reported_errors, target_of
 from pipeline_definition.models.promote import Production, Serving
 from pipeline_definition.session import Target
 
@@ -36,11 +26,11 @@ Share = Annotated[float, typer.Option("--share", help="Share of the requests tha
 
 
 def production(
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = "sd-pipeline",
-    as_json: AsJson = False,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Show which model packages serve in production, and which configuration `rollback` would restore.
 
@@ -62,10 +52,10 @@ def promote(
     beside: Beside = None,
     share: Share = 0.1,
     no_wait: NoWait = False,
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = "sd-pipeline",
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Promote an approved model package: blue/green with a canary; an alarm rolls back to the former model.
 
@@ -82,10 +72,10 @@ def promote(
 
 def rollback(
     no_wait: NoWait = False,
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = "sd-pipeline",
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Return the production endpoint to what it served before, at once.
 

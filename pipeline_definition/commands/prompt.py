@@ -11,19 +11,9 @@ from typing import Annotated
 
 import typer
 
+from pipeline_definition.commands import options
 from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    Local,
-    Params,
-    State,
-    UsageError,
-    console,
-    errors,
-    read_settings,
-    reported_errors,
-)
+from pipeline_definition.commands.options import UsageError, console, errors, read_settings, reported_errors
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
@@ -53,9 +43,9 @@ def prompt(
     show: Annotated[Show, typer.Option("--show", help="How to show it in the terminal.")] = Show.AUTO,
     endpoint: EndpointName = None,
     variant: Variant = None,
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Ask the endpoint for a picture.
 

@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from pipeline_definition.commands import options
 from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    Local,
-    Params,
-    State,
-    UsageError,
-    console,
-    read_settings,
-    reported_errors,
-)
+from pipeline_definition.commands.options import UsageError, console, read_settings, reported_errors
 
 if TYPE_CHECKING:
     from pipeline_definition.prompting.study_results import RankedSetting
@@ -50,9 +41,9 @@ def prompt_study(
     ] = None,
     endpoint: EndpointName = None,
     variant: Variant = None,
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Draw every prompt with every modifier, guidance, step count and sampler; score, rank, and show what works.
 

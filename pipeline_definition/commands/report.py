@@ -10,21 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from params.settings import Settings
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_RUNS,
-    DEFAULT_STATE,
-    AsJson,
-    Local,
-    Params,
-    Runs,
-    State,
-    UsageError,
-    console,
-    read_settings,
-    reported_errors,
-    target_of,
-)
+from pipeline_definition.commands import options
+from pipeline_definition.commands.options import UsageError, console, read_settings, reported_errors, target_of
 
 if TYPE_CHECKING:
     from pipeline_definition.artifacts import Artifacts
@@ -41,12 +28,12 @@ Out = Annotated[Path | None, typer.Option("--out", help="Where to write it.", sh
 
 def report(
     run: Run = "latest",
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     out: Out = None,
-    as_json: AsJson = False,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
-    runs: Runs = DEFAULT_RUNS,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
+    runs: options.Runs = options.DEFAULT_RUNS,
 ) -> None:
     """Write a run's page: one self-contained HTML file that opens without a network.
 

@@ -15,24 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from params.parameter_names import IMAGES, MAX_FID, MIN_CLIP_SCORE
 from params.settings import Settings
+from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import definition_text, engine_of, refuse_findings
-from pipeline_definition.commands.options import (
-    DEFAULT_RUNS,
-    DEFAULT_STATE,
-    LOCAL_PARAMS,
-    ROOT,
-    AsJson,
-    Backend,
-    Changes,
-    Params,
-    Runs,
-    State,
-    console,
-    parse_changes,
-    read_settings,
-    reported_errors,
-)
+from pipeline_definition.commands.options import console, parse_changes, read_settings, reported_errors
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
@@ -49,13 +36,13 @@ Resume = Annotated[
 
 
 def run_local(
-    params: Params = LOCAL_PARAMS,
-    changes: Changes = None,
+    params: options.Params = options.LOCAL_PARAMS,
+    changes: options.Changes = None,
     resume: Resume = None,
-    state: State = DEFAULT_STATE,
-    runs: Runs = DEFAULT_RUNS,
-    backend: Backend = "process",
-    as_json: AsJson = False,
+    state: options.State = options.DEFAULT_STATE,
+    runs: options.Runs = options.DEFAULT_RUNS,
+    backend: options.Backend = "process",
+    as_json: options.AsJson = False,
 ) -> None:
     """Run the whole pipeline on this machine: no AWS account, no Docker, no GPU.
 
@@ -115,7 +102,7 @@ class LocalRun:
         from pipeline_definition.runs.summary import point_latest_at
         from pipeline_definition.runs.watch import Watcher
 
-        with Laptop(self.settings, self.target, self.state / "world", ROOT).ready() as world:
+        with Laptop(self.settings, self.target, self.state / "world", options.ROOT).ready() as world:
             arn = self._go_on(resume) if resume else self._start({**world, **values})
             run_dir = self.run_dir(arn)
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -157,7 +144,7 @@ class LocalRun:
 
     @property
     def _state_option(self) -> str:
-        return "" if self.state == DEFAULT_STATE else f" --state {self.state}"
+        return "" if self.state == options.DEFAULT_STATE else f" --state {self.state}"
 
     def _start(self, values: Mapping[str, str]) -> str:
         from pipeline_definition.models.approved_model import with_approved_model
@@ -189,7 +176,7 @@ class LocalRun:
 
     def _thresholds(self, parameters: Mapping[str, Any]) -> tuple[float, float]:
         values = _values(self.definition, parameters)
-        return float(values["MaxFid"]), float(values["MinClipScore"])
+        return float(values[MAX_FID]), float(values[MIN_CLIP_SCORE])
 
 
 def _values(definition: str, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,8 +186,6 @@ def _values(definition: str, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _images(definition: str, changes: Mapping[str, str]) -> dict[str, str]:
-    from pipeline_definition.checks.addresses import IMAGES
-
     return {name: str(value) for name, value in _values(definition, changes).items() if name in IMAGES}
 
 

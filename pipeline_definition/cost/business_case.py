@@ -165,7 +165,9 @@ def answers_of(case: BusinessCase) -> Answers:
     prices, rates = load_prices(), load_rates()
     made = case.generation
     host = instance(made.instance_type)
-    rate = rates.generate_rate(host, made.resolution_px, made.inference_steps, True, "float16")
+    rate = rates.generate_rate(
+        host, made.resolution_px, made.inference_steps, True, "float16", "generation.instance_type"
+    )
     hourly = prices.instance_hour_usd(made.instance_type)
     pictures = rate.samples_per_s * host.ranks * SECONDS_PER_HOUR * made.busy_fraction
     picture_usd = hourly / pictures

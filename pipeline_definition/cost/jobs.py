@@ -42,10 +42,7 @@ class Estimator:
         if job.program == "download":
             return self._single(job, self.workload.rows, self.rates.download_rate(job.instance), job.count)
         if job.program == "encode":
-            encode = self.settings.phase_of(job.step).encode
-            rate = self.rates.encode_rate(
-                job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings
-            )
+            rate = self._encode_rate(job)
             rows = self.workload.phase_of(job.step).encoded_rows
             return self._single(job, rows, rate, job.count * job.instance.ranks)
         if job.program == "stream":
@@ -87,19 +84,23 @@ class Estimator:
         """Return the hours of one training, the start and the loss of many GPUs included."""
         train = self.settings.phase_of(job.step).train
         side_px = self.workload.phase_of(job.step).resolution_px
-        rate = self.rates.train_rate(job.instance, side_px, not self.settings.encode.caption_embeddings, job.step)
+        rate = self.rates.train_rate(
+            job.instance, side_px, not self.settings.encode.caption_embeddings, job.type_parameter
+        )
         gpus = job.count * job.instance.ranks
         speed = rate.samples_per_s * gpus * self.rates.efficiency(gpus, self.workload.global_batch_size)
         if train.gradient_checkpointing:
             speed /= CHECKPOINTING_COMPUTE
         if (stream := self.streams.get(job.step)) and not job.choices:
             # Whichever side is slower makes the other wait.
-            speed = min(speed, self._stream_rate(stream).samples_per_s * stream.count * stream.instance.ranks)
+            speed = min(speed, self._encode_rate(stream).samples_per_s * stream.count * stream.instance.ranks)
         return self._hours(samples / speed), rate
 
-    def _stream_rate(self, job: PlannedJob) -> Rate:
+    def _encode_rate(self, job: PlannedJob) -> Rate:
         encode = self.settings.phase_of(job.step).encode
-        return self.rates.encode_rate(job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings)
+        return self.rates.encode_rate(
+            job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings, job.type_parameter
+        )
 
     def _stream(self, job: PlannedJob) -> ForecastLine | None:
         """Return the line of encoders: paid for as long as the training that they feed, and no longer than it."""
@@ -107,7 +108,7 @@ class Estimator:
         if training is None:
             return None
         hours, _ = self.train_hours(training, self.workload.phase_of(job.step).training_samples)
-        rate = self._stream_rate(job)
+        rate = self._encode_rate(job)
         line = self._line(job, "encode while training", hours, job.count, rate.kind, _said(rate))
         return replace(line, step=encoders_step(job.step), hours=0.0)
 
@@ -120,6 +121,7 @@ class Estimator:
             evaluate.inference_steps,
             evaluate.guidance_scale != 1,
             evaluate.precision,
+            job.type_parameter,
         )
         return self._single(job, pictures, rate, job.count * job.instance.ranks)
 

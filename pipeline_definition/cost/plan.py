@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from params.parameter_names import GLOBAL_BATCH_SIZE
 from params.settings import Settings
 from pipeline_definition.cost.forecast import Forecast, forecast
 from pipeline_definition.cost.jobs import Estimator
@@ -131,7 +132,7 @@ def plan(
     rest = (0.0, 0.0, 0.0) if training_only else _rest(bill, {job.step for job in jobs})
     options = list(_options(estimator, jobs, purchases, rest))
     if not options:
-        raise CostError(f"GlobalBatchSize {bill.workload.global_batch_size:,} divides among no priced host's GPUs")
+        raise CostError(f"{GLOBAL_BATCH_SIZE} {bill.workload.global_batch_size:,} divides among no priced host's GPUs")
     return Plan(deadline_days, budget_usd, tuple(sorted(options, key=lambda o: (o.usd, o.days))))
 
 

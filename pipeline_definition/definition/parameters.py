@@ -17,11 +17,11 @@ from params.settings import ApprovalStatus, Settings
 from params.stages import Encoders, Job
 
 
-class Text(ParameterString):  # type: ignore[misc]
-    """A string parameter with the description that the console shows."""
+class Described(Parameter):  # type: ignore[misc]
+    """A parameter with the description that the console shows."""
 
-    def __init__(self, name: str, default: str, description: str, choices: tuple[str, ...] = ()) -> None:
-        super().__init__(name, default_value=default, enum_values=list(choices) or None)
+    def __init__(self, name: str, default: str | float, description: str, **options: Any) -> None:
+        super().__init__(name, default_value=default, **options)
         self.description = description
 
     def to_request(self) -> dict[str, Any]:
@@ -29,28 +29,16 @@ class Text(ParameterString):  # type: ignore[misc]
         return {**super().to_request(), "Description": self.description}
 
 
-class Count(ParameterInteger):  # type: ignore[misc]
-    """An integer parameter with the description that the console shows."""
-
-    def __init__(self, name: str, default: int, description: str) -> None:
-        super().__init__(name, default_value=default)
-        self.description = description
-
-    def to_request(self) -> dict[str, Any]:
-        """Return the parameter's entry in the definition."""
-        return {**super().to_request(), "Description": self.description}
+class Text(Described, ParameterString):  # type: ignore[misc]
+    """A string."""
 
 
-class Number(ParameterFloat):  # type: ignore[misc]
-    """A float parameter with the description that the console shows."""
+class Count(Described, ParameterInteger):  # type: ignore[misc]
+    """An integer."""
 
-    def __init__(self, name: str, default: float, description: str) -> None:
-        super().__init__(name, default_value=default)
-        self.description = description
 
-    def to_request(self) -> dict[str, Any]:
-        """Return the parameter's entry in the definition."""
-        return {**super().to_request(), "Description": self.description}
+class Number(Described, ParameterFloat):  # type: ignore[misc]
+    """A float."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +218,10 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
             names.MAX_CLIP_SCORE_BELOW_APPROVED, s.gate.max_clip_score_below_approved
         ),
         approval_status=Text(
-            names.APPROVAL_STATUS, s.registry.approval_status, "With which a package begins", get_args(ApprovalStatus)
+            names.APPROVAL_STATUS,
+            s.registry.approval_status,
+            "With which a package begins",
+            enum_values=list(get_args(ApprovalStatus)),
         ),
         model_package_group=Text(
             names.MODEL_PACKAGE_GROUP, s.registry.group, "Where a model that passed is registered"

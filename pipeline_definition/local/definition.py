@@ -7,12 +7,12 @@ error that names it: nothing is skipped in silence.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline_definition.local.conditions import check_condition
-from pipeline_definition.local.durations import parse_duration_s
 from pipeline_definition.local.errors import DefinitionError
 from pipeline_definition.local.expressions import GET, JSON_GET, check_expressions, expressions, referenced_steps
 from pipeline_definition.local.parameters import Parameter, nearest
@@ -39,6 +39,20 @@ STEP_KEYS: dict[str, set[str]] = {
     "Condition": _COMMON_KEYS,
     "Fail": _COMMON_KEYS,
     "Lambda": _COMMON_KEYS | {"CacheConfig", "FunctionArn", "OutputParameters"},
+}
+_DAY_S = 86_400.0
+_DURATION = re.compile(
+    r"P(?=\d|T\d)(?:(?P<years>\d+)Y)?(?:(?P<months>\d+)M)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?=\d)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?"
+)
+_SECONDS = {
+    "years": 365 * _DAY_S,
+    "months": 30 * _DAY_S,
+    "weeks": 7 * _DAY_S,
+    "days": _DAY_S,
+    "hours": 3600.0,
+    "minutes": 60.0,
+    "seconds": 1.0,
 }
 
 
@@ -260,3 +274,14 @@ def property_file_of(reference: Any) -> tuple[str, str]:
 
 def _needs(step: DefinedStep) -> set[str]:
     return set(step.dependencies) | ({step.branch.condition} if step.branch else set())
+
+
+def parse_duration_s(text: str) -> float:
+    """Return an ISO 8601 duration, as CacheConfig.ExpireAfter gives it, in seconds; a year counts 365 days, a month 30.
+
+    Raises DefinitionError for anything else.
+    """
+    match = _DURATION.fullmatch(str(text))
+    if not match:
+        raise DefinitionError(f"{text!r} is not an ISO 8601 duration such as P30D or PT12H")
+    return sum(_SECONDS[unit] * int(count) for unit, count in match.groupdict().items() if count)

@@ -11,10 +11,11 @@ from typing import Any
 
 from moto.sagemaker.models import sagemaker_backends
 
+from params.layout import ENDED_STATUSES
 from pipeline_definition.local.definition import Definition, parse_definition
 from pipeline_definition.local.environment import arn
 from pipeline_definition.local.errors import DefinitionError, invalid, not_found
-from pipeline_definition.local.execution import ENDED, ExecutionIdentity, LocalExecution
+from pipeline_definition.local.execution import ExecutionIdentity, LocalExecution
 from pipeline_definition.local.parameters import resolve_parameters
 from pipeline_definition.local.records import Record, page
 from pipeline_definition.local.scheduler import Scheduler
@@ -38,7 +39,7 @@ class LocalExecutions:
             execution = LocalExecution.load(path.parent)
             if execution.identity.state_id == self._state_id:
                 self._executions[execution.identity.arn] = execution
-                if execution.status not in (*ENDED, "CompletedWithFailures"):
+                if execution.status not in ENDED_STATUSES:
                     execution.interrupt()
 
     def start(self, request: Mapping[str, Any]) -> Record:
@@ -141,10 +142,11 @@ class LocalExecutions:
 
     def shut_down(self) -> None:
         """Stop what runs and wait for it; it can be retried at the next start."""
-        running = [(arn_, s) for arn_, s in self._schedulers.items() if self._executions[arn_].status not in ENDED]
-        for _, scheduler in running:
+        schedulers = self._schedulers.items()
+        running = [scheduler for arn, scheduler in schedulers if self._executions[arn].status not in ENDED_STATUSES]
+        for scheduler in running:
             scheduler.stop()
-        for _, scheduler in running:
+        for scheduler in running:
             scheduler.join()
 
     def _run(self, execution: LocalExecution) -> None:

@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from params.layout import ENDED_STATUSES
 from pipeline_definition.local.definition import DefinedStep, Definition
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
-from pipeline_definition.local.execution import ENDED, LocalExecution, StepState
+from pipeline_definition.local.execution import LocalExecution, StepState
 from pipeline_definition.local.stop_signal import StopSignal
 
 # SageMaker's own limit where ParallelismConfiguration says nothing.
@@ -26,7 +27,7 @@ def readiness(step: DefinedStep, states: Mapping[str, StepState], skipped: set[s
         condition = states.get(step.branch.condition)
         if step.branch.condition in skipped:
             return False
-        if condition is None or condition.status not in ENDED:
+        if condition is None or condition.status not in ENDED_STATUSES:
             return None
         outcome = (condition.properties or {}).get("Outcome")
         if condition.status != "Succeeded" or outcome != str(step.branch.outcome):
@@ -36,7 +37,7 @@ def readiness(step: DefinedStep, states: Mapping[str, StepState], skipped: set[s
         state = states.get(name)
         if name in skipped:
             return False
-        if state is None or state.status not in ENDED:
+        if state is None or state.status not in ENDED_STATUSES:
             waiting = True
         elif not _triggered(state.status, trigger):
             return False

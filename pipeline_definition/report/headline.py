@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from params.layout import CLIP_SCORE, FID
+from params.parameter_names import ENDPOINT_HOSTS, instance_count_of, instance_type_of
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number, setting
 from pipeline_definition.report.costs import Cost, total
@@ -17,7 +18,7 @@ from pipeline_definition.report.run import Run
 
 # Sanity rows of metrics.json are named after the metric.
 COMPARED = {"_untrained": "untrained", "_real": "real pictures"}
-ENDPOINT_PARAMETERS = ("EndpointInstanceType", "EndpointInstanceCount")
+ENDPOINT_PARAMETERS = (instance_type_of(ENDPOINT_HOSTS), instance_count_of(ENDPOINT_HOSTS))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from params.layout import THROUGHPUT_STEP
+from params.layout import ENDED_STATUSES, THROUGHPUT_STEP
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.formats import duration, moment, number
 from pipeline_definition.report.costs import Cost, Prices, hosts_text, step_cost
@@ -21,7 +21,6 @@ STYLES = {
     "Executing": "executing",
     "Starting": "executing",
 }
-FINISHED = ("Succeeded", "Failed", "Stopped")
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will happen."""
-        return self.status in FINISHED
+        return self.status in ENDED_STATUSES
 
     @property
     def is_local(self) -> bool:
@@ -147,7 +146,7 @@ def run_of(artifacts: Artifacts, prices: Prices) -> Run:
     """Return the run that left these artifacts."""
     records = {str(step["name"]): step for step in artifacts.execution.get("steps", ()) if "name" in step}
     nodes = step_graph(artifacts.definition) or _nodes_in_a_row(list(records))
-    finished = artifacts.execution.get("status") in FINISHED
+    finished = artifacts.execution.get("status") in ENDED_STATUSES
     states = _states(nodes, records, finished)
     steps = tuple(
         RunStep(

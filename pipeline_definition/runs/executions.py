@@ -14,11 +14,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from params.layout import ENDED_STATUSES
 from params.s3 import is_missing
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
-FINISHED = ("Succeeded", "Failed", "Stopped")
 # Above this the API wants the definition in S3 rather than in the request.
 INLINE_DEFINITION_BYTES = 100_000
 
@@ -73,7 +73,7 @@ class Execution:
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will happen."""
-        return self.status in FINISHED
+        return self.status in ENDED_STATUSES
 
     def step(self, name: str) -> ExecutionStep | None:
         """Return the step of this name, if it has begun."""

@@ -19,6 +19,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from params.layout import LATENTS
+from params.parameter_names import FSX_ID
 from params.s3 import is_missing, join_uri, split_uri
 from params.settings import LocalWorld, Settings
 from pipeline_definition.errors import OperatorError
@@ -50,7 +51,7 @@ class Laptop:
         with self._picture_server() as base_url:
             self._draw_pictures(base_url)
             self._upload_inputs()
-            yield {"FsxId": self._make_file_system()}
+            yield {FSX_ID: self._make_file_system()}
 
     @property
     def _local(self) -> LocalWorld:

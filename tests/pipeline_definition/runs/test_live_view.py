@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from params.layout import ENDED_STATUSES
 from pipeline_definition.runs.executions import Execution, ExecutionStep
-from pipeline_definition.runs.live_view import print_json, show, table
-from pipeline_definition.runs.progress_text import progress_text
-from pipeline_definition.runs.running_cost import RunningCost
-from pipeline_definition.runs.watch import Progress, Snapshot
+from pipeline_definition.runs.live_view import print_json, progress_text, show, table
+from pipeline_definition.runs.watch import Progress, RunningCost, Snapshot
 from pipeline_definition.session import Target
 from tests.pipeline_definition.definitions import definition_of
 
@@ -54,6 +53,11 @@ def text_of(shown: Snapshot, width: int = 160) -> str:
     file = console.file
     assert isinstance(file, io.StringIO)
     return file.getvalue()
+
+
+@pytest.mark.parametrize("status", ENDED_STATUSES)
+def test_a_run_that_has_ended_is_watched_no_longer(status: str) -> None:
+    assert snapshot(status).execution.is_finished
 
 
 def test_the_table_tells_progress_speed_time_left_and_cost() -> None:
