@@ -6,7 +6,7 @@ import typer
 
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import engine_of
-from pipeline_definition.commands.options import console, reported_errors
+from pipeline_definition.commands.options import say
 
 app = typer.Typer(help="The local control plane: SageMaker's API on this machine.", no_args_is_help=True)
 
@@ -21,12 +21,11 @@ def up(
 
     Example: sd-pipeline local up && sd-pipeline models list --local --params params/local.yaml
     """
-    with reported_errors():
-        from pipeline_definition.local.client import ensure_up
+    from pipeline_definition.local.client import ensure_up
 
-        engine_of(backend)
-        plane = ensure_up(state, runs, leash=False, backend=backend)
-        console.print(f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it", highlight=False)
+    engine_of(backend)
+    plane = ensure_up(state, runs, leash=False, backend=backend)
+    say(f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it")
 
 
 @app.command()
@@ -35,10 +34,9 @@ def down(state: options.State = options.DEFAULT_STATE) -> None:
 
     Example: sd-pipeline local down
     """
-    with reported_errors():
-        from pipeline_definition.local.client import down as stop_plane
+    from pipeline_definition.local.client import down as stop_plane
 
-        console.print("stopped" if stop_plane(state) else f"nothing is up on {state}", highlight=False)
+    say("stopped" if stop_plane(state) else f"nothing is up on {state}")
 
 
 @app.command()
@@ -47,9 +45,8 @@ def status(state: options.State = options.DEFAULT_STATE) -> None:
 
     Example: sd-pipeline local status
     """
-    with reported_errors():
-        from pipeline_definition.local.client import is_up
+    from pipeline_definition.local.client import is_up
 
-        plane = is_up(state)
-        console.print(f"up at {plane.url} (pid {plane.pid})" if plane else f"nothing is up on {state}", highlight=False)
+    plane = is_up(state)
+    say(f"up at {plane.url} (pid {plane.pid})" if plane else f"nothing is up on {state}")
     raise typer.Exit(0 if plane else 1)

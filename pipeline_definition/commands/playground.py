@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from params.programs import ServeArguments
+from params.settings import load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
-from pipeline_definition.commands.options import read_settings, reported_errors
 
 
 def playground(
@@ -32,16 +32,15 @@ def playground(
 
     Example: sd-pipeline playground --local --params params/local.yaml --open
     """
-    with reported_errors():
-        settings = read_settings(params)
-        endpoints = [endpoint_of(settings, endpoint, variant, local, state)]
-        for name in against or ():
-            other, other_variant = (endpoint, name[1:]) if name.startswith("/") else (name, None)
-            endpoints.append(endpoint_of(settings, other, other_variant, local, state))
+    settings = load_settings(params)
+    endpoints = [endpoint_of(settings, endpoint, variant, local, state)]
+    for name in against or ():
+        other, other_variant = (endpoint, name[1:]) if name.startswith("/") else (name, None)
+        endpoints.append(endpoint_of(settings, other, other_variant, local, state))
 
-        # Seconds to import: here, not at the top.
-        from pipeline_definition.prompting.playground import Playground, launch
+    # Seconds to import: here, not at the top.
+    from pipeline_definition.prompting.playground import Playground, launch
 
-        limits = ServeArguments(**settings.endpoint.model_dump(include=set(ServeArguments.model_fields)))
-        with tempfile.TemporaryDirectory(prefix="playground-") as folder:
-            launch(Playground(endpoints, limits, Path(folder)), host, port, open_browser)
+    limits = ServeArguments(**settings.endpoint.model_dump(include=set(ServeArguments.model_fields)))
+    with tempfile.TemporaryDirectory(prefix="playground-") as folder:
+        launch(Playground(endpoints, limits, Path(folder)), host, port, open_browser)

@@ -18,9 +18,9 @@ import typer
 
 from params.arguments import to_flags
 from params.layout import BASE_DIR_VARIABLE, ENTRY_POINT, PRETRAINED_CHANNEL, THROUGHPUT_FILE
-from params.settings import Settings
+from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import UsageError, read_settings, reported_errors
+from pipeline_definition.commands.options import UsageError, print_json
 from pipeline_definition.errors import OperatorError
 
 Pretrained = Annotated[
@@ -54,12 +54,11 @@ def throughput(
 
       sd-pipeline throughput --params params/sd2_base.yaml --pretrained ./stable-diffusion-2-base
     """
-    with reported_errors():
-        settings = read_settings(params)
-        folder = _pretrained(settings, pretrained)
-        result = _measured(_flags(settings, sizes, seconds, phase), folder, quiet=as_json)
-        if as_json:
-            typer.echo(json.dumps(result, indent=2))
+    settings = load_settings(params)
+    folder = _pretrained(settings, pretrained)
+    result = _measured(_flags(settings, sizes, seconds, phase), folder, quiet=as_json)
+    if as_json:
+        print_json(result)
 
 
 def _pretrained(settings: Settings, given: Path | None) -> Path:

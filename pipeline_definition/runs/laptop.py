@@ -1,7 +1,7 @@
 """The world of a local run: what an AWS account would already hold, made on this machine.
 
 Reads the parameter set's `local` section; writes the bucket, the url table, the small pretrained models and the file
-system into the local control plane, and the pictures into <state>/world/. Each part is made once and found again.
+system into the local control plane, and the pictures into <state>/world/. Each part is made once and reused.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Laptop:
 
     def _shapes(self, arguments: list[str], stdin: int | None = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "shapes", *arguments]
-        # What it says is for people: standard output is the command's own, and may be JSON.
+        # Its output is for people: standard output is the command's own, and may be JSON.
         return subprocess.Popen(command, cwd=self.root, stdin=stdin, stdout=STDERR)
 
 

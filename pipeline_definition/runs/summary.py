@@ -46,11 +46,9 @@ def made_by(execution: Execution, kind: str) -> str | None:
     return next((arn for arn in arns if arn), None)
 
 
-def write_summary(summary: Mapping[str, Any], run_dir: Path) -> Path:
-    """Write summary.json, whole or not at all; return its path."""
-    path = run_dir / SUMMARY_FILE
-    write_json(path, summary)
-    return path
+def write_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
+    """Write summary.json, whole or not at all."""
+    write_json(run_dir / SUMMARY_FILE, summary)
 
 
 def point_latest_at(run_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""Looks at an execution again and again until it ends: its steps, how far their jobs are, and what it has cost.
+"""Polls an execution until it ends: its steps, how far their jobs are, and what it has cost.
 
 Reads SageMaker and CloudWatch Logs every `interval_s`; writes nothing. `pipeline_definition.runs.live_view` shows it.
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipeline_definition.cost.prices import load_prices
-from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
+from pipeline_definition.jobs.planned import PlannedJob, Values, all_steps, planned_jobs
 from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
 from pipeline_definition.runs.job_logs import JobLog, progress_of
 from pipeline_definition.runs.summary import summarise
@@ -33,7 +33,7 @@ class RunningCost:
     """By step; a step without a job, or without a price, is not in it."""
 
     @classmethod
-    def of(cls, target: Target, definition: Mapping[str, Any], parameters: Mapping[str, str]) -> RunningCost:
+    def load(cls, target: Target, definition: Mapping[str, Any], parameters: Mapping[str, str]) -> RunningCost:
         """Return the prices of an execution's steps: none on this machine, or in a region without known prices."""
         if target.is_local:
             return cls()
@@ -63,7 +63,7 @@ class Snapshot:
 
     execution: Execution
     names: tuple[str, ...]
-    """Of the definition's steps, begun or not."""
+    """Names of the definition's steps, begun or not."""
     progress: Mapping[str, Progress]
     """By running step."""
     cost: RunningCost
@@ -74,7 +74,7 @@ class Snapshot:
         return [self.execution.step(name) or ExecutionStep(name, "waiting") for name in self.names]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it for programs."""
+        """Return the snapshot for programs."""
         content = summarise(self.execution, None)
         for step in self.execution.steps:
             about = content["steps"][step.name]
@@ -93,8 +93,8 @@ class Watcher:
         self._target, self._arn, self._interval_s = target, arn, interval_s
         self._executions = Executions(target)
         definition = self._executions.definition(arn)
-        self._names = tuple(step_names(definition))
-        self._cost = RunningCost.of(target, definition, self._executions.parameters(arn))
+        self._names = tuple(step["Name"] for step in all_steps(definition["Steps"]))
+        self._cost = RunningCost.load(target, definition, self._executions.parameters(arn))
         self._logs: dict[str, JobLog] = {}
         self._progress: dict[str, dict[str, Mapping[str, Any]]] = {}
 
@@ -123,17 +123,6 @@ class Watcher:
             # Making its client takes as long as a whole look at the execution.
             self._logs[step.name] = JobLog(self._target, step)
         for stream, line in self._logs[step.name].new_lines():
-            said = progress_of(line)
-            if said is not None:
-                self._progress.setdefault(step.name, {})[stream] = said
-
-
-def step_names(definition: Mapping[str, Any]) -> list[str]:
-    """Return the names of a definition's steps in order, those behind conditions included."""
-    names: list[str] = []
-    for step in definition["Steps"]:
-        names.append(step["Name"])
-        if step["Type"] == "Condition":
-            for branch in ("IfSteps", "ElseSteps"):
-                names += step_names({"Steps": step["Arguments"].get(branch, [])})
-    return names
+            progress = progress_of(line)
+            if progress is not None:
+                self._progress.setdefault(step.name, {})[stream] = progress

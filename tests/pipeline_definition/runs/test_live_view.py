@@ -13,7 +13,7 @@ from rich.console import Console
 
 from params.layout import ENDED_STATUSES
 from pipeline_definition.runs.executions import Execution, ExecutionStep
-from pipeline_definition.runs.live_view import print_json, progress_text, show, table
+from pipeline_definition.runs.live_view import print_json_lines, progress_text, show, table
 from pipeline_definition.runs.watch import Progress, RunningCost, Snapshot
 from pipeline_definition.session import Target
 from tests.pipeline_definition.definitions import definition_of
@@ -104,7 +104,7 @@ def test_a_failure_is_said_in_its_first_line() -> None:
 
 def test_programs_get_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
     seen = course()
-    print_json([seen[0], seen[0], seen[42], seen[-1]])
+    print_json_lines([seen[0], seen[0], seen[42], seen[-1]])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["status"] for line in lines] == ["Executing", "Executing", "Succeeded"]
     assert lines[1]["steps"]["Train"]["progress"] == [train_line(420)]
@@ -135,7 +135,7 @@ def test_every_jobs_hosts_cost_their_price() -> None:
     from pipeline_definition.cost.prices import load_prices
 
     prices, changes = load_prices(), {"TrainingInstanceCount": "2", "TrainingInstanceType": "ml.p4d.24xlarge"}
-    found = RunningCost.of(Target("us-east-1"), definition_of("octank_100gb"), changes)
+    found = RunningCost.load(Target("us-east-1"), definition_of("octank_100gb"), changes)
     assert found.usd_per_hour["Train"] == pytest.approx(2 * prices.instance_hour_usd("ml.p4d.24xlarge"))
     assert set(found.usd_per_hour) == {"Download", "Encode", "Tune", "Train", "Evaluate"}
     cached = step("Train", "Succeeded", cached=True)
@@ -145,5 +145,5 @@ def test_every_jobs_hosts_cost_their_price() -> None:
 
 def test_without_known_prices_nothing_is_said() -> None:
     definition = definition_of("octank_100gb")
-    assert RunningCost.of(Target("us-east-1", "http://127.0.0.1:1"), definition, {}) == RunningCost()
-    assert RunningCost.of(Target("eu-west-1"), definition, {}) == RunningCost()
+    assert RunningCost.load(Target("us-east-1", "http://127.0.0.1:1"), definition, {}) == RunningCost()
+    assert RunningCost.load(Target("eu-west-1"), definition, {}) == RunningCost()
