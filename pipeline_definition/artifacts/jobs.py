@@ -1,7 +1,7 @@
-"""What the jobs of an execution say of themselves: hosts, times, outputs, tuning trials, last log lines.
+"""The jobs of an execution as SageMaker describes them: hosts, times, outputs, tuning trials, last log lines.
 
-Reads SageMaker's Describe and List calls and CloudWatch Logs; writes nothing. Environments and credentials are never
-taken over: only the fields named here.
+Reads SageMaker's Describe and List calls and CloudWatch Logs; writes nothing. Only the fields named here
+are copied, never environments or credentials.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def log_tail(target: Target, step: ExecutionStep) -> list[str]:
         options = {"logGroupName": group, "logStreamName": newest["logStreamName"], "limit": LOG_TAIL_LINES}
         events = client.get_log_events(**options, startFromHead=False)["events"]
     except (ClientError, BotoCoreError):
-        # A page without the last lines is better than none.
+        # A report without the last lines is better than no report.
         return []
     return [str(event["message"]).rstrip() for event in events][-LOG_TAIL_LINES:]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from moto.sagemaker.models import sagemaker_backends
@@ -44,9 +42,10 @@ class LocalExecutions:
 
     def start(self, request: Mapping[str, Any]) -> Record:
         """Answer StartPipelineExecution."""
-        again = self._by_token(request.get("ClientRequestToken"))
-        if again is not None:
-            return {"PipelineExecutionArn": again.identity.arn}
+        token = request.get("ClientRequestToken")
+        for earlier in self._executions.values():
+            if token and earlier.identity.client_token == token:
+                return {"PipelineExecutionArn": earlier.identity.arn}
         if request.get("SelectiveExecutionConfig"):
             raise invalid("SelectiveExecutionConfig is not supported on this machine")
         name = request["PipelineName"].rsplit("/", 1)[-1]
@@ -57,7 +56,7 @@ class LocalExecutions:
         parallelism = request.get("ParallelismConfiguration") or pipeline.parallelism_configuration or {}
         now_s = time.time()
         identity = ExecutionIdentity(
-            arn=arn("pipeline", f"{name}/execution/{_new_id()}"),
+            arn=arn("pipeline", f"{name}/execution/{uuid.uuid4().hex[-12:]}"),
             pipeline_name=name,
             pipeline_arn=pipeline.arn,
             state_id=self._state_id,
@@ -66,9 +65,9 @@ class LocalExecutions:
             parallelism=parallelism.get("MaxParallelExecutionSteps"),
             display_name=request.get("PipelineExecutionDisplayName"),
             description=request.get("PipelineExecutionDescription"),
-            client_token=request.get("ClientRequestToken"),
+            client_token=token,
         )
-        execution = LocalExecution.begin(self._folder(identity), identity, definition, parameters)
+        execution = LocalExecution.begin(self._services.settings.runs / identity.id, identity, definition, parameters)
         self._executions[identity.arn] = execution
         self._run(execution)
         return {"PipelineExecutionArn": identity.arn}
@@ -113,17 +112,17 @@ class LocalExecutions:
         """Answer ListPipelineExecutions."""
         name = request["PipelineName"].rsplit("/", 1)[-1]
         self._pipeline(name)
-        found = [_summary(e) for e in self._executions.values() if e.identity.pipeline_name == name]
+        executions = [_summary(e) for e in self._executions.values() if e.identity.pipeline_name == name]
         return page(
             {**request, "SortBy": "CreationTime"},
-            found,
+            executions,
             result="PipelineExecutionSummaries",
             name="PipelineExecutionArn",
             summary=lambda record: {key: value for key, value in record.items() if key != "CreationTime"},
         )
 
     def list_steps(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListPipelineExecutionSteps: newest first unless asked otherwise; steps not begun are not there."""
+        """Answer ListPipelineExecutionSteps: newest first unless asked otherwise; omits steps that have not begun."""
         execution = self._get(request)
         states = sorted(execution.steps.values(), key=lambda state: state.start_time)
         if request.get("SortOrder", "Descending") == "Descending":
@@ -155,18 +154,11 @@ class LocalExecutions:
         self._schedulers[execution.identity.arn] = scheduler
         scheduler.start()
 
-    def _folder(self, identity: ExecutionIdentity) -> Path:
-        return self._services.settings.runs / identity.id
-
     def _get(self, request: Mapping[str, Any]) -> LocalExecution:
         name = request["PipelineExecutionArn"]
         if name not in self._executions:
             raise not_found(f"Pipeline execution with ARN {name} does not exist.")
         return self._executions[name]
-
-    def _by_token(self, token: str | None) -> LocalExecution | None:
-        found = (e for e in self._executions.values() if token and e.identity.client_token == token)
-        return next(found, None)
 
     def _pipeline(self, name: str) -> Any:
         pipelines = sagemaker_backends[ACCOUNT][REGION].pipelines
@@ -181,10 +173,6 @@ def checked_definition(text: str) -> Definition:
         return parse_definition(text)
     except DefinitionError as error:
         raise invalid(f"Unable to parse pipeline definition: {error}") from None
-
-
-def _new_id() -> str:
-    return hashlib.sha256(uuid.uuid4().bytes).hexdigest()[:12]
 
 
 def _summary(execution: LocalExecution) -> Record:

@@ -30,9 +30,9 @@ _INPUT_MODES = ("File", "FastFile")
 
 @dataclass
 class Patience:
-    """How often a training job that lost its hosts begins again on others, from the checkpoints that reached S3.
+    """How often a training job that lost its hosts restarts on others, from the checkpoints that reached S3.
 
-    A managed spot job does until MaxWaitTimeInSeconds, any other as often as its RetryStrategy says.
+    A managed spot job restarts until MaxWaitTimeInSeconds, any other as often as its RetryStrategy says.
     Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_RetryStrategy.html
     """
 
@@ -51,7 +51,7 @@ class Patience:
         return cls(bool(request.get("EnableManagedSpotTraining")), time.monotonic() + wait_s, int(tries))
 
     def once_more(self) -> bool:
-        """Return whether the job begins again, and count it."""
+        """Return whether the job restarts, and count the restart."""
         if self.spot:
             return time.monotonic() <= self.give_up_s
         self.tries_left -= 1
@@ -68,7 +68,7 @@ class TrainingJobs(Jobs):
         self._parallel_jobs: dict[str, int] = {}
 
     def new_record(self, request: Mapping[str, Any]) -> Record:
-        """A training job also says which phase it is in."""
+        """A training job's record also has its phase."""
         prefix = f"{request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{request['TrainingJobName']}/output"
         compressed = request["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP"
         return {
@@ -79,11 +79,11 @@ class TrainingJobs(Jobs):
         }
 
     def ended(self, cause: str) -> Record:
-        """Say how it ended, too."""
+        """The phase says how the job ended, too."""
         return {"SecondaryStatus": cause, **super().ended(cause)}
 
     def run_trial(self, request: Mapping[str, Any], log_dir: Path, parent: StopSignal, parallel_jobs: int) -> Record:
-        """Do one of a search's trials, of which so many run at once."""
+        """Run one trial of a search that runs `parallel_jobs` at once."""
         self._parallel_jobs[request["TrainingJobName"]] = parallel_jobs
         return self.run(request, log_dir, parent)
 
@@ -103,7 +103,8 @@ class TrainingJobs(Jobs):
                 self._phase(name, "Interrupted" if patience.spot else "Restarting")
                 shutil.rmtree(self.services.settings.jobs_dir / name)
         self._phase(name, "Uploading")
-        self._send_model(hosts, request)
+        files = merged_files([hosts.folder_of(host) / "model" for host in hosts.names])
+        self._send(hosts, request, files, MODEL_ARCHIVE, "model")
         return {"FinalMetricDataList": metrics.as_list(), **_times(self.records.find(name) or {})}
 
     def _run_on_new_hosts(
@@ -140,12 +141,12 @@ class TrainingJobs(Jobs):
         algorithm = request["AlgorithmSpecification"]
         entry_point = tuple(algorithm.get("ContainerEntrypoint") or ())
         arguments = tuple(algorithm.get("ContainerArguments") or ())
-        # SageMaker calls an image that is told nothing with `train`.
-        told = arguments if entry_point else arguments or ("train",)
+        # SageMaker runs an image without an entry point or arguments with `train`.
+        arguments = arguments if entry_point else arguments or ("train",)
         return JobPlan(
             name=name,
             mark=self.mark(name),
-            program=Program(algorithm.get("TrainingImage", ""), entry_point, told),
+            program=Program(algorithm.get("TrainingImage", ""), entry_point, arguments),
             environment={
                 **{key: to_text(value) for key, value in (request.get("Environment") or {}).items()},
                 "TRAINING_JOB_NAME": name,
@@ -193,10 +194,6 @@ class TrainingJobs(Jobs):
             syncs.append(FolderSync(self.services.store, folder, config["S3Uri"]))
             syncs[-1].fetch()
         return syncs
-
-    def _send_model(self, hosts: JobHosts, request: Mapping[str, Any]) -> None:
-        files = merged_files([hosts.folder_of(host) / "model" for host in hosts.names])
-        self._send(hosts, request, files, MODEL_ARCHIVE, "model")
 
     def _send_output(self, hosts: JobHosts, request: Mapping[str, Any]) -> None:
         files = merged_files([hosts.folder_of(host) / "output" / "data" for host in hosts.names])

@@ -22,7 +22,7 @@ from pipeline_definition.session import Target
 def with_approved_model(target: Target, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
     """Return the changes of a start with the newest approved model's address, where the definition's gate asks for it.
 
-    What the operator said stays; where nothing is approved yet, the model will be compared with itself.
+    The operator's choice stays; while nothing is approved, the model is compared with itself.
     """
     if APPROVED_MODEL in changes or not _is_asked(definition):
         return dict(changes)

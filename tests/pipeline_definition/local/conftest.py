@@ -138,10 +138,10 @@ class World:
 
     def kill(self) -> None:
         """SIGKILL the control plane."""
-        assert self.plane is not None and self.plane._process is not None and self.plane._process.stdin is not None
-        self.plane._process.kill()
-        self.plane._process.wait()
-        self.plane._process.stdin.close()
+        assert self.plane is not None and self.plane.process is not None and self.plane.process.stdin is not None
+        self.plane.process.kill()
+        self.plane.process.wait()
+        self.plane.process.stdin.close()
 
 
 ROLE = "arn:aws:iam::123456789012:role/test"
