@@ -1,4 +1,4 @@
-"""What only the account can tell: bucket, url table, pretrained models, images, quotas, file system, way out.
+"""What only the account can answer: bucket, url table, pretrained models, images, quotas, file system, way out.
 
 Reads S3, ECR, Service Quotas, FSx and EC2 of one target; writes nothing.
 """
@@ -41,7 +41,7 @@ class AccountChecks:
         self._settings, self._values, self._jobs, self._target = settings, values, jobs, target
 
     def findings(self) -> Iterator[Finding]:
-        """Run every check that the target can answer; what may not be asked is said, and does not block."""
+        """Run every check that the target can answer; a check without permission is reported, and does not block."""
         yield from _guarded(BUCKET, self._bucket)
         yield from _guarded(URL_TABLE, self._url_table)
         yield from _guarded(PRETRAINED_MODEL, self._pretrained)
@@ -100,8 +100,8 @@ class AccountChecks:
             yield from self._generic_model(bucket, prefix, address)
 
     def _generic_model(self, bucket: str, prefix: str, address: str) -> Iterator[Finding]:
-        found = self._target.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}unet/").get("Contents", [])
-        if not any(item["Key"].endswith(".safetensors") for item in found):
+        objects = self._target.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}unet/").get("Contents", [])
+        if not any(item["Key"].endswith(".safetensors") for item in objects):
             problem = f"{address}/unet has no weights, and the gate compares with the generic model"
             fix = "copy them there, or set gate.max_fid_above_pretrained and the like to null"
             yield Finding(PRETRAINED_MODEL, problem, fix)
@@ -109,19 +109,19 @@ class AccountChecks:
     def _file_system(self) -> Iterator[Finding]:
         name, path = self._values.text(FSX_ID), self._values.text(FSX_PATH)
         try:
-            found = self._target.client("fsx").describe_file_systems(FileSystemIds=[name])["FileSystems"]
+            systems = self._target.client("fsx").describe_file_systems(FileSystemIds=[name])["FileSystems"]
         except ClientError as error:
             if not is_missing(error):
                 raise
-            found = []
-        if not found:
+            systems = []
+        if not systems:
             fix = "take it from your stack with --stack NAME, or set file_system.kind to s3"
             yield Finding(FSX_ID, f"there is no file system {name} in {self._target.region}", fix)
             return
-        state = found[0].get("Lifecycle", "AVAILABLE")
+        state = systems[0].get("Lifecycle", "AVAILABLE")
         if state != "AVAILABLE":
             yield Finding(FSX_ID, f"file system {name} is {state}", "wait until it is AVAILABLE")
-        mount = found[0].get("LustreConfiguration", {}).get("MountName")
+        mount = systems[0].get("LustreConfiguration", {}).get("MountName")
         if mount and path.split("/")[1] != mount:
             fix = f"set it to /{mount}/{'/'.join(path.split('/')[2:])}"
             yield Finding(FSX_PATH, f"{name} is mounted as {mount}, not {path.split('/')[1]}", fix)
@@ -200,7 +200,7 @@ def account_findings(settings: Settings, values: Values, jobs: list[PlannedJob],
 
 
 def url_table_columns(target: Target, address: str) -> list[str]:
-    """Return the columns of a url table's first file, from its first or last bytes; nothing when there is none."""
+    """Return the columns of a url table's first file, from its first or last bytes; empty where it has none."""
     # Heavy, and needed by this check only.
     import pyarrow.parquet
     import s3fs

@@ -17,7 +17,7 @@ from params.settings import Settings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.jobs.planned import PlannedJob, Values
 
-# With these the parameter sets are delivered; nobody owns them.
+# The values that the parameter sets are delivered with; nobody owns them.
 PLACEHOLDER_ACCOUNT = "000000000000"
 PLACEHOLDER_FILE_SYSTEM = re.compile(r"fs-0+")
 ECR_IMAGE = re.compile(
@@ -48,12 +48,14 @@ def address_findings(settings: Settings, values: Values, is_local: bool) -> Iter
     for name in (name for name in ADDRESSES if name in values):
         if not S3_ADDRESS.fullmatch(values.text(name)):
             fix = "set it to s3://BUCKET/FOLDER/"
-            yield Finding(name, f"{values.text(name)!r} is no S3 address", fix)
+            yield Finding(name, f"{values.text(name)!r} is not an S3 address", fix)
         elif PLACEHOLDER_ACCOUNT in values.text(name):
             yield Finding(name, "it is in the placeholder's bucket", FILL)
     yield from _judged_findings(values)
     if names.BUCKET in values and not BUCKET_PATTERN.fullmatch(values.text(names.BUCKET)):
-        yield Finding(names.BUCKET, f"{values.text(names.BUCKET)!r} is no name of a bucket", "set it to the name alone")
+        yield Finding(
+            names.BUCKET, f"{values.text(names.BUCKET)!r} is not the name of a bucket", "set it to the name alone"
+        )
     for name, pattern in NAMES.items():
         if name in values and not pattern.fullmatch(values.text(name)):
             yield Finding(name, f"{values.text(name)!r} does not match {pattern.pattern}", "choose another name")
@@ -81,14 +83,14 @@ def file_system_findings(
     switch = "or set file_system.kind to s3"
     if not FILE_SYSTEM.fullmatch(values.text(names.FSX_ID)):
         yield Finding(
-            names.FSX_ID, f"{values.text(names.FSX_ID)!r} is no id of a file system", f"set it to fs-..., {switch}"
+            names.FSX_ID, f"{values.text(names.FSX_ID)!r} is not the id of a file system", f"set it to fs-..., {switch}"
         )
     elif not is_local and PLACEHOLDER_FILE_SYSTEM.fullmatch(values.text(names.FSX_ID)):
         yield Finding(names.FSX_ID, "it is the placeholder's file system", f"{FILL}, {switch}")
     if not FILE_SYSTEM_PATH.fullmatch(values.text(names.FSX_PATH)):
         yield Finding(
             names.FSX_PATH,
-            f"{values.text(names.FSX_PATH)!r} is no path on the file system",
+            f"{values.text(names.FSX_PATH)!r} is not a path on the file system",
             f"set it to /<mount name>/<folder linked to latents/>, {switch}",
         )
     outside = [job.step for job in jobs if job.kind == "training" and not job.in_network]
@@ -104,17 +106,19 @@ def threshold_findings(values: Values) -> Iterator[Finding]:
     """Check that the gate's thresholds are numbers on the metrics' scales."""
     max_fid, min_clip = _number(values.text(names.MAX_FID)), _number(values.text(names.MIN_CLIP_SCORE))
     if not max_fid >= 0 or math.isinf(max_fid):
-        problem = f"{values.text(names.MAX_FID)} is no FID: the gate could never pass or never fail"
+        problem = f"{values.text(names.MAX_FID)} is not an FID: the gate could never pass or never fail"
         yield Finding(names.MAX_FID, problem, "set it to 0 or more; MLPerf's target is 90")
     if not -1 <= min_clip <= 1:
         yield Finding(
             names.MIN_CLIP_SCORE,
-            f"{values.text(names.MIN_CLIP_SCORE)} is no cosine",
+            f"{values.text(names.MIN_CLIP_SCORE)} is not a cosine",
             "set it between -1 and 1: a score of 15 on the scale of 100 is 0.15 here",
         )
     for name in (name for name in names.MARGINS if name in values):
         if not math.isfinite(_number(values.text(name))):
-            yield Finding(name, f"{values.text(name)} is no margin", "set it to 0 or to how much worse is good enough")
+            yield Finding(
+                name, f"{values.text(name)} is not a margin", "set it to 0 or to how much worse is good enough"
+            )
 
 
 def sample_findings(settings: Settings, values: Values) -> Iterator[Finding]:
@@ -124,7 +128,7 @@ def sample_findings(settings: Settings, values: Values) -> Iterator[Finding]:
     if rows > 0:
         kept = min(kept, int(rows * fraction))
     if asked < 2:
-        yield Finding(names.EVALUATION_SAMPLES, f"a distance of {asked} pictures is none", "set it to 2 or more")
+        yield Finding(names.EVALUATION_SAMPLES, f"{asked} pictures have no distance", "set it to 2 or more")
     elif asked > kept:
         yield Finding(
             names.EVALUATION_SAMPLES,
@@ -142,12 +146,12 @@ def sample_findings(settings: Settings, values: Values) -> Iterator[Finding]:
 def _image_findings(name: str, image: str, region: str, is_local: bool) -> Iterator[Finding]:
     if is_local:
         if not LOCAL_IMAGE.fullmatch(image) and not ECR_IMAGE.fullmatch(image):
-            yield Finding(name, f"{image!r} is no image", "set it to REPOSITORY:TAG")
+            yield Finding(name, f"{image!r} is not an image", "set it to REPOSITORY:TAG")
         return
     match = ECR_IMAGE.fullmatch(image)
     if match is None:
         fix = "set it to ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY:TAG, as containers/build.sh prints it"
-        yield Finding(name, f"{image!r} is no image in ECR", fix)
+        yield Finding(name, f"{image!r} is not an image in ECR", fix)
     elif match["account"] == PLACEHOLDER_ACCOUNT:
         yield Finding(name, "it is the placeholder's image", f"containers/build.sh --push builds yours; {FILL}")
     elif match["region"] != region:
@@ -158,7 +162,7 @@ def _image_findings(name: str, image: str, region: str, is_local: bool) -> Itera
 def _account_findings(settings: Settings, values: Values) -> Iterator[Finding]:
     match = ROLE.fullmatch(settings.account.role_arn)
     if match is None:
-        problem = f"{settings.account.role_arn!r} is no ARN of a role"
+        problem = f"{settings.account.role_arn!r} is not the ARN of a role"
         yield Finding("account.role_arn", problem, "set it to arn:aws:iam::ACCOUNT:role/NAME")
     elif match[1] == PLACEHOLDER_ACCOUNT:
         yield Finding("account.role_arn", "it is the placeholder's role", FILL)

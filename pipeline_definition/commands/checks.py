@@ -55,7 +55,7 @@ def refuse_findings(
 ) -> None:
     """Print what preflight finds.
 
-    Raises UsageError with the findings that stand in the way.
+    Raises UsageError with the findings that block the start.
     """
     from pipeline_definition.checks.preflight import preflight
 

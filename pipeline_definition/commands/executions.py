@@ -71,7 +71,7 @@ def start(
     values = with_approved_model(target, definition, values)
     refuse_findings(settings, definition, values, target)
     if dry_run:
-        say("nothing stands in the way")
+        say("nothing blocks the start")
         return
     say(executions.start(settings.pipeline_name, values))
 

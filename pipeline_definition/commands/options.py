@@ -37,7 +37,7 @@ Backend = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-# In a file or a pipe there is no screen to fold a table to; rich would take 80 columns and cut words.
+# A file or a pipe has no width to fold a table to; rich would take 80 columns and cut words.
 PIPED_COLUMNS: Final = 200
 console = Console(soft_wrap=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS)
 errors = Console(stderr=True, soft_wrap=True)

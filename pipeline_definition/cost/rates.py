@@ -1,4 +1,4 @@
-"""How fast the work goes on which GPU, and who says so: reads rates.yaml; writes nothing.
+"""How fast each GPU does the work, with the source of each rate: reads rates.yaml; writes nothing.
 
 A rate is measured by this project, else published by others, else derived from the model's FLOPs and a utilisation.
 """
@@ -196,7 +196,7 @@ class Rates(Model):
         return Rate(rate.samples_per_s_per_vcpu * vcpus_of(instance.name), rate.kind, rate.source)
 
     def efficiency(self, gpus: int, global_batch_size: int) -> float:
-        """Return what is left of a GPU's speed when so many share a global batch, in (0, 1]; 1 on one host."""
+        """Return what is left of a GPU's speed when this many share a global batch, in (0, 1]; 1 on one host."""
         beyond = max(0, gpus - GPUS_OF_ONE_HOST) * self.scaling.global_batch_size / global_batch_size
         return 1.0 / (1.0 + self.scaling.slope * beyond)
 
@@ -234,7 +234,7 @@ def gflop_at(table: Mapping[int, float], resolution_px: int) -> float:
 def gpu_of(instance: Instance, parameter: str) -> Gpu:
     """Return the GPU of an instance type, which `parameter` sets.
 
-    Raises CostError where it has none: nothing is known of this model's speed on CPUs.
+    Raises CostError where it has none: this model's speed on CPUs is not known.
     """
     if instance.gpu is None:
         raise CostError(f"{instance.name} has no GPU whose speed is known: set {parameter} to one that has")

@@ -43,13 +43,13 @@ class Number(Described, ParameterFloat):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Hosts:
-    """On what the jobs of one stage run."""
+    """The hosts of one stage's jobs."""
 
     instance_type: Text
     instance_count: Count
 
     @classmethod
-    def of(cls, stage: str, job: Job | Encoders) -> Hosts:
+    def for_stage(cls, stage: str, job: Job | Encoders) -> Hosts:
         """Return <Stage>InstanceType and <Stage>InstanceCount."""
         return cls(
             Text(names.instance_type_of(stage), job.instance_type, f"SageMaker instance type of {stage}"),
@@ -68,7 +68,7 @@ class PhaseParameters:
     training: Hosts
 
     @classmethod
-    def of(cls, settings: Settings, phase: Phase) -> PhaseParameters:
+    def for_phase(cls, phase: Phase) -> PhaseParameters:
         """Return the parameters of a phase that has its own."""
         return cls(
             Count(
@@ -86,8 +86,8 @@ class PhaseParameters:
                 phase.train.instance_hour_usd,
                 f"Dollars for one host-hour of {phase.train_name}; 0: not known",
             ),
-            Hosts.of(phase.encode_name, phase.encode.job),
-            Hosts.of(phase.hosts_name, phase.train.job),
+            Hosts.for_stage(phase.encode_name, phase.encode.job),
+            Hosts.for_stage(phase.hosts_name, phase.train.job),
         )
 
 
@@ -118,7 +118,7 @@ class PipelineParameters:
     max_clip_score_below_pretrained: Number | None
     max_fid_above_approved: Number | None
     max_clip_score_below_approved: Number | None
-    """The last four are there where the parameter set's gate asks for the comparison."""
+    """The last four are None where the parameter set's gate does not ask for the comparison."""
     approval_status: Text
     model_package_group: Text
     endpoint_name: Text
@@ -227,12 +227,12 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
             names.MODEL_PACKAGE_GROUP, s.registry.group, "Where a model that passed is registered"
         ),
         endpoint_name=Text(names.ENDPOINT_NAME, s.endpoint.name, "Endpoint that is created or updated"),
-        download=Hosts.of(names.DOWNLOAD_HOSTS, s.download.job),
-        encode=Hosts.of(first.encode_name, s.encode.job),
-        tune=Hosts.of(names.TUNE_HOSTS, s.tune.job),
-        training=Hosts.of(first.hosts_name, s.train.job),
-        evaluate=Hosts.of(names.EVALUATE_HOSTS, s.evaluate.job),
-        endpoint=Hosts.of(names.ENDPOINT_HOSTS, s.endpoint.job),
+        download=Hosts.for_stage(names.DOWNLOAD_HOSTS, s.download.job),
+        encode=Hosts.for_stage(first.encode_name, s.encode.job),
+        tune=Hosts.for_stage(names.TUNE_HOSTS, s.tune.job),
+        training=Hosts.for_stage(first.hosts_name, s.train.job),
+        evaluate=Hosts.for_stage(names.EVALUATE_HOSTS, s.evaluate.job),
+        endpoint=Hosts.for_stage(names.ENDPOINT_HOSTS, s.endpoint.job),
         data_image=Text(names.DATA_IMAGE, s.images.data, "Container image of Download"),
         training_image=Text(
             names.TRAINING_IMAGE, s.images.training, "Container image of Encode, Tune, Train and Evaluate"
@@ -241,8 +241,8 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
         bucket=Text(names.BUCKET, s.account.bucket, "S3 bucket of every artifact"),
         fsx_id=Text(names.FSX_ID, s.file_system.fsx_id, "FSx for Lustre file system with the latents"),
         fsx_path=Text(names.FSX_PATH, s.file_system.fsx_path, "/<mount name>/<folder> linked to the bucket's latents/"),
-        encoders=Hosts.of(names.ENCODERS_HOSTS, s.encoders) if s.encoders else None,
-        phase_2=next((PhaseParameters.of(s, phase) for phase in s.phases if phase.suffix), None),
+        encoders=Hosts.for_stage(names.ENCODERS_HOSTS, s.encoders) if s.encoders else None,
+        phase_2=next((PhaseParameters.for_phase(phase) for phase in s.phases if phase.suffix), None),
     )
 
 

@@ -31,7 +31,7 @@ class Contender:
     name: str
     endpoint: Endpoint
     instance_type: str = ""
-    """On what it runs; empty: not known."""
+    """The type of its instances; empty: not known."""
     usd_per_hour: float | None = None
     """Price of one of its instances; None: not known."""
 
@@ -71,7 +71,7 @@ class Standing:
         return statistics.fmean(scores) if scores else None
 
     def latency_s(self, quantile: float) -> float:
-        """Return the seconds within which so large a part of the answers came."""
+        """Return the seconds within which this fraction of the answers came."""
         ordered = sorted(shot.elapsed_s for shot in self.shots)
         return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
 
@@ -97,7 +97,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was seen of all contenders."""
+    """The results of all contenders."""
 
     standings: tuple[Standing, ...]
     clip: str
@@ -126,7 +126,7 @@ def compare(
     """Let every contender draw every prompt from every seed, and score the pictures.
 
     Requests go out one at a time, by turns in changing order, so that all meet the same conditions; each contender
-    draws one picture beforehand that does not count. `report` counts pictures. Without a CLIP to score with, the
+    first draws one picture that does not count. `report` counts pictures. Without a CLIP to score with, the
     pictures stand unscored and the note says why.
     """
     asked = list(itertools.product(prompts, seeds))
@@ -189,10 +189,10 @@ def _scored(standings: tuple[Standing, ...], evaluator_dir: Path) -> Comparison:
             path = Path(folder) / f"{number:06d}.{shot.form}"
             path.write_bytes(shot.content)
             pairs.append((path, shot.prompt))
-        found = score_pictures(pairs, evaluator_dir)
-    scores = iter(found.scores)
+        clip_scores = score_pictures(pairs, evaluator_dir)
+    scores = iter(clip_scores.scores)
     scored = tuple(
         replace(standing, shots=tuple(replace(shot, clip_score=next(scores)) for shot in standing.shots))
         for standing in standings
     )
-    return Comparison(scored, found.clip)
+    return Comparison(scored, clip_scores.clip)

@@ -1,18 +1,23 @@
 """What a study shows: settings ranked by CLIP score, and what each modifier, scale, step count and sampler changes.
 
-Reads scored trials; writes nothing. Intervals are 95 % bootstrap percentiles (Efron 1979) over the prompts, since the
+Reads scored trials; writes their figures for programs: table.csv has a line for each picture, study.json everything.
+Intervals are 95 % bootstrap percentiles (Efron 1979) over the prompts, since the
 pictures of one prompt are alike; differences are paired: the same prompts and seeds on both sides.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from params.files import write_text
 from pipeline_definition.prompting.bootstrap import Estimate, estimate, resamples
 from pipeline_definition.prompting.study_plan import Grid, Setting, StudyPicture, StudyPlan
 
@@ -78,9 +83,15 @@ class Results:
         """The lowest mean score."""
         return self.ranking[-1]
 
-    def of(self, setting: Setting) -> RankedSetting:
-        """Return a setting's place."""
-        return next(entry for entry in self.ranking if entry.setting == setting)
+
+@dataclass(frozen=True)
+class StudyProvenance:
+    """What the study was made with."""
+
+    endpoint: str
+    model: str
+    clip: str
+    """SHA-256 of the CLIP's folder."""
 
 
 def results(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Results:
@@ -130,3 +141,60 @@ def _by_prompt(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> list[float]:
     """Return the mean score of each prompt, in the plan's order."""
     groups = _grouped(scored, lambda item: item.trial.prompt)
     return [statistics.mean(item.clip_score for item in groups[prompt]) for prompt in plan.prompts]
+
+
+def write_tables(
+    folder: Path, plan: StudyPlan, scored: Sequence[ScoredTrial], outcome: Results, about: StudyProvenance
+) -> None:
+    """Write table.csv and study.json, each whole or not at all."""
+    rows = [_row(item, folder) for item in scored]
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "table.csv", file.getvalue())
+    document = {
+        **asdict(about),
+        "prompts": plan.prompts,
+        "seeds": plan.seeds,
+        "best": _entry(outcome.best),
+        "cheapest_as_good": _entry(outcome.cheapest),
+        "ranking": [_entry(entry) for entry in outcome.ranking],
+        "effects": [
+            {
+                "factor": effect.factor,
+                "value": effect.value,
+                "clip_score": _estimate(effect.score),
+                "change": _estimate(effect.change) if effect.change else None,
+            }
+            for effect in outcome.effects
+        ],
+        "pictures": rows,
+    }
+    write_text(folder / "study.json", json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def _row(item: ScoredTrial, folder: Path) -> dict[str, Any]:
+    setting = item.trial.setting
+    return {
+        "prompt": item.trial.prompt,
+        "seed": item.trial.seed,
+        **asdict(setting),
+        "unet_calls": setting.unet_calls,
+        "clip_score": round(item.clip_score, 6),
+        "picture": item.picture.relative_to(folder).as_posix(),
+    }
+
+
+def _entry(entry: RankedSetting) -> dict[str, Any]:
+    return {
+        **asdict(entry.setting),
+        "unet_calls": entry.setting.unet_calls,
+        "clip_score": _estimate(entry.score),
+        "behind_best": _estimate(entry.behind_best),
+        "as_good": entry.as_good,
+    }
+
+
+def _estimate(value: Estimate) -> dict[str, float]:
+    return {name: round(number, 6) for name, number in asdict(value).items()}
