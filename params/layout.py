@@ -123,6 +123,9 @@ DATA_S: Final = "data_s"
 ENCODER_WAIT_S: Final = "encoder_wait_s"
 ONLINE_METRICS: Final = (DATA_S, ENCODER_WAIT_S)
 
+# How executions and steps end. CompletedWithFailures: a step failed, and one that follows it ran all the same.
+ENDED_STATUSES: Final = ("Succeeded", "Failed", "Stopped", "CompletedWithFailures")
+
 # A job's progress line, read by the live table: PROGRESS {"step": ..., "done": ..., "total": ..., "unit": ...}.
 PROGRESS_PREFIX: Final = "PROGRESS "
 

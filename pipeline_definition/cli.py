@@ -5,8 +5,13 @@ Thin: a command parses its options, calls, and prints. Heavy imports are inside 
 
 from __future__ import annotations
 
-import typer
+from typing import Any
 
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from typer.core import TyperGroup
+
+from params.settings import SettingsError
 from pipeline_definition.commands import (
     compare,
     cost,
@@ -21,11 +26,29 @@ from pipeline_definition.commands import (
     prompt_study,
     report,
     run_local,
-    scale,
     throughput,
 )
+from pipeline_definition.commands.options import errors
+from pipeline_definition.errors import OperatorError
+
+
+class Commands(TyperGroup):
+    """The commands; an error that a person can fix ends each with one line and exit status 1 or 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; status 2 is for a bad command line or parameter set."""
+        try:
+            return super().invoke(ctx)
+        except (OperatorError, SettingsError, ClientError, BotoCoreError) as error:
+            errors.print("error:", style="bold red", end=" ")
+            # A message may hold square brackets of its own: it is text, not markup.
+            errors.print(str(error), markup=False, highlight=False)
+            status = 2 if isinstance(error, SettingsError) else getattr(error, "exit_status", 1)
+            raise typer.Exit(status) from None
+
 
 app = typer.Typer(
+    cls=Commands,
     help="Stable Diffusion pre-training as one SageMaker Pipeline.",
     no_args_is_help=True,
     add_completion=False,
@@ -50,7 +73,7 @@ app.command("prompt-study")(prompt_study.prompt_study)
 app.command()(production.production)
 app.command()(production.promote)
 app.command()(production.rollback)
-app.command()(scale.scale)
+app.command()(production.scale)
 app.command()(cost.plan)
 app.command("business-case")(cost.business_case)
 app.add_typer(cost.app, name="cost")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,9 +30,9 @@ from params.layout import (
     THROUGHPUT_STEP,
     TRAINING_LOG_FILE,
 )
-from params.s3 import join_uri, split_uri
+from params.s3 import join_uri
 from pipeline_definition.artifacts import jobs
-from pipeline_definition.artifacts.archive import read_members
+from pipeline_definition.artifacts.archive import MAX_SAMPLES, open_object, picture_names, read_members
 from pipeline_definition.artifacts.folder import (
     DEFINITION_FILE,
     EXECUTION_FILE,
@@ -56,14 +56,13 @@ MAX_FILE_BYTES: Final = 32 * 2**20
 # A manifest names every shard: 200,000 of them, for two billion samples, take some 60 MB.
 MAX_MANIFEST_BYTES: Final = 256 * 2**20
 MAX_ARCHIVE_BYTES: Final = 256 * 2**20
-MAX_SAMPLES: Final = 24
 
 
 def collect(target: Target, execution: Execution, folder: Path) -> Artifacts:
     """Gather an execution's artifacts into `folder` and load them.
 
-    Gathered again, each file that can still be had is replaced and the others stay. What cannot be had is named under
-    `left_out` in execution.json. Credentials and signed addresses are cut out of everything that is written.
+    A second call replaces each file that is still available and keeps the others. `left_out` in execution.json names
+    what is not available. Credentials and signed addresses are cut out of everything that is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _Collector(target, execution, folder).run()
@@ -77,12 +76,12 @@ class _Collector:
     folder: Path
     left_out: dict[str, str] = field(default_factory=dict)
     made: dict[str, jobs.DescribedJob] = field(default_factory=dict)
-    """Name of a step to the job that it ran."""
+    """The job of each step, by the step's name."""
     phases: list[list[str]] = field(default_factory=list)
-    """Names of the steps that do the same for one phase each, in order."""
+    """Names of the steps of each program, one per phase, in order."""
 
     def run(self) -> None:
-        """Write every artifact that can be had, execution.json last."""
+        """Write every artifact that is available, execution.json last."""
         self._sagemaker, self._s3 = self.target.client("sagemaker"), self.target.client("s3")
         self._attempt(DEFINITION_FILE, self._definition)
         for step in self.execution.steps:
@@ -91,7 +90,7 @@ class _Collector:
         self._write_json(EXECUTION_FILE, self._about_execution())
 
     def _attempt(self, name: str, gather: Callable[..., None], *arguments: Any) -> None:
-        """Run one part; a part that fails is noted and the others go on."""
+        """Run one part; record a failure and continue with the others."""
         try:
             gather(*arguments)
         except (ClientError, BotoCoreError, ArtifactsError) as error:
@@ -116,17 +115,18 @@ class _Collector:
     def _outputs(self, step: ExecutionStep) -> None:
         job = self.made.get(step.name, jobs.DescribedJob("", ""))
         if job.kind == jobs.TUNING:
-            self._attempt(TUNING_FILE, self._tuning, job)
+            self._attempt(TUNING_FILE, self._tuning, job.name)
         if job.kind == jobs.TRAINING:
             folder = self._phase_folder(step)
             self._attempt(folder + TRAINING_LOG_FILE, self._training, job, folder)
         # A prefix may still hold what an earlier run wrote: only a step that succeeded vouches for it.
         if step.status == "Succeeded":
             self._processing(job, self._phase_folder(step))
-            self._model_package(step)
+            if package := step.arn("RegisterModel"):
+                self._attempt(MODEL_PACKAGE_FILE, self._model_package, package)
 
     def _phase_folder(self, step: ExecutionStep) -> str:
-        """Return where a step's files go: a former phase's have a folder of their own, the last one's have none."""
+        """Return the folder of a step's files: one for each former phase, and the top folder for the last phase."""
         begun = {begun.name for begun in self.execution.steps}
         of_program = next((names for names in self.phases if step.name in names), [])
         later = of_program[of_program.index(step.name) + 1 :] if of_program else []
@@ -147,25 +147,25 @@ class _Collector:
             self._attempt(SAMPLES_DIR, self._samples, uri)
             self._attempt(SAMPLES_FILE, self._captions, uri)
 
-    def _tuning(self, job: jobs.DescribedJob) -> None:
-        self._write_json(TUNING_FILE, jobs.tuning(self._sagemaker, job.name))
+    def _tuning(self, name: str) -> None:
+        self._write_json(TUNING_FILE, jobs.tuning(self._sagemaker, name))
 
     def _training(self, job: jobs.DescribedJob, folder: str) -> None:
-        """Take the log and the lineage from beside the model, else, where it is small, from the model's own archive."""
+        """Take the log and the lineage from the output archive, else from the model's archive if that is small."""
         wanted = (TRAINING_LOG_FILE, LINEAGE_FILE)
         prefix = join_uri(job.outputs["model"], f"{job.name}/output")
-        found: dict[str, bytes] = {}
+        members: dict[str, bytes] = {}
         for archive in (OUTPUT_ARCHIVE, MODEL_ARCHIVE):
-            if len(found) < len(wanted):
-                found = {**self._members(join_uri(prefix, archive), wanted), **found}
-        if TRAINING_LOG_FILE in found:
-            entries = parsed_lines(found[TRAINING_LOG_FILE])
+            if len(members) < len(wanted):
+                members = {**self._members(join_uri(prefix, archive), wanted), **members}
+        if TRAINING_LOG_FILE in members:
+            entries = parsed_lines(members[TRAINING_LOG_FILE])
             self._write(
                 folder + TRAINING_LOG_FILE, "".join(json.dumps(redacted(entry)) + "\n" for entry in entries).encode()
             )
-        if LINEAGE_FILE in found:
-            self._write_json(folder + LINEAGE_FILE, parsed(found[LINEAGE_FILE], LINEAGE_FILE))
-        missing = [name for name in wanted if name not in found]
+        if LINEAGE_FILE in members:
+            self._write_json(folder + LINEAGE_FILE, parsed(members[LINEAGE_FILE], LINEAGE_FILE))
+        missing = [name for name in wanted if name not in members]
         if missing:
             raise ArtifactsError(f"no {' and no '.join(missing)} in the archives under {prefix}")
 
@@ -173,28 +173,20 @@ class _Collector:
         try:
             return read_members(self._open(uri, MAX_ARCHIVE_BYTES), names)
         except (ClientError, ArtifactsError):
-            # The other archive may have them; what neither has is noted.
+            # The other archive may have them; `_training` reports what neither has.
             return {}
 
     def _samples(self, uri: str) -> None:
-        bucket, prefix = split_uri(join_uri(uri, SAMPLES_DIR, ""), ArtifactsError)
-        listed = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
-        names = sorted(str(item["Key"]).removeprefix(prefix) for item in listed)
-        pictures = [name for name in names if name.endswith(".png") and "/" not in name and not name.startswith(".")]
-        for name in pictures[:MAX_SAMPLES]:
-            self._file_at(join_uri(uri, f"{SAMPLES_DIR}/{name}"), f"{SAMPLES_DIR}/{name}")
+        folder = join_uri(uri, SAMPLES_DIR)
+        for name in picture_names(self._s3, folder, ArtifactsError):
+            self._file_at(join_uri(folder, name), f"{SAMPLES_DIR}/{name}")
 
     def _captions(self, uri: str) -> None:
         entries = parsed(self._open(join_uri(uri, SAMPLES_FILE)).read(), SAMPLES_FILE)
         kept = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
         self._write_json(SAMPLES_FILE, {"samples": kept[:MAX_SAMPLES]})
 
-    def _model_package(self, step: ExecutionStep) -> None:
-        arn = step.arn("RegisterModel")
-        if arn:
-            self._attempt(MODEL_PACKAGE_FILE, self._describe_model_package, arn)
-
-    def _describe_model_package(self, arn: str) -> None:
+    def _model_package(self, arn: str) -> None:
         about = self._sagemaker.describe_model_package(ModelPackageName=arn)
         self._write_json(MODEL_PACKAGE_FILE, jobs.model_package(about))
 
@@ -226,7 +218,7 @@ class _Collector:
             "attempts": step.attempts,
             "failure_reason": step.failure_reason,
             "metadata": step.metadata,
-            "job": job.as_dict() if job else None,
+            "job": asdict(job) if job else None,
             "log_tail": jobs.log_tail(self.target, step) if step.status == "Failed" else [],
         }
 
@@ -237,16 +229,7 @@ class _Collector:
         self._write(name, self._open(uri).read())
 
     def _open(self, uri: str, max_bytes: int = MAX_FILE_BYTES) -> Any:
-        bucket, key = split_uri(uri, ArtifactsError)
-        try:
-            response = self._s3.get_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            raise ArtifactsError(f"{uri}: {error.response['Error'].get('Message') or error}") from None
-        if response["ContentLength"] > max_bytes:
-            raise ArtifactsError(
-                f"{uri}: {response['ContentLength']:,} bytes are more than the {max_bytes:,} kept here"
-            )
-        return response["Body"]
+        return open_object(self._s3, uri, max_bytes, ArtifactsError)
 
     def _write_json(self, name: str, value: Any) -> None:
         self._write(name, (json.dumps(redacted(value), indent=2, default=str) + "\n").encode())
@@ -257,18 +240,18 @@ class _Collector:
 
 def phase_steps(definition: Json) -> list[list[str]]:
     """Return the steps that run encode, and those that train, in the order of the phases."""
-    found: dict[str, list[str]] = {"encode": [], "train": []}
+    encodes, trainings = [], []
     for step in definition.get("Steps", []):
         arguments = step.get("Arguments", {})
         if step.get("Type") == "Training" and step["Name"] != THROUGHPUT_STEP:
-            found["train"].append(step["Name"])
+            trainings.append(step["Name"])
         elif arguments.get("AppSpecification", {}).get("ContainerEntrypoint", [""])[-1] == "encode":
-            found["encode"].append(step["Name"])
-    return list(found.values())
+            encodes.append(step["Name"])
+    return [encodes, trainings]
 
 
 def _typed(kind: str, value: Any) -> Any:
-    """Return a parameter's value as the definition types it; the API hands out texts."""
+    """Return a parameter's value as the definition types it; the API returns text."""
     if not isinstance(value, str) or kind == "String":
         return value
     try:

@@ -1,7 +1,7 @@
-"""What the jobs of an execution say of themselves: hosts, times, outputs, tuning trials, last log lines.
+"""The jobs of an execution as SageMaker describes them: hosts, times, outputs, tuning trials, last log lines.
 
-Reads SageMaker's Describe and List calls and CloudWatch Logs; writes nothing. Environments and credentials are never
-taken over: only the fields named here.
+Reads SageMaker's Describe and List calls and CloudWatch Logs; writes nothing. Only the fields named here
+are copied, never environments or credentials.
 """
 
 from __future__ import annotations
@@ -41,19 +41,6 @@ class DescribedJob:
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Name of an output to its prefix; a training job's is named `model`."""
     final_metrics: Mapping[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what goes into execution.json."""
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "status": self.status,
-            "seconds": self.seconds,
-            "billable_seconds": self.billable_seconds,
-            "hosts": list(self.hosts),
-            "outputs": dict(self.outputs),
-            "final_metrics": dict(self.final_metrics),
-        }
 
 
 def describe(sagemaker: Any, step: ExecutionStep) -> DescribedJob | None:

@@ -1,6 +1,6 @@
 """Cuts credentials and signed addresses out of what a run leaves behind.
 
-What looks like one goes, wherever it stands: an artifacts folder is made to be passed on.
+Everything that looks like one is removed, in any place: an artifacts folder is made to be shared.
 """
 
 from __future__ import annotations
@@ -32,18 +32,14 @@ _PATTERNS: Final = (
 def redacted(value: Any) -> Any:
     """Return a JSON value without credentials; the shape stays."""
     if isinstance(value, str):
-        return _without_secrets(value)
+        for pattern, replacement in _PATTERNS:
+            value = pattern.sub(replacement, value)
+        return value
     if isinstance(value, dict):
         return {key: REMOVED if _is_secret(key, item) else redacted(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [redacted(item) for item in value]
     return value
-
-
-def _without_secrets(text: str) -> str:
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 def _is_secret(key: object, value: object) -> bool:

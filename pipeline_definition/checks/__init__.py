@@ -1,1 +1,1 @@
-"""What can be told before a start."""
+"""What can be checked before a start."""

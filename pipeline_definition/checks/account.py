@@ -1,4 +1,4 @@
-"""What only the account can tell: bucket, url table, pretrained models, images, quotas, file system, way out.
+"""What only the account can answer: bucket, url table, pretrained models, images, quotas, file system, way out.
 
 Reads S3, ECR, IAM, Service Quotas, FSx and EC2 of one target; writes nothing.
 """
@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from botocore.exceptions import BotoCoreError, ClientError
 
 from params.layout import LATENTS
+from params.parameter_names import BUCKET, FSX_ID, FSX_PATH, IMAGES, PRETRAINED_MODEL, URL_TABLE
 from params.s3 import is_missing, join_uri, split_uri
 from params.settings import Settings
-from pipeline_definition.checks.addresses import ECR_IMAGE, IMAGES
+from pipeline_definition.checks.addresses import ECR_IMAGE
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.permissions import permission_findings
 from pipeline_definition.checks.zones import zone_findings
@@ -48,38 +49,40 @@ class AccountChecks:
         self._settings, self._values, self._jobs, self._target = settings, values, jobs, target
 
     def findings(self) -> Iterator[Finding]:
-        """Run every check that the target can answer; what may not be asked is said, and does not block."""
-        yield from _guarded("Bucket", self._bucket)
-        yield from _guarded("UrlTable", self._url_table)
-        yield from _guarded("PretrainedModel", self._pretrained)
+        """Run every check that the target can answer; a check without permission is reported, and does not block."""
+        yield from _guarded(BUCKET, self._bucket)
+        yield from _guarded(URL_TABLE, self._url_table)
+        yield from _guarded(PRETRAINED_MODEL, self._pretrained)
         if self._uses_file_system:
-            yield from _guarded("FsxId", self._file_system)
+            yield from _guarded(FSX_ID, self._file_system)
         if self._target.is_local:
             return
         yield from _guarded("account.subnets", self._way_out)
-        yield from _guarded("TrainingInstanceType", lambda: zone_findings(self._settings, self._jobs, self._target))
-        yield from _guarded("UrlTable", lambda: permission_findings(self._settings, self._values, self._target))
+        yield from _guarded(
+            self._settings.phases[0].instance_type_name, lambda: zone_findings(self._settings, self._jobs, self._target)
+        )
+        yield from _guarded(URL_TABLE, lambda: permission_findings(self._settings, self._values, self._target))
         for name in IMAGES:
             yield from _guarded(name, functools.partial(self._image, name))
         if self._uses_file_system:
-            yield from _guarded("FsxPath", self._link)
-        yield from _guarded("TrainingInstanceType", self._quotas)
+            yield from _guarded(FSX_PATH, self._link)
+        yield from _guarded(self._settings.phases[0].instance_type_name, self._quotas)
 
     @property
     def _uses_file_system(self) -> bool:
         return self._settings.file_system.kind == "fsx"
 
     def _bucket(self) -> Iterator[Finding]:
-        bucket = self._values.text("Bucket")
+        bucket = self._values.text(BUCKET)
         try:
             self._target.client("s3").head_bucket(Bucket=bucket)
         except ClientError as error:
             if not is_missing(error):
                 raise
-            yield Finding("Bucket", f"there is no bucket {bucket}", "`sd-pipeline infra deploy` makes one")
+            yield Finding(BUCKET, f"there is no bucket {bucket}", "`sd-pipeline infra deploy` makes one")
 
     def _url_table(self) -> Iterator[Finding]:
-        address, download = self._values.text("UrlTable"), self._settings.download
+        address, download = self._values.text(URL_TABLE), self._settings.download
         if download.source != "urls":
             return
         columns = list(download.column_names) or url_table_columns(self._target, address)
@@ -87,7 +90,7 @@ class AccountChecks:
             return
         if not columns:
             yield Finding(
-                "UrlTable",
+                URL_TABLE,
                 f"{address} holds no parquet, CSV, TSV, JSON or text file that can be read",
                 "copy the url table there",
             )
@@ -95,10 +98,10 @@ class AccountChecks:
         for key, column in (("url_column", download.url_column), ("caption_column", download.caption_column)):
             if column not in columns:
                 has = ", ".join(columns)
-                yield Finding("UrlTable", f"{address} has no column {column!r}", f"set download.{key} to one of: {has}")
+                yield Finding(URL_TABLE, f"{address} has no column {column!r}", f"set download.{key} to one of: {has}")
 
     def _pretrained(self) -> Iterator[Finding]:
-        address = self._values.text("PretrainedModel").rstrip("/")
+        address = self._values.text(PRETRAINED_MODEL).rstrip("/")
         bucket, prefix = split_uri(join_uri(address, ""))
         for file in PRETRAINED_FILES:
             try:
@@ -107,49 +110,49 @@ class AccountChecks:
                 if not is_missing(error):
                     raise
                 problem = f"{address} has no {file}"
-                yield Finding("PretrainedModel", problem, "copy the model there as diffusers saves it")
+                yield Finding(PRETRAINED_MODEL, problem, "copy the model there as diffusers saves it")
                 return
         if self._settings.gate.compares_with_pretrained:
             yield from self._generic_model(bucket, prefix, address)
 
     def _generic_model(self, bucket: str, prefix: str, address: str) -> Iterator[Finding]:
-        found = self._target.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}unet/").get("Contents", [])
-        if not any(item["Key"].endswith(".safetensors") for item in found):
+        objects = self._target.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}unet/").get("Contents", [])
+        if not any(item["Key"].endswith(".safetensors") for item in objects):
             problem = f"{address}/unet has no weights, and the gate compares with the generic model"
             fix = "copy them there, or set gate.max_fid_above_pretrained and the like to null"
-            yield Finding("PretrainedModel", problem, fix)
+            yield Finding(PRETRAINED_MODEL, problem, fix)
 
     def _file_system(self) -> Iterator[Finding]:
-        name, path = self._values.text("FsxId"), self._values.text("FsxPath")
+        name, path = self._values.text(FSX_ID), self._values.text(FSX_PATH)
         try:
-            found = self._target.client("fsx").describe_file_systems(FileSystemIds=[name])["FileSystems"]
+            systems = self._target.client("fsx").describe_file_systems(FileSystemIds=[name])["FileSystems"]
         except ClientError as error:
             if not is_missing(error):
                 raise
-            found = []
-        if not found:
+            systems = []
+        if not systems:
             fix = "take it from your stack with --stack NAME, or set file_system.kind to s3"
-            yield Finding("FsxId", f"there is no file system {name} in {self._target.region}", fix)
+            yield Finding(FSX_ID, f"there is no file system {name} in {self._target.region}", fix)
             return
-        state = found[0].get("Lifecycle", "AVAILABLE")
+        state = systems[0].get("Lifecycle", "AVAILABLE")
         if state != "AVAILABLE":
-            yield Finding("FsxId", f"file system {name} is {state}", "wait until it is AVAILABLE")
-        mount = found[0].get("LustreConfiguration", {}).get("MountName")
+            yield Finding(FSX_ID, f"file system {name} is {state}", "wait until it is AVAILABLE")
+        mount = systems[0].get("LustreConfiguration", {}).get("MountName")
         if mount and path.split("/")[1] != mount:
             fix = f"set it to /{mount}/{'/'.join(path.split('/')[2:])}"
-            yield Finding("FsxPath", f"{name} is mounted as {mount}, not {path.split('/')[1]}", fix)
+            yield Finding(FSX_PATH, f"{name} is mounted as {mount}, not {path.split('/')[1]}", fix)
 
     def _link(self) -> Iterator[Finding]:
-        folder = "/" + "/".join(self._values.text("FsxPath").split("/")[2:])
-        latents = f"s3://{self._values.text('Bucket')}/{LATENTS}"
+        folder = "/" + "/".join(self._values.text(FSX_PATH).split("/")[2:])
+        latents = f"s3://{self._values.text(BUCKET)}/{LATENTS}"
         answer = self._target.client("fsx").describe_data_repository_associations(
-            Filters=[{"Name": "file-system-id", "Values": [self._values.text("FsxId")]}]
+            Filters=[{"Name": "file-system-id", "Values": [self._values.text(FSX_ID)]}]
         )
         links = {item.get("FileSystemPath"): item["DataRepositoryPath"] for item in answer["Associations"]}
         if links.get(folder, "").rstrip("/") != latents:
             shown = links.get(folder) or "nothing"
             problem = f"{folder} shows {shown}, and Encode writes to {latents}"
-            yield Finding("FsxPath", problem, "link the two by a data repository association, as `infra deploy` does")
+            yield Finding(FSX_PATH, problem, "link the two by a data repository association, as `infra deploy` does")
 
     def _image(self, name: str) -> Iterator[Finding]:
         match = ECR_IMAGE.fullmatch(self._values.text(name))
@@ -206,7 +209,7 @@ def account_findings(settings: Settings, values: Values, jobs: list[PlannedJob],
 
 
 def url_table_columns(target: Target, address: str) -> list[str] | None:
-    """Return the columns of a url table's first file, from its first or last bytes; nothing when there is none.
+    """Return the columns of a url table's first file, from its first or last bytes; empty where it has none.
 
     None where the table is of a kind that must be read to its end to tell.
     """

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from params import parameter_names as names
 from params.layout import HELDOUT_CAPTIONS, MODEL_ARCHIVE, NO_MODEL
 from params.settings import Settings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.jobs.planned import PlannedJob, Values
 
-# With these the parameter sets are delivered; nobody owns them.
+# The values that the parameter sets are delivered with; nobody owns them.
 PLACEHOLDER_ACCOUNT = "000000000000"
 PLACEHOLDER_FILE_SYSTEM = re.compile(r"fs-0+")
 ECR_IMAGE = re.compile(
@@ -25,45 +26,40 @@ ECR_IMAGE = re.compile(
 )
 LOCAL_IMAGE = re.compile(r"[a-z0-9]+([._/-][a-z0-9]+)*(:[\w][\w.-]{0,127})?")
 S3_ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<key>.*))?")
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+BUCKET_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ROLE = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
 FILE_SYSTEM = re.compile(r"fs-[0-9a-f]{8,17}")
 FILE_SYSTEM_PATH = re.compile(r"/[A-Za-z0-9_-]+(/[A-Za-z0-9_.-]+)+")
 NAMES = {
-    "DatasetName": re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,62}"),
-    "TrainingRun": re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,62}"),
-    "ModelPackageGroup": re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"),
+    names.DATASET_NAME: re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,62}"),
+    names.TRAINING_RUN: re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,62}"),
+    names.MODEL_PACKAGE_GROUP: re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"),
     # The endpoint's configuration is named after it and the execution, in 63 characters.
-    "EndpointName": re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,49}"),
+    names.ENDPOINT_NAME: re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,49}"),
 }
-IMAGES = ("DataImage", "TrainingImage", "InferenceImage")
-MARGINS = (
-    "MaxFidAbovePretrained",
-    "MaxClipScoreBelowPretrained",
-    "MaxFidAboveApproved",
-    "MaxClipScoreBelowApproved",
-)
-ADDRESSES = ("UrlTable", "PretrainedModel", "Evaluator")
+ADDRESSES = (names.URL_TABLE, names.PRETRAINED_MODEL, names.EVALUATOR)
 # These two may also be a word.
-JUDGED = ("EvaluationCaptions", "ApprovedModel")
+JUDGED = (names.EVALUATION_CAPTIONS, names.APPROVED_MODEL)
 FILL = "take it from your stack with --stack NAME, or set it"
 
 
 def address_findings(settings: Settings, values: Values, is_local: bool) -> Iterator[Finding]:
     """Check images, S3 addresses, bucket, role and names."""
-    for name in (name for name in IMAGES if name in values):
+    for name in (name for name in names.IMAGES if name in values):
         yield from _image_findings(name, values.text(name), settings.account.region, is_local)
     for name in (name for name in ADDRESSES if name in values):
         if not S3_ADDRESS.fullmatch(values.text(name)):
             fix = "set it to s3://BUCKET/FOLDER/"
-            yield Finding(name, f"{values.text(name)!r} is no S3 address", fix)
+            yield Finding(name, f"{values.text(name)!r} is not an S3 address", fix)
         elif PLACEHOLDER_ACCOUNT in values.text(name):
             yield Finding(name, "it is in the placeholder's bucket", FILL)
     if not is_local:
         yield from _foreign_bucket_findings(settings, values)
     yield from _judged_findings(values)
-    if "Bucket" in values and not BUCKET.fullmatch(values.text("Bucket")):
-        yield Finding("Bucket", f"{values.text('Bucket')!r} is no name of a bucket", "set it to the name alone")
+    if names.BUCKET in values and not BUCKET_PATTERN.fullmatch(values.text(names.BUCKET)):
+        yield Finding(
+            names.BUCKET, f"{values.text(names.BUCKET)!r} is not the name of a bucket", "set it to the name alone"
+        )
     for name, pattern in NAMES.items():
         if name in values and not pattern.fullmatch(values.text(name)):
             yield Finding(name, f"{values.text(name)!r} does not match {pattern.pattern}", "choose another name")
@@ -97,8 +93,8 @@ def _foreign_bucket_findings(settings: Settings, values: Values) -> Iterator[Fin
 def _judged_findings(values: Values) -> Iterator[Finding]:
     """Check the two addresses that may also be a word: what is drawn, and which model it is compared with."""
     for name, word, example in (
-        ("EvaluationCaptions", HELDOUT_CAPTIONS, "s3://BUCKET/captions.tsv"),
-        ("ApprovedModel", NO_MODEL, f"s3://BUCKET/FOLDER/{MODEL_ARCHIVE}"),
+        (names.EVALUATION_CAPTIONS, HELDOUT_CAPTIONS, "s3://BUCKET/captions.tsv"),
+        (names.APPROVED_MODEL, NO_MODEL, f"s3://BUCKET/FOLDER/{MODEL_ARCHIVE}"),
     ):
         if name in values and values.text(name) != word and not S3_ADDRESS.fullmatch(values.text(name)):
             problem = f"{values.text(name)!r} is neither an S3 address nor {word!r}"
@@ -112,14 +108,16 @@ def file_system_findings(
     if '"FileSystemDataSource"' not in json.dumps(definition["Steps"]):
         return
     switch = "or set file_system.kind to s3"
-    if not FILE_SYSTEM.fullmatch(values.text("FsxId")):
-        yield Finding("FsxId", f"{values.text('FsxId')!r} is no id of a file system", f"set it to fs-..., {switch}")
-    elif not is_local and PLACEHOLDER_FILE_SYSTEM.fullmatch(values.text("FsxId")):
-        yield Finding("FsxId", "it is the placeholder's file system", f"{FILL}, {switch}")
-    if not FILE_SYSTEM_PATH.fullmatch(values.text("FsxPath")):
+    if not FILE_SYSTEM.fullmatch(values.text(names.FSX_ID)):
         yield Finding(
-            "FsxPath",
-            f"{values.text('FsxPath')!r} is no path on the file system",
+            names.FSX_ID, f"{values.text(names.FSX_ID)!r} is not the id of a file system", f"set it to fs-..., {switch}"
+        )
+    elif not is_local and PLACEHOLDER_FILE_SYSTEM.fullmatch(values.text(names.FSX_ID)):
+        yield Finding(names.FSX_ID, "it is the placeholder's file system", f"{FILL}, {switch}")
+    if not FILE_SYSTEM_PATH.fullmatch(values.text(names.FSX_PATH)):
+        yield Finding(
+            names.FSX_PATH,
+            f"{values.text(names.FSX_PATH)!r} is not a path on the file system",
             f"set it to /<mount name>/<folder linked to latents/>, {switch}",
         )
     outside = [job.step for job in jobs if job.kind == "training" and not job.in_network]
@@ -133,32 +131,34 @@ def file_system_findings(
 
 def threshold_findings(values: Values) -> Iterator[Finding]:
     """Check that the gate's thresholds are numbers on the metrics' scales."""
-    max_fid, min_clip = _number(values.text("MaxFid")), _number(values.text("MinClipScore"))
+    max_fid, min_clip = _number(values.text(names.MAX_FID)), _number(values.text(names.MIN_CLIP_SCORE))
     if not max_fid >= 0 or math.isinf(max_fid):
-        problem = f"{values.text('MaxFid')} is no FID: the gate could never pass or never fail"
-        yield Finding("MaxFid", problem, "set it to 0 or more; MLPerf's target is 90")
+        problem = f"{values.text(names.MAX_FID)} is not an FID: the gate could never pass or never fail"
+        yield Finding(names.MAX_FID, problem, "set it to 0 or more; MLPerf's target is 90")
     if not -1 <= min_clip <= 1:
         yield Finding(
-            "MinClipScore",
-            f"{values.text('MinClipScore')} is no cosine",
+            names.MIN_CLIP_SCORE,
+            f"{values.text(names.MIN_CLIP_SCORE)} is not a cosine",
             "set it between -1 and 1: a score of 15 on the scale of 100 is 0.15 here",
         )
-    for name in (name for name in MARGINS if name in values):
+    for name in (name for name in names.MARGINS if name in values):
         if not math.isfinite(_number(values.text(name))):
-            yield Finding(name, f"{values.text(name)} is no margin", "set it to 0 or to how much worse is good enough")
+            yield Finding(
+                name, f"{values.text(name)} is not a margin", "set it to 0 or to how much worse is good enough"
+            )
 
 
 def sample_findings(settings: Settings, values: Values) -> Iterator[Finding]:
     """Check that there are as many held-out pictures as evaluation and validation ask for."""
-    asked, kept = values.integer("EvaluationSamples"), settings.encode.max_heldout_samples
-    fraction, rows = settings.encode.heldout_fraction, values.integer("MaxRows")
+    asked, kept = values.integer(names.EVALUATION_SAMPLES), settings.encode.max_heldout_samples
+    fraction, rows = settings.encode.heldout_fraction, values.integer(names.MAX_ROWS)
     if rows > 0:
         kept = min(kept, int(rows * fraction))
     if asked < 2:
-        yield Finding("EvaluationSamples", f"a distance of {asked} pictures is none", "set it to 2 or more")
+        yield Finding(names.EVALUATION_SAMPLES, f"{asked} pictures have no distance", "set it to 2 or more")
     elif asked > kept:
         yield Finding(
-            "EvaluationSamples",
+            names.EVALUATION_SAMPLES,
             f"{asked:,} pictures, and at most {kept:,} captions are held out",
             f"set it to {kept} or less, or raise encode.heldout_fraction ({fraction:g}) and encode.max_heldout_samples",
         )
@@ -173,12 +173,12 @@ def sample_findings(settings: Settings, values: Values) -> Iterator[Finding]:
 def _image_findings(name: str, image: str, region: str, is_local: bool) -> Iterator[Finding]:
     if is_local:
         if not LOCAL_IMAGE.fullmatch(image) and not ECR_IMAGE.fullmatch(image):
-            yield Finding(name, f"{image!r} is no image", "set it to REPOSITORY:TAG")
+            yield Finding(name, f"{image!r} is not an image", "set it to REPOSITORY:TAG")
         return
     match = ECR_IMAGE.fullmatch(image)
     if match is None:
         fix = "set it to ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY:TAG, as containers/build.sh prints it"
-        yield Finding(name, f"{image!r} is no image in ECR", fix)
+        yield Finding(name, f"{image!r} is not an image in ECR", fix)
     elif match["account"] == PLACEHOLDER_ACCOUNT:
         yield Finding(name, "it is the placeholder's image", f"containers/build.sh --push builds yours; {FILL}")
     elif match["region"] != region:
@@ -189,12 +189,12 @@ def _image_findings(name: str, image: str, region: str, is_local: bool) -> Itera
 def _account_findings(settings: Settings, values: Values) -> Iterator[Finding]:
     match = ROLE.fullmatch(settings.account.role_arn)
     if match is None:
-        problem = f"{settings.account.role_arn!r} is no ARN of a role"
+        problem = f"{settings.account.role_arn!r} is not the ARN of a role"
         yield Finding("account.role_arn", problem, "set it to arn:aws:iam::ACCOUNT:role/NAME")
     elif match[1] == PLACEHOLDER_ACCOUNT:
         yield Finding("account.role_arn", "it is the placeholder's role", FILL)
-    if PLACEHOLDER_ACCOUNT in values.text("Bucket"):
-        yield Finding("Bucket", "it is the placeholder's bucket", FILL)
+    if PLACEHOLDER_ACCOUNT in values.text(names.BUCKET):
+        yield Finding(names.BUCKET, "it is the placeholder's bucket", FILL)
 
 
 def _number(text: str) -> float:

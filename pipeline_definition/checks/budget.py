@@ -1,4 +1,4 @@
-"""The run's budget: refused at the start where the forecast exceeds it, and told to Train, which stops at it.
+"""The run's budget: refused at the start where the forecast exceeds it, and passed to Train, which stops at it.
 
 Reads a parameter set, a definition, the parameters of one start and the price file; writes nothing.
 
@@ -27,7 +27,7 @@ PRICE_TOLERANCE: Final = 0.005
 
 
 def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the changes of a start with what the budget needs to know and the operator did not say.
+    """Return the changes of a start with what the budget needs and the operator left out.
 
     That is the price of another instance type of Train, and with a budget the dollars of the other steps. What cannot
     be forecast is left to `budget_findings` to refuse.
@@ -62,7 +62,9 @@ def budget_findings(settings: Settings, definition: Mapping[str, Any], changes: 
     values = Values(definition, changes)
     budget_usd = _number(values, BUDGET_USD)
     if budget_usd < 0:
-        yield Finding(BUDGET_USD, f"{values.text(BUDGET_USD)} dollars are no budget", "set it to 0 for none, or above")
+        yield Finding(
+            BUDGET_USD, f"{values.text(BUDGET_USD)} dollars are not a budget", "set it to 0 for none, or above"
+        )
     if settings.local is not None or budget_usd <= 0:
         return
     for phase in settings.phases:
@@ -110,7 +112,7 @@ def _price_findings(settings: Settings, phase: Phase, values: Values) -> Iterato
 
 
 def _number(values: Values, name: str) -> float:
-    """Return a parameter as a number; 0 where a definition has none or it is none."""
+    """Return a parameter as a number; 0 where a definition has none or it is not a number."""
     try:
         return float(values.text(name)) if name in values else 0.0
     except ValueError:

@@ -58,7 +58,11 @@ def instance_findings(job: PlannedJob) -> Iterator[Finding]:
             f"the {gpu.name} of {name} is too old for the CUDA 13 of the images",
             f"set it to {GPU_EXAMPLES[job.kind]}",
         )
-    elif gpu and gpu.compute_capability < BFLOAT16_COMPUTE_CAPABILITY and _precision(job) == "bfloat16":
+    elif (
+        gpu
+        and gpu.compute_capability < BFLOAT16_COMPUTE_CAPABILITY
+        and job.hyperparameters.get("precision") == "bfloat16"
+    ):
         yield Finding(
             job.type_parameter,
             f"the {gpu.name} of {name} has no bfloat16, and train.precision asks for it",
@@ -93,7 +97,7 @@ def host_image_findings(job: PlannedJob, asked: str) -> Iterator[Finding]:
 
 
 def count_findings(job: PlannedJob, values: Values) -> Iterator[Finding]:
-    """Check that there is at least one host; what is no integer at all is found elsewhere."""
+    """Check that there is at least one host; a value that is not an integer is reported elsewhere."""
     if job.count_parameter in values and job.count < 1:
         yield Finding(job.count_parameter, f"{job.step} cannot run on {job.count} hosts", "set it to 1 or more")
 
@@ -111,7 +115,7 @@ def batch_findings(job: PlannedJob, tuned: tuple[str, ...], values: Values, rank
         return
     name = parameter_of(asked) or "train.global_batch_size"
     if batch < 1:
-        yield Finding(name, f"a global batch of {values.resolved(asked)} samples is none", "set it to 1 or more")
+        yield Finding(name, f"a global batch of {values.resolved(asked)} samples is empty", "set it to 1 or more")
         return
     uneven = [size for size in sizes if batch % (size * ranks)]
     if uneven:
@@ -126,7 +130,7 @@ def batch_findings(job: PlannedJob, tuned: tuple[str, ...], values: Values, rank
 def sample_budget_findings(job: PlannedJob, values: Values, section: str = "train") -> Iterator[Finding]:
     """Check that a sample budget is a whole number of optimizer steps and longer than its warm-up.
 
-    `section` of the parameter set is where the warm-up stands.
+    `section` of the parameter set holds the warm-up.
     """
     asked = job.hyperparameters.get("training_samples")
     batch = as_integer(values.resolved(job.hyperparameters.get("global_batch_size")))
@@ -158,10 +162,6 @@ def _batch_fix(name: str, batch: int, sizes: list[int], uneven: list[int], job: 
     if len(uneven) < len(sizes):
         fixes.append(f"leave {_words(uneven)} out of tune.micro_batch_size")
     return ", or ".join(fixes)
-
-
-def _precision(job: PlannedJob) -> str:
-    return str(job.hyperparameters.get("precision", ""))
 
 
 def _words(numbers: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Everything that would fail on the cluster and can be told now.
+"""Everything that would fail on the cluster and can be checked now.
 
 Reads settings, a definition, the parameters of one start and, with a target, the account; writes nothing. Without a
 target it needs no network, no credentials and no SageMaker SDK.
@@ -47,13 +47,13 @@ def preflight(
     parameters: Mapping[str, str],
     target: Target | None = None,
 ) -> list[Finding]:
-    """Return what stands in the way of starting a definition with some parameters changed; nothing when nothing does.
+    """Return what blocks starting a definition with some parameters changed, and what is worth knowing.
 
-    With a target, the account is asked too, unless what can be told without it is already wrong.
+    With a target, the account is asked too, unless something is already wrong without asking it.
     """
     is_local = settings.local is not None or (target is not None and target.is_local)
     bad = list(parameter_findings(definition, parameters))
-    # A value that is no value at all is left out of the arithmetic.
+    # A value that cannot be read is left out of the arithmetic.
     good = {name: text for name, text in parameters.items() if name not in {finding.parameter for finding in bad}}
     values = Values(definition, good)
     jobs = planned_jobs(definition, values)
@@ -101,9 +101,10 @@ def _value_problem(parameter: Mapping[str, Any], text: str) -> str:
     try:
         CONVERTERS.get(parameter["Type"], str)(text)
     except ValueError:
-        return f"{text!r} is no {parameter['Type'].lower()}"
+        article = "an" if parameter["Type"] == "Integer" else "a"
+        return f"{text!r} is not {article} {parameter['Type'].lower()}"
     choices = parameter.get("EnumValues")
-    return f"{text!r} is none of {', '.join(choices)}" if choices and text not in choices else ""
+    return f"{text!r} is not one of {', '.join(choices)}" if choices and text not in choices else ""
 
 
 def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is_local: bool) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from params.settings import Settings
-from pipeline_definition.commands.options import UsageError, console
+from pipeline_definition.commands.options import UsageError, say
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
@@ -72,14 +72,14 @@ def refuse_findings(
 ) -> None:
     """Print what preflight finds.
 
-    Raises UsageError with the findings that stand in the way.
+    Raises UsageError with the findings that block the start.
     """
     from pipeline_definition.checks.preflight import preflight
 
     findings = preflight(settings, definition, values, target)
     for finding in findings:
         if not finding.blocking:
-            console.print(f"note: {finding}", soft_wrap=True, highlight=False, markup=False)
+            say(f"note: {finding}")
     blocking = [str(finding) for finding in findings if finding.blocking]
     if blocking:
         raise UsageError("\n       ".join(blocking))

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    AsJson,
-    Local,
-    Params,
-    State,
-    UsageError,
-    console,
-    read_settings,
-    reported_errors,
-    target_of,
-)
+from params.settings import load_settings
+from pipeline_definition.commands import options
+from pipeline_definition.commands.options import UsageError, print_json, print_table, say, target_of
 from pipeline_definition.session import Target
 
 Prompts = Annotated[list[str] | None, typer.Argument(help="What to draw; can be repeated.")]
@@ -49,10 +36,10 @@ def compare(
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
     evaluator: Evaluator = None,
-    as_json: AsJson = False,
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    as_json: options.AsJson = False,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Have several models draw the same prompts and seeds; write a page with scores, latency and cost per image.
 
@@ -62,42 +49,35 @@ def compare(
 
       sd-pipeline compare "a red dot" --endpoint http://127.0.0.1:8080 --endpoint http://127.0.0.1:8081
     """
-    with reported_errors():
-        from pipeline_definition.prompting.clip_scores import evaluator_folder
-        from pipeline_definition.prompting.comparison import compare as compare_models
-        from pipeline_definition.prompting.comparison_page import HEADERS, summary, write_page
-        from pipeline_definition.prompting.contenders import contenders_of
+    from pipeline_definition.prompting.clip_scores import evaluator_folder
+    from pipeline_definition.prompting.comparison import compare as compare_models
+    from pipeline_definition.prompting.comparison_page import HEADERS, summary, write_page
+    from pipeline_definition.prompting.contenders import contenders_of
 
-        settings = read_settings(params)
-        texts = _texts(prompts, prompt_file)
+    settings = load_settings(params)
+    texts = _texts(prompts, prompt_file)
 
-        def target() -> Target:
-            return target_of(settings, local, state)
+    def target() -> Target:
+        return target_of(settings, local, state)
 
-        contenders = contenders_of(target, endpoint or [settings.endpoint.name], variant or [])
-        request = {"guidance_scale": guidance, "steps": steps, "num_images": 1, "format": "png"}
-        compared = compare_models(
-            contenders,
-            texts,
-            [seed + number for number in range(images)],
-            request,
-            lambda: evaluator or evaluator_folder(settings, target(), state),
-        )
-        chosen = {"guidance": guidance, "steps": steps}
-        write_page(compared, {name: value for name, value in chosen.items() if value is not None}, out)
-        if as_json:
-            sys.stdout.write(json.dumps(compared.as_dict(), indent=2) + "\n")
-            return
-        rows = [summary(standing, compared.standings[0]) for standing in compared.standings]
-        table = Table(box=None, pad_edge=False)
-        for header in HEADERS:
-            table.add_column(header)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-        if compared.note:
-            console.print(compared.note, soft_wrap=True, highlight=False, markup=False)
-        console.print(f"{out}", soft_wrap=True, highlight=False, markup=False)
+    contenders = contenders_of(target, endpoint or [settings.endpoint.name], variant or [])
+    request = {"guidance_scale": guidance, "steps": steps, "num_images": 1, "format": "png"}
+    compared = compare_models(
+        contenders,
+        texts,
+        [seed + number for number in range(images)],
+        request,
+        lambda: evaluator or evaluator_folder(settings, target(), state),
+    )
+    chosen = {"guidance": guidance, "steps": steps}
+    write_page(compared, {name: value for name, value in chosen.items() if value is not None}, out)
+    if as_json:
+        print_json(compared.as_dict())
+        return
+    print_table(HEADERS, (summary(standing, compared.standings[0]) for standing in compared.standings))
+    if compared.note:
+        say(compared.note)
+    say(out)
 
 
 def _texts(prompts: list[str] | None, file: Path | None) -> list[str]:

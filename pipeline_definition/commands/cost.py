@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from params.files import write_text
+from params.settings import Settings, load_settings
+from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    AsJson,
-    Changes,
-    Params,
-    console,
-    parse_changes,
-    read_settings,
-    reported_errors,
-)
+from pipeline_definition.commands.options import console, parse_changes, print_json, say
 
 app = typer.Typer(help="What a run costs: forecast, arithmetic, prices.", no_args_is_help=True)
 prices_app = typer.Typer(help="The dated price file behind the forecasts.", no_args_is_help=True)
@@ -33,8 +25,8 @@ Rows = Annotated[
 
 @app.command("forecast")
 def forecast_command(
-    params: Params = DEFAULT_PARAMS,
-    changes: Changes = None,
+    params: options.Params = options.DEFAULT_PARAMS,
+    changes: options.Changes = None,
     rows: Rows = None,
     fsx_gib: Annotated[
         int | None,
@@ -44,7 +36,7 @@ def forecast_command(
         int, typer.Option("--fsx-throughput", help="MB/s per TiB of FSx for Lustre storage.")
     ] = 125,
     storage_months: Annotated[float, typer.Option("--storage-months", min=0, help="How long S3 keeps the data.")] = 1.0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Forecast GPU-hours, days and dollars of every step, and say where each figure comes from.
 
@@ -54,16 +46,15 @@ def forecast_command(
     from pipeline_definition.cost.storage import Surroundings
     from pipeline_definition.cost.tables import forecast_json, forecast_notes, forecast_table
 
-    with reported_errors():
-        settings, definition = _definition(params)
-        around = Surroundings(fsx_gib, fsx_throughput, storage_months)
-        bill = forecast(settings, definition, parse_changes(changes), around, rows)
-        if as_json:
-            _print_json(forecast_json(bill))
-            return
-        console.print(forecast_table(bill))
-        for note in forecast_notes(bill):
-            console.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
+    settings, definition = _definition(params)
+    around = Surroundings(fsx_gib, fsx_throughput, storage_months)
+    bill = forecast(settings, definition, parse_changes(changes), around, rows)
+    if as_json:
+        print_json(forecast_json(bill))
+        return
+    console.print(forecast_table(bill))
+    for note in forecast_notes(bill):
+        say(note, style="dim")
 
 
 @app.command()
@@ -71,7 +62,7 @@ def training(
     gpu_hours: Annotated[float, typer.Option("--gpu-hours", help="GPU-hours of the training.")],
     gpus_per_instance: Annotated[int, typer.Option("--gpus-per-instance", help="GPUs of one instance.")],
     price: Annotated[float, typer.Option("--price-per-instance-hour", help="Dollars for one instance-hour.")],
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compute what a number of GPU-hours costs, with the forecast's arithmetic.
 
@@ -79,24 +70,21 @@ def training(
     """
     from pipeline_definition.cost.training import training_cost
 
-    with reported_errors():
-        cost = training_cost(gpu_hours, gpus_per_instance, price)
-        if as_json:
-            _print_json(
-                {
-                    "gpu_hours": cost.gpu_hours,
-                    "instance_hours": cost.instance_hours,
-                    "usd": round(cost.usd, 2),
-                    "inputs": {"gpus_per_instance": gpus_per_instance, "usd_per_instance_hour": price},
-                }
-            )
-            return
-        console.print(
-            f"{gpu_hours:,.0f} GPU-hours / {gpus_per_instance} GPUs = {cost.instance_hours:,.1f} instance-hours"
-            f" x ${price:,.2f} = ${cost.usd:,.0f}",
-            highlight=False,
-            soft_wrap=True,
+    cost = training_cost(gpu_hours, gpus_per_instance, price)
+    if as_json:
+        print_json(
+            {
+                "gpu_hours": cost.gpu_hours,
+                "instance_hours": cost.instance_hours,
+                "usd": round(cost.usd, 2),
+                "inputs": {"gpus_per_instance": gpus_per_instance, "usd_per_instance_hour": price},
+            }
         )
+        return
+    say(
+        f"{gpu_hours:,.0f} GPU-hours / {gpus_per_instance} GPUs = {cost.instance_hours:,.1f} instance-hours"
+        f" x ${price:,.2f} = ${cost.usd:,.0f}"
+    )
 
 
 @prices_app.command("refresh")
@@ -115,26 +103,25 @@ def refresh_prices(
     from pipeline_definition.cost.prices import PRICES_FILE, load_prices
     from pipeline_definition.session import Target
 
-    with reported_errors():
-        file = path or PRICES_FILE
-        today = datetime.now(UTC).date()
-        found = refresh(load_prices(file), Target(API_REGION).client("pricing"), region, today, add or ())
-        write_prices(found, file)
-        for line in (*found.changed, *found.kept):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-        console.print(f"{len(found.changed)} changed, {len(found.kept)} kept: {file}", highlight=False, soft_wrap=True)
+    file = path or PRICES_FILE
+    today = datetime.now(UTC).date()
+    refreshed = refresh(load_prices(file), Target(API_REGION).client("pricing"), region, today, add or ())
+    write_prices(refreshed, file)
+    for line in (*refreshed.changed, *refreshed.kept):
+        say(line)
+    say(f"{len(refreshed.changed)} changed, {len(refreshed.kept)} kept: {file}")
 
 
 def plan(
     deadline: Annotated[str, typer.Option("--deadline", help="Wall time of the whole run: 36h, 10d or 2w.")],
     budget: Annotated[float, typer.Option("--budget", help="Dollars for the whole run, without the endpoint.")],
-    params: Params = DEFAULT_PARAMS,
-    changes: Changes = None,
+    params: options.Params = options.DEFAULT_PARAMS,
+    changes: options.Changes = None,
     rows: Rows = None,
     savings_plan: Annotated[bool, typer.Option("--savings-plan", help="Assume that a savings plan exists.")] = False,
     training_only: Annotated[bool, typer.Option("--training-only", help="Apply the limits to Train only.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write a page with the chart here.")] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Find the cheapest training hosts that meet a deadline and a budget; exit status 1 when none does.
 
@@ -146,22 +133,21 @@ def plan(
     from pipeline_definition.cost.prices import PURCHASES
     from pipeline_definition.pages.html import to_html
 
-    with reported_errors():
-        days = parse_days(deadline)
-        settings, definition = _definition(params)
-        purchases = PURCHASES if savings_plan else PURCHASES[:2]
-        found = plan_of(settings, definition, parse_changes(changes), days, budget, purchases, training_only, rows)
-        if out:
-            write_text(out, to_html(plan_document(found, settings.pipeline_name)))
-        if as_json:
-            _print_json(plan_json(found))
-        else:
-            console.print(found.verdict(), highlight=False, markup=False, soft_wrap=True)
-            console.print(plan_table(found))
-            for note in NOTES:
-                console.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
-        if not found.best:
-            raise typer.Exit(1)
+    days = parse_days(deadline)
+    settings, definition = _definition(params)
+    purchases = PURCHASES if savings_plan else PURCHASES[:2]
+    planned = plan_of(settings, definition, parse_changes(changes), days, budget, purchases, training_only, rows)
+    if out:
+        write_text(out, to_html(plan_document(planned, settings.pipeline_name)))
+    if as_json:
+        print_json(plan_json(planned))
+    else:
+        say(planned.verdict())
+        console.print(plan_table(planned))
+        for note in NOTES:
+            say(note, style="dim")
+    if not planned.best:
+        raise typer.Exit(1)
 
 
 def business_case(
@@ -169,7 +155,7 @@ def business_case(
         Path | None, typer.Option("--inputs", help="Inputs in YAML.", show_default="the worked example")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the document and the page.")] = Path("business_case"),
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Answer a decision maker's three questions from a file of inputs, as Markdown and as a page with charts.
 
@@ -181,22 +167,17 @@ def business_case(
     from pipeline_definition.pages.html import to_html
     from pipeline_definition.pages.markdown import to_markdown
 
-    with reported_errors():
-        answers = answers_of(load_case(inputs or EXAMPLE_FILE))
-        document = case_document(answers)
-        write_text(out / "business_case.html", to_html(document))
-        write_text(out / "business_case.md", to_markdown(document, "business_case.html"))
-        if as_json:
-            _print_json(case_json(answers))
-            return
-        console.print(document.lead, highlight=False, markup=False, soft_wrap=True)
-        console.print(f"{out / 'business_case.md'} and {out / 'business_case.html'}", highlight=False, soft_wrap=True)
+    answers = answers_of(load_case(inputs or EXAMPLE_FILE))
+    document = case_document(answers)
+    write_text(out / "business_case.html", to_html(document))
+    write_text(out / "business_case.md", to_markdown(document, "business_case.html"))
+    if as_json:
+        print_json(case_json(answers))
+        return
+    say(document.lead)
+    say(f"{out / 'business_case.md'} and {out / 'business_case.html'}")
 
 
-def _definition(params: Path) -> tuple[Any, dict[str, Any]]:
-    settings = read_settings(params)
+def _definition(params: Path) -> tuple[Settings, dict[str, Any]]:
+    settings = load_settings(params)
     return settings, json.loads(definition_text(settings))
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from rich.table import Table
-
+from params.settings import load_settings
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import LOCAL_PARAMS, AsJson, Params, console, read_settings, reported_errors
+from pipeline_definition.commands.options import LOCAL_PARAMS, AsJson, Params, print_json, print_table
 
 
 def definition(params: Params = LOCAL_PARAMS) -> None:
@@ -16,8 +15,7 @@ def definition(params: Params = LOCAL_PARAMS) -> None:
 
     Example: sd-pipeline definition --params params/sd2_base.yaml > definition.json
     """
-    with reported_errors():
-        sys.stdout.write(definition_text(read_settings(params)) + "\n")
+    sys.stdout.write(definition_text(load_settings(params)) + "\n")
 
 
 def parameters(params: Params = LOCAL_PARAMS, as_json: AsJson = False) -> None:
@@ -25,15 +23,9 @@ def parameters(params: Params = LOCAL_PARAMS, as_json: AsJson = False) -> None:
 
     Example: sd-pipeline parameters --params params/octank_100gb.yaml
     """
-    with reported_errors():
-        listed = json.loads(definition_text(read_settings(params)))["Parameters"]
-        if as_json:
-            sys.stdout.write(json.dumps(listed, indent=2) + "\n")
-            return
-        table = Table(box=None, pad_edge=False)
-        for header in ("parameter", "type", "default", "what it is"):
-            table.add_column(header, overflow="fold")
-        for parameter in listed:
-            default = str(parameter.get("DefaultValue", ""))
-            table.add_row(parameter["Name"], parameter["Type"], default, parameter["Description"])
-        console.print(table)
+    listed = json.loads(definition_text(load_settings(params)))["Parameters"]
+    if as_json:
+        print_json(listed)
+        return
+    rows = ((p["Name"], p["Type"], str(p.get("DefaultValue", "")), p["Description"]) for p in listed)
+    print_table(("parameter", "type", "default", "what it is"), rows)

@@ -30,7 +30,7 @@ def endpoint_of(settings: Settings, name: str | None, variant: str | None, local
     if own.asynchronous and name in (None, own.name):
         prefix = f"s3://{settings.account.bucket}/{ASYNC}/{own.name}"
         return AsyncEndpoint(_target(settings, local, state), own.name, prefix)
-    return connect(lambda: _target(settings, local, state), name or settings.endpoint.name, variant)
+    return connect(lambda: _target(settings, local, state), name or own.name, variant)
 
 
 def _target(settings: Settings, local: bool, state: Path) -> Target:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from pipeline_definition.commands.options import AsJson, Changes, console, parse_changes, reported_errors
+from pipeline_definition.commands.options import AsJson, Changes, parse_changes, print_json, say
+from pipeline_definition.infrastructure.stack import Infrastructure
 from pipeline_definition.session import Target
 
 app = typer.Typer(
@@ -27,11 +26,8 @@ def deploy(stack: Stack = "sd-pipeline", region: Region = "us-east-1", changes: 
 
     Example: sd-pipeline infra deploy --set FileSystemGiB=4800
     """
-    with reported_errors():
-        from pipeline_definition.infrastructure.stack import Infrastructure
-
-        outputs = Infrastructure(Target(region), stack, _say).deploy(parse_changes(changes))
-        sys.stdout.write(json.dumps(outputs, indent=2) + "\n")
+    outputs = Infrastructure(Target(region), stack, say).deploy(parse_changes(changes))
+    print_json(outputs)
 
 
 @app.command()
@@ -40,18 +36,15 @@ def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1", as_json: 
 
     Example: sd-pipeline infra status
     """
-    with reported_errors():
-        from pipeline_definition.infrastructure.stack import Infrastructure
-
-        about = Infrastructure(Target(region), stack, _say).status()
-        if as_json:
-            sys.stdout.write(json.dumps(asdict(about), indent=2) + "\n")
-            return
-        _say(f"{stack}: {about.status} {about.reason}".rstrip())
-        for name, value in about.outputs.items():
-            _say(f"  {name:24} {value}")
-        for line in about.costs:
-            _say(f"  billed: {line}")
+    about = Infrastructure(Target(region), stack, say).status()
+    if as_json:
+        print_json(asdict(about))
+        return
+    say(f"{stack}: {about.status} {about.reason}".rstrip())
+    for name, value in about.outputs.items():
+        say(f"  {name:24} {value}")
+    for line in about.costs:
+        say(f"  billed: {line}")
 
 
 @app.command()
@@ -60,11 +53,4 @@ def destroy(stack: Stack = "sd-pipeline", region: Region = "us-east-1", empty: E
 
     Example: sd-pipeline infra destroy
     """
-    with reported_errors():
-        from pipeline_definition.infrastructure.stack import Infrastructure
-
-        Infrastructure(Target(region), stack, _say).destroy(empty)
-
-
-def _say(line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+    Infrastructure(Target(region), stack, say).destroy(empty)

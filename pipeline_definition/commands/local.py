@@ -4,55 +4,49 @@ from __future__ import annotations
 
 import typer
 
+from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import engine_of
-from pipeline_definition.commands.options import (
-    DEFAULT_RUNS,
-    DEFAULT_STATE,
-    Backend,
-    Runs,
-    State,
-    console,
-    reported_errors,
-)
+from pipeline_definition.commands.options import say
 
 app = typer.Typer(help="The local control plane: SageMaker's API on this machine.", no_args_is_help=True)
 
 
 @app.command()
-def up(state: State = DEFAULT_STATE, runs: Runs = DEFAULT_RUNS, backend: Backend = "process") -> None:
+def up(
+    state: options.State = options.DEFAULT_STATE,
+    runs: options.Runs = options.DEFAULT_RUNS,
+    backend: options.Backend = "process",
+) -> None:
     """Start the local control plane and leave it running; endpoints of earlier runs come back.
 
     Example: sd-pipeline local up && sd-pipeline models list --local --params params/local.yaml
     """
-    with reported_errors():
-        from pipeline_definition.local.client import ensure_up
+    from pipeline_definition.local.client import ensure_up
 
-        engine_of(backend)
-        plane = ensure_up(state, runs, leash=False, backend=backend)
-        console.print(f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it", highlight=False)
+    engine_of(backend)
+    plane = ensure_up(state, runs, leash=False, backend=backend)
+    say(f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it")
 
 
 @app.command()
-def down(state: State = DEFAULT_STATE) -> None:
+def down(state: options.State = options.DEFAULT_STATE) -> None:
     """Stop the local control plane, its jobs and its endpoints; its state stays in the state folder.
 
     Example: sd-pipeline local down
     """
-    with reported_errors():
-        from pipeline_definition.local.client import down as stop_plane
+    from pipeline_definition.local.client import down as stop_plane
 
-        console.print("stopped" if stop_plane(state) else f"nothing is up on {state}", highlight=False)
+    say("stopped" if stop_plane(state) else f"nothing is up on {state}")
 
 
 @app.command()
-def status(state: State = DEFAULT_STATE) -> None:
+def status(state: options.State = options.DEFAULT_STATE) -> None:
     """Report whether the local control plane is up; exit status 1 if not.
 
     Example: sd-pipeline local status
     """
-    with reported_errors():
-        from pipeline_definition.local.client import is_up
+    from pipeline_definition.local.client import is_up
 
-        plane = is_up(state)
-        console.print(f"up at {plane.url} (pid {plane.pid})" if plane else f"nothing is up on {state}", highlight=False)
+    plane = is_up(state)
+    say(f"up at {plane.url} (pid {plane.pid})" if plane else f"nothing is up on {state}")
     raise typer.Exit(0 if plane else 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,20 +9,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from params.settings import Settings
+from params.settings import Settings, load_settings
+from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    AsJson,
-    Local,
-    Params,
-    State,
-    console,
-    read_settings,
-    reported_errors,
-    target_of,
-)
+from pipeline_definition.commands.options import console, print_json, print_table, say, settings_and_target, target_of
 from pipeline_definition.models.registry import ModelPackage, PackageGroup
 from pipeline_definition.session import Target
 
@@ -42,102 +30,100 @@ Out = Annotated[
 
 @app.command("list")
 def list_packages(
-    params: Params = DEFAULT_PARAMS, as_json: AsJson = False, local: Local = False, state: State = DEFAULT_STATE
+    params: options.Params = options.DEFAULT_PARAMS,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """List the model packages, newest first.
 
     Example: sd-pipeline models list --local --params params/local.yaml
     """
-    with reported_errors():
-        settings, target = _where(params, local, state)
-        packages = PackageGroup(target, settings.registry.group).list()
-        if as_json:
-            sys.stdout.write(json.dumps([asdict(package) for package in packages], indent=2) + "\n")
-            return
-        table = Table(box=None, pad_edge=False)
-        for header in ("version", "status", "created", "FID", "CLIP score", "data set"):
-            table.add_column(header)
-        for package in packages:
-            said = package.metadata
-            numbers = [_short(said.get("fid")), _short(said.get("clip_score"))]
-            table.add_row(str(package.version), package.status, package.created, *numbers, said.get("dataset", ""))
-        console.print(table)
+    settings, target = settings_and_target(params, local, state)
+    packages = PackageGroup(target, settings.registry.group).list()
+    if as_json:
+        print_json([asdict(package) for package in packages])
+        return
+    rows = (
+        (
+            str(package.version),
+            package.status,
+            package.created,
+            _short(package.metadata.get("fid")),
+            _short(package.metadata.get("clip_score")),
+            package.metadata.get("dataset", ""),
+        )
+        for package in packages
+    )
+    print_table(("version", "status", "created", "FID", "CLIP score", "data set"), rows)
 
 
 @app.command()
 def show(
     package: Package = "latest",
     out: Out = None,
-    params: Params = DEFAULT_PARAMS,
-    as_json: AsJson = False,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Show a model package: metrics, data, settings, code, images, throughput, cost, and where its pictures are.
 
     Example: sd-pipeline models show latest --out package
     """
-    with reported_errors():
-        from pipeline_definition.models.package_record import PackageFiles, facts
+    from pipeline_definition.models.package_record import PackageFiles, facts
 
-        settings, target = _where(params, local, state)
-        found, files = find(settings, target, package), PackageFiles(target)
-        fetched = files.fetch(found, out) if out else []
-        record = files.record(found)
-        if as_json:
-            evaluated = {"metrics": record.metrics, "data_manifest": record.data_manifest}
-            cost = {"training_usd": record.training_usd}
-            sys.stdout.write(json.dumps({**asdict(found), **evaluated, **cost}, indent=2) + "\n")
-            return
-        table = Table(box=None, pad_edge=False, show_header=False)
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
-        for name, text in facts(record):
-            table.add_row(name, text)
-        console.print(table)
-        if out:
-            console.print(f"{len(fetched)} files in {out}", highlight=False, soft_wrap=True)
+    settings, target = settings_and_target(params, local, state)
+    shown, files = find(settings, target, package), PackageFiles(target)
+    fetched = files.fetch(shown, out) if out else []
+    record = files.record(shown)
+    if as_json:
+        evaluated = {"metrics": record.metrics, "data_manifest": record.data_manifest}
+        print_json({**asdict(shown), **evaluated, "training_usd": record.training_usd})
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, text in facts(record):
+        table.add_row(name, text)
+    console.print(table)
+    if out:
+        say(f"{len(fetched)} files in {out}")
 
 
 @app.command()
 def compare(
     first: Package,
     second: Package = "latest",
-    params: Params = DEFAULT_PARAMS,
-    as_json: AsJson = False,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Compare two model packages: each metric with a verdict on the second, and every difference.
 
     Example: sd-pipeline models compare 3 latest
     """
-    with reported_errors():
-        from pipeline_definition.models.package_comparison import compare as compare_records
-        from pipeline_definition.models.package_record import PackageFiles
+    from pipeline_definition.models.package_comparison import compare as compare_records
+    from pipeline_definition.models.package_record import PackageFiles
 
-        settings, target = _where(params, local, state)
-        files = PackageFiles(target)
-        records = [files.record(find(settings, target, package)) for package in (first, second)]
-        rows = compare_records(*records)
-        if as_json:
-            sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-            return
-        table = Table(box=None, pad_edge=False)
-        for header in ("", first, second, "the second is"):
-            table.add_column(header, overflow="fold")
-        for row in rows:
-            table.add_row(row.name, row.first, row.second, row.verdict)
-        console.print(table)
+    settings, target = settings_and_target(params, local, state)
+    files = PackageFiles(target)
+    records = [files.record(find(settings, target, package)) for package in (first, second)]
+    rows = compare_records(*records)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    print_table(("", first, second, "the second is"), ((r.name, r.first, r.second, r.verdict) for r in rows))
 
 
 @app.command()
 def approve(
     package: Package,
     reason: Reason = "approved on the command line",
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Approve a model package for production, which starts its promotion.
 
@@ -150,9 +136,9 @@ def approve(
 def reject(
     package: Package,
     reason: Reason = "rejected on the command line",
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Reject a model package.
 
@@ -163,21 +149,20 @@ def reject(
 
 @app.command("register-pretrained")
 def register(
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = None,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Register the pretrained model at data.pretrained_uri, to deploy it alone or next to your own.
 
     Example: sd-pipeline models register-pretrained --stack sd-pipeline
     """
-    with reported_errors():
-        from pipeline_definition.models.pretrained_package import register_pretrained
+    from pipeline_definition.models.pretrained_package import register_pretrained
 
-        settings = filled(read_settings(params), stack)
-        package = register_pretrained(settings, target_of(settings, local, state))
-        console.print(package.arn, soft_wrap=True, highlight=False)
+    settings = filled(load_settings(params), stack)
+    package = register_pretrained(settings, target_of(settings, local, state))
+    say(package.arn)
 
 
 def find(settings: Settings, target: Target, package: str) -> ModelPackage:
@@ -191,15 +176,9 @@ def find(settings: Settings, target: Target, package: str) -> ModelPackage:
 
 
 def _decide(package: str, status: str, reason: str, params: Path, local: bool, state: Path) -> None:
-    with reported_errors():
-        settings, target = _where(params, local, state)
-        decided = PackageGroup(target, settings.registry.group).decide(package, status, reason)
-        console.print(f"{decided.arn} is now {decided.status}", soft_wrap=True, highlight=False)
-
-
-def _where(params: Path, local: bool, state: Path) -> tuple[Settings, Target]:
-    settings = read_settings(params)
-    return settings, target_of(settings, local, state)
+    settings, target = settings_and_target(params, local, state)
+    decided = PackageGroup(target, settings.registry.group).decide(package, status, reason)
+    say(f"{decided.arn} is now {decided.status}")
 
 
 def _short(text: str | None) -> str:

@@ -1,18 +1,19 @@
-"""The options that several commands share, and how a command reports an error."""
+"""The options that several commands share, and how commands print."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from params.settings import Settings, SettingsError, load_settings
+from params.settings import Settings, load_settings
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
@@ -36,7 +37,7 @@ Backend = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-# In a file or a pipe there is no screen to fold a table to; rich would take 80 columns and cut words.
+# A file or a pipe has no width to fold a table to; rich would take 80 columns and cut words.
 PIPED_COLUMNS: Final = 200
 console = Console(soft_wrap=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS)
 errors = Console(stderr=True, soft_wrap=True)
@@ -71,28 +72,27 @@ def target_of(settings: Settings, local: bool, state: Path) -> Target:
     return Target(settings.account.region, plane.url)
 
 
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn an error that a person can mend into one line and exit status 1, or 2 for a bad command line or set."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except OperatorError as error:
-        _exit(error, error.exit_status)
-    except SettingsError as error:
-        _exit(error, 2)
-    except (ClientError, BotoCoreError) as error:
-        _exit(error, 1)
+def settings_and_target(params: Path, local: bool, state: Path) -> tuple[Settings, Target]:
+    """Return the parameter set, and where the command goes."""
+    settings = load_settings(params)
+    return settings, target_of(settings, local, state)
 
 
-def read_settings(params: Path) -> Settings:
-    """Return the parameter set."""
-    return load_settings(params)
+def say(line: object, style: str | None = None) -> None:
+    """Print a line as it is: unfolded, and without reading markup in it."""
+    console.print(str(line), style=style, soft_wrap=True, highlight=False, markup=False)
 
 
-def _exit(error: Exception, status: int) -> None:
-    errors.print("error:", style="bold red", end=" ")
-    # A message may hold square brackets of its own: it is text, not markup.
-    errors.print(str(error), markup=False, highlight=False)
-    raise typer.Exit(status) from None
+def print_json(value: Any) -> None:
+    """Print a value for programs."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows of text under headers."""
+    table = Table(box=None, pad_edge=False)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

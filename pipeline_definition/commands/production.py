@@ -1,29 +1,17 @@
-"""`sd-pipeline production | promote | rollback`: which model serves, and how another takes its place."""
+"""`sd-pipeline production | promote | rollback | scale`: which model serves, and on how many hosts."""
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from params.settings import Settings
+from params.settings import Settings, load_settings
+from pipeline_definition.commands import options
 from pipeline_definition.commands.models import PACKAGE_HELP, Package, find
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    AsJson,
-    Local,
-    Params,
-    State,
-    console,
-    read_settings,
-    reported_errors,
-    target_of,
-)
+from pipeline_definition.commands.options import print_json, say, settings_and_target
 from pipeline_definition.models.promote import Production, Serving
 from pipeline_definition.session import Target
 
@@ -36,25 +24,24 @@ Share = Annotated[float, typer.Option("--share", help="Share of the requests tha
 
 
 def production(
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = "sd-pipeline",
-    as_json: AsJson = False,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Show which model packages serve in production, and which configuration `rollback` would restore.
 
     Example: sd-pipeline production
     """
-    with reported_errors():
-        _settings, _target, place = _production(params, stack, local, state)
-        serving = place.serving()
-        if as_json:
-            sys.stdout.write(json.dumps(asdict(serving) if serving else None, indent=2) + "\n")
-        elif serving is None:
-            _say("nothing was promoted yet; `sd-pipeline models approve` does")
-        else:
-            _say_serving(serving)
+    _settings, _target, place = _production(params, stack, local, state)
+    serving = place.serving()
+    if as_json:
+        print_json(asdict(serving) if serving else None)
+    elif serving is None:
+        say("nothing was promoted yet; `sd-pipeline models approve` does")
+    else:
+        _say_serving(serving)
 
 
 def promote(
@@ -62,10 +49,10 @@ def promote(
     beside: Beside = None,
     share: Share = 0.1,
     no_wait: NoWait = False,
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = "sd-pipeline",
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Promote an approved model package: blue/green with a canary; an alarm rolls back to the former model.
 
@@ -73,57 +60,74 @@ def promote(
 
     Example: sd-pipeline promote latest --beside pretrained --share 0.1
     """
-    with reported_errors():
-        settings, target, place = _production(params, stack, local, state)
-        second = find(settings, target, beside).arn if beside else ""
-        execution = place.promote(find(settings, target, package).arn, second, share)
-        _finish(place, execution, no_wait)
+    settings, target, place = _production(params, stack, local, state)
+    second = find(settings, target, beside).arn if beside else ""
+    execution = place.promote(find(settings, target, package).arn, second, share)
+    _finish(place, execution, no_wait)
 
 
 def rollback(
     no_wait: NoWait = False,
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = "sd-pipeline",
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Return the production endpoint to what it served before, at once.
 
     Example: sd-pipeline rollback
     """
-    with reported_errors():
-        _settings, _target, place = _production(params, stack, local, state)
-        _finish(place, place.rollback(), no_wait)
+    _settings, _target, place = _production(params, stack, local, state)
+    _finish(place, place.rollback(), no_wait)
+
+
+def scale(
+    endpoint: Annotated[str | None, typer.Option("--endpoint", help="Its name; default: the parameter set's.")] = None,
+    params: options.Params = options.DEFAULT_PARAMS,
+    as_json: options.AsJson = False,
+) -> None:
+    """Apply endpoint.scaling of the parameter set to the endpoint on AWS; max_instances 0 removes scaling.
+
+    Example: sd-pipeline scale --params params/octank_100gb.yaml
+    """
+    from pipeline_definition.models.autoscaling import Autoscaling
+
+    settings = load_settings(params)
+    name = endpoint or settings.endpoint.name
+    variants = Autoscaling(Target(settings.account.region), name).apply(settings.endpoint)
+    if as_json:
+        print_json([asdict(variant) for variant in variants])
+        return
+    for variant in variants:
+        hosts = f"{variant.min_instances} to {variant.max_instances} hosts"
+        say(f"{name}/{variant.variant}: {hosts}, by {', '.join(variant.policies)}")
+    if not variants:
+        say(f"endpoint {name} is not scaled")
 
 
 def _production(params: Path, stack: str, local: bool, state: Path) -> tuple[Settings, Target, Production]:
-    settings = read_settings(params)
-    target = target_of(settings, local, state)
+    settings, target = settings_and_target(params, local, state)
     if local:
         from pipeline_definition.local.promotion import OUTPUTS
 
-        return settings, target, Production(target, OUTPUTS, _say, POLL_LOCAL_S)
+        return settings, target, Production(target, OUTPUTS, say, POLL_LOCAL_S)
     from pipeline_definition.infrastructure.stack import Infrastructure
 
     outputs = Infrastructure(target, stack).outputs()
     registry = settings.registry.model_copy(update={"group": outputs["ModelPackageGroupName"]})
-    return settings.model_copy(update={"registry": registry}), target, Production(target, outputs, _say, POLL_AWS_S)
+    return settings.model_copy(update={"registry": registry}), target, Production(target, outputs, say, POLL_AWS_S)
 
 
 def _finish(place: Production, execution: str, no_wait: bool) -> None:
-    _say(f"started {execution}")
+    say(f"started {execution}")
     if not no_wait:
         _say_serving(place.follow(execution))
 
 
 def _say_serving(serving: Serving) -> None:
-    _say(f"{serving.endpoint} is {serving.status} {serving.reason}".rstrip())
+    say(f"{serving.endpoint} is {serving.status} {serving.reason}".rstrip())
     total = sum(variant.weight for variant in serving.variants) or 1.0
     for variant in serving.variants:
         package = variant.package or "a model without a package"
-        _say(f"  {variant.variant}: {package}, {variant.weight / total:.0%} of the requests, {variant.instances}")
-    _say(f"  rollback goes to: {serving.former or 'nothing, it is the first'}")
-
-
-def _say(line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(f"  {variant.variant}: {package}, {variant.weight / total:.0%} of the requests, {variant.instances}")
+    say(f"  rollback goes to: {serving.former or 'nothing, it is the first'}")

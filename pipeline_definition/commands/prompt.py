@@ -11,19 +11,10 @@ from typing import Annotated
 
 import typer
 
+from params.settings import load_settings
+from pipeline_definition.commands import options
 from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    Local,
-    Params,
-    State,
-    UsageError,
-    console,
-    errors,
-    read_settings,
-    reported_errors,
-)
+from pipeline_definition.commands.options import UsageError, errors, say
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
@@ -53,41 +44,40 @@ def prompt(
     show: Annotated[Show, typer.Option("--show", help="How to show it in the terminal.")] = Show.AUTO,
     endpoint: EndpointName = None,
     variant: Variant = None,
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Ask the endpoint for a picture.
 
     Example: sd-pipeline prompt "a small red circle at the top on a blue background" --local --params params/local.yaml
     """
-    with reported_errors():
-        form = FORMATS.get(out.suffix.lower())
-        if form is None:
-            raise UsageError(f"--out {out}: a picture ends with one of {', '.join(FORMATS)}")
-        request = {
-            "prompt": text,
-            "negative_prompt": negative,
-            "seed": seed,
-            "guidance_scale": guidance,
-            "steps": steps,
-            "width": width,
-            "height": height,
-            "sampler": sampler,
-            "num_images": images,
-            "format": form,
-        }
-        answer = endpoint_of(read_settings(params), endpoint, variant, local, state).draw(request)
-        for number, picture in enumerate(answer.pictures, 1):
-            path = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture.content)
-            _show(picture.content, show)
-            if picture.truncated:
-                errors.print("note: the model did not read the end of the prompt: it is too long", highlight=False)
-            if picture.flagged:
-                errors.print("note: the safety checker replaced this picture with a black one", highlight=False)
-            console.print(f"{path}  seed {picture.seed}", soft_wrap=True, highlight=False, markup=False)
+    form = FORMATS.get(out.suffix.lower())
+    if form is None:
+        raise UsageError(f"--out {out}: a picture ends with one of {', '.join(FORMATS)}")
+    request = {
+        "prompt": text,
+        "negative_prompt": negative,
+        "seed": seed,
+        "guidance_scale": guidance,
+        "steps": steps,
+        "width": width,
+        "height": height,
+        "sampler": sampler,
+        "num_images": images,
+        "format": form,
+    }
+    answer = endpoint_of(load_settings(params), endpoint, variant, local, state).draw(request)
+    for number, picture in enumerate(answer.pictures, 1):
+        path = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture.content)
+        _show(picture.content, show)
+        if picture.truncated:
+            errors.print("note: the model did not read the end of the prompt: it is too long", highlight=False)
+        if picture.flagged:
+            errors.print("note: the safety checker replaced this picture with a black one", highlight=False)
+        say(f"{path}  seed {picture.seed}")
 
 
 def _show(content: bytes, show: Show) -> None:

@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from params.settings import load_settings
+from pipeline_definition.commands import options
 from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    Local,
-    Params,
-    State,
-    UsageError,
-    console,
-    read_settings,
-    reported_errors,
-)
+from pipeline_definition.commands.options import UsageError, console, say
 
 if TYPE_CHECKING:
     from pipeline_definition.prompting.study_results import RankedSetting
@@ -50,39 +42,38 @@ def prompt_study(
     ] = None,
     endpoint: EndpointName = None,
     variant: Variant = None,
-    params: Params = DEFAULT_PARAMS,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    params: options.Params = options.DEFAULT_PARAMS,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Draw every prompt with every modifier, guidance, step count and sampler; score, rank, and show what works.
 
     Example: sd-pipeline prompt-study --prompts prompts.txt --modifier "oil painting" --local --params params/local.yaml
     """
-    with reported_errors():
-        from rich.progress import Progress
+    from rich.progress import Progress
 
-        from pipeline_definition.prompting.clip_scores import evaluator_folder
-        from pipeline_definition.prompting.study import PAGE_FILE, Study
-        from pipeline_definition.prompting.study_plan import Grid, make_plan, read_prompts
-        from pipeline_definition.session import Target
+    from pipeline_definition.prompting.clip_scores import evaluator_folder
+    from pipeline_definition.prompting.study import PAGE_FILE, Study
+    from pipeline_definition.prompting.study_plan import Grid, make_plan, read_prompts
+    from pipeline_definition.session import Target
 
-        settings = read_settings(params)
-        grid = Grid(
-            tuple(modifier or ()),
-            _numbers("--guidance", guidance, float),
-            _numbers("--steps", steps, int),
-            tuple(name.strip() for name in sampler.split(",") if name.strip()),
-        )
-        plan = make_plan(read_prompts(prompts), seeds, first_seed, grid)
-        folder = evaluator or evaluator_folder(settings, Target(settings.account.region), out)
-        study = Study(plan, endpoint_of(settings, endpoint, variant, local, state), folder, out, clients)
-        with Progress(console=console) as progress:
-            drawing = progress.add_task("drawing", total=len(plan.trials))
-            found = study.run(lambda count: progress.advance(drawing, count))
-        _print_place("best", found.best)
-        _print_place("cheapest as good", found.cheapest)
-        _print_place("worst", found.worst)
-        console.print(f"{out / PAGE_FILE}", soft_wrap=True, highlight=False)
+    settings = load_settings(params)
+    grid = Grid(
+        tuple(modifier or ()),
+        _numbers("--guidance", guidance, float),
+        _numbers("--steps", steps, int),
+        tuple(name.strip() for name in sampler.split(",") if name.strip()),
+    )
+    plan = make_plan(read_prompts(prompts), seeds, first_seed, grid)
+    folder = evaluator or evaluator_folder(settings, Target(settings.account.region), out)
+    study = Study(plan, endpoint_of(settings, endpoint, variant, local, state), folder, out, clients)
+    with Progress(console=console) as progress:
+        drawing = progress.add_task("drawing", total=len(plan.trials))
+        results = study.run(lambda count: progress.advance(drawing, count))
+    _print_place("best", results.best)
+    _print_place("cheapest as good", results.cheapest)
+    _print_place("worst", results.worst)
+    say(out / PAGE_FILE)
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
@@ -95,4 +86,4 @@ def _numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
 def _print_place(name: str, entry: RankedSetting) -> None:
     score = entry.score
     interval = f"{score.mean:.3f} ({score.low:.3f} to {score.high:.3f})"
-    console.print(f"{name:17} {interval}  {entry.setting.label}", soft_wrap=True, highlight=False, markup=False)
+    say(f"{name:17} {interval}  {entry.setting.label}")

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from params.settings import Settings
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_RUNS,
-    DEFAULT_STATE,
-    AsJson,
-    Local,
-    Params,
-    Runs,
-    State,
-    UsageError,
-    console,
-    read_settings,
-    reported_errors,
-    target_of,
-)
+from params.settings import Settings, load_settings
+from pipeline_definition.commands import options
+from pipeline_definition.commands.options import UsageError, console, print_json, say, target_of
 
 if TYPE_CHECKING:
     from pipeline_definition.artifacts import Artifacts
@@ -41,12 +26,12 @@ Out = Annotated[Path | None, typer.Option("--out", help="Where to write it.", sh
 
 def report(
     run: Run = "latest",
-    params: Params = DEFAULT_PARAMS,
+    params: options.Params = options.DEFAULT_PARAMS,
     out: Out = None,
-    as_json: AsJson = False,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
-    runs: Runs = DEFAULT_RUNS,
+    as_json: options.AsJson = False,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
+    runs: options.Runs = options.DEFAULT_RUNS,
 ) -> None:
     """Write a run's page: one self-contained HTML file that opens without a network.
 
@@ -58,15 +43,20 @@ def report(
 
       sd-pipeline report runs/latest --out page.html
     """
-    with reported_errors():
-        from pipeline_definition.report.page import write_report
+    from pipeline_definition.report.page import write_report
 
-        settings = read_settings(params)
-        folder = _folder(Path(run))
-        artifacts = _kept(folder) if folder else _gathered(settings, run, local, state, runs)
-        path = out or artifacts.folder.parent / PAGE
-        write_report(artifacts, path)
-        _say(artifacts, path, as_json)
+    settings = load_settings(params)
+    folder = _folder(Path(run))
+    artifacts = _kept(folder) if folder else _gathered(settings, run, local, state, runs)
+    path = out or artifacts.folder.parent / PAGE
+    write_report(artifacts, path)
+    left_out = artifacts.execution.get("left_out") or {}
+    if as_json:
+        print_json({"page": str(path), "status": artifacts.execution.get("status"), "left_out": left_out})
+        return
+    say(path)
+    for name, reason in left_out.items():
+        say(f"left out: {name}: {reason}", style="dim")
 
 
 def _folder(path: Path) -> Path | None:
@@ -85,7 +75,7 @@ def _kept(folder: Path) -> Artifacts:
 
 def _gathered(settings: Settings, run: str, local: bool, state: Path, runs: Path) -> Artifacts:
     from pipeline_definition.artifacts import collect
-    from pipeline_definition.report.expected_cost import with_forecast
+    from pipeline_definition.report.bill import with_forecast
     from pipeline_definition.runs.executions import Executions
 
     target = target_of(settings, local, state)
@@ -93,14 +83,3 @@ def _gathered(settings: Settings, run: str, local: bool, state: Path, runs: Path
     execution = executions.describe(executions.find(settings.pipeline_name, run))
     with console.status(f"gathering what {execution.id} left ..."):
         return with_forecast(settings, collect(target, execution, runs / execution.id / ARTIFACTS))
-
-
-def _say(artifacts: Artifacts, path: Path, as_json: bool) -> None:
-    left_out = artifacts.execution.get("left_out") or {}
-    if as_json:
-        said = {"page": str(path), "status": artifacts.execution.get("status"), "left_out": left_out}
-        sys.stdout.write(json.dumps(said, indent=2) + "\n")
-        return
-    console.print(str(path), soft_wrap=True, highlight=False)
-    for name, reason in left_out.items():
-        console.print(f"left out: {name}: {reason}", soft_wrap=True, highlight=False, markup=False, style="dim")

@@ -15,29 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from params.settings import Settings
+from params.parameter_names import IMAGES, MAX_FID, MIN_CLIP_SCORE
+from params.settings import Settings, load_settings
+from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import definition_text, engine_of, refuse_findings
-from pipeline_definition.commands.options import (
-    DEFAULT_RUNS,
-    DEFAULT_STATE,
-    LOCAL_PARAMS,
-    ROOT,
-    AsJson,
-    Backend,
-    Changes,
-    Params,
-    Runs,
-    State,
-    console,
-    parse_changes,
-    read_settings,
-    reported_errors,
-)
+from pipeline_definition.commands.options import console, parse_changes, print_json, say
+from pipeline_definition.runs.executions import Execution, Executions
+from pipeline_definition.runs.summary import point_latest_at, summarise, write_summary
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
     from pipeline_definition.local.client import LocalControlPlane
-    from pipeline_definition.runs.executions import Execution
 
 POLL_S = 0.5
 # The shell's status for a command that Ctrl-C ended.
@@ -49,13 +37,13 @@ Resume = Annotated[
 
 
 def run_local(
-    params: Params = LOCAL_PARAMS,
-    changes: Changes = None,
+    params: options.Params = options.LOCAL_PARAMS,
+    changes: options.Changes = None,
     resume: Resume = None,
-    state: State = DEFAULT_STATE,
-    runs: Runs = DEFAULT_RUNS,
-    backend: Backend = "process",
-    as_json: AsJson = False,
+    state: options.State = options.DEFAULT_STATE,
+    runs: options.Runs = options.DEFAULT_RUNS,
+    backend: options.Backend = "process",
+    as_json: options.AsJson = False,
 ) -> None:
     """Run the whole pipeline on this machine: no AWS account, no Docker, no GPU.
 
@@ -72,23 +60,24 @@ def run_local(
       sd-pipeline run-local --backend docker $(containers/build.sh | sed 's/^/--set /')
     """
     console.stderr = as_json
-    with reported_errors():
-        from pipeline_definition.local.client import ensure_up
+    from pipeline_definition.local.client import ensure_up
 
-        settings = read_settings(params)
-        values = parse_changes(changes)
-        definition = _definition(settings, values)
-        engine = engine_of(backend)
-        if engine is not None:
-            engine.require(_images(definition, values))
-        with ensure_up(state, runs, leash=True, backend=backend) as plane, _sigterm_as_interrupt():
-            run = LocalRun(settings, definition, plane, state, runs, params)
-            execution = run.run(values, resume)
-            summary = run.report(execution)
-            if as_json:
-                sys.stdout.write(json.dumps(summary, indent=2) + "\n")
-            if execution.status == "Succeeded":
-                plane.stay()
+    settings = load_settings(params)
+    values = parse_changes(changes)
+    definition = definition_text(settings)
+    refuse_findings(settings, json.loads(definition), values, target=None)
+    engine = engine_of(backend)
+    if engine is not None:
+        chosen = _values(definition, values)
+        engine.require({name: str(chosen[name]) for name in IMAGES})
+    with ensure_up(state, runs, leash=True, backend=backend) as plane, _sigterm_as_interrupt():
+        run = LocalRun(settings, definition, plane, state, runs, params)
+        execution = run.run(values, resume)
+        summary = run.report(execution)
+        if as_json:
+            print_json(summary)
+        if execution.status == "Succeeded":
+            plane.stay()
     raise typer.Exit(0 if execution.status == "Succeeded" else 1)
 
 
@@ -109,18 +98,17 @@ class LocalRun:
         return Target(self.settings.account.region, self.plane.url)
 
     def run(self, values: Mapping[str, str], resume: str | None) -> Execution:
-        """Make the world, start or go on, and watch until the end."""
+        """Make the world, start or resume, and watch until the end."""
         from pipeline_definition.runs.laptop import Laptop
         from pipeline_definition.runs.live_view import show
-        from pipeline_definition.runs.summary import point_latest_at
         from pipeline_definition.runs.watch import Watcher
 
-        with Laptop(self.settings, self.target, self.state / "world", ROOT).ready() as world:
-            arn = self._go_on(resume) if resume else self._start({**world, **values})
+        with Laptop(self.settings, self.target, self.state / "world", options.ROOT).ready() as world:
+            arn = self._resume(resume) if resume else self._start({**world, **values})
             run_dir = self.run_dir(arn)
             run_dir.mkdir(parents=True, exist_ok=True)
             point_latest_at(run_dir)
-            console.print(f"logs: {run_dir}/logs", highlight=False)
+            say(f"logs: {run_dir}/logs")
             try:
                 return show(Watcher(self.target, arn, POLL_S).snapshots(), console)
             except KeyboardInterrupt:
@@ -135,7 +123,6 @@ class LocalRun:
         """Write the summary and the report, and say how it ended; return the summary."""
         from pipeline_definition.artifacts import collect
         from pipeline_definition.report.page import write_report
-        from pipeline_definition.runs.summary import summarise, write_summary
 
         run_dir = self.run_dir(execution.arn)
         artifacts = collect(self.target, execution, run_dir / "artifacts")
@@ -150,18 +137,15 @@ class LocalRun:
     def _print_commands(self) -> None:
         caption = "a small red circle at the top on a blue background"
         prompt = f'{_this_command()} prompt "{caption}" --local --params {self.params}{self._state_option}'
-        console.print(f"\nprompt it:     {prompt}", soft_wrap=True, highlight=False)
-        console.print(
-            f"stop it:       {_this_command()} local down{self._state_option}", soft_wrap=True, highlight=False
-        )
+        say(f"\nprompt it:     {prompt}")
+        say(f"stop it:       {_this_command()} local down{self._state_option}")
 
     @property
     def _state_option(self) -> str:
-        return "" if self.state == DEFAULT_STATE else f" --state {self.state}"
+        return "" if self.state == options.DEFAULT_STATE else f" --state {self.state}"
 
     def _start(self, values: Mapping[str, str]) -> str:
         from pipeline_definition.models.approved_model import with_approved_model
-        from pipeline_definition.runs.executions import Executions
 
         executions = Executions(self.target)
         account = self.settings.account
@@ -169,9 +153,7 @@ class LocalRun:
         known = with_approved_model(self.target, json.loads(self.definition), values)
         return executions.start(self.settings.pipeline_name, known)
 
-    def _go_on(self, run: str) -> str:
-        from pipeline_definition.runs.executions import Executions
-
+    def _resume(self, run: str) -> str:
         executions = Executions(self.target)
         arn = executions.find(self.settings.pipeline_name, run)
         if executions.describe(arn).status in ("Failed", "Stopped"):
@@ -179,35 +161,21 @@ class LocalRun:
         return arn
 
     def _interrupt(self, arn: str) -> None:
-        from pipeline_definition.runs.executions import Executions
-
-        console.print("stopping ...", highlight=False)
+        say("stopping ...")
         Executions(self.target).stop(arn)
         run = arn.rsplit("/", 1)[-1]
         again = f"{_this_command()} run-local --params {self.params}{self._state_option} --resume {run}"
-        console.print(f"stopped; go on with: {again}", highlight=False, soft_wrap=True)
+        say(f"stopped; resume with: {again}")
 
     def _thresholds(self, parameters: Mapping[str, Any]) -> tuple[float, float]:
         values = _values(self.definition, parameters)
-        return float(values["MaxFid"]), float(values["MinClipScore"])
+        return float(values[MAX_FID]), float(values[MIN_CLIP_SCORE])
 
 
 def _values(definition: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a definition's parameters with some changed."""
     defaults = {item["Name"]: item.get("DefaultValue") for item in json.loads(definition)["Parameters"]}
     return {**defaults, **{name: value for name, value in changes.items() if name in defaults}}
-
-
-def _images(definition: str, changes: Mapping[str, str]) -> dict[str, str]:
-    from pipeline_definition.checks.addresses import IMAGES
-
-    return {name: str(value) for name, value in _values(definition, changes).items() if name in IMAGES}
-
-
-def _definition(settings: Settings, values: Mapping[str, str]) -> str:
-    definition = definition_text(settings)
-    refuse_findings(settings, json.loads(definition), values, target=None)
-    return definition
 
 
 @contextmanager
@@ -236,7 +204,7 @@ def _print_outcome(summary: Mapping[str, Any], run_dir: Path, thresholds: tuple[
         console.print("[bold green]gate passed[/]")
     else:
         console.print(f"[bold red]{summary['status'].lower()}[/]: ", end="")
-        console.print(summary["failure_reason"] or "see the steps above", markup=False, highlight=False, soft_wrap=True)
+        say(summary["failure_reason"] or "see the steps above")
     lines = {
         "report": run_dir / "report.html",
         "contact sheet": run_dir / "artifacts" / "contact_sheet.png",
@@ -245,7 +213,7 @@ def _print_outcome(summary: Mapping[str, Any], run_dir: Path, thresholds: tuple[
     }
     for name, value in lines.items():
         if value and not (isinstance(value, Path) and not value.exists()):
-            console.print(f"{name:14} {value}", soft_wrap=True, highlight=False)
+            say(f"{name:14} {value}")
 
 
 def _this_command() -> str:
@@ -257,8 +225,6 @@ def _print_number(
     name: str, value: float, sign: str, limit: float, passed: bool, untrained: float | None, real: float | None = None
 ) -> None:
     mark = "[green]✓[/]" if passed else "[red]✗[/]"
-    beside = [
-        f"untrained {untrained:.3f}" if untrained is not None else "",
-        f"real pictures {real:.3f}" if real else "",
-    ]
-    console.print(f"{mark} {name} {value:.3f} (must be {sign} {limit:g}; {', '.join(filter(None, beside))})")
+    others = {"untrained": untrained, "real pictures": real}
+    compared = ", ".join(f"{label} {other:.3f}" for label, other in others.items() if other is not None)
+    console.print(f"{mark} {name} {value:.3f} (must be {sign} {limit:g}; {compared})")

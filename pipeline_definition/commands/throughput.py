@@ -18,16 +18,9 @@ import typer
 
 from params.arguments import to_flags
 from params.layout import BASE_DIR_VARIABLE, ENTRY_POINT, PRETRAINED_CHANNEL, THROUGHPUT_FILE
-from params.settings import Settings
-from pipeline_definition.commands.options import (
-    LOCAL_PARAMS,
-    ROOT,
-    AsJson,
-    Params,
-    UsageError,
-    read_settings,
-    reported_errors,
-)
+from params.settings import Settings, load_settings
+from pipeline_definition.commands import options
+from pipeline_definition.commands.options import UsageError, print_json
 from pipeline_definition.errors import OperatorError
 
 Pretrained = Annotated[
@@ -46,12 +39,12 @@ PhaseNumber = Annotated[int, typer.Option("--phase", min=1, help="Which phase's 
 
 
 def throughput(
-    params: Params = LOCAL_PARAMS,
+    params: options.Params = options.LOCAL_PARAMS,
     sizes: Sizes = "8,16,32,64,128",
     seconds: Seconds = 10.0,
     phase: PhaseNumber = 1,
     pretrained: Pretrained = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure iterations/s, images/s, MFU and memory at each micro-batch size on this machine; pick the best.
 
@@ -61,17 +54,16 @@ def throughput(
 
       sd-pipeline throughput --params params/sd2_base.yaml --pretrained ./stable-diffusion-2-base
     """
-    with reported_errors():
-        settings = read_settings(params)
-        folder = _pretrained(settings, pretrained)
-        result = _measured(_flags(settings, sizes, seconds, phase), folder, quiet=as_json)
-        if as_json:
-            typer.echo(json.dumps(result, indent=2))
+    settings = load_settings(params)
+    folder = _pretrained(settings, pretrained)
+    result = _measured(_flags(settings, sizes, seconds, phase), folder, quiet=as_json)
+    if as_json:
+        print_json(result)
 
 
 def _pretrained(settings: Settings, given: Path | None) -> Path:
     if given is None and settings.local is not None:
-        given = ROOT / settings.local.pretrained_dir
+        given = options.ROOT / settings.local.pretrained_dir
     if given is None or not (given / "unet" / "config.json").is_file():
         raise UsageError("--pretrained: name a folder with unet/config.json, as diffusers saves it")
     return given.resolve()
@@ -96,7 +88,7 @@ def _measured(flags: list[str], pretrained: Path, quiet: bool) -> dict[str, Any]
         (data / PRETRAINED_CHANNEL).symlink_to(pretrained)
         command = [sys.executable, *ENTRY_POINT[1:], "throughput", *flags]
         environment = {**os.environ, BASE_DIR_VARIABLE: name}
-        done = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL if quiet else None)
+        done = subprocess.run(command, env=environment, cwd=options.ROOT, stdout=subprocess.DEVNULL if quiet else None)
         if done.returncode:
             raise OperatorError(f"the measurement ended with status {done.returncode}; its reason is above")
         result: dict[str, Any] = json.loads((base / "output" / "data" / THROUGHPUT_FILE).read_text(encoding="utf-8"))

@@ -66,7 +66,7 @@ class Answers:
         return self.case.investment.years * sum(use.images_per_year for use in self.case.uses)
 
     def total_usd(self, candidate: Candidate, images: float) -> float:
-        """Return what so many accepted pictures cost over the years, the model included."""
+        """Return what this many accepted pictures cost over the years, the model included."""
         return candidate.fixed_usd(self.case.investment.years) + images * self.usd_per_accepted_image(candidate)
 
     @property
@@ -98,7 +98,7 @@ class Answers:
         return sum(answer.gain_usd_per_year for answer in self.uses)
 
     def net_present_value_usd(self, realised: float = 1.0, budget_factor: float = 1.0) -> float:
-        """Return the gain's value today less the budget, when so much of the gain comes true.
+        """Return the gain's value today less the budget, when this fraction of the gain comes true.
 
         Sum over months m of gain / 12 / (1 + r)^(m / 12), m counted from the first dollar, to the end of each month.
         """
@@ -165,7 +165,9 @@ def answers_of(case: BusinessCase) -> Answers:
     prices, rates = load_prices(), load_rates()
     made = case.generation
     host = instance(made.instance_type)
-    rate = rates.generate_rate(host, made.resolution_px, made.inference_steps, True, "float16")
+    rate = rates.generate_rate(
+        host, made.resolution_px, made.inference_steps, True, "float16", "generation.instance_type"
+    )
     hourly = prices.instance_hour_usd(made.instance_type)
     pictures = rate.samples_per_s * host.ranks * SECONDS_PER_HOUR * made.busy_fraction
     picture_usd = hourly / pictures

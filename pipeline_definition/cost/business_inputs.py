@@ -91,7 +91,7 @@ class Investment(Model):
     required_return_on_budget: float = Field(ge=0)
     """Net gain that is asked for, in budgets."""
     training_instance_type: str
-    """In whose hours the compute budget is told."""
+    """The compute budget is also given in hours of this type."""
 
 
 class BusinessCase(Model):

@@ -104,7 +104,11 @@ def _which(answers: Answers) -> Section:
     case, even = answers.case, answers.break_even_images
     facts = (
         Fact("one generated picture", f"${answers.generation_usd_per_picture:.4f}", _picture_note(answers)),
-        Fact("break-even volume", _images(even), f"accepted pictures in {case.investment.years} years"),
+        Fact(
+            "break-even volume",
+            "none" if even is None else short_count(even),
+            f"accepted pictures in {case.investment.years} years",
+        ),
         Fact("our volume", count(answers.images), f"in {case.investment.years} years"),
         Fact("cheaper at our volume", "custom" if answers.custom_is_cheaper else "pretrained"),
     )
@@ -149,14 +153,16 @@ def _how_much(answers: Answers) -> Section:
     investment = answers.case.investment
     host = instance(investment.training_instance_type)
     hours = answers.compute_budget_usd / answers.training_instance_usd_per_hour
+    part = answers.break_even_realised
+    required = f"net gain {investment.required_return_on_budget:g} x the budget, discounted"
     facts = (
         Fact("gain a year", dollars(answers.gain_usd_per_year), "expected return less today's"),
         Fact("the uses above bring", dollars(answers.uses_usd_per_year), "a year, as a check on it"),
         Fact("return on investment", f"{answers.return_on_investment:,.1f} x", f"over {investment.years} years"),
         Fact("payback", _months(answers.payback_months), "from the first dollar"),
         Fact("net present value", dollars(answers.net_present_value_usd()), f"at {percent(investment.discount_rate)}"),
-        Fact("gain that has to come true", _fraction(answers.break_even_realised), "for a net present value of zero"),
-        Fact("budget that the return justifies", dollars(answers.justified_budget_usd), _required(answers)),
+        Fact("gain that has to come true", DASH if part is None else percent(part), "for a net present value of zero"),
+        Fact("budget that the return justifies", dollars(answers.justified_budget_usd), required),
         Fact("compute in the budget", dollars(answers.compute_budget_usd), f"{percent(investment.compute_fraction)}"),
         Fact("which buys", f"{hours * host.ranks:,.0f} GPU-hours", f"{hours:,.0f} h of {host.name} on demand"),
     )
@@ -203,20 +209,8 @@ def _picture_note(answers: Answers) -> str:
     )
 
 
-def _required(answers: Answers) -> str:
-    return f"net gain {answers.case.investment.required_return_on_budget:g} x the budget, discounted"
-
-
 def _months(months: float | None) -> str:
     return "never within the years" if months is None else f"in {months:.1f} months"
-
-
-def _images(images: float | None) -> str:
-    return "none" if images is None else short_count(images)
-
-
-def _fraction(fraction: float | None) -> str:
-    return DASH if fraction is None else percent(fraction)
 
 
 def _score(value: float | None) -> str:

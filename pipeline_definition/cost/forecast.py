@@ -18,7 +18,7 @@ from pipeline_definition.cost.jobs import Estimator
 from pipeline_definition.cost.lines import ForecastLine, total_usd
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
 from pipeline_definition.cost.rates import Rates, load_rates
-from pipeline_definition.cost.storage import Surroundings, beside_lines
+from pipeline_definition.cost.storage import Surroundings, other_lines
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
 from pipeline_definition.cost.workload import Workload, workload_of
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
@@ -31,13 +31,13 @@ class Forecast:
     workload: Workload
     prices: Prices
     lines: tuple[ForecastLine, ...]
-    """The run: its jobs in order, then what stands beside them."""
+    """The run: its jobs in order, then the other costs."""
     monthly: tuple[ForecastLine, ...]
-    """What goes on afterwards, for each month: the endpoint."""
+    """What is billed each month afterwards: the endpoint."""
 
     @property
     def hours(self) -> float:
-        """Wall time: the steps wait for each other, but a second phase's Encode runs beside the first phase."""
+        """Wall time: steps wait for each other, except a second phase's Encode, which overlaps the first phase."""
         return wall_hours(self.workload, self.lines)
 
     @property
@@ -60,7 +60,7 @@ class Forecast:
         return total_usd(self.lines, purchase)
 
     def is_bound(self, purchase: Purchase) -> bool:
-        """Tell whether a line's price of that kind is not known, so that `usd` is the most that it can be."""
+        """Tell whether a line's price of that kind is not known, so that `usd` is an upper bound."""
         return any(line.usd[purchase] is None for line in self.lines)
 
 
@@ -69,8 +69,8 @@ def wall_hours(workload: Workload, lines: Sequence[ForecastLine]) -> float:
     hours = {line.step: line.hours for line in lines}
     spared = 0.0
     for former, phase in pairwise(workload.phases):
-        beside = hours.get(former.encode_step, 0.0) + hours.get("Tune", 0.0) + hours.get(former.train_step, 0.0)
-        spared += min(beside, hours.get(phase.encode_step, 0.0))
+        parallel = hours.get(former.encode_step, 0.0) + hours.get("Tune", 0.0) + hours.get(former.train_step, 0.0)
+        spared += min(parallel, hours.get(phase.encode_step, 0.0))
     return sum(hours.values()) - spared
 
 
@@ -85,7 +85,7 @@ def forecast(
 ) -> Forecast:
     """Return the forecast of starting a definition with some parameters changed.
 
-    Raises CostError for a set that runs on this machine, a parameter that is none, a rate or a price that is not known.
+    Raises CostError for a set that runs on this machine, and for an unknown parameter, rate or price.
     """
     prices, rates, around = prices or load_prices(), rates or load_rates(), around or Surroundings()
     values = _values(settings, definition, parameters, prices)
@@ -97,7 +97,7 @@ def forecast(
     lines = [line for job in jobs if (line := _checked(estimator, job))]
     # Latents are written by Encode and read until Train ends: the file system is there for the whole run.
     hours = wall_hours(workload, lines)
-    lines += beside_lines(settings, workload, jobs, hours, prices, rates.assumed, around)
+    lines += other_lines(settings, workload, jobs, hours, prices, rates.assumed, around)
     monthly = [estimator.endpoint(job, 1.0) for job in jobs if job.program == "serve"]
     return Forecast(workload, prices, tuple(lines), tuple(monthly))
 

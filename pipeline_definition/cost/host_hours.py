@@ -1,4 +1,4 @@
-"""What one hour of a training host costs: told to Train through the definition, which itself knows no price.
+"""What one hour of a training host costs: Train reads it from the definition, which itself knows no price.
 
 Reads a parameter set and the price file; writes nothing.
 

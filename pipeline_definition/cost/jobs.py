@@ -26,26 +26,23 @@ SWEEP_SET_UP_S = 120.0
 
 @dataclass(frozen=True)
 class Estimator:
-    """Everything that a line needs besides its job."""
+    """Everything that a line needs in addition to its job."""
 
     settings: Settings
     workload: Workload
     rates: Rates
     prices: Prices
     streams: Mapping[str, PlannedJob] = field(default_factory=dict)
-    """Encoders beside a training, by its step."""
+    """Encoders in the job of a training, by its step."""
     trainings: tuple[PlannedJob, ...] = ()
-    """The trainings that have some."""
+    """The trainings that have encoders."""
 
     def line(self, job: PlannedJob) -> ForecastLine | None:
         """Return the line of a step's jobs; None for an endpoint, which is paid by the month."""
         if job.program == "download":
             return self._single(job, self.workload.rows, self.rates.download_rate(job.instance), job.count)
         if job.program == "encode":
-            encode = self.settings.phase_of(job.step).encode
-            rate = self.rates.encode_rate(
-                job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings
-            )
+            rate = self._encode_rate(job)
             rows = self.workload.phase_of(job.step).encoded_rows
             return self._single(job, rows, rate, job.count * job.instance.ranks)
         if job.program == "stream":
@@ -59,7 +56,7 @@ class Estimator:
         return None
 
     def endpoint(self, job: PlannedJob, months: float) -> ForecastLine:
-        """Return what an endpoint costs for so many months."""
+        """Return what an endpoint costs for this many months."""
         hours = HOURS_PER_MONTH * months
         return self._line(job, f"{months:g} months", hours, job.count, "assumed", "runs until it is deleted")
 
@@ -67,14 +64,14 @@ class Estimator:
         phase = self.workload.phase_of(job.step)
         hours, rate = self.train_hours(job, phase.training_samples)
         what = f"{phase.resolution_px} px, {phase.training_samples:,} samples"
-        return self._line(job, what, hours, job.count, rate.kind, _said(rate))
+        return self._line(job, what, hours, job.count, rate.kind, _rate_text(rate))
 
     def _tune(self, job: PlannedJob) -> ForecastLine:
         hours, rate = self.train_hours(job, self.workload.tune_samples)
         waves = math.ceil(self.workload.trials / max(job.parallel, 1))
         what = f"{self.workload.trials} trials of {self.workload.tune_samples:,} samples, {job.parallel} at once"
         hosts = job.count * self.workload.trials / waves
-        return self._line(job, what, hours * waves, hosts, rate.kind, _said(rate))
+        return self._line(job, what, hours * waves, hosts, rate.kind, _rate_text(rate))
 
     def _throughput(self, job: PlannedJob) -> ForecastLine:
         """Return the line of the measurement: each size is set up, compiled and timed."""
@@ -87,19 +84,23 @@ class Estimator:
         """Return the hours of one training, the start and the loss of many GPUs included."""
         train = self.settings.phase_of(job.step).train
         side_px = self.workload.phase_of(job.step).resolution_px
-        rate = self.rates.train_rate(job.instance, side_px, not self.settings.encode.caption_embeddings, job.step)
+        rate = self.rates.train_rate(
+            job.instance, side_px, not self.settings.encode.caption_embeddings, job.type_parameter
+        )
         gpus = job.count * job.instance.ranks
         speed = rate.samples_per_s * gpus * self.rates.efficiency(gpus, self.workload.global_batch_size)
         if train.gradient_checkpointing:
             speed /= CHECKPOINTING_COMPUTE
         if (stream := self.streams.get(job.step)) and not job.choices:
             # Whichever side is slower makes the other wait.
-            speed = min(speed, self._stream_rate(stream).samples_per_s * stream.count * stream.instance.ranks)
+            speed = min(speed, self._encode_rate(stream).samples_per_s * stream.count * stream.instance.ranks)
         return self._hours(samples / speed), rate
 
-    def _stream_rate(self, job: PlannedJob) -> Rate:
+    def _encode_rate(self, job: PlannedJob) -> Rate:
         encode = self.settings.phase_of(job.step).encode
-        return self.rates.encode_rate(job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings)
+        return self.rates.encode_rate(
+            job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings, job.type_parameter
+        )
 
     def _stream(self, job: PlannedJob) -> ForecastLine | None:
         """Return the line of encoders: paid for as long as the training that they feed, and no longer than it."""
@@ -107,8 +108,8 @@ class Estimator:
         if training is None:
             return None
         hours, _ = self.train_hours(training, self.workload.phase_of(job.step).training_samples)
-        rate = self._stream_rate(job)
-        line = self._line(job, "encode while training", hours, job.count, rate.kind, _said(rate))
+        rate = self._encode_rate(job)
+        line = self._line(job, "encode while training", hours, job.count, rate.kind, _rate_text(rate))
         return replace(line, step=encoders_step(job.step), hours=0.0)
 
     def _evaluate(self, job: PlannedJob) -> ForecastLine:
@@ -120,6 +121,7 @@ class Estimator:
             evaluate.inference_steps,
             evaluate.guidance_scale != 1,
             evaluate.precision,
+            job.type_parameter,
         )
         return self._single(job, pictures, rate, job.count * job.instance.ranks)
 
@@ -137,7 +139,7 @@ class Estimator:
 
     def _single(self, job: PlannedJob, samples: int, rate: Rate, workers: int) -> ForecastLine:
         hours = self._hours(samples / (rate.samples_per_s * workers))
-        return self._line(job, f"{samples:,} samples", hours, job.count, rate.kind, _said(rate))
+        return self._line(job, f"{samples:,} samples", hours, job.count, rate.kind, _rate_text(rate))
 
     def _hours(self, seconds: float) -> float:
         return (self.rates.assumed.job_start_s + seconds) / SECONDS_PER_HOUR
@@ -180,5 +182,5 @@ def _may_be_spot(job: PlannedJob) -> bool:
     return job.kind == "training" and job.program != "throughput" and (job.spot or not job.choices)
 
 
-def _said(rate: Rate) -> str:
+def _rate_text(rate: Rate) -> str:
     return f"{rate.samples_per_s:,.1f}/s: {rate.source}"

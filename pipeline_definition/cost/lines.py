@@ -19,7 +19,7 @@ class ForecastLine:
     what: str
     """Hosts, size, or number of requests."""
     hours: float
-    """Of wall time; 0 for what runs beside the steps."""
+    """Of wall time; 0 for what runs in parallel with the steps."""
     gpu_hours: float
     usd: Bill
     rate_kind: str
@@ -38,12 +38,7 @@ def same_usd(usd: float) -> Bill:
 
 
 def total_usd(lines: Iterable[ForecastLine], purchase: Purchase) -> float:
-    """Return the sum; a line without a price of that kind counts with its on-demand price, so the sum is the most."""
-    return sum(_most(line, purchase) for line in lines)
-
-
-def _most(line: ForecastLine, purchase: Purchase) -> float:
-    amounts = (line.usd[purchase], line.usd["on_demand"])
-    known = [amount for amount in amounts if amount is not None]
-    # Where there is a line at all, its on-demand price is known: an unknown one is an error before.
-    return known[0]
+    """Return the sum; a line without a price of that kind counts at its on-demand price: an upper bound."""
+    # Every line has an on-demand price: an unknown one is an error before there is a line.
+    amounts = (line.usd[purchase] if line.usd[purchase] is not None else line.usd["on_demand"] for line in lines)
+    return sum(amount or 0.0 for amount in amounts)

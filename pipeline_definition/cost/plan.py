@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from params.parameter_names import GLOBAL_BATCH_SIZE
 from params.settings import Settings
 from pipeline_definition.cost.forecast import Forecast, forecast
 from pipeline_definition.cost.jobs import Estimator
@@ -80,20 +81,19 @@ class Plan:
     def verdict(self) -> str:
         """Return one sentence: the choice, or what comes nearest and what each limit alone would allow."""
         if self.best:
-            return f"{said(self.best)} meets both."
+            return f"{option_text(self.best)} meets both."
         within = [option for option in self.options if option.days <= self.deadline_days]
         paid = [option for option in self.options if option.usd <= self.budget_usd]
-        parts = [
-            f"nothing meets {self.deadline_days:g} days and ${self.budget_usd:,.0f}: nearest is {said(self.nearest)}"
-        ]
+        limits = f"{self.deadline_days:g} days and ${self.budget_usd:,.0f}"
+        parts = [f"nothing meets {limits}: nearest is {option_text(self.nearest)}"]
         if within:
-            parts.append(f"within the deadline the cheapest is {said(within[0])}")
+            parts.append(f"within the deadline the cheapest is {option_text(within[0])}")
         if paid:
-            parts.append(f"within the budget the fastest is {said(min(paid, key=lambda option: option.days))}")
+            parts.append(f"within the budget the fastest is {option_text(min(paid, key=lambda option: option.days))}")
         return "; ".join(parts) + "."
 
 
-def said(option: Option) -> str:
+def option_text(option: Option) -> str:
     """Return an option in words."""
     way = option.purchase.replace("_", " ")
     return f"{option.instances} x {option.instance_type} {way} ({option.days:.1f} days, ${option.usd:,.0f})"
@@ -120,7 +120,7 @@ def plan(
 ) -> Plan:
     """Return every way to train that the price file knows, against a deadline and a budget.
 
-    Raises CostError as `forecast` does, or for a limit that is none.
+    Raises CostError as `forecast` does, or for a budget of 0 or less.
     """
     if not budget_usd > 0:
         raise CostError(f"--budget {budget_usd:g}: set it to more than 0 dollars")
@@ -131,7 +131,7 @@ def plan(
     rest = (0.0, 0.0, 0.0) if training_only else _rest(bill, {job.step for job in jobs})
     options = list(_options(estimator, jobs, purchases, rest))
     if not options:
-        raise CostError(f"GlobalBatchSize {bill.workload.global_batch_size:,} divides among no priced host's GPUs")
+        raise CostError(f"{GLOBAL_BATCH_SIZE} {bill.workload.global_batch_size:,} divides among no priced host's GPUs")
     return Plan(deadline_days, budget_usd, tuple(sorted(options, key=lambda o: (o.usd, o.days))))
 
 
@@ -184,7 +184,7 @@ def _options(
 
 
 def _training(estimator: Estimator, jobs: Sequence[PlannedJob], host: Instance, count: int) -> tuple[float, str]:
-    """Return the hours of all phases on so many hosts, and the kind of the last one's rate."""
+    """Return the hours of all phases on `count` hosts, and the kind of the last one's rate."""
     hours, kind = 0.0, ""
     for job in jobs:
         samples = estimator.workload.phase_of(job.step).training_samples

@@ -30,7 +30,7 @@ COMPONENTS = ("Training", "Processing", "Hosting")
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a refresh found."""
+    """The outcome of a refresh."""
 
     text: str
     """The new price file."""
@@ -73,27 +73,25 @@ def instance_usd(client: Any, instance_type: str, region: str) -> float | None:
     """Return dollars for one hour of a SageMaker instance; the dearest of its components where they differ."""
     wanted = {"regionCode": region, "instanceName": instance_type}
     products = _products(client, "AmazonSageMaker", wanted)
-    found = [
+    prices = [
         usd
         for product in products
         if product["product"]["attributes"].get("component") in COMPONENTS
         for usd in _first_tier(product, "")
     ]
-    return max(found, default=None)
+    return max(prices, default=None)
 
 
 def service_usd(client: Any, query: PriceQuery, region: str) -> float | None:
     """Return dollars for one unit; None where no product or several with different prices answer."""
-    attributes = {name: value for name, value in query.attributes.items() if name != "productFamily"}
-    family = {"productFamily": query.attributes["productFamily"]} if "productFamily" in query.attributes else {}
-    products = _products(client, query.service, {"regionCode": region, **family, **attributes})
-    found = {
+    products = _products(client, query.service, {"regionCode": region, **query.attributes})
+    prices = {
         usd
         for product in products
         if _usage_matches(product["product"]["attributes"].get("usagetype", ""), query.usagetype)
         for usd in _first_tier(product, query.unit)
     }
-    return found.pop() if len(found) == 1 else None
+    return prices.pop() if len(prices) == 1 else None
 
 
 def _products(client: Any, service: str, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -112,9 +110,9 @@ def _first_tier(product: Mapping[str, Any], unit: str) -> Iterator[float]:
                 yield usd
 
 
-def _usage_matches(found: str, wanted: str) -> bool:
+def _usage_matches(usagetype: str, wanted: str) -> bool:
     """Tell whether a usage type is the wanted one, with or without a region's prefix such as USW2-."""
-    return not wanted or found == wanted or found.endswith(f"-{wanted}")
+    return not wanted or usagetype == wanted or usagetype.endswith(f"-{wanted}")
 
 
 def _put_instance(

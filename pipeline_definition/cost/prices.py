@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError
@@ -29,7 +29,7 @@ class PriceSource(Model):
     says: str
     """The page or price list, and what remains to be confirmed."""
     date: date
-    """When it said so."""
+    """When it was read."""
 
 
 class Price(Model):
@@ -88,15 +88,15 @@ class Prices(Model):
     services: dict[str, ServicePrice]
     """By what is billed."""
 
-    def instance_hour_usd(self, instance_type: str, purchase: Purchase = "on_demand") -> float:
-        """Return dollars for one instance-hour.
+    def instance_hour_usd(self, instance_type: str) -> float:
+        """Return dollars for one instance-hour on demand.
 
         Raises CostError that names the instance type and the fix where the price is not known.
         """
-        price = self.find(instance_type, purchase)
+        price = self.find(instance_type, "on_demand")
         if price is None:
             raise CostError(
-                f"no {purchase.replace('_', ' ')} price of {instance_type} is known in {self.region}: "
+                f"no on demand price of {instance_type} is known in {self.region}: "
                 f"`sd-pipeline cost prices refresh --add {instance_type}` asks AWS for it, "
                 f"or write it under instances in {PRICES_FILE.name}"
             )
@@ -105,8 +105,8 @@ class Prices(Model):
     def find(self, instance_type: str, purchase: Purchase) -> Price | None:
         """Return a price, or None where it is not known."""
         prices = self.instances.get(instance_type)
-        found: Price | None = getattr(prices, purchase) if prices else None
-        return found
+        price: Price | None = getattr(prices, purchase, None)
+        return price
 
     def in_region(self, region: str, instance_type: str, purchase: Purchase = "on_demand") -> float:
         """Return dollars for one instance-hour in a region, on demand where that price is not known; 0: none is."""
@@ -145,12 +145,8 @@ def parse_prices(text: str, source: str) -> Prices:
         prices = Prices.model_validate(yaml.safe_load(text))
     except ValidationError as error:
         raise CostError(f"{source}: {describe(error)}") from None
-    unknown = sorted({used for used in _used_sources(prices) if used not in prices.sources})
-    if unknown:
+    entries = [getattr(entry, way) for entry in prices.instances.values() for way in PURCHASES]
+    used = {price.source for price in (*entries, *prices.services.values()) if price}
+    if unknown := sorted(used - set(prices.sources)):
         raise CostError(f"{source}: source {unknown[0]!r} is used and not described under sources")
     return prices
-
-
-def _used_sources(prices: Prices) -> list[str]:
-    found: list[Any] = [getattr(entry, way) for entry in prices.instances.values() for way in PURCHASES]
-    return [price.source for price in (*found, *prices.services.values()) if price]

@@ -1,4 +1,4 @@
-"""How fast the work goes on which GPU, and who says so: reads rates.yaml; writes nothing.
+"""How fast each GPU does the work, with the source of each rate: reads rates.yaml; writes nothing.
 
 A rate is measured by this project, else published by others, else derived from the model's FLOPs and a utilisation.
 """
@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from params.arguments import describe
 from params.model import Model
+from params.parameter_names import DOWNLOAD_HOSTS, instance_type_of
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.jobs.instances import Gpu, Instance
 
@@ -161,9 +162,9 @@ class Rates(Model):
     assumed: Assumed
     """The rest."""
 
-    def train_rate(self, instance: Instance, resolution_px: int, text_online: bool, step: str = "Train") -> Rate:
+    def train_rate(self, instance: Instance, resolution_px: int, text_online: bool, parameter: str) -> Rate:
         """Return training samples/s of one GPU; `text_online`: captions pass the text encoder while training."""
-        gpu = gpu_of(instance, step)
+        gpu = gpu_of(instance, parameter)
         for kind in KINDS:
             for entry in self.train:
                 if (entry.gpu, entry.resolution_px, entry.kind) == (gpu.name, resolution_px, kind):
@@ -171,19 +172,23 @@ class Rates(Model):
         gflop = gflop_at(self.flops.unet_train, resolution_px) + (self.flops.text_encoder if text_online else 0.0)
         return self._derived(gpu, "half", "train", gflop)
 
-    def encode_rate(self, instance: Instance, resolution_px: int, precision: str, embeddings: bool) -> Rate:
+    def encode_rate(
+        self, instance: Instance, resolution_px: int, precision: str, embeddings: bool, parameter: str
+    ) -> Rate:
         """Return pictures/s of one GPU through the VAE, and through the text encoder where embeddings are stored."""
         gflop = gflop_at(self.flops.vae_encode, resolution_px) + (self.flops.text_encoder if embeddings else 0.0)
         width: Literal["half", "single"] = "single" if precision == "float32" else "half"
-        return self._derived(gpu_of(instance, "Encode"), width, "encode", gflop)
+        return self._derived(gpu_of(instance, parameter), width, "encode", gflop)
 
-    def generate_rate(self, instance: Instance, resolution_px: int, steps: int, guided: bool, precision: str) -> Rate:
+    def generate_rate(
+        self, instance: Instance, resolution_px: int, steps: int, guided: bool, precision: str, parameter: str
+    ) -> Rate:
         """Return pictures/s of one GPU: denoising steps, twice each with guidance, then the VAE's decoder."""
         passes = steps * (2 if guided else 1)
         gflop = passes * gflop_at(self.flops.unet_forward, resolution_px)
         gflop += gflop_at(self.flops.vae_decode, resolution_px)
         width: Literal["half", "single"] = "single" if precision == "float32" else "half"
-        return self._derived(gpu_of(instance, "Evaluate"), width, "generate", gflop)
+        return self._derived(gpu_of(instance, parameter), width, "generate", gflop)
 
     def download_rate(self, instance: Instance) -> Rate:
         """Return samples/s of one host."""
@@ -191,7 +196,7 @@ class Rates(Model):
         return Rate(rate.samples_per_s_per_vcpu * vcpus_of(instance.name), rate.kind, rate.source)
 
     def efficiency(self, gpus: int, global_batch_size: int) -> float:
-        """Return what is left of a GPU's speed when so many share a global batch, in (0, 1]; 1 on one host."""
+        """Return what is left of a GPU's speed when this many share a global batch, in (0, 1]; 1 on one host."""
         beyond = max(0, gpus - GPUS_OF_ONE_HOST) * self.scaling.global_batch_size / global_batch_size
         return 1.0 / (1.0 + self.scaling.slope * beyond)
 
@@ -226,13 +231,13 @@ def gflop_at(table: Mapping[int, float], resolution_px: int) -> float:
     return (table[small] - square) * n + square * n * n
 
 
-def gpu_of(instance: Instance, step: str) -> Gpu:
-    """Return the GPU of an instance type.
+def gpu_of(instance: Instance, parameter: str) -> Gpu:
+    """Return the GPU of an instance type, which `parameter` sets.
 
-    Raises CostError where it has none: nothing is known of this model's speed on CPUs.
+    Raises CostError where it has none: this model's speed on CPUs is not known.
     """
     if instance.gpu is None:
-        raise CostError(f"{instance.name} has no GPU whose speed is known: set {step}InstanceType to one that has")
+        raise CostError(f"{instance.name} has no GPU whose speed is known: set {parameter} to one that has")
     return instance.gpu
 
 
@@ -243,9 +248,8 @@ def vcpus_of(instance_type: str) -> int:
         return {"medium": 1, "large": 2}[size]
     count = size.removesuffix("xlarge")
     if not size.endswith("xlarge") or (count and not count.isdigit()):
-        raise CostError(
-            f"{instance_type}: its size is not known: set DownloadInstanceType to one such as ml.c6i.4xlarge"
-        )
+        parameter = instance_type_of(DOWNLOAD_HOSTS)
+        raise CostError(f"{instance_type}: its size is not known: set {parameter} to one such as ml.c6i.4xlarge")
     return VCPUS_OF_XLARGE * int(count or 1)
 
 

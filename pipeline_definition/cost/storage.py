@@ -1,4 +1,4 @@
-"""What stands beside the jobs: FSx for Lustre, S3, and the private network's way out.
+"""What a run costs besides its jobs: FSx for Lustre, S3, and the private network's way out.
 
 Reads a parameter set, a workload and prices; writes nothing.
 """
@@ -29,7 +29,7 @@ THROUGHPUTS = (125, 250, 500, 1000)
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the definition does not say about where the jobs run."""
+    """What the definition does not determine about where the jobs run."""
 
     fsx_gib: int | None = None
     """None: the smallest that holds the latents."""
@@ -38,7 +38,7 @@ class Surroundings:
     """How long the data stays in the bucket."""
 
 
-def beside_lines(
+def other_lines(
     settings: Settings,
     workload: Workload,
     jobs: Sequence[PlannedJob],
@@ -47,7 +47,7 @@ def beside_lines(
     assumed: Assumed,
     around: Surroundings,
 ) -> Iterator[ForecastLine]:
-    """Yield what is billed beside the jobs of a run of so many hours."""
+    """Yield what a run of `hours` is billed besides its jobs."""
     if settings.file_system.kind == "fsx":
         yield _file_system(workload, hours, prices, around)
     yield from _bucket(workload, prices, assumed, around)
@@ -97,8 +97,8 @@ def _network(
     if any(job.in_network and job.program == "download" for job in jobs):
         fetched = workload.rows * assumed.source_picture_bytes / GB
         usd = hours * prices.service_usd("nat_hour") + fetched * prices.service_usd("nat_gb")
-        said = f"{assumed.source_picture_bytes / 1e3:g} KB a picture as its server sends it"
-        yield _line("NAT gateway", f"{fetched:,.0f} GB fetched, {hours:,.0f} h", usd, said, prices, "nat_gb")
+        rate = f"{assumed.source_picture_bytes / 1e3:g} KB a picture as its server sends it"
+        yield _line("NAT gateway", f"{fetched:,.0f} GB fetched, {hours:,.0f} h", usd, rate, prices, "nat_gb")
 
 
 def _line(step: str, what: str, usd: float, rate: str, prices: Prices, service: str) -> ForecastLine:

@@ -48,7 +48,7 @@ def forecast_table(forecast: Forecast) -> Table:
 
 
 def forecast_notes(forecast: Forecast) -> list[str]:
-    """Return what a reader has to know besides: every rate with its source, the prices' date, what is missing."""
+    """Return the notes to the table: every rate with its source, the prices' date, what is missing."""
     notes = [f"{line.step} ({line.rate_kind}): {line.rate}" for line in forecast.lines]
     notes.append(f"rows: {forecast.workload.rows:,}, from {forecast.workload.rows_source}")
     notes.append(f"prices: {forecast.prices.region}, {forecast.prices.date}; `sd-pipeline cost prices refresh`")

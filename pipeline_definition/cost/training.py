@@ -16,7 +16,7 @@ HOURS_PER_DAY = 24.0
 
 
 class CostError(OperatorError):
-    """A cost cannot be told: the message names the input and the fix."""
+    """A cost cannot be computed: the message names the input and the fix."""
 
     exit_status = 2
 
@@ -30,7 +30,7 @@ class TrainingCost:
     usd: float
 
     def days(self, instances: int, gpus_per_instance: int) -> float:
-        """Return how long so many instances take for it."""
+        """Return how long this many instances take for it."""
         return self.gpu_hours / (instances * gpus_per_instance) / HOURS_PER_DAY
 
 

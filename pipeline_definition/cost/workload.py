@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from params.parameter_names import EVALUATION_SAMPLES, GLOBAL_BATCH_SIZE, MAX_ROWS, TRAINING_SAMPLES, TUNE_SAMPLES
 from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.rates import Assumed
@@ -82,10 +83,10 @@ def workload_of(settings: Settings, values: Values, assumed: Assumed, rows: int 
         rows=count,
         rows_source=source,
         phases=phases,
-        tune_samples=_positive(values, "TuneSamples"),
+        tune_samples=_positive(values, TUNE_SAMPLES),
         trials=settings.tune.trials,
-        global_batch_size=_positive(values, "GlobalBatchSize"),
-        evaluation_samples=_positive(values, "EvaluationSamples"),
+        global_batch_size=_positive(values, GLOBAL_BATCH_SIZE),
+        evaluation_samples=_positive(values, EVALUATION_SAMPLES),
         shards_bytes=count * assumed.jpeg_bytes_256_px * (stored / 256) ** 2,
         latents_bytes=sum(phase.latents_bytes for phase in phases),
         checkpoints_bytes=float(checkpoint * settings.train.keep_checkpoints * len(phases)),
@@ -108,15 +109,15 @@ def _rows(settings: Settings, values: Values, rows: int | None) -> tuple[int, st
         if rows < 1:
             raise CostError(f"--rows {rows}: set it to the length of the url table, 1 or more")
         return rows, "--rows"
-    limit = values.integer("MaxRows")
+    limit = values.integer(MAX_ROWS)
     known = settings.data.rows
     if limit > 0:
-        return (min(limit, known), "MaxRows and data.rows") if known else (limit, "MaxRows")
+        return (min(limit, known), f"{MAX_ROWS} and data.rows") if known else (limit, MAX_ROWS)
     if known:
         return known, "data.rows"
     return _positive(
-        values, "TrainingSamples"
-    ), "TrainingSamples (each seen once: the most; --rows or data.rows says better)"
+        values, TRAINING_SAMPLES
+    ), f"{TRAINING_SAMPLES} (each seen once: the most; --rows or data.rows says better)"
 
 
 def _positive(values: Values, name: str) -> int:

@@ -124,7 +124,7 @@ class Blueprint:
 
     @property
     def samples_uri(self) -> Join:
-        """Pictures of evaluations under way: a killed one goes on, and several hosts share the work."""
+        """Pictures of evaluations under way: a killed one resumes from them, and several hosts share the work."""
         return self._uri("samples", self.parameters.dataset)
 
     def evaluation_uri(self, training_job_name: PipelineVariable) -> Join:

@@ -57,7 +57,7 @@ def download_step(blueprint: Blueprint) -> ProcessingStep:
 def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) -> ProcessingStep:
     """Return the step that turns shards into a phase's VAE moments and caption tokens, on Ray Data.
 
-    Each phase has its own, from the same shards: a second one runs beside the first training, and is cached by itself.
+    Each phase has its own, from the same shards: a second one overlaps the first training, and is cached by itself.
     """
     p, settings = blueprint.parameters, phase.encode
     hosts = p.of_phase(phase).encode

@@ -35,8 +35,8 @@ from pipeline_definition.definition.parameters import Number, PipelineParameters
 class Demand:
     """What the gate asks of one metric."""
 
-    said: str
-    """What the metric is, in a sentence."""
+    label: str
+    """The metric in words, as a sentence begins with it."""
     metric: str
     threshold: Number
     part: str = "value"
@@ -55,7 +55,7 @@ class Demand:
         judged = "and" if self.part == "value" else "and its upper bound"
         sign = "at least" if self.at_least else "at most"
         asked = f") {judged} must be {sign} {self.threshold.name} = "
-        return [f"{self.said} is ", value, " (", low, " to ", high, asked, self.threshold.to_string(), "; "]
+        return [f"{self.label} is ", value, " (", low, " to ", high, asked, self.threshold.to_string(), "; "]
 
 
 def metric(evaluate: ProcessingStep, name: str, part: str = "value") -> JsonGet:
@@ -79,7 +79,7 @@ def demands(p: PipelineParameters) -> list[Demand]:
     return [
         Demand("FID", FID, p.max_fid),
         Demand("CLIP score", CLIP_SCORE, p.min_clip_score, at_least=True),
-        *(Demand(said, name, margin, part="high") for said, name, margin in margins if margin is not None),
+        *(Demand(label, name, margin, part="high") for label, name, margin in margins if margin is not None),
     ]
 
 

@@ -17,11 +17,11 @@ from params.settings import ApprovalStatus, Settings
 from params.stages import Encoders, Job
 
 
-class Text(ParameterString):  # type: ignore[misc]
-    """A string parameter with the description that the console shows."""
+class Described(Parameter):  # type: ignore[misc]
+    """A parameter with the description that the console shows."""
 
-    def __init__(self, name: str, default: str, description: str, choices: tuple[str, ...] = ()) -> None:
-        super().__init__(name, default_value=default, enum_values=list(choices) or None)
+    def __init__(self, name: str, default: str | float, description: str, **options: Any) -> None:
+        super().__init__(name, default_value=default, **options)
         self.description = description
 
     def to_request(self) -> dict[str, Any]:
@@ -29,39 +29,27 @@ class Text(ParameterString):  # type: ignore[misc]
         return {**super().to_request(), "Description": self.description}
 
 
-class Count(ParameterInteger):  # type: ignore[misc]
-    """An integer parameter with the description that the console shows."""
-
-    def __init__(self, name: str, default: int, description: str) -> None:
-        super().__init__(name, default_value=default)
-        self.description = description
-
-    def to_request(self) -> dict[str, Any]:
-        """Return the parameter's entry in the definition."""
-        return {**super().to_request(), "Description": self.description}
+class Text(Described, ParameterString):  # type: ignore[misc]
+    """A string."""
 
 
-class Number(ParameterFloat):  # type: ignore[misc]
-    """A float parameter with the description that the console shows."""
+class Count(Described, ParameterInteger):  # type: ignore[misc]
+    """An integer."""
 
-    def __init__(self, name: str, default: float, description: str) -> None:
-        super().__init__(name, default_value=default)
-        self.description = description
 
-    def to_request(self) -> dict[str, Any]:
-        """Return the parameter's entry in the definition."""
-        return {**super().to_request(), "Description": self.description}
+class Number(Described, ParameterFloat):  # type: ignore[misc]
+    """A float."""
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """On what the jobs of one stage run."""
+    """The hosts of one stage's jobs."""
 
     instance_type: Text
     instance_count: Count
 
     @classmethod
-    def of(cls, stage: str, job: Job | Encoders) -> Hosts:
+    def for_stage(cls, stage: str, job: Job | Encoders) -> Hosts:
         """Return <Stage>InstanceType and <Stage>InstanceCount."""
         return cls(
             Text(names.instance_type_of(stage), job.instance_type, f"SageMaker instance type of {stage}"),
@@ -80,7 +68,7 @@ class PhaseParameters:
     training: Hosts
 
     @classmethod
-    def of(cls, settings: Settings, phase: Phase) -> PhaseParameters:
+    def for_phase(cls, phase: Phase) -> PhaseParameters:
         """Return the parameters of a phase that has its own."""
         return cls(
             Count(
@@ -98,8 +86,8 @@ class PhaseParameters:
                 phase.train.instance_hour_usd,
                 f"Dollars for one host-hour of {phase.train_name}; 0: not known",
             ),
-            Hosts.of(phase.encode_name, phase.encode.job),
-            Hosts.of(phase.hosts_name, phase.train.job),
+            Hosts.for_stage(phase.encode_name, phase.encode.job),
+            Hosts.for_stage(phase.hosts_name, phase.train.job),
         )
 
 
@@ -130,7 +118,7 @@ class PipelineParameters:
     max_clip_score_below_pretrained: Number | None
     max_fid_above_approved: Number | None
     max_clip_score_below_approved: Number | None
-    """The last four are there where the parameter set's gate asks for the comparison."""
+    """The last four are None where the parameter set's gate does not ask for the comparison."""
     approval_status: Text
     model_package_group: Text
     endpoint_name: Text
@@ -230,18 +218,21 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
             names.MAX_CLIP_SCORE_BELOW_APPROVED, s.gate.max_clip_score_below_approved
         ),
         approval_status=Text(
-            names.APPROVAL_STATUS, s.registry.approval_status, "With which a package begins", get_args(ApprovalStatus)
+            names.APPROVAL_STATUS,
+            s.registry.approval_status,
+            "With which a package begins",
+            enum_values=list(get_args(ApprovalStatus)),
         ),
         model_package_group=Text(
             names.MODEL_PACKAGE_GROUP, s.registry.group, "Where a model that passed is registered"
         ),
         endpoint_name=Text(names.ENDPOINT_NAME, s.endpoint.name, "Endpoint that is created or updated"),
-        download=Hosts.of(names.DOWNLOAD_HOSTS, s.download.job),
-        encode=Hosts.of(first.encode_name, s.encode.job),
-        tune=Hosts.of(names.TUNE_HOSTS, s.tune.job),
-        training=Hosts.of(first.hosts_name, s.train.job),
-        evaluate=Hosts.of(names.EVALUATE_HOSTS, s.evaluate.job),
-        endpoint=Hosts.of(names.ENDPOINT_HOSTS, s.endpoint.job),
+        download=Hosts.for_stage(names.DOWNLOAD_HOSTS, s.download.job),
+        encode=Hosts.for_stage(first.encode_name, s.encode.job),
+        tune=Hosts.for_stage(names.TUNE_HOSTS, s.tune.job),
+        training=Hosts.for_stage(first.hosts_name, s.train.job),
+        evaluate=Hosts.for_stage(names.EVALUATE_HOSTS, s.evaluate.job),
+        endpoint=Hosts.for_stage(names.ENDPOINT_HOSTS, s.endpoint.job),
         data_image=Text(names.DATA_IMAGE, s.images.data, "Container image of Download"),
         training_image=Text(
             names.TRAINING_IMAGE, s.images.training, "Container image of Encode, Tune, Train and Evaluate"
@@ -250,8 +241,8 @@ def pipeline_parameters(s: Settings) -> PipelineParameters:
         bucket=Text(names.BUCKET, s.account.bucket, "S3 bucket of every artifact"),
         fsx_id=Text(names.FSX_ID, s.file_system.fsx_id, "FSx for Lustre file system with the latents"),
         fsx_path=Text(names.FSX_PATH, s.file_system.fsx_path, "/<mount name>/<folder> linked to the bucket's latents/"),
-        encoders=Hosts.of(names.ENCODERS_HOSTS, s.encoders) if s.encoders else None,
-        phase_2=next((PhaseParameters.of(s, phase) for phase in s.phases if phase.suffix), None),
+        encoders=Hosts.for_stage(names.ENCODERS_HOSTS, s.encoders) if s.encoders else None,
+        phase_2=next((PhaseParameters.for_phase(phase) for phase in s.phases if phase.suffix), None),
     )
 
 

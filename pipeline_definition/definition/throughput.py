@@ -16,7 +16,7 @@ from params.stages import ThroughputStep
 from pipeline_definition.definition.blueprint import Blueprint, program_values
 from pipeline_definition.definition.training import channels, compute_on, latents_address, metric_definitions, trainer
 
-# What says where a training goes on, what it may cost, and what is fetched for it: nothing is trained here.
+# Where a training resumes, what it may cost, and what is fetched for it: nothing is trained here.
 LEFT_OUT = (*MONEY, "checkpoints_uri", "shards_uri", "warm_latents")
 
 

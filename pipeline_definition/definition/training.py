@@ -129,7 +129,7 @@ def trainer(
 
 
 def compute_on(hosts: Hosts, job: Job, spot: bool = False) -> Compute:
-    """Return the hosts of a training job; spot is no pipeline variable, so it comes from the parameter set."""
+    """Return the hosts of a training job; spot cannot be a pipeline variable, so the parameter set decides it."""
     options: dict[str, Any] = {"enable_managed_spot_training": True} if spot else {}
     return Compute(
         instance_type=hosts.instance_type,
@@ -156,33 +156,33 @@ def channels(
     former: TrainingStep | None = None,
     encoders: Hosts | None = None,
 ) -> list[Channel]:
-    """Return the channels of a training job: the latents, the pretrained parts and, to go on from, a former model.
+    """Return the channels of a training job: latents, pretrained parts, and the former phase's model, if any.
 
-    Where the loader itself reads S3, there is none of latents.
+    Where the loader itself reads S3, the latents have no channel.
 
     Encoders need the pretrained parts alone. SageMaker wants all channels assigned to groups or none, and a file system
     cannot be, so with one every host gets every channel.
     """
-    found = [] if reads_s3_itself(blueprint) else [latents_channel(blueprint, phase, encode)]
-    found.append(s3_channel(PRETRAINED_CHANNEL, blueprint.parameters.pretrained, "File"))
+    made = [] if reads_s3_itself(blueprint) else [latents_channel(blueprint, phase, encode)]
+    made.append(s3_channel(PRETRAINED_CHANNEL, blueprint.parameters.pretrained, "File"))
     if former is not None:
         uri = former.properties.ModelArtifacts.S3ModelArtifacts
-        found.append(s3_channel(INITIAL_MODEL_CHANNEL, uri, "File"))
+        made.append(s3_channel(INITIAL_MODEL_CHANNEL, uri, "File"))
     if encoders is not None and blueprint.settings.file_system.kind != "fsx":
-        for channel in found:
+        for channel in made:
             both = channel.channel_name == PRETRAINED_CHANNEL
             groups = [TRAINERS_GROUP, ENCODERS_GROUP] if both else [TRAINERS_GROUP]
             channel.data_source.s3_data_source.instance_group_names = groups
-    return found
+    return made
 
 
 def reads_s3_itself(blueprint: Blueprint) -> bool:
-    """Return whether training reads blocks straight from S3. Encoders are told by files of the channel what to do."""
+    """Return whether training reads blocks straight from S3. Encoders read their work from files of the channel."""
     return blueprint.settings.file_system.kind == "s3_direct" and blueprint.parameters.encoders is None
 
 
 def latents_address(blueprint: Blueprint, encode: ProcessingStep) -> dict[str, Any]:
-    """Return the hyperparameter that stands for the channel of latents, where there is none, or says that it is S3.
+    """Return the hyperparameter that replaces the channel of latents, where the loader reads S3, or says it is S3.
 
     S3 has a file at once, or not at all; only a file system is late.
     """

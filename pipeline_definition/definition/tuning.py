@@ -26,8 +26,6 @@ from pipeline_definition.definition.training import (
 
 # A trial reads too little to have everything fetched for it.
 WHOLE_DATA = ("warm_latents",)
-
-
 # A trial that a broken host ended would be left out of the search in silence, and Train would learn at another rate.
 TRIES_ON_OTHER_HOSTS = 3
 

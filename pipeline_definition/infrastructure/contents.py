@@ -1,11 +1,11 @@
-"""What a stack holds and what it costs: objects, model packages, images, billed resources, endpoints beside it.
+"""What a stack holds and what it costs: objects, model packages, images, billed resources, its endpoints.
 
 Reads S3, SageMaker, ECR and CloudFormation; `empty` deletes objects and model packages.
 """
 
 from __future__ import annotations
 
-import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -32,11 +32,12 @@ class StackContents:
 
     def __init__(self, target: Target, stack: str, outputs: Mapping[str, str]) -> None:
         self._target, self._stack, self._outputs = target, stack, outputs
+        self._s3, self._sagemaker = target.client("s3"), target.client("sagemaker")
         self._bucket = outputs.get("BucketName", "")
         self._group = outputs.get("ModelPackageGroupName", "")
 
     def costs(self) -> list[str]:
-        """Return a line for everything that is billed for as long as it exists."""
+        """Return a line for everything that is billed while it exists."""
         pages = self._target.client("cloudformation").get_paginator("list_stack_resources")
         resources = [item for page in pages.paginate(StackName=self._stack) for item in page["StackResourceSummaries"]]
         inside = [
@@ -47,7 +48,7 @@ class StackContents:
         return inside + self.costs_outside()
 
     def costs_outside(self) -> list[str]:
-        """Return a line for each endpoint that runs beside the stack: the pipeline's and the production one."""
+        """Return a line for each endpoint outside the stack: the pipeline's and the production endpoint."""
         production = self._outputs.get("ProductionEndpoint", "")
         pages = self._sagemaker.get_paginator("list_endpoints").paginate()
         names = [item["EndpointName"] for page in pages for item in page["Endpoints"]]
@@ -70,7 +71,8 @@ class StackContents:
     def empty(self, say: Callable[[str], None]) -> None:
         """Delete every object with all its versions, every unfinished upload and every model package."""
         deleted = 0
-        for batch in _batches(self._object_versions(), DELETE_BATCH):
+        versions = self._object_versions()
+        while batch := list(itertools.islice(versions, DELETE_BATCH)):
             failed = self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True})
             for error in failed.get("Errors", [])[:1]:
                 raise InfrastructureError(f"s3://{self._bucket}/{error['Key']} cannot be deleted: {error['Message']}")
@@ -85,7 +87,7 @@ class StackContents:
     def newest_images(self) -> dict[str, str]:
         """Return DataImage, TrainingImage and InferenceImage: the newest tagged image of each repository, by digest.
 
-        So the model package says which image it was trained in, and nothing can take its place under a run.
+        So the model package names the image it was trained in, and a new image cannot replace it during a run.
         """
         images = {}
         for kind in ("Data", "Training", "Inference"):
@@ -95,18 +97,10 @@ class StackContents:
                 images[f"{kind}Image"] = f"{uri}@{digest}"
         return images
 
-    @functools.cached_property
-    def _s3(self) -> Any:
-        return self._target.client("s3")
-
-    @functools.cached_property
-    def _sagemaker(self) -> Any:
-        return self._target.client("sagemaker")
-
     def _newest_digest(self, repository: str) -> str | None:
         pages = self._target.client("ecr").get_paginator("describe_images")
         try:
-            found = [
+            images = [
                 image
                 for page in pages.paginate(repositoryName=repository, filter={"tagStatus": "TAGGED"})
                 for image in page["imageDetails"]
@@ -115,7 +109,7 @@ class StackContents:
             if not is_missing(error):
                 raise
             return None
-        newest = max(found, key=lambda image: image["imagePushedAt"], default=None)
+        newest = max(images, key=lambda image: image["imagePushedAt"], default=None)
         return str(newest["imageDigest"]) if newest else None
 
     def _object_versions(self) -> Iterator[dict[str, str]]:
@@ -142,20 +136,9 @@ class StackContents:
 
 
 def _pages(pages: Any) -> Iterator[dict[str, Any]]:
-    """Return the pages; none when the bucket or group is gone already, as after a destruction that broke off."""
+    """Return the pages; none if the bucket or group was deleted already, as after an interrupted destruction."""
     try:
         yield from pages
     except ClientError as error:
         if not is_missing(error):
             raise
-
-
-def _batches(items: Iterator[dict[str, str]], size: int) -> Iterator[list[dict[str, str]]]:
-    batch: list[dict[str, str]] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

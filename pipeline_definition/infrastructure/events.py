@@ -1,4 +1,4 @@
-"""What CloudFormation does to a stack, line by line until it ends.
+"""Follows what CloudFormation does to a stack, line by line, until it ends.
 
 Reads the stack's events every `interval_s`; writes nothing.
 """
@@ -12,12 +12,12 @@ from typing import Any
 from pipeline_definition.errors import OperatorError
 
 SUCCEEDED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE")
-# CloudFormation says this of every resource that it gave up because another one failed.
+# The reason that CloudFormation gives for every resource that it cancelled because another one failed.
 CANCELLED = "cancelled"
 
 
 class InfrastructureError(OperatorError):
-    """The stack cannot be used: the message says which resource, why, and how to mend it."""
+    """The stack cannot be used: the message says which resource, why, and the fix."""
 
 
 class StackEvents:
@@ -30,7 +30,7 @@ class StackEvents:
     def follow(self) -> None:
         """Say each event until the stack rests.
 
-        Raises InfrastructureError with the first resource that failed and why, when it ends anywhere but well.
+        Raises InfrastructureError with the first resource that failed and why, unless the operation succeeds.
         """
         failures: list[str] = []
         while True:

@@ -44,14 +44,14 @@ class ChangeSet:
 
 @dataclass(frozen=True)
 class StackStatus:
-    """A stack as it stands."""
+    """A stack as it is now."""
 
     status: str
-    """CloudFormation's word; `ABSENT` when there is no such stack."""
+    """CloudFormation's status; `ABSENT` when there is no such stack."""
     reason: str
     outputs: Mapping[str, str]
     costs: tuple[str, ...]
-    """What is billed for as long as it exists, one line each, endpoints outside the stack included."""
+    """What is billed while it exists, one line each, endpoints outside the stack included."""
 
 
 class Infrastructure:
@@ -73,7 +73,7 @@ class Infrastructure:
         """Create the stack or bring it up to date; return its outputs.
 
         Parameters that are not named keep their value, or take the template's default. Raises InfrastructureError
-        with the first resource that failed and why; CloudFormation itself goes back to what was before.
+        with the first resource that failed and why; CloudFormation then restores the former state.
         """
         plan = self.plan(parameters)
         if plan is None:
@@ -119,7 +119,7 @@ class Infrastructure:
         self._client.delete_change_set(ChangeSetName=plan.change_set)
 
     def status(self) -> StackStatus:
-        """Return the stack as it stands, with what it costs."""
+        """Return the stack as it is now, with what it costs."""
         stack = self._describe()
         if stack is None:
             return StackStatus("ABSENT", "", {}, ())
@@ -145,7 +145,7 @@ class Infrastructure:
         """Delete the stack and everything in it.
 
         Raises InfrastructureError when the bucket or the registry holds something and `empty` is not given: models
-        and data are not to be had again. What is billed and does not belong to the stack is named, not deleted.
+        and data cannot be restored. What is billed outside the stack is named, not deleted.
         """
         stack = self._describe()
         if stack is None:
@@ -166,7 +166,7 @@ class Infrastructure:
         stack = self._describe()
         if stack is None or stack["StackStatus"] != "ROLLBACK_COMPLETE":
             return stack
-        # A first creation that failed: CloudFormation has taken everything back and lets nobody update the remains.
+        # After a failed first creation CloudFormation has rolled everything back and refuses updates of the rest.
         self._say(f"deleting what is left of the failed creation of {self._stack}")
         self._delete(stack["StackId"])
         return None
@@ -192,23 +192,14 @@ class Infrastructure:
                 break
             time.sleep(self._interval_s)
         if about["Status"] == "CREATE_COMPLETE":
-            changes = [item["ResourceChange"] for item in self._changes(change_set)]
+            pages = self._client.get_paginator("describe_change_set").paginate(ChangeSetName=change_set)
+            changes = [item["ResourceChange"] for page in pages for item in page.get("Changes", [])]
             return ChangeSet(change_set, stack_id, tuple(_change_line(change) for change in changes))
         reason = about.get("StatusReason", "")
         self._client.delete_change_set(ChangeSetName=change_set)
         if _says_no_changes(reason):
             return None
         raise InfrastructureError(f"stack {self._stack}: the change set was refused: {reason}")
-
-    def _changes(self, change_set: str) -> list[dict[str, Any]]:
-        changes: list[dict[str, Any]] = []
-        request: dict[str, str] = {"ChangeSetName": change_set}
-        while True:
-            page = self._client.describe_change_set(**request)
-            changes += page.get("Changes", [])
-            if not page.get("NextToken"):
-                return changes
-            request["NextToken"] = page["NextToken"]
 
 
 def fill(settings: Settings, outputs: Mapping[str, str]) -> Settings:
@@ -255,8 +246,7 @@ def _image(outputs: Mapping[str, str], name: str, current: str) -> str:
 
 def _moved(value: Any, old_bucket: str, new_bucket: str) -> Any:
     prefix = f"s3://{old_bucket}/"
-    is_there = isinstance(value, str) and value.startswith(prefix)
-    return f"s3://{new_bucket}/{value.removeprefix(prefix)}" if is_there else value
+    return f"s3://{new_bucket}/{value.removeprefix(prefix)}" if str(value).startswith(prefix) else value
 
 
 def _words(text: str) -> tuple[str, ...]:

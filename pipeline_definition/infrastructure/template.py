@@ -21,7 +21,7 @@ TEMPLATE = Path(__file__).with_name("infrastructure.yaml")
 
 
 class TemplateLoader(yaml.SafeLoader):
-    """SafeLoader that keeps CloudFormation's short functions as they stand: `!Ref Vpc` is {"Ref": "Vpc"}."""
+    """SafeLoader that reads CloudFormation's short functions: `!Ref Vpc` is {"Ref": "Vpc"}."""
 
 
 def _function(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
@@ -43,17 +43,17 @@ class StackTemplate:
 
     def __init__(self, path: Path = TEMPLATE) -> None:
         self.body = path.read_text(encoding="utf-8")
-        """As it is sent: CloudFormation takes at most 51,200 bytes without a bucket."""
+        """Sent as it is: CloudFormation takes at most 51,200 bytes without a bucket."""
         self.content: dict[str, Any] = yaml.load(self.body, Loader=TemplateLoader)  # noqa: S506 (a SafeLoader)
 
     @property
     def parameters(self) -> dict[str, dict[str, Any]]:
         """The template's parameters: name -> type, default, description, allowed values."""
-        found: dict[str, dict[str, Any]] = self.content["Parameters"]
-        return found
+        parameters: dict[str, dict[str, Any]] = self.content["Parameters"]
+        return parameters
 
     def problem(self, values: Mapping[str, str]) -> str:
-        """Return what is wrong with some parameters' values, naming each and the fix; nothing when all fit."""
+        """Return what is wrong with parameters' values and the fix for each; empty when all are right."""
         return "; ".join(filter(None, (self._problem(name, value) for name, value in values.items())))
 
     def values(self, changes: Mapping[str, str], kept: set[str]) -> list[dict[str, Any]]:

@@ -73,16 +73,14 @@ def known_types(kind: JobKind) -> tuple[str, ...]:
 
 def nearest_type(name: str, kind: JobKind) -> str:
     """Return the known type whose name is nearest."""
-    close = difflib.get_close_matches(name, known_types(kind), n=1, cutoff=0.0)
-    return close[0]
+    return difflib.get_close_matches(name, known_types(kind), n=1, cutoff=0.0)[0]
 
 
 @functools.cache
 def _gpu_instances() -> dict[str, Instance]:
-    text = Path(__file__).with_name("instances.yaml").read_text(encoding="utf-8")
-    table = yaml.safe_load(text)
-    found: dict[str, Instance] = {}
+    table = yaml.safe_load(Path(__file__).with_name("instances.yaml").read_text(encoding="utf-8"))
+    instances: dict[str, Instance] = {}
     for gpu_name, about in table.items():
         gpu = Gpu(gpu_name, about["memory_mib"], about["compute_capability"])
-        found |= {name: Instance(name, count, gpu) for name, count in about["instances"].items()}
-    return found
+        instances |= {name: Instance(name, count, gpu) for name, count in about["instances"].items()}
+    return instances

@@ -30,7 +30,7 @@ class Values:
         return str(self._values[name])
 
     def integer(self, name: str) -> int:
-        """Return a parameter as an integer; 0 when it is none."""
+        """Return a parameter as an integer; 0 where it is not one."""
         return as_integer(self._values[name])
 
     def resolved(self, value: Any) -> Any:
@@ -53,7 +53,7 @@ class PlannedJob:
     step: str
     kind: JobKind
     program: str
-    """download, encode, train, throughput, stream (encode for the training beside), evaluate or serve."""
+    """download, encode, train, throughput, stream (encode for the training in the same job), evaluate or serve."""
     instance: Instance
     count: int
     """Hosts of one job."""
@@ -75,7 +75,7 @@ class PlannedJob:
 
 
 def planned_jobs(definition: Mapping[str, Any], values: Values) -> list[PlannedJob]:
-    """Return every job of a definition, in its order; a trial of a tuner stands for all."""
+    """Return every job of a definition, in its order; one entry for all trials of a tuner."""
     return [job for step in all_steps(definition["Steps"]) for job in _jobs(step, values)]
 
 
@@ -89,7 +89,7 @@ def all_steps(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def parameter_of(value: Any) -> str:
-    """Return the name of the parameter that a value gets, or joins alone; nothing when it is another value."""
+    """Return the name of the parameter that a value gets, or joins alone; empty for any other value."""
     if isinstance(value, Mapping) and str(value.get("Get", "")).startswith(PARAMETER):
         return str(value["Get"]).removeprefix(PARAMETER)
     if isinstance(value, Mapping) and "Std:Join" in value and len(value["Std:Join"]["Values"]) == 1:
@@ -98,7 +98,7 @@ def parameter_of(value: Any) -> str:
 
 
 def as_integer(value: Any) -> int:
-    """Return a value as an integer; 0 when it is none."""
+    """Return a value as an integer; 0 where it is not one."""
     try:
         return int(value)
     except (TypeError, ValueError):
@@ -119,28 +119,22 @@ def _jobs(step: Mapping[str, Any], values: Values) -> list[PlannedJob]:
         return [_trial(step, arguments, values)]
     if step["Type"] == "EndpointConfig":
         variants = arguments["ProductionVariants"]
+        hosts = ({**variant, "InstanceCount": variant.get("InitialInstanceCount")} for variant in variants)
         return [
-            _job(
-                step,
-                "endpoint",
-                "serve",
-                _renamed(variant),
-                values,
-                host_image=str(variant.get("InferenceAmiVersion") or ""),
-            )
-            for variant in variants
+            _job(step, "endpoint", "serve", one, values, host_image=str(one.get("InferenceAmiVersion") or ""))
+            for one in hosts
         ]
     return []
 
 
 def _training_jobs(step: Mapping[str, Any], arguments: Mapping[str, Any], values: Values) -> list[PlannedJob]:
-    """Return a training job, and where it has a group of encoders these as a job beside it."""
+    """Return a training job, and its group of encoders, where it has one, as a second job."""
     groups = {group["InstanceGroupName"]: group for group in arguments["ResourceConfig"].get("InstanceGroups", ())}
-    found = [_training_job(step, arguments, values, hosts=groups.get(TRAINERS_GROUP))]
+    jobs = [_training_job(step, arguments, values, hosts=groups.get(TRAINERS_GROUP))]
     if ENCODERS_GROUP in groups:
-        beside = _training_job(step, arguments, values, hosts=groups[ENCODERS_GROUP])
-        found.append(replace(beside, program="stream", hyperparameters={}))
-    return found
+        encoders = _training_job(step, arguments, values, hosts=groups[ENCODERS_GROUP])
+        jobs.append(replace(encoders, program="stream", hyperparameters={}))
+    return jobs
 
 
 def _training_job(
@@ -189,7 +183,3 @@ def _job(
         count_parameter=parameter_of(hosts.get("InstanceCount")) or str(step["Name"]),
         **more,
     )
-
-
-def _renamed(variant: Mapping[str, Any]) -> dict[str, Any]:
-    return {"InstanceType": variant.get("InstanceType"), "InstanceCount": variant.get("InitialInstanceCount")}

@@ -16,18 +16,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import IO
 from urllib.parse import urlparse
 
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.local.environment import aws_environment
 from pipeline_definition.local.processes import is_alive
-from pipeline_definition.local.settings import PROCESS
+from pipeline_definition.local.settings import HEALTH_PATH, PROCESS
 from pipeline_definition.local.state_lock import announced
 
-_HEALTH_PATH = "/_local/health"
 _POLL_S = 0.05
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,35 +34,27 @@ class LocalControlPlaneError(OperatorError):
     """The control plane cannot be reached or started: the message says why."""
 
 
-class LocalControlPlane:
-    """A control plane that runs."""
+@dataclass(frozen=True)
+class LocalControlPlane(contextlib.AbstractContextManager["LocalControlPlane"]):
+    """A running control plane; as a context, it is closed at the end."""
 
-    def __init__(
-        self,
-        url: str,
-        pid: int,
-        state: Path,
-        runs: Path,
-        process: subprocess.Popen[bytes] | None = None,
-        backend: str = PROCESS,
-    ) -> None:
-        self.url, self.pid, self.state, self.runs, self.backend = url, pid, state, runs, backend
-        self._process = process
+    url: str
+    pid: int
+    state: Path
+    runs: Path
+    backend: str
+    process: subprocess.Popen[bytes] | None = None
+    """None: another program started it."""
 
-    def __enter__(self) -> LocalControlPlane:
-        """Return this control plane."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Close."""
         self.close()
 
     @property
     def leashed(self) -> bool:
         """Whether it ends with this process."""
-        return self._process is not None and self._leash is not None and not self._leash.closed
+        leash = self.process.stdin if self.process else None
+        return leash is not None and not leash.closed
 
     def environment(self) -> dict[str, str]:
         """Return the variables that point boto3, s3fs and the SageMaker SDK to it."""
@@ -72,24 +62,20 @@ class LocalControlPlane:
 
     def stay(self) -> None:
         """Let go of the leash: it stays up when this process ends."""
-        if self.leashed and self._leash is not None:
-            self._leash.write(b"stay\n")
-            self._leash.close()
+        if self.leashed and self.process and self.process.stdin:
+            self.process.stdin.write(b"stay\n")
+            self.process.stdin.close()
 
     def close(self, timeout_s: float = 60.0) -> None:
         """End it with everything that it started, if this process holds its leash."""
-        if self.leashed and self._leash is not None and self._process is not None:
+        if self.leashed and self.process and self.process.stdin:
             with contextlib.suppress(OSError):
-                self._leash.close()
+                self.process.stdin.close()
             try:
-                self._process.wait(timeout_s)
+                self.process.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                self._process.kill()  # its supervisors see it go and end the rest
-                self._process.wait()
-
-    @property
-    def _leash(self) -> IO[bytes] | None:
-        return self._process.stdin if self._process else None
+                self.process.kill()  # its supervisors notice and end the rest
+                self.process.wait()
 
 
 def ensure_up(
@@ -102,11 +88,11 @@ def ensure_up(
 ) -> LocalControlPlane:
     """Return the state folder's control plane; start it unless it runs.
 
-    With `leash`, one that is started here ends with this process, however that ends. One that ran already is not
-    leashed. `backend` runs the jobs: `process`, `docker` or `podman`. `arguments` are further ones of
-    `python -m pipeline_definition.local`.
+    With `leash`, a control plane that this call starts ends with this process, however that ends; one that runs
+    already is not leashed. `backend` runs the jobs: `process`, `docker` or `podman`. `arguments` are further arguments
+    of `python -m pipeline_definition.local`.
 
-    Raises LocalControlPlaneError with the end of its log where it does not start.
+    Raises LocalControlPlaneError with the last line of its log if it does not start.
     """
     running = is_up(state)
     if running is not None:
@@ -114,7 +100,7 @@ def ensure_up(
             where = f"the control plane of {state} writes its runs to {running.runs}, not to {runs}"
             raise LocalControlPlaneError(f"{where}: name that folder, or end it first")
         if running.backend != backend:
-            how = f"the control plane that is up runs jobs by {running.backend}, not by {backend}"
+            how = f"the running control plane runs jobs by {running.backend}, not by {backend}"
             raise LocalControlPlaneError(f"{how}: `sd-pipeline local down` ends it")
         return running
     state.mkdir(parents=True, exist_ok=True)
@@ -132,31 +118,31 @@ def ensure_up(
         )
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s and process.poll() is None:
-        found = is_up(state)
-        if found is not None and found.pid == process.pid:
-            return LocalControlPlane(found.url, found.pid, found.state, found.runs, process, backend)
+        running = is_up(state)
+        if running is not None and running.pid == process.pid:
+            return replace(running, process=process)
         time.sleep(_POLL_S)
     process.kill()
     process.wait()
     if process.stdin is not None:
         process.stdin.close()
-    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:] or ["its log is empty"]
     raise LocalControlPlaneError(f"the local control plane did not start: {last[0]} (log: {log})")
 
 
 def is_up(state: Path) -> LocalControlPlane | None:
-    """Return the control plane of a state folder, None where none answers."""
-    found = announced(state)
-    if found is None or not is_alive(int(found["pid"])) or not _answers(found["url"], int(found["pid"])):
+    """Return the control plane of a state folder; None if none answers."""
+    plane = announced(state)
+    if plane is None or not is_alive(plane["pid"]) or not _answers(plane["url"], plane["pid"]):
         return None
-    backend = str(found.get("backend", PROCESS))
-    return LocalControlPlane(found["url"], int(found["pid"]), Path(found["state"]), Path(found["runs"]), None, backend)
+    backend = plane.get("backend", PROCESS)
+    return LocalControlPlane(plane["url"], plane["pid"], Path(plane["state"]), Path(plane["runs"]), backend)
 
 
 def down(state: Path, timeout_s: float = 30.0) -> bool:
-    """End the control plane of a state folder with everything that it started; return whether there was one.
+    """End the control plane of a state folder with everything that it started; return whether one was running.
 
-    Raises LocalControlPlaneError where it does not end in time.
+    Raises LocalControlPlaneError if it does not end in time.
     """
     running = is_up(state)
     if running is None:
@@ -172,17 +158,14 @@ def down(state: Path, timeout_s: float = 30.0) -> bool:
 
 
 def _without_aws() -> dict[str, str]:
-    """Return the environment without a real account's credentials and profile: nothing here may reach it."""
+    """Return the environment without a real account's credentials and profile, so that nothing can reach it."""
     return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
 
 
 def _answers(url: str, pid: int) -> bool:
     address = urlparse(url)
-    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
-        try:
-            connection.request("GET", _HEALTH_PATH)
-            return bool(json.loads(connection.getresponse().read()).get("pid") == pid)
-        finally:
-            connection.close()
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+    with contextlib.closing(connection), contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+        connection.request("GET", HEALTH_PATH)
+        return bool(json.loads(connection.getresponse().read()).get("pid") == pid)
     return False

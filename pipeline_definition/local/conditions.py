@@ -56,8 +56,8 @@ def holds(condition: dict[str, Any], resolve: Resolve) -> bool:
     if kind in ("In", "NotIn"):
         value = resolve(condition.get("QueryValue", condition.get("Value")))
         values = resolve(condition.get("Values", condition.get("In")))
-        found = any(_compare("Equals", value, item) for item in values)
-        return found is (kind == "In")
+        is_in = any(_compare("Equals", value, item) for item in values)
+        return is_in is (kind == "In")
     outcomes = (holds(inner, resolve) for inner in _inner(condition))
     if kind == "Not":
         return not next(outcomes)

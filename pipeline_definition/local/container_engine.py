@@ -20,7 +20,7 @@ from pipeline_definition.errors import OperatorError
 from pipeline_definition.local.processes import JOB_MARK
 
 ENGINES: Final = ("docker", "podman")
-# What cannot be known here, such as limits or mounts of one machine, comes from outside, as for containers/build.sh.
+# Limits, mounts and other properties of one machine come from its environment, as for containers/build.sh.
 ENGINE_VARIABLE: Final = "CONTAINER_ENGINE"
 ARGUMENTS_VARIABLE: Final = "RUN_ARGUMENTS"
 LABEL: Final = "sd-pipeline.job"
@@ -33,7 +33,7 @@ OF_THE_IMAGE: Final = frozenset(
 
 
 class ContainerEngineError(OperatorError):
-    """Containers cannot be run here: the message says what is missing and how to mend it."""
+    """Containers cannot be run here: the message says what is missing and how to fix it."""
 
     exit_status = 2
 
@@ -69,9 +69,9 @@ class ContainerEngine:
         for name, image in images.items():
             done = self._ask("image", "inspect", image)
             if done.returncode:
-                said = done.stderr.strip().splitlines()[-1:] or [""]
+                *_, reason = ["", *done.stderr.strip().splitlines()]
                 raise ContainerEngineError(
-                    f"{name}: {self.command[0]} has no image {image} ({said[0]}); "
+                    f"{name}: {self.command[0]} has no image {image} ({reason}); "
                     "`containers/build.sh` builds the three and prints their names for --set"
                 )
 
@@ -90,7 +90,7 @@ class ContainerEngine:
         mounts = [f"{folder.resolve()}:{BASE_DIR}:rw", *(f"{path.resolve()}:{path.resolve()}:ro" for path in shared)]
         return (
             *(*self.command, "run", "--rm", "--pull", "never", "--network", "host", "--shm-size", SHARED_MEMORY),
-            # Who runs this owns what the container writes; nothing in the images needs root.
+            # The user who runs this owns what the container writes; nothing in the images needs root.
             *("--user", f"{os.getuid()}:{os.getgid()}", "--label", f"{LABEL}={mark}"),
             *(word for mount in mounts for word in ("--volume", mount)),
             *(word for name, value in _passed(environment) for word in ("--env", f"{name}={value}")),
@@ -98,17 +98,17 @@ class ContainerEngine:
         )
 
     def remove(self, mark: str) -> int:
-        """Remove the containers whose mark begins so, running ones too; return how many there were.
+        """Remove the containers whose mark begins with `mark`, running ones too; return how many.
 
         A client that was killed leaves its container behind: the engine's service runs it.
         """
         form = '{{.ID}} {{.Label "LABEL"}}'.replace("LABEL", LABEL)
         listed = self._ask("ps", "--all", "--filter", f"label={LABEL}", "--format", form)
         lines = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
-        found = [line[0] for line in lines if len(line) == 2 and line[1].startswith(mark)]
-        if found:
-            self._ask("rm", "--force", *found)
-        return len(found)
+        containers = [line[0] for line in lines if len(line) == 2 and line[1].startswith(mark)]
+        if containers:
+            self._ask("rm", "--force", *containers)
+        return len(containers)
 
     def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*self.command, *words], capture_output=True, text=True, check=False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
@@ -15,13 +18,14 @@ from pipeline_definition.local.async_inference import AsyncInference
 from pipeline_definition.local.executions import LocalExecutions
 from pipeline_definition.local.gateway import Gateway
 from pipeline_definition.local.hosting import Hosting
-from pipeline_definition.local.jobs import state_mark
-from pipeline_definition.local.log_archive import restore_logs
+from pipeline_definition.local.job_logs import PROCESSING_GROUP, TRAINING_GROUP, put_lines
+from pipeline_definition.local.jobs import LOG_FOLDER, state_mark
 from pipeline_definition.local.model_registry import ModelRegistry
 from pipeline_definition.local.operations import checks, operations, tag_operations
 from pipeline_definition.local.processes import kill_marked
 from pipeline_definition.local.processing import ProcessingJobs
 from pipeline_definition.local.promotion import START, Promotion
+from pipeline_definition.local.records import Record
 from pipeline_definition.local.request_journal import RequestJournal
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import HOST, LocalSettings
@@ -31,6 +35,8 @@ from pipeline_definition.local.training import TrainingJobs
 from pipeline_definition.local.tuning import TuningJobs
 
 _log = logging.getLogger(__name__)
+_MAX_LINES = 10_000
+_MAX_JOBS = 100
 
 
 class ControlPlane:
@@ -119,3 +125,25 @@ class _QuietHandler(MotoRequestHandler):
         """Log server errors only."""
         if str(code).startswith("5"):
             super().log_request(code, size)
+
+
+def restore_logs(services: Services) -> None:
+    """Put the logs of the newest jobs back after a restart; all lines have the time of their file."""
+    kinds = (
+        (services.processing_jobs, "ProcessingJob", PROCESSING_GROUP),
+        (services.training_jobs, "TrainingJob", TRAINING_GROUP),
+    )
+    for records, prefix, group in kinds:
+        newest = sorted(records.all(), key=lambda record: -float(record["CreationTime"]))[:_MAX_JOBS]
+        for record in newest:
+            for path in _log_files(record):
+                stream = f"{record[f'{prefix}Name']}/{path.stem}-{int(record['CreationTime'])}"
+                with path.open(encoding="utf-8", errors="replace") as file:
+                    lines = [line.rstrip("\n") for line in itertools.islice(file, _MAX_LINES)]
+                if lines:
+                    put_lines(group, stream, lines, path.stat().st_mtime)
+
+
+def _log_files(record: Record) -> Iterator[Path]:
+    folder = record.get(LOG_FOLDER)
+    return iter(sorted(Path(folder).glob("*.log"))) if folder else iter(())

@@ -7,12 +7,15 @@ error that names it: nothing is skipped in silence.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from pipeline_definition.local.conditions import check_condition
-from pipeline_definition.local.durations import parse_duration_s
 from pipeline_definition.local.errors import DefinitionError
 from pipeline_definition.local.expressions import GET, JSON_GET, check_expressions, expressions, referenced_steps
 from pipeline_definition.local.parameters import Parameter, nearest
@@ -40,6 +43,7 @@ STEP_KEYS: dict[str, set[str]] = {
     "Fail": _COMMON_KEYS,
     "Lambda": _COMMON_KEYS | {"CacheConfig", "FunctionArn", "OutputParameters"},
 }
+_DURATION: TypeAdapter[timedelta] = TypeAdapter(timedelta)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class Branch:
-    """The side of a ConditionStep on which a step stands."""
+    """The branch of a ConditionStep that a step belongs to."""
 
     condition: str
     outcome: bool
@@ -69,7 +73,7 @@ class DefinedStep:
     type: str
     arguments: Mapping[str, Any]
     source: Mapping[str, Any]
-    """The step as it stands in the definition."""
+    """The step as the definition gives it."""
     dependencies: Mapping[str, str]
     """Step name to the outcome that it must have: one of TRIGGERS."""
     branch: Branch | None
@@ -103,7 +107,7 @@ def parse_definition(text: str) -> Definition:
     for item, branch in _flatten(source["Steps"], None):
         step = _parse_named_step(item, branch, parameters)
         if step.name in steps:
-            raise DefinitionError(f"step name {step.name!r} stands twice")
+            raise DefinitionError(f"step name {step.name!r} is used twice")
         steps[step.name] = step
     _check_graph(steps)
     _check_property_files(steps)
@@ -117,11 +121,14 @@ def _load(text: str) -> dict[str, Any]:
         raise DefinitionError(f"not valid JSON: {error}") from None
     if not isinstance(source, dict) or not isinstance(source.get("Steps"), list):
         raise DefinitionError("a definition is an object with a list of Steps")
-    known = {"Version", "Metadata", "Parameters", "PipelineExperimentConfig", "MlflowConfig", "Steps"}
+    _check_keys(source, {"Version", "Metadata", "Parameters", "PipelineExperimentConfig", "MlflowConfig", "Steps"})
+    return source
+
+
+def _check_keys(source: Mapping[str, Any], known: set[str], what: str = "unknown key") -> None:
     unknown = set(source) - known
     if unknown:
-        raise DefinitionError(f"unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(known))}")
-    return source
+        raise DefinitionError(f"{what} {min(unknown)!r}; known: {', '.join(sorted(known))}")
 
 
 def _flatten(items: list[Any], branch: Branch | None) -> Iterator[tuple[dict[str, Any], Branch | None]]:
@@ -149,9 +156,7 @@ def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tupl
         raise DefinitionError(f"unknown type of step {kind!r}{nearest(kind, STEP_KEYS)}")
     if not isinstance(name, str) or not name:
         raise DefinitionError("a step needs a Name")
-    unknown = set(item) - STEP_KEYS[kind]
-    if unknown:
-        raise DefinitionError(f"unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(STEP_KEYS[kind]))}")
+    _check_keys(item, STEP_KEYS[kind])
     arguments = item.get("Arguments") or {}
     own = _own_arguments(kind, arguments)
     check_expressions(own, {parameter.name for parameter in parameters})
@@ -172,14 +177,12 @@ def _own_arguments(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if kind in OPERATIONS:
         check_names(kind, arguments)
     elif kind == "Condition":
-        unknown = set(arguments) - {"Conditions", "IfSteps", "ElseSteps"}
-        if unknown:
-            raise DefinitionError(f"unknown argument {sorted(unknown)[0]!r}")
+        _check_keys(arguments, {"Conditions", "IfSteps", "ElseSteps"}, "unknown argument")
         for condition in arguments.get("Conditions") or ():
             check_condition(condition)
         return {"Conditions": arguments.get("Conditions") or []}
-    elif kind == "Fail" and set(arguments) - {"ErrorMessage"}:
-        raise DefinitionError(f"unknown argument {sorted(set(arguments) - {'ErrorMessage'})[0]!r}; known: ErrorMessage")
+    elif kind == "Fail":
+        _check_keys(arguments, {"ErrorMessage"}, "unknown argument")
     return arguments
 
 
@@ -198,18 +201,15 @@ def _depends_on(items: Any) -> dict[str, str]:
 
 
 def _cache_expiry(source: Mapping[str, Any]) -> float | None:
-    unknown = set(source) - {"Enabled", "ExpireAfter"}
-    if unknown:
-        raise DefinitionError(f"CacheConfig: unknown key {sorted(unknown)[0]!r}")
+    _check_keys(source, {"Enabled", "ExpireAfter"}, "CacheConfig: unknown key")
     if not source.get("Enabled"):
         return None
     return parse_duration_s(source["ExpireAfter"]) if "ExpireAfter" in source else float("inf")
 
 
 def _retry_policy(source: Mapping[str, Any]) -> RetryPolicy:
-    unknown = set(source) - {"ExceptionType", "IntervalSeconds", "BackoffRate", "MaxAttempts", "ExpireAfterMin"}
-    if unknown:
-        raise DefinitionError(f"RetryPolicies: unknown key {sorted(unknown)[0]!r}")
+    known = {"ExceptionType", "IntervalSeconds", "BackoffRate", "MaxAttempts", "ExpireAfterMin"}
+    _check_keys(source, known, "RetryPolicies: unknown key")
     types = source.get("ExceptionType") or ()
     types = frozenset([types] if isinstance(types, str) else types)
     if not types or types - set(RETRYABLE):
@@ -260,3 +260,15 @@ def property_file_of(reference: Any) -> tuple[str, str]:
 
 def _needs(step: DefinedStep) -> set[str]:
     return set(step.dependencies) | ({step.branch.condition} if step.branch else set())
+
+
+def parse_duration_s(text: str) -> float:
+    """Return an ISO 8601 duration, as CacheConfig.ExpireAfter gives it, in seconds; a year counts 365 days, a month 30.
+
+    Raises DefinitionError for anything else.
+    """
+    try:
+        # pydantic also reads other forms, such as `30 days`, a sign, and a T that nothing follows.
+        return _DURATION.validate_python(re.fullmatch(r"P.*\d[A-Z]", text)[0]).total_seconds()  # type: ignore[index]
+    except (TypeError, ValueError):
+        raise DefinitionError(f"{text!r} is not an ISO 8601 duration such as P30D or PT12H") from None

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from params.files import write_json, write_text
+from params.layout import ENDED_STATUSES
 from pipeline_definition.local.definition import Definition, parse_definition
 from pipeline_definition.local.journal import Journal
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.resolver import iso_time
 
-ENDED = ("Succeeded", "Failed", "Stopped")
 INTERRUPTED = "The control plane ended while this ran; RetryPipelineExecution goes on where it stopped"
 
 
@@ -161,7 +161,7 @@ class LocalExecution:
 
     def interrupt(self) -> None:
         """Say that the control plane ended while this ran."""
-        for step in [step for step in self.steps.values() if step.status not in ENDED]:
+        for step in [step for step in self.steps.values() if step.status not in ENDED_STATUSES]:
             self.set_step(step.name, status="Stopped", end_time=time.time(), failure_reason=INTERRUPTED)
         self.set_status("Stopped", INTERRUPTED)
 

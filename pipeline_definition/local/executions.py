@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from moto.sagemaker.models import sagemaker_backends
 
+from params.layout import ENDED_STATUSES
 from pipeline_definition.local.definition import Definition, parse_definition
 from pipeline_definition.local.environment import arn
 from pipeline_definition.local.errors import DefinitionError, invalid, not_found
-from pipeline_definition.local.execution import ENDED, ExecutionIdentity, LocalExecution
+from pipeline_definition.local.execution import ExecutionIdentity, LocalExecution
 from pipeline_definition.local.parameters import resolve_parameters
 from pipeline_definition.local.records import Record, page
 from pipeline_definition.local.scheduler import Scheduler
@@ -38,14 +37,15 @@ class LocalExecutions:
             execution = LocalExecution.load(path.parent)
             if execution.identity.state_id == self._state_id:
                 self._executions[execution.identity.arn] = execution
-                if execution.status not in (*ENDED, "CompletedWithFailures"):
+                if execution.status not in ENDED_STATUSES:
                     execution.interrupt()
 
     def start(self, request: Mapping[str, Any]) -> Record:
         """Answer StartPipelineExecution."""
-        again = self._by_token(request.get("ClientRequestToken"))
-        if again is not None:
-            return {"PipelineExecutionArn": again.identity.arn}
+        token = request.get("ClientRequestToken")
+        for earlier in self._executions.values():
+            if token and earlier.identity.client_token == token:
+                return {"PipelineExecutionArn": earlier.identity.arn}
         if request.get("SelectiveExecutionConfig"):
             raise invalid("SelectiveExecutionConfig is not supported on this machine")
         name = request["PipelineName"].rsplit("/", 1)[-1]
@@ -56,7 +56,7 @@ class LocalExecutions:
         parallelism = request.get("ParallelismConfiguration") or pipeline.parallelism_configuration or {}
         now_s = time.time()
         identity = ExecutionIdentity(
-            arn=arn("pipeline", f"{name}/execution/{_new_id()}"),
+            arn=arn("pipeline", f"{name}/execution/{uuid.uuid4().hex[-12:]}"),
             pipeline_name=name,
             pipeline_arn=pipeline.arn,
             state_id=self._state_id,
@@ -65,9 +65,9 @@ class LocalExecutions:
             parallelism=parallelism.get("MaxParallelExecutionSteps"),
             display_name=request.get("PipelineExecutionDisplayName"),
             description=request.get("PipelineExecutionDescription"),
-            client_token=request.get("ClientRequestToken"),
+            client_token=token,
         )
-        execution = LocalExecution.begin(self._folder(identity), identity, definition, parameters)
+        execution = LocalExecution.begin(self._services.settings.runs / identity.id, identity, definition, parameters)
         self._executions[identity.arn] = execution
         self._run(execution)
         return {"PipelineExecutionArn": identity.arn}
@@ -112,17 +112,17 @@ class LocalExecutions:
         """Answer ListPipelineExecutions."""
         name = request["PipelineName"].rsplit("/", 1)[-1]
         self._pipeline(name)
-        found = [_summary(e) for e in self._executions.values() if e.identity.pipeline_name == name]
+        executions = [_summary(e) for e in self._executions.values() if e.identity.pipeline_name == name]
         return page(
             {**request, "SortBy": "CreationTime"},
-            found,
+            executions,
             result="PipelineExecutionSummaries",
             name="PipelineExecutionArn",
             summary=lambda record: {key: value for key, value in record.items() if key != "CreationTime"},
         )
 
     def list_steps(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListPipelineExecutionSteps: newest first unless asked otherwise; steps not begun are not there."""
+        """Answer ListPipelineExecutionSteps: newest first unless asked otherwise; omits steps that have not begun."""
         execution = self._get(request)
         states = sorted(execution.steps.values(), key=lambda state: state.start_time)
         if request.get("SortOrder", "Descending") == "Descending":
@@ -141,10 +141,11 @@ class LocalExecutions:
 
     def shut_down(self) -> None:
         """Stop what runs and wait for it; it can be retried at the next start."""
-        running = [(arn_, s) for arn_, s in self._schedulers.items() if self._executions[arn_].status not in ENDED]
-        for _, scheduler in running:
+        schedulers = self._schedulers.items()
+        running = [scheduler for arn, scheduler in schedulers if self._executions[arn].status not in ENDED_STATUSES]
+        for scheduler in running:
             scheduler.stop()
-        for _, scheduler in running:
+        for scheduler in running:
             scheduler.join()
 
     def _run(self, execution: LocalExecution) -> None:
@@ -153,18 +154,11 @@ class LocalExecutions:
         self._schedulers[execution.identity.arn] = scheduler
         scheduler.start()
 
-    def _folder(self, identity: ExecutionIdentity) -> Path:
-        return self._services.settings.runs / identity.id
-
     def _get(self, request: Mapping[str, Any]) -> LocalExecution:
         name = request["PipelineExecutionArn"]
         if name not in self._executions:
             raise not_found(f"Pipeline execution with ARN {name} does not exist.")
         return self._executions[name]
-
-    def _by_token(self, token: str | None) -> LocalExecution | None:
-        found = (e for e in self._executions.values() if token and e.identity.client_token == token)
-        return next(found, None)
 
     def _pipeline(self, name: str) -> Any:
         pipelines = sagemaker_backends[ACCOUNT][REGION].pipelines
@@ -179,10 +173,6 @@ def checked_definition(text: str) -> Definition:
         return parse_definition(text)
     except DefinitionError as error:
         raise invalid(f"Unable to parse pipeline definition: {error}") from None
-
-
-def _new_id() -> str:
-    return hashlib.sha256(uuid.uuid4().bytes).hexdigest()[:12]
 
 
 def _summary(execution: LocalExecution) -> Record:

@@ -61,7 +61,7 @@ class FileSystems:
     def delete_file_system(self, request: Mapping[str, Any]) -> Record:
         """Answer fsx:DeleteFileSystem; the files go, the objects in S3 stay."""
         name = self._system(request["FileSystemId"])["FileSystemId"]
-        for association in self._of(name):
+        for association in self._associations_of(name):
             self._associations.delete(association["AssociationId"])
         self._systems.delete(name)
         shutil.rmtree(self._folder / name, ignore_errors=True)
@@ -71,7 +71,7 @@ class FileSystems:
         """Answer fsx:CreateDataRepositoryAssociation."""
         system = self._system(request["FileSystemId"])["FileSystemId"]
         path = "/" + str(request.get("FileSystemPath", "/")).strip("/")
-        if any(_overlap(path, other["FileSystemPath"]) for other in self._of(system)):
+        if any(_overlap(path, other["FileSystemPath"]) for other in self._associations_of(system)):
             raise _bad_request(f"FileSystemPath {path!r} overlaps with another association of {system}")
         name = f"dra-{uuid.uuid4().hex[:17]}"
         known = ("DataRepositoryPath", "BatchImportMetaDataOnCreate", "ImportedFileChunkSize", "S3", "Tags")
@@ -123,7 +123,7 @@ class FileSystems:
         if path.parts[:2] != ("/", mount_name):
             raise StepFailureError(f"ClientError: DirectoryPath {str(path)!r} does not begin with /{mount_name}")
         with self._importing:
-            for association in self._of(system["FileSystemId"]):
+            for association in self._associations_of(system["FileSystemId"]):
                 self._import(association)
         folder = inside(self._folder / system["FileSystemId"], "/".join(path.parts[2:]))
         if not folder.is_dir():
@@ -148,7 +148,7 @@ class FileSystems:
     def _target(self, association: Record) -> Path:
         return inside(self._folder / association["FileSystemId"], association["FileSystemPath"].strip("/"))
 
-    def _of(self, system: str) -> list[Record]:
+    def _associations_of(self, system: str) -> list[Record]:
         return [record for record in self._associations.all() if record["FileSystemId"] == system]
 
     def _system(self, name: str) -> Record:

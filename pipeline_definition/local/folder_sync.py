@@ -11,7 +11,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline_definition.local.object_store import ObjectStore
@@ -19,13 +18,7 @@ from pipeline_definition.local.storage import fetch_prefix
 
 # A file's time comes from the kernel's coarse clock: up to one tick behind.
 _CLOCK_TICK_NS = 20_000_000
-
-
-@dataclass(frozen=True)
-class _Version:
-    written_ns: int
-    size: int
-    inode: int
+_Version = tuple[int, int, int]  # when it was written in ns, size in bytes, inode
 
 
 class FolderSync:
@@ -36,7 +29,7 @@ class FolderSync:
         self._sent: dict[str, _Version] = {}
 
     def fetch(self) -> int:
-        """Fill the folder with what the prefix holds; return the number of files."""
+        """Copy the objects under the prefix into the folder; return the number of files."""
         count = fetch_prefix(self._store, self._uri, self._folder, required=False)
         self._sent = dict(self._scan())
         return count
@@ -44,15 +37,15 @@ class FolderSync:
     def push(self, final: bool = False) -> int:
         """Send what has changed, oldest first; return how many files.
 
-        While the job runs, a file written since this look at the folder began is left for the next one: a file older
-        than it may still be missing from the look. `final`: no process writes any more, so everything goes.
+        While the job runs, a file written after this scan began waits for the next scan: this one may have missed an
+        older file. `final`: no process writes any more, so everything is sent.
         """
         began_ns = time.time_ns() - _CLOCK_TICK_NS
         changed = [(name, version) for name, version in self._scan() if self._sent.get(name) != version]
-        changed.sort(key=lambda item: (item[1].written_ns, item[0]))
+        changed.sort(key=lambda item: (item[1][0], item[0]))
         sent = 0
         for name, version in changed:
-            if not final and version.written_ns > began_ns:
+            if not final and version[0] > began_ns:
                 break
             if not self._send(name, version) and not final:
                 break
@@ -60,7 +53,7 @@ class FolderSync:
         return sent
 
     def _send(self, name: str, version: _Version) -> bool:
-        """Send one file as it was seen; False where it has changed meanwhile: a torn copy never reaches S3."""
+        """Send one file; return False when it has changed since the scan: a torn copy never reaches S3."""
         path = self._folder / name
         with self._store.staging() as staged, contextlib.suppress(FileNotFoundError):
             shutil.copyfile(path, staged)
@@ -80,11 +73,11 @@ class FolderSync:
 
 def _version(path: Path) -> _Version:
     status = path.stat()
-    return _Version(status.st_mtime_ns, status.st_size, status.st_ino)
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def pushing(every_s: float, syncs: Sequence[FolderSync]) -> Callable[[], None]:
-    """Return a function to call often: it pushes every so many seconds."""
+    """Return a function to call often: it pushes once every `every_s` seconds."""
     next_s = time.monotonic() + every_s
 
     def tick() -> None:

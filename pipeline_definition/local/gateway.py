@@ -14,7 +14,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from pipeline_definition.local.async_inference import AsyncInference
-from pipeline_definition.local.errors import RefusedRequestError, StepFailureError
+from pipeline_definition.local.errors import RefusedRequestError, StepFailureError, invalid
 from pipeline_definition.local.hosting import Answer, Hosting
 from pipeline_definition.local.moto_patches import clock
 from pipeline_definition.local.operations import NotOursError, Operation
@@ -26,9 +26,8 @@ from pipeline_definition.local.request_journal import (
     read_body,
     service_of,
 )
-from pipeline_definition.local.settings import HOST
+from pipeline_definition.local.settings import HEALTH_PATH, HOST
 
-HEALTH_PATH = "/_local/health"
 _INVOCATION = re.compile(r"^/endpoints/([^/]+)/(async-)?invocations$")
 _FORWARDED = {
     "CONTENT_TYPE": "Content-Type",
@@ -87,9 +86,9 @@ class Gateway:
         try:
             return _json_answer(200, self._operations[target](request))
         except KeyError as error:
-            raise RefusedRequestError("ValidationException", f"{target}: {error} is missing") from None
+            raise invalid(f"{target}: {error} is missing") from None
         except StepFailureError as error:
-            raise RefusedRequestError("ValidationException", error.reason) from None
+            raise invalid(error.reason) from None
         except (RefusedRequestError, NotOursError):
             raise
         except Exception as error:
@@ -106,7 +105,7 @@ class Gateway:
         return self._hosting.invoke(match.group(1), read_body(environ), headers, environ.get(_TARGET_VARIANT))
 
     def _forward(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Let moto answer; note what it changed."""
+        """Let moto answer; record the request if it changed something."""
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         service = service_of(environ)
         if service in ("", "s3") and environ.get("PATH_INFO", "/").strip("/").count("/") > 0:
@@ -117,13 +116,10 @@ class Gateway:
         try:
             if target in self._checks:
                 self._checks[target](json.loads(body))
-        except (RefusedRequestError, StepFailureError) as error:
-            failure = (
-                error
-                if isinstance(error, RefusedRequestError)
-                else RefusedRequestError("ValidationException", error.reason)
-            )
-            return _send(start_response, _error_answer(failure))
+        except RefusedRequestError as error:
+            return _send(start_response, _error_answer(error))
+        except StepFailureError as error:
+            return _send(start_response, _error_answer(invalid(error.reason)))
         with self._changing:
             return self._ask_and_note(environ, body, start_response)
 
@@ -134,7 +130,7 @@ class Gateway:
             statuses.append(status)
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
-        # One time for both, so that what is made again later is as old as it was.
+        # One time for both, so that a replay restores the same creation time.
         clock.time_s = time_s = time.time()
         try:
             answer = list(self._ask_moto(environ, noting))
@@ -148,17 +144,15 @@ class Gateway:
         try:
             return self._moto(environ, start_response)
         except NotImplementedError as error:
-            return _send(
-                start_response, _error_answer(RefusedRequestError("UnknownOperationException", f"{error}"), environ)
-            )
+            failure = RefusedRequestError("UnknownOperationException", f"{error}")
         except Exception as error:
             _log.exception("%s %s", environ["REQUEST_METHOD"], environ.get("PATH_INFO"))
             failure = RefusedRequestError("InternalFailure", f"{type(error).__name__}: {error}", 500)
-            return _send(start_response, _error_answer(failure, environ))
+        return _send(start_response, _error_answer(failure, environ))
 
 
 def _refuse_browsers(environ: Environ) -> None:
-    """Refuse what a web page may have sent: it could run programs here, and no SDK sends an Origin or another host.
+    """Refuse requests of web pages, which could run programs here; no SDK sends an Origin or another host.
 
     Raises RefusedRequestError (403).
     """

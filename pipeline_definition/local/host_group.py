@@ -1,4 +1,4 @@
-"""The hosts of one job as processes on this machine, behind a supervisor that outlives nothing but them."""
+"""The hosts of one job as processes on this machine, led by a supervisor that ends with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,13 @@ class HostGroup:
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(_ROOT)},
         )
-        spec = {"mark": mark, "grace_s": grace_s, "max_runtime_s": max_runtime_s, "hosts": [_spec(h) for h in hosts]}
-        self._write(json.dumps(spec).encode() + b"\n")
+        spec = {
+            "mark": mark,
+            "grace_s": grace_s,
+            "max_runtime_s": max_runtime_s,
+            "hosts": [asdict(host) for host in hosts],
+        }
+        self._write(json.dumps(spec, default=str).encode() + b"\n")
 
     def stop(self) -> None:
         """Ask for the end: SIGTERM, then SIGKILL after the grace time."""
@@ -68,7 +73,7 @@ class HostGroup:
             self._write(b"stop\n")
 
     def wait(self, tick: Callable[[], None], every_s: float) -> Outcome:
-        """Wait until every process of the job is gone, calling `tick` meanwhile; it may raise to end the job."""
+        """Wait until every process of the job has ended, calling `tick` meanwhile; if `tick` raises, the job ends."""
         outcome = Outcome()
         try:
             for event in self._events(tick, every_s):
@@ -108,16 +113,6 @@ class HostGroup:
         self._process.wait()
         if self._process.returncode != 0:
             kill_marked(self._mark)
-
-
-def _spec(host: Host) -> dict[str, Any]:
-    return {
-        "name": host.name,
-        "argv": list(host.argv),
-        "environment": dict(host.environment),
-        "folder": str(host.folder),
-        "log": str(host.log),
-    }
 
 
 def _apply(outcome: Outcome, event: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Endpoints: server processes behind CreateEndpoint, UpdateEndpoint and InvokeEndpoint.
 
-An update starts the new variants beside the old ones and switches when all of them answer; when one does not, the old
-ones stay in service and the endpoint says why.
+An update starts the new variants while the old ones serve, and switches when all of them answer; if one does not, the
+old ones stay in service and the endpoint's FailureReason says why.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pipeline_definition.local.stop_signal import StopSignal
 from pipeline_definition.local.variant import RunningVariant
 
 _SERVING = ("InService", "Updating")
+_FORWARDED = ("content-type", "x-amzn-sagemaker-custom-attributes")
 _DRAIN_S = 5.0
 _POLL_S = 0.05
 Answer = tuple[int, dict[str, str], bytes]
@@ -47,27 +48,23 @@ class Hosting:
 
     def create(self, request: Mapping[str, Any]) -> Record:
         """Answer CreateEndpoint."""
-        name = request["EndpointName"]
+        name, own_arn, now_s = request["EndpointName"], arn("endpoint", request["EndpointName"]), time.time()
         self._config(request["EndpointConfigName"])
-        with self._creating:
-            return self._create(name, request)
-
-    def _create(self, name: str, request: Mapping[str, Any]) -> Record:
-        if name in self._records:
-            raise invalid(f'Cannot create already existing endpoint "{arn("endpoint", name)}".')
-        now_s = time.time()
         record = {
             "EndpointName": name,
-            "EndpointArn": arn("endpoint", name),
+            "EndpointArn": own_arn,
             "EndpointConfigName": request["EndpointConfigName"],
             "EndpointStatus": "Creating",
             "CreationTime": now_s,
             "LastModifiedTime": now_s,
             "Tags": request.get("Tags", []),
         }
-        self._records.put(name, record)
+        with self._creating:
+            if name in self._records:
+                raise invalid(f'Cannot create already existing endpoint "{own_arn}".')
+            self._records.put(name, record)
         self._deploy_soon(name, request["EndpointConfigName"])
-        return {"EndpointArn": record["EndpointArn"]}
+        return {"EndpointArn": own_arn}
 
     def update(self, request: Mapping[str, Any]) -> Record:
         """Answer UpdateEndpoint."""
@@ -95,15 +92,9 @@ class Hosting:
 
     def list_endpoints(self, request: Mapping[str, Any]) -> Record:
         """Answer ListEndpoints."""
-        members = ("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus")
-        return page(
-            request,
-            self._records.all(),
-            result="Endpoints",
-            name="EndpointName",
-            status="EndpointStatus",
-            summary=pick(*members),
-        )
+        members = pick("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus")
+        name, status = "EndpointName", "EndpointStatus"
+        return page(request, self._records.all(), result="Endpoints", name=name, status=status, summary=members)
 
     def update_weights(self, request: Mapping[str, Any]) -> Record:
         """Answer UpdateEndpointWeightsAndCapacities."""
@@ -118,7 +109,7 @@ class Hosting:
         return {"EndpointArn": record["EndpointArn"]}
 
     def create_or_update(self, request: Mapping[str, Any], stop: StopSignal) -> Record:
-        """Do an EndpointStep: return the endpoint's record once it serves the configuration.
+        """Carry out an EndpointStep: return the endpoint's record once it serves the configuration.
 
         Raises StepFailureError with the endpoint's reason.
         """
@@ -221,10 +212,10 @@ class Hosting:
     def _choose(self, name: str, target: str | None) -> RunningVariant:
         variants = self._variants.get(name, [])
         if target is not None:
-            for variant in variants:
-                if variant.name == target:
-                    return variant
-            raise RefusedRequestError("ValidationError", f"Variant {target} of endpoint {name} not found.")
+            variants = [variant for variant in variants if variant.name == target]
+            if not variants:
+                raise RefusedRequestError("ValidationError", f"Variant {target} of endpoint {name} not found.")
+            return variants[0]
         weights = [variant.weight for variant in variants]
         if not sum(weights):
             raise RefusedRequestError("ServiceUnavailable", f"Endpoint {name} has no variant with weight.", 503)
@@ -257,15 +248,11 @@ class Hosting:
         self._records.update(name, EndpointStatus=status, LastModifiedTime=time.time(), **changes)
 
 
-_FORWARDED = ("content-type", "x-amzn-sagemaker-custom-attributes")
-
-
 def _model_error(status: int, data: bytes) -> Answer:
     text = data.decode("utf-8", "replace")
+    side = "client" if status < 500 else "server"
     body = {
-        "Message": f'Received client error ({status}) from primary with message "{text}".'
-        if status < 500
-        else f'Received server error ({status}) from primary with message "{text}".',
+        "Message": f'Received {side} error ({status}) from primary with message "{text}".',
         "OriginalMessage": text,
         "OriginalStatusCode": status,
         "LogStreamArn": "",

@@ -26,7 +26,7 @@ from pipeline_definition.local.errors import (
     invalid,
     not_found,
 )
-from pipeline_definition.local.records import Record, Records
+from pipeline_definition.local.records import Record, Records, page, pick
 from pipeline_definition.local.request_shapes import check_request
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.stop_signal import StopSignal
@@ -45,6 +45,8 @@ class Jobs(ABC):
     """As in the ARN: training-job."""
     prefix: ClassVar[str]
     """As in the API's members: TrainingJob -> TrainingJobName, TrainingJobStatus."""
+    summary_members: ClassVar[tuple[str, ...]] = ()
+    """What a List operation shows besides a job's name, ARN, times and status."""
 
     def __init__(self, services: Services, records: Records) -> None:
         self.services, self.records = services, records
@@ -60,7 +62,22 @@ class Jobs(ABC):
 
     def ended(self, cause: str) -> Record:
         """Return what Describe says besides at the end: Completed, Failed, Stopped or MaxRuntimeExceeded."""
-        return {}
+        return {self._end_time: time.time()}
+
+    def list_jobs(self, request: Mapping[str, Any]) -> Record:
+        """Answer the List operation."""
+        name, status = f"{self.prefix}Name", f"{self.prefix}Status"
+        result = f"{self.prefix}Summaries"
+        return page(request, self.records.all(), result=result, name=name, status=status, summary=self.summary)
+
+    def summary(self, record: Record) -> Record:
+        """Return what the List operation shows of a job."""
+        own = (f"{self.prefix}Name", f"{self.prefix}Arn", f"{self.prefix}Status", self._end_time)
+        return pick(*own, "CreationTime", "LastModifiedTime", *self.summary_members)(record)
+
+    @property
+    def _end_time(self) -> str:
+        return f"{self.prefix.removesuffix('Job')}EndTime"
 
     def run(self, request: Mapping[str, Any], log_dir: Path, parent: StopSignal) -> Record:
         """Do a job to its end; return its record.

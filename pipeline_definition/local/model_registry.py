@@ -26,7 +26,7 @@ class ModelRegistry:
     """All model packages and groups."""
 
     def __init__(self, services: Services, approved: Callable[[Record], None] = lambda package: None) -> None:
-        """Take what happens when a package has been approved, or was registered so."""
+        """Take the function to call when a package is approved, or registered as approved."""
         self._approved = approved
         self._packages, self._groups = services.model_packages, services.model_package_groups
 
@@ -45,7 +45,7 @@ class ModelRegistry:
         return {"ModelPackageGroupArn": record["ModelPackageGroupArn"]}
 
     def ensure_group(self, name: str) -> None:
-        """Create a group unless it exists: a RegisterModel step does so."""
+        """Create a group unless it exists, as a RegisterModel step does."""
         if _last(name) not in self._groups:
             self.create_group({"ModelPackageGroupName": _last(name)})
 
@@ -67,7 +67,7 @@ class ModelRegistry:
     def delete_group(self, request: Mapping[str, Any]) -> Record:
         """Answer DeleteModelPackageGroup; a group with packages is kept."""
         name = self._group(request["ModelPackageGroupName"])["ModelPackageGroupName"]
-        if self._of(name):
+        if self._versions(name):
             raise RefusedRequestError("ConflictException", f"Model package group {name} still has model packages")
         self._groups.delete(name)
         return {}
@@ -82,7 +82,7 @@ class ModelRegistry:
         record: Record = {**request, "CreationTime": time.time(), "ModelPackageStatus": "Completed"}
         if group:
             name = self._group(group)["ModelPackageGroupName"]
-            version = 1 + max((package["ModelPackageVersion"] for package in self._of(name)), default=0)
+            version = 1 + max((package["ModelPackageVersion"] for package in self._versions(name)), default=0)
             own_arn = arn("model-package", f"{name}/{version}")
             record |= {"ModelPackageGroupName": name, "ModelPackageVersion": version, "ModelApprovalStatus": status}
         else:
@@ -105,7 +105,7 @@ class ModelRegistry:
         """Answer ListModelPackages."""
         group, wanted = request.get("ModelPackageGroupName"), request.get("ModelApprovalStatus")
         kind = request.get("ModelPackageType", "Versioned" if group else "Unversioned")
-        found = [
+        packages = [
             record
             for record in self._packages.all()
             if (group is None or record.get("ModelPackageGroupName") == _last(group))
@@ -118,9 +118,9 @@ class ModelRegistry:
             "ModelLifeCycle",
         )
         name = "ModelPackageGroupName" if kind == "Versioned" else "ModelPackageName"
-        # Two packages may be of one second: the version decides then.
-        found.sort(key=lambda record: record.get("ModelPackageVersion", 0))
-        return page(request, found, result="ModelPackageSummaryList", name=name, summary=members)
+        # Two packages may have been made in one second: then the version decides.
+        packages.sort(key=lambda record: record.get("ModelPackageVersion", 0))
+        return page(request, packages, result="ModelPackageSummaryList", name=name, summary=members)
 
     def update_package(self, request: Mapping[str, Any]) -> Record:
         """Answer UpdateModelPackage: only what is given changes."""
@@ -128,12 +128,9 @@ class ModelRegistry:
         changes = {key: request[key] for key in _UPDATABLE if key in request}
         if "ModelApprovalStatus" in changes:
             _check_status(changes["ModelApprovalStatus"])
-        properties = {
-            **record.get("CustomerMetadataProperties", {}),
-            **request.get("CustomerMetadataProperties", {}),
-        }
-        for key in request.get("CustomerMetadataPropertiesToRemove", ()):
-            properties.pop(key, None)
+        removed = request.get("CustomerMetadataPropertiesToRemove", ())
+        properties = record.get("CustomerMetadataProperties", {}) | request.get("CustomerMetadataProperties", {})
+        properties = {key: value for key, value in properties.items() if key not in removed}
         if properties or "CustomerMetadataProperties" in record:
             changes["CustomerMetadataProperties"] = properties
         added = request.get("AdditionalInferenceSpecificationsToAdd")
@@ -150,7 +147,7 @@ class ModelRegistry:
         self._packages.delete(self._package(request["ModelPackageName"])["ModelPackageArn"])
         return {}
 
-    def _of(self, group: str) -> list[Record]:
+    def _versions(self, group: str) -> list[Record]:
         return [record for record in self._packages.all() if record.get("ModelPackageGroupName") == group]
 
     def _group(self, name: str) -> Record:

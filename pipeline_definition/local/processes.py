@@ -1,4 +1,4 @@
-"""Every process of a job, wherever it went: found by the mark that it inherited in its environment.
+"""Finds every process of a job by the mark that it inherited in its environment.
 
 torchrun, Ray and shells start sessions of their own, so neither the process group nor the parent finds all of them.
 """
@@ -15,16 +15,16 @@ JOB_MARK = "SD_PIPELINE_LOCAL_JOB"
 
 def marked(mark: str) -> list[psutil.Process]:
     """Return the live processes whose mark begins with `mark`."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.environ().get(JOB_MARK, "").startswith(mark) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def kill_marked(mark: str, timeout_s: float = 5.0) -> int:
-    """Kill every process with this mark, and those that they start meanwhile; return how many there were."""
+    """Kill every process with this mark, and those that they start meanwhile; return how many."""
     killed: set[int] = set()
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

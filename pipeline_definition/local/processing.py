@@ -18,7 +18,7 @@ from pipeline_definition.local.job_hosts import JobHosts, JobPlan
 from pipeline_definition.local.job_logs import PROCESSING_GROUP, Metrics
 from pipeline_definition.local.jobs import Jobs
 from pipeline_definition.local.placement import Program
-from pipeline_definition.local.records import Record, page, pick
+from pipeline_definition.local.records import Record
 from pipeline_definition.local.resolver import to_text
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.stop_signal import StopSignal
@@ -28,25 +28,10 @@ from pipeline_definition.local.storage import fetch_source, send_folder
 class ProcessingJobs(Jobs):
     """All processing jobs."""
 
-    kind, prefix = "processing-job", "ProcessingJob"
+    kind, prefix, summary_members = "processing-job", "ProcessingJob", ("FailureReason",)
 
     def __init__(self, services: Services) -> None:
         super().__init__(services, services.processing_jobs)
-
-    def list_jobs(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListProcessingJobs."""
-        summary = pick(
-            *("ProcessingJobName", "ProcessingJobArn", "CreationTime", "ProcessingEndTime", "LastModifiedTime"),
-            *("ProcessingJobStatus", "FailureReason"),
-        )
-        return page(
-            request,
-            self.records.all(),
-            result="ProcessingJobSummaries",
-            name="ProcessingJobName",
-            status="ProcessingJobStatus",
-            summary=summary,
-        )
 
     def new_record(self, request: Mapping[str, Any]) -> Record:
         """Outputs and inputs are there even when there are none: property paths go through them."""
@@ -55,10 +40,6 @@ class ProcessingJobs(Jobs):
             "ProcessingOutputConfig": request.get("ProcessingOutputConfig", {"Outputs": []}),
             "ProcessingStartTime": time.time(),
         }
-
-    def ended(self, cause: str) -> Record:
-        """Say when it ended."""
-        return {"ProcessingEndTime": time.time()}
 
     def work(self, name: str, request: Mapping[str, Any], log_dir: Path, stop: StopSignal) -> Record:
         """Fetch the inputs, run the program, send the outputs."""

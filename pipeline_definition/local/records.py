@@ -1,4 +1,4 @@
-"""Records of jobs, endpoints, model packages and file systems: documents in the very shape that Describe returns.
+"""Records of jobs, endpoints, model packages and file systems: documents of the shape that Describe returns.
 
 Reads and writes <state>/records/<kind>/<name>.json. Times are seconds since 1970, as the API's JSON carries them.
 """
@@ -34,14 +34,14 @@ class Records:
         return name in self._records
 
     def get(self, name: str, otherwise: RefusedRequestError) -> Record:
-        """Return a copy of a record; raise `otherwise` where there is none."""
+        """Return a copy of a record; raise `otherwise` when it does not exist."""
         with self._lock:
             if name not in self._records:
                 raise otherwise
             return dict(self._records[name])
 
     def find(self, name: str) -> Record | None:
-        """Return a copy of a record, None where there is none."""
+        """Return a copy of a record; None when it does not exist."""
         with self._lock:
             return dict(self._records[name]) if name in self._records else None
 
@@ -86,13 +86,13 @@ def page(
 
     `name` and `status` are the members that NameContains, SortBy Name and StatusEquals look at.
     """
-    found = [record for record in records if _matches(request, record, name, status)]
+    matches = [record for record in records if _matches(request, record, name, status)]
     by = {"Name": name, "Status": status}.get(request.get("SortBy", ""), "CreationTime") or "CreationTime"
-    found.sort(key=lambda record: record.get(by, 0), reverse=request.get("SortOrder", "Descending") == "Descending")
+    matches.sort(key=lambda record: record.get(by, 0), reverse=request.get("SortOrder", "Descending") == "Descending")
     first = int(request.get("NextToken") or 0)
     last = first + int(request.get("MaxResults") or _PAGE)
-    answer: Record = {result: [summary(record) for record in found[first:last]]}
-    return answer | ({"NextToken": str(last)} if last < len(found) else {})
+    answer: Record = {result: [summary(record) for record in matches[first:last]]}
+    return answer | ({"NextToken": str(last)} if last < len(matches) else {})
 
 
 def pick(*names: str) -> Callable[[Record], Record]:
@@ -105,9 +105,9 @@ def _matches(request: Mapping[str, Any], record: Record, name: str, status: str 
         return False
     if status and request.get("StatusEquals") not in (None, record.get(status)):
         return False
-    bounds = (("CreationTime", "CreationTime"), ("LastModifiedTime", "LastModifiedTime"))
     return all(
-        float(request.get(f"{bound}After") or 0) <= record.get(member, 0)
-        and record.get(member, 0) <= float(request.get(f"{bound}Before") or float("inf"))
-        for bound, member in bounds
+        float(request.get(f"{time}After") or 0)
+        <= record.get(time, 0)
+        <= float(request.get(f"{time}Before") or float("inf"))
+        for time in ("CreationTime", "LastModifiedTime")
     )

@@ -1,7 +1,7 @@
-"""The requests that changed moto's state, so that they can be made again at the next start.
+"""The requests that changed moto's state, to be repeated at the next start.
 
-Reads and writes <state>/requests.jsonl. Objects in S3, logs and everything that the control plane answers itself have
-their own places and are not here.
+Reads and writes <state>/requests.jsonl. Objects in S3, logs and everything that the control plane answers itself are
+kept elsewhere.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from werkzeug.test import create_environ, run_wsgi_app
+
 from pipeline_definition.local.journal import Journal
 from pipeline_definition.local.moto_patches import clock
+from pipeline_definition.local.settings import HOST
 
 Environ = dict[str, Any]
 WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -31,13 +34,13 @@ _REPLACING = {"SageMaker.UpdatePipeline": "PipelineName"}
 
 
 class RequestJournal:
-    """What was asked of moto."""
+    """The requests that moto carried out."""
 
     def __init__(self, path: Path) -> None:
         self._journal = Journal(path)
 
     def write(self, environ: Environ, body: bytes, time_s: float) -> None:
-        """Note a request that moto has carried out."""
+        """Record a request that moto has carried out."""
         headers = {name: environ[name] for name in _KEPT_HEADERS if environ.get(name)}
         headers["HTTP_AUTHORIZATION"] = _scope_only(headers.get("HTTP_AUTHORIZATION", ""))
         self._journal.append(
@@ -52,7 +55,7 @@ class RequestJournal:
         )
 
     def replay(self, app: WsgiApp) -> list[str]:
-        """Make the requests again, in order; return those that failed this time."""
+        """Repeat the requests in order; return those that fail this time."""
         entries = compacted(list(self._journal.entries()))
         self._journal.rewrite(entries)
         failed = []
@@ -67,10 +70,10 @@ class RequestJournal:
 
 
 def changes_state(environ: Environ, body: bytes) -> bool:
-    """Whether a request to moto must be noted."""
+    """Whether a request to moto must be recorded."""
     method, target = environ["REQUEST_METHOD"], environ.get("HTTP_X_AMZ_TARGET", "")
     if target:
-        # A state machine is made anew at each start, and must not run again what it has done.
+        # A state machine is created at each start and must not repeat its executions.
         return not target.startswith("AWSStepFunctions.") and not _READS.match(target.rsplit(".", 1)[-1])
     service = service_of(environ)
     if service in ("", "s3"):
@@ -90,15 +93,10 @@ def service_of(environ: Environ) -> str:
 
 
 def compacted(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out what a later request about the same thing replaces entirely."""
-    last: dict[tuple[str, str] | None, int] = {}
+    """Leave out the requests that a later one about the same thing replaces entirely."""
     keys = [_replacing_key(entry) for entry in entries]
-    for index, key in enumerate(keys):
-        if key:
-            last[key] = index
-    return [
-        entry for index, (entry, key) in enumerate(zip(entries, keys, strict=True)) if last.get(key, index) == index
-    ]
+    last: dict[tuple[str, str] | None, int] = {key: index for index, key in enumerate(keys) if key}
+    return [entry for index, entry in enumerate(entries) if last.get(keys[index], index) == index]
 
 
 def read_body(environ: Environ) -> bytes:
@@ -131,29 +129,10 @@ def _scope_only(authorization: str) -> str:
 
 def _call(app: WsgiApp, entry: dict[str, Any]) -> int:
     body = base64.b64decode(entry["body"])
-    environ: Environ = {
-        "REQUEST_METHOD": entry["method"],
-        "PATH_INFO": entry["path"],
-        "QUERY_STRING": entry["query"],
-        "CONTENT_LENGTH": str(len(body)),
-        "SERVER_NAME": "127.0.0.1",
-        "SERVER_PORT": "80",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "127.0.0.1",
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.errors": io.StringIO(),
-        "wsgi.version": (1, 0),
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-        **entry["headers"],
-    }
-    statuses: list[int] = []
+    environ: Environ = create_environ(base_url=f"http://{HOST}", method=entry["method"], data=body)
+    environ |= {"PATH_INFO": entry["path"], "QUERY_STRING": entry["query"], **entry["headers"]}
     try:
-        answer = app(environ, lambda status, headers, exc_info=None: statuses.append(int(status.split()[0])))
-        for _ in answer:
-            pass
+        _, status, _ = run_wsgi_app(app, environ, buffered=True)
     except Exception:  # moto raises for what it has not implemented
         return 500
-    return statuses[0] if statuses else 500
+    return int(status.split()[0])

@@ -1,4 +1,4 @@
-"""The order of an execution's steps: each begins as soon as what it needs has ended, branches side by side.
+"""The order of an execution's steps: each begins once the steps that it needs have ended; branches run in parallel.
 
 One thread for each execution and one for each running step; nothing polls.
 """
@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from pipeline_definition.local.definition import DefinedStep, Definition
+from params.layout import ENDED_STATUSES
+from pipeline_definition.local.definition import DefinedStep
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
-from pipeline_definition.local.execution import ENDED, LocalExecution, StepState
+from pipeline_definition.local.execution import LocalExecution, StepState
 from pipeline_definition.local.stop_signal import StopSignal
 
 # SageMaker's own limit where ParallelismConfiguration says nothing.
@@ -26,7 +27,7 @@ def readiness(step: DefinedStep, states: Mapping[str, StepState], skipped: set[s
         condition = states.get(step.branch.condition)
         if step.branch.condition in skipped:
             return False
-        if condition is None or condition.status not in ENDED:
+        if condition is None or condition.status not in ENDED_STATUSES:
             return None
         outcome = (condition.properties or {}).get("Outcome")
         if condition.status != "Succeeded" or outcome != str(step.branch.outcome):
@@ -36,7 +37,7 @@ def readiness(step: DefinedStep, states: Mapping[str, StepState], skipped: set[s
         state = states.get(name)
         if name in skipped:
             return False
-        if state is None or state.status not in ENDED:
+        if state is None or state.status not in ENDED_STATUSES:
             waiting = True
         elif not _triggered(state.status, trigger):
             return False
@@ -46,7 +47,7 @@ def readiness(step: DefinedStep, states: Mapping[str, StepState], skipped: set[s
 def final_status(execution: LocalExecution) -> tuple[str, str | None]:
     """Return the status and failure reason of an execution whose steps have all ended."""
     failed = [state for state in execution.steps.values() if state.status == "Failed"]
-    unhandled = [state for state in failed if not _handled(state.name, execution.definition, execution.steps)]
+    unhandled = [state for state in failed if not _is_handled(state.name, execution)]
     if unhandled:
         reasons = [f"Step failure: {state.name}: {state.failure_reason}" for state in unhandled]
         return "Failed", "; ".join(reasons)[:3000]
@@ -101,7 +102,7 @@ class Scheduler:
     def _begin_ready(
         self, waiting: list[DefinedStep], running: set[str], skipped: set[str], limit: int
     ) -> list[DefinedStep]:
-        """Begin what can begin, until nothing more changes; return what still waits."""
+        """Begin every step that is ready, and skip those that never will be; return the steps that still wait."""
         changed = True
         while changed and not self._stop.is_set:
             changed, left = False, []
@@ -140,18 +141,12 @@ class Scheduler:
 
 
 def _triggered(status: str, trigger: str) -> bool:
-    return {
-        "Completed": status == "Succeeded",
-        "Failed": status == "Failed",
-        "Stopped": status == "Stopped",
-        "Any": True,
-    }[trigger]
+    return trigger == "Any" or status == {"Completed": "Succeeded"}.get(trigger, trigger)
 
 
-def _handled(name: str, definition: Definition, states: Mapping[str, StepState]) -> bool:
-    """Whether a step that waits for this failure has run well."""
-    for step in definition.steps.values():
-        state = states.get(step.name)
-        if state and state.status == "Succeeded" and step.dependencies.get(name) in ("Failed", "Any"):
-            return True
-    return False
+def _is_handled(failed: str, execution: LocalExecution) -> bool:
+    """Whether a step that waits for this step's failure has succeeded."""
+    return any(
+        state.status == "Succeeded" and execution.definition.steps[name].dependencies.get(failed) in ("Failed", "Any")
+        for name, state in execution.steps.items()
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,6 @@ from pipeline_definition.local.settings import CREDENTIALS, REGION, LocalSetting
 
 _new_client: Any = boto3.client  # typed by a literal name for each service
 _clients_lock = threading.Lock()
-LambdaHandler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass
@@ -34,12 +32,10 @@ class Services:
     model_package_groups: Records
     url: str = ""
     """Where the control plane can be reached; known once it listens."""
-    lambdas: dict[str, LambdaHandler] = field(default_factory=dict)
-    """Local handlers of LambdaSteps by function name."""
     _clients: dict[str, Any] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:
-        """Return a boto3 client of this control plane: what the engine itself changes goes through the API, too."""
+        """Return a boto3 client of this control plane: the engine makes its own changes through the API, too."""
         with _clients_lock:
             if service not in self._clients:
                 self._clients[service] = _new_client(
@@ -53,7 +49,7 @@ class Services:
 
     @classmethod
     def open(cls, settings: LocalSettings) -> Services:
-        """Take up what the state folder holds."""
+        """Load the state folder."""
         store = ObjectStore(settings.objects_dir, settings.state / "s3.jsonl")
         store.load()
         records = settings.state / "records"

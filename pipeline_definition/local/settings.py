@@ -19,10 +19,11 @@ HOST = "127.0.0.1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 PYTHON_NAMES = ("python", "python3")
 PROCESS = "process"
+HEALTH_PATH = "/_local/health"
 
 
 def this_python(argv: Sequence[str]) -> tuple[str, ...]:
-    """Replace an image's `python` by the interpreter that runs the control plane."""
+    """Replace an image's `python` with the interpreter that runs the control plane."""
     return (sys.executable, *argv[1:]) if argv and argv[0] in PYTHON_NAMES else tuple(argv)
 
 
@@ -59,7 +60,7 @@ class LocalSettings:
     backend: str = PROCESS
     """How jobs and endpoints run: `process`, `docker` or `podman`."""
     engine: ContainerEngine | None = None
-    """What runs them in their images; None: they are processes of this Python."""
+    """Runs them in their images; None: they are processes of this Python."""
     source_dir: Path = Path(__file__).resolve().parents[2]
     """On the jobs' PYTHONPATH: the repository's root."""
     grace_s: float = 10.0
@@ -69,10 +70,10 @@ class LocalSettings:
     log_every_s: float = 1.0
     """How often new log lines are sent to CloudWatch Logs."""
     startup_timeout_s: float = 600.0
-    """How long an endpoint may take until /ping answers, where its configuration says nothing."""
+    """How long an endpoint may take until /ping answers, unless its configuration gives a limit."""
 
     def __post_init__(self) -> None:
-        """Make the folders absolute: a job works in a folder of its own, where a relative path leads elsewhere."""
+        """Make the folders absolute: a job runs in its own folder, where a relative path would lead elsewhere."""
         object.__setattr__(self, "state", self.state.resolve())
         object.__setattr__(self, "runs", self.runs.resolve())
 

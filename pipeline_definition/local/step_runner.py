@@ -1,12 +1,14 @@
-"""One step of an execution: its arguments resolved, an earlier result taken or the step done, its properties kept."""
+"""One step of an execution: resolves its arguments, takes a cached result or does the step, keeps its properties."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -89,16 +91,16 @@ class StepRunner:
     def _take_cached(self, step: DefinedStep) -> bool:
         if step.cache_expires_after_s is None:
             return False
-        found = self._cache.find(step, self._cache_arguments(step))
-        if found is None:
+        result = self._cache.find(step, self._cache_arguments(step))
+        if result is None:
             return False
         self._execution.set_step(
-            step.name, properties=found.properties, metadata=found.metadata, cache_source=found.source_arn
+            step.name, properties=result.properties, metadata=result.metadata, cache_source=result.source_arn
         )
         return True
 
     def _cache_arguments(self, step: DefinedStep) -> Mapping[str, Any]:
-        # The job's own name is another one each time and must not decide.
+        # The job's own name differs each time and must not decide.
         resolver = self._resolver().with_variables(TrainingJobName="", ProcessingJobName="")
         resolved: Mapping[str, Any] = resolver.resolve(dict(step.arguments))
         return resolved
@@ -123,7 +125,7 @@ class StepRunner:
         return Attempt(step, own, name, stop)
 
     def _name(self, step: DefinedStep, number: int) -> str:
-        """Return the job's name: another one for each attempt, the same for the same attempt."""
+        """Return the job's name: it depends on the execution, the step and the attempt alone."""
         identity = self._execution.identity
         token = hashlib.sha256(f"{identity.arn}/{step.name}/{number}".encode()).hexdigest()[:10]
         given = step.arguments.get("ProcessingJobName") or step.arguments.get("ModelName")
@@ -198,28 +200,11 @@ class StepRunner:
 
     def _lambda(self, attempt: Attempt) -> Record:
         function_arn = str(attempt.step.source.get("FunctionArn"))
-        handler = self._services.lambdas.get(function_arn.rsplit(":", 1)[-1])
-        if handler is None:
-            raise StepFailureError(f"ClientError: no local handler is registered for the function {function_arn}")
-        answer = handler(attempt.arguments)
-        expected = [item["OutputName"] for item in attempt.step.source.get("OutputParameters") or ()]
-        missing = [name for name in expected if name not in answer]
-        if missing:
-            raise StepFailureError(f"ClientError: {function_arn} returned no {missing[0]!r}")
-        outputs = {name: answer[name] for name in expected}
-        shown = [{"Name": name, "Value": to_text(value)} for name, value in outputs.items()]
-        self._show(attempt, Lambda={"Arn": function_arn, "OutputParameters": shown})
-        return {"OutputParameters": outputs}
+        raise StepFailureError(f"ClientError: no local handler is registered for the function {function_arn}")
 
 
-def _plain(response: Mapping[str, Any]) -> Record:
-    """Return a boto3 response as a JSON document."""
-    return {key: _json(value) for key, value in response.items() if key != "ResponseMetadata"}
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_json(item) for item in value]
-    return value.timestamp() if hasattr(value, "timestamp") else value
+def _plain(response: dict[str, Any]) -> Record:
+    """Return a boto3 response as a JSON document; times are seconds since 1970."""
+    response.pop("ResponseMetadata")
+    document: Record = json.loads(json.dumps(response, default=datetime.timestamp))
+    return document

@@ -1,7 +1,7 @@
-"""The small process that leads one job: it starts the hosts, and ends all of them when one fails or when asked to.
+"""The small process that leads one job: it starts the hosts, and ends all of them when one fails or on request.
 
 Reads a line of JSON and then commands from standard input; writes events as JSON lines to standard output. When
-standard input ends, the control plane is gone, by whatever death, and so must the job be.
+standard input ends, the control plane has died, and the job ends too.
 
     python supervisor.py   <<< '{"mark": ..., "grace_s": 10, "max_runtime_s": null, "hosts": [{"name": ..., "argv":
     [...], "environment": {...}, "folder": ..., "log": ...}]}'
@@ -78,7 +78,7 @@ class Supervisor:
         return True
 
     def _command(self) -> bool:
-        """Read what the control plane says; False when it is gone."""
+        """Read a command of the control plane; return False when the control plane has died."""
         data = os.read(sys.stdin.fileno(), 4096)
         if not data:
             self._end("orphaned")
@@ -120,16 +120,6 @@ class Supervisor:
             os.write(sys.stdout.fileno(), (json.dumps(event) + "\n").encode())
 
 
-def _read_line() -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
-        block = os.read(sys.stdin.fileno(), 1)
-        if not block:
-            break
-        line += block
-    return line
-
-
 def main() -> None:
     """Lead one job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -138,7 +128,8 @@ def main() -> None:
     waking.setblocking(False)
     signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    line = _read_line()
+    # Unbuffered: what follows the first line stays in the pipe for select.
+    line = sys.stdin.buffer.raw.readline()  # type: ignore[union-attr]
     if line:
         Supervisor(json.loads(line), wake).run()
 

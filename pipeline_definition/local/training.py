@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ from pipeline_definition.local.folder_sync import FolderSync, pushing
 from pipeline_definition.local.job_hosts import JobHosts, JobPlan
 from pipeline_definition.local.job_logs import TRAINING_GROUP, Metrics
 from pipeline_definition.local.jobs import INTERNAL_ERROR, Jobs
-from pipeline_definition.local.patience import Patience
 from pipeline_definition.local.placement import Program
-from pipeline_definition.local.records import Record, page, pick
+from pipeline_definition.local.records import Record
 from pipeline_definition.local.resolver import to_text
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.stop_signal import StopSignal
@@ -28,32 +28,47 @@ from pipeline_definition.local.storage import fetch_source
 _INPUT_MODES = ("File", "FastFile")
 
 
+@dataclass
+class Patience:
+    """How often a training job that lost its hosts restarts on others, from the checkpoints that reached S3.
+
+    A managed spot job restarts until MaxWaitTimeInSeconds, any other as often as its RetryStrategy says.
+    Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_RetryStrategy.html
+    """
+
+    spot: bool
+    """Its hosts may be taken away at any time."""
+    give_up_s: float
+    """Of a spot job: when it waits no longer, on the monotonic clock."""
+    tries_left: int
+    """Of any other job."""
+
+    @classmethod
+    def granted_by(cls, request: Mapping[str, Any]) -> Patience:
+        """Read CreateTrainingJob's request."""
+        wait_s = (request.get("StoppingCondition") or {}).get("MaxWaitTimeInSeconds") or 0
+        tries = (request.get("RetryStrategy") or {}).get("MaximumRetryAttempts") or 0
+        return cls(bool(request.get("EnableManagedSpotTraining")), time.monotonic() + wait_s, int(tries))
+
+    def once_more(self) -> bool:
+        """Return whether the job restarts, and count the restart."""
+        if self.spot:
+            return time.monotonic() <= self.give_up_s
+        self.tries_left -= 1
+        return self.tries_left >= 0
+
+
 class TrainingJobs(Jobs):
     """All training jobs, the trials of searches among them."""
 
-    kind, prefix = "training-job", "TrainingJob"
+    kind, prefix, summary_members = "training-job", "TrainingJob", ("SecondaryStatus",)
 
     def __init__(self, services: Services) -> None:
         super().__init__(services, services.training_jobs)
         self._parallel_jobs: dict[str, int] = {}
 
-    def list_jobs(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListTrainingJobs."""
-        summary = pick(
-            *("TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingEndTime", "LastModifiedTime"),
-            *("TrainingJobStatus", "SecondaryStatus"),
-        )
-        return page(
-            request,
-            self.records.all(),
-            result="TrainingJobSummaries",
-            name="TrainingJobName",
-            status="TrainingJobStatus",
-            summary=summary,
-        )
-
     def new_record(self, request: Mapping[str, Any]) -> Record:
-        """A training job also says which phase it is in."""
+        """A training job's record also has its phase."""
         prefix = f"{request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{request['TrainingJobName']}/output"
         compressed = request["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP"
         return {
@@ -64,11 +79,11 @@ class TrainingJobs(Jobs):
         }
 
     def ended(self, cause: str) -> Record:
-        """Say how it ended, and when."""
-        return {"SecondaryStatus": cause, "TrainingEndTime": time.time()}
+        """The phase says how the job ended, too."""
+        return {"SecondaryStatus": cause, **super().ended(cause)}
 
     def run_trial(self, request: Mapping[str, Any], log_dir: Path, parent: StopSignal, parallel_jobs: int) -> Record:
-        """Do one of a search's trials, of which so many run at once."""
+        """Run one trial of a search that runs `parallel_jobs` at once."""
         self._parallel_jobs[request["TrainingJobName"]] = parallel_jobs
         return self.run(request, log_dir, parent)
 
@@ -77,7 +92,7 @@ class TrainingJobs(Jobs):
         parallel_jobs = self._parallel_jobs.pop(name, 1)
         plan = self._plan(name, request, log_dir, parallel_jobs)
         metrics = Metrics(request["AlgorithmSpecification"].get("MetricDefinitions") or ())
-        patience = Patience.of(request)
+        patience = Patience.granted_by(request)
         while True:
             try:
                 hosts = self._run_on_new_hosts(name, request, plan, metrics, stop)
@@ -88,7 +103,8 @@ class TrainingJobs(Jobs):
                 self._phase(name, "Interrupted" if patience.spot else "Restarting")
                 shutil.rmtree(self.services.settings.jobs_dir / name)
         self._phase(name, "Uploading")
-        self._send_model(hosts, request)
+        files = merged_files([hosts.folder_of(host) / "model" for host in hosts.names])
+        self._send(hosts, request, files, MODEL_ARCHIVE, "model")
         return {"FinalMetricDataList": metrics.as_list(), **_times(self.records.find(name) or {})}
 
     def _run_on_new_hosts(
@@ -125,12 +141,12 @@ class TrainingJobs(Jobs):
         algorithm = request["AlgorithmSpecification"]
         entry_point = tuple(algorithm.get("ContainerEntrypoint") or ())
         arguments = tuple(algorithm.get("ContainerArguments") or ())
-        # SageMaker calls an image that is told nothing with `train`.
-        told = arguments if entry_point else arguments or ("train",)
+        # SageMaker runs an image without an entry point or arguments with `train`.
+        arguments = arguments if entry_point else arguments or ("train",)
         return JobPlan(
             name=name,
             mark=self.mark(name),
-            program=Program(algorithm.get("TrainingImage", ""), entry_point, told),
+            program=Program(algorithm.get("TrainingImage", ""), entry_point, arguments),
             environment={
                 **{key: to_text(value) for key, value in (request.get("Environment") or {}).items()},
                 "TRAINING_JOB_NAME": name,
@@ -178,10 +194,6 @@ class TrainingJobs(Jobs):
             syncs.append(FolderSync(self.services.store, folder, config["S3Uri"]))
             syncs[-1].fetch()
         return syncs
-
-    def _send_model(self, hosts: JobHosts, request: Mapping[str, Any]) -> None:
-        files = merged_files([hosts.folder_of(host) / "model" for host in hosts.names])
-        self._send(hosts, request, files, MODEL_ARCHIVE, "model")
 
     def _send_output(self, hosts: JobHosts, request: Mapping[str, Any]) -> None:
         files = merged_files([hosts.folder_of(host) / "output" / "data" for host in hosts.names])

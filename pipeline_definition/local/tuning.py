@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +29,7 @@ class TuningJobs(Jobs):
     """All tuning jobs."""
 
     kind, prefix = "hyper-parameter-tuning-job", "HyperParameterTuningJob"
+    summary_members = ("TrainingJobStatusCounters", "ObjectiveStatusCounters")
 
     def __init__(self, services: Services, training: TrainingJobs) -> None:
         super().__init__(services, services.tuning_jobs)
@@ -42,21 +42,9 @@ class TuningJobs(Jobs):
         record.pop("TrainingJobSummaries", None)
         return record
 
-    def list_jobs(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListHyperParameterTuningJobs."""
-        members = pick(
-            *("HyperParameterTuningJobName", "HyperParameterTuningJobArn", "HyperParameterTuningJobStatus"),
-            *("CreationTime", "HyperParameterTuningEndTime", "LastModifiedTime", "TrainingJobStatusCounters"),
-            "ObjectiveStatusCounters",
-        )
-        return page(
-            request,
-            self.records.all(),
-            result="HyperParameterTuningJobSummaries",
-            name="HyperParameterTuningJobName",
-            status="HyperParameterTuningJobStatus",
-            summary=lambda record: {**members(record), "Strategy": record[_CONFIG]["Strategy"]},
-        )
+    def summary(self, record: Record) -> Record:
+        """Return what ListHyperParameterTuningJobs shows of a search."""
+        return {**super().summary(record), "Strategy": record[_CONFIG]["Strategy"]}
 
     def list_trials(self, request: Mapping[str, Any]) -> Record:
         """Answer ListTrainingJobsForHyperParameterTuningJob."""
@@ -65,22 +53,12 @@ class TuningJobs(Jobs):
             done = [trial for trial in trials if _OBJECTIVE in trial]
             done.sort(key=lambda t: t[_OBJECTIVE]["Value"], reverse=request.get("SortOrder") == "Descending")
             return {"TrainingJobSummaries": done}
-        return page(
-            request,
-            trials,
-            result="TrainingJobSummaries",
-            name="TrainingJobName",
-            status="TrainingJobStatus",
-            summary=dict,
-        )
+        name, status = "TrainingJobName", "TrainingJobStatus"
+        return page(request, trials, result="TrainingJobSummaries", name=name, status=status, summary=dict)
 
     def new_record(self, request: Mapping[str, Any]) -> Record:
         """No trial has begun."""
         return {"TrainingJobSummaries": [], **_counters([])}
-
-    def ended(self, cause: str) -> Record:
-        """Say when it ended."""
-        return {"HyperParameterTuningEndTime": time.time()}
 
     def work(self, name: str, request: Mapping[str, Any], log_dir: Path, stop: StopSignal) -> Record:
         """Run the trials; fail when none has reached a value of the objective."""

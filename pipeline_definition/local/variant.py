@@ -79,25 +79,20 @@ class RunningVariant:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def ping(self) -> bool:
-        """Whether the server says that it is ready."""
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection(HOST, self._port, timeout=_PING_TIMEOUT_S)
-            try:
-                connection.request("GET", "/ping")
-                return connection.getresponse().status == 200
-            finally:
-                connection.close()
+        """Whether the server is ready."""
+        connection = http.client.HTTPConnection(HOST, self._port, timeout=_PING_TIMEOUT_S)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/ping")
+            return connection.getresponse().status == 200
         return False
 
     def invoke(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
         """Post to /invocations; return status, headers and body. Raises OSError where the server cannot be reached."""
         connection = http.client.HTTPConnection(HOST, self._port, timeout=INVOCATION_TIMEOUT_S)
-        try:
+        with contextlib.closing(connection):
             connection.request("POST", "/invocations", body=body, headers=dict(headers))
             response = connection.getresponse()
             return response.status, dict(response.getheaders()), response.read()
-        finally:
-            connection.close()
 
     def _container(self) -> Mapping[str, Any]:
         """Return the model's container; one that names a model package is the package's, with what the model adds."""
@@ -127,7 +122,7 @@ class RunningVariant:
             shutil.rmtree(self._folder / "download")
 
     def _serve(self) -> None:
-        """Keep a server running until asked to stop; wait longer after each death, shortly after a steady time."""
+        """Keep a server running until asked to stop; the pause before a restart doubles, unless it ran steadily."""
         pause_s = _FIRST_RESTART_S
         try:
             while not self._stop.is_set:

@@ -24,7 +24,7 @@ from pipeline_definition.session import Target
 DIMENSION: Final = "sagemaker:variant:DesiredInstanceCount"
 NAMESPACE: Final[Mapping[str, Any]] = {"ServiceNamespace": "sagemaker", "ScalableDimension": DIMENSION}
 LOAD_POLICY, WAKE_POLICY = "sd-pipeline-load", "sd-pipeline-wake"
-# A minute is the metrics' resolution; the second one makes sure that it is no blip.
+# A minute is the metrics' resolution; the second one rules out a blip.
 ALARM_PERIOD_S: Final = 60
 ALARM_PERIODS: Final = 2
 
@@ -53,7 +53,7 @@ class Autoscaling:
         self._alarms = target.client("cloudwatch")
 
     def apply(self, settings: EndpointStep) -> list[Scaled]:
-        """Bring the endpoint's variants to the parameter set's scaling, or to none; return what holds now.
+        """Apply the parameter set's scaling, or none, to the endpoint's variants; return the result.
 
         Raises ScalingError where the endpoint is not in service or is of the other kind.
         """
@@ -66,7 +66,7 @@ class Autoscaling:
         return self.described()
 
     def described(self) -> list[Scaled]:
-        """Return what scales the endpoint now; nothing where nothing does."""
+        """Return the scaling of the endpoint's variants as it is now."""
         prefix = f"endpoint/{self._endpoint}/variant/"
         targets = self._scaling.describe_scalable_targets(**NAMESPACE)["ScalableTargets"]
         return [
@@ -126,7 +126,7 @@ class Autoscaling:
         return {"CustomizedMetricSpecification": backlog}
 
     def _wake_when_asked(self, resource: Mapping[str, Any], scaling: Scaling) -> None:
-        """Add a host when requests wait and there is none: a backlog for each instance is then no number."""
+        """Add a host when requests wait without one: the backlog per instance is then undefined."""
         policy = self._scaling.put_scaling_policy(
             **resource,
             PolicyName=WAKE_POLICY,
@@ -155,14 +155,14 @@ class Autoscaling:
         )
 
     def _remove(self, variant: str) -> None:
-        """Leave the hosts that are there; the policies and their alarms go with the target."""
+        """Deregister the target, with its policies and alarms; the running hosts stay."""
         if any(scaled.variant == variant for scaled in self.described()):
             self._scaling.deregister_scalable_target(**NAMESPACE, ResourceId=self._resource(variant))
             self._alarms.delete_alarms(AlarmNames=[self._alarm])
 
     def _policies(self, resource: str) -> tuple[str, ...]:
-        found = self._scaling.describe_scaling_policies(**NAMESPACE, ResourceId=resource)["ScalingPolicies"]
-        return tuple(sorted(policy["PolicyName"] for policy in found))
+        policies = self._scaling.describe_scaling_policies(**NAMESPACE, ResourceId=resource)["ScalingPolicies"]
+        return tuple(sorted(policy["PolicyName"] for policy in policies))
 
     @property
     def _alarm(self) -> str:

@@ -1,4 +1,4 @@
-"""Two model packages side by side: which is better, by how much of the intervals, and in what they differ.
+"""Compares two model packages: which is better beyond the metrics' intervals, and in what they differ.
 
 Reads two package records; writes nothing.
 
@@ -59,7 +59,9 @@ def _metrics(first: PackageRecord, second: PackageRecord) -> Iterator[ComparedVa
                 name, metric_text(one[name]), metric_text(two[name]), verdict(name, one[name], two[name])
             )
         else:
-            yield ComparedValue(name, *(metric_text(found[name]) if name in found else "" for found in (one, two)))
+            yield ComparedValue(
+                name, *(metric_text(metrics[name]) if name in metrics else "" for metrics in (one, two))
+            )
     features = [str(record.metrics.get("fid_features", "")) for record in (first, second)]
     if all(features) and features[0] != features[1]:
         yield ComparedValue("FID features", features[0], features[1], "FID cannot be compared")
@@ -80,7 +82,7 @@ def _differences(first: PackageRecord, second: PackageRecord) -> Iterator[Compar
 
 
 def _flat(record: PackageRecord) -> dict[str, str]:
-    """Return everything that a package is made of, less what differs for any two of them."""
+    """Return everything that describes a package, except what differs between any two."""
     settings = {f"setting {name}": _text(value) for name, value in (record.model.get("settings") or {}).items()}
     data = {f"data {name}": _text(value) for name, value in record.data_manifest.items()}
     metadata = {name: value for name, value in record.package.metadata.items() if name in _COMPARED}

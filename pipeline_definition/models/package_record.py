@@ -1,4 +1,4 @@
-"""What a model package points at: its metrics, data manifest, training record and pictures, and what it cost.
+"""The files that a model package points at: metrics, data manifest, training record, pictures; and its cost.
 
 Reads S3 by the addresses in the package's metadata, and the price file; `fetch` writes them into a folder.
 
@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from params.files import write_bytes
 from params.layout import CONTACT_SHEET_FILE, LINEAGE_FILE, METRICS_FILE, SAMPLES_DIR, TRAINING_LOG_FILE, UNKNOWN
-from params.s3 import join_uri, split_uri
-from pipeline_definition.artifacts.archive import read_members
+from params.s3 import join_uri
+from pipeline_definition.artifacts.archive import open_object, picture_names, read_members
 from pipeline_definition.artifacts.folder import LATENTS_MANIFEST_FILE, SHARDS_MANIFEST_FILE, ArtifactsError
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
@@ -27,7 +25,6 @@ from pipeline_definition.session import Target
 
 SECONDS_PER_HOUR: Final = 3600.0
 MAX_FILE_BYTES: Final = 256 * 2**20
-MAX_SAMPLES: Final = 24
 
 
 class RecordError(OperatorError):
@@ -40,23 +37,23 @@ class PackageRecord:
 
     package: ModelPackage
     metrics: Mapping[str, Any]
-    """metrics.json: `metrics` by name with value, low and high; `model`, the lineage. Empty where there is none."""
+    """metrics.json: `metrics` by name with value, low and high; `model`, the lineage. Empty without one."""
     data_manifest: Mapping[str, Any]
-    """The latents' manifest without its list of shards; empty where there is none."""
+    """The latents' manifest without its list of shards; empty without one."""
 
     @property
     def model(self) -> Mapping[str, Any]:
         """The model's own record: settings, code digest, data digest, throughput, versions."""
-        found: Mapping[str, Any] = self.metrics.get("model") or {}
-        return found
+        model: Mapping[str, Any] = self.metrics.get("model") or {}
+        return model
 
     @property
     def training_usd(self) -> float | None:
         """What Train cost at on-demand prices; None where its hosts or their price are not known."""
-        said = self.package.metadata
-        price = load_prices().on_demand().get(said.get("training_instance_type", ""))
+        metadata = self.package.metadata
+        price = load_prices().on_demand().get(metadata.get("training_instance_type", ""))
         try:
-            seconds, hosts = float(said["billable_seconds"]), int(said["training_instance_count"])
+            seconds, hosts = float(metadata["billable_seconds"]), int(metadata["training_instance_count"])
         except (KeyError, ValueError):
             return None
         return None if price is None else hosts * seconds / SECONDS_PER_HOUR * price
@@ -77,24 +74,24 @@ class PackageFiles:
     def record(self, package: ModelPackage) -> PackageRecord:
         """Return a package's record.
 
-        Raises RecordError where a file that the package names is not there any more, or is no JSON.
+        Raises RecordError if a file that the package names is missing or is not JSON.
         """
         metrics = self._json(package.metrics_uri) if package.metrics_uri else {}
         manifest = self._json(package.data_manifest_uri) if package.data_manifest_uri else {}
         return PackageRecord(package, metrics, {key: value for key, value in manifest.items() if key != "shards"})
 
     def fetch(self, package: ModelPackage, folder: Path) -> list[Path]:
-        """Write a package's files into a folder and return them; what is there already is replaced."""
-        said = package.metadata
+        """Write a package's files into a folder and return them; existing files are replaced."""
+        metadata = package.metadata
         named = {
             METRICS_FILE: package.metrics_uri,
             LATENTS_MANIFEST_FILE: package.data_manifest_uri,
-            SHARDS_MANIFEST_FILE: said.get("shards_manifest", ""),
-            CONTACT_SHEET_FILE: said.get("contact_sheet", ""),
+            SHARDS_MANIFEST_FILE: metadata.get("shards_manifest", ""),
+            CONTACT_SHEET_FILE: metadata.get("contact_sheet", ""),
         }
         contents = {name: self._read(uri) for name, uri in named.items() if uri}
-        contents |= self._training_record(said.get("training_record", ""))
-        contents |= self._samples(said.get("samples", ""))
+        contents |= self._training_record(metadata.get("training_record", ""))
+        contents |= self._samples(metadata.get("samples", ""))
         for name, content in contents.items():
             write_bytes(folder / name, content)
         return [folder / name for name in contents]
@@ -110,11 +107,8 @@ class PackageFiles:
     def _samples(self, uri: str) -> dict[str, bytes]:
         if not uri:
             return {}
-        bucket, prefix = split_uri(join_uri(uri, ""), RecordError)
-        listed = self._s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
-        names = sorted(str(item["Key"]).removeprefix(prefix) for item in listed)
-        pictures = [name for name in names if name.endswith(".png") and "/" not in name][:MAX_SAMPLES]
-        return {f"{SAMPLES_DIR}/{name}": self._read(f"s3://{bucket}/{prefix}{name}") for name in pictures}
+        names = picture_names(self._s3, uri, RecordError)
+        return {f"{SAMPLES_DIR}/{name}": self._read(join_uri(uri, name)) for name in names}
 
     def _json(self, uri: str) -> dict[str, Any]:
         try:
@@ -130,18 +124,11 @@ class PackageFiles:
         return content
 
     def _open(self, uri: str) -> Any:
-        bucket, key = split_uri(uri, RecordError)
-        try:
-            answer = self._s3.get_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            raise RecordError(f"{uri}: {error.response['Error'].get('Message') or error}") from None
-        if answer["ContentLength"] > MAX_FILE_BYTES:
-            raise RecordError(f"{uri}: {answer['ContentLength']:,} bytes are more than {MAX_FILE_BYTES:,}")
-        return answer["Body"]
+        return open_object(self._s3, uri, MAX_FILE_BYTES, RecordError)
 
 
 def facts(record: PackageRecord) -> Iterator[tuple[str, str]]:
-    """Yield what an approver wants to know, as (name, text): verdict first, then addresses."""
+    """Yield what an approver wants to know, as (name, text): first metrics and cost, then data, settings, addresses."""
     package, usd, rate = record.package, record.training_usd, record.images_per_s
     yield "package", package.arn
     yield "status", f"{package.status} {package.reason}".strip()
@@ -170,9 +157,9 @@ def metric_text(entry: Mapping[str, Any]) -> str:
 
 def hosts_text(package: ModelPackage) -> str:
     """Return `4 x ml.p4d.24xlarge`; empty where it is not known."""
-    said = package.metadata
     names = ("training_instance_count", "training_instance_type")
-    return " x ".join(said[name] for name in names) if all(name in said for name in names) else ""
+    values = [package.metadata[name] for name in names if name in package.metadata]
+    return " x ".join(values) if len(values) == len(names) else ""
 
 
 def _plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Registers the model that somebody else trained, so that it can be deployed and stand beside one's own.
+"""Registers a pretrained model, so that it can be deployed and compared with one's own.
 
 Reads the diffusers folder at data.pretrained_uri; writes a model package into a group of its own, which the rule that
 promotes approved models does not watch.
@@ -29,7 +29,7 @@ WEIGHTED_PARTS: Final = ("unet", "vae", "text_encoder")
 
 
 def pretrained_group(group: str) -> str:
-    """Return the group of the pretrained models that stand beside a group's own."""
+    """Return the group of the pretrained models that a group is compared with."""
     return group + GROUP_SUFFIX
 
 
@@ -72,8 +72,8 @@ def _checked(target: Target, uri: str) -> str:
     except (ClientError, ValueError):
         raise RegistryError(f"{uri} has no {INDEX_FILE}: copy the model there as diffusers saves it") from None
     for part in WEIGHTED_PARTS:
-        found = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}{part}/").get("Contents", [])
-        if not any(item["Key"].endswith(".safetensors") for item in found):
+        files = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}{part}/").get("Contents", [])
+        if not any(item["Key"].endswith(".safetensors") for item in files):
             raise RegistryError(f"{uri}{part}/ has no weights in safetensors: it cannot be served; copy them there")
     return str(index.get("_class_name", "pipeline")) if isinstance(index, dict) else "pipeline"
 

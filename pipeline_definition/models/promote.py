@@ -1,4 +1,4 @@
-"""From an approved model package to the production endpoint, and back: what serves, promote, beside, rollback.
+"""Moves an approved model package to the production endpoint, and back: serving, promote, rollback.
 
 Reads SageMaker; starts the state machine `Promotion` of infrastructure.yaml, which is what an approval starts too, and
 follows it. Every promotion's endpoint configuration remembers the one before it in its tag `former`.
@@ -29,7 +29,7 @@ AT_REST = ("InService", "Failed")
 
 
 class PromotionError(OperatorError):
-    """Production cannot be changed, or went back: the message says why and what serves now."""
+    """Production cannot be changed, or was rolled back: the message says why and what serves now."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class Served:
 
     variant: str
     package: str
-    """ARN of the model package; empty for a model that came by another way."""
+    """ARN of the model package; empty for a model that was deployed without one."""
     weight: float
-    """Share of the requests, beside the other variants' weights."""
+    """Share of the requests, relative to the other variants' weights."""
     instances: str
     """`2 x ml.g5.2xlarge`."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """The production endpoint as it stands."""
+    """The production endpoint as it is now."""
 
     endpoint: str
     status: str
@@ -57,7 +57,7 @@ class Serving:
     """The configuration before it, to which `rollback` goes back; empty for the first."""
     variants: tuple[Served, ...]
     reason: str = ""
-    """Why the last update failed, where it did."""
+    """Why the last update failed; empty if it did not."""
 
 
 class Production:
@@ -123,18 +123,18 @@ class Production:
         return self._start("rollback", {"EndpointConfigName": serving.former})
 
     def follow(self, execution: str) -> Serving:
-        """Wait for a promotion's end, saying what the endpoint does; return what serves then.
+        """Wait for the end of a promotion, reporting the endpoint's status; return what serves then.
 
         Raises PromotionError with the cause when it failed or was rolled back.
         """
-        said = ""
+        last_line = ""
         while True:
             about = self._machines.describe_execution(executionArn=execution)
             serving = self.serving()
             line = f"{self._endpoint}: {serving.status}" if serving else f"{self._endpoint}: not there yet"
-            if line != said:
+            if line != last_line:
                 self._say(line)
-                said = line
+                last_line = line
             # Of two promotions of one package the second has nothing to do while the first one's endpoint starts.
             starting = about["status"] == "SUCCEEDED" and serving is not None and serving.status not in AT_REST
             if about["status"] != "RUNNING" and not starting:

@@ -18,7 +18,7 @@ from pipeline_definition.session import Target
 
 
 class RegistryError(OperatorError):
-    """A model package cannot be used: the message says which and how to mend it."""
+    """A model package cannot be used: the message says which and how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ModelPackage:
     images: tuple[str, ...]
     """Inference images, with the digest where SageMaker resolved one."""
     reason: str
-    """What was said when it was approved or rejected."""
+    """The reason given when it was approved or rejected."""
 
 
 class PackageGroup:
@@ -49,7 +49,7 @@ class PackageGroup:
         self._group = group
 
     def list(self) -> list[ModelPackage]:
-        """Return the group's packages, newest first; a group that does not exist yet has none."""
+        """Return the group's packages, newest first; none if the group does not exist yet."""
         try:
             pages = list(
                 self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
@@ -82,7 +82,7 @@ class PackageGroup:
         )
 
     def approved_model(self) -> str:
-        """Return the address of the newest approved package's archive; empty where there is none."""
+        """Return the address of the newest approved package's archive; empty if there is none."""
         approved = (package.arn for package in self.list() if package.status == "Approved")
         for arn in approved:
             containers = (self._describe(arn).get("InferenceSpecification") or {}).get("Containers", [])
@@ -92,7 +92,7 @@ class PackageGroup:
         return ""
 
     def register(self, request: Mapping[str, Any]) -> ModelPackage:
-        """Register a model as CreateModelPackage takes it, without the group; the group is made where it is missing."""
+        """Register a model as CreateModelPackage takes it, without the group; a missing group is created."""
         try:
             self._sagemaker.describe_model_package_group(ModelPackageGroupName=self._group)
         except ClientError as error:

@@ -1,7 +1,7 @@
 """The charts of every page, drawn by matplotlib.
 
-Each takes its name, which keeps its ids apart from those of the page's other charts, a description for those who do
-not see it, and plain numbers; it returns SVG to stand in the page.
+Each takes its name, which keeps its ids apart from those of the page's other charts, a description for people who
+cannot see it, and plain numbers; it returns SVG to put into the page.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from pipeline_definition.pages.svg import (
 )
 
 WIDTH, HEIGHT = 400.0, 210.0
-# More than a phone or a page can show; a run of weeks logs a hundred times as many.
+# More than a phone or a page can show; a run of weeks logs a hundred times more.
 MAX_POINTS = 400
-# Of a scale's length: names that are nearer to each other than this would be printed over each other.
+# Fraction of a scale's length: names nearer to each other than this would overlap.
 LABEL_ROOM = 0.3
 
 Points = Sequence[tuple[float, float]]
 Limits = tuple[float | None, float | None]
-"""Largest or smallest x and y that may be; None: no limit."""
+"""Limits of x and y; None: no limit."""
 P = ParamSpec("P")
 
 
@@ -51,7 +51,7 @@ class Series:
     points: Points
     """(x, y), x ascending."""
     marked: bool = False
-    """With a dot at each point: for few points."""
+    """Whether each point has a dot: for few points."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Mark:
 def _chart(
     width: float = WIDTH, height: float = HEIGHT, grid: bool = True
 ) -> Callable[[Callable[Concatenate[Axes, P], None]], Callable[Concatenate[str, str, P], Markup]]:
-    """Make of a function that draws on axes one that takes a name and a description and returns the SVG."""
+    """Turn a function that draws on axes into one that takes a name and a description and returns the SVG."""
 
     def decorate(draw: Callable[Concatenate[Axes, P], None]) -> Callable[Concatenate[str, str, P], Markup]:
         @functools.wraps(draw)
@@ -101,7 +101,7 @@ def curves(
     if logarithmic:
         axes.set_yscale("log")
     if from_zero:
-        # Where the level is what counts, an axis cut off would make noise look like news.
+        # Where the level counts, a cut-off axis would make noise look like a change.
         axes.set_ylim(0, 1.1 * max(values))
     if in_dollars and min(values) < 0:
         axes.axhline(0, color=INK, linewidth=1)
@@ -139,7 +139,7 @@ def scale(axes: Axes, marks: Sequence[Mark], limit: float | None, lower_is_bette
 
 @_chart(grid=False)
 def bars(axes: Axes, rows: Sequence[tuple[str, Sequence[tuple[float, str]]]]) -> None:
-    """Draw the bars of each row, one above the other, each with its text; every row has as many, one or two."""
+    """Draw the bars of each row, one above the other, each with its text; every row has one bar, or every row two."""
     each = len(rows[0][1])
     axes.figure.set_figheight((8 + (8 + 16.0 * each) * len(rows)) / 72)  # type: ignore[union-attr]
     thickness = 0.56 if each == 1 else 0.34
@@ -167,7 +167,7 @@ def trade_off(
 ) -> None:
     """Draw what each way reaches (y) over what it costs (x), the frontier, and the choice.
 
-    `limits` are what both may be at most: the choice is marked as a failure where it is beyond one of them.
+    `limits` are the largest x and y allowed: a choice beyond one of them is marked as a failure.
     """
     axes.plot(*zip(*points, strict=True), "o", color=MUTED, markersize=5, markeredgecolor=PAPER)
     front = zip(*frontier(points, lower_is_better), strict=True)
@@ -197,8 +197,7 @@ def plane(axes: Axes, marks: Sequence[tuple[Mark, Mark]], limits: Limits, chosen
     """Draw FID over CLIP score, (CLIP score, FID) with both intervals for each mark; the `chosen` one is the model's.
 
     `limits` are the gate's smallest CLIP score and largest FID: what passes lies right of the one and below the other.
-    Marks that are `joined` in their order make the FID-CLIP curve; its limits are drawn where they are near enough to
-    leave the curve its room.
+    Marks `joined` in their order make the FID-CLIP curve; a limit far outside the curve is not drawn.
     """
     others = SECOND if joined else MUTED
     if joined:

@@ -34,7 +34,7 @@ class EmbeddedPicture:
     source: str
     """data: address."""
     alt: str
-    """What it shows, for those who do not see it."""
+    """What it shows, for people who cannot see it."""
     title: str = ""
     caption: str = ""
     is_best: bool = False
@@ -49,7 +49,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
     summary: str = ""
-    """Where it is long: what to press to see it."""
+    """For a long table: it is folded under this line."""
     wraps: bool = False
     """Whether long words, such as addresses, may break anywhere."""
 
@@ -64,16 +64,18 @@ class Section:
     facts: tuple[Fact, ...] = ()
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
+    """One without rows is not shown."""
     pictures: tuple[EmbeddedPicture, ...] = ()
     sheet: EmbeddedPicture | None = None
     """A contact sheet: one picture over the whole width."""
     is_wide: bool = False
-    """Whether it takes the page's whole width: the title then stands above, not at the side."""
+    """Whether it takes the page's whole width, with the title above instead of at the side."""
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to show."""
-        return not (self.facts or self.charts or self.tables or self.pictures or self.sheet)
+        tables = any(table.rows for table in self.tables)
+        return not (self.facts or self.charts or tables or self.pictures or self.sheet)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def number(value: Any) -> float | None:
 
 
 def figure(value: float, digits: int = 3) -> str:
-    """Return a measured number with so many significant digits, in powers of ten only where it is tiny."""
+    """Return a measured number with this many significant digits, in powers of ten only where it is tiny."""
     if value == 0:
         return "0"
     magnitude = math.floor(math.log10(abs(value)))
@@ -33,19 +33,19 @@ def figure(value: float, digits: int = 3) -> str:
 
 
 def beside(value: float, other: float) -> str:
-    """Return a measured number with as many decimals as `figure` gives the one that it stands beside."""
+    """Return a measured number with as many decimals as `figure` gives `other`, with which it is compared."""
     decimals = len(figure(other).partition(".")[2]) if "e" not in figure(other) else 4
     return f"{value:,.{decimals}f}"
 
 
 def setting(value: float) -> str:
-    """Return a chosen number as short as it can be said: 25, 0.6, 0.00134."""
+    """Return a chosen number in its shortest form: 25, 0.6, 0.00134."""
     text = figure(value, 4)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def count(value: float) -> str:
-    """Return a whole number with its thousands apart."""
+    """Return a whole number with thousands separators."""
     return f"{value:,.0f}"
 
 
@@ -83,7 +83,7 @@ def duration(seconds: float) -> str:
 
 
 def dollars(value: float) -> str:
-    """Return $0.42, $39.50 or -$39,511; less than a cent is said to be so."""
+    """Return $0.42, $39.50 or -$39,511; less than a cent is <$0.01."""
     if value < 0:
         return f"-{dollars(-value)}"
     if 0 < value < 0.01:
@@ -93,11 +93,13 @@ def dollars(value: float) -> str:
 
 def size(value: float) -> str:
     """Return bytes in decimal units."""
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if abs(value) < 1000 or unit == "TB":
-            return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:.3g} {unit}"
+    if abs(value) < 1000:
+        return f"{value:,.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
         value /= 1000
-    raise AssertionError("the last unit always returns")
+        if abs(value) < 1000:
+            return f"{value:.3g} {unit}"
+    return f"{value / 1000:.3g} TB"
 
 
 def moment(text: Any) -> datetime | None:

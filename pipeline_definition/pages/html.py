@@ -1,4 +1,4 @@
-"""A document as one HTML file that needs no other file and no network; every text is escaped.
+"""A document as one self-contained HTML file, with no need of a network; every text is escaped.
 
 Reads base.html, components.html and style.html, and the template of a page that adds parts of its own.
 """
@@ -17,7 +17,7 @@ BASE = Path(__file__).parent / "base.html"
 
 
 def to_html(document: Document, template: Path = BASE, **parts: Any) -> str:
-    """Return the page; another `template` extends base.html and shows its own `parts` beside the document."""
+    """Return the page; another `template` extends base.html and also shows its own `parts`."""
     return _templates(template.parent).get_template(template.name).render(document=document, **parts)
 
 

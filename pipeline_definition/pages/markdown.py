@@ -11,7 +11,7 @@ def to_markdown(document: Document, chart_page: str) -> str:
     for section in document.sections:
         parts += [f"## {_plain(section.title)}", _plain(section.lead)]
         parts.append("\n".join(map(_fact, section.facts)))
-        parts += [_table(table) for table in section.tables]
+        parts += [_table(table) for table in section.tables if table.rows]
         parts += [f"Chart: {_plain(chart.title)} ([page]({chart_page}))." for chart in section.charts]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -16,14 +16,13 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-# Each colour of a drawing stands for a variable of the page's style.
+# Each colour of a drawing is replaced by a variable of the page's style.
 INK: Final = "#000001"
 MUTED: Final = "#000002"
 RULE: Final = "#000003"
 ACCENT: Final = "#000004"
 SECOND: Final = "#000005"
 THIRD: Final = "#000006"
-PASS: Final = "#000007"
 FAIL: Final = "#000008"
 PAPER: Final = "#000009"
 _VARIABLES: Final = {
@@ -33,7 +32,6 @@ _VARIABLES: Final = {
     ACCENT: "var(--accent)",
     SECOND: "var(--second)",
     THIRD: "var(--third)",
-    PASS: "var(--pass)",
     FAIL: "var(--fail)",
     PAPER: "var(--paper)",
 }
@@ -71,7 +69,7 @@ _STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def drawn_on(grid: bool = True) -> Iterator[None]:
-    """Draw in the page's style, whatever the user's own settings of matplotlib say."""
+    """Draw in the page's style, whatever matplotlib settings the user has."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**_STYLE, "axes.grid": grid})
@@ -79,7 +77,7 @@ def drawn_on(grid: bool = True) -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many points, laid out to fit its labels."""
+    """Return an empty figure of this size in points, laid out to fit its labels."""
     return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
 
 
@@ -94,7 +92,7 @@ def inline_svg(figure: Figure, name: str, description: str) -> Markup:
 
 
 def _clean(root: ElementTree.Element, name: str) -> None:
-    """Take out what a page does not need, namespaces and outside addresses included."""
+    """Remove what a page does not need, namespaces and outside addresses included."""
     for parent in list(root.iter()):
         for child in list(parent):
             # Metadata names the library's address; the style would apply to the whole page.

@@ -1,4 +1,4 @@
-"""How well pictures show their captions, by `python -m steps score` in a process of its own: here is no torch.
+"""How well pictures show their captions, by `python -m steps score` in a process of its own: this one has no torch.
 
 Reads picture files and the evaluator's clip/ folder, fetched once from data.evaluator_uri where the parameter set has
 none on this machine; writes that copy into the folder it is given.
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from params.files import whole_file
 from params.layout import ENTRY_POINT
@@ -63,24 +63,19 @@ def score_pictures(pairs: Sequence[tuple[Path, str]], evaluator_dir: Path) -> Cl
 def evaluator_folder(settings: Settings, target: Target, cache_dir: Path) -> Path:
     """Return a folder with the evaluator's clip/: the local set's own, or a copy of data.evaluator_uri's.
 
-    Raises ScoringError where there is none.
+    Raises ScoringError where that address holds none.
     """
     if settings.local is not None:
         return ROOT / settings.local.evaluator_dir
     bucket, prefix = split_uri(join_uri(settings.data.evaluator_uri, CLIP_DIR, ""), ScoringError)
     folder = cache_dir / "evaluator"
     s3 = target.client("s3")
-    found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
-    if not found:
+    entries = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+    if not entries:
         raise ScoringError(f"s3://{bucket}/{prefix} holds no CLIP; data.evaluator_uri or --evaluator names one")
-    for key in (entry["Key"] for entry in found):
+    for key in (entry["Key"] for entry in entries):
         path = folder / CLIP_DIR / Path(key.removeprefix(prefix)).name
         if not path.is_file():
-            _fetch(s3, bucket, key, path)
+            with whole_file(path) as partial, partial.open("wb") as file:
+                shutil.copyfileobj(s3.get_object(Bucket=bucket, Key=key)["Body"], file)
     return folder
-
-
-def _fetch(s3: Any, bucket: str, key: str, path: Path) -> None:
-    """Copy an object; the file appears whole or not at all."""
-    with whole_file(path) as partial, partial.open("wb") as file:
-        shutil.copyfileobj(s3.get_object(Bucket=bucket, Key=key)["Body"], file)

@@ -8,7 +8,6 @@ Reads endpoints, or the variants of one; writes nothing.
 from __future__ import annotations
 
 import itertools
-import random
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,13 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline_definition.prompting.bootstrap import estimate, resamples
 from pipeline_definition.prompting.clip_scores import ScoringError, score_pictures
 from pipeline_definition.prompting.endpoint import Endpoint, draw_patiently
 
 PATIENCE_S: Final = 120.0
 SECONDS_PER_HOUR: Final = 3600.0
 REPLICATES: Final = 2000
-CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Contender:
     name: str
     endpoint: Endpoint
     instance_type: str = ""
-    """On what it runs; empty: not known."""
+    """The type of its instances; empty: not known."""
     usd_per_hour: float | None = None
     """Price of one of its instances; None: not known."""
 
@@ -72,7 +71,7 @@ class Standing:
         return statistics.fmean(scores) if scores else None
 
     def latency_s(self, quantile: float) -> float:
-        """Return the seconds within which so large a part of the answers came."""
+        """Return the seconds within which this fraction of the answers came."""
         ordered = sorted(shot.elapsed_s for shot in self.shots)
         return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
 
@@ -98,7 +97,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was seen of all contenders."""
+    """The results of all contenders."""
 
     standings: tuple[Standing, ...]
     clip: str
@@ -127,7 +126,7 @@ def compare(
     """Let every contender draw every prompt from every seed, and score the pictures.
 
     Requests go out one at a time, by turns in changing order, so that all meet the same conditions; each contender
-    draws one picture beforehand that does not count. `report` counts pictures. Without a CLIP to score with, the
+    first draws one picture that does not count. `report` counts pictures. Without a CLIP to score with, the
     pictures stand unscored and the note says why.
     """
     asked = list(itertools.product(prompts, seeds))
@@ -146,7 +145,7 @@ def compare(
         return Comparison(standings, "", str(error))
 
 
-def difference(first: Standing, second: Standing, seed: int = 0) -> Difference | None:
+def difference(first: Standing, second: Standing) -> Difference | None:
     """Return by how much the second one's CLIP score is above the first one's; None where they were not scored.
 
     Pairs are resampled, so that what is hard about a prompt falls out.
@@ -155,11 +154,8 @@ def difference(first: Standing, second: Standing, seed: int = 0) -> Difference |
     values = [b.clip_score - a.clip_score for a, b in pairs if a.clip_score is not None and b.clip_score is not None]
     if not values:
         return None
-    draws = random.Random(seed)
-    means = sorted(statistics.fmean(draws.choices(values, k=len(values))) for _ in range(REPLICATES))
-    tail = round(REPLICATES * (1 - CONFIDENCE) / 2)
-    wins = sum(value > 0 for value in values)
-    return Difference(statistics.fmean(values), means[tail], means[-1 - tail], wins)
+    gap = estimate(values, resamples(len(values), REPLICATES))
+    return Difference(gap.mean, gap.low, gap.high, sum(value > 0 for value in values))
 
 
 def _as_dict(standing: Standing, first: Standing) -> dict[str, Any]:
@@ -193,10 +189,10 @@ def _scored(standings: tuple[Standing, ...], evaluator_dir: Path) -> Comparison:
             path = Path(folder) / f"{number:06d}.{shot.form}"
             path.write_bytes(shot.content)
             pairs.append((path, shot.prompt))
-        found = score_pictures(pairs, evaluator_dir)
-    scores = iter(found.scores)
+        clip_scores = score_pictures(pairs, evaluator_dir)
+    scores = iter(clip_scores.scores)
     scored = tuple(
         replace(standing, shots=tuple(replace(shot, clip_score=next(scores)) for shot in standing.shots))
         for standing in standings
     )
-    return Comparison(scored, found.clip)
+    return Comparison(scored, clip_scores.clip)

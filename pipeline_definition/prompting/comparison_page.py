@@ -52,7 +52,7 @@ def render(comparison: Comparison, settings: Mapping[str, Any]) -> str:
 
 
 def summary(standing: Standing, first: Standing) -> tuple[str, ...]:
-    """Return a contender's row of the table, beside the first one's."""
+    """Return a contender's row of the table, compared with the first one."""
     gap = None if standing is first else difference(first, standing)
     usd, score, pictures = standing.usd_per_image, standing.clip_score, len(standing.shots)
     return (

@@ -26,29 +26,29 @@ def contenders_of(target: Callable[[], Target], endpoints: Sequence[str], varian
     Raises ContenderError where that is fewer than two.
     """
     if len(endpoints) == 1 and not _is_address(endpoints[0]):
-        found = _variants(target(), endpoints[0], variants)
+        contenders = _variants(target(), endpoints[0], variants)
     elif variants:
         raise ContenderError("--variant chooses among the variants of one endpoint: give one --endpoint, by its name")
     else:
-        found = [_endpoint(target, name) for name in endpoints]
-    if len(found) < 2:
+        contenders = [_endpoint(target, name) for name in endpoints]
+    if len(contenders) < 2:
         raise ContenderError(
             f"{', '.join(endpoints)}: one model alone cannot be compared; name a second --endpoint, or put the generic "
-            "model beside it with `sd-pipeline promote latest --beside pretrained`"
+            "model next to it with `sd-pipeline promote latest --beside pretrained`"
         )
-    return found
+    return contenders
 
 
 def _variants(target: Target, endpoint: str, chosen: Sequence[str]) -> list[Contender]:
-    found = _instance_types(target, endpoint)
-    unknown = [name for name in chosen if name not in found]
+    types = _instance_types(target, endpoint)
+    unknown = [name for name in chosen if name not in types]
     if unknown:
-        raise ContenderError(f"endpoint {endpoint} has no variant {unknown[0]!r}; it has {', '.join(found)}")
+        raise ContenderError(f"endpoint {endpoint} has no variant {unknown[0]!r}; it has {', '.join(types)}")
     return [
         Contender(
-            name, SageMakerEndpoint(target, endpoint, name), found[name], _usd_per_hour(target.region, found[name])
+            name, SageMakerEndpoint(target, endpoint, name), types[name], _usd_per_hour(target.region, types[name])
         )
-        for name in chosen or found
+        for name in chosen or types
     ]
 
 

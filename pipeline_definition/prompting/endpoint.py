@@ -138,7 +138,7 @@ def connect(target: Callable[[], Target], name: str, variant: str | None = None)
 def draw_patiently(
     endpoint: Endpoint, request: Mapping[str, Any], patience_s: float, sleep: Callable[[float], None] = time.sleep
 ) -> Answer:
-    """Draw, and wait while the endpoint says that it is busy, for so long in all."""
+    """Draw; while the endpoint says that it is busy, wait and try again, for `patience_s` in all."""
     pause_s, waited_s = FIRST_PAUSE_S, 0.0
     while True:
         try:

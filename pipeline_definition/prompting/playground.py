@@ -28,7 +28,7 @@ from pipeline_definition.prompting.endpoint import Answer, Endpoint, PromptError
 MAX_SEED: Final = 2**32 - 1
 MAX_GUIDANCE: Final = 20.0
 MAX_HISTORY: Final = 48
-# A person waits: longer than a moment of load is no use.
+# A person is waiting.
 PATIENCE_S: Final = 30.0
 SAMPLERS: Final[tuple[str, ...]] = get_args(ServeArguments.model_fields["sampler"].annotation)
 SYSTEM_FONTS: Final = ("system-ui", "sans-serif")
@@ -86,7 +86,7 @@ class Playground:
             raise gr.Error(str(error), print_exception=False) from None
 
     def _keep(self, answer: Answer) -> list[str]:
-        """Write the files as they came: with what they say about where they come from."""
+        """Write the files as they came, with their provenance inside."""
         files = []
         for picture in answer.pictures:
             name = hashlib.sha256(picture.content).hexdigest()[:24]
@@ -103,7 +103,8 @@ class Playground:
                 guidance, steps, sampler = self._sliders()
                 with gr.Row():
                     width, height = self._side("Width"), self._side("Height")
-                images = gr.Slider(1, self.limits.max_images, 1, step=1, label="Pictures", visible=self._has_several)
+                most = self.limits.max_images
+                images = gr.Slider(1, most, 1, step=1, label="Pictures", visible=most > 1)
                 seed, chance = _seed_boxes()
                 button = gr.Button("Draw", variant="primary", elem_id="draw")
             with gr.Column(scale=3):
@@ -154,10 +155,6 @@ class Playground:
             return tuple(value for side in self.compare(requests) for value in side)
 
         gr.on([button.click, prompt.submit], run, inputs, outputs, api_name="compare")
-
-    @property
-    def _has_several(self) -> bool:
-        return self.limits.max_images > 1
 
     def _endpoint_choice(self, label: str, place: int = 0) -> gr.Dropdown:
         names = [endpoint.name for endpoint in self.endpoints]
@@ -228,19 +225,9 @@ def _request(
 def _restore(history: History, event: gr.SelectData) -> tuple[Any, ...]:
     """Return the settings of the picture that was clicked, with its own seed."""
     _, _, request = history[event.index]
-    names = (
-        "where",
-        "prompt",
-        "negative_prompt",
-        "seed",
-        None,
-        "guidance_scale",
-        "steps",
-        "sampler",
-        "width",
-        "height",
-    )
-    return tuple(False if name is None else request[name] for name in names)
+    before, after = ("where", "prompt", "negative_prompt", "seed"), ("guidance_scale", "steps", "sampler")
+    texts = (request[name] for name in before)
+    return (*texts, False, *(request[name] for name in (*after, "width", "height")))
 
 
 def _about(answer: Answer) -> str:

@@ -20,14 +20,13 @@ from pipeline_definition.prompting.clip_scores import score_pictures
 from pipeline_definition.prompting.endpoint import Endpoint, draw_patiently
 from pipeline_definition.prompting.study_page import write_page
 from pipeline_definition.prompting.study_plan import StudyPicture, StudyPlan
-from pipeline_definition.prompting.study_results import Results, ScoredTrial, results
+from pipeline_definition.prompting.study_results import Results, ScoredTrial, StudyProvenance, results, write_tables
 from pipeline_definition.prompting.study_sheet import columns, draw_sheet
-from pipeline_definition.prompting.study_tables import StudyProvenance, write_tables
 
 PICTURES_DIR: Final = "pictures"
 SHEET_FILE: Final = "contact_sheet.png"
 PAGE_FILE: Final = "study.html"
-# A study has time: an endpoint that is busy for so long has another load to carry.
+# A study has time: an endpoint that is busy for longer has another load to carry.
 PATIENCE_S: Final = 600.0
 
 
@@ -42,20 +41,20 @@ class Study:
     clients: int
 
     def run(self, report: Callable[[int], None]) -> Results:
-        """Carry it out; `report` counts pictures. A study that was broken off goes on where it was."""
+        """Draw, score, rank and write everything; `report` counts pictures. An interrupted study resumes."""
         trials = self.plan.trials
         self.folder.mkdir(parents=True, exist_ok=True)
         model, pictures = draw_trials(self.endpoint, trials, self.folder, self.clients, report)
         pairs = [(picture, trial.prompt) for picture, trial in zip(pictures, trials, strict=True)]
         scores = score_pictures(pairs, self.evaluator_dir)
         scored = [ScoredTrial(*item) for item in zip(trials, pictures, scores.scores, strict=True)]
-        found = results(self.plan, scored)
+        outcome = results(self.plan, scored)
         about = StudyProvenance(self.endpoint.name, model, scores.clip)
-        write_tables(self.folder, self.plan, scored, found, about)
+        write_tables(self.folder, self.plan, scored, outcome, about)
         sheet = self.folder / SHEET_FILE
-        draw_sheet(sheet, self.plan, scored, columns(self.plan, found))
-        write_page(self.folder / PAGE_FILE, self.plan, found, about, sheet)
-        return found
+        draw_sheet(sheet, self.plan, scored, columns(self.plan, outcome))
+        write_page(self.folder / PAGE_FILE, self.plan, outcome, about, sheet)
+        return outcome
 
 
 def draw_trials(
@@ -68,7 +67,7 @@ def draw_trials(
 
     Raises PromptError for the first request that the endpoint refuses; what is drawn stays.
     """
-    # The first says which model it is: another one's pictures are not this study's.
+    # The first answer names the model: pictures of another model do not belong to this study.
     first = draw_patiently(endpoint, trials[0].request, PATIENCE_S)
     pictures = folder / PICTURES_DIR / hashlib.sha256(first.model.encode()).hexdigest()[:12]
     pictures.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,9 @@ from typing import Final
 from params.files import write_text
 from pipeline_definition.pages.document import Document, EmbeddedPicture, Fact, Section, Table, data_address
 from pipeline_definition.pages.html import to_html
+from pipeline_definition.prompting.bootstrap import Estimate
 from pipeline_definition.prompting.study_plan import PLAIN, StudyPlan
-from pipeline_definition.prompting.study_results import FACTORS, Effect, Estimate, RankedSetting, Results
-from pipeline_definition.prompting.study_tables import StudyProvenance
+from pipeline_definition.prompting.study_results import FACTORS, Effect, RankedSetting, Results, StudyProvenance
 
 MAX_RANKED: Final = 20
 TITLES: Final = {
@@ -24,16 +24,16 @@ TITLES: Final = {
 }
 
 
-def write_page(path: Path, plan: StudyPlan, found: Results, about: StudyProvenance, sheet: Path) -> None:
+def write_page(path: Path, plan: StudyPlan, results: Results, about: StudyProvenance, sheet: Path) -> None:
     """Write the page, whole or not at all; every text is escaped."""
     document = Document(
         eyebrow=(about.endpoint, f"{len(plan.trials):,} pictures"),
         title="Prompt study",
-        lead=_lead(found),
+        lead=_lead(results),
         sections=(
-            _recommended(found),
-            *(_effects(factor, found) for factor in FACTORS),
-            _ranking(found),
+            _recommended(results),
+            *(_effects(factor, results) for factor in FACTORS),
+            _ranking(results),
             _contact_sheet(plan, sheet),
         ),
         notes=(f"Model {about.model}. CLIP {about.clip[:12]}. Intervals: 95 %, bootstrap over the prompts.",),
@@ -41,8 +41,8 @@ def write_page(path: Path, plan: StudyPlan, found: Results, about: StudyProvenan
     write_text(path, to_html(document))
 
 
-def _lead(found: Results) -> str:
-    best, cheapest = found.best, found.cheapest
+def _lead(results: Results) -> str:
+    best, cheapest = results.best, results.cheapest
     if best.setting == cheapest.setting:
         return f"Best: {best.setting.label}. Nothing cheaper is as good."
     return (
@@ -51,11 +51,11 @@ def _lead(found: Results) -> str:
     )
 
 
-def _recommended(found: Results) -> Section:
+def _recommended(results: Results) -> Section:
     facts = (
-        _fact("best", found.best),
-        _fact("cheapest that is as good", found.cheapest),
-        _fact("worst", found.worst),
+        _fact("best", results.best),
+        _fact("cheapest that is as good", results.cheapest),
+        _fact("worst", results.worst),
     )
     lead = "CLIP score: the cosine of the picture with the prompt alone. The cost is how often the UNet is asked."
     return Section("what-works", "What works", lead, facts=facts)
@@ -66,8 +66,8 @@ def _fact(label: str, entry: RankedSetting) -> Fact:
     return Fact(label, f"{entry.score.mean:.3f}", f"{setting.label}; {setting.unet_calls} UNet calls")
 
 
-def _effects(factor: str, found: Results) -> Section:
-    rows = tuple(_effect(effect) for effect in found.effects if effect.factor == factor)
+def _effects(factor: str, results: Results) -> Section:
+    rows = tuple(_effect(effect) for effect in results.effects if effect.factor == factor)
     headers = (TITLES[factor], "CLIP score", "interval", "change", "interval")
     lead = "Mean over all other settings; the change is against the first line, on the same prompts and seeds."
     return Section(factor, TITLES[factor], lead, tables=(Table(headers, rows, frozenset({1, 2, 3, 4})),))
@@ -79,8 +79,8 @@ def _effect(effect: Effect) -> tuple[str, ...]:
     return (value, f"{effect.score.mean:.3f}", _interval(effect.score, ".3f"), *change)
 
 
-def _ranking(found: Results) -> Section:
-    shown = found.ranking[:MAX_RANKED]
+def _ranking(results: Results) -> Section:
+    shown = results.ranking[:MAX_RANKED]
     rows = tuple(
         (
             str(place),
@@ -93,7 +93,7 @@ def _ranking(found: Results) -> Section:
         for place, entry in enumerate(shown, 1)
     )
     headers = ("place", "setting", "UNet calls", "CLIP score", "interval", "as good as the best")
-    lead = f"The first {len(shown)} of {len(found.ranking)}; table.csv has every picture."
+    lead = f"The first {len(shown)} of {len(results.ranking)}; table.csv has every picture."
     return Section("ranking", "Ranking", lead, tables=(Table(headers, rows, frozenset({0, 2, 3, 4})),))
 
 

@@ -1,23 +1,27 @@
 """What a study shows: settings ranked by CLIP score, and what each modifier, scale, step count and sampler changes.
 
-Reads scored trials; writes nothing. Intervals are 95 % bootstrap percentiles (Efron 1979) over the prompts, since the
+Reads scored trials; writes their figures for programs: table.csv has a line for each picture, study.json everything.
+Intervals are 95 % bootstrap percentiles (Efron 1979) over the prompts, since the
 pictures of one prompt are alike; differences are paired: the same prompts and seeds on both sides.
 """
 
 from __future__ import annotations
 
-import random
+import csv
+import io
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from params.files import write_text
+from pipeline_definition.prompting.bootstrap import Estimate, estimate, resamples
 from pipeline_definition.prompting.study_plan import Grid, Setting, StudyPicture, StudyPlan
 
 RESAMPLES: Final = 1000
-LEVEL: Final = 0.95
 K = TypeVar("K")
 
 FACTORS: Final = ("modifier", "guidance_scale", "steps", "sampler")
@@ -31,15 +35,6 @@ class ScoredTrial:
     picture: Path
     clip_score: float
     """Cosine with the prompt as it was written, without the modifier."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -88,14 +83,20 @@ class Results:
         """The lowest mean score."""
         return self.ranking[-1]
 
-    def of(self, setting: Setting) -> RankedSetting:
-        """Return a setting's place."""
-        return next(entry for entry in self.ranking if entry.setting == setting)
+
+@dataclass(frozen=True)
+class StudyProvenance:
+    """What the study was made with."""
+
+    endpoint: str
+    model: str
+    clip: str
+    """SHA-256 of the CLIP's folder."""
 
 
 def results(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Results:
     """Rank the settings and compare the factors' values."""
-    resampled = _resamples(len(plan.prompts))
+    resampled = resamples(len(plan.prompts), RESAMPLES)
     by_setting = {
         setting: _by_prompt(plan, group) for setting, group in _grouped(scored, lambda item: item.trial.setting).items()
     }
@@ -108,8 +109,8 @@ def results(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Results:
 def _ranked(
     setting: Setting, values: Sequence[float], best: Sequence[float], resampled: Sequence[Sequence[int]]
 ) -> RankedSetting:
-    behind = _estimate([other - own for other, own in zip(best, values, strict=True)], resampled)
-    return RankedSetting(setting, _estimate(values, resampled), behind, as_good=behind.low <= 0)
+    behind = estimate([other - own for other, own in zip(best, values, strict=True)], resampled)
+    return RankedSetting(setting, estimate(values, resampled), behind, as_good=behind.low <= 0)
 
 
 def _effects(plan: StudyPlan, scored: Sequence[ScoredTrial], resampled: Sequence[Sequence[int]]) -> Iterable[Effect]:
@@ -120,9 +121,9 @@ def _effects(plan: StudyPlan, scored: Sequence[ScoredTrial], resampled: Sequence
         for level, own in values.items():
             change = None
             if level != levels[0]:
-                change = _estimate([value - base for value, base in zip(own, first, strict=True)], resampled)
+                change = estimate([value - base for value, base in zip(own, first, strict=True)], resampled)
             text = f"{level:g}" if isinstance(level, float) else str(level)
-            yield Effect(factor, text, _estimate(own, resampled), change)
+            yield Effect(factor, text, estimate(own, resampled), change)
 
 
 def _levels(grid: Grid) -> tuple[Sequence[object], ...]:
@@ -142,13 +143,58 @@ def _by_prompt(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> list[float]:
     return [statistics.mean(item.clip_score for item in groups[prompt]) for prompt in plan.prompts]
 
 
-def _resamples(count: int) -> list[list[int]]:
-    """Return which prompts each resample holds: the same for every estimate, and for every run."""
-    numbers = random.Random(0)
-    return [numbers.choices(range(count), k=count) for _ in range(RESAMPLES)]
+def write_tables(
+    folder: Path, plan: StudyPlan, scored: Sequence[ScoredTrial], outcome: Results, about: StudyProvenance
+) -> None:
+    """Write table.csv and study.json, each whole or not at all."""
+    rows = [_row(item, folder) for item in scored]
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "table.csv", file.getvalue())
+    document = {
+        **asdict(about),
+        "prompts": plan.prompts,
+        "seeds": plan.seeds,
+        "best": _entry(outcome.best),
+        "cheapest_as_good": _entry(outcome.cheapest),
+        "ranking": [_entry(entry) for entry in outcome.ranking],
+        "effects": [
+            {
+                "factor": effect.factor,
+                "value": effect.value,
+                "clip_score": _estimate(effect.score),
+                "change": _estimate(effect.change) if effect.change else None,
+            }
+            for effect in outcome.effects
+        ],
+        "pictures": rows,
+    }
+    write_text(folder / "study.json", json.dumps(document, indent=1, ensure_ascii=False))
 
 
-def _estimate(values: Sequence[float], resampled: Sequence[Sequence[int]]) -> Estimate:
-    means = sorted(statistics.fmean(values[index] for index in sample) for sample in resampled)
-    tail = round((1 - LEVEL) / 2 * len(means))
-    return Estimate(statistics.fmean(values), means[tail], means[-tail - 1])
+def _row(item: ScoredTrial, folder: Path) -> dict[str, Any]:
+    setting = item.trial.setting
+    return {
+        "prompt": item.trial.prompt,
+        "seed": item.trial.seed,
+        **asdict(setting),
+        "unet_calls": setting.unet_calls,
+        "clip_score": round(item.clip_score, 6),
+        "picture": item.picture.relative_to(folder).as_posix(),
+    }
+
+
+def _entry(entry: RankedSetting) -> dict[str, Any]:
+    return {
+        **asdict(entry.setting),
+        "unet_calls": entry.setting.unet_calls,
+        "clip_score": _estimate(entry.score),
+        "behind_best": _estimate(entry.behind_best),
+        "as_good": entry.as_good,
+    }
+
+
+def _estimate(value: Estimate) -> dict[str, float]:
+    return {name: round(number, 6) for name, number in asdict(value).items()}

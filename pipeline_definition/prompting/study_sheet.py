@@ -1,4 +1,4 @@
-"""The study's contact sheet: a row for each prompt, a column for each setting that tells something.
+"""The study's contact sheet: a row for each prompt, a column for each setting that shows a difference.
 
 Writes one PNG. The font is DejaVu Sans, which matplotlib carries: prompts need more letters than Pillow's own font has.
 """
@@ -45,16 +45,16 @@ class Column:
     setting: Setting
 
 
-def columns(plan: StudyPlan, found: Results) -> tuple[Column, ...]:
+def columns(plan: StudyPlan, results: Results) -> tuple[Column, ...]:
     """Return the settings to show: the best, the cheapest as good, the best with other words or guidance, the worst."""
-    best = found.best.setting
-    chosen = [Column("best", best), Column("cheapest as good", found.cheapest.setting)]
+    best = results.best.setting
+    chosen = [Column("best", best), Column("cheapest as good", results.cheapest.setting)]
     for guidance_scale in plan.grid.guidance_scales:
         other = Setting(best.modifier, guidance_scale, best.steps, best.sampler)
         chosen.append(Column("same, other guidance", other))
     for modifier in plan.grid.modifiers:
         chosen.append(Column("same, other words", Setting(modifier, best.guidance_scale, best.steps, best.sampler)))
-    chosen.append(Column("worst", found.worst.setting))
+    chosen.append(Column("worst", results.worst.setting))
     kept: dict[Setting, Column] = {}
     for column in chosen:
         kept.setdefault(column.setting, column)

@@ -46,7 +46,7 @@ def protocol_of(environment: Mapping[str, str]) -> Protocol | None:
 
 
 def rendered(content: bytes, protocol: Protocol, columns: int) -> str:
-    """Return what makes a terminal of so many columns show a picture file."""
+    """Return the text that makes a terminal this many columns wide show a picture file."""
     with Image.open(io.BytesIO(content)) as image:
         return _RENDERERS[protocol](image.convert("RGB"), columns)
 

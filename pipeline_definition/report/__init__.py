@@ -1,1 +1,1 @@
-"""The run's page: one HTML file that tells what happened, made from the run's artifacts alone."""
+"""The run's page: one HTML file that shows what happened, made from the run's artifacts alone."""

@@ -1,4 +1,8 @@
-"""What the run cost, step by step, against what it was forecast to cost."""
+"""What the run cost, step by step, against its forecast.
+
+The forecast is kept among the run's artifacts, so that its page can be made again with the same prices. Reads a
+parameter set, the artifacts' definition and parameters, and the price file; writes forecast.json.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from params.files import write_json
+from params.settings import Settings
+from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.artifacts.folder import FORECAST_FILE
+from pipeline_definition.cost.forecast import forecast as forecast_of
+from pipeline_definition.cost.host_hours import purchase_of
+from pipeline_definition.cost.lines import ForecastLine
+from pipeline_definition.cost.prices import Purchase
+from pipeline_definition.cost.training import CostError
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, dollars, duration, number, percent
 from pipeline_definition.report.costs import SECONDS_PER_HOUR
 from pipeline_definition.report.run import Run
-
-KEYS = ("forecast", "billed")
 
 
 @dataclass(frozen=True)
@@ -32,24 +43,63 @@ class BillLine:
         return self.expected_usd is not None and self.usd is not None
 
 
+def with_forecast(settings: Settings, artifacts: Artifacts) -> Artifacts:
+    """Return the artifacts with their run's forecast; unchanged for a local run, or without a definition."""
+    if artifacts.execution.get("is_local") or not artifacts.definition:
+        return artifacts
+    write_json(artifacts.folder / FORECAST_FILE, expected_cost(settings, artifacts))
+    return Artifacts.load(artifacts.folder)
+
+
+def expected_cost(settings: Settings, artifacts: Artifacts) -> dict[str, Any]:
+    """Return the forecast of each step with its prices, or the reason why there is none."""
+    texts = {name: str(value) for name, value in artifacts.parameters.items()}
+    try:
+        predicted = forecast_of(settings, artifacts.definition, texts)
+    except CostError as error:
+        return {"problem": str(error)}
+    purchase = purchase_of(settings)
+    return {
+        "region": predicted.prices.region,
+        "prices_date": predicted.prices.date.isoformat(),
+        "purchase": purchase,
+        "usd": predicted.usd(purchase),
+        "hours": predicted.hours,
+        "lines": [_line(line, purchase) for line in predicted.lines],
+        # Spot jobs are billed for fewer seconds at this price.
+        "usd_per_instance_hour": dict(predicted.prices.on_demand()),
+    }
+
+
+def _line(line: ForecastLine, purchase: Purchase) -> dict[str, Any]:
+    usd = line.usd[purchase]
+    return {
+        "step": line.step,
+        "what": line.what,
+        "hours": line.hours,
+        "usd": line.usd["on_demand"] if usd is None else usd,
+        "rate_kind": line.rate_kind,
+    }
+
+
 def cost_section(run: Run) -> Section:
     """Return the bill of a run on AWS; nothing for one on this machine."""
-    forecast = run.artifacts.forecast or {}
-    if run.is_local or not forecast:
+    expected = run.artifacts.forecast or {}
+    if run.is_local or not expected:
         return Section("cost", "What it cost")
     rows = tuple(bill(run))
     return Section(
         anchor="cost",
         title="What it cost",
-        lead=_lead(forecast, rows),
-        facts=tuple(_facts(forecast, rows)),
+        lead=_lead(expected, rows),
+        facts=tuple(_facts(expected, rows)),
         charts=tuple(_charts(rows)),
         tables=(_table(rows),) if rows else (),
     )
 
 
 def bill(run: Run) -> Iterator[BillLine]:
-    """Yield the steps that ran a job or were forecast to, then what stands beside them."""
+    """Yield the steps that ran a job or were forecast to, then the other lines of the forecast."""
     expected = {str(line.get("step")): line for line in (run.artifacts.forecast or {}).get("lines") or ()}
     for step in run.steps:
         line = expected.pop(step.name, {})
@@ -102,7 +152,7 @@ def _charts(rows: tuple[BillLine, ...]) -> Iterator[Chart]:
     if len(shown) < 2 or not any(usd for _, both in shown for usd, _ in both):
         return
     description = "; ".join(f"{name}: forecast {before}, billed {after}" for name, [(_, before), (_, after)] in shown)
-    yield Chart("Dollars by step", charts.bars("bill", description, shown), KEYS)
+    yield Chart("Dollars by step", charts.bars("bill", description, shown), ("forecast", "billed"))
 
 
 def _table(rows: tuple[BillLine, ...]) -> Table:

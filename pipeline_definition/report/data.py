@@ -49,8 +49,8 @@ def fates(ledger: Mapping[str, Any], kind: str) -> dict[str, float]:
     """Return how many rows `failed` for each cause, or were `filtered` by each filter, most first."""
     counted = ledger.get(kind)
     causes = {str(cause): number(rows) for cause, rows in counted.items()} if isinstance(counted, dict) else {}
-    found = {cause.replace("_", " "): rows for cause, rows in causes.items() if rows}
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    known = {cause.replace("_", " "): rows for cause, rows in causes.items() if rows}
+    return dict(sorted(known.items(), key=lambda item: (-item[1], item[0])))
 
 
 def latents_section(run: Run) -> Section:
@@ -58,6 +58,9 @@ def latents_section(run: Run) -> Section:
     manifest = run.artifacts.latents_manifest or {}
     counts = manifest.get("counts") or {}
     train, heldout = number(counts.get(TRAIN_SPLIT)), number(counts.get(HELDOUT_SPLIT))
+    digests = tuple(
+        (label, str(manifest[key])[:DIGEST_CHARACTERS]) for key, label in DIGESTS.items() if manifest.get(key)
+    )
     lead = ""
     if train is not None:
         lead = f"{count(train)} samples to train on" + (f", {count(heldout)} held out." if heldout is not None else ".")
@@ -66,20 +69,23 @@ def latents_section(run: Run) -> Section:
         title=f"What was encoded{f' for {run.phase}' if run.phase else ''}",
         lead=lead,
         facts=(*_latents_checks(manifest), *_latents_facts(manifest)),
-        tables=(*_bucket_tables(manifest), *_digests(manifest)),
+        tables=(
+            Table(("width × height, px", "for training", "held out"), tuple(bucket_rows(manifest)), frozenset({1, 2})),
+            Table(("made from", "digest"), digests, summary="Digests of what made them"),
+        ),
     )
 
 
 def bucket_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return width x height, training samples and held-out ones of every shape; nothing where all are squares."""
     buckets = manifest.get("buckets")
-    found = []
+    rows = []
     for bucket in buckets if isinstance(buckets, list) else ():
         sides, counts = (bucket.get("size_px"), bucket.get("counts")) if isinstance(bucket, dict) else (None, None)
         if isinstance(sides, list) and len(sides) == 2 and isinstance(counts, dict):
             samples = (number(counts.get(split)) or 0 for split in (TRAIN_SPLIT, HELDOUT_SPLIT))
-            found.append((f"{plain(sides[1])} × {plain(sides[0])}", *map(count, samples)))
-    return found
+            rows.append((f"{plain(sides[1])} × {plain(sides[0])}", *map(count, samples)))
+    return rows
 
 
 def _download_facts(manifest: Mapping[str, Any], ledger: Mapping[str, Any]) -> Iterator[Fact]:
@@ -132,15 +138,3 @@ def _latents_facts(manifest: Mapping[str, Any]) -> Iterator[Fact]:
 
 def _shards(shards: Sequence[object]) -> str:
     return f"{count(len(shards))} shard{'s' if len(shards) != 1 else ''}"
-
-
-def _bucket_tables(manifest: Mapping[str, Any]) -> Iterator[Table]:
-    rows = tuple(bucket_rows(manifest))
-    if rows:
-        yield Table(("width × height, px", "for training", "held out"), rows, numeric=frozenset({1, 2}))
-
-
-def _digests(manifest: Mapping[str, Any]) -> Iterator[Table]:
-    rows = tuple((label, str(manifest[key])[:DIGEST_CHARACTERS]) for key, label in DIGESTS.items() if manifest.get(key))
-    if rows:
-        yield Table(("made from", "digest"), rows, summary="Digests of what made them")

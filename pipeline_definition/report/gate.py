@@ -1,7 +1,8 @@
-"""The quality gate as the definition states it, and what the run's metrics say to it."""
+"""The quality gate as the definition states it, and whether the run's metrics meet it."""
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ _SIGNS = {
     "GreaterThanOrEqualTo": "at least",
     "GreaterThan": "above",
 }
+_COMPARISONS = {"at most": operator.le, "below": operator.lt, "at least": operator.ge, "above": operator.gt}
 
 
 @dataclass(frozen=True)
@@ -40,47 +42,29 @@ class Threshold:
     part: str = "value"
     """What of the metric is judged: its value, or the low or high end of its interval."""
 
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether the metric must not be larger."""
-        return self.sign in ("at most", "below")
-
     def is_met_by(self, measured: Metric) -> bool:
         """Return whether a metric passes; one without the end of the interval that is judged does not."""
-        judged = {"value": measured.value, "low": measured.low, "high": measured.high}[self.part]
-        return judged is not None and self.passes(judged)
-
-    def passes(self, value: float) -> bool:
-        """Return whether a value passes."""
-        return {
-            "at most": value <= self.limit,
-            "below": value < self.limit,
-            "at least": value >= self.limit,
-            "above": value > self.limit,
-        }[self.sign]
+        judged = getattr(measured, self.part)
+        return judged is not None and bool(_COMPARISONS[self.sign](judged, self.limit))
 
 
 def metric(metrics: Mapping[str, Any] | None, name: str) -> Metric | None:
-    """Return an entry of metrics.json, or None where it is missing or no number."""
-    entries: Mapping[str, Any] = (metrics or {}).get("metrics") or {}
-    entry = entries.get(name)
-    found = entry if isinstance(entry, dict) else {}
-    value = number(found.get("value"))
-    if value is None:
+    """Return an entry of metrics.json, or None where it is missing or not a number."""
+    entry = ((metrics or {}).get("metrics") or {}).get(name)
+    if not isinstance(entry, dict) or (value := number(entry.get("value"))) is None:
         return None
-    return Metric(value, *(number(found.get(key)) for key in ("low", "high", "confidence")))
+    return Metric(value, *(number(entry.get(key)) for key in ("low", "high", "confidence")))
 
 
 def thresholds(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Threshold]:
     """Return what the definition's conditions ask, by metric."""
-    found = (
-        threshold
+    return {
+        threshold.metric: threshold
         for step in definition.get("Steps", [])
         if step.get("Type") == "Condition"
         for condition in _flat(step["Arguments"].get("Conditions", []))
         if (threshold := _threshold(condition, parameters)) is not None
-    )
-    return {threshold.metric: threshold for threshold in found}
+    }
 
 
 def _flat(conditions: Any) -> Iterator[Mapping[str, Any]]:

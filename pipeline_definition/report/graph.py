@@ -24,11 +24,11 @@ class Node:
     title: str
     description: str
     parents: tuple[str, ...]
-    """Steps that must end before this one begins, none of them implied by another."""
+    """Steps that must end before this one begins, except those implied by others."""
     rank: int
-    """Length of the longest way to it."""
+    """Length of the longest path to it."""
     lane: int
-    """0: the main line; others run beside it."""
+    """0: the main line; others are parallel to it."""
 
 
 def step_graph(definition: Mapping[str, Any]) -> tuple[Node, ...]:
@@ -87,9 +87,8 @@ def _own(step: Mapping[str, Any]) -> Any:
 
 def _references(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        found = _REFERENCE.match(str(value.get("Get", "")))
-        if found:
-            yield found[1]
+        if match := _REFERENCE.match(str(value.get("Get", ""))):
+            yield match[1]
         for item in value.values():
             yield from _references(item)
     elif isinstance(value, list):
@@ -106,18 +105,18 @@ def _reduced(name: str, parents: Mapping[str, tuple[str, ...]]) -> tuple[str, ..
 
 
 def _ancestors(name: str, parents: Mapping[str, tuple[str, ...]]) -> set[str]:
-    found: set[str] = set()
+    ancestors: set[str] = set()
     waiting = list(parents[name])
     while waiting:
         parent = waiting.pop()
-        if parent not in found:
-            found.add(parent)
+        if parent not in ancestors:
+            ancestors.add(parent)
             waiting += parents[parent]
-    return found
+    return ancestors
 
 
 def _ranks(parents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
-    """Return the longest way to each step; a definition without a cycle settles within as many rounds as steps."""
+    """Return the length of the longest path to each step; without a cycle, one round for each step is enough."""
     ranks = dict.fromkeys(parents, 0)
     for _ in parents:
         ranks = {name: max((ranks[parent] + 1 for parent in parents[name]), default=0) for name in parents}

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from params.layout import CLIP_SCORE, FID
+from params.parameter_names import ENDPOINT_HOSTS, instance_count_of, instance_type_of
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number, setting
-from pipeline_definition.report.costs import Cost, total
+from pipeline_definition.report.costs import total
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
 from pipeline_definition.report.run import Run
 
 # Sanity rows of metrics.json are named after the metric.
 COMPARED = {"_untrained": "untrained", "_real": "real pictures"}
-ENDPOINT_PARAMETERS = ("EndpointInstanceType", "EndpointInstanceCount")
+ENDPOINT_PARAMETERS = (instance_type_of(ENDPOINT_HOSTS), instance_count_of(ENDPOINT_HOSTS))
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Tile:
 def tiles(run: Run) -> tuple[Tile, ...]:
     """Return the figures that are known."""
     asked = thresholds(run.artifacts.definition, run.artifacts.parameters)
-    found = (
+    known = (
         _quality(run, FID, "FID", asked.get(FID), lower_is_better=True),
         _quality(run, CLIP_SCORE, "CLIP score", asked.get(CLIP_SCORE), lower_is_better=False),
         _speed(run),
         _cost(run),
     )
-    return tuple(tile for tile in found if tile is not None)
+    return tuple(tile for tile in known if tile is not None)
 
 
 def _quality(run: Run, name: str, label: str, asked: Threshold | None, lower_is_better: bool) -> Tile | None:
@@ -53,12 +54,13 @@ def _quality(run: Run, name: str, label: str, asked: Threshold | None, lower_is_
     marks = [charts.Mark("model", measured.value, measured.low, measured.high)]
     marks += [charts.Mark(text, other.value) for text, other in compared.items()]
     limit = asked.limit if asked else None
-    description = ", ".join(_in_words(label, measured, asked, compared))
+    notes = tuple(_quality_notes(measured, asked, compared))
+    description = ", ".join((f"{label} {figure(measured.value)}", *notes))
     return Tile(
         label=label,
         value=figure(measured.value),
         passed=asked.is_met_by(measured) if asked else None,
-        notes=tuple(_quality_notes(measured, asked, compared)),
+        notes=notes,
         scale=charts.scale(f"scale-{name}", description, marks, limit, lower_is_better),
     )
 
@@ -71,11 +73,6 @@ def _quality_notes(measured: Metric, asked: Threshold | None, compared: Mapping[
         yield f"{share}{beside(measured.low, measured.value)} to {beside(measured.high, measured.value)}"
     for text, other in compared.items():
         yield f"{text}: {beside(other.value, measured.value)}"
-
-
-def _in_words(label: str, measured: Metric, asked: Threshold | None, compared: Mapping[str, Metric]) -> Iterator[str]:
-    yield f"{label} {figure(measured.value)}"
-    yield from _quality_notes(measured, asked, compared)
 
 
 def _speed(run: Run) -> Tile | None:
@@ -111,17 +108,12 @@ def _cost(run: Run) -> Tile | None:
     hours = f"{figure(spent.instance_hours)} instance-hours"
     if spent.usd == 0 and not spent.is_known:
         return Tile("Cost", hours, notes=("no prices were given",))
-    notes = [hours, *_unpriced(spent), *_standing(run)]
-    return Tile("Cost", dollars(spent.usd), notes=tuple(notes))
-
-
-def _unpriced(spent: Cost) -> Iterator[str]:
-    if not spent.is_known:
-        yield f"without {', '.join(sorted(spent.unpriced))}: no price given"
+    unpriced = () if spent.is_known else (f"without {', '.join(sorted(spent.unpriced))}: no price given",)
+    return Tile("Cost", dollars(spent.usd), notes=(hours, *unpriced, *_standing(run)))
 
 
 def _standing(run: Run) -> Iterator[str]:
-    """Say what goes on costing: an endpoint is billed for as long as it stands."""
+    """Yield what the endpoint costs an hour: it is billed until it is deleted."""
     kind, instances = (run.artifacts.parameters.get(name) for name in ENDPOINT_PARAMETERS)
     price, instances = run.prices.get(str(kind)), number(instances)
     endpoint = next((step for step in run.steps if step.node.kind == "Endpoint"), None)

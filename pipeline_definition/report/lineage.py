@@ -22,28 +22,23 @@ def parameters_section(run: Run) -> Section:
     values, defaults = run.artifacts.parameters, run.artifacts.defaults
     described = {item["Name"]: item.get("Description", "") for item in run.artifacts.definition.get("Parameters", [])}
     changed = {name: value for name, value in values.items() if value != defaults.get(name)}
-    tables = []
-    if changed:
-        rows: tuple[tuple[str, ...], ...] = tuple(
-            (name, plain(value), plain(defaults.get(name)), described.get(name, "")) for name, value in changed.items()
-        )
-        tables.append(Table(("parameter", "in this run", "default", "what it is"), rows, wraps=True))
-    if values:
-        rows = tuple((name, plain(value), described.get(name, "")) for name, value in values.items())
-        tables.append(
-            Table(("parameter", "value", "what it is"), rows, summary=f"All {len(values)} parameters", wraps=True)
-        )
-    return Section("parameters", "What was changed for this run", _changes(len(changed)), tables=tuple(tables))
-
-
-def _changes(changed: int) -> str:
-    if not changed:
-        return "Nothing: every parameter is at its default."
-    return f"{changed} parameter{'s' if changed > 1 else ''} differ{'' if changed > 1 else 's'} from the defaults."
+    changed_rows = tuple(
+        (name, plain(value), plain(defaults.get(name)), described.get(name, "")) for name, value in changed.items()
+    )
+    all_rows = tuple((name, plain(value), described.get(name, "")) for name, value in values.items())
+    lead = {
+        0: "Nothing: every parameter is at its default.",
+        1: "1 parameter differs from the defaults.",
+    }.get(len(changed), f"{len(changed)} parameters differ from the defaults.")
+    tables = (
+        Table(("parameter", "in this run", "default", "what it is"), changed_rows, wraps=True),
+        Table(("parameter", "value", "what it is"), all_rows, summary=f"All {len(values)} parameters", wraps=True),
+    )
+    return Section("parameters", "What was changed for this run", lead, tables=tables)
 
 
 def lineage_section(run: Run) -> Section:
-    """Return the package, its approval, and what the training wrote beside the model."""
+    """Return the package, its approval, and what the training recorded with the model."""
     package, lineage = run.artifacts.model_package or {}, run.artifacts.lineage or {}
     return Section(
         anchor="lineage",
@@ -55,7 +50,7 @@ def lineage_section(run: Run) -> Section:
 
 
 def registered(artifacts: Artifacts) -> str:
-    """Return as what the model was registered and whether it was approved, in a sentence; empty where it was not."""
+    """Return the model package and its approval in a sentence; empty where the model was not registered."""
     package = artifacts.model_package or {}
     if not package:
         return ""
@@ -82,14 +77,12 @@ def _tables(package: Mapping[str, Any], lineage: Mapping[str, Any]) -> Iterator[
     rows += [("model archive", str(uri)) for uri in package.get("model_data") or () if uri]
     rows += [("metrics", str(package["metrics_uri"]))] if package.get("metrics_uri") else []
     rows += [(key.replace("_", " "), _value(value)) for key, value in (package.get("metadata") or {}).items()]
-    if rows:
-        yield Table(("registered with", ""), tuple(rows), wraps=True)
+    yield Table(("registered with", ""), tuple(rows), wraps=True)
     written = tuple(leaves(lineage)) if lineage else ()
-    if written:
-        yield Table(("recorded by the training", ""), written, summary="The training’s own record", wraps=True)
+    yield Table(("recorded by the training", ""), written, summary="The training’s own record", wraps=True)
 
 
 def _value(value: Any) -> str:
-    """Return a text of the registry's; numbers travel there as texts with all their digits."""
+    """Return a text of the registry, which holds numbers as texts with all their digits."""
     parsed = number(value)
     return figure(parsed, 5) if parsed is not None and "." in str(value) else str(value)

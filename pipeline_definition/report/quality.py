@@ -78,7 +78,7 @@ def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
 
 
 def _guidance_chart(metrics: Mapping[str, Any], limits: charts.Limits) -> Iterator[Chart]:
-    """Draw what guidance gains in CLIP score and pays in FID, all on the same number of pictures."""
+    """Draw what guidance gains in CLIP score and costs in FID, all on the same number of pictures."""
     points = []
     for point in metrics.get(GUIDANCE_CURVE) or ():
         clip_score, fid = (metric({"metrics": point}, name) for name in (CLIP_SCORE, FID))
@@ -104,13 +104,11 @@ def _mark(name: str, value: Metric) -> charts.Mark:
 
 
 def _tables(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[Table]:
-    rows = tuple(_metric_rows(metrics, asked))
-    if rows:
-        yield Table(("metric", "of", "value", "interval", "gate", "pictures"), rows, frozenset({2, 3, 5}))
-    worse = tuple(_comparison_rows(metrics, asked))
-    if worse:
-        headers = ("metric", "on the same prompts", "by", "interval", "gate", "pictures")
-        yield Table(headers, worse, frozenset({2, 3, 5}))
+    for headers, rows in (
+        (("metric", "of", "value"), _metric_rows(metrics, asked)),
+        (("metric", "on the same prompts", "by"), _comparison_rows(metrics, asked)),
+    ):
+        yield Table((*headers, "interval", "gate", "pictures"), tuple(rows), frozenset({2, 3, 5}))
 
 
 def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[tuple[str, ...]]:
@@ -118,34 +116,26 @@ def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> 
         model = metric(metrics, key)
         for suffix, text in ROWS.items():
             measured = metric(metrics, key + suffix)
-            if measured is None:
-                continue
-            pictures = number(metrics["metrics"][key + suffix].get("pictures"))
-            yield (
-                name,
-                text,
-                beside(measured.value, (model or measured).value),
-                _interval(measured),
-                _gate_text(measured, asked.get(key + suffix)),
-                count(pictures) if pictures is not None else DASH,
-            )
+            if measured is not None:
+                value = beside(measured.value, (model or measured).value)
+                yield (name, text, value, *_judgement(metrics, key + suffix, measured, asked))
 
 
 def _comparison_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[tuple[str, ...]]:
     for key, (name, text) in COMPARISONS.items():
         measured = metric(metrics, key)
-        # Compared with itself, where there is no other model: nothing to tell.
-        if measured is None or (measured.low, measured.high) == (0.0, 0.0):
-            continue
-        pictures = number(metrics["metrics"][key].get("pictures"))
-        yield (
-            name,
-            text,
-            figure(measured.value),
-            _interval(measured),
-            _gate_text(measured, asked.get(key)),
-            count(pictures) if pictures is not None else DASH,
-        )
+        # Without another model, the model is compared with itself: the difference is exactly 0.
+        if measured is not None and (measured.low, measured.high) != (0.0, 0.0):
+            yield (name, text, figure(measured.value), *_judgement(metrics, key, measured, asked))
+
+
+def _judgement(
+    metrics: Mapping[str, Any], key: str, measured: Metric, asked: Mapping[str, Threshold]
+) -> tuple[str, str, str]:
+    """Return a metric's interval, what the gate asks of it, and its number of pictures."""
+    pictures = number(metrics["metrics"][key].get("pictures"))
+    shown = count(pictures) if pictures is not None else DASH
+    return _interval(measured), _gate_text(measured, asked.get(key)), shown
 
 
 def _interval(measured: Metric) -> str:

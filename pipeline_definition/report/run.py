@@ -1,4 +1,4 @@
-"""A run as the page tells it: the definition's steps with what became of each."""
+"""A run as its page shows it: the definition's steps and the outcome of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from params.layout import THROUGHPUT_STEP
+from params.layout import ENDED_STATUSES, THROUGHPUT_STEP
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.formats import duration, moment, number
 from pipeline_definition.report.costs import Cost, Prices, hosts_text, step_cost
@@ -21,7 +21,6 @@ STYLES = {
     "Executing": "executing",
     "Starting": "executing",
 }
-FINISHED = ("Succeeded", "Failed", "Stopped")
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,9 @@ class RunStep:
 
     node: Node
     record: Mapping[str, Any]
-    """What execution.json says of it; empty where it never began."""
+    """Its entry in execution.json; empty where it never began."""
     state: str
-    """In a word: took 43 s, cached, failed, not reached, not taken."""
+    """In a word: succeeded, cached, failed, not reached, not taken."""
     cost: Cost
 
     @property
@@ -42,7 +41,7 @@ class RunStep:
 
     @property
     def style(self) -> str:
-        """Name of its look."""
+        """Class of its look on the page."""
         if self.record.get("cached") and self.record.get("status") == "Succeeded":
             return "cached"
         return STYLES.get(str(self.record.get("status")), "waiting")
@@ -59,23 +58,18 @@ class RunStep:
 
     @property
     def label(self) -> str:
-        """What the graph says under its name."""
+        """Text under its name in the graph."""
         return self.time if self.style == "succeeded" else self.state
 
     @property
     def hosts(self) -> str:
-        """On what it ran."""
+        """The hosts it ran on."""
         return hosts_text(self.record.get("job"))
 
     @property
     def start(self) -> datetime | None:
         """When it began."""
         return moment(self.record.get("start"))
-
-    @property
-    def end(self) -> datetime | None:
-        """When it ended."""
-        return moment(self.record.get("end"))
 
 
 @dataclass(frozen=True)
@@ -86,15 +80,15 @@ class Run:
     steps: tuple[RunStep, ...]
     prices: Prices
     phase: str = ""
-    """Of a run of several phases, seen as one of them: the step that trained it."""
+    """For one phase of a run of several: the name of the step that trained it."""
 
     @property
     def phases(self) -> tuple[Run, ...]:
-        """The run as each of its phases saw it; itself where there is one alone."""
+        """The run as seen by each of its phases; only itself where there is one phase."""
         formers, trained = self.artifacts.former_phases, [s for s in self._making if s.node.kind == "Training"]
         if not formers or len(trained) <= len(formers):
             return (self,)
-        found = [replace(self, phase=trained[len(formers)].name)]
+        phases = [replace(self, phase=trained[len(formers)].name)]
         for step, former in reversed(list(zip(trained, formers, strict=False))):
             artifacts = replace(
                 self.artifacts,
@@ -103,8 +97,8 @@ class Run:
                 latents_manifest=former.latents_manifest,
             )
             steps = self.steps[: self.steps.index(step) + 1]
-            found.insert(0, replace(self, artifacts=artifacts, steps=steps, phase=step.name))
-        return tuple(found)
+            phases.insert(0, replace(self, artifacts=artifacts, steps=steps, phase=step.name))
+        return tuple(phases)
 
     @property
     def status(self) -> str:
@@ -114,7 +108,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will happen."""
-        return self.status in FINISHED
+        return self.status in ENDED_STATUSES
 
     @property
     def is_local(self) -> bool:
@@ -132,18 +126,14 @@ class Run:
         end = moment(self.artifacts.execution.get("end"))
         return (end - self.start).total_seconds() if self.start and end else None
 
-    def step(self, name: str) -> RunStep | None:
-        """Return a step by its name."""
-        return next((step for step in self.steps if step.name == name), None)
-
     def of_kind(self, kind: str) -> RunStep | None:
         """Return the last step that ran a job of this kind, such as TrainingJob."""
-        found = [step for step in self._making if (step.record.get("job") or {}).get("kind") == kind]
-        return found[-1] if found else None
+        steps = (step for step in reversed(self._making) if (step.record.get("job") or {}).get("kind") == kind)
+        return next(steps, None)
 
     @property
     def _making(self) -> list[RunStep]:
-        """The steps, without the one that measures and makes nothing."""
+        """The steps, except the one that only measures."""
         return [step for step in self.steps if step.name != THROUGHPUT_STEP]
 
     @property
@@ -156,7 +146,7 @@ def run_of(artifacts: Artifacts, prices: Prices) -> Run:
     """Return the run that left these artifacts."""
     records = {str(step["name"]): step for step in artifacts.execution.get("steps", ()) if "name" in step}
     nodes = step_graph(artifacts.definition) or _nodes_in_a_row(list(records))
-    finished = artifacts.execution.get("status") in FINISHED
+    finished = artifacts.execution.get("status") in ENDED_STATUSES
     states = _states(nodes, records, finished)
     steps = tuple(
         RunStep(
@@ -171,7 +161,7 @@ def run_of(artifacts: Artifacts, prices: Prices) -> Run:
 
 
 def _nodes_in_a_row(names: Sequence[str]) -> tuple[Node, ...]:
-    """Stand in for a definition that could not be had."""
+    """Return the nodes of a run whose definition is missing: one after the other."""
     return tuple(
         Node(name, "", name, "", tuple(names[max(0, place - 1) : place]), place, 0) for place, name in enumerate(names)
     )

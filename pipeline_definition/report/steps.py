@@ -51,12 +51,12 @@ class TimelineRow:
     step: RunStep
     from_percent: float
     width_percent: float
-    """Where its bar lies between the run's start and end."""
+    """Position and length of its bar between the run's start and end."""
     time: str
     """How long it ran, or why it did not."""
     cost: str
     note: str
-    """Attempts, where there was more than one."""
+    """Number of attempts, where there was more than one."""
 
 
 def lying(steps: Sequence[RunStep]) -> GraphDrawing:

@@ -13,14 +13,14 @@ from pipeline_definition.report.headline import typical
 from pipeline_definition.report.run import Run
 
 SEEN = "seen_samples"
-# Each log line says for how many of its seconds the ranks did what.
+# Each log line divides its seconds among these.
 PARTS = {"compute_s": "compute", "data_s": "waiting for data", "communication_s": "communication"}
-# A curve that spans more than this reads better on a logarithmic scale.
+# From this ratio of largest to smallest value on, a curve reads better on a logarithmic scale.
 LOGARITHMIC_FROM = 20.0
 
 
 def training_section(run: Run) -> Section:
-    """Return what the training log tells."""
+    """Return what the training log shows."""
     return Section(
         anchor=f"training{run.phase}",
         title=f"How it was trained{f': {run.phase}' if run.phase else ''}",
@@ -33,12 +33,12 @@ def training_section(run: Run) -> Section:
 
 def points(run: Run, name: str) -> charts.Points:
     """Return a figure of the log over the samples seen."""
-    found = []
+    course = []
     for entry in run.artifacts.training_log:
         seen, value = number(entry.get(SEEN)), number(entry.get(name))
         if seen is not None and value is not None:
-            found.append((seen, value))
-    return sorted(found)
+            course.append((seen, value))
+    return sorted(course)
 
 
 def _lead(run: Run) -> str:
@@ -86,7 +86,7 @@ def _loss_facts(run: Run) -> Iterator[Fact]:
 
 
 def _online_facts(run: Run) -> Iterator[Fact]:
-    """Say which side waited, where pictures were encoded while training."""
+    """Yield which side waited, where pictures were encoded while training."""
     waits = {name: [value for _, value in points(run, name)] for name in (DATA_S, ENCODER_WAIT_S)}
     if not waits[ENCODER_WAIT_S]:
         return
@@ -97,7 +97,7 @@ def _online_facts(run: Run) -> Iterator[Fact]:
 
 
 def _checkpoint_facts(run: Run) -> Iterator[Fact]:
-    """Say whether the checkpoints reached S3, as the job itself measured it."""
+    """Yield whether the checkpoints reached S3, as the job itself measured it."""
     train = run.of_kind("TrainingJob")
     metrics = ((train.record.get("job") or {}).get("final_metrics") or {}) if train else {}
     age_s, lag_s = number(metrics.get(CHECKPOINT_AGE_S)), number(metrics.get(CHECKPOINT_LAG_S))
@@ -144,22 +144,26 @@ def _time_chart(run: Run) -> Iterator[Chart]:
 
 
 def time_parts(run: Run) -> dict[str, float]:
-    """Return the seconds that went into each part over the whole log; empty where it does not say."""
-    found = {label: [number(entry.get(key)) for entry in run.artifacts.training_log] for key, label in PARTS.items()}
-    known = {label: [value for value in values if value is not None] for label, values in found.items()}
-    return {label: math.fsum(values) for label, values in known.items() if values}
+    """Return the seconds that went into each part over the whole log; empty where it does not tell."""
+    logged = {
+        label: [value for entry in run.artifacts.training_log if (value := number(entry.get(key))) is not None]
+        for key, label in PARTS.items()
+    }
+    return {label: math.fsum(values) for label, values in logged.items() if values}
 
 
 def _speeds(run: Run) -> Iterator[tuple[str, ...]]:
     """Yield how fast each micro-batch size was: the search's trials, and the training itself."""
     trials = (run.artifacts.tuning or {}).get("trials") or ()
-    found = [
+    measurements = [
         (trial.get("hyperparameters") or {}, trial.get("final_metrics") or {}, f"trial {place}")
         for place, trial in enumerate(trials, start=1)
     ]
     figures = {name: typical(run, name) for name in ("iterations_per_s", "images_per_s")}
-    found.append(((run.artifacts.lineage or {}).get("settings") or {}, figures, "the training"))
-    for settings, measured, where in sorted(found, key=lambda entry: number(entry[0].get("micro_batch_size")) or 0):
+    measurements.append(((run.artifacts.lineage or {}).get("settings") or {}, figures, "the training"))
+    for settings, measured, where in sorted(
+        measurements, key=lambda entry: number(entry[0].get("micro_batch_size")) or 0
+    ):
         size, speed = number(settings.get("micro_batch_size")), number(measured.get("iterations_per_s"))
         images = number(measured.get("images_per_s"))
         if size is not None and speed is not None:
@@ -168,8 +172,6 @@ def _speeds(run: Run) -> Iterator[tuple[str, ...]]:
 
 def _tables(run: Run) -> Iterator[Table]:
     speeds = tuple(_speeds(run))
-    if speeds:
-        yield Table(("micro-batch", "measured in", "iterations/s", "images/s"), speeds, frozenset({2, 3}))
+    yield Table(("micro-batch", "measured in", "iterations/s", "images/s"), speeds, frozenset({2, 3}))
     rows = tuple((f"{count(seen)}", figure(value, 4)) for seen, value in points(run, "validation_loss"))
-    if rows:
-        yield Table(("samples seen", "validation loss"), rows, frozenset({0, 1}), "Validation losses")
+    yield Table(("samples seen", "validation loss"), rows, frozenset({0, 1}), "Validation losses")

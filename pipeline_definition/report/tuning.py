@@ -23,7 +23,7 @@ class TuningTrial:
 
     @property
     def objective(self) -> float | None:
-        """What it reached."""
+        """Its value of the objective."""
         return number(self.record.get("objective"))
 
     @property

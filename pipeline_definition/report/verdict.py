@@ -9,7 +9,7 @@ from params.layout import CLIP_SCORE, FID
 from pipeline_definition.pages.formats import beside, figure, setting
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
 from pipeline_definition.report.lineage import registered
-from pipeline_definition.report.run import Run, RunStep
+from pipeline_definition.report.run import Run
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Failure:
     step: str
     reason: str
     log: tuple[str, ...]
-    """Last lines of the step's log, where they are known."""
+    """The last lines of the step's log, where they are known."""
 
 
 def verdict(run: Run) -> Verdict:
@@ -49,13 +49,13 @@ def verdict(run: Run) -> Verdict:
 
 
 def quality(run: Run) -> str:
-    """Return how good the model is beside the untrained one and the real pictures, in a sentence or two."""
+    """Return how good the model is, compared with the untrained one and the real pictures, in a sentence or two."""
     sentences = []
     for name, label in ((FID, "FID"), (CLIP_SCORE, "CLIP score")):
         measured = metric(run.artifacts.metrics, name)
         if measured is not None:
-            said = f"{label} is {figure(measured.value)}{_asked(_gate(run), name)}"
-            sentences.append(f"{said}{_others(run, name, measured)}.")
+            figures = f"{label} is {figure(measured.value)}{_asked(_gate(run), name)}"
+            sentences.append(f"{figures}{_others(run, name, measured)}.")
     return " ".join(sentences)
 
 
@@ -63,7 +63,7 @@ def failure(run: Run) -> Failure | None:
     """Return why the run did not end well, or None where it did."""
     if run.status == "Succeeded" or not run.is_finished:
         return None
-    step = run.failed_step or _stopped_step(run)
+    step = run.failed_step or next((step for step in run.steps if step.style == "stopped"), None)
     reason = str(step.record.get("failure_reason") or "") if step else ""
     reason = reason or str(run.artifacts.execution.get("failure_reason") or "")
     log = tuple(str(line) for line in (step.record.get("log_tail") or ())) if step else ()
@@ -75,12 +75,8 @@ def _gate(run: Run) -> Mapping[str, Threshold]:
 
 
 def _missed(run: Run) -> bool:
-    values = {name: metric(run.artifacts.metrics, name) for name in _gate(run)}
-    return any(value is not None and not _gate(run)[name].is_met_by(value) for name, value in values.items())
-
-
-def _stopped_step(run: Run) -> RunStep | None:
-    return next((step for step in run.steps if step.style == "stopped"), None)
+    measured = ((metric(run.artifacts.metrics, name), threshold) for name, threshold in _gate(run).items())
+    return any(value is not None and not threshold.is_met_by(value) for value, threshold in measured)
 
 
 def _asked(asked: Mapping[str, Threshold], name: str) -> str:
@@ -88,8 +84,10 @@ def _asked(asked: Mapping[str, Threshold], name: str) -> str:
 
 
 def _others(run: Run, name: str, measured: Metric) -> str:
-    """Say what real pictures and the untrained model reach, where that was measured."""
-    whose = {"_real": "real pictures have", "_untrained": "the untrained model has"}
-    found = {words: metric(run.artifacts.metrics, name + suffix) for suffix, words in whose.items()}
-    said = [f"{words} {beside(other.value, measured.value)}" for words, other in found.items() if other is not None]
-    return "; " + ", ".join(said) if said else ""
+    """Return what real pictures and the untrained model reach, where that was measured."""
+    clauses = [
+        f"{subject} {beside(other.value, measured.value)}"
+        for suffix, subject in (("_real", "real pictures have"), ("_untrained", "the untrained model has"))
+        if (other := metric(run.artifacts.metrics, name + suffix)) is not None
+    ]
+    return "; " + ", ".join(clauses) if clauses else ""

@@ -15,17 +15,17 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from params.layout import ENDED_STATUSES
 from params.s3 import is_missing
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
-FINISHED = ("Succeeded", "Failed", "Stopped")
 # Above this the API wants the definition in S3 rather than in the request.
 INLINE_DEFINITION_BYTES = 100_000
 
 
 class ExecutionError(OperatorError):
-    """A pipeline or execution cannot be used: the message says what and how to mend it."""
+    """A pipeline or execution cannot be used: the message names the cause and the fix."""
 
     exit_status = 2
 
@@ -74,7 +74,7 @@ class Execution:
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will happen."""
-        return self.status in FINISHED
+        return self.status in ENDED_STATUSES
 
     def step(self, name: str) -> ExecutionStep | None:
         """Return the step of this name, if it has begun."""
@@ -105,24 +105,21 @@ class Executions:
         Raises ExecutionError when the pipeline was never upserted.
         """
         try:
-            value: dict[str, Any] = json.loads(
-                self._sagemaker.describe_pipeline(PipelineName=name)["PipelineDefinition"]
-            )
+            answer = self._sagemaker.describe_pipeline(PipelineName=name)
         except ClientError as error:
             if not is_missing(error):
                 raise
             raise ExecutionError(f"there is no pipeline {name} yet; `sd-pipeline upsert` makes it") from None
-        return value
+        return dict(json.loads(answer["PipelineDefinition"]))
 
     def start(self, name: str, parameters: Mapping[str, str]) -> str:
         """Start an execution with some parameters changed; return its ARN."""
         values = [{"Name": key, "Value": value} for key, value in parameters.items()]
         response = self._sagemaker.start_pipeline_execution(PipelineName=name, PipelineParameters=values)
-        arn: str = response["PipelineExecutionArn"]
-        return arn
+        return str(response["PipelineExecutionArn"])
 
     def retry(self, arn: str) -> None:
-        """Go on with an execution that failed or was stopped: finished steps are not run again."""
+        """Resume an execution that failed or was stopped: finished steps are not run again."""
         self._sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token())
 
     def stop(self, arn: str) -> None:
@@ -141,8 +138,7 @@ class Executions:
     def definition(self, arn: str) -> dict[str, Any]:
         """Return the definition that an execution runs."""
         response = self._sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
-        value: dict[str, Any] = json.loads(response["PipelineDefinition"])
-        return value
+        return dict(json.loads(response["PipelineDefinition"]))
 
     def parameters(self, arn: str) -> dict[str, str]:
         """Return the parameters that an execution was started with: those that were changed, or all of them."""
@@ -170,7 +166,7 @@ class Executions:
         if execution in ids:
             return ids[execution]
         close = difflib.get_close_matches(execution, ids, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "; `sd-pipeline list` shows what there is"
+        hint = f"; did you mean {close[0]}?" if close else "; `sd-pipeline list` shows them all"
         raise ExecutionError(f"pipeline {pipeline_name} has no execution {execution!r}{hint}")
 
     def _body(self, name: str, definition: str, bucket: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The world of a local run: what an AWS account would already hold, made on this machine.
 
 Reads the parameter set's `local` section; writes the bucket, the url table, the small pretrained models and the file
-system into the local control plane, and the pictures into <state>/world/. Each part is made once and found again.
+system into the local control plane, and the pictures into <state>/world/. Each part is made once and reused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from params.layout import LATENTS
+from params.parameter_names import FSX_ID
 from params.s3 import is_missing, join_uri, split_uri
 from params.settings import LocalWorld, Settings
 from pipeline_definition.errors import OperatorError
@@ -50,7 +51,7 @@ class Laptop:
         with self._picture_server() as base_url:
             self._draw_pictures(base_url)
             self._upload_inputs()
-            yield {"FsxId": self._make_file_system()}
+            yield {FSX_ID: self._make_file_system()}
 
     @property
     def _local(self) -> LocalWorld:
@@ -144,7 +145,7 @@ class Laptop:
 
     def _shapes(self, arguments: list[str], stdin: int | None = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "shapes", *arguments]
-        # What it says is for people: standard output is the command's own, and may be JSON.
+        # Its output is for people: standard output is the command's own, and may be JSON.
         return subprocess.Popen(command, cwd=self.root, stdin=stdin, stdout=STDERR)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline_definition.runs.executions import Execution, ExecutionStep
-from pipeline_definition.runs.progress_text import clock, first_line, fraction, progress_text, usd_text
 from pipeline_definition.runs.watch import Snapshot
 
 STYLES = {
@@ -32,21 +32,25 @@ BAR_WIDTH = 16
 
 def show(snapshots: Iterable[Snapshot], console: Console) -> Execution:
     """Show an execution until it has ended; return how it ended."""
-    return _show_table(snapshots, console) if console.is_terminal else _print_lines(snapshots, console)
+    if not console.is_terminal:
+        return _print_lines(snapshots, console)
+    with Live(console=console, refresh_per_second=4) as live:
+        return _each(snapshots, lambda snapshot: live.update(table(snapshot)))
 
 
-def print_json(snapshots: Iterable[Snapshot]) -> Execution:
-    """Print a JSON line for each snapshot that says something new; return how the execution ended."""
-    printed, execution = "", None
-    for snapshot in snapshots:
-        execution = snapshot.execution
+def print_json_lines(snapshots: Iterable[Snapshot]) -> Execution:
+    """Print a JSON line for each snapshot that differs from the one before; return how the execution ended."""
+    printed = ""
+
+    def print_changed(snapshot: Snapshot) -> None:
+        nonlocal printed
         line = json.dumps(snapshot.as_dict())
         if line != printed:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
             printed = line
-    assert execution is not None, "a watcher looks at least once"
-    return execution
+
+    return _each(snapshots, print_changed)
 
 
 def table(snapshot: Snapshot) -> Group:
@@ -66,38 +70,38 @@ def table(snapshot: Snapshot) -> Group:
     return Group(heading, rows, *(Text(f"warning: {problem}", "yellow") for problem in snapshot.problems))
 
 
-def _show_table(snapshots: Iterable[Snapshot], console: Console) -> Execution:
-    execution = None
-    with Live(console=console, refresh_per_second=4) as live:
-        for snapshot in snapshots:
-            execution = snapshot.execution
-            live.update(table(snapshot))
-    assert execution is not None, "a watcher looks at least once"
-    return execution
-
-
 def _print_lines(snapshots: Iterable[Snapshot], console: Console) -> Execution:
     printed: dict[str, str] = {}
-    execution = None
-    for snapshot in snapshots:
-        execution = snapshot.execution
+
+    def print_changed(snapshot: Snapshot) -> None:
         for problem in snapshot.problems:
             if problem not in printed:
                 printed[problem] = problem
                 console.print(f"warning: {problem}", highlight=False, markup=False, soft_wrap=True)
-        for step in execution.steps:
+        for step in snapshot.execution.steps:
             news = _news(snapshot, step)
             if printed.get(step.name) != news:
                 printed[step.name] = news
                 console.print(_line(snapshot, step), highlight=False, markup=False, soft_wrap=True)
-    assert execution is not None, "a watcher looks at least once"
-    return execution
+
+    return _each(snapshots, print_changed)
+
+
+def _each(snapshots: Iterable[Snapshot], show_one: Callable[[Snapshot], None]) -> Execution:
+    """Show each snapshot; return the last one's execution."""
+    for snapshot in snapshots:
+        show_one(snapshot)
+    return snapshot.execution  # a watcher looks at least once
+
+
+def _fractions(snapshot: Snapshot, step: ExecutionStep) -> list[float]:
+    lines = snapshot.progress.get(step.name, {}).values()
+    return [value for value in map(fraction, lines) if value is not None]
 
 
 def _news(snapshot: Snapshot, step: ExecutionStep) -> str:
-    """Return what makes a line worth its place: in a file every quarter of a step is news, every second is noise."""
-    done = [fraction(line) for line in snapshot.progress.get(step.name, {}).values()]
-    known = [value for value in done if value is not None]
+    """Return what a step's line depends on: a file gets a line for every quarter of a step, not for every second."""
+    known = _fractions(snapshot, step)
     return f"{step.status} {int(4 * max(known))}" if known else step.status
 
 
@@ -105,7 +109,7 @@ def _line(snapshot: Snapshot, step: ExecutionStep) -> str:
     elapsed = clock(step.seconds) if step.seconds is not None else ""
     usd = snapshot.cost.step_usd(step)
     cost = f" {usd_text(usd):>9}" if usd is not None else ""
-    return f"{step.name:16} {_status(step):10} {elapsed:>7}{cost}  {_said(snapshot, step)}".rstrip()
+    return f"{step.name:16} {_status(step):10} {elapsed:>7}{cost}  {_detail(snapshot, step)}".rstrip()
 
 
 def _row(snapshot: Snapshot, step: ExecutionStep, priced: bool) -> list[RenderableType]:
@@ -117,18 +121,17 @@ def _row(snapshot: Snapshot, step: ExecutionStep, priced: bool) -> list[Renderab
         Text(clock(step.seconds) if step.seconds is not None else ""),
         *([Text(usd_text(usd) if usd is not None else "")] if priced else []),
         _bar(snapshot, step),
-        Text(_said(snapshot, step), overflow="ellipsis"),
+        Text(_detail(snapshot, step), overflow="ellipsis"),
     ]
 
 
 def _bar(snapshot: Snapshot, step: ExecutionStep) -> RenderableType:
-    """Return how far a step is: of several hosts the first to say, of several trials all together."""
-    done = [fraction(line) for line in snapshot.progress.get(step.name, {}).values()]
-    known = [value for value in done if value is not None]
+    """Return how far a step is, over all its hosts or trials."""
+    known = _fractions(snapshot, step)
     return ProgressBar(total=len(known), completed=sum(known), width=BAR_WIDTH) if known else Text("")
 
 
-def _said(snapshot: Snapshot, step: ExecutionStep) -> str:
+def _detail(snapshot: Snapshot, step: ExecutionStep) -> str:
     lines = snapshot.progress.get(step.name, {})
     # Every host reports the job's whole progress; trials report their own, so the list is what tells most.
     progress = "  ".join(dict.fromkeys(progress_text(line) for line in lines.values()))
@@ -148,3 +151,43 @@ def _status(step: ExecutionStep) -> str:
 
 def _styled(status: str, shown: str | None = None) -> Text:
     return Text(shown or status, STYLES.get(status, "dim"))
+
+
+def progress_text(line: Mapping[str, Any]) -> str:
+    """Return `42% of 51,200 samples, 6.1 it/s, 1:23 left, $12.40 so far, $17.10 to go`."""
+    done, total, unit = float(line.get("done", 0)), float(line.get("total", 0)), line.get("unit", "")
+    parts = [f"{100 * done / total:.0f}% of {total:,.0f} {unit}".rstrip()] if total else []
+    if line.get("iterations_per_s"):
+        parts.append(f"{line['iterations_per_s']:.2f} it/s")
+    elif line.get("per_s"):
+        parts.append(f"{line['per_s']:,.1f} {unit}/s")
+    if line.get("remaining_s") is not None and done < total:
+        parts.append(f"{clock(float(line['remaining_s']))} left")
+    if line.get("cost_usd") is not None:
+        parts.append(f"{usd_text(float(line['cost_usd']))} so far")
+    if line.get("remaining_usd") is not None and done < total:
+        parts.append(f"{usd_text(float(line['remaining_usd']))} to go")
+    return ", ".join(parts)
+
+
+def fraction(line: Mapping[str, Any]) -> float | None:
+    """Return how much is done, from 0 to 1; None where a progress line does not tell."""
+    total = float(line.get("total", 0))
+    return min(1.0, float(line.get("done", 0)) / total) if total > 0 else None
+
+
+def clock(seconds: float) -> str:
+    """Return 0:07, 12:34 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def usd_text(usd: float) -> str:
+    """Return whole dollars from $1,000 on, cents below."""
+    return f"${usd:,.0f}" if usd >= 1000 else f"${usd:,.2f}"
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a reason: the rest is in the log."""
+    return text.strip().splitlines()[0] if text.strip() else ""

@@ -5,12 +5,11 @@ Reads an execution, its metrics and what it made; writes summary.json.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from params.files import write_json
+from params.files import whole_file, write_json
 from params.layout import CLIP_SCORE, CLIP_SCORE_REAL, CLIP_SCORE_UNTRAINED, FID, FID_UNTRAINED
 from pipeline_definition.runs.executions import Execution
 
@@ -47,17 +46,12 @@ def made_by(execution: Execution, kind: str) -> str | None:
     return next((arn for arn in arns if arn), None)
 
 
-def write_summary(summary: Mapping[str, Any], run_dir: Path) -> Path:
-    """Write summary.json, whole or not at all; return its path."""
-    path = run_dir / SUMMARY_FILE
-    write_json(path, summary)
-    return path
+def write_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
+    """Write summary.json, whole or not at all."""
+    write_json(run_dir / SUMMARY_FILE, summary)
 
 
 def point_latest_at(run_dir: Path) -> None:
     """Make runs/latest a link to this run; replaced in one step, so that it always leads somewhere."""
-    link = run_dir.parent / "latest"
-    beside = run_dir.parent / f".latest-{os.getpid()}"
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(run_dir.name)
-    beside.replace(link)
+    with whole_file(run_dir.parent / "latest") as partial:
+        partial.symlink_to(run_dir.name)

@@ -1,23 +1,60 @@
-"""Looks at an execution again and again until it ends: its steps, how far their jobs are, and what it has cost.
+"""Polls an execution until it ends: its steps, how far their jobs are, and what it has cost.
 
 Reads SageMaker and CloudWatch Logs every `interval_s`; writes nothing. `pipeline_definition.runs.live_view` shows it.
+
+Costs are estimates, the seconds of the steps' hosts at the price file's prices: SageMaker bills from when the hosts are
+ready, and a tuner's trials one by one. On this machine there is nothing to pay.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
+from pipeline_definition.cost.prices import load_prices
+from pipeline_definition.jobs.planned import PlannedJob, Values, all_steps, planned_jobs
 from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
 from pipeline_definition.runs.job_logs import JobLog, progress_of
-from pipeline_definition.runs.running_cost import RunningCost
 from pipeline_definition.runs.summary import summarise
 from pipeline_definition.session import Target
 
 Progress = Mapping[str, Mapping[str, Any]]
 """Newest progress line of each log stream of a step: one for each host, and for each trial."""
+SECONDS_PER_HOUR: Final = 3600.0
+
+
+@dataclass(frozen=True)
+class RunningCost:
+    """Dollars for an hour of each step's hosts."""
+
+    usd_per_hour: Mapping[str, float] = field(default_factory=dict)
+    """By step; a step without a job, or without a price, is not in it."""
+
+    @classmethod
+    def load(cls, target: Target, definition: Mapping[str, Any], parameters: Mapping[str, str]) -> RunningCost:
+        """Return the prices of an execution's steps: none on this machine, or in a region without known prices."""
+        if target.is_local:
+            return cls()
+        jobs = [job for job in planned_jobs(definition, Values(definition, parameters)) if job.program != "serve"]
+        known = {job.step: (job, _usd_per_hour(target, job)) for job in jobs}
+        return cls({step: price * job.count * job.parallel for step, (job, price) in known.items() if price})
+
+    def step_usd(self, step: ExecutionStep) -> float | None:
+        """Return what a step has cost; None where that is not known, or nothing was run."""
+        price = self.usd_per_hour.get(step.name)
+        if price is None or step.seconds is None:
+            return None
+        return 0.0 if step.cached else price * step.seconds / SECONDS_PER_HOUR
+
+    def usd(self, execution: Execution) -> float | None:
+        """Return what the steps have cost together; None where no price is known."""
+        return sum(self.step_usd(step) or 0.0 for step in execution.steps) if self.usd_per_hour else None
+
+
+def _usd_per_hour(target: Target, job: PlannedJob) -> float:
+    return load_prices().in_region(target.region, job.instance.name, "spot" if job.spot else "on_demand")
 
 
 @dataclass(frozen=True)
@@ -26,7 +63,7 @@ class Snapshot:
 
     execution: Execution
     names: tuple[str, ...]
-    """Of the definition's steps, begun or not."""
+    """Names of the definition's steps, begun or not."""
     progress: Mapping[str, Progress]
     """By running step."""
     cost: RunningCost
@@ -39,7 +76,7 @@ class Snapshot:
         return [self.execution.step(name) or ExecutionStep(name, "waiting") for name in self.names]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it for programs."""
+        """Return the snapshot for programs."""
         content = summarise(self.execution, None)
         for step in self.execution.steps:
             about = content["steps"][step.name]
@@ -60,8 +97,8 @@ class Watcher:
         self._target, self._arn, self._interval_s = target, arn, interval_s
         self._executions = Executions(target)
         definition = self._executions.definition(arn)
-        self._names = tuple(step_names(definition))
-        self._cost = RunningCost.of(target, definition, self._executions.parameters(arn))
+        self._names = tuple(step["Name"] for step in all_steps(definition["Steps"]))
+        self._cost = RunningCost.load(target, definition, self._executions.parameters(arn))
         self._logs: dict[str, JobLog] = {}
         self._progress: dict[str, dict[str, Mapping[str, Any]]] = {}
 
@@ -91,17 +128,6 @@ class Watcher:
             # Making its client takes as long as a whole look at the execution.
             self._logs[step.name] = JobLog(self._target, step)
         for stream, line in self._logs[step.name].new_lines():
-            said = progress_of(line)
-            if said is not None:
-                self._progress.setdefault(step.name, {})[stream] = said
-
-
-def step_names(definition: Mapping[str, Any]) -> list[str]:
-    """Return the names of a definition's steps in order, those behind conditions included."""
-    names: list[str] = []
-    for step in definition["Steps"]:
-        names.append(step["Name"])
-        if step["Type"] == "Condition":
-            for branch in ("IfSteps", "ElseSteps"):
-                names += step_names({"Steps": step["Arguments"].get(branch, [])})
-    return names
+            progress = progress_of(line)
+            if progress is not None:
+                self._progress.setdefault(step.name, {})[stream] = progress

@@ -71,7 +71,7 @@ def test_the_price_of_train_is_the_sets_own_the_files_or_none() -> None:
     own = parse_settings("train: {instance_hour_usd: 12.5}", "test")
     assert price_of(own) == 12.5
     spot = parse_settings("train: {spot: true}", "test")
-    assert price_of(spot) == load_prices().instance_hour_usd("ml.p4d.24xlarge", "spot")
+    assert price_of(spot) == load_prices().in_region("us-east-1", "ml.p4d.24xlarge", "spot")
     elsewhere = parse_settings("account: {region: eu-west-1}", "test")
     assert price_of(elsewhere) == 0.0
     assert price_of(load_settings(Path("params/local.yaml"))) == 0.0

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipeline_definition.commands import cost
+from pipeline_definition.cli import app
 from pipeline_definition.cost.business_case import Answers, answers_of
 from pipeline_definition.cost.business_inputs import EXAMPLE_FILE, BusinessCase, load_case
 from pipeline_definition.cost.business_page import case_document, case_json
@@ -140,9 +139,7 @@ def test_an_endpoint_without_a_price_is_named() -> None:
 
 
 def test_the_command_writes_both_files(tmp_path: Path) -> None:
-    app = typer.Typer()
-    app.command("business-case")(cost.business_case)
-    result = CliRunner().invoke(app, ["--out", str(tmp_path), "--json"])
+    result = CliRunner().invoke(app, ["business-case", "--out", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["gain_usd_per_year"] == 50_000_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["business_case.html", "business_case.md"]

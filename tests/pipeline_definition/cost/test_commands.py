@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from params.settings import Settings
+from pipeline_definition.cli import app
 from pipeline_definition.commands import cost
 from pipeline_definition.cost.prices import PRICES_FILE
 from pipeline_definition.session import Target
@@ -28,9 +28,6 @@ def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*words: str) -> tuple[int, str]:
-    app = typer.Typer()
-    app.add_typer(cost.app, name="cost")
-    app.command()(cost.plan)
     result = CliRunner().invoke(app, words)
     return result.exit_code, result.output
 

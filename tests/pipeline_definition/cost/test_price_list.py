@@ -99,8 +99,8 @@ def test_a_refresh_takes_new_prices_scales_the_discounts_and_says_what_changed()
     after = parse_prices(found.text, "new")
     assert after.date == TODAY
     assert after.instance_hour_usd("ml.p4d.24xlarge") == 20.0
-    spot = before.instance_hour_usd("ml.p4d.24xlarge", "spot") * 20.0 / 25.251286
-    assert after.instance_hour_usd("ml.p4d.24xlarge", "spot") == pytest.approx(spot, rel=1e-3)
+    spot = before.in_region("us-east-1", "ml.p4d.24xlarge", "spot") * 20.0 / 25.251286
+    assert after.in_region("us-east-1", "ml.p4d.24xlarge", "spot") == pytest.approx(spot, rel=1e-3)
     assert after.service_usd("s3_gb_month") == 0.03
     assert after.service_usd("s3_put_1000") == pytest.approx(0.006)
     assert after.sources[after.instances["ml.p4d.24xlarge"].on_demand.source].date == TODAY

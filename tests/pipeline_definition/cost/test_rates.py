@@ -17,12 +17,12 @@ def test_a_measured_rate_beats_a_published_one() -> None:
     published = next(entry for entry in RATES.train if entry.gpu == "H200")
     own = published.model_copy(update={"kind": "measured", "samples_per_s_per_gpu": 160.0, "source": "ours"})
     rates = RATES.model_copy(update={"train": [*RATES.train, own]})
-    rate = rates.train_rate(instance("ml.p5en.48xlarge"), 512, text_online=True)
+    rate = rates.train_rate(instance("ml.p5en.48xlarge"), 512, text_online=True, parameter="TrainingInstanceType")
     assert (rate.samples_per_s, rate.kind, rate.source) == (160.0, "measured", "ours")
 
 
 def test_a_rate_that_nobody_published_is_derived_from_flops_and_says_so() -> None:
-    rate = RATES.train_rate(instance("ml.g5.12xlarge"), 256, text_online=True)
+    rate = RATES.train_rate(instance("ml.g5.12xlarge"), 256, text_online=True, parameter="TrainingInstanceType")
     assert rate.kind == "derived"
     assert rate.samples_per_s == pytest.approx(70e12 * 0.24 / ((539.3 + 45.1) * 1e9))
     assert "GFLOP" in rate.source

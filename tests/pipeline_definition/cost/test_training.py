@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipeline_definition.commands.cost import app
+from pipeline_definition.cli import app
 from pipeline_definition.cost.training import CostError, training_cost
 
 # MosaicML's Stable Diffusion 2: A100s, days, dollars at $2 for an A100-hour.
@@ -49,12 +49,21 @@ def test_an_impossible_input_is_named(hours: float, gpus: int, price: float, nam
 
 
 def test_the_command_prints_the_dollars_for_programs_and_for_people() -> None:
-    words = ["training", "--gpu-hours", "13165", "--gpus-per-instance", "8", "--price-per-instance-hour", "40.96"]
+    words = [
+        "cost",
+        "training",
+        "--gpu-hours",
+        "13165",
+        "--gpus-per-instance",
+        "8",
+        "--price-per-instance-hour",
+        "40.96",
+    ]
     assert round(json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["usd"]) == 67_405
     assert "$67,405" in CliRunner().invoke(app, words).stdout
 
 
 def test_the_command_refuses_an_instance_without_gpus() -> None:
-    words = ["training", "--gpu-hours", "1", "--gpus-per-instance", "0", "--price-per-instance-hour", "1"]
+    words = ["cost", "training", "--gpu-hours", "1", "--gpus-per-instance", "0", "--price-per-instance-hour", "1"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 2

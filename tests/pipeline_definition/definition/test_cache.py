@@ -133,9 +133,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("change", "named"),
     [
         ("TrainingInstanceCont=4", "TrainingInstanceCont: unknown parameter TrainingInstanceCont; did you mean"),
-        ("TrainingInstanceCount=four", "TrainingInstanceCount: 'four' is no integer"),
+        ("TrainingInstanceCount=four", "TrainingInstanceCount: 'four' is not an integer"),
         ("TrainingInstanceCount=3", "TrainingInstanceCount: GlobalBatchSize 32 does not divide"),
-        ("FsxPath=", "FsxPath: '' is no path on the file system"),
+        ("FsxPath=", "FsxPath: '' is not a path on the file system"),
     ],
 )
 def test_a_bad_parameter_is_refused_by_name_in_less_than_two_seconds(

@@ -17,13 +17,13 @@ from botocore.config import Config
 from moto.core.base_backend import BackendDict
 from moto.s3.models import s3_backends
 
+from params.layout import ENDED_STATUSES
 from pipeline_definition.local.client import LocalControlPlane, ensure_up
 from pipeline_definition.local.jobs import state_mark
 from pipeline_definition.local.object_store import ObjectStore
 from pipeline_definition.local.processes import marked
 
 PROGRAM = Path(__file__).with_name("program.py")
-ENDED = ("Succeeded", "Failed", "Stopped", "CompletedWithFailures")
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ class World:
 
         def ended() -> dict[str, Any] | None:
             found: dict[str, Any] = self.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
-            return found if found["PipelineExecutionStatus"] in ENDED else None
+            return found if found["PipelineExecutionStatus"] in ENDED_STATUSES else None
 
         answer: dict[str, Any] = until(ended, timeout_s)
         return answer
@@ -138,10 +138,10 @@ class World:
 
     def kill(self) -> None:
         """SIGKILL the control plane."""
-        assert self.plane is not None and self.plane._process is not None and self.plane._process.stdin is not None
-        self.plane._process.kill()
-        self.plane._process.wait()
-        self.plane._process.stdin.close()
+        assert self.plane is not None and self.plane.process is not None and self.plane.process.stdin is not None
+        self.plane.process.kill()
+        self.plane.process.wait()
+        self.plane.process.stdin.close()
 
 
 ROLE = "arn:aws:iam::123456789012:role/test"

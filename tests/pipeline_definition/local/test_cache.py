@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_definition.local.cache import CachedResult, StepCache, cache_key
-from pipeline_definition.local.definition import DefinedStep, parse_definition
-from pipeline_definition.local.durations import parse_duration_s
+from pipeline_definition.local.definition import DefinedStep, parse_definition, parse_duration_s
 from pipeline_definition.local.errors import DefinitionError
 from tests.pipeline_definition.definitions import all_steps, at_defaults, defaults_of, definition_of
 from tests.pipeline_definition.local.conftest import processing, s3_input, s3_output, training

@@ -45,7 +45,7 @@ def test_steps_of_a_branch_know_their_side() -> None:
         ([processing("X", arguments={"Enviroment": {}})], "unknown argument Enviroment; known: .*Environment"),
         ([training("X", arguments={"ResourceConfig": {"Count": 1}})], r"unknown argument ResourceConfig\.Count"),
         ([processing("X", Caching=True)], "unknown key 'Caching'"),
-        ([processing("X"), processing("X")], "step name 'X' stands twice"),
+        ([processing("X"), processing("X")], "step name 'X' is used twice"),
         ([processing("X", DependsOn=["Y"]), processing("Y", DependsOn=["X"])], "circle"),
         ([processing("X", CacheConfig={"Enabled": True, "ExpireAfter": "30 days"})], "not an ISO 8601 duration"),
         ([processing("X", RetryPolicies=[{"ExceptionType": ["Step.BAD"]}])], "unknown exception type"),

@@ -160,7 +160,7 @@ def test_from_the_stacks_outputs_to_the_production_endpoint(target: Target, stac
     assert train["RoleArn"] == stack["RoleArn"]
 
     start = ("start", *PARAMS, *STACK, "--set")
-    assert "nothing stands in the way" in command(*start, "TrainingInstanceCount=2", "--dry-run")
+    assert "nothing blocks the start" in command(*start, "TrainingInstanceCount=2", "--dry-run")
     assert sagemaker.list_pipeline_executions(PipelineName="sd-octank")["PipelineExecutionSummaries"] == []
     arn = command(*start, "TrainingInstanceCount=2").strip()
     given = sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)["PipelineParameters"]

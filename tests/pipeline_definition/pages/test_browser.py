@@ -18,8 +18,7 @@ from pipeline_definition.prompting import comparison_page, study_page
 from pipeline_definition.prompting.comparison import Comparison, Contender, Shot, Standing
 from pipeline_definition.prompting.endpoint import ServerEndpoint
 from pipeline_definition.prompting.study_plan import Grid, make_plan
-from pipeline_definition.prompting.study_results import ScoredTrial, results
-from pipeline_definition.prompting.study_tables import StudyProvenance
+from pipeline_definition.prompting.study_results import ScoredTrial, StudyProvenance, results
 from tests.pipeline_definition.cost.samples import definition, settings
 from tests.pipeline_definition.pages.chromium import CLIPPED, Browser, browser, find_browser
 from tests.pipeline_definition.prompting.conftest import grey

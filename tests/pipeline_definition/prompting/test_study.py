@@ -127,7 +127,9 @@ def test_the_ranking_knows_noise_from_a_difference() -> None:
 
     assert results(plan, scored(0.005)).cheapest.setting == Setting("{prompt}", 3.0, 5, "ddim")
     assert results(plan, scored(0.2)).cheapest.setting == Setting("{prompt}", 3.0, 15, "ddim")
-    assert results(plan, scored(0.2)).of(Setting("{prompt}", 3.0, 5, "ddim")).behind_best.mean == pytest.approx(0.2)
+    setting = Setting("{prompt}", 3.0, 5, "ddim")
+    entry = next(entry for entry in results(plan, scored(0.2)).ranking if entry.setting == setting)
+    assert entry.behind_best.mean == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n\n"])

@@ -12,7 +12,7 @@ from params.settings import load_settings
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.cli import app
 from pipeline_definition.cost.forecast import forecast
-from pipeline_definition.report.expected_cost import expected, with_forecast
+from pipeline_definition.report.bill import expected_cost, with_forecast
 from tests.pipeline_definition.definitions import defaults_of, definition_of
 from tests.pipeline_definition.report import example_runs
 
@@ -70,7 +70,7 @@ def test_without_a_forecast_the_page_says_why(artifacts: Artifacts) -> None:
     other = load_settings(SET).model_copy(
         update={"account": load_settings(SET).account.model_copy(update={"region": "eu-west-1"})}
     )
-    assert "eu-west-1" in expected(other, artifacts)["problem"]
+    assert "eu-west-1" in expected_cost(other, artifacts)["problem"]
 
 
 def test_a_run_on_this_machine_has_no_forecast(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline_definition.report.costs import Cost, job_cost, step_cost
 from pipeline_definition.report.data import bucket_rows, fates
-from pipeline_definition.report.gate import Threshold, metric, thresholds
+from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
 from pipeline_definition.report.headline import tiles
 from pipeline_definition.report.run import Run
 from pipeline_definition.report.training import time_parts
@@ -67,8 +67,8 @@ def test_thresholds_include_their_limit_where_the_gate_does(
     sign: str, passing: tuple[float, ...], missing: tuple[float, ...]
 ) -> None:
     threshold = Threshold("fid", sign, 5.0)
-    assert all(threshold.passes(value) for value in passing)
-    assert not any(threshold.passes(value) for value in missing)
+    assert all(threshold.is_met_by(Metric(value)) for value in passing)
+    assert not any(threshold.is_met_by(Metric(value)) for value in missing)
 
 
 def test_a_margin_is_judged_on_the_end_of_the_interval() -> None:

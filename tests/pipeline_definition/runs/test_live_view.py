@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from params.layout import ENDED_STATUSES
 from pipeline_definition.runs.executions import Execution, ExecutionStep
-from pipeline_definition.runs.live_view import print_json, show, table
-from pipeline_definition.runs.progress_text import progress_text
-from pipeline_definition.runs.running_cost import RunningCost
-from pipeline_definition.runs.watch import Progress, Snapshot
+from pipeline_definition.runs.live_view import print_json_lines, progress_text, show, table
+from pipeline_definition.runs.watch import Progress, RunningCost, Snapshot
 from pipeline_definition.session import Target
 from tests.pipeline_definition.definitions import definition_of
 
@@ -54,6 +53,11 @@ def text_of(shown: Snapshot, width: int = 160) -> str:
     file = console.file
     assert isinstance(file, io.StringIO)
     return file.getvalue()
+
+
+@pytest.mark.parametrize("status", ENDED_STATUSES)
+def test_a_run_that_has_ended_is_watched_no_longer(status: str) -> None:
+    assert snapshot(status).execution.is_finished
 
 
 def test_the_table_tells_progress_speed_time_left_and_cost() -> None:
@@ -100,7 +104,7 @@ def test_a_failure_is_said_in_its_first_line() -> None:
 
 def test_programs_get_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
     seen = course()
-    print_json([seen[0], seen[0], seen[42], seen[-1]])
+    print_json_lines([seen[0], seen[0], seen[42], seen[-1]])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["status"] for line in lines] == ["Executing", "Executing", "Succeeded"]
     assert lines[1]["steps"]["Train"]["progress"] == [train_line(420)]
@@ -131,7 +135,7 @@ def test_every_jobs_hosts_cost_their_price() -> None:
     from pipeline_definition.cost.prices import load_prices
 
     prices, changes = load_prices(), {"TrainingInstanceCount": "2", "TrainingInstanceType": "ml.p4d.24xlarge"}
-    found = RunningCost.of(Target("us-east-1"), definition_of("octank_100gb"), changes)
+    found = RunningCost.load(Target("us-east-1"), definition_of("octank_100gb"), changes)
     assert found.usd_per_hour["Train"] == pytest.approx(2 * prices.instance_hour_usd("ml.p4d.24xlarge"))
     assert set(found.usd_per_hour) == {"Download", "Encode", "Tune", "Train", "Evaluate"}
     cached = step("Train", "Succeeded", cached=True)
@@ -141,5 +145,5 @@ def test_every_jobs_hosts_cost_their_price() -> None:
 
 def test_without_known_prices_nothing_is_said() -> None:
     definition = definition_of("octank_100gb")
-    assert RunningCost.of(Target("us-east-1", "http://127.0.0.1:1"), definition, {}) == RunningCost()
-    assert RunningCost.of(Target("eu-west-1"), definition, {}) == RunningCost()
+    assert RunningCost.load(Target("us-east-1", "http://127.0.0.1:1"), definition, {}) == RunningCost()
+    assert RunningCost.load(Target("eu-west-1"), definition, {}) == RunningCost()
