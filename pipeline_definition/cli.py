@@ -15,6 +15,7 @@ from params.settings import SettingsError
 from pipeline_definition.commands import (
     compare,
     cost,
+    data,
     definition,
     executions,
     infra,
@@ -77,6 +78,7 @@ app.command()(production.scale)
 app.command()(cost.plan)
 app.command("business-case")(cost.business_case)
 app.add_typer(cost.app, name="cost")
+app.add_typer(data.app, name="data")
 app.add_typer(infra.app, name="infra")
 app.add_typer(models.app, name="models")
 app.add_typer(local.app, name="local")

@@ -83,12 +83,12 @@ class UrlTable:
 
     @property
     def url_column(self) -> str:
-        """ReadColumn of the addresses."""
+        """Column of the addresses."""
         return self._columns[0]
 
     @property
     def caption_column(self) -> str:
-        """ReadColumn of the captions."""
+        """Column of the captions."""
         return self._columns[1]
 
     @property
