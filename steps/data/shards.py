@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
@@ -48,14 +48,15 @@ class VerifiedShard(Model):
     failed: dict[str, int]
     """Rows that did not, by cause (steps.data.causes)."""
     dropped: dict[str, int] = Field(default_factory=dict)
-    """Samples of the tar that do not count, by cause: copies of others. Not in the record, since others decide it."""
+    """Samples of the tar that do not count, by cause: copies, and what filters leave out that once passed them. Not in
+    the record, since settings and other shards decide it."""
     treated: dict[str, int] = Field(default_factory=dict, exclude_if=lambda counts: not counts)
     """Samples of the tar that are not stored as they came: upscaled, turned_upright, laid_on_white, first_frame (of an
     animation), profile_ignored."""
     untried: int = 0
-    """Rows that were not fetched."""
+    """Rows that were not fetched: of shards of release 0.1.0, which listed them."""
     retried: dict[str, int] = Field(default_factory=dict)
-    """In a shard of a later round: the causes under which its rows were counted before."""
+    """In a shard of a later round of release 0.1.0: the causes under which its rows were counted before."""
 
 
 class ShardRecord(PartRecord):
@@ -63,6 +64,8 @@ class ShardRecord(PartRecord):
 
     shard: VerifiedShard
     """The shard."""
+    limits: dict[str, Any] = Field(default_factory=dict)
+    """Under which its rows were fetched (steps.data.limits); release 0.1.0 had them in the digest."""
 
     @property
     def part(self) -> tuple[str, int]:
@@ -110,26 +113,15 @@ class ShardsManifest(Model):
     """In the order of the table."""
 
 
-def make_ledger(shards: Iterable[VerifiedShard]) -> Ledger:
-    """Add up the shards."""
-    rows = tried = kept = size = 0
-    fates: Counter[str] = Counter()
-    treated: Counter[str] = Counter()
-    for shard in shards:
-        new_rows = shard.rows - sum(shard.retried.values())
-        rows, tried, kept, size = (
-            rows + new_rows,
-            tried + new_rows - shard.untried,
-            kept + shard.samples,
-            size + shard.bytes,
-        )
-        treated.update(shard.treated)
-        fates.update(shard.failed)
-        fates.update(shard.dropped)
-        fates.subtract(shard.retried)
+def make_ledger(shards: Sequence[VerifiedShard], fates: Mapping[str, int], rows: int, tried: int) -> Ledger:
+    """Return the ledger of a table of so many rows: `fates` counts those that are no samples, by cause."""
     failed = {cause: count for cause, count in sorted(fates.items()) if count and cause not in LEFT_OUT}
     filtered = {cause: count for cause, count in sorted(fates.items()) if count and cause in LEFT_OUT}
+    kept = sum(shard.samples for shard in shards)
     attempted = kept + sum(failed.values())
+    treated: Counter[str] = Counter()
+    for shard in shards:
+        treated.update(shard.treated)
     return Ledger(
         rows=rows,
         tried=tried,
@@ -138,7 +130,7 @@ def make_ledger(shards: Iterable[VerifiedShard]) -> Ledger:
         filtered=filtered,
         treated=dict(sorted(treated.items())),
         sample_yield=round(kept / attempted, 6) if attempted else 0.0,
-        bytes=size,
+        bytes=sum(shard.bytes for shard in shards),
     )
 
 

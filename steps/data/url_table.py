@@ -58,7 +58,8 @@ class UrlTable:
         for name, setting in others.items():
             if name not in self.names:
                 raise StepError(f"{setting}: {uri} has no column {name!r}; it has {', '.join(self.names)}")
-        self._others = tuple(others)
+        self.others = tuple(others)
+        """Further columns that slices hold."""
 
     @property
     def url_column(self) -> str:
@@ -72,9 +73,9 @@ class UrlTable:
 
     def shards(self, samples_per_shard: int) -> Iterator[TableSlice]:
         """Yield the table in slices of `samples_per_shard` rows; the last one may be shorter."""
-        held: list[list[Any]] = [[] for _ in (*self._columns, *self._others)]
+        held: list[list[Any]] = [[] for _ in (*self._columns, *self.others)]
         index = 0
-        for batch in self.batches((*self._columns, *self._others)):
+        for batch in self.batches((*self._columns, *self.others)):
             for values, column in zip(held, batch.columns, strict=True):
                 values += column.to_pylist()
             while len(held[0]) >= samples_per_shard:
@@ -86,7 +87,7 @@ class UrlTable:
 
     def _slice(self, index: int, size: int, held: list[list[Any]]) -> TableSlice:
         urls, captions, *others = held
-        return TableSlice(index, index * size, urls, captions, dict(zip(self._others, others, strict=True)))
+        return TableSlice(index, index * size, urls, captions, dict(zip(self.others, others, strict=True)))
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
         """Yield record batches with the columns in the order asked for, up to `rows` rows."""
