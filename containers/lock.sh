@@ -68,5 +68,5 @@ if [[ ${1:-} == requirements ]]; then
 fi
 compile data data
 # The training image encodes too (Ray, pictures), but fetches nothing from the web.
-compile training data training evaluation -img2dataset -imagehash -simplejpeg -torch
+compile training data training evaluation -img2dataset -simplejpeg -torch
 compile inference training serving -torch -tensorboard -mlflow-skinny -sagemaker-mlflow

@@ -33,6 +33,10 @@ from params.stages import (
 ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
 # A parameter set is four levels deep; Python's own stack ends near a thousand.
 MAX_DEPTH: Final = 20
+# Keys of an earlier release, and what became of them.
+GONE: Final = {
+    "tune.keep_alive_s": "a tuning job runs its trials on the hosts that it has, and asks for no warm pool of its own"
+}
 
 
 class SettingsError(ValueError):
@@ -248,7 +252,9 @@ class StrictLoader(yaml.SafeLoader):
 def _unknown_keys(values: dict[Any, Any], model: type[Model], prefix: str) -> Iterator[str]:
     for key, value in values.items():
         field = model.model_fields.get(str(key))
-        if field is None:
+        if f"{prefix}{key}" in GONE:
+            yield f"{prefix}{key} is gone: {GONE[f'{prefix}{key}']}; remove the line"
+        elif field is None:
             close = difflib.get_close_matches(str(key), model.model_fields, n=1)
             hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(model.model_fields)}"
             yield f"unknown key {prefix}{key}; {hint}"

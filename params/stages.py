@@ -5,12 +5,17 @@ Reads nothing, writes nothing. `params.settings` puts them together into a param
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from params.model import Model
+from params.model import Model, added
 from params.programs import DownloadSettings, EncodeSettings, EvaluateArguments, ServeArguments, TrainArguments
+
+# Words of endpoint.inference_ami_version, and the host image with a driver for CUDA 13.
+AUTO: Final = "auto"
+NONE: Final = "none"
+GPU_HOST_IMAGE: Final = "al2023-ami-sagemaker-inference-gpu-4-1"
 
 
 class Job(Model):
@@ -92,15 +97,6 @@ class TuneStep(Model):
     """With spot: how long a trial waits for instances, its run included."""
     save_every_samples: int = Field(256_000, ge=1)
     """With spot: how often a trial writes a checkpoint; without, only at its end."""
-    keep_alive_s: int = Field(0, ge=0, le=3600)
-    """Warm pool: how long the hosts of a trial are kept for the next one, which then starts in seconds; 0: none. They
-    are billed, SageMaker keeps no spot instances warm, and asks for a quota of its own."""
-
-    @model_validator(mode="after")
-    def _is_warm_or_spot(self) -> Self:
-        if self.spot and self.keep_alive_s:
-            raise ValueError("keep_alive_s: SageMaker keeps no spot instances warm; set it to 0, or spot to false")
-        return self
 
 
 class ThroughputStep(Model):
@@ -162,6 +158,10 @@ class EndpointStep(ServeArguments):
     """Name of the endpoint: created the first time, updated afterwards."""
     asynchronous: bool = False
     """Requests and answers are objects in S3 (InvokeEndpointAsync): they wait for hours, and hosts may go down to 0."""
+    inference_ami_version: str = added(AUTO, pattern=r"^[a-z0-9-]+$")
+    """Image of the endpoint's host, which brings the NVIDIA driver. auto: for GPU types the one whose driver is new
+    enough for the CUDA 13 of the images (g4dn, g5 and p4d have driver 470 by default); none for CPU types. none:
+    SageMaker's own choice. Or a value of InferenceAmiVersion in CreateEndpointConfig."""
     concurrent_invocations: int = Field(8, ge=1, le=1000)
     """Requests that SageMaker hands one host of an asynchronous endpoint at once: a batch, so that it can be filled."""
     scaling: Scaling = Scaling()

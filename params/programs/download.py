@@ -37,7 +37,7 @@ class DownloadSettings(SourceSettings):
     language. The names of LAION, COYO and DataComp are known without it. [extent]"""
     dedup: Literal["url", "exact", "perceptual"] = "exact"
     """What counts as a duplicate, of which the first in the table is kept: the same url; also the same bytes; also the
-    same look (perceptual hash, about a millisecond of a core for each picture). [extent]"""
+    same look (perceptual hash and colours, which every picture's row of the table of samples has). [extent]"""
     max_hash_distance: int = Field(0, ge=0, le=3)
     """Two pictures look the same when their perceptual hashes differ in at most so many of 64 bits. [extent]"""
     blocklist_uri: str = ""

@@ -178,13 +178,6 @@ class AccountChecks:
                     f"{job.step} needs {needed} and the quota '{name}' is {quotas[name]:g}",
                     "ask Service Quotas for more, or use fewer hosts or another type",
                 )
-            warm = f"{job.instance.name} for training warm pool usage"
-            if job.keep_alive_s and needed > quotas.get(warm, needed):
-                yield Finding(
-                    "tune.keep_alive_s",
-                    f"{job.step} keeps {needed} hosts warm and the quota '{warm}' is {quotas[warm]:g}",
-                    "ask Service Quotas for more, or set it to 0",
-                )
             if job.max_runtime_s > quotas.get(LONGEST_TRAINING, job.max_runtime_s):
                 yield Finding(
                     "train.job.max_runtime_s",

@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from params.instances import has_gpus
+from params.stages import GPU_HOST_IMAGE, NONE
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.jobs.instances import (
     BFLOAT16_COMPUTE_CAPABILITY,
     CUDA_COMPUTE_CAPABILITY,
+    known_host_images,
     known_types,
     nearest_type,
 )
@@ -19,6 +22,13 @@ from pipeline_definition.jobs.planned import PlannedJob, Values, as_integer, par
 
 GPU_PROGRAMS = ("encode", "train", "throughput", "stream", "evaluate", "serve")
 MAX_SUGGESTED_HOSTS = 64
+CUDA_DRIVER = 580
+# https://docs.aws.amazon.com/sagemaker/latest/dg/inference-gpu-drivers.html
+OLD_HOST_IMAGES = {
+    "al2-ami-sagemaker-inference-gpu-2": 535,
+    "al2-ami-sagemaker-inference-gpu-2-1": 535,
+    "al2-ami-sagemaker-inference-gpu-3-1": 550,
+}
 # A type of each kind with GPUs that every region with GPUs has.
 GPU_EXAMPLES = {
     "training": "ml.p4d.24xlarge or ml.g5.12xlarge",
@@ -54,6 +64,32 @@ def instance_findings(job: PlannedJob) -> Iterator[Finding]:
             f"the {gpu.name} of {name} has no bfloat16, and train.precision asks for it",
             f"set it to {GPU_EXAMPLES[job.kind]}, or train.precision to float32",
         )
+
+
+def host_image_findings(job: PlannedJob, asked: str) -> Iterator[Finding]:
+    """Check that an endpoint's host has the driver that its image needs; `asked` is endpoint.inference_ami_version.
+
+    AWS documents no drivers for the hosts of training and processing jobs: these tell in seconds, once they run.
+    """
+    name, image, key = job.instance.name, job.host_image, "endpoint.inference_ami_version"
+    anew = f"set endpoint.job.instance_type to {name} and upsert again"
+    if image and image not in known_host_images():
+        problem = f"SageMaker has no host image {image!r}"
+        yield Finding(key, problem, f"set it to auto, or one of {', '.join(known_host_images())}")
+    elif image and not has_gpus(name):
+        yield Finding(
+            job.type_parameter, f"{name} has no GPU, and the definition asks for the host image {image}", anew
+        )
+    elif has_gpus(name) and image in OLD_HOST_IMAGES:
+        problem = f"{image} has driver {OLD_HOST_IMAGES[image]}, and CUDA 13 needs {CUDA_DRIVER} or newer"
+        yield Finding(
+            key, problem, f"set it to auto or {GPU_HOST_IMAGE}, or build the inference image for an older CUDA"
+        )
+    elif has_gpus(name) and not image and asked != NONE:
+        problem = (
+            f"the driver that {name} has by default is too old for CUDA 13, and the definition names no host image"
+        )
+        yield Finding(job.type_parameter, problem, anew)
 
 
 def count_findings(job: PlannedJob, values: Values) -> Iterator[Finding]:

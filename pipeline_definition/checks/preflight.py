@@ -23,7 +23,13 @@ from pipeline_definition.checks.addresses import (
 )
 from pipeline_definition.checks.budget import budget_findings
 from pipeline_definition.checks.findings import Finding
-from pipeline_definition.checks.jobs import batch_findings, count_findings, instance_findings, sample_budget_findings
+from pipeline_definition.checks.jobs import (
+    batch_findings,
+    count_findings,
+    host_image_findings,
+    instance_findings,
+    sample_budget_findings,
+)
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 from pipeline_definition.session import Target
 
@@ -95,6 +101,8 @@ def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is
         unfit = [] if is_local else list(instance_findings(job))
         yield from unfit
         yield from count_findings(job, values)
+        if job.kind == "endpoint" and not unfit and not is_local:
+            yield from host_image_findings(job, settings.endpoint.inference_ami_version)
         if job.program == "train" and not unfit:
             # On this machine a host is one process, whatever its instance type says.
             ranks_per_host = 1 if is_local else job.instance.ranks

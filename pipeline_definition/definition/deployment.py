@@ -6,9 +6,12 @@ from typing import Any
 
 from sagemaker.core.workflow.execution_variables import ExecutionVariables
 from sagemaker.core.workflow.functions import Join
-from sagemaker.mlops.workflow import EndpointConfigStep, EndpointStep, ModelStep, TrainingStep
+from sagemaker.mlops.workflow import EndpointConfigStep, ModelStep, TrainingStep
+from sagemaker.mlops.workflow import EndpointStep as SdkEndpointStep
 
-from params.layout import SERVE_PREFIX
+from params.instances import has_gpus
+from params.layout import INSTANCE_TYPE_VARIABLE, SERVE_PREFIX
+from params.stages import AUTO, GPU_HOST_IMAGE, NONE, EndpointStep
 from pipeline_definition.definition.blueprint import Blueprint
 from pipeline_definition.definition.registration import model_builder
 
@@ -17,11 +20,14 @@ VARIANT = "trained"
 
 def create_model_step(blueprint: Blueprint, train: TrainingStep, register: ModelStep) -> ModelStep:
     """Return the step that makes the model; it knows its package, so every picture can say where it comes from."""
-    package = {f"{SERVE_PREFIX}MODEL_NAME": register.properties.ModelPackageArn}
+    environment = {f"{SERVE_PREFIX}MODEL_NAME": register.properties.ModelPackageArn}
+    if has_gpus(blueprint.settings.endpoint.job.instance_type):
+        # Only here, not in the package: production may run it on other hosts.
+        environment[INSTANCE_TYPE_VARIABLE] = blueprint.parameters.endpoint.instance_type
     return ModelStep(
         name="CreateModel",
         description="The trained model behind the inference image",
-        step_args=model_builder(blueprint, train, **package).build(
+        step_args=model_builder(blueprint, train, **environment).build(
             model_name=f"{blueprint.settings.pipeline_name}-model"
         ),
         retry_policies=blueprint.service_retries,
@@ -37,6 +43,7 @@ def endpoint_config_step(blueprint: Blueprint, create_model: ModelStep) -> Endpo
         "InstanceType": p.endpoint.instance_type,
         "InitialInstanceCount": p.endpoint.instance_count,
         "InitialVariantWeight": 1.0,
+        **_host_image(blueprint.settings.endpoint),
     }
     name = Join(on="-", values=[p.endpoint_name, ExecutionVariables.PIPELINE_EXECUTION_ID])
     return EndpointConfigStep(
@@ -46,6 +53,18 @@ def endpoint_config_step(blueprint: Blueprint, create_model: ModelStep) -> Endpo
         ),
         retry_policies=blueprint.service_retries,
     )
+
+
+def _host_image(settings: EndpointStep) -> dict[str, str]:
+    """Return the image of the endpoint's host, which brings the driver; nothing where SageMaker's own choice does.
+
+    SageMaker never overrides its default by itself:
+    https://docs.aws.amazon.com/sagemaker/latest/dg/inference-gpu-drivers.html
+    """
+    chosen = settings.inference_ami_version
+    if chosen == AUTO:
+        chosen = GPU_HOST_IMAGE if has_gpus(settings.job.instance_type) else NONE
+    return {} if chosen == NONE else {"InferenceAmiVersion": chosen}
 
 
 def _async_inference(blueprint: Blueprint) -> dict[str, Any] | None:
@@ -62,9 +81,9 @@ def _async_inference(blueprint: Blueprint) -> dict[str, Any] | None:
     }
 
 
-def endpoint_step(blueprint: Blueprint, endpoint_config: EndpointConfigStep) -> EndpointStep:
+def endpoint_step(blueprint: Blueprint, endpoint_config: EndpointConfigStep) -> SdkEndpointStep:
     """Return the step that creates the endpoint, or updates it where it exists."""
-    return EndpointStep(
+    return SdkEndpointStep(
         name="Endpoint",
         step_args=blueprint.session.create_endpoint(
             endpoint_name=blueprint.parameters.endpoint_name,

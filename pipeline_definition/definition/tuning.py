@@ -33,15 +33,11 @@ TRIES_ON_OTHER_HOSTS = 3
 
 
 class TrialTuner(HyperparameterTuner):  # type: ignore[misc]
-    """A tuner that grants its trials what the SDK's own leaves out: warm hosts, and other hosts for broken ones."""
-
-    keep_alive_s = 0
+    """A tuner that grants its trials what the SDK's own leaves out: other hosts for broken ones."""
 
     def _build_training_job_definition(self, inputs: Any) -> Any:
         definition = super()._build_training_job_definition(inputs)
         definition.retry_strategy = RetryStrategy(maximum_retry_attempts=TRIES_ON_OTHER_HOSTS)
-        if self.keep_alive_s:
-            definition.resource_config.keep_alive_period_in_seconds = self.keep_alive_s
         return definition
 
 
@@ -60,7 +56,6 @@ def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
         base_tuning_job_name="tune",
         random_seed=settings.seed if settings.strategy == "Random" else None,
     )
-    tuner.keep_alive_s = settings.keep_alive_s
     return TuningStep(
         name="Tune",
         description="Learning rate, micro-batch and caption dropout on a fixed sample budget",

@@ -58,6 +58,13 @@ def instance(name: str) -> Instance:
 
 
 @functools.cache
+def known_host_images() -> tuple[str, ...]:
+    """Return the images that SageMaker takes for an endpoint's host."""
+    model: Any = botocore.session.Session().get_service_model("sagemaker")
+    return tuple(model.shape_for("ProductionVariantInferenceAmiVersion").enum)
+
+
+@functools.cache
 def known_types(kind: JobKind) -> tuple[str, ...]:
     """Return the instance types that SageMaker takes for a kind of job."""
     model: Any = botocore.session.Session().get_service_model("sagemaker")

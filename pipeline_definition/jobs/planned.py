@@ -65,9 +65,9 @@ class PlannedJob:
     in_network: bool = False
     """Whether the job runs in the operator's own network."""
     spot: bool = False
-    keep_alive_s: int = 0
-    """How long the hosts of a job are kept for the next one."""
     max_runtime_s: int = 0
+    host_image: str = ""
+    """InferenceAmiVersion of an endpoint's host; nothing: SageMaker's own choice."""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     """As the definition has them: `Values.resolved` fills in the parameters."""
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -118,7 +118,17 @@ def _jobs(step: Mapping[str, Any], values: Values) -> list[PlannedJob]:
         return [_trial(step, arguments, values)]
     if step["Type"] == "EndpointConfig":
         variants = arguments["ProductionVariants"]
-        return [_job(step, "endpoint", "serve", _renamed(variant), values) for variant in variants]
+        return [
+            _job(
+                step,
+                "endpoint",
+                "serve",
+                _renamed(variant),
+                values,
+                host_image=str(variant.get("InferenceAmiVersion") or ""),
+            )
+            for variant in variants
+        ]
     return []
 
 
@@ -147,7 +157,6 @@ def _training_job(
         values,
         in_network=bool(arguments.get("VpcConfig")),
         spot=bool(arguments.get("EnableManagedSpotTraining")),
-        keep_alive_s=as_integer(arguments["ResourceConfig"].get("KeepAlivePeriodInSeconds")),
         max_runtime_s=as_integer(arguments.get("StoppingCondition", {}).get("MaxRuntimeInSeconds")),
         hyperparameters=arguments.get("HyperParameters", arguments.get("StaticHyperParameters", {})),
         **more,

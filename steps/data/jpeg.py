@@ -17,6 +17,7 @@ MAX_SCANS: Final = 100
 
 _SOI: Final = b"\xff\xd8"
 EOI: Final = b"\xff\xd9"
+START_OF_SCAN: Final = b"\xff\xda"
 _START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
 _DECODABLE: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})

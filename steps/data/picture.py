@@ -12,7 +12,7 @@ from functools import cache
 from typing import Final
 
 from steps.data.causes import Cause
-from steps.data.jpeg import jpeg_structure
+from steps.data.jpeg import EOI, START_OF_SCAN, jpeg_structure
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _JXL = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
@@ -95,7 +95,8 @@ def is_cut(content: bytes) -> bool:
     """Return whether a picture's end is not there: it may have been cut off, or merely be written so."""
     name = format_of(content)
     if name == "JPEG":
-        return jpeg_structure(content).end is None
+        # A marker behind the last scan is the end; else the end may still stand before something that has both.
+        return content.rfind(EOI) <= content.rfind(START_OF_SCAN) and jpeg_structure(content).end is None
     if name == "PNG":
         return content.rfind(b"IEND") < 0
     if name == "WEBP":

@@ -24,6 +24,9 @@ from steps.data.picture import format_of, formats, is_cut
 Pixels = npt.NDArray[np.uint8]
 
 _ANIMATED_FORMATS: Final = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
+# Pillow obeys TIFF's tag while it reads the pixels. HEIC and JPEG XL have an orientation of their own, which their
+# decoders obey, and EXIF's does not count (ISO/IEC 23008-12, 18181-2).
+_TURNED_BY_DECODERS: Final = frozenset({"TIFF", "HEIF", "JXL"})
 _PILLOW_MODES: Final = {"1": "L", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
 _READ_MODES: Final = frozenset({"L", "RGB", "CMYK"})
 # What libjpeg warns of and no pixel shows; that of a restart marker (d0 to d7) stands for lost data.
@@ -88,9 +91,8 @@ class PictureFile:
         """Read the pixels of the first frame. Raises PictureError."""
         try:
             is_animated = self.format in _ANIMATED_FORMATS and bool(getattr(self._picture, "is_animated", False))
-            # TIFF's own tag is obeyed, and forgotten, by Pillow while it reads the pixels.
             self._picture.load() if self.format != "JPEG" else None
-            orientation = 1 if self.format == "TIFF" else _orientation(self._picture.info.get("exif"))
+            orientation = 1 if self.format in _TURNED_BY_DECODERS else _orientation(self._picture.info.get("exif"))
             pixels, has_alpha = self._jpeg_pixels() if self.format == "JPEG" else _pixels(self._picture)
         except PictureError:
             raise

@@ -91,7 +91,7 @@ class PictureReader:
         if width * height > self._settings.max_image_megapixels * 10**6:
             raise PictureError(Cause.TOO_MANY_PIXELS)
         for one in self._filters:
-            if not np.all(one.keeps(*np.array([[width], [height]], np.float64))):
+            if not np.all(one.keeps(np.float64(width), np.float64(height))):
                 raise PictureError(one.cause)
 
     def _shown(self, decoded: DecodedPicture, boxes: tuple[Box, ...]) -> tuple[Pixels, PictureMeasures]:
@@ -101,7 +101,6 @@ class PictureReader:
         if boxes:
             pixels = self._blurred(pixels, boxes)
         pixels = _upright(pixels, decoded.orientation)
-        look = Image.fromarray(pixels)
         return pixels, PictureMeasures(
             format=decoded.format,
             orientation=decoded.orientation,
@@ -110,8 +109,8 @@ class PictureReader:
             has_alpha=decoded.has_alpha,
             is_animated=decoded.is_animated,
             is_upscaled=min(decoded.pixels.shape[:2]) < self._settings.image_size_px,
-            perceptual_hash=perceptual_hash(look),
-            colour_layout=colour_layout(look),
+            perceptual_hash=perceptual_hash(pixels),
+            colour_layout=colour_layout(pixels),
         )
 
     def _in_srgb(self, pixels: Pixels, profile: bytes) -> tuple[Pixels, str | None, bool]:

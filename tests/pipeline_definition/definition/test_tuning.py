@@ -1,4 +1,4 @@
-"""Trials on spot instances or in warm pools; each definition is one that the API takes."""
+"""Trials on spot instances or not; each definition is one that the API takes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from botocore.validate import ParamValidator
 
 from params.settings import SettingsError, parse_settings
 from pipeline_definition.definition.pipeline import build_definition
-from tests.pipeline_definition.definitions import all_steps, at_defaults, defaults_of
+from tests.pipeline_definition.definitions import PARAMETER_SETS, all_steps, at_defaults, defaults_of, definition_of
 
 
 def trial(text: str) -> dict[str, Any]:
@@ -35,20 +35,19 @@ def test_spot_trials_save_checkpoints_to_go_on_from() -> None:
     assert "KeepAlivePeriodInSeconds" not in found["ResourceConfig"]
 
 
-def test_a_warm_pool_keeps_a_trials_hosts_for_the_next() -> None:
-    found = trial("tune: {keep_alive_s: 600, training_samples: 409600}")
-    assert found["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
-    assert "CheckpointConfig" not in found and not found.get("EnableManagedSpotTraining")
-    assert found["StaticHyperParameters"]["save_every_samples"] == "409600"
+@pytest.mark.parametrize("name", PARAMETER_SETS)
+def test_trials_ask_for_no_warm_pool(name: str) -> None:
+    """A tuning job runs its trials on the hosts that it has."""
+    assert "KeepAlivePeriodInSeconds" not in json.dumps(definition_of(name))
 
 
 def test_a_trial_whose_host_broke_runs_again_rather_than_be_left_out() -> None:
     assert trial("")["RetryStrategy"] == {"MaximumRetryAttempts": 3}
 
 
-def test_spot_instances_are_not_kept_warm() -> None:
-    with pytest.raises(SettingsError, match="keep_alive_s: SageMaker keeps no spot instances warm"):
-        parse_settings("tune: {spot: true, keep_alive_s: 60}", "x.yaml")
+def test_the_key_of_an_earlier_release_is_refused_with_the_fix() -> None:
+    with pytest.raises(SettingsError, match=r"tune.keep_alive_s is gone: .* no warm pool of its own; remove the line"):
+        parse_settings("tune: {keep_alive_s: 60}", "x.yaml")
 
 
 @pytest.mark.parametrize("name", ["Tune", "Train"])

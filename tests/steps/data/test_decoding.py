@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -10,6 +13,7 @@ from shapes import captions, pictures
 from steps.data.buckets import Size, square
 from steps.data.decoding import ShardsSource, decode, decode_span, spans
 from steps.data.plan import PlannedShard, make_plan, summarize
+from steps.data.plan_file import plan_file
 from steps.data.samples import Sample, read_table
 from steps.data.storage import Storage
 from steps.errors import StepError
@@ -48,6 +52,37 @@ def test_blocks_hold_the_planned_samples_in_order(source: ShardsSource) -> None:
     texts = [text for table in tables for text in table.captions]
     assert sorted(seen["train"] + seen["heldout"]) == sorted(texts)
     assert [text for text in texts if text in set(seen["train"])] == seen["train"]
+
+
+def test_pictures_whose_originals_were_too_small_are_in_no_block(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    names = [shard.name for shard in write_shards(uri, [12, 8]).shards]
+    shorter = {
+        name: [64 if row % 3 else 40 for row in range(count)] for name, count in zip(names, (12, 8), strict=True)
+    }
+    for name, sides in shorter.items():
+        path = tmp_path / name.replace(".tar", ".samples.parquet")
+        table = pq.read_table(path)
+        for side, pixels in (("original_width", [2 * side for side in sides]), ("original_height", sides)):
+            column = table.schema.get_field_index(side)
+            table = table.set_column(column, side, pa.array(pixels, pa.int32()))
+        pq.write_table(table, path)
+    summaries = [summarize(read_table(Storage(uri), name, 64), 0.0, SQUARE) for name in names]
+    plan = make_plan(names, summaries, 0.0, 0, SQUARE, min_original_px=64)
+    assert (plan.counts["train"], plan.too_small_samples) == (13, 7)
+    found = [
+        caption
+        for shard in plan_file(plan, "", 16, 4).plan.shards(16, 4)
+        for span in spans([shard], SQUARE)
+        for block in decode_span(span, ShardsSource(uri, plan_file(plan, "", 16, 4).plan))
+        for caption in block["captions"]
+    ]
+    every = [
+        (text, side)
+        for name in names
+        for text, side in zip(read_table(Storage(uri), name).captions, shorter[name], strict=True)
+    ]
+    assert found == [text for text, side in every if side == 64]
 
 
 def test_tasks_stay_small_whatever_the_resolution() -> None:

@@ -43,6 +43,7 @@ def download(folder: Path, name: str, **settings: object) -> ShardsManifest:
     arguments = DownloadArguments.model_validate({**values, "threads": 4, **settings})
     collection = Collection(arguments)
     shards = collection.finished()
+    collection.artifact.begin()
     collection.collect(HerePool(collection.maker()), shards, lambda rows: None)
     return collection.manifest(shards)
 

@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import steps.data.shard_writer
@@ -126,7 +128,7 @@ def test_copies_that_are_turned_or_in_other_colours_have_one_look() -> None:
     for row, kind in enumerate(kinds):
         one(FetchedPicture(pictures.KINDS[kind](), row))
     looks = [one.measured[row].perceptual_hash or 0 for row in range(len(kinds))]
-    assert max((look ^ looks[0]).bit_count() for look in looks) <= 1
+    assert max((look ^ looks[0]).bit_count() for look in looks) <= 3
 
 
 def test_a_blocked_look_is_left_out() -> None:
@@ -168,3 +170,20 @@ def test_an_error_costs_its_row_and_not_the_shard(
     monkeypatch.setattr("steps.data.picture_reader.perceptual_hash", fail)
     assert cause(jpeg()) == "unexpected"
     assert "on the moon" in capsys.readouterr().err
+
+
+BODIES = {name: pictures.KINDS[name]() for name in pictures.KINDS if "film" not in name and "inks" not in name}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(BODIES)), st.integers(0), st.binary(min_size=1, max_size=40), st.booleans())
+def test_whatever_the_bytes_a_row_is_a_picture_or_has_a_cause(kind: str, place: int, noise: bytes, cut: bool) -> None:
+    content = BODIES[kind]
+    # Headers, where most of a parser's branches are, get half of the noise.
+    place %= len(content) if place % 2 else min(len(content), 700)
+    rest = b"" if cut else content[place + len(noise) :]
+    found = cause(content[:place] + noise + rest, max_image_megapixels=1)
+    assert found in {
+        *(None, "corrupt", "truncated", "unsupported_format", "not_a_picture"),
+        *("too_small", "too_many_pixels", "aspect_ratio"),
+    }
