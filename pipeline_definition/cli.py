@@ -10,6 +10,7 @@ import typer
 from pipeline_definition.commands import (
     compare,
     cost,
+    data,
     definition,
     executions,
     infra,
@@ -54,6 +55,7 @@ app.command()(scale.scale)
 app.command()(cost.plan)
 app.command("business-case")(cost.business_case)
 app.add_typer(cost.app, name="cost")
+app.add_typer(data.app, name="data")
 app.add_typer(infra.app, name="infra")
 app.add_typer(models.app, name="models")
 app.add_typer(local.app, name="local")

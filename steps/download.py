@@ -38,6 +38,8 @@ def main(argv: list[str]) -> int:
     manifest = download(arguments, cluster, container.job_name)
     publish(container.output_dir(SHARDS), {MANIFEST_FILE: manifest.model_dump_json(indent=1).encode()})
     ledger = manifest.ledger
+    if ledger.uncaptioned or ledger.set_aside:
+        print(f"{ledger.uncaptioned} samples have no caption; left unread, at no row's cost: {ledger.set_aside}")
     print(
         f"{ledger.kept} of {ledger.rows} rows became samples ({ledger.sample_yield:.3f} of those that filters left);"
         f" filtered: {ledger.filtered}; failed: {ledger.failed}; treated: {ledger.treated}"
@@ -72,6 +74,8 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
             collection.collect(pool, shards, add)
     elif len(cluster.hosts) > 1:
         _let_the_others_go(arguments, cluster, job_name)
+    for cause, words in collection.table.oddities.examples.items():
+        print(f"{cause}, for example: {words}", flush=True)
     progress.set(total)
     return collection.manifest(shards)
 

@@ -183,6 +183,8 @@ class Encode:
         """Return the records of all shards in the order of the plan, having made the missing ones."""
         finished = self.latents.finished(LatentsRecord)
         records = {shard.name: finished[shard.name] for shard in planned if shard.name in finished}
+        for record in records.values():
+            check_shard(record, self._models.scaling_factor)
         done = sum(record.shard.listed.rows for record in records.values())
         progress = Progress("encode", sum(shard.rows for shard in planned), "rows", done=done)
         missing = [shard for shard in planned if shard.name not in records]

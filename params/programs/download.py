@@ -15,13 +15,30 @@ class SourceSettings(Model):
     """What Download reads and stores, and which rows of it."""
 
     source: Literal["urls", "webdataset", "pictures"] = "urls"
-    """What url_table is. `urls`: a table (parquet, CSV, TSV) of addresses; `webdataset`: a prefix of WebDataset shards;
-    `pictures`: a folder of pictures, captions in metadata.jsonl (Hugging Face's imagefolder) or in a .txt
-    beside it. [content]"""
+    """What url_table is. `urls`: a table of addresses (parquet, CSV, TSV, JSON, JSON Lines or text); `webdataset`: a
+    prefix of WebDataset shards; `pictures`: a folder of pictures and their captions, or of Hugging Face's
+    parquet. [content]"""
     url_column: str = "url"
     """Column of the table that holds the image's address. [extent]"""
     caption_column: str = "caption"
-    """Column of the table that holds the caption (LAION names it TEXT). [extent]"""
+    """Column of the table that holds the caption (LAION names it TEXT); of stored pictures, the key in metadata or
+    .json. [extent]"""
+    column_names: tuple[str, ...] = added(())
+    """Names of the columns of CSV and TSV files whose first line is data already, as Conceptual 12M's is. [extent]"""
+    tsv_quotes: bool = added(False)
+    """Fields of TSV files may stand in quotes, as pandas writes them; without it a quote is a character like
+    others. [extent]"""
+    captions: Literal["first", "random", "all"] = added("first")
+    """Of a picture with a list of captions: the `first`; a `random` one, by captions_seed and row; or `all`: the
+    picture is stored once, and each caption makes a sample to train on. `all` joins the captions of a repeated
+    url. [content]"""
+    captions_seed: int = added(0, ge=0)
+    """Which caption `random` draws. [extent]"""
+    caption_lines: bool = added(False)
+    """Each line of a caption file (.txt, .caption) is a caption of its own: a list. [extent]"""
+    keep_uncaptioned: bool = added(False)
+    """Keep pictures without a caption, with an empty one, and count them; else they are lost as
+    `no_caption`. [extent]"""
     image_size_px: int = Field(256, ge=16, le=4096)
     """Side of the stored picture, in pixels (phase 1 of Stable Diffusion 2 trains at 256). [content]"""
     resize_mode: Literal["center_crop", "keep_ratio"] = "center_crop"

@@ -1,6 +1,6 @@
 """What only the account can tell: bucket, url table, pretrained models, images, quotas, file system, way out.
 
-Reads S3, ECR, Service Quotas, FSx and EC2 of one target; writes nothing.
+Reads S3, ECR, IAM, Service Quotas, FSx and EC2 of one target; writes nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from params.s3 import is_missing, join_uri, split_uri
 from params.settings import Settings
 from pipeline_definition.checks.addresses import ECR_IMAGE, IMAGES
 from pipeline_definition.checks.findings import Finding
+from pipeline_definition.checks.permissions import permission_findings
+from pipeline_definition.checks.zones import zone_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values
 from pipeline_definition.session import Target
 
@@ -29,6 +31,12 @@ PRETRAINED_FILES = (
     "scheduler/scheduler_config.json",
 )
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
+# Kinds that name their columns line by line, or behind a compression that only a job unpacks.
+LINE_SUFFIXES = tuple(
+    kind + packed
+    for kind in (".jsonl", ".ndjson", ".json", ".txt", ".csv", ".tsv")
+    for packed in ("", ".gz", ".bz2", ".zst")
+)
 QUOTA_OF_KIND = {"training": "training job", "processing": "processing job", "endpoint": "endpoint"}
 LONGEST_TRAINING = "Longest run time for a training job"
 
@@ -49,6 +57,8 @@ class AccountChecks:
         if self._target.is_local:
             return
         yield from _guarded("account.subnets", self._way_out)
+        yield from _guarded("TrainingInstanceType", lambda: zone_findings(self._settings, self._jobs, self._target))
+        yield from _guarded("UrlTable", lambda: permission_findings(self._settings, self._values, self._target))
         for name in IMAGES:
             yield from _guarded(name, functools.partial(self._image, name))
         if self._uses_file_system:
@@ -72,10 +82,14 @@ class AccountChecks:
         address, download = self._values.text("UrlTable"), self._settings.download
         if download.source != "urls":
             return
-        columns = url_table_columns(self._target, address)
+        columns = list(download.column_names) or url_table_columns(self._target, address)
+        if columns is None:
+            return
         if not columns:
             yield Finding(
-                "UrlTable", f"{address} holds no parquet, CSV or TSV file that can be read", "copy the url table there"
+                "UrlTable",
+                f"{address} holds no parquet, CSV, TSV, JSON or text file that can be read",
+                "copy the url table there",
             )
             return
         for key, column in (("url_column", download.url_column), ("caption_column", download.caption_column)):
@@ -178,7 +192,7 @@ class AccountChecks:
                     f"{job.step} needs {needed} and the quota '{name}' is {quotas[name]:g}",
                     "ask Service Quotas for more, or use fewer hosts or another type",
                 )
-            if job.max_runtime_s > quotas.get(LONGEST_TRAINING, job.max_runtime_s):
+            if job.kind == "training" and job.max_runtime_s > quotas.get(LONGEST_TRAINING, job.max_runtime_s):
                 yield Finding(
                     "train.job.max_runtime_s",
                     f"{job.step} may run for {job.max_runtime_s} s and the quota is {quotas[LONGEST_TRAINING]:g} s",
@@ -191,8 +205,11 @@ def account_findings(settings: Settings, values: Values, jobs: list[PlannedJob],
     return list(AccountChecks(settings, values, jobs, target).findings())
 
 
-def url_table_columns(target: Target, address: str) -> list[str]:
-    """Return the columns of a url table's first file, from its first or last bytes; nothing when there is none."""
+def url_table_columns(target: Target, address: str) -> list[str] | None:
+    """Return the columns of a url table's first file, from its first or last bytes; nothing when there is none.
+
+    None where the table is of a kind that must be read to its end to tell.
+    """
     # Heavy, and needed by this check only.
     import pyarrow.parquet
     import s3fs
@@ -207,8 +224,11 @@ def url_table_columns(target: Target, address: str) -> list[str]:
         skip_instance_cache=True,
     )
     try:
-        names = [address] if address.endswith(TABLE_SUFFIXES) else files.find(address)
-        first = next(name for name in sorted(names) if name.endswith(TABLE_SUFFIXES))
+        suffixes = (*TABLE_SUFFIXES, *LINE_SUFFIXES)
+        names = [address] if address.endswith(suffixes) else files.find(address)
+        first = next((name for name in sorted(names) if name.endswith(TABLE_SUFFIXES)), "")
+        if not first:
+            return None if any(name.endswith(LINE_SUFFIXES) for name in names) else []
         with files.open(first, "rb", block_size=2**16) as file:
             if first.endswith(".parquet"):
                 return list(pyarrow.parquet.read_schema(file).names)

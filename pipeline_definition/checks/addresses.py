@@ -44,6 +44,8 @@ MARGINS = (
     "MaxClipScoreBelowApproved",
 )
 ADDRESSES = ("UrlTable", "PretrainedModel", "Evaluator")
+# These two may also be a word.
+JUDGED = ("EvaluationCaptions", "ApprovedModel")
 FILL = "take it from your stack with --stack NAME, or set it"
 
 
@@ -57,6 +59,8 @@ def address_findings(settings: Settings, values: Values, is_local: bool) -> Iter
             yield Finding(name, f"{values.text(name)!r} is no S3 address", fix)
         elif PLACEHOLDER_ACCOUNT in values.text(name):
             yield Finding(name, "it is in the placeholder's bucket", FILL)
+    if not is_local:
+        yield from _foreign_bucket_findings(settings, values)
     yield from _judged_findings(values)
     if "Bucket" in values and not BUCKET.fullmatch(values.text("Bucket")):
         yield Finding("Bucket", f"{values.text('Bucket')!r} is no name of a bucket", "set it to the name alone")
@@ -65,6 +69,29 @@ def address_findings(settings: Settings, values: Values, is_local: bool) -> Iter
             yield Finding(name, f"{values.text(name)!r} does not match {pattern.pattern}", "choose another name")
     if not is_local:
         yield from _account_findings(settings, values)
+
+
+def foreign_addresses(settings: Settings, values: Values) -> dict[str, str]:
+    """Return the addresses that jobs read in other buckets than the run's own, by parameter or key of the set."""
+    asked = {name: values.text(name) for name in (*ADDRESSES, *JUDGED) if name in values}
+    asked |= {
+        "data.reference_uri": settings.data.reference_uri,
+        "download.blocklist_uri": settings.download.blocklist_uri,
+    }
+    found = {name: match["bucket"] for name, text in asked.items() if (match := S3_ADDRESS.fullmatch(text))}
+    own = {settings.account.bucket, values.text("Bucket") if "Bucket" in values else ""}
+    return {
+        name: asked[name] for name, bucket in found.items() if bucket not in own and PLACEHOLDER_ACCOUNT not in bucket
+    }
+
+
+def _foreign_bucket_findings(settings: Settings, values: Values) -> Iterator[Finding]:
+    """Say which addresses the role of the jobs cannot read, as far as `infra deploy` made it; an account tells more."""
+    for name, address in foreign_addresses(settings, values).items():
+        bucket = address.removeprefix("s3://").split("/")[0]
+        problem = f"{address} is in the bucket {bucket}, and the role that `infra deploy` makes reads its own alone"
+        fix = f"copy it there, or allow {settings.account.role_arn} s3:GetObject and s3:ListBucket on {bucket}"
+        yield Finding(name, problem, fix, blocking=False)
 
 
 def _judged_findings(values: Values) -> Iterator[Finding]:

@@ -18,10 +18,12 @@ from pipeline_definition.checks.account import account_findings
 from pipeline_definition.checks.addresses import (
     address_findings,
     file_system_findings,
+    foreign_addresses,
     sample_findings,
     threshold_findings,
 )
 from pipeline_definition.checks.budget import budget_findings
+from pipeline_definition.checks.durations import duration_findings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.jobs import (
     batch_findings,
@@ -30,10 +32,11 @@ from pipeline_definition.checks.jobs import (
     instance_findings,
     sample_budget_findings,
 )
+from pipeline_definition.checks.limits import limit_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 from pipeline_definition.session import Target
 
-__all__ = ["Finding", "preflight"]
+__all__ = ["Finding", "parameter_findings", "preflight"]
 
 CONVERTERS: Final[Mapping[str, type]] = {"Integer": int, "Float": float}
 
@@ -49,7 +52,7 @@ def preflight(
     With a target, the account is asked too, unless what can be told without it is already wrong.
     """
     is_local = settings.local is not None or (target is not None and target.is_local)
-    bad = list(_parameter_findings(definition, parameters))
+    bad = list(parameter_findings(definition, parameters))
     # A value that is no value at all is left out of the arithmetic.
     good = {name: text for name, text in parameters.items() if name not in {finding.parameter for finding in bad}}
     values = Values(definition, good)
@@ -63,15 +66,23 @@ def preflight(
         *threshold_findings(values),
         *sample_findings(settings, values),
         *phase_findings(settings),
+        *limit_findings(definition, values),
     ]
-    if not findings:
+    if not any(finding.blocking for finding in findings):
         findings += budget_findings(settings, definition, good)
+        findings += [] if is_local else duration_findings(settings, definition, good, jobs)
     if target is not None and not any(finding.blocking for finding in findings):
-        findings += account_findings(settings, values, jobs, target)
+        findings = _judged(findings, settings, values) + account_findings(settings, values, jobs, target)
     return list(dict.fromkeys(findings))
 
 
-def _parameter_findings(definition: Mapping[str, Any], parameters: Mapping[str, str]) -> Iterator[Finding]:
+def _judged(findings: list[Finding], settings: Settings, values: Values) -> list[Finding]:
+    """Leave out what was only a guess without an account: whether the role reads other buckets."""
+    guessed = foreign_addresses(settings, values)
+    return [finding for finding in findings if finding.blocking or finding.parameter not in guessed]
+
+
+def parameter_findings(definition: Mapping[str, Any], parameters: Mapping[str, str]) -> Iterator[Finding]:
     """Check what `--set` names against a definition's parameters."""
     known = {parameter["Name"]: parameter for parameter in definition["Parameters"]}
     for name, text in parameters.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +49,22 @@ def engine_of(backend: str) -> ContainerEngine | None:
     if backend not in ENGINES:
         raise UsageError(f"--backend {backend}: it is one of {', '.join((PROCESS, *ENGINES))}")
     return ContainerEngine.find(backend, os.environ)
+
+
+def refuse_offline(settings: Settings, values: Mapping[str, str], stack: str | None) -> None:
+    """Refuse what needs no account to be told, before one is asked.
+
+    The set's own definition is judged: where another was upserted, that comes next. What a stack fills in is not judged
+    yet. Raises UsageError with the findings.
+    """
+    from pipeline_definition.checks.preflight import parameter_findings, preflight
+
+    definition = json.loads(definition_text(settings))
+    unknown = list(parameter_findings(definition, values))
+    findings = unknown or ([] if stack else preflight(settings, definition, values))
+    blocking = [str(finding) for finding in findings if finding.blocking]
+    if blocking:
+        raise UsageError("\n       ".join(blocking))
 
 
 def refuse_findings(

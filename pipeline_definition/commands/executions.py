@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipeline_definition.commands.checks import Stack, definition_text, filled, refuse_findings
+from pipeline_definition.commands.checks import Stack, definition_text, filled, refuse_findings, refuse_offline
 from pipeline_definition.commands.options import (
     DEFAULT_PARAMS,
     DEFAULT_STATE,
@@ -74,12 +74,15 @@ def start(
         from pipeline_definition.models.approved_model import with_approved_model
         from pipeline_definition.runs.executions import Executions
 
-        settings = filled(read_settings(params), stack)
+        settings, given = read_settings(params), parse_changes(changes)
+        if not local:
+            refuse_offline(settings, given, stack)
+        settings = filled(settings, stack)
         target = target_of(settings, local, state)
         executions = Executions(target)
         # What SageMaker holds is what will run; reading it back takes a moment, building it anew takes seconds.
         definition = executions.current_definition(settings.pipeline_name)
-        values = filled_in(settings, definition, parse_changes(changes))
+        values = filled_in(settings, definition, given)
         values = with_approved_model(target, definition, values)
         refuse_findings(settings, definition, values, target)
         if dry_run:

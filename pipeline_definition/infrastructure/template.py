@@ -9,10 +9,14 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
+FILE_SYSTEM_SIZE: Final = "FileSystemGiB"
+# https://docs.aws.amazon.com/fsx/latest/APIReference/API_CreateFileSystem.html (StorageCapacity)
+SMALLEST_GIB: Final = 1200
+STEP_GIB: Final = 2400
 TEMPLATE = Path(__file__).with_name("infrastructure.yaml")
 
 
@@ -69,10 +73,17 @@ class StackTemplate:
             return f"{name}: {value!r} is none of {', '.join(allowed)}"
         if about["Type"] == "Number" and not _is_at_least(value, about.get("MinValue")):
             return f"{name}: {value!r} is no number of at least {about.get('MinValue', 0)}"
+        if name == FILE_SYSTEM_SIZE and not _is_file_system_size(value):
+            return f"{name}: {value!r} is no size that FSx for Lustre has: 0 for none, 1200, or any multiple of 2400"
         pattern = about.get("AllowedPattern")
         if pattern and not re.fullmatch(pattern, value):
             return f"{name}: {value!r} does not match {pattern}"
         return ""
+
+
+def _is_file_system_size(text: str) -> bool:
+    """Whether CreateFileSystem takes it as StorageCapacity of PERSISTENT_2: CloudFormation knows no such rule."""
+    return text.isdecimal() and (int(text) == SMALLEST_GIB or int(text) % STEP_GIB == 0)
 
 
 def _is_at_least(text: str, least: float | None) -> bool:

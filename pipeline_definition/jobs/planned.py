@@ -111,7 +111,8 @@ def _jobs(step: Mapping[str, Any], values: Values) -> list[PlannedJob]:
         cluster = arguments["ProcessingResources"]["ClusterConfig"]
         program = str(arguments["AppSpecification"].get("ContainerEntrypoint", [""])[-1])
         network = bool(arguments.get("NetworkConfig", {}).get("VpcConfig"))
-        return [_job(step, "processing", program, cluster, values, in_network=network)]
+        limit_s = as_integer(arguments.get("StoppingCondition", {}).get("MaxRuntimeInSeconds"))
+        return [_job(step, "processing", program, cluster, values, in_network=network, max_runtime_s=limit_s)]
     if step["Type"] == "Training":
         return _training_jobs(step, arguments, values)
     if step["Type"] == "Tuning":

@@ -15,6 +15,12 @@ class Cause(StrEnum):
 
     NO_URL = "no_url"
     """The url is empty."""
+    NO_CAPTION = "no_caption"
+    """The caption is empty or missing."""
+    BAD_ROW = "bad_row"
+    """The row cannot be read: too many or too few fields, or no JSON object."""
+    BAD_TEXT = "bad_text"
+    """Url or caption is no text: not UTF-8, half a surrogate pair, an object, or longer than a caption is."""
     REFUSED_SCHEME = "refused_scheme"
     """Neither http nor https, or not a url at all."""
     REFUSED_ADDRESS = "refused_address"

@@ -25,7 +25,7 @@ from steps.data import release_0_1
 from steps.data.blocklist import read_blocklist
 from steps.data.causes import Cause
 from steps.data.deduplication import mark_samples
-from steps.data.fates import FateBook, Fates, Mask, RowFates, Rows
+from steps.data.fates import ALL, FateBook, Fates, Mask, RowFates, Rows, is_known_by_caption
 from steps.data.guarded_downloader import ShardMaker, ShardTask
 from steps.data.limits import Limits, limits_of
 from steps.data.pending import Pending, next_pending, tasks
@@ -60,6 +60,7 @@ class Collection:
             arguments.max_rows,
             arguments.source,
             others=row_checks_columns(arguments),
+            settings=arguments,
         )
         self._blocklist = read_blocklist(arguments.blocklist_uri, arguments.max_hash_distance)
         self._limits = limits_of(arguments, self._blocklist)
@@ -68,7 +69,7 @@ class Collection:
             arguments.shards_uri, self._identity(READER_VERSION), (extent, self.table.digest, self._blocklist.digest)
         )
         self._storage = self.artifact.storage
-        self._book = FateBook(self._storage, self._limits, self._blocklist)
+        self._book = FateBook(self._storage, self._limits, self._blocklist, is_known_by_caption(arguments))
         former = release_0_1.identity_of(arguments, self.table.digest, self._blocklist)
         self._former_digest = digest(former)
         self.artifact.former_digest = release_0_1.whole_digest(arguments, self._former_digest)
@@ -200,7 +201,8 @@ class Collection:
         is_sample = state.fates.is_sample[last]
         counts.update(state.fates.causes[last[~is_sample]].tolist())
         counts.update(mark for place in np.searchsorted(samples, last[is_sample]).tolist() if (mark := marks[place]))
-        ledger = make_ledger(shards, counts, self.table.rows, int(wanted.sum()))
+        tried = int(wanted.sum())
+        ledger = make_ledger(shards, counts, self.table.rows, tried, self.table.oddities.set_aside)
         accounted = ledger.kept + sum(ledger.failed.values()) + sum(ledger.filtered.values())
         if accounted != self.table.rows:
             raise StepError(f"shards: {accounted} fates are accounted for, the url table has {self.table.rows} rows")
@@ -228,7 +230,9 @@ class Collection:
             return self._screening
         former = self._book.of({number: self._made_with[number] for number in self._former})
         is_former = np.isin(self._screening.keys, former.keys)
-        return replace(self._screening, fates=np.where(is_former, self._screening_before.fates, self._screening.fates))
+        now, before = self._screening, self._screening_before
+        numbers = np.array([0, *(now.causes.index(cause) + 1 for cause in before.causes)], np.uint8)
+        return replace(now, fates=np.where(is_former, numbers[before.fates], now.fates))
 
     @cached_property
     def _screening_before(self) -> Screening:
@@ -238,7 +242,7 @@ class Collection:
         """Return what decides the bytes of a row's sample that a reader makes."""
         identity = self._arguments.deciding(self._arguments.names(Decides.CONTENT))
         identity |= {"img2dataset": version("img2dataset"), "picture_reader": reader}
-        if self._arguments.source != "urls" or row_checks_columns(self._arguments):
+        if self._arguments.source != "urls" or self._arguments.captions == ALL or row_checks_columns(self._arguments):
             # Address and caption do not say all of these rows.
             identity["table"] = self.table.digest
         return identity

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import unescape
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import xxhash
 
 from params.filters import FILTERS
+from params.programs import DownloadSettings
 from steps.data.blocklist import Blocklist
 from steps.data.causes import Cause, can_pass, from_message
 from steps.data.limits import Limits, laxer
@@ -28,14 +30,21 @@ Rows = npt.NDArray[np.int64]
 
 SHARDS_AT_ONCE: Final = 64
 SUCCESS: Final = "success"
+ALL: Final = "all"
+"""DownloadSettings.captions: a picture is stored with all its captions."""
 _COLUMNS: Final = ["url", "caption", "status", "error_message", "original_width", "original_height"]
 # Release 0.1.0 listed rows in its shards that the table alone left out: they were not fetched.
 _NOT_FETCHED: Final = frozenset([Cause.NO_URL, Cause.DUPLICATE, *(one.cause for one in FILTERS if not one.measured)])
 
 
+def is_known_by_caption(settings: DownloadSettings) -> bool:
+    """Return whether a row has one caption; with all of several, its address alone tells it."""
+    return settings.captions != ALL
+
+
 def row_key(url: str | None, caption: str | None) -> int:
-    """Return 64 bits by which a row is known."""
-    text = f"{(url or '').strip()}\0{caption or ''}"
+    """Return 64 bits by which a row is known, however its caption is spelled in HTML."""
+    text = f"{(url or '').strip()}\0{unescape(caption or '').strip()}"
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
@@ -74,6 +83,8 @@ class FateBook:
     """Of now."""
     blocklist: Blocklist
     """Of now."""
+    by_caption: bool
+    """Whether rows are known by their captions, too."""
     _shards: dict[int, Fates] = field(default_factory=dict)
 
     def of(self, made_with: Mapping[int, Limits]) -> Fates:
@@ -84,18 +95,19 @@ class FateBook:
             for name, content in self.storage.read_many(list(names)).items():
                 number = names[name]
                 reopened = laxer(self.limits, made_with[number])
-                self._shards[number] = _fates(number, content, reopened, self.blocklist)
+                self._shards[number] = _fates(number, content, reopened, self)
         return _joined([self._shards[number] for number in sorted(made_with)])
 
 
-def _fates(number: int, content: bytes, reopened: frozenset[str], blocklist: Blocklist) -> Fates:
+def _fates(number: int, content: bytes, reopened: frozenset[str], book: FateBook) -> Fates:
     table = read_parquet(content, _COLUMNS)
     columns = {name: table[name].to_pylist() for name in _COLUMNS}
     pairs = zip(columns["status"], columns["error_message"], strict=True)
     causes = np.array([SUCCESS if status == SUCCESS else from_message(message) for status, message in pairs], object)
     is_fetched = np.array([cause not in _NOT_FETCHED for cause in causes], np.bool_)
-    blocked = [bool(blocklist.hosts) and blocklist.has_host(url or "") for url in columns["url"]]
-    keys = [row_key(*row) for row in zip(columns["url"], columns["caption"], strict=True)]
+    blocked = [bool(book.blocklist.hosts) and book.blocklist.has_host(url or "") for url in columns["url"]]
+    rows = zip(columns["url"], columns["caption"], strict=True)
+    keys = [row_key(url, caption if book.by_caption else None) for url, caption in rows]
     return Fates(
         keys=np.array(keys, np.uint64)[is_fetched],
         numbers=np.full(int(is_fetched.sum()), number, np.int64),

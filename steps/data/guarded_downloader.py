@@ -27,7 +27,7 @@ from steps.data.causes import Cause
 from steps.data.fetch import Fetcher, FetchError, FetchLimits, FetchManners
 from steps.data.limits import limits_of
 from steps.data.row_checks import RowChecks
-from steps.data.row_files import CAPTION, URL
+from steps.data.row_files import CAPTION, CAPTIONS, URL
 from steps.data.shards import ShardRecord, VerifiedShard
 from steps.data.storage import Storage
 from steps.data.url_table import TableSlice
@@ -85,7 +85,7 @@ class ShardMaker:
             save_caption=True,
             extract_exif=False,
             output_folder=self._uri,
-            column_list=[CAPTION, URL],
+            column_list=[CAPTION, URL, *([CAPTIONS] if settings.captions == "all" else [])],
             timeout=settings.timeout_s,
             number_sample_per_shard=settings.samples_per_shard,
             oom_shard_count=SHARD_DIGITS,
@@ -106,7 +106,8 @@ class ShardMaker:
             self.prepare()
         storage = Storage(self._uri)
         self._reader.measured.clear()
-        with arrow_file(task.rows) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
+        all_captions = self._settings.captions == "all"
+        with arrow_file(task.rows, all_captions) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
             self._downloader.download_shard((task.rows.index, address))
         shard = verify_shard(storage, task.rows.index, len(task.rows.urls), self._reader.measured)
         ShardRecord(plan_digest=self.plan_digest, shard=shard, limits=self._limits).write(storage)
@@ -164,12 +165,18 @@ def _fetching(fetch: Callable[[int, str], Fetched]) -> Iterator[None]:
 
 
 @contextmanager
-def arrow_file(rows: TableSlice) -> Iterator[str]:
+def arrow_file(rows: TableSlice, all_captions: bool = False) -> Iterator[str]:
     """Hand over rows as img2dataset wants them, as an Arrow file, in this process's memory."""
     memory = fsspec.filesystem("memory")
     path = f"/url-tables/{uuid.uuid4().hex}.arrow"
-    captions = pa.array([caption or "" for caption in rows.captions], pa.string())
-    table = pa.table({CAPTION: captions, URL: pa.array([(url or "").strip() for url in rows.urls], pa.string())})
+    lists = [caption if isinstance(caption, list) else [caption or ""] for caption in rows.captions]
+    columns = {
+        CAPTION: pa.array([captions[0] for captions in lists], pa.string()),
+        URL: pa.array([(url or "").strip() for url in rows.urls], pa.string()),
+    }
+    if all_captions:
+        columns[CAPTIONS] = pa.array(lists, pa.list_(pa.string()))
+    table = pa.table(columns)
     with memory.open(path, "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
         writer.write_table(table)
     try:

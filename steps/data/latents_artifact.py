@@ -91,38 +91,50 @@ def statistics(records: Sequence[LatentsRecord]) -> Statistics:
 
 
 def check_shard(record: LatentsRecord, scaling_factor: float) -> None:
-    """Check a shard as soon as it is there, so that what is wrong ends the step early. Raises StepError."""
-    check_psnr(record)
+    """Check a shard as soon as it is there, so that what is wrong ends the step early; one that an earlier start made
+    is checked as well. Raises StepError with all that is wrong.
+    """
     listed = record.shard.listed
-    if listed.split == TRAIN_SPLIT and listed.rows >= MIN_CHECKED_ROWS:
-        check_statistics(statistics([record]), scaling_factor)
+    problem = _psnr_problem(record)
+    # Beside a bad picture even the statistics of few rows tell something.
+    if listed.split == TRAIN_SPLIT and (problem or listed.rows >= MIN_CHECKED_ROWS):
+        problem = "; ".join(filter(None, (problem, _statistics_problem(statistics([record]), scaling_factor))))
+    _refuse(problem)
 
 
 def check_statistics(found: Statistics, scaling_factor: float) -> None:
     """Raise StepError unless the scaled latents have about the centre and the spread that training expects."""
+    _refuse(_statistics_problem(found, scaling_factor))
+
+
+def _refuse(problem: str) -> None:
+    if problem:
+        raise StepError(
+            f"encode: {problem}. Likely causes: the VAE's weights are damaged or untrained; vae/config.json is another "
+            "VAE's; the pictures are of a kind that this VAE has not seen. See data.pretrained_uri"
+        )
+
+
+def _statistics_problem(found: Statistics, scaling_factor: float) -> str:
     scaled_mean = found.mean * scaling_factor
     if not abs(scaled_mean) <= MAX_MEAN:
-        raise StepError(
-            f"encode: the latents' mean times scaling_factor {scaling_factor:g} is {scaled_mean:.3f}, and should be "
-            "near 0: scaling_factor in vae/config.json belongs to another VAE, or the pictures are not in [-1, 1]"
-        )
+        return f"the latents' mean times scaling_factor {scaling_factor:g} is {scaled_mean:.3f}, and should be near 0"
     scaled = found.std * scaling_factor
     if not STD_RANGE[0] <= scaled <= STD_RANGE[1]:
-        raise StepError(
-            f"encode: the latents' standard deviation is {found.std:.3f}, times scaling_factor {scaling_factor:g} "
-            f"it is {scaled:.3f}, and should be near 1: scaling_factor in vae/config.json belongs to another VAE, or "
-            "the pictures are not what the VAE was trained on"
+        return (
+            f"the latents' standard deviation is {found.std:.3f}, times scaling_factor {scaling_factor:g} "
+            f"it is {scaled:.3f}, and should be near 1"
         )
+    return ""
 
 
-def check_psnr(record: LatentsRecord) -> None:
-    """Raise StepError unless a shard's first latents decode to something like their pictures."""
-    if not record.psnr_db >= MIN_PSNR_DB:
-        raise StepError(
-            f"encode: the first latents of {record.shard.listed.name} decode to other pictures "
-            f"(PSNR {record.psnr_db:.1f} dB, at least {MIN_PSNR_DB:.0f} expected): the VAE's weights are damaged or "
-            "untrained, or its configuration is another model's"
-        )
+def _psnr_problem(record: LatentsRecord) -> str:
+    if record.psnr_db >= MIN_PSNR_DB:
+        return ""
+    return (
+        f"the first latents of {record.shard.listed.name} decode to other pictures "
+        f"(PSNR {record.psnr_db:.1f} dB, at least {MIN_PSNR_DB:.0f} expected)"
+    )
 
 
 def latents_artifact(

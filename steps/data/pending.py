@@ -67,9 +67,10 @@ def _selected(table: UrlTable, rows: Rows, size: int) -> Iterator[list[list[Any]
     """Yield the columns of these rows, `size` rows at a time."""
     held: list[list[Any]] = [[], [], *([] for _ in table.others)]
     for part in table.shards(size):
+        columns: tuple[list[Any], ...] = (part.urls, part.captions, *part.others.values())
         first, last = np.searchsorted(rows, (part.first_row, part.first_row + len(part.urls)))
         for row in (rows[first:last] - part.first_row).tolist():
-            for column, values in zip(held, (part.urls, part.captions, *part.others.values()), strict=True):
+            for column, values in zip(held, columns, strict=True):
                 column.append(values[row])
         if len(held[0]) >= size:
             yield [column[:size] for column in held]

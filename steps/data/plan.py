@@ -138,9 +138,16 @@ def _blocks(rows: int, rows_per_block: int) -> tuple[int, ...]:
 
 def train_rows(table: SampleTable, heldout_fraction: float, buckets: Buckets) -> list[Rows]:
     """Return the rows of a shard's table that are training samples, ascending, for each bucket."""
-    kept = np.array([not is_heldout(caption, heldout_fraction) for caption in table.captions], dtype=bool)
+    # Training sees neither a held-out caption nor a picture that is held out with another of its captions.
+    kept = ~_heldout(table.captions, heldout_fraction)
+    if table.first_captions:
+        kept &= ~_heldout(table.first_captions, heldout_fraction)
     of = buckets.of(table.widths, table.heights)
     return [np.flatnonzero(kept & (of == bucket)) for bucket in range(len(buckets.sizes))]
+
+
+def _heldout(captions: Sequence[str], fraction: float) -> npt.NDArray[np.bool_]:
+    return np.array([is_heldout(caption, fraction) for caption in captions], bool)
 
 
 def summarize(table: SampleTable, heldout_fraction: float, buckets: Buckets) -> SourceSummary:
@@ -148,8 +155,10 @@ def summarize(table: SampleTable, heldout_fraction: float, buckets: Buckets) -> 
     if len(buckets.candidates) > 1 and len(table.keys) and not int(table.heights.min()):
         raise StepError(f"{table.name}: its table does not tell the pictures' sides, as buckets need; download again")
     trained = train_rows(table, heldout_fraction, buckets)
-    held = np.ones(len(table.captions), bool)
-    held[np.concatenate(trained)] = False
+    held = _heldout(table.named_by, heldout_fraction)
+    if table.first_captions:
+        # A picture is held out once, with its first caption.
+        held &= np.array([one == first for one, first in zip(table.captions, table.first_captions, strict=True)], bool)
     of = buckets.of(table.widths, table.heights)
     return SourceSummary(
         train_samples=tuple(map(len, trained)),

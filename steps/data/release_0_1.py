@@ -47,8 +47,8 @@ def whole_digest(settings: DownloadArguments, parts_digest: str) -> str:
 
 
 def as_it_judged(settings: DownloadArguments) -> DownloadArguments:
-    """Return the settings by which it judged sizes: pictures were blown up."""
-    return settings.model_copy(update={"upscale": True})
+    """Return the settings by which it judged rows: pictures were blown up, and captions could be empty."""
+    return settings.model_copy(update={"upscale": True, "keep_uncaptioned": True})
 
 
 def recognised(

@@ -1,28 +1,66 @@
-"""Files of rows: parquet, CSV or TSV with named columns, one file or a folder of them.
+"""Files of rows: which kinds there are, how they are found, and what each gives.
 
 Reads through fsspec, streaming: a table may be larger than memory. Writes nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 import fsspec
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from steps.errors import StepError
 
 BATCH_ROWS: Final = 1 << 16
 URL, CAPTION = "url", "caption"
-"""Columns of pictures that one has already, and of what img2dataset is given."""
-# A line of a CSV file must fit into one block.
-CSV_BLOCK_BYTES: Final = 16 << 20
-DELIMITERS: Final = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
+CAPTIONS: Final = "captions"
+"""All captions of a picture, where it has a list and all of it counts."""
+CAPTION_KEYS: Final = ("text", CAPTION, "prompt")
+LOST: Final = "#lost"
+"""The last column of every batch: the cause by which a row cannot be read, or null."""
+PARQUET: Final = ".parquet"
+DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
+JSON_LINES: Final = (".jsonl", ".ndjson")
+JSON: Final = ".json"
+TEXT: Final = ".txt"
+CODECS: Final = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+KINDS: Final = "parquet, csv, tsv, jsonl, ndjson, json, txt (all but parquet also as .gz, .bz2, .zst)"
+# A folder of tables may hold statistics and a README: they are tables only where nothing before them is.
+_BY_RANK: Final = ((PARQUET, *DELIMITERS), (*JSON_LINES, JSON), (TEXT,))
+# What computers leave in folders: of macOS, Synology and Windows.
+_DEBRIS: Final = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
+
+
+@dataclass
+class Oddities:
+    """What could not be read of a table, and costs no row or is marked in its row."""
+
+    set_aside: Counter[str] = field(default_factory=Counter)
+    """How many parts of it that cost no row, by kind."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """The first of each kind and cause, in words."""
+    keys: set[str] = field(default_factory=set)
+    """Keys that metadata of stored pictures have."""
+
+    def note(self, cause: str, words: str) -> None:
+        """Keep the first example of a cause."""
+        self.examples.setdefault(cause, words)
+
+    def add(self, other: Oddities) -> None:
+        """Take over what was noted elsewhere."""
+        self.set_aside += other.set_aside
+        self.keys |= other.keys
+        self.examples = other.examples | self.examples
+
+    def leave(self, kind: str, words: str) -> None:
+        """Count a part that is left unread."""
+        self.set_aside[kind] += 1
+        self.note(kind, words)
 
 
 class RowSource(Protocol):
@@ -34,156 +72,138 @@ class RowSource(Protocol):
     """Of the content: another one means other rows."""
     names: tuple[str, ...]
     """Columns."""
+    oddities: Oddities
+    """What could not be read until now."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches with these columns, in the order asked for."""
+        """Yield record batches with these columns as they are stored, in the order asked for, and LOST."""
 
 
-def open_files(uri: str, columns: Sequence[str]) -> RowSource:
-    """Open the table at an address; `columns` must be there.
+@dataclass(frozen=True)
+class Reading:
+    """How files are read."""
+
+    url_column: str
+    """Of the addresses."""
+    caption_column: str
+    """Of the captions."""
+    column_names: tuple[str, ...] = ()
+    """Of files without a line of names."""
+    tsv_quotes: bool = False
+    """Whether fields of TSV files may stand in quotes."""
+    caption_lines: bool = False
+    """Whether each line of a caption file is a caption of its own."""
+    uncaptioned: bool = False
+    """Whether pictures without a caption are kept."""
+
+    @property
+    def caption_keys(self) -> tuple[str, ...]:
+        """Where metadata of stored pictures have the caption: as asked for, else as published sets name it."""
+        column = self.caption_column
+        return CAPTION_KEYS if column == CAPTION else tuple(dict.fromkeys([column, column.lower(), column.upper()]))
+
+
+def open_files(uri: str, reading: Reading) -> RowSource:
+    """Open the table at an address; its columns must be there.
 
     Raises StepError where there is no such file, files are of several kinds, or one lacks a column.
     """
+    from steps.data.delimited_files import DelimitedFiles
+    from steps.data.json_files import LineFiles
+    from steps.data.parquet_files import ParquetFiles
+
     files, root = fsspec.core.url_to_fs(uri)
-    found = _find(files, root, uri)
-    kinds = {_kind(path) for path in found}
+    paths = _find(files, root, uri)
+    kinds = {kind_of(path) or _sniffed(files, path) for path in paths}
     if len(kinds) > 1:
         raise StepError(f"url_table: {uri} holds {' and '.join(sorted(kinds))}; keep one kind of file there")
-    if kinds == {".parquet"}:
-        return ParquetFiles(files, found, columns)
-    return DelimitedFiles(files, found, columns)
+    kind = kinds.pop()
+    if reading.column_names and kind not in DELIMITERS:
+        raise StepError(f"column_names: they are for CSV and TSV files without a line of names; {uri} is {kind}")
+    if kind == PARQUET:
+        return ParquetFiles(files, paths, reading)
+    if kind in DELIMITERS:
+        return DelimitedFiles(files, paths, reading)
+    return LineFiles(files, paths, reading)
 
 
-def _kind(path: str) -> str:
-    """Return the suffix that says how to read a file; empty for what is no table."""
+def kind_of(path: str) -> str:
+    """Return the suffix that says how to read a file, without that of its compression; empty for what is no table."""
     name = path.rsplit("/", 1)[-1].lower()
-    return next((suffix for suffix in (".parquet", *DELIMITERS) if name.endswith(suffix)), "")
+    plain = next((name.removesuffix(suffix) for suffix in CODECS if name.endswith(suffix)), name)
+    suffix = "." + plain.rpartition(".")[2] if "." in plain else ""
+    if suffix == PARQUET and plain == name:
+        return PARQUET
+    return suffix if suffix in (*DELIMITERS, *JSON_LINES, JSON, TEXT) else ""
+
+
+def is_debris(path: str) -> bool:
+    """Return whether a computer left a file there and no person: names that begin with a dot, and folders of such."""
+    parts = path.split("/")
+    return any((part.startswith(".") and part not in (".", "..")) or part in _DEBRIS for part in parts)
+
+
+@contextmanager
+def opened(files: Any, path: str) -> Iterator[Any]:
+    """Open a file, unpacked on the way, as a pyarrow stream."""
+    with files.open(path, "rb") as stream:
+        content: Any = pa.PythonFile(stream, mode="r")
+        codec = next((name for suffix, name in CODECS.items() if path.lower().endswith(suffix)), None)
+        if codec:
+            content = pa.CompressedInputStream(content, codec)
+        yield content
+
+
+def lost_rows(columns: Sequence[str], cause: str, count: int) -> Any:
+    """Return a batch of rows that cannot be read."""
+    nulls: dict[str, Any] = {name: pa.nulls(count, pa.string()) for name in columns}
+    return pa.record_batch({**nulls, LOST: pa.repeat(cause, count)})
+
+
+def with_lost(batch: Any, causes: Any = None) -> Any:
+    """Return a batch with the column LOST, of which `causes` are the values; without them no row is lost."""
+    return batch.append_column(LOST, pa.nulls(batch.num_rows, pa.string()) if causes is None else causes)
+
+
+def require_columns(path: str, names: Sequence[str], reading: Reading, hint: str = "") -> None:
+    """Raise StepError that names the setting unless a file has the columns of addresses and captions."""
+    for setting in ("url_column", "caption_column"):
+        column = getattr(reading, setting)
+        if column not in names:
+            raise StepError(
+                f"url_table: {path} has no column {column!r}; it has {', '.join(names)[:500]}"
+                + (hint or f"; name it as download.{setting}")
+            )
 
 
 def _find(files: Any, root: str, uri: str) -> list[str]:
     try:
         if not files.isdir(root):
-            # Whatever its name, a single file that is named is a table: parquet unless its name says otherwise.
-            found = [root] if files.exists(root) else []
+            paths = [root] if files.exists(root) else []
         else:
-            found = sorted(path for path in files.find(root) if _kind(path))
+            start = len(root.rstrip("/")) + 1
+            paths = _of_one_rank(sorted(path for path in files.find(root) if not is_debris(path[start:])))
     except PermissionError as error:
         raise StepError(f"url_table: {uri} cannot be read: {error}") from None
-    if not found:
+    if not paths:
         raise StepError(
-            f"url_table: no parquet, CSV or TSV file at {uri}; for shards or a folder of pictures set download.source"
+            f"url_table: no parquet, CSV or TSV file at {uri}, nor another table ({KINDS}); "
+            "for shards or a folder of pictures set download.source"
         )
-    return found
+    return paths
 
 
-class ParquetFiles:
-    """Parquet files, in the order of their names."""
-
-    def __init__(self, files: Any, paths: list[str], columns: Sequence[str]) -> None:
-        self._files, self._paths = files, paths
-        self.names: tuple[str, ...] = ()
-        hasher = hashlib.sha256()
-        self.rows = 0
-        for path in paths:
-            names, footer = self._footer(path)
-            _require(path, names, columns)
-            self.names = self.names or names
-            hasher.update(f"{path.rsplit('/', 1)[-1]}\n{footer.num_rows}\n{footer.serialized_size}\n".encode())
-            hasher.update(repr(footer.to_dict()).encode())
-            self.rows += footer.num_rows
-        self.digest = hasher.hexdigest()
-        """Of the files' footers: sizes, statistics and places of all their columns."""
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches with these columns."""
-        for path in self._paths:
-            with self._files.open(path, "rb") as stream:
-                file = pq.ParquetFile(stream)
-                _require(path, file.schema_arrow.names, columns)
-                for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
-                    yield batch.select(list(columns))
-
-    def _footer(self, path: str) -> tuple[tuple[str, ...], Any]:
-        with self._files.open(path, "rb") as stream:
-            try:
-                file = pq.ParquetFile(stream)
-            except pa.ArrowInvalid as error:
-                raise StepError(f"url_table: {path} is not parquet: {str(error)[:100]}") from None
-            return tuple(file.schema_arrow.names), file.metadata
+def _of_one_rank(paths: Sequence[str]) -> list[str]:
+    for kinds in _BY_RANK:
+        ranked = [path for path in paths if kind_of(path) in kinds]
+        if ranked:
+            return ranked
+    return []
 
 
-class DelimitedFiles:
-    """CSV or TSV files with a line of names, in the order of their names; `.gz` is unpacked on the way.
-
-    They have no footer: opening them reads them once, to count the rows and to take their sha256.
-    """
-
-    def __init__(self, files: Any, paths: list[str], columns: Sequence[str]) -> None:
-        self._files, self._paths, self._texts = files, paths, tuple(columns)
-        self.names: tuple[str, ...] = ()
-        hasher = hashlib.sha256()
-        self.rows = 0
-        for path in paths:
-            hasher.update(f"{path.rsplit('/', 1)[-1]}\n".encode())
-            with self._files.open(path, "rb") as stream:
-                while content := stream.read(1 << 20):
-                    hasher.update(content)
-            with self._reader(path) as reader:
-                names = tuple(reader.schema.names)
-                _require(path, names, columns)
-                self.names = self.names or names
-                self.rows += sum(batch.num_rows for batch in _checked(path, reader))
-        self.digest = hasher.hexdigest()
-        """sha256 of the files."""
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches with these columns."""
-        for path in self._paths:
-            with self._reader(path, columns) as reader:
-                yield from _checked(path, reader)
-
-    @contextmanager
-    def _reader(self, path: str, columns: Sequence[str] | None = None) -> Iterator[Any]:
-        csv = pyarrow.csv
-        stream: BinaryIO = self._files.open(path, "rb")
-        content: Any = pa.PythonFile(stream, mode="r")
-        kind = _kind(path)
-        if kind.endswith(".gz"):
-            content = pa.CompressedInputStream(content, "gzip")
-        try:
-            reader = csv.open_csv(
-                content,
-                read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
-                parse_options=csv.ParseOptions(delimiter=DELIMITERS[kind], newlines_in_values=True),
-                convert_options=csv.ConvertOptions(
-                    column_types=dict.fromkeys(self._texts, pa.string()),
-                    include_columns=list(columns) if columns is not None else None,
-                ),
-            )
-        except pa.ArrowInvalid as error:
-            stream.close()
-            raise StepError(f"url_table: {path} cannot be read as {kind}: {str(error)[:200]}") from None
-        except (pa.ArrowKeyError, KeyError) as error:
-            stream.close()
-            raise StepError(f"url_table: {path} has no column {str(error)[:200]}") from None
-        try:
-            yield reader
-        finally:
-            stream.close()
-
-
-def _checked(path: str, reader: Any) -> Iterator[Any]:
-    while True:
-        try:
-            batch = reader.read_next_batch()
-        except StopIteration:
-            return
-        except pa.ArrowInvalid as error:
-            raise StepError(f"url_table: {path}: {str(error)[:200]}") from None
-        yield batch
-
-
-def _require(path: str, names: Sequence[str], columns: Sequence[str]) -> None:
-    for column in columns:
-        if column not in names:
-            raise StepError(f"url_table: {path} has no column {column!r}; it has {', '.join(names)}")
+def _sniffed(files: Any, path: str) -> str:
+    """Return the kind of a single file whose name tells none."""
+    with files.open(path, "rb") as stream:
+        if stream.read(4) == b"PAR1":
+            return PARQUET
+    raise StepError(f"url_table: {path}: its name does not tell which kind of table it is; these are read: {KINDS}")

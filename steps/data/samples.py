@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ import xxhash
 
 from steps.data.order import Rows
 from steps.data.parquet import read_parquet
+from steps.data.row_files import CAPTIONS
 from steps.data.shards import SAMPLES_SUFFIX
 from steps.data.storage import Storage
 from steps.errors import StepError
@@ -49,6 +50,13 @@ class SampleTable:
     """Of the pictures."""
     too_small_samples: int = 0
     """Samples that are left out because their originals were smaller than asked for."""
+    first_captions: list[str] = field(default_factory=list)
+    """The first caption of each sample's picture, where a picture may have several, and a sample each; else empty."""
+
+    @property
+    def named_by(self) -> list[str]:
+        """The caption that stands in each sample's tar, and decides whether its picture is held out."""
+        return self.first_captions or self.captions
 
 
 class Sample(NamedTuple):
@@ -79,17 +87,22 @@ def read_table(storage: Storage, name: str, min_original_px: int = 0) -> SampleT
     if "xxh3" not in table.column_names:
         raise StepError(f"{storage.uri}/{table_name}: has no checksums (an earlier version's); download again")
     counted = table.filter(table["dropped"].is_null())
-    table = counted.filter(pa.array(_is_large_enough(counted, min_original_px)))
+    large = counted.filter(pa.array(_is_large_enough(counted, min_original_px)))
+    table, captions = large, large["caption"]
+    if has_several := CAPTIONS in table.column_names:
+        # Each caption of a picture is a sample to train on.
+        table, captions = _one_each(table)
     return SampleTable(
         name=name,
         keys=table["key"].to_pylist(),
-        captions=table["caption"].to_pylist(),
+        captions=captions.to_pylist(),
         starts=table["start"].to_numpy(),
         stops=table["stop"].to_numpy(),
         xxh3=table["xxh3"].to_numpy(),
         widths=_sides(table, "width"),
         heights=_sides(table, "height"),
-        too_small_samples=len(counted) - len(table),
+        too_small_samples=len(counted) - len(large),
+        first_captions=table["caption"].to_pylist() if has_several else [],
     )
 
 
@@ -97,6 +110,12 @@ def _is_large_enough(table: pa.Table, min_original_px: int) -> npt.NDArray[np.bo
     shorter = np.minimum(_sides(table, "original_width"), _sides(table, "original_height"))
     large: npt.NDArray[np.bool_] = (shorter >= min_original_px) | (shorter == 0)
     return large
+
+
+def _one_each(table: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
+    """Return a row for each caption of each picture, and these captions."""
+    lists = table[CAPTIONS].combine_chunks()
+    return table.take(pc.list_parent_indices(lists)), lists.flatten()
 
 
 def _sides(table: pa.Table, name: str) -> Rows:
@@ -144,7 +163,7 @@ def _sample(table: SampleTable, row: int, raw: bytes) -> Sample:
         content = offset + tarfile.BLOCKSIZE
         members[member.name] = raw[content : content + member.size]
         offset = content + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    if members[f"{key}.txt"].decode("utf-8") != caption:
+    if members[f"{key}.txt"].decode("utf-8") != table.named_by[row]:
         raise ValueError(f"sample {key} has another caption")
     return Sample(key, caption, members[f"{key}.jpg"], raw)
 

@@ -20,8 +20,8 @@ import xxhash
 from params.filters import FILTERS, Filter, TableColumn
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
-from steps.data.fates import row_key
-from steps.data.row_files import CAPTION
+from steps.data.fates import is_known_by_caption, row_key
+from steps.data.row_files import BATCH_ROWS, CAPTION, LOST
 from steps.data.score_column import ScoreColumn, texts_of
 from steps.data.url_table import UrlTable
 from steps.errors import StepError
@@ -83,8 +83,9 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
 
     Raises StepError where a threshold is set and the table lacks the column.
     """
-    checks = [_Check(Cause.NO_URL, (table.url_column,), _is_blank), *_checks(settings, table)]
+    checks = [*_unreadable(), *_required(settings, table), *_checks(settings, table)]
     causes = (*(one.cause for one in checks), Cause.DUPLICATE)
+    by_caption = is_known_by_caption(settings)
     known_by = (table.url_column, table.caption_column)
     columns = list(dict.fromkeys([*known_by, *(column for one in checks for column in one.columns)]))
     fates = np.zeros(table.rows, np.uint8)
@@ -93,17 +94,36 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
     for batch in table.batches(columns):
         part = slice(first, first + batch.num_rows)
         for number, one in enumerate(checks, 1):
-            drops = one.drops(*(batch.column(columns.index(column)) for column in one.columns))
+            drops = one.drops(*map(batch.column, one.columns))
             fates[part][drops & (fates[part] == 0)] = number
-        urls, captions = (batch.column(columns.index(column)).to_pylist() for column in known_by)
+        urls, captions = (batch.column(column).to_pylist() for column in known_by)
         for row, (url, caption) in enumerate(zip(urls, captions, strict=True), first):
             hashes[row] = xxhash.xxh3_64_intdigest((url or "").strip().encode())
-            keys[row] = row_key(url, caption)
+            keys[row] = row_key(url, caption if by_caption else None)
         first += batch.num_rows
     for one in checks:
         one.finish()
-    fates[_repeated(hashes, np.flatnonzero(fates == 0))] = len(causes)
+    wanted = np.flatnonzero(fates == 0)
+    repeated = _repeated(hashes, wanted)
+    if settings.captions == "all":
+        table.further = further_captions(table, hashes, wanted, repeated)
+    fates[repeated] = len(causes)
     return Screening(fates, causes, keys)
+
+
+def further_captions(
+    table: UrlTable, hashes: npt.NDArray[np.uint64], wanted: npt.NDArray[np.int64], repeated: npt.NDArray[np.int64]
+) -> dict[int, list[str]]:
+    """Return the captions of rows whose url stands further up, by the row of the `wanted` where it stands first."""
+    of_hash, first_places = np.unique(hashes[wanted], return_index=True)
+    firsts = wanted[first_places[np.searchsorted(of_hash, hashes[repeated])]]
+    first_of = dict(zip(repeated.tolist(), firsts.tolist(), strict=True))
+    further: dict[int, list[str]] = {}
+    for part in table.shards(BATCH_ROWS) if first_of else ():
+        for row, captions in enumerate(part.captions, part.first_row):
+            if row in first_of and captions:
+                further.setdefault(first_of[row], []).extend([captions] if isinstance(captions, str) else captions)
+    return further
 
 
 def _repeated(hashes: npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -181,6 +201,23 @@ class _Columns:
         return self._named.get(column.name) or next(known, None)
 
 
-def _is_blank(urls: Any) -> Mask:
-    blank: Mask = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(urls, "")), "").to_numpy(zero_copy_only=False)
+def _unreadable() -> Iterator[_Check]:
+    """Yield a check for each cause by which the table's reader gives a row up."""
+    for cause in (Cause.BAD_ROW, Cause.BAD_TEXT, Cause.TRUNCATED):
+        yield _Check(cause, (LOST,), partial(_is, cause))
+
+
+def _is(cause: str, lost: Any) -> Mask:
+    mask: Mask = pc.fill_null(pc.equal(lost, cause), False).to_numpy(zero_copy_only=False)
+    return mask
+
+
+def _required(settings: DownloadSettings, table: UrlTable) -> Iterator[_Check]:
+    yield _Check(Cause.NO_URL, (table.url_column,), _is_blank)
+    if not settings.keep_uncaptioned:
+        yield _Check(Cause.NO_CAPTION, (table.caption_column,), _is_blank)
+
+
+def _is_blank(texts: Any) -> Mask:
+    blank: Mask = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(texts, "")), "").to_numpy(zero_copy_only=False)
     return blank

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import Field, ValidationError
@@ -30,6 +31,11 @@ FORMAT_VERSION: Final = 2
 def shard_stem(index: int) -> str:
     """Return the part of a shard's file names that they share."""
     return SHARD_PATTERN.format(index=index).removesuffix(".tar")
+
+
+def _is_nothing(value: object) -> bool:
+    """Whether a field has nothing to tell: then it is not written, as before there was one."""
+    return not value
 
 
 class VerifiedShard(Model):
@@ -57,6 +63,8 @@ class VerifiedShard(Model):
     """Rows that were not fetched: of shards of release 0.1.0, which listed them."""
     retried: dict[str, int] = Field(default_factory=dict)
     """In a shard of a later round of release 0.1.0: the causes under which its rows were counted before."""
+    uncaptioned: int = Field(0, exclude_if=_is_nothing)
+    """Samples whose caption is empty, which keep_uncaptioned keeps."""
 
 
 class ShardRecord(PartRecord):
@@ -92,6 +100,10 @@ class Ledger(Model):
     """kept / (kept + failed): of the rows that the filters left."""
     bytes: int
     """Of all tars."""
+    uncaptioned: int = Field(0, exclude_if=_is_nothing)
+    """Of those kept: with an empty caption, as keep_uncaptioned has it."""
+    set_aside: dict[str, int] = Field(default_factory=dict, exclude_if=_is_nothing)
+    """Parts of the table that could not be read and cost no row, by kind: a .json of a sample, the end of a tar."""
 
 
 class ShardsManifest(Model):
@@ -113,8 +125,17 @@ class ShardsManifest(Model):
     """In the order of the table."""
 
 
-def make_ledger(shards: Sequence[VerifiedShard], fates: Mapping[str, int], rows: int, tried: int) -> Ledger:
-    """Return the ledger of a table of so many rows: `fates` counts those that are no samples, by cause."""
+def make_ledger(
+    shards: Sequence[VerifiedShard],
+    fates: Mapping[str, int],
+    rows: int,
+    tried: int,
+    set_aside: Mapping[str, int] = MappingProxyType({}),
+) -> Ledger:
+    """Return the ledger of a table of so many rows: `fates` counts those that are no samples, by cause.
+
+    `set_aside` are parts of the table that cost no row.
+    """
     failed = {cause: count for cause, count in sorted(fates.items()) if count and cause not in LEFT_OUT}
     filtered = {cause: count for cause, count in sorted(fates.items()) if count and cause in LEFT_OUT}
     kept = sum(shard.samples for shard in shards)
@@ -131,6 +152,8 @@ def make_ledger(shards: Sequence[VerifiedShard], fates: Mapping[str, int], rows:
         treated=dict(sorted(treated.items())),
         sample_yield=round(kept / attempted, 6) if attempted else 0.0,
         bytes=sum(shard.bytes for shard in shards),
+        uncaptioned=sum(shard.uncaptioned for shard in shards),
+        set_aside=dict(sorted(set_aside.items())),
     )
 
 

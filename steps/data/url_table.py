@@ -1,7 +1,8 @@
 """The url table: which pictures there are, with their captions and what else is known of them.
 
-Reads it through steps.data.row_files (parquet, CSV, TSV) or, for pictures that one has already,
-steps.data.stored_pictures. Writes nothing. It is streamed: it may be larger than memory.
+Reads it through steps.data.row_files (tables of addresses) or, for pictures that one has already, picture_folder and
+picture_tars. Writes nothing. It is streamed: it may be larger than memory. What leaves it went through the door of
+text_column: texts are text, and a row that cannot be read is marked with its cause.
 """
 
 from __future__ import annotations
@@ -11,8 +12,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from steps.data.row_files import CAPTION, URL, RowSource, open_files
-from steps.data.stored_pictures import open_folder, open_shards
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from params.programs import DownloadSettings
+from steps.data.caption_choice import CaptionChoice, Captions, joined
+from steps.data.causes import Cause
+from steps.data.row_files import CAPTION, LOST, URL, Oddities, Reading, RowSource, open_files
+from steps.data.text_column import Mask, ReadColumn, is_list, only_ones, through
 from steps.errors import StepError
 
 
@@ -26,8 +34,8 @@ class TableSlice:
     """Row of the table with which it begins."""
     urls: list[str | None]
     """One for each row."""
-    captions: list[str | None]
-    """One for each row."""
+    captions: list[Captions]
+    """One for each row; a list where a picture is stored with all of several."""
     others: Mapping[str, list[Any]] = field(default_factory=dict)
     """What further columns hold, by name."""
 
@@ -43,14 +51,25 @@ class UrlTable:
         max_rows: int = 0,
         source: str = "urls",
         others: Mapping[str, str] = MappingProxyType({}),
+        settings: DownloadSettings | None = None,
     ) -> None:
-        """Open the table; `max_rows` of 0 are all. `source` as DownloadSettings.source has it.
+        """Open the table; `max_rows` of 0 are all. `source` is DownloadSettings.source; `settings` say how it is read.
 
         `others` are further columns, and the settings that name them. Raises StepError where there is no table, or it
         lacks a column.
         """
+        asked = settings or DownloadSettings()
         self._columns = (url_column, caption_column) if source == "urls" else (URL, CAPTION)
-        self._rows = _open(uri, self._columns, source)
+        self._choice = CaptionChoice(asked.captions, asked.captions_seed)
+        reading = Reading(
+            url_column=url_column,
+            caption_column=caption_column,
+            column_names=asked.column_names,
+            tsv_quotes=asked.tsv_quotes,
+            caption_lines=asked.caption_lines,
+            uncaptioned=asked.keep_uncaptioned,
+        )
+        self._rows = _open(uri, reading, source)
         self.rows = min(self._rows.rows, max_rows) if max_rows else self._rows.rows
         if not self.rows:
             raise StepError(f"url_table: {uri} has no rows")
@@ -60,6 +79,8 @@ class UrlTable:
                 raise StepError(f"{setting}: {uri} has no column {name!r}; it has {', '.join(self.names)}")
         self.others = tuple(others)
         """Further columns that slices hold."""
+        self.further: Mapping[int, list[str]] = {}
+        """Captions that belong to a row's picture and stand in other rows."""
 
     @property
     def url_column(self) -> str:
@@ -71,26 +92,51 @@ class UrlTable:
         """Column of the captions."""
         return self._columns[1]
 
+    @property
+    def oddities(self) -> Oddities:
+        """What could not be read of it until now."""
+        return self._rows.oddities
+
     def shards(self, samples_per_shard: int) -> Iterator[TableSlice]:
         """Yield the table in slices of `samples_per_shard` rows; the last one may be shorter."""
-        held: list[list[Any]] = [[] for _ in (*self._columns, *self.others)]
-        index = 0
-        for batch in self.batches((*self._columns, *self.others)):
-            for values, column in zip(held, batch.columns, strict=True):
-                values += column.to_pylist()
+        names = list(dict.fromkeys([*self._columns, *self.others]))
+        held: list[list[Any]] = [[] for _ in names]
+        index = row = 0
+        for batch in self._batches(names):
+            held[0] += self._texts(batch.column(0), self.url_column, row).values.to_pylist()
+            held[1] += self._choice.several(self._texts(batch.column(1), self.caption_column, row).values, row)
+            for values, name in zip(held[2:], names[2:], strict=True):
+                values += through(batch.column(name)).values.to_pylist()
+            row += batch.num_rows
             while len(held[0]) >= samples_per_shard:
-                yield self._slice(index, samples_per_shard, [values[:samples_per_shard] for values in held])
+                yield self._slice(index, samples_per_shard, names, [values[:samples_per_shard] for values in held])
                 index += 1
                 held = [values[samples_per_shard:] for values in held]
         if held[0]:
-            yield self._slice(index, samples_per_shard, held)
-
-    def _slice(self, index: int, size: int, held: list[list[Any]]) -> TableSlice:
-        urls, captions, *others = held
-        return TableSlice(index, index * size, urls, captions, dict(zip(self.others, others, strict=True)))
+            yield self._slice(index, samples_per_shard, names, held)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches with the columns in the order asked for, up to `rows` rows."""
+        """Yield record batches with the columns in the order asked for, up to `rows` rows.
+
+        Addresses and captions are text; LOST, asked for or not, is the last column.
+        """
+        names = [name for name in columns if name != LOST]
+        row = 0
+        for batch in self._batches(list(dict.fromkeys([*names, *self._columns]))):
+            lost = batch.column(LOST)
+            values: dict[str, Any] = {}
+            for name in dict.fromkeys([*names, *self._columns]):
+                if name in self._columns:
+                    column = self._texts(batch.column(name), name, row)
+                    lost = _marked(lost, column.lost)
+                    is_caption = name == self.caption_column
+                    values[name] = self._choice.one(column.values, row) if is_caption else column.values
+                else:
+                    values[name] = through(batch.column(name)).values
+            row += batch.num_rows
+            yield pa.record_batch({name: values[name] for name in names} | {LOST: lost})
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
         left = self.rows
         for batch in self._rows.batches(columns):
             if not left:
@@ -99,8 +145,45 @@ class UrlTable:
             left -= part.num_rows
             yield part
 
+    def _texts(self, stored: Any, name: str, first_row: int) -> ReadColumn:
+        """Return addresses or captions, of which numbers are written out."""
+        column = through(stored)
+        if pa.types.is_floating(column.values.type) or pa.types.is_integer(column.values.type):
+            values = column.values
+            if pa.types.is_floating(values.type):
+                values = pc.if_else(pc.is_finite(values), values, None)
+            return column._replace(values=values.cast(pa.string()))
+        if name == self.url_column and is_list(column.values.type):
+            column = only_ones(column)
+        kind = column.values.type
+        if not (pa.types.is_string(kind) or (is_list(kind) and pa.types.is_string(kind.value_type))):
+            column = ReadColumn(
+                pa.nulls(len(stored), pa.string()), column.values.is_valid().to_numpy(zero_copy_only=False)
+            )
+        if column.lost.any():
+            row = first_row + int(np.flatnonzero(column.lost)[0]) + 1
+            self.oddities.note(
+                Cause.BAD_TEXT, f"{self.uri} row {row}: {name} is no text (not UTF-8, or half a surrogate pair)"
+            )
+        return column
 
-def _open(uri: str, columns: Sequence[str], source: str) -> RowSource:
+    def _slice(self, index: int, size: int, names: list[str], held: list[list[Any]]) -> TableSlice:
+        urls, captions, *_ = held
+        if self.further:
+            captions = [joined(own, self.further.get(row, [])) for row, own in enumerate(captions, index * size)]
+        others = {name: held[names.index(name)] for name in self.others}
+        return TableSlice(index, index * size, urls, captions, others)
+
+
+def _marked(lost: Any, bad: Mask) -> Any:
+    """Return the causes of lost rows, with those whose text is none."""
+    return pc.if_else(pa.array(bad & lost.is_null().to_numpy(zero_copy_only=False)), Cause.BAD_TEXT.value, lost)
+
+
+def _open(uri: str, reading: Reading, source: str) -> RowSource:
     if source == "urls":
-        return open_files(uri, columns)
-    return open_shards(uri) if source == "webdataset" else open_folder(uri)
+        return open_files(uri, reading)
+    from steps.data.picture_folder import open_folder
+    from steps.data.picture_tars import open_shards
+
+    return open_shards(uri, reading) if source == "webdataset" else open_folder(uri, reading)

@@ -24,6 +24,7 @@ import xxhash
 from steps.data.causes import from_message
 from steps.data.parquet import read_parquet
 from steps.data.picture_measures import PictureMeasures, measures_columns, treatments
+from steps.data.row_files import CAPTIONS
 from steps.data.shards import SAMPLES_SUFFIX, VerifiedShard, shard_stem
 from steps.data.storage import Storage
 
@@ -89,6 +90,7 @@ def verify_shard(
         sha256=tar.sha256,
         failed=dict(sorted(failed.items())),
         treated=treatments(measures),
+        uncaptioned=pa.compute.sum(pa.compute.equal(kept["caption"], "")).as_py() or 0,
     )
 
 
@@ -107,8 +109,10 @@ def _compare(stem: str, rows: int, statistics: dict[str, Any], fates: int, kept:
 
 def _samples_table(kept: pa.Table, tar: TarContent, measures: Sequence[PictureMeasures | None]) -> pa.Table:
     starts, stops, digests = zip(*tar.samples.values(), strict=True) if tar.samples else ((), (), ())
+    several = {CAPTIONS: kept[CAPTIONS]} if CAPTIONS in kept.column_names else {}
     return pa.table(
-        {
+        several
+        | {
             "key": kept["key"],
             "caption": kept["caption"],
             "start": pa.array(starts, pa.int64()),

@@ -12,9 +12,12 @@ import pytest
 import typer
 
 from params.programs import TrainArguments
+from params.settings import load_settings
 from pipeline_definition.cli import app
 from pipeline_definition.cost.prices import load_prices
+from pipeline_definition.definition.pipeline import build_definition
 from pipeline_definition.infrastructure.stack import StackTemplate
+from tests.pipeline_definition.definition.test_pipeline import NEWER_FIELDS, NEWER_STEP_FIELDS
 from tests.pipeline_definition.definitions import defaults_of, definition_of
 
 PAGE = Path("docs/operations.md")
@@ -88,3 +91,17 @@ def test_the_figures_are_those_of_the_price_file() -> None:
 def test_the_table_of_throughput_is_arithmetic(gpus: int, samples_per_s: float, sample_kb: float, reads: int) -> None:
     assert round(gpus * samples_per_s * sample_kb / 1000) == reads
     assert f"| {reads} MB/s |" in TEXT
+
+
+def test_every_member_that_the_published_schema_does_not_know_is_listed_with_its_fallback() -> None:
+    section = TEXT.split("## Newer than the published definition schema")[1].split("\n## ")[0]
+    for member in (*NEWER_FIELDS, *NEWER_STEP_FIELDS, "EnumValues", "EndpointConfig"):
+        assert f"`{member}`" in section, member
+
+
+def test_a_set_with_instance_groups_has_a_fallback_without() -> None:
+    settings = load_settings(Path("params/sd2_heterogeneous.yaml"))
+    assert '"InstanceGroups"' in build_definition(settings)
+    encode = settings.encode.model_copy(update={"max_train_rows": 0})
+    text = build_definition(settings.model_copy(update={"encoders": None, "encode": encode}))
+    assert "InstanceGroup" not in text

@@ -232,3 +232,30 @@ def test_a_table_that_is_not_there_fails_the_job_in_one_line(world: World) -> No
     done = world.run("nothing", "--url-table", str(world.folder / "elsewhere"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"error: url_table: no parquet, CSV or TSV file at {world.folder / 'elsewhere'}" in done.stderr
+
+
+def test_a_folder_of_pictures_is_stored_once_each_with_all_captions_and_what_lacks_one_is_counted(world: World) -> None:
+    folder = world.folder / "mine"
+    folder.mkdir()
+    lines: list[dict[str, Any]] = [{"file_name": "0.jpg", "text": ["one &amp; only", "two"]}, {"file_name": "1.jpg"}]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{")
+    for number in range(2):
+        (folder / f"{number}.jpg").write_bytes(web.picture(number))
+    own = ["--url-table", str(folder), "--source", "pictures", "--captions", "all"]
+    done = world.run("mine", *own, "--keep-uncaptioned", "true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "metadata_line, for example:" in done.stdout
+    assert "1 samples have no caption" in done.stdout
+    ledger = world.manifest("mine")["ledger"]
+    assert (ledger["kept"], ledger["uncaptioned"], ledger["set_aside"]) == (2, 1, {"metadata_line": 1})
+    samples = pq.read_table(io.BytesIO(world.s3.read("mine/00000.samples.parquet")))
+    assert samples["captions"].to_pylist() == [["one & only", "two"], [""]]
+    with tarfile.open(fileobj=io.BytesIO(world.s3.read("mine/00000.tar"))) as tar:
+        texts = [tar.extractfile(member).read() for member in tar if member.name.endswith(".txt")]  # type: ignore[union-attr]
+    assert texts == [b"one & only", b""]
+
+    strict = world.run("mine", *own, job="strict")
+    assert strict.returncode == 0, strict.stdout + strict.stderr
+    ledger = world.manifest("strict")["ledger"]
+    assert (ledger["kept"], ledger["failed"]) == (1, {"no_caption": 1})
+    assert "uncaptioned" not in ledger

@@ -205,6 +205,15 @@ def test_a_finished_encoding_is_not_done_again(world: World, encoded: Path) -> N
     assert world.encode("first", precision="bfloat16").published() is None
 
 
+def test_latents_that_were_refused_are_refused_at_the_next_start_too(
+    world: World, encoded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steps.data.latents_artifact.MIN_PSNR_DB", 99.0)
+    for _ in range(2):
+        with pytest.raises(StepError, match=r"train-0000[0-9]\.tar decode to other pictures .* Likely causes"):
+            world.encode("refused").run()
+
+
 def test_what_a_worker_finds_wrong_ends_the_step_in_its_words(world: World, tmp_path: Path) -> None:
     uri = f"s3://{s3_server.BUCKET}/damaged"
     manifest = write_shards(uri, [30])

@@ -32,7 +32,6 @@ NEWER_STEP_FIELDS = (
     "RandomSeed",
     "PropertyFiles",
     "CompressionType",
-    "KeepAlivePeriodInSeconds",
     "InstanceGroups",
     "InstanceGroupNames",
     "Environment",

@@ -81,7 +81,7 @@ class Pool:
 @pytest.fixture
 def arguments(tmp_path: Path) -> DownloadArguments:
     urls = ["a", "b", "c", "a", "d", "e", "a", None, "f", "g"]
-    pq.write_table(pa.table({"url": urls, "caption": [""] * 10}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"url": urls, "caption": ["a caption"] * 10}), tmp_path / "t.parquet")
     return DownloadArguments(
         url_table=str(tmp_path / "t.parquet"), shards_uri=str(tmp_path / "shards"), samples_per_shard=3, min_yield=0.7
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from steps.data.encoder import moments_sums
-from steps.data.latents_artifact import check_psnr, check_statistics, statistics
+from steps.data.latents_artifact import check_shard, check_statistics, statistics
 from steps.data.latents_manifest import IndexedShard, LatentsShard
 from steps.data.latents_shard import BuiltShard
 from steps.data.latents_writer import LatentsRecord
@@ -52,6 +52,17 @@ def test_a_centre_far_from_zero_ends_the_step() -> None:
 
 @pytest.mark.parametrize("psnr_db", [14.9, 3.0, float("nan")])
 def test_latents_that_decode_to_something_else_end_the_step(psnr_db: float) -> None:
-    check_psnr(record(np.zeros((1, 4, 2, 2)), psnr_db=15.0))
+    values = np.random.default_rng(0).normal(0, 1, (40, 4, 5, 5))
+    check_shard(record(values, psnr_db=15.0), 1.0)
     with pytest.raises(StepError, match=r"latents of train-00000\.tar decode to other pictures"):
-        check_psnr(record(np.zeros((1, 4, 2, 2)), psnr_db=psnr_db))
+        check_shard(record(values, psnr_db=psnr_db), 1.0)
+
+
+def test_a_shard_is_refused_in_one_line_that_names_all_that_is_wrong_and_its_likely_causes() -> None:
+    check_shard(record(np.random.default_rng(0).normal(0, 1, (40, 4, 5, 5))), 1.0)
+    with pytest.raises(StepError) as raised:
+        check_shard(record(np.random.default_rng(0).normal(0, 0.1, (40, 4, 5, 5)), psnr_db=13.2), 1.0)
+    line = str(raised.value)
+    assert "PSNR 13.2 dB" in line and "standard deviation is 0.100" in line
+    for cause in ("weights are damaged", "another VAE's", "of a kind that this VAE has not seen"):
+        assert cause in line

@@ -131,3 +131,23 @@ def test_shards_that_do_not_tell_the_sides_of_their_pictures_have_no_buckets() -
     assert summarize(table, 0.0, SQUARE).train_samples == (1,)
     with pytest.raises(StepError, match=r"00000\.tar: its table does not tell the pictures' sides.*download again"):
         summarize(table, 0.0, buckets_of(64, 4.0, 16))
+
+
+@given(captions, st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_of_pictures_with_several_captions_training_sees_neither_a_held_out_picture_nor_its_caption(
+    pictures: list[list[str]], fraction: float
+) -> None:
+    several = [list(dict.fromkeys(of)) for of in pictures if of]
+    table = table_of(0, [caption for of in several for caption in of])
+    firsts = [of[0] for of in several for _ in of]
+    table = replace(table, first_captions=firsts)
+    plan = plan_of([table], fraction, 1000)
+    trained = [row for _, row in rows_of(plan, [table], "train", 0, plan.counts["train"])]
+    held = [row for _, row in rows_of(plan, [table], "heldout", 0, plan.counts["heldout"])]
+    assert sorted(table.captions[row] for row in held) == sorted(of[0] for of in several if is_heldout(of[0], fraction))
+    assert not [
+        row for row in trained if is_heldout(table.captions[row], fraction) or is_heldout(firsts[row], fraction)
+    ]
+    kept = [of for of in several if not is_heldout(of[0], fraction)]
+    assert len(trained) == sum(not is_heldout(caption, fraction) for of in kept for caption in of)

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -92,3 +93,17 @@ def test_captions_are_held_out_by_their_hash() -> None:
     texts = [f"caption {index}" for index in range(4000)]
     assert 0.08 < sum(is_heldout(text, 0.1) for text in texts) / 4000 < 0.12
     assert not any(is_heldout(text, 0.0) for text in texts)
+
+
+def test_a_picture_with_several_captions_is_a_sample_for_each_of_them(storage: Storage) -> None:
+    before = read_table(storage, "00000.tar")
+    table = read_parquet(storage.read("00000.samples.parquet"))
+    captions = [[caption, f"another of {row}"][: 1 + row % 2] for row, caption in enumerate(before.captions)]
+    write_samples(storage, "00000", table.append_column("captions", pa.array(captions, pa.list_(pa.string()))))
+    several = read_table(storage, "00000.tar")
+    assert several.captions == [caption for row in captions for caption in row]
+    assert several.named_by == [row[0] for row in captions for _ in row]
+    rows = np.arange(len(several.captions))
+    read = read_samples(storage, several, rows)
+    assert [sample.caption for sample in read] == several.captions
+    assert len({sample.picture for sample in read}) == 12

@@ -110,10 +110,10 @@ def test_a_column_of_words_or_lists_is_refused_where_a_filter_needs_it(
 
 
 def test_languages_and_lengths_of_captions_filter(tmp_path: Path) -> None:
-    table = table_of(tmp_path, LANGUAGE=["en", "EN", "nl", None], caption=["größe", "four", "x" * 20, None])
-    assert fates(table, languages=("en",)) == {2: "language", 3: "language"}
+    table = table_of(tmp_path, LANGUAGE=["en", "EN", "nl", None], caption=["größe", "four", "x" * 20, " "])
+    assert fates(table, languages=("en",)) == {2: "language", 3: "no_caption"}
     lengths = {"min_caption_characters": 5, "max_caption_characters": 10}
-    assert fates(table, **lengths) == {1: "short_caption", 2: "long_caption", 3: "short_caption"}
+    assert fates(table, **lengths) == {1: "short_caption", 2: "long_caption", 3: "no_caption"}
 
 
 def test_known_sizes_save_the_download_and_unknown_ones_do_not(tmp_path: Path) -> None:

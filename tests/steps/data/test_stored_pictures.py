@@ -16,10 +16,10 @@ from tests.steps.data.web import picture
 
 
 def rows(folder: Path, source: str, *columns: str) -> list[tuple[Any, ...]]:
-    table = UrlTable(str(folder), "URL", "TEXT", source=source)
+    table = UrlTable(str(folder), "url", "caption", source=source)
     found: list[tuple[Any, ...]] = []
     for batch in table.batches(columns):
-        found += zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        found += zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
     return found
 
 
@@ -76,7 +76,9 @@ def test_webdataset_shards_are_read_in_place(tmp_path: Path) -> None:
 
 def test_members_that_lead_elsewhere_are_read_in_place_and_links_are_none(tmp_path: Path) -> None:
     (tmp_path / "secret.jpg").write_bytes(picture(9))
-    members = {name: picture(1) for name in ("../../evil.jpg", "/etc/evil.jpg", "a/../../b.jpg")}
+    members = {name: picture(1) for name in ("../../evil.jpg", "/etc/evil.jpg", "a/../../b.jpg")} | {
+        "a/../../b.txt": b"b"
+    }
     write_tar(tmp_path / "set" / "0.tar", members)
     with tarfile.open(tmp_path / "set" / "0.tar", "a") as tar:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
@@ -99,9 +101,9 @@ def header_bomb() -> bytes:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"k.jpg": b"", "k.txt": bytes(2 << 20)}, r"0\.tar: ValueError: k\.txt has 2097152 bytes, and at most 1048576"),
-        ({"k.jpg": b"", "k.json": b"[" * 100_000}, r"0\.tar: RecursionError"),
-        ({"k.jpg": b"", "k.json": b"{"}, r"0\.tar: JSONDecodeError"),
+        ({"k.jpg": b"", "k.txt": bytes(2 << 20)}, r"0\.tar: k\.txt has 2097152 bytes, and at most 1048576"),
+        ({"k.jpg": b"", "k.json": b"[" * 100_000}, r"0\.tar: k\.json is no JSON"),
+        ({"k.jpg": b"", "k.json": b"{"}, r"0\.tar: k\.json is no JSON"),
         (None, r"0\.tar: ReadError: a header of 67108864 bytes"),
     ],
 )
@@ -113,14 +115,14 @@ def test_a_shard_made_to_exhaust_the_memory_is_refused(
     else:
         write_tar(tmp_path / "0.tar", members)
     with pytest.raises(StepError, match=message):
-        UrlTable(str(tmp_path), "", "", source="webdataset")
+        UrlTable(str(tmp_path), "url", "caption", source="webdataset")
 
 
 def test_another_caption_is_another_table(tmp_path: Path) -> None:
     digests = []
     for caption in (b"one", b"two"):
         write_tar(tmp_path / "0.tar", {"k.jpg": picture(1), "k.txt": caption})
-        digests.append(UrlTable(str(tmp_path), "", "", source="webdataset").digest)
+        digests.append(UrlTable(str(tmp_path), "url", "caption", source="webdataset").digest)
     assert digests[0] != digests[1]
 
 
@@ -142,7 +144,7 @@ def test_what_is_no_picture_or_too_large_or_gone_is_one_row_with_its_cause(tmp_p
 @pytest.mark.parametrize(
     ("source", "files", "message"),
     [
-        ("webdataset", {"a.jpg": b""}, r"no \.tar under"),
+        ("webdataset", {"a.jpg": b""}, r"no \.tar .*under"),
         ("webdataset", {"a.tar": b"x" * 600}, r"a\.tar: ReadError"),
         ("pictures", {"a.txt": b""}, r"no picture .* under"),
         ("pictures", {"a.jpg": b""}, r"no picture under .* has a caption"),
@@ -157,4 +159,4 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path, source: str, files: dict
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(StepError, match=message):
-        UrlTable(str(tmp_path), "", "", source=source)
+        UrlTable(str(tmp_path), "url", "caption", source=source)

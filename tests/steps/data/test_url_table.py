@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from params.programs import DownloadSettings
 from steps.data import row_files
 from steps.data.url_table import UrlTable
 from steps.errors import StepError
@@ -71,10 +72,10 @@ def test_text_tables_are_read_by_their_named_columns(tmp_path: Path, name: str) 
     opener = gzip.open if name.endswith(".gz") else open
     with opener(tmp_path / name, "wt", encoding="utf-8", newline="") as file:
         file.write(content.getvalue())
-    table = UrlTable(str(tmp_path / name), "URL", "TEXT")
+    table = UrlTable(str(tmp_path / name), "URL", "TEXT", settings=DownloadSettings(tsv_quotes=True))
     assert (table.rows, table.names) == (2, ("TEXT", "score", "URL"))
     assert next(table.shards(9)).captions == ["a cat, or two", '"two']
-    assert [batch.column(0).to_pylist() for batch in table.batches(["score"])] == [[0.5, None]]
+    assert [batch.column(0).to_pylist() for batch in table.batches(["score"])] == [["0.5", ""]]
 
 
 def test_text_tables_of_several_files_are_one_table_with_one_digest(tmp_path: Path) -> None:
@@ -87,10 +88,8 @@ def test_text_tables_of_several_files_are_one_table_with_one_digest(tmp_path: Pa
     assert UrlTable(str(tmp_path), "url", "caption").digest != before
 
 
-def test_a_folder_of_several_kinds_and_a_broken_line_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("url,caption\nhttp://x/1,one,two\n")
-    with pytest.raises(StepError, match=r"a\.csv.*Expected 2 columns, got 3"):
-        UrlTable(str(tmp_path), "url", "caption")
+def test_a_folder_of_several_kinds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("url,caption\nhttp://x/1,one\n")
     write(tmp_path / "b.parquet", ["a"])
     with pytest.raises(StepError, match=r"holds \.csv and \.parquet; keep one kind"):
         UrlTable(str(tmp_path), "url", "caption")

@@ -1,0 +1,241 @@
+"""A sample of what a data set holds, within bounds: of shards that Download made, or of a folder of pictures.
+
+Reads a manifest, some tables of samples, some tables of fates and some pictures; writes nothing. Captions and pictures
+come from outside: pictures are decoded within a limit of pixels and drawn anew, small.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from PIL import Image, ImageOps
+
+from params.layout import MANIFEST_FILE
+from pipeline_definition.artifacts.data_files import DataFiles
+from pipeline_definition.errors import OperatorError
+
+MAX_SHARDS: Final = 8
+MAX_ROWS: Final = 100_000
+MAX_SHOWN: Final = 24
+MAX_PAIRS: Final = 6
+MAX_EXAMPLES: Final = 3
+MAX_MEMBERS_BYTES: Final = 32 << 20
+MAX_PIXELS: Final = 100_000_000
+THUMBNAIL_PX: Final = 256
+PICTURES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".jfif")
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ShownPicture:
+    """One picture, small, as JPEG."""
+
+    jpeg: bytes
+    caption: str
+    name: str
+
+
+@dataclass(frozen=True)
+class DataSample:
+    """What the page shows."""
+
+    manifest: Row = field(default_factory=dict)
+    """Of shards or latents; empty for a folder."""
+    pictures: tuple[ShownPicture, ...] = ()
+    """Evenly from the whole set."""
+    pairs: tuple[tuple[ShownPicture, ShownPicture], ...] = ()
+    """Of copies: the one that counts, and the one that does not."""
+    examples: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    """Of each cause: some (address, caption)."""
+    captions: tuple[str, ...] = ()
+    """Of the rows that were looked at."""
+    sides: tuple[tuple[int, int], ...] = ()
+    """Width and height of the originals, where they are known, else of the stored pictures."""
+    rows: int = 0
+    """How many were looked at."""
+
+
+def sample_of(files: DataFiles, place: str) -> DataSample:
+    """Return a sample. Raises OperatorError where there is neither a manifest nor a picture."""
+    content = files.read(MANIFEST_FILE)
+    if content is None:
+        return _of_folder(files, place)
+    try:
+        manifest = json.loads(content)
+    except (ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict):
+        raise OperatorError(f"{place}/{MANIFEST_FILE}: not a manifest")
+    return _of_shards(files, manifest) if "ledger" in manifest else DataSample(manifest=manifest)
+
+
+def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
+    listed = manifest.get("shards")
+    names = [str(shard.get("name")) for shard in listed if isinstance(shard, dict)] if isinstance(listed, list) else []
+    rows: list[tuple[str, Row]] = []
+    examples: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name in spread(names, MAX_SHARDS):
+        stem = name.removesuffix(".tar")
+        rows += [(name, row) for row in _table(files, f"{stem}.samples.parquet")]
+        for row in _table(files, f"{stem}.parquet", ("status", "error_message", "url", "caption")):
+            cause = str(row.get("error_message") or "")
+            if row.get("status") != "success" and len(examples[cause]) < MAX_EXAMPLES:
+                examples[cause].append((str(row.get("url") or ""), str(row.get("caption") or "")))
+        if len(rows) > MAX_ROWS:
+            break
+    kept = [(name, row) for name, row in rows if not row.get("dropped")]
+    return DataSample(
+        manifest=manifest,
+        pictures=tuple(_shown(files, spread(kept, MAX_SHOWN))),
+        pairs=tuple(_pairs(files, rows)),
+        examples={cause: tuple(some) for cause, some in sorted(examples.items()) if cause and some},
+        captions=tuple(str(row.get("caption") or "") for _, row in kept),
+        sides=tuple(_sides(row) for _, row in kept),
+        rows=len(rows),
+    )
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """Return at most so many items, evenly from first to last."""
+    if len(items) <= count:
+        return list(items)
+    return [items[place * (len(items) - 1) // (count - 1)] for place in range(count)]
+
+
+def _table(files: DataFiles, name: str, columns: Sequence[str] | None = None) -> list[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = files.read(name)
+    if content is None:
+        return []
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        wanted = [column for column in columns or file.schema_arrow.names if column in file.schema_arrow.names]
+        rows: list[Row] = next(file.iter_batches(MAX_ROWS, columns=wanted)).to_pylist()
+    except (pa.ArrowException, OSError, StopIteration, UnicodeDecodeError):
+        return []
+    return rows
+
+
+def _sides(row: Row) -> tuple[int, int]:
+    values = [row.get("original_width") or row.get("width"), row.get("original_height") or row.get("height")]
+    width, height = (value if isinstance(value, int) else 0 for value in values)
+    return width, height
+
+
+def _pairs(files: DataFiles, rows: Sequence[tuple[str, Row]]) -> Iterator[tuple[ShownPicture, ShownPicture]]:
+    first: dict[Any, tuple[str, Row]] = {}
+    for name, row in rows:
+        if not row.get("dropped"):
+            for key in (row.get("sha256"), row.get("perceptual_hash")):
+                if key is not None:
+                    first.setdefault(key, (name, row))
+    found = 0
+    for name, row in rows:
+        other = first.get(row.get("sha256")) or first.get(row.get("perceptual_hash"))
+        if row.get("dropped") and other and found < MAX_PAIRS:
+            pair = list(_shown(files, [other, (name, row)]))
+            if len(pair) == 2:
+                found += 1
+                yield pair[0], pair[1]
+
+
+def _shown(files: DataFiles, rows: Sequence[tuple[str, Row]]) -> Iterator[ShownPicture]:
+    for name, row in rows:
+        start, stop = row.get("start"), row.get("stop")
+        if not (isinstance(start, int) and isinstance(stop, int) and 0 <= start < stop):
+            continue
+        content = files.read(name, start, stop - start, MAX_MEMBERS_BYTES)
+        jpeg = thumbnail(_member(content or b"", ".jpg"))
+        if jpeg:
+            yield ShownPicture(jpeg, str(row.get("caption") or ""), str(row.get("key") or ""))
+
+
+def _member(content: bytes, suffix: str) -> bytes:
+    """Return a member of a piece of a tar, whose headers end at multiples of a block."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content + bytes(2 * tarfile.BLOCKSIZE)), mode="r:") as tar:
+            for member in tar:
+                if member.isfile() and member.name.endswith(suffix):
+                    stream = tar.extractfile(member)
+                    return stream.read() if stream else b""
+    except (tarfile.TarError, OSError, ValueError):
+        pass
+    return b""
+
+
+def thumbnail(content: bytes, upright: bool = False) -> bytes | None:
+    """Return a picture as a small JPEG; None where it cannot be decoded, or has too many pixels."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    return None
+                picture.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))
+                shown = ImageOps.exif_transpose(picture) if upright else picture
+                shown.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+                buffer = io.BytesIO()
+                shown.convert("RGB").save(buffer, "JPEG", quality=80)
+                return buffer.getvalue()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+
+
+def _of_folder(files: DataFiles, place: str) -> DataSample:
+    names = files.names()
+    pictures = [name for name in names if name.lower().endswith(PICTURES) and not _is_debris(name)]
+    if not pictures:
+        raise OperatorError(
+            f"{place}: neither a {MANIFEST_FILE} (of finished shards or latents) nor a picture; name the prefix of "
+            "shards or latents, or a folder of pictures"
+        )
+    facts = _metadata(files, names)
+    beside = set(names)
+    shown, captions = [], []
+    for name in spread(pictures, MAX_SHOWN):
+        caption = facts.get(name) or _caption_beside(files, name, beside)
+        jpeg = thumbnail(files.read(name, limit=MAX_MEMBERS_BYTES) or b"", upright=True)
+        captions.append(caption)
+        if jpeg:
+            shown.append(ShownPicture(jpeg, caption, name))
+    return DataSample(
+        pictures=tuple(shown), captions=tuple([*facts.values()] or captions), rows=len(pictures), sides=()
+    )
+
+
+def _is_debris(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _caption_beside(files: DataFiles, name: str, names: set[str]) -> str:
+    stem = name.rsplit(".", 1)[0]
+    for file in (f"{stem}.txt", f"{stem}.caption"):
+        if file in names:
+            return (files.read(file, limit=1 << 20) or b"").decode("utf-8", "replace").strip()
+    return ""
+
+
+def _metadata(files: DataFiles, names: Sequence[str]) -> dict[str, str]:
+    captions: dict[str, str] = {}
+    for file in (name for name in names if name.rsplit("/", 1)[-1] == "metadata.jsonl"):
+        folder = file[: -len("metadata.jsonl")]
+        for line in (files.read(file) or b"").decode("utf-8", "replace").split("\n")[:MAX_ROWS]:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict):
+                text = next((row[key] for key in ("text", "caption", "prompt") if row.get(key)), "")
+                captions[folder + str(row.get("file_name"))] = str(text[0] if isinstance(text, list) else text)
+    return captions

@@ -1,0 +1,66 @@
+"""`sd-pipeline data show PLACE`: the page of shards, latents or a folder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from params.files import write_text
+from params.s3 import SCHEME
+from pipeline_definition.commands.options import (
+    DEFAULT_PARAMS,
+    DEFAULT_STATE,
+    Local,
+    Params,
+    State,
+    UsageError,
+    console,
+    read_settings,
+    reported_errors,
+    target_of,
+)
+
+app = typer.Typer(help="Look at data before they are paid for.", no_args_is_help=True)
+
+Place = Annotated[str, typer.Argument(metavar="PLACE", help="s3:// prefix or folder of shards, latents or pictures.")]
+Out = Annotated[Path, typer.Option("--out", help="Where to write the page.", show_default=True)]
+
+
+@app.callback()
+def data() -> None:
+    """Look at data before they are paid for."""
+
+
+@app.command()
+def show(
+    place: Place,
+    out: Out = Path("data.html"),
+    params: Params = DEFAULT_PARAMS,
+    local: Local = False,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Write a page of what went in: pictures with captions, what was left out and why, sizes, captions and copies.
+
+    Examples:
+
+      sd-pipeline data show s3://my-bucket/shards/my-set --params params/sd2_base.yaml
+
+      sd-pipeline data show ./photos --out photos.html
+    """
+    with reported_errors():
+        from pipeline_definition.artifacts.data_files import DataFiles, FolderFiles, S3Files
+        from pipeline_definition.artifacts.data_sample import sample_of
+        from pipeline_definition.pages.html import to_html
+        from pipeline_definition.report.data_page import data_document
+
+        files: DataFiles
+        if place.startswith(SCHEME):
+            files = S3Files(target_of(read_settings(params), local, state).client("s3"), place)
+        elif Path(place).is_dir():
+            files = FolderFiles(Path(place))
+        else:
+            raise UsageError(f"PLACE: {place} is neither an s3:// address nor a folder")
+        write_text(out, to_html(data_document(place, sample_of(files, place))))
+        console.print(str(out), soft_wrap=True, highlight=False)

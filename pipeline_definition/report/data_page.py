@@ -1,0 +1,174 @@
+"""The page of a data set: what went in, to be looked at before it is paid for.
+
+Reads a sample of shards, latents or a folder; writes one HTML file.
+
+    sd-pipeline data show s3://BUCKET/shards/NAME
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
+from pipeline_definition.artifacts.data_sample import DataSample, ShownPicture
+from pipeline_definition.pages import charts
+from pipeline_definition.pages.document import (
+    Chart,
+    Document,
+    EmbeddedPicture,
+    Fact,
+    Section,
+    Table,
+    data_address,
+)
+from pipeline_definition.pages.formats import count, number, percent
+from pipeline_definition.report.data import fates
+
+MAX_CAPTION_CHARACTERS = 160
+# Edges of what is counted together.
+SIDES_PX = (64, 128, 256, 512, 768, 1024, 2048)
+RATIOS = (1.05, 1.34, 1.51, 1.8, 2.4, 3.01)
+CHARACTERS = (1, 10, 30, 75, 150, 300, 1000)
+
+
+def data_document(place: str, sample: DataSample) -> Document:
+    """Return the page of a sample; every text in it comes from outside and is escaped by the template."""
+    sections = (_overview(sample), _pictures(sample), *_charts(sample), _pairs(sample), _causes(sample))
+    return Document(
+        eyebrow=("data set", place),
+        title="What went in",
+        lead=_lead(sample),
+        sections=tuple(section for section in sections if not section.is_empty),
+        notes=("Pictures are shown as they are stored, small; captions are cut after 160 characters.",),
+    )
+
+
+def _lead(sample: DataSample) -> str:
+    ledger = sample.manifest.get("ledger") or {}
+    rows, kept = number(ledger.get("rows")), number(ledger.get("kept"))
+    if rows and kept is not None:
+        return f"{count(kept)} of {count(rows)} rows became samples: {percent(kept / rows)}."
+    counts = sample.manifest.get("counts") or {}
+    train = number(counts.get(TRAIN_SPLIT))
+    if train is not None:
+        return f"{count(train)} latents to train on, {count(number(counts.get(HELDOUT_SPLIT)) or 0)} held out."
+    return f"{count(sample.rows)} pictures."
+
+
+def _overview(sample: DataSample) -> Section:
+    manifest, ledger = sample.manifest, sample.manifest.get("ledger") or {}
+    named = {**ledger, **{key: manifest.get(key) for key in ("image_size_px", "resolution_px", "decoded_psnr_db")}}
+    labels = {
+        "kept": "samples",
+        "uncaptioned": "without a caption",
+        "image_size_px": "shorter side, px",
+        "resolution_px": "side, px",
+        "decoded_psnr_db": "decoded against the pictures, dB",
+    }
+    facts = [Fact(label, f"{value:,.4g}") for key, label in labels.items() if (value := number(named.get(key)))]
+    empty = sum(not caption.strip() for caption in sample.captions)
+    if empty and "uncaptioned" not in ledger:
+        facts.append(Fact("without a caption", count(empty), f"of {count(len(sample.captions))} looked at"))
+    lost = {**fates(ledger, "failed"), **fates(ledger, "filtered"), **fates(ledger, "set_aside")}
+    return Section(
+        anchor="overview",
+        title="In figures",
+        facts=tuple(facts),
+        charts=tuple(_bars("Left out", lost, number(ledger.get("rows")))),
+    )
+
+
+def _pictures(sample: DataSample) -> Section:
+    return Section(
+        anchor="pictures",
+        title="Pictures",
+        lead="Evenly from the whole set. Look for pictures that lie on their side, washed-out colours, and captions "
+        "that are not theirs.",
+        pictures=tuple(map(_embedded, sample.pictures)),
+        is_wide=True,
+    )
+
+
+def _embedded(picture: ShownPicture, title: str = "") -> EmbeddedPicture:
+    caption = picture.caption.strip() or "(no caption)"
+    if len(caption) > MAX_CAPTION_CHARACTERS:
+        caption = caption[: MAX_CAPTION_CHARACTERS - 1] + "…"
+    return EmbeddedPicture(
+        source=data_address(picture.jpeg, "jpeg"), alt=caption, title=title or picture.name[-40:], caption=caption
+    )
+
+
+def _charts(sample: DataSample) -> Iterator[Section]:
+    known = [(width, height) for width, height in sample.sides if width > 0 and height > 0]
+    ratios = [max(sides) / min(sides) for sides in known]
+    yield Section(
+        anchor="measures",
+        title="Sizes and captions",
+        lead=f"Of {count(len(sample.captions))} samples that were looked at.",
+        charts=(
+            *_bars("Shorter side of the originals, px", _counted([min(sides) for sides in known], SIDES_PX)),
+            *_bars("Longer side to shorter side", _counted(ratios, RATIOS)),
+            *_bars("Characters of a caption", _counted([len(text.strip()) for text in sample.captions], CHARACTERS)),
+            *_bars("Writing of the captions", _scripts(sample.captions)),
+        ),
+    )
+
+
+def _counted(values: Sequence[float], edges: Sequence[float]) -> dict[str, float]:
+    """Return how many values lie below the first edge, between two, and from the last one on."""
+    if not values:
+        return {}
+    names = [f"below {edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in pairwise(edges))]
+    names.append(f"{edges[-1]:g} and more")
+    places = Counter(sum(value >= edge for edge in edges) for value in values)
+    return {names[place]: places[place] for place in range(min(places), max(places) + 1)}
+
+
+def _scripts(captions: Sequence[str]) -> dict[str, float]:
+    """Return how many captions begin in each script, as the names of their first letters have it: LATIN, CJK, ..."""
+    found: Counter[str] = Counter()
+    for caption in captions:
+        letter = next((character for character in caption[:200] if character.isalpha()), "")
+        found[unicodedata.name(letter, "?").split(" ")[0].lower() if letter else "no letters"] += 1
+    return dict(found.most_common(8))
+
+
+def _bars(title: str, values: Mapping[str, float], of: float | None = None) -> Iterator[Chart]:
+    """Yield a chart of counts, as shares of `of`, or of their sum; none where there is nothing to draw."""
+    if not values:
+        return
+    total = of or sum(values.values()) or 1
+    words = {name: f"{count(value)} ({percent(value / total)})" for name, value in values.items()}
+    description = ", ".join(f"{name}: {text}" for name, text in words.items())
+    rows = [(name, [(value, words[name])]) for name, value in values.items()]
+    yield Chart(title, charts.bars(title.lower().replace(" ", "-"), description, rows))
+
+
+def _pairs(sample: DataSample) -> Section:
+    pictures = [
+        _embedded(picture, title)
+        for pair in sample.pairs
+        for picture, title in zip(pair, ("counts", "is left out as a copy"), strict=True)
+    ]
+    return Section(
+        anchor="copies",
+        title="Copies",
+        lead="Side by side: the picture that counts, and the one that was taken for a copy of it.",
+        pictures=tuple(pictures),
+        is_wide=True,
+    )
+
+
+def _causes(sample: DataSample) -> Section:
+    rows = tuple(
+        (cause.replace("_", " ")[:60], address[:200], caption[:MAX_CAPTION_CHARACTERS])
+        for cause, some in sample.examples.items()
+        for address, caption in some
+    )
+    table = Table(("cause", "address", "caption"), rows, wraps=True)
+    return Section(
+        anchor="causes", title="Examples of what was left out", tables=(table,) if rows else (), is_wide=True
+    )

@@ -1,0 +1,127 @@
+"""A table of CSV or TSV files, in the order of their names; compressed ones are unpacked on the way.
+
+They have no footer: opening them reads them once, to count the rows and to take their sha256. A line that has too many
+or too few fields is a row that is lost; lost rows of a file come after its others. Columns that nobody asks for are
+neither typed nor kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.csv
+
+from steps.data.causes import Cause
+from steps.data.row_files import DELIMITERS, Oddities, Reading, kind_of, lost_rows, opened, require_columns, with_lost
+from steps.errors import StepError
+
+# A line of a CSV file must fit into one block.
+CSV_BLOCK_BYTES: Final = 16 << 20
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+class DelimitedFiles:
+    """Rows of CSV or TSV files."""
+
+    def __init__(self, files: Any, paths: list[str], reading: Reading) -> None:
+        self._files, self._paths, self._reading = files, paths, reading
+        self.names: tuple[str, ...] = ()
+        self.oddities = Oddities()
+        hasher = hashlib.sha256()
+        self.rows = 0
+        for path in paths:
+            hasher.update(f"{path.rsplit('/', 1)[-1]}\n".encode())
+            with self._files.open(path, "rb") as stream:
+                while content := stream.read(1 << 20):
+                    hasher.update(content)
+            names = self._header(path)
+            self.names = self.names or names
+            self.rows += sum(batch.num_rows for batch in self._batches(path, [reading.url_column]))
+        self.digest = hasher.hexdigest()
+        """sha256 of the files."""
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Yield record batches with these columns, as bytes, and LOST."""
+        for path in self._paths:
+            yield from self._batches(path, columns)
+
+    def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
+        lost = _LostLines(path, self.oddities)
+        with self._reader(path, lost, columns) as reader:
+            for batch in _checked(path, reader):
+                yield with_lost(batch)
+        if lost.count:
+            yield lost_rows(columns, Cause.BAD_ROW, lost.count)
+
+    def _header(self, path: str) -> tuple[str, ...]:
+        with opened(self._files, path) as content:
+            try:
+                begin = content.read(2)
+            except OSError as error:
+                raise StepError(f"url_table: {path} cannot be unpacked: {str(error)[:200]}") from None
+            if begin in _UTF16:
+                raise StepError(f"url_table: {path} is UTF-16; save it as UTF-8")
+        with self._reader(path, _LostLines(path, Oddities())) as reader:
+            names = tuple(reader.schema.names)
+        hint = ""
+        if any("://" in name for name in names):
+            hint = "; its first line is data: name its columns in order as download.column_names, such as url,caption"
+        require_columns(path, names, self._reading, hint)
+        return names
+
+    @contextmanager
+    def _reader(self, path: str, lost: _LostLines, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        csv, kind = pyarrow.csv, kind_of(path)
+        quoted = kind != ".tsv" or self._reading.tsv_quotes
+        with opened(self._files, path) as content:
+            try:
+                reader = csv.open_csv(
+                    content,
+                    read_options=csv.ReadOptions(
+                        block_size=CSV_BLOCK_BYTES, column_names=list(self._reading.column_names) or None
+                    ),
+                    parse_options=csv.ParseOptions(
+                        delimiter=DELIMITERS[kind],
+                        quote_char='"' if quoted else False,
+                        newlines_in_values=quoted,
+                        invalid_row_handler=lost,
+                    ),
+                    convert_options=csv.ConvertOptions(
+                        column_types=dict.fromkeys(columns or (), pa.binary()),
+                        include_columns=list(columns) if columns is not None else None,
+                    ),
+                )
+            except UnicodeDecodeError:
+                raise StepError(f"url_table: {path} line 1: the names of its columns are not UTF-8") from None
+            except (pa.ArrowInvalid, OSError) as error:
+                raise StepError(f"url_table: {path} cannot be read as {kind}: {str(error)[:200]}") from None
+            yield reader
+
+
+class _LostLines:
+    """Takes the lines that are no rows."""
+
+    def __init__(self, path: str, oddities: Oddities) -> None:
+        self._path, self._oddities, self.count = path, oddities, 0
+
+    def __call__(self, row: Any) -> str:
+        """Count a line and pass over it."""
+        self.count += 1
+        fields = f"{row.actual_columns} fields where {row.expected_columns} are expected"
+        self._oddities.note(Cause.BAD_ROW, f"{self._path}: {fields}: {row.text[:80]!r}")
+        return "skip"
+
+
+def _checked(path: str, reader: Any) -> Iterator[Any]:
+    while True:
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StepError(f"url_table: {path}: {str(error)[:200]}") from None
+        yield batch

@@ -1,0 +1,173 @@
+"""The door of the url table: whatever a column holds, what comes out is text, numbers, or lists of texts.
+
+Values become text here and nowhere else. What is no text (bytes that are not UTF-8, half a surrogate pair, an object)
+is marked, so that it costs its row and nothing else.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steps.errors import StepError
+
+Mask = npt.NDArray[np.bool_]
+
+NOT_TEXT: Final = b"\xff"
+"""No UTF-8: how a value that is no text reaches the door."""
+# Without the semicolon an entity is a guess: `?a=1&copy=2` is an address, not a copyright sign.
+_ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_BYTE_ORDER_MARK: Final = "\ufeff"
+# Neither control, format, unassigned nor white space: something to be seen.
+_VISIBLE: Final = r"[^\pC\pZ]"
+
+
+class ReadColumn(NamedTuple):
+    """A column behind the door."""
+
+    values: Any
+    """pyarrow array: strings, lists of strings, or numbers."""
+    lost: Mask
+    """Rows whose value is no text."""
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether a pyarrow type holds text, or bytes that may be text."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    strings = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    binary = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return bool(strings or binary or types.is_fixed_size_binary(kind) or types.is_null(kind))
+
+
+def is_list(kind: Any) -> bool:
+    """Return whether a pyarrow type is a list of some sort."""
+    types = pa.types
+    views = types.is_list_view(kind) or types.is_large_list_view(kind)
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or views)
+
+
+def require_text(path: str, column: str, kind: Any, setting: str) -> None:
+    """Raise StepError unless a column can be what a setting needs: text or, of captions, a list of texts."""
+    lists = setting == "caption_column"
+    if is_text(kind) or (lists and is_list(kind) and is_text(kind.value_type)):
+        return
+    raise StepError(
+        f"url_table: {path}: column {column!r} holds {kind}, and text{' or lists of it' if lists else ''} is needed; "
+        f"name another as download.{setting}, or write it as text"
+    )
+
+
+def through(column: Any) -> ReadColumn:
+    """Return a column of a table as texts, lists of texts, or numbers."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if is_list(array.type) and is_text(array.type.value_type):
+        return _lists(array)
+    if is_text(array.type):
+        return _texts(array)
+    return ReadColumn(_numbers(array), np.zeros(len(array), np.bool_))
+
+
+def _texts(array: Any) -> ReadColumn:
+    content = array if pa.types.is_null(array.type) else array.cast(pa.binary())
+    try:
+        return ReadColumn(content.cast(pa.string()), np.zeros(len(array), np.bool_))
+    except pa.ArrowInvalid:
+        values = [_decoded(value) for value in content.to_pylist()]
+        lost = np.array([value is NOT_TEXT for value in values], np.bool_)
+        return ReadColumn(pa.array([None if value is NOT_TEXT else value for value in values], pa.string()), lost)
+
+
+def _decoded(value: bytes | None) -> Any:
+    try:
+        return None if value is None else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return NOT_TEXT
+
+
+def _lists(array: Any) -> ReadColumn:
+    rows = array.cast(pa.list_(pa.binary())).to_pylist()
+    decoded = [None if row is None else [_decoded(value) for value in row] for row in rows]
+    lost = np.array([row is not None and NOT_TEXT in row for row in decoded], np.bool_)
+    kept = [None if bad else row for row, bad in zip(decoded, lost.tolist(), strict=True)]
+    return ReadColumn(pa.array(kept, pa.list_(pa.string())), lost)
+
+
+def _numbers(array: Any) -> Any:
+    """Return decimals and booleans as numbers, and everything else as it is."""
+    plain = pa.types.is_decimal(array.type) or pa.types.is_boolean(array.type)
+    return array.cast(pa.float64(), safe=False) if plain else array
+
+
+def from_values(values: Sequence[Any]) -> Any:
+    """Return values of JSON as a pyarrow array for `through`: numbers where all are, else bytes or lists of bytes."""
+    if all(value is None or _is_number(value) for value in values):
+        try:
+            return pa.array(values)
+        except (pa.ArrowInvalid, OverflowError):
+            pass
+    if all(
+        value is None or (isinstance(value, list) and all(isinstance(of, list) for of in value)) for value in values
+    ):
+        # Lists of lists of numbers: boxes in pictures.
+        try:
+            return pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            pass
+    if any(isinstance(value, list) for value in values):
+        rows = [value if value is None or isinstance(value, list) else [value] for value in values]
+        return pa.array(
+            [None if row is None else [_encoded(value) for value in row] for row in rows], pa.list_(pa.binary())
+        )
+    return pa.array([_encoded(value) for value in values], pa.binary())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _encoded(value: Any) -> bytes | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
+        # Half a surrogate pair becomes bytes that are no UTF-8.
+        return value.encode("utf-8", "surrogatepass")
+    return repr(value).encode() if _is_number(value) and abs(value) < 1e300 else NOT_TEXT
+
+
+def only_ones(column: ReadColumn) -> ReadColumn:
+    """Return lists of one text as that text; longer ones are lost."""
+    lengths = pc.fill_null(pc.list_value_length(column.values), 0)
+    several = pc.greater(lengths, 1).to_numpy(zero_copy_only=False)
+    ones = pc.if_else(pc.equal(lengths, 1), column.values, None)
+    values = pa.array([row and row[0] for row in ones.to_pylist()], pa.string())
+    return ReadColumn(values, column.lost | several)
+
+
+def clean(texts: Any) -> Any:
+    """Return captions as they are judged and stored: entities of HTML undone, trimmed; blank ones are null.
+
+    `texts` are a pyarrow array of strings.
+    """
+    entities = pc.fill_null(pc.and_(pc.match_substring(texts, "&"), pc.match_substring(texts, ";")), False)
+    if pc.any(entities).as_py():
+        texts = pa.array([value and _ENTITY.sub(_undone, value) for value in texts.to_pylist()], pa.string())
+    trimmed = pc.utf8_trim_whitespace(pc.utf8_ltrim(texts, characters=_BYTE_ORDER_MARK))
+    return pc.if_else(pc.match_substring_regex(trimmed, _VISIBLE), trimmed, None)
+
+
+def _undone(entity: re.Match[str]) -> str:
+    return html.unescape(entity.group())

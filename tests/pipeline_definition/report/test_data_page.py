@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipeline_definition.artifacts.data_files import FolderFiles
+from pipeline_definition.artifacts.data_sample import sample_of, spread, thumbnail
+from pipeline_definition.cli import app
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.pages.html import to_html
+from pipeline_definition.report.data_page import data_document
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def jpeg(colour: str, size: tuple[int, int] = (64, 48)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def page(folder: Path) -> str:
+    return to_html(data_document(str(folder), sample_of(FolderFiles(folder), str(folder))))
+
+
+def write_shards(folder: Path, captions: list[str], dropped: dict[int, str]) -> None:
+    """Write one shard as Download does: each sample's members, and the tables of samples and fates."""
+    places, buffer = [], io.BytesIO()
+    for row, caption in enumerate(captions):
+        start = buffer.tell()
+        for suffix, content in (("jpg", jpeg("red")), ("txt", caption.encode())):
+            member = tarfile.TarInfo(f"{row:05d}.{suffix}")
+            member.size = len(content)
+            buffer.write(member.tobuf() + content + bytes(-len(content) % 512))
+        places.append((start, buffer.tell()))
+    (folder / "00000.tar").write_bytes(buffer.getvalue() + bytes(1024))
+    samples: list[dict[str, Any]] = [
+        {
+            "key": f"{row:05d}",
+            "caption": caption,
+            "start": places[row][0],
+            "stop": places[row][1],
+            "original_width": 640,
+            "original_height": 480,
+            "sha256": "same" if row in dropped or row == 0 else str(row),
+            "perceptual_hash": None,
+            "dropped": dropped.get(row),
+        }
+        for row, caption in enumerate(captions)
+    ]
+    pq.write_table(pa.Table.from_pylist(samples), folder / "00000.samples.parquet")
+    fates = [{"status": "failed", "error_message": "http_404", "url": f"http://x/{HOSTILE}", "caption": HOSTILE}]
+    pq.write_table(pa.Table.from_pylist(fates), folder / "00000.parquet")
+    ledger = {"rows": 10, "kept": 8, "failed": {"http_404": 1}, "filtered": {"duplicate_picture": 1}}
+    (folder / "manifest.json").write_text(json.dumps({"ledger": ledger, "shards": [{"name": "00000.tar"}]}))
+
+
+def test_the_page_of_shards_shows_pictures_causes_measures_and_copies_and_runs_no_caption(tmp_path: Path) -> None:
+    write_shards(tmp_path, [HOSTILE, "a cat", "кошка", "a copy"], {3: "duplicate_picture"})
+    html = page(tmp_path)
+    assert "8 of 10 rows became samples: 80.0 %" in html
+    assert html.count("data:image/jpeg;base64,") == 3 + 2
+    assert "is left out as a copy" in html and "http 404" in html
+    assert "256 to 512" in html and "cyrillic" in html and "1.05 to 1.34" in html
+    assert HOSTILE not in html and "&lt;script&gt;alert(1)" in html
+
+
+def test_the_page_of_a_folder_shows_its_pictures_with_their_captions(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg", "._a.jpg"):
+        (tmp_path / name).write_bytes(jpeg("blue"))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": ["first", "second"]}\n{\n')
+    (tmp_path / "b.txt").write_text("beside")
+    html = page(tmp_path)
+    assert "2 pictures." in html and "first" in html and "beside" in html
+    assert html.count("data:image/jpeg;base64,") == 2
+
+
+def test_the_page_of_latents_has_their_counts(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"counts": {"train": 1200, "heldout": 34}, "resolution_px": 256})
+    )
+    assert "1,200 latents to train on, 34 held out." in page(tmp_path)
+
+
+def test_what_is_damaged_is_left_out_and_what_is_nothing_is_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path, ["a", "b"], {})
+    (tmp_path / "00000.tar").write_bytes(b"\xff" * 9000)
+    (tmp_path / "00000.parquet").write_bytes(b"no parquet")
+    assert "data:image/jpeg" not in page(tmp_path)
+    (tmp_path / "manifest.json").write_text("[")
+    with pytest.raises(OperatorError, match="not a manifest"):
+        page(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OperatorError, match="neither a manifest"):
+        page(tmp_path / "empty")
+
+
+def test_files_outside_the_folder_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "link.jpg").symlink_to(tmp_path / "secret")
+    files = FolderFiles(tmp_path / "set")
+    assert files.names() == []
+    assert files.read("../secret") is None and files.read("link.jpg") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"<svg onload=alert(1)>", jpeg("red")[:100], b"\xff\xd8\xff" + bytes(99)])
+def test_what_is_no_picture_has_no_thumbnail(content: bytes) -> None:
+    assert thumbnail(content) is None
+
+
+def test_a_sample_is_spread_from_first_to_last() -> None:
+    assert spread(range(100), 4) == [0, 33, 66, 99]
+    assert spread([1, 2], 24) == [1, 2]
+
+
+def test_the_command_writes_the_page_and_names_what_is_no_place(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg("blue"))
+    runner = CliRunner()
+    done = runner.invoke(app, ["data", "show", str(tmp_path), "--out", str(tmp_path / "page.html")])
+    assert done.exit_code == 0 and (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    refused = runner.invoke(app, ["data", "show", str(tmp_path / "nothing")])
+    assert refused.exit_code == 2

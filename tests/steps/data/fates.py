@@ -1,0 +1,28 @@
+"""What becomes of the rows of a table before anything is fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from params.programs import DownloadSettings
+from steps.data.screening import screen
+from steps.data.url_table import UrlTable
+
+
+def open_table(path: Path, source: str = "urls", **settings: Any) -> UrlTable:
+    """Open a table as Download does."""
+    asked = DownloadSettings.model_validate({"source": source, **settings})
+    return UrlTable(str(path), asked.url_column, asked.caption_column, asked.max_rows, source, settings=asked)
+
+
+def fates(path: Path, source: str = "urls", **settings: Any) -> list[Any]:
+    """Return for each row its caption, or `#` and the cause by which it is not fetched."""
+    table = open_table(path, source, **settings)
+    screening = screen(table, DownloadSettings.model_validate({"source": source, **settings}))
+    fates: list[Any] = []
+    for part in table.shards(7):
+        skipped = screening.skipped(part.first_row, len(part.urls))
+        fates += [f"#{skipped[row]}" if row in skipped else caption for row, caption in enumerate(part.captions)]
+    assert len(fates) == table.rows
+    return fates
