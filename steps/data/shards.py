@@ -21,7 +21,7 @@ from params.arguments import describe
 from params.layout import SHARD_PATTERN
 from params.model import Model
 from steps.artifact import PartRecord
-from steps.data.causes import LEFT_OUT
+from steps.data.causes import LEFT_OUT, Cause
 from steps.errors import StepError
 
 SAMPLES_SUFFIX: Final = ".samples.parquet"
@@ -152,7 +152,7 @@ def make_ledger(
         treated=dict(sorted(treated.items())),
         sample_yield=round(kept / attempted, 6) if attempted else 0.0,
         bytes=sum(shard.bytes for shard in shards),
-        uncaptioned=sum(shard.uncaptioned for shard in shards),
+        uncaptioned=sum(shard.uncaptioned - shard.dropped.get(Cause.NO_CAPTION, 0) for shard in shards),
         set_aside=dict(sorted(set_aside.items())),
     )
 
