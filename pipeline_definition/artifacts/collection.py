@@ -33,6 +33,8 @@ from params.layout import (
 from params.s3 import join_uri, split_uri
 from pipeline_definition.artifacts import jobs
 from pipeline_definition.artifacts.archive import read_members
+from pipeline_definition.artifacts.data_files import DataPrefix
+from pipeline_definition.artifacts.data_sample import sample_of_artifact, spread
 from pipeline_definition.artifacts.folder import (
     DEFINITION_FILE,
     EXECUTION_FILE,
@@ -42,6 +44,8 @@ from pipeline_definition.artifacts.folder import (
     PHASE_FOLDER,
     SHARDS_MANIFEST_FILE,
     TUNING_FILE,
+    WENT_IN_DIR,
+    WENT_IN_FILE,
     Artifacts,
     ArtifactsError,
     Json,
@@ -49,6 +53,7 @@ from pipeline_definition.artifacts.folder import (
     parsed_lines,
 )
 from pipeline_definition.artifacts.redaction import redacted
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
 from pipeline_definition.session import Target
 
@@ -57,6 +62,7 @@ MAX_FILE_BYTES: Final = 32 * 2**20
 MAX_MANIFEST_BYTES: Final = 256 * 2**20
 MAX_ARCHIVE_BYTES: Final = 256 * 2**20
 MAX_SAMPLES: Final = 24
+MAX_WENT_IN: Final = 12
 
 
 def collect(target: Target, execution: Execution, folder: Path) -> Artifacts:
@@ -94,7 +100,7 @@ class _Collector:
         """Run one part; a part that fails is noted and the others go on."""
         try:
             gather(*arguments)
-        except (ClientError, BotoCoreError, ArtifactsError) as error:
+        except (ClientError, BotoCoreError, ArtifactsError, OperatorError) as error:
             self.left_out[name] = str(error)
 
     def _definition(self) -> None:
@@ -140,12 +146,22 @@ class _Collector:
                 self._attempt(
                     name, self._json_at, join_uri(job.outputs[output], MANIFEST_FILE), name, MAX_MANIFEST_BYTES
                 )
+        if SHARDS in job.outputs:
+            self._attempt(WENT_IN_DIR, self._went_in, job.outputs[SHARDS])
         uri = job.outputs.get(EVALUATION)
         if uri is not None:
             self._attempt(METRICS_FILE, self._json_at, join_uri(uri, METRICS_FILE), METRICS_FILE)
             self._attempt(CONTACT_SHEET_FILE, self._file_at, join_uri(uri, CONTACT_SHEET_FILE), CONTACT_SHEET_FILE)
             self._attempt(SAMPLES_DIR, self._samples, uri)
             self._attempt(SAMPLES_FILE, self._captions, uri)
+
+    def _went_in(self, uri: str) -> None:
+        sample = sample_of_artifact(DataPrefix(self._s3, uri), uri)
+        pictures = spread(sample.pictures if sample else (), MAX_WENT_IN)
+        captions = {f"{number:02d}.jpg": picture.caption for number, picture in enumerate(pictures)}
+        for name, picture in zip(captions, pictures, strict=True):
+            self._write(f"{WENT_IN_DIR}/{name}", picture.jpeg)
+        self._write_json(WENT_IN_FILE, {"captions": captions})
 
     def _tuning(self, job: jobs.DescribedJob) -> None:
         self._write_json(TUNING_FILE, jobs.tuning(self._sagemaker, job.name))

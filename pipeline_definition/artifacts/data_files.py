@@ -27,7 +27,7 @@ class DataFiles(Protocol):
         """Return `count` bytes from `start`, or all; None where there is no such file or more than `limit` bytes."""
 
 
-class FolderFiles:
+class DataFolder:
     """Files in a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -58,7 +58,7 @@ class FolderFiles:
             return file.read(limit if count is None else count)
 
 
-class S3Files:
+class DataPrefix:
     """Objects under a prefix."""
 
     def __init__(self, client: Any, uri: str) -> None:

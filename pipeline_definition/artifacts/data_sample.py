@@ -66,9 +66,14 @@ class DataSample:
 
 def sample_of(files: DataFiles, place: str) -> DataSample:
     """Return a sample. Raises OperatorError where there is neither a manifest nor a picture."""
+    return sample_of_artifact(files, place) or _of_folder(files, place)
+
+
+def sample_of_artifact(files: DataFiles, place: str) -> DataSample | None:
+    """Return a sample of shards or latents; None where there is no manifest. Raises OperatorError for what is none."""
     content = files.read(MANIFEST_FILE)
     if content is None:
-        return _of_folder(files, place)
+        return None
     try:
         manifest = json.loads(content)
     except (ValueError, RecursionError):

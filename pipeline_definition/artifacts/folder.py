@@ -6,7 +6,7 @@ Reads that folder; writes nothing. Every artifact is optional: a run that failed
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,8 @@ DEFINITION_FILE: Final = "definition.json"
 PARAMETERS_FILE: Final = "parameters.json"
 SHARDS_MANIFEST_FILE: Final = "shards_manifest.json"
 LATENTS_MANIFEST_FILE: Final = "latents_manifest.json"
+WENT_IN_FILE: Final = "went_in.json"
+WENT_IN_DIR: Final = "went_in"
 TUNING_FILE: Final = "tuning.json"
 MODEL_PACKAGE_FILE: Final = "model_package.json"
 FORECAST_FILE: Final = "forecast.json"
@@ -52,6 +54,8 @@ class Artifacts:
     """Pipeline parameters: name to the definition's default."""
     shards_manifest: Json | None = None
     """Download's manifest."""
+    went_in: tuple[tuple[Path, str], ...] = ()
+    """Some of the pictures that Download stored, small, each with its caption."""
     latents_manifest: Json | None = None
     """Encode's manifest."""
     tuning: Json | None = None
@@ -92,6 +96,7 @@ class Artifacts:
             parameters=parameters.get("values", {}),
             defaults=parameters.get("defaults", {}),
             shards_manifest=_object(folder, SHARDS_MANIFEST_FILE),
+            went_in=tuple(_went_in(folder)),
             latents_manifest=_object(folder, LATENTS_MANIFEST_FILE),
             tuning=_object(folder, TUNING_FILE),
             training_log=parsed_lines(log.read_bytes()) if log.is_file() else (),
@@ -104,6 +109,12 @@ class Artifacts:
             forecast=_object(folder, FORECAST_FILE),
             former_phases=tuple(cls.load(former) for former in sorted(folder.glob(PHASE_FOLDER.format(number="*")))),
         )
+
+
+def _went_in(folder: Path) -> Iterator[tuple[Path, str]]:
+    captions = (_object(folder, WENT_IN_FILE) or {}).get("captions")
+    for path in sorted((folder / WENT_IN_DIR).glob("*.jpg")):
+        yield path, str(captions.get(path.name, "")) if isinstance(captions, dict) else ""
 
 
 def parsed(content: bytes, name: str) -> Any:

@@ -50,16 +50,16 @@ def show(
       sd-pipeline data show ./photos --out photos.html
     """
     with reported_errors():
-        from pipeline_definition.artifacts.data_files import DataFiles, FolderFiles, S3Files
+        from pipeline_definition.artifacts.data_files import DataFiles, DataFolder, DataPrefix
         from pipeline_definition.artifacts.data_sample import sample_of
         from pipeline_definition.pages.html import to_html
         from pipeline_definition.report.data_page import data_document
 
         files: DataFiles
         if place.startswith(SCHEME):
-            files = S3Files(target_of(read_settings(params), local, state).client("s3"), place)
+            files = DataPrefix(target_of(read_settings(params), local, state).client("s3"), place)
         elif Path(place).is_dir():
-            files = FolderFiles(Path(place))
+            files = DataFolder(Path(place))
         else:
             raise UsageError(f"PLACE: {place} is neither an s3:// address nor a folder")
         write_text(out, to_html(data_document(place, sample_of(files, place))))

@@ -7,13 +7,14 @@ from typing import Any
 
 from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
 from pipeline_definition.pages import charts
-from pipeline_definition.pages.document import Chart, Fact, Section, Table
+from pipeline_definition.pages.document import Chart, EmbeddedPicture, Fact, Section, Table, data_address
 from pipeline_definition.pages.formats import count, figure, number, percent, plain, size
 from pipeline_definition.report.run import Run
 
 # Latents drawn from the moments and scaled once have a deviation near 1: Rombach et al. 2022, arXiv:2112.10752.
 SCALED_STD_RANGE = (0.5, 2.0)
 DIGEST_CHARACTERS = 12
+MAX_CAPTION_CHARACTERS = 160
 DIGESTS = {
     "encoder_digest": "VAE",
     "tokenizer_digest": "tokenizer",
@@ -43,6 +44,26 @@ def download_section(run: Run) -> Section:
             *_fates_chart("filters", "Rows left out, by filter", fates(ledger, "filtered"), rows),
         ),
     )
+
+
+def went_in_section(run: Run) -> Section:
+    """Return some of the stored pictures with their captions."""
+    pictures = (embedded(path.read_bytes(), caption) for path, caption in run.artifacts.went_in)
+    return Section(
+        anchor="went-in",
+        title="What went in",
+        lead="Some of the stored pictures, with their captions; `sd-pipeline data show` has more.",
+        pictures=tuple(pictures),
+        is_wide=True,
+    )
+
+
+def embedded(jpeg: bytes, caption: str, title: str = "") -> EmbeddedPicture:
+    """Return a small picture for a page, with the beginning of its caption."""
+    text = caption.strip() or "(no caption)"
+    if len(text) > MAX_CAPTION_CHARACTERS:
+        text = text[: MAX_CAPTION_CHARACTERS - 1] + "…"
+    return EmbeddedPicture(source=data_address(jpeg, "jpeg"), alt=text, title=title, caption=text)
 
 
 def fates(ledger: Mapping[str, Any], kind: str) -> dict[str, float]:

@@ -22,12 +22,10 @@ from pipeline_definition.pages.document import (
     Fact,
     Section,
     Table,
-    data_address,
 )
 from pipeline_definition.pages.formats import count, number, percent
-from pipeline_definition.report.data import fates
+from pipeline_definition.report.data import MAX_CAPTION_CHARACTERS, embedded, fates
 
-MAX_CAPTION_CHARACTERS = 160
 # Edges of what is counted together.
 SIDES_PX = (64, 128, 256, 512, 768, 1024, 2048)
 RATIOS = (1.05, 1.34, 1.51, 1.8, 2.4, 3.01)
@@ -93,12 +91,7 @@ def _pictures(sample: DataSample) -> Section:
 
 
 def _embedded(picture: ShownPicture, title: str = "") -> EmbeddedPicture:
-    caption = picture.caption.strip() or "(no caption)"
-    if len(caption) > MAX_CAPTION_CHARACTERS:
-        caption = caption[: MAX_CAPTION_CHARACTERS - 1] + "…"
-    return EmbeddedPicture(
-        source=data_address(picture.jpeg, "jpeg"), alt=caption, title=title or picture.name[-40:], caption=caption
-    )
+    return embedded(picture.jpeg, picture.caption, title or picture.name[-40:])
 
 
 def _charts(sample: DataSample) -> Iterator[Section]:

@@ -17,7 +17,7 @@ from pipeline_definition.pages.document import Document, EmbeddedPicture, Sectio
 from pipeline_definition.pages.formats import date
 from pipeline_definition.pages.html import to_html
 from pipeline_definition.report.bill import cost_section
-from pipeline_definition.report.data import download_section, latents_section
+from pipeline_definition.report.data import download_section, latents_section, went_in_section
 from pipeline_definition.report.headline import tiles
 from pipeline_definition.report.lineage import lineage_section, parameters_section
 from pipeline_definition.report.quality import quality_section
@@ -32,6 +32,7 @@ SECTIONS = (
     cost_section,
     training_section,
     tuning_section,
+    went_in_section,
     download_section,
     latents_section,
     parameters_section,

@@ -9,15 +9,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline_definition.artifacts.data_files import FolderFiles
+from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.artifacts.data_files import DataFolder, DataPrefix
 from pipeline_definition.artifacts.data_sample import sample_of, spread, thumbnail
 from pipeline_definition.cli import app
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.pages.html import to_html
 from pipeline_definition.report.data_page import data_document
+from pipeline_definition.report.page import render
+from pipeline_definition.report.run import run_of
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -29,7 +33,7 @@ def jpeg(colour: str, size: tuple[int, int] = (64, 48)) -> bytes:
 
 
 def page(folder: Path) -> str:
-    return to_html(data_document(str(folder), sample_of(FolderFiles(folder), str(folder))))
+    return to_html(data_document(str(folder), sample_of(DataFolder(folder), str(folder))))
 
 
 def write_shards(folder: Path, captions: list[str], dropped: dict[int, str]) -> None:
@@ -108,7 +112,7 @@ def test_files_outside_the_folder_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "link.jpg").symlink_to(tmp_path / "secret")
-    files = FolderFiles(tmp_path / "set")
+    files = DataFolder(tmp_path / "set")
     assert files.names() == []
     assert files.read("../secret") is None and files.read("link.jpg") is None
 
@@ -130,3 +134,35 @@ def test_the_command_writes_the_page_and_names_what_is_no_place(tmp_path: Path) 
     assert done.exit_code == 0 and (tmp_path / "page.html").read_text().startswith("<!doctype html>")
     refused = runner.invoke(app, ["data", "show", str(tmp_path / "nothing")])
     assert refused.exit_code == 2
+
+
+def test_the_runs_page_shows_some_of_the_stored_pictures(tmp_path: Path) -> None:
+    (tmp_path / "went_in").mkdir()
+    (tmp_path / "went_in" / "00.jpg").write_bytes(jpeg("green"))
+    (tmp_path / "went_in.json").write_text(json.dumps({"captions": {"00.jpg": HOSTILE}}))
+    html = render(run_of(Artifacts.load(tmp_path), {}))
+    assert 'id="went-in"' in html and "&lt;script&gt;alert(1)" in html and HOSTILE not in html
+    (tmp_path / "went_in" / "00.jpg").unlink()
+    assert 'id="went-in"' not in render(run_of(Artifacts.load(tmp_path), {}))
+
+
+class _Objects:
+    """Answers as boto3's S3 client does, from a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get_object(self, **asked: str) -> dict[str, Any]:
+        path = self._folder / asked["Key"].removeprefix("shards/set/")
+        if not path.is_file():
+            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
+        content = path.read_bytes()
+        span = asked.get("Range", f"bytes=0-{len(content)}").removeprefix("bytes=")
+        start, stop = map(int, span.split("-"))
+        return {"Body": io.BytesIO(content[start : stop + 1])}
+
+
+def test_a_prefix_of_s3_gives_what_the_folder_gives(tmp_path: Path) -> None:
+    write_shards(tmp_path, ["a", "b", "c"], {})
+    files = DataPrefix(_Objects(tmp_path), "s3://bucket/shards/set/")
+    assert sample_of(files, "s3://bucket/shards/set") == sample_of(DataFolder(tmp_path), "")
