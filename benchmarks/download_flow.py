@@ -103,7 +103,7 @@ def step_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
     Storage(arguments.shards_uri).make()
     maker = ShardMaker(arguments, "benchmark", Blocklist())
     maker.prepare()
-    return lambda rows: maker.make(ShardTask(rows, {}))
+    return lambda rows: maker.make(ShardTask(rows))
 
 
 def plain_settings(options: argparse.Namespace, rows_per_shard: int) -> tuple[dict[str, Any], dict[str, Any]]:

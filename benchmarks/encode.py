@@ -124,7 +124,7 @@ def write_shards(base: Path, samples: int, size_px: int) -> None:
         table_digest="benchmark",
         image_size_px=size_px,
         resize_mode="center_crop",
-        ledger=make_ledger(shards),
+        ledger=make_ledger(shards, {}, samples, samples),
         shards=tuple(shards),
     )
     (base / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")

@@ -52,24 +52,20 @@ R = TypeVar("R", bound=PartRecord)
 class Artifact:
     """The artifact of one identity under one prefix."""
 
-    def __init__(
-        self, uri: str, identity: Identity, extent: Sequence[object] = (), former: Identity | None = None
-    ) -> None:
-        """Nothing is looked up yet. `extent` decides what is made of the parts (params.model).
-
-        Parts that an earlier release made under the identity `former` count as well.
-        """
-        self.storage, self._identity, self._extent = Storage(uri), identity, extent
+    def __init__(self, uri: str, identity: Identity, extent: Sequence[object] = ()) -> None:
+        """Nothing is looked up yet. `extent` decides what is made of the parts (params.model)."""
+        self.storage, self._identity = Storage(uri), identity
         self.parts_digest = digest(identity)
-        self.former_parts_digest = None if former is None else digest(former)
-        self.digest = self.digest_of(self.parts_digest)
-
-    def digest_of(self, parts_digest: str) -> str:
-        """Return what the whole is called whose parts have this digest."""
-        return digest([parts_digest, *self._extent]) if self._extent else parts_digest
+        self.digest = digest([self.parts_digest, *extent]) if extent else self.parts_digest
+        self.former_digest = ""
+        """What an earlier release called the whole."""
 
     def finished(self, kind: type[R]) -> dict[str, R]:
         """Return the records, by part, of the parts that are whole and have this identity."""
+        return {name: one for name, one in self.recorded(kind).items() if one.plan_digest == self.parts_digest}
+
+    def recorded(self, kind: type[R]) -> dict[str, R]:
+        """Return the records, by part, of the parts that are whole, whatever their identity."""
         sizes = self.storage.sizes()
         records: dict[str, R] = {}
         for file, content in self.storage.read_many([name for name in sizes if name.endswith(RECORD_SUFFIX)]).items():
@@ -78,8 +74,7 @@ class Artifact:
             except ValidationError:
                 continue
             name, size = record.part
-            is_ours = record.plan_digest in (self.parts_digest, self.former_parts_digest)
-            if is_ours and file == _record_name(name) and sizes.get(name) == size:
+            if file == _record_name(name) and sizes.get(name) == size:
                 records[name] = record
         return records
 
@@ -87,8 +82,8 @@ class Artifact:
         """Return the manifest, and these files, by name; None where they are not there or are of another artifact."""
         try:
             contents = {name: self.storage.read(name) for name in (MANIFEST_FILE, *files)}
-            digests = [self.digest_of(one) for one in (self.parts_digest, self.former_parts_digest) if one]
-            return contents if json.loads(contents[MANIFEST_FILE])["plan_digest"] in digests else None
+            names = (self.digest, self.former_digest)
+            return contents if json.loads(contents[MANIFEST_FILE])["plan_digest"] in names else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 

@@ -51,19 +51,27 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
     """Make the shards that are missing; return the manifest of all of them."""
     collection = Collection(arguments)
     shards = collection.finished()
-    done, total = sum(shard.rows for shard in shards.values()), collection.table.rows
-    progress = Progress("download", total, "rows", done=min(done, total))
+    total, left = collection.table.rows, collection.rows_left(shards)
+    done = total - left
+    progress = Progress("download", total, "rows", done=done)
     collection.artifact.begin()
-    if not collection.is_complete(shards):
-        maker, most = collection.maker(), min(done, total - 1)
+    if left:
+        maker, most = collection.maker(), done
 
         def count(rows: int) -> None:
             nonlocal most
             most = max(most, min(rows, total - 1))
             progress.set(most)
 
+        made = 0
+
+        def add(rows: int) -> None:
+            nonlocal made
+            made += rows
+            count(done + made)
+
         with _pool(maker, arguments, cluster, job_name, lambda rows: count(done + rows)) as pool:
-            collection.collect(pool, shards, count)
+            collection.collect(pool, shards, add)
     elif len(cluster.hosts) > 1:
         _let_the_others_go(arguments, cluster, job_name)
     for cause, words in collection.table.oddities.examples.items():

@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
+from copy import copy
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import create_model
 from pydantic.fields import FieldInfo
 
-from params.model import Model
+from params.model import Decides, Model, Neutral
 
 M = TypeVar("M", bound=Model)
 
@@ -86,9 +87,20 @@ def with_filters(model: type[M]) -> type[M]:
         if taken or one.cause in causes:
             raise TypeError(f"{one.__module__}.{one.__name__}: taken already: {', '.join(taken or [one.cause])}")
         causes.add(one.cause)
-        fields |= {name: (field.annotation, field) for name, field in one.model_fields.items() if name not in known}
+        own = {name: _as_extent(field) for name, field in one.model_fields.items() if name not in known}
+        fields |= {name: (field.annotation, field) for name, field in own.items()}
         known |= one.model_fields
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __module__=model.__module__, **fields)
+
+
+def _as_extent(field: FieldInfo) -> FieldInfo:
+    """Return a setting that says what it decides; by itself a filter's setting changes nothing at its default."""
+    if Decides.of(field) is not None:
+        return field
+    declared = copy(field)
+    declared.description = f"{field.description or ''} [{Decides.EXTENT.value}]"
+    declared.metadata = [*field.metadata, Neutral(field.default)]
+    return declared
 
 
 def _is_same(one: FieldInfo, other: FieldInfo) -> bool:

@@ -29,15 +29,19 @@ class TooSmall(Filter):
     measured = True
     min_image_size_px: int = Field(64, ge=0)
     """Pictures whose shorter side is below this are left out; and those below image_size_px, unless upscale is
-    set. [content]"""
+    set. [extent]"""
     upscale: bool = added(False)
-    """Whether pictures from min_image_size_px up to image_size_px are blown up, and counted as upscaled. [content]"""
+    """Whether pictures from min_image_size_px up to image_size_px are blown up, and counted as upscaled. [extent]"""
     image_size_px: int = Field(256, ge=16, le=4096)
     """Side of the stored picture, in pixels."""
 
+    @property
+    def least_px(self) -> int:
+        """Shorter side that a picture needs."""
+        return self.min_image_size_px if self.upscale else max(self.min_image_size_px, self.image_size_px)
+
     def keeps(self, width: Any, height: Any) -> Any:
-        least_px = self.min_image_size_px if self.upscale else max(self.min_image_size_px, self.image_size_px)
-        return (width >= least_px) & (height >= least_px)
+        return (width >= self.least_px) & (height >= self.least_px)
 
 
 class AspectRatio(Filter):
@@ -47,7 +51,7 @@ class AspectRatio(Filter):
     columns = SIDES
     measured = True
     max_aspect_ratio: float = Field(3.0, ge=1.0)
-    """Pictures more elongated than this are left out. [content]"""
+    """Pictures more elongated than this are left out. [extent]"""
 
     def keeps(self, width: Any, height: Any) -> Any:
         return (width <= self.max_aspect_ratio * height) & (height <= self.max_aspect_ratio * width)
@@ -64,7 +68,7 @@ class Aesthetic(Filter):
     )
     min_aesthetic_score: float = Field(0.0, ge=0.0, le=10.0)
     """Rows with a smaller aesthetic score in the table are left out; 0: no filter (LAION-Aesthetics: 4.5 to
-    6.5). [content]"""
+    6.5). [extent]"""
 
     def keeps(self, aesthetic: Any) -> Any:
         return aesthetic >= self.min_aesthetic_score
@@ -77,7 +81,7 @@ class Watermark(Filter):
     columns = (TableColumn("watermark", ("pwatermark", "watermark_score")),)
     max_watermark: float = Field(1.0, ge=0.0, le=1.0)
     """Rows whose picture more probably has a watermark (pwatermark) are left out; 1: no filter (LAION:
-    0.8). [content]"""
+    0.8). [extent]"""
 
     def keeps(self, watermark: Any) -> Any:
         return watermark <= self.max_watermark
@@ -90,7 +94,7 @@ class Unsafe(Filter):
     columns = (TableColumn("unsafe", ("punsafe", "nsfw_score", "nsfw_score_opennsfw2", "nsfw"), NSFW_TAGS),)
     max_unsafe: float = Field(1.0, ge=0.0, le=1.0)
     """Rows whose picture is more probably unsafe (punsafe) are left out; 1: no filter (Stable Diffusion 2:
-    0.1). [content]"""
+    0.1). [extent]"""
 
     def keeps(self, unsafe: Any) -> Any:
         return unsafe <= self.max_unsafe
@@ -106,7 +110,7 @@ class Similarity(Filter):
         ),
     )
     min_similarity: float = Field(-1.0, ge=-1.0, le=1.0)
-    """Rows whose picture and caption are less alike to CLIP are left out; -1: no filter (LAION-2B: 0.28). [content]"""
+    """Rows whose picture and caption are less alike to CLIP are left out; -1: no filter (LAION-2B: 0.28). [extent]"""
 
     def keeps(self, similarity: Any) -> Any:
         return similarity >= self.min_similarity
@@ -118,7 +122,7 @@ class Language(Filter):
     cause = "language"
     columns = (TableColumn("language", ("language", "lang"), kind="text"),)
     languages: tuple[str, ...] = ()
-    """Only captions in these languages, as the table names them; empty: no filter. [content]"""
+    """Only captions in these languages, as the table names them; empty: no filter. [extent]"""
 
     def keeps(self, language: Any) -> Any:
         wanted = {name.strip().lower() for name in self.languages}
@@ -131,7 +135,7 @@ class ShortCaption(Filter):
     cause = "short_caption"
     columns = (CAPTION_LENGTH,)
     min_caption_characters: int = Field(0, ge=0)
-    """Rows with a shorter caption are left out (LAION: 5). [content]"""
+    """Rows with a shorter caption are left out (LAION: 5). [extent]"""
 
     def keeps(self, characters: Any) -> Any:
         return characters >= self.min_caption_characters
@@ -143,7 +147,7 @@ class LongCaption(Filter):
     cause = "long_caption"
     columns = (CAPTION_LENGTH,)
     max_caption_characters: int = Field(0, ge=0)
-    """Rows with a longer caption are left out; 0: no filter. [content]"""
+    """Rows with a longer caption are left out; 0: no filter. [extent]"""
 
     def keeps(self, characters: Any) -> Any:
         return characters <= self.max_caption_characters

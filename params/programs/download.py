@@ -19,26 +19,26 @@ class SourceSettings(Model):
     prefix of WebDataset shards; `pictures`: a folder of pictures and their captions, or of Hugging Face's
     parquet. [content]"""
     url_column: str = "url"
-    """Column of the table that holds the image's address. [content]"""
+    """Column of the table that holds the image's address. [extent]"""
     caption_column: str = "caption"
     """Column of the table that holds the caption (LAION names it TEXT); of stored pictures, the key in metadata or
-    .json. [content]"""
+    .json. [extent]"""
     column_names: tuple[str, ...] = added(())
-    """Names of the columns of CSV and TSV files whose first line is data already, as Conceptual 12M's is. [content]"""
+    """Names of the columns of CSV and TSV files whose first line is data already, as Conceptual 12M's is. [extent]"""
     tsv_quotes: bool = added(False)
     """Fields of TSV files may stand in quotes, as pandas writes them; without it a quote is a character like
-    others. [content]"""
+    others. [extent]"""
     captions: Literal["first", "random", "all"] = added("first")
     """Of a picture with a list of captions: the `first`; a `random` one, by captions_seed and row; or `all`: the
     picture is stored once, and each caption makes a sample to train on. `all` joins the captions of a repeated
     url. [content]"""
     captions_seed: int = added(0, ge=0)
-    """Which caption `random` draws. [content]"""
+    """Which caption `random` draws. [extent]"""
     caption_lines: bool = added(False)
-    """Each line of a caption file (.txt, .caption) is a caption of its own: a list. [content]"""
+    """Each line of a caption file (.txt, .caption) is a caption of its own: a list. [extent]"""
     keep_uncaptioned: bool = added(False)
     """Keep pictures without a caption, with an empty one, and count them; else they are lost as
-    `no_caption`. [content]"""
+    `no_caption`. [extent]"""
     image_size_px: int = Field(256, ge=16, le=4096)
     """Side of the stored picture, in pixels (phase 1 of Stable Diffusion 2 trains at 256). [content]"""
     resize_mode: Literal["center_crop", "keep_ratio"] = "center_crop"
@@ -51,7 +51,7 @@ class DownloadSettings(SourceSettings):
 
     score_columns: tuple[str, ...] = ()
     """SCORE=COLUMN for columns with names of their own: aesthetic, watermark, unsafe, similarity, width, height or
-    language. The names of LAION, COYO and DataComp are known without it. [content]"""
+    language. The names of LAION, COYO and DataComp are known without it. [extent]"""
     dedup: Literal["url", "exact", "perceptual"] = "exact"
     """What counts as a duplicate, of which the first in the table is kept: the same url; also the same bytes; also the
     same look (perceptual hash and colours, which every picture's row of the table of samples has). [extent]"""
@@ -62,9 +62,9 @@ class DownloadSettings(SourceSettings):
     jpeg_quality: int = Field(95, ge=1, le=100)
     """JPEG quality of the stored pictures (img2dataset's default). [content]"""
     samples_per_shard: int = Field(10_000, ge=1)
-    """Rows of the table for one shard: 10,000 at 256 px are about 300 MB (img2dataset's advice for S3). [content]"""
+    """Rows of the table for one shard: 10,000 at 256 px are about 300 MB (img2dataset's advice for S3). [extent]"""
     max_rows: int = Field(0, ge=0)
-    """Only the first so many rows of the table; 0: all of them. [content]"""
+    """Only the first so many rows of the table; 0: all of them. [extent]"""
     processes: int = Field(0, ge=0)
     """Download processes for each host; 0: one for each core. [running]"""
     threads: int = Field(64, ge=1)
@@ -83,17 +83,17 @@ class DownloadSettings(SourceSettings):
     ignored_opt_outs: tuple[Literal["x-robots-tag", "tdm-reservation", "content-usage", "content-signal"], ...] = added(
         ()
     )
-    """Headers by which an owner reserves a picture, and which are not to be heeded; empty: all are heeded. [content]"""
+    """Headers by which an owner reserves a picture, and which are not to be heeded; empty: all are heeded. [extent]"""
     verify_hash: str = added("", pattern=r"^(.+=(sha256|md5))?$")
     """COLUMN=sha256 or COLUMN=md5: pictures whose bytes do not have the hash that the column names are left
-    out. [content]"""
+    out. [extent]"""
     blur_column: str = added("")
     """Column of boxes to be blurred, faces for instance: lists of x_min, y_min, x_max, y_max as fractions of the stored
     picture (img2dataset's --bbox_col). [content]"""
     max_body_mb: int = Field(32, ge=1)
-    """A body larger than this is dropped: one row lost, not the host's memory. [content]"""
+    """A body larger than this is dropped: one row lost, not the host's memory. [extent]"""
     max_image_megapixels: int = Field(100, ge=1)
-    """A picture that would decode to more than this is dropped before it is decoded. [content]"""
+    """A picture that would decode to more than this is dropped before it is decoded. [extent]"""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts (host or host:port) that may be fetched although their address is private, such as a local
     server. [running]"""

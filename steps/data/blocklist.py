@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
@@ -48,6 +50,21 @@ class Blocklist:
         if self.hashes is None or look is None:
             return False
         return bool((np.bitwise_count(self.hashes ^ np.uint64(look)) <= self.max_distance).any())
+
+    def blocked(self, sha256: Sequence[str], looks: Sequence[int | None]) -> npt.NDArray[np.bool_]:
+        """Return which of some stored pictures are in the list, by the sha256 of what came and by their looks."""
+        if not self.sha256 and self.hashes is None:
+            return np.zeros(len(sha256), np.bool_)
+        pairs = zip(sha256, looks, strict=True)
+        return np.array([bytes.fromhex(one) in self.sha256 or self.has_look(look) for one, look in pairs], np.bool_)
+
+    def has_host(self, url: str) -> bool:
+        """Return whether an address is of a host in the list, or of one below it."""
+        try:
+            host = (urlsplit(url).hostname or "").strip(".").lower()
+        except ValueError:
+            return False
+        return any(host == one or host.endswith(f".{one}") for one in self.hosts)
 
 
 def read_blocklist(uri: str, max_distance: int = 0) -> Blocklist:

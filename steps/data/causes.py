@@ -62,6 +62,8 @@ class Cause(StrEnum):
 
     DUPLICATE = "duplicate"
     """The url stands further up in the table, in a row that no filter takes out."""
+    NOT_IN_TABLE = "not_in_table"
+    """A sample whose row, address and caption, no longer stands in the table; it is no row's fate."""
     DUPLICATE_PICTURE = "duplicate_picture"
     """An earlier sample has the same bytes."""
     NEAR_DUPLICATE = "near_duplicate"

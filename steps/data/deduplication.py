@@ -1,4 +1,4 @@
-"""Finds samples that are copies of others, over all shards, and marks them in their shards' tables.
+"""Marks the samples that do not count, copies of others among them, in the tables of their shards.
 
 Reads NNNNN.samples.parquet of every shard; writes those again of which a sample's `dropped` changes. The tars stay as
 they are: whoever reads samples passes over the marked ones. A pure function of the shards: run again, it changes
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from steps.data.blocklist import Blocklist
 from steps.data.causes import Cause
 from steps.data.parquet import read_parquet
 from steps.data.perceptual_hash import COLOUR_BYTES, COLOURS
@@ -30,7 +31,7 @@ Mask = npt.NDArray[np.bool_]
 
 TABLES_AT_ONCE: Final = 64
 BITS: Final = 64
-CAUSES: Final = (None, Cause.DUPLICATE_PICTURE, Cause.NEAR_DUPLICATE)
+NO_BLOCKLIST: Final = Blocklist()
 COLOUR_TOLERANCE: Final = np.tile(np.array([16, 8, 8], np.int16), COLOURS)
 """Of 255, in lightness and in the two colours: several times what another compression or size changes."""
 OPTIONAL_COLUMNS: Final = {
@@ -70,52 +71,65 @@ class _Pictures:
     """64 bits of the sha256."""
     pixels: Rows
     """Of the originals; 0 where it is not known."""
+    is_blocked: Mask
+    """Whether the blocklist has it."""
     looks: Looks
 
 
-def drop_duplicates(
-    storage: Storage, shards: Sequence[VerifiedShard], dedup: str, max_distance: int
-) -> list[VerifiedShard]:
-    """Return the shards, in the order given, with what counts of them.
+def mark_samples(
+    storage: Storage,
+    shards: Sequence[VerifiedShard],
+    decided: Sequence[str | None],
+    dedup: str,
+    max_distance: int,
+    blocklist: Blocklist = NO_BLOCKLIST,
+) -> tuple[list[VerifiedShard], list[str | None]]:
+    """Return the shards, in the order given, with what counts of them, and why each sample is left out.
 
-    Of copies, the one with the most pixels counts (as it came, before it was resized), and of equal ones the first.
+    `decided` says it for each sample as far as its row decides it. Of copies among the others, the one with the most
+    pixels counts (as it came, before it was resized), and of equal ones the first.
     """
-    pictures = _pictures(storage, shards)
-    dropped = np.zeros(len(pictures.exact), np.uint8)
+    pictures = _pictures(storage, shards, blocklist)
+    causes: list[str | None] = list(decided)
+    for place in np.flatnonzero(pictures.is_blocked).tolist():
+        causes[place] = causes[place] or Cause.BLOCKED_PICTURE.value
+    counted = np.array([not cause for cause in causes], np.bool_)
     order = np.argsort(-pictures.pixels, kind="stable")
+    order = order[counted[order]]
     if dedup == "perceptual":
         order_of_known = order[pictures.looks.is_known[order]]
-        copies = near_duplicates(pictures.looks.at(order_of_known), max_distance)
-        dropped[order_of_known[copies]] = CAUSES.index(Cause.NEAR_DUPLICATE)
+        for place in order_of_known[near_duplicates(pictures.looks.at(order_of_known), max_distance)].tolist():
+            causes[place] = Cause.NEAR_DUPLICATE.value
     if dedup != "url":
-        dropped[order[repeated(pictures.exact[order])]] = CAUSES.index(Cause.DUPLICATE_PICTURE)
+        for place in order[repeated(pictures.exact[order])].tolist():
+            causes[place] = Cause.DUPLICATE_PICTURE.value
     marked: list[VerifiedShard] = []
     first = 0
     for shard, table in _tables(storage, shards):
-        causes = [CAUSES[number] for number in dropped[first : first + len(table)]]
+        part = causes[first : first + len(table)]
         first += len(table)
-        _mark(storage, shard, table, causes)
-        counts = Counter(cause.value for cause in causes if cause)
+        _mark(storage, shard, table, part)
+        counts = Counter(cause for cause in part if cause)
         update = {"samples": len(table) - counts.total(), "dropped": dict(sorted(counts.items()))}
         marked.append(shard.model_copy(update=update))
-    return marked
+    return marked, causes
 
 
-def _mark(storage: Storage, shard: VerifiedShard, table: pa.Table, causes: list[Cause | None]) -> None:
-    wanted = pa.array([cause and cause.value for cause in causes], pa.string())
+def _mark(storage: Storage, shard: VerifiedShard, table: pa.Table, marks: Sequence[str | None]) -> None:
+    wanted = pa.array(marks, pa.string())
     if not table["dropped"].combine_chunks().equals(wanted):
         column = table.schema.get_field_index("dropped")
         write_samples(storage, shard.name.removesuffix(".tar"), table.set_column(column, "dropped", wanted))
 
 
-def _pictures(storage: Storage, shards: Sequence[VerifiedShard]) -> _Pictures:
+def _pictures(storage: Storage, shards: Sequence[VerifiedShard], blocklist: Blocklist) -> _Pictures:
     none = pa.table({"sha256": pa.array([], pa.string())})
-    columns = [_columns(none), *(_columns(table) for _, table in _tables(storage, shards))]
-    exact, pixels, *looks = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    return _Pictures(exact, pixels, Looks(*looks))
+    columns = [_columns(none, blocklist), *(_columns(table, blocklist) for _, table in _tables(storage, shards))]
+    exact, pixels, is_blocked, *looks = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return _Pictures(exact, pixels, is_blocked, Looks(*looks))
 
 
-def _columns(table: Any) -> tuple[npt.NDArray[Any], ...]:
+def _columns(table: Any, blocklist: Blocklist) -> tuple[npt.NDArray[Any], ...]:
     """Return a table's part of _Pictures and of Looks."""
     facts = {
         name: table[name].combine_chunks() if name in table.column_names else pa.nulls(len(table), kind)
@@ -127,6 +141,7 @@ def _columns(table: Any) -> tuple[npt.NDArray[Any], ...]:
         # Of two billion samples, one in expectation every ten runs shares 64 bits with another by chance.
         np.array([int(text[:16], 16) for text in table["sha256"].to_pylist()], np.uint64),
         width.astype(np.int64) * height,
+        blocklist.blocked(table["sha256"].to_pylist(), facts["perceptual_hash"].to_pylist()),
         hashes,
         _is_valid(facts["perceptual_hash"]) & ~np.isin(hashes, FLAT_HASHES),
         np.frombuffer(colours, np.uint8).reshape(-1, COLOUR_BYTES),

@@ -12,9 +12,9 @@ from __future__ import annotations
 import io
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import fsspec
@@ -25,6 +25,7 @@ from steps.data.address import AddressGuard
 from steps.data.blocklist import Blocklist
 from steps.data.causes import Cause
 from steps.data.fetch import Fetcher, FetchError, FetchLimits, FetchManners
+from steps.data.limits import limits_of
 from steps.data.row_checks import RowChecks
 from steps.data.row_files import CAPTION, CAPTIONS, URL
 from steps.data.shards import ShardRecord, VerifiedShard
@@ -44,10 +45,6 @@ class ShardTask:
 
     rows: TableSlice
     """Its rows."""
-    skipped: Mapping[int, str]
-    """Rows of the slice that are not fetched, and why."""
-    retried: Mapping[str, int] = field(default_factory=dict)
-    """In a later round: the causes under which its rows were counted before."""
 
 
 class PictureSource(Protocol):
@@ -63,6 +60,7 @@ class ShardMaker:
     def __init__(self, arguments: DownloadArguments, plan_digest: str, blocklist: Blocklist) -> None:
         self._settings, self._uri, self.plan_digest = arguments, arguments.shards_uri, plan_digest
         self._blocklist, self._checks = blocklist, RowChecks(arguments)
+        self._limits = limits_of(arguments, blocklist)
         self._downloader: Any = None
 
     def prepare(self, on_row: Callable[[], None] | None = None) -> None:
@@ -112,14 +110,11 @@ class ShardMaker:
         with arrow_file(task.rows, all_captions) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
             self._downloader.download_shard((task.rows.index, address))
         shard = verify_shard(storage, task.rows.index, len(task.rows.urls), self._reader.measured)
-        shard = shard.model_copy(update={"untried": len(task.skipped), "retried": dict(task.retried)})
-        ShardRecord(plan_digest=self.plan_digest, shard=shard).write(storage)
+        ShardRecord(plan_digest=self.plan_digest, shard=shard, limits=self._limits).write(storage)
         return shard
 
     def _fetch(self, task: ShardTask, key: int, url: str) -> Fetched:
         """Stand in for img2dataset's `download_image_with_retry`: an exception here would lose the whole shard."""
-        if key in task.skipped:
-            return key, None, task.skipped[key]
         try:
             body = self._source.fetch(url)
             if self._blocklist.has(body):

@@ -5,6 +5,7 @@ Reads the table once, streaming; writes nothing. The filters are those of params
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ import xxhash
 from params.filters import FILTERS, Filter, TableColumn
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
+from steps.data.fates import is_known_by_caption, row_key
 from steps.data.row_files import BATCH_ROWS, CAPTION, LOST
 from steps.data.score_column import ScoreColumn, texts_of
 from steps.data.url_table import UrlTable
@@ -57,30 +59,47 @@ class Screening:
     """0: to be fetched; else the number of the cause, from 1, in `causes`."""
     causes: tuple[str, ...]
     """In the order in which they were applied."""
+    keys: npt.NDArray[np.uint64]
+    """By which the rows are known (steps.data.fates)."""
 
-    def skipped(self, first_row: int, rows: int) -> dict[int, str]:
-        """Return the rows of a slice, counted from its first, that are not fetched, and why."""
-        fates = self.fates[first_row : first_row + rows]
-        return {int(row): str(self.causes[fates[row] - 1]) for row in np.flatnonzero(fates)}
+    @property
+    def is_wanted(self) -> Mask:
+        """Whether a row is to become a sample."""
+        wanted: Mask = self.fates == 0
+        return wanted
+
+    def cause(self, row: int) -> str:
+        """Return why a row is left out."""
+        return str(self.causes[self.fates[row] - 1])
+
+    def counts(self) -> Counter[str]:
+        """Return how many rows are left out, by cause."""
+        numbers = np.bincount(self.fates, minlength=len(self.causes) + 1).tolist()
+        return Counter({str(cause): number for cause, number in zip(self.causes, numbers[1:], strict=True) if number})
 
 
 def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
-    """Decide about every row. Takes 17 bytes of memory for each.
+    """Decide about every row. Takes 25 bytes of memory for each.
 
     Raises StepError where a threshold is set and the table lacks the column.
     """
     checks = [*_unreadable(), *_required(settings, table), *_checks(settings, table)]
     causes = (*(one.cause for one in checks), Cause.DUPLICATE)
-    columns = list(dict.fromkeys(column for one in checks for column in one.columns))
-    fates, hashes = np.zeros(table.rows, np.uint8), np.empty(table.rows, np.uint64)
+    by_caption = is_known_by_caption(settings)
+    known_by = (table.url_column, table.caption_column)
+    columns = list(dict.fromkeys([*known_by, *(column for one in checks for column in one.columns)]))
+    fates = np.zeros(table.rows, np.uint8)
+    hashes, keys = np.empty(table.rows, np.uint64), np.empty(table.rows, np.uint64)
     first = 0
     for batch in table.batches(columns):
         part = slice(first, first + batch.num_rows)
         for number, one in enumerate(checks, 1):
             drops = one.drops(*map(batch.column, one.columns))
             fates[part][drops & (fates[part] == 0)] = number
-        for row, url in enumerate(batch.column(table.url_column).to_pylist(), first):
+        urls, captions = (batch.column(column).to_pylist() for column in known_by)
+        for row, (url, caption) in enumerate(zip(urls, captions, strict=True), first):
             hashes[row] = xxhash.xxh3_64_intdigest((url or "").strip().encode())
+            keys[row] = row_key(url, caption if by_caption else None)
         first += batch.num_rows
     for one in checks:
         one.finish()
@@ -89,7 +108,7 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
     if settings.captions == "all":
         table.further = further_captions(table, hashes, wanted, repeated)
     fates[repeated] = len(causes)
-    return Screening(fates, causes)
+    return Screening(fates, causes, keys)
 
 
 def further_captions(

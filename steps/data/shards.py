@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from pydantic import Field, ValidationError
 
@@ -21,7 +21,7 @@ from params.arguments import describe
 from params.layout import SHARD_PATTERN
 from params.model import Model
 from steps.artifact import PartRecord
-from steps.data.causes import LEFT_OUT
+from steps.data.causes import LEFT_OUT, Cause
 from steps.errors import StepError
 
 SAMPLES_SUFFIX: Final = ".samples.parquet"
@@ -54,14 +54,15 @@ class VerifiedShard(Model):
     failed: dict[str, int]
     """Rows that did not, by cause (steps.data.causes)."""
     dropped: dict[str, int] = Field(default_factory=dict)
-    """Samples of the tar that do not count, by cause: copies of others. Not in the record, since others decide it."""
+    """Samples of the tar that do not count, by cause: copies, and what filters leave out that once passed them. Not in
+    the record, since settings and other shards decide it."""
     treated: dict[str, int] = Field(default_factory=dict, exclude_if=lambda counts: not counts)
     """Samples of the tar that are not stored as they came: upscaled, turned_upright, laid_on_white, first_frame (of an
     animation), profile_ignored."""
     untried: int = 0
-    """Rows that were not fetched."""
+    """Rows that were not fetched: of shards of release 0.1.0, which listed them."""
     retried: dict[str, int] = Field(default_factory=dict)
-    """In a shard of a later round: the causes under which its rows were counted before."""
+    """In a shard of a later round of release 0.1.0: the causes under which its rows were counted before."""
     uncaptioned: int = Field(0, exclude_if=_is_nothing)
     """Samples whose caption is empty, which keep_uncaptioned keeps."""
 
@@ -71,6 +72,8 @@ class ShardRecord(PartRecord):
 
     shard: VerifiedShard
     """The shard."""
+    limits: dict[str, Any] = Field(default_factory=dict)
+    """Under which its rows were fetched (steps.data.limits); release 0.1.0 had them in the digest."""
 
     @property
     def part(self) -> tuple[str, int]:
@@ -122,27 +125,24 @@ class ShardsManifest(Model):
     """In the order of the table."""
 
 
-def make_ledger(shards: Iterable[VerifiedShard], set_aside: Mapping[str, int] = MappingProxyType({})) -> Ledger:
-    """Add up the shards; `set_aside` are parts of the table that cost no row."""
-    rows = tried = kept = size = uncaptioned = 0
-    fates: Counter[str] = Counter()
-    treated: Counter[str] = Counter()
-    for shard in shards:
-        new_rows = shard.rows - sum(shard.retried.values())
-        rows, tried, kept, size = (
-            rows + new_rows,
-            tried + new_rows - shard.untried,
-            kept + shard.samples,
-            size + shard.bytes,
-        )
-        treated.update(shard.treated)
-        uncaptioned += shard.uncaptioned
-        fates.update(shard.failed)
-        fates.update(shard.dropped)
-        fates.subtract(shard.retried)
+def make_ledger(
+    shards: Sequence[VerifiedShard],
+    fates: Mapping[str, int],
+    rows: int,
+    tried: int,
+    set_aside: Mapping[str, int] = MappingProxyType({}),
+) -> Ledger:
+    """Return the ledger of a table of so many rows: `fates` counts those that are no samples, by cause.
+
+    `set_aside` are parts of the table that cost no row.
+    """
     failed = {cause: count for cause, count in sorted(fates.items()) if count and cause not in LEFT_OUT}
     filtered = {cause: count for cause, count in sorted(fates.items()) if count and cause in LEFT_OUT}
+    kept = sum(shard.samples for shard in shards)
     attempted = kept + sum(failed.values())
+    treated: Counter[str] = Counter()
+    for shard in shards:
+        treated.update(shard.treated)
     return Ledger(
         rows=rows,
         tried=tried,
@@ -151,8 +151,8 @@ def make_ledger(shards: Iterable[VerifiedShard], set_aside: Mapping[str, int] = 
         filtered=filtered,
         treated=dict(sorted(treated.items())),
         sample_yield=round(kept / attempted, 6) if attempted else 0.0,
-        bytes=size,
-        uncaptioned=uncaptioned,
+        bytes=sum(shard.bytes for shard in shards),
+        uncaptioned=sum(shard.uncaptioned - shard.dropped.get(Cause.NO_CAPTION, 0) for shard in shards),
         set_aside=dict(sorted(set_aside.items())),
     )
 

@@ -77,7 +77,8 @@ class UrlTable:
         for name, setting in others.items():
             if name not in self.names:
                 raise StepError(f"{setting}: {uri} has no column {name!r}; it has {', '.join(self.names)}")
-        self._others = tuple(others)
+        self.others = tuple(others)
+        """Further columns that slices hold."""
         self.further: Mapping[int, list[str]] = {}
         """Captions that belong to a row's picture and stand in other rows."""
 
@@ -98,7 +99,7 @@ class UrlTable:
 
     def shards(self, samples_per_shard: int) -> Iterator[TableSlice]:
         """Yield the table in slices of `samples_per_shard` rows; the last one may be shorter."""
-        names = list(dict.fromkeys([*self._columns, *self._others]))
+        names = list(dict.fromkeys([*self._columns, *self.others]))
         held: list[list[Any]] = [[] for _ in names]
         index = row = 0
         for batch in self._batches(names):
@@ -170,7 +171,7 @@ class UrlTable:
         urls, captions, *_ = held
         if self.further:
             captions = [joined(own, self.further.get(row, [])) for row, own in enumerate(captions, index * size)]
-        others = {name: held[names.index(name)] for name in self._others}
+        others = {name: held[names.index(name)] for name in self.others}
         return TableSlice(index, index * size, urls, captions, others)
 
 

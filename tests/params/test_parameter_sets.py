@@ -122,3 +122,14 @@ def _repeated(values: dict[str, object], defaults: dict[str, object], prefix: st
         elif value == default:
             found.append(prefix + key)
     return found
+
+
+def test_stable_diffusion_2_learns_from_what_its_card_says() -> None:
+    """stable-diffusion-2-base: punsafe 0.1, aesthetic score 4.5, and 512 px of pictures of 512 px and more."""
+    settings = settings_of("sd2_base")
+    download = settings.download.model_dump()
+    assert (download["max_unsafe"], download["min_aesthetic_score"]) == (0.1, 4.5)
+    first, second = settings.phases
+    # Phase 1 has all that is 256 px, also what is stored larger than it came; phase 2 nothing that was blown up.
+    assert download["upscale"] and download["min_image_size_px"] == first.encode.smallest_original_px == 256
+    assert download["image_size_px"] == second.encode.smallest_original_px == 512

@@ -209,12 +209,11 @@ def test_a_run_killed_twice_and_started_again_ends_with_the_same_bytes(
 def test_a_run_resumed_with_another_shard_size_holds_every_picture_once(
     world: World, unbroken: subprocess.CompletedProcess[str]
 ) -> None:
-    """img2dataset lost half of them, and ended with exit 0: shards of both sizes lie side by side."""
+    """Shards of both sizes lie side by side, and count; img2dataset lost half of the pictures and ended with exit 0."""
     resumed = world.run("killed", "--samples-per-shard", "40", job="resumed")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     manifest, before = world.manifest("resumed"), world.manifest("shards")
-    assert "00002.tar" in world.s3.names("killed")
-    assert [shard["name"] for shard in manifest["shards"]] == ["00000.tar", "00001.tar"]
+    assert manifest["plan_digest"] != before["plan_digest"]
     assert {**manifest["ledger"], "bytes": 0} == {**before["ledger"], "bytes": 0}
     for shard in manifest["shards"]:
         assert hashlib.sha256(world.s3.read(f"killed/{shard['name']}")).hexdigest() == shard["sha256"]

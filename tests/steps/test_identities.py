@@ -16,7 +16,7 @@ from params.model import Decides, Model
 from params.programs import DownloadArguments, EncodeArguments, EvaluateArguments, TrainArguments
 from params.settings import Settings, load_settings
 from steps.artifact import digest, to_text
-from steps.data import collection
+from steps.data import release_0_1
 from steps.data.collection import Collection
 from steps.data.latents_manifest import LatentsManifest, LatentsShard
 from steps.data.shards import ShardsManifest, VerifiedShard, make_ledger, sha256
@@ -44,6 +44,8 @@ def settings_of(parameter_set: str, step: str) -> dict[str, Any]:
     for phase in settings.phases:
         steps |= {phase.encode_name.lower(): phase.encode, phase.train_name.lower(): phase.train}
     program = PROGRAMS[step.removesuffix("phase2")]
+    if program is DownloadArguments:
+        return steps[step].deciding(release_0_1.SETTINGS)
     decided = (Decides.CONTENT, Decides.EXTENT) if program is TrainArguments else (Decides.CONTENT,)
     return steps[step].deciding(program.names(*decided))
 
@@ -84,7 +86,7 @@ def shards_manifest() -> bytes:
         table_digest="3" * 64,
         image_size_px=256,
         resize_mode="center_crop",
-        ledger=make_ledger([shard]),
+        ledger=make_ledger([shard], {"http_404": 1}, 2, 2),
         shards=(shard,),
     )
     return manifest.model_dump_json(indent=1).encode()
@@ -118,15 +120,15 @@ def latents_manifest(pretrained: Path) -> bytes:
 
 
 def test_the_shards_of_a_table_keep_their_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collection, "version", lambda name: "1.47.0")
+    monkeypatch.setattr(release_0_1, "version", lambda name: "1.47.0")
     table = tmp_path / "table.csv"
     table.write_text(
         "url,caption\nhttps://pictures.example/1.jpg,a red square\nhttps://pictures.example/2.jpg,a blue one\n"
     )
     arguments = DownloadArguments(url_table=str(table), shards_uri=str(tmp_path), dedup="perceptual", top_up=1)
-    artifact = Collection(arguments).artifact
-    assert artifact.former_parts_digest == GOLDEN["whole"]["shards"]
-    assert artifact.digest_of(artifact.former_parts_digest) == GOLDEN["whole"]["download"]
+    collection = Collection(arguments)
+    assert collection._former_digest == GOLDEN["whole"]["shards"]
+    assert collection.artifact.former_digest == GOLDEN["whole"]["download"]
 
 
 def test_the_latents_of_shards_keep_their_identity(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def write_shards(
         rows = [grid[(number + row) * step % len(grid)] for row in range(size)]
         number += size
         shards.append(_write_shard(uri, index, rows, size_px, ratios))
-    ledger: Ledger = make_ledger(shards)
+    ledger: Ledger = make_ledger(shards, {}, number, number)
     return ShardsManifest(
         plan_digest="plan",
         table_digest="table",

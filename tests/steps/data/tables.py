@@ -56,9 +56,12 @@ def write_samples(
     verification.write_samples(storage, f"{index:05d}", table)
 
 
-def write_fates(storage: Storage, index: int, causes: Sequence[str | None]) -> None:
-    """Write img2dataset's fate of every row; None is a sample."""
+def write_fates(storage: Storage, index: int, rows: Sequence[tuple[str | None, str, str]], side_px: int = 300) -> None:
+    """Write img2dataset's fate of every row: its cause (None: it is a sample), url and caption."""
+    causes, urls, captions = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
     status = ["success" if cause is None else "failed_to_download" for cause in causes]
     buffer = io.BytesIO()
-    pq.write_table(pa.table({"status": status, "error_message": pa.array(causes, pa.string())}), buffer)
+    sides = pa.array([side_px if cause is None else None for cause in causes], pa.int32())
+    columns = {"caption": captions, "url": urls, "status": status, "error_message": pa.array(causes, pa.string())}
+    pq.write_table(pa.table({**columns, "original_width": sides, "original_height": sides}), buffer)
     storage.write(f"{index:05d}.parquet", buffer.getvalue())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.data.deduplication import COLOUR_TOLERANCE, Looks, drop_duplicates, near_duplicates
+from steps.data.deduplication import COLOUR_TOLERANCE, Looks, mark_samples, near_duplicates
 from steps.data.perceptual_hash import COLOUR_BYTES
 from steps.data.samples import read_table
 from steps.data.shards import VerifiedShard
@@ -17,6 +17,11 @@ from tests.steps.data.tables import write_samples
 
 CONTENTS = [["a", "b"], ["c", "a"], ["d"]]
 HASHES = [[1 << 9, None], [0b111 | 1 << 9, 1 << 9], [0b1 | 1 << 9]]
+
+
+def drop_duplicates(storage: Storage, shards: list[VerifiedShard], dedup: str, distance: int) -> list[VerifiedShard]:
+    count = sum(one.samples + sum(one.dropped.values()) for one in shards)
+    return mark_samples(storage, shards, [None] * count, dedup, distance)[0]
 
 
 def shard(index: int, samples: int) -> VerifiedShard:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from params.programs import DownloadSettings
 from steps.data import row_files
+from steps.data.fates import row_key
 from steps.data.screening import screen
 from steps.data.url_table import UrlTable
 from steps.errors import StepError
@@ -23,7 +26,9 @@ def table_of(folder: Path, **columns: object) -> UrlTable:
 
 
 def fates(table: UrlTable, **values: object) -> dict[int, str]:
-    return screen(table, DownloadSettings.model_validate(values)).skipped(0, table.rows)
+    screening = screen(table, DownloadSettings.model_validate(values))
+    assert screening.counts() == Counter(map(screening.cause, np.flatnonzero(screening.fates).tolist()))
+    return {row: screening.cause(row) for row in np.flatnonzero(~screening.is_wanted).tolist()}
 
 
 SCORES = [0.2, None, 0.8, float("nan"), 0.5]
@@ -145,5 +150,4 @@ def test_every_repeated_url_is_a_duplicate_of_its_first_row(
         table = table_of(tmp_path_factory.mktemp("table"), url=urls)
         expected = {row: "duplicate" for row, url in enumerate(urls) if url in urls[:row]}
         assert fates(table) == expected
-        screening = screen(table, DownloadSettings())
-        assert screening.skipped(3, 5) == {row - 3: cause for row, cause in expected.items() if 3 <= row < 8}
+        assert screen(table, DownloadSettings()).keys.tolist() == [row_key(url, "a caption") for url in urls]
