@@ -11,9 +11,9 @@ turns with
     defaults  img2dataset as it comes, writing WebDataset to the same bucket: 1 process, 256 threads, letterboxed
 
 Every run is a process from start to end, imports included. What a picture costs once a download flows is measured
-apart, some shards of one side after some of the other (benchmarks.download_flow): a job has hours of that, and what
-else the machine does meets both sides alike. Prints images/s and CPU-ms for each image, and the medians of the ratios
-that pair two turns, or the runs of one round:
+separately, in turns of some shards (benchmarks.download_flow): a job has hours of that, and other load on the machine
+affects both sides alike. Prints images/s and CPU-ms for each image, and the medians of the ratios within a turn or
+round:
 
     same_concurrency      images/s of step / same, while both flow: at least 0.95 is what safety may cost
     cpu_same_concurrency  CPU-seconds of same / step, while both flow
@@ -25,14 +25,15 @@ that pair two turns, or the runs of one round:
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -41,66 +42,49 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks import harness
 from benchmarks.download_flow import IMAGE_SIZE_PX, plain_settings
+from benchmarks.harness import Turns
 from benchmarks.servers import ENVIRONMENT, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "benchmark"
-SIDES = ("step", "same", "defaults")
 SAMPLES_PER_SHARD = 500
-
-# Seconds and CPU-seconds of a picture, one pair for each turn or round.
-Turns = list[tuple[float, float]]
 
 
 def main(argv: list[str]) -> int:
-    options = parse(argv)
+    options = harness.parser(
+        "benchmarks.download",
+        __doc__,
+        rounds=(3, "turns of all sides"),
+        rows=(2000, "rows of the url table"),
+        turns=(6, "turns of each side while it flows"),
+        processes=(2, "download processes of step and same"),
+        threads=(32, "connections of each"),
+    ).parse_args(argv)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         base = Path(folder)
         web = stack.enter_context(serving("pictures"))
-        s3 = stack.enter_context(serving("s3"))
-        environment = {**os.environ, **ENVIRONMENT, "AWS_ENDPOINT_URL": s3}
-        client = boto3.client(
-            "s3",
-            endpoint_url=s3,
-            region_name="us-east-1",
-            aws_access_key_id="benchmark",
-            aws_secret_access_key="benchmark",
-        )
+        os.environ |= {**ENVIRONMENT, "AWS_ENDPOINT_URL": stack.enter_context(serving("s3"))}
+        client = boto3.client("s3")
         client.create_bucket(Bucket=BUCKET)
         write_table(base / "urls", web, options.rows)
-        flow = measure_flow(options, web, environment)
-        sides = measure(options, base, web, environment, client)
-    report(results(sides, flow, options), options.json)
+        flow = measure_flow(options, web)
+        sides = measure(options, base, web, client)
+    harness.print_result(results(sides, flow, options), options.json, lines)
     return 0
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.download", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of all sides")
-    parser.add_argument("--rows", type=int, default=2000, help="rows of the url table")
-    parser.add_argument("--turns", type=int, default=6, help="turns of each side while it flows")
-    parser.add_argument("--processes", type=int, default=2, help="download processes of step and same")
-    parser.add_argument("--threads", type=int, default=32, help="connections of each")
-    return parser.parse_args(argv)
-
-
-def measure_flow(options: argparse.Namespace, web: str, environment: dict[str, str]) -> dict[str, Turns]:
-    """Return what benchmarks.download_flow finds, in a process of its own."""
+def measure_flow(options: argparse.Namespace, web: str) -> dict[str, Turns]:
+    """Run benchmarks.download_flow in a process of its own and return its figures."""
     flags = [f"--{name}={getattr(options, name)}" for name in ("turns", "processes", "threads")]
     flags.append(f"--rows={SAMPLES_PER_SHARD}")
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.download_flow", web, f"s3://{BUCKET}/flow", *flags]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"error: benchmarks.download_flow: {done.stderr[-1000:]}")
-    flow: dict[str, Turns] = json.loads(done.stdout.splitlines()[-1])
+    flow: dict[str, Turns] = json.loads(run(command).splitlines()[-1])
     return flow
 
 
-def measure(
-    options: argparse.Namespace, base: Path, web: str, environment: dict[str, str], client: Any
-) -> dict[str, Turns]:
+def measure(options: argparse.Namespace, base: Path, web: str, client: Any) -> dict[str, Turns]:
     of_resizer, of_downloader = plain_settings(options, SAMPLES_PER_SHARD)
     same = {"processes_count": options.processes, **of_resizer, **of_downloader}
     commands = {
@@ -108,21 +92,21 @@ def measure(
         "same": lambda uri: plain_command(base, uri, same),
         "defaults": lambda uri: plain_command(base, uri, {}),
     }
-    sides: dict[str, Turns] = {name: [] for name in SIDES}
-    for number in range(options.rounds):
-        # Another one begins each round, so that none always runs on what the one before it left.
-        for name in (*SIDES[number % 3 :], *SIDES[: number % 3]):
-            prefix = f"{name}-{number}"
-            output = base / prefix
-            output.mkdir()
-            elapsed_s, cpu_s = run(
-                commands[name](f"s3://{BUCKET}/{prefix}"), {**environment, "SAGEMAKER_BASE_DIR": str(output)}
-            )
-            kept = successes(client, prefix)
-            if kept != options.rows:
-                raise SystemExit(f"error: {name} kept {kept} of {options.rows} pictures")
-            sides[name].append((elapsed_s / kept, cpu_s / kept))
-    return sides
+
+    def whole_run(name: str, number: int) -> tuple[float, float]:
+        """Return seconds, and CPU-seconds of the process and its children, for each picture."""
+        prefix = f"{name}-{number}"
+        (base / prefix).mkdir()
+        command = commands[name](f"s3://{BUCKET}/{prefix}")
+        started_s, started_cpu_s = time.perf_counter(), children_cpu_s()
+        run(command, SAGEMAKER_BASE_DIR=str(base / prefix))
+        elapsed_s, cpu_s = time.perf_counter() - started_s, children_cpu_s() - started_cpu_s
+        kept = successes(client, prefix)
+        if kept != options.rows:
+            raise SystemExit(f"error: {name} kept {kept} of {options.rows} pictures")
+        return elapsed_s / kept, cpu_s / kept
+
+    return harness.take_turns({name: functools.partial(whole_run, name) for name in commands}, options.rounds)
 
 
 def step_command(options: argparse.Namespace, base: Path, web: str, uri: str) -> list[str]:
@@ -155,28 +139,30 @@ def plain_command(base: Path, uri: str, settings: dict[str, Any]) -> list[str]:
     return [sys.executable, "-W", "ignore", str(script)]
 
 
-def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Return the seconds that a process took, and the CPU-seconds of it and its children."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started_s = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    elapsed_s = time.perf_counter() - started_s
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+def run(command: list[str], **environment: str) -> str:
+    """Run a process to its end; return what it printed."""
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"error: {' '.join(command)[:200]}: {done.stderr[-1000:]}")
-    return elapsed_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.stdout
+
+
+def children_cpu_s() -> float:
+    """Return the CPU-seconds of all processes that this one has started and waited for, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def successes(client: Any, prefix: str) -> int:
-    """Return how many pictures the statistics in a prefix count."""
+    """Delete a run's objects and return how many pictures its statistics count."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
     keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-    found = 0
+    pictures = 0
     for key in keys:
         if key.endswith("_stats.json"):
-            found += int(json.loads(client.get_object(Bucket=BUCKET, Key=key)["Body"].read())["successes"])
+            pictures += int(json.loads(client.get_object(Bucket=BUCKET, Key=key)["Body"].read())["successes"])
         client.delete_object(Bucket=BUCKET, Key=key)
-    return found
+    return pictures
 
 
 def write_table(folder: Path, web: str, rows: int) -> None:
@@ -193,8 +179,8 @@ def results(sides: dict[str, Turns], flow: dict[str, Turns], options: argparse.N
             "whole_runs": ratio(sides["same"], sides["step"], 0),
             "img2dataset_defaults": ratio(sides["defaults"], sides["step"], 0),
         },
-        "flow": {name: summary(turns) for name, turns in flow.items()},
-        "sides": {name: summary(turns) for name, turns in sides.items()},
+        "flow": {name: harness.summary(turns, "image") for name, turns in flow.items()},
+        "sides": {name: harness.summary(turns, "image") for name, turns in sides.items()},
         "settings": {name: getattr(options, name) for name in ("rounds", "rows", "turns", "processes", "threads")},
         "cores": os.cpu_count(),
     }
@@ -202,27 +188,17 @@ def results(sides: dict[str, Turns], flow: dict[str, Turns], options: argparse.N
 
 def ratio(base: Turns, own: Turns, kind: int) -> float:
     """Return the median of base / own within a turn: of seconds, or, for a `kind` of 1, of CPU-seconds."""
-    return statistics.median(its[kind] / mine[kind] for its, mine in zip(base, own, strict=True))
+    return harness.median_ratio([turn[kind] for turn in base], [turn[kind] for turn in own])
 
 
-def summary(turns: Turns) -> dict[str, float]:
-    return {
-        "images_per_s": statistics.median(1 / seconds for seconds, _ in turns),
-        "cpu_ms_per_image": 1000 * statistics.median(cpu_s for _, cpu_s in turns),
-    }
-
-
-def report(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return
-    print(f"{'':10}{'images/s':>10}{'CPU-ms/image':>14}")
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    yield f"{'':10}{'images/s':>10}{'CPU-ms/image':>14}"
     for title, kind in (("while it flows", "flow"), ("start to end", "sides")):
-        print(title)
+        yield title
         for name, side in result[kind].items():
-            print(f"{name:10}{side['images_per_s']:10.1f}{side['cpu_ms_per_image']:14.2f}")
+            yield f"{name:10}{side['images_per_s']:10.1f}{side['cpu_ms_per_image']:14.2f}"
     for name, value in result["ratios"].items():
-        print(f"{name:22}{value:6.2f}")
+        yield f"{name:22}{value:6.2f}"
 
 
 if __name__ == "__main__":

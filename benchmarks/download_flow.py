@@ -3,14 +3,15 @@
     python -m benchmarks.download_flow WEB URI [--turns 6] [--rows 500] [--processes 2] [--threads 32]
 
 Reads pictures from the web at WEB (benchmarks.servers), writes shards under URI, and prints JSON: for `step` and `same`
-seconds and CPU-seconds for each picture, one pair for each turn. The processes of both sides are there all the time,
-and in a turn those of one make two shards each. Both resize, crop, hash and write alike; the step also guards, bounds,
-reads its shard back and records it. `python -m benchmarks.download` runs this for its figures.
+seconds and CPU-seconds for each picture, one pair for each turn. The processes of both sides run all the time,
+and in a turn those of one side make two shards each. Both resize, crop, hash and write alike; the step also guards,
+bounds, reads its shard back and records it. `python -m benchmarks.download` runs this for its figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from benchmarks import harness
 from params.programs import DownloadArguments
 from steps.data.blocklist import Blocklist
 from steps.data.guarded_downloader import ShardMaker, ShardTask, arrow_file
@@ -26,24 +28,28 @@ from steps.data.storage import Storage
 from steps.data.url_table import TableSlice
 
 IMAGE_SIZE_PX = 256
-# For each process: then one may read a shard back while the others download, as in the step.
+# Per process: one may read a shard back while the others download, as in the step.
 SHARDS_OF_TURN = 2
 
 _make: Callable[[TableSlice], object] | None = None
 
 
 def main(argv: list[str]) -> int:
-    options = parse(argv)
+    flags = harness.parser(
+        "benchmarks.download_flow",
+        __doc__,
+        turns=(6, "turns of each side"),
+        rows=(500, "rows of a shard"),
+        processes=(2, "processes of each side"),
+        threads=(32, "connections"),
+    )
+    flags.add_argument("web", help="address of the pictures")
+    flags.add_argument("uri", help="where the shards go")
+    options = flags.parse_args(argv)
     context = multiprocessing.get_context("spawn")
     pools = {name: ProcessPoolExecutor(options.processes, context, begin, (name, options)) for name in ("step", "same")}
-    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in pools}
-    rows_of_turn = SHARDS_OF_TURN * options.processes * options.rows
-    # The first of each pays for what is slow only once.
-    for number in range(options.turns + 1):
-        for name in (*pools,) if number % 2 else (*reversed(pools),):
-            found = take_turn(pools[name], options, number)
-            if number:
-                figures[name].append((found[0] / rows_of_turn, found[1] / rows_of_turn))
+    turns = {name: functools.partial(take_turn, pool, options) for name, pool in pools.items()}
+    figures = harness.take_turns(turns, options.turns, uncounted=1)
     for pool in pools.values():
         pool.shutdown()
     print(json.dumps(figures))
@@ -51,17 +57,18 @@ def main(argv: list[str]) -> int:
 
 
 def take_turn(pool: ProcessPoolExecutor, options: argparse.Namespace, number: int) -> tuple[float, float]:
-    """Make some shards on each process; return seconds, and CPU-seconds of the processes."""
+    """Make some shards on each process; return seconds and CPU-seconds of the processes for each picture."""
     count = SHARDS_OF_TURN * options.processes
     started_s = time.perf_counter()
     cpu_s = sum(pool.map(work, [rows_of(options, number * count + shard) for shard in range(count)]))
-    return time.perf_counter() - started_s, cpu_s
+    elapsed_s, rows = time.perf_counter() - started_s, count * options.rows
+    return elapsed_s / rows, cpu_s / rows
 
 
 def begin(name: str, options: argparse.Namespace) -> None:
     """Set up a worker process."""
     global _make
-    # As the step's workers do: webdataset would import it, for nothing.
+    # As the step's workers do: webdataset would import it needlessly.
     sys.modules["torch"] = None  # type: ignore[assignment]
     _make = {"step": step_maker, "same": plain_maker}[name](options)
 
@@ -72,17 +79,6 @@ def work(rows: TableSlice) -> float:
     started_cpu_s = time.process_time()
     _make(rows)
     return time.process_time() - started_cpu_s
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.download_flow")
-    parser.add_argument("web", help="address of the pictures")
-    parser.add_argument("uri", help="where the shards go")
-    parser.add_argument("--turns", type=int, default=6, help="turns of each side")
-    parser.add_argument("--rows", type=int, default=500, help="rows of a shard")
-    parser.add_argument("--processes", type=int, default=2, help="processes of each side")
-    parser.add_argument("--threads", type=int, default=32, help="connections")
-    return parser.parse_args(argv)
 
 
 def rows_of(options: argparse.Namespace, number: int) -> TableSlice:

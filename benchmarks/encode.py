@@ -26,7 +26,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ import psutil
 import torch
 from PIL import Image
 
+from benchmarks import harness
+from benchmarks.harness import Turns
 from params.programs import EncodeArguments
 from shapes import captions, pictures
 from steps import encode
@@ -57,17 +59,13 @@ ROWS_PER_BLOCK = 32
 BATCH_SIZE = 16
 
 
-# Seconds and CPU-seconds of a picture, one pair for each turn.
-Turns = list[tuple[float, float]]
-
-
 @dataclass
 class Flow:
-    """Rows that the step has dealt with, and what it took."""
+    """Rows that the step has processed, and the time it took."""
 
     root: psutil.Process
     marks: list[tuple[float, float, int]] = field(default_factory=list)
-    """(seconds, CPU-seconds, rows since the mark before)."""
+    """(seconds, CPU-seconds, rows since the last mark)."""
 
     def __call__(self, rows: int) -> None:
         self.marks.append((time.perf_counter(), tree_cpu_s(self.root), rows))
@@ -80,24 +78,21 @@ class Flow:
 
 
 def main(argv: list[str]) -> int:
-    options = parse(argv)
+    options = harness.parser(
+        "benchmarks.encode",
+        __doc__,
+        rounds=(3, "turns of both sides"),
+        samples=(768, "pictures"),
+        resolution_px=(128, "side of the pictures"),
+        pretrained=(SMALL_MODEL, "folder of the models"),
+    ).parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         write_shards(base, options.samples, options.resolution_px)
         result = measure(options, base)
-    report(result, options.json)
+    harness.print_result(result, options.json, lines)
     return 0
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.encode", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of both sides")
-    parser.add_argument("--samples", type=int, default=768, help="pictures")
-    parser.add_argument("--resolution-px", type=int, default=128, help="side of the pictures")
-    parser.add_argument("--pretrained", type=Path, default=SMALL_MODEL, help="folder of the models")
-    return parser.parse_args(argv)
 
 
 def write_shards(base: Path, samples: int, size_px: int) -> None:
@@ -140,7 +135,7 @@ def measure(options: argparse.Namespace, base: Path) -> dict[str, Any]:
     bare, step, starts_s = Turns(), Turns(), list[float]()
     loop = bare_loop(options, base)
     with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "benchmark", 600):
-        # Once, so that neither pays for what is slow only the first time.
+        # An uncounted turn, so that neither pays for what is slow only the first time.
         loop()
         for number in range(options.rounds):
             bare.append(loop())
@@ -205,7 +200,7 @@ def run_step(options: argparse.Namespace, base: Path, number: int, starts_s: lis
 
 
 def tree_cpu_s(root: psutil.Process) -> float:
-    """Return the CPU-seconds of a process and all below it that live."""
+    """Return the CPU-seconds of a process and its living descendants."""
     total = 0.0
     for process in (root, *root.children(recursive=True)):
         try:
@@ -218,13 +213,13 @@ def tree_cpu_s(root: psutil.Process) -> float:
 
 def results(options: argparse.Namespace, bare: Turns, step: Turns, starts_s: list[float]) -> dict[str, Any]:
     def overhead(kind: int) -> float:
-        # Each turn of the step stands between two of the bare loop.
+        # Each turn of the step lies between two of the bare loop.
         turns = zip(step, bare[:-1], bare[1:], strict=True)
         return statistics.median(own[kind] / ((one[kind] + other[kind]) / 2) - 1 for own, one, other in turns)
 
     return {
         "ratios": {"overhead": overhead(0), "overhead_cpu": overhead(1)},
-        "sides": {"bare": summary(bare), "step": summary(step)},
+        "sides": {"bare": harness.summary(bare, "picture"), "step": harness.summary(step, "picture")},
         "start_s": statistics.median(starts_s),
         "settings": {name: getattr(options, name) for name in ("rounds", "samples", "resolution_px")},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -233,23 +228,13 @@ def results(options: argparse.Namespace, bare: Turns, step: Turns, starts_s: lis
     }
 
 
-def summary(turns: Turns) -> dict[str, float]:
-    return {
-        "pictures_per_s": statistics.median(1 / seconds for seconds, _ in turns),
-        "cpu_ms_per_picture": 1000 * statistics.median(cpu_s for _, cpu_s in turns),
-    }
-
-
-def report(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return
-    print(f"{'':6}{'pictures/s':>12}{'CPU-ms/picture':>16}")
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    yield f"{'':6}{'pictures/s':>12}{'CPU-ms/picture':>16}"
     for name, side in result["sides"].items():
-        print(f"{name:6}{side['pictures_per_s']:12.1f}{side['cpu_ms_per_picture']:16.2f}")
-    print(f"until the first block of the step: {result['start_s']:.1f} s")
+        yield f"{name:6}{side['pictures_per_s']:12.1f}{side['cpu_ms_per_picture']:16.2f}"
+    yield f"until the first block of the step: {result['start_s']:.1f} s"
     for name, value in result["ratios"].items():
-        print(f"{name:13}{value:+.3f}")
+        yield f"{name:13}{value:+.3f}"
 
 
 if __name__ == "__main__":

@@ -16,13 +16,10 @@ and three ratios:
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
-import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -38,6 +35,8 @@ import httpx
 import psutil
 import torch
 
+from benchmarks import harness
+from params.arguments import to_environment
 from params.programs import ServeArguments
 from params.settings import load_settings
 from steps.model import pretrained
@@ -48,19 +47,19 @@ SMALL_MODEL = ROOT / "shapes" / "models" / "pretrained"
 CLIENTS = (1, 4, 16)
 READY_TIMEOUT_S = 300
 BARE = "bare loop"
-# More than one: what a connection costs when it is used again at once would not be seen.
+# More than one, to show the cost of reusing a connection at once.
 TURN = 3
 
 
 @dataclass
 class Load:
-    """What one kind of load has shown so far."""
+    """Figures of one kind of load so far."""
 
     latencies_s: list[float] = field(default_factory=list)
     images_per_s: list[float] = field(default_factory=list)
     """One figure for each round."""
     cpu_s: float = 0.0
-    """Of the process that draws, where it was counted."""
+    """CPU-seconds of the process that draws, if counted."""
 
     def add(self, latencies_s: Sequence[float], elapsed_s: float) -> None:
         self.latencies_s += latencies_s
@@ -73,8 +72,16 @@ class Load:
 
 
 def main(argv: list[str]) -> int:
-    options = parse(argv)
-    # The server ends with this process, also when that is told to end.
+    flags = harness.parser(
+        "benchmarks.serve",
+        __doc__,
+        rounds=(5, "turns of all loads"),
+        pictures=(12, "pictures of the bare loop in each round"),
+        threads=(0, "torch threads on both sides; 0: torch's own choice"),
+    )
+    flags.add_argument("--model-dir", type=Path, help="StableDiffusionPipeline folder")
+    options = flags.parse_args(argv)
+    # The server ends with this process, even on SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     arguments = serve_arguments(options.threads)
     quiet_libraries()
@@ -87,18 +94,8 @@ def main(argv: list[str]) -> int:
         bare = bare_loop(base_dir / "model", arguments)
         with server(base_dir, arguments) as (url, process):
             loads = measure(bare, url, process, options.rounds, options.pictures)
-    report(results(loads, arguments), options.json)
+    harness.print_result(results(loads, arguments), options.json, lines)
     return 0
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of all loads")
-    parser.add_argument("--pictures", type=int, default=12, help="pictures of the bare loop in each round")
-    parser.add_argument("--model-dir", type=Path, help="StableDiffusionPipeline folder")
-    parser.add_argument("--threads", type=int, default=0, help="torch threads on both sides; 0: torch's own choice")
-    return parser.parse_args(argv)
 
 
 def serve_arguments(threads: int) -> ServeArguments:
@@ -149,10 +146,7 @@ def bare_loop(model_dir: Path, arguments: ServeArguments) -> Callable[[str, int]
 @contextmanager
 def server(base_dir: Path, arguments: ServeArguments) -> Iterator[tuple[str, psutil.Process]]:
     """Run the endpoint as a process; yields its address and the process when it is ready."""
-    from params.arguments import to_environment
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = harness.free_port()
     environment = {
         **os.environ,
         **to_environment(arguments.model_dump(), "SERVE_"),
@@ -187,7 +181,7 @@ def measure(
 ) -> dict[str, Load]:
     loads = {BARE: Load()} | {f"{clients} clients": Load() for clients in CLIENTS}
     jobs = enumerate(prompts())
-    # Once for each load, so that none pays for what is slow only the first time.
+    # An uncounted turn of each load, so that none pays for what is slow only the first time.
     run_bare(bare, list(itertools.islice(jobs, 2)))
     for clients in CLIENTS:
         asyncio.run(run_clients(url, clients, list(itertools.islice(jobs, 2 * clients))))
@@ -230,7 +224,7 @@ async def in_turns(
     bare_load: Load,
     client_load: Load,
 ) -> None:
-    """Draw by the bare loop and by one client, a few pictures in turns: what else the machine does hits both alike."""
+    """Draw by the bare loop and by one client, a few pictures in turns: other load affects both alike."""
     bare_s, client_s = [], []
     async with httpx.AsyncClient(timeout=120) as connection:
         for number, (seed, prompt) in enumerate(jobs):
@@ -259,7 +253,7 @@ async def ask(connection: httpx.AsyncClient, url: str, prompt: str, seed: int) -
 
 
 async def run_clients(url: str, clients: int, jobs: Sequence[tuple[int, str]]) -> tuple[list[float], float]:
-    """Answer all jobs with so many clients, each of which sends its next request when it has its picture."""
+    """Answer all jobs with `clients` clients, each of which sends its next request when it has its picture."""
     waiting, latencies_s = iter(jobs), []
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
 
@@ -278,12 +272,11 @@ async def run_clients(url: str, clients: int, jobs: Sequence[tuple[int, str]]) -
 def results(loads: dict[str, Load], arguments: ServeArguments) -> dict[str, Any]:
     bare = loads[BARE].images_per_s
     median_s = {name: statistics.median(loads[name].latencies_s) for name in (BARE, "1 clients")}
-    gains = [own / base for own, base in zip(loads["16 clients"].images_per_s, bare, strict=True)]
     return {
         "ratios": {
             "overhead_one_client": median_s["1 clients"] / median_s[BARE] - 1,
             "cpu_one_client": loads["1 clients"].cpu_s / loads[BARE].cpu_s - 1,
-            "throughput_16_clients": statistics.median(gains),
+            "throughput_16_clients": harness.median_ratio(loads["16 clients"].images_per_s, bare),
         },
         "loads": {name: load.summary() for name, load in loads.items()},
         "rounds": len(bare),
@@ -296,16 +289,13 @@ def results(loads: dict[str, Load], arguments: ServeArguments) -> dict[str, Any]
     }
 
 
-def report(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return
-    print(f"{'':12}{'images/s':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}")
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    yield f"{'':12}{'images/s':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}"
     for name, load in result["loads"].items():
         times = "".join(f"{1000 * load[f'p{percent}_s']:10.0f}" for percent in (50, 95, 99))
-        print(f"{name:12}{load['images_per_s']:10.2f}{times}")
+        yield f"{name:12}{load['images_per_s']:10.2f}{times}"
     for name, ratio in result["ratios"].items():
-        print(f"{name:24}{ratio:.3f}")
+        yield f"{name:24}{ratio:.3f}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m steps PROGRAM [--flag value ...]
 
 SageMaker calls a training image with `train` and a hosting image with `serve`; a processing job names its program.
-A failure leaves its reason in the job's failure file, where SageMaker reads it from.
+On failure the reason is written to the job's failure file, which SageMaker reads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         print(f"unknown program {program!r}\n{usage()}", file=sys.stderr)
         return 2
     try:
-        # Only the chosen program is imported: each pulls in other gigabytes.
+        # Import only the chosen program: each has its own large dependencies.
         return int(importlib.import_module(f"steps.{program}").main(flags) or 0)
     except StepError as error:
         return _fail(str(error))

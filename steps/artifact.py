@@ -1,11 +1,11 @@
-"""An artifact: parts under a prefix, a record after each part, the manifest last; and what makes two of them the same.
+"""An artifact: parts under a prefix, a record after each part, the manifest last; and the identity that compares them.
 
     NNNNN.tar             a part
-    NNNNN.verified.json   its record: which identity it has. Without it, or with another size, the part does not exist
+    NNNNN.verified.json   its record, with the digest of its identity; without it, or at another size, a part is missing
     identity.json         the identity: the settings and digests that decide the content of the parts
-    manifest.json         the whole, written last
+    manifest.json         describes the whole, written last
 
-Download, Encode, the reference set, Evaluate's pictures and Train's checkpoints use what they need of it.
+Download, Encode, the reference set, Evaluate's pictures and Train's checkpoints each use the pieces that they need.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,10 +32,10 @@ Identity = Mapping[str, Any]
 
 
 class PartRecord(Model, ABC):
-    """What a part's record holds."""
+    """The record of a part."""
 
     plan_digest: str
-    """Of the identity of the part: parts of another one do not count."""
+    """Digest of the part's identity: parts with another one do not count."""
 
     @property
     @abstractmethod
@@ -42,7 +43,7 @@ class PartRecord(Model, ABC):
         """Name and size in bytes of the part."""
 
     def write(self, storage: Storage) -> None:
-        """Write the record; the part has to be there."""
+        """Write the record, after its part."""
         storage.write(_record_name(self.part[0]), self.model_dump_json().encode())
 
 
@@ -88,45 +89,42 @@ class Artifact:
             return None
 
     def begin(self) -> None:
-        """Withdraw the manifest of another artifact: while parts are replaced, there is none. Say what differs."""
+        """Withdraw the manifest of another artifact before its parts are replaced, and say what differs."""
         self.storage.make()
         self.storage.abort_uploads()
-        is_another = self.storage.size(MANIFEST_FILE) is not None and self.published() is None
-        if is_another:
+        if self.storage.size(MANIFEST_FILE) is not None and self.published() is None:
             self.storage.delete(MANIFEST_FILE)
             print(f"{self.storage.uri}: holds another artifact; parts that do not fit are made anew", flush=True)
         self.note_identity()
 
     def note_identity(self) -> None:
-        """Write down what the parts are made of, and say what differs from what was written before."""
-        text = to_text(self._identity)
-        try:
+        """Write the identity, and say how it differs from the one before."""
+        before, text = "", to_text(self._identity)
+        with suppress(FileNotFoundError):
             before = self.storage.read(IDENTITY_FILE).decode(errors="replace")
-        except FileNotFoundError:
-            before = ""
         if before != text:
             print_differences(self.storage.uri, before, self._identity)
             self.storage.write(IDENTITY_FILE, text.encode())
 
 
 def publish(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files that make an artifact, each whole or not at all, the manifest last."""
+    """Write the files of an artifact, each whole or not at all, the manifest last."""
     for name in sorted(files, key=lambda name: name == MANIFEST_FILE):
         write_bytes(folder / name, files[name])
 
 
 def digest(identity: object) -> str:
-    """Return the sha256 that stands for an identity: 64 hexadecimal digits."""
+    """Return the sha256 of an identity: 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def to_text(identity: Identity) -> str:
-    """Return an identity as its file holds it."""
+    """Return the content of an identity's file."""
     return json.dumps(identity, indent=1, sort_keys=True)
 
 
 def from_text(text: str) -> Identity | None:
-    """Return the identity that a file holds; None where it holds none."""
+    """Return the identity of a file's content, or None if it is not one."""
     try:
         identity = json.loads(text)
     except ValueError:
@@ -135,21 +133,21 @@ def from_text(text: str) -> Identity | None:
 
 
 def print_differences(place: object, before: str, now: Identity) -> None:
-    """Say what makes an artifact another one than the one whose identity a file held."""
+    """Say how an artifact differs from the one whose identity file held `before`."""
     former = from_text(before)
     if former is not None:
         print(f"{place}: made anew, since {differences(former, now)}", flush=True)
 
 
 def differences(before: Identity, now: Identity) -> str:
-    """Return what makes two identities differ, as in `learning_rate was 0.0001 and is 0.0002`."""
+    """Return how two identities differ, as in `learning_rate was 0.0001 and is 0.0002`."""
     old, new = dict(_flat(before)), dict(_flat(now))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return ", ".join(f"{name} was {_short(old.get(name))} and is {_short(new.get(name))}" for name in names)
 
 
 def _flat(identity: Identity, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the entries; of a setting, the name says enough."""
+    """Yield dotted names and JSON values; settings get no prefix."""
     for name, value in identity.items():
         if isinstance(value, dict):
             yield from _flat(value, "" if name == "settings" else f"{prefix}{name}.")
@@ -158,7 +156,7 @@ def _flat(identity: Identity, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _short(text: str | None) -> str:
-    """Return a value for one line; of a digest, the first digits."""
+    """Return a value for one line: of a long one, such as a digest, the first digits."""
     if text is None:
         return "not set"
     return text if len(text) <= 40 else f"{text[1:13]}..."

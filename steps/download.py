@@ -1,7 +1,7 @@
 """Url table to verified WebDataset shards.
 
-Reads the url table (parquet, CSV or TSV: an address and a caption for each row) and what the addresses answer; or
-shards or a folder of pictures that are there already (--source). Writes shards straight to --shards-uri, and the
+Reads the url table (parquet, CSV or TSV: an address and a caption for each row) and downloads the pictures; or reads
+existing shards or a folder of pictures (--source). Writes shards straight to --shards-uri, and the
 manifest, last, to the output `shards`.
 
     python -m steps download --url-table s3://BUCKET/urls/ --shards-uri s3://BUCKET/shards

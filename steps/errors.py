@@ -1,7 +1,7 @@
-"""The errors that end a job with one clear line."""
+"""The error that ends a job with one clear line."""
 
 from __future__ import annotations
 
 
 class StepError(Exception):
-    """The job cannot go on; the message names what is wrong and the fix, without a traceback."""
+    """The job cannot continue; the message names the fault and the fix, and is shown without a traceback."""

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     generate(work, devices, cluster.rank, len(cluster.hosts))
     remove_models(container)
     if cluster.is_head:
-        judgement = Judgement(arguments, work, captions, reference, scorer, record, digests(sources))
+        judgement = Judgement(work, captions, reference, scorer, record, digests(sources))
         entries = judgement.write(output_dir)
         for name, entry in entries.items():
             print(f"{name}={entry['value']:.6g}", flush=True)

@@ -1,4 +1,4 @@
-"""Progress of a long job: a line for people and for the live table, at most every second.
+"""Progress of a long job: a line for people and for the live table, at most once a second.
 
 Writes `PROGRESS {"step": ..., "done": ..., "total": ..., "unit": ..., "per_s": ..., "remaining_s": ...}` to stdout.
 """
@@ -12,12 +12,12 @@ from params.layout import PROGRESS_PREFIX
 
 
 class Progress:
-    """Count of what is done, printed at most once in `every_s` seconds and when it ends."""
+    """Counts what is done; prints at most once in `every_s` seconds, and at the end."""
 
     def __init__(self, step: str, total: int, unit: str, done: int = 0, every_s: float = 1.0) -> None:
         self._step, self._total, self._unit, self._every_s = step, total, unit, every_s
         self._done = self._started_at = done
-        self._start_s = self._clock()
+        self._start_s = time.monotonic()
         self._printed_s = float("-inf")
         self._figures: dict[str, float] = {}
 
@@ -26,17 +26,16 @@ class Progress:
         self.set(self._done + count)
 
     def set(self, done: int, **figures: float) -> None:
-        """Say how many are done, and figures that the line also holds, such as iterations_per_s."""
+        """Set how many are done, and further figures of the line, such as iterations_per_s."""
         self._done = done
         self._figures = {name: round(value, 3) for name, value in figures.items()}
-        now_s = self._clock()
+        now_s = time.monotonic()
         if now_s - self._printed_s >= self._every_s or done >= self._total:
             self._printed_s = now_s
-            print(PROGRESS_PREFIX + json.dumps(self.as_dict()), flush=True)
+            print(PROGRESS_PREFIX + json.dumps(self._content(now_s - self._start_s)), flush=True)
 
-    def as_dict(self) -> dict[str, str | int | float | None]:
-        """Return the line's content; the rate leaves out what was done before this process began."""
-        elapsed_s = self._clock() - self._start_s
+    def _content(self, elapsed_s: float) -> dict[str, str | int | float | None]:
+        """Return the content of the line; the rate leaves out what was done before this process began."""
         per_s = (self._done - self._started_at) / elapsed_s if elapsed_s > 0 else 0.0
         remaining_s = round((self._total - self._done) / per_s, 1) if per_s > 0 else None
         return {
@@ -48,7 +47,3 @@ class Progress:
             "remaining_s": remaining_s,
             **self._figures,
         }
-
-    @staticmethod
-    def _clock() -> float:
-        return time.monotonic()

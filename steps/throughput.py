@@ -1,11 +1,11 @@
-"""How fast this machine, or this job's hosts, train at each micro-batch size, and which one to take.
+"""Measures the training speed of this machine, or this job's hosts, at each micro-batch size; recommends one.
 
     python -m steps throughput --throughput-micro-batch-sizes 16,32,64,128 [any flag of train]
 
-Reads the channel `pretrained` and, where they are there, the latents of --latents-uri or of the channel `latents`;
-without them, random latents of --random-latents-px stand in, written into the job's folder: the speed does not depend
-on what is in them. Prints a line for each size and writes output/data/throughput.json. On SageMaker the same is a
-training job with the hyperparameter throughput_micro_batch_sizes.
+Reads the channel `pretrained` and the latents of --latents-uri or of the channel `latents`. Without these it writes
+random latents of --random-latents-px into the job's folder: the speed does not depend on the values. Prints a line for
+each size and writes output/data/throughput.json. On SageMaker the same is a training job with the hyperparameter
+throughput_micro_batch_sizes.
 """
 
 from __future__ import annotations

@@ -20,49 +20,49 @@ from steps.training.random_latents import made_up_manifest
 _SHARD_SAMPLES = 1024
 
 
-def write_ours(folder: Path, of: Kind) -> Path:
+def write_ours(folder: Path, kind: Kind) -> Path:
     """Write the latents artifact."""
     folder.mkdir(parents=True)
     built: list[BuiltShard] = []
-    for number, first in enumerate(range(0, of.samples, of.rows_per_shard)):
-        starts = range(first, min(first + of.rows_per_shard, of.samples), of.rows_per_block)
-        blocks = (to_bytes(tensors(of, start, of.rows_per_block)) for start in starts)
+    for number, first in enumerate(range(0, kind.samples, kind.rows_per_shard)):
+        starts = range(first, min(first + kind.rows_per_shard, kind.samples), kind.rows_per_block)
+        blocks = (to_bytes(tensors(kind, start, kind.rows_per_block)) for start in starts)
         name = LATENTS_SHARD_PATTERN.format(split=TRAIN_SPLIT, index=number)
         content, shard = build_shard(name, TRAIN_SPLIT, blocks)
         (folder / name).write_bytes(content)
         built.append(shard)
     index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
     (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json())
-    text = manifest(tuple(shard.listed for shard in built), of).model_dump_json()
+    text = manifest(tuple(shard.listed for shard in built), kind).model_dump_json()
     (folder / MANIFEST_FILE).write_text(text)
     return folder
 
 
-def manifest(shards: tuple[LatentsShard, ...], of: Kind) -> LatentsManifest:
+def manifest(shards: tuple[LatentsShard, ...], kind: Kind) -> LatentsManifest:
     """Return a manifest that lists shards of the training split."""
     return made_up_manifest(
-        resolution_px=8 * max(of.latent_shape),
-        latent_shape=of.latent_shape,
+        resolution_px=8 * max(kind.latent_shape),
+        latent_shape=kind.latent_shape,
         scaling_factor=1.0,
         caption_length=CAPTION_LENGTH,
-        caption_embeddings=of.embeddings,
+        caption_embeddings=kind.embeddings,
         embedding_width=EMBEDDING_WIDTH,
-        rows_per_block=of.rows_per_block,
+        rows_per_block=kind.rows_per_block,
         counts={TRAIN_SPLIT: sum(shard.rows for shard in shards)},
         latents_mean=0.0,
         latents_std=1.0,
-        channel_means=(0.0,) * of.latent_shape[0],
-        channel_stds=(1.0,) * of.latent_shape[0],
+        channel_means=(0.0,) * kind.latent_shape[0],
+        channel_stds=(1.0,) * kind.latent_shape[0],
         shards=shards,
     )
 
 
-def write_plain_webdataset(folder: Path, of: Kind) -> Path:
+def write_plain_webdataset(folder: Path, kind: Kind) -> Path:
     """Write tars with an .npy file for each tensor of each sample."""
     folder.mkdir(parents=True)
-    for number, first in enumerate(range(0, of.rival_samples, _SHARD_SAMPLES)):
+    for number, first in enumerate(range(0, kind.rival_samples, _SHARD_SAMPLES)):
         with tarfile.open(folder / f"{number:05d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-            for index, sample in _samples(of, first, min(first + _SHARD_SAMPLES, of.rival_samples)):
+            for index, sample in _samples(kind, first, min(first + _SHARD_SAMPLES, kind.rival_samples)):
                 for name, array in sample.items():
                     stream = io.BytesIO()
                     np.save(stream, array)
@@ -73,36 +73,36 @@ def write_plain_webdataset(folder: Path, of: Kind) -> Path:
     return folder
 
 
-def write_mosaicml(folder: Path, of: Kind) -> Path:
+def write_mosaicml(folder: Path, kind: Kind) -> Path:
     """Write MDS shards, as mosaicml-streaming's own writer makes them by default."""
     from streaming import MDSWriter
 
-    latent = f"ndarray:float16:{','.join(map(str, of.latent_shape))}"
+    latent = f"ndarray:float16:{','.join(map(str, kind.latent_shape))}"
     columns = {"mean": latent, "std": latent, "token_ids": f"ndarray:int32:{CAPTION_LENGTH}"}
-    if of.embeddings:
+    if kind.embeddings:
         columns["embeddings"] = f"ndarray:float16:{CAPTION_LENGTH},{EMBEDDING_WIDTH}"
     with MDSWriter(out=str(folder), columns=columns) as writer:
-        for _, sample in _samples(of, 0, of.rival_samples):
+        for _, sample in _samples(kind, 0, kind.rival_samples):
             writer.write(sample)
     return folder
 
 
-def write_litdata(folder: Path, of: Kind) -> Path:
+def write_litdata(folder: Path, kind: Kind) -> Path:
     """Write litdata's chunks of 64 MB, which is what its `optimize` makes by default."""
     from litdata.streaming import Cache
 
     folder.mkdir(parents=True)
     cache: Any = Cache(str(folder), chunk_bytes="64MB")
-    for index, (_, sample) in enumerate(_samples(of, 0, of.rival_samples)):
+    for index, (_, sample) in enumerate(_samples(kind, 0, kind.rival_samples)):
         cache[index] = sample
     cache.done()
     cache.merge()
     return folder
 
 
-def _samples(of: Kind, first: int, stop: int) -> Iterator[tuple[int, dict[str, Array]]]:
-    for start in range(first, stop, of.rows_per_block):
-        rows = min(of.rows_per_block, stop - start)
-        found = tensors(of, start, rows)
+def _samples(kind: Kind, first: int, stop: int) -> Iterator[tuple[int, dict[str, Array]]]:
+    for start in range(first, stop, kind.rows_per_block):
+        rows = min(kind.rows_per_block, stop - start)
+        block = tensors(kind, start, rows)
         for row in range(rows):
-            yield start + row, {name: array[row] for name, array in found.items()}
+            yield start + row, {name: array[row] for name, array in block.items()}

@@ -22,7 +22,7 @@ LANES = 8
 _FOREVER = BATCH * 1_000_000_000
 
 
-def ours(folder: Path, of: Kind) -> Iterator[int]:
+def ours(folder: Path, kind: Kind) -> Iterator[int]:
     """Our loader as training runs it: shuffled, checksums on, read ahead in the background."""
     dataset = LatentsDataset(folder)
     order = dataset.order(TRAIN_SPLIT, 0, BATCH, lanes=LANES)
@@ -30,21 +30,21 @@ def ours(folder: Path, of: Kind) -> Iterator[int]:
         yield len(batch.positions)
 
 
-def pread(folder: Path, of: Kind) -> Iterator[int]:
+def pread(folder: Path, kind: Kind) -> Iterator[int]:
     """The machine's ceiling: the bytes of the same blocks, a system call each, into as many batches as are in use."""
-    return _pread(folder, of, PREFETCHED_BATCHES + HELD_BATCHES)
+    return _pread(folder, kind, PREFETCHED_BATCHES + HELD_BATCHES)
 
 
-def pread_one_buffer(folder: Path, of: Kind) -> Iterator[int]:
-    """Higher still, and of no use: every block over the one before, so that nothing leaves the CPU's cache."""
-    return _pread(folder, of, 1)
+def pread_one_buffer(folder: Path, kind: Kind) -> Iterator[int]:
+    """Higher still, but useless: every block overwrites the one before, so that nothing leaves the CPU's cache."""
+    return _pread(folder, kind, 1)
 
 
-def _pread(folder: Path, of: Kind, batches: int) -> Iterator[int]:
+def _pread(folder: Path, kind: Kind, batches: int) -> Iterator[int]:
     table = LatentsDataset(folder).table(TRAIN_SPLIT)
     files = [os.open(folder / name, os.O_RDONLY) for name in table.names]
     size = int(table.sizes[0])
-    buffers = [np.ones(size, np.uint8) for _ in range(max(1, batches * BATCH // of.rows_per_block))]
+    buffers = [np.ones(size, np.uint8) for _ in range(max(1, batches * BATCH // kind.rows_per_block))]
     reads = 0
     while True:
         for block in np.random.default_rng(reads).permutation(len(table.rows)).tolist():
@@ -52,10 +52,10 @@ def _pread(folder: Path, of: Kind, batches: int) -> Iterator[int]:
             if count != size:
                 raise OSError(f"{table.name(block)}: {count} of {size} bytes")
             reads += 1
-            yield of.rows_per_block
+            yield kind.rows_per_block
 
 
-def stock_webdataset(folder: Path, of: Kind) -> Iterator[int]:
+def stock_webdataset(folder: Path, kind: Kind) -> Iterator[int]:
     """Stock WebDataset over our own shards: a block is a batch, copied to tensors of its own; no shuffle, no check."""
     import webdataset
 
@@ -65,18 +65,18 @@ def stock_webdataset(folder: Path, of: Kind) -> Iterator[int]:
         yield len(batch["mean"])
 
 
-def plain_webdataset(folder: Path, of: Kind) -> Iterator[int]:
+def plain_webdataset(folder: Path, kind: Kind) -> Iterator[int]:
     """WebDataset as its manual shows it, over .npy files: shards in one order, a shuffle buffer, no check."""
     import webdataset
 
-    names = ["mean.npy", "std.npy", "token_ids.npy", *(["embeddings.npy"] if of.embeddings else [])]
+    names = ["mean.npy", "std.npy", "token_ids.npy", *(["embeddings.npy"] if kind.embeddings else [])]
     shards = sorted(map(str, folder.glob("*.tar")))
     stream = webdataset.WebDataset(shards, shardshuffle=False).repeat().shuffle(1000)
     for batch in stream.decode().to_tuple(*names).batched(BATCH):
         yield len(batch[0])
 
 
-def mosaicml(folder: Path, of: Kind) -> Iterator[int]:
+def mosaicml(folder: Path, kind: Kind) -> Iterator[int]:
     """mosaicml-streaming, shuffled, through torch's DataLoader in this process."""
     from streaming import StreamingDataset
 
@@ -86,7 +86,7 @@ def mosaicml(folder: Path, of: Kind) -> Iterator[int]:
             yield len(batch["mean"])
 
 
-def litdata(folder: Path, of: Kind) -> Iterator[int]:
+def litdata(folder: Path, kind: Kind) -> Iterator[int]:
     """litdata, shuffled, through its own StreamingDataLoader in this process."""
     from litdata import StreamingDataLoader, StreamingDataset
 

@@ -22,16 +22,21 @@ class Kind:
     latent_shape: tuple[int, int, int]
     embeddings: bool
     rival_samples: int
-    """In formats with one record for each sample: far beyond the CPU's caches, and quicker to write."""
+    """Samples in formats with one record each: far beyond the CPU's caches, yet quick to write."""
     rows_per_block: int
-    """Which make some 5 MB."""
+    """Rows of some 5 MB."""
     rows_per_shard: int
     shards: int = 8
 
     @property
     def samples(self) -> int:
-        """In our shards."""
+        """Samples in our shards."""
         return self.shards * self.rows_per_shard
+
+    def scaled(self, scale: float) -> Kind:
+        """Return this kind with a fraction of the samples."""
+        shards, rivals = max(2, round(self.shards * scale)), max(512, round(self.rival_samples * scale))
+        return replace(self, shards=shards, rival_samples=rivals)
 
     @property
     def sample_bytes(self) -> int:
@@ -40,57 +45,28 @@ class Kind:
         return 2 * 2 * math.prod(self.latent_shape) + 4 * CAPTION_LENGTH + embeddings
 
 
-_KINDS = (
-    Kind(
-        name="tokens",
-        latent_shape=(4, 32, 32),
-        embeddings=False,
-        rival_samples=8_192,
-        rows_per_block=256,
-        rows_per_shard=8_192,
-    ),
-    Kind(
-        name="embeddings",
-        latent_shape=(4, 32, 32),
-        embeddings=True,
-        rival_samples=2_048,
-        rows_per_block=32,
-        rows_per_shard=512,
-    ),
+KINDS = (
+    Kind("tokens", (4, 32, 32), False, rival_samples=8_192, rows_per_block=256, rows_per_shard=8_192),
+    Kind("embeddings", (4, 32, 32), True, rival_samples=2_048, rows_per_block=32, rows_per_shard=512),
     # Pictures of 256 x 128 px: as many bytes as a latent of 256 px has without its standard deviation.
-    Kind(
-        name="half_tokens",
-        latent_shape=(4, 32, 16),
-        embeddings=False,
-        rival_samples=16_384,
-        rows_per_block=512,
-        rows_per_shard=16_384,
-    ),
+    Kind("half_tokens", (4, 32, 16), False, rival_samples=16_384, rows_per_block=512, rows_per_shard=16_384),
 )
-KINDS = tuple(kind.name for kind in _KINDS)
 
 
-def kind(name: str, scale: float = 1.0) -> Kind:
-    """Return one of KINDS; `scale` shrinks the number of samples."""
-    found = next(kind for kind in _KINDS if kind.name == name)
-    shards, rivals = max(2, round(found.shards * scale)), max(512, round(found.rival_samples * scale))
-    return replace(found, shards=shards, rival_samples=rivals)
-
-
-def tensors(of: Kind, first: int, rows: int) -> dict[str, Array]:
+def tensors(kind: Kind, first: int, rows: int) -> dict[str, Array]:
     """Return the tensors of rows [first, first + rows): bytes that do not compress, token ids that name the row."""
-    found: dict[str, Array] = {
-        "mean": _noise((rows, *of.latent_shape), first),
-        "std": _noise((rows, *of.latent_shape), first + 7),
+    arrays: dict[str, Array] = {
+        "mean": _noise((rows, *kind.latent_shape), first),
+        "std": _noise((rows, *kind.latent_shape), first + 7),
         "token_ids": np.arange(first, first + rows, dtype=np.int32)[:, None] + np.zeros(CAPTION_LENGTH, np.int32),
     }
-    if of.embeddings:
-        found["embeddings"] = _noise((rows, CAPTION_LENGTH, EMBEDDING_WIDTH), first + 13)
-    return found
+    if kind.embeddings:
+        arrays["embeddings"] = _noise((rows, CAPTION_LENGTH, EMBEDDING_WIDTH), first + 13)
+    return arrays
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> Array:
-    """Return float16 numbers cut from a fixed pattern, since drawing gigabytes would take longer than the reading."""
+    """Return float16 numbers cut from a fixed pattern, since drawing gigabytes would take longer than reading them."""
     count = int(np.prod(shape))
     start = (seed * 7919) % (len(_PATTERN) - 1)
     return np.take(_PATTERN, np.arange(start, start + count), mode="wrap").reshape(shape)

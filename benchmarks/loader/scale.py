@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks.loader import folders
-from benchmarks.loader.samples import kind
+from benchmarks.loader.samples import KINDS
 from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.latents import LatentsDataset
 from steps.data.latents_manifest import LatentsIndex
@@ -27,19 +28,22 @@ from steps.data.loader import LatentsLoader, Share
 
 COUNTS = (100, 1_000, 10_000)
 GLOBAL_BATCH, RANKS = 2048, 8
-OF = kind("tokens", 0.0)
+KIND = KINDS[0].scaled(0.0)
 
 
-def scale(counts: tuple[int, ...] = COUNTS) -> list[dict[str, Any]]:
-    """Return one row of figures for each count of shards."""
+def scale() -> dict[str, Any]:
+    """Return one row of figures for each count of shards, and how they grow from the fewest shards to the most."""
     with tempfile.TemporaryDirectory() as name:
-        folder = folders.write_ours(Path(name) / "shard", OF)
-        found = []
-        for count in counts:
+        folder = folders.write_ours(Path(name) / "shard", KIND)
+        rows = []
+        for count in COUNTS:
             multiply(folder, Path(name) / str(count), count)
             command = [sys.executable, "-m", "benchmarks.loader.scale", str(Path(name) / str(count))]
-            found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        return found
+            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    few, many = rows[0], rows[-1]
+    ratios = {name: many[name] / few[name] for name in ("shards", "open_s", "first_batch_s")}
+    ratios["first_batch_memory"] = many["first_batch_memory_mb"] / few["first_batch_memory_mb"]
+    return {"ratios": ratios, "scale": rows}
 
 
 def multiply(source: Path, folder: Path, count: int) -> None:
@@ -54,7 +58,7 @@ def multiply(source: Path, folder: Path, count: int) -> None:
     shards = tuple(listed.model_copy(update={"name": name}) for name in names)
     index = LatentsIndex(shards=tuple(indexed.model_copy(update={"name": name}) for name in names))
     (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json())
-    manifest = folders.manifest(shards, OF)
+    manifest = folders.manifest(shards, KIND)
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json())
 
 
@@ -80,26 +84,16 @@ def start(folder: Path) -> dict[str, Any]:
     }
 
 
-def report(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print the figures as a table, and how they grow from the fewest shards to the most."""
-    few, many = rows[0], rows[-1]
-    ratios = {
-        "shards": many["shards"] / few["shards"],
-        "open_s": many["open_s"] / few["open_s"],
-        "first_batch_s": many["first_batch_s"] / few["first_batch_s"],
-        "first_batch_memory": many["first_batch_memory_mb"] / few["first_batch_memory_mb"],
-    }
-    if as_json:
-        print(json.dumps({"ratios": ratios, "scale": rows}, indent=2))
-        return
-    print(f"{'shards':>8}{'samples':>14}{'index MB':>10}{'open s':>9}{'open MB':>9}{'batch s':>9}{'batch MB':>10}")
-    for row in rows:
-        print(
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the figures as a table, and the ratios."""
+    yield f"{'shards':>8}{'samples':>14}{'index MB':>10}{'open s':>9}{'open MB':>9}{'batch s':>9}{'batch MB':>10}"
+    for row in result["scale"]:
+        yield (
             f"{row['shards']:8,}{row['samples']:14,}{row['index_mb']:10.2f}{row['open_s']:9.2f}"
             f"{row['open_memory_mb']:9.1f}{row['first_batch_s']:9.2f}{row['first_batch_memory_mb']:10.1f}"
         )
-    for name, ratio in ratios.items():
-        print(f"{name:20} x{ratio:.2f}")
+    for name, ratio in result["ratios"].items():
+        yield f"{name:20} x{ratio:.2f}"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ thing changed, at the last batch size and resolution. Writes to a temporary fold
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from typing import Any, Final
 
 import torch
 
+from benchmarks import harness
 from benchmarks.train.contest import clock_of, contest, ratio, summary
 from benchmarks.train.models import SD2, SD2_NARROW, Scale
 from benchmarks.train.ours import ours
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         made = tasks(options, scale, precision, device, Path(folder))
         result |= measured_parts(options, list(made)) if options.parts else compared(options, made)
-    report(result, options.json)
+    harness.print_result(result, options.json, lines)
     return 0
 
 
@@ -93,36 +93,35 @@ def tasks(
 
 
 def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any]:
-    """Return ours beside diffusers' on every task, and what two ranks do on the last."""
+    """Compare ours with diffusers' on every task, and two ranks with one on the last."""
     comparisons = []
     for task in made:
         comparisons.append(compare(task, options.rounds, options.turn_s))
         if not options.json:
             print_comparison(comparisons[-1])
-    ranks = scaling(task, options.rounds, options.turn_s) if can_scale(task.device) else None
+    has_room = task.device.type == "cpu" or torch.cuda.device_count() > 1
+    ranks = scaling(task, options.rounds, options.turn_s) if has_room else None
     return {"comparisons": comparisons, "ratios": best(comparisons), "scaling": ranks}
 
 
 def measured_parts(options: argparse.Namespace, made: Sequence[Task]) -> dict[str, Any]:
-    """Return what each part of ours buys, on the last task."""
+    """Return the gain of each part of ours, on the last task."""
     task = made[-1]
     parts = what_each_buys(task, options.rounds, options.turn_s)
     return {"resolution_px": task.resolution_px, "batch_size": task.batch_size, "parts": parts}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=(__doc__ or "").split("\n")[0])
+    turns: dict[str, Any] = {"rounds": (3, "turns of all three"), "turn_s": (5.0, "length of a turn")}
+    parser = harness.parser("benchmarks.train", __doc__, **turns)
     parser.add_argument("--device", choices=DEFAULTS, default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of all three")
-    parser.add_argument("--turn-s", type=float, default=5.0, help="length of a turn")
     parser.add_argument("--resolutions", type=numbers, help="comma-separated, in pixels")
     parser.add_argument("--batch-sizes", type=numbers, help="comma-separated")
-    parser.add_argument("--pictures", type=int, help="how many there are")
+    parser.add_argument("--pictures", type=int, help="number of pictures")
     parser.add_argument("--workers", type=int, help="loader processes of the script")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="compile ours; on a GPU by default")
     parser.add_argument("--cuda-graphs", action="store_true", help="replay ours as CUDA graphs, where it is compiled")
-    parser.add_argument("--parts", action="store_true", help="measure instead what each part of ours buys")
+    parser.add_argument("--parts", action="store_true", help="measure the gain of each part of ours instead")
     options = parser.parse_args(argv)
     defaults = DEFAULTS[options.device] | {"compile": options.device == "cuda"}
     for name, value in defaults.items():
@@ -136,7 +135,7 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def compare(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
-    """Return the figures of all three, and what ours is to the others."""
+    """Return the figures of all three, and the ratios of ours to the others."""
     manifest, config = LatentsDataset(task.latents).manifest, unet_config(task.pretrained)
     flops = flops_of_sample(config, manifest.latent_shape, manifest.caption_length, config["cross_attention_dim"])
     ceiling = matmul_flops_per_s(task.device, task.precision, clock_of(task.device))
@@ -146,7 +145,7 @@ def compare(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
         "batch_size": task.batch_size,
         "flops_of_sample": flops,
         "matmul_flops_per_s": ceiling,
-        "contenders": {name: summary(of_one, flops, ceiling) for name, of_one in figures.items()},
+        "contenders": {name: summary(own, flops, ceiling) for name, own in figures.items()},
         "vs_diffusers_online": ratio(figures["ours"], figures["diffusers_online"]),
         "vs_diffusers_cached": ratio(figures["ours"], figures["diffusers_cached"]),
     }
@@ -154,22 +153,11 @@ def compare(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
 
 def best(comparisons: list[dict[str, Any]]) -> dict[str, float | None]:
     """Return the ratios where each side is at its own best batch size, at the largest resolution."""
-    largest = max(item["resolution_px"] for item in comparisons)
-    at_best = {
-        name: max(
-            item["contenders"][name].get("images_per_s", 0.0)
-            for item in comparisons
-            if item["resolution_px"] == largest
-        )
-        for name in CONTENDERS
-    }
+    largest_px = max(item["resolution_px"] for item in comparisons)
+    figures = [item["contenders"] for item in comparisons if item["resolution_px"] == largest_px]
+    at_best = {name: max(its[name].get("images_per_s", 0.0) for its in figures) for name in CONTENDERS}
     others = ("diffusers_online", "diffusers_cached")
     return {f"vs_{name}": at_best["ours"] / at_best[name] if at_best[name] else None for name in others}
-
-
-def can_scale(device: torch.device) -> bool:
-    """Return whether there is room for two ranks."""
-    return device.type == "cpu" or torch.cuda.device_count() > 1
 
 
 def print_comparison(item: dict[str, Any]) -> None:
@@ -181,28 +169,25 @@ def print_comparison(item: dict[str, Any]) -> None:
         speed, mfu, peak_gb = (figures[key] for key in ("images_per_s", "mfu", "peak_gb"))
         print(f"  {name:18}{speed:10.2f} images/s   MFU {mfu:6.1%}   peak {peak_gb:6.2f} GB")
     for other in ("vs_diffusers_online", "vs_diffusers_cached"):
-        print(f"  {other:20}{said(item[other])}", flush=True)
+        print(f"  {other:20}{figure(item[other])}", flush=True)
 
 
-def report(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return
-    where = f"{result['model']} on {result['device']}, {result['precision']}"
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    setting = f"{result['model']} on {result['device']}, {result['precision']}"
     if "parts" in result:
-        print(f"{where}, {result['resolution_px']} px, batch {result['batch_size']}, times ours:")
+        yield f"{setting}, {result['resolution_px']} px, batch {result['batch_size']}, times ours:"
         for name, figures in result["parts"].items():
-            print(f"{name:26}images/s {said(figures['images_per_s'])}   peak memory {said(figures['peak_memory'])}")
+            yield f"{name:26}images/s {figure(figures['images_per_s'])}   peak memory {figure(figures['peak_memory'])}"
         return
-    print(f"{where}, each at its best batch size:")
+    yield f"{setting}, each at its best batch size:"
     for name, ratio_at_best in result["ratios"].items():
-        print(f"{name:22}{said(ratio_at_best)}")
+        yield f"{name:22}{figure(ratio_at_best)}"
     if result["scaling"]:
         for name in ("ddp_efficiency", "ddp_cpu_efficiency"):
-            print(f"{name:22}{result['scaling'][name]:.2f}")
+            yield f"{name:22}{result['scaling'][name]:.2f}"
 
 
-def said(value: float | None) -> str:
+def figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 

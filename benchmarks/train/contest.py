@@ -1,6 +1,6 @@
-"""Turns: each contender is built, warmed up, timed and let go, in the same process, one after the other, in rounds.
+"""Turns: in each round every contender is built, warmed up, timed and freed, one after the other in one process.
 
-A round sees the same machine, so a ratio is the median over the rounds of the ratio within one.
+A ratio is the median over the rounds of the ratio within one: the sides of a round see the same machine.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 
+from benchmarks.harness import median_ratio
 from benchmarks.train.task import Contender, Step, Task
 from steps.training.utilisation import peak_bytes, start_over, wait_for
 
@@ -23,7 +24,7 @@ MIN_STEPS: Final = 2
 
 @dataclass
 class ContenderFigures:
-    """What one contender has shown so far: an entry for each round."""
+    """Figures of one contender so far: an entry for each round."""
 
     images_per_s: list[float] = field(default_factory=list)
     peak_bytes: list[int] = field(default_factory=list)
@@ -32,10 +33,10 @@ class ContenderFigures:
 
 
 def contest(contenders: Mapping[str, Contender], task: Task, rounds: int, turn_s: float) -> dict[str, ContenderFigures]:
-    """Return the figures of all contenders after so many rounds of turns of about `turn_s` seconds."""
+    """Return the figures of all contenders after `rounds` rounds of turns of about `turn_s` seconds."""
     figures = {name: ContenderFigures() for name in contenders}
     for number in range(rounds):
-        # Who comes first changes: a machine that gets slower within a round is nobody's fault.
+        # A different one comes first each round: the machine may slow down within a round.
         names = list(contenders)[number % len(contenders) :] + list(contenders)[: number % len(contenders)]
         for name in names:
             if not figures[name].error:
@@ -58,7 +59,7 @@ def _turn(contender: Contender, task: Task, turn_s: float, figures: ContenderFig
 def timed(step: Step, task: Task, turn_s: float) -> float:
     """Return images/s over about `turn_s` seconds, after a warm-up that is not counted.
 
-    On a CPU they are seconds of this process's threads alone, so that what else the machine does is not in them.
+    On a CPU these are CPU-seconds of this process, which other load on the machine does not change.
     """
     steps = steps_for(step, turn_s, task.device)
     return steps * task.batch_size / elapsed_s(step, steps, task.device, clock_of(task.device))
@@ -70,14 +71,14 @@ def clock_of(device: torch.device) -> Callable[[], float]:
 
 
 def steps_for(step: Step, turn_s: float, device: torch.device) -> int:
-    """Return how many steps a turn has; takes some, as a warm-up."""
+    """Warm up, and return the number of steps in a turn."""
     for _ in range(WARM_UP_STEPS):
         step()
     return max(MIN_STEPS, round(turn_s / elapsed_s(step, 1, device, time.perf_counter)))
 
 
 def elapsed_s(step: Step, steps: int, device: torch.device, clock: Callable[[], float]) -> float:
-    """Return how long so many steps take; the device is waited for before and after, never between."""
+    """Return the time that the steps take; the device is awaited before and after, never between."""
     wait_for(device)
     start_s = clock()
     for _ in range(steps):
@@ -90,7 +91,7 @@ def ratio(own: ContenderFigures, base: ContenderFigures) -> float | None:
     """Return the median over the rounds of own / base images/s, or None where one has no figures."""
     if own.error or base.error:
         return None
-    return statistics.median(a / b for a, b in zip(own.images_per_s, base.images_per_s, strict=True))
+    return median_ratio(own.images_per_s, base.images_per_s)
 
 
 def memory_ratio(own: ContenderFigures, base: ContenderFigures) -> float | None:

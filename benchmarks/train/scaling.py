@@ -2,26 +2,26 @@
 
     python -m benchmarks.train.scaling FOLDER ...     # one rank, as torchrun starts it
 
-Each rank has one core, or one GPU. Ranks are processes of their own, so the first is measured as one, too: one rank
-alone, then two, in turns. Both efficiencies are (two ranks) / (2 x one rank): `ddp_efficiency` by the clock on the
+Each rank has one core, or one GPU. Every rank is a process of its own, a single one as well: one rank alone and
+two together take turns. Both efficiencies are (two ranks) / (2 x one rank): `ddp_efficiency` by the clock on the
 wall, which needs a core of its own for each rank to mean anything; `ddp_cpu_efficiency` by the ranks' own CPU time,
-which tells what sending and adding up costs, and not how long the ranks wait for each other or for a core.
+which tells what sending and adding up costs, but not how long the ranks wait for each other or for a core.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.harness import free_port, median_ratio, take_turns
 from benchmarks.train.contest import elapsed_s, steps_for
 from benchmarks.train.ours import ours
 from benchmarks.train.task import Task
@@ -33,7 +33,7 @@ TIMEOUT_S: Final = 600.0
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one rank, or of all together."""
+    """Speed of one rank, or of all together."""
 
     images_per_s: float
     images_per_cpu_s: float
@@ -41,25 +41,18 @@ class Speed:
 
 def scaling(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
     """Return images/s of one rank and of two, and the efficiencies: medians over the rounds."""
-    found: dict[int, list[Speed]] = {1: [], 2: []}
-    for _ in range(rounds):
-        for ranks in found:
-            found[ranks].append(_run(task, ranks, turn_s))
+    sides = {str(ranks): partial(_run, task, ranks, turn_s) for ranks in (1, 2)}
+    one, two = take_turns(sides, rounds).values()
     return {
-        "images_per_s_1_rank": statistics.median(speed.images_per_s for speed in found[1]),
-        "images_per_s_2_ranks": statistics.median(speed.images_per_s for speed in found[2]),
-        "ddp_efficiency": _efficiency(found, lambda speed: speed.images_per_s),
-        "ddp_cpu_efficiency": _efficiency(found, lambda speed: speed.images_per_cpu_s),
+        "images_per_s_1_rank": statistics.median(speed.images_per_s for speed in one),
+        "images_per_s_2_ranks": statistics.median(speed.images_per_s for speed in two),
+        "ddp_efficiency": median_ratio([s.images_per_s for s in two], [2 * s.images_per_s for s in one]),
+        "ddp_cpu_efficiency": median_ratio([s.images_per_cpu_s for s in two], [2 * s.images_per_cpu_s for s in one]),
     }
 
 
-def _efficiency(found: dict[int, list[Speed]], of: Callable[[Speed], float]) -> float:
-    return statistics.median(of(two) / (2 * of(one)) for one, two in zip(found[1], found[2], strict=True))
-
-
-def _run(task: Task, ranks: int, turn_s: float) -> Speed:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def _run(task: Task, ranks: int, turn_s: float, _: int) -> Speed:
+    port = free_port()
     values = asdict(task) | {name: str(getattr(task, name)) for name in ("pretrained", "pictures", "latents", "device")}
     command = [sys.executable, "-m", "benchmarks.train.scaling", json.dumps(values), str(turn_s)]
     environments = [

@@ -1,7 +1,7 @@
 """What an evaluation draws: the held-out captions of the reference, or those of any caption file.
 
-Reads a .txt (a caption a line), .csv, .tsv, .jsonl, .json (COCO's `annotations`, or a list) or .parquet file through
-fsspec, such as the captions of COCO's 30,000 that MLPerf Training judges with. A column `seed` states each caption's.
+Reads a .txt (one caption per line), .csv, .tsv, .jsonl, .json (COCO's `annotations`, or a list) or .parquet file
+through fsspec, such as the 30,000 COCO captions that MLPerf Training judges with. A column `seed` gives the seeds.
 """
 
 from __future__ import annotations
@@ -35,37 +35,37 @@ class Captions:
     texts: Sequence[str]
     """What is drawn."""
     real_rows: Sequence[int | None]
-    """For each, the row of the reference whose picture has this caption; None: there is none."""
+    """For each, the row of the reference whose picture has this caption, if any."""
     seeds: Sequence[int] | None = None
-    """The seed that the file states for each; None: it states none."""
+    """The seed that the file gives for each, if it has that column."""
     is_heldout: bool = False
     """Whether they are the reference's own."""
 
     @property
     def digest(self) -> str:
-        """Return a SHA-256 over texts and stated seeds."""
+        """Return the SHA-256 of texts and seeds."""
         return hashlib.sha256(json.dumps([list(self.texts), self.seeds]).encode()).hexdigest()
 
 
 def read_captions(source: str, heldout: Sequence[str]) -> Captions:
-    """Return the captions of a file, or the held-out ones where `source` is `heldout`.
+    """Return the captions of a file, or the held-out ones if `source` is `heldout`.
 
-    Raises StepError that names the file and what is wrong with it.
+    Raises StepError naming the file and its fault.
     """
     if source == HELDOUT_CAPTIONS:
         return Captions(heldout, range(len(heldout)), is_heldout=True)
     suffix = PurePosixPath(source).suffix.lower()
     if suffix not in SUFFIXES:
-        raise StepError(f"captions: {source} ends with none of {', '.join(SUFFIXES)}, and is not {HELDOUT_CAPTIONS!r}")
-    content = _content(source)
+        raise StepError(f"captions: {source} must end in one of {', '.join(SUFFIXES)}, or be {HELDOUT_CAPTIONS!r}")
+    folder, _, name = source.rpartition("/")
     try:
-        rows = list(_rows(suffix, content))
+        rows = list(_rows(suffix, Storage(folder or ".").read(name)))
         texts = [" ".join(str(row[CAPTION_COLUMN]).split()) for row in rows]
         seeds = [_seed(row[SEED_COLUMN]) for row in rows] if rows and SEED_COLUMN in rows[0] else None
     except KeyError as error:
         raise StepError(f"captions: {source} has no {error.args[0]!r} in some row") from None
-    except (ValueError, TypeError, RecursionError, csv.Error) as error:
-        raise StepError(f"captions: {source} cannot be read: {error}") from None
+    except (OSError, ValueError, TypeError, RecursionError, csv.Error) as error:
+        raise StepError(f"captions: {source} cannot be read: {str(error) or type(error).__name__}") from None
     empty = next((number for number, text in enumerate(texts) if not text), None)
     if empty is not None:
         raise StepError(f"captions: {source}: caption {empty} is empty")
@@ -74,18 +74,8 @@ def read_captions(source: str, heldout: Sequence[str]) -> Captions:
 
 def _matches(texts: Sequence[str], heldout: Sequence[str]) -> list[int | None]:
     """Return for each text the first row of the reference with this caption."""
-    first: dict[str, int] = {}
-    for row, caption in enumerate(heldout):
-        first.setdefault(" ".join(caption.split()), row)
+    first = {" ".join(heldout[row].split()): row for row in reversed(range(len(heldout)))}
     return [first.get(text) for text in texts]
-
-
-def _content(source: str) -> bytes:
-    folder, _, name = source.rpartition("/")
-    try:
-        return Storage(folder or ".").read(name)
-    except (OSError, ValueError) as error:
-        raise StepError(f"captions: {source} cannot be read: {error or type(error).__name__}") from None
 
 
 def _rows(suffix: str, content: bytes) -> Iterable[Mapping[str, Any]]:
@@ -99,8 +89,8 @@ def _rows(suffix: str, content: bytes) -> Iterable[Mapping[str, Any]]:
         return [json.loads(line) for line in text.splitlines() if line.strip()]
     if suffix == ".json":
         value = json.loads(text)
-        found: list[Any] = value["annotations"] if isinstance(value, dict) else value
-        return [row if isinstance(row, dict) else {CAPTION_COLUMN: row} for row in found]
+        annotations: list[Any] = value["annotations"] if isinstance(value, dict) else value
+        return [row if isinstance(row, dict) else {CAPTION_COLUMN: row} for row in annotations]
     return csv.DictReader(io.StringIO(text, newline=""), delimiter=DELIMITERS[suffix])
 
 

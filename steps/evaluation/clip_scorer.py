@@ -1,7 +1,7 @@
 """How well a picture shows its caption: the CLIP score, by torchmetrics with a CLIP from a local folder.
 
-Reads the evaluator's clip/ folder (CLIPModel in safetensors, tokenizer, preprocessor_config.json), or the same in a
-Hugging Face cache; downloads nothing.
+Reads the evaluator's clip/ folder (CLIPModel in safetensors, tokenizer, preprocessor_config.json), or the same files in
+a Hugging Face cache; downloads nothing.
 Hessel et al. 2021, arXiv:2104.08718; the score here is the plain cosine, in -1..1.
 """
 
@@ -26,16 +26,16 @@ CLIP_DIR: Final = "clip"
 
 
 def find_clip(evaluator_dir: Path) -> Path:
-    """Return the CLIP's folder: clip/, or the one model of a Hugging Face cache that was copied there.
+    """Return the CLIP's folder: clip/, or that of the only model in a Hugging Face cache that was copied there.
 
-    Raises StepError where such a cache holds no model, or several.
+    Raises StepError if such a cache holds several models.
     """
     snapshots = sorted(evaluator_dir.glob("models--*/snapshots/*/config.json"))
     if (evaluator_dir / CLIP_DIR).is_dir() or not snapshots:
         return evaluator_dir / CLIP_DIR
     if len(snapshots) > 1:
-        found = ", ".join(str(path.parent.relative_to(evaluator_dir)) for path in snapshots)
-        raise StepError(f"{evaluator_dir}: a Hugging Face cache with several models: {found}; keep the CLIP alone")
+        models = ", ".join(str(path.parent.relative_to(evaluator_dir)) for path in snapshots)
+        raise StepError(f"{evaluator_dir}: a Hugging Face cache with several models: {models}; keep the CLIP alone")
     return snapshots[0].parent
 
 
@@ -43,12 +43,12 @@ class ClipEvaluator(nn.Module):
     """A CLIP with its preprocessing, answering the two calls that torchmetrics makes on model and processor.
 
     transformers 5 returns a model output where torchmetrics 1.9 expects the projected features, and torchmetrics cuts
-    long captions without their end token, at which CLIP reads them: both are put right here. The image processor is
-    the PIL one, so torchvision is not needed.
+    long captions without keeping the end token, from which CLIP reads the feature: this class corrects both. The image
+    processor is the PIL one, so torchvision is not needed.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        """Load the folder. Raises StepError where it is not there or incomplete."""
+        """Load the folder. Raises StepError if it is missing or incomplete."""
         super().__init__()
         if not (folder / "config.json").is_file():
             raise StepError(f"{folder}: no CLIP model; the evaluator needs a folder clip/ as transformers saves it")
@@ -105,18 +105,16 @@ class ClipScorer:
 
     def cosines(self) -> Floats:
         """Return each picture's cosine with its caption, (N,)."""
-        texts = torch.cat(self._recorder.texts)
-        values: Floats = functional.cosine_similarity(torch.cat(self._recorder.images), texts).double().cpu().numpy()
-        return values
+        images, texts = torch.cat(self._recorder.images), torch.cat(self._recorder.texts)
+        return np.asarray(functional.cosine_similarity(images, texts).double().cpu().numpy())
 
     def features(self) -> Floats:
-        """Return the pictures' projected features, (N, D), of which CLIP-FID is the distance."""
-        values: Floats = np.asarray(torch.cat(self._recorder.images).double().cpu().numpy())
-        return values
+        """Return the pictures' projected features, (N, D), which CLIP-FID compares."""
+        return np.asarray(torch.cat(self._recorder.images).double().cpu().numpy())
 
 
 class _Recorder(nn.Module):
-    """Passes torchmetrics' calls on and keeps what it was given: no tower runs twice."""
+    """Forwards torchmetrics' calls and keeps the features, so that no tower runs twice."""
 
     def __init__(self, evaluator: ClipEvaluator) -> None:
         super().__init__()

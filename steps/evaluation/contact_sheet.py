@@ -1,4 +1,4 @@
-"""A page of held-out captions: beside each real picture the one that the model drew.
+"""A page of held-out captions: each real picture next to the one that the model drew.
 
 Writes one PNG. The font is DejaVu Sans, which matplotlib carries: captions from the web need more than Pillow's own
 font has.
@@ -47,7 +47,7 @@ class Card:
     caption: str
     """What both pictures show."""
     real: Pictures | None
-    """(H, W, 3) uint8; None: this caption has none."""
+    """(H, W, 3) uint8, if this caption has one."""
     generated: Pictures
     """(H, W, 3) uint8."""
 
@@ -80,21 +80,17 @@ def _draw_card(sheet: Image.Image, draw: ImageDraw.ImageDraw, card: Card, left: 
     text_top = top + PADDING_PX + PICTURE_PX + 6
     for place, (label, picture) in enumerate((("real", card.real), ("generated", card.generated))):
         x = left + PADDING_PX + place * (PICTURE_PX + GAP_PX)
-        if picture is None:
-            continue
-        sheet.paste(_scaled(picture), (x, top + PADDING_PX))
-        draw.text((x, text_top), label, FAINT, font(LABEL_FONT_PX))
+        if picture is not None:
+            scaled = Image.fromarray(picture).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
+            sheet.paste(scaled, (x, top + PADDING_PX))
+            draw.text((x, text_top), label, FAINT, font(LABEL_FONT_PX))
     for number, line in enumerate(wrapped(card.caption)):
         y = text_top + LABEL_FONT_PX + 8 + number * LINE_PX
         draw.text((left + PADDING_PX, y), line, INK, font(CAPTION_FONT_PX))
 
 
-def _scaled(picture: Pictures) -> Image.Image:
-    return Image.fromarray(picture).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)
-
-
 def wrapped(caption: str) -> list[str]:
-    """Break a caption into lines that fit the card; what is too long ends in an ellipsis."""
+    """Break a caption into lines that fit the card; text that is too long ends in an ellipsis."""
     width_px = CARD_WIDTH_PX - 2 * PADDING_PX
     face = font(CAPTION_FONT_PX)
     lines = [""]
@@ -110,7 +106,7 @@ def wrapped(caption: str) -> list[str]:
 
 
 def _fit(text: str, size_px: int, width_px: int) -> str:
-    """Cut a line that is wider than it may be, and say so with an ellipsis."""
+    """Cut a line that is too wide, and end it with an ellipsis."""
     face = font(size_px)
     if face.getlength(text) <= width_px:
         return text

@@ -1,14 +1,13 @@
 """Distances between the features of generated and of real pictures: FID and KID.
 
-The reported values are torchmetrics' own. `Yardstick.distance` is a second way to the same FID, by symmetric
+The reported values are torchmetrics' own. `Yardstick.distance` computes the same FID from symmetric
 eigenvalues, fast enough for the hundreds of resamples of a confidence interval.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -34,34 +33,37 @@ def fid(real: Floats, generated: Floats) -> float:
     Heusel et al. 2017, arXiv:1706.08500.
     """
     metric = FrechetInceptionDistance(feature=_GivenFeatures(real.shape[1]))
-    metric.update(torch.from_numpy(real).double(), real=True)
-    metric.update(torch.from_numpy(generated).double(), real=False)
+    _update(metric, real, generated)
     return float(metric.compute())
 
 
 def kid(real: Floats, generated: Floats, seed: int) -> tuple[float, float]:
     """Return the kernel distance's mean and standard deviation over subsets, by torchmetrics.
 
-    A subset holds at most half of the smaller set: subsets of all of it would be one and the same.
+    A subset holds at most half of the smaller set: subsets of the whole set would all be the same.
     """
     subset_size = min(KID_SUBSET_SIZE, len(real) // 2, len(generated) // 2)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all", UserWarning)
         metric = KernelInceptionDistance(_GivenFeatures(real.shape[1]), KID_SUBSETS, max(subset_size, 2))
-    metric.update(torch.from_numpy(real).double(), real=True)
-    metric.update(torch.from_numpy(generated).double(), real=False)
+    _update(metric, real, generated)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         mean, deviation = metric.compute()
     return float(mean), float(deviation)
 
 
+def _update(metric: Any, real: Floats, generated: Floats) -> None:
+    metric.update(torch.from_numpy(real).double(), real=True)
+    metric.update(torch.from_numpy(generated).double(), real=False)
+
+
 def fid_replicates(real: Floats, generated: Floats, seed: int, count: int = FID_REPLICATES) -> Floats:
     """Return the FID of `count` resamples of the generated pictures, (count,).
 
-    The real pictures stay as they are: they are the yardstick, the same for every model.
+    The real pictures are not resampled: they are the yardstick, the same for every model.
     """
-    yardstick = Yardstick.of(real)
+    yardstick = Yardstick(real)
     draws = np.random.default_rng(seed)
     progress = Progress("resample", count, "resamples")
     replicates = np.empty(count)
@@ -75,9 +77,9 @@ def fid_replicates(real: Floats, generated: Floats, seed: int, count: int = FID_
 def kid_replicates(real: Floats, generated: Floats, seed: int, count: int = KID_REPLICATES) -> Floats:
     """Return the kernel distance of `count` resamples of the generated pictures, (count,).
 
-    Of all pictures at once, not of subsets; the kernel between the real ones is left out, as it is the same in every
-    replicate. A picture drawn twice is not compared with itself. The same seed and count of pictures draw the same
-    resamples as `fid_replicates`.
+    Each covers all pictures, not subsets, and leaves out the kernel among the real ones, which is the same in every
+    replicate. A picture drawn twice is not compared with itself. The same seed and number of pictures give the same
+    resamples as in `fid_replicates`.
     """
     rows, pictures = torch.from_numpy(generated).double(), len(generated)
     reals = torch.from_numpy(real).double()
@@ -100,30 +102,20 @@ def _kernel(first: Tensor, second: Tensor) -> Tensor:
     return (first @ second.T / first.shape[1] + 1.0) ** 3
 
 
-@dataclass(frozen=True)
 class Yardstick:
-    """The normal distribution fitted to the real pictures' features."""
+    """The normal distribution fitted to the real pictures' features, (N, D)."""
 
-    mean: Tensor
-    """(D,), float64."""
-    covariance: Tensor
-    """(D, D), float64, unbiased."""
-    root: Tensor
-    """Symmetric square root of the covariance, (D, D)."""
-
-    @classmethod
-    def of(cls, real: Floats) -> Yardstick:
-        """Fit to features, (N, D)."""
-        mean, covariance = _moments(real)
-        values, vectors = torch.linalg.eigh(covariance)
-        return cls(mean, covariance, (vectors * values.clamp(min=0).sqrt()) @ vectors.T)
+    def __init__(self, real: Floats) -> None:
+        self._mean, self._covariance = _moments(real)
+        values, vectors = torch.linalg.eigh(self._covariance)
+        self._root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
     def distance(self, generated: Floats) -> float:
         """Return |m1 - m2|^2 + tr(S1 + S2) - 2 tr((S1^1/2 S2 S1^1/2)^1/2) to features, (N, D)."""
         mean, covariance = _moments(generated)
-        product = torch.linalg.eigvalsh(self.root @ covariance @ self.root)
-        traces = self.covariance.trace() + covariance.trace() - 2 * product.clamp(min=0).sqrt().sum()
-        return float((self.mean - mean).square().sum() + traces)
+        product = torch.linalg.eigvalsh(self._root @ covariance @ self._root)
+        traces = self._covariance.trace() + covariance.trace() - 2 * product.clamp(min=0).sqrt().sum()
+        return float((self._mean - mean).square().sum() + traces)
 
 
 def _moments(features: Floats) -> tuple[Tensor, Tensor]:
@@ -132,7 +124,7 @@ def _moments(features: Floats) -> tuple[Tensor, Tensor]:
 
 
 class _GivenFeatures(nn.Module):
-    """Stands where torchmetrics expects the network: the features are there already."""
+    """Replaces the network that torchmetrics expects: the features are already computed."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

@@ -2,9 +2,9 @@
 
 Reads diffusers pipeline folders; writes the rows' pictures into their stores. A row is a model and how it draws:
 `trained`, the one to judge; `untrained`, the same architecture with fresh weights; `pretrained`, the generic model;
-`approved`, the one in production; `guidance-N`, the trained one at another guidance scale. Batches are dealt out in
-turn, so a picture's batch does not depend on how many workers there are; what a store already holds is left out, so a
-killed job goes on.
+`approved`, the one in production; `guidance-N`, the trained one at another guidance scale. Workers take
+batches in turn, so a picture's batch does not depend on the number of workers; pictures that a store already holds are
+not drawn again, so a killed job resumes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 from transformers.utils import logging
 
+from params.programs import EvaluateArguments
 from steps.artifact import Identity
 from steps.errors import StepError
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
@@ -40,9 +41,9 @@ class ModelSource:
     folder: Path
     """Diffusers pipeline folder."""
     digest: str
-    """Of all its files."""
+    """SHA-256 of all its files."""
     fresh_weights: bool = False
-    """Its UNet is made anew, untrained."""
+    """Whether its UNet is replaced by an untrained one."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,17 @@ class PictureSet:
     name: str
     """Such as `trained`."""
     source: ModelSource
-    """What draws."""
+    """The model that draws them."""
     drawing: SamplingSettings
-    """How."""
+    """How it draws."""
     prompts: Sequence[Prompt]
     """What it draws."""
     folder: Path
     """Where its pictures go."""
     generation: Identity
-    """All that decides how they look."""
+    """Everything that decides how they look."""
     mirror: str
-    """Prefix that outlives the job; empty: none."""
+    """Prefix that outlives the job, or empty."""
 
     def store(self) -> PictureStore:
         """Open the row's pictures."""
@@ -79,13 +80,8 @@ class Work:
     """What all workers of a job share."""
 
     rows: Sequence[PictureSet]
-    """What to draw: the trained model's row first, rows of one model in succession."""
-    batch_size: int
-    """Pictures at once on one device."""
-    precision: str
-    """Name of the torch type in which the models run."""
-    seed: int
-    """Of the untrained weights."""
+    """What to draw: the trained model's row first, rows of one model one after the other."""
+    arguments: EvaluateArguments
 
 
 def generate(work: Work, devices: Sequence[str], host: int = 0, hosts: int = 1) -> None:
@@ -105,53 +101,51 @@ def generate(work: Work, devices: Sequence[str], host: int = 0, hosts: int = 1) 
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' progress bars and advice (torchvision is not installed) out of the job's log."""
+    """Keep the libraries' progress bars and advice ("torchvision is not installed") out of the job's log."""
     libraries: Any = logging
     libraries.set_verbosity_error()
     libraries.disable_progress_bar()
 
 
 def _draw(work: Work, device: str, rank: int, world_size: int, report: Callable[[int], None]) -> None:
-    """Draw the batches of worker `rank` that are not there; a model is loaded only when one of its own is missing."""
+    """Draw the missing batches of worker `rank`; a model is loaded only if one of its pictures is missing."""
     models = _Models(work, device)
     for row in work.rows:
         store, generator = row.store(), None
-        for batch in batches(row.prompts, work.batch_size, rank, world_size):
-            missing = store.missing([prompt.index for prompt in batch])
-            if not missing:
-                continue
-            generator = generator or models.generator(row)
-            # The whole batch, so that its pictures are what they would have been without the interruption.
-            store.write([prompt.index for prompt in batch], generator.draw(batch))
-            report(len(missing))
+        for batch in batches(row.prompts, work.arguments.batch_size, rank, world_size):
+            indices = [prompt.index for prompt in batch]
+            if missing := store.missing(indices):
+                generator = generator or models.generator(row)
+                # The whole batch, so that its pictures are the same as without the interruption.
+                store.write(indices, generator.draw(batch))
+                report(len(missing))
 
 
 class _Models:
     """The models of one worker: one pipeline at a time is in the device's memory."""
 
     def __init__(self, work: Work, device: str) -> None:
-        self._work, self._device = work, torch.device(device)
+        self._arguments, self._device = work.arguments, torch.device(device)
         self._folder: Path | None = None
         self._generator: PictureGenerator | None = None
 
     def generator(self, row: PictureSet) -> PictureGenerator:
-        """Return what draws a row."""
+        """Return the generator of a row's pictures."""
         source = row.source
         if self._generator is None or self._folder != source.folder:
-            self._generator = None  # its memory first
-            pipeline = load_pipeline(source.folder, getattr(torch, self._work.precision))
+            self._generator = None  # frees its memory before the next is loaded
+            pipeline = load_pipeline(source.folder, getattr(torch, self._arguments.precision))
             self._folder, self._generator = source.folder, PictureGenerator(pipeline, row.drawing, self._device)
-        generator = self._generator
-        generator.use_unet(
-            new_unet(source.folder, self._work.seed) if source.fresh_weights else generator.own_unet, row.drawing
-        )
-        return generator
+        own_unet = self._generator.own_unet
+        unet = new_unet(source.folder, self._arguments.seed) if source.fresh_weights else own_unet
+        self._generator.use_unet(unet, row.drawing)
+        return self._generator
 
 
 def draw_in_processes(work: Work, devices: Sequence[str], first: int, world_size: int, progress: Progress) -> None:
     """Draw with one process for each device, workers `first`, `first` + 1, ... of `world_size`.
 
-    Raises StepError with the words of the first worker that failed; the others are ended.
+    Raises StepError with the message of the first worker that failed; the others are ended.
     """
     arguments = (work, list(devices), first, world_size)
     workers = spawn(_worker, arguments, nprocs=len(devices), join=False)  # type: ignore[no-untyped-call]
@@ -159,7 +153,7 @@ def draw_in_processes(work: Work, devices: Sequence[str], first: int, world_size
         while not workers.join(timeout=WATCH_S):
             progress.set(_done(work))
     except ProcessRaisedException as error:
-        # Its text is the worker's traceback; the last line says what went wrong.
+        # Its text is the worker's traceback, whose last line is the message.
         raise StepError(str(error).strip().rsplit("\n", 1)[-1].removeprefix("steps.errors.StepError: ")) from error
 
 

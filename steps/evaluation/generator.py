@@ -1,7 +1,7 @@
 """Draws pictures for prompts with a Stable Diffusion pipeline.
 
-Each picture starts from the noise of its own seed, made on the CPU in float32: it does not depend on the device, the
-batch or the number of workers, only on rounding.
+Each picture starts from the noise of its own seed, made on the CPU in float32: device, batch and
+number of workers change it by rounding alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SamplingSettings:
     """How pictures are drawn: the same for every model that is compared."""
 
     guidance_scale: float
-    """Classifier-free guidance; up to 1: none."""
+    """Classifier-free guidance; none up to 1."""
     inference_steps: int
     """Denoising steps."""
     sampler: str
@@ -55,7 +55,7 @@ class PictureGenerator:
         self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
 
     def use_unet(self, unet: Any, drawing: SamplingSettings) -> None:
-        """Draw with the weights of this UNet2DConditionModel, and in this way, from now on; the sampler stays."""
+        """Draw with this UNet2DConditionModel and these settings from now on; the sampler stays the same."""
         self._drawing = drawing
         unet = unet.to(self._device).eval()
         self._pipeline.unet = unet if unet.dtype == self._pipeline.vae.dtype else unet.to(self._pipeline.vae.dtype)
@@ -63,14 +63,13 @@ class PictureGenerator:
     def draw(self, prompts: Sequence[Prompt]) -> Pictures:
         """Return the prompts' pictures, (N, H, W, 3) uint8, at their kept size.
 
-        Raises StepError that names the prompt where a picture is not finite: float16 overflows in some models.
+        Raises StepError naming the prompt of a picture that is not finite: float16 overflows in some models.
         """
         captions = [prompt.caption for prompt in prompts]
-        empty = ["" for _ in captions]
-        known = self._encode([*captions, ""])
+        embeddings = self._encode([*captions, ""])
         pixels: Tensor = self._pipeline(
-            prompt_embeds=torch.stack([known[caption] for caption in captions]),
-            negative_prompt_embeds=torch.stack([known[caption] for caption in empty]),
+            prompt_embeds=torch.stack([embeddings[caption] for caption in captions]),
+            negative_prompt_embeds=torch.stack([embeddings[""]] * len(captions)),
             latents=self._noise(prompts),
             guidance_scale=self._drawing.guidance_scale,
             num_inference_steps=self._drawing.inference_steps,
@@ -89,7 +88,7 @@ class PictureGenerator:
         return torch.cat(noise).to(device=self._device, dtype=self._pipeline.unet.dtype)
 
     def _encode(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Return the captions' embeddings, (tokens, width) each; a caption met before is not encoded again."""
+        """Return the captions' embeddings, (tokens, width) each; a caption already encoded is not encoded again."""
         fresh = [caption for caption in dict.fromkeys(captions) if caption not in self._embeddings]
         if fresh:
             with torch.inference_mode():

@@ -13,13 +13,13 @@ MEAN_REPLICATES: Final = 1000
 Floats = npt.NDArray[np.floating[Any]]
 
 
-def interval(value: float, replicates: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def interval(value: float, replicates: Floats) -> tuple[float, float]:
     """Return the percentile interval of the replicates, moved so that their mean lies on the value.
 
     A resample has fewer distinct pictures than the sample, which lifts the FID of every replicate by the same bias:
-    the percentiles as they stand need not even hold the value itself.
+    unmoved, the percentiles might not even contain the value.
     """
-    low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(replicates, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     shift = value - replicates.mean()
     return float(low + shift), float(high + shift)
 

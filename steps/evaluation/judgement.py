@@ -1,6 +1,6 @@
-"""Scores every row's pictures and writes what an evaluation leaves: samples, pictures for people, metrics.json.
+"""Scores every row's pictures and writes the evaluation: samples, contact sheet, guidance curve, metrics.json.
 
-Reads the stores that generation filled and the reference; writes into one folder, metrics.json last.
+Reads the reference and the pictures that generation drew; writes into one folder, metrics.json last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from params.layout import GUIDANCE_CURVE, MODEL_RECORD, NO_MODEL
-from params.programs import EvaluateArguments
 from steps.evaluation import report
 from steps.evaluation.captions import Captions
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, Work
@@ -24,15 +23,14 @@ from steps.progress import Progress
 
 @dataclass(frozen=True)
 class Judgement:
-    """One evaluation, drawn and yet to be judged."""
+    """One evaluation whose pictures are drawn."""
 
-    arguments: EvaluateArguments
     work: Work
     captions: Captions
     reference: Reference
     scorer: Scorer
     record: Mapping[str, Any]
-    """The trained model's own."""
+    """The trained model's lineage."""
     model_digests: Mapping[str, str]
 
     def write(self, folder: Path) -> Entries:
@@ -44,60 +42,48 @@ class Judgement:
         entries = self._entries(real, rows)
         points = self._curve(real, rows)
         report.write_samples(folder, self.work.rows[0], rows[TRAINED].cosines)
-        report.write_contact_sheet(folder, self.reference, entries, self.work, self.arguments.contact_sheet_samples)
-        report.write_guidance_curve(folder, points, self.arguments.guidance_scale)
-        report.write_metrics(
-            folder,
-            {"metrics": entries, GUIDANCE_CURVE: points},
-            self.arguments,
-            self.work.rows[0],
-            {
-                MODEL_RECORD: dict(self.record),
-                "notes": self._notes(),
-                "digests": self._digests(),
-                "real_pictures": len(self.reference),
-                **counts,
-            },
-        )
+        report.write_contact_sheet(folder, self.reference, entries, self.work)
+        report.write_guidance_curve(folder, points, self.work.arguments.guidance_scale)
+        digests = {"reference": self.reference.digest, "captions": self.captions.digest}
+        measured = {
+            "metrics": entries,
+            GUIDANCE_CURVE: points,
+            MODEL_RECORD: dict(self.record),
+            "notes": self._notes(),
+            "digests": {**self.model_digests, **self.scorer.digests, **digests},
+            "real_pictures": len(self.reference),
+            **counts,
+        }
+        report.write_metrics(folder, measured, self.work)
         return entries
 
     def _entries(self, real: Scores, rows: Mapping[str, Scores]) -> Entries:
-        features, seed = self.arguments.fid_features, self.arguments.seed
+        features, seed = self.work.arguments.fid_features, self.work.arguments.seed
         judged = {name: rows[name] for name in (TRAINED, UNTRAINED, PRETRAINED, APPROVED) if name in rows}
         entries = metrics(real, judged, features, seed)
         others = {PRETRAINED: rows[PRETRAINED]} if PRETRAINED in rows else {}
-        # The first model that is ever judged has no other before it: it is compared with itself, and the notes say so.
+        # Before any model is approved, the trained one is compared with itself, and the notes say so.
         others[APPROVED] = rows.get(APPROVED, rows[TRAINED])
         return {**entries, **comparisons(real, rows[TRAINED], others, seed)}
 
     def _curve(self, real: Scores, rows: Mapping[str, Scores]) -> list[dict[str, object]]:
-        arguments = self.arguments
+        arguments = self.work.arguments
         points = {scale: rows[guidance_row(scale)] for scale in arguments.guidance_grid if guidance_row(scale) in rows}
         if arguments.grid_samples and arguments.guidance_scale in arguments.guidance_grid:
-            points[arguments.guidance_scale] = rows[TRAINED].first(min(arguments.grid_samples, len(self._prompts)))
+            points[arguments.guidance_scale] = rows[TRAINED].first(arguments.grid_samples)
         return curve(real, points, arguments.fid_features, arguments.seed)
 
     def _notes(self) -> list[str]:
-        asked, samples = self.arguments.samples, len(self._prompts)
+        asked, samples = self.work.arguments.samples, len(self.work.rows[0].prompts)
         notes = []
         if samples < asked:
             kind = "held-out captions" if self.captions.is_heldout else "captions in the file"
             notes.append(f"{asked} samples were asked for, but there are only {samples} {kind}")
         if APPROVED not in self.model_digests:
-            why = "no model is approved yet" if self.arguments.approved_model == NO_MODEL else "comparisons are off"
-            notes.append(f"compared with itself in place of an approved model: {why}")
+            reason = (
+                "no model is approved yet" if self.work.arguments.approved_model == NO_MODEL else "comparisons are off"
+            )
+            notes.append(f"compared with itself in place of an approved model: {reason}")
         elif self.model_digests[APPROVED] == self.model_digests["model"]:
             notes.append("the approved model is this very one: compared with itself")
         return notes
-
-    def _digests(self) -> dict[str, str]:
-        return {
-            **self.model_digests,
-            **self.scorer.digests,
-            "reference": self.reference.digest,
-            "captions": self.captions.digest,
-        }
-
-    @property
-    def _prompts(self) -> list[object]:
-        return list(self.work.rows[0].prompts)

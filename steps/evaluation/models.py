@@ -1,4 +1,4 @@
-"""The models that an evaluation draws with: the trained one, the generic pretrained one, the approved one.
+"""The models that an evaluation draws with: the trained, the generic pretrained and the approved one.
 
 Reads input_dir("model")/model.tar.gz, input_dir("pretrained") and, straight from its address, the approved model's
 archive; unpacks onto the job's volume, because the root file system of an instance is small.
@@ -25,7 +25,7 @@ UNPACKED_DIR: Final = "/opt/ml/processing/models"
 
 
 def check_models(container: Container, arguments: EvaluateArguments) -> None:
-    """Raise StepError where the gate asks for the generic pretrained model and its UNet has no weights."""
+    """Raise StepError if the gate needs the generic pretrained model and its UNet has no weights."""
     folder = container.input_dir(PRETRAINED_CHANNEL)
     if arguments.require_pretrained and not (_is_whole(folder) and arguments.comparison_samples):
         raise StepError(
@@ -38,7 +38,7 @@ def check_models(container: Container, arguments: EvaluateArguments) -> None:
 def find_models(container: Container, arguments: EvaluateArguments) -> dict[str, ModelSource]:
     """Return the models by name, unpacked and checked; remove_models() deletes what was unpacked.
 
-    Raises StepError where a model is missing or damaged.
+    Raises StepError if a model is missing or damaged.
     """
     unpacked = container.path(UNPACKED_DIR)
     unpack_model(container.input_dir(MODEL) / MODEL_ARCHIVE, unpacked / TRAINED)
@@ -63,7 +63,7 @@ def digests(sources: Mapping[str, ModelSource]) -> dict[str, str]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder is a pipeline that can draw: pre-training itself needs no UNet weights in it."""
+    """Whether a folder is a pipeline that can draw: training does not need the UNet's weights in it."""
     return (folder / PIPELINE_FILE).is_file() and any((folder / UNET).glob("*.safetensors"))
 
 
@@ -74,7 +74,6 @@ def _fetch_model(address: str, folder: Path) -> None:
         with Storage(prefix).open(name) as source, archive.open("wb") as target:
             shutil.copyfileobj(source, target)
     except OSError as error:
-        reason = error or type(error).__name__
-        raise StepError(f"approved_model: {address} cannot be read: {reason}") from None
+        raise StepError(f"approved_model: {address} cannot be read: {str(error) or type(error).__name__}") from None
     unpack_model(archive, folder / APPROVED)
     archive.unlink()

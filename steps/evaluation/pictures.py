@@ -1,8 +1,8 @@
-"""Generated pictures on disk: what is there is not generated again.
+"""Keeps generated pictures on disk, so that they are not generated again.
 
-Writes <folder>/<index>.png and <folder>/generation.json, which says what the pictures were generated with; pictures of
-anything else are deleted. With a mirror, a prefix that outlives the job, each batch is copied there too, and a job on a
-new host goes on from it.
+Writes <folder>/<index>.png and <folder>/generation.json, which records what decided how the pictures look; pictures of
+any other generation are deleted. With a mirror, a prefix that outlives the job, each batch is copied there too, and a
+job on a new host resumes from it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class PictureStore:
     """The pictures of one model under one setting."""
 
     def __init__(self, folder: Path, generation: Identity, mirror: str = "") -> None:
-        """Open the folder, emptied where its pictures are another generation's.
+        """Open the folder; pictures of another generation are deleted.
 
-        `generation` is all that decides how the pictures look; `mirror` is this generation's own prefix.
+        `generation` is everything that decides how the pictures look; `mirror` is this generation's own prefix.
         """
         self.folder = folder
         self._mirror = Storage(mirror) if mirror else None
@@ -49,16 +49,16 @@ class PictureStore:
             write_bytes(stated, text.encode())
 
     def path(self, index: int) -> Path:
-        """Return where picture `index` is or will be."""
+        """Return the path of picture `index`, generated or not."""
         return self.folder / PICTURE_PATTERN.format(index=index)
 
     def missing(self, indices: Sequence[int]) -> list[int]:
-        """Return those that are yet to be generated."""
-        there = {entry.name for entry in os.scandir(self.folder)}
-        return [index for index in indices if self.path(index).name not in there]
+        """Return the indices whose pictures are yet to be generated."""
+        present = {entry.name for entry in os.scandir(self.folder)}
+        return [index for index in indices if self.path(index).name not in present]
 
     def write(self, indices: Sequence[int], pictures: Pictures) -> None:
-        """Keep pictures, (N, H, W, 3) uint8; each file appears whole or not at all."""
+        """Store pictures, (N, H, W, 3) uint8; each file appears whole or not at all."""
         for index, picture in zip(indices, pictures, strict=True):
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "PNG")
@@ -71,25 +71,25 @@ class PictureStore:
         return np.stack([_decode(self.path(index)) for index in indices])
 
     def restore(self, indices: Sequence[int]) -> None:
-        """Fetch from the mirror what is there and not here."""
+        """Fetch the missing pictures that the mirror holds."""
         if self._mirror is None:
             return
-        there = self._mirror.sizes()
+        mirrored = self._mirror.sizes()
         names = [self.path(index).name for index in self.missing(indices)]
-        wanted = [name for name in names if name in there]
+        wanted = [name for name in names if name in mirrored]
         for start in range(0, len(wanted), READ_TOGETHER):
             for name, content in self._mirror.read_many(wanted[start : start + READ_TOGETHER]).items():
                 write_bytes(self.folder / name, content)
 
     def tidy(self) -> None:
-        """Delete what a killed worker left half-written; only once no worker writes any more."""
+        """Delete half-written files of killed workers; call it once no worker writes any more."""
         for path in self.folder.glob(f"*{PARTIAL}"):
             path.unlink()
 
     def wait(self, indices: Sequence[int], report: Callable[[], None], poll_s: float = POLL_S) -> None:
         """Return once the other hosts' pictures have arrived through the mirror, calling `report` meanwhile.
 
-        A host that fails ends the whole job, so there is no time limit of its own.
+        A host that fails ends the whole job, so this needs no time limit.
         """
         while self.missing(indices):
             self.restore(indices)

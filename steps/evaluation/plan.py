@@ -1,4 +1,4 @@
-"""What an evaluation generates: its rows, and what their pictures depend on."""
+"""Plans what an evaluation generates: its rows, and what decides how their pictures look."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ def plan(
     size_px: int,
     folders: tuple[Path, Path],
 ) -> Work:
-    """Return the work.
+    """Return the rows to draw.
 
-    `sources` are the models by name: `trained` always, `pretrained` and `approved` where there are any. The trained
-    model's pictures go into the first of the `folders`, those of every other row into a folder of the second.
+    `sources` are the models by name: always `trained`, and `pretrained` and `approved` if available. The trained
+    model's pictures go into the first of the `folders`, every other row's into a subfolder of the second.
     """
     samples_dir, others_dir = folders
-    trained = sources[TRAINED]
     drawing = SamplingSettings(arguments.guidance_scale, arguments.inference_steps, arguments.sampler, size_px, size_px)
 
     def row(name: str, source: ModelSource, how: SamplingSettings, samples: int, folder: Path) -> PictureSet:
         generation = _generation(arguments, source, how, min(samples, len(prompts)), captions_digest)
-        return PictureSet(name, source, how, prompts[:samples], folder, generation, _mirror(arguments, generation))
+        uri = arguments.samples_uri.rstrip("/")
+        mirror = f"{uri}/{digest(generation)[:DIGEST_LETTERS]}" if uri else ""
+        return PictureSet(name, source, how, prompts[:samples], folder, generation, mirror)
 
-    rows = [row(TRAINED, trained, drawing, len(prompts), samples_dir)]
+    rows = [row(TRAINED, sources[TRAINED], drawing, len(prompts), samples_dir)]
     for name, source, how, samples in _others(arguments, sources, drawing):
         if samples:
             rows.append(row(name, source, how, samples, others_dir / name))
-    return Work(rows, arguments.batch_size, arguments.precision, arguments.seed)
+    return Work(rows, arguments)
 
 
 def guidance_row(scale: float) -> str:
@@ -54,7 +55,7 @@ def guidance_row(scale: float) -> str:
 def _others(
     arguments: EvaluateArguments, sources: Mapping[str, ModelSource], drawing: SamplingSettings
 ) -> Iterator[tuple[str, ModelSource, SamplingSettings, int]]:
-    """Yield name, model, manner and number of pictures of each row beside the trained model's own."""
+    """Yield name, model, sampling settings and number of pictures of each row other than the trained model's own."""
     trained = sources[TRAINED]
     for scale in sorted(set(arguments.guidance_grid) - {arguments.guidance_scale}):
         yield guidance_row(scale), trained, replace(drawing, guidance_scale=scale), arguments.grid_samples
@@ -69,10 +70,10 @@ def _others(
 def _generation(
     arguments: EvaluateArguments, source: ModelSource, drawing: SamplingSettings, samples: int, captions_digest: str
 ) -> Identity:
-    """Return all that decides how pictures look.
+    """Return everything that decides how pictures look.
 
-    A longer evaluation begins with the pictures of a shorter one, so their number is no part of it, but that rounding
-    differs between batch sizes: a count that cuts the last batch short stands alone.
+    A longer evaluation begins with the pictures of a shorter one, so their number is left out, unless it cuts the last
+    batch short: rounding differs between batch sizes.
     """
     return {
         **arguments.deciding(arguments.names(Decides.CONTENT)),
@@ -83,9 +84,3 @@ def _generation(
         "versions": versions(),
         **asdict(drawing),
     }
-
-
-def _mirror(arguments: EvaluateArguments, generation: Identity) -> str:
-    if not arguments.samples_uri:
-        return ""
-    return f"{arguments.samples_uri.rstrip('/')}/{digest(generation)[:DIGEST_LETTERS]}"

@@ -26,16 +26,16 @@ class Prompt:
     caption: str
     """What it shows."""
     seed: int
-    """Of its first noise: the same seed gives the same picture in any batch."""
+    """Seed of its initial noise: the same seed gives the same picture in any batch."""
     reference_row: int | None
-    """Where among the reference pictures the real one of this caption is; None: it has none."""
+    """Row of the reference with this caption's real picture, if any."""
 
 
 def choose_prompts(captions: Captions, samples: int, seed: int) -> list[Prompt]:
     """Draw `samples` of the captions, without repetition; all of them where there are fewer.
 
-    The order is shuffled by the seed, so that a smaller sample is a part of a larger one, and no sorted table
-    decides what is judged. Raises StepError where there are too few captions for a distance to mean anything.
+    The seed decides the order, so that a smaller sample is the beginning of a larger one, and a sorted table does not
+    bias the sample. Raises StepError if there are too few captions for a meaningful distance.
     """
     count = len(captions.texts)
     fewest = min(samples, MIN_SAMPLES)
@@ -57,6 +57,6 @@ def picture_seed(seed: int, index: int) -> int:
 
 
 def batches(prompts: Sequence[Prompt], batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[list[Prompt]]:
-    """Yield the batches of one worker: every `world_size`-th batch, so that batches are the same for any number."""
+    """Yield the batches of one worker: every `world_size`-th one, so their content is the same for any number."""
     for start in range(rank * batch_size, len(prompts), world_size * batch_size):
         yield list(prompts[start : start + batch_size])

@@ -1,13 +1,14 @@
 """The real pictures and captions that training never saw.
 
 Reads the reference artifact: manifest.json and the WebDataset shards (jpg, txt, json) that it lists. Captions are held
-in memory, pictures are read when they are asked for.
+in memory; pictures are read on request.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -40,19 +41,19 @@ class Reference:
     def __init__(self, folder: Path) -> None:
         """Read the manifest and the shards' tables of content.
 
-        Raises StepError where the manifest or a shard is missing or damaged, or no picture is there.
+        Raises StepError if the manifest or a shard is missing or damaged, or holds no pictures.
         """
         manifest = folder / MANIFEST_FILE
         if not manifest.is_file():
-            raise StepError(f"{manifest}: not there; evaluate needs the held-out pictures that encode writes")
+            raise StepError(f"{manifest}: missing; evaluate needs the held-out pictures that encode writes")
         content = manifest.read_bytes()
         self.digest = hashlib.sha256(content).hexdigest()
         self.captions: list[str] = []
         self._entries: list[_Entry] = []
         try:
-            described = json.loads(content)
-            self.size_px = int(described["resolution_px"])
-            names = [str(shard["name"]) for shard in described["shards"]]
+            listing = json.loads(content)
+            self.size_px = int(listing["resolution_px"])
+            names = [str(shard["name"]) for shard in listing["shards"]]
         except (ValueError, KeyError, TypeError) as error:
             raise StepError(f"{manifest}: not the manifest of a reference: {error!r}") from None
         for name in names:
@@ -64,26 +65,23 @@ class Reference:
         return len(self._entries)
 
     def read(self, rows: Sequence[int]) -> Pictures:
-        """Return pictures, (N, H, W, 3) uint8; one of another size is cut to the square and resized."""
+        """Return pictures, (N, H, W, 3) uint8; one of another size is cropped to a square and resized."""
         return np.stack([self._picture(self._entries[row]) for row in rows])
 
     def _index(self, shard: Path) -> None:
         if not shard.is_file():
-            raise StepError(f"{shard}: the manifest lists it, but it is not there; run encode again")
+            raise StepError(f"{shard}: the manifest lists it, but it is missing; run encode again")
         try:
             with tarfile.open(shard, "r:") as tar:
                 for key, members in _samples(tar):
-                    self._add(shard, tar, key, members)
+                    picture = next((members[suffix] for suffix in _PICTURE_SUFFIXES if suffix in members), None)
+                    caption = tar.extractfile(members["txt"]) if "txt" in members else None
+                    if picture is None or caption is None:
+                        raise StepError(f"{shard}: sample {key} lacks its picture or its caption")
+                    self.captions.append(caption.read().decode("utf-8").strip())
+                    self._entries.append(_Entry(shard, picture.offset_data, picture.size, picture.name))
         except (tarfile.TarError, UnicodeDecodeError) as error:
             raise StepError(f"{shard}: cannot be read: {error}") from None
-
-    def _add(self, shard: Path, tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarInfo]) -> None:
-        picture = next((members[suffix] for suffix in _PICTURE_SUFFIXES if suffix in members), None)
-        caption = tar.extractfile(members["txt"]) if "txt" in members else None
-        if picture is None or caption is None:
-            raise StepError(f"{shard}: sample {key} lacks its picture or its caption")
-        self.captions.append(caption.read().decode("utf-8").strip())
-        self._entries.append(_Entry(shard, picture.offset_data, picture.size, picture.name))
 
     def _picture(self, entry: _Entry) -> Pictures:
         with entry.shard.open("rb") as file:
@@ -100,16 +98,7 @@ class Reference:
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Yield key and members by suffix: WebDataset keeps the members of a sample side by side."""
-    key, members = "", dict[str, tarfile.TarInfo]()
-    for member in tar:
-        if not member.isreg():
-            continue
-        next_key, _, suffix = member.name.partition(".")
-        if next_key != key and members:
-            yield key, members
-            members = {}
-        key = next_key
-        members[suffix.lower()] = member
-    if members:
-        yield key, members
+    """Yield each sample's key and its members by suffix: WebDataset stores the members of a sample together."""
+    files = (member for member in tar if member.isreg())
+    for key, members in itertools.groupby(files, lambda member: member.name.partition(".")[0]):
+        yield key, {member.name.partition(".")[2].lower(): member for member in members}

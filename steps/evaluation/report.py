@@ -1,7 +1,6 @@
-"""Writes what an evaluation leaves: samples.json, contact_sheet.png, guidance_curve.png and, last,
-metrics.json.
+"""Writes an evaluation's files: samples.json, contact_sheet.png, guidance_curve.png and, last, metrics.json.
 
-The same pictures give the same bytes: nothing in here depends on the time or on how often the job was interrupted.
+The same pictures give the same bytes: nothing here depends on the time or on how often the job was interrupted.
 """
 
 from __future__ import annotations
@@ -24,15 +23,17 @@ from params.layout import (
     SAMPLES_DIR,
     SAMPLES_FILE,
 )
-from params.programs import EvaluateArguments
 from steps.evaluation.contact_sheet import Card, draw_contact_sheet
 from steps.evaluation.generation import PictureSet, Work
 from steps.evaluation.intervals import Floats
-from steps.evaluation.prompts import Prompt
 from steps.evaluation.provenance import versions
-from steps.evaluation.reference import Pictures, Reference
+from steps.evaluation.reference import Reference
 from steps.evaluation.results import Entries
 
+REPORTED_SETTINGS: Final = {
+    *("guidance_scale", "inference_steps", "sampler", "precision", "batch_size", "seed"),
+    *("fid_features", "approved_model", "captions"),
+}
 LINE: Final = "#3b6fb6"
 MARKED: Final = "#c2410c"
 INK: Final = "#17191d"
@@ -56,13 +57,15 @@ def write_samples(folder: Path, row: PictureSet, cosines: Floats) -> None:
     write_text(folder / SAMPLES_FILE, _json(samples))
 
 
-def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, work: Work, count: int) -> None:
-    """Write contact_sheet.png: the first `count` prompts, the real picture, where there is one, beside the drawn."""
+def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, work: Work) -> None:
+    """Write contact_sheet.png: the first prompts, each with its real picture, if any, and the drawn one."""
     row = work.rows[0]
-    prompts = row.prompts[:count]
+    prompts = row.prompts[: work.arguments.contact_sheet_samples]
     generated = row.store().read([prompt.index for prompt in prompts])
     cards = [
-        Card(prompt.caption, _real_picture(reference, prompt), picture)
+        Card(
+            prompt.caption, None if prompt.reference_row is None else reference.read([prompt.reference_row])[0], picture
+        )
         for prompt, picture in zip(prompts, generated, strict=True)
     ]
     drawing = row.drawing
@@ -78,7 +81,7 @@ def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, wo
 def write_guidance_curve(folder: Path, points: Sequence[Mapping[str, Any]], marked_scale: float) -> None:
     """Write guidance_curve.png: CLIP score across, FID up, both with their intervals, and each point's guidance scale.
 
-    The scale that the model is judged at is marked. Fewer than two points make no curve, and no file.
+    The scale at which the model is judged is marked. Fewer than two points make no curve and leave no file.
     """
     path = folder / GUIDANCE_CURVE_FILE
     if len(points) < 2:
@@ -105,33 +108,19 @@ def write_guidance_curve(folder: Path, points: Sequence[Mapping[str, Any]], mark
         canvas.print_png(partial, metadata={"Software": None})
 
 
-def write_metrics(
-    folder: Path, measured: Mapping[str, Any], arguments: EvaluateArguments, row: PictureSet, about: Mapping[str, Any]
-) -> None:
-    """Write metrics.json: what was measured, what it stands on, and what it was computed with."""
+def write_metrics(folder: Path, measured: Mapping[str, Any], work: Work) -> None:
+    """Write metrics.json: what was measured, and the settings and versions it was computed with."""
+    arguments, row = work.arguments, work.rows[0]
     content = {
         **measured,
-        **about,
+        **arguments.model_dump(include=REPORTED_SETTINGS),
         "samples": len(row.prompts),
         "requested_samples": arguments.samples,
-        "guidance_scale": arguments.guidance_scale,
-        "inference_steps": arguments.inference_steps,
-        "sampler": arguments.sampler,
         "size_px": row.drawing.size_px,
         "pretrained_size_px": arguments.pretrained_size_px or row.drawing.size_px,
-        "precision": arguments.precision,
-        "batch_size": arguments.batch_size,
-        "seed": arguments.seed,
-        "fid_features": arguments.fid_features,
-        "approved_model": arguments.approved_model,
-        "captions": arguments.captions,
         "versions": versions(),
     }
     write_text(folder / METRICS_FILE, _json(content))
-
-
-def _real_picture(reference: Reference, prompt: Prompt) -> Pictures | None:
-    return None if prompt.reference_row is None else reference.read([prompt.reference_row])[0]
 
 
 def _figure(entries: Entries, name: str, digits: int) -> str:
@@ -140,7 +129,7 @@ def _figure(entries: Entries, name: str, digits: int) -> str:
 
 
 def _json(content: Any) -> str:
-    # A metric that is not a number is no JSON: allow_nan would write what SageMaker cannot read.
+    # NaN is not JSON: SageMaker could not read it.
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 

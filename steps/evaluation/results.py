@@ -1,4 +1,4 @@
-"""Scores to the metrics of metrics.json: each a value, its interval, and how many pictures it stands on.
+"""Turns scores into the metrics of metrics.json: each a value, its interval, and the number of pictures behind it.
 
 Sanity rows are named after the metric: fid_untrained, clip_score_real. A comparison is a difference on the same prompts
 and seeds, resampled together, and positive where the trained model is worse: fid_above_approved.
@@ -36,19 +36,20 @@ Entries = dict[str, dict[str, Any]]
 def metrics(real: Scores, rows: Mapping[str, Scores], fid_features: str, seed: int) -> Entries:
     """Return every metric by its key.
 
-    `rows` are the models' scores by name, `trained` among them. The row `real` is added: for a distance one half of
-    the real pictures against the other half, for the CLIP score the real pictures with their own captions.
+    `rows` are the models' scores by name, `trained` among them. The row `real` is added: for a distance, one half of
+    the real pictures against the other half; for the CLIP score, the real pictures with their own captions.
     """
-    first, second = _halves(len(real.cosines), seed)
-    entries: Entries = {CLIP_SCORE + _suffix(REAL): clip_score(real, seed)}
+    shuffled = np.random.default_rng(seed).permutation(len(real.cosines))
+    first, second = np.split(shuffled, [len(shuffled) // 2])
+    entries: Entries = {CLIP_SCORE + _suffix(REAL): _clip_score(real, seed)}
     for name, scores in {**rows, REAL: real.at(second)}.items():
         yardstick = real.at(first) if name == REAL else real
         if name != REAL:
-            entries[CLIP_SCORE + _suffix(name)] = clip_score(scores, seed)
-        entries[FID + _suffix(name)] = fid_entry(yardstick.fid_features, scores.fid_features, fid_features, seed)
-        entries[KID + _suffix(name)] = kid_entry(yardstick.fid_features, scores.fid_features, fid_features, seed)
+            entries[CLIP_SCORE + _suffix(name)] = _clip_score(scores, seed)
+        entries[FID + _suffix(name)] = _fid(yardstick.fid_features, scores.fid_features, fid_features, seed)
+        entries[KID + _suffix(name)] = _kid(yardstick.fid_features, scores.fid_features, fid_features, seed)
         if fid_features != "clip":
-            entries[CLIP_FID + _suffix(name)] = fid_entry(yardstick.clip_features, scores.clip_features, "clip", seed)
+            entries[CLIP_FID + _suffix(name)] = _fid(yardstick.clip_features, scores.clip_features, "clip", seed)
     return entries
 
 
@@ -63,8 +64,8 @@ def curve(real: Scores, rows: Mapping[float, Scores], fid_features: str, seed: i
         {
             "guidance_scale": scale,
             "pictures": pictures,
-            FID: fid_entry(real.fid_features, rows[scale].first(pictures).fid_features, fid_features, seed),
-            CLIP_SCORE: clip_score(rows[scale].first(pictures), seed),
+            FID: _fid(real.fid_features, rows[scale].first(pictures).fid_features, fid_features, seed),
+            CLIP_SCORE: _clip_score(rows[scale].first(pictures), seed),
         }
         for scale in sorted(rows)
     ]
@@ -73,7 +74,7 @@ def curve(real: Scores, rows: Mapping[float, Scores], fid_features: str, seed: i
 def comparisons(real: Scores, trained: Scores, others: Mapping[str, Scores], seed: int) -> Entries:
     """Return by how much the trained model is worse than each of the others, on the first prompts that both drew.
 
-    Both are resampled together, so what is hard about a prompt falls out of the difference.
+    Both are resampled together, so the difficulty of a prompt cancels out of the difference.
     """
     entries: Entries = {}
     for name, other in others.items():
@@ -84,55 +85,43 @@ def comparisons(real: Scores, trained: Scores, others: Mapping[str, Scores], see
     return entries
 
 
-def clip_score(scores: Scores, seed: int) -> dict[str, Any]:
-    """Return the CLIP score, a cosine in -1..1, with its interval over the pictures."""
-    low, high = interval(scores.clip_score, mean_replicates(scores.cosines, seed))
-    return {**_interval(scores.clip_score, low, high), "pictures": len(scores.cosines)}
+def _clip_score(scores: Scores, seed: int) -> dict[str, Any]:
+    return _entry(scores.clip_score, mean_replicates(scores.cosines, seed), pictures=len(scores.cosines))
 
 
-def fid_entry(real: Floats, generated: Floats, features: str, seed: int) -> dict[str, Any]:
-    """Return the FID of generated to real features, (N, D) each, with its interval over the generated pictures."""
-    value = fid(real, generated)
-    low, high = interval(value, fid_replicates(real, generated, seed))
+def _fid(real: Floats, generated: Floats, features: str, seed: int) -> dict[str, Any]:
     counts = {"pictures": len(generated), "real_pictures": len(real)}
-    return {**_interval(value, max(low, 0.0), high), "features": features, **counts}
+    entry = _entry(fid(real, generated), fid_replicates(real, generated, seed), features=features, **counts)
+    return {**entry, "low": max(entry["low"], 0.0)}
 
 
-def kid_entry(real: Floats, generated: Floats, features: str, seed: int) -> dict[str, Any]:
-    """Return the KID of generated to real features, (N, D) each, with its deviation over subsets and its interval."""
+def _kid(real: Floats, generated: Floats, features: str, seed: int) -> dict[str, Any]:
     value, deviation = kid(real, generated, seed)
-    low, high = interval(value, kid_replicates(real, generated, seed))
-    counts = {"pictures": len(generated), "real_pictures": len(real)}
-    return {**_interval(value, low, high), "standard_deviation": deviation, "features": features, **counts}
+    facts = {"standard_deviation": deviation, "pictures": len(generated), "real_pictures": len(real)}
+    return _entry(value, kid_replicates(real, generated, seed), features=features, **facts)
 
 
 def _fid_difference(real: Scores, mine: Scores, its: Scores, seed: int) -> dict[str, Any]:
+    pictures = len(mine.cosines)
     if mine is its:
-        # Compared with itself: hundreds of resamples would say the same.
-        return {**_interval(0.0, 0.0, 0.0), "pictures": len(mine.cosines)}
+        # Hundreds of resamples of a model against itself would all give 0.
+        return _entry(0.0, np.zeros(1), pictures=pictures)
     pair = (mine.fid_features, its.fid_features)
     value = fid(real.fid_features, pair[0]) - fid(real.fid_features, pair[1])
     # The same seed draws the same prompts for both.
     replicates = [fid_replicates(real.fid_features, features, seed) for features in pair]
-    low, high = interval(value, replicates[0] - replicates[1])
-    return {**_interval(value, low, high), "pictures": len(mine.cosines)}
+    return _entry(value, replicates[0] - replicates[1], pictures=pictures)
 
 
 def _clip_difference(mine: Scores, its: Scores, seed: int) -> dict[str, Any]:
     differences = its.cosines - mine.cosines
-    value = float(differences.mean())
-    low, high = interval(value, mean_replicates(differences, seed))
-    return {**_interval(value, low, high), "pictures": len(differences)}
+    return _entry(float(differences.mean()), mean_replicates(differences, seed), pictures=len(differences))
 
 
 def _suffix(name: str) -> str:
     return "" if name == TRAINED else f"_{name}"
 
 
-def _interval(value: float, low: float, high: float) -> dict[str, Any]:
-    return {"value": value, "low": low, "high": high, "confidence": CONFIDENCE}
-
-
-def _halves(count: int, seed: int) -> tuple[Any, Any]:
-    rows = np.random.default_rng(seed).permutation(count)
-    return rows[: count // 2], rows[count // 2 :]
+def _entry(value: float, replicates: Floats, **facts: Any) -> dict[str, Any]:
+    low, high = interval(value, replicates)
+    return {"value": value, "low": low, "high": high, "confidence": CONFIDENCE, **facts}

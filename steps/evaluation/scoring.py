@@ -1,4 +1,4 @@
-"""Pictures to features and scores: what the metrics of one row are computed from."""
+"""Turns pictures into features and scores, from which the metrics of a row are computed."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CaptionedPictures = tuple[Pictures, Sequence[str]]
 
 @dataclass(frozen=True)
 class Scores:
-    """What was seen in one set of captioned pictures."""
+    """Scores and features of one set of captioned pictures."""
 
     clip_score: float
     """Mean cosine of picture and caption."""
     cosines: Floats
-    """Each picture's own, (N,)."""
+    """Cosine of each picture with its caption, (N,)."""
     clip_features: Floats
     """The CLIP's projected picture features, (N, D)."""
     fid_features: Floats
@@ -41,13 +41,13 @@ class Scores:
     def at(self, rows: npt.NDArray[np.int_] | slice) -> Scores:
         """Return the scores of some of the pictures."""
         cosines = self.cosines[rows]
-        # As torchmetrics has it: a mean below 0 counts as 0.
+        # Like torchmetrics: a mean below 0 counts as 0.
         mean = max(float(cosines.mean()), 0.0)
         return Scores(mean, cosines, self.clip_features[rows], self.fid_features[rows])
 
     def first(self, count: int) -> Scores:
-        """Return the scores of the first pictures."""
-        return self if count == len(self.cosines) else self.at(slice(count))
+        """Return the scores of the first `count` pictures, or of all if there are fewer."""
+        return self if count >= len(self.cosines) else self.at(slice(count))
 
 
 class Scorer:
@@ -64,7 +64,7 @@ class Scorer:
             self.digests["inception"] = file_digest(evaluator_dir / WEIGHTS_FILE)
 
     def score(self, pairs: Iterator[CaptionedPictures], report: Callable[[int], None]) -> Scores:
-        """Go once through captioned pictures, (N, H, W, 3) uint8."""
+        """Score captioned pictures, (N, H, W, 3) uint8, in one pass."""
         clip, inception = ClipScorer(self._clip), list[Tensor]()
         for pictures, captions in pairs:
             clip.update(pictures, captions)

@@ -14,11 +14,11 @@ from typing import Final
 from steps.serving.errors import ClosedError, QueueFullError
 from steps.serving.ticket import Slot, Ticket
 
-# Share of a request's time that may already be spoken for when it is taken in: the rest is for errors of the estimate.
+# Share of a request's time that may already be taken when it is admitted: the rest is for errors of the estimate.
 ADMISSION_SHARE: Final = 0.8
-# A batch is reckoned to take so many times what the last ones did.
+# A batch is assumed to take this many times as long as the last ones.
 LATENESS_MARGIN: Final = 1.25
-# What a new batch's figures weigh against all before it: some ten batches are remembered.
+# Weight of a new batch against all before it: the average covers some ten batches.
 NEW_WEIGHT: Final = 0.1
 
 
@@ -35,12 +35,12 @@ class Pace:
         self._seconds = self._seconds * (1 - NEW_WEIGHT) + seconds
 
     def seconds_for(self, work: float) -> float:
-        """Return how long that much work takes; 0 as long as nothing is known."""
+        """Return how long that much work takes; 0 before the first batch."""
         return work * self._seconds / self._work if self._work > 0 else 0.0
 
 
 class BatchQueue:
-    """Requests that wait for the model; every method may be called from any thread."""
+    """Requests that wait for the model; safe to call from any thread."""
 
     def __init__(self, max_requests: int, max_batch_size: int, wait_s: float) -> None:
         self.max_batch_size = max_batch_size
@@ -60,8 +60,8 @@ class BatchQueue:
     def submit(self, ticket: Ticket) -> None:
         """Take in a request.
 
-        Raises QueueFullError when as many wait as may, or when those before it would use up its time, and ClosedError
-        once the queue is closed.
+        Raises QueueFullError when the queue is full or those before it would use up its time, and ClosedError once the
+        queue is closed.
         """
         with self._changed:
             if self._closed:
@@ -70,7 +70,7 @@ class BatchQueue:
             ahead_s = self._seconds_ahead()
             own_s = self._pace.seconds_for(ticket.waiting_work)
             available_s = ADMISSION_SHARE * (ticket.deadline_s - time.monotonic())
-            # A request that would wait for nobody is always tried: the estimate may be wrong.
+            # A request with none ahead is always tried: the estimate may be wrong.
             late = ahead_s > 0 and ahead_s + own_s > available_s
             if late or len(self._tickets) >= self._max_requests:
                 raise QueueFullError(_retry_after_s(ahead_s))
@@ -80,9 +80,9 @@ class BatchQueue:
             self._changed.notify_all()
 
     def next_batch(self) -> list[Slot]:
-        """Wait for work and return the next batch; an empty one when the queue is closed.
+        """Wait for work and return the next batch, or an empty one when the queue is closed.
 
-        The batch before it is over, whatever became of it.
+        The previous batch counts as done, whether it succeeded or not.
         """
         with self._changed:
             self._running = []
@@ -90,13 +90,14 @@ class BatchQueue:
                 self._changed.wait_for(lambda: self._closed or self._tickets)
                 self._wait_for_company()
                 self._drop_dead()
-                if slots := self._take():
-                    return self._start(slots)
-                if self._closed:
-                    return []
+                slots = self._take()
+                if slots or self._closed:
+                    self._running, self._running_since_s = slots, time.monotonic()
+                    self._recent_requests = self._requests()
+                    return slots
 
     def learn(self, work: float, seconds: float) -> None:
-        """Take note of how long the model took for so much work."""
+        """Record how long the model took for an amount of work."""
         with self._changed:
             self._pace.record(work, seconds)
 
@@ -114,9 +115,9 @@ class BatchQueue:
                 self._tickets.popleft().fail(error)
 
     def _wait_for_company(self) -> None:
-        """Wait for others to share the batch, while as many requests as lately may still be on their way.
+        """Wait for more requests to share the batch, until there are as many as lately.
 
-        A single client never waits here: nobody else was there lately.
+        A single client never waits here: there were no others lately.
         """
         deadline_s = time.monotonic() + self._wait_s
         while not (self._closed or self._is_full() or len(self._tickets) >= self._recent_requests):
@@ -129,7 +130,7 @@ class BatchQueue:
         return sum(t.waiting_pictures for t in self._tickets if t.shape == shape) >= self.max_batch_size
 
     def _take(self) -> list[Slot]:
-        """Take the next batch out; those that it would bring too late are turned away instead."""
+        """Take out the next batch; requests that it would finish too late are refused instead."""
         slots: list[Slot] = []
         while self._tickets and not slots:
             mates = self._mates()
@@ -154,19 +155,15 @@ class BatchQueue:
                 pictures += ticket.waiting_pictures
         return mates
 
-    def _start(self, slots: list[Slot]) -> list[Slot]:
-        self._running, self._running_since_s = slots, time.monotonic()
-        self._recent_requests = self._requests()
-        return slots
-
     def _requests(self) -> int:
         """Count the requests at hand, without those just answered: their clients may be back already."""
         running = {id(slot.ticket) for slot in self._running if slot.ticket.live}
         return len(running | {id(ticket) for ticket in self._tickets})
 
     def _seconds_ahead(self) -> float:
-        # What nobody waits for any more is given up at its next step.
-        running_s = self._pace.seconds_for(_work([slot for slot in self._running if slot.ticket.live]))
+        # A picture that no client waits for is abandoned at its next step.
+        running = sum(slot.ticket.shape.work for slot in self._running if slot.ticket.live)
+        running_s = self._pace.seconds_for(running)
         elapsed_s = time.monotonic() - self._running_since_s
         waiting_s = self._pace.seconds_for(sum(ticket.waiting_work for ticket in self._tickets))
         return max(0.0, running_s - elapsed_s) + waiting_s
@@ -176,9 +173,5 @@ class BatchQueue:
 
 
 def _retry_after_s(ahead_s: float) -> int:
-    """Return when to come back: half of the queue's room is free long before all of it is done."""
+    """Return when to come back: half of the queue is free long before all of it is done."""
     return max(1, math.ceil(ahead_s / 2))
-
-
-def _work(slots: list[Slot]) -> float:
-    return sum(slot.ticket.shape.work for slot in slots)

@@ -1,7 +1,7 @@
-"""What the endpoint answers when it does not answer with pictures: always JSON, always with a reason.
+"""The endpoint's answers other than pictures: always JSON, always with a reason.
 
 Every error is `{"error": {"status": 422, "message": "...", "fields": [{"field": "steps", "message": "..."}]}}`.
-Values of the request are not repeated: error bodies end up in logs, prompts must not.
+They never repeat values of the request: error bodies end up in logs, and prompts must not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-# An answer names so many fields at most.
+# Most fields that one answer names.
 MAX_FINDINGS: Final = 20
 
 
@@ -39,7 +39,7 @@ class ApiError(Exception):
 
 
 class ClientGoneError(Exception):
-    """The client closed its connection: nobody reads the answer."""
+    """The client closed its connection before the answer."""
 
 
 class QueueFullError(Exception):
@@ -59,7 +59,7 @@ class RenderError(Exception):
 
 
 class AbandonedError(Exception):
-    """Nobody waits for this batch any more."""
+    """No client waits for this batch any more."""
 
 
 def invalid_request(error: ValidationError) -> ApiError:

@@ -55,11 +55,8 @@ def deviation(draw: Callable[[Tensor], Tensor], noise: Tensor, batch_sizes: Sequ
     `draw` maps latents (pictures, C, H, W) to the UNet's output of the same shape; 0.0 means equal bit for bit.
     """
     alone = torch.cat([draw(row) for row in torch.split(noise, 1)])
-    worst = 0.0
-    for size in batch_sizes:
-        difference = (draw(noise[:size]) - alone[:size]).abs().max().item()
-        worst = max(worst, float(difference))
-    return worst
+    differences = [(draw(noise[:size]) - alone[:size]).abs().max().item() for size in batch_sizes]
+    return float(max(differences, default=0.0))
 
 
 def _replace(layer: nn.Module, method: str, compute: Compute) -> None:

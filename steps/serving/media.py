@@ -42,10 +42,8 @@ def choose(accept: str | None, request: GenerationRequest) -> str:
 
 def picture_format(media_type: str, request: GenerationRequest) -> PictureFormat:
     """Return the format of the picture files in an answer of this media type."""
-    for name in PICTURE_FORMATS:
-        if media_type == f"image/{name}":
-            return name
-    return request.format or "png"
+    named = [name for name in PICTURE_FORMATS if media_type == f"image/{name}"]
+    return named[0] if named else request.format or "png"
 
 
 def _ranges(accept: str | None) -> list[tuple[str, float]]:

@@ -7,6 +7,7 @@ safety_checker/ and feature_extractor/, pictures that the checker flags are repl
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ class PipelineRenderer:
         self.max_batch_size = arguments.max_batch_size
         self._pipeline, self._arguments = pipeline, arguments
         self._prompts = PromptEncoder(pipeline.tokenizer, pipeline.text_encoder)
-        self._samplers: dict[str, Any] = {}
+        self._sampler = functools.cache(lambda name: sampler(name, pipeline.scheduler.config))
         self._eager_unet = self._default_unet = pipeline.unet
         # One picture at a time: the decoder's arithmetic and memory then do not depend on the batch.
         pipeline.vae.enable_slicing()
@@ -79,7 +80,7 @@ class PipelineRenderer:
         """Draw the pictures of one batch."""
         guided = shape.guidance_scale > 1
         # Without guidance a single picture would be a single row, which takes other kernels than several.
-        rows = list(jobs) if guided else _at_least(MIN_ROWS, jobs)
+        rows = list(jobs) if guided else [*jobs, *[jobs[-1]] * (MIN_ROWS - len(jobs))]
         prompts = [self._prompts.encode(job.prompt) for job in rows]
         negatives = [self._prompts.encode(job.negative_prompt) for job in rows] if guided else []
         output = self._call(
@@ -151,11 +152,6 @@ class PipelineRenderer:
         noise = torch.randn(size, generator=torch.Generator("cpu").manual_seed(seed))
         return noise.to(self._pipeline.device, self._pipeline.unet.dtype)
 
-    def _sampler(self, name: str) -> Any:
-        if name not in self._samplers:
-            self._samplers[name] = sampler(name, self._pipeline.scheduler.config)
-        return self._samplers[name]
-
     def _unet_for(self, shape: Shape) -> Any:
         """Return the compiled UNet for the one size that was compiled at start: any other would take minutes."""
         is_default = shape.width_px == shape.height_px == self._arguments.default_size_px
@@ -180,7 +176,7 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
     if arguments.channels_last:
         for model in (pipeline.unet, pipeline.vae):
             model.to(memory_format=torch.channels_last)
-    # The algorithm that runs fastest today may be another one tomorrow: a seed must keep meaning one picture.
+    # Which algorithm runs fastest may change from day to day, but a seed must always give the same picture.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     return PipelineRenderer(pipeline, arguments, arguments.model_name or f"sha256:{digest}")
@@ -207,10 +203,6 @@ def _to_images(pixels: Tensor) -> list[Image.Image]:
     """Turn (N, 3, H, W) in [0, 1] into pictures."""
     levels = (pixels.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(level) for level in levels]
-
-
-def _at_least(count: int, jobs: Sequence[PictureJob]) -> list[PictureJob]:
-    return list(jobs) + [jobs[-1]] * (count - len(jobs))
 
 
 def _powers_of_two(largest: int) -> list[int]:

@@ -1,6 +1,6 @@
-"""The server process: uvicorn around the application, a graceful end, and a watch over the model.
+"""The server process: uvicorn around the application, a graceful end, and supervision of the model.
 
-On SIGTERM the endpoint takes no more requests and its health check turns red; requests that run are finished, then the
+On SIGTERM the endpoint takes no more requests and its health check turns red; running requests are finished, then the
 process ends with status 0. A second signal ends it at once. A model that fails or hangs ends it with an error.
 """
 
@@ -19,11 +19,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from steps.errors import StepError
 from steps.serving.service import Service
 
-# No request waits longer than its time-out: a model that makes no step for so many times that hangs.
+# A model that makes no step for this many request time-outs hangs.
 STALL_FACTOR: Final = 3
 # Longer than a load balancer keeps an idle connection (60 s), so that it is never the server that closes first.
 KEEP_ALIVE_S: Final = 75
-# A client that has begun a request must have sent its headers after so long.
+# Time for a client to send a request's headers, from its first bytes.
 HEADERS_TIMEOUT_S: Final = 10.0
 
 

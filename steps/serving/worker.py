@@ -1,6 +1,6 @@
 """The one thread that owns the model: it loads it, warms it up, and draws batch after batch.
 
-Whatever goes wrong, every request in its hands ends with a picture or an error: a failing batch is halved until the
+Whatever goes wrong, every request ends with a picture or an error: a failing batch is halved until the
 request that breaks it is alone; a dying thread is replaced by a new one; a model that fails its self-test, or that
 makes no step for too long, ends the process, so that the platform starts another.
 """
@@ -23,12 +23,12 @@ from steps.serving.ticket import Slot
 logger = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "failed", "stopped"]
-# A thread that dies again and again, with nothing drawn in between, will not come right by itself.
+# A thread that dies again and again, with nothing drawn in between, will not recover.
 MAX_DEATHS: Final = 3
 
 
 class ModelWorker:
-    """The model's thread and what became of it."""
+    """The model's thread and its state."""
 
     def __init__(self, load: Callable[[], Renderer], queue: BatchQueue, metrics: ServingMetrics) -> None:
         self._load, self._queue, self._metrics = load, queue, metrics
@@ -61,13 +61,13 @@ class ModelWorker:
             self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Let it finish what the queue holds, for at most so long."""
+        """Let it finish what the queue holds, for at most `timeout_s`."""
         self._queue.close()
         if self._thread is not None:
             self._thread.join(timeout_s)
 
     def stalled(self, limit_s: float) -> bool:
-        """Whether a batch has made no step for so long: the device hangs."""
+        """Whether a batch has made no step for longer than `limit_s`: the device hangs."""
         return bool(self._batch) and time.monotonic() - self._last_step_s > limit_s
 
     def fail(self, reason: str) -> None:
@@ -142,7 +142,7 @@ class ModelWorker:
         self._deaths = 0
 
     def _step(self, slots: Sequence[Slot]) -> bool:
-        """Note one step; return whether nobody waits any more."""
+        """Record one step; return whether no client waits any more."""
         self._steps += 1
         self._last_step_s = time.monotonic()
         return not any(slot.ticket.live for slot in slots)

@@ -1,4 +1,4 @@
-"""Puts the parts of a training together: model, data, objective, and the loop over them."""
+"""Assembles the parts of a training: model, data, objective and optimizer step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from steps.training.validation import Validation
 
 @dataclass(frozen=True)
 class Parts:
-    """What one rank trains with."""
+    """The objects that one rank trains with."""
 
     dataset: LatentsDataset
     state: TrainingState
@@ -42,16 +42,16 @@ class Parts:
 
 
 def latents_location(arguments: TrainArguments, container: Container) -> Path | str:
-    """Return where the latents are: in S3, or in the channel."""
+    """Return the location of the latents: in S3, or the channel."""
     return arguments.latents_uri or container.channel_dir(LATENTS_CHANNEL)
 
 
 def assemble(
     arguments: TrainArguments, plan: BatchPlan, world: World, latents: Path | str, pretrained: Path, initial: Path
 ) -> Parts:
-    """Return the parts, as they are before the first sample; `initial` is the folder with the UNet to begin with.
+    """Return the parts before the first sample; `initial` is the folder with the initial UNet.
 
-    Raises StepError where settings, model and latents do not fit each other.
+    Raises StepError if settings, model and latents do not fit each other.
     """
     dataset = LatentsDataset(latents)
     manifest = dataset.manifest
@@ -77,11 +77,11 @@ def assemble(
 
 
 def warm_up(parts: Parts, plan: BatchPlan) -> None:
-    """Run a batch of every bucket, where CUDA graphs are recorded a few times, without learning from it.
+    """Run a batch of every bucket without learning from it; several times where CUDA graphs are recorded.
 
-    What the first pass alone does (compiling, choosing algorithms, running out of memory) happens before the clock
-    starts; and DDP, which arranges its buckets anew after its first pass, adds up gradients in the same order from
-    the first step on, whether the training began here or goes on: so going on is exact to the bit.
+    What only the first pass does (compiling, choosing algorithms, running out of memory) happens before the clock
+    starts. DDP rearranges its buckets after its first pass: with this pass it adds up gradients in the same order from
+    the first step on in new and resumed trainings, so that resuming is exact to the bit.
     """
     for span in parts.dataset.spans(TRAIN_SPLIT).values():
         rows = span.start + np.arange(plan.rank_batch_size, dtype=np.int64) % len(span)
@@ -93,7 +93,7 @@ def warm_up(parts: Parts, plan: BatchPlan) -> None:
 
 
 def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world: World, first: int) -> LatentsLoader:
-    """Return this rank's batches from position `first` on."""
+    """Return the loader of this rank's batches from position `first` on."""
     order = parts.dataset.order(TRAIN_SPLIT, arguments.seed, plan.global_batch_size)
     if world.is_head:
         warn_of_small_buckets(order)
@@ -103,7 +103,7 @@ def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world:
 
 
 def warn_of_small_buckets(order: TrainingOrder) -> None:
-    """Say which buckets have fewer samples than a global batch: each comes as often as the others', but in bunches."""
+    """Warn of buckets smaller than a global batch: their samples come as often as others, but repeat in a batch."""
     size = order.global_batch_size
     for stream in order.streams if len(order.streams) > 1 else ():
         if stream.order.count < size:

@@ -1,4 +1,4 @@
-"""How a global batch is spread over ranks and micro-batches."""
+"""Divides a global batch over ranks and micro-batches."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BatchPlan:
 def batch_plan(global_batch_size: int, micro_batch_size: int, world_size: int) -> BatchPlan:
     """Return the plan.
 
-    Raises StepError that names the three numbers, and values that work, where they do not divide.
+    Raises StepError with values that work if the three numbers do not divide.
     """
     if global_batch_size % (micro_batch_size * world_size) == 0:
         return BatchPlan(global_batch_size, micro_batch_size, world_size)

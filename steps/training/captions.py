@@ -1,6 +1,6 @@
-"""Captions as the UNet takes them: encoded on the fly from token ids, or cached embeddings.
+"""Captions for the UNet: encoded on the fly from token ids, or cached embeddings.
 
-Dropped captions become the empty one here, when a sample is used: never in the cache.
+Dropped captions are replaced by the empty one here, when a sample is used: never in the cache.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from steps.model.pretrained import load_text_encoder, load_tokenizer
 
 
 class CaptionConditioning:
-    """Token ids or embeddings, with what stands for no caption."""
+    """Token ids or embeddings of captions, and those of the empty caption."""
 
     def __init__(self, text_encoder: Any, empty: Tensor, keep_encoder: bool, device: torch.device) -> None:
         """Take a frozen text encoder and the empty caption's token ids, [caption length] int32.

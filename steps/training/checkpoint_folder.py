@@ -1,13 +1,13 @@
-"""Checkpoints of one training: written beside, synced to disk, renamed; checked before they are trusted.
+"""Checkpoints of one training: written under a partial name, synced to disk, renamed; verified before use.
 
     <folder>/samples-000000012800/{weights,average,optimizer}.safetensors, training_log.jsonl, manifest.json
-    <folder>/finished.json      once the training is over: which job finished it
+    <folder>/finished.json      at the end of the training: which job finished it
     <folder>/spent.json         dollars so far (steps.training.spending)
     <folder>/lock               held by the rank that writes
-    <folder>-2/...              the same settings trained once more, and so on
+    <folder>-2/...              the second training with the same settings, and so on
 
-Reads and writes only these. The manifest holds the sha256 of every file; a checkpoint whose files do not match it is
-left out, and the one before is used.
+Reads and writes only these. The manifest holds the sha256 of every file; where a file does not match, the checkpoint
+before is used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NAME: Final = re.compile(r"samples-(\d{12})")
 
 
 class CheckpointManifest(Model):
-    """What a checkpoint is; written last."""
+    """Describes a checkpoint; written last."""
 
     format_version: int = FORMAT_VERSION
     """Of the files."""
@@ -45,9 +45,9 @@ class CheckpointManifest(Model):
     global_batch_size: int
     """Samples for one optimizer step."""
     world_size: int
-    """Ranks that trained; any number can go on."""
+    """Ranks that trained; any number can resume."""
     skipped_steps: int
-    """Optimizer steps left out for a loss or gradient that was not finite."""
+    """Optimizer steps skipped because the loss or the gradient was not finite."""
     files: dict[str, str] = Field(default_factory=dict)
     """sha256 of each file."""
 
@@ -62,16 +62,16 @@ class Finished(Model):
     seen_samples: int
     """Samples that the weights have learnt from."""
     settings: dict[str, Any] = Field(default_factory=dict, validation_alias="limits")
-    """Of the job: those that decide no weight. Release 0.1.0 wrote what the job might cost, as `limits`."""
+    """The job's settings that do not affect the weights. Release 0.1.0 wrote only its cost limits, as `limits`."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and is whole."""
+    """A complete checkpoint, read and verified."""
 
     manifest: CheckpointManifest
     tensors: dict[str, dict[str, Tensor]]
-    """By file and name, in memory of the CPU."""
+    """By file and name, in CPU memory."""
     log: str
     """The training log up to it."""
 
@@ -80,43 +80,43 @@ class CheckpointFolder:
     """The checkpoints of one training."""
 
     def __init__(self, folder: Path, keep: int, shorter: CheckpointFolder | None = None) -> None:
-        """Use `folder`, which need not be there; no more than the newest `keep` checkpoints stay.
+        """Use `folder`, which need not exist; only the newest `keep` checkpoints stay.
 
-        Until it has a checkpoint of its own, `shorter` has the newest one: the training that this one makes longer.
+        Until it has its own checkpoint, the newest one is that of `shorter`, the training that this one continues.
         """
         self.folder, self._keep, self._shorter = folder, keep, shorter
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that is whole, or None where there is none yet.
+        """Return the newest intact checkpoint, or None without any checkpoint.
 
-        Says which ones are not, and removes them: they would be taken for the newest again. Raises StepError where
-        there are checkpoints and none of them is whole.
+        Reports and removes damaged ones: they would be taken for the newest again. Raises StepError if all are damaged.
         """
-        damage: list[str] = []
+        damaged: dict[Path, str] = {}
         for path in reversed(self.paths()):
             try:
                 checkpoint = _read(path)
             except (OSError, ValueError) as error:
-                damage.append(f"{path.name}: {error}")
+                damaged[path] = f"{path.name}: {error}"
                 print(f"checkpoint {path} is damaged ({error}); going back to the one before", flush=True)
                 continue
-            self._remove_after(path)
+            for newer in damaged:
+                shutil.rmtree(newer, ignore_errors=True)
             return checkpoint
-        if damage:
+        if damaged:
             raise StepError(
-                f"{self.folder}: no checkpoint can be read ({'; '.join(damage)}); restore one, or remove the folder to "
-                "begin from scratch"
+                f"{self.folder}: no checkpoint can be read ({'; '.join(damaged.values())}); restore one, or remove the "
+                "folder to begin from scratch"
             )
         return self._shorter.newest() if self._shorter else None
 
     def write(self, manifest: CheckpointManifest, tensors: Mapping[str, Mapping[str, Tensor]], log: str) -> Path:
-        """Write a checkpoint and return its folder; then remove those beyond the number to keep."""
+        """Write a checkpoint, remove the oldest beyond the number to keep, and return the new folder."""
         path = self.folder / f"samples-{manifest.seen_samples:012d}"
         partial = path.with_name(path.name + PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for group, of_group in tensors.items():
-            save_file(dict(of_group), partial / f"{group}.safetensors")
+        for group, values in tensors.items():
+            save_file(dict(values), partial / f"{group}.safetensors")
         (partial / TRAINING_LOG_FILE).write_text(log, encoding="utf-8")
         files = {file.name: file_digest(file) for file in sorted(partial.iterdir())}
         write_text(partial / MANIFEST_FILE, manifest.model_copy(update={"files": files}).model_dump_json(indent=2))
@@ -137,20 +137,20 @@ class CheckpointFolder:
             return None
 
     def mark_finished(self, job_name: str, seen_samples: int, settings: Mapping[str, Any]) -> None:
-        """Say that a job finished this training."""
+        """Record that a job finished this training."""
         path = self.folder / FINISHED_FILE
         finished = Finished(job_name=job_name, seen_samples=seen_samples, settings=dict(settings))
         write_text(path, finished.model_dump_json(), synced=True)
 
     def newest_generation(self) -> CheckpointFolder:
-        """Return the folder of the newest training of these settings: this one, or one that began afresh after it."""
+        """Return the folder of the newest training with these settings: this one, or one that began afresh later."""
         return CheckpointFolder(self._generation(max(self._later(), default=1)), self._keep)
 
     def begin_afresh(self) -> CheckpointFolder:
-        """Return the folder of a new training of the same settings; the checkpoints of those before it are removed.
+        """Return the folder of a new training with the same settings; remove the checkpoints of the earlier ones.
 
-        It is another folder, for what is removed stays in S3, where checkpoints are only copied to, and is there again
-        when the job is started again.
+        It is another folder because removed checkpoints stay in S3, where checkpoints are only copied to, and return
+        when the job restarts.
         """
         number = max(self._later(), default=1) + 1
         afresh = CheckpointFolder(self._generation(number), self._keep)
@@ -160,14 +160,14 @@ class CheckpointFolder:
         return afresh
 
     def going_on_from(self, shorter: CheckpointFolder) -> CheckpointFolder:
-        """Return this folder as that of a training which makes a shorter one longer; what that one cost is its own."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if (shorter.folder / SPENT_FILE).is_file() and not (self.folder / SPENT_FILE).is_file():
-            shutil.copy(shorter.folder / SPENT_FILE, self.folder)
+        """Return this folder as the continuation of a shorter training, whose cost it takes over."""
+        spent = shorter.folder / SPENT_FILE
+        if spent.is_file() and not (self.folder / SPENT_FILE).is_file():
+            shutil.copy(spent, self.folder)
         return CheckpointFolder(self.folder, self._keep, shorter)
 
     def neighbours(self) -> Iterator[CheckpointFolder]:
-        """Yield the newest folder of every other training of the same volume that has checkpoints."""
+        """Yield the newest folder of every other training on the same volume that has checkpoints."""
         for path in sorted(self.folder.parent.iterdir()):
             if path.is_dir() and path.name.isalnum() and path != self.folder:
                 newest = CheckpointFolder(path, self._keep).newest_generation()
@@ -175,14 +175,14 @@ class CheckpointFolder:
                     yield newest
 
     def clear(self) -> None:
-        """Remove every checkpoint, and what is said of them all."""
+        """Remove every checkpoint, and the files about all of them."""
         for name in (FINISHED_FILE, SPENT_FILE):
             (self.folder / name).unlink(missing_ok=True)
         for path in self.paths():
             shutil.rmtree(path)
 
     def _later(self) -> Iterator[int]:
-        """Yield the numbers of the trainings that began afresh after this first one: 2, 3 and so on."""
+        """Yield the numbers of the trainings that began afresh after the first one: 2, 3 and so on."""
         for path in self.folder.parent.glob(f"{self.folder.name}-*"):
             number = path.name.removeprefix(f"{self.folder.name}-")
             if number.isdecimal():
@@ -192,7 +192,7 @@ class CheckpointFolder:
         return self.folder if number == 1 else self.folder.with_name(f"{self.folder.name}-{number}")
 
     def remove_partial(self) -> None:
-        """Remove what a killed process left half written."""
+        """Remove the unfinished files of a killed process."""
         for path in self.folder.glob(f"*{PARTIAL}"):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -205,11 +205,6 @@ class CheckpointFolder:
             return []
         return sorted(path for path in self.folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
 
-    def _remove_after(self, good: Path) -> None:
-        for path in self.paths():
-            if path.name > good.name:
-                shutil.rmtree(path, ignore_errors=True)
-
 
 def _read(path: Path) -> Checkpoint:
     try:
@@ -221,9 +216,5 @@ def _read(path: Path) -> Checkpoint:
     for name, digest in manifest.files.items():
         if file_digest(path / name) != digest:
             raise ValueError(f"{name} does not match its sha256")
-    tensors = {Path(name).stem: load_file(path / name) for name in _safetensors(manifest)}
+    tensors = {Path(name).stem: load_file(path / name) for name in manifest.files if name.endswith(".safetensors")}
     return Checkpoint(manifest, tensors, (path / TRAINING_LOG_FILE).read_text(encoding="utf-8"))
-
-
-def _safetensors(manifest: CheckpointManifest) -> Iterator[str]:
-    return (name for name in manifest.files if name.endswith(".safetensors"))

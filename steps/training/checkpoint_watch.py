@@ -1,7 +1,7 @@
-"""Watches whether checkpoints really land in S3: SageMaker was seen to stop syncing them without a word.
+"""Watches whether checkpoints arrive in S3: SageMaker has been seen to stop syncing them silently.
 
-Reads the job's own checkpoints and lists the prefix to which SageMaker copies them; writes to stdout alone: a line for
-the metric definitions with every look, and a warning while the newest checkpoint in S3 is too old.
+Reads the job's own checkpoints and lists the prefix to which SageMaker copies them; writes only to stdout: at every
+check a line for the metric definitions, and a warning while the newest checkpoint in S3 is too old.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ PERIOD_S: Final = 60.0
 
 @dataclass(frozen=True)
 class Landing:
-    """How the checkpoints in S3 stand against those on disk."""
+    """How far the checkpoints in S3 are behind those on disk."""
 
     newest: str | None
-    """The newest that is whole in S3."""
+    """The newest checkpoint that is complete in S3."""
     age_s: float
-    """How long ago it was written; with none, how long training would be lost from its beginning on."""
+    """Seconds since it was written; without one, since the watch began: the training that an interruption costs."""
     waiting: str | None
-    """The oldest one that came after it and is not whole in S3."""
+    """The oldest later checkpoint, not yet complete in S3."""
     lag_s: float
-    """How long ago that was written; 0 where there is none."""
+    """Seconds since that one was written; 0 without one."""
 
 
 class CheckpointWatch:
@@ -50,11 +50,11 @@ class CheckpointWatch:
         self._landed: set[str] = set()
 
     def look(self) -> Landing:
-        """Compare once. Raises OSError where S3 does not answer or may not be listed."""
+        """Compare once. Raises OSError if S3 does not answer or denies the listing."""
         now_s = self._clock()
         for path in self._folder.paths():
             if path.name not in self._landed:
-                # The writer removes old ones meanwhile.
+                # The writer may remove old checkpoints at any time.
                 with suppress(FileNotFoundError):
                     self._written[path.name] = (path / MANIFEST_FILE).stat().st_mtime
                     if self._is_whole(path):
@@ -66,15 +66,15 @@ class CheckpointWatch:
         return Landing(newest, max(0.0, now_s - since_s), waiting, max(0.0, lag_s))
 
     def tell(self) -> None:
-        """Look, and print what was found."""
+        """Look, and print the result."""
         try:
-            found = self.look()
+            landing = self.look()
         except (OSError, ValueError) as error:
             print(f"checkpoints: {self._uri} cannot be listed: {' '.join(str(error).split())[:200]}", flush=True)
             return
-        print(to_line({CHECKPOINT_AGE_S: found.age_s, CHECKPOINT_LAG_S: found.lag_s}), flush=True)
-        if found.lag_s > self._max_lag_s:
-            print(self._warning(found), flush=True)
+        print(to_line({CHECKPOINT_AGE_S: landing.age_s, CHECKPOINT_LAG_S: landing.lag_s}), flush=True)
+        if landing.lag_s > self._max_lag_s:
+            print(self._warning(landing), flush=True)
 
     def _is_whole(self, path: Path) -> bool:
         """Return whether every file of a checkpoint is in S3 with the same size."""
@@ -82,10 +82,10 @@ class CheckpointWatch:
         there = Storage(f"{self._uri}/{path.name}").sizes()
         return bool(wanted) and all(there.get(name) == size for name, size in wanted.items())
 
-    def _warning(self, found: Landing) -> str:
-        newest = f"{found.newest}, {found.age_s:.0f} s old" if found.newest else "none at all"
+    def _warning(self, landing: Landing) -> str:
+        newest = f"{landing.newest}, {landing.age_s:.0f} s old" if landing.newest else "none at all"
         return (
-            f"WARNING checkpoints do not land in S3: {found.waiting} was written {found.lag_s:.0f} s ago "
+            f"WARNING checkpoints do not land in S3: {landing.waiting} was written {landing.lag_s:.0f} s ago "
             f"(max_checkpoint_lag_s {self._max_lag_s:g}) and is not whole under {self._uri}; the newest there is "
             f"{newest}. An interruption now would lose what came after it: look at the job's role and at the bucket, "
             "or stop the job, which copies what it has at its end"
@@ -93,15 +93,15 @@ class CheckpointWatch:
 
 
 @contextmanager
-def watching(folder: CheckpointFolder | None, uri: str, max_lag_s: float, period_s: float = PERIOD_S) -> Iterator[None]:
-    """Watch in the background; without a folder (ranks that are not the head) or an address there is nothing to do."""
+def watching(folder: CheckpointFolder | None, uri: str, max_lag_s: float) -> Iterator[None]:
+    """Watch in the background; do nothing without a folder (on ranks other than the head) or an address."""
     if folder is None or not uri:
         yield
         return
     watch, stopped = CheckpointWatch(folder, uri, max_lag_s), threading.Event()
 
     def work() -> None:
-        while not stopped.wait(period_s):
+        while not stopped.wait(PERIOD_S):
             watch.tell()
 
     thread = threading.Thread(target=work, name="checkpoint-watch", daemon=True)

@@ -1,4 +1,4 @@
-"""Writes checkpoints in the background, while training goes on, and keeps other jobs out of the folder."""
+"""Writes checkpoints in the background of training, and locks the folder against other jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOCK_WAIT_S: Final = 20.0
 
 
 class CheckpointWriter:
-    """One checkpoint at a time on its way to disk."""
+    """Writes one checkpoint at a time."""
 
     def __init__(self, folder: CheckpointFolder) -> None:
         self._folder = folder
@@ -28,14 +28,14 @@ class CheckpointWriter:
         self._pending: Future[Path] | None = None
 
     def submit(self, manifest: CheckpointManifest, tensors: Mapping[str, Mapping[str, Tensor]], log: str) -> None:
-        """Begin to write a checkpoint of tensors that nobody changes any more; waits for the one before."""
+        """Begin to write a checkpoint of tensors that no longer change; wait for the previous one first."""
         self.wait()
         self._pending = self._pool.submit(self._folder.write, manifest, tensors, log)
 
     def wait(self) -> None:
         """Wait until the last checkpoint is on disk.
 
-        Raises StepError where it could not be written: training on without checkpoints would lose days.
+        Raises StepError if it could not be written: training without checkpoints would risk days.
         """
         pending, self._pending = self._pending, None
         if pending is None:
@@ -47,15 +47,15 @@ class CheckpointWriter:
         print(f"checkpoint {path}", flush=True)
 
     def close(self) -> None:
-        """Let the thread go."""
+        """End the thread."""
         self._pool.shutdown()
 
 
 def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> IO[str]:
-    """Return the folder's open lock file: while it is open no other process can have it.
+    """Return the folder's open lock file: while it is open no other process can lock it.
 
-    A process that was just killed may take a moment to go. Raises StepError where another one keeps it, or where
-    nothing can be written.
+    A killed process may take a moment to end. Raises StepError if another one keeps the lock, or the folder is not
+    writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The diffusion process: noisy latents, what the model must predict of them, and how samples are weighted."""
+"""The diffusion process: noisy latents, the target of the prediction, and the weights of samples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Diffusion:
         self._weight = _weights(squared, prediction_type, snr_gamma).to(device=device, dtype=dtype)
         self._prediction_type = prediction_type
         self.timesteps = len(squared)
-        """How many timesteps there are."""
+        """Number of timesteps."""
 
     def timestep_of(self, uniform: Tensor) -> Tensor:
         """Return timesteps, int64, for numbers uniform in [0, 1)."""
@@ -52,7 +52,7 @@ class Diffusion:
 
 
 def load_diffusion(folder: Path, arguments: TrainArguments, device: torch.device, dtype: torch.dtype) -> Diffusion:
-    """Return the process that the settings ask for, on the noise schedule of a pretrained folder."""
+    """Return the diffusion process of the settings, with the noise schedule of a pretrained folder."""
     if arguments.zero_terminal_snr and arguments.prediction_type == "epsilon":
         raise StepError(
             "zero_terminal_snr needs prediction_type v_prediction: at the last timestep there is only noise, and "
@@ -63,7 +63,7 @@ def load_diffusion(folder: Path, arguments: TrainArguments, device: torch.device
 
 
 def noise_schedule_changes(arguments: TrainArguments) -> dict[str, str | bool]:
-    """Return what the settings change in a scheduler's configuration: in training, and in the model that comes of it.
+    """Return what the settings change in a scheduler's configuration, for training and for the exported model.
 
     A schedule that ends in pure noise must be sampled from its very last timestep: trailing spacing.
     """

@@ -3,7 +3,7 @@
 Each position has a stream of its own in numpy's counter-based Philox generator (Salmon et al. 2011): the seed is the
 key and the position a word of the counter, so any rank can draw any position, in any order, at any time. The order
 within a stream is fixed: timestep, dropped caption, noise of the posterior, noise of the diffusion, offset noise.
-numpy does not promise the same normal numbers in its next version (NEP 19): the versions are in the model's lineage.
+A new version of numpy may draw other normal numbers (NEP 19): the model's lineage records the versions.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Purposes have streams of their own.
+# Each purpose has its own streams.
 TRAINING: Final = 0
 VALIDATION: Final = 1
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of some samples, in memory of the CPU."""
+    """The random numbers of a few samples, in CPU memory."""
 
     timestep: Tensor
     """[n] float64, uniform in [0, 1): which timestep."""
@@ -34,7 +34,7 @@ class Draws:
     noise: Tensor
     """[n, C, H, W] float32, normal: the noise that the model learns to remove."""
     offset: Tensor
-    """[n, C, 1, 1] float32, normal: the part of offset noise that a channel shares."""
+    """[n, C, 1, 1] float32, normal: offset noise, one value per channel."""
 
 
 def draw(
@@ -46,7 +46,7 @@ def draw(
 ) -> Draws:
     """Return the random numbers of the samples at `positions`, for latents of shape (C, H, W)."""
     uniform = torch.empty((len(positions), 2), dtype=torch.float64)
-    # Tensors of their own, not slices of one: only whole pinned tensors are copied without a wait.
+    # Separate tensors, not slices of one: only whole pinned tensors are copied asynchronously.
     shapes = (latent_shape, latent_shape, (latent_shape[0], 1, 1))
     normal = [torch.empty((len(positions), *shape), dtype=torch.float32, pin_memory=pin_memory) for shape in shapes]
     uniform_rows, normal_rows = uniform.numpy(), [tensor.numpy() for tensor in normal]

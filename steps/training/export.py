@@ -1,8 +1,8 @@
-"""Leaves the trained model: a folder that StableDiffusionPipeline.from_pretrained loads, safetensors only.
+"""Writes the trained model: a folder that StableDiffusionPipeline.from_pretrained loads, safetensors only.
 
-Reads the pretrained folder, whose VAE, text encoder and tokenizer are copied byte for byte: the latents were made by
-exactly these. Writes <model>/{unet,vae,text_encoder,tokenizer,scheduler}/, model_index.json, training_log.jsonl,
-lineage.json and, last, checksums.json.
+Reads the pretrained folder, and copies its VAE, text encoder and tokenizer byte for byte: they made the latents.
+Writes <model>/{unet,vae,text_encoder,tokenizer,scheduler}/, model_index.json, training_log.jsonl, lineage.json and,
+last, checksums.json.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from steps.training.diffusion import noise_schedule_changes
 from steps.training.state import TrainingState
 
 MODEL_INDEX_FILE: Final = "model_index.json"
-# What the pipeline samples with until it is told otherwise; every other sampler is made from its configuration.
+# The pipeline's default sampler; every other one is made from its configuration.
 SCHEDULER: Final = "ddim"
 _COPIED: Final = (VAE, TEXT_ENCODER, TOKENIZER)
 
@@ -36,7 +36,7 @@ def export_model(
     log: str,
     lineage: dict[str, Any],
 ) -> None:
-    """Write the model, with the UNet's weights as they are now (see TrainingState.averaged)."""
+    """Write the model, with the UNet's current weights (see TrainingState.averaged)."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in _COPIED:
         _copy_part(pretrained / part, folder / part)
@@ -48,9 +48,9 @@ def export_model(
 
 
 def write_record(folder: Path, log: str, lineage: dict[str, Any]) -> None:
-    """Write how the model came about: its training log and its lineage.
+    """Write the training log and the lineage.
 
-    It lies with the model, and once more in the job's own output: few kilobytes to fetch beside many gigabytes.
+    They are part of the model and of the job's own output, where they can be fetched without the model's gigabytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TRAINING_LOG_FILE).write_text(log, encoding="utf-8")
@@ -58,24 +58,24 @@ def write_record(folder: Path, log: str, lineage: dict[str, Any]) -> None:
 
 
 def _copy_part(source: Path, target: Path) -> None:
-    """Copy a part; files that would have to be unpickled are not taken along."""
+    """Copy a part, without files that need unpickling."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.py"))
     if not any(target.iterdir()):
-        raise StepError(f"{source}: nothing in it that can be exported")
+        raise StepError(f"{source}: it contains nothing to export")
 
 
 def _sampling_scheduler(pretrained: Path, arguments: TrainArguments) -> Any:
-    """Return the pretrained schedule as a sampler, told what the UNet predicts.
+    """Return the pretrained schedule as a sampler with the UNet's type of prediction.
 
-    Offset 1 and the last step ending at the first alpha are stable-diffusion-2-base's own choices.
+    Offset 1 and a last step that ends at the first alpha are the choices of stable-diffusion-2-base.
     """
     config = scheduler_config(pretrained) | {"steps_offset": 1, "set_alpha_to_one": False}
     return sampler(SCHEDULER, config | noise_schedule_changes(arguments))
 
 
 def _model_index() -> dict[str, Any]:
-    """Return what diffusers writes beside a StableDiffusionPipeline without a safety checker."""
+    """Return the index that diffusers writes for a StableDiffusionPipeline without a safety checker."""
     return {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": importlib.metadata.version("diffusers"),
@@ -92,5 +92,4 @@ def _model_index() -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Gradients over ranks: summed while the backward pass goes on, and left alone in between accumulation steps."""
+"""Gradients over ranks: summed during the backward pass, and only in the last accumulation step."""
 
 # No `from __future__ import annotations`: DDP compares the hook's annotations with classes.
 import time
@@ -17,7 +17,7 @@ Mark = float | torch.cuda.Event
 
 
 def mark(device: torch.device) -> Mark:
-    """Return the present moment, in the order of the device's work."""
+    """Return the current time, in the order of the device's work."""
     if device.type != "cuda":
         return time.perf_counter()
     event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -25,21 +25,16 @@ def mark(device: torch.device) -> Mark:
     return event
 
 
-def elapsed_s(start: Mark, end: Mark) -> float:
-    """Return seconds between two marks; on a GPU, after the device has come past both."""
-    if isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
-        return float(start.elapsed_time(end)) / 1000.0
-    if isinstance(start, float) and isinstance(end, float):
-        return end - start
-    raise TypeError("marks of two kinds of devices")
+def elapsed_s(start: Any, end: Any) -> float:
+    """Return seconds between two marks of one device; a GPU must have passed both."""
+    return float(end - start if isinstance(end, float) else start.elapsed_time(end) / 1000.0)
 
 
 class GradientSum:
     """DDP's communication hook: sums each bucket of gradients (DDP itself would average them).
 
     The loss of a rank is divided by the global batch, so that the sum is the gradient whatever the number of ranks.
-    Nothing but the wait after the last bucket is time lost to communication: the others travel during the backward
-    pass.
+    Only the wait after the last bucket is time lost to communication: the others travel during the backward pass.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -59,20 +54,20 @@ class GradientSum:
         return sent
 
     def note_end(self) -> None:
-        """Say that the backward pass, and all that it sent, is over."""
+        """Note that the backward pass and its communication are complete."""
         if self._last_bucket is not None:
             self._waits.append((self._last_bucket, mark(self._device)))
             self._last_bucket = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count what is done meanwhile as time lost to communication."""
+        """Count the time inside as lost to communication."""
         start = mark(self._device)
         yield
         self._waits.append((start, mark(self._device)))
 
     def take_waited_s(self) -> float:
-        """Return the seconds waited since the last call; on a GPU, after it has come this far."""
+        """Return the seconds waited since the last call; a GPU must have finished the steps until now."""
         waits, self._waits = self._waits, []
         return sum(elapsed_s(start, end) for start, end in waits)
 
@@ -81,13 +76,13 @@ class Gradients:
     """The UNet as the forward pass calls it, and the sum of its gradients over the ranks."""
 
     def __init__(self, unet: Any, world: World, accumulation_steps: int, in_place: bool = False) -> None:
-        """Wrap the UNet where there is more than one rank; ranks then agree on the head's weights.
+        """Wrap the UNet if there are several ranks; all then take the head's weights.
 
-        `in_place` keeps the gradients' memory from step to step, as CUDA graphs want it: what a replayed graph returns
-        is overwritten by the next replay, so it has to be added to memory of our own at once.
+        `in_place` keeps the gradients' memory from step to step, as CUDA graphs require: the next replay overwrites
+        what a graph returned, so it must be added to our own memory at once.
         """
         self._unet, self._in_place = unet, in_place
-        # CUDA graphs run once as they are, are recorded the second time, and replayed from the third on.
+        # A CUDA graph runs normally once, is recorded in the second pass, and replayed from the third on.
         self.warm_up_passes = 3 if in_place else 1
         if in_place:
             for parameter in unet.parameters():
@@ -101,13 +96,13 @@ class Gradients:
                 device_ids=[world.local_rank] if world.device.type == "cuda" else None,
                 forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
-                # With it, DDP's first pass may not be one that leaves the gradients alone.
+                # A static graph forbids no_sync in DDP's first pass.
                 static_graph=accumulation_steps == 1,
             )
             self._ddp.register_comm_hook(None, self.sum.reduce)
 
     def clear(self) -> None:
-        """Begin the next step's gradients, of all parameters."""
+        """Reset all gradients for the next step."""
         self._unet.zero_grad(set_to_none=not self._in_place)
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:

@@ -1,4 +1,4 @@
-"""Guards: what would spoil a training in silence is counted, said, and in the end stops it."""
+"""Guards: they count and report what would silently spoil a training, and stop it past a limit."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MAD_TO_DEVIATION: Final = 1.4826
 
 
 class SkipGuard:
-    """Counts steps that were left out because their gradient was not finite."""
+    """Counts steps that were skipped because their gradient was not finite."""
 
     def __init__(self, limit: int, skipped_steps: int = 0) -> None:
         self._limit = limit
         self.skipped_steps = skipped_steps
 
     def note(self, skipped: Sequence[bool], first_sample: int, batch_samples: int) -> None:
-        """Take in the steps since the last call, the first of which began at position `first_sample`.
+        """Add the steps since the last call, the first of which began at position `first_sample`.
 
         Raises StepError past the limit.
         """
@@ -45,13 +45,13 @@ class SkipGuard:
 
 
 class SpikeGuard:
-    """Says at which samples the loss jumped; the training goes on."""
+    """Reports the samples at which the loss jumped; training continues."""
 
     def __init__(self) -> None:
         self._losses: deque[float] = deque(maxlen=SPIKE_HISTORY_STEPS)
 
     def note(self, losses: Sequence[float], first_sample: int, batch_samples: int) -> None:
-        """Take in the losses of the steps since the last call."""
+        """Add the losses of the steps since the last call."""
         for index, loss in enumerate(losses):
             if self._is_spike(loss):
                 start = first_sample + index * batch_samples
@@ -67,7 +67,7 @@ class SpikeGuard:
 
 
 def check_replicas(world: World, parameters: Sequence[Tensor], seen_samples: int) -> None:
-    """Raise StepError that names the ranks whose weights differ from most others' by as little as a bit."""
+    """Raise StepError that names the ranks whose weights differ from the majority's in any bit."""
     checksums = world.gather_int(weights_checksum(parameters))
     common, _ = Counter(checksums).most_common(1)[0]
     strays = [rank for rank, checksum in enumerate(checksums) if checksum != common]

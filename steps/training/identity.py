@@ -1,4 +1,4 @@
-"""What makes two trainings the same one: only then may one go on with the checkpoints of the other."""
+"""The identity of a training: only trainings with the same one may share checkpoints."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from steps.data.latents_manifest import LatentsManifest
 from steps.errors import StepError
 from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, folder_digest, scheduler_config, unet_config
 
-# How fast, how watched, where and for how much: none of it changes the weights (but by rounding).
+# Speed, monitoring, place and cost: none of these changes the weights (except by rounding).
 WITHOUT_EFFECT: Final = TrainArguments.names(Decides.RUNNING, Decides.MONEY, Decides.PLACE)
 
 
 def training_identity(
     arguments: TrainArguments, pretrained: Path, initial: Path, latents: Path | str
 ) -> dict[str, Any]:
-    """Return the settings and the digests of everything that goes into the weights.
+    """Return the settings and the digests of everything that decides the weights.
 
-    `initial` is the folder with the UNet to begin with. Reads the whole of both folders: for one rank alone. Raises
-    StepError where there are no latents, or they were made by another encoder than the pretrained folder's.
+    `initial` is the folder with the initial UNet. Reads all of both folders: call it on one rank only. Raises StepError
+    if there are no latents, or an encoder other than the pretrained folder's made them.
     """
     try:
         manifest_bytes = open_files(latents).read(MANIFEST_FILE)

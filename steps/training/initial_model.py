@@ -1,4 +1,4 @@
-"""The weights with which a training begins: a UNet's configuration, a pretrained one, or another training's model.
+"""The initial weights of a training: new ones from a configuration, pretrained ones, or another training's model.
 
 Reads the channels `pretrained` and, for `initial_weights` model, `initial_model` (model.tar.gz). Writes the unpacked
 archive to the job's volume, once for each host.
@@ -16,21 +16,21 @@ from steps.errors import StepError
 from steps.model.archive import unpack_model
 from steps.model.json_object import read_object
 
-# Beside what the job leaves, on its volume: the root file system of an instance is small.
+# On the job's volume: the root file system of an instance is small.
 UNPACKED_DIR: Final = "/opt/ml/output/initial_model"
 
 
 def initial_folder(arguments: TrainArguments, container: Container) -> Path:
-    """Return the diffusers folder whose UNet a training begins with."""
+    """Return the diffusers folder with the initial UNet."""
     if arguments.initial_weights == "model":
         return container.path(UNPACKED_DIR)
     return container.channel_dir(PRETRAINED_CHANNEL)
 
 
 def unpack_initial_model(arguments: TrainArguments, container: Container) -> None:
-    """Unpack the model to begin with, where there is one: before any rank of this host starts.
+    """Unpack the initial model, if there is one, before any rank of this host starts.
 
-    Raises StepError where the channel is missing or the archive cannot be used.
+    Raises StepError if the channel is missing or the archive is unusable.
     """
     if arguments.initial_weights != "model":
         return
@@ -44,7 +44,7 @@ def unpack_initial_model(arguments: TrainArguments, container: Container) -> Non
 
 
 def former_lineage(arguments: TrainArguments, container: Container) -> dict[str, Any] | None:
-    """Return the lineage of the model to begin with; None where the training begins without one."""
+    """Return the lineage of the initial model, or None without one."""
     if arguments.initial_weights != "model":
         return None
     path = initial_folder(arguments, container) / LINEAGE_FILE

@@ -1,4 +1,4 @@
-"""Where a model comes from: what would be needed to make it again, and what it took."""
+"""The lineage of a model: what is needed to make it again, and what it took."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def lineage(
 
 
 def code_digest() -> str:
-    """Return a sha256 over the sources that run inside a job: the same code has the same, wherever it lies."""
+    """Return a sha256 over the sources that run inside a job; it does not depend on where they are installed."""
     digest = hashlib.sha256()
     for room in ("params", "steps"):
         for path in sorted((_ROOT / room).rglob("*.py")):

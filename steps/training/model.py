@@ -15,7 +15,7 @@ from steps.errors import StepError
 from steps.model.pretrained import load_unet, new_unet
 from steps.training.objective import WEIGHT_DTYPES
 
-# Of training, of validation, and of validation's last and smaller batch; in training mode and out of it.
+# For training, validation and its smaller last batch, each in training and in evaluation mode.
 GRAPHS_PER_SHAPE: Final = 6
 # 2 MB in bfloat16: the second-level cache of a server's core. Half and twice as many cost 0 to 20 % more.
 SCORES_AT_ONCE: Final = 1 << 20
@@ -24,14 +24,14 @@ SCORES_AT_ONCE: Final = 1 << 20
 def build_unet(arguments: TrainArguments, folder: Path, manifest: LatentsManifest, device: torch.device) -> Any:
     """Return the UNet2DConditionModel on its device, in training mode; every rank builds the same.
 
-    `folder` holds the weights to begin with, or with `initial_weights` scratch the configuration alone. Raises
-    StepError where it does not fit the latents.
+    `folder` holds the initial weights, or only the configuration if `initial_weights` is scratch. Raises StepError if
+    it does not fit the latents.
     """
     dtype = WEIGHT_DTYPES[arguments.precision]
     scratch = arguments.initial_weights == "scratch"
     unet: Any = new_unet(folder, arguments.seed) if scratch else load_unet(folder, torch.float32)
     _check(unet, manifest)
-    # The pipeline that comes of it draws pictures of the size that it learnt from.
+    # The exported pipeline draws pictures of the size that it was trained on.
     unet.register_to_config(sample_size=manifest.latent_shape[-1])
     if dtype != torch.float32:
         unet.to(dtype)
@@ -51,8 +51,8 @@ def _set_up(unet: Any, arguments: TrainArguments, device: torch.device, shapes: 
     if arguments.cuda_graphs and not arguments.compile:
         raise StepError("cuda_graphs needs compile: set compile, too")
     if arguments.compile:
-        # Training and validation have a batch size of their own each, and every bucket has a shape: a graph for each
-        # of them, where torch would give up at eight and go on without.
+        # Training and validation have different batch sizes, and every bucket its shape: each needs a graph, but torch
+        # stops compiling after eight.
         config: Any = importlib.import_module("torch._dynamo.config")
         config.recompile_limit = max(config.recompile_limit, GRAPHS_PER_SHAPE * shapes)
         # What torch calls reduce-overhead is CUDA graphs.

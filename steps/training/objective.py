@@ -1,4 +1,4 @@
-"""The training objective: how wrong the model is about a sample."""
+"""The training objective: the error of the model's prediction for a sample."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORWARD_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "
 
 
 def resolved_precision(precision: str, device: torch.device) -> str:
-    """Return `auto` as the precision that is fastest on a device, and any other as it is.
+    """Resolve `auto` to the fastest precision on a device; return any other unchanged.
 
     Measured for the local UNet on one core with AVX-512 BF16: bfloat16 takes 0.6 of float32's time. Without such
     instructions it is emulated, and slower.
@@ -35,7 +35,7 @@ def resolved_precision(precision: str, device: torch.device) -> str:
 
 
 class Objective:
-    """Mean squared error of the prediction, sample by sample."""
+    """Mean squared error of the prediction, for each sample."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Objective:
     def losses(self, unet: Callable[..., Any], inputs: Inputs) -> Tensor:
         """Return the mean squared error of each sample, [n]."""
         mean, std = inputs.mean.to(self._dtype), inputs.std.to(self._dtype)
-        # Stored moments are raw: this is the one place where latents are scaled.
+        # Stored moments are unscaled: latents are scaled here and nowhere else.
         latents = (mean + std * inputs.posterior) * self._scaling_factor
         noise = inputs.noise.to(self._dtype)
         noisy, target = self._diffusion.noisy_and_target(latents, noise, inputs.timesteps)
@@ -64,7 +64,7 @@ class Objective:
         return (prediction.to(self._dtype) - target).square().flatten(1).mean(1)
 
     def weighted_losses(self, unet: Callable[..., Any], inputs: Inputs) -> Tensor:
-        """Return what training minimises the sum of, [n]."""
+        """Return the weighted losses whose sum training minimises, [n]."""
         return self.losses(unet, inputs) * self._diffusion.weight_of(inputs.timesteps)
 
 

@@ -1,6 +1,6 @@
 """One optimizer step: forward and backward passes over a global batch, clipping, AdamW, moving average.
 
-Nothing in it waits for the device: what a GPU computes is read when a log line is written.
+Nothing in it waits for the device: the results are read when a log line is written.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ def learning_rate(arguments: TrainArguments, seen_samples: int, total_samples: i
     """Return the rate of the step whose batch follows `seen_samples` samples, taken at the middle of the batch.
 
     Linear warm-up over `warmup_samples`, then constant or half a cosine down to 0 at `total_samples` (Loshchilov and
-    Hutter 2017, arXiv:1608.03983, without restarts).
+    Hutter 2017, arXiv:1608.03983, without restarts). The square-root rule scales the peak from the batch that it was
+    tuned for.
     """
-    peak = peak_learning_rate(arguments)
+    tuned_for = arguments.learning_rate_batch_size or arguments.global_batch_size
+    peak = arguments.learning_rate * math.sqrt(arguments.global_batch_size / tuned_for)
     middle = seen_samples + arguments.global_batch_size / 2
     if middle < arguments.warmup_samples:
         return peak * middle / arguments.warmup_samples
@@ -37,15 +39,9 @@ def learning_rate(arguments: TrainArguments, seen_samples: int, total_samples: i
     return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, after_warmup)))
 
 
-def peak_learning_rate(arguments: TrainArguments) -> float:
-    """Return the rate after the warm-up, carried over from the batch for which it was found by the square-root rule."""
-    found_for = arguments.learning_rate_batch_size or arguments.global_batch_size
-    return arguments.learning_rate * math.sqrt(arguments.global_batch_size / found_for)
-
-
 @dataclass(frozen=True)
 class StepResult:
-    """What a step was like, on the device: shape [] each."""
+    """Results of a step, on the device: shape [] each."""
 
     loss: Tensor
     """This rank's part of the mean loss of the global batch: the ranks' parts add up to it."""
@@ -56,11 +52,11 @@ class StepResult:
 
 
 class OutOfMemoryError(StepError):
-    """The micro-batch needs more memory than there is; the message names one that may do."""
+    """The micro-batch does not fit into memory; the message names one that may."""
 
 
 class OptimizerStep:
-    """Takes steps; all ranks take the same ones."""
+    """Takes optimizer steps, the same ones on all ranks."""
 
     def __init__(
         self,
@@ -86,14 +82,14 @@ class OptimizerStep:
     def add_gradients(self, inputs: Inputs) -> Tensor:
         """Run forward and backward passes; return this rank's part of the loss.
 
-        The loss is a sum over samples divided by the global batch, so that it does not depend on how the batch was
-        cut. Raises OutOfMemoryError that names a smaller micro-batch where memory is not enough.
+        The loss is a sum over samples divided by the global batch, so that it does not depend on how the batch is cut.
+        Raises OutOfMemoryError, which names a smaller micro-batch.
         """
         try:
             return self._add_gradients(inputs)
         except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise OutOfMemoryError(out_of_memory_message(self._plan)) from error
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise _out_of_memory(self._plan) from error
             raise
 
     def _add_gradients(self, inputs: Inputs) -> Tensor:
@@ -115,7 +111,7 @@ class OptimizerStep:
         torch.nn.utils.clip_grads_with_norm_(self._state.parameters, self._arguments.max_gradient_norm, norm)
         skipped = (~torch.isfinite(norm)).float()
         optimizer: Any = self._state.optimizer
-        # The fused kernels leave everything as it is where this is 1: it is how torch's GradScaler skips a step.
+        # At 1 the fused kernels change nothing: torch's GradScaler skips a step this way.
         optimizer.found_inf = skipped
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(self._arguments, seen_samples, self._total_samples)
@@ -126,17 +122,11 @@ class OptimizerStep:
         return StepResult(loss, norm, skipped)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether memory was not enough, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def out_of_memory_message(plan: BatchPlan) -> str:
-    """Return what to do about it."""
+def _out_of_memory(plan: BatchPlan) -> OutOfMemoryError:
     smaller = plan.smaller_micro_batch_size()
     advice = (
         f"set micro_batch_size to {smaller}: the result stays the same"
         if smaller
         else "it cannot be smaller: set gradient_checkpointing, or take a device with more memory"
     )
-    return f"out of memory with micro_batch_size {plan.micro_batch_size}; {advice}"
+    return OutOfMemoryError(f"out of memory with micro_batch_size {plan.micro_batch_size}; {advice}")

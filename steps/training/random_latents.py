@@ -1,4 +1,4 @@
-"""Random latents of a pretrained folder's shapes: for measuring speed, which does not depend on what is in them.
+"""Random latents with a pretrained folder's shapes, to measure speed, which does not depend on the values.
 
 Writes a folder with manifest.json, index.json and one shard for each split, as Encode does.
 """
@@ -20,15 +20,15 @@ from steps.model.json_object import read_object
 from steps.model.pretrained import CONFIG_FILE, VAE, load_tokenizer, unet_config
 
 ROWS_PER_BLOCK: Final = 64
-# What a digest says where nothing was encoded.
+# The digest of latents that no encoder made.
 UNKNOWN: Final = "random"
 SEED: Final = 0
 
 
 def write_random_latents(folder: Path, pretrained: Path, resolution_px: int, count: int) -> None:
-    """Write `count` rows, the same in both splits, for pictures of so many pixels.
+    """Write `count` rows, the same in both splits, for square pictures of `resolution_px`.
 
-    Raises StepError where the VAE cannot halve pictures of that size.
+    Raises StepError if the VAE cannot encode pictures of that size.
     """
     vae = read_object(pretrained / VAE / CONFIG_FILE)
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
@@ -46,7 +46,7 @@ def write_random_latents(folder: Path, pretrained: Path, resolution_px: int, cou
 
 
 def write_rows(folder: Path, rows: Mapping[str, Array], resolution_px: int, scaling_factor: float) -> None:
-    """Write an artifact of rows in memory, the same in both splits; its digests say that nobody encoded it."""
+    """Write latents of rows in memory, the same in both splits; their digests say that no encoder made them."""
     folder.mkdir(parents=True, exist_ok=True)
     count = len(rows["mean"])
     built = []
@@ -75,7 +75,7 @@ def write_rows(folder: Path, rows: Mapping[str, Array], resolution_px: int, scal
 
 
 def made_up_manifest(**known: Any) -> LatentsManifest:
-    """Return a manifest of rows that nobody encoded, as its digests say; `known` are the fields that matter."""
+    """Return a manifest of rows that no encoder made; `known` are the fields that matter."""
     digests = ("plan_digest", "encoder_digest", "tokenizer_digest", "text_encoder_digest", "source_manifest_digest")
     fields: dict[str, Any] = {
         **dict.fromkeys(digests, UNKNOWN),

@@ -1,6 +1,6 @@
-"""How a rank tells its launcher what went wrong: the error file of torchrun's contract.
+"""Reports a rank's error to its launcher, through the error file of torchrun's contract.
 
-Writes the file that TORCHELASTIC_ERROR_FILE names; the launcher reads all ranks' and reports the one that caused the
+Writes the file that TORCHELASTIC_ERROR_FILE names; the launcher reads those of all ranks and reports the cause of the
 others.
 """
 
@@ -22,7 +22,7 @@ ERROR_FILE: Final = "error.json"
 
 
 class LostRankError(StepError):
-    """Another rank went away: its own error is the one to read."""
+    """Another rank is gone: its own error is the cause."""
 
 
 class RankError(Model):
@@ -37,11 +37,11 @@ class RankError(Model):
     time_s: float
     """The same, finer."""
     is_consequence: bool
-    """Whether it only lost another rank."""
+    """Whether another rank caused it."""
 
 
 def record_error(error: BaseException | str, environment: Mapping[str, str]) -> None:
-    """Leave the reason where the launcher finds it, and print it."""
+    """Write the reason to the launcher's error file, and print it."""
     message = str(error) if isinstance(error, (str, StepError)) else f"{type(error).__name__}: {error}"
     rank, path = int(environment.get("RANK", "0")), environment.get(ERROR_FILE_VARIABLE)
     print(f"rank {rank}: {message}", file=sys.stderr, flush=True)
@@ -59,14 +59,14 @@ def record_error(error: BaseException | str, environment: Mapping[str, str]) -> 
 
 
 def end_process(reason: str | LostRankError) -> None:
-    """End this process at once, from any thread: what hangs cannot be asked to end."""
+    """End this process at once, from any thread: a hanging collective cannot be interrupted."""
     record_error(reason, os.environ)
     sys.stdout.flush()
     os._exit(1)
 
 
 def first_error(folder: Path) -> RankError | None:
-    """Return the error of the ranks of this host that came first and has no other rank as its cause."""
+    """Return the first error of this host's ranks, preferably one that no other rank caused."""
     errors: list[RankError] = []
     for path in folder.rglob(ERROR_FILE):
         try:

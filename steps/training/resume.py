@@ -1,36 +1,35 @@
-"""Where a training begins: at its newest checkpoint, on however many ranks, or at the beginning."""
+"""Where a training begins: at its newest checkpoint, whatever the number of ranks, or at sample 0."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from params.model import Model
 from steps.errors import StepError
 from steps.training.checkpoint_folder import Checkpoint, CheckpointFolder
 from steps.training.ranks import World
 from steps.training.state import TrainingState
 
 
-class Beginning(Model):
-    """What is known before the first step."""
+class Beginning(NamedTuple):
+    """State of a training before its first step in this job."""
 
     seen_samples: int = 0
     """Samples that the weights have learnt from."""
     skipped_steps: int = 0
-    """Steps left out so far."""
+    """Steps skipped so far."""
     log: str = ""
     """The training log so far."""
 
 
 def prepare(first: CheckpointFolder, job_name: str, settings: Mapping[str, Any]) -> CheckpointFolder:
-    """Return the folder with the checkpoints of a job's training; `first` is that of the first one of these settings.
+    """Return the folder with the checkpoints of a job's training; `first` is that of the first with these settings.
 
-    A finished training is not gone on with by another job: whoever runs it again wants it trained again. The job that
-    finished it, restarted, finds its weights and exports them again. So does a job that differs in `settings`: they
-    decide no weight, but are part of SageMaker's cache key, and no reason to pay for the same weights twice.
+    Another job does not resume a finished training: to run it again means to train it again. The job that finished it
+    exports the same weights again when it restarts. So does a job that differs in `settings`: they do not affect the
+    weights; they only change SageMaker's cache key, and nobody pays for the same weights twice.
     """
     folder = first.newest_generation()
     folder.remove_partial()
@@ -49,25 +48,24 @@ def prepare(first: CheckpointFolder, job_name: str, settings: Mapping[str, Any])
 
 
 def resume(state: TrainingState, folder: CheckpointFolder | None, world: World) -> Beginning:
-    """Put the newest checkpoint into the state of every rank; `folder` is given on the head rank alone.
+    """Load the newest checkpoint into the state of every rank; only the head rank passes `folder`.
 
-    Only the head reads: a host that joins needs no copy of the checkpoint volume.
+    Only the head reads: other hosts need no copy of the checkpoint volume.
     """
     checkpoint = folder.newest() if folder is not None else None
-    found = world.broadcast_json(_beginning(checkpoint).model_dump() if checkpoint else None)
-    if found is None:
-        return Beginning()
+    beginning = Beginning()
+    if checkpoint is not None:
+        manifest = checkpoint.manifest
+        beginning = Beginning(manifest.seen_samples, manifest.skipped_steps, checkpoint.log)
+    beginning = Beginning(*world.broadcast_json(beginning))
+    if not beginning.seen_samples:
+        return beginning
     if checkpoint is not None:
         print(f"going on from {checkpoint.manifest.seen_samples} samples", flush=True)
         _check(state, checkpoint)
     for group, tensors in state.tensors().items():
         world.spread(tensors, checkpoint.tensors[group] if checkpoint is not None else {})
-    return Beginning.model_validate(found)
-
-
-def _beginning(checkpoint: Checkpoint) -> Beginning:
-    manifest = checkpoint.manifest
-    return Beginning(seen_samples=manifest.seen_samples, skipped_steps=manifest.skipped_steps, log=checkpoint.log)
+    return beginning
 
 
 def _check(state: TrainingState, checkpoint: Checkpoint) -> None:

@@ -7,12 +7,14 @@ checkpoints and, at the end, the model. `steps.training.job` runs it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from params.files import write_text
 from params.layout import PRETRAINED_CHANNEL, TRAINING_LOG_FILE, VALIDATION_LOSS
 from params.programs import TrainArguments
+from steps.artifact import IDENTITY_FILE, to_text
 from steps.container import Container
 from steps.data.loader import LatentsLoader
 from steps.data.online_loader import OnlineLoader
@@ -23,7 +25,7 @@ from steps.training.checkpoint_folder import CheckpointFolder
 from steps.training.checkpoint_watch import watching
 from steps.training.checkpoint_writer import CheckpointWriter, lock_folder
 from steps.training.export import export_model, write_record
-from steps.training.extension import lengthen, record_identity
+from steps.training.extension import lengthen
 from steps.training.guards import SkipGuard
 from steps.training.identity import WITHOUT_EFFECT, identity_digest, training_identity
 from steps.training.initial_model import former_lineage, initial_folder
@@ -42,7 +44,7 @@ from steps.training.watchdog import Watchdog
 
 @dataclass(frozen=True)
 class Session:
-    """What one rank is asked to do, and where."""
+    """What one rank trains, and where it reads and writes."""
 
     arguments: TrainArguments
     plan: BatchPlan
@@ -52,15 +54,17 @@ class Session:
     vote: StopVote
 
     def run(self) -> int:
-        """Train; return 0, or STOPPED_STATUS where the job was asked to stop before the end."""
+        """Train; return 0, or STOPPED_STATUS if the job had to stop before the end."""
         pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
         latents = latents_location(self.arguments, self.container)
-        head = self.world.is_head
         initial = initial_folder(self.arguments, self.container)
         identity = self.world.broadcast_json(
-            training_identity(self.arguments, pretrained, initial, latents) if head else None
+            training_identity(self.arguments, pretrained, initial, latents) if self.world.is_head else None
         )
-        with self._checkpoints(identity) as folder, self._watching(folder):
+        with (
+            self._checkpoints(identity) as folder,
+            watching(folder, self.arguments.checkpoints_uri, self.arguments.max_checkpoint_lag_s),
+        ):
             self.watchdog.beat("set-up", 0)
             parts = assemble(self.arguments, self.plan, self.world, latents, pretrained, initial)
             beginning = resume(parts.state, folder, self.world)
@@ -93,12 +97,12 @@ class Session:
         with parts.state.averaged():
             if folder is not None:
                 self._export(trainer, identity, lost_samples)
-                # Only now: the job that follows one killed while it exports must export, and not train again.
+                # Last: a job that is killed while it exports must export again when it restarts, not train again.
                 folder.mark_finished(self.container.job_name, trainer.seen_samples, self._course)
         return 0
 
     def _lost_samples(self, loader: LatentsLoader | OnlineLoader) -> int:
-        """Return how many samples the job could not read; over the epochs, several ranks meet the same block."""
+        """Return how many samples the job could not read; a block that several ranks could not read counts once."""
         if isinstance(loader, LatentsLoader):
             return loader.samples_in(self.world.sum_(loader.unreadable_blocks()))
         return sum(self.world.gather_int(loader.lost_samples))
@@ -108,12 +112,7 @@ class Session:
             arguments=self.arguments,
             plan=self.plan,
             world=self.world,
-            state=parts.state,
-            gradients=parts.gradients,
-            inputs=parts.inputs,
-            optimizer_step=parts.optimizer_step,
-            validation=parts.validation,
-            utilisation=parts.utilisation,
+            parts=parts,
             log=self._log(folder, beginning),
             skips=SkipGuard(self.arguments.max_skipped_steps, beginning.skipped_steps),
             writer=CheckpointWriter(folder) if folder else None,
@@ -131,7 +130,7 @@ class Session:
         return TrainingLog(folder.folder / TRAINING_LOG_FILE, beginning.log, tracked)
 
     def _raise_if_over_budget(self, trainer: Trainer) -> None:
-        """Fail with the reason, on all ranks at once: one that ended earlier would take along the head's checkpoint."""
+        """Fail with the reason, on all ranks at once: a rank that ended earlier would cost the head's checkpoint."""
         if self.vote.reason is not Reason.BUDGET:
             return
         self.watchdog.stop()
@@ -145,23 +144,20 @@ class Session:
         origin["lost_samples"] = lost_samples
         origin["initial_model"] = former_lineage(self.arguments, self.container)
         pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
-        export_model(self.container.model_dir, pretrained, trainer.state, self.arguments, log.text, origin)
+        export_model(self.container.model_dir, pretrained, trainer.parts.state, self.arguments, log.text, origin)
         write_record(self.container.output_data_dir, log.text, origin)
         last = {key: log.last(key) for key in ("training_loss", VALIDATION_LOSS, "seen_samples")}
-        # The last value of a metric is the job's: for a trial it is what the search compares.
+        # SageMaker takes a metric's last value as the job's: the search compares trials by it.
         print(to_line({key: value for key, value in last.items() if value is not None}), flush=True)
 
     @property
     def _course(self) -> dict[str, Any]:
-        """The settings that decide no weight."""
+        """The settings that do not affect the weights."""
         return self.arguments.model_dump(mode="json", include=set(WITHOUT_EFFECT))
-
-    def _watching(self, folder: CheckpointFolder | None) -> AbstractContextManager[None]:
-        return watching(folder, self.arguments.checkpoints_uri, self.arguments.max_checkpoint_lag_s)
 
     @contextmanager
     def _checkpoints(self, identity: dict[str, Any]) -> Iterator[CheckpointFolder | None]:
-        """Yield the folder on the head rank, which alone uses it, and None on the others."""
+        """Yield the folder on the head rank, the only one that uses it, and None on the others."""
         if not self.world.is_head:
             yield None
             return
@@ -169,8 +165,9 @@ class Session:
         folder = CheckpointFolder(path, self.arguments.keep_checkpoints)
         with lock_folder(path):
             prepared = prepare(folder, self.container.job_name, self._course)
-            # A trial has a budget of its own, and all trials share a volume: each is trained by itself.
+            # A trial has its own budget, and all trials share a volume: each starts from its own beginning.
             if prepared.folder == path and not prepared.paths() and not self.container.is_trial:
                 prepared = lengthen(prepared, identity, self.plan)
-            record_identity(prepared, identity)
+            # A later job can then say what makes it another training.
+            write_text(prepared.folder / IDENTITY_FILE, to_text(identity))
             yield prepared

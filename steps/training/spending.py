@@ -1,6 +1,6 @@
-"""What a training has cost so far, over all the jobs that worked on it, and when it must stop.
+"""Counts what a training has cost over all its jobs, and decides when it must stop.
 
-Reads and writes spent.json beside the checkpoints, on the head rank alone: what a killed job took is paid, too.
+Reads and writes spent.json next to the checkpoints, on the head rank only: a killed job costs money, too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from steps.errors import StepError
 
 SPENT_FILE: Final = "spent.json"
 SECONDS_PER_HOUR: Final = 3600.0
-# A budget that is suggested leaves room for the estimate of the time to go being short.
+# A suggested budget leaves room for an estimate of the remaining time that is too low.
 SUGGESTED_MARGIN: Final = 1.05
 
 
@@ -32,9 +32,9 @@ class Spending:
         folder: Path | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Go on from what `folder` says was spent; without one (ranks that are not the head) nothing is written.
+        """Start from the cost recorded in `folder`; without one (on ranks other than the head) write nothing.
 
-        Raises StepError where a budget is set and can hold nothing.
+        Raises StepError if the budget is spent already, or no price is set.
         """
         self._budget_usd, self._others_usd = arguments.budget_usd, arguments.other_steps_usd
         self._usd_per_s = hosts * arguments.instance_hour_usd / SECONDS_PER_HOUR
@@ -45,12 +45,12 @@ class Spending:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is a price."""
+        """Whether a price is set."""
         return self._usd_per_s > 0
 
     @property
     def usd(self) -> float:
-        """So far: every host, from the program's start to now, and the jobs before this one."""
+        """Cost so far: every host since the program's start, and the jobs before this one."""
         return self._before_usd + (self._clock() - self._start_s) * self._usd_per_s
 
     @property
@@ -59,17 +59,17 @@ class Spending:
         return self._budget_usd > 0 and self.usd >= self._share_usd
 
     def figures(self, remaining_s: float) -> dict[str, float]:
-        """Return cost_usd and remaining_usd for the log; nothing where there is no price."""
+        """Return cost_usd and remaining_usd for the log; nothing without a price."""
         return {"cost_usd": self.usd, "remaining_usd": remaining_s * self._usd_per_s} if self.is_known else {}
 
     def note(self) -> None:
-        """Write what was spent, whole or not at all."""
+        """Record the cost so far."""
         if self._path is None or not self.is_known:
             return
         write_text(self._path, json.dumps({"usd": self.usd}))
 
     def verdict(self, seen_samples: int, total_samples: int, remaining_s: float) -> str:
-        """Say that the budget is spent, on what, and how to go on."""
+        """Return a line that says how the budget was spent, and how to continue."""
         remaining_usd = remaining_s * self._usd_per_s
         enough_usd = self._others_usd + self.usd + SUGGESTED_MARGIN * remaining_usd
         return (
@@ -96,7 +96,7 @@ class Spending:
 
 
 def _read(path: Path | None) -> float:
-    """Return the dollars that a file holds; 0 where there is none."""
+    """Return the dollars recorded in a file; 0 without one."""
     if path is None or not path.is_file():
         return 0.0
     try:

@@ -1,4 +1,4 @@
-"""What training changes: the weights, their moving average, and the optimizer's moments. A checkpoint holds it all."""
+"""The state that training changes and a checkpoint holds: weights, their moving average, the optimizer's moments."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class TrainingState:
     """A UNet, AdamW over it, and the moving average of its weights."""
 
     def __init__(self, unet: Any, arguments: TrainArguments, world: World) -> None:
-        """Prepare a training that has seen nothing yet."""
-        self.unet = unet
+        """Prepare a training that has seen no samples."""
+        self.unet, self._is_head = unet, world.is_head
         self.names = [name for name, _ in unet.named_parameters()]
         self.parameters: list[Tensor] = [parameter for _, parameter in unet.named_parameters()]
         self.shards = Shards(self.parameters, world, arguments.shard_optimizer)
@@ -45,9 +45,9 @@ class TrainingState:
         )
 
     def tensors(self) -> Tensors:
-        """Return every tensor, by file and name; they are the live ones, so that writing to them restores the state.
+        """Return every live tensor, by file and name: writing to them restores the state.
 
-        What another rank keeps is of the meta device: shape and type without values.
+        Tensors that another rank keeps are on the meta device: shape and type without values.
         """
         groups: Tensors = {}
         for group, name, _, tensor in self._entries():
@@ -55,22 +55,22 @@ class TrainingState:
         return groups
 
     def snapshot(self) -> Tensors:
-        """Return copies of every tensor in memory of the CPU, which training does not change.
+        """Return copies of every tensor in CPU memory, on the head rank only.
 
-        Where the ranks divide the state among them, all have to ask at once, and the head alone gets it.
+        If the ranks divide the state, all of them must call this together.
         """
         groups: Tensors = {}
         for group, name, place, tensor in self._entries():
             whole = tensor if group == WEIGHTS else self.shards.gather(place, tensor)
-            if self.shards.is_head:
+            if self._is_head:
                 groups.setdefault(group, {})[name] = whole.to("cpu", copy=True).contiguous()
         return groups
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the moving average, where there is one, in place of the weights for a while, on all ranks at once.
+        """Swap the moving average, if there is one, with the weights for a while, on all ranks at once.
 
-        Every bit is back afterwards.
+        Afterwards every bit is as before.
         """
         if self.average is None:
             yield
@@ -95,9 +95,9 @@ class TrainingState:
 
 
 def _optimizer(parameters: list[Tensor], arguments: TrainArguments) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with its state made, as its first step would.
+    """Return AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with its state initialised as in its first step.
 
-    Fused: one kernel for all tensors on a GPU, and the skipping of a step is decided on the device.
+    Fused: one kernel for all tensors on a GPU, and the device decides whether to skip a step.
     """
     optimizer = torch.optim.AdamW(
         parameters,

@@ -1,4 +1,4 @@
-"""Stopping together: SIGTERM, or a spent budget, makes all ranks save a checkpoint after the same step, and end."""
+"""Stops all ranks together: after SIGTERM or a spent budget they save a checkpoint after the same step, and end."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torch.distributed as dist
 
 from steps.training.ranks import World
 
-# As a shell reports a process that SIGTERM ended: the job was stopped, and has no model.
+# The status that a shell reports for a process that SIGTERM ended: a stopped job without a model.
 STOPPED_STATUS: Final = 128 + signal.SIGTERM
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Reason(IntEnum):
-    """Why to stop; the greatest that any rank has counts."""
+    """Why to stop; the greatest of all ranks counts."""
 
     NONE = 0
     SIGNAL = 1
@@ -28,7 +28,7 @@ class Reason(IntEnum):
 
 
 class StopVote:
-    """Whether any rank was asked to stop, and why; the answer of each round is the same on all ranks."""
+    """Decides whether to stop, and why: each round has the same result on all ranks."""
 
     def __init__(self, world: World) -> None:
         self._control = world.control
@@ -41,11 +41,11 @@ class StopVote:
         self._asked = max(self._asked, Reason.SIGNAL)
 
     def ask_for_budget(self) -> None:
-        """The same, because there is no money left."""
+        """Vote for stopping because the budget is spent."""
         self._asked = Reason.BUDGET
 
     def cast(self) -> None:
-        """Begin a round; all ranks must, at the same step. It travels while the step goes on."""
+        """Begin a round, on all ranks at the same step; it runs in the background of the step."""
         self._ballot.fill_(int(self._asked))
         if self._control is not None:
             self._pending = dist.all_reduce(self._ballot, dist.ReduceOp.MAX, group=self._control, async_op=True)
@@ -65,7 +65,7 @@ class StopVote:
 
 @contextmanager
 def asked_by_signals(vote: StopVote) -> Iterator[None]:
-    """Let SIGTERM and SIGINT ask for the end for a while, instead of ending the process."""
+    """Have SIGTERM and SIGINT vote for stopping instead of ending the process, for a while."""
     before = {number: signal.signal(number, vote.ask) for number in SIGNALS}
     try:
         yield

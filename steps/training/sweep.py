@@ -1,11 +1,11 @@
-"""How fast training is at each micro-batch size, and which one to take.
+"""Measures the speed of training at each micro-batch size, and recommends one.
 
 Reads the channels `latents` and `pretrained`. Prints a line for each size, which the metric definitions of the training
 log read, and writes <output>/throughput.json. `python -m steps throughput` runs it, or a training job whose
 hyperparameter throughput_micro_batch_sizes names the sizes.
 
-Every iteration is one optimizer step over one micro-batch on each rank: batch = micro-batch x ranks. With gradient
-accumulation a training is a little faster than that, for it steps less often.
+Every iteration is one optimizer step over one micro-batch on each rank: batch = micro-batch x ranks. Training with
+gradient accumulation is slightly faster, because it steps less often.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from steps.training.window import Window, WindowFigures
 
 WARM_UP_STEPS: Final = 2
 MIN_STEPS: Final = 3
-# Smaller micro-batches leave memory free; a size must be this much faster to be worth it.
+# Smaller micro-batches leave memory free: a larger one must be faster by this factor.
 WORTH: Final = 1.01
 
 
@@ -42,24 +42,26 @@ class Sweep:
     container: Container
     world: World
     beat: Callable[[str, int], None]
-    """Tells the watchdog what begins now."""
+    """Tells the watchdog what this rank does now."""
 
     def run(self) -> int:
-        """Measure the sizes, the smallest first, up to the first that needs too much memory; return 0.
+        """Measure the sizes, the smallest first, up to the first that does not fit into memory; return 0.
 
-        Raises StepError where not even the smallest fits.
+        Raises StepError if not even the smallest fits.
         """
-        found: list[Entry] = []
+        entries: list[Entry] = []
         for size in sorted(set(self.arguments.throughput_micro_batch_sizes)):
             try:
                 entry = self._measure(size)
             except OutOfMemoryError:
                 self._say(f"micro_batch_size={size}: out of memory")
                 break
-            found.append(entry)
+            entries.append(entry)
             self._say(to_line(entry))
-            self._write(found)
-        best = best_of(found)
+            if self.world.is_head:
+                result = {"ranks": self.world.size, "sizes": entries, "best": best_of(entries)}
+                write_json(self.container.output_data_dir / THROUGHPUT_FILE, result)
+        best = best_of(entries)
         self._say(f"best micro_batch_size={best['micro_batch_size']} images_per_s={best['images_per_s']:.6g}")
         return 0
 
@@ -87,7 +89,9 @@ class Sweep:
         steps = int(self.world.broadcast_json(wanted))
         parts.gradients.sum.take_waited_s()
         figures = self._steps(parts, plan, batches, steps, WARM_UP_STEPS + 1)
-        return self._entry(parts, plan, figures)
+        waited_s = parts.gradients.sum.take_waited_s()
+        speed = figures.speed(plan.global_batch_size, self.world.size, parts.utilisation, waited_s)
+        return {"micro_batch_size": plan.micro_batch_size, "batch_size": plan.global_batch_size, **speed}
 
     def _steps(self, parts: Parts, plan: BatchPlan, batches: Any, steps: int, before: int) -> WindowFigures:
         window = Window(0)
@@ -98,28 +102,17 @@ class Sweep:
             window.add(parts.optimizer_step.take(parts.inputs.training(batch, batch.positions), seen_samples))
         return window.close(self.world)
 
-    def _entry(self, parts: Parts, plan: BatchPlan, figures: WindowFigures) -> Entry:
-        waited_s = parts.gradients.sum.take_waited_s()
-        speed = figures.speed(plan.global_batch_size, self.world.size, parts.utilisation, waited_s)
-        return {"micro_batch_size": plan.micro_batch_size, "batch_size": plan.global_batch_size, **speed}
-
     def _say(self, line: str) -> None:
         if self.world.is_head:
             print(line, flush=True)
 
-    def _write(self, found: list[Entry]) -> None:
-        if not self.world.is_head:
-            return
-        result = {"ranks": self.world.size, "sizes": found, "best": best_of(found)}
-        write_json(self.container.output_data_dir / THROUGHPUT_FILE, result)
 
-
-def best_of(found: list[Entry]) -> Entry:
-    """Return the entry with the most images/s, or one of a smaller micro-batch that is as fast but for a hundredth."""
-    if not found:
+def best_of(entries: list[Entry]) -> Entry:
+    """Return the smallest micro-batch whose images/s are within one percent of the fastest."""
+    if not entries:
         raise StepError(
             "out of memory at the smallest of throughput_micro_batch_sizes: name smaller ones, set "
             "gradient_checkpointing, or take a device with more memory"
         )
-    fastest = max(entry["images_per_s"] for entry in found)
-    return next(entry for entry in found if entry["images_per_s"] * WORTH >= fastest)
+    fastest = max(entry["images_per_s"] for entry in entries)
+    return next(entry for entry in entries if entry["images_per_s"] * WORTH >= fastest)

@@ -1,9 +1,9 @@
-"""The training log's figures, where people look at curves: TensorBoard, and MLflow where there is a server.
+"""Sends the training log's figures to TensorBoard and, if there is a server, to MLflow.
 
-Writes TensorBoard's event files to <job>/output/tensorboard, which SageMaker copies to S3 while the job runs where it
-is asked to, and, where MLFLOW_TRACKING_URI is set, metrics to a run of the job's name in the experiment that
-MLFLOW_EXPERIMENT_NAME says. The step of every figure is the number of samples seen. A server that does not answer
-costs its figures, never the training.
+Writes TensorBoard's event files to <job>/output/tensorboard, which SageMaker copies to S3 during the job if configured
+to, and, if MLFLOW_TRACKING_URI is set, metrics to a run named after the job in the experiment MLFLOW_EXPERIMENT_NAME.
+The step of every figure is the number of samples seen. A server that does not answer loses its figures; training
+continues.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ SEEN: Final = "seen_samples"
 MLFLOW_URI_VARIABLE: Final = "MLFLOW_TRACKING_URI"
 MLFLOW_EXPERIMENT_VARIABLE: Final = "MLFLOW_EXPERIMENT_NAME"
 DEFAULT_EXPERIMENT: Final = "sd-pipeline"
-# Lines that may wait for a slow server; what does not fit is left out.
+# Lines that may wait for a slow server; further ones are dropped.
 WAITING_LINES: Final = 1000
 CLOSE_TIMEOUT_S: Final = 30.0
 
 
 class Tracker(Protocol):
-    """Takes in the entries of the training log."""
+    """Receives the entries of the training log."""
 
     def note(self, entry: Figures) -> None:
-        """Take in one entry."""
+        """Receive one entry."""
 
     def close(self) -> None:
-        """Send what is still on its way."""
+        """Send what is still queued."""
 
 
 class TensorBoard:
@@ -75,7 +75,7 @@ class MLflow:
             print("mlflow: the server is too slow; figures are left out", flush=True)
 
     def close(self) -> None:
-        """Wait a while for what is in the queue."""
+        """Wait a limited time until the queue is sent."""
         self._waiting.put(None, timeout=CLOSE_TIMEOUT_S)
         self._thread.join(CLOSE_TIMEOUT_S)
 
@@ -83,7 +83,7 @@ class MLflow:
         try:
             self._send_all()
         except Exception as error:
-            # The plug-ins of tracking servers raise errors of their own kinds; none of them may end the training.
+            # Plug-ins of tracking servers raise their own kinds of errors; none of them may end the training.
             reason = " ".join(str(error).split())[:300]
             print(f"mlflow: {type(error).__name__}: {reason}; no figures go there", flush=True)
 
@@ -99,8 +99,8 @@ class MLflow:
         client.set_terminated(run_id)
 
     def _begin(self, client: Any) -> str:
-        found = client.get_experiment_by_name(self._experiment)
-        experiment_id = found.experiment_id if found else client.create_experiment(self._experiment)
+        existing = client.get_experiment_by_name(self._experiment)
+        experiment_id = existing.experiment_id if existing else client.create_experiment(self._experiment)
         run_id: str = client.create_run(experiment_id, run_name=self._run).info.run_id
         for name, value in self._parameters.items():
             client.log_param(run_id, name, value)
@@ -111,9 +111,8 @@ def trackers(
     folder: Path, run: str, parameters: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> list[Tracker]:
     """Return the trackers of a job: for the head rank."""
-    found: list[Tracker] = [TensorBoard(folder)]
     uri = environment.get(MLFLOW_URI_VARIABLE)
-    if uri:
-        experiment = environment.get(MLFLOW_EXPERIMENT_VARIABLE, DEFAULT_EXPERIMENT)
-        found.append(MLflow(uri, experiment, run, parameters))
-    return found
+    if not uri:
+        return [TensorBoard(folder)]
+    experiment = environment.get(MLFLOW_EXPERIMENT_VARIABLE, DEFAULT_EXPERIMENT)
+    return [TensorBoard(folder), MLflow(uri, experiment, run, parameters)]

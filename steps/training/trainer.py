@@ -1,7 +1,7 @@
-"""The training loop: steps, and between them log lines, validation, checkpoints and the vote on stopping.
+"""The training loop: optimizer steps and, between them, log lines, validation, checkpoints and the vote on stopping.
 
 Reads the latents through the loader; writes checkpoints and the training log on the head rank. Every rank runs the
-same loop and comes to the same decisions, which depend on the samples seen alone.
+same loop and makes the same decisions, which depend only on the samples seen.
 """
 
 from __future__ import annotations
@@ -14,20 +14,16 @@ from params.layout import VALIDATION_LOSS
 from params.programs import TrainArguments
 from steps.data.loader import LoadedBatch
 from steps.progress import Progress
+from steps.training.assembly import Parts
 from steps.training.batch_plan import BatchPlan
 from steps.training.checkpoint_folder import CheckpointManifest
 from steps.training.checkpoint_writer import CheckpointWriter
-from steps.training.gradients import Gradients
 from steps.training.guards import SkipGuard, SpikeGuard, check_replicas
-from steps.training.inputs import InputMaker
-from steps.training.optimizer_step import OptimizerStep, learning_rate
+from steps.training.optimizer_step import learning_rate
 from steps.training.ranks import World
 from steps.training.spending import Spending
-from steps.training.state import TrainingState
 from steps.training.stop import StopVote
 from steps.training.training_log import Entry, TrainingLog
-from steps.training.utilisation import Utilisation
-from steps.training.validation import Validation
 from steps.training.window import Window, WindowFigures
 
 
@@ -38,12 +34,7 @@ class Trainer:
     arguments: TrainArguments
     plan: BatchPlan
     world: World
-    state: TrainingState
-    gradients: Gradients
-    inputs: InputMaker
-    optimizer_step: OptimizerStep
-    validation: Validation
-    utilisation: Utilisation
+    parts: Parts
     log: TrainingLog
     skips: SkipGuard
     writer: CheckpointWriter | None
@@ -51,10 +42,10 @@ class Trainer:
     vote: StopVote
     spending: Spending
     beat: Callable[[str, int], None]
-    """Tells the watchdog what begins now."""
+    """Tells the watchdog what this rank does now."""
     seen_samples: int = 0
     figures: Callable[[], dict[str, float]] = dict
-    """What the loader adds to a log line; all ranks ask at once."""
+    """What the loader adds to a log line; every rank calls it at the same step."""
     spikes: SpikeGuard = field(default_factory=SpikeGuard)
     _saved_at: int = -1
     _window: Window = field(default_factory=lambda: Window(0))
@@ -75,8 +66,10 @@ class Trainer:
         return True
 
     def finish(self) -> None:
-        """Validate and save what the last step left, and wait until it is on disk."""
-        if not self._validated_at(self.seen_samples):
+        """Validate and save the final weights unless the last step did; wait until they are on disk."""
+        if not any(
+            VALIDATION_LOSS in entry and entry["seen_samples"] == self.seen_samples for entry in self.log.entries
+        ):
             self._validate()
         if self._saved_at != self.seen_samples:
             self._save()
@@ -89,11 +82,11 @@ class Trainer:
 
     @property
     def verdict(self) -> str:
-        """Why a training whose budget is spent ended, and how to go on."""
+        """Why a training without budget ended, and how to continue it."""
         return self.spending.verdict(self.seen_samples, self._total_samples, self.log.last("remaining_s") or 0.0)
 
     def _figures(self) -> dict[str, float]:
-        """Return what the progress line holds besides the samples."""
+        """Return what the progress line shows next to the samples."""
         rate = self.log.last("iterations_per_s")
         if rate is None:
             return {}
@@ -102,8 +95,8 @@ class Trainer:
     def _step(self, batch: LoadedBatch) -> bool:
         """Take a step; return whether the ranks are to stop after it."""
         self.beat("step", self.seen_samples)
-        inputs = self.inputs.training(batch, batch.positions)
-        self._window.add(self.optimizer_step.take(inputs, self.seen_samples))
+        inputs = self.parts.inputs.training(batch, batch.positions)
+        self._window.add(self.parts.optimizer_step.take(inputs, self.seen_samples))
         self.seen_samples += self.plan.global_batch_size
         if self.spending.is_over and self.seen_samples < self._total_samples:
             self.vote.ask_for_budget()
@@ -132,7 +125,7 @@ class Trainer:
         return self.seen_samples // every_samples > before // every_samples
 
     def _close_window(self) -> None:
-        """Log the steps since the last time, and let the guards look at them."""
+        """Log the steps of the window, and pass them to the guards."""
         figures = self._window.close(self.world)
         self._window = Window(self.seen_samples)
         batch_samples = self.plan.global_batch_size
@@ -143,8 +136,8 @@ class Trainer:
         self.spending.note()
 
     def _entry(self, figures: WindowFigures) -> Entry:
-        batch_samples, waited_s = self.plan.global_batch_size, self.gradients.sum.take_waited_s()
-        speed = figures.speed(batch_samples, self.world.size, self.utilisation, waited_s)
+        batch_samples, waited_s = self.plan.global_batch_size, self.parts.gradients.sum.take_waited_s()
+        speed = figures.speed(batch_samples, self.world.size, self.parts.utilisation, waited_s)
         remaining_s = (self._total_samples - self.seen_samples) / speed["images_per_s"]
         loss = {} if figures.mean_loss is None else {"training_loss": figures.mean_loss}
         return loss | {
@@ -159,7 +152,7 @@ class Trainer:
         }
 
     def _validate_and_save(self, stop: bool) -> float:
-        """Do what is due; return how long it took."""
+        """Validate and save if due; return the seconds that it took."""
         start_s = time.perf_counter()
         if not stop and self._crossed(self.arguments.validate_every_samples):
             self._validate()
@@ -168,21 +161,19 @@ class Trainer:
         return time.perf_counter() - start_s
 
     def _validate(self) -> None:
-        if not self.validation.samples:
+        if not self.parts.validation.samples:
             return
-        loss = self.validation.loss(self.state, lambda: self.beat("validation", self.seen_samples))
+        loss = self.parts.validation.loss(self.parts.state, lambda: self.beat("validation", self.seen_samples))
         self.log.append({VALIDATION_LOSS: loss, "seen_samples": self.seen_samples})
 
-    def _validated_at(self, seen_samples: int) -> bool:
-        return any(VALIDATION_LOSS in entry and entry["seen_samples"] == seen_samples for entry in self.log.entries)
-
     def _save(self) -> None:
-        """Hand a copy of the state to the writer, once the ranks have agreed that theirs are the same."""
+        """Hand a copy of the state to the writer, after a check that all ranks hold the same weights."""
         self.beat("checkpoint", self.seen_samples)
-        check_replicas(self.world, self.state.parameters, self.seen_samples)
+        state = self.parts.state
+        check_replicas(self.world, state.parameters, self.seen_samples)
         self._saved_at = self.seen_samples
-        needed = self.writer is not None or self.state.shards.divided
-        tensors = self.state.snapshot() if needed else {}
+        # Where the ranks divide the state, all of them take part in its snapshot.
+        tensors = state.snapshot() if self.writer is not None or state.shards.divided else {}
         if self.writer is None:
             return
         manifest = CheckpointManifest(

@@ -1,7 +1,7 @@
 """The training log: one line of `key=value` pairs for people and metric definitions, one JSON line for programs.
 
-Writes to stdout and, on the head rank, to training_log.jsonl. A resumed training goes on behind the checkpoint's
-entries: what was logged after the checkpoint is trained, and logged, again.
+Writes to stdout and, on the head rank, to training_log.jsonl. A resumed training appends to the checkpoint's entries:
+steps after the checkpoint are trained, and logged, again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class TrainingLog:
     """Entries of one training, oldest first."""
 
     def __init__(self, path: Path | None, history: str = "", trackers: Sequence[Tracker] = ()) -> None:
-        """Begin with the entries of a checkpoint; without `path` (ranks that are not the head) nothing is written.
+        """Begin with the entries of a checkpoint; without `path` (on ranks other than the head) write nothing.
 
-        `trackers` get every entry that is appended.
+        `trackers` receive every new entry.
         """
         self._path, self._trackers = path, trackers
         self.entries: list[Entry] = [json.loads(line) for line in history.splitlines()]
@@ -45,7 +45,7 @@ class TrainingLog:
             tracker.note(entry)
 
     def close(self) -> None:
-        """Let the trackers send what is on its way."""
+        """Let the trackers send what is still queued."""
         for tracker in self._trackers:
             tracker.close()
 

@@ -1,8 +1,8 @@
-"""How well a device is used: MFU and memory, for every line of the training log.
+"""Utilisation of a device: MFU and memory, for every line of the training log.
 
 Model FLOP utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is images/s on one device x FLOPs of a
-sample / the device's ceiling. FLOPs are those of the UNet's forward and backward pass alone: neither what gradient
-checkpointing computes again nor the frozen text encoder counts. The ceiling is measured, not read from a data sheet:
+sample / the device's ceiling. FLOPs count only the UNet's forward and backward pass: neither recomputation by gradient
+checkpointing nor the frozen text encoder. The ceiling is measured, not read from a data sheet:
 the fastest of a few large matrix products in the precision of the forward pass.
 """
 
@@ -33,7 +33,7 @@ MATMUL_REPEATS: Final = {"cuda": 10, "cpu": 1}
 
 @dataclass(frozen=True)
 class Utilisation:
-    """What a sample costs, and what this rank's device can do."""
+    """FLOPs of a sample, and the ceiling of this rank's device."""
 
     device: torch.device
     flops_of_sample: int
@@ -42,7 +42,7 @@ class Utilisation:
     """Of large matrix products, measured here."""
 
     def figures(self, images_per_s_per_gpu: float) -> dict[str, float]:
-        """Return mfu, tflops_per_s_per_gpu and peak_memory_gb (where the system says it) at a speed."""
+        """Return mfu, tflops_per_s_per_gpu and, if the system reports it, peak_memory_gb at a speed."""
         flops_per_s = images_per_s_per_gpu * self.flops_of_sample
         figures = {"mfu": flops_per_s / self.ceiling_flops_per_s, "tflops_per_s_per_gpu": flops_per_s / 1e12}
         peak = peak_bytes(self.device)
@@ -50,7 +50,7 @@ class Utilisation:
 
 
 def measure_utilisation(unet: Any, manifest: LatentsManifest, precision: str, device: torch.device) -> Utilisation:
-    """Return the utilisation of a UNet on a device; takes some seconds."""
+    """Measure a UNet and a device; takes a few seconds."""
     width = int(unet.config.cross_attention_dim)
     shapes = manifest.latent_shapes
     flops = [flops_of_sample(unet.config, shape, manifest.caption_length, width) for shape in shapes]
@@ -60,7 +60,7 @@ def measure_utilisation(unet: Any, manifest: LatentsManifest, precision: str, de
 
 
 def start_over(device: torch.device) -> None:
-    """Let go of what no object holds any more, compiled graphs included, and of the peak so far."""
+    """Free unreferenced memory, including compiled graphs, and reset the peak."""
     gc.collect()
     if device.type == "cuda":
         torch.compiler.reset()
@@ -69,7 +69,7 @@ def start_over(device: torch.device) -> None:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Let the peak begin again at what is in use now; without effect where the system cannot."""
+    """Reset the peak to the memory in use now; without effect where the system cannot."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _CLEAR_REFS.exists():
@@ -78,7 +78,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the most memory in use since the last reset: of the GPU, or of the process; 0 where it is not known."""
+    """Return the peak memory since the last reset, of the GPU or the process; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
@@ -105,7 +105,7 @@ def flops_of_sample(
 
 
 def matmul_flops_per_s(device: torch.device, precision: str, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the ceiling of this process: what large matrix products reach here, in FLOP for a second of the clock."""
+    """Return the ceiling of this process: FLOP per second of large matrix products."""
     size, repeats = MATMUL_SIZES[device.type], MATMUL_REPEATS[device.type]
     left, right = (torch.randn(size, size, device=device).to(FORWARD_DTYPES[precision]) for _ in range(2))
     out = torch.empty_like(left)
@@ -121,6 +121,6 @@ def matmul_flops_per_s(device: torch.device, precision: str, clock: Callable[[],
 
 
 def wait_for(device: torch.device) -> None:
-    """Return once a device has done all that it was given."""
+    """Return once a device has finished its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,8 +1,8 @@
 """The validation loss: held-out samples, always with the same noise at the same timesteps.
 
-It compares trainings: it depends on neither the seed, the batch, the loss weights nor the number of ranks, and it is
-measured with the weights that would be exported. Timesteps are spread evenly over the schedule, one stratum for each
-sample of a bucket, so that a few hundred samples do; each bucket has its share of them.
+It can be compared between trainings: it depends on neither the seed, the batch, the loss weights nor the number of
+ranks, and it measures the weights that would be exported. Timesteps are spread evenly over the schedule, one stratum
+for each sample of a bucket, so that a few hundred samples suffice; each bucket has its share of them.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ BATCH_SIZE: Final = 32
 @dataclass(frozen=True, eq=False)
 class _Batch:
     start: int
-    """How many samples come before it."""
+    """Number of samples before it."""
     rows: Rows
     """Of the held-out split."""
     strata: npt.NDArray[np.float64]
-    """In [0, 1): which part of the schedule each row has."""
+    """In [0, 1): position of each row in the schedule."""
 
 
 class Validation:
-    """Measures the validation loss, a share of the samples on each rank."""
+    """Measures the validation loss; each rank takes a share of the samples."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Validation:
         self._dataset, self._diffusion, self._objective = dataset, diffusion, objective
         self._inputs, self._world = inputs, world
         self.samples = min(samples, dataset.count(HELDOUT_SPLIT))
-        """Held-out samples that are used; 0 where there are none."""
+        """Number of held-out samples that are used; 0 without any."""
         self._batches = list(_batches(dataset, self.samples)) if self.samples else []
 
     def loss(self, state: TrainingState, beat: Callable[[], None] = lambda: None) -> float:
@@ -80,7 +80,7 @@ class Validation:
 
 
 def _batches(dataset: LatentsDataset, samples: int) -> Iterator[_Batch]:
-    """Yield held-out rows of one shape each: of every bucket the first ones, in proportion to what it has."""
+    """Yield batches of one shape: the first held-out rows of every bucket, in proportion to its size."""
     count, start, before = dataset.count(HELDOUT_SPLIT), 0, 0
     for span in dataset.spans(HELDOUT_SPLIT).values():
         before += len(span)

@@ -1,9 +1,8 @@
-"""Ends a rank that stands still, and says which rank the others waited for.
+"""Ends a rank that hangs, and names the rank that the others waited for.
 
-A thread on each rank tells the others, through torchrun's key-value store, how far the rank has come. When the rank
-has not moved for the time-out it reads what the others told, names those who are silent or behind, and ends the
-process: a collective that hangs cannot be interrupted in any other way. It also ends a rank whose torchrun, or first
-host, is gone.
+A thread on each rank reports its progress to the others through torchrun's key-value store. When the rank has made no
+progress for the time-out, the thread reads the others' reports, names the ranks that are silent or behind, and ends the
+process: nothing else interrupts a collective that hangs. It also ends a rank whose torchrun, or first host, is gone.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -25,46 +24,46 @@ from steps.training.ranks import World
 
 PERIOD_S: Final = 0.5
 TORCHRUN_VARIABLE: Final = "TORCHELASTIC_RUN_ID"
-# A rank that does not tell anything for so long is stopped, dead or cut off.
+# A rank that sends no report for this long is stopped, dead or cut off.
 SILENCE_S: Final = 4.0
-# Imports, reading a model and compiling it are slow on a busy machine, and nobody hangs there.
+# Imports, loading and compiling a model are slow on a busy machine: slowness there is not a hang.
 SLOW_PHASES: Final = frozenset({"start", "set-up", "first pass"})
 SLOW_FACTOR: Final = 10
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a rank tells of itself."""
+    """One rank's progress, as it reports it."""
 
     rank: int
     host: str
     beats: int
-    """Grows whenever the rank moves on."""
+    """Grows whenever the rank makes progress."""
     phase: str
-    """What it does."""
+    """What it does now."""
     seen_samples: int
-    told: int
+    number: int
     """Grows with every report: shows that the process is alive."""
 
 
 class Watchdog:
-    """One rank's watchdog; alone, and without torchrun, it has nothing to do."""
+    """One rank's watchdog; a single rank without torchrun needs none."""
 
     def __init__(
         self, world: World, timeout_s: float, end: Callable[[str | LostRankError], None], environment: Mapping[str, str]
     ) -> None:
-        """Call `end` with the reason, from the thread, when the rank stands still."""
+        """Call `end` with the reason, from the thread, when the rank hangs."""
         self._world, self._timeout_s, self._end = world, timeout_s, end
         self._parent = os.getppid() if TORCHRUN_VARIABLE in environment else None
         self._store = _store(environment, world) if world.size > 1 else None
-        self._phase, self._seen_samples, self._beats, self._told = "start", 0, 0, 0
-        self._beat_s = self._told_s = time.monotonic()
+        self._phase, self._seen_samples, self._beats, self._reports_sent = "start", 0, 0, 0
+        self._beat_s = self._sent_s = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
     def beat(self, phase: str, seen_samples: int) -> None:
-        """Say that the rank moves on; costs nothing."""
+        """Note that the rank makes progress; costs nothing."""
         self._phase, self._seen_samples = phase, seen_samples
         self._beat_s = time.monotonic()
         self._beats += 1
@@ -84,36 +83,30 @@ class Watchdog:
                 return
 
     def _look(self, store: Any) -> None:
-        """Tell the others how far this rank is, and end it where it stands still or the head is gone."""
+        """Report to the others, and end this rank if it hangs or the head is gone."""
         try:
-            self._tell(store)
-            self._told_s = time.monotonic()
-            if self._told_s - self._beat_s > self._limit_s():
+            self._send(store)
+            self._sent_s = time.monotonic()
+            if self._sent_s - self._beat_s > self._limit_s():
                 self._end(self._reason(store))
         except (RuntimeError, OSError) as error:
-            if time.monotonic() - self._told_s > SILENCE_S:
+            if time.monotonic() - self._sent_s > SILENCE_S:
                 self._end(LostRankError(f"the first host is gone: {' '.join(str(error).split())[:200]}"))
 
     def _limit_s(self) -> float:
         return self._timeout_s * (SLOW_FACTOR if self._phase in SLOW_PHASES else 1)
 
-    def _tell(self, store: Any) -> None:
-        self._told += 1
-        report = {
-            "rank": self._world.rank,
-            "host": socket.gethostname(),
-            "beats": self._beats,
-            "phase": self._phase,
-            "seen_samples": self._seen_samples,
-            "told": self._told,
-        }
-        store.set(str(self._world.rank), json.dumps(report))
+    def _send(self, store: Any) -> None:
+        self._reports_sent += 1
+        rank, host = self._world.rank, socket.gethostname()
+        report = Report(rank, host, self._beats, self._phase, self._seen_samples, self._reports_sent)
+        store.set(str(rank), json.dumps(asdict(report)))
 
     def _reason(self, store: Any) -> str:
         before = self._reports(store)
         deadline_s = time.monotonic() + SILENCE_S
         while time.monotonic() < deadline_s:
-            self._tell(store)
+            self._send(store)
             time.sleep(PERIOD_S)
         return explain(self._world, self._limit_s(), before, self._reports(store))
 
@@ -124,10 +117,10 @@ class Watchdog:
 
 def explain(world: World, limit_s: float, before: list[Report], after: list[Report]) -> str:
     """Return which ranks the others waited for, from two rounds of reports `SILENCE_S` apart."""
-    told = {report.rank: report.told for report in before}
+    numbers = {report.rank: report.number for report in before}
     known = {report.rank for report in after}
     never = [f"rank {rank} (never seen)" for rank in range(world.size) if rank not in known]
-    silent = [_describe(report) for report in after if told.get(report.rank) == report.told]
+    silent = [_describe(report) for report in after if numbers.get(report.rank) == report.number]
     fewest = min((report.beats for report in after), default=0)
     behind = [_describe(report) for report in after if report.beats == fewest]
     if never or silent:
@@ -144,7 +137,7 @@ def _describe(report: Report) -> str:
 
 
 def _store(environment: Mapping[str, str], world: World) -> Any:
-    """Return a connection of the watchdog's own: the main thread blocks its one while it waits."""
+    """Return a separate connection for the watchdog: the main thread blocks its own while it waits."""
     address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
     library: Any = dist
     store = library.TCPStore(address, port, world.size, False, timedelta(seconds=30))

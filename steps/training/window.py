@@ -1,4 +1,4 @@
-"""What happened between two log lines: losses on the device, and where the time went."""
+"""The steps between two log lines: their losses, and how the time was spent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class WindowFigures:
-    """The steps of a window, the same on all ranks but for the times."""
+    """Figures of a window, the same on all ranks except for the times."""
 
     first_sample: int
     """Position at which the window began."""
@@ -29,20 +29,20 @@ class WindowFigures:
     gradient_norms: list[float]
     """Of each step, before clipping."""
     skipped: list[bool]
-    """Which steps were left out."""
+    """Which steps were skipped."""
     elapsed_s: float
-    """Wall time of training: validation and checkpoints are not in it."""
+    """Wall time of training, without validation and checkpoints."""
     data_s: float
-    """Of that, waiting for the loader."""
+    """Part of it that was spent waiting for the loader."""
 
     @property
     def mean_loss(self) -> float | None:
-        """Mean over the steps that were not left out."""
+        """Mean over the steps that were not skipped."""
         kept = [loss for loss, skipped in zip(self.losses, self.skipped, strict=True) if not skipped]
         return math.fsum(kept) / len(kept) if kept else None
 
     def speed(self, batch_samples: int, ranks: int, utilisation: Utilisation, communication_s: float) -> Entry:
-        """Return what the log says of speed, at so many samples a step: rates, utilisation, where the time went."""
+        """Return the speed for the log, at `batch_samples` per step: rates, utilisation, how the time was spent."""
         iterations_per_s = len(self.losses) / self.elapsed_s
         images_per_s = iterations_per_s * batch_samples
         return {
@@ -57,7 +57,7 @@ class WindowFigures:
 
 
 class Window:
-    """Collects steps; closing it is where training waits for the device."""
+    """Collects steps; closing it waits for the device."""
 
     def __init__(self, first_sample: int) -> None:
         self._first_sample = first_sample
@@ -70,26 +70,22 @@ class Window:
         return len(self._results)
 
     def add(self, result: StepResult) -> None:
-        """Take in a step."""
+        """Add a step."""
         self._results.append(result)
 
     def timed_data(self, get: Callable[[], T]) -> T:
-        """Return what `get` returns, and count how long it took as waiting for data."""
+        """Return the result of `get`, and count its duration as waiting for data."""
         start_s = time.perf_counter()
         value = get()
-        self.note_data(time.perf_counter() - start_s)
+        self._data_s += time.perf_counter() - start_s
         return value
 
-    def note_data(self, seconds: float) -> None:
-        """Say how long a step waited for its data."""
-        self._data_s += seconds
-
     def leave_out(self, seconds: float) -> None:
-        """Do not count so much time as training."""
+        """Leave `seconds` out of the training time."""
         self._paused_s += seconds
 
     def close(self, world: World) -> WindowFigures:
-        """Return the figures of all ranks together."""
+        """Return the figures over all ranks."""
         rows = [torch.stack([r.loss.double(), r.gradient_norm.double(), r.skipped.double()]) for r in self._results]
         figures = torch.stack(rows).cpu()
         losses = world.sum_(figures[:, 0].contiguous())

@@ -279,7 +279,7 @@ def test_a_missing_input_is_named_before_anything_is_drawn(
 
 def test_inception_without_its_weights_is_refused(job: Path, failure: Callable[[], str]) -> None:
     assert run("--fid-features", "inception") == 1
-    assert "inception.safetensors: not there; put Inception's weights into the evaluator" in failure()
+    assert "inception.safetensors: missing; put Inception's weights into the evaluator" in failure()
 
 
 def test_several_hosts_need_a_place_to_share_pictures(job: Path, failure: Callable[[], str]) -> None:

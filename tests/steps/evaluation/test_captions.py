@@ -59,7 +59,7 @@ def test_the_digest_follows_texts_and_seeds() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("captions.pkl", b"", r"ends with none of \.txt"),
+        ("captions.pkl", b"", r"must end in one of \.txt"),
         ("captions.txt", b"\xff\xfe\xfa", "cannot be read"),
         ("captions.csv", b"text,seed\na,1\n", "has no 'caption' in some row"),
         ("captions.csv", b"caption,seed\na,x\n", "cannot be read: invalid literal"),

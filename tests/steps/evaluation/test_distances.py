@@ -34,14 +34,14 @@ def test_fid_agrees_with_an_independent_computation(scale: float, offset: float)
     real, generated = features(0), features(1, scale=scale, offset=offset)
     expected = fid_by_scipy(real, generated)
     assert fid(real, generated) == pytest.approx(expected, rel=1e-6, abs=1e-3)
-    assert Yardstick.of(real).distance(generated) == pytest.approx(expected, rel=1e-6, abs=1e-3)
+    assert Yardstick(real).distance(generated) == pytest.approx(expected, rel=1e-6, abs=1e-3)
 
 
 def test_fid_survives_fewer_pictures_than_features() -> None:
     real, generated = features(0, count=9), features(1, count=8, offset=1.0)
     value = fid(real, generated)
     assert np.isfinite(value)
-    assert Yardstick.of(real).distance(generated) == pytest.approx(value, rel=1e-3)
+    assert Yardstick(real).distance(generated) == pytest.approx(value, rel=1e-3)
 
 
 def test_fid_of_a_set_with_itself_is_zero() -> None:

@@ -42,7 +42,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"inception\.safetensors: not there"):
+    with pytest.raises(StepError, match=r"inception\.safetensors: missing"):
         load_inception(tmp_path / "inception.safetensors", CPU)
 
 

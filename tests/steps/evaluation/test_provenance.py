@@ -27,5 +27,5 @@ def test_what_the_registry_reads_is_always_there(tmp_path: Path, lineage: str | 
 @pytest.mark.parametrize("damaged", ["{", "[]", ""])
 def test_a_damaged_record_is_refused(tmp_path: Path, damaged: str) -> None:
     (tmp_path / "lineage.json").write_text(damaged, encoding="utf-8")
-    with pytest.raises(StepError, match=r"lineage\.json of the model is no JSON object"):
+    with pytest.raises(StepError, match=r"lineage\.json: damaged"):
         model_record(tmp_path)

@@ -35,7 +35,7 @@ def test_a_shard_that_the_manifest_does_not_list_is_not_read(make_reference: Mak
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"manifest\.json: not there; evaluate needs the held-out pictures"):
+    with pytest.raises(StepError, match=r"manifest\.json: missing; evaluate needs the held-out pictures"):
         Reference(tmp_path)
 
 

@@ -17,15 +17,15 @@ from steps.training.watchdog import Report, Watchdog, explain
 WORLD = World(rank=0, size=3, local_rank=0, device=torch.device("cpu"))
 
 
-def report(rank: int, beats: int = 10, told: int = 100, phase: str = "step") -> Report:
-    return Report(rank=rank, host=f"algo-{rank + 1}", beats=beats, phase=phase, seen_samples=640, told=told)
+def report(rank: int, beats: int = 10, number: int = 100, phase: str = "step") -> Report:
+    return Report(rank=rank, host=f"algo-{rank + 1}", beats=beats, phase=phase, seen_samples=640, number=number)
 
 
 BEFORE = [report(0), report(1), report(2)]
 
 
 def test_a_silent_rank_is_named() -> None:
-    after = [report(0, told=108), report(1, told=100), report(2, told=108)]
+    after = [report(0, number=108), report(1, number=100), report(2, number=108)]
     assert explain(WORLD, 60, BEFORE, after) == (
         "no progress for 60 s (see collective_timeout_s): no sign of life from rank 1 on algo-2 "
         "(in 'step' after 640 samples)"
@@ -33,17 +33,17 @@ def test_a_silent_rank_is_named() -> None:
 
 
 def test_a_rank_that_never_came_is_named() -> None:
-    after = [report(0, told=108), report(1, told=108)]
+    after = [report(0, number=108), report(1, number=108)]
     assert "no sign of life from rank 2 (never seen)" in explain(WORLD, 60, BEFORE[:2], after)
 
 
 def test_a_rank_that_is_behind_is_named() -> None:
-    after = [report(0, told=108), report(1, told=108), report(2, beats=9, told=108, phase="data")]
+    after = [report(0, number=108), report(1, number=108), report(2, beats=9, number=108, phase="data")]
     assert "the others wait for rank 2 on algo-3 (in 'data' after 640 samples)" in explain(WORLD, 60, BEFORE, after)
 
 
 def test_when_all_wait_it_is_the_network() -> None:
-    after = [report(rank, told=108) for rank in range(3)]
+    after = [report(rank, number=108) for rank in range(3)]
     assert "every rank waits in the same place" in explain(WORLD, 60, BEFORE, after)
 
 
