@@ -22,7 +22,10 @@ def fates(path: Path, source: str = "urls", **settings: Any) -> list[Any]:
     screening = screen(table, DownloadSettings.model_validate({"source": source, **settings}))
     fates: list[Any] = []
     for part in table.shards(7):
-        skipped = screening.skipped(part.first_row, len(part.urls))
-        fates += [f"#{skipped[row]}" if row in skipped else caption for row, caption in enumerate(part.captions)]
+        left_out = ~screening.is_wanted[part.first_row : part.first_row + len(part.urls)]
+        fates += [
+            f"#{screening.cause(row)}" if out else caption
+            for row, out, caption in zip(range(part.first_row, table.rows), left_out, part.captions, strict=False)
+        ]
     assert len(fates) == table.rows
     return fates
