@@ -55,7 +55,7 @@ def test_shards_have_the_digest_of_their_samples(tmp_path: Path) -> None:
     assert open_table(tmp_path, "webdataset").digest == SHARDS_DIGEST
 
 
-def test_captions_that_are_chosen_otherwise_make_other_shards_and_keeping_pictures_without_any_does_not(
+def test_all_captions_make_other_shards_and_which_rows_have_one_does_not(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "t.csv").write_text("url,caption\nhttp://a/1,one\n")
@@ -63,7 +63,7 @@ def test_captions_that_are_chosen_otherwise_make_other_shards_and_keeping_pictur
     plan = Collection(arguments).maker().plan_digest
     for change, is_same in (
         ({"captions": "all"}, False),
-        ({"caption_lines": True}, False),
+        ({"caption_lines": True}, True),
         ({"keep_uncaptioned": True}, True),
     ):
         assert (Collection(arguments.model_copy(update=change)).maker().plan_digest == plan) is is_same
