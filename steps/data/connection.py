@@ -27,8 +27,21 @@ CONNECTION_ATTEMPT_DELAY_S: Final = 0.25
 """RFC 8305, 5."""
 
 
+class FinalResponse(http.client.HTTPResponse):
+    """An answer without what may come before it: a server sends 102 or 103 unasked, and http.client skips 100 alone."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status not in (http.client.PROCESSING, http.client.EARLY_HINTS):
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+
 class GuardedConnection(http.client.HTTPConnection):
     """Connects to an address that the guard has seen, and lets no operation outlast the deadline."""
+
+    response_class = FinalResponse
 
     def __init__(self, url: Url, guard: AddressGuard, tls: ssl.SSLContext, deadline_s: float) -> None:
         self._is_tls = url.scheme == "https"
@@ -48,7 +61,7 @@ class GuardedConnection(http.client.HTTPConnection):
             raise
         if self._is_tls:
             self._open.settimeout(remaining_s(self._deadline_s))
-            self._open = self._tls.wrap_socket(self._open, server_hostname=self.host)
+            self._open = self._tls.wrap_socket(self._open, server_hostname=self.host.rstrip("."))
         # http.client closes what it is given once it has the headers; the body is read through this stand-in.
         self.sock = _DeadlineSocket(self._open, self._deadline_s)
 

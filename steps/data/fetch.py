@@ -39,8 +39,12 @@ MAX_RETRY_AFTER_S: Final = 30.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WHOLE = frozenset({http.client.OK, http.client.NON_AUTHORITATIVE_INFORMATION})
 _BUSY = frozenset({http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE})
-_RANGE = re.compile(r"bytes\s+0-(\d+)/(\d+)")
+_RANGE = re.compile(r"bytes\s+0-(\d+)/(\d+)", re.IGNORECASE)
 _AMPERSAND = re.compile("&amp;", re.IGNORECASE)
+# No url means these: a "#" behind "&" would begin a fragment.
+_NUMERIC_AMPERSAND = re.compile("&#(?:0*38|x0*26);", re.IGNORECASE)
+_BARE_PERCENT = re.compile("%(?![0-9a-f]{2})", re.IGNORECASE)
+_IGNORED_IN_URLS = str.maketrans("", "", "\t\r\n\ufeff")
 
 
 class FetchError(Exception):
@@ -211,8 +215,10 @@ def _is_whole_range(response: http.client.HTTPResponse) -> bool:
 
 def _parse(url: str) -> Url:
     """Return a url with its host in ASCII and its path quoted."""
+    text = _NUMERIC_AMPERSAND.sub("&", url.translate(_IGNORED_IN_URLS).strip())
     try:
-        address = parse_url(url.strip())
+        # urllib3 quotes every percent sign of a url that holds a bare one.
+        address = parse_url(_BARE_PERCENT.sub("%25", text))
     except LocationParseError:
         raise FetchError(Cause.REFUSED_SCHEME) from None
     if address.scheme not in ("http", "https") or not address.host:
@@ -221,7 +227,7 @@ def _parse(url: str) -> Url:
 
 
 def redirect_target(url: str, location: str) -> str:
-    """Return where a Location leads to, as browsers read it (https://url.spec.whatwg.org).
+    """Return where a Location leads to, as browsers read it (https://url.spec.whatwg.org). Raises FetchError.
 
     http.client reads headers as Latin-1; what stands in them are the bytes of UTF-8, or of whatever the server has.
     """
@@ -232,4 +238,7 @@ def redirect_target(url: str, location: str) -> str:
         text = "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in content)
     path, mark, rest = text.partition("?")
     # Backslashes are slashes to browsers, but for those of a query.
-    return urllib.parse.urljoin(url, path.replace("\\", "/") + mark + rest)
+    try:
+        return urllib.parse.urljoin(url, path.replace("\\", "/") + mark + rest)
+    except ValueError:  # a host that is none
+        raise FetchError(Cause.REFUSED_SCHEME) from None

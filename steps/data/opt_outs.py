@@ -22,9 +22,13 @@ from typing import Final
 DISALLOWED: Final = frozenset({"noai", "noimageai", "noml", "noimageml", "noindex", "noimageindex", "none"})
 # Categories of use that hold the training of a generative model, from the narrowest: the narrowest one that is stated
 # decides.
-_USAGES: Final = ("train-genai", "train-ai", "ai", "tdm", "bots", "all")
+_USAGES: Final = ("train-genai", "genai", "train-ai", "ai", "tdm", "bots", "all")
+_EVERYONE: Final = frozenset({"*", "robots"})
+# TDMRep knows 1 and 0; these say the same.
+_RESERVED: Final = frozenset({"1", "true", "?1", "yes"})
 
 _WITH_VALUE = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+_BLANKS_AND_QUOTES: Final = " \t\"'"
 _NAME = re.compile(r"[a-z0-9_.*/-]+")
 
 
@@ -44,18 +48,19 @@ def _robots_forbid(headers: Iterable[str], crawler: str) -> bool:
 def _directives(header: str, crawler: str) -> set[str]:
     """Return the directives that apply to the crawler: those that stand after another crawler's name do not."""
     directives, applies = set(), True
-    for part in header.split(","):
-        name, colon, rest = (piece.strip() for piece in part.partition(":"))
+    for part in re.split("[,;]", header):
+        name, colon, rest = (piece.strip(_BLANKS_AND_QUOTES) for piece in part.partition(":"))
         # A date may hold commas and colons; no crawler's name holds blanks.
         if colon and name not in _WITH_VALUE and _NAME.fullmatch(name):
-            applies, name = name in (crawler, "*"), rest
+            applies, name = name == crawler or name in _EVERYONE, rest
         if applies:
             directives.add(name)
     return directives
 
 
 def _mining_is_reserved(headers: Iterable[str], _crawler: str) -> bool:
-    return any(header.partition(";")[0].strip() == "1" for header in headers)
+    values = ",".join(headers).split(",")
+    return any(value.partition(";")[0].strip(_BLANKS_AND_QUOTES) in _RESERVED for value in values)
 
 
 def _usage_is_reserved(headers: Iterable[str], _crawler: str) -> bool:
@@ -68,12 +73,12 @@ def _signal_is_reserved(headers: Iterable[str], _crawler: str) -> bool:
 
 
 def _members(headers: Iterable[str]) -> dict[str, str]:
-    """Return the members of a dictionary (RFC 9651, 3.2) without their parameters."""
-    found = {}
-    for part in ",".join(headers).split(","):
-        name, _, value = part.partition(";")[0].partition("=")
-        found[name.strip()] = value.strip().strip('"')
-    return found
+    """Return the members of a dictionary (RFC 9651, 3.2), and their parameters: some servers put `;` for `,`."""
+    members = {}
+    for part in re.split("[,;]", ",".join(headers)):
+        name, _, value = part.partition("=")
+        members[name.strip(_BLANKS_AND_QUOTES)] = value.strip(_BLANKS_AND_QUOTES)
+    return members
 
 
 _HEADERS: Final[Mapping[str, Callable[[Iterable[str], str], bool]]] = {

@@ -55,6 +55,11 @@ def test_urls_that_are_not_ascii_work(site: Web) -> None:
         ("/part/0-99/200", "http_206"),
         ("/part/1-99/100", "http_206"),
         ("/packed/gzip-bomb", "body_too_large"),
+        ("/packed/gzip-members-bomb", "body_too_large"),
+        ("/packed/br-odd", "bad_response"),
+        ("/packed/zstd-gzip", "bad_response"),
+        ("/redirect/http://[::1", "refused_scheme"),
+        ("/redirect/http://x:99999/", "refused_scheme"),
         ("/packed/gzip-cut", "truncated"),
         ("/packed/gzip-broken", "bad_response"),
         ("/huge/1", "body_too_large"),
@@ -140,7 +145,10 @@ def test_each_kind_of_opt_out_can_be_ignored(site: Web, name: str) -> None:
     assert Fetcher(FetchLimits(5.0, 0, 1 << 20), AddressGuard([site.host]), manners).fetch(url) == picture(1)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "deflate-bare", "gzip,gzip", "utf-8"])
+@pytest.mark.parametrize(
+    "coding",
+    ["gzip", "x-gzip", "deflate", "deflate-bare", "gzip,gzip", "gzip-members", "gzip-trailing", "utf-8", "br-plain"],
+)
 def test_what_was_packed_unasked_is_unpacked(site: Web, coding: str) -> None:
     assert fetcher(site).fetch(f"{site.url}/packed/{coding}") == picture(1)
 
@@ -154,6 +162,8 @@ def test_what_was_packed_unasked_is_unpacked(site: Web, coding: str) -> None:
         ("\\picture\\1?a", "/picture/1?a"),
         ("?1", "/location/?1"),
         ("../picture/1#part", "/picture/1"),
+        ("/picture/1?50%&n=%C3%A9", "/picture/1?50%25&n=%C3%A9"),
+        ("/picture/1?a=%2520", "/picture/1?a=%2520"),
     ],
 )
 def test_a_location_is_read_as_browsers_read_it(site: Web, location: str | bytes, path: str) -> None:
@@ -179,7 +189,7 @@ def test_an_opt_out_of_a_redirect_counts(site: Web) -> None:
     assert cause(site, f"{site.url}/hops/noai") == "disallowed"
 
 
-@pytest.mark.parametrize("path", ["/part/0-99/100", "/status_with_picture/203"])
+@pytest.mark.parametrize("path", ["/part/0-99/100", "/status_with_picture/203", "/hints/103", "/hints/100,103,102"])
 def test_a_whole_picture_under_another_status_counts(site: Web, path: str) -> None:
     assert fetcher(site).fetch(site.url + path) == picture(1)
 
@@ -190,6 +200,16 @@ def test_an_escaped_ampersand_is_tried_as_it_is_and_then_as_one(site: Web) -> No
     assert cause(site, f"{site.url}/gone?a&amp;b") == "http_404"
     assert fetcher(site).fetch(f"{site.url}/picture/6?a&amp;b") == picture(6)
     assert not site.hits["/picture/6?a&b"]
+
+
+@pytest.mark.parametrize("entity", ["&#38;", "&#038;", "&#x26;"])
+def test_an_ampersand_by_its_number_is_read_as_one(site: Web, entity: str) -> None:
+    assert fetcher(site).fetch(f"{site.url}/picture/7?a{entity}b=%") == picture(7)
+    assert site.hits["/picture/7?a&b=%25"] >= 1
+
+
+def test_marks_and_line_ends_in_a_url_are_ignored(site: Web) -> None:
+    assert fetcher(site).fetch(f"\ufeff{site.url}/pict\r\n\ture/8\n") == picture(8)
 
 
 def test_a_contact_stands_in_the_user_agent(site: Web) -> None:

@@ -27,6 +27,10 @@ def reserved(*headers: tuple[str, str], ignored: tuple[str, ...] = ()) -> bool:
         ["sd-pipeline: noai"],
         ["*: noai"],
         ["otherbot: nofollow", "noindex"],
+        ['"noai, noimageai"'],
+        ["nofollow; noai"],
+        ["robots: noai"],
+        ["otherbot: nofollow, *: noai"],
         ["otherbot: nofollow, sd-pipeline: noimageindex"],
     ],
 )
@@ -48,6 +52,12 @@ def test_others_are_not(headers: list[str]) -> None:
     [
         ("TDM-Reservation", "1"),
         ("tdm-reservation", " 1 "),
+        ("TDM-Reservation", '"1"'),
+        ("TDM-Reservation", "true"),
+        ("TDM-Reservation", "0, 1"),
+        ("Content-Usage", "search=y; train-ai=n"),
+        ("Content-Usage", 'Train-AI = "N"'),
+        ("Content-Usage", "genai=n"),
         ("Content-Usage", "train-ai=n"),
         ("Content-Usage", "search=y, train-ai=n;why=x"),
         ("Content-Usage", "bots=n"),
@@ -65,6 +75,7 @@ def test_reservations_are_heeded(name: str, value: str) -> None:
     ("name", "value"),
     [
         ("TDM-Reservation", "0"),
+        ("TDM-Reservation", "false"),
         ("Content-Usage", "train-ai=y"),
         ("Content-Usage", "search=n"),
         ("Content-Usage", "bots=n, train-ai=y"),

@@ -146,6 +146,12 @@ class _Handler(BaseHTTPRequestHandler):
             "deflate-bare": ("deflate", bare.compress(content) + bare.flush()),
             "gzip,gzip": ("gzip, gzip", gzip.compress(gzip.compress(content))),
             "utf-8": ("utf-8", content),
+            "gzip-members": ("gzip", gzip.compress(content[:500]) + gzip.compress(content[500:])),
+            "gzip-trailing": ("gzip", gzip.compress(content) + bytes(20)),
+            "br-plain": ("br", content),
+            "br-odd": ("br", bytes(range(200))),
+            "zstd-gzip": ("zstd, gzip", gzip.compress(b"\x28\xb5\x2f\xfd")),
+            "gzip-members-bomb": ("gzip", gzip.compress(bytes(1 << 19)) * 3),
             "gzip-bomb": ("gzip", gzip.compress(bytes(2 << 20))),
             "gzip-cut": ("gzip", gzip.compress(content)[:-50]),
             "gzip-broken": ("gzip", content),
@@ -157,6 +163,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Send the bytes of a Location as they are."""
         location = self.server.locations[self.path]
         self.wfile.write(b"HTTP/1.0 302 Found\r\nLocation: " + location + b"\r\n\r\n")
+
+    def _hints(self, rest: str) -> None:
+        """Send informational answers before the final one."""
+        for status in rest.split(","):
+            self.wfile.write(f"HTTP/1.1 {status} Early\r\nLink: <style.css>\r\n\r\n".encode())
+        self._answer(picture(1))
 
     def _hops(self, rest: str) -> None:
         """/hops/N: N redirects; /hops/noai: one that reserves what it leads to."""
