@@ -17,11 +17,12 @@ import pyarrow.csv
 
 from steps.data.causes import Cause
 from steps.data.row_files import DELIMITERS, Oddities, Reading, kind_of, lost_rows, opened, require_columns, with_lost
+from steps.data.stray_quotes import whole_lines
 from steps.errors import StepError
 
 # A line of a CSV file must fit into one block.
 CSV_BLOCK_BYTES: Final = 16 << 20
-_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+_SEPARATORS: Final = (";", "\t", "|", ",")
 
 
 class DelimitedFiles:
@@ -58,18 +59,13 @@ class DelimitedFiles:
             yield lost_rows(columns, Cause.BAD_ROW, lost.count)
 
     def _header(self, path: str) -> tuple[str, ...]:
-        with opened(self._files, path) as content:
-            try:
-                begin = content.read(2)
-            except OSError as error:
-                raise StepError(f"url_table: {path} cannot be unpacked: {str(error)[:200]}") from None
-            if begin in _UTF16:
-                raise StepError(f"url_table: {path} is UTF-16; save it as UTF-8")
         with self._reader(path, _LostLines(path, Oddities())) as reader:
             names = tuple(reader.schema.names)
         hint = ""
         if any("://" in name for name in names):
             hint = "; its first line is data: name its columns in order as download.column_names, such as url,caption"
+        elif len(names) == 1 and (other := next((mark for mark in _SEPARATORS if mark in names[0]), "")):
+            hint = f"; its fields are separated by {other!r}: write it with {DELIMITERS[kind_of(path)]!r}"
         require_columns(path, names, self._reading, hint)
         return names
 
@@ -77,7 +73,11 @@ class DelimitedFiles:
     def _reader(self, path: str, lost: _LostLines, columns: Sequence[str] | None = None) -> Iterator[Any]:
         csv, kind = pyarrow.csv, kind_of(path)
         quoted = kind != ".tsv" or self._reading.tsv_quotes
-        with opened(self._files, path) as content:
+        with opened(self._files, path) as packed:
+            delimiter, content = DELIMITERS[kind], packed
+            if quoted:
+                names = self._reading.column_names
+                content = whole_lines(packed, delimiter, names, self._reading.url_column, lost.stray)
             try:
                 reader = csv.open_csv(
                     content,
@@ -85,7 +85,7 @@ class DelimitedFiles:
                         block_size=CSV_BLOCK_BYTES, column_names=list(self._reading.column_names) or None
                     ),
                     parse_options=csv.ParseOptions(
-                        delimiter=DELIMITERS[kind],
+                        delimiter=delimiter,
                         quote_char='"' if quoted else False,
                         newlines_in_values=quoted,
                         invalid_row_handler=lost,
@@ -114,6 +114,11 @@ class _LostLines:
         fields = f"{row.actual_columns} fields where {row.expected_columns} are expected"
         self._oddities.note(Cause.BAD_ROW, f"{self._path}: {fields}: {row.text[:80]!r}")
         return "skip"
+
+    def stray(self, lines: int, text: bytes) -> None:
+        """Count lines that are left out for a quote that does not end."""
+        self.count += lines
+        self._oddities.note(Cause.BAD_ROW, f"{self._path}: a quote that does not end: {text[:80]!r}")
 
 
 def _checked(path: str, reader: Any) -> Iterator[Any]:

@@ -122,6 +122,8 @@ def open_files(uri: str, reading: Reading) -> RowSource:
         raise StepError(f"column_names: they are for CSV and TSV files without a line of names; {uri} is {kind}")
     if kind == PARQUET:
         return ParquetFiles(files, paths, reading)
+    for path in paths:
+        _require_utf8(files, path)
     if kind in DELIMITERS:
         return DelimitedFiles(files, paths, reading)
     return LineFiles(files, paths, reading)
@@ -166,12 +168,17 @@ def with_lost(batch: Any, causes: Any = None) -> Any:
 
 
 def require_columns(path: str, names: Sequence[str], reading: Reading, hint: str = "") -> None:
-    """Raise StepError that names the setting unless a file has the columns of addresses and captions."""
+    """Raise StepError that names the setting unless a file has the columns of addresses and captions, each once."""
     for setting in ("url_column", "caption_column"):
         column = getattr(reading, setting)
+        if names.count(column) > 1:
+            raise StepError(
+                f"url_table: {path} has {names.count(column)} columns {column!r}; rename all but one, or name another "
+                f"as download.{setting}"
+            )
         if column not in names:
             raise StepError(
-                f"url_table: {path} has no column {column!r}; it has {', '.join(names)[:500]}"
+                f"url_table: {path} has no column {column!r}; it has {', '.join(names)[:500] or 'none'}"
                 + (hint or f"; name it as download.{setting}")
             )
 
@@ -199,6 +206,17 @@ def _of_one_rank(paths: Sequence[str]) -> list[str]:
         if ranked:
             return ranked
     return []
+
+
+def _require_utf8(files: Any, path: str) -> None:
+    with opened(files, path) as content:
+        try:
+            begin = content.read(4)
+        except OSError as error:
+            raise StepError(f"url_table: {path} cannot be unpacked: {str(error)[:200]}") from None
+    # No text in UTF-8 has a zero; nearly all in UTF-16 or UTF-32 begin with one, or with a mark.
+    if begin[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in begin:
+        raise StepError(f"url_table: {path} is UTF-16 or UTF-32; save it as UTF-8")
 
 
 def _sniffed(files: Any, path: str) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from steps.data.causes import Cause
 from steps.data.row_files import BATCH_ROWS, CAPTION, LOST, URL, Oddities, Reading, is_debris
-from steps.data.text_column import from_values
+from steps.data.text_column import ZERO, from_values
 from steps.errors import StepError
 
 Row = dict[str, Any]
@@ -67,7 +67,7 @@ def is_well_formed(caption: Any) -> bool:
         str(caption).encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return ZERO not in str(caption)
 
 
 def caption_in(content: bytes, reading: Reading) -> str | list[str]:
@@ -109,4 +109,4 @@ def stored_digest(sizes: Mapping[str, int], facts: str) -> str:
 
 def not_text(oddities: Oddities, place: str) -> None:
     """Note where a caption is no text."""
-    oddities.note(Cause.BAD_TEXT, f"{place}: the caption is no text (not UTF-8, or half a surrogate pair)")
+    oddities.note(Cause.BAD_TEXT, f"{place}: the caption is no text (not UTF-8, half a surrogate pair, or a zero)")

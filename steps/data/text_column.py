@@ -1,7 +1,7 @@
 """The door of the url table: whatever a column holds, what comes out is text, numbers, or lists of texts.
 
-Values become text here and nowhere else. What is no text (bytes that are not UTF-8, half a surrogate pair, an object)
-is marked, so that it costs its row and nothing else.
+Values become text here and nowhere else. What is no text (bytes that are not UTF-8, half a surrogate pair, a zero, an
+object) is marked, so that it costs its row and nothing else.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ Mask = npt.NDArray[np.bool_]
 
 NOT_TEXT: Final = b"\xff"
 """No UTF-8: how a value that is no text reaches the door."""
+ZERO: Final = "\0"
+"""No character of a text: what holds it is UTF-16 that was taken for UTF-8, or data."""
 # Without the semicolon an entity is a guess: `?a=1&copy=2` is an address, not a copyright sign.
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _BYTE_ORDER_MARK: Final = "\ufeff"
-# Neither control, format, unassigned nor white space: something to be seen.
-_VISIBLE: Final = r"[^\pC\pZ]"
+# Neither control, format, unassigned, white space, an accent on nothing, a filler nor the mark of a lost character.
+_VISIBLE: Final = r"[^\pC\pZ\pM\x{115F}\x{1160}\x{2800}\x{3164}\x{FFA0}\x{FFFD}]"
 
 
 class ReadColumn(NamedTuple):
@@ -82,20 +84,23 @@ def through(column: Any) -> ReadColumn:
 
 
 def _texts(array: Any) -> ReadColumn:
-    content = array if pa.types.is_null(array.type) else array.cast(pa.binary())
-    try:
-        return ReadColumn(content.cast(pa.string()), np.zeros(len(array), np.bool_))
-    except pa.ArrowInvalid:
-        values = [_decoded(value) for value in content.to_pylist()]
-        lost = np.array([value is NOT_TEXT for value in values], np.bool_)
-        return ReadColumn(pa.array([None if value is NOT_TEXT else value for value in values], pa.string()), lost)
+    content = array.cast(pa.binary())
+    if not pc.any(pc.match_substring(content, ZERO)).as_py():
+        try:
+            return ReadColumn(content.cast(pa.string()), np.zeros(len(array), np.bool_))
+        except pa.ArrowInvalid:
+            pass
+    values = [_decoded(value) for value in content.to_pylist()]
+    lost = np.array([value is NOT_TEXT for value in values], np.bool_)
+    return ReadColumn(pa.array([None if value is NOT_TEXT else value for value in values], pa.string()), lost)
 
 
 def _decoded(value: bytes | None) -> Any:
     try:
-        return None if value is None else value.decode("utf-8")
+        text = None if value is None else value.decode("utf-8")
     except UnicodeDecodeError:
         return NOT_TEXT
+    return NOT_TEXT if text and ZERO in text else text
 
 
 def _lists(array: Any) -> ReadColumn:

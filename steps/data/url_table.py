@@ -77,6 +77,8 @@ class UrlTable:
         for name, setting in others.items():
             if name not in self.names:
                 raise StepError(f"{setting}: {uri} has no column {name!r}; it has {', '.join(self.names)}")
+            if self.names.count(name) > 1:
+                raise StepError(f"{setting}: {uri} has several columns {name!r}; rename all but one")
         self.others = tuple(others)
         """Further columns that slices hold."""
         self.further: Mapping[int, list[str]] = {}
@@ -163,7 +165,7 @@ class UrlTable:
         if column.lost.any():
             row = first_row + int(np.flatnonzero(column.lost)[0]) + 1
             self.oddities.note(
-                Cause.BAD_TEXT, f"{self.uri} row {row}: {name} is no text (not UTF-8, or half a surrogate pair)"
+                Cause.BAD_TEXT, f"{self.uri} row {row}: {name} is no text (not UTF-8, half a surrogate pair, or a zero)"
             )
         return column
 
