@@ -24,10 +24,12 @@ from steps.data.picture_folder import CAPTION_FILES, PICTURES
 from steps.data.row_files import CAPTION, LOST, URL, Oddities, Reading, is_debris
 from steps.data.storage import Storage
 from steps.data.stored_rows import (
+    MAX_TEXT_BYTES,
     Row,
     StoredRows,
     caption_in,
     facts_of,
+    is_blank,
     is_well_formed,
     not_text,
     require_captions,
@@ -38,8 +40,6 @@ from steps.errors import StepError
 
 READERS: Final = 16
 TARS: Final = (".tar", ".tar.gz", ".tgz")
-MAX_TEXT_BYTES: Final = 1 << 20
-"""Of a caption, its facts, or a header of a tar: more is nothing that a sample has."""
 BLOCK_BYTES: Final = 1 << 20
 _ENDS_EARLY: Final = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
@@ -82,10 +82,14 @@ def _tar_rows(uri: str, name: str, reading: Reading) -> tuple[list[Row], Odditie
                             current = folder + slash + stem
                             sample = samples.setdefault(current, _Sample(f"{place}: {current}"))
                             sample.take(tar, member, field.lower(), name, oddities)
+                        elif member.islnk() or member.issym():
+                            oddities.leave("link", f"{place}: {member.name} is a link; pack it as a file")
                     # tarfile takes a piece of a header for the end.
                     stream.seek(tar.offset)
                     if 0 < len(stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
                         raise tarfile.ReadError("unexpected end of data")
+                    if _goes_on(stream):
+                        oddities.leave("second_tar", f"{place}: another tar stands behind its end; store it on its own")
             except _ENDS_EARLY as error:
                 oddities.leave("cut_tar", f"{place}: {type(error).__name__}: {error}; copy or download it again")
                 end = stream.tell() if size is None else size
@@ -104,6 +108,14 @@ def opened_tar(storage: Storage, name: str) -> Iterator[tuple[BinaryIO, int | No
             yield stream, storage.size(name)
         else:
             yield cast(BinaryIO, gzip.GzipFile(fileobj=stream)), None
+
+
+def _goes_on(stream: BinaryIO) -> bool:
+    """Return whether something else than zeros is left of a stream."""
+    while content := stream.read(BLOCK_BYTES):
+        if content.count(0) < len(content):
+            return True
+    return False
 
 
 class _BoundedStream:
@@ -132,6 +144,8 @@ class _Sample:
         """Take a member; `field` is what stands behind the key's dot."""
         suffix = f".{field.rpartition('.')[2]}"
         is_plain = suffix == f".{field}"
+        if self._is_repeated(suffix, is_plain):
+            oddities.leave("repeated_member", f"{self._place} has several {suffix}; give each sample its own key")
         if suffix in PICTURES and (is_plain or not self.address):
             # Of `jpg` and `mask.png` the picture is the first; of two fields with dots, the one that comes first.
             self.address = f"{name}#{member.offset_data}-{member.offset_data + member.size}"
@@ -144,11 +158,14 @@ class _Sample:
         elif field == "json":
             self._take_json(tar, member, oddities)
 
+    def _is_repeated(self, suffix: str, is_plain: bool) -> bool:
+        return is_plain and suffix in PICTURES and bool(self.address) and self._is_plain
+
     def _take_json(self, tar: tarfile.TarFile, member: tarfile.TarInfo, oddities: Oddities) -> None:
         if member.size > MAX_TEXT_BYTES:
             oddities.leave("long_json", _too_long(self._place, ".json", member.size))
             return
-        facts = parsed(_content(tar, member).decode("utf-8", "surrogateescape"))
+        facts = parsed(_content(tar, member).decode("utf-8", "surrogateescape").lstrip("\ufeff"))
         if isinstance(facts, dict):
             self._facts = facts
         elif facts is None:
@@ -164,7 +181,7 @@ class _Sample:
         oddities.keys.update(self._facts)
         row: Row = {**facts_of(self._facts, reading), URL: self.address}
         asked_for = reading.caption_column != CAPTION and CAPTION in row
-        if self._text is not None and not asked_for:
+        if self._text is not None and not asked_for and (self._text.strip() or is_blank(row.get(CAPTION))):
             row[CAPTION] = caption_in(self._text, reading)
         if not is_well_formed(row.get(CAPTION)):
             not_text(oddities, self._place)

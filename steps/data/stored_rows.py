@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import fsspec
 import pyarrow as pa
@@ -19,6 +19,9 @@ from steps.data.text_column import ZERO, from_values
 from steps.errors import StepError
 
 Row = dict[str, Any]
+
+MAX_TEXT_BYTES: Final = 1 << 20
+"""Of a caption, its facts, or a header of a tar: more is nothing that a sample has."""
 
 
 class StoredRows:
@@ -43,7 +46,7 @@ class StoredRows:
 def facts_of(row: Mapping[str, Any], reading: Reading) -> Row:
     """Return what an object says of a picture: its caption or list of them, numbers and texts."""
     plain = {name: value for name, value in row.items() if isinstance(value, (str, int, float))}
-    own = {name: value for name, value in plain.items() if name not in ("text", CAPTION, URL)}
+    own = {name: value for name, value in plain.items() if name not in ("text", CAPTION, URL, LOST)}
     for key in reading.caption_keys:
         value = row.get(key)
         if key in plain and not isinstance(value, bool):
@@ -55,6 +58,11 @@ def facts_of(row: Mapping[str, Any], reading: Reading) -> Row:
 
 def _is_short(value: Any) -> bool:
     return isinstance(value, str) or abs(value) < 1e300
+
+
+def is_blank(caption: Any) -> bool:
+    """Return whether metadata say no caption, so that a file beside the picture counts."""
+    return not (caption.strip() if isinstance(caption, str) else caption)
 
 
 def is_well_formed(caption: Any) -> bool:
@@ -71,7 +79,9 @@ def is_well_formed(caption: Any) -> bool:
 
 
 def caption_in(content: bytes, reading: Reading) -> str | list[str]:
-    """Return what a caption file says; bytes that are no UTF-8 become surrogates."""
+    """Return what a caption file says; bytes that are no UTF-8 become surrogates, and so does what is too long."""
+    if len(content) > MAX_TEXT_BYTES:
+        return "\ud800"
     text = content.decode("utf-8", "surrogateescape").strip()
     return text.split("\n") if reading.caption_lines else text
 

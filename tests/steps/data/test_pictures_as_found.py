@@ -281,3 +281,70 @@ def test_a_caption_that_is_no_text_or_endless_costs_its_sample(tmp_path: Path) -
     odd = {0: b"caf\xe9", 1: bytes(2 << 20)}
     tar(tmp_path / "0.tar", samples(jpg=picture, txt=lambda row: odd.get(row, text(row))))
     assert fates(tmp_path, "webdataset") == ["#bad_text", "#bad_text", *CAPTIONS[2:]]
+
+
+def test_where_metadata_or_a_caption_file_is_blank_the_next_place_counts(tmp_path: Path) -> None:
+    lines = metadata("text", ["", " ", None, *CAPTIONS[3:]])
+    files = {**beside("txt", ["c 0", " \n", "c 2", *["other"] * 3]), "1.caption": "c 1", "metadata.jsonl": lines}
+    assert fates(folder(tmp_path / "folder", files), "pictures") == CAPTIONS
+    named = {row: json.dumps({"caption": f"c {row}"}).encode() for row in range(3)}
+    tar(
+        tmp_path / "0.tar",
+        samples(
+            jpg=picture,
+            txt=lambda row: b" " if row in named else text(row),
+            json=lambda row: named.get(row, b"\xef\xbb\xbf{}"),
+        ),
+    )
+    assert fates(tmp_path, "webdataset") == CAPTIONS
+
+
+def test_metadata_of_other_systems_name_the_same_pictures(tmp_path: Path) -> None:
+    path = folder(tmp_path, {"sub/e\u0301.jpg": picture(9)})
+    names = ["./0.jpg", "1.jpg", "sub/../2.jpg", "3.jpg", "4.jpg", "5.jpg"]
+    rows = [*zip(names, CAPTIONS, strict=True), ("sub\\\u00e9.jpg", "c 6")]
+    (path / "metadata.csv").write_text("file_name,text\n" + "".join(f"{name},{caption}\n" for name, caption in rows))
+    assert fates(path, "pictures") == [*CAPTIONS, "c 6"]
+
+
+def test_lines_of_metadata_without_a_picture_of_their_own_are_counted(tmp_path: Path) -> None:
+    lines = (
+        metadata("text", CAPTIONS) + b'\n{"file_name": "gone.jpg", "text": "a"}\n{"file_name": "0.jpg", "text": "b"}'
+    )
+    path = folder(tmp_path, {"metadata.jsonl": lines})
+    assert fates(path, "pictures") == CAPTIONS
+    assert open_table(path, "pictures").oddities.set_aside == {"no_such_picture": 1, "further_line": 1}
+
+
+def test_metadata_with_a_stray_quote_lose_their_line_and_repeated_columns_are_refused(tmp_path: Path) -> None:
+    rows = [f"{row}.jpg,c {row}" for row in range(COUNT)]
+    rows[2] = '2.jpg,"c 2'
+    path = folder(tmp_path, {"metadata.csv": "\n".join(["file_name,text", *rows]) + "\n"})
+    assert fates(path, "pictures") == [*CAPTIONS[:2], "#no_caption", *CAPTIONS[3:]]
+    (path / "metadata.csv").write_text("file_name,text,text\n0.jpg,a,b\n")
+    with pytest.raises(StepError, match=r"metadata\.csv has several columns 'text'; rename all but one"):
+        open_table(path, "pictures")
+
+
+@pytest.mark.parametrize("content", ["c 0".encode("utf-16"), "c 0".encode("utf-16-le"), b"x" * (2 << 20)])
+def test_a_caption_file_that_is_no_utf8_or_endless_costs_its_picture(tmp_path: Path, content: bytes) -> None:
+    path = folder(tmp_path, {**beside("txt", CAPTIONS), "0.txt": content})
+    assert fates(path, "pictures") == ["#bad_text", *CAPTIONS[1:]]
+
+
+def test_members_of_a_tar_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    path = tar(tmp_path / "0.tar", samples(jpg=picture, txt=text))
+    with tarfile.open(path, "a") as archive:
+        for name, kind, content in (
+            ("006.jpg", tarfile.LNKTYPE, b""),
+            ("006.txt", tarfile.REGTYPE, b"c 6"),
+            ("000.png", tarfile.REGTYPE, picture(0)),
+            ("folder", tarfile.DIRTYPE, b""),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size = kind, "000.jpg" if kind == tarfile.LNKTYPE else "", len(content)
+            archive.addfile(member, io.BytesIO(content))
+    assert fates(tmp_path, "webdataset") == CAPTIONS
+    assert open_table(tmp_path, "webdataset").oddities.set_aside == {"link": 1, "repeated_member": 1}
+    path.write_bytes(path.read_bytes() + path.read_bytes())
+    assert open_table(tmp_path, "webdataset").oddities.set_aside["second_tar"] == 1
