@@ -22,6 +22,7 @@ _START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
 _DECODABLE: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _START_OF_SCAN, _END = 0xDA, 0xD9
+_APP0, _APP14 = 0xE0, 0xEE
 _WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 _COEFFICIENTS: Final = 64
 # In a scan's data 0xff is stuffed with 0x00; restart markers stand in it.
@@ -43,6 +44,11 @@ class JpegStructure:
     """How many it has."""
     _bits_left: dict[int, list[int | None]] = field(default_factory=dict)
     """By component: low bits of each coefficient that no scan has sent; None: nothing of it."""
+
+    @property
+    def components(self) -> int:
+        """How many colours, or inks, it has."""
+        return len(self._bits_left)
 
     @property
     def is_decodable(self) -> bool:
@@ -96,3 +102,40 @@ def jpeg_structure(content: bytes) -> JpegStructure:
                 marker = _AFTER_SCAN
                 structure.begin_scan(segment)
     return structure
+
+
+def tidied(content: bytes) -> bytes:
+    """Return a JPEG without the oddities that libjpeg warns of and no pixel shows.
+
+    These are stray bytes between segments, an unknown version of JFIF or transform of Adobe, spectral limits in a
+    sequential scan, and zeros that fill up a scan. libjpeg tells only of the first thing that it finds, so that these
+    would hide real damage; what it warns of afterwards is damage.
+    """
+    structure, position, parts = jpeg_structure(content), len(_SOI), [_SOI]
+    is_scan = False
+    while found := (_AFTER_SCAN if is_scan else _MARKER).search(content, position):
+        if is_scan:
+            data = content[position : found.start()]
+            # The data's own last bytes may be zeros, and libjpeg takes a few more without a word.
+            parts.append(data.rstrip(b"\x00") + bytes(2 * data.endswith(b"\x00")))
+        code, position = content[found.start() + 1], found.end()
+        parts.append(bytes([0xFF, code]))
+        if code == _END:
+            break
+        is_scan = code == _START_OF_SCAN
+        if code not in _WITHOUT_LENGTH:
+            end = position + max(int.from_bytes(content[position : position + 2], "big"), 2)
+            parts.append(_tidied_segment(code, content[position:end], structure))
+            position = end
+    return b"".join(parts)
+
+
+def _tidied_segment(code: int, segment: bytes, structure: JpegStructure) -> bytes:
+    if code == _APP0 and segment[2:7] == b"JFIF\x00":
+        return segment[:7] + b"\x01" + segment[8:]
+    if code == _APP14 and segment[2:7] == b"Adobe" and segment[13:14] > b"\x02":
+        # As libjpeg takes it: YCbCr, or YCCK.
+        return segment[:13] + (b"\x01" if structure.components == 3 else b"\x02") + segment[14:]
+    if code == _START_OF_SCAN and structure.frame not in _PROGRESSIVE:
+        return segment[:-3] + bytes([0, _COEFFICIENTS - 1, 0])
+    return segment

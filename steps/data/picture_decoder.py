@@ -8,18 +8,20 @@ A JPEG is decoded strictly: libjpeg calls damage a warning and goes on with grey
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags, Image
+from PIL.GifImagePlugin import GifImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from steps.data.causes import Cause
-from steps.data.jpeg import EOI, MAX_SCANS, jpeg_structure
+from steps.data.jpeg import EOI, MAX_SCANS, jpeg_structure, tidied
 from steps.data.picture import format_of, formats, is_cut
+from steps.data.stated_colours import HighDynamicRangeError, stated_profile, without_words
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -28,12 +30,9 @@ _ANIMATED_FORMATS: Final = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 # decoders obey, and EXIF's does not count (ISO/IEC 23008-12, 18181-2).
 _TURNED_BY_DECODERS: Final = frozenset({"TIFF", "HEIF", "JXL"})
 _PILLOW_MODES: Final = {"1": "L", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
+_SAMPLE_FORMAT, _BITS_PER_SAMPLE, _PHOTOMETRIC = 339, 258, 262
+_UNSIGNED: Final = frozenset({1, 4})
 _READ_MODES: Final = frozenset({"L", "RGB", "CMYK"})
-# What libjpeg warns of and no pixel shows; that of a restart marker (d0 to d7) stands for lost data.
-_HARMLESS = re.compile(
-    r"unknown JFIF revision|Unknown Adobe color|Invalid SOS parameters|extraneous bytes before marker 0x(?!d)"
-)
-_PADDED = re.compile(r"extraneous bytes before marker 0xd9")
 
 
 class PictureError(Exception):
@@ -91,28 +90,37 @@ class PictureFile:
         """Read the pixels of the first frame. Raises PictureError."""
         try:
             is_animated = self.format in _ANIMATED_FORMATS and bool(getattr(self._picture, "is_animated", False))
-            self._picture.load() if self.format != "JPEG" else None
-            orientation = 1 if self.format in _TURNED_BY_DECODERS else _orientation(self._picture.info.get("exif"))
-            pixels, has_alpha = self._jpeg_pixels() if self.format == "JPEG" else _pixels(self._picture)
+            stated = stated_profile(self._content, self.format)
+            if self.format == "JPEG":
+                pixels, has_alpha = self._jpeg_pixels()
+            else:
+                pixels, has_alpha = _pixels(_loaded(self._picture))
+            orientation = 1 if self.format in _TURNED_BY_DECODERS else _orientation(_exif(self._picture))
         except PictureError:
             raise
-        except Exception:  # what a parser raises on hostile bytes is not to be foreseen
-            raise self._damage() from None
+        except HighDynamicRangeError:
+            raise PictureError(Cause.UNSUPPORTED_FORMAT) from None
+        except Exception as error:  # what a parser raises on hostile bytes is not to be foreseen
+            # A TIFF may have its data anywhere: only its decoder sees that some of it is missing.
+            raise self._damage(self.format == "TIFF" and "truncated" in str(error)) from None
         profile = self._picture.info.get("icc_profile") or b""
+        if stated is not None and (self.format == "PNG" or not profile):
+            profile = stated
         return DecodedPicture(pixels, orientation, bytes(profile), has_alpha, is_animated, self.format)
 
     def _opened(self) -> Image.Image:
         try:
             # A JPEG may begin a file of several (MPO), as cameras and phones write them.
             names = ("JPEG", "MPO") if self.format == "JPEG" else (self.format,)
-            return Image.open(io.BytesIO(self._content), formats=names)
+            content = without_words(self._content) if self.format == "PNG" else self._content
+            return Image.open(io.BytesIO(content), formats=names)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise PictureError(Cause.TOO_MANY_PIXELS) from None
         except Exception:
             raise self._damage() from None
 
-    def _damage(self) -> PictureError:
-        return PictureError(Cause.TRUNCATED if is_cut(self._content) else Cause.CORRUPT)
+    def _damage(self, is_truncated: bool = False) -> PictureError:
+        return PictureError(Cause.TRUNCATED if is_truncated or is_cut(self._content) else Cause.CORRUPT)
 
     def _jpeg_pixels(self) -> tuple[Pixels, bool]:
         if not self._structure.is_complete:
@@ -131,16 +139,31 @@ def _strictly_decoded(content: bytes, space: str) -> Pixels:
     pixels: Pixels
     try:
         pixels = simplejpeg.decode_jpeg(content, space)
-    except ValueError as error:
-        if _PADDED.search(str(error)):
-            # Some cameras fill up before the end marker; where something else is left over, data was lost. The data's
-            # own last bytes may be zeros, and libjpeg takes a few more without a word.
-            pixels = simplejpeg.decode_jpeg(content.removesuffix(EOI).rstrip(b"\x00") + bytes(2) + EOI, space)
-        elif _HARMLESS.search(str(error)):
-            pixels = simplejpeg.decode_jpeg(content, space, strict=False)
-        else:
-            raise
+    except ValueError:
+        pixels = simplejpeg.decode_jpeg(tidied(content), space)
     return pixels
+
+
+def _loaded(picture: Image.Image) -> Image.Image:
+    """Read the pixels. What the first frame of a GIF does not cover is transparent, as browsers show it."""
+    covered = picture.tile[0].extents if isinstance(picture, GifImageFile) and picture.tile else None
+    picture.load()
+    if covered is None or covered == (0, 0, *picture.size):
+        return picture
+    whole = Image.new("RGBA", picture.size)
+    whole.paste(picture.convert("RGBA").crop(covered), covered)
+    return whole
+
+
+def _exif(picture: Image.Image) -> bytes | None:
+    """Return the EXIF block; that of a PNG may stand in a text, in hexadecimal, as ImageMagick writes it."""
+    text = picture.info.get("Raw profile type exif")
+    if "exif" in picture.info or not isinstance(text, str):
+        return picture.info.get("exif")
+    try:
+        return bytes.fromhex("".join(text.split("\n")[3:]))
+    except ValueError:
+        return None
 
 
 def _orientation(exif: bytes | None) -> int:
@@ -158,6 +181,8 @@ def _orientation(exif: bytes | None) -> int:
 
 def _pixels(picture: Image.Image) -> tuple[Pixels, bool]:
     """Return a loaded picture's pixels in the space of its profile, and whether something was transparent."""
+    if not _UNSIGNED.issuperset(_tiff_tag(picture, _SAMPLE_FORMAT, (1,))):
+        raise PictureError(Cause.UNSUPPORTED_FORMAT)
     if picture.mode.startswith("I;16"):
         return _pixels_of_16_bits(picture)
     if "transparency" in picture.info and picture.mode in ("1", "L", "P", "RGB"):
@@ -174,9 +199,16 @@ def _pixels(picture: Image.Image) -> tuple[Pixels, bool]:
     return _array(picture), False
 
 
+def _tiff_tag(picture: Image.Image, number: int, default: Any) -> Any:
+    return picture.tag_v2.get(number, default) if isinstance(picture, TiffImageFile) else default
+
+
 def _pixels_of_16_bits(picture: Image.Image) -> tuple[Pixels, bool]:
     wide = np.asarray(picture).astype(np.uint16)
-    grey = (wide >> 8).astype(np.uint8)[..., None]
+    # A TIFF may have 12 bits, and 0 for white; Pillow leaves both as they are.
+    grey = (wide >> (_tiff_tag(picture, _BITS_PER_SAMPLE, (16,))[0] - 8)).astype(np.uint8)[..., None]
+    if _tiff_tag(picture, _PHOTOMETRIC, 1) == 0:
+        grey = 255 - grey
     key = picture.info.get("transparency")
     if not isinstance(key, int) or not (wide == key).any():
         return grey, False

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -239,6 +239,85 @@ def _film() -> bytes:
     return b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(200_000) + b"\xff\xd8\xff\xda\x00\x0c"
 
 
+def tiff(pixels: bytes, bits: int, photometric: int = 1, sample_format: int = 1) -> bytes:
+    """Return a grey TIFF, little-endian and in one strip, of numbers as they are."""
+    tags = {256: SIZE[0], 257: SIZE[1], 258: bits, 259: 1, 262: photometric, 273: 8 + 2 + 12 * 10 + 4, 277: 1}
+    tags |= {278: SIZE[1], 279: len(pixels), 339: sample_format}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + pixels
+
+
+def grey12() -> bytes:
+    """Return two numbers in three bytes."""
+    pairs = (np.asarray(scene().convert("L")).astype(np.uint32) * 4095 // 255).reshape(-1, 2)
+    first, second = pairs[:, 0], pairs[:, 1]
+    return np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1).astype(np.uint8).tobytes()
+
+
+def linear16() -> npt.NDArray[np.uint16]:
+    """Return numbers that are proportional to light."""
+    v = np.asarray(scene()) / 255
+    light: npt.NDArray[np.uint16] = (np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4) * 65535).astype(
+        np.uint16
+    )
+    return light
+
+
+def in_coded_p3() -> Image.Image:
+    """Return the scene's numbers in Display P3 with sRGB's curve, by the matrices of CSS Color 4, 10.2."""
+    to_p3 = np.array([[0.822462, 0.177538, 0.0], [0.033194, 0.966806, 0.0], [0.017083, 0.072397, 0.91052]])
+    light = np.clip(linear16() / 65535 @ to_p3.T, 0, 1)
+    values = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return Image.fromarray((values * 255).round().astype(np.uint8))
+
+
+def coded_avif(picture: Image.Image, primaries: int, transfer: int) -> bytes:
+    content = saved(picture, "AVIF", quality=98, subsampling="4:4:4")
+    place = content.index(b"colrnclx") + 8
+    return content[:place] + struct.pack(">HH", primaries, transfer) + content[place + 4 :]
+
+
+def raw_exif_png() -> bytes:
+    """Return a turned PNG with EXIF in a text, as ImageMagick writes it."""
+    picture, exif = turned(6)
+    text = PngImagePlugin.PngInfo()
+    content = exif.tobytes()
+    text.add_text("Raw profile type exif", f"\nexif\n{len(content):8d}\n{content.hex()}\n", zip=True)
+    return png(picture, pnginfo=text)
+
+
+def with_stray_bytes(content: bytes) -> bytes:
+    return content[:20] + bytes(7) + content[20:]
+
+
+def with_jfif_version(content: bytes, version: int = 3) -> bytes:
+    place = content.index(b"JFIF\0") + 5
+    return content[:place] + bytes([version]) + content[place + 1 :]
+
+
+def with_odd_scan(content: bytes) -> bytes:
+    """Return a sequential JPEG whose scan says that it ends at coefficient 0."""
+    place = content.index(b"\xff\xda")
+    end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return content[: end - 2] + b"\0" + content[end - 1 :]
+
+
+def offset_gif() -> bytes:
+    """Return a GIF whose first frame, the upper half of the scene, covers the lower half."""
+    width, height = SIZE[0], SIZE[1] // 2
+    content = bytearray(saved(scene().crop((0, 0, width, height)).quantize(256), "GIF"))
+    content[6:10] = struct.pack("<HH", *SIZE)
+    place = content.index(b",\0\0\0\0")
+    content[place + 1 : place + 5] = struct.pack("<HH", 0, SIZE[1] - height)
+    return bytes(content)
+
+
+def offset_on_white() -> Image.Image:
+    white = Image.new("RGB", SIZE, "white")
+    white.paste(scene().crop((0, 0, SIZE[0], SIZE[1] // 2)), (0, SIZE[1] // 2))
+    return white
+
+
 Kind = Callable[[], bytes]
 
 KINDS: dict[str, Kind] = {
@@ -261,6 +340,10 @@ KINDS: dict[str, Kind] = {
     "jpeg turned 0": lambda: jpeg(exif=exif_only(0)),
     "jpeg turned 99": lambda: jpeg(exif=exif_only(99)),
     "jpeg with broken EXIF": lambda: jpeg(exif=exif_only(6, broken=True)),
+    "jpeg of an unknown version of JFIF": lambda: with_jfif_version(jpeg()),
+    "jpeg with odd limits of its scan": lambda: with_odd_scan(jpeg()),
+    "jpeg with stray bytes between segments": lambda: with_stray_bytes(jpeg()),
+    "jpeg with another one behind it": lambda: jpeg() + jpeg(grey()),
     "jpeg in Adobe RGB": lambda: jpeg(in_space(ADOBE_RGB), icc_profile=ADOBE_RGB),
     "jpeg in Display P3": lambda: jpeg(in_space(DISPLAY_P3), icc_profile=DISPLAY_P3),
     "jpeg in ProPhoto": lambda: jpeg(in_space(PROPHOTO), icc_profile=PROPHOTO, quality=98),
@@ -280,6 +363,32 @@ KINDS: dict[str, Kind] = {
     "png of 16 bits": lambda: raw_png(wide(), 16, 2),
     "png of 16 bits with alpha": lambda: raw_png(np.dstack([wide(), np.full(SIZE[::-1], 65535, np.uint16)]), 16, 6),
     "png turned": lambda: _turned_as("PNG"),
+    "png turned, said in a text": raw_exif_png,
+    "png in linear light": lambda: raw_png(linear16(), 16, 2, ((b"gAMA", struct.pack(">I", 100_000)),)),
+    "png with the gamma of sRGB": lambda: raw_png(np.asarray(scene()), 8, 2, ((b"gAMA", struct.pack(">I", 45_455)),)),
+    "png with a gamma of nothing": lambda: raw_png(np.asarray(scene()), 8, 2, ((b"gAMA", bytes(4)),)),
+    "png in sRGB, with another gamma": lambda: raw_png(
+        np.asarray(scene()), 8, 2, ((b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 100_000)))
+    ),
+    "png in coded Display P3": lambda: raw_png(np.asarray(in_coded_p3()), 8, 2, ((b"cICP", bytes([12, 13, 0, 1])),)),
+    "png with primaries of Display P3": lambda: raw_png(
+        np.asarray(in_coded_p3()),
+        8,
+        2,
+        (
+            (b"gAMA", struct.pack(">I", 45_455)),
+            (b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)),
+        ),
+    ),
+    "png with primaries of nothing": lambda: raw_png(
+        np.asarray(scene()), 8, 2, ((b"gAMA", struct.pack(">I", 45_455)), (b"cHRM", bytes(32)))
+    ),
+    "png with endless words": lambda: raw_png(
+        np.asarray(scene()), 8, 2, ((b"zTXt", b"workflow\0\0" + zlib.compress(bytes(3 << 20))),)
+    ),
+    "png with an endless profile": lambda: raw_png(
+        np.asarray(scene()), 8, 2, ((b"iCCP", b"x\0\0" + zlib.compress(bytes(5 << 20))),)
+    ),
     "png animated": lambda: _animation("PNG", scene()),
     "png with bytes behind it": lambda: png() + b"<!-- served by -->",
     "gif": lambda: saved(scene().quantize(256), "GIF"),
@@ -292,6 +401,7 @@ KINDS: dict[str, Kind] = {
     "bmp": lambda: saved(scene(), "BMP"),
     "avif": lambda: saved(scene(), "AVIF", quality=95),
     "avif turned": lambda: _turned_as("AVIF", quality=95),
+    "avif in coded Display P3": lambda: coded_avif(in_coded_p3(), 12, 13),
     "avif in Display P3": lambda: saved(in_space(DISPLAY_P3), "AVIF", quality=95, icc_profile=DISPLAY_P3),
     "tiff": lambda: saved(scene(), "TIFF"),
     "tiff compressed": lambda: saved(scene(), "TIFF", compression="tiff_lzw"),
@@ -309,6 +419,9 @@ GREY: dict[str, Kind] = {
     "png of 16 bits": lambda: raw_png(grey16(), 16, 0),
     "png of 16 bits with alpha": lambda: raw_png(np.dstack([grey16(), np.full(SIZE[::-1], 65535, np.uint16)]), 16, 4),
     "tiff of 16 bits": lambda: saved(Image.fromarray(grey16()), "TIFF"),
+    "tiff of 16 bits, 0 is white": lambda: tiff((65535 - grey16()).astype("<u2").tobytes(), 16, photometric=0),
+    "tiff of 12 bits": lambda: tiff(grey12(), 12),
+    "tiff, 0 is white": lambda: tiff((255 - np.asarray(scene().convert("L"))).tobytes(), 8, photometric=0),
     "webp": lambda: saved(grey(), "WEBP", lossless=True),
 }
 
@@ -355,6 +468,10 @@ DAMAGED: dict[str, Kind] = {
     "jpeg, progressive, without the last scan": lambda: scans_of(jpeg(progressive=True), 9),
     "jpeg, progressive, middle zeroed": lambda: _zeroed(jpeg(progressive=True)),
     "jpeg, middle zeroed, a film behind": lambda: _zeroed(jpeg()) + _film(),
+    "jpeg, unknown version of JFIF, middle zeroed": lambda: _zeroed(with_jfif_version(jpeg())),
+    "jpeg, odd limits of its scan, middle zeroed": lambda: _zeroed(with_odd_scan(jpeg())),
+    "jpeg, stray bytes, middle zeroed": lambda: _zeroed(with_stray_bytes(jpeg())),
+    "jpeg, half of it, another one behind": lambda: jpeg()[: len(jpeg()) // 2] + jpeg(grey()),
     "png, a byte flipped": lambda: _flipped(png(), 0.5, 1),
     "png, header's checksum": lambda: _flipped(png(), 30 / len(png()), 1),
     "png, a third with an end": lambda: png()[: len(png()) // 3] + chunk(b"IEND", b""),
@@ -394,6 +511,10 @@ UNREAD: dict[str, bytes] = {
     "pnm": b"P6\n4 4\n255\n" + bytes(48),
     "openexr": b"\x76\x2f\x31\x01" + bytes(100),
     "tiff of floats": saved(Image.fromarray(np.zeros((120, 160), np.float32)), "TIFF"),
+    "tiff of numbers with a sign": tiff(bytes(SIZE[0] * SIZE[1]), 8, sample_format=2),
+    "tiff of 16 bits with a sign": tiff(bytes(2 * SIZE[0] * SIZE[1]), 16, sample_format=2),
+    "png of light (PQ)": raw_png(np.asarray(scene()), 8, 2, ((b"cICP", bytes([9, 16, 0, 1])),)),
+    "avif of light (HLG)": coded_avif(scene(), 9, 18),
     "tiff of 32 bits": saved(Image.fromarray(np.zeros((120, 160), np.int32)), "TIFF"),
 }
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -50,6 +51,22 @@ def test_a_picture_of_any_kind_is_stored_as_it_is_meant_to_be_seen(kind: str) ->
 @pytest.mark.parametrize("kind", pictures.GREY)
 def test_grey_becomes_colours_of_the_same_look(kind: str) -> None:
     assert difference(shown(pictures.GREY[kind]()), grey()) < VISIBLE
+
+
+def test_a_tiff_that_was_cut_is_truncated() -> None:
+    assert cause(pictures.saved(scene(), "TIFF")[:-1]) == "truncated"
+
+
+def test_what_the_first_frame_of_a_gif_does_not_cover_is_white() -> None:
+    assert difference(shown(pictures.offset_gif()), pictures.offset_on_white()) < VISIBLE
+
+
+def test_a_profile_that_a_png_cannot_unpack_is_said_to_be_ignored() -> None:
+    for kind in (zlib.compress(bytes(5 << 20)), b"broken"):
+        chunks = ((b"iCCP", b"x\0\0" + kind),)
+        read = reader()
+        assert read(FetchedPicture(pictures.raw_png(np.asarray(scene()), 8, 2, chunks), 0))[0]
+        assert read.measured[0].profile_ignored
 
 
 @pytest.mark.parametrize("kind", pictures.HOLES)
