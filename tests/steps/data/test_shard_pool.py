@@ -42,7 +42,7 @@ class Maker(ShardMaker):
 
 def tasks(*actions: str) -> Iterator[ShardTask]:
     for index, action in enumerate(actions):
-        yield ShardTask(TableSlice(index, index, [action], [""]), {})
+        yield ShardTask(TableSlice(index, index, [action], [""]))
 
 
 def processes_of(folder: Path) -> list[int]:
