@@ -1,4 +1,4 @@
-"""A sample of what a data set holds, within bounds: of shards that Download made, or of a folder of pictures.
+"""A sample of what a data set holds, within bounds: of shards that Download made.
 
 Reads a manifest, some tables of samples, some tables of fates and some pictures; writes nothing. Captions and pictures
 come from outside: pictures are decoded within a limit of pixels and drawn anew, small.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from params.filters import FILTERS
 from params.layout import MANIFEST_FILE
 from pipeline_definition.artifacts.data_files import DataFiles
 from pipeline_definition.errors import OperatorError
@@ -29,8 +31,18 @@ MAX_EXAMPLES: Final = 3
 MAX_MEMBERS_BYTES: Final = 32 << 20
 MAX_PIXELS: Final = 100_000_000
 THUMBNAIL_PX: Final = 256
-PICTURES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".jfif")
+# Of EXIF's orientations those that exchange width and height.
+_ON_THEIR_SIDE: Final = (5, 6, 7, 8)
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+SCORES: Final = tuple(
+    name
+    for one in FILTERS
+    for column in one.columns
+    if column.kind == "number" and not one.measured
+    for name in column.published_as
+)
+"""Columns that filters read, as published tables call them."""
 
 Row = Mapping[str, Any]
 
@@ -61,12 +73,11 @@ class DataSample:
     sides: tuple[tuple[int, int], ...] = ()
     """Width and height of the originals, where they are known, else of the stored pictures."""
     rows: int = 0
-    """How many were looked at."""
-
-
-def sample_of(files: DataFiles, place: str) -> DataSample:
-    """Return a sample. Raises OperatorError where there is neither a manifest nor a picture."""
-    return sample_of_artifact(files, place) or _of_folder(files, place)
+    """How many were looked at; of a folder, how many pictures it has."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Of a folder: how many of those that were looked at Download would leave out, by cause."""
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Of the rows that were looked at, by the name of the column."""
 
 
 def sample_of_artifact(files: DataFiles, place: str) -> DataSample | None:
@@ -87,11 +98,13 @@ def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
     listed = manifest.get("shards")
     names = [str(shard.get("name")) for shard in listed if isinstance(shard, dict)] if isinstance(listed, list) else []
     rows: list[tuple[str, Row]] = []
+    fates: list[Row] = []
     examples: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name in spread(names, MAX_SHARDS):
         stem = name.removesuffix(".tar")
         rows += [(name, row) for row in _table(files, f"{stem}.samples.parquet")]
-        for row in _table(files, f"{stem}.parquet", ("status", "error_message", "url", "caption")):
+        for row in _table(files, f"{stem}.parquet", ("status", "error_message", "url", "caption", *SCORES)):
+            fates.append(row)
             cause = str(row.get("error_message") or "")
             if row.get("status") != "success" and len(examples[cause]) < MAX_EXAMPLES:
                 examples[cause].append((str(row.get("url") or ""), str(row.get("caption") or "")))
@@ -106,7 +119,21 @@ def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
         captions=tuple(str(row.get("caption") or "") for _, row in kept),
         sides=tuple(_sides(row) for _, row in kept),
         rows=len(rows),
+        scores=scores_of([*(row for _, row in kept), *(row for row in fates if row.get("status") == "success")]),
     )
+
+
+def scores_of(rows: Sequence[Row]) -> dict[str, tuple[float, ...]]:
+    """Return what published columns of scores hold, without what is no number."""
+    found = {
+        name: tuple(
+            float(value)
+            for row in rows
+            if isinstance(value := row.get(name), (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        )
+        for name in SCORES
+    }
+    return {name: values for name, values in found.items() if values}
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
@@ -179,68 +206,38 @@ def _member(content: bytes, suffix: str) -> bytes:
     return b""
 
 
-def thumbnail(content: bytes, upright: bool = False) -> bytes | None:
-    """Return a picture as a small JPEG; None where it cannot be decoded, or has too many pixels."""
+def thumbnail(content: bytes) -> bytes | None:
+    """Return a picture as a small JPEG, as it is stored; None where it cannot be decoded, or has too many pixels."""
+    small = small_picture(content)
+    return small.jpeg if small else None
+
+
+class SmallPicture(NamedTuple):
+    """A picture, small, and the sides of the original."""
+
+    jpeg: bytes
+    width: int
+    height: int
+
+
+def small_picture(content: bytes, is_upright: bool = False) -> SmallPicture | None:
+    """Return a picture, turned as its EXIF orientation says where `is_upright`; None where thumbnail returns it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
                     return None
                 picture.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))
-                shown = ImageOps.exif_transpose(picture) if upright else picture
+                shown: Image.Image = picture
+                if is_upright:
+                    shown = ImageOps.exif_transpose(picture)
+                    if picture.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE:
+                        width, height = height, width
                 shown.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
                 buffer = io.BytesIO()
                 shown.convert("RGB").save(buffer, "JPEG", quality=80)
-                return buffer.getvalue()
+                return SmallPicture(buffer.getvalue(), width, height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
-
-
-def _of_folder(files: DataFiles, place: str) -> DataSample:
-    names = files.names()
-    pictures = [name for name in names if name.lower().endswith(PICTURES) and not _is_debris(name)]
-    if not pictures:
-        raise OperatorError(
-            f"{place}: neither a {MANIFEST_FILE} (of finished shards or latents) nor a picture; name the prefix of "
-            "shards or latents, or a folder of pictures"
-        )
-    facts = _metadata(files, names)
-    beside = set(names)
-    shown, captions = [], []
-    for name in spread(pictures, MAX_SHOWN):
-        caption = facts.get(name) or _caption_beside(files, name, beside)
-        jpeg = thumbnail(files.read(name, limit=MAX_MEMBERS_BYTES) or b"", upright=True)
-        captions.append(caption)
-        if jpeg:
-            shown.append(ShownPicture(jpeg, caption, name))
-    return DataSample(
-        pictures=tuple(shown), captions=tuple([*facts.values()] or captions), rows=len(pictures), sides=()
-    )
-
-
-def _is_debris(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def _caption_beside(files: DataFiles, name: str, names: set[str]) -> str:
-    stem = name.rsplit(".", 1)[0]
-    for file in (f"{stem}.txt", f"{stem}.caption"):
-        if file in names:
-            return (files.read(file, limit=1 << 20) or b"").decode("utf-8", "replace").strip()
-    return ""
-
-
-def _metadata(files: DataFiles, names: Sequence[str]) -> dict[str, str]:
-    captions: dict[str, str] = {}
-    for file in (name for name in names if name.rsplit("/", 1)[-1] == "metadata.jsonl"):
-        folder = file[: -len("metadata.jsonl")]
-        for line in (files.read(file) or b"").decode("utf-8", "replace").split("\n")[:MAX_ROWS]:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                text = next((row[key] for key in ("text", "caption", "prompt") if row.get(key)), "")
-                captions[folder + str(row.get("file_name"))] = str(text[0] if isinstance(text, list) else text)
-    return captions

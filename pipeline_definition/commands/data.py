@@ -49,16 +49,18 @@ def show(
       sd-pipeline data show ./photos --out photos.html
     """
     from pipeline_definition.artifacts.data_files import DataFiles, DataFolder, DataPrefix
-    from pipeline_definition.artifacts.data_sample import sample_of
+    from pipeline_definition.artifacts.folder_sample import sample_of
     from pipeline_definition.pages.html import to_html
     from pipeline_definition.report.data_page import data_document
 
     files: DataFiles
+    # A folder can be looked at without a parameter set; then no limit of one is applied.
+    settings = load_settings(params) if params != DEFAULT_PARAMS or params.is_file() else None
     if place.startswith(SCHEME):
         files = DataPrefix(target_of(load_settings(params), local, state).client("s3"), place)
     elif Path(place).is_dir():
         files = DataFolder(Path(place))
     else:
         raise UsageError(f"PLACE: {place} is neither an s3:// address nor a folder")
-    write_text(out, to_html(data_document(place, sample_of(files, place))))
+    write_text(out, to_html(data_document(place, sample_of(files, place, settings.download if settings else None))))
     console.print(str(out), soft_wrap=True, highlight=False)

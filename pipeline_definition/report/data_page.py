@@ -29,6 +29,7 @@ from pipeline_definition.report.data import MAX_CAPTION_CHARACTERS, embedded, fa
 # Edges of what is counted together.
 SIDES_PX = (64, 128, 256, 512, 768, 1024, 2048)
 RATIOS = (1.05, 1.34, 1.51, 1.8, 2.4, 3.01)
+SPANS = 8
 CHARACTERS = (1, 10, 30, 75, 150, 300, 1000)
 
 
@@ -40,7 +41,7 @@ def data_document(place: str, sample: DataSample) -> Document:
         title="What went in",
         lead=_lead(sample),
         sections=tuple(section for section in sections if not section.is_empty),
-        notes=("Pictures are shown as they are stored, small; captions are cut after 160 characters.",),
+        notes=("Pictures are shown small; captions are cut after 160 characters.",),
     )
 
 
@@ -53,7 +54,9 @@ def _lead(sample: DataSample) -> str:
     train = number(counts.get(TRAIN_SPLIT))
     if train is not None:
         return f"{count(train)} latents to train on, {count(number(counts.get(HELDOUT_SPLIT)) or 0)} held out."
-    return f"{count(sample.rows)} pictures."
+    looked_at = len(sample.captions)
+    bound = f"; {count(looked_at)} of them were looked at" if looked_at < sample.rows else ""
+    return f"{count(sample.rows)} pictures{bound}. Download would leave out {count(sum(sample.left_out.values()))}."
 
 
 def _overview(sample: DataSample) -> Section:
@@ -75,8 +78,15 @@ def _overview(sample: DataSample) -> Section:
         anchor="overview",
         title="In figures",
         facts=tuple(facts),
-        charts=tuple(_bars("Left out", lost, number(ledger.get("rows")))),
+        charts=(
+            *_bars("Left out", lost, number(ledger.get("rows"))),
+            *_bars("Would be left out", _worded(sample.left_out), len(sample.captions)),
+        ),
     )
+
+
+def _worded(causes: Mapping[str, int]) -> dict[str, float]:
+    return {cause.replace("_", " "): number for cause, number in causes.items()}
 
 
 def _pictures(sample: DataSample) -> Section:
@@ -106,6 +116,7 @@ def _charts(sample: DataSample) -> Iterator[Section]:
             *_bars("Longer side to shorter side", _counted(ratios, RATIOS)),
             *_bars("Characters of a caption", _counted([len(text.strip()) for text in sample.captions], CHARACTERS)),
             *_bars("Writing of the captions", _scripts(sample.captions)),
+            *(chart for name, values in sample.scores.items() for chart in _bars(name, _spans(values))),
         ),
     )
 
@@ -118,6 +129,16 @@ def _counted(values: Sequence[float], edges: Sequence[float]) -> dict[str, float
     names.append(f"{edges[-1]:g} and more")
     places = Counter(sum(value >= edge for edge in edges) for value in values)
     return {names[place]: places[place] for place in range(min(places), max(places) + 1)}
+
+
+def _spans(values: Sequence[float]) -> dict[str, float]:
+    """Return how many values lie in each of eight equal spans from the least to the largest."""
+    low, high = min(values), max(values)
+    if low == high:
+        return {f"{low:.3g}": len(values)}
+    edges = [low + (high - low) * place / SPANS for place in range(SPANS + 1)]
+    counts = Counter(min(int((value - low) / (high - low) * SPANS), SPANS - 1) for value in values)
+    return {f"{edges[place]:.3g} to {edges[place + 1]:.3g}": counts[place] for place in range(SPANS)}
 
 
 def _scripts(captions: Sequence[str]) -> dict[str, float]:

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
-from PIL import Image
+from PIL import ExifTags, Image
 from typer.testing import CliRunner
 
+from params.programs import DownloadSettings
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.artifacts.data_files import DataFolder, DataPrefix
-from pipeline_definition.artifacts.data_sample import sample_of, spread, thumbnail
+from pipeline_definition.artifacts.data_sample import spread, thumbnail
+from pipeline_definition.artifacts.folder_sample import sample_of
 from pipeline_definition.cli import app
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.pages.html import to_html
@@ -84,7 +86,7 @@ def test_the_page_of_a_folder_shows_its_pictures_with_their_captions(tmp_path: P
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": ["first", "second"]}\n{\n')
     (tmp_path / "b.txt").write_text("beside")
     html = page(tmp_path)
-    assert "2 pictures." in html and "first" in html and "beside" in html
+    assert "2 pictures. Download would leave out 1." in html and "first" in html and "beside" in html
     assert html.count("data:image/jpeg;base64,") == 2
 
 
@@ -166,3 +168,58 @@ def test_a_prefix_of_s3_gives_what_the_folder_gives(tmp_path: Path) -> None:
     write_shards(tmp_path, ["a", "b", "c"], {})
     files = DataPrefix(_Objects(tmp_path), "s3://bucket/shards/set/")
     assert sample_of(files, "s3://bucket/shards/set") == sample_of(DataFolder(tmp_path), "")
+
+
+def test_the_page_of_a_folder_says_what_download_would_leave_out_and_why(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (640, 480), "red").save(buffer, "JPEG", exif=exif)
+    contents = {
+        "fine": buffer.getvalue(),
+        "copy": buffer.getvalue(),
+        "small": jpeg("red", (100, 600)),
+        "long": jpeg("blue", (2000, 300)),
+        "cut": jpeg("green", (600, 600))[:400],
+        "bare": jpeg("green", (600, 600)),
+    }
+    for place, (name, content) in enumerate(contents.items()):
+        (tmp_path / f"{place}.jpg").write_bytes(content)
+        (tmp_path / f"{place}.txt").write_text("" if name == "bare" else name)
+    rows = [{"file_name": f"{place}.jpg", "pwatermark": place / 10} for place in range(6)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = DownloadSettings(image_size_px=256)
+    sample = sample_of(DataFolder(tmp_path), str(tmp_path), settings)
+    assert sample.left_out == {
+        "duplicate_picture": 1,
+        "too_small": 1,
+        "aspect_ratio": 1,
+        "corrupt": 1,
+        "no_caption": 1,
+    }
+    assert sample.sides[0] == (480, 640), "as it is seen, not as it is stored"
+    assert sample.scores == {"pwatermark": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)}
+    html = to_html(data_document(str(tmp_path), sample))
+    assert "6 pictures. Download would leave out 5." in html
+    for words in ("Would be left out", "too small", "Shorter side", "Longer side to shorter side", "pwatermark"):
+        assert words in html
+    assert sample_of(DataFolder(tmp_path), "").left_out == {"duplicate_picture": 1, "corrupt": 1, "no_caption": 1}
+
+
+def test_scores_that_shards_hold_are_charted(tmp_path: Path) -> None:
+    write_shards(tmp_path, ["a", "b"], {})
+    scored = [
+        {"status": "success", "error_message": None, "aesthetic": score} for score in (4.5, None, float("nan"), 6)
+    ]
+    pq.write_table(pa.Table.from_pylist(scored), tmp_path / "00000.parquet")
+    assert sample_of(DataFolder(tmp_path), "").scores == {"aesthetic": (4.5, 6.0)}
+    assert "aesthetic" in page(tmp_path)
+
+
+def test_stored_pictures_are_shown_as_they_lie() -> None:
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (64, 32), "red").save(buffer, "JPEG", exif=exif)
+    with Image.open(io.BytesIO(thumbnail(buffer.getvalue()) or b"")) as shown:
+        assert shown.size == (64, 32)
