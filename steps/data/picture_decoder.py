@@ -117,6 +117,8 @@ class PictureFile:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise PictureError(Cause.TOO_MANY_PIXELS) from None
         except Exception:
+            if self.format == "TIFF" and _is_of_unknown_pixels(self._content):
+                raise PictureError(Cause.UNSUPPORTED_FORMAT) from None
             raise self._damage() from None
 
     def _damage(self, is_truncated: bool = False) -> PictureError:
@@ -142,6 +144,15 @@ def _strictly_decoded(content: bytes, space: str) -> Pixels:
     except ValueError:
         pixels = simplejpeg.decode_jpeg(tidied(content), space)
     return pixels
+
+
+def _is_of_unknown_pixels(content: bytes) -> bool:
+    """Return whether a TIFF that does not open has samples of a kind that Pillow does not know."""
+    try:
+        TiffImageFile(io.BytesIO(content))
+    except Exception as error:
+        return "unknown pixel mode" in str(error)
+    return False
 
 
 def _loaded(picture: Image.Image) -> Image.Image:

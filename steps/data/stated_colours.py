@@ -1,8 +1,8 @@
-"""Colours that a file states in numbers, not in an embedded profile: PNG's cICP, gAMA and cHRM, AVIF's nclx.
+"""Colours that Pillow leaves out: PNG's cICP, gAMA and cHRM, AVIF's nclx, JPEG 2000's profile.
 
-Pillow reads the pixels and leaves these out, so that Display P3 would be stored washed out and linear light dark. Here
-they become an ICC profile, which steps.data.colour_profile applies. Sources: PNG 3rd edition, 4.3 (which of them
-counts) and 11.3.2; ITU-T H.273 (the code points); ISO/IEC 23000-22, 7.3.6 (colr boxes); ICC.1:2022.
+Without them Display P3 would be stored washed out and linear light dark. Numbers become an ICC profile here, which
+steps.data.colour_profile applies. Sources: PNG 3rd edition, 4.3 (which of them counts) and 11.3.2; ITU-T H.273 (the
+code points); ISO/IEC 23000-22, 7.3.6, and 15444-1, I.5.3.3 (colr boxes); ICC.1:2022.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _RAW_EXIF: Final = b"Raw profile type exif\0"
 MAX_PROFILE_BYTES: Final = 1 << 20
 """Unpacked, in a PNG: Pillow refuses the picture for a longer one."""
 _NCLX: Final = b"colrnclx"
+_JPEG_2000_PROFILE: Final = b"colr\2"
 _BOXES_BYTES: Final = 1 << 16
 _ENCODED_GAMMA: Final = 1 / 2.2
 _GAMMAS: Final = (0.1, 2.0)
@@ -46,7 +47,7 @@ class HighDynamicRangeError(Exception):
 
 
 def stated_profile(content: bytes, name: str) -> bytes | None:
-    """Return the profile that a picture's numbers stand for, or None where they state nothing.
+    """Return the profile that a picture states, or None where it states nothing.
 
     `name` is Pillow's of the format. Raises HighDynamicRangeError.
     """
@@ -56,6 +57,11 @@ def stated_profile(content: bytes, name: str) -> bytes | None:
         place = content.find(_NCLX, 0, _BOXES_BYTES)
         if place >= 0:
             return _coded(*struct.unpack(">HH", content[place + len(_NCLX) :][:4].ljust(4, b"\0")))
+    if name == "JPEG2000":
+        place = content.find(_JPEG_2000_PROFILE, 0, _BOXES_BYTES)
+        if place >= 0:
+            profile = content[place + len(_JPEG_2000_PROFILE) + 2 :]
+            return profile[: int.from_bytes(profile[:4], "big")]
     return None
 
 

@@ -277,6 +277,17 @@ def coded_avif(picture: Image.Image, primaries: int, transfer: int) -> bytes:
     return content[:place] + struct.pack(">HH", primaries, transfer) + content[place + 4 :]
 
 
+def jpeg_2000_in_p3() -> bytes:
+    """Return a JPEG 2000 whose colours are a profile's (ISO/IEC 15444-1, I.5.3.3)."""
+    content = saved(in_space(DISPLAY_P3), "JPEG2000")
+    place = content.index(b"colr") - 4
+    end = place + int.from_bytes(content[place : place + 4], "big")
+    box = struct.pack(">I4s3B", 11 + len(DISPLAY_P3), b"colr", 2, 0, 0) + DISPLAY_P3
+    parent = content.index(b"jp2h") - 4
+    size = int.from_bytes(content[parent : parent + 4], "big") + len(box) - (end - place)
+    return content[:parent] + struct.pack(">I", size) + content[parent + 4 : place] + box + content[end:]
+
+
 def raw_exif_png() -> bytes:
     """Return a turned PNG with EXIF in a text, as ImageMagick writes it."""
     picture, exif = turned(6)
@@ -408,6 +419,7 @@ KINDS: dict[str, Kind] = {
     "tiff turned": lambda: saved(turned(6)[0], "TIFF", tiffinfo={0x0112: 6}),
     "tiff of several pages": lambda: saved(scene(), "TIFF", save_all=True, append_images=[grey()]),
     "jpeg 2000": lambda: saved(scene(), "JPEG2000"),
+    "jpeg 2000 in Display P3": jpeg_2000_in_p3,
     "jpeg 2000 without boxes": lambda: saved(scene(), "JPEG2000", no_jp2=True),
 }
 
@@ -511,6 +523,7 @@ UNREAD: dict[str, bytes] = {
     "pnm": b"P6\n4 4\n255\n" + bytes(48),
     "openexr": b"\x76\x2f\x31\x01" + bytes(100),
     "tiff of floats": saved(Image.fromarray(np.zeros((120, 160), np.float32)), "TIFF"),
+    "tiff of 24 bits a sample": tiff(bytes(3 * SIZE[0] * SIZE[1]), 24),
     "tiff of numbers with a sign": tiff(bytes(SIZE[0] * SIZE[1]), 8, sample_format=2),
     "tiff of 16 bits with a sign": tiff(bytes(2 * SIZE[0] * SIZE[1]), 16, sample_format=2),
     "png of light (PQ)": raw_png(np.asarray(scene()), 8, 2, ((b"cICP", bytes([9, 16, 0, 1])),)),
