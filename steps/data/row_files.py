@@ -30,6 +30,7 @@ JSON: Final = ".json"
 TEXT: Final = ".txt"
 CODECS: Final = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 KINDS: Final = "parquet, csv, tsv, jsonl, ndjson, json, txt (all but parquet also as .gz, .bz2, .zst)"
+_WIDE: Final = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 # A folder of tables may hold statistics and a README: they are tables only where nothing before them is.
 _BY_RANK: Final = ((PARQUET, *DELIMITERS), (*JSON_LINES, JSON), (TEXT,))
 # What computers leave in folders: of macOS, Synology and Windows.
@@ -123,7 +124,7 @@ def open_files(uri: str, reading: Reading) -> RowSource:
     if kind == PARQUET:
         return ParquetFiles(files, paths, reading)
     for path in paths:
-        _require_utf8(files, path)
+        _require_utf8(files, path, reading)
     if kind in DELIMITERS:
         return DelimitedFiles(files, paths, reading)
     return LineFiles(files, paths, reading)
@@ -208,14 +209,15 @@ def _of_one_rank(paths: Sequence[str]) -> list[str]:
     return []
 
 
-def _require_utf8(files: Any, path: str) -> None:
+def _require_utf8(files: Any, path: str, reading: Reading) -> None:
     with opened(files, path) as content:
         try:
-            begin = content.read(4)
+            begin = content.read(1 << 12)
         except OSError as error:
             raise StepError(f"url_table: {path} cannot be unpacked: {str(error)[:200]}") from None
-    # No text in UTF-8 has a zero; nearly all in UTF-16 or UTF-32 begin with one, or with a mark.
-    if begin[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in begin:
+    # The name of a column or an address in it: a mark or a zero at the begin may belong to an odd row.
+    words = (reading.url_column, "://")
+    if any(word.encode(wide) in begin for word in words for wide in _WIDE):
         raise StepError(f"url_table: {path} is UTF-16 or UTF-32; save it as UTF-8")
 
 

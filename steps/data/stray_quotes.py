@@ -58,6 +58,7 @@ class _Patterns:
     """How lines of one table look."""
 
     def __init__(self, delimiter: bytes, columns: int, url_place: int) -> None:
+        self._delimiter = delimiter
         plain = rb'[^"%b\r\n][^%b\r\n]*+|' % (delimiter, delimiter)
         in_line = rb'(?:"(?:[^"\r\n]|"")*+"[^%b\r\n]*+|%b)' % (delimiter, plain)
         over_lines = rb'(?:"(?:[^"]|"")*+"[^%b\r\n]*+|%b)' % (delimiter, plain)
@@ -69,6 +70,12 @@ class _Patterns:
         """A line that ends within quotes; its group is what stands before them."""
         self.record = re.compile(rb"%b(?:%b%b)*+" % (over_lines, delimiter, over_lines) + _LINE_END)
         """A row, over as many lines as its quotes say."""
+        self.fields = re.compile(
+            rb"(?:%b%b){%d}(%b)(?:%b%b){%d}"
+            % (over_lines, delimiter, url_place, over_lines, delimiter, over_lines, behind)
+        )
+        """A row with as many fields as the table has; its group is the address."""
+        self.address = re.compile(address)
         fields = b"|".join(
             rb"(?:%b%b){%d}%b%b" % (delimiter, in_line, count, delimiter, open_field) for count in range(behind)
         )
@@ -81,6 +88,15 @@ class _Patterns:
             rb"(?:%b%b){%d}(%b)(?:%b%b){%d}" % (naive, delimiter, url_place, address, delimiter, naive, behind)
         )
         """A line that is a row where quotes are characters; its group is the address."""
+
+    def ends_field(self, text: bytes, place: int) -> bool:
+        """Return whether a field ends there, as it does behind a closing quote."""
+        return text[place : place + 1] in (b"", b"\r", b"\n", self._delimiter)
+
+    def is_whole(self, text: bytes, record: re.Match[bytes] | None) -> bool:
+        """Return whether a row has all its fields, and an address where that belongs."""
+        fields = record and self.fields.fullmatch(text, *record.span())
+        return bool(fields and self.address.fullmatch(text, *fields.span(1)))
 
 
 def _whole(
@@ -127,11 +143,14 @@ def _split(text: bytes, patterns: _Patterns, lose: Callable[[int, bytes], None],
         if any(row.start(1) < close for row in patterns.row.finditer(text, opening.end(), stop)):
             lost = first_line
         elif unquoted and unquoted.start(1) >= opening.end(1):
-            # The quoted field holds the address of its own line; whose the next line is cannot be told.
-            lost = slice(opening.start(), record.end() if record else opening.end())
-        elif record:
+            # The quoted field holds the address of its own line. If the row is whole all the same, then whose its last
+            # address is cannot be told.
+            lost = slice(opening.start(), stop) if patterns.is_whole(text, record) else first_line
+        elif record and patterns.ends_field(text, close) and patterns.fields.fullmatch(text, *record.span()):
             place = stop
             continue
+        elif record:
+            lost = first_line
         elif not is_last and len(text) - opening.start() < MAX_RECORD_BYTES:
             end = opening.start()
             break

@@ -57,6 +57,19 @@ def test_where_the_owner_of_the_next_line_cannot_be_told_both_are_lost() -> None
     assert mended(lines) == ([lines[0], lines[1], lines[4]], 2)
 
 
+@pytest.mark.parametrize(
+    ("stray", "lines"),
+    [
+        ('"open,http://x/odd.jpg,b', ['"two\nlines",http://x/1.jpg,b', "c,http://x/2.jpg,d"]),
+        ('open,"http://x/odd.jpg,b', ['"two\nlines","http://x/1.jpg","b"']),
+        ('open,http://x/odd.jpg,"b', ['"two\nlines",http://x/1.jpg,"b"', '"a, b",http://x/2.jpg,d']),
+    ],
+)
+def test_a_row_of_several_lines_behind_a_stray_quote_is_kept(stray: str, lines: list[str]) -> None:
+    whole = "\n".join(["caption,url,alt", *lines]).split("\n")
+    assert mended([whole[0], stray, *whole[1:]]) == (whole, 1)
+
+
 def test_a_quote_that_is_open_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stray_quotes, "MAX_RECORD_BYTES", 1 << 12)
     monkeypatch.setattr(stray_quotes, "BLOCK_BYTES", 1 << 10)

@@ -189,6 +189,7 @@ ODD_LINES: list[tuple[str, bytes, str]] = [
     ("jsonl", b'{"url": "http://x/odd.jpg", "caption": "cut', "#bad_row"),
     ("jsonl", b'["http://x/odd.jpg", "a caption"]', "#bad_row"),
     ("jsonl", b"[" * 100_000, "#bad_row"),
+    ("jsonl", b"\0\0\0", "#bad_row"),
     ("jsonl", b'{"url": "http://x/odd.jpg", "caption": "a \xe2\x80\xa8 b"}', "a \u2028 b"),
     ("jsonl", b'{"url": "http://x/odd.jpg", "caption": "a", "id": 1180591620717411303424}', "a"),
 ]
