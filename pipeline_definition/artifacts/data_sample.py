@@ -76,6 +76,8 @@ class DataSample:
     """How many were looked at; of a folder, how many pictures it has."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Of a folder: how many of those that were looked at Download would leave out, by cause."""
+    least_px: int = 0
+    """Shorter side that a folder's pictures need; 0: they were not judged by a parameter set."""
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Of the rows that were looked at, by the name of the column."""
 

@@ -65,6 +65,7 @@ def _of_folder(files: DataFiles, place: str, settings: DownloadSettings | None) 
         sides=tuple(look.sides),
         rows=len(pictures),
         left_out=look.left_out,
+        least_px=TooSmall.of(settings).least_px if settings else 0,
         examples={cause: tuple(some) for cause, some in sorted(look.examples.items())},
         scores=scores_of([facts.get(name, {}) for name in names]),
     )

@@ -55,21 +55,28 @@ def _lead(sample: DataSample) -> str:
     if train is not None:
         return f"{count(train)} latents to train on, {count(number(counts.get(HELDOUT_SPLIT)) or 0)} held out."
     looked_at = len(sample.captions)
-    bound = f"; {count(looked_at)} of them were looked at" if looked_at < sample.rows else ""
-    return f"{count(sample.rows)} pictures{bound}. Download would leave out {count(sum(sample.left_out.values()))}."
+    of = f" of the {count(looked_at)} that were looked at" if looked_at < sample.rows else ""
+    return (
+        f"{count(sample.rows)} pictures. Download would leave out at least {count(sum(sample.left_out.values()))}{of}."
+    )
 
 
 def _overview(sample: DataSample) -> Section:
     manifest, ledger = sample.manifest, sample.manifest.get("ledger") or {}
-    named = {**ledger, **{key: manifest.get(key) for key in ("image_size_px", "resolution_px", "decoded_psnr_db")}}
+    of_latents = ("resolution_px", "decoded_psnr_db", "latents_std", "dropped_heldout_samples")
+    named = {**ledger, **{key: manifest.get(key) for key in ("image_size_px", *of_latents)}}
     labels = {
         "kept": "samples",
         "uncaptioned": "without a caption",
         "image_size_px": "shorter side, px",
         "resolution_px": "side, px",
         "decoded_psnr_db": "decoded against the pictures, dB",
+        "latents_std": "deviation of the scaled latents",
+        "dropped_heldout_samples": "left out, alike to held-out ones",
     }
     facts = [Fact(label, f"{value:,.4g}") for key, label in labels.items() if (value := number(named.get(key)))]
+    if sample.least_px:
+        facts.append(Fact("shorter side needed, px", count(sample.least_px), "by the parameter set"))
     empty = sum(not caption.strip() for caption in sample.captions)
     if empty and "uncaptioned" not in ledger:
         facts.append(Fact("without a caption", count(empty), f"of {count(len(sample.captions))} looked at"))
@@ -183,6 +190,4 @@ def _causes(sample: DataSample) -> Section:
         for address, caption in some
     )
     table = Table(("cause", "address", "caption"), rows, wraps=True)
-    return Section(
-        anchor="causes", title="Examples of what was left out", tables=(table,) if rows else (), is_wide=True
-    )
+    return Section(anchor="causes", title="Examples of what is left out", tables=(table,) if rows else (), is_wide=True)

@@ -86,7 +86,7 @@ def test_the_page_of_a_folder_shows_its_pictures_with_their_captions(tmp_path: P
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": ["first", "second"]}\n{\n')
     (tmp_path / "b.txt").write_text("beside")
     html = page(tmp_path)
-    assert "2 pictures. Download would leave out 1." in html and "first" in html and "beside" in html
+    assert "2 pictures. Download would leave out at least 1." in html and "first" in html and "beside" in html
     assert html.count("data:image/jpeg;base64,") == 2
 
 
@@ -200,7 +200,7 @@ def test_the_page_of_a_folder_says_what_download_would_leave_out_and_why(tmp_pat
     assert sample.sides[0] == (480, 640), "as it is seen, not as it is stored"
     assert sample.scores == {"pwatermark": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)}
     html = to_html(data_document(str(tmp_path), sample))
-    assert "6 pictures. Download would leave out 5." in html
+    assert "6 pictures. Download would leave out at least 5." in html and "shorter side needed, px" in html
     for words in ("Would be left out", "too small", "Shorter side", "Longer side to shorter side", "pwatermark"):
         assert words in html
     assert sample_of(DataFolder(tmp_path), "").left_out == {"duplicate_picture": 1, "corrupt": 1, "no_caption": 1}
