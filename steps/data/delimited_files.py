@@ -16,7 +16,17 @@ import pyarrow as pa
 import pyarrow.csv
 
 from steps.data.causes import Cause
-from steps.data.row_files import DELIMITERS, Oddities, Reading, kind_of, lost_rows, opened, require_columns, with_lost
+from steps.data.row_files import (
+    DELIMITERS,
+    Oddities,
+    Reading,
+    hash_file,
+    kind_of,
+    lost_rows,
+    opened,
+    require_columns,
+    with_lost,
+)
 from steps.data.stray_quotes import whole_lines
 from steps.errors import StepError
 
@@ -35,10 +45,7 @@ class DelimitedFiles:
         hasher = hashlib.sha256()
         self.rows = 0
         for path in paths:
-            hasher.update(f"{path.rsplit('/', 1)[-1]}\n".encode())
-            with self._files.open(path, "rb") as stream:
-                while content := stream.read(1 << 20):
-                    hasher.update(content)
+            hash_file(hasher, files, path)
             names = self._header(path)
             self.names = self.names or names
             self.rows += sum(batch.num_rows for batch in self._batches(path, [reading.url_column]))

@@ -16,7 +16,18 @@ from typing import Any, BinaryIO, Final, cast
 import pyarrow as pa
 
 from steps.data.causes import Cause
-from steps.data.row_files import BATCH_ROWS, JSON, LOST, TEXT, Oddities, Reading, kind_of, opened, require_columns
+from steps.data.row_files import (
+    BATCH_ROWS,
+    JSON,
+    LOST,
+    TEXT,
+    Oddities,
+    Reading,
+    hash_file,
+    kind_of,
+    opened,
+    require_columns,
+)
 from steps.data.text_column import from_values
 from steps.errors import StepError
 
@@ -36,10 +47,7 @@ class LineFiles:
         hasher = hashlib.sha256()
         self.rows = 0
         for path in paths:
-            hasher.update(f"{path.rsplit('/', 1)[-1]}\n".encode())
-            with self._files.open(path, "rb") as stream:
-                while content := stream.read(1 << 20):
-                    hasher.update(content)
+            hash_file(hasher, files, path)
             names: dict[str, None] = {}
             for row in self._rows(path):
                 self.rows += 1

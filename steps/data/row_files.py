@@ -157,6 +157,14 @@ def opened(files: Any, path: str) -> Iterator[Any]:
         yield content
 
 
+def hash_file(hasher: Any, files: Any, path: str) -> None:
+    """Add a file's name and bytes to the digest of its table."""
+    hasher.update(f"{path.rsplit('/', 1)[-1]}\n".encode())
+    with files.open(path, "rb") as stream:
+        while content := stream.read(1 << 20):
+            hasher.update(content)
+
+
 def lost_rows(columns: Sequence[str], cause: str, count: int) -> Any:
     """Return a batch of rows that cannot be read."""
     nulls: dict[str, Any] = {name: pa.nulls(count, pa.string()) for name in columns}
