@@ -22,10 +22,10 @@ from typing import Any
 
 from benchmarks import harness
 from params.programs import DownloadArguments
-from steps.data.blocklist import Blocklist
-from steps.data.guarded_downloader import ShardMaker, ShardTask, arrow_file
+from steps.data.shards.blocklist import Blocklist
+from steps.data.shards.guarded_downloader import ShardMaker, ShardTask, arrow_file
 from steps.data.storage import Storage
-from steps.data.url_table import TableSlice
+from steps.data.tables.url_table import TableSlice
 
 IMAGE_SIZE_PX = 256
 # Per process: one may read a shard back while the others download, as in the step.

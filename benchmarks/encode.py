@@ -42,14 +42,14 @@ from params.programs import EncodeArguments
 from shapes import captions, pictures
 from steps import encode
 from steps.container import Cluster
-from steps.data import encoding
-from steps.data.encoder import BlockEncoder
-from steps.data.encoder_settings import EncoderSettings
-from steps.data.samples import read_samples, read_table
-from steps.data.shard_writer import OrderedShardWriter
-from steps.data.shards import ShardsManifest, make_ledger
+from steps.data.encoding import ray_encoding
+from steps.data.encoding.encoder import BlockEncoder
+from steps.data.encoding.encoder_settings import EncoderSettings
+from steps.data.encoding.samples import read_samples, read_table
+from steps.data.shards.shard_writer import OrderedShardWriter
+from steps.data.shards.shards_artifact import ShardsManifest, make_ledger
+from steps.data.shards.verification import verify_shard
 from steps.data.storage import Storage
-from steps.data.verification import verify_shard
 from steps.ray_cluster import leading
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -188,7 +188,7 @@ def run_step(options: argparse.Namespace, base: Path, number: int, starts_s: lis
         reference_uri=str(base / f"reference-{number}"),
     )
     flow = Flow(psutil.Process())
-    encode_shards = encoding.encode_shards
+    encode_shards = ray_encoding.encode_shards
     encode.encode_shards = lambda job, shards, _: encode_shards(job, shards, flow)
     started_s = time.perf_counter()
     try:

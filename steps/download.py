@@ -18,10 +18,10 @@ from params.layout import MANIFEST_FILE, SHARDS
 from params.programs import DownloadArguments
 from steps.artifact import publish
 from steps.container import Cluster, Container
-from steps.data.collection import Collection, ShardPool
-from steps.data.guarded_downloader import ShardMaker
-from steps.data.shard_pool import HostPool
-from steps.data.shards import ShardsManifest
+from steps.data.collecting.collection import Collection, ShardPool
+from steps.data.shards.guarded_downloader import ShardMaker
+from steps.data.shards.shard_pool import HostPool
+from steps.data.shards.shards_artifact import ShardsManifest
 from steps.progress import Progress
 
 
@@ -94,7 +94,7 @@ def _pool(
             yield pool
         return
     # Ray takes seconds to import and to start: only where there is something to share out.
-    from steps.data.cluster_pool import ClusterPool
+    from steps.data.shards.cluster_pool import ClusterPool
     from steps.ray_cluster import leading
 
     with leading(cluster, job_name, arguments.host_wait_s):

@@ -26,16 +26,22 @@ from params.model import Decides, Model
 from params.programs import EncodeArguments
 from steps.artifact import Artifact, Identity, publish
 from steps.container import Container
-from steps.data.buckets import Buckets, buckets_of
-from steps.data.decoding import ShardsSource
-from steps.data.encoder_settings import EncoderSettings, model_facts
-from steps.data.encoding import EncodeJob, encode_shards, reference_shards, summarize_sources, write_reference
-from steps.data.latents_artifact import ModelFacts, check_shard, latents_artifact
-from steps.data.latents_writer import LatentsRecord
-from steps.data.plan import EncodePlan, PlannedShard, make_plan
-from steps.data.plan_file import plan_file
-from steps.data.reference import ReferenceManifest
-from steps.data.shards import ShardsManifest, read_shards_manifest
+from steps.data.encoding.buckets import Buckets, buckets_of
+from steps.data.encoding.decoding import ShardsSource
+from steps.data.encoding.encoder_settings import EncoderSettings, model_facts
+from steps.data.encoding.latents_artifact import ModelFacts, check_shard, latents_artifact
+from steps.data.encoding.latents_writer import LatentsRecord
+from steps.data.encoding.plan import EncodePlan, PlannedShard, make_plan
+from steps.data.encoding.plan_file import plan_file
+from steps.data.encoding.ray_encoding import (
+    EncodeJob,
+    encode_shards,
+    reference_shards,
+    summarize_sources,
+    write_reference,
+)
+from steps.data.encoding.reference import ReferenceManifest
+from steps.data.shards.shards_artifact import ShardsManifest, read_shards_manifest
 from steps.device import gpus_to_lend
 from steps.errors import StepError
 from steps.model.digest import folder_digest

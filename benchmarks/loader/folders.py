@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.loader.samples import CAPTION_LENGTH, EMBEDDING_WIDTH, Kind, tensors
 from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
-from steps.data.block import Array, to_bytes
-from steps.data.latents_manifest import LatentsIndex, LatentsManifest, LatentsShard
-from steps.data.latents_shard import BuiltShard, build_shard
+from steps.data.latents.block import Array, to_bytes
+from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest, LatentsShard
+from steps.data.latents.latents_shard import BuiltShard, build_shard
 from steps.training.random_latents import made_up_manifest
 
 _SHARD_SAMPLES = 1024

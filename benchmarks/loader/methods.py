@@ -12,9 +12,9 @@ import torch
 
 from benchmarks.loader.samples import Kind
 from params.layout import TRAIN_SPLIT
-from steps.data.block import from_bytes
-from steps.data.latents import LatentsDataset
-from steps.data.loader import HELD_BATCHES, PREFETCHED_BATCHES, LatentsLoader, Share
+from steps.data.latents.block import from_bytes
+from steps.data.loading.latents import LatentsDataset
+from steps.data.loading.loader import HELD_BATCHES, PREFETCHED_BATCHES, LatentsLoader, Share
 
 BATCH = 256
 # What a rank holds in memory (some 100 MB) is then far above the CPU's caches and far below the data set.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from steps.data.block import Array
+from steps.data.latents.block import Array
 
 CAPTION_LENGTH = 77
 EMBEDDING_WIDTH = 1024

@@ -22,9 +22,9 @@ import psutil
 from benchmarks.loader import folders
 from benchmarks.loader.samples import KINDS
 from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
-from steps.data.latents import LatentsDataset
-from steps.data.latents_manifest import LatentsIndex
-from steps.data.loader import LatentsLoader, Share
+from steps.data.latents.latents_manifest import LatentsIndex
+from steps.data.loading.latents import LatentsDataset
+from steps.data.loading.loader import LatentsLoader, Share
 
 COUNTS = (100, 1_000, 10_000)
 GLOBAL_BATCH, RANKS = 2048, 8

@@ -35,7 +35,7 @@ from benchmarks.train.pictures import write_latents, write_pictures
 from benchmarks.train.scaling import scaling
 from benchmarks.train.script import cached, online
 from benchmarks.train.task import Task
-from steps.data.latents import LatentsDataset
+from steps.data.loading.latents import LatentsDataset
 from steps.model.pretrained import unet_config
 from steps.training.lineage import device_name
 from steps.training.objective import resolved_precision

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from shapes import captions, pictures
-from steps.data.block import Array
+from steps.data.latents.block import Array
 from steps.model.pretrained import load_tokenizer, load_vae
 from steps.training.random_latents import write_rows
 

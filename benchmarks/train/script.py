@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from benchmarks.train.pictures import CAPTIONS_FILE
 from benchmarks.train.task import Step, Task
 from params.layout import TRAIN_SPLIT
-from steps.data.latents import LatentsDataset
+from steps.data.loading.latents import LatentsDataset
 from steps.model.pretrained import load_noise_scheduler, load_text_encoder, load_tokenizer, load_vae, new_unet
 
 LEARNING_RATE: Final = 1e-4

@@ -38,7 +38,7 @@ class Cause(StrEnum):
     BAD_RESPONSE = "bad_response"
     """Not HTTP, or cut off inside the headers."""
     DISALLOWED = "disallowed"
-    """The answer says that pictures are not to be learnt from (steps.data.opt_outs)."""
+    """The answer says that pictures are not to be learnt from (steps.data.fetching.opt_outs)."""
     BODY_TOO_LARGE = "body_too_large"
     """More bytes than the limit."""
     TRUNCATED = "truncated"

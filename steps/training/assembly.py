@@ -11,9 +11,9 @@ import torch
 from params.layout import LATENTS_CHANNEL, TRAIN_SPLIT
 from params.programs import TrainArguments
 from steps.container import Container
-from steps.data.bucket_order import TrainingOrder
-from steps.data.latents import LatentsDataset
-from steps.data.loader import LatentsLoader, Share
+from steps.data.loading.bucket_order import TrainingOrder
+from steps.data.loading.latents import LatentsDataset
+from steps.data.loading.loader import LatentsLoader, Share
 from steps.training.batch_plan import BatchPlan
 from steps.training.captions import load_captions
 from steps.training.diffusion import load_diffusion

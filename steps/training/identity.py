@@ -10,8 +10,8 @@ from params.layout import MANIFEST_FILE
 from params.model import Decides
 from params.programs import TrainArguments
 from steps.artifact import Identity, digest
-from steps.data.block_files import open_files
-from steps.data.latents_manifest import LatentsManifest
+from steps.data.latents.latents_manifest import LatentsManifest
+from steps.data.loading.block_files import open_files
 from steps.errors import StepError
 from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, folder_digest, scheduler_config, unet_config
 

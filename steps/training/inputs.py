@@ -10,8 +10,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from steps.data.batch_ring import LoadedBatch
-from steps.data.latents import LatentsBatch
+from steps.data.loading.batch_ring import LoadedBatch
+from steps.data.loading.latents import LatentsBatch
 from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
 from steps.training.draws import Draws, draw

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from params.programs import TrainArguments
-from steps.data.latents_manifest import LatentsManifest
+from steps.data.latents.latents_manifest import LatentsManifest
 from steps.errors import StepError
 from steps.model.pretrained import load_unet, new_unet
 from steps.training.objective import WEIGHT_DTYPES

@@ -23,13 +23,13 @@ from params.layout import (
 )
 from params.programs import TrainArguments
 from steps.container import Cluster, Container
-from steps.data.decoding import ShardsSource
-from steps.data.encoder_settings import EncoderSettings
-from steps.data.latents_manifest import LatentsManifest
-from steps.data.loader import Share
-from steps.data.online_loader import OnlineLoader, RayBlocks
-from steps.data.order import SampleOrder
-from steps.data.plan_file import read_plan_file
+from steps.data.encoding.decoding import ShardsSource
+from steps.data.encoding.encoder_settings import EncoderSettings
+from steps.data.encoding.plan_file import read_plan_file
+from steps.data.latents.latents_manifest import LatentsManifest
+from steps.data.latents.order import SampleOrder
+from steps.data.loading.loader import Share
+from steps.data.loading.online_loader import OnlineLoader, RayBlocks
 from steps.device import gpus_to_lend
 from steps.errors import StepError
 from steps.ray_cluster import join, leading, visiting
@@ -65,7 +65,7 @@ def encoders(arguments: TrainArguments, container: Container) -> Iterator[None]:
         yield
         return
     with leading(cluster, container.job_name, arguments.host_wait_s, lends=False):
-        from steps.data.online_encoder import start_encoders
+        from steps.data.loading.online_encoder import start_encoders
 
         count = start_encoders(*_orders(arguments, container))
         print(f"{count} encoders on {len(cluster.groups[ENCODERS_GROUP])} hosts", flush=True)
@@ -77,7 +77,7 @@ class OnlineData:
 
     def __init__(self, arguments: TrainArguments, container: Container, plan: BatchPlan, world: World) -> None:
         """Connect to the encoders. Raises StepError where there are none."""
-        from steps.data.online_encoder import find_encoders
+        from steps.data.loading.online_encoder import find_encoders
 
         self._arguments, self._plan, self._world = arguments, plan, world
         planned = read_plan_file(container.channel_dir(LATENTS_CHANNEL) / LATENTS_PLAN_FILE)

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
-from steps.data.block import Array, to_bytes
-from steps.data.latents_manifest import LatentsIndex, LatentsManifest
-from steps.data.latents_shard import build_shard
+from steps.data.latents.block import Array, to_bytes
+from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest
+from steps.data.latents.latents_shard import build_shard
 from steps.errors import StepError
 from steps.model.json_object import read_object
 from steps.model.pretrained import CONFIG_FILE, VAE, load_tokenizer, unet_config

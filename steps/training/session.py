@@ -16,8 +16,8 @@ from params.layout import PRETRAINED_CHANNEL, TRAINING_LOG_FILE, VALIDATION_LOSS
 from params.programs import TrainArguments
 from steps.artifact import IDENTITY_FILE, to_text
 from steps.container import Container
-from steps.data.loader import LatentsLoader
-from steps.data.online_loader import OnlineLoader
+from steps.data.loading.loader import LatentsLoader
+from steps.data.loading.online_loader import OnlineLoader
 from steps.errors import StepError
 from steps.training.assembly import Parts, assemble, latents_location, loader_from, warm_up
 from steps.training.batch_plan import BatchPlan

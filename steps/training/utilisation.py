@@ -19,7 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from params.layout import TRAIN_SPLIT
-from steps.data.latents_manifest import LatentsManifest
+from steps.data.latents.latents_manifest import LatentsManifest
 from steps.model.pretrained import empty_unet
 from steps.training.objective import FORWARD_DTYPES
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 
 from params.layout import HELDOUT_SPLIT
-from steps.data.latents import LatentsDataset
-from steps.data.order import Rows
+from steps.data.latents.order import Rows
+from steps.data.loading.latents import LatentsDataset
 from steps.training.diffusion import Diffusion
 from steps.training.draws import VALIDATION, draw
 from steps.training.inputs import InputMaker, Inputs, latent_shape_of

@@ -24,11 +24,11 @@ from params.layout import LATENTS, REFERENCE
 from params.programs import EncodeArguments
 from steps.artifact import IDENTITY_FILE, publish
 from steps.container import Cluster
-from steps.data import encoding
-from steps.data.buckets import Size
-from steps.data.decoding import decode
-from steps.data.latents import LatentsDataset
-from steps.data.samples import is_heldout, read_samples, read_table
+from steps.data.encoding import ray_encoding
+from steps.data.encoding.buckets import Size
+from steps.data.encoding.decoding import decode
+from steps.data.encoding.samples import is_heldout, read_samples, read_table
+from steps.data.loading.latents import LatentsDataset
 from steps.data.storage import Storage
 from steps.encode import Encode
 from steps.errors import StepError
@@ -160,7 +160,7 @@ def test_neither_workers_nor_a_killed_one_change_a_byte(
                     killed.append(process.pid)
                     process.kill()
 
-    encode_shards = encoding.encode_shards
+    encode_shards = ray_encoding.encode_shards
     monkeypatch.setattr(
         "steps.encode.encode_shards", lambda job, missing, _: encode_shards(job, missing, kill_a_worker)
     )
@@ -176,13 +176,13 @@ def test_a_job_started_again_makes_only_the_missing_shards(
     world: World, encoded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    encode_shards = encoding.encode_shards
+    encode_shards = ray_encoding.encode_shards
     client, bucket = world.s3.client, s3_server.BUCKET
     for key in ("train-00001.tar", "train-00002.verified.json"):
         client.delete_object(Bucket=bucket, Key=f"first/latents/{key}")
     client.put_object(Bucket=bucket, Key="first/latents/manifest.json", Body=b'{"plan_digest": "of an older encoding"}')
 
-    def recorded(job: encoding.EncodeJob, missing: list[encoding.PlannedShard], on_rows: object) -> object:
+    def recorded(job: ray_encoding.EncodeJob, missing: list[ray_encoding.PlannedShard], on_rows: object) -> object:
         made.extend(shard.name for shard in missing)
         return encode_shards(job, missing, on_rows)  # type: ignore[arg-type]
 
@@ -208,7 +208,7 @@ def test_a_finished_encoding_is_not_done_again(world: World, encoded: Path) -> N
 def test_latents_that_were_refused_are_refused_at_the_next_start_too(
     world: World, encoded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("steps.data.latents_artifact.MIN_PSNR_DB", 99.0)
+    monkeypatch.setattr("steps.data.encoding.latents_artifact.MIN_PSNR_DB", 99.0)
     for _ in range(2):
         with pytest.raises(StepError, match=r"train-0000[0-9]\.tar decode to other pictures .* Likely causes"):
             world.encode("refused").run()

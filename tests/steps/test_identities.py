@@ -16,10 +16,10 @@ from params.model import Decides, Model
 from params.programs import DownloadArguments, EncodeArguments, EvaluateArguments, TrainArguments
 from params.settings import Settings, load_settings
 from steps.artifact import digest, to_text
-from steps.data import release_0_1
-from steps.data.collection import Collection
-from steps.data.latents_manifest import LatentsManifest, LatentsShard
-from steps.data.shards import ShardsManifest, VerifiedShard, make_ledger, sha256
+from steps.data.collecting import release_0_1
+from steps.data.collecting.collection import Collection
+from steps.data.latents.latents_manifest import LatentsManifest, LatentsShard
+from steps.data.shards.shards_artifact import ShardsManifest, VerifiedShard, make_ledger, sha256
 from steps.encode import Encode
 from steps.evaluation import plan as planning
 from steps.evaluation.generation import PRETRAINED, TRAINED, ModelSource

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from params.programs import DownloadSettings
-from steps.data.screening import screen
-from steps.data.url_table import UrlTable
+from steps.data.collecting.screening import screen
+from steps.data.tables.url_table import UrlTable
 
 
 def open_table(path: Path, source: str = "urls", **settings: Any) -> UrlTable:

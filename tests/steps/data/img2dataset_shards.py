@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from steps.data.shard_writer import OrderedShardWriter
+from steps.data.shards.shard_writer import OrderedShardWriter
 from steps.data.storage import Storage
 from tests.steps.data.web import picture
 

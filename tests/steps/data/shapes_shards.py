@@ -13,10 +13,10 @@ from PIL import Image
 
 import steps
 from shapes import captions, pictures
-from steps.data.shard_writer import OrderedShardWriter
-from steps.data.shards import Ledger, ShardsManifest, VerifiedShard, make_ledger
+from steps.data.shards.shard_writer import OrderedShardWriter
+from steps.data.shards.shards_artifact import Ledger, ShardsManifest, VerifiedShard, make_ledger
+from steps.data.shards.verification import verify_shard
 from steps.data.storage import Storage
-from steps.data.verification import verify_shard
 
 PRETRAINED = Path(steps.__file__).parent.parent / "shapes" / "models" / "pretrained"
 SIZE_PX = 64

@@ -11,7 +11,7 @@ import pytest
 
 from params.programs import TrainArguments
 from steps.container import Container
-from steps.data.latents import LatentsDataset
+from steps.data.loading.latents import LatentsDataset
 from steps.errors import StepError
 from steps.training.assembly import warn_of_small_buckets
 from steps.training.online import _orders

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from params.programs import TrainArguments
-from steps.data.latents import LatentsDataset
+from steps.data.loading.latents import LatentsDataset
 from steps.model.digest import checked_digest, folder_digest
 from steps.model.pretrained import load_pipeline, load_unet
 from steps.training.export import export_model

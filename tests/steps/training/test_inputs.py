@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from steps.data.latents import LatentsDataset
+from steps.data.loading.latents import LatentsDataset
 from steps.training.captions import load_captions
 from steps.training.diffusion import Diffusion
 from steps.training.draws import draw

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from params.programs import TrainArguments
-from steps.data.latents import LatentsDataset, LatentsManifest
+from steps.data.loading.latents import LatentsDataset, LatentsManifest
 from steps.errors import StepError
 from steps.model.pretrained import load_unet, new_unet
 from steps.training import model

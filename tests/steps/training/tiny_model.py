@@ -12,9 +12,9 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
-from steps.data.block import Array, to_bytes
-from steps.data.latents_manifest import LatentsIndex, LatentsManifest
-from steps.data.latents_shard import BuiltShard, build_shard
+from steps.data.latents.block import Array, to_bytes
+from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest
+from steps.data.latents.latents_shard import BuiltShard, build_shard
 from steps.model.pretrained import folder_digest
 from tests.steps.data.latents_folders import buckets_of, manifest
 

@@ -1,0 +1,266 @@
+"""Collects the shards of a url table: which rows were fetched already, which are to be, and which samples count.
+
+Reads the table, the blocklist, and NNNNN.verified.json and NNNNN.parquet under the shards prefix; marks samples and
+returns the manifest. Shards are fetched once: a longer table, a raised max_rows, another threshold or blocklist fetches
+the rows that are new and no others, and what it leaves out is marked. A shard that fails is made again; one that fails
+for good ends the step, and the next run makes only what is missing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import version
+from typing import Final, Protocol
+
+import numpy as np
+
+from params.filters import FILTERS
+from params.model import Decides
+from params.programs import DownloadArguments
+from steps.artifact import Artifact, Identity, digest
+from steps.data.causes import Cause
+from steps.data.collecting import release_0_1
+from steps.data.collecting.deduplication import mark_samples
+from steps.data.collecting.fates import ALL, FateBook, Fates, Mask, RowFates, Rows, is_known_by_caption
+from steps.data.collecting.pending import Pending, next_pending, tasks
+from steps.data.collecting.screening import Screening, screen
+from steps.data.pictures.picture_measures import READER_VERSION
+from steps.data.shards.blocklist import read_blocklist
+from steps.data.shards.guarded_downloader import ShardMaker, ShardTask
+from steps.data.shards.limits import Limits, limits_of
+from steps.data.shards.row_checks import row_checks_columns
+from steps.data.shards.shard_pool import Outcome
+from steps.data.shards.shards_artifact import (
+    Ledger,
+    ShardRecord,
+    ShardsManifest,
+    VerifiedShard,
+    make_ledger,
+    shard_stem,
+)
+from steps.data.tables.url_table import UrlTable
+from steps.errors import StepError
+
+TRIES: Final = 3
+
+
+class ShardPool(Protocol):
+    """Makes shards somewhere."""
+
+    def run(self, tasks: Iterator[ShardTask]) -> Iterator[Outcome]:
+        """Yield each task with its shard, or with why it failed; may ask for more tasks after it was told of none."""
+
+
+class Collection:
+    """The shards of one table under one prefix."""
+
+    def __init__(self, arguments: DownloadArguments) -> None:
+        """Open the table. Raises StepError where it or the blocklist cannot be used."""
+        self._arguments = arguments
+        self.table = UrlTable(
+            arguments.url_table,
+            arguments.url_column,
+            arguments.caption_column,
+            arguments.max_rows,
+            arguments.source,
+            others=row_checks_columns(arguments),
+            settings=arguments,
+        )
+        self._blocklist = read_blocklist(arguments.blocklist_uri, arguments.max_hash_distance)
+        self._limits = limits_of(arguments, self._blocklist)
+        extent = arguments.deciding(arguments.names(Decides.EXTENT))
+        self.artifact = Artifact(
+            arguments.shards_uri, self._identity(READER_VERSION), (extent, self.table.digest, self._blocklist.digest)
+        )
+        self._storage = self.artifact.storage
+        self._book = FateBook(self._storage, self._limits, self._blocklist, is_known_by_caption(arguments))
+        former = release_0_1.identity_of(arguments, self.table.digest, self._blocklist)
+        self._former_digest = digest(former)
+        self.artifact.former_digest = release_0_1.whole_digest(arguments, self._former_digest)
+        self._made_with: dict[int, Limits] = {}
+        self._former: dict[int, str] = {}
+
+    def maker(self) -> ShardMaker:
+        """Return what makes the shards."""
+        return ShardMaker(self._arguments, self.artifact.parts_digest, self._blocklist)
+
+    def finished(self) -> dict[int, VerifiedShard]:
+        """Return the verified shards that are there, by number; of release 0.1.0, too."""
+        records = {int(name.removesuffix(".tar")): one for name, one in self.artifact.recorded(ShardRecord).items()}
+        former = release_0_1.recognised(
+            self._storage,
+            records.values(),
+            self._arguments,
+            self.table.digest,
+            self._blocklist,
+            digest(self._identity(1)),
+        )
+        ours = {number: one for number, one in records.items() if one.plan_digest == self.artifact.parts_digest}
+        theirs = {number: one for number, one in records.items() if one.plan_digest in former}
+        self._former = {number: one.plan_digest for number, one in theirs.items()}
+        self._made_with = {number: one.limits for number, one in ours.items()}
+        self._made_with |= {number: former[one.plan_digest] for number, one in theirs.items()}
+        return {number: one.shard for number, one in (ours | theirs).items()}
+
+    def rows_left(self, shards: Iterable[int]) -> int:
+        """Return how many rows are to be fetched next, beside these shards; 0: none."""
+        pending = self._pending(self._state(shards))
+        return 0 if pending is None else len(pending.rows)
+
+    def collect(self, pool: ShardPool, shards: dict[int, VerifiedShard], on_shard: Callable[[int], None]) -> None:
+        """Add the missing shards to `shards`; `on_shard` hears of each how many rows it has.
+
+        Raises StepError when a shard cannot be made.
+        """
+        self._storage.make()
+        before = None
+        while (pending := self._pending(self._state(shards))) is not None:
+            if before is not None and before.is_same(pending):
+                raise StepError(f"shards: {len(pending.rows)} rows are not in the shards that were made of them")
+            self._collect(pool, pending, shards, on_shard)
+            before = pending
+
+    def _collect(
+        self, pool: ShardPool, pending: Pending, shards: dict[int, VerifiedShard], on_shard: Callable[[int], None]
+    ) -> None:
+        queue = _Tasks(tasks(pending, self.table, set(shards), self._arguments.samples_per_shard))
+        tries: dict[int, int] = {}
+        for task, outcome in pool.run(queue):
+            index = task.rows.index
+            if isinstance(outcome, VerifiedShard):
+                shards[index] = outcome
+                self._made_with[index] = self._limits
+                on_shard(outcome.rows)
+                continue
+            tries[index] = tries.get(index, 0) + 1
+            print(f"shard {shard_stem(index)} failed ({tries[index]} of {TRIES} tries): {outcome}", flush=True)
+            if tries[index] == TRIES:
+                raise StepError(
+                    f"shard {shard_stem(index)} could not be verified in {TRIES} tries: {outcome}; "
+                    "run the step again: it makes only the shards that are missing"
+                )
+            queue.again.append(task)
+
+    def manifest(self, shards: dict[int, VerifiedShard]) -> ShardsManifest:
+        """Return the manifest of all shards that have rows of the table, in which what does not count is marked.
+
+        Raises StepError when too few rows became samples.
+        """
+        state = self._state(shards)
+        used = np.unique(state.fates.numbers[np.isin(state.fates.keys, self._screening.keys)]).tolist()
+        in_used = np.isin(state.fates.numbers, used) & state.fates.is_sample
+        marked, marks = mark_samples(
+            self._storage,
+            [shards[number] for number in used],
+            self._marks(state.fates, in_used),
+            self._arguments.dedup,
+            self._arguments.max_hash_distance,
+            self._blocklist,
+        )
+        ledger = self._ledger(state, marked, np.flatnonzero(in_used), marks)
+        is_former = bool(used) and all(self._former.get(number) == self._former_digest for number in used)
+        return ShardsManifest(
+            plan_digest=self.artifact.former_digest if is_former else self.artifact.digest,
+            table_digest=self.table.digest,
+            image_size_px=self._arguments.image_size_px,
+            resize_mode=self._arguments.resize_mode,
+            ledger=ledger,
+            shards=tuple(marked),
+        )
+
+    def _state(self, shards: Iterable[int]) -> RowFates:
+        return RowFates(self._screening.keys, self._book.of({number: self._made_with[number] for number in shards}))
+
+    def _pending(self, state: RowFates) -> Pending | None:
+        of_other_limits = [number for number, limits in self._made_with.items() if limits != self._limits]
+        former_end = max(of_other_limits, default=-1) + 1
+        return next_pending(state, self._decisions.is_wanted, former_end, self._arguments.top_up)
+
+    def _marks(self, fates: Fates, chosen: Mask) -> list[str | None]:
+        """Return why samples are left out, as far as their rows and sizes decide it."""
+        decisions, keys = self._decisions, fates.keys[chosen]
+        marks: list[str | None] = [None] * len(keys)
+        sides, former = (
+            (fates.widths[chosen], fates.heights[chosen]),
+            np.isin(fates.numbers[chosen], list(self._former)),
+        )
+        for kind in (kind for kind in FILTERS if kind.measured):
+            passes = np.where(former, *(kind.of(one).keeps(*sides) for one in (self._as_before, self._arguments)))
+            for place in np.flatnonzero(~passes & (sides[0] > 0)).tolist():
+                marks[place] = marks[place] or kind.cause
+        for place in np.flatnonzero(fates.is_blocked_host[chosen]).tolist():
+            marks[place] = Cause.BLOCKED_HOST.value
+        order = np.argsort(decisions.keys, kind="stable")
+        for place in np.flatnonzero(~np.isin(keys, decisions.keys[decisions.is_wanted])).tolist():
+            row = int(np.searchsorted(decisions.keys, keys[place], sorter=order))
+            is_there = row < len(order) and decisions.keys[order[row]] == keys[place]
+            marks[place] = decisions.cause(int(order[row])) if is_there else Cause.NOT_IN_TABLE.value
+        return marks
+
+    def _ledger(self, state: RowFates, shards: list[VerifiedShard], samples: Rows, marks: list[str | None]) -> Ledger:
+        """Return every row's fate; `samples` are the places of the marked samples in the fates."""
+        wanted = self._decisions.is_wanted
+        counts = self._decisions.counts()
+        last = state.last[wanted & (state.last >= 0)]
+        is_sample = state.fates.is_sample[last]
+        counts.update(state.fates.causes[last[~is_sample]].tolist())
+        counts.update(mark for place in np.searchsorted(samples, last[is_sample]).tolist() if (mark := marks[place]))
+        tried = int(wanted.sum())
+        ledger = make_ledger(shards, counts, self.table.rows, tried, self.table.oddities.set_aside)
+        accounted = ledger.kept + sum(ledger.failed.values()) + sum(ledger.filtered.values())
+        if accounted != self.table.rows:
+            raise StepError(f"shards: {accounted} fates are accounted for, the url table has {self.table.rows} rows")
+        if ledger.sample_yield < self._arguments.min_yield:
+            worst = sorted(ledger.failed.items(), key=lambda item: -item[1])[:5]
+            causes = ", ".join(f"{cause} {count}" for cause, count in worst)
+            raise StepError(
+                f"min_yield: {ledger.kept} of {ledger.kept + sum(ledger.failed.values())} rows became samples, "
+                f"{ledger.sample_yield:.3f}, below {self._arguments.min_yield}; most frequent: {causes}"
+            )
+        return ledger
+
+    @cached_property
+    def _screening(self) -> Screening:
+        return screen(self.table, self._arguments)
+
+    @cached_property
+    def _as_before(self) -> DownloadArguments:
+        return release_0_1.as_it_judged(self._arguments)
+
+    @property
+    def _decisions(self) -> Screening:
+        """What the table decides; of rows that release 0.1.0 fetched, by sizes as that release judged them."""
+        if not self._former:
+            return self._screening
+        former = self._book.of({number: self._made_with[number] for number in self._former})
+        is_former = np.isin(self._screening.keys, former.keys)
+        now, before = self._screening, self._screening_before
+        numbers = np.array([0, *(now.causes.index(cause) + 1 for cause in before.causes)], np.uint8)
+        return replace(now, fates=np.where(is_former, numbers[before.fates], now.fates))
+
+    @cached_property
+    def _screening_before(self) -> Screening:
+        return screen(self.table, self._as_before)
+
+    def _identity(self, reader: int) -> Identity:
+        """Return what decides the bytes of a row's sample that a reader makes."""
+        identity = self._arguments.deciding(self._arguments.names(Decides.CONTENT))
+        identity |= {"img2dataset": version("img2dataset"), "picture_reader": reader}
+        if self._arguments.source != "urls" or self._arguments.captions == ALL or row_checks_columns(self._arguments):
+            # Address and caption do not say all of these rows.
+            identity["table"] = self.table.digest
+        return identity
+
+
+class _Tasks(Iterator[ShardTask]):
+    """Tasks to be done again, then new ones; it can go on after it has run dry."""
+
+    def __init__(self, new: Iterator[ShardTask]) -> None:
+        self._new = new
+        self.again: deque[ShardTask] = deque()
+
+    def __next__(self) -> ShardTask:
+        return self.again.popleft() if self.again else next(self._new)

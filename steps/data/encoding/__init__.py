@@ -1,0 +1,1 @@
+"""From verified shards to latents and the reference set."""

@@ -1,0 +1,125 @@
+"""Encodes blocks: the VAE's posterior moments, the caption's tokens, and the text encoder's output where asked for.
+
+Reads a folder with vae/, tokenizer/ and text_encoder/ as diffusers saves it; one instance lives in each worker of Ray
+Data. What it yields depends on the block alone, not on what else is encoded or where.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from steps.data.encoding.encoder_settings import EncoderSettings
+from steps.data.latents.block import Array, to_bytes
+from steps.device import choose_device
+from steps.errors import StepError
+from steps.model.pretrained import load_text_encoder, load_tokenizer, load_vae
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# So many pictures of the first block of every shard are decoded again and compared.
+CHECKED_SAMPLES: Final = 4
+
+
+class BlockEncoder:
+    """Rows of pixels to rows of latents blocks."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        """Load the models, onto the GPU where this worker has one."""
+        self._settings = settings
+        self._device = choose_device()
+        if self._device.type == "cpu":
+            # One worker for each core: they would only wait for each other.
+            torch.set_num_threads(1)
+        torch.backends.cudnn.deterministic = True
+        self._vae = _on(self._device, load_vae(settings.pretrained, DTYPES[settings.precision]))
+        self._tokenizer = load_tokenizer(settings.pretrained)
+        self._text_encoder: Any = None
+        if settings.caption_embeddings:
+            self._text_encoder = _on(self._device, load_text_encoder(settings.pretrained, torch.float32))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a block: its safetensors, its sums for the statistics, and the PSNR of the first ones of a shard."""
+        pixels = np.frombuffer(row["pixels"], np.uint8).reshape([int(side) for side in row["shape"]])
+        tensors = self.encode(pixels, [str(caption) for caption in row["captions"]])
+        for name in ("mean", "std"):
+            if not np.isfinite(tensors[name]).all():
+                raise StepError(
+                    f"encode: {row['shard']} block {row['block']}: the VAE's {name} is not finite in "
+                    f"{self._settings.precision}; set encode.precision to float32"
+                )
+        checked = int(row["block"]) == 0
+        return {
+            "shard": row["shard"],
+            "block": row["block"],
+            "content": to_bytes(tensors),
+            "sums": moments_sums(tensors["mean"], tensors["std"]),
+            "psnr_db": self.psnr_db(pixels, tensors["mean"]) if checked else math.nan,
+        }
+
+    @torch.inference_mode()
+    def encode(self, pixels: Array, captions: list[str]) -> dict[str, Array]:
+        """Return the tensors of a block of pictures, uint8 [rows, H, W, 3], and their captions."""
+        means, stds = [], []
+        for start in range(0, len(pixels), self._settings.batch_size):
+            batch = self._to_device(pixels[start : start + self._settings.batch_size])
+            posterior = self._vae.encode(batch).latent_dist
+            means.append(posterior.mean.to("cpu", torch.float16))
+            stds.append(posterior.std.to("cpu", torch.float16))
+        token_ids = self._tokens(captions)
+        tensors: dict[str, Array] = {
+            "mean": torch.cat(means).numpy(),
+            "std": torch.cat(stds).numpy(),
+            "token_ids": token_ids.numpy(),
+        }
+        if self._text_encoder is not None:
+            tensors["embeddings"] = self._embed(token_ids).numpy()
+        return tensors
+
+    @torch.inference_mode()
+    def psnr_db(self, pixels: Array, mean: Array) -> float:
+        """Return how alike the first pictures and their decoded latents are: peak signal-to-noise ratio, averaged."""
+        latents = torch.from_numpy(mean[:CHECKED_SAMPLES]).to(self._device, self._vae.dtype)
+        decoded = (self._vae.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1).cpu()
+        wanted = torch.from_numpy(pixels[:CHECKED_SAMPLES].copy()).permute(0, 3, 1, 2).float() / 255
+        errors = (decoded - wanted).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+        return float((-10 * errors.log10()).mean())
+
+    def _to_device(self, pixels: Array) -> torch.Tensor:
+        """Return pictures as the VAE wants them: [rows, 3, H, W] in [-1, 1]."""
+        batch = torch.from_numpy(pixels.copy()).to(self._device).permute(0, 3, 1, 2)
+        return (batch.float() / 127.5 - 1).to(self._vae.dtype)
+
+    def _tokens(self, captions: list[str]) -> torch.Tensor:
+        tokens = self._tokenizer(
+            captions,
+            padding="max_length",
+            max_length=self._settings.caption_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        ids: torch.Tensor = tokens["input_ids"]
+        return ids.to(torch.int32)
+
+    def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        parts = torch.split(token_ids.long(), self._settings.batch_size)
+        outputs = [self._text_encoder(part.to(self._device))[0].to("cpu", torch.float16) for part in parts]
+        return torch.cat(outputs)
+
+
+def _on(device: torch.device, model: Any) -> Any:
+    return model.to(device)
+
+
+def moments_sums(mean: Array, std: Array) -> list[float]:
+    """Return, over a block, elements for each channel, sums of each channel, and sums of squares of each channel.
+
+    A latent is mean + std * noise, so its expected square is mean^2 + std^2.
+    """
+    wide_mean, wide_std = mean.astype(np.float64), std.astype(np.float64)
+    axes = (0, *range(2, mean.ndim))
+    squares = (wide_mean**2 + wide_std**2).sum(axis=axes)
+    elements = mean.size // mean.shape[1]
+    return [float(elements), *wide_mean.sum(axis=axes).tolist(), *squares.tolist()]

@@ -1,0 +1,53 @@
+"""What the encode step tells its encoders, and what it must know of the models before it loads them.
+
+Reads <folder>/{vae,text_encoder}/config.json; imports no torch, so that processes which only plan or write start fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from steps.data.encoding.latents_artifact import ModelFacts
+from steps.errors import StepError
+from steps.model.json_object import read_object
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """How to encode."""
+
+    pretrained: Path
+    """Folder with the models."""
+    batch_size: int
+    """Pictures at once."""
+    caption_length: int
+    """Token ids for each caption."""
+    caption_embeddings: bool
+    """Whether to store the text encoder's output."""
+    precision: str
+    """In which the VAE runs."""
+
+
+def model_facts(pretrained: Path, digests: dict[str, str]) -> ModelFacts:
+    """Return what the manifest says of the models; `digests` are those of vae, tokenizer and text_encoder.
+
+    Raises StepError where a configuration lacks what is needed.
+    """
+    vae = read_object(pretrained / "vae" / "config.json")
+    text = read_object(pretrained / "text_encoder" / "config.json")
+    try:
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        facts = ModelFacts(
+            encoder_digest=digests["vae"],
+            tokenizer_digest=digests["tokenizer"],
+            text_encoder_digest=digests["text_encoder"],
+            scaling_factor=float(vae["scaling_factor"]),
+            caption_length=int(text["max_position_embeddings"]),
+            embedding_width=int(text["hidden_size"]),
+            latent_channels=int(vae["latent_channels"]),
+            factor=factor,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StepError(f"{pretrained}: a config.json lacks or garbles {error}") from None
+    return facts

@@ -1,0 +1,194 @@
+"""The finished latents artifact: manifest and index from the shards' records, after checks of their statistics.
+
+Latents that were normalised wrongly, scaled twice, or made by other weights train for days before anyone looks; here
+they end the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from params.layout import TRAIN_SPLIT
+from params.programs import EncodeSettings
+from steps.data.encoding.buckets import Size
+from steps.data.encoding.latents_writer import LatentsRecord
+from steps.data.encoding.plan import EncodePlan
+from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsBucket, LatentsIndex, LatentsManifest
+from steps.errors import StepError
+
+# Stable Diffusion's factor makes the latents' standard deviation 1 over its training data; other data differ a little.
+STD_RANGE: Final = (0.5, 2.0)
+# Published VAEs are within 0.3; pictures in [0, 1] instead of [-1, 1], or another model's factor, are not.
+MAX_MEAN: Final = 1.0
+# Stable Diffusion's VAE reaches 25 dB at 256 px; a picture's mean colour instead of it, 10 to 13.
+MIN_PSNR_DB: Final = 15.0
+# A shard with fewer rows may be odd by chance; the statistics of all of them are checked at the end.
+MIN_CHECKED_ROWS: Final = 256
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the manifest says of the models."""
+
+    encoder_digest: str
+    """Of the VAE's folder."""
+    tokenizer_digest: str
+    """Of the tokenizer's folder."""
+    text_encoder_digest: str
+    """Of the text encoder's folder."""
+    scaling_factor: float
+    """The VAE's."""
+    caption_length: int
+    """Token ids for each caption."""
+    embedding_width: int
+    """Width of the text encoder's output."""
+    latent_channels: int
+    """Channels of a latent."""
+    factor: int
+    """By which the VAE divides the sides of a picture."""
+
+    def latent_shape(self, size: Size) -> tuple[int, int, int]:
+        """Return channels, height and width. Raises StepError where the VAE cannot divide the sides of the picture."""
+        if any(side_px % self.factor for side_px in size):
+            raise StepError(
+                f"pictures of {size.width_px} x {size.height_px} px: their sides must be multiples of the VAE's factor "
+                f"{self.factor}; change resolution_px or bucket_step_px"
+            )
+        return self.latent_channels, size.height_px // self.factor, size.width_px // self.factor
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of latents sampled from the moments, unscaled."""
+
+    mean: float
+    """Over all elements."""
+    std: float
+    """Over all elements."""
+    channel_means: tuple[float, ...]
+    """For each channel."""
+    channel_stds: tuple[float, ...]
+    """For each channel."""
+
+
+def statistics(records: Sequence[LatentsRecord]) -> Statistics:
+    """Return the statistics of shards; the order of the records does not matter."""
+    totals = [math.fsum(column) for column in zip(*(record.sums for record in records), strict=True)]
+    elements, sums = totals[0], totals[1:]
+    channels = len(sums) // 2
+    means = tuple(total / elements for total in sums[:channels])
+    squares = tuple(total / elements for total in sums[channels:])
+    mean, square = math.fsum(means) / channels, math.fsum(squares) / channels
+    return Statistics(
+        mean=mean,
+        std=math.sqrt(max(0.0, square - mean**2)),
+        channel_means=means,
+        channel_stds=tuple(math.sqrt(max(0.0, wide - centre**2)) for wide, centre in zip(squares, means, strict=True)),
+    )
+
+
+def check_shard(record: LatentsRecord, scaling_factor: float) -> None:
+    """Check a shard as soon as it is there, so that what is wrong ends the step early; one that an earlier start made
+    is checked as well. Raises StepError with all that is wrong.
+    """
+    listed = record.shard.listed
+    problem = _psnr_problem(record)
+    # Beside a bad picture even the statistics of few rows tell something.
+    if listed.split == TRAIN_SPLIT and (problem or listed.rows >= MIN_CHECKED_ROWS):
+        problem = "; ".join(filter(None, (problem, _statistics_problem(statistics([record]), scaling_factor))))
+    _refuse(problem)
+
+
+def check_statistics(found: Statistics, scaling_factor: float) -> None:
+    """Raise StepError unless the scaled latents have about the centre and the spread that training expects."""
+    _refuse(_statistics_problem(found, scaling_factor))
+
+
+def _refuse(problem: str) -> None:
+    if problem:
+        raise StepError(
+            f"encode: {problem}. Likely causes: the VAE's weights are damaged or untrained; vae/config.json is another "
+            "VAE's; the pictures are of a kind that this VAE has not seen. See data.pretrained_uri"
+        )
+
+
+def _statistics_problem(found: Statistics, scaling_factor: float) -> str:
+    scaled_mean = found.mean * scaling_factor
+    if not abs(scaled_mean) <= MAX_MEAN:
+        return f"the latents' mean times scaling_factor {scaling_factor:g} is {scaled_mean:.3f}, and should be near 0"
+    scaled = found.std * scaling_factor
+    if not STD_RANGE[0] <= scaled <= STD_RANGE[1]:
+        return (
+            f"the latents' standard deviation is {found.std:.3f}, times scaling_factor {scaling_factor:g} "
+            f"it is {scaled:.3f}, and should be near 1"
+        )
+    return ""
+
+
+def _psnr_problem(record: LatentsRecord) -> str:
+    if record.psnr_db >= MIN_PSNR_DB:
+        return ""
+    return (
+        f"the first latents of {record.shard.listed.name} decode to other pictures "
+        f"(PSNR {record.psnr_db:.1f} dB, at least {MIN_PSNR_DB:.0f} expected)"
+    )
+
+
+def latents_artifact(
+    plan: EncodePlan,
+    records: Sequence[LatentsRecord],
+    settings: EncodeSettings,
+    models: ModelFacts,
+    source_manifest_digest: str,
+) -> tuple[LatentsManifest, LatentsIndex]:
+    """Return manifest and index of all shards, in the order of the plan. Raises StepError where a check fails."""
+    found = statistics([record for record in records if record.shard.listed.split == TRAIN_SPLIT])
+    check_statistics(found, models.scaling_factor)
+    manifest = LatentsManifest(
+        format_version=FORMAT_VERSION,
+        plan_digest=records[0].plan_digest,
+        encoder_digest=models.encoder_digest,
+        tokenizer_digest=models.tokenizer_digest,
+        text_encoder_digest=models.text_encoder_digest,
+        source_manifest_digest=source_manifest_digest,
+        resolution_px=settings.resolution_px,
+        latent_shape=models.latent_shape(Size(settings.resolution_px, settings.resolution_px)),
+        buckets=_buckets(plan, models) if len(plan.buckets.candidates) > 1 else (),
+        scaling_factor=models.scaling_factor,
+        caption_length=models.caption_length,
+        caption_embeddings=settings.caption_embeddings,
+        embedding_width=models.embedding_width,
+        precision=settings.precision,
+        rows_per_block=settings.rows_per_block,
+        counts=_counts(plan, records),
+        dropped_heldout_samples=plan.dropped_heldout_samples,
+        too_small_samples=plan.too_small_samples,
+        latents_mean=found.mean,
+        latents_std=found.std,
+        channel_means=found.channel_means,
+        channel_stds=found.channel_stds,
+        decoded_psnr_db=math.fsum(record.psnr_db for record in records) / len(records),
+        shards=tuple(record.shard.listed for record in records),
+    )
+    return manifest, LatentsIndex(shards=tuple(record.shard.indexed for record in records))
+
+
+def _buckets(plan: EncodePlan, models: ModelFacts) -> tuple[LatentsBucket, ...]:
+    counts = {split: plan.bucket_counts(split).tolist() for split in plan.counts}
+    return tuple(
+        LatentsBucket(
+            size_px=size,
+            latent_shape=models.latent_shape(size),
+            counts={split: of[number] for split, of in counts.items()},
+        )
+        for number, size in enumerate(plan.buckets.sizes)
+    )
+
+
+def _counts(plan: EncodePlan, records: Sequence[LatentsRecord]) -> dict[str, int]:
+    """Return the samples of each split that are there: fewer than planned, where a limit leaves some to training."""
+    listed = [record.shard.listed for record in records]
+    return {split: sum(shard.rows for shard in listed if shard.split == split) for split in plan.counts}

@@ -1,0 +1,203 @@
+"""The plan of an encoding: which samples become which rows of which latents shard.
+
+A pure function of the verified shards, their captions and the settings; so the shards are the same whoever encodes
+them, in whatever order, and a killed job finds out what is missing. Rows of a split are its samples in the order of
+(bucket, shard, key); every shard but the last of a bucket is full, and holds latents of one shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from params.layout import HELDOUT_SPLIT, LATENTS_SHARD_PATTERN, TRAIN_SPLIT
+from steps.data.encoding.buckets import Buckets
+from steps.data.encoding.samples import SampleTable, caption_hash, is_heldout
+from steps.data.latents.order import Rows
+from steps.errors import StepError
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """What planning needs to know of one verified shard."""
+
+    train_samples: tuple[int, ...]
+    """Samples for training, of each bucket."""
+    heldout: tuple[tuple[int, int, int], ...]
+    """(caption hash, row of the shard's table, bucket) of the others."""
+    too_small_samples: int = 0
+    """Samples that are left out because their originals were too small."""
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One latents shard to be made."""
+
+    name: str
+    """Its file."""
+    split: str
+    """`train` or `heldout`."""
+    first_row: int
+    """Row of the split with which it begins."""
+    block_rows: tuple[int, ...]
+    """Rows of each block."""
+    bucket: int = 0
+    """Which shape its pictures have."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in it."""
+        return sum(self.block_rows)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodePlan:
+    """Rows of both splits."""
+
+    sources: tuple[str, ...]
+    """Verified shards, in the order of the manifest."""
+    train_counts: npt.NDArray[np.int64]
+    """[buckets, shards]: training samples."""
+    heldout: npt.NDArray[np.int64]
+    """[samples, 3]: bucket, shard and row of its table of each held-out sample that is kept, in order."""
+    dropped_heldout_samples: int
+    """Held-out samples over the limit."""
+    heldout_fraction: float
+    """Which captions are held out."""
+    buckets: Buckets
+    """Shapes of the pictures."""
+    min_original_px: int = 0
+    """Shorter side that their originals had at least, where it is known."""
+    too_small_samples: int = 0
+    """Samples that were left out for it."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Samples of each split."""
+        return {split: int(counts.sum()) for split, counts in self._counts.items()}
+
+    def bucket_counts(self, split: str) -> Rows:
+        """Return the samples of each bucket, int64 [buckets]."""
+        counts: Rows = self._counts[split].sum(axis=1)
+        return counts
+
+    def shards(self, rows_per_shard: int, rows_per_block: int) -> Iterator[PlannedShard]:
+        """Yield the shards of both splits."""
+        for split in self.counts:
+            index, end = 0, 0
+            for bucket, count in enumerate(self.bucket_counts(split).tolist()):
+                begin, end = end, end + count
+                for first in range(begin, end, rows_per_shard):
+                    name = LATENTS_SHARD_PATTERN.format(split=split, index=index)
+                    blocks = _blocks(min(rows_per_shard, end - first), rows_per_block)
+                    yield PlannedShard(name, split, first, blocks, bucket)
+                    index += 1
+
+    def locate(self, split: str, first: int, count: int) -> list[tuple[int, int, int, int]]:
+        """Return (bucket, shard, first place, count) of rows.
+
+        A place counts the samples of the split and the bucket within the shard.
+        """
+        ends = self._ends[split]
+        found, row = [], first
+        while row < first + count:
+            part = int(np.searchsorted(ends, row, side="right"))
+            begin = int(ends[part - 1]) if part else 0
+            stop = min(first + count, int(ends[part]))
+            found.append((*divmod(part, len(self.sources)), row - begin, stop - row))
+            row = stop
+        return found
+
+    def heldout_rows(self, bucket: int, source: int) -> Rows:
+        """Return the rows of a shard's table that are held-out samples of a bucket, ascending."""
+        rows: Rows = self.heldout[(self.heldout[:, 0] == bucket) & (self.heldout[:, 1] == source), 2]
+        return rows
+
+    @cached_property
+    def _counts(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Samples of each split, [buckets, shards]."""
+        heldout = np.zeros_like(self.train_counts)
+        np.add.at(heldout, (self.heldout[:, 0], self.heldout[:, 1]), 1)
+        return {TRAIN_SPLIT: self.train_counts, HELDOUT_SPLIT: heldout}
+
+    @cached_property
+    def _ends(self) -> dict[str, Rows]:
+        """How many samples of each split there are up to each shard of each bucket."""
+        return {split: np.cumsum(counts) for split, counts in self._counts.items()}
+
+
+def _blocks(rows: int, rows_per_block: int) -> tuple[int, ...]:
+    """Return the rows of each block of a shard."""
+    full, rest = divmod(rows, rows_per_block)
+    return (rows_per_block,) * full + ((rest,) if rest else ())
+
+
+def train_rows(table: SampleTable, heldout_fraction: float, buckets: Buckets) -> list[Rows]:
+    """Return the rows of a shard's table that are training samples, ascending, for each bucket."""
+    # Training sees neither a held-out caption nor a picture that is held out with another of its captions.
+    kept = ~_heldout(table.captions, heldout_fraction)
+    if table.first_captions:
+        kept &= ~_heldout(table.first_captions, heldout_fraction)
+    of = buckets.of(table.widths, table.heights)
+    return [np.flatnonzero(kept & (of == bucket)) for bucket in range(len(buckets.sizes))]
+
+
+def _heldout(captions: Sequence[str], fraction: float) -> npt.NDArray[np.bool_]:
+    return np.array([is_heldout(caption, fraction) for caption in captions], bool)
+
+
+def summarize(table: SampleTable, heldout_fraction: float, buckets: Buckets) -> SourceSummary:
+    """Return what planning needs to know of a shard. Raises StepError where it does not tell the pictures' sides."""
+    if len(buckets.candidates) > 1 and len(table.keys) and not int(table.heights.min()):
+        raise StepError(f"{table.name}: its table does not tell the pictures' sides, as buckets need; download again")
+    trained = train_rows(table, heldout_fraction, buckets)
+    held = _heldout(table.named_by, heldout_fraction)
+    if table.first_captions:
+        # A picture is held out once, with its first caption.
+        held &= np.array([one == first for one, first in zip(table.captions, table.first_captions, strict=True)], bool)
+    of = buckets.of(table.widths, table.heights)
+    return SourceSummary(
+        train_samples=tuple(map(len, trained)),
+        heldout=tuple((caption_hash(table.captions[row]), row, int(of[row])) for row in np.flatnonzero(held).tolist()),
+        too_small_samples=table.too_small_samples,
+    )
+
+
+def make_plan(
+    sources: Sequence[str],
+    summaries: Sequence[SourceSummary],
+    heldout_fraction: float,
+    max_heldout_samples: int,
+    buckets: Buckets,
+    min_bucket_samples: int = 1,
+    min_original_px: int = 0,
+) -> EncodePlan:
+    """Return the plan; `buckets` and `min_original_px` are those of the summaries; some buckets are given up.
+
+    Over the limit, the held-out samples with the smallest caption hashes are kept.
+    """
+    counts = np.array([summary.train_samples for summary in summaries], dtype=np.int64).T
+    merged = buckets.merged(counts.sum(axis=1), min_bucket_samples)
+    taking = merged.of_sizes(buckets.sizes)
+    train_counts = np.zeros((len(merged.sizes), len(sources)), dtype=np.int64)
+    np.add.at(train_counts, taking, counts)
+    candidates = sorted(
+        (hashed, source, row, bucket)
+        for source, summary in enumerate(summaries)
+        for hashed, row, bucket in summary.heldout
+    )
+    kept = sorted((int(taking[bucket]), source, row) for _, source, row, bucket in candidates[:max_heldout_samples])
+    return EncodePlan(
+        sources=tuple(sources),
+        train_counts=train_counts,
+        heldout=np.array(kept, dtype=np.int64).reshape(-1, 3),
+        dropped_heldout_samples=len(candidates) - len(kept),
+        heldout_fraction=heldout_fraction,
+        buckets=merged,
+        min_original_px=min_original_px,
+        too_small_samples=sum(summary.too_small_samples for summary in summaries),
+    )

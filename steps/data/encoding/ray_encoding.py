@@ -1,0 +1,196 @@
+"""Encodes latents shards on Ray Data: decoding on CPUs streams into encoders on GPUs, or on cores.
+
+Reads verified shards, writes latents and reference shards, all from Ray's workers: what passes through this process are
+references. A worker that dies costs its blocks another try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import ray.data
+
+from steps.data.encoding.buckets import Buckets
+from steps.data.encoding.decoding import ShardsSource, decode_span, spans
+from steps.data.encoding.encoder_settings import EncoderSettings
+from steps.data.encoding.latents_writer import LatentsRecord, write_shard
+from steps.data.encoding.plan import PlannedShard, SourceSummary, summarize
+from steps.data.encoding.reference import ReferenceShard, reference_spans, write_reference_shard
+from steps.data.encoding.samples import read_table
+from steps.data.storage import Storage
+from steps.errors import StepError
+
+# Its annotations leave out much of what it documents.
+RAY: Any = ray
+
+# Shards for one run of Ray Data's executor, which holds every task of a run in memory.
+SHARDS_PER_RUN: Final = 1000
+SOURCES_PER_TASK: Final = 16
+WRITES_PER_HOST: Final = 4
+# Shares of a core: on hosts without GPU, decoding runs inside the encoders and other tasks need a place beside them.
+ENCODER_CPUS: Final = 0.5
+TASK_CPUS: Final = 0.25
+WRITE_TRIES: Final = 4
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """What the workers are told."""
+
+    source: ShardsSource
+    """Pictures."""
+    encoder: EncoderSettings
+    """Models."""
+    latents_uri: str
+    """Where shards go."""
+    plan_digest: str
+    """Written into the records."""
+    workers: int
+    """Encoders; 0: one for each GPU, or one for each core where there is none."""
+
+
+class Encoding:
+    """Ray Data's worker for a BlockEncoder: only it imports torch, not each process that has heard of it."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        from steps.data.encoding.encoder import BlockEncoder
+
+        self._encoder = BlockEncoder(settings)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Encode a block."""
+        return self._encoder(row)
+
+
+def summarize_sources(
+    shards_uri: str, names: Sequence[str], heldout_fraction: float, buckets: Buckets, min_original_px: int
+) -> list[SourceSummary]:
+    """Return what planning needs to know of each verified shard, in order."""
+    task = RAY.remote(num_cpus=TASK_CPUS)(_summarize)
+    parts = [names[start : start + SOURCES_PER_TASK] for start in range(0, len(names), SOURCES_PER_TASK)]
+    results = [task.remote(shards_uri, part, heldout_fraction, buckets, min_original_px) for part in parts]
+    return [summary for part in _get(results) for summary in part]
+
+
+def encode_shards(
+    job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Callable[[int], None]
+) -> Iterator[LatentsRecord]:
+    """Yield the record of each shard when it is written; `on_rows` hears how many more rows are encoded.
+
+    Raises StepError with a worker's own words where it gave up.
+    """
+    for start in range(0, len(shards), SHARDS_PER_RUN):
+        part = shards[start : start + SHARDS_PER_RUN]
+        try:
+            yield from _encode_run(job, part, on_rows)
+        except ray.exceptions.RayError as error:
+            raise _step_error(error) from error
+
+
+def write_reference(job: EncodeJob, reference_uri: str) -> list[Any]:
+    """Start writing the held-out pictures; return the tasks for `reference_shards`."""
+    task = RAY.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(write_reference_shard)
+    source = RAY.put(job.source)
+    count = len(job.source.plan.heldout)
+    return [task.remote(reference_uri, source, *span) for span in reference_spans(count)]
+
+
+def reference_shards(tasks: list[Any]) -> tuple[ReferenceShard, ...]:
+    """Wait for the held-out pictures. Raises StepError where a worker gave up."""
+    shards: list[ReferenceShard] = _get(tasks)
+    return tuple(shards)
+
+
+def _encode_run(
+    job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Callable[[int], None]
+) -> Iterator[LatentsRecord]:
+    write = RAY.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(_write)
+    limit = WRITES_PER_HOST * len(RAY.nodes())
+    writing: list[Any] = []
+    for shard, blocks in _by_shard(_dataset(job, shards).iter_internal_ref_bundles(), shards, on_rows):
+        writing.append(write.remote(job.latents_uri, job.plan_digest, shard, *blocks))
+        while len(writing) >= limit:
+            done, writing = RAY.wait(writing)
+            yield from _get(done)
+    yield from _get(writing)
+
+
+def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
+    context = RAY.data.DataContext.get_current()
+    # Shards are written in order, from references alone: who encodes what, and when, changes nothing.
+    context.execution_options.preserve_order = True
+    context.raise_original_map_exception = True
+    tasks = list(spans(list(shards), job.source.plan.buckets))
+    gpus = int(RAY.cluster_resources().get("GPU", 0))
+    workers = job.workers or gpus or int(RAY.cluster_resources()["CPU"])
+    decoded = RAY.data.from_items(tasks, override_num_blocks=len(tasks)).flat_map(
+        decode_span, fn_kwargs={"source": job.source}, num_cpus=1 if gpus else ENCODER_CPUS
+    )
+    return decoded.map(
+        Encoding,
+        fn_constructor_args=(job.encoder,),
+        compute=RAY.data.ActorPoolStrategy(size=min(workers, len(tasks))),
+        num_cpus=ENCODER_CPUS,
+        num_gpus=1 if gpus else None,
+    )
+
+
+def _by_shard(
+    bundles: Iterator[Any], shards: Sequence[PlannedShard], on_rows: Callable[[int], None]
+) -> Iterator[tuple[PlannedShard, list[Any]]]:
+    """Yield each shard with the references that hold its blocks; one may hold the end of a shard and more."""
+    block_rows = [rows for shard in shards for rows in shard.block_rows]
+    waiting, held, seen, needed, arrived = iter(shards), list[Any](), 0, 0, 0
+    shard = next(waiting)
+    needed = len(shard.block_rows)
+    for bundle in bundles:
+        for entry in bundle.blocks:
+            count = int(entry.metadata.num_rows)
+            on_rows(sum(islice(block_rows, arrived, arrived + count)))
+            arrived += count
+            held.append(entry.ref)
+            seen += count
+            while seen >= needed:
+                yield shard, held
+                seen -= needed
+                held = [entry.ref] if seen else []
+                following = next(waiting, None)
+                if following is None:
+                    return
+                shard, needed = following, len(following.block_rows)
+    raise StepError(f"encode: {arrived} of {len(block_rows)} blocks arrived")
+
+
+def _summarize(
+    uri: str, names: Sequence[str], heldout_fraction: float, buckets: Buckets, min_original_px: int
+) -> list[SourceSummary]:
+    storage = Storage(uri)
+    return [summarize(read_table(storage, name, min_original_px), heldout_fraction, buckets) for name in names]
+
+
+def _write(uri: str, plan_digest: str, shard: PlannedShard, *tables: Any) -> LatentsRecord:
+    rows = (row for table in tables for row in table.to_pylist())
+    return write_shard(Storage(uri), plan_digest, shard, rows)
+
+
+def _get(tasks: list[Any]) -> Any:
+    try:
+        return RAY.get(tasks)
+    except ray.exceptions.RayError as error:
+        raise _step_error(error) from error
+
+
+def _step_error(error: BaseException) -> StepError:
+    """Return what a worker said, out of the errors that Ray wrapped it in."""
+    pending: list[BaseException | None] = [error]
+    while pending:
+        inner = pending.pop()
+        if inner is None:
+            continue
+        if isinstance(inner, StepError) and not isinstance(inner, ray.exceptions.RayError):
+            return inner
+        pending += [getattr(inner, "cause", None), inner.__cause__]
+    return StepError(f"encode: {' '.join(str(error).split())[-500:]}")

@@ -1,0 +1,67 @@
+"""The reference artifact: held-out pictures and captions for evaluation, as WebDataset shards (jpg, txt, json).
+
+The members are copied as they lie in the downloaded shards; nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterator
+from typing import Final
+
+from params.layout import HELDOUT_SPLIT, REFERENCE_SHARD_PATTERN
+from params.model import Model
+from steps.data.encoding.decoding import ShardsSource, planned_samples
+from steps.data.storage import Storage
+
+SAMPLES_PER_SHARD: Final = 1000
+
+
+class ReferenceShard(Model):
+    """One shard of the manifest."""
+
+    name: str
+    """File under the prefix."""
+    samples: int
+    """Pictures in it."""
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Of the file."""
+
+
+class ReferenceManifest(Model):
+    """The held-out pictures."""
+
+    plan_digest: str
+    """Of everything that decided which pictures are held out."""
+    source_manifest_digest: str
+    """sha256 of the shards' manifest."""
+    resolution_px: int
+    """Side at which the latents were encoded; the pictures may have another."""
+    samples: int
+    """Pictures in all."""
+    shards: tuple[ReferenceShard, ...]
+    """In order."""
+
+
+def reference_spans(count: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (shard number, first row of the held-out split, rows) of each shard."""
+    for index, first in enumerate(range(0, count, SAMPLES_PER_SHARD)):
+        yield index, first, min(SAMPLES_PER_SHARD, count - first)
+
+
+def write_reference_shard(uri: str, source: ShardsSource, index: int, first: int, count: int) -> ReferenceShard:
+    """Write one shard; return its line of the manifest."""
+    samples = planned_samples(source, HELDOUT_SPLIT, first, count)
+    content = b"".join(sample.raw for sample in samples)
+    end = 2 * tarfile.BLOCKSIZE
+    content += bytes(end + -(len(content) + end) % tarfile.RECORDSIZE)
+    name = REFERENCE_SHARD_PATTERN.format(index=index)
+    storage = Storage(uri)
+    if storage.size(name) != len(content) or storage.read(name) != content:
+        storage.write(name, content)
+    return ReferenceShard(
+        name=name, samples=len(samples), bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )

@@ -1,0 +1,178 @@
+"""The samples of verified shards: which captions they have, and their bytes.
+
+Reads NNNNN.samples.parquet, and ranges of bytes of NNNNN.tar; writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from steps.data.latents.order import Rows
+from steps.data.parquet import read_parquet
+from steps.data.shards.shards_artifact import SAMPLES_SUFFIX
+from steps.data.storage import Storage
+from steps.data.tables.row_files import CAPTIONS
+from steps.errors import StepError
+
+# Samples nearer to each other than this are read with one request.
+MERGED_GAP_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """The samples of one shard, in the order of their keys."""
+
+    name: str
+    """The tar."""
+    keys: list[str]
+    """WebDataset keys."""
+    captions: list[str]
+    """Captions."""
+    starts: Rows
+    """First byte of each sample's members."""
+    stops: Rows
+    """The byte after their last."""
+    xxh3: npt.NDArray[np.uint64]
+    """xxh3 of these bytes, as they were when the shard was verified."""
+    widths: Rows
+    """Of the pictures, in pixels; 0 where it is not known."""
+    heights: Rows
+    """Of the pictures."""
+    too_small_samples: int = 0
+    """Samples that are left out because their originals were smaller than asked for."""
+    first_captions: list[str] = field(default_factory=list)
+    """The first caption of each sample's picture, where a picture may have several, and a sample each; else empty."""
+
+    @property
+    def named_by(self) -> list[str]:
+        """The caption that stands in each sample's tar, and decides whether its picture is held out."""
+        return self.first_captions or self.captions
+
+
+class Sample(NamedTuple):
+    """One sample's members."""
+
+    key: str
+    """WebDataset key."""
+    caption: str
+    """Its caption."""
+    picture: bytes
+    """JPEG."""
+    raw: bytes
+    """The members as they lie in the tar."""
+
+
+def read_table(storage: Storage, name: str, min_original_px: int = 0) -> SampleTable:
+    """Return the samples of a shard that count, and whose originals' shorter side had so many pixels or is not known.
+
+    Raises StepError where its table is not there, or has no checksums.
+    """
+    table_name = name.removesuffix(".tar") + SAMPLES_SUFFIX
+    try:
+        table = read_parquet(storage.read(table_name))
+    except FileNotFoundError:
+        raise StepError(
+            f"{storage.uri}/{table_name}: not there, but its shard is in the manifest; download again"
+        ) from None
+    if "xxh3" not in table.column_names:
+        raise StepError(f"{storage.uri}/{table_name}: has no checksums (an earlier version's); download again")
+    counted = table.filter(table["dropped"].is_null())
+    large = counted.filter(pa.array(_is_large_enough(counted, min_original_px)))
+    table, captions = large, large["caption"]
+    if has_several := CAPTIONS in table.column_names:
+        # Each caption of a picture is a sample to train on.
+        table, captions = _one_each(table)
+    return SampleTable(
+        name=name,
+        keys=table["key"].to_pylist(),
+        captions=captions.to_pylist(),
+        starts=table["start"].to_numpy(),
+        stops=table["stop"].to_numpy(),
+        xxh3=table["xxh3"].to_numpy(),
+        widths=_sides(table, "width"),
+        heights=_sides(table, "height"),
+        too_small_samples=len(counted) - len(large),
+        first_captions=table["caption"].to_pylist() if has_several else [],
+    )
+
+
+def _is_large_enough(table: pa.Table, min_original_px: int) -> npt.NDArray[np.bool_]:
+    shorter = np.minimum(_sides(table, "original_width"), _sides(table, "original_height"))
+    large: npt.NDArray[np.bool_] = (shorter >= min_original_px) | (shorter == 0)
+    return large
+
+
+def _one_each(table: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
+    """Return a row for each caption of each picture, and these captions."""
+    lists = table[CAPTIONS].combine_chunks()
+    return table.take(pc.list_parent_indices(lists)), lists.flatten()
+
+
+def _sides(table: pa.Table, name: str) -> Rows:
+    """Return a column of sides; 0 where they are not known, as in shards of before they were noted."""
+    if name not in table.column_names:
+        return np.zeros(len(table), np.int64)
+    sides: Rows = pc.fill_null(table[name], 0).to_numpy().astype(np.int64)
+    return sides
+
+
+def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> list[Sample]:
+    """Return samples of one shard; `rows` ascend.
+
+    Raises StepError where the shard is missing, or a sample in it is not, to the bit, the one that the table is of.
+    """
+    samples: list[Sample] = []
+    try:
+        for group in _neighbours(table, rows):
+            start = int(table.starts[group[0]])
+            content = storage.read_range(table.name, start, int(table.stops[group[-1]]))
+            for row in group.tolist():
+                raw = content[int(table.starts[row]) - start : int(table.stops[row]) - start]
+                samples.append(_sample(table, row, raw))
+    except (FileNotFoundError, tarfile.TarError, KeyError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise StepError(
+            f"{storage.uri}/{table.name}: not the shard that was verified ({reason}); download again"
+        ) from None
+    return samples
+
+
+def _neighbours(table: SampleTable, rows: Rows) -> Sequence[Rows]:
+    """Cut rows where the next sample is far away."""
+    gaps = table.starts[rows[1:]] - table.stops[rows[:-1]]
+    return np.split(rows, np.flatnonzero(gaps > MERGED_GAP_BYTES) + 1)
+
+
+def _sample(table: SampleTable, row: int, raw: bytes) -> Sample:
+    key, caption = table.keys[row], table.captions[row]
+    if xxhash.xxh3_64_intdigest(raw) != int(table.xxh3[row]):
+        raise ValueError(f"sample {key} does not match its checksum")
+    members, offset = {}, 0
+    while offset < len(raw):
+        member = tarfile.TarInfo.frombuf(raw[offset : offset + tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+        content = offset + tarfile.BLOCKSIZE
+        members[member.name] = raw[content : content + member.size]
+        offset = content + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    if members[f"{key}.txt"].decode("utf-8") != table.named_by[row]:
+        raise ValueError(f"sample {key} has another caption")
+    return Sample(key, caption, members[f"{key}.jpg"], raw)
+
+
+def caption_hash(caption: str) -> int:
+    """Return 64 bits that only the caption decides."""
+    return int.from_bytes(hashlib.sha256(caption.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+
+
+def is_heldout(caption: str, fraction: float) -> bool:
+    """Return whether training never sees a caption, whichever picture it stands with."""
+    return caption_hash(caption) < fraction * 2.0**64

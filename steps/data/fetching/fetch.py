@@ -1,0 +1,244 @@
+"""Fetches one picture from a hostile web: bounded in address, redirects, time and bytes; polite to its hosts.
+
+Reads http(s) and nothing else; environment proxies are ignored, since behind one the address that is connected to
+could not be judged.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+import socket
+import ssl
+import time
+import urllib.parse
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Url, parse_url
+
+from steps.data.causes import Cause, can_pass, from_status
+from steps.data.fetching.address import AddressGuard, BlockedHostError, RefusedAddressError
+from steps.data.fetching.connection import GuardedConnection
+from steps.data.fetching.content_coding import CodingError, decoded
+from steps.data.fetching.host_turns import HostPausedError, HostTurns, retry_after_s
+from steps.data.fetching.opt_outs import is_reserved
+from steps.data.pictures.picture_format import is_cut, refusal
+
+CRAWLER: Final = "sd-pipeline"
+MAX_REDIRECTS: Final = 20
+"""As browsers (https://fetch.spec.whatwg.org/#http-redirect-fetch)."""
+READ_BYTES: Final = 1 << 18
+BACK_OFF_S: Final = 0.5
+MAX_RETRY_AFTER_S: Final = 30.0
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_WHOLE = frozenset({http.client.OK, http.client.NON_AUTHORITATIVE_INFORMATION})
+_BUSY = frozenset({http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE})
+_RANGE = re.compile(r"bytes\s+0-(\d+)/(\d+)", re.IGNORECASE)
+_AMPERSAND = re.compile("&amp;", re.IGNORECASE)
+# No url means these: a "#" behind "&" would begin a fragment.
+_NUMERIC_AMPERSAND = re.compile("&#(?:0*38|x0*26);", re.IGNORECASE)
+_BARE_PERCENT = re.compile("%(?![0-9a-f]{2})", re.IGNORECASE)
+_IGNORED_IN_URLS = str.maketrans("", "", "\t\r\n\ufeff")
+
+
+class FetchError(Exception):
+    """The picture was not fetched."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = str(cause)
+        """A name of steps.data.causes."""
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    """What one picture may cost, and its host."""
+
+    timeout_s: float
+    """From connect to the last byte, redirects included; for each try, without the wait for a host's turn."""
+    retries: int
+    """Further tries after a failure that can pass, each after twice the wait of the one before."""
+    max_body_bytes: int
+    """A larger body is dropped, packed or unpacked."""
+    max_retry_after_s: float = MAX_RETRY_AFTER_S
+    """A longer Retry-After is not waited for."""
+    connections_per_host: int = 0
+    """At a time; 0: any number."""
+
+
+@dataclass(frozen=True)
+class FetchManners:
+    """How the crawler presents itself, and whose wishes it heeds."""
+
+    contact: str = ""
+    """Page or mail address, for the User-Agent."""
+    ignored_opt_outs: Collection[str] = ()
+    """Headers of steps.data.fetching.opt_outs that are not heeded."""
+
+
+class Fetcher:
+    """Fetches pictures. Safe for threads."""
+
+    def __init__(self, limits: FetchLimits, guard: AddressGuard, manners: FetchManners | None = None) -> None:
+        self._limits, self._guard = limits, guard
+        self._manners = manners or FetchManners()
+        self._turns = HostTurns(limits.max_retry_after_s, limits.connections_per_host)
+        words = ("compatible", CRAWLER, *([f"+{self._manners.contact}"] if self._manners.contact else []))
+        self._headers = {**_HEADERS, "User-Agent": f"Mozilla/5.0 ({'; '.join(words)})"}
+
+    def fetch(self, url: str) -> bytes:
+        """Return the body: a picture of a format that is read, whole as far as a glance tells. Raises FetchError.
+
+        A url that is not there and holds `&amp;`, as lists scraped from HTML do, is also tried with `&`.
+        """
+        try:
+            return self._patiently(url)
+        except FetchError as error:
+            unescaped = _AMPERSAND.sub("&", url)
+            if unescaped == url or not error.cause.startswith("http_4") or can_pass(error.cause):
+                raise
+        return self._patiently(unescaped)
+
+    def _patiently(self, url: str) -> bytes:
+        for attempt in range(self._limits.retries + 1):
+            is_last = attempt == self._limits.retries
+            try:
+                body = self._try(url)
+                # The same bytes again may be how the picture is: the decoder decides about it.
+                if is_last or not is_cut(body):
+                    return body
+            except FetchError as error:
+                if is_last or not can_pass(error.cause):
+                    raise
+            time.sleep(BACK_OFF_S * 2**attempt)
+        raise AssertionError("retries is never negative")
+
+    def _try(self, url: str) -> bytes:
+        deadline_s = time.monotonic() + self._limits.timeout_s
+        address = _parse(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                with self._turns.turn(address.netloc or "") as waited_s:
+                    deadline_s += waited_s
+                    answer = self._request(address, deadline_s)
+            except HostPausedError as error:
+                raise FetchError(error.cause) from None
+            if isinstance(answer, bytes):
+                cause = refusal(answer)
+                if cause is not None:
+                    raise FetchError(cause)
+                return answer
+            address = _parse(redirect_target(address.url, answer))
+        raise FetchError(Cause.TOO_MANY_REDIRECTS)
+
+    def _request(self, url: Url, deadline_s: float) -> bytes | str:
+        """Return the body, or where the answer redirects to."""
+        connection = GuardedConnection(url, self._guard, self._tls, deadline_s)
+        asked_s = time.monotonic()
+        try:
+            connection.request("GET", url.request_uri, headers=self._headers)
+            response = connection.getresponse()
+            self._heed(url.netloc or "", response, asked_s)
+            return self._receive(response)
+        except BlockedHostError:
+            raise FetchError(Cause.BLOCKED_HOST) from None
+        except RefusedAddressError:
+            raise FetchError(Cause.REFUSED_ADDRESS) from None
+        except CodingError as error:
+            raise FetchError(error.cause) from None
+        except socket.gaierror:
+            raise FetchError(Cause.NO_ADDRESS) from None
+        except TimeoutError:
+            raise FetchError(Cause.TIMEOUT) from None
+        except ssl.SSLError:
+            raise FetchError(Cause.BAD_CERTIFICATE) from None
+        except http.client.IncompleteRead:
+            raise FetchError(Cause.TRUNCATED) from None
+        except (http.client.HTTPException, ValueError):
+            raise FetchError(Cause.BAD_RESPONSE) from None
+        except OSError:
+            raise FetchError(Cause.NO_CONNECTION) from None
+        finally:
+            connection.release()
+
+    def _heed(self, host: str, response: http.client.HTTPResponse, asked_s: float) -> None:
+        """Leave a host alone that asks for it."""
+        if response.status not in _BUSY:
+            self._turns.answered(host, asked_s)
+            return
+        wait_s = retry_after_s(response.headers.get("Retry-After"), response.headers.get("Date"))
+        if wait_s is not None:
+            self._turns.pause(host, wait_s, asked_s, from_status(response.status))
+
+    def _receive(self, response: http.client.HTTPResponse) -> bytes | str:
+        location = response.headers.get("Location")
+        is_redirect = response.status in _REDIRECTS and location
+        if not is_redirect and response.status not in _WHOLE and not _is_whole_range(response):
+            raise FetchError(from_status(response.status))
+        if is_reserved(response.headers, CRAWLER, self._manners.ignored_opt_outs):
+            raise FetchError(Cause.DISALLOWED)
+        return str(location) if is_redirect else self._body(response)
+
+    def _body(self, response: http.client.HTTPResponse) -> bytes:
+        limit = self._limits.max_body_bytes
+        if (response.length or 0) > limit:
+            raise FetchError(Cause.BODY_TOO_LARGE)
+        body = io.BytesIO()
+        while part := response.read(READ_BYTES):
+            body.write(part)
+            if body.tell() > limit:
+                raise FetchError(Cause.BODY_TOO_LARGE)
+        if response.length:
+            raise FetchError(Cause.TRUNCATED)
+        codings = ",".join(map(str, response.headers.get_all("Content-Encoding", [])))
+        return decoded(body.getvalue(), codings, limit) if codings else body.getvalue()
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+
+_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
+
+
+def _is_whole_range(response: http.client.HTTPResponse) -> bool:
+    """Return whether a partial answer, to a request that asked for no part, is all there is."""
+    found = _RANGE.fullmatch(str(response.headers.get("Content-Range") or "").strip())
+    return response.status == http.client.PARTIAL_CONTENT and found is not None and int(found[1]) + 1 == int(found[2])
+
+
+def _parse(url: str) -> Url:
+    """Return a url with its host in ASCII and its path quoted."""
+    text = _NUMERIC_AMPERSAND.sub("&", url.translate(_IGNORED_IN_URLS).strip())
+    try:
+        # urllib3 quotes every percent sign of a url that holds a bare one.
+        address = parse_url(_BARE_PERCENT.sub("%25", text))
+    except LocationParseError:
+        raise FetchError(Cause.REFUSED_SCHEME) from None
+    if address.scheme not in ("http", "https") or not address.host:
+        raise FetchError(Cause.REFUSED_SCHEME)
+    return address
+
+
+def redirect_target(url: str, location: str) -> str:
+    """Return where a Location leads to, as browsers read it (https://url.spec.whatwg.org). Raises FetchError.
+
+    http.client reads headers as Latin-1; what stands in them are the bytes of UTF-8, or of whatever the server has.
+    """
+    content = location.encode("latin-1", "replace").translate(None, b"\t\r\n").strip(b"\x00\x20")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in content)
+    path, mark, rest = text.partition("?")
+    # Backslashes are slashes to browsers, but for those of a query.
+    try:
+        return urllib.parse.urljoin(url, path.replace("\\", "/") + mark + rest)
+    except ValueError:  # a host that is none
+        raise FetchError(Cause.REFUSED_SCHEME) from None

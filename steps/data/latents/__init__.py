@@ -1,0 +1,1 @@
+"""What a latents shard holds, and in which order training sees its rows."""

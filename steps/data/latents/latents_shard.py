@@ -1,0 +1,62 @@
+"""One latents shard: a WebDataset tar whose members are blocks, and what manifest and index say of it.
+
+Writes nothing itself: a shard is built in memory (some 136 MB), so that its digests are known before it is uploaded.
+The same blocks give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from params.model import Model
+from steps.data.latents.block import SUFFIX, digest, parse_layout
+from steps.data.latents.latents_manifest import IndexedShard, LatentsShard
+
+
+class BuiltShard(Model):
+    """What manifest and index hold of one shard."""
+
+    listed: LatentsShard
+    """For the manifest."""
+    indexed: IndexedShard
+    """For the index."""
+
+
+def build_shard(name: str, split: str, blocks: Iterable[bytes], bucket: int = 0) -> tuple[bytes, BuiltShard]:
+    """Return the bytes of a shard and its description; `blocks` are safetensors, in the order of their rows."""
+    stream = io.BytesIO()
+    rows: list[int] = []
+    offsets: list[int] = []
+    sizes: list[int] = []
+    digests: list[str] = []
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, block in enumerate(blocks):
+            # A WebDataset key ends at the first dot.
+            member = tarfile.TarInfo(f"{PurePosixPath(name).stem}-{number:05d}.{SUFFIX}")
+            member.size, member.mode = len(block), 0o444
+            tar.addfile(member, io.BytesIO(block))
+            offsets.append(stream.tell() - _padded(len(block)))
+            rows.append(parse_layout(block).rows)
+            sizes.append(len(block))
+            digests.append(digest(block))
+    content = stream.getvalue()
+    indexed = IndexedShard(
+        name=name,
+        split=split,
+        bucket=bucket,
+        block_rows=tuple(rows),
+        offsets=tuple(offsets),
+        sizes=tuple(sizes),
+        xxh3=tuple(digests),
+    )
+    sha256 = hashlib.sha256(content).hexdigest()
+    listed = LatentsShard(name=name, split=split, rows=sum(rows), bytes=len(content), sha256=sha256)
+    return content, BuiltShard(listed=listed, indexed=indexed)
+
+
+def _padded(size: int) -> int:
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

@@ -1,0 +1,1 @@
+"""From latents to batches that never make a GPU wait."""

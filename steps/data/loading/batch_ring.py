@@ -1,0 +1,84 @@
+"""Memory for the batches of one rank: a ring that is used again and again, filled from blocks in any order.
+
+Reads nothing, writes nothing. A fresh tensor for each batch would cost eight times the reading, in page faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from steps.data.latents.block import Array, Field
+from steps.data.latents.order import Rows
+
+TORCH_DTYPES = {np.dtype("<f2"): torch.float16, np.dtype("<i4"): torch.int32}
+
+
+@dataclass(frozen=True)
+class LoadedBatch:
+    """A rank's slice of one global batch.
+
+    Its memory is used again for the batch after the next, so that a copy to the GPU may still be under way when the
+    next batch is asked for.
+    """
+
+    positions: torch.Tensor
+    """[rows] int64: positions of the training stream."""
+    mean: torch.Tensor
+    """[rows, C, H, W] float16: posterior mean, unscaled; in pinned memory where there is a GPU."""
+    std: torch.Tensor
+    """[rows, C, H, W] float16: posterior standard deviation, unscaled."""
+    token_ids: torch.Tensor
+    """[rows, caption length] int32."""
+    embeddings: torch.Tensor | None
+    """[rows, caption length, width] float16, where they are cached."""
+
+
+class BatchRing:
+    """Rows for `batches` batches of `batch_rows` rows, one after the other; batch b lies at b modulo `batches`."""
+
+    def __init__(self, fields: Sequence[Field], batches: int, batch_rows: int, pin_memory: bool) -> None:
+        self._batches, self._batch_rows = batches, batch_rows
+        tensors = {field.name: empty(field, batches * batch_rows, pin_memory) for field in fields}
+        self._arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        self._views = [
+            {name: tensor[start : start + batch_rows] for name, tensor in tensors.items()}
+            for start in range(0, batches * batch_rows, batch_rows)
+        ]
+
+    def rows(self, batches: Rows, places: Rows) -> Rows:
+        """Return the ring's rows for places of batches."""
+        return batches % self._batches * self._batch_rows + places
+
+    def put(self, tensors: Mapping[str, Array], targets: Rows) -> None:
+        """Copy row i of every tensor to the ring's row targets[i], and leave it out where that is negative."""
+        wanted = targets >= 0
+        if wanted.all():
+            for name, tensor in tensors.items():
+                self._arrays[name][targets] = tensor
+            return
+        for name, tensor in tensors.items():
+            self._arrays[name][targets[wanted]] = tensor[wanted]
+
+    def batch(self, number: int, first_position: int) -> LoadedBatch:
+        """Return a batch, as views."""
+        views = self._views[number % self._batches]
+        return LoadedBatch(
+            positions=torch.arange(first_position, first_position + self._batch_rows),
+            mean=views["mean"],
+            std=views["std"],
+            token_ids=views["token_ids"],
+            embeddings=views.get("embeddings"),
+        )
+
+
+def empty(field: Field, rows: int, pin_memory: bool = False) -> torch.Tensor:
+    """Return memory for rows of a block's tensor."""
+    shape, dtype = (rows, *field.row_shape), TORCH_DTYPES[field.dtype]
+    if pin_memory:
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+    # numpy asks the system for huge pages, torch does not: rows all over a large memory then miss the TLB less.
+    return torch.from_numpy(np.empty(shape, field.dtype))

@@ -1,0 +1,213 @@
+"""The latents artifact: what encode writes and training reads.
+
+Reads a folder (an FSx mount, a fast file mode channel, a disk) or an s3:// prefix with manifest.json, index.json and
+the shards that they list; nothing is looked for that they do not list. Writes nothing. Opening costs one index,
+however many shards there are; rows are read a block at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import ValidationError
+
+from params.arguments import describe
+from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
+from params.model import Model
+from steps.data.latents.block import Array, Field
+from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
+from steps.data.latents.order import Rows, SampleOrder
+from steps.data.loading.batch_ring import empty
+from steps.data.loading.block_files import open_files
+from steps.data.loading.block_reader import MAX_LOST_FRACTION, BlockReader
+from steps.data.loading.block_table import BlockTable, block_table
+from steps.data.loading.bucket_order import BucketStream, TrainingOrder
+from steps.errors import StepError
+
+# Held-out rows are read in order, so few blocks need to stay.
+RANDOM_READ_BLOCKS: Final = 4
+
+__all__ = ["LatentsBatch", "LatentsDataset", "LatentsManifest"]
+
+M = TypeVar("M", bound=Model)
+
+
+class LatentsBatch(NamedTuple):
+    """Rows of the latents, in memory of the CPU."""
+
+    mean: torch.Tensor
+    """[rows, C, H, W] float16: posterior mean, unscaled."""
+    std: torch.Tensor
+    """[rows, C, H, W] float16: posterior standard deviation, unscaled."""
+    token_ids: torch.Tensor
+    """[rows, caption length] int32."""
+    embeddings: torch.Tensor | None
+    """[rows, caption length, width] float16, where they are cached."""
+
+
+class LatentsDataset:
+    """The latents of one folder or prefix; row i of a split is its i-th sample in the order of the index."""
+
+    def __init__(self, location: Path | str) -> None:
+        """Open the artifact.
+
+        Raises StepError where the manifest or the index is missing, unreadable, or one does not fit the other.
+        """
+        self.location = str(location)
+        self.files = open_files(location)
+        """What blocks are read from."""
+        self.manifest = self._open(MANIFEST_FILE, LatentsManifest)
+        index = self._open(LATENTS_INDEX_FILE, LatentsIndex)
+        self._check(index)
+        self._tables = {split: block_table(index, split) for split in self.manifest.counts}
+        self._readers: dict[str, LatentsReader] = {}
+
+    def count(self, split: str) -> int:
+        """Return how many samples a split has; 0 where there is none of that name."""
+        return self.manifest.counts.get(split, 0)
+
+    def read(self, split: str, rows: npt.NDArray[np.int64]) -> LatentsBatch:
+        """Return rows of a split and of one bucket, in the order asked for. Not for several threads at once.
+
+        Raises IndexError for a row that is not there, ValueError for rows of several buckets.
+        """
+        reader = self._readers.get(split)
+        if reader is None:
+            reader = self._readers[split] = self.reader(split)
+        tensors = {item.name: empty(item, len(rows)) for item in reader.fields(rows)}
+        reader.read_into(rows, {name: tensor.numpy() for name, tensor in tensors.items()})
+        return LatentsBatch(tensors["mean"], tensors["std"], tensors["token_ids"], tensors.get("embeddings"))
+
+    def order(self, split: str, seed: int, global_batch_size: int, lanes: int | None = None) -> TrainingOrder:
+        """Return the order in which training sees a split; `lanes` as for SampleOrder."""
+        table = self.table(split)
+        streams = []
+        for bucket, span in self.spans(split).items():
+            blocks = table.blocks_of(bucket)
+            order = SampleOrder(
+                len(span),
+                seed,
+                global_batch_size=global_batch_size,
+                block_rows=table.rows[blocks],
+                lanes=lanes,
+                stream=bucket,
+            )
+            streams.append(BucketStream(bucket, order, span.start, blocks.start))
+        return TrainingOrder(streams)
+
+    def spans(self, split: str) -> dict[int, range]:
+        """Return the rows of each bucket of a split that has any."""
+        table = self.table(split)
+        found = {}
+        for bucket in np.unique(table.buckets).tolist():
+            blocks = table.blocks_of(bucket)
+            first = int(table.first_rows[blocks][0])
+            found[bucket] = range(first, first + int(table.rows[blocks].sum()))
+        return found
+
+    def table(self, split: str) -> BlockTable:
+        """Return where the blocks of a split are. Raises StepError where it has no samples."""
+        if not self.count(split):
+            raise StepError(f"{self.location}: the latents have no {split!r} samples; encode more pictures")
+        return self._tables[split]
+
+    def reader(self, split: str, kept_blocks: int = RANDOM_READ_BLOCKS) -> LatentsReader:
+        """Return a reader of rows that keeps up to `kept_blocks` blocks in memory."""
+        return LatentsReader(self.blocks(split), kept_blocks)
+
+    def blocks(self, split: str, max_lost_fraction: float = MAX_LOST_FRACTION) -> BlockReader:
+        """Return a reader of whole blocks of a split."""
+        return BlockReader(self.files, self.table(split), self.manifest.latent_shapes, max_lost_fraction)
+
+    def _open(self, name: str, model: type[M]) -> M:
+        try:
+            return model.model_validate_json(self.files.read(name))
+        except OSError as error:
+            reason = error.strerror or error
+            raise StepError(
+                f"{self.location}/{name}: cannot be read ({reason}): the latents were never finished"
+            ) from None
+        except ValidationError as error:
+            raise StepError(f"{self.location}/{name}: {describe(error)[:300]}") from None
+
+    def _check(self, index: LatentsIndex) -> None:
+        indexed = [(shard.name, shard.split, sum(shard.block_rows)) for shard in index.shards]
+        listed = [(shard.name, shard.split, shard.rows) for shard in self.manifest.shards]
+        totals = {split: sum(rows for _, of, rows in indexed if of == split) for split in self.manifest.counts}
+        if self.manifest.format_version != FORMAT_VERSION:
+            raise StepError(f"{self.location}: format {self.manifest.format_version}, this code reads {FORMAT_VERSION}")
+        if indexed != listed or totals != self.manifest.counts or not _has_buckets(index, self.manifest):
+            raise StepError(
+                f"{self.location}: {LATENTS_INDEX_FILE} does not belong to {MANIFEST_FILE}; run encode again"
+            )
+
+
+def _has_buckets(index: LatentsIndex, manifest: LatentsManifest) -> bool:
+    """Return whether the shards of each split are in the order of the manifest's buckets, and as large."""
+    for split in manifest.counts:
+        buckets = [shard.bucket for shard in index.shards if shard.split == split]
+        if buckets != sorted(buckets) or not set(buckets) <= set(range(len(manifest.latent_shapes))):
+            return False
+    found: Counter[tuple[str, int]] = Counter()
+    for shard in index.shards:
+        found[shard.split, shard.bucket] += sum(shard.block_rows)
+    told = {(split, n): rows for n, of in enumerate(manifest.buckets) for split, rows in of.counts.items() if rows}
+    return not manifest.buckets or found == told
+
+
+class LatentsReader:
+    """Rows of one split in any order, through a cache of blocks: for what is read rarely or again and again.
+
+    Training's stream has its own way, the loader. Not for several threads at once.
+    """
+
+    def __init__(self, blocks: BlockReader, capacity_blocks: int) -> None:
+        """Keep up to `capacity_blocks` blocks in memory."""
+        self._blocks = blocks
+        self._capacity = max(1, capacity_blocks)
+        self._kept: OrderedDict[int, Mapping[str, Array]] = OrderedDict()
+
+    def fields(self, rows: Rows) -> tuple[Field, ...]:
+        """Return the tensors of rows. Raises ValueError where they are not all of one bucket."""
+        table = self._blocks.table
+        buckets = np.unique(table.buckets[np.searchsorted(table.first_rows, rows, side="right") - 1])
+        if len(buckets) > 1:
+            raise ValueError(f"rows of buckets {buckets.tolist()} have different shapes")
+        return self._blocks.fields[int(buckets[0]) if len(buckets) else 0]
+
+    @property
+    def lost_rows(self) -> int:
+        """Rows that other rows stand in for."""
+        return self._blocks.lost_rows
+
+    def read_into(self, rows: Rows, out: Mapping[str, Array]) -> None:
+        """Copy rows, in the order asked for, into arrays whose first dimension is the number of rows.
+
+        Raises IndexError for a row that is not there, StepError when more rows are lost than allowed.
+        """
+        table = self._blocks.table
+        if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < table.count):
+            raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} of {table.count}")
+        block_of = np.searchsorted(table.first_rows, rows, side="right") - 1
+        for block in np.unique(block_of).tolist():
+            wanted = np.flatnonzero(block_of == block)
+            tensors, inside = self._block(block), rows[wanted] - table.first_rows[block]
+            for name, target in out.items():
+                target[wanted] = tensors[name][inside]
+
+    def _block(self, block: int) -> Mapping[str, Array]:
+        tensors = self._kept.get(block)
+        if tensors is None:
+            with self._blocks.read(block) as lent:
+                tensors = {name: tensor.copy() for name, tensor in lent.items()}
+            if len(self._kept) >= self._capacity:
+                self._kept.popitem(last=False)
+            self._kept[block] = tensors
+        self._kept.move_to_end(block)
+        return tensors

@@ -1,0 +1,223 @@
+"""The training loader: a rank's slice of every global batch, read ahead in the background.
+
+Reads latents blocks through block_reader; writes nothing. What it yields is a pure function of the order and
+the positions: stop after any batch, start again with any number of ranks and reading threads, and every position is
+seen once, in the same global order. Every rank gets the same number of batches, and all ranks at a time batches of one
+bucket: rows of one shape.
+
+A block is read once, checked, and its rows are copied once: to their places in the batches to come, which the order
+tells beforehand.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import torch
+
+from params.layout import TRAIN_SPLIT
+from steps.data.latents.order import Stretch
+from steps.data.loading.batch_ring import BatchRing, LoadedBatch
+from steps.data.loading.block_reader import MAX_LOST_FRACTION
+from steps.data.loading.bucket_order import BucketStream, TrainingOrder, Turn
+from steps.data.loading.latents import LatentsDataset
+
+# Batches read ahead of training: windows of blocks that open in every lane at once delay one of them, not training.
+PREFETCHED_BATCHES: Final = 8
+HELD_BATCHES: Final = 2
+# Blocks are read side by side: Lustre and S3 answer many requests at once. Eight cost up to 0.3 more CPU, in caches.
+READ_THREADS: Final = 4
+
+__all__ = ["LatentsLoader", "LoadedBatch"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of the training stream a rank loads."""
+
+    rank: int
+    world_size: int
+    first_position: int
+    last_position: int
+    """The first position that is not loaded."""
+
+    def check(self, global_batch_size: int) -> None:
+        """Raise ValueError unless each rank gets the same number of rows of whole global batches.
+
+        Otherwise the ranks would not do the same number of steps.
+        """
+        size, first, last = global_batch_size, self.first_position, self.last_position
+        if size % self.world_size:
+            raise ValueError(f"global_batch_size: {size} samples must divide among {self.world_size} ranks")
+        if first % size or last % size:
+            raise ValueError(f"positions {first} to {last} are not batches of {size}")
+        if not 0 <= self.rank < self.world_size or not 0 <= first <= last:
+            raise ValueError(f"there is no {self}")
+
+    def parts(self, global_batch_size: int) -> Iterator[tuple[int, int]]:
+        """Yield (first position, count) of this rank's part of each global batch."""
+        count = global_batch_size // self.world_size
+        for start in range(self.first_position, self.last_position, global_batch_size):
+            yield start + self.rank * count, count
+
+
+class LatentsLoader:
+    """Batches of one rank for positions [first_position, last_position) of the training stream."""
+
+    def __init__(
+        self,
+        dataset: LatentsDataset,
+        order: TrainingOrder,
+        share: Share,
+        *,
+        split: str = TRAIN_SPLIT,
+        read_threads: int = READ_THREADS,
+        max_lost_fraction: float = MAX_LOST_FRACTION,
+        pin_memory: bool | None = None,
+    ) -> None:
+        """Say what to load; no rows are read before iteration.
+
+        Raises ValueError as Share.check does.
+        """
+        size = order.global_batch_size
+        share.check(size)
+        self.blocks: Final = dataset.blocks(split, max_lost_fraction)
+        self.order: Final = order
+        self.batches: Final = range(share.first_position // size, share.last_position // size)
+        """Numbers of the global batches."""
+        self.batch_rows: Final = size // share.world_size
+        self.first_place: Final = share.rank * self.batch_rows
+        """Where in each global batch this rank's slice begins."""
+        self.read_threads: Final = read_threads
+        self.pin_memory: Final = torch.cuda.is_available() if pin_memory is None else pin_memory
+
+    @property
+    def lost_samples(self) -> int:
+        """Samples of this rank's blocks that could not be read, for which others stand in."""
+        return self.blocks.lost_rows
+
+    def unreadable_blocks(self) -> torch.Tensor:
+        """Return [blocks] int32: 1 where this rank could not read the block."""
+        found = torch.zeros(len(self.blocks.table.rows), dtype=torch.int32)
+        found[list(self.blocks.quarantined)] = 1
+        return found
+
+    def samples_in(self, blocks: torch.Tensor) -> int:
+        """Return how many samples lie in the blocks whose entry is not 0: each once, however many ranks met it."""
+        return int(self.blocks.table.rows[blocks.numpy() > 0].sum())
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[LoadedBatch]:
+        """Yield the batches. An error of a reading thread is raised here."""
+        with ThreadPoolExecutor(self.read_threads, thread_name_prefix="latents") as pool:
+            run = _Run(self, pool)
+            try:
+                for number in self.batches:
+                    yield run.batch(number)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+class _Run:
+    """One iteration: every batch is asked for ahead of need, from its bucket's stream."""
+
+    def __init__(self, loader: LatentsLoader, pool: ThreadPoolExecutor) -> None:
+        self._loader, self._pool = loader, pool
+        self._numbers = loader.order.numbers(loader.batches)
+        self._streams: dict[int, _Stream] = {}
+        self._turns: deque[Turn] = deque()
+        self._next = loader.batches.start
+
+    def batch(self, number: int) -> LoadedBatch:
+        """Return a batch; what it needs is waited for, and what the next ones need is asked for."""
+        order, end = self._loader.order, min(number + PREFETCHED_BATCHES + 1, self._loader.batches.stop)
+        for ahead in range(self._next, end):
+            turn = order.turn(ahead)
+            self._stream(turn).ask(turn.number)
+            self._turns.append(turn)
+        self._next = max(self._next, end)
+        turn = self._turns.popleft()
+        first_position = number * order.global_batch_size + self._loader.first_place
+        return self._stream(turn).batch(turn.number, first_position)
+
+    def _stream(self, turn: Turn) -> _Stream:
+        found = self._streams.get(turn.stream)
+        if found is None:
+            of, numbers = self._loader.order.streams[turn.stream], self._numbers[turn.stream]
+            found = self._streams[turn.stream] = _Stream(self._loader, self._pool, of, numbers)
+        return found
+
+
+@dataclass(order=True)
+class _Due:
+    """A lane's next stretch, and the first batch that needs it."""
+
+    batch: int
+    lane: int
+    stretch: Stretch = field(compare=False)
+
+
+class _Stream:
+    """One bucket's batches, which have a ring of their own: reads stretches as their batches come near."""
+
+    def __init__(self, loader: LatentsLoader, pool: ThreadPoolExecutor, of: BucketStream, numbers: range) -> None:
+        """Prepare batches `numbers` of the stream."""
+        self._loader, self._pool, self._of, self._numbers = loader, pool, of, numbers
+        order = of.order
+        depth = min(len(numbers), order.stretch_batches + PREFETCHED_BATCHES + HELD_BATCHES)
+        self._ring = BatchRing(loader.blocks.fields[of.bucket], depth, loader.batch_rows, loader.pin_memory)
+        first_lane = loader.first_place // order.lane_rows
+        last_lane = (loader.first_place + loader.batch_rows - 1) // order.lane_rows
+        self._lanes = {lane: order.stretches(lane, numbers.start) for lane in range(first_lane, last_lane + 1)}
+        self._due: list[_Due] = []
+        for lane in self._lanes:
+            self._advance(lane)
+        self._reading: deque[tuple[int, Future[None]]] = deque()
+
+    def ask(self, number: int) -> None:
+        """Have read what the batches up to this one need."""
+        while self._due and self._due[0].batch <= number:
+            due = heapq.heappop(self._due)
+            self._advance(due.lane)
+            self._reading.append((due.batch, self._pool.submit(self._load, due.stretch)))
+
+    def batch(self, number: int, first_position: int) -> LoadedBatch:
+        """Return a batch that was asked for, when it is read."""
+        while self._reading and self._reading[0][0] <= number:
+            self._reading.popleft()[1].result()
+        return self._ring.batch(number, first_position)
+
+    def _advance(self, lane: int) -> None:
+        """Take the lane's next stretch that this rank has a share of: at its ends, other ranks may share a lane."""
+        for stretch in self._lanes[lane]:
+            if stretch.batches[0] >= self._numbers.stop:
+                return
+            own = self._own(stretch)
+            if len(own.rows):
+                heapq.heappush(self._due, _Due(int(own.batches[0]), lane, own))
+                return
+
+    def _own(self, stretch: Stretch) -> Stretch:
+        places = stretch.places - self._loader.first_place
+        own = (places >= 0) & (places < self._loader.batch_rows) & (stretch.batches < self._numbers.stop)
+        return Stretch(stretch.blocks, stretch.rows[own], stretch.batches[own], places[own])
+
+    def _load(self, stretch: Stretch) -> None:
+        table, rows = self._loader.blocks.table, stretch.rows + self._of.first_row
+        ring_rows = self._ring.rows(stretch.batches, stretch.places)
+        for block in (self._of.first_block + number for number in stretch.blocks):
+            inside = rows - table.first_rows[block]
+            own = (inside >= 0) & (inside < table.rows[block])
+            if own.any():
+                targets = np.full(table.rows[block], -1, np.int64)
+                targets[inside[own]] = ring_rows[own]
+                with self._loader.blocks.read(block) as tensors:
+                    self._ring.put(tensors, targets)

@@ -1,0 +1,1 @@
+"""One picture's bytes: format, structure, colours, pixels and look."""

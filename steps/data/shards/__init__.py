@@ -1,0 +1,1 @@
+"""How a shard is made: rows are fetched, read, written and verified."""

@@ -1,0 +1,186 @@
+"""img2dataset's downloader with a guard: safe fetching, and shards that count only when they were read back.
+
+img2dataset fetches with urllib: any scheme, any address (the instance's credentials too), any redirect, any size, and a
+time-out that every byte starts anew. It offers no hook for fetching, so one of its functions is replaced while a shard
+is made: `download_image_with_retry`, which gets a row's key and url and returns the body or the reason why there is
+none. Everything else (threads, resizing, the samples' layout, the statistics) is img2dataset's own. It runs inside a
+process that makes one shard at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import fsspec
+import pyarrow as pa
+
+from params.programs import DownloadArguments
+from steps.data.causes import Cause
+from steps.data.fetching.address import AddressGuard
+from steps.data.fetching.fetch import Fetcher, FetchError, FetchLimits, FetchManners
+from steps.data.shards.blocklist import Blocklist
+from steps.data.shards.limits import limits_of
+from steps.data.shards.row_checks import RowChecks
+from steps.data.shards.shards_artifact import ShardRecord, VerifiedShard
+from steps.data.shards.verification import verify_shard
+from steps.data.storage import Storage
+from steps.data.tables.row_files import CAPTION, CAPTIONS, URL
+from steps.data.tables.url_table import TableSlice
+
+Fetched = tuple[int, io.BytesIO | None, str | None]
+
+# Digits of the shard's number in keys and file names: params.layout.SHARD_PATTERN.
+SHARD_DIGITS: Final = 5
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to make."""
+
+    rows: TableSlice
+    """Its rows."""
+
+
+class PictureSource(Protocol):
+    """Where pictures come from."""
+
+    def fetch(self, address: str, /) -> bytes:
+        """Return a whole picture. Raises FetchError."""
+
+
+class ShardMaker:
+    """Makes one shard at a time. Pickled once for each worker process, where img2dataset is then imported."""
+
+    def __init__(self, arguments: DownloadArguments, plan_digest: str, blocklist: Blocklist) -> None:
+        self._settings, self._uri, self.plan_digest = arguments, arguments.shards_uri, plan_digest
+        self._blocklist, self._checks = blocklist, RowChecks(arguments)
+        self._limits = limits_of(arguments, blocklist)
+        self._downloader: Any = None
+
+    def prepare(self, on_row: Callable[[], None] | None = None) -> None:
+        """Import img2dataset and set it up."""
+        settings = self._settings
+        from PIL import Image
+
+        from steps.data.shards.picture_reader import PictureReader
+        from steps.data.shards.shard_writer import Downloader, OrderedShardWriter
+
+        # Pillow's own guard, before a header's word costs memory.
+        Image.MAX_IMAGE_PIXELS = settings.max_image_megapixels * 10**6
+
+        if on_row is not None:
+            OrderedShardWriter.on_row = staticmethod(on_row)
+        self._source = self._open_source()
+        self._reader = PictureReader(settings, self._blocklist.has_look)
+        self._downloader = Downloader(
+            sample_writer_class=OrderedShardWriter,
+            resizer=self._reader,
+            thread_count=settings.threads,
+            save_caption=True,
+            extract_exif=False,
+            output_folder=self._uri,
+            column_list=[CAPTION, URL, *([CAPTIONS] if settings.captions == "all" else [])],
+            timeout=settings.timeout_s,
+            number_sample_per_shard=settings.samples_per_shard,
+            oom_shard_count=SHARD_DIGITS,
+            compute_hash="sha256",
+            verify_hash_type=None,
+            encode_format="jpg",
+            retries=settings.retries,
+            user_agent_token=None,
+            disallowed_header_directives=None,
+        )
+
+    def make(self, task: ShardTask) -> VerifiedShard:
+        """Download, write, read back and record one shard.
+
+        Raises UnverifiedShardError where its files do not agree, OSError and others where writing failed.
+        """
+        if self._downloader is None:
+            self.prepare()
+        storage = Storage(self._uri)
+        self._reader.measured.clear()
+        all_captions = self._settings.captions == "all"
+        with arrow_file(task.rows, all_captions) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
+            self._downloader.download_shard((task.rows.index, address))
+        shard = verify_shard(storage, task.rows.index, len(task.rows.urls), self._reader.measured)
+        ShardRecord(plan_digest=self.plan_digest, shard=shard, limits=self._limits).write(storage)
+        return shard
+
+    def _fetch(self, task: ShardTask, key: int, url: str) -> Fetched:
+        """Stand in for img2dataset's `download_image_with_retry`: an exception here would lose the whole shard."""
+        try:
+            body = self._source.fetch(url)
+            if self._blocklist.has(body):
+                return key, None, Cause.BLOCKED_PICTURE.value
+            return key, self._picture(task, key, body), None
+        except FetchError as error:
+            return key, None, error.cause
+        except Exception:
+            traceback.print_exc()
+            return key, None, Cause.UNEXPECTED.value
+
+    def _picture(self, task: ShardTask, key: int, body: bytes) -> io.BytesIO:
+        """Return a body for the reader. Raises FetchError where it is not what the table says."""
+        from steps.data.shards.picture_reader import FetchedPicture
+
+        return FetchedPicture(body, key, self._checks.check(task.rows, key, body))
+
+    def _open_source(self) -> PictureSource:
+        settings, max_body_bytes = self._settings, self._settings.max_body_mb << 20
+        if settings.source != "urls":
+            from steps.data.fetching.stored_pictures import StoredPictures
+
+            return StoredPictures(settings.url_table, max_body_bytes)
+        return Fetcher(
+            FetchLimits(
+                timeout_s=settings.timeout_s,
+                retries=settings.retries,
+                max_body_bytes=max_body_bytes,
+                max_retry_after_s=settings.max_retry_after_s,
+                connections_per_host=settings.connections_per_host,
+            ),
+            AddressGuard(settings.allowed_hosts, blocked_hosts=self._blocklist.hosts),
+            FetchManners(settings.contact, settings.ignored_opt_outs),
+        )
+
+
+@contextmanager
+def _fetching(fetch: Callable[[int, str], Fetched]) -> Iterator[None]:
+    """Let img2dataset's downloader fetch through `fetch`."""
+    import img2dataset.downloader as module
+
+    original = module.download_image_with_retry
+    module.download_image_with_retry = lambda row, **_: fetch(*row)
+    try:
+        yield
+    finally:
+        module.download_image_with_retry = original
+
+
+@contextmanager
+def arrow_file(rows: TableSlice, all_captions: bool = False) -> Iterator[str]:
+    """Hand over rows as img2dataset wants them, as an Arrow file, in this process's memory."""
+    memory = fsspec.filesystem("memory")
+    path = f"/url-tables/{uuid.uuid4().hex}.arrow"
+    lists = [caption if isinstance(caption, list) else [caption or ""] for caption in rows.captions]
+    columns = {
+        CAPTION: pa.array([captions[0] for captions in lists], pa.string()),
+        URL: pa.array([(url or "").strip() for url in rows.urls], pa.string()),
+    }
+    if all_captions:
+        columns[CAPTIONS] = pa.array(lists, pa.list_(pa.string()))
+    table = pa.table(columns)
+    with memory.open(path, "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table)
+    try:
+        yield f"memory:/{path}"
+    finally:
+        if memory.exists(path):
+            memory.rm(path)

@@ -1,0 +1,118 @@
+"""Worker processes that make shards: of this host, or of all hosts of the job through Ray.
+
+Whatever happens to a worker costs a retry of its shard. When the job's process ends, however it ends, its workers end
+at once: the pipe that only it holds closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+from steps.data.shards.guarded_downloader import ShardMaker, ShardTask
+from steps.data.shards.shards_artifact import VerifiedShard
+
+Outcome = tuple[ShardTask, VerifiedShard | str]
+
+POLL_S: Final = 0.5
+
+_maker: ShardMaker | None = None
+
+
+class HostPool:
+    """Processes of this host. Use as a context manager."""
+
+    def __init__(self, maker: ShardMaker, processes: int, on_progress: Callable[[int], None]) -> None:
+        """`on_progress` hears, about twice a second, how many rows the workers have dealt with in all."""
+        self._maker, self._processes, self._on_progress = maker, processes, on_progress
+        self._context = multiprocessing.get_context("spawn")
+        self._counter = self._context.Value("q", 0)
+        self._executor: ProcessPoolExecutor | None = None
+        self._alive: list[Connection] = []
+
+    def __enter__(self) -> HostPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def run(self, tasks: Iterator[ShardTask]) -> Iterator[Outcome]:
+        """Yield each shard, or why it failed. One task for each process waits ready, no more are held in memory."""
+        pending: dict[Future[VerifiedShard], ShardTask] = {}
+        while True:
+            for task in islice(tasks, 2 * self._processes - len(pending)):
+                pending[self._submit(task)] = task
+            if not pending:
+                return
+            done, _ = wait(pending, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            self._on_progress(self._counter.value)
+            for future in done:
+                yield pending.pop(future), self._outcome(future)
+
+    def _submit(self, task: ShardTask) -> Future[VerifiedShard]:
+        for _ in range(2):
+            try:
+                return self._started().submit(_make, task)
+            except BrokenProcessPool:
+                self._stop()
+        raise BrokenProcessPool("worker processes end as soon as they start")
+
+    def _outcome(self, future: Future[VerifiedShard]) -> VerifiedShard | str:
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            return "a worker process died"
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            reader, writer = self._context.Pipe(duplex=False)
+            self._alive = [reader, writer]
+            self._executor = ProcessPoolExecutor(
+                self._processes, self._context, _begin, (self._maker, self._counter, reader)
+            )
+        return self._executor
+
+    def _stop(self) -> None:
+        if self._executor is not None:
+            for end in reversed(self._alive):
+                end.close()
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+
+def _begin(maker: ShardMaker, counter: Any, alive: Connection) -> None:
+    """Set up a worker process."""
+    global _maker
+    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
+
+    def count_row() -> None:
+        with counter.get_lock():
+            counter.value += 1
+
+    # webdataset imports torch where there is one: a second or two and 300 MB in every process, for nothing.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    maker.prepare(count_row)
+    _maker = maker
+
+
+def _end_with(alive: Connection) -> None:
+    """Wait for the other end of the pipe to close; then this process has no one left to work for."""
+    with contextlib.suppress(EOFError, OSError):
+        alive.recv_bytes()
+    os._exit(1)
+
+
+def _make(task: ShardTask) -> VerifiedShard:
+    assert _maker is not None, "the pool's initializer has run"
+    return _maker.make(task)

@@ -1,0 +1,173 @@
+"""The shards artifact: what download writes and encode reads.
+
+NNNNN.tar             WebDataset shard (jpg, txt, json), in the order of the keys
+NNNNN.parquet         img2dataset's fate of every row, and NNNNN_stats.json its statistics
+NNNNN.samples.parquet key, caption, place in the tar and hashes of every sample, and why some do not count
+NNNNN.verified.json   that the above agree: without it the shard does not exist
+manifest.json         the verified shards and the ledger, written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+from pydantic import Field, ValidationError
+
+from params.arguments import describe
+from params.layout import SHARD_PATTERN
+from params.model import Model
+from steps.artifact import PartRecord
+from steps.data.causes import LEFT_OUT, Cause
+from steps.errors import StepError
+
+SAMPLES_SUFFIX: Final = ".samples.parquet"
+FORMAT_VERSION: Final = 2
+
+
+def shard_stem(index: int) -> str:
+    """Return the part of a shard's file names that they share."""
+    return SHARD_PATTERN.format(index=index).removesuffix(".tar")
+
+
+def _is_nothing(value: object) -> bool:
+    """Whether a field has nothing to tell: then it is not written, as before there was one."""
+    return not value
+
+
+class VerifiedShard(Model):
+    """One shard that was read back: members of the tar = successes in the statistics = those in the parquet."""
+
+    name: str
+    """The tar."""
+    rows: int
+    """Rows of the table that it stands for."""
+    samples: int
+    """Rows that became samples and are no duplicates: what NNNNN.samples.parquet keeps of the tar."""
+    bytes: int
+    """Size of the tar."""
+    sha256: str
+    """Of the tar."""
+    failed: dict[str, int]
+    """Rows that did not, by cause (steps.data.causes)."""
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """Samples of the tar that do not count, by cause: copies, and what filters leave out that once passed them. Not in
+    the record, since settings and other shards decide it."""
+    treated: dict[str, int] = Field(default_factory=dict, exclude_if=lambda counts: not counts)
+    """Samples of the tar that are not stored as they came: upscaled, turned_upright, laid_on_white, first_frame (of an
+    animation), profile_ignored."""
+    untried: int = 0
+    """Rows that were not fetched: of shards of release 0.1.0, which listed them."""
+    retried: dict[str, int] = Field(default_factory=dict)
+    """In a shard of a later round of release 0.1.0: the causes under which its rows were counted before."""
+    uncaptioned: int = Field(0, exclude_if=_is_nothing)
+    """Samples whose caption is empty, which keep_uncaptioned keeps."""
+
+
+class ShardRecord(PartRecord):
+    """What NNNNN.verified.json holds."""
+
+    shard: VerifiedShard
+    """The shard."""
+    limits: dict[str, Any] = Field(default_factory=dict)
+    """Under which its rows were fetched (steps.data.shards.limits); release 0.1.0 had them in the digest."""
+
+    @property
+    def part(self) -> tuple[str, int]:
+        """Name and size of the tar."""
+        return self.shard.name, self.shard.bytes
+
+
+class Ledger(Model):
+    """Every row's fate."""
+
+    rows: int
+    """Rows of the table."""
+    tried: int
+    """Rows that were fetched: the table alone did not decide about them."""
+    kept: int
+    """Rows that became samples."""
+    failed: dict[str, int]
+    """Rows that could not become samples, by cause."""
+    filtered: dict[str, int]
+    """Rows that were left out on purpose, by filter. kept + failed + filtered = rows."""
+    treated: dict[str, int] = Field(default_factory=dict, exclude_if=lambda counts: not counts)
+    """Samples, copies of others too, to which something was done: see VerifiedShard.treated."""
+    sample_yield: float
+    """kept / (kept + failed): of the rows that the filters left."""
+    bytes: int
+    """Of all tars."""
+    uncaptioned: int = Field(0, exclude_if=_is_nothing)
+    """Of those kept: with an empty caption, as keep_uncaptioned has it."""
+    set_aside: dict[str, int] = Field(default_factory=dict, exclude_if=_is_nothing)
+    """Parts of the table that could not be read and cost no row, by kind: a .json of a sample, the end of a tar."""
+
+
+class ShardsManifest(Model):
+    """The verified shards, and nothing else, are the artifact."""
+
+    format_version: int = FORMAT_VERSION
+    """Of the artifact."""
+    plan_digest: str
+    """Of the table and the settings that made it."""
+    table_digest: str
+    """Of the url table."""
+    image_size_px: int
+    """Shorter side of the pictures."""
+    resize_mode: str
+    """`center_crop` or `keep_ratio`."""
+    ledger: Ledger
+    """Every row's fate."""
+    shards: tuple[VerifiedShard, ...]
+    """In the order of the table."""
+
+
+def make_ledger(
+    shards: Sequence[VerifiedShard],
+    fates: Mapping[str, int],
+    rows: int,
+    tried: int,
+    set_aside: Mapping[str, int] = MappingProxyType({}),
+) -> Ledger:
+    """Return the ledger of a table of so many rows: `fates` counts those that are no samples, by cause.
+
+    `set_aside` are parts of the table that cost no row.
+    """
+    failed = {cause: count for cause, count in sorted(fates.items()) if count and cause not in LEFT_OUT}
+    filtered = {cause: count for cause, count in sorted(fates.items()) if count and cause in LEFT_OUT}
+    kept = sum(shard.samples for shard in shards)
+    attempted = kept + sum(failed.values())
+    treated: Counter[str] = Counter()
+    for shard in shards:
+        treated.update(shard.treated)
+    return Ledger(
+        rows=rows,
+        tried=tried,
+        kept=kept,
+        failed=failed,
+        filtered=filtered,
+        treated=dict(sorted(treated.items())),
+        sample_yield=round(kept / attempted, 6) if attempted else 0.0,
+        bytes=sum(shard.bytes for shard in shards),
+        uncaptioned=sum(shard.uncaptioned - shard.dropped.get(Cause.NO_CAPTION, 0) for shard in shards),
+        set_aside=dict(sorted(set_aside.items())),
+    )
+
+
+def read_shards_manifest(content: bytes, source: str) -> ShardsManifest:
+    """Parse a manifest. Raises StepError that names `source`."""
+    try:
+        manifest = ShardsManifest.model_validate_json(content)
+    except ValidationError as error:
+        raise StepError(f"{source}: not a manifest of shards: {describe(error)[:300]}") from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise StepError(f"{source}: format {manifest.format_version}, this code reads {FORMAT_VERSION}")
+    return manifest
+
+
+def sha256(content: bytes) -> str:
+    """Return the hexadecimal digest."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,139 @@
+"""A table of CSV or TSV files, in the order of their names; compressed ones are unpacked on the way.
+
+They have no footer: opening them reads them once, to count the rows and to take their sha256. A line that has too many
+or too few fields is a row that is lost; lost rows of a file come after its others. Columns that nobody asks for are
+neither typed nor kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.csv
+
+from steps.data.causes import Cause
+from steps.data.tables.row_files import (
+    DELIMITERS,
+    Oddities,
+    Reading,
+    hash_file,
+    kind_of,
+    lost_rows,
+    opened,
+    require_columns,
+    with_lost,
+)
+from steps.data.tables.stray_quotes import whole_lines
+from steps.errors import StepError
+
+# A line of a CSV file must fit into one block.
+CSV_BLOCK_BYTES: Final = 16 << 20
+_SEPARATORS: Final = (";", "\t", "|", ",")
+
+
+class DelimitedFiles:
+    """Rows of CSV or TSV files."""
+
+    def __init__(self, files: Any, paths: list[str], reading: Reading) -> None:
+        self._files, self._paths, self._reading = files, paths, reading
+        self.names: tuple[str, ...] = ()
+        self.oddities = Oddities()
+        hasher = hashlib.sha256()
+        self.rows = 0
+        for path in paths:
+            hash_file(hasher, files, path)
+            names = self._header(path)
+            self.names = self.names or names
+            self.rows += sum(batch.num_rows for batch in self._batches(path, [reading.url_column]))
+        self.digest = hasher.hexdigest()
+        """sha256 of the files."""
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Yield record batches with these columns, as bytes, and LOST."""
+        for path in self._paths:
+            yield from self._batches(path, columns)
+
+    def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
+        lost = _LostLines(path, self.oddities)
+        with self._reader(path, lost, columns) as reader:
+            for batch in _checked(path, reader):
+                yield with_lost(batch)
+        if lost.count:
+            yield lost_rows(columns, Cause.BAD_ROW, lost.count)
+
+    def _header(self, path: str) -> tuple[str, ...]:
+        with self._reader(path, _LostLines(path, Oddities())) as reader:
+            names = tuple(reader.schema.names)
+        hint = ""
+        if any("://" in name for name in names):
+            hint = "; its first line is data: name its columns in order as download.column_names, such as url,caption"
+        elif len(names) == 1 and (other := next((mark for mark in _SEPARATORS if mark in names[0]), "")):
+            hint = f"; its fields are separated by {other!r}: write it with {DELIMITERS[kind_of(path)]!r}"
+        require_columns(path, names, self._reading, hint)
+        return names
+
+    @contextmanager
+    def _reader(self, path: str, lost: _LostLines, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        csv, kind = pyarrow.csv, kind_of(path)
+        quoted = kind != ".tsv" or self._reading.tsv_quotes
+        with opened(self._files, path) as packed:
+            delimiter, content = DELIMITERS[kind], packed
+            if quoted:
+                names = self._reading.column_names
+                content = whole_lines(packed, delimiter, names, self._reading.url_column, lost.stray)
+            try:
+                reader = csv.open_csv(
+                    content,
+                    read_options=csv.ReadOptions(
+                        block_size=CSV_BLOCK_BYTES, column_names=list(self._reading.column_names) or None
+                    ),
+                    parse_options=csv.ParseOptions(
+                        delimiter=delimiter,
+                        quote_char='"' if quoted else False,
+                        newlines_in_values=quoted,
+                        invalid_row_handler=lost,
+                    ),
+                    convert_options=csv.ConvertOptions(
+                        column_types=dict.fromkeys(columns or (), pa.binary()),
+                        include_columns=list(columns) if columns is not None else None,
+                    ),
+                )
+            except UnicodeDecodeError:
+                raise StepError(f"url_table: {path} line 1: the names of its columns are not UTF-8") from None
+            except (pa.ArrowInvalid, OSError) as error:
+                raise StepError(f"url_table: {path} cannot be read as {kind}: {str(error)[:200]}") from None
+            yield reader
+
+
+class _LostLines:
+    """Takes the lines that are no rows."""
+
+    def __init__(self, path: str, oddities: Oddities) -> None:
+        self._path, self._oddities, self.count = path, oddities, 0
+
+    def __call__(self, row: Any) -> str:
+        """Count a line and pass over it."""
+        self.count += 1
+        fields = f"{row.actual_columns} fields where {row.expected_columns} are expected"
+        self._oddities.note(Cause.BAD_ROW, f"{self._path}: {fields}: {row.text[:80]!r}")
+        return "skip"
+
+    def stray(self, lines: int, text: bytes) -> None:
+        """Count lines that are left out for a quote that does not end."""
+        self.count += lines
+        self._oddities.note(Cause.BAD_ROW, f"{self._path}: a quote that does not end: {text[:80]!r}")
+
+
+def _checked(path: str, reader: Any) -> Iterator[Any]:
+    while True:
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StepError(f"url_table: {path}: {str(error)[:200]}") from None
+        yield batch

@@ -1,0 +1,144 @@
+"""A folder of pictures with their captions.
+
+A picture's caption is its line of metadata.jsonl, .csv or .parquet in its folder (`file_name` and `text`, `caption` or
+`prompt`, as Hugging Face's imagefolder has them: https://huggingface.co/docs/datasets/image_dataset#imagefolder), else
+the .txt or .caption beside it. What else the metadata say of it are columns, for the filters. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from typing import Any, Final
+
+from steps.data.storage import Storage
+from steps.data.tables.json_files import read_lines
+from steps.data.tables.picture_parquet import PictureParquet
+from steps.data.tables.row_files import CAPTION, URL, Oddities, Reading, RowSource, open_files
+from steps.data.tables.stored_rows import (
+    Row,
+    StoredRows,
+    caption_in,
+    facts_of,
+    is_blank,
+    is_well_formed,
+    not_text,
+    require_captions,
+    stored_digest,
+    stored_names,
+)
+from steps.data.tables.text_column import through
+from steps.errors import StepError
+
+PICTURES: Final = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"),
+    *(".jfif", ".jpe", ".tif", ".tiff", ".avif", ".jp2", ".j2k", ".heic", ".heif", ".jxl"),
+)
+METADATA_FILES: Final = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+# The later wins where a picture has both, unless it is blank.
+CAPTION_FILES: Final = (".caption", ".txt")
+FILE_NAME: Final = "file_name"
+
+
+def open_folder(uri: str, reading: Reading) -> RowSource:
+    """Return the pictures under a folder, in the order of their names.
+
+    Raises StepError where there is none, or none has a caption.
+    """
+    storage, sizes = Storage(uri), stored_names(uri)
+    pictures = [name for name in sizes if name.lower().endswith(PICTURES)]
+    if not pictures:
+        tables = [name for name in sizes if name.lower().endswith(".parquet")]
+        if tables:
+            return PictureParquet(uri, tables, reading)
+        raise StepError(f"url_table: no picture ({', '.join(PICTURES)}) and no parquet of pictures under {uri}")
+    oddities = Oddities()
+    facts = _metadata(storage, sizes, pictures, reading, oddities)
+    beside = _caption_files(sizes, [name for name in pictures if is_blank(facts.get(name, {}).get(CAPTION))])
+    contents = storage.read_many(sorted({file for files in beside.values() for file in files}))
+    rows = []
+    for name in pictures:
+        row = dict(facts.get(name, {}))
+        if name in beside:
+            file = next((file for file in beside[name] if contents[file].strip()), beside[name][0])
+            row[CAPTION] = caption_in(contents[file], reading)
+            if not is_well_formed(row[CAPTION]):
+                not_text(oddities, f"{uri}/{file}")
+        rows.append({**row, URL: name})
+    require_captions(uri, rows, reading, oddities, f"{', '.join(METADATA_FILES)}, nor a .txt or .caption beside it")
+    captions = hashlib.sha256(json.dumps([row.get(CAPTION) for row in rows]).encode()).hexdigest()
+    return StoredRows(rows, stored_digest({name: sizes[name] for name in pictures}, captions), oddities)
+
+
+def _caption_files(names: Mapping[str, Any], pictures: list[str]) -> dict[str, list[str]]:
+    """Return the caption files of each picture that has some: of the same name but for the suffix, or with it."""
+    files: dict[str, list[str]] = {}
+    for suffix in reversed(CAPTION_FILES):
+        for name in names:
+            if name.lower().endswith(suffix):
+                files.setdefault(name.rsplit(".", 1)[0], []).append(name)
+    found = {name: files.get(name.rsplit(".", 1)[0]) or files.get(name) for name in pictures}
+    return {name: some for name, some in found.items() if some}
+
+
+def _metadata(
+    storage: Storage, names: Mapping[str, Any], pictures: Sequence[str], reading: Reading, oddities: Oddities
+) -> dict[str, Row]:
+    """Return what the metadata of every folder say of its pictures; the first line of the first file wins."""
+    facts: dict[str, Row] = {}
+    written = {unicodedata.normalize("NFC", name): name for name in pictures}
+    for kind in METADATA_FILES:
+        for file in (name for name in names if name.rsplit("/", 1)[-1] == kind):
+            place = f"{storage.uri}/{file}"
+            named = 0
+            for number, row in enumerate(_rows(storage, file, oddities), 1):
+                name = row.pop(FILE_NAME, None) if row else None
+                if not isinstance(name, str) or row is None:
+                    oddities.leave("metadata_line", f"{place} line {number}: has no {FILE_NAME}")
+                    continue
+                named += 1
+                oddities.keys.update(row)
+                picture = _picture_named(name, file[: -len(kind)], written)
+                own = facts_of(row, reading)
+                if not picture:
+                    oddities.leave("no_such_picture", f"{place} line {number}: no picture {name[:200]!r}")
+                elif facts.setdefault(picture, own) != own:
+                    oddities.leave("further_line", f"{place} line {number}: {name[:200]!r} has a line already")
+                if not is_well_formed(own.get(CAPTION)):
+                    not_text(oddities, f"{place} line {number}")
+            if not named:
+                raise StepError(f"url_table: {oddities.examples.get('metadata_line', f'{place} has no lines')}")
+    return facts
+
+
+def _picture_named(name: str, folder: str, written: Mapping[str, str]) -> str | None:
+    """Return the picture that metadata mean: other systems write accents and separators in other ways."""
+    path = unicodedata.normalize("NFC", folder + name)
+    return next(
+        (written[own] for own in (path, *map(posixpath.normpath, (path, path.replace("\\", "/")))) if own in written),
+        None,
+    )
+
+
+def _rows(storage: Storage, file: str, oddities: Oddities) -> Iterator[dict[str, Any] | None]:
+    if file.endswith(".jsonl"):
+        for row in read_lines(BytesIO(storage.read(file)), file, oddities):
+            yield None if row is None else dict(row)
+        return
+    table = open_files(f"{storage.uri}/{file}", Reading(FILE_NAME, FILE_NAME))
+    repeated = next((name for name in table.names if table.names.count(name) > 1), None)
+    if repeated is not None:
+        raise StepError(f"url_table: {storage.uri}/{file} has several columns {repeated!r}; rename all but one")
+    for batch in table.batches(table.names):
+        columns = {name: through(batch.column(name)) for name in table.names}
+        values = [column.values.to_pylist() for column in columns.values()]
+        for place, cells in enumerate(zip(*values, strict=True)):
+            lost = [name for name, column in columns.items() if column.lost[place]]
+            # A text that is none stays to be told of, as in JSON Lines.
+            yield dict(zip(columns, cells, strict=True)) | dict.fromkeys(lost, "\ud800")
+    for kind, example in table.oddities.examples.items():
+        oddities.note(kind, example)

@@ -1,0 +1,201 @@
+"""WebDataset shards that are stored already.
+
+Reads every tar once, many at a time. A picture's address is `<tar>#<first byte>-<byte after the last>`. A sample's
+caption is its .txt, else `text`, `caption` or `prompt` of its .json; where another caption_column is asked for, that
+key of the .json comes first. As WebDataset has it, a key ends at the first dot of a name; the rest is the field.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import tarfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, BinaryIO, Final, cast
+
+from steps.data.causes import Cause
+from steps.data.storage import Storage
+from steps.data.tables.json_files import parsed
+from steps.data.tables.picture_folder import CAPTION_FILES, PICTURES
+from steps.data.tables.row_files import CAPTION, LOST, URL, Oddities, Reading, is_debris
+from steps.data.tables.stored_rows import (
+    MAX_TEXT_BYTES,
+    Row,
+    StoredRows,
+    caption_in,
+    facts_of,
+    is_blank,
+    is_well_formed,
+    not_text,
+    require_captions,
+    stored_digest,
+    stored_names,
+)
+from steps.errors import StepError
+
+READERS: Final = 16
+TARS: Final = (".tar", ".tar.gz", ".tgz")
+BLOCK_BYTES: Final = 1 << 20
+_ENDS_EARLY: Final = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
+
+
+def open_shards(uri: str, reading: Reading) -> StoredRows:
+    """Return the pictures in the WebDataset tars under a prefix.
+
+    Raises StepError where there is no tar, or no sample with a caption in any.
+    """
+    sizes = stored_names(uri)
+    tars = [name for name in sizes if name.lower().endswith(TARS)]
+    if not tars:
+        raise StepError(f"url_table: no .tar (nor {' nor '.join(TARS[1:])}) under {uri}")
+    with ThreadPoolExecutor(READERS) as threads:
+        read = list(threads.map(partial(_tar_rows, uri, reading=reading), tars))
+    oddities = Oddities()
+    for _, odd in read:
+        oddities.add(odd)
+    rows = [row for part, _ in read for row in part]
+    if not rows:
+        reason = next(iter(oddities.examples.values()), f"no tar under {uri} has a picture ({', '.join(PICTURES)})")
+        raise StepError(f"url_table: {reason}")
+    require_captions(uri, rows, reading, oddities, "its .json, nor a .txt or .caption of its key")
+    facts = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    return StoredRows(rows, stored_digest({name: sizes[name] for name in tars}, facts), oddities)
+
+
+def _tar_rows(uri: str, name: str, reading: Reading) -> tuple[list[Row], Oddities]:
+    oddities = Oddities()
+    samples: dict[str, _Sample] = {}
+    place, current = f"{uri}/{name}", ""
+    try:
+        with opened_tar(Storage(uri), name) as (stream, size):
+            try:
+                with tarfile.open(fileobj=cast(BinaryIO, _BoundedStream(stream)), mode="r:") as tar:
+                    for member in tar:
+                        folder, slash, file = member.name.rpartition("/")
+                        stem, _, field = file.partition(".")
+                        if member.isfile() and stem and not is_debris(member.name):
+                            current = folder + slash + stem
+                            sample = samples.setdefault(current, _Sample(f"{place}: {current}"))
+                            sample.take(tar, member, field.lower(), name, oddities)
+                        elif member.islnk() or member.issym():
+                            oddities.leave("link", f"{place}: {member.name} is a link; pack it as a file")
+                    # tarfile takes a piece of a header for the end.
+                    stream.seek(tar.offset)
+                    if 0 < len(stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+                        raise tarfile.ReadError("unexpected end of data")
+                    if _goes_on(stream):
+                        oddities.leave("second_tar", f"{place}: another tar stands behind its end; store it on its own")
+            except _ENDS_EARLY as error:
+                oddities.leave("cut_tar", f"{place}: {type(error).__name__}: {error}; copy or download it again")
+                end = stream.tell() if size is None else size
+                for key, sample in samples.items():
+                    sample.cut(end, is_last=key == current)
+    except OSError as error:
+        raise StepError(f"url_table: {place}: {type(error).__name__}: {error}") from None
+    return [sample.row(reading, oddities) for sample in samples.values() if sample.address], oddities
+
+
+@contextmanager
+def opened_tar(storage: Storage, name: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    """Open a tar, unpacked on the way, with its size in bytes; None where that is not known before its end."""
+    with storage.open(name, BLOCK_BYTES) as stream:
+        if name.lower().endswith(".tar"):
+            yield stream, storage.size(name)
+        else:
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=stream)), None
+
+
+def _goes_on(stream: BinaryIO) -> bool:
+    """Return whether something else than zeros is left of a stream."""
+    while content := stream.read(BLOCK_BYTES):
+        if content.count(0) < len(content):
+            return True
+    return False
+
+
+class _BoundedStream:
+    """A stream that refuses to read much at once: tarfile holds a whole extended header in memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.seek, self.tell, self._read = stream.seek, stream.tell, stream.read
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_TEXT_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._read(size)
+
+
+class _Sample:
+    """The members of one key."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self.address, self._stop = "", 0
+        self._is_plain, self._cause = False, ""
+        self._text: bytes | None = None
+        self._facts: dict[str, Any] = {}
+
+    def take(self, tar: tarfile.TarFile, member: tarfile.TarInfo, field: str, name: str, oddities: Oddities) -> None:
+        """Take a member; `field` is what stands behind the key's dot."""
+        suffix = f".{field.rpartition('.')[2]}"
+        is_plain = suffix == f".{field}"
+        if self._is_repeated(suffix, is_plain):
+            oddities.leave("repeated_member", f"{self._place} has several {suffix}; give each sample its own key")
+        if suffix in PICTURES and (is_plain or not self.address):
+            # Of `jpg` and `mask.png` the picture is the first; of two fields with dots, the one that comes first.
+            self.address = f"{name}#{member.offset_data}-{member.offset_data + member.size}"
+            self._stop, self._is_plain = member.offset_data + member.size, is_plain
+        elif suffix in CAPTION_FILES and (is_plain or self._text is None):
+            if member.size > MAX_TEXT_BYTES:
+                self._lose(Cause.BAD_TEXT, _too_long(self._place, suffix, member.size), oddities)
+            else:
+                self._text = _content(tar, member)
+        elif field == "json":
+            self._take_json(tar, member, oddities)
+
+    def _is_repeated(self, suffix: str, is_plain: bool) -> bool:
+        return is_plain and suffix in PICTURES and bool(self.address) and self._is_plain
+
+    def _take_json(self, tar: tarfile.TarFile, member: tarfile.TarInfo, oddities: Oddities) -> None:
+        if member.size > MAX_TEXT_BYTES:
+            oddities.leave("long_json", _too_long(self._place, ".json", member.size))
+            return
+        facts = parsed(_content(tar, member).decode("utf-8", "surrogateescape").lstrip("\ufeff"))
+        if isinstance(facts, dict):
+            self._facts = facts
+        elif facts is None:
+            oddities.leave("unread_json", f"{self._place}.json is no JSON")
+
+    def cut(self, end: int, is_last: bool) -> None:
+        """Take it that the tar has no more than `end` bytes."""
+        if self._stop > end or (is_last and self._text is None):
+            self._cause = self._cause or Cause.TRUNCATED
+
+    def row(self, reading: Reading, oddities: Oddities) -> Row:
+        """Return the sample's row."""
+        oddities.keys.update(self._facts)
+        row: Row = {**facts_of(self._facts, reading), URL: self.address}
+        asked_for = reading.caption_column != CAPTION and CAPTION in row
+        if self._text is not None and not asked_for and (self._text.strip() or is_blank(row.get(CAPTION))):
+            row[CAPTION] = caption_in(self._text, reading)
+        if not is_well_formed(row.get(CAPTION)):
+            not_text(oddities, self._place)
+        return {**row, LOST: str(self._cause)} if self._cause else row
+
+    def _lose(self, cause: Cause, words: str, oddities: Oddities) -> None:
+        self._cause = cause
+        oddities.note(cause, words)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    return b"" if stream is None else stream.read()
+
+
+def _too_long(place: str, suffix: str, count: int) -> str:
+    return f"{place}{suffix} has {count} bytes, and at most {MAX_TEXT_BYTES} are read"

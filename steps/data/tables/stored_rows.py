@@ -1,0 +1,122 @@
+"""The table of pictures that are stored already: an address and a caption for each, and what else is known of them.
+
+Holds its rows in memory. Columns get a type when they are asked for, so that nobody's column costs anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import fsspec
+import pyarrow as pa
+
+from steps.data.causes import Cause
+from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST, URL, Oddities, Reading, is_debris
+from steps.data.tables.text_column import ZERO, from_values
+from steps.errors import StepError
+
+Row = dict[str, Any]
+
+MAX_TEXT_BYTES: Final = 1 << 20
+"""Of a caption, its facts, or a header of a tar: more is nothing that a sample has."""
+
+
+class StoredRows:
+    """Rows that lie in memory."""
+
+    def __init__(self, rows: list[Row], digest: str, oddities: Oddities) -> None:
+        self._rows, self.rows, self.digest, self.oddities = rows, len(rows), digest, oddities
+        self.names: tuple[str, ...] = (
+            URL,
+            CAPTION,
+            *sorted({name for row in rows for name in row} - {URL, CAPTION, LOST}),
+        )
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Yield record batches with these columns, and LOST."""
+        # Over all rows: what is a number in one batch and a text in the next would be two columns.
+        arrays: dict[str, Any] = {name: from_values([row.get(name) for row in self._rows]) for name in columns}
+        arrays[LOST] = pa.array([row.get(LOST) for row in self._rows], pa.string())
+        yield from pa.table(arrays).to_batches(BATCH_ROWS)
+
+
+def facts_of(row: Mapping[str, Any], reading: Reading) -> Row:
+    """Return what an object says of a picture: its caption or list of them, numbers and texts."""
+    plain = {name: value for name, value in row.items() if isinstance(value, (str, int, float))}
+    own = {name: value for name, value in plain.items() if name not in ("text", CAPTION, URL, LOST)}
+    for key in reading.caption_keys:
+        value = row.get(key)
+        if key in plain and not isinstance(value, bool):
+            return {**own, CAPTION: str(value) if _is_short(value) else "\ud800"}
+        if isinstance(value, list) and value:
+            return {**own, CAPTION: value}
+    return own
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) or abs(value) < 1e300
+
+
+def is_blank(caption: Any) -> bool:
+    """Return whether metadata say no caption, so that a file beside the picture counts."""
+    return not (caption.strip() if isinstance(caption, str) else caption)
+
+
+def is_well_formed(caption: Any) -> bool:
+    """Return whether a caption, or each of a list, is text: half a surrogate pair stands for what is none."""
+    if isinstance(caption, list):
+        return all(value is None or is_well_formed(value) for value in caption)
+    if isinstance(caption, (bool, dict)):
+        return False
+    try:
+        str(caption).encode()
+    except UnicodeEncodeError:
+        return False
+    return ZERO not in str(caption)
+
+
+def caption_in(content: bytes, reading: Reading) -> str | list[str]:
+    """Return what a caption file says; bytes that are no UTF-8 become surrogates, and so does what is too long."""
+    if len(content) > MAX_TEXT_BYTES:
+        return "\ud800"
+    text = content.decode("utf-8", "surrogateescape").strip()
+    return text.split("\n") if reading.caption_lines else text
+
+
+def require_captions(uri: str, rows: Sequence[Row], reading: Reading, oddities: Oddities, where: str) -> None:
+    """Raise StepError, with the first thing that could not be read, unless some row has a caption that is text."""
+    usable = [row for row in rows if LOST not in row]
+    if any(row.get(CAPTION) and is_well_formed(row[CAPTION]) for row in usable) or (reading.uncaptioned and usable):
+        return
+    reason = next(iter(oddities.examples.values()), None)
+    if reason:
+        raise StepError(f"url_table: {reason}; no picture under {uri} has a caption that can be read")
+    keys = f"; its metadata have {', '.join(sorted(oddities.keys))[:200]}" if oddities.keys else ""
+    raise StepError(
+        f"url_table: no picture under {uri} has a caption: neither {' nor '.join(reading.caption_keys)} "
+        f"in {where}{keys}; name the key as download.caption_column, or set download.keep_uncaptioned"
+    )
+
+
+def stored_names(uri: str) -> dict[str, int]:
+    """Return every file under a folder with its size, by its path below it, in the order of names; no debris."""
+    files, root = fsspec.core.url_to_fs(uri.rstrip("/"))
+    try:
+        entries = files.find(root, detail=True)
+    except FileNotFoundError:
+        entries = {}
+    start = len(str(root).rstrip("/")) + 1
+    return {path[start:]: int(of["size"]) for path, of in sorted(entries.items()) if not is_debris(path[start:])}
+
+
+def stored_digest(sizes: Mapping[str, int], facts: str) -> str:
+    """Return a digest of names, sizes and captions: pictures that change without a trace of these go unnoticed."""
+    return hashlib.sha256(json.dumps([sizes, facts], sort_keys=True).encode()).hexdigest()
+
+
+def not_text(oddities: Oddities, place: str) -> None:
+    """Note where a caption is no text."""
+    oddities.note(Cause.BAD_TEXT, f"{place}: the caption is no text (not UTF-8, half a surrogate pair, or a zero)")

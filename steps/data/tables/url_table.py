@@ -1,0 +1,191 @@
+"""The url table: which pictures there are, with their captions and what else is known of them.
+
+Reads it through row_files (tables of addresses) or, for pictures that one has already, picture_folder and
+picture_tars. Writes nothing. It is streamed: it may be larger than memory. What leaves it went through the door of
+text_column: texts are text, and a row that cannot be read is marked with its cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from params.programs import DownloadSettings
+from steps.data.causes import Cause
+from steps.data.tables.caption_choice import CaptionChoice, Captions, joined
+from steps.data.tables.row_files import CAPTION, LOST, URL, Oddities, Reading, RowSource, open_files
+from steps.data.tables.text_column import Mask, ReadColumn, is_list, only_ones, through
+from steps.errors import StepError
+
+
+@dataclass(frozen=True)
+class TableSlice:
+    """The rows of one shard."""
+
+    index: int
+    """Number of the shard."""
+    first_row: int
+    """Row of the table with which it begins."""
+    urls: list[str | None]
+    """One for each row."""
+    captions: list[Captions]
+    """One for each row; a list where a picture is stored with all of several."""
+    others: Mapping[str, list[Any]] = field(default_factory=dict)
+    """What further columns hold, by name."""
+
+
+class UrlTable:
+    """Rows of addresses and captions, in a fixed order."""
+
+    def __init__(
+        self,
+        uri: str,
+        url_column: str,
+        caption_column: str,
+        max_rows: int = 0,
+        source: str = "urls",
+        others: Mapping[str, str] = MappingProxyType({}),
+        settings: DownloadSettings | None = None,
+    ) -> None:
+        """Open the table; `max_rows` of 0 are all. `source` is DownloadSettings.source; `settings` say how it is read.
+
+        `others` are further columns, and the settings that name them. Raises StepError where there is no table, or it
+        lacks a column.
+        """
+        asked = settings or DownloadSettings()
+        self._columns = (url_column, caption_column) if source == "urls" else (URL, CAPTION)
+        self._choice = CaptionChoice(asked.captions, asked.captions_seed)
+        reading = Reading(
+            url_column=url_column,
+            caption_column=caption_column,
+            column_names=asked.column_names,
+            tsv_quotes=asked.tsv_quotes,
+            caption_lines=asked.caption_lines,
+            uncaptioned=asked.keep_uncaptioned,
+        )
+        self._rows = _open(uri, reading, source)
+        self.rows = min(self._rows.rows, max_rows) if max_rows else self._rows.rows
+        if not self.rows:
+            raise StepError(f"url_table: {uri} has no rows")
+        self.uri, self.digest, self.names = uri, self._rows.digest, self._rows.names
+        for name, setting in others.items():
+            if name not in self.names:
+                raise StepError(f"{setting}: {uri} has no column {name!r}; it has {', '.join(self.names)}")
+            if self.names.count(name) > 1:
+                raise StepError(f"{setting}: {uri} has several columns {name!r}; rename all but one")
+        self.others = tuple(others)
+        """Further columns that slices hold."""
+        self.further: Mapping[int, list[str]] = {}
+        """Captions that belong to a row's picture and stand in other rows."""
+
+    @property
+    def url_column(self) -> str:
+        """Column of the addresses."""
+        return self._columns[0]
+
+    @property
+    def caption_column(self) -> str:
+        """Column of the captions."""
+        return self._columns[1]
+
+    @property
+    def oddities(self) -> Oddities:
+        """What could not be read of it until now."""
+        return self._rows.oddities
+
+    def shards(self, samples_per_shard: int) -> Iterator[TableSlice]:
+        """Yield the table in slices of `samples_per_shard` rows; the last one may be shorter."""
+        names = list(dict.fromkeys([*self._columns, *self.others]))
+        held: list[list[Any]] = [[] for _ in names]
+        index = row = 0
+        for batch in self._batches(names):
+            held[0] += self._texts(batch.column(0), self.url_column, row).values.to_pylist()
+            held[1] += self._choice.several(self._texts(batch.column(1), self.caption_column, row).values, row)
+            for values, name in zip(held[2:], names[2:], strict=True):
+                values += through(batch.column(name)).values.to_pylist()
+            row += batch.num_rows
+            while len(held[0]) >= samples_per_shard:
+                yield self._slice(index, samples_per_shard, names, [values[:samples_per_shard] for values in held])
+                index += 1
+                held = [values[samples_per_shard:] for values in held]
+        if held[0]:
+            yield self._slice(index, samples_per_shard, names, held)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Yield record batches with the columns in the order asked for, up to `rows` rows.
+
+        Addresses and captions are text; LOST, asked for or not, is the last column.
+        """
+        names = [name for name in columns if name != LOST]
+        row = 0
+        for batch in self._batches(list(dict.fromkeys([*names, *self._columns]))):
+            lost = batch.column(LOST)
+            values: dict[str, Any] = {}
+            for name in dict.fromkeys([*names, *self._columns]):
+                if name in self._columns:
+                    column = self._texts(batch.column(name), name, row)
+                    lost = _marked(lost, column.lost)
+                    is_caption = name == self.caption_column
+                    values[name] = self._choice.one(column.values, row) if is_caption else column.values
+                else:
+                    values[name] = through(batch.column(name)).values
+            row += batch.num_rows
+            yield pa.record_batch({name: values[name] for name in names} | {LOST: lost})
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        left = self.rows
+        for batch in self._rows.batches(columns):
+            if not left:
+                return
+            part = batch.slice(0, min(left, batch.num_rows))
+            left -= part.num_rows
+            yield part
+
+    def _texts(self, stored: Any, name: str, first_row: int) -> ReadColumn:
+        """Return addresses or captions, of which numbers are written out."""
+        column = through(stored)
+        if pa.types.is_floating(column.values.type) or pa.types.is_integer(column.values.type):
+            values = column.values
+            if pa.types.is_floating(values.type):
+                values = pc.if_else(pc.is_finite(values), values, None)
+            return column._replace(values=values.cast(pa.string()))
+        if name == self.url_column and is_list(column.values.type):
+            column = only_ones(column)
+        kind = column.values.type
+        if not (pa.types.is_string(kind) or (is_list(kind) and pa.types.is_string(kind.value_type))):
+            column = ReadColumn(
+                pa.nulls(len(stored), pa.string()), column.values.is_valid().to_numpy(zero_copy_only=False)
+            )
+        if column.lost.any():
+            row = first_row + int(np.flatnonzero(column.lost)[0]) + 1
+            self.oddities.note(
+                Cause.BAD_TEXT, f"{self.uri} row {row}: {name} is no text (not UTF-8, half a surrogate pair, or a zero)"
+            )
+        return column
+
+    def _slice(self, index: int, size: int, names: list[str], held: list[list[Any]]) -> TableSlice:
+        urls, captions, *_ = held
+        if self.further:
+            captions = [joined(own, self.further.get(row, [])) for row, own in enumerate(captions, index * size)]
+        others = {name: held[names.index(name)] for name in self.others}
+        return TableSlice(index, index * size, urls, captions, others)
+
+
+def _marked(lost: Any, bad: Mask) -> Any:
+    """Return the causes of lost rows, with those whose text is none."""
+    return pc.if_else(pa.array(bad & lost.is_null().to_numpy(zero_copy_only=False)), Cause.BAD_TEXT.value, lost)
+
+
+def _open(uri: str, reading: Reading, source: str) -> RowSource:
+    if source == "urls":
+        return open_files(uri, reading)
+    from steps.data.tables.picture_folder import open_folder
+    from steps.data.tables.picture_tars import open_shards
+
+    return open_shards(uri, reading) if source == "webdataset" else open_folder(uri, reading)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steps.data.latents.order import SampleOrder, largest_divisor
+
+block_sizes = st.lists(st.integers(1, 9), min_size=1, max_size=30)
+
+
+@given(block_sizes, st.integers(0, 5), st.integers(1, 24), st.integers(1, 4))
+@settings(max_examples=200, deadline=None)
+def test_every_epoch_holds_every_row_exactly_once(blocks: list[int], seed: int, batch: int, window: int) -> None:
+    count = sum(blocks)
+    order = SampleOrder(count, seed, global_batch_size=batch, block_rows=blocks, window_blocks=window)
+    for epoch in range(3):
+        rows = order.rows(epoch * count, count)
+        assert sorted(rows.tolist()) == list(range(count))
+
+
+@given(block_sizes, st.integers(1, 24), st.data())
+@settings(max_examples=100, deadline=None)
+def test_rows_do_not_depend_on_where_reading_begins_or_on_what_was_read_before(
+    blocks: list[int], batch: int, data: st.DataObject
+) -> None:
+    count = sum(blocks)
+    order = SampleOrder(count, 3, global_batch_size=batch, block_rows=blocks)
+    whole = order.rows(0, 4 * count)
+    for _ in range(4):
+        first = data.draw(st.integers(0, 4 * count))
+        n = data.draw(st.integers(0, 4 * count - first))
+        assert order.rows(first, n).tolist() == whole[first : first + n].tolist()
+        fresh = SampleOrder(count, 3, global_batch_size=batch, block_rows=blocks)
+        assert fresh.rows(first, n).tolist() == whole[first : first + n].tolist()
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    first = SampleOrder(1000, 0, global_batch_size=16, block_rows=[50] * 20)
+    other = SampleOrder(1000, 1, global_batch_size=16, block_rows=[50] * 20)
+    assert first.rows(0, 1000).tolist() != first.rows(1000, 1000).tolist()
+    assert first.rows(0, 1000).tolist() != other.rows(0, 1000).tolist()
+
+
+def test_the_order_of_a_seed_never_changes() -> None:
+    """A change here breaks the resumption of every training run under way."""
+    order = SampleOrder(20, 7, global_batch_size=4, block_rows=[4] * 5)
+    assert order.rows(0, 20).tolist() == PINNED_EPOCH
+
+
+def test_batches_of_a_small_set_mix_blocks_from_all_over() -> None:
+    blocks, rows, batch = 55, 64, 64
+    order = SampleOrder(blocks * rows, 0, global_batch_size=batch, block_rows=[rows] * blocks)
+    kinds = [len(set((order.rows(k * batch, batch) // rows).tolist())) for k in range(55)]
+    # 64 draws of 55 blocks hit 38 different ones if they are independent.
+    assert min(kinds) >= 38
+    rank_correlation = np.corrcoef(np.arange(blocks * rows), order.rows(0, blocks * rows))[0, 1]
+    assert abs(rank_correlation) < 0.1
+
+
+def test_a_rank_reads_each_of_its_blocks_nearly_once() -> None:
+    blocks, rows, batch, ranks = 4096, 16, 256, 8
+    count, share = blocks * rows, batch // ranks
+    order = SampleOrder(count, 0, global_batch_size=batch, block_rows=[rows] * blocks)
+    starts = [k * batch + 3 * share for k in range(count // batch)]
+    touched = np.concatenate([order.rows(start, share) // rows for start in starts])
+    # An eighth of the blocks, and the two halves of blocks on the borders of its lanes.
+    assert len(np.unique(touched)) <= blocks // ranks + 2 * order.lanes // ranks * order.window_blocks
+
+
+@given(block_sizes, st.integers(1, 24), st.integers(1, 3), st.integers(0, 20), st.data())
+@settings(max_examples=100, deadline=None)
+def test_the_stretches_of_all_lanes_are_the_same_stream(
+    blocks: list[int], batch: int, window: int, first_batch: int, data: st.DataObject
+) -> None:
+    count, batches = sum(blocks), 12
+    lanes = data.draw(st.sampled_from([n for n in range(1, batch + 1) if batch % n == 0]))
+    order = SampleOrder(count, 3, global_batch_size=batch, block_rows=blocks, lanes=lanes, window_blocks=window)
+    starts = np.cumsum(blocks) - blocks
+    seen = np.full((batches, batch), -1)
+    for lane in range(lanes):
+        for stretch in order.stretches(lane, first_batch):
+            if stretch.batches[0] >= first_batch + batches:
+                break
+            assert stretch.batches[-1] - stretch.batches[0] < order.stretch_batches
+            assert set(np.searchsorted(starts, stretch.rows, side="right") - 1) <= set(stretch.blocks)
+            near = stretch.batches < first_batch + batches
+            places = stretch.batches[near] - first_batch, stretch.places[near]
+            assert (seen[places] == -1).all()
+            seen[places] = stretch.rows[near]
+    assert seen.ravel().tolist() == order.rows(first_batch * batch, batches * batch).tolist()
+
+
+def test_a_stretch_spans_few_batches() -> None:
+    order = SampleOrder(65536, 0, global_batch_size=256, block_rows=[16] * 4096)
+    assert order.stretch_batches == 2 * 16 + 1
+
+
+def test_two_billion_rows_open_without_a_permutation_of_rows() -> None:
+    rows_per_block = 1 << 20
+    order = SampleOrder(2_000 * rows_per_block, 0, global_batch_size=2048, block_rows=[rows_per_block] * 2_000)
+    rows = order.rows(1_500_000_000, 8)
+    assert len(set(rows.tolist())) == 8
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not make 10 rows"):
+        SampleOrder(10, 0, block_rows=[4, 4])
+    with pytest.raises(ValueError, match="lanes: 3 does not divide"):
+        SampleOrder(10, 0, global_batch_size=4, lanes=3)
+    with pytest.raises(ValueError, match="no positions"):
+        SampleOrder(10, 0).rows(-1, 2)
+
+
+@pytest.mark.parametrize(
+    ("number", "at_most", "expected"), [(2048, 256, 256), (1000, 256, 250), (63, 256, 63), (4099, 256, 1)]
+)
+def test_lanes_are_the_largest_divisor(number: int, at_most: int, expected: int) -> None:
+    assert largest_divisor(number, at_most) == expected
+
+
+PINNED_EPOCH = [19, 12, 7, 10, 14, 18, 6, 1, 13, 15, 5, 2, 16, 11, 8, 0, 17, 4, 9, 3]

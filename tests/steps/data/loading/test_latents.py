@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import gc
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+
+from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
+from steps.data.latents.block import from_bytes
+from steps.data.loading.latents import LatentsDataset
+from steps.errors import StepError
+from tests.steps.data.latents_folders import tensors_of, write_latents
+
+
+def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    dataset = LatentsDataset(write_latents(tmp_path, embeddings=True))
+    assert (dataset.count("train"), dataset.count("heldout"), dataset.count("other")) == (45, 11, 0)
+    rows = np.array([44, 0, 17, 17, 8, 23])
+    batch = dataset.read("train", rows)
+    expected = tensors_of(range(45), embeddings=True)
+    for name, tensor in batch._asdict().items():
+        np.testing.assert_array_equal(tensor.numpy(), expected[name][rows])
+    assert batch.mean.dtype == torch.float16 and batch.token_ids.dtype == torch.int32
+
+
+def test_latents_without_embeddings_have_none(tmp_path: Path) -> None:
+    assert LatentsDataset(write_latents(tmp_path)).read("heldout", np.arange(3)).embeddings is None
+
+
+def test_more_blocks_than_the_cache_holds_are_read_in_turn(tmp_path: Path) -> None:
+    dataset = LatentsDataset(write_latents(tmp_path))
+    reader = dataset.reader("train", kept_blocks=2)
+    rows = np.random.default_rng(0).permutation(45)
+    out = {"mean": np.zeros((45, 4, 2, 2), np.float16), "token_ids": np.zeros((45, 6), np.int32)}
+    reader.read_into(rows, out)
+    np.testing.assert_array_equal(out["token_ids"][:, 0], rows)
+    np.testing.assert_array_equal(out["mean"][:, 0, 0, 0], rows)
+
+
+def test_a_row_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    dataset = LatentsDataset(write_latents(tmp_path))
+    for row in (-1, 45):
+        with pytest.raises(IndexError):
+            dataset.read("train", np.array([row]))
+
+
+def test_stock_webdataset_reads_the_shards(tmp_path: Path) -> None:
+    write_latents(tmp_path)
+    shards = [str(tmp_path / f"train-{index:05d}.tar") for index in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves its files to the garbage collector
+        samples = list(webdataset.WebDataset(shards, shardshuffle=False))
+        gc.collect()
+    assert [sample["__key__"] for sample in samples][:2] == ["train-00000-00000", "train-00000-00001"]
+    ids = np.concatenate([from_bytes(sample["safetensors"])["token_ids"][:, 0] for sample in samples])
+    assert ids.tolist() == list(range(45))
+
+
+def test_only_listed_shards_count(tmp_path: Path) -> None:
+    write_latents(tmp_path)
+    (tmp_path / "train-00002.tar").write_bytes(b"left behind")
+    assert LatentsDataset(tmp_path).count("train") == 45
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, LATENTS_INDEX_FILE])
+def test_a_folder_without_manifest_or_index_was_never_finished(tmp_path: Path, name: str) -> None:
+    write_latents(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(StepError, match=f"{name}: cannot be read .* never finished"):
+        LatentsDataset(tmp_path)
+
+
+def test_an_index_of_other_latents_is_refused(tmp_path: Path) -> None:
+    write_latents(tmp_path)
+    index = json.loads((tmp_path / LATENTS_INDEX_FILE).read_text())
+    index["shards"].pop()
+    (tmp_path / LATENTS_INDEX_FILE).write_text(json.dumps(index))
+    with pytest.raises(StepError, match="does not belong to"):
+        LatentsDataset(tmp_path)
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    write_latents(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST_FILE).read_text())
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps({**manifest, "format_version": 2}))
+    with pytest.raises(StepError, match="format 2, this code reads 1"):
+        LatentsDataset(tmp_path)
+
+
+def test_latents_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    manifest = LatentsDataset(write_latents(tmp_path)).manifest
+    digests = {"encoder_digest": "e" * 64, "tokenizer_digest": "t" * 64, "text_encoder_digest": "another"}
+    manifest.require(**digests)
+    with pytest.raises(StepError, match="made by another encoder"):
+        manifest.require(**{**digests, "encoder_digest": "f" * 64})
+    cached = LatentsDataset(write_latents(tmp_path, embeddings=True)).manifest
+    with pytest.raises(StepError, match="made by another text encoder"):
+        cached.require(**digests)
+
+
+def test_an_order_over_no_samples_is_refused(tmp_path: Path) -> None:
+    dataset = LatentsDataset(write_latents(tmp_path, {"train": [[8]]}))
+    with pytest.raises(StepError, match="no 'heldout' samples"):
+        dataset.order("heldout", 0, 4)
