@@ -154,7 +154,7 @@ class Estimator:
             usd=bill,
             rate_kind=kind,
             rate=rate,
-            price=self.prices.sources[self.prices.instances[job.instance.name].on_demand.source].says,
+            price=self.prices.sources[self.prices.known(job.instance.name, "on_demand").source].says,
             missing=missing,
         )
 

@@ -4,6 +4,7 @@ Reads prices.yaml and asks `pricing:GetProducts`, which needs credentials and no
 price list does not answer stays as it was, with its own source and date, and is named.
 
     sd-pipeline cost prices refresh
+    sd-pipeline cost prices plan arn:aws:sagemaker:us-east-1:111122223333:training-plan/spring
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import yaml
 
 from params.files import write_text
-from pipeline_definition.cost.prices import PriceQuery, Prices, parse_prices
+from pipeline_definition.cost.prices import PriceQuery, Prices, Purchase, parse_prices
 from pipeline_definition.cost.training import CostError
 
 # The price list API answers in few regions, for all of them.
@@ -40,10 +41,12 @@ class Refreshed:
     """What the price list did not answer."""
 
 
-def refresh(prices: Prices, client: Any, region: str, today: date, added: Sequence[str] = ()) -> Refreshed:
+def refresh(
+    prices: Prices, client: Any, region: str, today: date, added: Sequence[str] = (), sought: Sequence[str] = ()
+) -> Refreshed:
     """Return the price file with every figure that the price list knows; `added` are further instance types.
 
-    Raises CostError for an added instance type that it does not know.
+    Raises CostError for an added instance type that it does not know; one that is `sought` is then only named.
     """
     document = prices.model_dump(mode="json", exclude_none=True)
     moved = region != prices.region
@@ -52,21 +55,53 @@ def refresh(prices: Prices, client: Any, region: str, today: date, added: Sequen
     document["sources"][SOURCE] = {"says": says, "date": today.isoformat()}
     changed: list[str] = []
     kept: list[str] = []
-    for name in [*document["instances"], *(name for name in added if name not in document["instances"])]:
-        _put_instance(document, name, instance_usd(client, name, region), changed, kept, moved)
+    for name in dict.fromkeys([*document["instances"], *added, *sought]):
+        usd = instance_usd(client, name, region)
+        if usd is None and name not in (*document["instances"], *added):
+            kept.append(f"{name}: no price on demand in {region}")
+        else:
+            _put_instance(document, name, usd, changed, kept, moved)
     for name, service in prices.services.items():
         usd = service_usd(client, service.query, region)
         _put(document["services"][name], name, None if usd is None else usd * service.scale, changed, kept)
     document["instances"] = {name: entry for name, entry in document["instances"].items() if entry}
-    text = yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
-    parse_prices(text, "the refreshed prices")
-    return Refreshed(text, tuple(changed), tuple(kept))
+    return Refreshed(_checked_text(document), tuple(changed), tuple(kept))
 
 
-def write_prices(refreshed: Refreshed, path: Path) -> None:
+def with_price(prices: Prices, instance_type: str, way: Purchase, usd: float, says: str, today: date) -> str:
+    """Return the price file with one price more, or another one, and where it comes from."""
+    document = prices.model_dump(mode="json", exclude_none=True)
+    document["date"] = today.isoformat()
+    source = f"{way}-{instance_type}"
+    document["sources"][source] = {"says": says, "date": today.isoformat()}
+    document["instances"].setdefault(instance_type, {})[way] = {"usd": usd, "source": source}
+    return _checked_text(document)
+
+
+def training_plan_usd(client: Any, arn: str) -> tuple[str, float]:
+    """Return the instance type of a training plan, and its fee for one host-hour.
+
+    Raises CostError for a plan that tells no fee in dollars.
+    """
+    plan = client.describe_training_plan(TrainingPlanName=arn.rsplit("/", 1)[-1])
+    hours = plan.get("DurationHours", 0) + plan.get("DurationMinutes", 0) / 60
+    host_hours = hours * plan.get("TotalInstanceCount", 0)
+    fee, currency = float(plan.get("UpfrontFee") or 0), plan.get("CurrencyCode", "USD")
+    if not (fee and host_hours) or currency != "USD":
+        raise CostError(f"{arn} tells no fee in dollars (status {plan['Status']}): write it with `cost prices set`")
+    return str(plan["ReservedCapacitySummaries"][0]["InstanceType"]), round(fee / host_hours, 6)
+
+
+def write_prices(text: str, path: Path) -> None:
     """Put the new file in the old one's place at once; the comment on top stays."""
     comment = "".join(f"{line}\n" for line in _comment(path))
-    write_text(path, comment + refreshed.text)
+    write_text(path, comment + text)
+
+
+def _checked_text(document: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(dict(document), sort_keys=False, width=120, allow_unicode=True)
+    parse_prices(text, "the new prices")
+    return text
 
 
 def instance_usd(client: Any, instance_type: str, region: str) -> float | None:
@@ -123,12 +158,15 @@ def _put_instance(
         raise CostError(f"the price list knows no {name} in {document['region']}: check its name and region")
     if moved:
         # Another region's spot prices and plans say nothing about this one's.
-        entry.pop("spot", None), entry.pop("savings_plan", None)
+        entry.pop("spot", None), entry.pop("savings_plan", None), entry.pop("training_plan", None)
         if usd is None:
             kept.append(f"{name}: not to be had in {document['region']}, left out")
             entry.clear()
             return
     before = entry.get("on_demand", {}).get("usd")
+    if not before and usd is None:
+        kept.append(f"{name}: no price on demand in {document['region']}")
+        return
     _put(entry.setdefault("on_demand", {}), name, usd, changed, kept)
     if before and usd:
         # A discount is a part of the price that it was found with.

@@ -1,6 +1,7 @@
 """What AWS charges: reads prices.yaml, one dated file with a source for every figure; writes nothing.
 
 sd-pipeline cost prices refresh
+sd-pipeline cost prices set ml.p5e.48xlarge 70 --source "offer of 3 November"
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from params.arguments import describe
 from params.model import Model
 from pipeline_definition.cost.training import CostError
 
-Purchase = Literal["on_demand", "spot", "savings_plan"]
-PURCHASES: tuple[Purchase, ...] = get_args(Purchase)
+Purchase = Literal["on_demand", "spot", "savings_plan", "training_plan"]
+# What a forecast sets side by side. A training plan is no alternative that anybody could take at any time: it is the
+# price of the jobs that name one.
+PURCHASES: tuple[Purchase, ...] = ("on_demand", "spot", "savings_plan")
 PRICES_FILE = Path(__file__).with_name("prices.yaml")
 
 
@@ -44,12 +47,14 @@ class Price(Model):
 class InstancePrices(Model):
     """What one instance type costs, by way of buying it."""
 
-    on_demand: Price
-    """No commitment."""
+    on_demand: Price | None = None
+    """No commitment; some types are sold by training plan alone."""
     spot: Price | None = None
     """Managed spot training."""
     savings_plan: Price | None = None
     """One year, nothing in advance."""
+    training_plan: Price | None = None
+    """Hosts reserved for a time, paid in advance: the fee over the plan's host-hours."""
 
 
 class PriceQuery(Model):
@@ -89,18 +94,23 @@ class Prices(Model):
     """By what is billed."""
 
     def instance_hour_usd(self, instance_type: str) -> float:
-        """Return dollars for one instance-hour on demand.
+        """Return dollars for one instance-hour on demand; raises CostError as `known` does."""
+        return self.known(instance_type, "on_demand").usd
 
-        Raises CostError that names the instance type and the fix where the price is not known.
+    def known(self, instance_type: str, purchase: Purchase) -> Price:
+        """Return a price.
+
+        Raises CostError that names the instance type and the fix where it is not known.
         """
-        price = self.find(instance_type, "on_demand")
+        price = self.find(instance_type, purchase)
         if price is None:
+            asks = f"prices refresh --add {instance_type}" if purchase == "on_demand" else "prices plan ARN"
             raise CostError(
-                f"no on demand price of {instance_type} is known in {self.region}: "
-                f"`sd-pipeline cost prices refresh --add {instance_type}` asks AWS for it, "
-                f"or write it under instances in {PRICES_FILE.name}"
+                f"no {purchase.replace('_', ' ')} price of {instance_type} is known in {self.region}: `sd-pipeline cost"
+                f" {asks}` asks AWS for it, `sd-pipeline cost prices set {instance_type} USD --way {purchase} --source"
+                f" TEXT` takes yours"
             )
-        return price.usd
+        return price
 
     def find(self, instance_type: str, purchase: Purchase) -> Price | None:
         """Return a price, or None where it is not known."""
@@ -123,7 +133,7 @@ class Prices(Model):
 
     def on_demand(self) -> Mapping[str, float]:
         """Return dollars for one instance-hour by instance type: what a run's page takes."""
-        return {name: prices.on_demand.usd for name, prices in self.instances.items()}
+        return {name: prices.on_demand.usd for name, prices in self.instances.items() if prices.on_demand}
 
 
 def load_prices(path: Path = PRICES_FILE) -> Prices:
@@ -145,7 +155,7 @@ def parse_prices(text: str, source: str) -> Prices:
         prices = Prices.model_validate(yaml.safe_load(text))
     except ValidationError as error:
         raise CostError(f"{source}: {describe(error)}") from None
-    entries = [getattr(entry, way) for entry in prices.instances.values() for way in PURCHASES]
+    entries = [getattr(entry, way) for entry in prices.instances.values() for way in get_args(Purchase)]
     used = {price.source for price in (*entries, *prices.services.values()) if price}
     if unknown := sorted(used - set(prices.sources)):
         raise CostError(f"{source}: source {unknown[0]!r} is used and not described under sources")

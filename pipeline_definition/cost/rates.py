@@ -85,8 +85,8 @@ class Peak(Model):
 
     half: float
     """bfloat16 or float16 in the tensor cores."""
-    single: float
-    """float32."""
+    single: float | None = None
+    """float32; None: not published."""
 
 
 class UtilisationRate(Model):
@@ -213,7 +213,12 @@ class Rates(Model):
     ) -> Rate:
         if gpu.name not in self.gpus:
             raise CostError(f"no rate of {gpu.name} is known: write its peak under gpus in {RATES_FILE.name}")
-        peak_tflops: float = getattr(self.gpus[gpu.name], width)
+        peak_tflops: float | None = getattr(self.gpus[gpu.name], width)
+        if peak_tflops is None:
+            raise CostError(
+                f"no rate of {gpu.name} in float32 is known: set {work}'s precision to bfloat16, or write its peak"
+                f" under gpus in {RATES_FILE.name}"
+            )
         used = self.utilisation[work]
         source = f"{gflop:,.0f} GFLOP a sample at {used.value:.0%} of {peak_tflops:g} TFLOP/s ({used.source})"
         return Rate(1000.0 * peak_tflops * used.value / gflop, "derived", source)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import difflib
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import botocore.session
 import yaml
+
+from params.instances import has_gpus
 
 JobKind = Literal["training", "processing", "endpoint"]
 
@@ -71,9 +74,24 @@ def known_types(kind: JobKind) -> tuple[str, ...]:
     return tuple(model.shape_for(SHAPES[kind]).enum)
 
 
+def every_type() -> tuple[str, ...]:
+    """Return the instance types that SageMaker takes for any kind of job."""
+    return tuple(sorted({name for kind in SHAPES for name in known_types(kind)}))
+
+
+def gpu_types() -> tuple[str, ...]:
+    """Return those of them that have NVIDIA GPUs."""
+    return tuple(name for name in every_type() if has_gpus(name))
+
+
 def nearest_type(name: str, kind: JobKind) -> str:
     """Return the known type whose name is nearest."""
-    return difflib.get_close_matches(name, known_types(kind), n=1, cutoff=0.0)[0]
+    return nearest_of(name, known_types(kind))
+
+
+def nearest_of(name: str, types: Sequence[str]) -> str:
+    """Return the type of several whose name is nearest."""
+    return difflib.get_close_matches(name, types, n=1, cutoff=0.0)[0]
 
 
 @functools.cache

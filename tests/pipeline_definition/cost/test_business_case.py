@@ -134,8 +134,8 @@ def test_inputs_that_cannot_be_used_are_named(tmp_path: Path, text: str, named: 
 
 
 def test_an_endpoint_without_a_price_is_named() -> None:
-    with pytest.raises(CostError, match=r"ml\.g6e\.4xlarge"):
-        with_("generation", instance_type="ml.g6e.4xlarge")
+    with pytest.raises(CostError, match=r"ml\.g7\.4xlarge"):
+        with_("generation", instance_type="ml.g7.4xlarge")
 
 
 def test_the_command_writes_both_files(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from params.settings import Settings
 from pipeline_definition.cli import app
 from pipeline_definition.commands import cost
-from pipeline_definition.cost.prices import PRICES_FILE
+from pipeline_definition.cost.prices import PRICES_FILE, load_prices
 from pipeline_definition.session import Target
 from tests.pipeline_definition.cost.samples import definition, settings
 from tests.pipeline_definition.cost.test_price_list import PriceList, sagemaker
@@ -43,9 +43,9 @@ def test_the_forecast_answers_people_and_programs_alike() -> None:
 
 
 def test_a_forecast_that_cannot_be_made_ends_with_one_line() -> None:
-    status, text = run("cost", "forecast", "--set", "TrainingInstanceType=ml.g6e.4xlarge")
+    status, text = run("cost", "forecast", "--set", "TrainingInstanceType=ml.g7.4xlarge")
     assert status == 2
-    assert "ml.g6e.4xlarge" in text and "Traceback" not in text
+    assert "ml.g7.4xlarge" in text and "Traceback" not in text
 
 
 def test_a_plan_that_is_met_is_status_0_and_writes_its_page(tmp_path: Path) -> None:
@@ -78,3 +78,26 @@ def test_a_refresh_writes_the_file_that_it_is_given(tmp_path: Path, monkeypatch:
     assert status == 0
     assert "ml.p4d.24xlarge: 25.251286 -> 20" in text
     assert "usd: 20.0" in file.read_text(encoding="utf-8")
+
+
+def test_a_price_is_written_with_its_source_and_the_forecast_takes_it(tmp_path: Path) -> None:
+    file = tmp_path / "prices.yaml"
+    file.write_bytes(PRICES_FILE.read_bytes())
+    words = ("cost", "prices", "set", "ml.g7.4xlarge", "3.5", "--source", "our account team", "--file", str(file))
+    status, text = run(*words)
+    assert status == 0 and "ml.g7.4xlarge on demand: $3.5" in text
+    assert load_prices(file).instance_hour_usd("ml.g7.4xlarge") == 3.5
+    assert file.read_text(encoding="utf-8").startswith("# What AWS charges")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("set", "ml.g7.5xlarge", "3.5", "--source", "x"), "did you mean ml.g7"),
+        (("set", "ml.g7.4xlarge", "3.5", "--source", "x", "--way", "reserved"), "--way reserved"),
+        (("plan", "arn:aws:sagemaker:eu-west-1:123456789012:training-plan/spring"), "a training plan in us-east-1"),
+    ],
+)
+def test_a_price_that_cannot_be_written_ends_with_one_line(words: tuple[str, ...], named: str) -> None:
+    status, text = run("cost", "prices", *words)
+    assert status == 2 and named in text and "Traceback" not in text

@@ -6,15 +6,23 @@ import json
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import boto3
 import pytest
 from botocore.stub import ANY, Stubber
 
-from pipeline_definition.cost.price_list import instance_usd, refresh, service_usd, write_prices
-from pipeline_definition.cost.prices import PURCHASES, PriceQuery, Prices, load_prices, parse_prices
+from pipeline_definition.cost.price_list import (
+    instance_usd,
+    refresh,
+    service_usd,
+    training_plan_usd,
+    with_price,
+    write_prices,
+)
+from pipeline_definition.cost.prices import PriceQuery, Prices, Purchase, load_prices, parse_prices
 from pipeline_definition.cost.training import CostError
+from tests.pipeline_definition.fake_aws import FakeClient
 
 TODAY = date(2027, 1, 2)
 
@@ -66,15 +74,15 @@ def small() -> Prices:
 def test_every_price_of_the_file_has_a_source_with_a_date_and_is_not_free() -> None:
     prices = load_prices()
     for entry in prices.instances.values():
-        for price in filter(None, (getattr(entry, way) for way in PURCHASES)):
+        for price in filter(None, (getattr(entry, way) for way in get_args(Purchase))):
             assert price.usd > 0
             assert prices.sources[price.source].date <= prices.date
 
 
 def test_discounts_are_below_the_on_demand_price() -> None:
     for name, entry in load_prices().instances.items():
-        for price in filter(None, (entry.spot, entry.savings_plan)):
-            assert price.usd < entry.on_demand.usd, name
+        for price in filter(None, (entry.spot, entry.savings_plan, entry.training_plan)):
+            assert entry.on_demand is None or price.usd < entry.on_demand.usd, name
 
 
 def test_a_source_that_is_not_described_is_an_error() -> None:
@@ -103,7 +111,7 @@ def test_a_refresh_takes_new_prices_scales_the_discounts_and_says_what_changed()
     assert after.in_region("us-east-1", "ml.p4d.24xlarge", "spot") == pytest.approx(spot, rel=1e-3)
     assert after.service_usd("s3_gb_month") == 0.03
     assert after.service_usd("s3_put_1000") == pytest.approx(0.006)
-    assert after.sources[after.instances["ml.p4d.24xlarge"].on_demand.source].date == TODAY
+    assert after.sources[after.known("ml.p4d.24xlarge", "on_demand").source].date == TODAY
     assert [line.split(":")[0] for line in found.changed] == ["ml.p4d.24xlarge", "s3_gb_month", "s3_put_1000"]
 
 
@@ -152,7 +160,7 @@ def test_the_request_is_one_that_the_real_client_sends() -> None:
 def test_the_file_is_written_whole_and_keeps_the_comment_on_top(tmp_path: Path) -> None:
     file = tmp_path / "prices.yaml"
     file.write_text("# Prices.\nregion: old\n", encoding="utf-8")
-    write_prices(refresh(small(), PriceList({}), "us-east-1", TODAY), file)
+    write_prices(refresh(small(), PriceList({}), "us-east-1", TODAY).text, file)
     assert file.read_text(encoding="utf-8").startswith("# Prices.\nregion: us-east-1\n")
     assert load_prices(file).date == TODAY
     assert [path.name for path in tmp_path.iterdir()] == ["prices.yaml"]
@@ -161,3 +169,68 @@ def test_the_file_is_written_whole_and_keeps_the_comment_on_top(tmp_path: Path) 
 def test_a_price_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CostError, match=r"prices\.yaml: cannot be read: No such file"):
         load_prices(tmp_path / "prices.yaml")
+
+
+def test_a_type_that_is_sought_and_not_sold_is_named_and_stays_out_of_the_file() -> None:
+    found = refresh(small(), PriceList({}), "us-east-1", TODAY, sought=["ml.g7.48xlarge", "ml.g5.xlarge"])
+    assert "ml.g7.48xlarge: no price on demand in us-east-1" in found.kept
+    assert sum(line.startswith("ml.g5.xlarge:") for line in found.kept) == 1
+    assert set(parse_prices(found.text, "new").instances) == set(small().instances)
+
+
+def test_a_type_that_is_sold_by_plan_alone_survives_a_refresh() -> None:
+    prices = load_prices()
+    only = prices.model_copy(
+        update={"instances": {"ml.p5e.48xlarge": prices.instances["ml.p5e.48xlarge"]}, "services": {}}
+    )
+    found = refresh(only, PriceList({}), "us-east-1", TODAY)
+    assert found.kept == ("ml.p5e.48xlarge: no price on demand in us-east-1",)
+    assert parse_prices(found.text, "new").instances == only.instances
+
+
+def test_a_price_of_ones_own_stands_with_its_source_and_date() -> None:
+    text = with_price(small(), "ml.g7.48xlarge", "on_demand", 20.5, "our account team", TODAY)
+    after = parse_prices(text, "new")
+    price = after.known("ml.g7.48xlarge", "on_demand")
+    assert (price.usd, after.sources[price.source].says, after.sources[price.source].date) == (
+        20.5,
+        "our account team",
+        TODAY,
+    )
+    assert after.instances["ml.g5.xlarge"] == small().instances["ml.g5.xlarge"]
+
+
+PLAN = {
+    "TrainingPlanArn": "arn:aws:sagemaker:us-east-1:123456789012:training-plan/spring",
+    "TrainingPlanName": "spring",
+    "Status": "Active",
+    "DurationHours": 47,
+    "DurationMinutes": 30,
+    "TotalInstanceCount": 4,
+    "UpfrontFee": "7900.00",
+    "CurrencyCode": "USD",
+    "ReservedCapacitySummaries": [
+        {
+            "ReservedCapacityArn": "arn:aws:sagemaker:us-east-1:123456789012:reserved-capacity/one",
+            "InstanceType": "ml.p5e.48xlarge",
+            "TotalInstanceCount": 4,
+            "Status": "Active",
+        }
+    ],
+}
+
+
+def plan_client(plan: dict[str, Any]) -> FakeClient:
+    return FakeClient("sagemaker", {"describe_training_plan": lambda TrainingPlanName: plan})  # noqa: N803
+
+
+def test_a_training_plan_costs_its_fee_over_its_host_hours() -> None:
+    client = plan_client(PLAN)
+    assert training_plan_usd(client, PLAN["TrainingPlanArn"]) == ("ml.p5e.48xlarge", round(7900 / (47.5 * 4), 6))
+
+
+@pytest.mark.parametrize("changed", [{"UpfrontFee": ""}, {"CurrencyCode": "EUR"}, {"TotalInstanceCount": 0}])
+def test_a_plan_that_tells_no_dollars_is_refused(changed: dict[str, Any]) -> None:
+    client = plan_client(PLAN | changed)
+    with pytest.raises(CostError, match="tells no fee in dollars"):
+        training_plan_usd(client, PLAN["TrainingPlanArn"])
