@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,12 +132,11 @@ class LocalRun:
         write_report(artifacts, run_dir / "report.html")
         _print_outcome(summary, run_dir, self._thresholds(artifacts.parameters))
         if summary["endpoint_name"]:
-            self._print_commands()
+            self._print_commands(_prompt_of(artifacts.captions))
         return summary
 
-    def _print_commands(self) -> None:
-        caption = "a small red circle at the top on a blue background"
-        prompt = f'{_this_command()} prompt "{caption}" --local --params {self.params}{self._state_option}'
+    def _print_commands(self, prompt: str) -> None:
+        prompt = f"{_this_command()} prompt {shlex.quote(prompt)} --local --params {self.params}{self._state_option}"
         say(f"\nprompt it:     {prompt}")
         say(f"stop it:       {_this_command()} local down{self._state_option}")
 
@@ -176,6 +176,15 @@ def _values(definition: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a definition's parameters with some changed."""
     defaults = {item["Name"]: item.get("DefaultValue") for item in json.loads(definition)["Parameters"]}
     return {**defaults, **{name: value for name, value in changes.items() if name in defaults}}
+
+
+def _prompt_of(drawn: Iterable[Mapping[str, Any]]) -> str:
+    """Return a caption that the evaluation drew: a held-out one of the run's own data.
+
+    Captions come from outside: one that a terminal or a command line could take for more than text is passed over.
+    """
+    captions = (str(picture.get("caption") or "") for picture in drawn)
+    return next((text for text in captions if text and text.isprintable() and not text.startswith("-")), "a picture")
 
 
 @contextmanager

@@ -1,20 +1,23 @@
 """The world of a local run: what an AWS account would already hold, made on this machine.
 
 Reads the parameter set's `local` section; writes the bucket, the url table, the small pretrained models and the file
-system into the local control plane, and the pictures into <state>/world/. Each part is made once and reused.
+system into the local control plane, and the pictures into <state>/world/. Each part is made once and reused. Shapes are
+drawn where there is no other data; an object that a run did not make is neither overwritten nor joined by another.
 """
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
@@ -23,10 +26,34 @@ from params.parameter_names import FSX_ID
 from params.s3 import is_missing, join_uri, split_uri
 from params.settings import LocalWorld, Settings
 from pipeline_definition.errors import OperatorError
+from pipeline_definition.runs.upload import Upload
 from pipeline_definition.session import Target
 
 STARTUP_LIMIT_S = 60.0
 STDERR = 2
+SHAPES_TABLE: Final = "urls.parquet"
+# By which a run knows the objects that it put into the bucket.
+RUN_LOCAL: Final = "run-local"
+# Release 0.1.0 put its models there without a mark: they are known by the first digits of their SHA-256.
+MODELS_0_1_0: Final = frozenset(
+    [
+        "00a5ea94bcfb9819",
+        "1af8e9dfd8e93bcd",
+        "2a1f651951a73799",
+        "44edbcbc9e486efc",
+        "45dc8a3823990397",
+        "4b8b1c44698004ed",
+        "5c21158a4b28ff07",
+        "6df0bfa87ab3e657",
+        "847ae0f18945fb14",
+        "9a98611611ba5bde",
+        "a2cc250ab06f4a96",
+        "a722f258f209e2e4",
+        "c2c1f954d08c10e1",
+        "e4d488df44e99bb3",
+        "f4a0bbbbe65e74f8",
+    ]
+)
 
 
 class LaptopError(OperatorError):
@@ -46,11 +73,11 @@ class Laptop:
 
     @contextmanager
     def ready(self) -> Iterator[dict[str, str]]:
-        """Make the world and serve its pictures while the run lasts; yield the parameters that only it knows."""
+        """Make the world, and serve its pictures while the run lasts; yield the parameters that only it knows."""
         self._make_bucket()
-        with self._picture_server() as base_url:
-            self._draw_pictures(base_url)
-            self._upload_inputs()
+        self._upload_models(self._local.pretrained_dir, self.settings.data.pretrained_uri)
+        self._upload_models(self._local.evaluator_dir, self.settings.data.evaluator_uri)
+        with self._shapes_served() if self._draws_shapes() else nullcontext():
             yield {FSX_ID: self._make_file_system()}
 
     @property
@@ -60,13 +87,45 @@ class Laptop:
         return self.settings.local
 
     def _make_bucket(self) -> None:
-        s3 = self.target.client("s3")
         try:
-            s3.head_bucket(Bucket=self.settings.account.bucket)
+            self._s3.head_bucket(Bucket=self.settings.account.bucket)
         except ClientError as error:
             if not is_missing(error):
                 raise
-            s3.create_bucket(Bucket=self.settings.account.bucket)
+            self._s3.create_bucket(Bucket=self.settings.account.bucket)
+
+    def _draws_shapes(self) -> bool:
+        """Whether the run's data are the shapes. Raises LaptopError where stored pictures are to be read and none are.
+
+        A table of the shapes beside somebody's own data is taken away: an earlier run put it there.
+        """
+        uri = self.settings.data.url_table
+        table = self._table_upload()
+        is_ours = SHAPES_TABLE in table.there and self._made(table)
+        others = [name for name in table.there if not (is_ours and name == SHAPES_TABLE)]
+        if not others and not self._is_object(uri):
+            if self.settings.download.source != "urls":
+                raise LaptopError(f"data.url_table: nothing lies under {uri}; `run-local --data FOLDER` puts it there")
+            return True
+        if is_ours:
+            self._delete(join_uri(uri, SHAPES_TABLE))
+        print(f"data of your own under {uri}: no shapes are drawn", file=sys.stderr)
+        return False
+
+    def _table_upload(self) -> Upload:
+        table = {SHAPES_TABLE: self.world_dir / SHAPES_TABLE}
+        return Upload(self._s3, self.settings.data.url_table, table, RUN_LOCAL, replace=True)
+
+    def _made(self, upload: Upload) -> bool:
+        """Whether a run put this table there: by its mark or, before release 0.2.0, by the copy in the world."""
+        return upload.is_ours(SHAPES_TABLE) or (upload.files[SHAPES_TABLE].is_file() and not upload.differing)
+
+    @contextmanager
+    def _shapes_served(self) -> Iterator[None]:
+        with self._picture_server() as base_url:
+            self._draw_pictures(base_url)
+            self._table_upload().send()
+            yield
 
     @contextmanager
     def _picture_server(self) -> Iterator[str]:
@@ -78,36 +137,61 @@ class Laptop:
         port_file.unlink(missing_ok=True)
         # The server ends with its stdin: when this process is killed, nothing of it stays behind.
         serve = ["serve", "--folder", str(pictures), "--port", str(port), "--port-file", str(port_file), "--leash"]
-        server = self._shapes(serve, stdin=subprocess.PIPE)
-        try:
-            yield f"http://127.0.0.1:{_wait_for_port(port_file, server)}"
-        finally:
-            server.terminate()
-            server.wait(timeout=10)
+        with self._shapes(serve, stdin=subprocess.PIPE) as server:
+            try:
+                yield f"http://127.0.0.1:{_wait_for_port(port_file, server)}"
+            finally:
+                server.terminate()
+                server.wait(timeout=10)
 
     def _draw_pictures(self, base_url: str) -> None:
-        table = self.world_dir / "urls.parquet"
+        table = self.world_dir / SHAPES_TABLE
         arguments = ["--folder", str(self.world_dir / "pictures"), "--table", str(table), "--base-url", base_url]
         arguments += ["--rows", str(self._local.rows), "--max-aspect-ratio", str(self._local.max_aspect_ratio)]
         status = self._shapes(["render", *arguments]).wait()
         if status != 0:
             raise LaptopError(f"drawing the pictures failed with status {status}; its message is above")
 
-    def _upload_inputs(self) -> None:
-        data = self.settings.data
-        self._upload(self.world_dir / "urls.parquet", join_uri(data.url_table, "urls.parquet"))
-        self._upload_folder(self.root / self._local.pretrained_dir, data.pretrained_uri)
-        self._upload_folder(self.root / self._local.evaluator_dir, data.evaluator_uri)
+    def _upload_models(self, folder: str, uri: str) -> None:
+        """Upload the small models, unless something lies there that a run did not make."""
+        place = self.root / folder
+        if not place.is_dir():
+            raise LaptopError(f"{place} is missing; `python -m shapes train-models` makes the small models")
+        paths = (path for path in sorted(place.rglob("*")) if path.is_file())
+        files = {path.relative_to(place).as_posix(): path for path in paths}
+        upload = Upload(self._s3, uri, files, RUN_LOCAL, replace=True)
+        former = [*upload.differing, *upload.others]
+        if not all(upload.is_ours(name) or self._is_of_0_1_0(join_uri(uri, name)) for name in former):
+            print(f"models of your own under {uri}: they are used as they are", file=sys.stderr)
+            return
+        upload.send()
+        for name in upload.others:
+            self._delete(join_uri(uri, name))
 
-    def _upload_folder(self, folder: Path, uri: str) -> None:
-        if not folder.is_dir():
-            raise LaptopError(f"{folder} is missing; `python -m shapes train-models` makes the small models")
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                self._upload(path, join_uri(uri, path.relative_to(folder).as_posix()))
+    def _is_of_0_1_0(self, uri: str) -> bool:
+        bucket, key = split_uri(uri)
+        content = self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return hashlib.sha256(content).hexdigest()[:16] in MODELS_0_1_0
 
-    def _upload(self, path: Path, uri: str) -> None:
-        self.target.client("s3").upload_file(str(path), *split_uri(uri, LaptopError))
+    def _delete(self, uri: str) -> None:
+        bucket, key = split_uri(uri)
+        self._s3.delete_object(Bucket=bucket, Key=key)
+
+    @cached_property
+    def _s3(self) -> Any:
+        return self.target.client("s3")
+
+    def _is_object(self, uri: str) -> bool:
+        bucket, key = split_uri(uri)
+        if not key or key.endswith("/"):
+            return False
+        try:
+            self._s3.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if not is_missing(error):
+                raise
+            return False
+        return True
 
     def _make_file_system(self) -> str:
         """Return the file system's id: FSx for Lustre linked to the bucket's latents/, as infrastructure makes it."""
