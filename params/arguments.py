@@ -107,9 +107,12 @@ def parse(model: type[M], argv: Sequence[str], program: str) -> M:
 
 def describe(error: ValidationError) -> str:
     """Return pydantic's findings in one line: `global_batch_size: Input should be ... (got 'x')`."""
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc']))}: {item['msg']} (got {item['input']!r})" for item in error.errors()
-    )
+    findings = []
+    for item in error.errors():
+        wrong = "write a mapping of keys, `key: value`" if item["type"] == "model_type" else item["msg"]
+        where = [".".join(map(str, item["loc"]))] if item["loc"] else []
+        findings.append(": ".join([*where, f"{wrong} (got {item['input']!r})"]))
+    return "; ".join(findings)
 
 
 def _nearest(name: str, names: typing.Iterable[str]) -> str:

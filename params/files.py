@@ -32,10 +32,25 @@ def whole_file(path: Path, synced: bool = False) -> Iterator[Path]:
         if synced:
             sync(partial)
         partial.replace(path)
+    except OSError as error:
+        # A full disk is told without a name.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
     if synced:
         sync(path.parent)
+
+
+def read_text(path: Path, refused: type[Exception]) -> str:
+    """Return the text of a file that a person wrote, in UTF-8; raise `refused` with its path and the fix otherwise."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise refused(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise refused(f"{path}: not UTF-8 text: byte {error.start} is {byte:#04x}; save it as UTF-8") from None
 
 
 def write_bytes(path: Path, content: bytes, synced: bool = False) -> None:

@@ -17,6 +17,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from params.arguments import describe
+from params.files import read_text
 from params.model import Model
 from params.phases import Phase, SecondPhase, phases_of
 from params.stages import (
@@ -188,17 +189,18 @@ class Settings(Model):
 
 
 def load_settings(path: Path) -> Settings:
-    """Read a parameter set.
+    """Read a parameter set: a file, or one that ships with the package, by its name.
 
     Raises SettingsError that names the file, the key and, for an unknown key, the nearest right one.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
-    return parse_settings(text, str(path))
+    shipped = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
+    if not path.is_file() and str(path) in shipped:
+        path = shipped[str(path)]
+    if not path.exists():
+        raise SettingsError(
+            f"{path}: cannot be read: there is no such file; these ship with sd-pipeline: {', '.join(shipped)}"
+        )
+    return parse_settings(read_text(path, SettingsError), str(path))
 
 
 def parse_settings(text: str, source: str) -> Settings:

@@ -5,13 +5,12 @@ Thin: a command parses its options, calls, and prints. Heavy imports are inside 
 
 from __future__ import annotations
 
-from typing import Any
+import importlib.metadata
+from typing import Annotated, Any
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
-from typer.core import TyperGroup
+from typer.core import TyperCommand
 
-from params.settings import SettingsError
 from pipeline_definition.commands import (
     compare,
     cost,
@@ -29,33 +28,51 @@ from pipeline_definition.commands import (
     run_local,
     throughput,
 )
-from pipeline_definition.commands.options import errors
-from pipeline_definition.errors import OperatorError
+from pipeline_definition.commands.mistakes import MISTAKES, told
+from pipeline_definition.commands.options import errors, say
 
 
-class Commands(TyperGroup):
-    """The commands; an error that a person can fix ends each with one line and exit status 1 or 2."""
+class OneCommand(TyperCommand):
+    """A command; an error that a person can fix ends it with one line and exit status 1 or 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; status 2 is for a bad command line or parameter set."""
+        """Run the command; status 2 is for a bad command line or parameter set."""
         try:
             return super().invoke(ctx)
-        except (OperatorError, SettingsError, ClientError, BotoCoreError) as error:
+        except BrokenPipeError:
+            raise  # the reader of a pipe has left: no mistake
+        except MISTAKES as error:
+            options = {max(one.opts, key=len): ctx.params.get(one.name) for one in self.params if one.name}
+            line, status = told(error, options)
             errors.print("error:", style="bold red", end=" ")
             # A message may hold square brackets of its own: it is text, not markup.
-            errors.print(str(error), markup=False, highlight=False)
-            status = 2 if isinstance(error, SettingsError) else getattr(error, "exit_status", 1)
+            errors.print(line, markup=False, highlight=False)
             raise typer.Exit(status) from None
 
 
 app = typer.Typer(
-    cls=Commands,
-    help="Stable Diffusion pre-training as one SageMaker Pipeline.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"sd-pipeline {importlib.metadata.version('sd-pipeline')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+]
+
+
+@app.callback()
+def sd_pipeline(version: Version = False) -> None:
+    """Stable Diffusion pre-training as one SageMaker Pipeline."""
+
+
 app.command()(definition.definition)
 app.command()(definition.parameters)
 app.command("run-local")(run_local.run_local)
@@ -82,6 +99,17 @@ app.add_typer(data.app, name="data")
 app.add_typer(infra.app, name="infra")
 app.add_typer(models.app, name="models")
 app.add_typer(local.app, name="local")
+
+
+def _end_with_one_line(group: typer.Typer) -> None:
+    for command in group.registered_commands:
+        command.cls = OneCommand
+    for inner in group.registered_groups:
+        if inner.typer_instance:
+            _end_with_one_line(inner.typer_instance)
+
+
+_end_with_one_line(app)
 
 
 def main() -> None:

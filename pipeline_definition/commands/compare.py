@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from params.files import read_text
 from params.settings import load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.options import UsageError, print_json, print_table, say, target_of
@@ -84,10 +85,7 @@ def _texts(prompts: list[str] | None, file: Path | None) -> list[str]:
     """Return the prompts of the command line, then those of the file, each once."""
     lines: list[str] = []
     if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--prompts {file}: cannot be read: {error}") from None
+        lines = read_text(file, UsageError).splitlines()
     texts = [text.strip() for text in [*(prompts or []), *lines] if text.strip()]
     if not texts:
         raise UsageError("nothing to draw: give a prompt, or a file of them with --prompts")

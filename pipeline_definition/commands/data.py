@@ -14,7 +14,6 @@ from pipeline_definition.commands.options import (
     DEFAULT_PARAMS,
     DEFAULT_STATE,
     Local,
-    Params,
     State,
     UsageError,
     console,
@@ -26,6 +25,13 @@ app = typer.Typer(help="Look at data before they are paid for.", no_args_is_help
 Place = Annotated[str, typer.Argument(metavar="PLACE", help="s3:// prefix or folder of shards, latents or pictures.")]
 Out = Annotated[Path, typer.Option("--out", help="Where to write the page.", show_default=True)]
 
+Limits = Annotated[
+    Path | None,
+    typer.Option(
+        "--params", help="Parameter set whose limits the pictures are held against; without one, no limit is."
+    ),
+]
+
 
 @app.callback()
 def data() -> None:
@@ -36,7 +42,7 @@ def data() -> None:
 def show(
     place: Place,
     out: Out = Path("data.html"),
-    params: Params = DEFAULT_PARAMS,
+    params: Limits = None,
     local: Local = False,
     state: State = DEFAULT_STATE,
 ) -> None:
@@ -54,10 +60,9 @@ def show(
     from pipeline_definition.report.data_page import data_document
 
     files: DataFiles
-    # A folder can be looked at without a parameter set; then no limit of one is applied.
-    settings = load_settings(params) if params != DEFAULT_PARAMS or params.is_file() else None
+    settings = load_settings(params) if params else None
     if place.startswith(SCHEME):
-        files = DataPrefix(target_of(load_settings(params), local, state).client("s3"), place)
+        files = DataPrefix(target_of(settings or load_settings(DEFAULT_PARAMS), local, state).client("s3"), place)
     elif Path(place).is_dir():
         files = DataFolder(Path(place))
     else:

@@ -18,17 +18,29 @@ from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULT_PARAMS = Path("params/octank_100gb.yaml")
-LOCAL_PARAMS = Path("params/local.yaml")
+DEFAULT_PARAMS = Path("octank_100gb")
+LOCAL_PARAMS = Path("local")
 DEFAULT_STATE = Path(".sd-pipeline")
 DEFAULT_RUNS = Path("runs")
 
-Params = Annotated[Path, typer.Option("--params", help="Parameter set.", show_default=True)]
+
+def _params_of(context: typer.Context, params: Path) -> Path:
+    """Return the laptop's set for a command with --local and without --params."""
+    source = context.get_parameter_source("params")
+    return LOCAL_PARAMS if context.params.get("local") and source and source.name == "DEFAULT" else params
+
+
+PARAMS_HELP: Final = "Parameter set: a file, or the name of one that ships with sd-pipeline; with --local, local."
+Params = Annotated[Path, typer.Option("--params", help=PARAMS_HELP, callback=_params_of, show_default=True)]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change a pipeline parameter for this run; can be repeated."),
 ]
-Local = Annotated[bool, typer.Option("--local", help="Use the local control plane (`sd-pipeline local up`), not AWS.")]
+# Read before --params, whose default depends on it.
+Local = Annotated[
+    bool,
+    typer.Option("--local", is_eager=True, help="Use the local control plane (`sd-pipeline local up`), not AWS."),
+]
 State = Annotated[Path, typer.Option("--state", help="Folder of the local control plane; delete it to start afresh.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the runs' logs, summaries and reports.")]
 RunId = Annotated[str, typer.Argument(help="Execution: its ARN, its id, or `latest`.")]

@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from params.arguments import describe
+from params.files import read_text
 from params.model import Model
 from params.settings import StrictLoader
 from pipeline_definition.cost.training import CostError
@@ -119,11 +120,8 @@ def load_case(path: Path) -> BusinessCase:
     Raises CostError that names the file and the key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values = yaml.load(text, Loader=StrictLoader)  # noqa: S506 (stricter than SafeLoader)
+        values = yaml.load(read_text(path, CostError), Loader=StrictLoader)  # noqa: S506 (stricter than SafeLoader)
         return BusinessCase.model_validate(values)
-    except OSError as error:
-        raise CostError(f"{path}: cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise CostError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:

@@ -7,6 +7,7 @@ Reads a parameter set, a definition, changed parameters, prices.yaml and rates.y
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -103,7 +104,7 @@ def parse_days(text: str) -> float:
     """Return days of `36h`, `10d` or `2w`."""
     match = _DURATION.fullmatch(text.strip().lower())
     days = float(match[1]) * _HOURS[match[2]] / HOURS_PER_DAY if match else 0.0
-    if days <= 0:
+    if not 0 < days < math.inf:
         raise CostError(f"--deadline {text}: write it as 36h, 10d or 2w")
     return days
 
@@ -120,10 +121,10 @@ def plan(
 ) -> Plan:
     """Return every way to train that the price file knows, against a deadline and a budget.
 
-    Raises CostError as `forecast` does, or for a budget of 0 or less.
+    Raises CostError as `forecast` does, or for a budget that is not a number above 0.
     """
-    if not budget_usd > 0:
-        raise CostError(f"--budget {budget_usd:g}: set it to more than 0 dollars")
+    if not 0 < budget_usd < math.inf:
+        raise CostError(f"--budget {budget_usd:g}: give a number of dollars above 0")
     prices, rates = load_prices(), load_rates()
     bill = forecast(settings, definition, parameters, rows=rows, prices=prices, rates=rates)
     jobs = _train_jobs(definition, parameters)

@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from params.arguments import describe
+from params.files import read_text
 from params.model import Model
 from pipeline_definition.cost.training import CostError
 
@@ -141,11 +142,7 @@ def load_prices(path: Path = PRICES_FILE) -> Prices:
 
     Raises CostError that names the file and the key.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CostError(f"{path}: cannot be read: {error.strerror}") from None
-    return parse_prices(text, str(path))
+    return parse_prices(read_text(path, CostError), str(path))
 
 
 @functools.lru_cache(maxsize=2)

@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,7 +104,11 @@ def ensure_up(
             how = f"the running control plane runs jobs by {running.backend}, not by {backend}"
             raise LocalControlPlaneError(f"{how}: `sd-pipeline local down` ends it")
         return running
-    state.mkdir(parents=True, exist_ok=True)
+    # Now, by name: the control plane would only find out in the middle of a run.
+    for folder in (state, runs):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     log = state / "control_plane.log"
     command = [sys.executable, "-m", "pipeline_definition.local", "--state", str(state), "--runs", str(runs)]
     command += ["--backend", backend]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from params.files import read_text
 from pipeline_definition.errors import OperatorError
 
 T = TypeVar("T")
@@ -23,6 +24,8 @@ MAX_TRIALS: Final = 20_000
 
 class StudyError(OperatorError):
     """A study cannot be made: the message names the file or the option and the fix."""
+
+    exit_status = 2
 
 
 @dataclass(frozen=True, order=True)
@@ -134,13 +137,10 @@ def make_plan(prompts: Sequence[str], seeds: int, first_seed: int, grid: Grid) -
 
 def read_prompts(path: Path) -> tuple[str, ...]:
     """Read prompts, one a line. Raises StudyError for a file that holds none."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"--prompts {path}: cannot be read: {error}") from None
+    lines = read_text(path, StudyError).splitlines()
     prompts = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     if not prompts:
-        raise StudyError(f"--prompts {path}: holds no prompts; one a line")
+        raise StudyError(f"{path}: holds no prompts; one a line")
     return prompts
 
 

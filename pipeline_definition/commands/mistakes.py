@@ -1,0 +1,100 @@
+"""What a person reads in place of a traceback: one line that names the option and the fix, and the exit status."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import boto3
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from params.settings import SettingsError
+from pipeline_definition.errors import OperatorError
+
+MISTAKES: Final = (OperatorError, SettingsError, ClientError, BotoCoreError, OSError, KeyboardInterrupt)
+# The shell's status for a command that Ctrl-C ended.
+INTERRUPTED: Final = 130
+_FILE_FOR_FOLDER: Final = "a file is in the way of a folder; name another folder"
+_FULL: Final = "the disk is full; free some space or name another place"
+_FORBIDDEN: Final = "permission denied; name another place, or have its permissions changed"
+FIXES: Final[Mapping[int | None, str]] = {
+    errno.ENOENT: "does not exist and cannot be made; name another place",
+    errno.EEXIST: _FILE_FOR_FOLDER,
+    errno.ENOTDIR: _FILE_FOR_FOLDER,
+    errno.EISDIR: "is a folder; name a file",
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "the file system is read-only; name another place",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
+SIGN_IN: Final = "`aws configure` or `aws sso login` signs in, AWS_PROFILE names a profile; --local needs no account"
+# What AWS calls credentials that it does not take, or takes no longer.
+STALE: Final = {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
+
+
+def told(error: BaseException, options: Mapping[str, object]) -> tuple[str, int]:
+    """Return the line about an error and the exit status: 2 where the command line or a parameter set is at fault.
+
+    `options` are the command's own, by the name that a person types.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, OSError):
+        return _of_system(error, options)
+    if isinstance(error, ClientError | BotoCoreError):
+        return _of_aws(error), 1
+    text = str(error)
+    option = next((name for name, value in _paths(options) if text.startswith(f"{value}: ")), None)
+    status = 2 if isinstance(error, SettingsError) else getattr(error, "exit_status", 1)
+    return (f"{option} {text}" if option else text), status
+
+
+def _of_system(error: OSError, options: Mapping[str, object]) -> tuple[str, int]:
+    fix = FIXES.get(error.errno, error.strerror or str(error))
+    files = [Path(name).absolute() for name in (error.filename2, error.filename) if isinstance(name, str)]
+    for name, value in _paths(options):
+        if any(_is_of(file, value.absolute()) for file in files):
+            return f"{name} {value}: {fix}", 2
+    return (f"{error.filename}: {fix}" if files else fix), 1
+
+
+def _is_of(file: Path, named: Path) -> bool:
+    """Tell whether a file is the named one, inside it, its unfinished twin, or a folder on the way to it."""
+    is_unfinished = file.parent == named.parent and file.name.startswith(f".{named.name}.")
+    return file == named or named in file.parents or is_unfinished or file in named.parents
+
+
+def _paths(options: Mapping[str, object]) -> Iterator[tuple[str, Path]]:
+    """Yield the options that name a file or folder, the longest path first: one may lie inside another."""
+    paths = [(name, value) for name, value in options.items() if isinstance(value, Path)]
+    yield from sorted(paths, key=lambda option: -len(option[1].absolute().parts))
+
+
+def _of_aws(error: ClientError | BotoCoreError) -> str:
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
+        return f"{error}; {SIGN_IN}"
+    if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in STALE:
+        return f"{error}; {SIGN_IN}"
+    if isinstance(error, EndpointConnectionError):
+        return f"{error}; {_reachability(str(error))}"
+    return str(error)
+
+
+def _reachability(text: str) -> str:
+    known = boto3.Session().get_available_regions("sagemaker")
+    if any(f".{region}." in text for region in known):
+        return "check the network, a proxy or a VPN"
+    region = text.partition("//")[2].partition(".")[2].partition(".")[0]
+    close = difflib.get_close_matches(region, known, n=3, cutoff=0)
+    return f"there is no such region: did you mean {', '.join(close)}? account.region or --region names it"
