@@ -81,8 +81,14 @@ CLIP_SCORE_REAL: Final = "clip_score_real"
 # How much worse than another model, on the same prompts: differences, positive where the trained model is worse.
 FID_ABOVE_PRETRAINED: Final = "fid_above_pretrained"
 FID_ABOVE_APPROVED: Final = "fid_above_approved"
+FID_ABOVE_UNTRAINED: Final = "fid_above_untrained"
 CLIP_SCORE_BELOW_PRETRAINED: Final = "clip_score_below_pretrained"
 CLIP_SCORE_BELOW_APPROVED: Final = "clip_score_below_approved"
+CLIP_SCORE_BELOW_UNTRAINED: Final = "clip_score_below_untrained"
+# Real pictures with their own captions against those of all others: above 0, or the CLIP cannot judge these pictures.
+CLIP_SCORE_MARGIN: Final = "clip_score_margin"
+# In metrics.json: sentences without which no verdict may be shown.
+WARNINGS: Final = "warnings"
 # Beside `metrics`: the FID-CLIP curve, a list of {guidance_scale, pictures, fid: {value, low, high}, clip_score: ...}.
 GUIDANCE_CURVE: Final = "guidance_curve"
 

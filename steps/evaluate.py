@@ -30,6 +30,7 @@ from steps.evaluation.plan import plan
 from steps.evaluation.prompts import choose_prompts
 from steps.evaluation.provenance import model_record
 from steps.evaluation.reference import Reference
+from steps.evaluation.results import warnings
 from steps.evaluation.scoring import Scorer
 
 # Pictures of the other rows are looked at by nobody: they are kept on the job's volume, not uploaded.
@@ -62,6 +63,8 @@ def main(argv: list[str]) -> int:
         entries = judgement.write(output_dir)
         for name, entry in entries.items():
             print(f"{name}={entry['value']:.6g}", flush=True)
+        for sentence in warnings(entries):
+            print(f"warning: {sentence}", flush=True)
     return 0
 
 

@@ -210,10 +210,12 @@ def _print_outcome(summary: Mapping[str, Any], run_dir: Path, thresholds: tuple[
         untrained, real = metrics["clip_score_untrained"], metrics["clip_score_real"]
         _print_number("CLIP score", metrics["clip_score"], ">=", min_clip_score, passed, untrained, real)
     if summary["status"] == "Succeeded":
-        console.print("[bold green]gate passed[/]")
+        console.print("[bold green]gate passed[/]" if not summary["warnings"] else "[bold yellow]gate passed, but:[/]")
     else:
         console.print(f"[bold red]{summary['status'].lower()}[/]: ", end="")
         say(summary["failure_reason"] or "see the steps above")
+    for sentence in summary["warnings"]:
+        say(sentence)
     lines = {
         "report": run_dir / "report.html",
         "contact sheet": run_dir / "artifacts" / "contact_sheet.png",

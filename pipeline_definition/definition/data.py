@@ -87,7 +87,9 @@ def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) ->
     )
 
 
-def processor(blueprint: Blueprint, program: str, image: Text, hosts: Hosts, job: Job) -> Processor:
+def processor(
+    blueprint: Blueprint, program: str, image: Text, hosts: Hosts, job: Job, env: dict[str, str] | None = None
+) -> Processor:
     """Return what runs `python -m steps PROGRAM` as a processing job."""
     return Processor(
         role=blueprint.settings.account.role_arn,
@@ -98,6 +100,7 @@ def processor(blueprint: Blueprint, program: str, image: Text, hosts: Hosts, job
         volume_size_in_gb=job.volume_size_gb,
         max_runtime_in_seconds=job.max_runtime_s,
         base_job_name=program,
+        env=env,
         sagemaker_session=blueprint.session,
         network_config=blueprint.processing_network,
     )

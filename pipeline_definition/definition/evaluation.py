@@ -11,6 +11,9 @@ from params.programs import EvaluateArguments
 from pipeline_definition.definition.blueprint import Blueprint, program_values
 from pipeline_definition.definition.data import output_uri, processing_input, processing_output, processor
 
+# Counts up when the gate reads what older metrics do not have. Part of the step's cache key, so that an Evaluate from
+# before runs again, over the pictures that it drew.
+METRICS_FORMAT = {"METRICS_FORMAT": "2"}
 METRICS = PropertyFile(name="Metrics", output_name=EVALUATION, path=METRICS_FILE)
 
 
@@ -29,7 +32,7 @@ def evaluate_step(blueprint: Blueprint, encode: ProcessingStep, train: TrainingS
     return ProcessingStep(
         name="Evaluate",
         description="FID and CLIP score on held-out captions, and a contact sheet",
-        step_args=processor(blueprint, "evaluate", p.training_image, p.evaluate, settings.job).run(
+        step_args=processor(blueprint, "evaluate", p.training_image, p.evaluate, settings.job, METRICS_FORMAT).run(
             arguments=to_flags(arguments),
             inputs=[
                 processing_input(MODEL, train.properties.ModelArtifacts.S3ModelArtifacts),

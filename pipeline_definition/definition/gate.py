@@ -3,6 +3,9 @@
 Two thresholds are always asked, on FID and CLIP score themselves. Where the parameter set asks for it, the model must
 also be no worse than the generic pretrained one, or than the approved one, by more than a margin: judged on the upper
 bound of the difference, so that a model passes when it is shown to be good enough, not when few pictures were drawn.
+
+A CLIP that does not score real pictures higher with their own captions than with those of others cannot judge these
+pictures. Then its score decides nothing, and the model must be shown to have a lower FID than the untrained one.
 """
 
 from __future__ import annotations
@@ -10,8 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sagemaker.core.workflow.conditions import (
+    Condition,
+    ConditionGreaterThan,
     ConditionGreaterThanOrEqualTo,
+    ConditionLessThan,
     ConditionLessThanOrEqualTo,
+    ConditionOr,
 )
 from sagemaker.core.workflow.functions import Join, JsonGet
 from sagemaker.mlops.workflow import ConditionStep, FailStep, ProcessingStep
@@ -20,10 +27,12 @@ from params.layout import (
     CLIP_SCORE,
     CLIP_SCORE_BELOW_APPROVED,
     CLIP_SCORE_BELOW_PRETRAINED,
+    CLIP_SCORE_MARGIN,
     EVALUATION,
     FID,
     FID_ABOVE_APPROVED,
     FID_ABOVE_PRETRAINED,
+    FID_ABOVE_UNTRAINED,
 )
 from pipeline_definition.definition.blueprint import Blueprint
 from pipeline_definition.definition.data import output_uri
@@ -88,16 +97,40 @@ def gate_step(blueprint: Blueprint, evaluate: ProcessingStep, passed: list[objec
     asked = demands(blueprint.parameters)
     return ConditionStep(
         name="QualityGate",
-        description="FID at most MaxFid, CLIP score at least MinClipScore"
+        description="FID at most MaxFid, CLIP score at least MinClipScore (where the CLIP cannot judge these pictures: "
+        "FID below the untrained model's)"
         + (", and no worse than the models it is compared with" if len(asked) > 2 else ""),
-        conditions=[demand.condition(evaluate) for demand in asked],
+        conditions=[condition for demand in asked for condition in _conditions(demand, evaluate)],
         if_steps=passed,
         else_steps=[gate_failed_step(blueprint, evaluate)],
     )
 
 
+def _conditions(demand: Demand, evaluate: ProcessingStep) -> list[Condition]:
+    """Return a demand as conditions that must all hold: the CLIP score's counts only where the CLIP can judge."""
+    condition = demand.condition(evaluate)
+    if demand.metric != CLIP_SCORE:
+        return [condition]
+    margin = metric(evaluate, CLIP_SCORE_MARGIN, "low")
+    is_trained = ConditionLessThan(left=metric(evaluate, FID_ABOVE_UNTRAINED, "high"), right=0.0)
+    return [
+        ConditionOr([condition, ConditionLessThanOrEqualTo(left=margin, right=0.0)]),
+        ConditionOr([is_trained, ConditionGreaterThan(left=margin, right=0.0)]),
+    ]
+
+
 def gate_failed_step(blueprint: Blueprint, evaluate: ProcessingStep) -> FailStep:
     """Return the step that ends the run with each number, its interval, its threshold, and where the pictures are."""
     words = [word for demand in demands(blueprint.parameters) for word in demand.words(evaluate)]
+    margin, above = (
+        metric(evaluate, name, part).to_string()
+        for name, part in ((CLIP_SCORE_MARGIN, "low"), (FID_ABOVE_UNTRAINED, "high"))
+    )
+    words += [
+        "the CLIP can judge these pictures if ",
+        margin,
+        " is above 0; if not, FID above the untrained model's, at ",
+    ]
+    words += ["most ", above, ", must be below 0; "]
     message = ["Quality gate missed: ", *words, "pictures: ", output_uri(evaluate, EVALUATION)]
     return FailStep(name="GateFailed", error_message=Join(on="", values=message))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from params.layout import CLIP_SCORE, CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED, WARNINGS
 from pipeline_definition.pages.formats import number
 
 _METRIC_PATH = re.compile(r"^metrics\.([^.]+)\.(value|low|high)$")
@@ -17,6 +18,8 @@ _SIGNS = {
     "GreaterThanOrEqualTo": "at least",
     "GreaterThan": "above",
 }
+# They say when the CLIP score is judged and what is judged in its place: `warnings` has it in words.
+_FALLBACKS = {CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED}
 _COMPARISONS = {"at most": operator.le, "below": operator.lt, "at least": operator.ge, "above": operator.gt}
 
 
@@ -63,8 +66,19 @@ def thresholds(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> 
         for step in definition.get("Steps", [])
         if step.get("Type") == "Condition"
         for condition in _flat(step["Arguments"].get("Conditions", []))
-        if (threshold := _threshold(condition, parameters)) is not None
+        if (threshold := _threshold(condition, parameters)) is not None and threshold.metric not in _FALLBACKS
     }
+
+
+def warnings(metrics: Mapping[str, Any] | None) -> list[str]:
+    """Return the sentences without which no verdict on these metrics may be shown."""
+    return [str(sentence) for sentence in (metrics or {}).get(WARNINGS) or ()]
+
+
+def is_judged(metrics: Mapping[str, Any] | None, name: str) -> bool:
+    """Return whether the gate judges a metric: a CLIP score counts only where the CLIP can judge these pictures."""
+    margin = metric(metrics, CLIP_SCORE_MARGIN)
+    return name != CLIP_SCORE or margin is None or margin.low is None or margin.low > 0
 
 
 def _flat(conditions: Any) -> Iterator[Mapping[str, Any]]:

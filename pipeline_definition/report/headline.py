@@ -13,7 +13,7 @@ from params.parameter_names import ENDPOINT_HOSTS, instance_count_of, instance_t
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number, setting
 from pipeline_definition.report.costs import total
-from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
+from pipeline_definition.report.gate import Metric, Threshold, is_judged, metric, thresholds
 from pipeline_definition.report.run import Run
 
 # Sanity rows of metrics.json are named after the metric.
@@ -35,7 +35,8 @@ class Tile:
 
 def tiles(run: Run) -> tuple[Tile, ...]:
     """Return the figures that are known."""
-    asked = thresholds(run.artifacts.definition, run.artifacts.parameters)
+    gate = thresholds(run.artifacts.definition, run.artifacts.parameters)
+    asked = {name: threshold for name, threshold in gate.items() if is_judged(run.artifacts.metrics, name)}
     known = (
         _quality(run, FID, "FID", asked.get(FID), lower_is_better=True),
         _quality(run, CLIP_SCORE, "CLIP score", asked.get(CLIP_SCORE), lower_is_better=False),

@@ -9,17 +9,24 @@ from params.layout import (
     CLIP_SCORE,
     CLIP_SCORE_BELOW_APPROVED,
     CLIP_SCORE_BELOW_PRETRAINED,
+    CLIP_SCORE_BELOW_UNTRAINED,
+    CLIP_SCORE_MARGIN,
     FID,
     FID_ABOVE_APPROVED,
     FID_ABOVE_PRETRAINED,
+    FID_ABOVE_UNTRAINED,
     GUIDANCE_CURVE,
 )
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, beside, count, figure, number, plain, setting
-from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
+from pipeline_definition.report.gate import Metric, Threshold, is_judged, metric, thresholds
 from pipeline_definition.report.run import Run
 
+LEAD = (
+    "On captions that training never saw. The FID of the real pictures is that of one half against the other: what so "
+    "few pictures leave between two sets that are equally good."
+)
 METRIC_NAMES = {"fid": "FID", "clip_fid": "CLIP-FID", "kid": "KID", "clip_score": "CLIP score"}
 ROWS = {
     "": "model",
@@ -29,6 +36,9 @@ ROWS = {
     "_real": "real pictures",
 }
 COMPARISONS = {
+    CLIP_SCORE_MARGIN: ("CLIP score", "of real pictures with their own captions above the others'"),
+    FID_ABOVE_UNTRAINED: ("FID", "above the untrained model's"),
+    CLIP_SCORE_BELOW_UNTRAINED: ("CLIP score", "below the untrained model's"),
     FID_ABOVE_PRETRAINED: ("FID", "above the generic model's"),
     CLIP_SCORE_BELOW_PRETRAINED: ("CLIP score", "below the generic model's"),
     FID_ABOVE_APPROVED: ("FID", "above the approved model's"),
@@ -48,13 +58,14 @@ FACTS = {
 def quality_section(run: Run) -> Section:
     """Return what Evaluate measured."""
     metrics = run.artifacts.metrics or {}
-    asked = thresholds(run.artifacts.definition, run.artifacts.parameters)
+    gate = thresholds(run.artifacts.definition, run.artifacts.parameters)
+    asked = {name: threshold for name, threshold in gate.items() if is_judged(run.artifacts.metrics, name)}
     facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
     notes = [str(note) for note in metrics.get("notes") or ()]
     return Section(
         anchor="quality",
         title="How good it is",
-        lead=" ".join(["On captions that training never saw.", *notes]) if metrics else "",
+        lead=" ".join([LEAD, *notes]) if metrics else "",
         facts=facts,
         charts=tuple(_charts(run, asked)),
         tables=tuple(_tables(metrics, asked)),

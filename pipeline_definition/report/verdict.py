@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from params.layout import CLIP_SCORE, FID
 from pipeline_definition.pages.formats import beside, figure, setting
-from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds
+from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds, warnings
 from pipeline_definition.report.lineage import registered
 from pipeline_definition.report.run import Run
 
@@ -36,7 +36,9 @@ def verdict(run: Run) -> Verdict:
     """Return how the run ended."""
     if run.status == "Succeeded":
         title = "Passed the quality gate" if _gate(run) else "Succeeded"
-        return Verdict("passed", title, " ".join(filter(None, (quality(run), registered(run.artifacts)))))
+        reservations = warnings(run.artifacts.metrics)
+        lead = " ".join(filter(None, (*reservations, quality(run), registered(run.artifacts))))
+        return Verdict("passed", f"{title}, with a reservation" if reservations else title, lead)
     if run.status in ("Stopped", "Stopping"):
         begun = [step.name for step in run.steps if step.style == "stopped"]
         return Verdict("stopped", f"Stopped at {begun[0]}" if begun else "Stopped", quality(run))
@@ -44,7 +46,8 @@ def verdict(run: Run) -> Verdict:
         return Verdict("running", "Still running", quality(run))
     step = run.failed_step
     if step is not None and step.node.kind == "Fail" and _missed(run):
-        return Verdict("failed", "Missed the quality gate", quality(run))
+        lead = " ".join((*warnings(run.artifacts.metrics), quality(run)))
+        return Verdict("failed", "Missed the quality gate", lead)
     return Verdict("failed", f"Failed at {step.name}" if step else "Failed", quality(run))
 
 
@@ -76,7 +79,8 @@ def _gate(run: Run) -> Mapping[str, Threshold]:
 
 def _missed(run: Run) -> bool:
     measured = ((metric(run.artifacts.metrics, name), threshold) for name, threshold in _gate(run).items())
-    return any(value is not None and not threshold.is_met_by(value) for value, threshold in measured)
+    missed = any(value is not None and not threshold.is_met_by(value) for value, threshold in measured)
+    return missed or bool(warnings(run.artifacts.metrics))
 
 
 def _asked(asked: Mapping[str, Threshold], name: str) -> str:

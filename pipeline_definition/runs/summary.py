@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from params.files import whole_file, write_json
-from params.layout import CLIP_SCORE, CLIP_SCORE_REAL, CLIP_SCORE_UNTRAINED, FID, FID_UNTRAINED
+from params.layout import CLIP_SCORE, CLIP_SCORE_REAL, CLIP_SCORE_UNTRAINED, FID, FID_UNTRAINED, WARNINGS
 from pipeline_definition.runs.executions import Execution
 
 SUMMARY_FILE = "summary.json"
@@ -35,6 +35,7 @@ def summarise(execution: Execution, metrics: Mapping[str, Any] | None) -> dict[s
             for step in execution.steps
         },
         "metrics": {name: values.get(name, {}).get("value") for name in SUMMARY_METRICS},
+        "warnings": list((metrics or {}).get(WARNINGS, ())),
         "model_package_arn": made_by(execution, "RegisterModel"),
         "endpoint_name": endpoint_arn.rsplit("/", 1)[-1] if endpoint_arn else None,
     }

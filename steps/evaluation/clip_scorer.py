@@ -108,6 +108,20 @@ class ClipScorer:
         images, texts = torch.cat(self._recorder.images), torch.cat(self._recorder.texts)
         return np.asarray(functional.cosine_similarity(images, texts).double().cpu().numpy())
 
+    def margins(self) -> Floats:
+        """Return by how much each picture scores higher with its own caption than, on average, with the others', (N,).
+
+        A single picture has a margin of 0.
+        """
+        images, texts = (
+            functional.normalize(torch.cat(rows), dim=-1).double().cpu()
+            for rows in (self._recorder.images, self._recorder.texts)
+        )
+        count = len(images)
+        own, every = (images * texts).sum(dim=1), images @ texts.sum(dim=0)
+        # own - (every - own) / (count - 1), which for one picture is 0 / 0.
+        return np.asarray(((count * own - every) / max(count - 1, 1)).numpy())
+
     def features(self) -> Floats:
         """Return the pictures' projected features, (N, D), which CLIP-FID compares."""
         return np.asarray(torch.cat(self._recorder.images).double().cpu().numpy())

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from params.layout import GUIDANCE_CURVE, MODEL_RECORD, NO_MODEL
+from params.layout import GUIDANCE_CURVE, MODEL_RECORD, NO_MODEL, WARNINGS
 from steps.evaluation import report
 from steps.evaluation.captions import Captions
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, Work
 from steps.evaluation.plan import guidance_row
 from steps.evaluation.reference import Reference
-from steps.evaluation.results import Entries, comparisons, curve, metrics
+from steps.evaluation.results import Entries, comparisons, curve, metrics, warnings
 from steps.evaluation.scoring import Scorer, Scores, generated_pairs, real_pairs
 from steps.progress import Progress
 
@@ -49,6 +49,7 @@ class Judgement:
             "metrics": entries,
             GUIDANCE_CURVE: points,
             MODEL_RECORD: dict(self.record),
+            WARNINGS: warnings(entries),
             "notes": self._notes(),
             "digests": {**self.model_digests, **self.scorer.digests, **digests},
             "real_pictures": len(self.reference),
@@ -62,8 +63,9 @@ class Judgement:
         judged = {name: rows[name] for name in (TRAINED, UNTRAINED, PRETRAINED, APPROVED) if name in rows}
         entries = metrics(real, judged, features, seed)
         others = {PRETRAINED: rows[PRETRAINED]} if PRETRAINED in rows else {}
-        # Before any model is approved, the trained one is compared with itself, and the notes say so.
-        others[APPROVED] = rows.get(APPROVED, rows[TRAINED])
+        # Before any model is approved, or without untrained pictures, the trained one is compared with itself, and the
+        # notes say so.
+        others |= {name: rows.get(name, rows[TRAINED]) for name in (UNTRAINED, APPROVED)}
         return {**entries, **comparisons(real, rows[TRAINED], others, seed)}
 
     def _curve(self, real: Scores, rows: Mapping[str, Scores]) -> list[dict[str, object]]:
@@ -86,4 +88,6 @@ class Judgement:
             notes.append(f"compared with itself in place of an approved model: {reason}")
         elif self.model_digests[APPROVED] == self.model_digests["model"]:
             notes.append("the approved model is this very one: compared with itself")
+        if UNTRAINED not in {row.name for row in self.work.rows}:
+            notes.append("not compared with the untrained model: untrained_samples is 0")
         return notes

@@ -16,19 +16,30 @@ from params.layout import (
     CLIP_SCORE,
     CLIP_SCORE_BELOW_APPROVED,
     CLIP_SCORE_BELOW_PRETRAINED,
+    CLIP_SCORE_BELOW_UNTRAINED,
+    CLIP_SCORE_MARGIN,
     FID,
     FID_ABOVE_APPROVED,
     FID_ABOVE_PRETRAINED,
+    FID_ABOVE_UNTRAINED,
     KID,
 )
 from steps.evaluation.distances import fid, fid_replicates, kid, kid_replicates
-from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED
+from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED
 from steps.evaluation.intervals import CONFIDENCE, Floats, interval, mean_replicates
 from steps.evaluation.scoring import Scores
 
 REAL: Final = "real"
-ABOVE: Final = {PRETRAINED: FID_ABOVE_PRETRAINED, APPROVED: FID_ABOVE_APPROVED}
-BELOW: Final = {PRETRAINED: CLIP_SCORE_BELOW_PRETRAINED, APPROVED: CLIP_SCORE_BELOW_APPROVED}
+ABOVE: Final = {
+    UNTRAINED: FID_ABOVE_UNTRAINED,
+    PRETRAINED: FID_ABOVE_PRETRAINED,
+    APPROVED: FID_ABOVE_APPROVED,
+}
+BELOW: Final = {
+    UNTRAINED: CLIP_SCORE_BELOW_UNTRAINED,
+    PRETRAINED: CLIP_SCORE_BELOW_PRETRAINED,
+    APPROVED: CLIP_SCORE_BELOW_APPROVED,
+}
 
 Entries = dict[str, dict[str, Any]]
 
@@ -37,11 +48,15 @@ def metrics(real: Scores, rows: Mapping[str, Scores], fid_features: str, seed: i
     """Return every metric by its key.
 
     `rows` are the models' scores by name, `trained` among them. The row `real` is added: for a distance, one half of
-    the real pictures against the other half; for the CLIP score, the real pictures with their own captions.
+    the real pictures against the other half; for the CLIP score, the real pictures with their own captions, and by how
+    much that is more than with the captions of the others.
     """
     shuffled = np.random.default_rng(seed).permutation(len(real.cosines))
     first, second = np.split(shuffled, [len(shuffled) // 2])
-    entries: Entries = {CLIP_SCORE + _suffix(REAL): _clip_score(real, seed)}
+    entries: Entries = {
+        CLIP_SCORE + _suffix(REAL): _clip_score(real, seed),
+        CLIP_SCORE_MARGIN: _mean(real.margins, seed),
+    }
     for name, scores in {**rows, REAL: real.at(second)}.items():
         yardstick = real.at(first) if name == REAL else real
         if name != REAL:
@@ -114,8 +129,11 @@ def _fid_difference(real: Scores, mine: Scores, its: Scores, seed: int) -> dict[
 
 
 def _clip_difference(mine: Scores, its: Scores, seed: int) -> dict[str, Any]:
-    differences = its.cosines - mine.cosines
-    return _entry(float(differences.mean()), mean_replicates(differences, seed), pictures=len(differences))
+    return _mean(its.cosines - mine.cosines, seed)
+
+
+def _mean(values: Floats, seed: int) -> dict[str, Any]:
+    return _entry(float(values.mean()), mean_replicates(values, seed), pictures=len(values))
 
 
 def _suffix(name: str) -> str:
@@ -125,3 +143,23 @@ def _suffix(name: str) -> str:
 def _entry(value: float, replicates: Floats, **facts: Any) -> dict[str, Any]:
     low, high = interval(value, replicates)
     return {"value": value, "low": low, "high": high, "confidence": CONFIDENCE, **facts}
+
+
+def warnings(entries: Entries) -> list[str]:
+    """Return the sentences without which no verdict on these metrics may be shown."""
+    sentences = []
+    margin = entries[CLIP_SCORE_MARGIN]
+    if margin["low"] <= 0.0:
+        sentences.append(
+            "This judge cannot judge these pictures: with their own captions the real ones score "
+            f"{margin['value']:+.3f} against the captions of others ({margin['low']:+.3f} to {margin['high']:+.3f}), "
+            "which is no sure gain, so the CLIP score says nothing. In its place the gate asks for an FID below the "
+            "untrained model's."
+        )
+    above = entries[FID_ABOVE_UNTRAINED]
+    if FID + _suffix(UNTRAINED) in entries and above["high"] >= 0.0:
+        sentences.append(
+            "The trained model is not shown to be better than the untrained one: its FID is "
+            f"{above['value']:+.3g} ({above['low']:+.3g} to {above['high']:+.3g}) above."
+        )
+    return sentences

@@ -33,6 +33,8 @@ class Scores:
     """Mean cosine of picture and caption."""
     cosines: Floats
     """Cosine of each picture with its caption, (N,)."""
+    margins: Floats
+    """By how much each picture scores higher with its own caption than with the others', (N,)."""
     clip_features: Floats
     """The CLIP's projected picture features, (N, D)."""
     fid_features: Floats
@@ -43,7 +45,7 @@ class Scores:
         cosines = self.cosines[rows]
         # Like torchmetrics: a mean below 0 counts as 0.
         mean = max(float(cosines.mean()), 0.0)
-        return Scores(mean, cosines, self.clip_features[rows], self.fid_features[rows])
+        return Scores(mean, cosines, self.margins[rows], self.clip_features[rows], self.fid_features[rows])
 
     def first(self, count: int) -> Scores:
         """Return the scores of the first `count` pictures, or of all if there are fewer."""
@@ -73,7 +75,7 @@ class Scorer:
             report(len(captions))
         features = clip.features()
         fid_features = torch.cat(inception).numpy() if inception else features
-        return Scores(clip.score(), clip.cosines(), features, np.asarray(fid_features))
+        return Scores(clip.score(), clip.cosines(), clip.margins(), features, np.asarray(fid_features))
 
 
 def real_pairs(reference: Reference) -> Iterator[CaptionedPictures]:

@@ -16,6 +16,7 @@ from params.layout import CHECKPOINT_METRICS, TRAINING_METRICS
 from params.programs import DownloadArguments, EncodeArguments, EvaluateArguments, ServeArguments, TrainArguments
 from params.settings import load_settings, parse_settings
 from pipeline_definition.definition.pipeline import build_definition
+from pipeline_definition.local.conditions import holds
 from tests.pipeline_definition.definitions import (
     PARAMETER_SETS,
     all_steps,
@@ -257,6 +258,7 @@ def test_gate_compares_with_other_models_where_the_parameter_set_asks_for_it():
     judged = {
         condition["LeftValue"]["Std:JsonGet"]["Path"]: (condition["Type"], condition["RightValue"]["Get"])
         for condition in steps["QualityGate"]["Arguments"]["Conditions"]
+        if condition["Type"] != "Or"
     }
     message = json.dumps(steps["GateFailed"]["Arguments"])
     for metric, name in (
@@ -276,6 +278,33 @@ def test_gate_compares_with_other_models_where_the_parameter_set_asks_for_it():
     assert parsed.captions == "s3://bucket/captions/coco_30k.tsv"
     inputs = {item["InputName"]: item["S3Input"]["S3Uri"] for item in evaluate["ProcessingInputs"]}
     assert inputs["reference"] == "s3://bucket/reference/coco/256px"
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.0])
+@pytest.mark.parametrize("clip_score", [0.9, 0.1])
+@pytest.mark.parametrize("above_untrained", [-1.0, 0.0])
+def test_the_clip_score_counts_where_the_clip_can_judge_and_the_untrained_model_where_it_cannot(
+    margin: float, clip_score: float, above_untrained: float
+):
+    definition = definition_of("local")
+    paths = {
+        "metrics.fid.value": 1.0,
+        "metrics.clip_score.value": clip_score,
+        "metrics.clip_score_margin.low": margin,
+        "metrics.fid_above_untrained.high": above_untrained,
+    }
+    parameters = defaults_of(definition)
+
+    def resolve(value):
+        if not isinstance(value, dict):
+            return value
+        if "Get" in value:
+            return parameters[value["Get"].removeprefix("Parameters.")]
+        return paths[value["Std:JsonGet"]["Path"]]
+
+    conditions = all_steps(definition)["QualityGate"]["Arguments"]["Conditions"]
+    passes = all(holds(condition, resolve) for condition in conditions)
+    assert passes is (clip_score > 0.6 if margin > 0 else above_untrained < 0)
 
 
 def test_a_gate_that_compares_with_nothing_has_no_parameter_for_it():

@@ -215,6 +215,21 @@ def test_a_model_that_missed_the_gate_is_told_from_a_run_that_broke(page_of: Pag
     assert "Register Model package, waiting for approval not taken" in said
 
 
+def test_a_judge_that_cannot_judge_is_named_before_any_figure_and_its_score_is_not_said_to_pass(
+    page_of: Page, tmp_path: Path
+) -> None:
+    folder = example_runs.full_run(tmp_path / "blind")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["warnings"] = ["This judge cannot judge these pictures: any caption will do."]
+    metrics["metrics"]["clip_score_margin"] = {"value": 0.001, "low": -0.002, "high": 0.004, "pictures": 256}
+    example_runs.write_json(folder / "metrics.json", metrics)
+    said = text_of(page_of(folder))
+    assert "Passed the quality gate, with a reservation" in said
+    assert said.index("This judge cannot judge these pictures") < said.index("FID is 9.11")
+    assert "FID passes 9.11" in said
+    assert "CLIP score 0.811" in said and "CLIP score passes" not in said
+
+
 def test_on_aws_the_page_adds_up_what_was_paid(page_of: Page) -> None:
     said = text_of(page_of("aws", {"ml.p4d.24xlarge": 24.01, "ml.c5.large": 0.102}))
     # Four jobs of two hosts for an hour, and three trials of 60.5 s on one small host.

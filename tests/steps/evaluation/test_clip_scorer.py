@@ -42,6 +42,23 @@ def test_the_score_agrees_with_a_direct_computation(evaluator_dir: Path) -> None
     assert expected.std() > 1e-3, "the miniature must tell its pictures apart"
 
 
+def test_margins_are_own_captions_against_the_mean_of_the_others(evaluator_dir: Path) -> None:
+    captions = list(CAPTIONS[:10])
+    scorer = ClipScorer(ClipEvaluator(evaluator_dir / "clip", CPU))
+    scorer.update(PICTURES, captions)
+    every = np.stack(
+        [cosines_by_hand(evaluator_dir / "clip", captions[shift:] + captions[:shift]) for shift in range(10)]
+    )
+    assert scorer.margins() == pytest.approx(every[0] - every[1:].mean(axis=0), abs=1e-5)
+
+
+def test_one_picture_or_one_caption_for_all_leaves_no_margin(evaluator_dir: Path) -> None:
+    for pictures, captions in ((PICTURES[:1], CAPTIONS[:1]), (PICTURES, [CAPTIONS[0]] * 10)):
+        scorer = ClipScorer(ClipEvaluator(evaluator_dir / "clip", CPU))
+        scorer.update(pictures, list(captions))
+        assert scorer.margins() == pytest.approx(np.zeros(len(pictures)), abs=1e-6)
+
+
 def test_a_caption_that_is_too_long_is_cut_before_its_end_token(evaluator_dir: Path) -> None:
     captions = [" ".join(CAPTIONS[seed : seed + 8]) for seed in range(10)]
     scorer = ClipScorer(ClipEvaluator(evaluator_dir / "clip", CPU))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from params.layout import (
     CLIP_SCORE_BELOW_PRETRAINED,
+    CLIP_SCORE_MARGIN,
     CLIP_SCORE_REAL,
     CLIP_SCORE_UNTRAINED,
     FID_ABOVE_APPROVED,
@@ -15,14 +18,15 @@ from params.layout import (
     FID_UNTRAINED,
 )
 from steps.evaluation.distances import fid
-from steps.evaluation.results import Entries, comparisons, curve, metrics
+from steps.evaluation.results import Entries, comparisons, curve, metrics, warnings
 from steps.evaluation.scoring import Scores
 
 
 def scores(seed: int, count: int, offset: float = 0.0) -> Scores:
     numbers = np.random.default_rng(seed)
     cosines = numbers.normal(0.3 - offset / 10, 0.05, count)
-    return Scores(cosines.mean(), cosines, numbers.normal(offset, 1, (count, 4)), numbers.normal(offset, 1, (count, 6)))
+    features = numbers.normal(offset, 1, (count, 4)), numbers.normal(offset, 1, (count, 6))
+    return Scores(cosines.mean(), cosines, cosines - 0.1, *features)
 
 
 REAL, TRAINED, UNTRAINED = scores(0, 80), scores(1, 60, 0.8), scores(2, 40, 2.0)
@@ -37,7 +41,7 @@ def test_every_row_has_its_metrics(entries: Entries) -> None:
     assert set(entries) == {
         *("fid", FID_UNTRAINED, FID_REAL, "kid", "kid_untrained", "kid_real"),
         *("clip_fid", "clip_fid_untrained", "clip_fid_real"),
-        *("clip_score", CLIP_SCORE_UNTRAINED, CLIP_SCORE_REAL),
+        *("clip_score", CLIP_SCORE_UNTRAINED, CLIP_SCORE_REAL, CLIP_SCORE_MARGIN),
     }
 
 
@@ -68,7 +72,7 @@ def test_intervals_hold_their_values(entries: Entries) -> None:
 
 def test_without_untrained_pictures_and_with_clip_features_those_rows_are_left_out() -> None:
     found = metrics(REAL, {"trained": TRAINED}, "clip", seed=0)
-    assert set(found) == {"fid", FID_REAL, "kid", "kid_real", "clip_score", CLIP_SCORE_REAL}
+    assert set(found) == {"fid", FID_REAL, "kid", "kid_real", "clip_score", CLIP_SCORE_REAL, CLIP_SCORE_MARGIN}
 
 
 def test_a_curve_is_ascending_and_of_equal_numbers_of_pictures() -> None:
@@ -91,7 +95,9 @@ def test_a_comparison_is_the_difference_on_the_prompts_that_both_drew() -> None:
 
 def test_prompts_are_resampled_together_so_a_small_difference_shows() -> None:
     """The same pictures with a slight fault: each model's own interval is far wider than the difference."""
-    faulty = Scores(TRAINED.clip_score, TRAINED.cosines - 0.001, TRAINED.clip_features, 1.01 * TRAINED.fid_features)
+    faulty = Scores(
+        TRAINED.clip_score, TRAINED.cosines - 0.001, TRAINED.margins, TRAINED.clip_features, 1.01 * TRAINED.fid_features
+    )
     found = comparisons(REAL, faulty, {"approved": TRAINED}, seed=0)[FID_ABOVE_APPROVED]
     alone = metrics(REAL, {"trained": TRAINED}, "clip", seed=0)["fid"]
     assert 0 < found["low"] < found["value"]
@@ -101,3 +107,35 @@ def test_prompts_are_resampled_together_so_a_small_difference_shows() -> None:
 def test_a_model_is_exactly_as_good_as_itself() -> None:
     found = comparisons(REAL, TRAINED, {"approved": TRAINED}, seed=0)
     assert {(entry["low"], entry["value"], entry["high"]) for entry in found.values()} == {(0.0, 0.0, 0.0)}
+
+
+def judged(real: Scores, trained: Scores, untrained: Scores | None) -> Entries:
+    rows = {"trained": trained} | ({"untrained": untrained} if untrained else {})
+    others = {"untrained": untrained or trained}
+    return {**metrics(real, rows, "clip", seed=0), **comparisons(real, trained, others, seed=0)}
+
+
+def test_a_judge_that_tells_captions_apart_and_a_model_that_learned_need_no_warning() -> None:
+    entries = judged(REAL, TRAINED, UNTRAINED)
+    assert warnings(entries) == []
+    assert entries[CLIP_SCORE_MARGIN]["value"] == pytest.approx(REAL.margins.mean())
+    assert entries["fid_above_untrained"]["high"] < 0
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.05])
+def test_a_judge_for_which_any_caption_will_do_says_that_it_cannot_judge(margin: float) -> None:
+    blind = replace(REAL, margins=REAL.margins - REAL.margins.mean() + margin)
+    (sentence,) = warnings(judged(blind, TRAINED, UNTRAINED))
+    assert sentence.startswith("This judge cannot judge these pictures")
+    assert "FID below the untrained model's" in sentence
+
+
+def test_a_model_that_is_no_better_than_the_untrained_one_is_said_to_be_so() -> None:
+    (sentence,) = warnings(judged(REAL, UNTRAINED, TRAINED))
+    assert "not shown to be better than the untrained one" in sentence
+
+
+def test_without_untrained_pictures_the_difference_is_zero_and_no_model_is_called_better() -> None:
+    entries = judged(REAL, TRAINED, None)
+    assert [entries["fid_above_untrained"][part] for part in ("low", "value", "high")] == [0.0, 0.0, 0.0]
+    assert warnings(entries) == []
