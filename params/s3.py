@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 SCHEME: Final = "s3://"
@@ -23,6 +23,11 @@ def split_uri(uri: str, refusal: Callable[[str], Exception] = ValueError) -> tup
 def join_uri(prefix: str, *names: str) -> str:
     """Return the address of a name below an s3:// prefix, which may end with a slash."""
     return "/".join((prefix.rstrip("/"), *names))
+
+
+def is_under(uri: str, prefixes: Iterable[str]) -> bool:
+    """Whether an address is one of some prefixes, s3://bucket or s3://bucket/folder, or lies in one."""
+    return any(f"{uri.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
 
 
 def error_code(error: Exception) -> str:

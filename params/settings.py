@@ -17,6 +17,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from params.arguments import describe
+from params.cloud import Cloud
 from params.files import read_text
 from params.model import Model
 from params.phases import Phase, SecondPhase, phases_of
@@ -144,6 +145,7 @@ class LocalWorld(Model):
     """Folder that is uploaded to data.pretrained_uri."""
     evaluator_dir: str = "shapes/models/evaluator"
     """Folder that is uploaded to data.evaluator_uri."""
+    cloud: Cloud = Cloud()
 
 
 class Settings(Model):

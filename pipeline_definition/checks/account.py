@@ -55,13 +55,13 @@ class AccountChecks:
         yield from _guarded(PRETRAINED_MODEL, self._pretrained)
         if self._uses_file_system:
             yield from _guarded(FSX_ID, self._file_system)
+        yield from _guarded(URL_TABLE, lambda: permission_findings(self._settings, self._values, self._target))
         if self._target.is_local:
             return
         yield from _guarded("account.subnets", self._way_out)
         yield from _guarded(
             self._settings.phases[0].instance_type_name, lambda: zone_findings(self._settings, self._jobs, self._target)
         )
-        yield from _guarded(URL_TABLE, lambda: permission_findings(self._settings, self._values, self._target))
         for name in IMAGES:
             yield from _guarded(name, functools.partial(self._image, name))
         if self._uses_file_system:

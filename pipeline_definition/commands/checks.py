@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from params.cloud import Cloud
 from params.settings import Settings
 from pipeline_definition.commands.options import UsageError, say
 from pipeline_definition.session import Target
@@ -49,6 +50,11 @@ def engine_of(backend: str) -> ContainerEngine | None:
     if backend not in ENGINES:
         raise UsageError(f"--backend {backend}: it is one of {', '.join((PROCESS, *ENGINES))}")
     return ContainerEngine.find(backend, os.environ)
+
+
+def cloud_of(settings: Settings) -> Cloud:
+    """Return the switches that a parameter set turns on in the local control plane."""
+    return settings.local.cloud if settings.local else Cloud()
 
 
 def refuse_offline(settings: Settings, values: Mapping[str, str], stack: str | None) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from params.settings import load_settings
 from pipeline_definition.commands import options
-from pipeline_definition.commands.checks import engine_of
+from pipeline_definition.commands.checks import cloud_of, engine_of
 from pipeline_definition.commands.options import say
 
 app = typer.Typer(help="The local control plane: SageMaker's API on this machine.", no_args_is_help=True)
@@ -13,18 +14,21 @@ app = typer.Typer(help="The local control plane: SageMaker's API on this machine
 
 @app.command()
 def up(
+    params: options.Params = options.LOCAL_PARAMS,
     state: options.State = options.DEFAULT_STATE,
     runs: options.Runs = options.DEFAULT_RUNS,
     backend: options.Backend = "process",
 ) -> None:
     """Start the local control plane and leave it running; endpoints of earlier runs come back.
 
+    It is as unlike a laptop as `local.cloud:` of the parameter set says: docs/operations.md has the switches.
+
     Example: sd-pipeline local up && sd-pipeline models list --local --params params/local.yaml
     """
     from pipeline_definition.local.client import ensure_up
 
     engine_of(backend)
-    plane = ensure_up(state, runs, leash=False, backend=backend)
+    plane = ensure_up(state, runs, leash=False, backend=backend, cloud=cloud_of(load_settings(params)))
     say(f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it")
 
 

@@ -19,7 +19,7 @@ import typer
 from params.parameter_names import IMAGES, MAX_FID, MIN_CLIP_SCORE
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
-from pipeline_definition.commands.checks import definition_text, engine_of, refuse_findings
+from pipeline_definition.commands.checks import cloud_of, definition_text, engine_of, refuse_findings
 from pipeline_definition.commands.options import console, parse_changes, print_json, say
 from pipeline_definition.runs.executions import Execution, Executions
 from pipeline_definition.runs.summary import point_latest_at, summarise, write_summary
@@ -71,7 +71,10 @@ def run_local(
     if engine is not None:
         chosen = _values(definition, values)
         engine.require({name: str(chosen[name]) for name in IMAGES})
-    with ensure_up(state, runs, leash=True, backend=backend) as plane, _sigterm_as_interrupt():
+    with (
+        ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane,
+        _sigterm_as_interrupt(),
+    ):
         run = LocalRun(settings, definition, plane, state, runs, params)
         execution = run.run(values, resume)
         summary = run.report(execution)

@@ -17,14 +17,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
+from params.cloud import Cloud
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.local.environment import aws_environment
 from pipeline_definition.local.processes import is_alive
-from pipeline_definition.local.settings import HEALTH_PATH, PROCESS
+from pipeline_definition.local.settings import HEALTH_PATH, PROCESS, SET_CLOUD
 from pipeline_definition.local.state_lock import announced
 
 _POLL_S = 0.05
@@ -86,8 +89,11 @@ def ensure_up(
     timeout_s: float = 60.0,
     arguments: tuple[str, ...] = (),
     backend: str = PROCESS,
+    cloud: Cloud | None = None,
 ) -> LocalControlPlane:
     """Return the state folder's control plane; start it unless it runs.
+
+    `cloud` turns its switches, whether it runs or not; None leaves them as they are.
 
     With `leash`, a control plane that this call starts ends with this process, however that ends; one that runs
     already is not leashed. `backend` runs the jobs: `process`, `docker` or `podman`. `arguments` are further arguments
@@ -95,6 +101,15 @@ def ensure_up(
 
     Raises LocalControlPlaneError with the last line of its log if it does not start.
     """
+    plane = _started(state, runs, leash, timeout_s, arguments, backend)
+    if cloud is not None:
+        _ask(plane.url, "POST", "/", cloud.model_dump_json(), {"X-Amz-Target": SET_CLOUD})
+    return plane
+
+
+def _started(
+    state: Path, runs: Path, leash: bool, timeout_s: float, arguments: tuple[str, ...], backend: str
+) -> LocalControlPlane:
     running = is_up(state)
     if running is not None:
         if running.runs != runs.resolve():
@@ -168,9 +183,14 @@ def _without_aws() -> dict[str, str]:
 
 
 def _answers(url: str, pid: int) -> bool:
+    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+        return bool(_ask(url, "GET", HEALTH_PATH).get("pid") == pid)
+    return False
+
+
+def _ask(url: str, method: str, path: str, body: str = "", headers: Mapping[str, str] | None = None) -> Any:
     address = urlparse(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
-    with contextlib.closing(connection), contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-        connection.request("GET", HEALTH_PATH)
-        return bool(json.loads(connection.getresponse().read()).get("pid") == pid)
-    return False
+    with contextlib.closing(connection):
+        connection.request(method, path, body, headers or {})
+        return json.loads(connection.getresponse().read())

@@ -32,8 +32,11 @@ class HostGroupShape:
     hosts: tuple[str, ...]
 
 
-def host_groups(resources: Mapping[str, Any]) -> tuple[HostGroupShape, ...]:
-    """Return the hosts that a ResourceConfig or ClusterConfig asks for: algo-1, algo-2, ..."""
+def host_groups(resources: Mapping[str, Any], claimed_type: str = "") -> tuple[HostGroupShape, ...]:
+    """Return the hosts that a ResourceConfig or ClusterConfig asks for: algo-1, algo-2, ...
+
+    Hosts say that they are of `claimed_type`, where there is one.
+    """
     groups = resources.get("InstanceGroups") or [
         {
             "InstanceGroupName": "homogeneousCluster",
@@ -45,12 +48,12 @@ def host_groups(resources: Mapping[str, Any]) -> tuple[HostGroupShape, ...]:
     for group in groups:
         count = int(group["InstanceCount"])
         names = tuple(f"algo-{number}" for number in range(first, first + count))
-        shapes.append(HostGroupShape(group["InstanceGroupName"], group["InstanceType"], names))
+        shapes.append(HostGroupShape(group["InstanceGroupName"], claimed_type or group["InstanceType"], names))
         first += count
     return tuple(shapes)
 
 
-def resource_config(groups: Sequence[HostGroupShape], host: str) -> dict[str, Any]:
+def resource_config(groups: Sequence[HostGroupShape], host: str, interface: str = LOOPBACK) -> dict[str, Any]:
     """Return resourceconfig.json of one host."""
     own = next(group for group in groups if host in group.hosts)
     return {
@@ -62,7 +65,7 @@ def resource_config(groups: Sequence[HostGroupShape], host: str) -> dict[str, An
             {"instance_group_name": group.name, "instance_type": group.instance_type, "hosts": list(group.hosts)}
             for group in groups
         ],
-        "network_interface_name": LOOPBACK,
+        "network_interface_name": interface,
     }
 
 

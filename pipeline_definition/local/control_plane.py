@@ -13,13 +13,14 @@ from pathlib import Path
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from pipeline_definition.local import moto_patches
+from pipeline_definition.local import moto_patches, namespaces
 from pipeline_definition.local.async_inference import AsyncInference
 from pipeline_definition.local.executions import LocalExecutions
 from pipeline_definition.local.gateway import Gateway
+from pipeline_definition.local.hostile_cloud import HostileCloud
 from pipeline_definition.local.hosting import Hosting
 from pipeline_definition.local.job_logs import PROCESSING_GROUP, TRAINING_GROUP, put_lines
-from pipeline_definition.local.jobs import LOG_FOLDER, state_mark
+from pipeline_definition.local.jobs import LOG_FOLDER, namespace_tag, state_mark
 from pipeline_definition.local.model_registry import ModelRegistry
 from pipeline_definition.local.operations import checks, operations, tag_operations
 from pipeline_definition.local.processes import kill_marked
@@ -28,7 +29,8 @@ from pipeline_definition.local.promotion import START, Promotion
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.request_journal import RequestJournal
 from pipeline_definition.local.services import Services
-from pipeline_definition.local.settings import HOST, LocalSettings
+from pipeline_definition.local.settings import HOST, SET_CLOUD, LocalSettings
+from pipeline_definition.local.small_disk import release_disks
 from pipeline_definition.local.state_lock import StateLock, state_id
 from pipeline_definition.local.step_runner import Kinds
 from pipeline_definition.local.training import TrainingJobs
@@ -72,11 +74,14 @@ class ControlPlane:
                 **operations(services, kinds, self._executions),
                 **tag_operations(services),
                 START: promotion.before_start,
+                SET_CLOUD: services.set_cloud,
             },
             checks(services),
             {"pid": os.getpid(), "state": str(settings.state.resolve()), "runs": str(settings.runs.resolve())},
         )
-        self._server = make_server(HOST, port, gateway, threaded=True, request_handler=_QuietHandler)
+        self._server = make_server(
+            HOST, port, HostileCloud(gateway, services), threaded=True, request_handler=_QuietHandler
+        )
         services.url = f"http://{HOST}:{self._server.server_port}"
 
     @property
@@ -114,6 +119,8 @@ class ControlPlane:
     def _end_all_jobs(self) -> None:
         mark = state_mark(self._settings.state)
         kill_marked(mark)
+        namespaces.remove(namespace_tag(self._settings.state))
+        release_disks(self._settings.jobs_dir)
         if self._settings.engine is not None:
             self._settings.engine.remove(mark)
 

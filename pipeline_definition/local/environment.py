@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from params.layout import BASE_DIR_VARIABLE
-from pipeline_definition.local.settings import ACCOUNT, CREDENTIALS, HOST, REGION
+import botocore.session
+
+from params.cloud import Cloud
+from params.layout import BASE_DIR_VARIABLE, INSTANCE_TYPE_VARIABLE
+from pipeline_definition.local.settings import ACCOUNT, CREDENTIALS, HOST, REGION, ROLE_KEY
 
 # All that a job inherits from whoever started the control plane: like a container, it sees nothing else.
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH")
+_BACKLOG = 4
+_silent: list[socket.socket] = []
 _INHERITED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "DYLD_", "COVERAGE_", "SSL_CERT_")
 
 
@@ -45,6 +51,31 @@ def job_environment(url: str, source_dir: Path, folder: Path, hosts_at_once: int
         "NO_ALBUMENTATIONS_UPDATE": "1",
         "HF_HUB_OFFLINE": "1",
     }
+
+
+def hostile_environment(cloud: Cloud) -> dict[str, str]:
+    """Return what the switches of `local.cloud:` change of it; the jobs' role has a key of its own."""
+    environment = {"AWS_ACCESS_KEY_ID": ROLE_KEY}
+    if cloud.hidden_gpus:
+        environment |= {"CUDA_VISIBLE_DEVICES": "-1", INSTANCE_TYPE_VARIABLE: cloud.hidden_gpus}
+    for service in cloud.missing_endpoints:
+        name = botocore.session.get_session().get_service_model(service).service_id
+        environment[f"AWS_ENDPOINT_URL_{name.replace(' ', '_').upper()}"] = silent_address()
+    return environment
+
+
+@functools.cache
+def silent_address() -> str:
+    """Return an address at which a connection is neither taken nor refused, as behind a missing interface endpoint."""
+    listener = socket.create_server((HOST, 0), backlog=0)
+    port = listener.getsockname()[1]
+    waiting = []  # connections that nobody takes: behind them, Linux drops what asks for one
+    for _ in range(_BACKLOG):
+        waiting.append(socket.socket())
+        waiting[-1].setblocking(False)
+        waiting[-1].connect_ex((HOST, port))
+    _silent.extend((listener, *waiting))
+    return f"http://{HOST}:{port}"
 
 
 def cluster_environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,6 +28,9 @@ MOUNT_NAME = "fsx"
 
 class FileSystems:
     """All file systems and their associations."""
+
+    import_lag_s = 0.0
+    """How long after its object in S3 a file appears."""
 
     def __init__(self, folder: Path, records: Path, store: ObjectStore) -> None:
         self._folder, self._store = folder, store
@@ -122,13 +125,18 @@ class FileSystems:
         mount_name = system["LustreConfiguration"]["MountName"]
         if path.parts[:2] != ("/", mount_name):
             raise StepFailureError(f"ClientError: DirectoryPath {str(path)!r} does not begin with /{mount_name}")
-        with self._importing:
-            for association in self._associations_of(system["FileSystemId"]):
-                self._import(association)
+        self.refresh([system["FileSystemId"]])
         folder = inside(self._folder / system["FileSystemId"], "/".join(path.parts[2:]))
         if not folder.is_dir():
             raise StepFailureError(f"ClientError: {source['FileSystemId']} has no folder {str(path)!r}")
         return folder
+
+    def refresh(self, systems: Iterable[str]) -> None:
+        """Bring in what S3 has by now for some file systems."""
+        with self._importing:
+            for system in systems:
+                for association in self._associations_of(system):
+                    self._import(association)
 
     def _import(self, association: Record) -> None:
         """Copy new and changed objects; remove files whose objects are gone where the policy says so."""
@@ -138,7 +146,10 @@ class FileSystems:
         target.mkdir(parents=True, exist_ok=True)
         names = {key.removeprefix(prefix): f"s3://{bucket}/{key}" for key in self._store.keys(uri + "/")}
         for name, source in names.items():
-            _refresh(self._store.file(source), inside(target, name))
+            if self._store.age_s(source) < self.import_lag_s:
+                inside(target, name).parent.mkdir(parents=True, exist_ok=True)
+            else:
+                _refresh(self._store.file(source), inside(target, name))
         policy = association.get("S3", {}).get("AutoImportPolicy", {}).get("Events", ())
         if "DELETED" in policy:
             for path in [path for path in target.rglob("*") if path.is_file()]:

@@ -28,6 +28,11 @@ class FolderSync:
         self._store, self._folder, self._uri = store, folder, uri.rstrip("/")
         self._sent: dict[str, _Version] = {}
 
+    @property
+    def files(self) -> int:
+        """How many files have reached S3, or came from there."""
+        return len(self._sent)
+
     def fetch(self) -> int:
         """Copy the objects under the prefix into the folder; return the number of files."""
         count = fetch_prefix(self._store, self._uri, self._folder, required=False)

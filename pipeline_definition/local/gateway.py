@@ -69,14 +69,14 @@ class Gateway:
         try:
             _refuse_browsers(environ)
             if path == HEALTH_PATH:
-                return _send(start_response, _json_answer(200, self._health))
+                return send(start_response, _json_answer(200, self._health))
             invocation = _INVOCATION.match(path)
             if invocation and service_of(environ) == "sagemaker":
-                return _send(start_response, self._invoke(invocation, environ))
+                return send(start_response, self._invoke(invocation, environ))
             if target in self._operations:
-                return _send(start_response, self._operate(target, environ))
+                return send(start_response, self._operate(target, environ))
         except RefusedRequestError as error:
-            return _send(start_response, _error_answer(error))
+            return send(start_response, error_answer(error))
         except NotOursError:
             pass
         return self._forward(environ, start_response)
@@ -117,9 +117,9 @@ class Gateway:
             if target in self._checks:
                 self._checks[target](json.loads(body))
         except RefusedRequestError as error:
-            return _send(start_response, _error_answer(error))
+            return send(start_response, error_answer(error))
         except StepFailureError as error:
-            return _send(start_response, _error_answer(invalid(error.reason)))
+            return send(start_response, error_answer(invalid(error.reason)))
         with self._changing:
             return self._ask_and_note(environ, body, start_response)
 
@@ -148,7 +148,7 @@ class Gateway:
         except Exception as error:
             _log.exception("%s %s", environ["REQUEST_METHOD"], environ.get("PATH_INFO"))
             failure = RefusedRequestError("InternalFailure", f"{type(error).__name__}: {error}", 500)
-        return _send(start_response, _error_answer(failure, environ))
+        return send(start_response, error_answer(failure, environ))
 
 
 def _refuse_browsers(environ: Environ) -> None:
@@ -168,7 +168,8 @@ def _json_answer(status: int, body: Mapping[str, Any]) -> Answer:
     return status, headers, json.dumps(body).encode()
 
 
-def _error_answer(error: RefusedRequestError, environ: Environ | None = None) -> Answer:
+def error_answer(error: RefusedRequestError, environ: Environ | None = None) -> Answer:
+    """Return a refusal as the service that was asked words it."""
     if environ is not None and service_of(environ) in ("", "s3"):
         text = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
         return error.status, {"Content-Type": "application/xml"}, text.encode()
@@ -178,7 +179,8 @@ def _error_answer(error: RefusedRequestError, environ: Environ | None = None) ->
     return status, {**headers, "x-amzn-ErrorType": error.code}, data
 
 
-def _send(start_response: Callable[..., Any], answer: Answer) -> Iterable[bytes]:
+def send(start_response: Callable[..., Any], answer: Answer) -> Iterable[bytes]:
+    """Send an answer."""
     status, headers, body = answer
     phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Error"
     own = {**headers, "Content-Length": str(len(body))}

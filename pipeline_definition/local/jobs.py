@@ -29,6 +29,7 @@ from pipeline_definition.local.errors import (
 from pipeline_definition.local.records import Record, Records, page, pick
 from pipeline_definition.local.request_shapes import check_request
 from pipeline_definition.local.services import Services
+from pipeline_definition.local.small_disk import release_disks
 from pipeline_definition.local.stop_signal import StopSignal
 
 _REASON_CHARACTERS = 1024
@@ -174,6 +175,7 @@ class Jobs(ABC):
         stop.set()
 
     def _finish(self, name: str, cause: str, reason: str | None, changes: Record | None = None) -> Record:
+        release_disks(self.services.settings.jobs_dir / name)
         if cause != "Failed":  # what a failed job left can be looked at
             shutil.rmtree(self.services.settings.jobs_dir / name, ignore_errors=True)
         status = "Stopped" if cause == "MaxRuntimeExceeded" else cause
@@ -198,6 +200,11 @@ def as_failure(error: Exception) -> StepFailureError:
     if isinstance(error, ServiceException):
         return StepFailureError(f"ClientError: {error}")
     return StepFailureError(f"InternalServerError: {type(error).__name__}: {error}", INTERNAL_ERROR)
+
+
+def namespace_tag(state: Path) -> str:
+    """Return how the names of all network namespaces of one state folder begin."""
+    return f"sd-{state_mark(state)[:6]}-"
 
 
 def state_mark(state: Path) -> str:

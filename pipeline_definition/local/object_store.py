@@ -17,7 +17,7 @@ import moto.s3.models as moto_s3
 from moto.core.exceptions import ServiceException
 from moto.s3.models import FakeBucket, S3Backend, s3_backends
 
-from params.s3 import split_uri
+from params.s3 import is_under, split_uri
 from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.journal import Journal
 from pipeline_definition.local.settings import ACCOUNT, REGION
@@ -108,7 +108,10 @@ class DurableS3Backend(S3Backend):
 
 
 class ObjectStore:
-    """The engine's own way to S3, without HTTP."""
+    """The engine's own way to S3, without HTTP, under the jobs' role."""
+
+    denied: tuple[str, ...] = ()
+    """Addresses that the role may neither read nor write."""
 
     def __init__(self, root: Path, index: Path) -> None:
         StoredKey.root = root
@@ -148,14 +151,16 @@ class ObjectStore:
 
     def file(self, uri: str) -> Path:
         """Return an object's file; StepFailureError where there is none."""
-        bucket, key = bucket_and_key(uri)
-        stored = self._bucket(bucket).keys.get(key)
-        if not isinstance(stored, StoredKey):
-            raise StepFailureError(f"ClientError: there is no object {uri}")
-        return stored.path
+        return self._stored(uri).path
+
+    def age_s(self, uri: str) -> float:
+        """Return for how long an object has been there, in seconds; StepFailureError where there is none."""
+        written = self._stored(uri).last_modified.replace(tzinfo=UTC)
+        return (datetime.now(UTC) - written).total_seconds()
 
     def keys(self, uri: str) -> list[str]:
         """Return the keys under a prefix in order: the object itself, else what lies in the folder of that name."""
+        self._require_allowed(uri, "Data download failed:Unable to list objects under")
         bucket, key = bucket_and_key(uri)
         live = [name for name, stored in self._bucket(bucket).keys.items() if isinstance(stored, StoredKey)]
         if key in live and not key.endswith("/"):
@@ -165,12 +170,14 @@ class ObjectStore:
 
     def put(self, uri: str, data: bytes) -> None:
         """Write an object."""
+        self._require_allowed(uri, "Data upload failed:Unable to upload")
         bucket, key = bucket_and_key(uri)
         self._bucket(bucket)
         self._backend.put_object(bucket, key, data)
 
     def put_file(self, uri: str, path: Path, link: bool) -> None:
         """Make an object of a file; `link` where the file will not change again."""
+        self._require_allowed(uri, "Data upload failed:Unable to upload")
         bucket, key = bucket_and_key(uri)
         self._bucket(bucket)
         self._backend.put_object(bucket, key, LocalFile(path, "link" if link else "copy"))
@@ -184,6 +191,19 @@ class ObjectStore:
             yield path
         finally:
             path.unlink(missing_ok=True)
+
+    def _stored(self, uri: str) -> StoredKey:
+        self._require_allowed(uri, "Data download failed:Unable to download object")
+        bucket, key = bucket_and_key(uri)
+        stored = self._bucket(bucket).keys.get(key)
+        if not isinstance(stored, StoredKey):
+            raise StepFailureError(f"ClientError: there is no object {uri}")
+        return stored
+
+    def _require_allowed(self, uri: str, failure: str) -> None:
+        """Refuse as a job's end says it: https://github.com/aws/amazon-sagemaker-examples/issues/4384."""
+        if is_under(uri, self.denied):
+            raise StepFailureError(f"ClientError: {failure} {uri} (AccessDenied: Access Denied)")
 
     def _bucket(self, name: str) -> Any:
         try:

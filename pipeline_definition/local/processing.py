@@ -79,7 +79,7 @@ class ProcessingJobs(Jobs):
                 **{key: to_text(value) for key, value in (request.get("Environment") or {}).items()},
                 "PROCESSING_JOB_ARN": arn(self.kind, name),
             },
-            groups=host_groups(request["ProcessingResources"]["ClusterConfig"]),
+            groups=host_groups(request["ProcessingResources"]["ClusterConfig"], self.services.cloud.hidden_gpus),
             log_group=PROCESSING_GROUP,
             log_dir=log_dir,
             max_runtime_s=(request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds"),
@@ -88,7 +88,7 @@ class ProcessingJobs(Jobs):
     def _prepare(self, hosts: JobHosts, plan: JobPlan, request: Mapping[str, Any]) -> None:
         for index, host in enumerate(hosts.names):
             folder = hosts.folder_of(host)
-            write_processing_contract(folder, request, resource_config(plan.groups, host))
+            write_processing_contract(folder, request, resource_config(plan.groups, host, hosts.interface_of(host)))
             for item in request.get("ProcessingInputs") or ():
                 self._fetch(item, folder, index, len(hosts.names))
             for output in _outputs(request):

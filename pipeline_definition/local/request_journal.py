@@ -28,7 +28,7 @@ _READS = re.compile(
     r"BatchGet|BatchDescribe|Decode|Lookup|Estimate|PutLogEvents|PutMetricData|BatchPutMetrics|PutEvents|StartQuery)"
 )
 _KEPT_HEADERS = ("HTTP_X_AMZ_TARGET", "CONTENT_TYPE", "HTTP_AUTHORIZATION", "HTTP_X_AMZ_BUCKET_OBJECT_LOCK_ENABLED")
-_SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/")
+_SCOPE = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/")
 # Later requests of these operations about the same thing replace earlier ones.
 _REPLACING = {"SageMaker.UpdatePipeline": "PipelineName"}
 
@@ -89,7 +89,13 @@ def changes_state(environ: Environ, body: bytes) -> bool:
 def service_of(environ: Environ) -> str:
     """Return the service that a request was signed for; empty for an unsigned one."""
     match = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-    return match.group(2) if match else ""
+    return match.group(3) if match else ""
+
+
+def key_of_request(environ: Environ) -> str:
+    """Return the access key that signed a request; empty for an unsigned one."""
+    match = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    return match.group(1) if match else ""
 
 
 def compacted(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -122,7 +128,7 @@ def _is_bucket_creation(entry: dict[str, Any]) -> bool:
 def _scope_only(authorization: str) -> str:
     """Keep the region and service of a signature: moto needs them, and nobody needs the rest."""
     match = _SCOPE.search(authorization)
-    region, service = match.groups() if match else ("us-east-1", "s3")
+    region, service = match.groups()[1:] if match else ("us-east-1", "s3")
     scope = f"local/20200101/{region}/{service}/aws4_request"
     return f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
 
+from params.cloud import Cloud
 from pipeline_definition.local.file_system import FileSystems
 from pipeline_definition.local.object_store import ObjectStore
 from pipeline_definition.local.records import Records
-from pipeline_definition.local.settings import CREDENTIALS, REGION, LocalSettings
+from pipeline_definition.local.settings import CREDENTIALS, REGION, SERVICE_KEY, LocalSettings
 
 _new_client: Any = boto3.client  # typed by a literal name for each service
 _clients_lock = threading.Lock()
@@ -32,6 +34,8 @@ class Services:
     model_package_groups: Records
     url: str = ""
     """Where the control plane can be reached; known once it listens."""
+    cloud: Cloud = field(default_factory=Cloud)
+    """How unlike a laptop it is."""
     _clients: dict[str, Any] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:
@@ -42,10 +46,16 @@ class Services:
                     service,
                     endpoint_url=self.url,
                     region_name=REGION,
-                    aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+                    aws_access_key_id=SERVICE_KEY,
                     aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
                 )
             return self._clients[service]
+
+    def set_cloud(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn the switches of `local.cloud:` as a request says; all others are off. Return what they were."""
+        before, self.cloud = self.cloud, Cloud.model_validate(request)
+        self.store.denied, self.file_systems.import_lag_s = self.cloud.denied, self.cloud.import_lag_s
+        return before.model_dump(mode="json")
 
     @classmethod
     def open(cls, settings: LocalSettings) -> Services:

@@ -17,9 +17,13 @@ ACCOUNT = "123456789012"
 HOST = "127.0.0.1"
 # moto knows its default account by any key; these reach no real account.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+# Keys by which the jobs' role, and the services themselves, are told from the operator.
+ROLE_KEY, SERVICE_KEY = "role", "service"
 PYTHON_NAMES = ("python", "python3")
 PROCESS = "process"
 HEALTH_PATH = "/_local/health"
+# The operation that turns the switches of `local.cloud:`.
+SET_CLOUD = "Local.SetCloud"
 
 
 def this_python(argv: Sequence[str]) -> tuple[str, ...]:

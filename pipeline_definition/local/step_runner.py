@@ -174,6 +174,8 @@ class StepRunner:
 
     def _endpoint_config(self, attempt: Attempt) -> Record:
         request = {"EndpointConfigName": attempt.name, **attempt.arguments}
+        if self._services.cloud.name_suffix and "EndpointConfigName" in attempt.arguments:
+            request["EndpointConfigName"] = _suffixed(attempt, "EndpointConfigName", self._services.cloud.name_suffix)
         check_request(OPERATIONS["EndpointConfig"], request)
         client = self._services.client("sagemaker")
         client.create_endpoint_config(**request)
@@ -201,6 +203,19 @@ class StepRunner:
     def _lambda(self, attempt: Attempt) -> Record:
         function_arn = str(attempt.step.source.get("FunctionArn"))
         raise StepFailureError(f"ClientError: no local handler is registered for the function {function_arn}")
+
+
+def _suffixed(attempt: Attempt, member: str, characters: int) -> str:
+    """Return a given name with what SageMaker appends, so that each execution has its own.
+
+    Source: https://github.com/aws/sagemaker-python-sdk/pull/6224. Raises StepFailureError where it becomes too long.
+    """
+    digest = hashlib.sha256(attempt.name.encode()).hexdigest()
+    name = f"{attempt.arguments[member]}-{digest}"[: len(attempt.arguments[member]) + characters]
+    if len(name) > _JOB_NAME_CHARACTERS:
+        limit = f"Member must have length less than or equal to {_JOB_NAME_CHARACTERS}"
+        raise StepFailureError(f"ClientError: Value '{name}' at '{member}' failed to satisfy constraint: {limit}")
+    return name
 
 
 def _plain(response: dict[str, Any]) -> Record:

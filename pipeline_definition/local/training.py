@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from pipeline_definition.local.stop_signal import StopSignal
 from pipeline_definition.local.storage import fetch_source
 
 _INPUT_MODES = ("File", "FastFile")
+_FILE_SYSTEM = "FileSystemDataSource"
+# A spot job's hosts are left alone so long, that a test sees them work.
+_SPOT_S = 2.0
 
 
 @dataclass
@@ -123,14 +126,37 @@ class TrainingJobs(Jobs):
             self._send_output(hosts, request)
         return hosts
 
+    def _interruption(self, name: str, checkpoints: Sequence[FolderSync]) -> Callable[[], None]:
+        """Return what takes a spot job's hosts away, as often as `local.cloud:` says: call it while they run.
+
+        It raises StepFailureError once a checkpoint has reached S3, or after a while in a job without checkpoints.
+        """
+        record = self.records.find(name) or {}
+        before = [item["Status"] for item in record["SecondaryStatusTransitions"]].count("Interrupted")
+        is_due = record.get("EnableManagedSpotTraining") and before < self.services.cloud.spot_interruptions
+        due_s, files_before = time.monotonic() + _SPOT_S, [sync.files for sync in checkpoints]
+
+        def interrupt() -> None:
+            written = [sync.files for sync in checkpoints] != files_before if checkpoints else True
+            if is_due and written and time.monotonic() > due_s:
+                raise StepFailureError("InternalServerError: the spot capacity was taken back", INTERNAL_ERROR)
+
+        return interrupt
+
     def _run_hosts(
         self, name: str, hosts: JobHosts, metrics: Metrics, checkpoints: list[FolderSync], stop: StopSignal
     ) -> None:
+        request = self.records.find(name) or {}
+        sources = [channel["DataSource"] for channel in request.get("InputDataConfig") or ()]
+        mounted = [source[_FILE_SYSTEM]["FileSystemId"] for source in sources if _FILE_SYSTEM in source]
         push = pushing(self.services.settings.sync_every_s, checkpoints)
         known: list[Any] = []
+        interruption = self._interruption(name, checkpoints)
 
         def tick() -> None:
             push()
+            self.services.file_systems.refresh(mounted)
+            interruption()
             if metrics.as_list() != known:
                 known[:] = metrics.as_list()
                 self.records.update(name, FinalMetricDataList=list(known))
@@ -152,7 +178,7 @@ class TrainingJobs(Jobs):
                 "TRAINING_JOB_NAME": name,
                 "TRAINING_JOB_ARN": arn(self.kind, name),
             },
-            groups=host_groups(request["ResourceConfig"]),
+            groups=host_groups(request["ResourceConfig"], self.services.cloud.hidden_gpus),
             log_group=TRAINING_GROUP,
             log_dir=log_dir,
             max_runtime_s=(request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds"),
@@ -162,7 +188,7 @@ class TrainingJobs(Jobs):
     def _prepare(self, hosts: JobHosts, plan: JobPlan, request: Mapping[str, Any]) -> None:
         for host in hosts.names:
             folder = hosts.folder_of(host)
-            resources = resource_config(plan.groups, host)
+            resources = resource_config(plan.groups, host, hosts.interface_of(host))
             write_training_contract(folder, request, resources)
             for channel in request.get("InputDataConfig") or ():
                 self._open_channel(channel, folder, resources, request)
@@ -171,8 +197,8 @@ class TrainingJobs(Jobs):
         self, channel: Mapping[str, Any], folder: Path, resources: Mapping[str, Any], request: Mapping[str, Any]
     ) -> None:
         target, source = folder / "input" / "data" / channel["ChannelName"], channel["DataSource"]
-        if "FileSystemDataSource" in source:
-            target.symlink_to(self.services.file_systems.mount(source["FileSystemDataSource"]).resolve())
+        if _FILE_SYSTEM in source:
+            target.symlink_to(self.services.file_systems.mount(source[_FILE_SYSTEM]).resolve())
             return
         mode = channel.get("InputMode", request["AlgorithmSpecification"].get("TrainingInputMode", "File"))
         if mode not in _INPUT_MODES:

@@ -6,6 +6,7 @@ Writes <state>/endpoints/<endpoint>/<deployment>/<variant>/model; a server that 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import http.client
 import shutil
 import threading
@@ -14,9 +15,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline_definition.local.archive import extract_archive
-from pipeline_definition.local.environment import free_ports, job_environment
+from pipeline_definition.local.environment import free_ports, hostile_environment, job_environment
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
 from pipeline_definition.local.host_group import Host, HostGroup
+from pipeline_definition.local.job_hosts import NO_CAPACITY
 from pipeline_definition.local.job_logs import ENDPOINT_GROUP, JobLogs, Metrics, last_lines
 from pipeline_definition.local.jobs import state_mark
 from pipeline_definition.local.placement import Program, placed
@@ -57,6 +59,9 @@ class RunningVariant:
 
         Raises StepFailureError with the server's last lines when it ends or takes too long.
         """
+        patterns = self._services.cloud.no_capacity
+        if any(fnmatch.fnmatchcase(self._config.get("InstanceType", ""), pattern) for pattern in patterns):
+            raise StepFailureError(NO_CAPACITY)
         container = self._container()
         self._fetch_model(container)
         self._port = free_ports(1)[0]
@@ -64,6 +69,7 @@ class RunningVariant:
         self._environment = {
             **job_environment(self._services.url, self._services.settings.source_dir, self._folder, self._count),
             **{key: str(value) for key, value in (container.get("Environment") or {}).items()},
+            **hostile_environment(self._services.cloud),
             "SAGEMAKER_BIND_TO_PORT": str(self._port),
         }
         self.log.parent.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline_definition.local import namespaces
 from steps import ray_cluster as module
 from steps.container import Cluster
 from steps.errors import StepError
-from tests import namespaces
 from tests.processes import outlive
 
 PROGRAM = """
@@ -95,7 +95,7 @@ def test_two_hosts_whose_own_names_are_loopback_share_one_ray(tmp_path: Path, in
     """A processing job's resourceconfig.json names no interface."""
     (tmp_path / "program.py").write_text(SHARED)
     root = str(Path(module.__file__).parent.parent)
-    with namespaces.hosts(2, tmp_path, own_name="127.0.1.1") as hosts:
+    with namespaces.foreign_hosts(2, tmp_path, f"sdt{os.getpid()}", own_name="127.0.1.1") as hosts:
         processes, logs = [], []
         for host in hosts:
             config = tmp_path / host.name / "config"
@@ -106,7 +106,8 @@ def test_two_hosts_whose_own_names_are_loopback_share_one_ray(tmp_path: Path, in
             environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(config.parent), "PYTHONPATH": root}
             logs.append(tmp_path / f"log-{host.name}")
             with logs[-1].open("wb") as log:
-                processes.append(host.start([sys.executable, "program.py"], environment, log, tmp_path))
+                command = host.command([sys.executable, "program.py"])
+                processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path))
         try:
             statuses = [process.wait(150) for process in processes]
         finally:

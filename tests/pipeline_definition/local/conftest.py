@@ -86,6 +86,13 @@ class World:
             )
         return self._clients[service]
 
+    def as_role(self, service: str) -> Any:
+        """Return a client with the jobs' own key."""
+        assert self.plane is not None
+        new: Any = boto3.client
+        keys = {"aws_access_key_id": "role", "aws_secret_access_key": "local"}
+        return new(service, endpoint_url=self.plane.url, region_name="us-east-1", **keys)
+
     @property
     def sagemaker(self) -> Any:
         return self.client("sagemaker")

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+
+import boto3
 
 BASE = Path(os.environ["SAGEMAKER_BASE_DIR"])
 INPUT, OUTPUT = BASE / "processing" / "input", BASE / "processing" / "output"
@@ -72,6 +75,39 @@ def environment() -> None:
     (OUTPUT / "out" / f"{host()}.json").write_text(json.dumps({**os.environ, "cwd": str(Path.cwd())}))
 
 
+def fill(megabytes: str) -> None:
+    (OUTPUT / "out" / "filled").write_bytes(b"x" * (int(megabytes) * 1_000_000))
+
+
+def network() -> None:
+    """Say what this host knows of its network."""
+    resources = json.loads((BASE / "config" / "resourceconfig.json").read_text())
+
+    def look_up(name: str) -> str:
+        try:
+            return socket.gethostbyname(name)
+        except OSError:
+            return "unknown"
+
+    def reach(address: tuple[str, int]) -> str:
+        try:
+            socket.create_connection(address, timeout=1).close()
+        except OSError as error:
+            return str(error)
+        return "reached"
+
+    about = {name: look_up(name) for name in resources["hosts"]} | {
+        "hostname": socket.gethostname(),
+        "own": look_up(socket.gethostname()),
+        "interface": resources["network_interface_name"],
+        "interfaces": [name for _, name in socket.if_nameindex()],
+        "internet": reach(("192.0.2.1", 80)),
+        "buckets": [item["Name"] for item in boto3.client("s3").list_buckets()["Buckets"]],
+        "master": os.environ.get("MASTER_ADDR"),
+    }
+    (OUTPUT / "out" / f"{host()}.json").write_text(json.dumps(about))
+
+
 def die_first(folder: str) -> None:
     """Die by SIGKILL, as with a host that is lost, until the third attempt."""
     Path(folder).mkdir(exist_ok=True)
@@ -104,6 +140,9 @@ def train() -> None:
         (BASE / "model" / f"{host()}.json").write_text(
             json.dumps({"group": told["current_group_name"], "files": files})
         )
+    elif what == "wait":
+        while not (BASE / "input" / "data" / hyperparameters["for"]).exists():
+            time.sleep(0.1)
     elif what == "count":
         count(int(hyperparameters["to"]), float(hyperparameters.get("pause", "0")))
 

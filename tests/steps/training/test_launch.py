@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import namespaces
+from pipeline_definition.local import namespaces
 from tests.steps.training.jobs import ROOT, Job, free_port
 
 COMMAND = [sys.executable, "-m", "steps", "train"]
@@ -44,12 +45,13 @@ def test_two_hosts_meet_whatever_their_own_names_resolve_to_and_train_the_bytes_
     tmp_path: Path, pretrained: Path, latents: Path, own_name: str
 ) -> None:
     logs = [tmp_path / f"log-{number}" for number in (1, 2)]
-    with namespaces.hosts(2, tmp_path, own_name) as hosts:
+    with namespaces.foreign_hosts(2, tmp_path, f"sdt{os.getpid()}", own_name) as hosts:
         jobs = [on_host(tmp_path, pretrained, latents, host.name, host.interface) for host in hosts]
         processes = []
         for host, job, log in zip(hosts, jobs, logs, strict=True):
             with log.open("wb") as file:
-                processes.append(host.start(COMMAND, job.environment(), file, ROOT))
+                command = host.command(COMMAND)
+                processes.append(subprocess.Popen(command, env=job.environment(), stdout=file, stderr=file, cwd=ROOT))
         assert wait(processes, logs) == [0, 0], "\n".join(log.read_text() for log in logs)
     alone = Job(tmp_path / "alone").write(pretrained, latents)
     alone.run(ranks=2)

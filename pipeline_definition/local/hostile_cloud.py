@@ -1,0 +1,167 @@
+"""The switches of `local.cloud:` that change what the API answers: in front of the gateway, for all but the services.
+
+Reads the switches and each request; writes nothing. Words and codes are AWS's own, as people report them:
+https://github.com/aws/sagemaker-python-sdk/issues/4994 (a member that a definition may not have),
+https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html (an empty page),
+https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html (AccessDenied).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+from werkzeug.test import run_wsgi_app
+
+from params.cloud import Cloud
+from params.s3 import is_under
+from pipeline_definition.local.errors import RefusedRequestError, invalid
+from pipeline_definition.local.gateway import error_answer, send
+from pipeline_definition.local.hosting import Answer
+from pipeline_definition.local.request_journal import Environ, WsgiApp, key_of_request, read_body, service_of
+from pipeline_definition.local.services import Services
+from pipeline_definition.local.settings import ROLE_KEY, SERVICE_KEY
+
+_EVENTS = "GetLogEvents"
+_TOKENS = ("nextForwardToken", "nextBackwardToken")
+# Before a token of moto's: the page after an empty one.
+_AFTER_EMPTY = "after-empty/"
+_THROTTLED = {"sagemaker": "throttled_api", "logs": "throttled_logs"}
+
+
+class HostileCloud:
+    """A WSGI application."""
+
+    def __init__(self, gateway: WsgiApp, services: Services) -> None:
+        self._gateway, self._services = gateway, services
+        self._asked: Counter[str] = Counter()
+        self._answers: dict[tuple[str, str], Answer] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request as the switches say, or as the gateway does."""
+        cloud, service = self._services.cloud, service_of(environ)
+        if cloud == Cloud() or key_of_request(environ) == SERVICE_KEY:
+            return self._gateway(environ, start_response)
+        try:
+            if service in ("", "s3"):
+                _refuse_object(environ, cloud)
+                return self._gateway(environ, start_response)
+            return self._ask(service, environ, start_response, cloud)
+        except RefusedRequestError as error:
+            return send(start_response, error_answer(error, environ))
+
+    def _ask(self, service: str, environ: Environ, start_response: Callable[..., Any], cloud: Cloud) -> Iterable[bytes]:
+        body = read_body(environ)
+        operation, request = _operation(environ, body)
+        action = f"{service}:{operation}"
+        if any(fnmatch.fnmatchcase(action, pattern) for pattern in cloud.denied_actions):
+            raise RefusedRequestError(
+                "AccessDeniedException", f"User is not authorized to perform: {action} because no policy allows it"
+            )
+        self._throttle(service, action, cloud)
+        if service == "sagemaker":
+            _refuse_members(operation, request, cloud)
+        if operation == "SimulatePrincipalPolicy" and cloud.denied:
+            return send(start_response, _simulated(self._answer(environ), request, cloud))
+        if operation == _EVENTS and cloud.empty_log_pages:
+            return send(start_response, self._log_page(environ, request))
+        token = request.get("ClientRequestToken") or request.get("ClientToken")
+        if token and cloud.tokens_honoured:
+            return send(start_response, self._first_answer((action, str(token)), environ))
+        return self._gateway(environ, start_response)
+
+    def _throttle(self, service: str, action: str, cloud: Cloud) -> None:
+        refused = getattr(cloud, _THROTTLED.get(service, ""), 0)
+        with self._lock:
+            self._asked[action] += 1
+            is_answered = self._asked[action] % (refused + 1) == 0
+        if not is_answered:
+            raise RefusedRequestError("ThrottlingException", "Rate exceeded")
+
+    def _first_answer(self, key: tuple[str, str], environ: Environ) -> Answer:
+        with self._lock:
+            if key not in self._answers:
+                answer = self._answer(environ)
+                if answer[0] >= 400:
+                    return answer
+                self._answers[key] = answer
+            return self._answers[key]
+
+    def _log_page(self, environ: Environ, request: dict[str, Any]) -> Answer:
+        """Answer every second look with an empty page; a look behind it gets the lines. The end is its token twice."""
+        token = str(request.get("nextToken") or "")
+        if not token.startswith(_AFTER_EMPTY):
+            following = _AFTER_EMPTY + token
+            page: dict[str, Any] = {"events": [], **dict.fromkeys(_TOKENS, following)}
+            return 200, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(page).encode()
+        own = token.removeprefix(_AFTER_EMPTY)
+        request = {**request, "nextToken": own} if own else {k: v for k, v in request.items() if k != "nextToken"}
+        status, headers, data = self._answer(_with_body(environ, json.dumps(request).encode()))
+        if status == 200:
+            page = json.loads(data)
+            page |= {name: token for name in _TOKENS if page.get(name) == own}
+            data = json.dumps(page).encode()
+        return status, headers, data
+
+    def _answer(self, environ: Environ) -> Answer:
+        data, status, headers = run_wsgi_app(self._gateway, environ, buffered=True)
+        kept = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+        return int(status.split()[0]), kept, b"".join(data)
+
+
+def _refuse_object(environ: Environ, cloud: Cloud) -> None:
+    bucket, _, key = unquote(environ.get("PATH_INFO", "/")).lstrip("/").partition("/")
+    prefix = parse_qs(environ.get("QUERY_STRING", "")).get("prefix", [""])[0]
+    address = f"s3://{bucket}/{key or prefix}".rstrip("/")
+    if key_of_request(environ) == ROLE_KEY and is_under(address, cloud.denied):
+        raise RefusedRequestError("AccessDenied", "Access Denied", 403)
+
+
+def _operation(environ: Environ, body: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the name and the members of a request, in JSON or as a form."""
+    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    if target:
+        return target.rsplit(".", 1)[-1], json.loads(body or b"{}")
+    form = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    return form.get("Action", ""), form
+
+
+def _refuse_members(operation: str, request: Mapping[str, Any], cloud: Cloud) -> None:
+    text = request.get("PipelineDefinition")
+    if text and (unknown := _unknown(json.loads(text), cloud)):
+        raise invalid(f"Unable to parse pipeline definition. Unknown Argument member '{unknown}'")
+    if unknown := _unknown(request, cloud):
+        raise invalid(f"1 validation error detected: unknown member '{unknown}' in {operation}")
+
+
+def _unknown(value: Any, cloud: Cloud) -> str:
+    """Return the first member at any depth that the API does not know; nothing where it knows all."""
+    return next((name for name in _members(value) if name in cloud.refused_members), "")
+
+
+def _members(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _members(item)
+
+
+def _simulated(answer: Answer, request: Mapping[str, Any], cloud: Cloud) -> Answer:
+    """Return what IAM says of the role: a resource on which S3 denies it is not allowed."""
+    resources = [value for name, value in request.items() if name.startswith("ResourceArns")]
+    addresses = ["s3://" + resource.split(":::", 1)[-1].rstrip("*").rstrip("/") for resource in resources]
+    status, headers, data = answer
+    if any(is_under(address, cloud.denied) for address in addresses):
+        data = data.replace(b">allowed<", b">implicitDeny<")
+    return status, headers, data
+
+
+def _with_body(environ: Environ, body: bytes) -> Environ:
+    return {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}

@@ -1,0 +1,163 @@
+"""Hosts of one job as SageMaker lays them out, on this machine: network namespaces on one bridge, nothing leaves them.
+
+Each host has one interface, its own host name, which resolves to nothing (or to loopback), and a hosts file that knows
+algo-1, algo-2, ... What listens on this machine's loopback is out of reach but for the ports that are relayed. Makes
+and deletes network namespaces; needs root and `ip`, `unshare`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import select
+import shutil
+import socket
+import socketserver
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline_definition.local.settings import HOST
+
+NETWORK = "10.9.0"
+_NAMESPACES = Path("/run/netns")
+_NEW_NETWORK = 0x40000000  # CLONE_NEWNET of linux/sched.h
+_BLOCK_BYTES = 65_536
+
+
+@functools.cache
+def possible() -> bool:
+    """Return whether this user may make network namespaces."""
+    ip, unshare = shutil.which("ip"), shutil.which("unshare")
+    if os.getuid() != 0 or ip is None or unshare is None:
+        return False
+    name = f"sdt{os.getpid()}"
+    if subprocess.run([ip, "netns", "add", name], capture_output=True, check=False).returncode:
+        return False
+    joined = subprocess.run(
+        [ip, "-n", name, "link", "add", "veth-a", "type", "veth", "peer", "name", "veth-b"],
+        capture_output=True,
+        check=False,
+    )
+    subprocess.run([ip, "netns", "del", name], capture_output=True, check=False)
+    return joined.returncode == 0
+
+
+@dataclass(frozen=True)
+class ForeignHost:
+    """One host: a network namespace."""
+
+    name: str
+    namespace: str
+    interface: str
+    address: str
+    hosts_file: Path
+
+    def command(self, argv: Sequence[str]) -> tuple[str, ...]:
+        """Return the command that runs a program on the host."""
+        shell = f'hostname ip-{self.address.replace(".", "-")}; mount --bind {self.hosts_file} /etc/hosts; exec "$@"'
+        return ("ip", "netns", "exec", self.namespace, "unshare", "-u", "-m", "bash", "-c", shell, "bash", *argv)
+
+    def ip(self, line: str) -> None:
+        """Run `ip` on the host."""
+        _ip(f"-n {self.namespace} {line}")
+
+
+def interface_of(number: int) -> str:
+    """Return the interface of a job's n-th host, from 1."""
+    return f"job{number}"
+
+
+@contextmanager
+def foreign_hosts(
+    count: int, folder: Path, tag: str, own_name: str = "", ports: Sequence[int] = ()
+) -> Iterator[list[ForeignHost]]:
+    """Yield hosts algo-1, algo-2, ...; `tag` begins the names of their namespaces.
+
+    `own_name` is the address to which a host's own name resolves, if to any; `ports` of this machine's loopback are
+    reached at the same ports of theirs.
+    """
+    made = [_host(tag, number, folder) for number in range(1, count + 1)]
+    table = [f"{host.address} {host.name}" for host in made]
+    remove(tag)
+    with ExitStack() as relays:
+        relays.callback(remove, tag)
+        _ip(f"netns add {tag}")
+        _ip(f"-n {tag} link add bridge type bridge")
+        _ip(f"-n {tag} link set bridge up")
+        for host in made:
+            own = [f"{own_name} {host.name} ip-{host.address.replace('.', '-')}"] if own_name else []
+            host.hosts_file.write_text("\n".join(["127.0.0.1 localhost", *own, *table, ""]), encoding="utf-8")
+            _ip(f"netns add {host.namespace}")
+            port = f"{host.interface}p"
+            _ip(f"-n {tag} link add {port} type veth peer name {host.interface} netns {host.namespace}")
+            _ip(f"-n {tag} link set {port} master bridge up")
+            host.ip("link set lo up")
+            host.ip(f"addr add {host.address}/24 dev {host.interface}")
+            host.ip(f"link set {host.interface} up")
+            for number in ports:
+                relays.enter_context(_relayed(host.namespace, number))
+        yield made
+
+
+def remove(tag: str) -> None:
+    """Delete the namespaces whose names begin so; whoever made them may have been killed."""
+    for path in _NAMESPACES.glob(f"{tag}*"):
+        subprocess.run(["ip", "netns", "del", path.name], capture_output=True, check=False)
+
+
+def _host(tag: str, number: int, folder: Path) -> ForeignHost:
+    names = (f"algo-{number}", f"{tag}-{number}", interface_of(number), f"{NETWORK}.{number}")
+    return ForeignHost(*names, folder / f"hosts-{number}")
+
+
+def _ip(line: str) -> None:
+    subprocess.run(["ip", *line.split()], check=True, capture_output=True)
+
+
+class _Relay(socketserver.BaseRequestHandler):
+    """Carries the bytes of one connection to the same port of this machine, and back."""
+
+    def handle(self) -> None:
+        with socket.create_connection(self.request.getsockname()) as outside:
+            other = {self.request: outside, outside: self.request}
+            while True:
+                for end in select.select(list(other), [], [])[0]:
+                    data = end.recv(_BLOCK_BYTES)
+                    if not data:
+                        return
+                    other[end].sendall(data)
+
+
+class _RelayServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+
+@contextmanager
+def _relayed(namespace: str, port: int) -> Iterator[None]:
+    with _RelayServer((HOST, port), _Relay, bind_and_activate=False) as server:
+        server.socket.close()
+        server.socket = _listener_in(namespace, port)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+def _listener_in(namespace: str, port: int) -> socket.socket:
+    """Return a socket that listens on the loopback of a network namespace: a thread goes there, and ends."""
+    made: list[socket.socket] = []
+
+    def enter() -> None:
+        with (_NAMESPACES / namespace).open() as file:
+            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _NEW_NETWORK):
+                raise OSError(ctypes.get_errno(), f"network namespace {namespace} cannot be entered")
+        made.append(socket.create_server((HOST, port), backlog=128))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    return made[0]
