@@ -19,6 +19,7 @@ from params.s3 import is_missing, join_uri, split_uri
 from params.settings import Settings
 from pipeline_definition.checks.addresses import ECR_IMAGE
 from pipeline_definition.checks.findings import Finding
+from pipeline_definition.checks.fixes import fix_of
 from pipeline_definition.checks.permissions import permission_findings
 from pipeline_definition.checks.zones import zone_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values
@@ -243,11 +244,13 @@ def url_table_columns(target: Target, address: str) -> list[str] | None:
 
 
 def _guarded(parameter: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    fix = "grant your own user this read permission to have it checked"
     try:
         return list(check())
     except ClientError as error:
         about = error.response["Error"]
+        fix = fix_of(str(error)) or fix
         problem = f"could not be checked: {error.operation_name}: {about.get('Message') or about.get('Code')}"
     except (BotoCoreError, OSError) as error:
         problem = f"could not be checked: {error}"
-    return [Finding(parameter, problem, "grant your own user this read permission to have it checked", blocking=False)]
+    return [Finding(parameter, problem, fix, blocking=False)]

@@ -20,7 +20,7 @@ from pipeline_definition.commands.options import (
     settings_and_target,
     target_of,
 )
-from pipeline_definition.runs.executions import ExecutionError, Executions
+from pipeline_definition.runs.executions import Execution, ExecutionError, Executions
 
 POLL_AWS_S, POLL_LOCAL_S = 10.0, 1.0
 
@@ -172,8 +172,9 @@ def logs(
     executions = Executions(target)
     arn = executions.find(settings.pipeline_name, run)
     readers: dict[str, JobLog] = {}
+    execution: Execution | None = None
     while True:
-        execution = executions.describe(arn)
+        execution = executions.describe(arn, execution)
         chosen = [s for s in execution.steps if step in (None, s.name) and s.metadata]
         if step and not follow and not chosen:
             raise ExecutionError(f"--step {step}: no such step with a log in this execution")

@@ -19,6 +19,7 @@ from botocore.exceptions import (
 )
 
 from params.settings import SettingsError
+from pipeline_definition.checks.fixes import with_fix
 from pipeline_definition.errors import OperatorError
 
 MISTAKES: Final = (OperatorError, SettingsError, ClientError, BotoCoreError, OSError, KeyboardInterrupt)
@@ -88,7 +89,7 @@ def _of_aws(error: ClientError | BotoCoreError) -> str:
         return f"{error}; {SIGN_IN}"
     if isinstance(error, EndpointConnectionError):
         return f"{error}; {_reachability(str(error))}"
-    return str(error)
+    return with_fix(str(error))
 
 
 def _reachability(text: str) -> str:

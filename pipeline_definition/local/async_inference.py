@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline_definition.local.answers import Answer
 from pipeline_definition.local.errors import RefusedRequestError
-from pipeline_definition.local.hosting import Answer, Hosting
+from pipeline_definition.local.hosting import Hosting
 from pipeline_definition.local.services import Services
 
 

@@ -7,15 +7,13 @@ import logging
 import re
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
 from typing import Any
-from xml.sax.saxutils import escape
 
+from pipeline_definition.local.answers import Answer, error_answer, json_answer, send
 from pipeline_definition.local.async_inference import AsyncInference
 from pipeline_definition.local.errors import RefusedRequestError, StepFailureError, invalid
-from pipeline_definition.local.hosting import Answer, Hosting
+from pipeline_definition.local.hosting import Hosting
 from pipeline_definition.local.moto_patches import clock
 from pipeline_definition.local.operations import NotOursError, Operation
 from pipeline_definition.local.request_journal import (
@@ -69,7 +67,7 @@ class Gateway:
         try:
             _refuse_browsers(environ)
             if path == HEALTH_PATH:
-                return send(start_response, _json_answer(200, self._health))
+                return send(start_response, json_answer(200, self._health))
             invocation = _INVOCATION.match(path)
             if invocation and service_of(environ) == "sagemaker":
                 return send(start_response, self._invoke(invocation, environ))
@@ -84,7 +82,7 @@ class Gateway:
     def _operate(self, target: str, environ: Environ) -> Answer:
         request = json.loads(read_body(environ) or b"{}")
         try:
-            return _json_answer(200, self._operations[target](request))
+            return json_answer(200, self._operations[target](request))
         except KeyError as error:
             raise invalid(f"{target}: {error} is missing") from None
         except StepFailureError as error:
@@ -161,28 +159,3 @@ def _refuse_browsers(environ: Environ) -> None:
         raise RefusedRequestError(
             "AccessDeniedException", "The local control plane answers programs on this machine only", 403
         )
-
-
-def _json_answer(status: int, body: Mapping[str, Any]) -> Answer:
-    headers = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-RequestId": str(uuid.uuid4())}
-    return status, headers, json.dumps(body).encode()
-
-
-def error_answer(error: RefusedRequestError, environ: Environ | None = None) -> Answer:
-    """Return a refusal as the service that was asked words it."""
-    if environ is not None and service_of(environ) in ("", "s3"):
-        text = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
-        return error.status, {"Content-Type": "application/xml"}, text.encode()
-    # Clients of two protocols read the code in two places.
-    body = {"__type": error.code, "message": error.message, "Message": error.message}
-    status, headers, data = _json_answer(error.status, body)
-    return status, {**headers, "x-amzn-ErrorType": error.code}, data
-
-
-def send(start_response: Callable[..., Any], answer: Answer) -> Iterable[bytes]:
-    """Send an answer."""
-    status, headers, body = answer
-    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Error"
-    own = {**headers, "Content-Length": str(len(body))}
-    start_response(f"{status} {phrase}", list(own.items()))
-    return [body]

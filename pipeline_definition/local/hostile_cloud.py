@@ -21,9 +21,8 @@ from werkzeug.test import run_wsgi_app
 
 from params.cloud import Cloud
 from params.s3 import is_under
+from pipeline_definition.local.answers import Answer, error_answer, send
 from pipeline_definition.local.errors import RefusedRequestError, invalid
-from pipeline_definition.local.gateway import error_answer, send
-from pipeline_definition.local.hosting import Answer
 from pipeline_definition.local.request_journal import Environ, WsgiApp, key_of_request, read_body, service_of
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import ROLE_KEY, SERVICE_KEY

@@ -18,6 +18,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from pipeline_definition.local.answers import Answer
 from pipeline_definition.local.environment import arn
 from pipeline_definition.local.errors import RefusedRequestError, StepFailureError, StepStoppedError, invalid
 from pipeline_definition.local.jobs import as_failure
@@ -31,7 +32,6 @@ _SERVING = ("InService", "Updating")
 _FORWARDED = ("content-type", "x-amzn-sagemaker-custom-attributes")
 _DRAIN_S = 5.0
 _POLL_S = 0.05
-Answer = tuple[int, dict[str, str], bytes]
 
 
 class Hosting:

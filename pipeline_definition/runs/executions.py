@@ -9,19 +9,35 @@ import difflib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from params.layout import ENDED_STATUSES
-from params.s3 import is_missing
+from params.s3 import error_code, is_missing
+from pipeline_definition.checks.fixes import with_fix
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 # Above this the API wants the definition in S3 rather than in the request.
 INLINE_DEFINITION_BYTES = 100_000
+
+
+BUSY: Final = (
+    "Throttl",
+    "TooManyRequests",
+    "RequestLimitExceeded",
+    "LimitExceeded",
+    "ServiceUnavailable",
+    "InternalFail",
+)
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether a service answers later: it is throttled, unavailable, or out of reach for a moment."""
+    return isinstance(error, (ConnectionError, HTTPClientError)) or error_code(error).startswith(BUSY)
 
 
 class ExecutionError(OperatorError):
@@ -65,6 +81,8 @@ class Execution:
     status: str
     failure_reason: str
     steps: tuple[ExecutionStep, ...]
+    problem: str = ""
+    """Why this is how it was a moment ago, and not how it stands."""
 
     @property
     def id(self) -> str:
@@ -126,14 +144,25 @@ class Executions:
         """Ask an execution to stop."""
         self._sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token())
 
-    def describe(self, arn: str) -> Execution:
-        """Return an execution with its steps in the order in which they began."""
+    def describe(self, arn: str, known: Execution | None = None) -> Execution:
+        """Return an execution with its steps in the order in which they began.
+
+        Where SageMaker is busy or out of reach, `known`, what it was a moment ago, comes back with the problem.
+        """
+        try:
+            return self._described(arn)
+        except (ClientError, ConnectionError, HTTPClientError) as error:
+            if known is None or not is_busy(error):
+                raise
+            return replace(known, problem=f"SageMaker does not answer now, and is asked again: {error}")
+
+    def _described(self, arn: str) -> Execution:
         about = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
         pages = self._sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
             PipelineExecutionArn=arn, SortOrder="Ascending"
         )
         steps = tuple(_step(item) for page in pages for item in page["PipelineExecutionSteps"])
-        return Execution(arn, about["PipelineExecutionStatus"], about.get("FailureReason", ""), steps)
+        return Execution(arn, about["PipelineExecutionStatus"], with_fix(about.get("FailureReason", "")), steps)
 
     def definition(self, arn: str) -> dict[str, Any]:
         """Return the definition that an execution runs."""
@@ -183,7 +212,7 @@ def _step(item: Mapping[str, Any]) -> ExecutionStep:
         status=item["StepStatus"],
         start=item.get("StartTime"),
         end=item.get("EndTime"),
-        failure_reason=item.get("FailureReason", ""),
+        failure_reason=with_fix(item.get("FailureReason", "")),
         cached="CacheHitResult" in item,
         attempts=item.get("AttemptCount", 1) or 1,
         metadata=item.get("Metadata", {}),

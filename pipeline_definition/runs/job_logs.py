@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 from params.layout import PROGRESS_PREFIX
 from params.s3 import error_code
 from pipeline_definition.errors import OperatorError
-from pipeline_definition.runs.executions import ExecutionStep
+from pipeline_definition.runs.executions import ExecutionStep, is_busy
 from pipeline_definition.session import Target
 
 LOG_GROUPS = {
@@ -27,14 +27,6 @@ LOG_GROUPS = {
     "TuningJob": "/aws/sagemaker/TrainingJobs",
 }
 NO_LINE_YET: Final = "ResourceNotFoundException"
-BUSY: Final = (
-    "Throttl",
-    "TooManyRequests",
-    "RequestLimitExceeded",
-    "LimitExceeded",
-    "ServiceUnavailable",
-    "InternalFail",
-)
 DENIED: Final = ("AccessDenied", "UnauthorizedOperation", "NotAuthorized")
 
 
@@ -124,21 +116,19 @@ class JobLog:
     def _ask(self, action: str, call: Callable[..., Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
             answer: Mapping[str, Any] = call(**options)
-        except ClientError as error:
+        except (ClientError, ConnectionError, HTTPClientError) as error:
+            if is_busy(error):
+                raise BusyLogsError(str(error)) from None
             code = error_code(error)
             if code == NO_LINE_YET:
                 # The group appears with the first line of the first job, a stream with its host's.
                 return {}
-            if code.startswith(BUSY):
-                raise BusyLogsError(code) from None
             if code.startswith(DENIED):
                 raise LogsNotAllowedError(
                     f"the logs of {self._prefix} cannot be read: allow your user or role {action} on the log group "
                     f"{self._group}"
                 ) from None
             raise
-        except (ConnectionError, HTTPClientError) as error:
-            raise BusyLogsError(str(error)) from None
         return answer
 
 

@@ -13,6 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from pipeline_definition.checks.fixes import with_fix
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.jobs.planned import PlannedJob, Values, all_steps, planned_jobs
 from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
@@ -101,6 +104,8 @@ class Watcher:
         self._cost = RunningCost.load(target, definition, self._executions.parameters(arn))
         self._logs: dict[str, JobLog] = {}
         self._progress: dict[str, dict[str, Mapping[str, Any]]] = {}
+        self._known: Execution | None = None
+        self._sagemaker = target.client("sagemaker")
 
     def snapshots(self) -> Iterator[Snapshot]:
         """Yield the execution until it has ended; the last one is how it ended."""
@@ -113,13 +118,30 @@ class Watcher:
 
     def look(self) -> Snapshot:
         """Return the execution as it stands."""
-        execution = self._executions.describe(self._arn)
+        execution = self._known = self._executions.describe(self._arn, self._known)
         running = [step for step in execution.steps if step.status == "Executing"]
         for step in running:
             self._read_progress(step)
         progress = {step.name: dict(self._progress[step.name]) for step in running if step.name in self._progress}
-        problems = tuple(dict.fromkeys(log.problem for log in self._logs.values() if log.problem))
+        troubles = [execution.problem, *(log.problem for log in self._logs.values()), *map(self._trouble, running)]
+        problems = tuple(dict.fromkeys(trouble for trouble in troubles if trouble))
         return Snapshot(execution, self._names, progress, self._cost, self._target.is_local, problems)
+
+    def _trouble(self, step: ExecutionStep) -> str:
+        """Return what keeps a running step waiting: a job that failed and will be tried again, or lost its hosts."""
+        sagemaker = self._sagemaker
+        asked = {"TrainingJob": sagemaker.describe_training_job, "ProcessingJob": sagemaker.describe_processing_job}
+        for kind, describe in asked.items():
+            if name := (step.arn(kind) or "").rsplit("/", 1)[-1]:
+                try:
+                    about = describe(**{f"{kind}Name": name})
+                except (ClientError, BotoCoreError):
+                    return ""  # its state is a convenience; what may not be asked is said elsewhere
+                if about.get(f"{kind}Status") == "Failed":
+                    return f"{step.name} waits to try again: {with_fix(about.get('FailureReason', ''))}".splitlines()[0]
+                if about.get("SecondaryStatus") == "Interrupted":
+                    return f"{step.name}: its spot hosts were taken back; it goes on from its checkpoint on others"
+        return ""
 
     def _read_progress(self, step: ExecutionStep) -> None:
         if not step.metadata:
