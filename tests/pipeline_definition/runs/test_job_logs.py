@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_definition.artifacts import jobs
@@ -62,6 +62,7 @@ def lines(log: JobLog) -> list[str]:
     return [line for _, line in log.new_lines()]
 
 
+@settings(deadline=None)  # the first call loads botocore's shapes
 @given(st.lists(st.lists(st.text("ab", min_size=1, max_size=3), max_size=3), max_size=8))
 def test_every_line_is_read_once_whatever_pages_are_empty(pages: list[list[str]]) -> None:
     logs = Logs({"job/algo-1": pages})
