@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import harness
 from params.programs import DownloadArguments
 from steps.data.shards.blocklist import Blocklist
-from steps.data.shards.guarded_downloader import ShardMaker, ShardTask, arrow_file
+from steps.data.shards.guarded_downloader import ShardMaker, arrow_file
 from steps.data.storage import Storage
 from steps.data.tables.url_table import TableSlice
 
@@ -99,7 +99,7 @@ def step_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
     Storage(arguments.shards_uri).make()
     maker = ShardMaker(arguments, "benchmark", Blocklist())
     maker.prepare()
-    return lambda rows: maker.make(ShardTask(rows))
+    return maker.make
 
 
 def plain_settings(options: argparse.Namespace, rows_per_shard: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,14 +14,14 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from steps.serving import media
-from steps.serving.body import gone, read_body
 from steps.serving.encoding import DrawnRequest
 from steps.serving.errors import ApiError, ClientGoneError, invalid_request
 from steps.serving.schema import GenerationRequest, GenerationResponse
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 # What nginx logs for a client that closed its connection before the answer.
 CLIENT_CLOSED_REQUEST = 499
 MAX_LOGGED_CHARACTERS = 500
+# SageMaker passes on at most 25 MB: so much of a refused body is read and thrown away, since a client that is still
+# sending when the connection closes never sees the answer.
+MAX_DISCARDED_BYTES: Final = 26_214_400
 
 
 def create_app(service: Service) -> FastAPI:
@@ -133,6 +136,41 @@ class _Exchange:
             self._service.metrics.request_s.observe(seconds)
         fields = {"request_id": self._id, "status": status, "seconds": round(seconds, 4), **self._log}
         logger.info("invocation", extra={"fields": fields})
+
+
+async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+    """Return the body, bounded in bytes and in time.
+
+    Raises ApiError 413 above `max_bytes`, 408 after `timeout_s`, and ClientGoneError when the client leaves.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read(request, max_bytes)
+    except TimeoutError:
+        message = f"the body did not arrive within {timeout_s:g} s"
+        raise ApiError(408, message, headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise ClientGoneError from None
+
+
+async def gone(request: Request) -> None:
+    """Return when the client has closed its connection; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    body, size = bytearray(), 0
+    async for part in request.stream():
+        size += len(part)
+        if size <= max_bytes:
+            body += part
+        elif size > MAX_DISCARDED_BYTES:
+            break
+    if size > max_bytes:
+        headers = {"Connection": "close"} if size > MAX_DISCARDED_BYTES else {}
+        raise ApiError(413, f"the body is larger than {max_bytes} bytes", headers=headers)
+    return bytes(body)
 
 
 def _picture_response(drawing: DrawnRequest, media_type: str) -> Response:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,12 +28,13 @@ from steps.model.pretrained import load_pipeline, sampler
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.exact import MIN_ROWS, deviation, make_rows_independent
 from steps.serving.pictures import Picture, PictureJob, Shape, WarmUp
-from steps.serving.prompts import PromptEncoder
 
 logger = logging.getLogger(__name__)
 
 WARM_UP_STEPS: Final = 2
 SELF_TEST_SIZE_PX: Final = 64
+# 77 tokens of width 1024 in half precision are 154 KiB: 40 MB in all.
+MAX_KEPT_PROMPTS: Final = 256
 
 
 class PipelineRenderer:
@@ -54,7 +57,7 @@ class PipelineRenderer:
 
     def warm_up(self) -> WarmUp:
         """Draw pictures of the default shape, then one step in each batch size."""
-        shape = self._default_shape(WARM_UP_STEPS)
+        shape = self._shape(self._arguments.default_size_px, WARM_UP_STEPS)
         largest = self.max_batch_size
         # A compiled UNet is compiled again for the second size, and then for all others at once.
         for size in (1, 2, largest) if self._arguments.compile else (1,):
@@ -72,8 +75,7 @@ class PipelineRenderer:
 
     def self_test(self) -> None:
         """Draw one small picture."""
-        side = min(SELF_TEST_SIZE_PX, self._arguments.max_size_px)
-        shape = Shape(side, side, 1, self._arguments.guidance_scale, self._arguments.sampler)
+        shape = self._shape(min(SELF_TEST_SIZE_PX, self._arguments.max_size_px), 1)
         self.render(shape, [PictureJob("", "", 0)], lambda: False)
 
     def render(self, shape: Shape, jobs: Sequence[PictureJob], abandoned: Callable[[], bool]) -> list[Picture]:
@@ -108,24 +110,21 @@ class PipelineRenderer:
         self._pipeline.unet = self._unet_for(shape)
         self._pipeline.scheduler = self._sampler(shape.sampler)
         try:
-            return self._run(shape, prompts, negatives, noise, at_each_step)
+            return self._pipeline(
+                prompt_embeds=prompts,
+                negative_prompt_embeds=negatives,
+                latents=noise,
+                width=shape.width_px,
+                height=shape.height_px,
+                num_inference_steps=shape.steps,
+                guidance_scale=shape.guidance_scale,
+                output_type="pt",
+                callback_on_step_end=at_each_step,
+                callback_on_step_end_tensor_inputs=[],
+            )
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             raise RenderError("the device has too little memory for this size") from None
-
-    def _run(self, shape: Shape, prompts: Tensor, negatives: Tensor | None, noise: Tensor, at_each_step: Any) -> Any:
-        return self._pipeline(
-            prompt_embeds=prompts,
-            negative_prompt_embeds=negatives,
-            latents=noise,
-            width=shape.width_px,
-            height=shape.height_px,
-            num_inference_steps=shape.steps,
-            guidance_scale=shape.guidance_scale,
-            output_type="pt",
-            callback_on_step_end=at_each_step,
-            callback_on_step_end_tensor_inputs=[],
-        )
 
     def _one_step(self, latents: Tensor) -> Tensor:
         """Run the UNet as the pipeline does with guidance: each picture has two rows, all at one timestep."""
@@ -157,9 +156,55 @@ class PipelineRenderer:
         is_default = shape.width_px == shape.height_px == self._arguments.default_size_px
         return self._default_unet if is_default and shape.guidance_scale > 1 else self._eager_unet
 
-    def _default_shape(self, steps: int) -> Shape:
-        side = self._arguments.default_size_px
-        return Shape(side, side, steps, self._arguments.guidance_scale, self._arguments.sampler)
+    def _shape(self, side_px: int, steps: int) -> Shape:
+        return Shape(side_px, side_px, steps, self._arguments.guidance_scale, self._arguments.sampler)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What the text encoder makes of one prompt."""
+
+    states: Tensor
+    """(1, tokens, width)."""
+    truncated: bool
+    """The prompt is longer than the text encoder reads."""
+
+
+class PromptEncoder:
+    """Tokenizer and text encoder of a pipeline, with the last prompts' embeddings.
+
+    Prompts are encoded one at a time, so that an embedding does not depend on the batch.
+    """
+
+    def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
+        self._tokenizer, self._text_encoder = tokenizer, text_encoder
+        self._known: OrderedDict[str, Embedding] = OrderedDict()
+
+    def encode(self, prompt: str) -> Embedding:
+        """Return the embedding of a prompt, as StableDiffusionPipeline.encode_prompt computes it."""
+        known = self._known.get(prompt)
+        if known is None:
+            known = self._known[prompt] = self._encode(prompt)
+        self._known.move_to_end(prompt)
+        while len(self._known) > MAX_KEPT_PROMPTS:
+            self._known.popitem(last=False)
+        return known
+
+    @torch.no_grad()
+    def _encode(self, prompt: str) -> Embedding:
+        length = self._tokenizer.model_max_length
+        tokens = self._tokenizer(prompt, padding="max_length", max_length=length, return_tensors="pt", verbose=False)
+        ids, mask = tokens.input_ids, tokens.attention_mask
+        truncated = ids.shape[1] > length
+        if truncated:
+            tokens = self._tokenizer(
+                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            )
+            ids, mask = tokens.input_ids, tokens.attention_mask
+        device = self._text_encoder.device
+        wants_mask = getattr(self._text_encoder.config, "use_attention_mask", False)
+        states = self._text_encoder(ids.to(device), attention_mask=mask.to(device) if wants_mask else None)[0]
+        return Embedding(states, truncated)
 
 
 def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRenderer:

@@ -46,8 +46,8 @@ class Ticket:
         """Take up to `count` of its waiting pictures into a batch."""
         if self.started_s is None:
             self.started_s = time.monotonic()
-        taken = min(count, len(self._waiting))
-        return [Slot(self, self._waiting.popleft()) for _ in range(taken)]
+        taken = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+        return [Slot(self, self.jobs[index], index) for index in taken]
 
     def deliver(self, index: int, picture: Picture) -> None:
         """Hand in one picture."""
@@ -72,13 +72,6 @@ class Slot:
     """One picture of a ticket, in a batch."""
 
     ticket: Ticket
+    job: PictureJob
     index: int
-
-    @property
-    def job(self) -> PictureJob:
-        """What to draw."""
-        return self.ticket.jobs[self.index]
-
-    def deliver(self, picture: Picture) -> None:
-        """Hand in the picture."""
-        self.ticket.deliver(self.index, picture)
+    """Which of the ticket's pictures it is."""

@@ -138,7 +138,7 @@ class ModelWorker:
         self._metrics.pictures.inc(len(slots))
         self._metrics.flagged.inc(sum(picture.flagged for picture in pictures))
         for slot, picture in zip(slots, pictures, strict=True):
-            slot.deliver(picture)
+            slot.ticket.deliver(slot.index, picture)
         self._deaths = 0
 
     def _step(self, slots: Sequence[Slot]) -> bool:

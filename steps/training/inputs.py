@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from steps.data.loading.batch_ring import LoadedBatch
-from steps.data.loading.latents import LatentsBatch
 from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
 from steps.training.draws import Draws, draw
@@ -59,10 +58,6 @@ class Courier:
             self._steps.popleft().synchronize()
 
 
-# A batch of a loader, or held-out rows.
-LatentRows = LatentsBatch | LoadedBatch
-
-
 @dataclass(frozen=True)
 class Inputs:
     """Samples on the device, ready for the objective."""
@@ -100,7 +95,7 @@ class InputMaker:
         self._diffusion, self._captions, self._device = diffusion, captions, device
         self._courier = Courier(device)
 
-    def training(self, rows: LatentRows, positions: Tensor) -> Inputs:
+    def training(self, rows: LoadedBatch, positions: Tensor) -> Inputs:
         """Return the inputs of a rank's slice of a global batch; `positions` [n] are those of the training stream."""
         draws = draw(self._seed, positions.tolist(), latent_shape_of(rows.mean), pin_memory=self._device.type == "cuda")
         timesteps = self._diffusion.timestep_of(draws.timestep)
@@ -108,7 +103,7 @@ class InputMaker:
         noise = draws.noise.add_(draws.offset, alpha=self._noise_offset) if self._noise_offset else draws.noise
         return self.assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout)
 
-    def assemble(self, rows: LatentRows, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor) -> Inputs:
+    def assemble(self, rows: LoadedBatch, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor) -> Inputs:
         """Return inputs on the device."""
         captions = self._captions.choose(rows.token_ids, rows.embeddings, dropped)
         tensors = (rows.mean, rows.std, draws.posterior, noise, timesteps, captions)

@@ -8,7 +8,7 @@ others. AdamW and the average work element by element, so the result is the same
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,8 +16,6 @@ from torch import Tensor
 
 from steps.errors import StepError
 from steps.training.ranks import World
-
-T = TypeVar("T")
 
 
 class Shards:
@@ -38,10 +36,6 @@ class Shards:
         """Places of the parameters whose moments and averages this rank keeps."""
         return [place for place, owner in enumerate(self._owners) if owner == self._world.rank]
 
-    def of_own(self, values: Sequence[T]) -> list[T]:
-        """Return, of one value for each parameter, those that belong to this rank."""
-        return [values[place] for place in self.own]
-
     def share(self) -> None:
         """Send each parameter from its owner to every rank. Nothing waits for a GPU."""
         if not self.divided:
@@ -55,7 +49,9 @@ class Shards:
         """Return the owner's tensor of a parameter on every rank; the others pass a tensor on the meta device."""
         if not self.divided:
             return tensor
-        whole = empty_on(self._world.device, tensor) if tensor.is_meta else tensor.contiguous()
+        whole = tensor.contiguous()
+        if whole.is_meta:
+            whole = torch.empty(whole.shape, dtype=whole.dtype, device=self._world.device)
         dist.broadcast(whole, self._owners[place])
         return whole
 
@@ -73,8 +69,3 @@ def flat(tensor: Tensor) -> Tensor:
     """Return a view of a dense tensor in memory order: a broadcast does not accept channels last as contiguous."""
     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     return tensor.permute(order)
-
-
-def empty_on(device: torch.device, tensor: Tensor) -> Tensor:
-    """Return memory for a tensor's values."""
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)

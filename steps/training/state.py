@@ -30,7 +30,7 @@ class TrainingState:
         self.names = [name for name, _ in unet.named_parameters()]
         self.parameters: list[Tensor] = [parameter for _, parameter in unet.named_parameters()]
         self.shards = Shards(self.parameters, world, arguments.shard_optimizer)
-        own = self.shards.of_own(self.parameters)
+        own = [self.parameters[place] for place in self.shards.own]
         self.optimizer = _optimizer(own, arguments)
         self.average = (
             WeightAverage(

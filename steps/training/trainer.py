@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from params.layout import VALIDATION_LOSS
 from params.programs import TrainArguments
-from steps.data.loading.loader import LoadedBatch
+from steps.data.loading.batch_ring import LoadedBatch
 from steps.progress import Progress
 from steps.training.assembly import Parts
 from steps.training.batch_plan import BatchPlan

@@ -29,7 +29,7 @@ from steps.data.collecting.pending import Pending, next_pending, tasks
 from steps.data.collecting.screening import Screening, screen
 from steps.data.pictures.picture_measures import READER_VERSION
 from steps.data.shards.blocklist import read_blocklist
-from steps.data.shards.guarded_downloader import ShardMaker, ShardTask
+from steps.data.shards.guarded_downloader import ShardMaker
 from steps.data.shards.limits import Limits, limits_of
 from steps.data.shards.row_checks import row_checks_columns
 from steps.data.shards.shard_pool import Outcome
@@ -41,7 +41,7 @@ from steps.data.shards.shards_artifact import (
     make_ledger,
     shard_stem,
 )
-from steps.data.tables.url_table import UrlTable
+from steps.data.tables.url_table import TableSlice, UrlTable
 from steps.errors import StepError
 
 TRIES: Final = 3
@@ -50,7 +50,7 @@ TRIES: Final = 3
 class ShardPool(Protocol):
     """Makes shards somewhere."""
 
-    def run(self, tasks: Iterator[ShardTask]) -> Iterator[Outcome]:
+    def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
         """Yield each task with its shard, or with why it failed; may ask for more tasks after it was told of none."""
 
 
@@ -129,7 +129,7 @@ class Collection:
         queue = _Tasks(tasks(pending, self.table, set(shards), self._arguments.samples_per_shard))
         tries: dict[int, int] = {}
         for task, outcome in pool.run(queue):
-            index = task.rows.index
+            index = task.index
             if isinstance(outcome, VerifiedShard):
                 shards[index] = outcome
                 self._made_with[index] = self._limits
@@ -172,7 +172,7 @@ class Collection:
         )
 
     def _state(self, shards: Iterable[int]) -> RowFates:
-        return RowFates(self._screening.keys, self._book.of({number: self._made_with[number] for number in shards}))
+        return RowFates(self._screening.keys, self._book.fates({number: self._made_with[number] for number in shards}))
 
     def _pending(self, state: RowFates) -> Pending | None:
         of_other_limits = [number for number, limits in self._made_with.items() if limits != self._limits]
@@ -235,7 +235,7 @@ class Collection:
         """What the table decides; of rows that release 0.1.0 fetched, by sizes as that release judged them."""
         if not self._former:
             return self._screening
-        former = self._book.of({number: self._made_with[number] for number in self._former})
+        former = self._book.fates({number: self._made_with[number] for number in self._former})
         is_former = np.isin(self._screening.keys, former.keys)
         now, before = self._screening, self._screening_before
         numbers = np.array([0, *(now.causes.index(cause) + 1 for cause in before.causes)], np.uint8)
@@ -255,12 +255,12 @@ class Collection:
         return identity
 
 
-class _Tasks(Iterator[ShardTask]):
+class _Tasks(Iterator[TableSlice]):
     """Tasks to be done again, then new ones; it can go on after it has run dry."""
 
-    def __init__(self, new: Iterator[ShardTask]) -> None:
+    def __init__(self, new: Iterator[TableSlice]) -> None:
         self._new = new
-        self.again: deque[ShardTask] = deque()
+        self.again: deque[TableSlice] = deque()
 
-    def __next__(self) -> ShardTask:
+    def __next__(self) -> TableSlice:
         return self.again.popleft() if self.again else next(self._new)

@@ -63,19 +63,6 @@ class Looks:
         return Looks(self.hashes[places], self.is_known[places], self.colours[places], self.has_colours[places])
 
 
-@dataclass(frozen=True, eq=False)
-class _Pictures:
-    """What all samples are compared by."""
-
-    exact: Hashes
-    """64 bits of the sha256."""
-    pixels: Rows
-    """Of the originals; 0 where it is not known."""
-    is_blocked: Mask
-    """Whether the blocklist has it."""
-    looks: Looks
-
-
 def mark_samples(
     storage: Storage,
     shards: Sequence[VerifiedShard],
@@ -89,19 +76,19 @@ def mark_samples(
     `decided` says it for each sample as far as its row decides it. Of copies among the others, the one with the most
     pixels counts (as it came, before it was resized), and of equal ones the first.
     """
-    pictures = _pictures(storage, shards, blocklist)
+    exact, pixels, is_blocked, looks = _pictures(storage, shards, blocklist)
     causes: list[str | None] = list(decided)
-    for place in np.flatnonzero(pictures.is_blocked).tolist():
+    for place in np.flatnonzero(is_blocked).tolist():
         causes[place] = causes[place] or Cause.BLOCKED_PICTURE.value
     counted = np.array([not cause for cause in causes], np.bool_)
-    order = np.argsort(-pictures.pixels, kind="stable")
+    order = np.argsort(-pixels, kind="stable")
     order = order[counted[order]]
     if dedup == "perceptual":
-        order_of_known = order[pictures.looks.is_known[order]]
-        for place in order_of_known[near_duplicates(pictures.looks.at(order_of_known), max_distance)].tolist():
+        order_of_known = order[looks.is_known[order]]
+        for place in order_of_known[near_duplicates(looks.at(order_of_known), max_distance)].tolist():
             causes[place] = Cause.NEAR_DUPLICATE.value
     if dedup != "url":
-        for place in order[repeated(pictures.exact[order])].tolist():
+        for place in order[repeated(exact[order])].tolist():
             causes[place] = Cause.DUPLICATE_PICTURE.value
     marked: list[VerifiedShard] = []
     first = 0
@@ -122,15 +109,18 @@ def _mark(storage: Storage, shard: VerifiedShard, table: pa.Table, marks: Sequen
         write_samples(storage, shard.name.removesuffix(".tar"), table.set_column(column, "dropped", wanted))
 
 
-def _pictures(storage: Storage, shards: Sequence[VerifiedShard], blocklist: Blocklist) -> _Pictures:
+def _pictures(
+    storage: Storage, shards: Sequence[VerifiedShard], blocklist: Blocklist
+) -> tuple[Hashes, Rows, Mask, Looks]:
+    """Return all samples' 64 bits of the sha256, pixels of the originals (0: unknown), whether blocked, and looks."""
     none = pa.table({"sha256": pa.array([], pa.string())})
     columns = [_columns(none, blocklist), *(_columns(table, blocklist) for _, table in _tables(storage, shards))]
     exact, pixels, is_blocked, *looks = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    return _Pictures(exact, pixels, is_blocked, Looks(*looks))
+    return exact, pixels, is_blocked, Looks(*looks)
 
 
 def _columns(table: Any, blocklist: Blocklist) -> tuple[npt.NDArray[Any], ...]:
-    """Return a table's part of _Pictures and of Looks."""
+    """Return a table's part of what _pictures returns, the fields of Looks last."""
     facts = {
         name: table[name].combine_chunks() if name in table.column_names else pa.nulls(len(table), kind)
         for name, kind in OPTIONAL_COLUMNS.items()

@@ -7,9 +7,9 @@ caption: the same row of a longer table, or under another threshold, is not fetc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from html import unescape
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,11 @@ class Fates:
         return sample
 
 
+_NO_FATES: Final = Fates(
+    *(np.empty(0, kind) for kind in (np.uint64, np.int64, object, np.bool_, np.int64, np.int64, np.bool_))
+)
+
+
 @dataclass
 class FateBook:
     """The fates of shards, each of which is read once."""
@@ -87,7 +92,7 @@ class FateBook:
     """Whether rows are known by their captions, too."""
     _shards: dict[int, Fates] = field(default_factory=dict)
 
-    def of(self, made_with: Mapping[int, Limits]) -> Fates:
+    def fates(self, made_with: Mapping[int, Limits]) -> Fates:
         """Return the fates of these shards; `made_with` has the limits under which each was made."""
         missing = [number for number in sorted(made_with) if number not in self._shards]
         for start in range(0, len(missing), SHARDS_AT_ONCE):
@@ -120,18 +125,8 @@ def _fates(number: int, content: bytes, reopened: frozenset[str], book: FateBook
 
 
 def _joined(parts: Sequence[Fates]) -> Fates:
-    def joined(name: str, kind: Any) -> npt.NDArray[Any]:
-        return np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in parts)]).astype(kind, copy=False)
-
-    return Fates(
-        keys=joined("keys", np.uint64),
-        numbers=joined("numbers", np.int64),
-        causes=joined("causes", object),
-        is_reopened=joined("is_reopened", np.bool_),
-        widths=joined("widths", np.int64),
-        heights=joined("heights", np.int64),
-        is_blocked_host=joined("is_blocked_host", np.bool_),
-    )
+    columns = ([getattr(part, one.name) for part in (_NO_FATES, *parts)] for one in fields(Fates))
+    return Fates(*map(np.concatenate, columns))
 
 
 class RowFates:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from steps.data.collecting.fates import Mask, RowFates, Rows, may_pass
-from steps.data.shards.guarded_downloader import ShardTask
 from steps.data.tables.url_table import TableSlice, UrlTable
 
 
@@ -54,13 +53,13 @@ def next_pending(state: RowFates, wanted: Mask, former_end: int, top_up: int) ->
     return None
 
 
-def tasks(one: Pending, table: UrlTable, taken: Collection[int], rows_per_shard: int) -> Iterator[ShardTask]:
+def tasks(one: Pending, table: UrlTable, taken: Collection[int], rows_per_shard: int) -> Iterator[TableSlice]:
     """Yield the shards of these rows; `taken` are the numbers of the shards that are there."""
     numbers = (number for number in count(one.first_number) if number not in taken)
     for columns in _selected(table, one.rows, rows_per_shard):
         urls, captions, *others = columns
         named = dict(zip(table.others, others, strict=True))
-        yield ShardTask(TableSlice(next(numbers), 0, urls, captions, named))
+        yield TableSlice(next(numbers), 0, urls, captions, named)
 
 
 def _selected(table: UrlTable, rows: Rows, size: int) -> Iterator[list[list[Any]]]:

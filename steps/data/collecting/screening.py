@@ -22,7 +22,7 @@ from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.collecting.fates import is_known_by_caption, row_key
 from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST
-from steps.data.tables.score_column import ScoreColumn, texts_of
+from steps.data.tables.score_column import ScoreColumn
 from steps.data.tables.url_table import UrlTable
 from steps.errors import StepError
 
@@ -44,11 +44,6 @@ class _Check:
     """Columns of a batch to the rows that it takes out."""
     scores: tuple[ScoreColumn, ...] = ()
     """Those of the columns that hold numbers."""
-
-    def finish(self) -> None:
-        """Say what the columns held, once all rows were read. Raises StepError where they cannot be judged by."""
-        for one in self.scores:
-            one.finish()
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +78,10 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
 
     Raises StepError where a threshold is set and the table lacks the column.
     """
-    checks = [*_unreadable(), *_required(settings, table), *_checks(settings, table)]
+    # Causes by which the table's reader gives a row up.
+    unreadable = (Cause.BAD_ROW, Cause.BAD_TEXT, Cause.TRUNCATED)
+    checks = [_Check(cause, (LOST,), partial(_is, cause)) for cause in unreadable]
+    checks += [*_required(settings, table), *_checks(settings, table)]
     causes = (*(one.cause for one in checks), Cause.DUPLICATE)
     by_caption = is_known_by_caption(settings)
     known_by = (table.url_column, table.caption_column)
@@ -101,8 +99,8 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
             hashes[row] = xxhash.xxh3_64_intdigest((url or "").strip().encode())
             keys[row] = row_key(url, caption if by_caption else None)
         first += batch.num_rows
-    for one in checks:
-        one.finish()
+    for score in (score for one in checks for score in one.scores):
+        score.finish()
     wanted = np.flatnonzero(fates == 0)
     repeated = _repeated(hashes, wanted)
     if settings.captions == "all":
@@ -137,7 +135,7 @@ def _checks(settings: DownloadSettings, table: UrlTable) -> Iterator[_Check]:
     """Yield the filters that the settings ask for. Raises StepError where the table lacks a column."""
     columns = _Columns(settings.score_columns, table)
     for one in sorted((kind.of(settings) for kind in FILTERS), key=lambda one: one.measured):
-        if one.is_on and (names := columns.of(one)):
+        if one.is_on and (names := columns.named_for(one)):
             readers = [_reader(column, name, one) for column, name in zip(one.columns, names, strict=True)]
             scores = tuple(reader for reader in readers if isinstance(reader, ScoreColumn))
             yield _Check(one.cause, names, partial(_drops, one, readers), scores)
@@ -158,7 +156,7 @@ def _reader(column: TableColumn, name: str, one: Filter) -> Callable[[Any], Any]
 
 
 def _texts(batch: Any) -> Any:
-    return pc.fill_null(texts_of(batch).cast(pa.string()), "")
+    return pc.fill_null(batch.cast(pa.string()), "")
 
 
 def _lengths(batch: Any) -> Any:
@@ -182,7 +180,7 @@ class _Columns:
                 )
             self._named[score] = column
 
-    def of(self, one: Filter) -> tuple[str, ...]:
+    def named_for(self, one: Filter) -> tuple[str, ...]:
         """Return the columns of a filter; nothing where it does without. Raises StepError where one is not there."""
         names = [self._find(column) for column in one.columns]
         if None not in names:
@@ -199,12 +197,6 @@ class _Columns:
     def _find(self, column: TableColumn) -> str | None:
         known = (self._by_lower[name] for name in column.published_as if name in self._by_lower)
         return self._named.get(column.name) or next(known, None)
-
-
-def _unreadable() -> Iterator[_Check]:
-    """Yield a check for each cause by which the table's reader gives a row up."""
-    for cause in (Cause.BAD_ROW, Cause.BAD_TEXT, Cause.TRUNCATED):
-        yield _Check(cause, (LOST,), partial(_is, cause))
 
 
 def _is(cause: str, lost: Any) -> Mask:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +82,10 @@ def planned_samples(source: ShardsSource, split: str, first: int, count: int) ->
     storage = Storage(source.shards_uri)
     plan = source.plan
     for bucket, number, place, part in plan.locate(split, first, count):
-        table, of_training = _table(source.shards_uri, plan.sources[number], _Selection.of(plan))
-        rows = of_training[bucket] if split == TRAIN_SPLIT else plan.heldout_rows(bucket, number)
+        table, training_rows = _table(
+            source.shards_uri, plan.sources[number], plan.min_original_px, plan.heldout_fraction, plan.buckets
+        )
+        rows = training_rows[bucket] if split == TRAIN_SPLIT else plan.heldout_rows(bucket, number)
         samples += read_samples(storage, table, rows[place : place + part])
     return samples
 
@@ -104,19 +106,9 @@ def decode(sample: Sample, size: Size) -> Pixels:
     return np.asarray(picture)
 
 
-class _Selection(NamedTuple):
-    """What decides which samples of a table are which."""
-
-    heldout_fraction: float
-    buckets: Buckets
-    min_original_px: int
-
-    @classmethod
-    def of(cls, plan: EncodePlan) -> _Selection:
-        return cls(plan.heldout_fraction, plan.buckets, plan.min_original_px)
-
-
 @lru_cache(maxsize=16)
-def _table(uri: str, name: str, selection: _Selection) -> tuple[SampleTable, list[Rows]]:
-    table = read_table(Storage(uri), name, selection.min_original_px)
-    return table, train_rows(table, selection.heldout_fraction, selection.buckets)
+def _table(
+    uri: str, name: str, min_original_px: int, heldout_fraction: float, buckets: Buckets
+) -> tuple[SampleTable, list[Rows]]:
+    table = read_table(Storage(uri), name, min_original_px)
+    return table, train_rows(table, heldout_fraction, buckets)

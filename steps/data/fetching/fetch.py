@@ -13,14 +13,13 @@ import socket
 import ssl
 import time
 import urllib.parse
-from collections.abc import Collection
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
+from params.programs import DownloadSettings
 from steps.data.causes import Cause, can_pass, from_status
 from steps.data.fetching.address import AddressGuard, BlockedHostError, RefusedAddressError
 from steps.data.fetching.connection import GuardedConnection
@@ -34,7 +33,6 @@ MAX_REDIRECTS: Final = 20
 """As browsers (https://fetch.spec.whatwg.org/#http-redirect-fetch)."""
 READ_BYTES: Final = 1 << 18
 BACK_OFF_S: Final = 0.5
-MAX_RETRY_AFTER_S: Final = 30.0
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WHOLE = frozenset({http.client.OK, http.client.NON_AUTHORITATIVE_INFORMATION})
@@ -56,40 +54,14 @@ class FetchError(Exception):
         """A name of steps.data.causes."""
 
 
-@dataclass(frozen=True)
-class FetchLimits:
-    """What one picture may cost, and its host."""
-
-    timeout_s: float
-    """From connect to the last byte, redirects included; for each try, without the wait for a host's turn."""
-    retries: int
-    """Further tries after a failure that can pass, each after twice the wait of the one before."""
-    max_body_bytes: int
-    """A larger body is dropped, packed or unpacked."""
-    max_retry_after_s: float = MAX_RETRY_AFTER_S
-    """A longer Retry-After is not waited for."""
-    connections_per_host: int = 0
-    """At a time; 0: any number."""
-
-
-@dataclass(frozen=True)
-class FetchManners:
-    """How the crawler presents itself, and whose wishes it heeds."""
-
-    contact: str = ""
-    """Page or mail address, for the User-Agent."""
-    ignored_opt_outs: Collection[str] = ()
-    """Headers of steps.data.fetching.opt_outs that are not heeded."""
-
-
 class Fetcher:
     """Fetches pictures. Safe for threads."""
 
-    def __init__(self, limits: FetchLimits, guard: AddressGuard, manners: FetchManners | None = None) -> None:
-        self._limits, self._guard = limits, guard
-        self._manners = manners or FetchManners()
-        self._turns = HostTurns(limits.max_retry_after_s, limits.connections_per_host)
-        words = ("compatible", CRAWLER, *([f"+{self._manners.contact}"] if self._manners.contact else []))
+    def __init__(self, settings: DownloadSettings, guard: AddressGuard) -> None:
+        """`settings` bound a picture's time and bytes, and say how the crawler presents itself."""
+        self._settings, self._guard = settings, guard
+        self._turns = HostTurns(settings.max_retry_after_s, settings.connections_per_host)
+        words = ("compatible", CRAWLER, *([f"+{settings.contact}"] if settings.contact else []))
         self._headers = {**_HEADERS, "User-Agent": f"Mozilla/5.0 ({'; '.join(words)})"}
 
     def fetch(self, url: str) -> bytes:
@@ -106,8 +78,8 @@ class Fetcher:
         return self._patiently(unescaped)
 
     def _patiently(self, url: str) -> bytes:
-        for attempt in range(self._limits.retries + 1):
-            is_last = attempt == self._limits.retries
+        for attempt in range(self._settings.retries + 1):
+            is_last = attempt == self._settings.retries
             try:
                 body = self._try(url)
                 # The same bytes again may be how the picture is: the decoder decides about it.
@@ -120,7 +92,7 @@ class Fetcher:
         raise AssertionError("retries is never negative")
 
     def _try(self, url: str) -> bytes:
-        deadline_s = time.monotonic() + self._limits.timeout_s
+        deadline_s = time.monotonic() + self._settings.timeout_s
         address = _parse(url)
         for _ in range(MAX_REDIRECTS + 1):
             try:
@@ -181,12 +153,12 @@ class Fetcher:
         is_redirect = response.status in _REDIRECTS and location
         if not is_redirect and response.status not in _WHOLE and not _is_whole_range(response):
             raise FetchError(from_status(response.status))
-        if is_reserved(response.headers, CRAWLER, self._manners.ignored_opt_outs):
+        if is_reserved(response.headers, CRAWLER, self._settings.ignored_opt_outs):
             raise FetchError(Cause.DISALLOWED)
         return str(location) if is_redirect else self._body(response)
 
     def _body(self, response: http.client.HTTPResponse) -> bytes:
-        limit = self._limits.max_body_bytes
+        limit = self._settings.max_body_mb << 20
         if (response.length or 0) > limit:
             raise FetchError(Cause.BODY_TOO_LARGE)
         body = io.BytesIO()
@@ -209,8 +181,8 @@ _HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "Connection": "c
 
 def _is_whole_range(response: http.client.HTTPResponse) -> bool:
     """Return whether a partial answer, to a request that asked for no part, is all there is."""
-    found = _RANGE.fullmatch(str(response.headers.get("Content-Range") or "").strip())
-    return response.status == http.client.PARTIAL_CONTENT and found is not None and int(found[1]) + 1 == int(found[2])
+    parts = _RANGE.fullmatch(str(response.headers.get("Content-Range") or "").strip())
+    return response.status == http.client.PARTIAL_CONTENT and parts is not None and int(parts[1]) + 1 == int(parts[2])
 
 
 def _parse(url: str) -> Url:

@@ -19,21 +19,21 @@ TORCH_DTYPES = {np.dtype("<f2"): torch.float16, np.dtype("<i4"): torch.int32}
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """A rank's slice of one global batch.
+    """Rows of the latents: a rank's slice of one global batch, or any others that were asked for.
 
-    Its memory is used again for the batch after the next, so that a copy to the GPU may still be under way when the
-    next batch is asked for.
+    The loader uses a batch's memory again for the batch after the next, so that a copy to the GPU may still be under
+    way when the next batch is asked for.
     """
 
     positions: torch.Tensor
-    """[rows] int64: positions of the training stream."""
+    """[rows] int64: positions of the training stream, or the rows that were asked for."""
     mean: torch.Tensor
     """[rows, C, H, W] float16: posterior mean, unscaled; in pinned memory where there is a GPU."""
     std: torch.Tensor
     """[rows, C, H, W] float16: posterior standard deviation, unscaled."""
     token_ids: torch.Tensor
     """[rows, caption length] int32."""
-    embeddings: torch.Tensor | None
+    embeddings: torch.Tensor | None = None
     """[rows, caption length, width] float16, where they are cached."""
 
 
@@ -65,14 +65,8 @@ class BatchRing:
 
     def batch(self, number: int, first_position: int) -> LoadedBatch:
         """Return a batch, as views."""
-        views = self._views[number % self._batches]
-        return LoadedBatch(
-            positions=torch.arange(first_position, first_position + self._batch_rows),
-            mean=views["mean"],
-            std=views["std"],
-            token_ids=views["token_ids"],
-            embeddings=views.get("embeddings"),
-        )
+        positions = torch.arange(first_position, first_position + self._batch_rows)
+        return LoadedBatch(positions, **self._views[number % self._batches])
 
 
 def empty(field: Field, rows: int, pin_memory: bool = False) -> torch.Tensor:

@@ -6,7 +6,6 @@ Reads shards, manifest and index; writes nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,8 +20,8 @@ class BlockFiles(Protocol):
     def read(self, name: str) -> bytes:
         """Return a whole file. Raises OSError."""
 
-    def read_into(self, name: str, offset: int, parts: Sequence[memoryview]) -> None:
-        """Fill buffers, one after the other, with the bytes from `offset` on.
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with the bytes from `offset` on.
 
         Raises OSError, and BlockError where the file ends before.
         """
@@ -38,20 +37,15 @@ class FolderFiles:
         """Return a whole file. Raises OSError."""
         return Path(self._folder, name).read_bytes()
 
-    def read_into(self, name: str, offset: int, parts: Sequence[memoryview]) -> None:
-        """Fill buffers straight from the file: one call, where the file system does not answer in pieces."""
-        pending = [part for part in parts if len(part)]
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer straight from the file: one call, unless the file system answers in pieces."""
         descriptor = os.open(f"{self._folder}/{name}", os.O_RDONLY)
         try:
-            while pending:
-                count = os.preadv(descriptor, pending, offset)
+            while buffer:
+                count = os.preadv(descriptor, [buffer], offset)
                 if count == 0:
-                    raise BlockError(f"the file ends {sum(map(len, pending))} bytes too early")
-                offset += count
-                while pending and count >= len(pending[0]):
-                    count -= len(pending.pop(0))
-                if count:
-                    pending[0] = pending[0][count:]
+                    raise BlockError(f"the file ends {len(buffer)} bytes too early")
+                buffer, offset = buffer[count:], offset + count
         finally:
             os.close(descriptor)
 
@@ -66,15 +60,12 @@ class ObjectFiles:
         """Return a whole object. Raises OSError."""
         return self._storage.read(name)
 
-    def read_into(self, name: str, offset: int, parts: Sequence[memoryview]) -> None:
-        """Fill buffers from one ranged request."""
-        wanted = sum(map(len, parts))
-        content = memoryview(self._storage.read_range(name, offset, offset + wanted))
-        if len(content) != wanted:
-            raise BlockError(f"the object ends {wanted - len(content)} bytes too early")
-        for part in parts:
-            part[:] = content[: len(part)]
-            content = content[len(part) :]
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer from one ranged request."""
+        content = self._storage.read_range(name, offset, offset + len(buffer))
+        if len(content) != len(buffer):
+            raise BlockError(f"the object ends {len(buffer) - len(content)} bytes too early")
+        buffer[:] = content
 
 
 def open_files(location: str | Path) -> BlockFiles:

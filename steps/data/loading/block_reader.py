@@ -51,8 +51,8 @@ class BlockReader:
         No more than `max_lost_fraction` of the rows may be unreadable.
         """
         self.table = table
-        found = _fields(files, table)
-        self.fields = tuple(_shaped(found, shape) for shape in latent_shapes)
+        fields = _fields(files, table)
+        self.fields = tuple(_shaped(fields, shape) for shape in latent_shapes)
         """The tensors of every block, for each bucket."""
         self.quarantined: dict[int, str] = {}
         """Blocks that could not be read, and why."""
@@ -118,10 +118,10 @@ class BlockReader:
         if not 0 < header_bytes <= MAX_HEADER_BYTES:
             raise BlockError(f"{size} bytes cannot hold {rows} rows like those of the other blocks")
         content = scratch.data[MAX_HEADER_BYTES - header_bytes :][:size]
-        self._files.read_into(table.shard(block), int(table.offsets[block]), [content])
-        found = digest(content)
-        if int(found, 16) != int(table.digests[block]):
-            raise BlockError(f"its bytes have digest {found}, the index has {int(table.digests[block]):016x}")
+        self._files.read_into(table.shard(block), int(table.offsets[block]), content)
+        xxh3 = digest(content)
+        if int(xxh3, 16) != int(table.digests[block]):
+            raise BlockError(f"its bytes have digest {xxh3}, the index has {int(table.digests[block]):016x}")
         self._check_header(bytes(content[:header_bytes]), rows, fields)
 
     def _check_header(self, header: bytes, rows: int, fields: tuple[Field, ...]) -> None:
@@ -185,7 +185,7 @@ def _fields(files: BlockFiles, table: BlockTable) -> tuple[Field, ...]:
     for block in np.unique(table.shards, return_index=True)[1][:_TRIED_SHARDS].tolist():
         content = bytearray(int(table.sizes[block]))
         try:
-            files.read_into(table.shard(block), int(table.offsets[block]), [memoryview(content)])
+            files.read_into(table.shard(block), int(table.offsets[block]), memoryview(content))
             if int(digest(content), 16) == int(table.digests[block]):
                 return parse_layout(bytes(content)).fields
             failure = f"{table.name(block)}: not the bytes of the index"

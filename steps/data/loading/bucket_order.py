@@ -85,8 +85,7 @@ class TrainingOrder:
             batch, place = divmod(position, size)
             turn, stop = self.turn(batch), min(end, (batch + 1) * size)
             stream = self.streams[turn.stream]
-            found = stream.order.rows(turn.number * size + place, stop - position)
-            parts.append(found + stream.first_row)
+            parts.append(stream.order.rows(turn.number * size + place, stop - position) + stream.first_row)
             position = stop
         return np.concatenate(parts)
 
@@ -115,12 +114,11 @@ class TrainingOrder:
         return int(self._batches_before(number).sum())
 
     def _pass(self, number: int) -> _Pass:
-        found = self._passes.get(number)
-        if found is None:
-            found = self._passes[number] = self._make_pass(number)
+        if number not in self._passes:
+            self._passes[number] = self._make_pass(number)
             if len(self._passes) > _KEPT_PASSES:
                 self._passes.popitem(last=False)
-        return found
+        return self._passes[number]
 
     def _make_pass(self, number: int) -> _Pass:
         begins, ends = self._batches_before(number), self._batches_before(number + 1)

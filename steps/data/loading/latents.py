@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 
@@ -23,7 +22,7 @@ from params.model import Model
 from steps.data.latents.block import Array, Field
 from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
 from steps.data.latents.order import Rows, SampleOrder
-from steps.data.loading.batch_ring import empty
+from steps.data.loading.batch_ring import LoadedBatch, empty
 from steps.data.loading.block_files import open_files
 from steps.data.loading.block_reader import MAX_LOST_FRACTION, BlockReader
 from steps.data.loading.block_table import BlockTable, block_table
@@ -33,22 +32,7 @@ from steps.errors import StepError
 # Held-out rows are read in order, so few blocks need to stay.
 RANDOM_READ_BLOCKS: Final = 4
 
-__all__ = ["LatentsBatch", "LatentsDataset", "LatentsManifest"]
-
 M = TypeVar("M", bound=Model)
-
-
-class LatentsBatch(NamedTuple):
-    """Rows of the latents, in memory of the CPU."""
-
-    mean: torch.Tensor
-    """[rows, C, H, W] float16: posterior mean, unscaled."""
-    std: torch.Tensor
-    """[rows, C, H, W] float16: posterior standard deviation, unscaled."""
-    token_ids: torch.Tensor
-    """[rows, caption length] int32."""
-    embeddings: torch.Tensor | None
-    """[rows, caption length, width] float16, where they are cached."""
 
 
 class LatentsDataset:
@@ -72,7 +56,7 @@ class LatentsDataset:
         """Return how many samples a split has; 0 where there is none of that name."""
         return self.manifest.counts.get(split, 0)
 
-    def read(self, split: str, rows: npt.NDArray[np.int64]) -> LatentsBatch:
+    def read(self, split: str, rows: Rows) -> LoadedBatch:
         """Return rows of a split and of one bucket, in the order asked for. Not for several threads at once.
 
         Raises IndexError for a row that is not there, ValueError for rows of several buckets.
@@ -82,7 +66,7 @@ class LatentsDataset:
             reader = self._readers[split] = self.reader(split)
         tensors = {item.name: empty(item, len(rows)) for item in reader.fields(rows)}
         reader.read_into(rows, {name: tensor.numpy() for name, tensor in tensors.items()})
-        return LatentsBatch(tensors["mean"], tensors["std"], tensors["token_ids"], tensors.get("embeddings"))
+        return LoadedBatch(torch.from_numpy(rows), **tensors)
 
     def order(self, split: str, seed: int, global_batch_size: int, lanes: int | None = None) -> TrainingOrder:
         """Return the order in which training sees a split; `lanes` as for SampleOrder."""
@@ -104,12 +88,12 @@ class LatentsDataset:
     def spans(self, split: str) -> dict[int, range]:
         """Return the rows of each bucket of a split that has any."""
         table = self.table(split)
-        found = {}
+        spans = {}
         for bucket in np.unique(table.buckets).tolist():
             blocks = table.blocks_of(bucket)
             first = int(table.first_rows[blocks][0])
-            found[bucket] = range(first, first + int(table.rows[blocks].sum()))
-        return found
+            spans[bucket] = range(first, first + int(table.rows[blocks].sum()))
+        return spans
 
     def table(self, split: str) -> BlockTable:
         """Return where the blocks of a split are. Raises StepError where it has no samples."""
@@ -139,7 +123,7 @@ class LatentsDataset:
     def _check(self, index: LatentsIndex) -> None:
         indexed = [(shard.name, shard.split, sum(shard.block_rows)) for shard in index.shards]
         listed = [(shard.name, shard.split, shard.rows) for shard in self.manifest.shards]
-        totals = {split: sum(rows for _, of, rows in indexed if of == split) for split in self.manifest.counts}
+        totals = {split: sum(rows for _, kind, rows in indexed if kind == split) for split in self.manifest.counts}
         if self.manifest.format_version != FORMAT_VERSION:
             raise StepError(f"{self.location}: format {self.manifest.format_version}, this code reads {FORMAT_VERSION}")
         if indexed != listed or totals != self.manifest.counts or not _has_buckets(index, self.manifest):
@@ -154,11 +138,11 @@ def _has_buckets(index: LatentsIndex, manifest: LatentsManifest) -> bool:
         buckets = [shard.bucket for shard in index.shards if shard.split == split]
         if buckets != sorted(buckets) or not set(buckets) <= set(range(len(manifest.latent_shapes))):
             return False
-    found: Counter[tuple[str, int]] = Counter()
+    indexed: Counter[tuple[str, int]] = Counter()
     for shard in index.shards:
-        found[shard.split, shard.bucket] += sum(shard.block_rows)
-    told = {(split, n): rows for n, of in enumerate(manifest.buckets) for split, rows in of.counts.items() if rows}
-    return not manifest.buckets or found == told
+        indexed[shard.split, shard.bucket] += sum(shard.block_rows)
+    listed = {(split, n): rows for n, b in enumerate(manifest.buckets) for split, rows in b.counts.items() if rows}
+    return not manifest.buckets or indexed == listed
 
 
 class LatentsReader:

@@ -34,8 +34,6 @@ HELD_BATCHES: Final = 2
 # Blocks are read side by side: Lustre and S3 answer many requests at once. Eight cost up to 0.3 more CPU, in caches.
 READ_THREADS: Final = 4
 
-__all__ = ["LatentsLoader", "LoadedBatch"]
-
 
 @dataclass(frozen=True)
 class Share:
@@ -76,10 +74,8 @@ class LatentsLoader:
         order: TrainingOrder,
         share: Share,
         *,
-        split: str = TRAIN_SPLIT,
         read_threads: int = READ_THREADS,
         max_lost_fraction: float = MAX_LOST_FRACTION,
-        pin_memory: bool | None = None,
     ) -> None:
         """Say what to load; no rows are read before iteration.
 
@@ -87,7 +83,7 @@ class LatentsLoader:
         """
         size = order.global_batch_size
         share.check(size)
-        self.blocks: Final = dataset.blocks(split, max_lost_fraction)
+        self.blocks: Final = dataset.blocks(TRAIN_SPLIT, max_lost_fraction)
         self.order: Final = order
         self.batches: Final = range(share.first_position // size, share.last_position // size)
         """Numbers of the global batches."""
@@ -95,7 +91,7 @@ class LatentsLoader:
         self.first_place: Final = share.rank * self.batch_rows
         """Where in each global batch this rank's slice begins."""
         self.read_threads: Final = read_threads
-        self.pin_memory: Final = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.pin_memory: Final = torch.cuda.is_available()
 
     @property
     def lost_samples(self) -> int:
@@ -104,9 +100,9 @@ class LatentsLoader:
 
     def unreadable_blocks(self) -> torch.Tensor:
         """Return [blocks] int32: 1 where this rank could not read the block."""
-        found = torch.zeros(len(self.blocks.table.rows), dtype=torch.int32)
-        found[list(self.blocks.quarantined)] = 1
-        return found
+        unreadable = torch.zeros(len(self.blocks.table.rows), dtype=torch.int32)
+        unreadable[list(self.blocks.quarantined)] = 1
+        return unreadable
 
     def samples_in(self, blocks: torch.Tensor) -> int:
         """Return how many samples lie in the blocks whose entry is not 0: each once, however many ranks met it."""
@@ -149,11 +145,10 @@ class _Run:
         return self._stream(turn).batch(turn.number, first_position)
 
     def _stream(self, turn: Turn) -> _Stream:
-        found = self._streams.get(turn.stream)
-        if found is None:
-            of, numbers = self._loader.order.streams[turn.stream], self._numbers[turn.stream]
-            found = self._streams[turn.stream] = _Stream(self._loader, self._pool, of, numbers)
-        return found
+        if turn.stream not in self._streams:
+            bucket, numbers = self._loader.order.streams[turn.stream], self._numbers[turn.stream]
+            self._streams[turn.stream] = _Stream(self._loader, self._pool, bucket, numbers)
+        return self._streams[turn.stream]
 
 
 @dataclass(order=True)
@@ -168,12 +163,12 @@ class _Due:
 class _Stream:
     """One bucket's batches, which have a ring of their own: reads stretches as their batches come near."""
 
-    def __init__(self, loader: LatentsLoader, pool: ThreadPoolExecutor, of: BucketStream, numbers: range) -> None:
+    def __init__(self, loader: LatentsLoader, pool: ThreadPoolExecutor, bucket: BucketStream, numbers: range) -> None:
         """Prepare batches `numbers` of the stream."""
-        self._loader, self._pool, self._of, self._numbers = loader, pool, of, numbers
-        order = of.order
+        self._loader, self._pool, self._bucket, self._numbers = loader, pool, bucket, numbers
+        order = bucket.order
         depth = min(len(numbers), order.stretch_batches + PREFETCHED_BATCHES + HELD_BATCHES)
-        self._ring = BatchRing(loader.blocks.fields[of.bucket], depth, loader.batch_rows, loader.pin_memory)
+        self._ring = BatchRing(loader.blocks.fields[bucket.bucket], depth, loader.batch_rows, loader.pin_memory)
         first_lane = loader.first_place // order.lane_rows
         last_lane = (loader.first_place + loader.batch_rows - 1) // order.lane_rows
         self._lanes = {lane: order.stretches(lane, numbers.start) for lane in range(first_lane, last_lane + 1)}
@@ -211,9 +206,9 @@ class _Stream:
         return Stretch(stretch.blocks, stretch.rows[own], stretch.batches[own], places[own])
 
     def _load(self, stretch: Stretch) -> None:
-        table, rows = self._loader.blocks.table, stretch.rows + self._of.first_row
+        table, rows = self._loader.blocks.table, stretch.rows + self._bucket.first_row
         ring_rows = self._ring.rows(stretch.batches, stretch.places)
-        for block in (self._of.first_block + number for number in stretch.blocks):
+        for block in (self._bucket.first_block + number for number in stretch.blocks):
             inside = rows - table.first_rows[block]
             own = (inside >= 0) & (inside < table.rows[block])
             if own.any():

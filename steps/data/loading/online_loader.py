@@ -9,9 +9,10 @@ been taken, so encoders wait when training is slow, and nothing piles up.
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -19,15 +20,60 @@ import torch
 
 from steps.data.latents.block import Array
 from steps.data.latents.order import Rows, SampleOrder
+from steps.data.loading.batch_ring import LoadedBatch
 from steps.data.loading.block_reader import MAX_LOST_FRACTION
-from steps.data.loading.block_schedule import Need, kept_blocks, schedule
-from steps.data.loading.loader import LoadedBatch, Share
+from steps.data.loading.loader import Share
 from steps.errors import StepError
 
 # Batches put together ahead of training, each by the one thread that talks to the encoders.
 PREFETCHED_BATCHES: Final = 2
 
 Tensors = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one batch of a rank needs."""
+
+    first_position: int
+    """Of the training stream."""
+    blocks: Rows
+    """[rows]: block of each row."""
+    places: Rows
+    """[rows]: place of each row in its block."""
+    missing: tuple[int, ...]
+    """Blocks to be had before the batch, in order."""
+    forgotten: tuple[int, ...]
+    """Blocks that make room for them."""
+
+
+def kept_blocks(order: SampleOrder, slice_rows: int) -> int:
+    """Return how many blocks a rank has in use at once for `slice_rows` neighbouring rows of each global batch."""
+    lane_rows = order.global_batch_size // order.lanes
+    lanes = min(order.lanes, -(-slice_rows // lane_rows) + 1)
+    # A lane holds one window; its border, and the seam of two epochs, can put another one into the same slice.
+    return 2 * lanes * order.window_blocks
+
+
+def schedule(order: SampleOrder, block_rows: Rows, slices: Iterable[tuple[int, int]], capacity: int) -> Iterator[Need]:
+    """Yield what each slice (first position, rows) needs, with at most `capacity` blocks kept besides its own.
+
+    A pure function of order and positions. The blocks used last are kept: memory is bounded, and whoever makes the
+    blocks knows beforehand what comes next.
+    """
+    first_rows = np.cumsum(block_rows) - block_rows
+    kept: OrderedDict[int, None] = OrderedDict()
+    for first, count in slices:
+        rows = order.rows(first, count)
+        blocks = np.searchsorted(first_rows, rows, side="right") - 1
+        # In the order in which the batch has them: the same on every machine.
+        wanted = list(dict.fromkeys(blocks.tolist()))
+        missing = tuple(block for block in wanted if block not in kept)
+        for block in wanted:
+            kept[block] = None
+            kept.move_to_end(block)
+        forgotten = tuple(kept.popitem(last=False)[0] for _ in range(len(kept) - max(capacity, len(wanted))))
+        yield Need(first, blocks, rows - first_rows[blocks], missing, forgotten)
 
 
 class BlockLostError(StepError):
@@ -161,7 +207,7 @@ def _gather(need: Need, kept: dict[int, Tensors]) -> LoadedBatch:
             out[rows] = kept[block][name][need.places[rows]]
         tensors[name] = torch.from_numpy(out)
     positions = torch.arange(need.first_position, need.first_position + len(need.blocks))
-    return LoadedBatch(positions, tensors["mean"], tensors["std"], tensors["token_ids"], tensors.get("embeddings"))
+    return LoadedBatch(positions, **tensors)
 
 
 class RayBlocks:

@@ -14,8 +14,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import fsspec
 import pyarrow as pa
@@ -23,7 +22,8 @@ import pyarrow as pa
 from params.programs import DownloadArguments
 from steps.data.causes import Cause
 from steps.data.fetching.address import AddressGuard
-from steps.data.fetching.fetch import Fetcher, FetchError, FetchLimits, FetchManners
+from steps.data.fetching.fetch import Fetcher, FetchError
+from steps.data.fetching.stored_pictures import StoredPictures
 from steps.data.shards.blocklist import Blocklist
 from steps.data.shards.limits import limits_of
 from steps.data.shards.row_checks import RowChecks
@@ -37,21 +37,6 @@ Fetched = tuple[int, io.BytesIO | None, str | None]
 
 # Digits of the shard's number in keys and file names: params.layout.SHARD_PATTERN.
 SHARD_DIGITS: Final = 5
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """One shard to make."""
-
-    rows: TableSlice
-    """Its rows."""
-
-
-class PictureSource(Protocol):
-    """Where pictures come from."""
-
-    def fetch(self, address: str, /) -> bytes:
-        """Return a whole picture. Raises FetchError."""
 
 
 class ShardMaker:
@@ -97,8 +82,8 @@ class ShardMaker:
             disallowed_header_directives=None,
         )
 
-    def make(self, task: ShardTask) -> VerifiedShard:
-        """Download, write, read back and record one shard.
+    def make(self, rows: TableSlice) -> VerifiedShard:
+        """Download, write, read back and record the shard of these rows.
 
         Raises UnverifiedShardError where its files do not agree, OSError and others where writing failed.
         """
@@ -107,48 +92,37 @@ class ShardMaker:
         storage = Storage(self._uri)
         self._reader.measured.clear()
         all_captions = self._settings.captions == "all"
-        with arrow_file(task.rows, all_captions) as address, _fetching(lambda key, url: self._fetch(task, key, url)):
-            self._downloader.download_shard((task.rows.index, address))
-        shard = verify_shard(storage, task.rows.index, len(task.rows.urls), self._reader.measured)
+        with arrow_file(rows, all_captions) as address, _fetching(lambda key, url: self._fetch(rows, key, url)):
+            self._downloader.download_shard((rows.index, address))
+        shard = verify_shard(storage, rows.index, len(rows.urls), self._reader.measured)
         ShardRecord(plan_digest=self.plan_digest, shard=shard, limits=self._limits).write(storage)
         return shard
 
-    def _fetch(self, task: ShardTask, key: int, url: str) -> Fetched:
+    def _fetch(self, rows: TableSlice, key: int, url: str) -> Fetched:
         """Stand in for img2dataset's `download_image_with_retry`: an exception here would lose the whole shard."""
         try:
             body = self._source.fetch(url)
             if self._blocklist.has(body):
                 return key, None, Cause.BLOCKED_PICTURE.value
-            return key, self._picture(task, key, body), None
+            return key, self._picture(rows, key, body), None
         except FetchError as error:
             return key, None, error.cause
         except Exception:
             traceback.print_exc()
             return key, None, Cause.UNEXPECTED.value
 
-    def _picture(self, task: ShardTask, key: int, body: bytes) -> io.BytesIO:
+    def _picture(self, rows: TableSlice, key: int, body: bytes) -> io.BytesIO:
         """Return a body for the reader. Raises FetchError where it is not what the table says."""
         from steps.data.shards.picture_reader import FetchedPicture
 
-        return FetchedPicture(body, key, self._checks.check(task.rows, key, body))
+        return FetchedPicture(body, key, self._checks.check(rows, key, body))
 
-    def _open_source(self) -> PictureSource:
-        settings, max_body_bytes = self._settings, self._settings.max_body_mb << 20
+    def _open_source(self) -> Fetcher | StoredPictures:
+        settings = self._settings
         if settings.source != "urls":
-            from steps.data.fetching.stored_pictures import StoredPictures
-
-            return StoredPictures(settings.url_table, max_body_bytes)
-        return Fetcher(
-            FetchLimits(
-                timeout_s=settings.timeout_s,
-                retries=settings.retries,
-                max_body_bytes=max_body_bytes,
-                max_retry_after_s=settings.max_retry_after_s,
-                connections_per_host=settings.connections_per_host,
-            ),
-            AddressGuard(settings.allowed_hosts, blocked_hosts=self._blocklist.hosts),
-            FetchManners(settings.contact, settings.ignored_opt_outs),
-        )
+            return StoredPictures(settings.url_table, settings.max_body_mb << 20)
+        guard = AddressGuard(settings.allowed_hosts, blocked_hosts=self._blocklist.hosts)
+        return Fetcher(settings, guard)
 
 
 @contextmanager

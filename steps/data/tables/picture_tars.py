@@ -144,7 +144,7 @@ class _Sample:
         """Take a member; `field` is what stands behind the key's dot."""
         suffix = f".{field.rpartition('.')[2]}"
         is_plain = suffix == f".{field}"
-        if self._is_repeated(suffix, is_plain):
+        if is_plain and self._is_plain and suffix in PICTURES:
             oddities.leave("repeated_member", f"{self._place} has several {suffix}; give each sample its own key")
         if suffix in PICTURES and (is_plain or not self.address):
             # Of `jpg` and `mask.png` the picture is the first; of two fields with dots, the one that comes first.
@@ -152,14 +152,12 @@ class _Sample:
             self._stop, self._is_plain = member.offset_data + member.size, is_plain
         elif suffix in CAPTION_FILES and (is_plain or self._text is None):
             if member.size > MAX_TEXT_BYTES:
-                self._lose(Cause.BAD_TEXT, _too_long(self._place, suffix, member.size), oddities)
+                self._cause = Cause.BAD_TEXT
+                oddities.note(Cause.BAD_TEXT, _too_long(self._place, suffix, member.size))
             else:
                 self._text = _content(tar, member)
         elif field == "json":
             self._take_json(tar, member, oddities)
-
-    def _is_repeated(self, suffix: str, is_plain: bool) -> bool:
-        return is_plain and suffix in PICTURES and bool(self.address) and self._is_plain
 
     def _take_json(self, tar: tarfile.TarFile, member: tarfile.TarInfo, oddities: Oddities) -> None:
         if member.size > MAX_TEXT_BYTES:
@@ -186,10 +184,6 @@ class _Sample:
         if not is_well_formed(row.get(CAPTION)):
             not_text(oddities, self._place)
         return {**row, LOST: str(self._cause)} if self._cause else row
-
-    def _lose(self, cause: Cause, words: str, oddities: Oddities) -> None:
-        self._cause = cause
-        oddities.note(cause, words)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -171,9 +171,9 @@ def lost_rows(columns: Sequence[str], cause: str, count: int) -> Any:
     return pa.record_batch({**nulls, LOST: pa.repeat(cause, count)})
 
 
-def with_lost(batch: Any, causes: Any = None) -> Any:
-    """Return a batch with the column LOST, of which `causes` are the values; without them no row is lost."""
-    return batch.append_column(LOST, pa.nulls(batch.num_rows, pa.string()) if causes is None else causes)
+def with_lost(batch: Any) -> Any:
+    """Return a batch none of whose rows is lost."""
+    return batch.append_column(LOST, pa.nulls(batch.num_rows, pa.string()))
 
 
 def require_columns(path: str, names: Sequence[str], reading: Reading, hint: str = "") -> None:

@@ -33,9 +33,11 @@ class ScoreColumn:
         self._tags: set[str] = set()
 
     def __call__(self, batch: Any) -> npt.NDArray[np.float64]:
-        """Return the numbers of some rows; NaN where there is none. Raises StepError where words are all there is."""
-        texts = texts_of(batch)
-        numbers = self._of_texts(texts) if pa.types.is_string(texts.type) else self._cast(texts)
+        """Return the numbers of some rows of a UrlTable; NaN where there is none.
+
+        Raises StepError where words are all there is.
+        """
+        numbers = self._of_texts(batch) if pa.types.is_string(batch.type) else self._cast(batch)
         self._numbers += int(np.isfinite(numbers).sum())
         if self._words >= _ENOUGH_WORDS:
             self._refuse_words()
@@ -88,15 +90,6 @@ class ScoreColumn:
                 f"url_table: a filter on {self._column.name} is set, but column {self._name!r} is of the type "
                 f"{batch.type}, not a number; name another as score_columns={self._column.name}=COLUMN"
             ) from None
-
-
-def texts_of(column: Any) -> Any:
-    """Return a column of texts, however they are stored, as an Arrow array of strings; another one as it is."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return texts_of(column.dictionary_decode())
-    is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return column.cast(pa.string()) if is_text or pa.types.is_binary(kind) else column
 
 
 def _to_numpy(column: Any) -> npt.NDArray[Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.tables.caption_choice import CaptionChoice, Captions, joined
-from steps.data.tables.row_files import CAPTION, LOST, URL, Oddities, Reading, RowSource, open_files
+from steps.data.tables.row_files import CAPTION, LOST, URL, Reading, RowSource, open_files
 from steps.data.tables.text_column import Mask, ReadColumn, is_list, only_ones, through
 from steps.errors import StepError
 
@@ -60,6 +60,7 @@ class UrlTable:
         """
         asked = settings or DownloadSettings()
         self._columns = (url_column, caption_column) if source == "urls" else (URL, CAPTION)
+        self.url_column, self.caption_column = self._columns
         self._choice = CaptionChoice(asked.captions, asked.captions_seed)
         reading = Reading(
             url_column=url_column,
@@ -74,6 +75,8 @@ class UrlTable:
         if not self.rows:
             raise StepError(f"url_table: {uri} has no rows")
         self.uri, self.digest, self.names = uri, self._rows.digest, self._rows.names
+        self.oddities: Final = self._rows.oddities
+        """What could not be read of it until now."""
         for name, setting in others.items():
             if name not in self.names:
                 raise StepError(f"{setting}: {uri} has no column {name!r}; it has {', '.join(self.names)}")
@@ -83,21 +86,6 @@ class UrlTable:
         """Further columns that slices hold."""
         self.further: Mapping[int, list[str]] = {}
         """Captions that belong to a row's picture and stand in other rows."""
-
-    @property
-    def url_column(self) -> str:
-        """Column of the addresses."""
-        return self._columns[0]
-
-    @property
-    def caption_column(self) -> str:
-        """Column of the captions."""
-        return self._columns[1]
-
-    @property
-    def oddities(self) -> Oddities:
-        """What could not be read of it until now."""
-        return self._rows.oddities
 
     def shards(self, samples_per_shard: int) -> Iterator[TableSlice]:
         """Yield the table in slices of `samples_per_shard` rows; the last one may be shorter."""

@@ -138,7 +138,7 @@ def test_a_lone_client_never_waits_for_company() -> None:
     for seed in range(3):
         line.submit(ticket([seed]))
         (slot,) = line.next_batch()
-        slot.deliver(PICTURE)
+        slot.ticket.deliver(slot.index, PICTURE)
     assert time.monotonic() - started_s < 1.0
 
 
@@ -147,7 +147,7 @@ def test_clients_that_were_there_lately_are_waited_for() -> None:
     line.submit(ticket([1]))
     line.submit(ticket([2]))
     for slot in line.next_batch():
-        slot.deliver(PICTURE)
+        slot.ticket.deliver(slot.index, PICTURE)
     line.submit(ticket([3]))
     late = threading.Timer(0.1, lambda: line.submit(ticket([4])))
     late.start()

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from steps.serving import body
-from steps.serving.body import read_body
+from steps.serving import app
+from steps.serving.app import read_body
 from steps.serving.errors import ApiError, ClientGoneError
 
 
@@ -43,7 +43,7 @@ def test_a_larger_body_is_read_to_its_end_and_refused() -> None:
 
 
 def test_an_endless_body_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "MAX_DISCARDED_BYTES", 100)
+    monkeypatch.setattr(app, "MAX_DISCARDED_BYTES", 100)
     with pytest.raises(ApiError) as caught:
         read(*[b"a" * 8] * 1000)
     assert (caught.value.status, caught.value.headers) == (413, {"Connection": "close"})

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from steps.serving import prompts
-from steps.serving.prompts import PromptEncoder
+from steps.serving import renderer
+from steps.serving.renderer import PromptEncoder
 from tests.steps.serving.tiny_pipeline import tiny_pipeline
 
 
@@ -32,7 +32,7 @@ def test_a_prompt_longer_than_the_text_encoder_is_marked(pipeline: Any, prompt: 
 def test_a_known_prompt_is_not_encoded_again_until_others_push_it_out(
     pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompts, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(renderer, "MAX_KEPT_PROMPTS", 2)
     encoder = PromptEncoder(pipeline.tokenizer, pipeline.text_encoder)
     first = encoder.encode("a")
     encoder.encode("b")

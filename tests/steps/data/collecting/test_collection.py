@@ -18,10 +18,10 @@ from params.layout import MANIFEST_FILE
 from params.programs import DownloadArguments
 from steps.data.collecting.collection import Collection
 from steps.data.encoding.samples import read_table
-from steps.data.shards.guarded_downloader import ShardTask
 from steps.data.shards.shard_pool import Outcome
 from steps.data.shards.shards_artifact import ShardRecord, ShardsManifest, VerifiedShard, shard_stem
 from steps.data.storage import Storage
+from steps.data.tables.url_table import TableSlice
 from steps.errors import StepError
 from tests.steps.data import shard_tables
 
@@ -43,7 +43,7 @@ class Pool:
         self.shards: dict[int, list[str]] = {}
         self._limits = collection._limits
 
-    def run(self, tasks: Iterator[ShardTask]) -> Iterator[Outcome]:
+    def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
         while True:
             ready = list(islice(tasks, 2))
             if not ready:
@@ -51,16 +51,16 @@ class Pool:
             for task in ready:
                 yield task, self._make(task)
 
-    def _make(self, task: ShardTask) -> VerifiedShard | str:
-        index = task.rows.index
+    def _make(self, task: TableSlice) -> VerifiedShard | str:
+        index = task.index
         self.tries.append(index)
         if self._fails(index, self.tries.count(index)):
             return "refused"
-        urls = [url or "" for url in task.rows.urls]
+        urls = [url or "" for url in task.urls]
         self.urls += urls
-        self.rows += zip(urls, task.rows.captions, strict=True)
+        self.rows += zip(urls, task.captions, strict=True)
         self.shards[index] = urls
-        rows = [(self._fate(url), url, caption or "") for url, caption in zip(urls, task.rows.captions, strict=True)]
+        rows = [(self._fate(url), url, caption or "") for url, caption in zip(urls, task.captions, strict=True)]
         causes = [cause for cause, _, _ in rows if cause]
         shard = VerifiedShard(
             name=f"{shard_stem(index)}.tar",

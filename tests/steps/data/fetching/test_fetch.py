@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from params.programs import DownloadSettings
 from steps.data.fetching import fetch as module
 from steps.data.fetching.address import AddressGuard
 from steps.data.fetching.connection import GuardedConnection
-from steps.data.fetching.fetch import Fetcher, FetchError, FetchLimits, FetchManners, redirect_target
+from steps.data.fetching.fetch import Fetcher, FetchError, redirect_target
 from tests.steps.data.web import Web, picture
 
 
@@ -20,8 +21,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACK_OFF_S", 0.001)
 
 
-def fetcher(site: Web, timeout_s: float = 5.0, retries: int = 0, max_body_bytes: int = 1 << 20) -> Fetcher:
-    return Fetcher(FetchLimits(timeout_s, retries, max_body_bytes), AddressGuard([site.host]))
+def fetcher(site: Web, timeout_s: float = 5.0, retries: int = 0, **settings: object) -> Fetcher:
+    values = {"timeout_s": timeout_s, "retries": retries, "max_body_mb": 1, **settings}
+    return Fetcher(DownloadSettings.model_validate(values), AddressGuard([site.host]))
 
 
 def cause(site: Web, url: str, **limits: float) -> str:
@@ -114,7 +116,7 @@ def test_a_name_that_does_not_resolve_has_a_cause(site: Web, monkeypatch: pytest
 
 
 def test_a_refused_connection_has_a_cause(site: Web) -> None:
-    limits, guard = FetchLimits(1.0, 0, 100), AddressGuard(["127.0.0.1:9"])
+    limits, guard = DownloadSettings(timeout_s=1.0, retries=0), AddressGuard(["127.0.0.1:9"])
     with pytest.raises(FetchError, match="no_connection"):
         Fetcher(limits, guard).fetch("http://127.0.0.1:9/")
 
@@ -141,8 +143,7 @@ def test_each_kind_of_opt_out_can_be_ignored(site: Web, name: str) -> None:
     values = {"X-Robots-Tag": "noai", "TDM-Reservation": "1", "Content-Usage": "train-ai=n"}
     url = f"{site.url}/header/{name}/{values.get(name, 'ai-train=no')}"
     assert cause(site, url) == "disallowed"
-    manners = FetchManners(ignored_opt_outs=[name.lower()])
-    assert Fetcher(FetchLimits(5.0, 0, 1 << 20), AddressGuard([site.host]), manners).fetch(url) == picture(1)
+    assert fetcher(site, ignored_opt_outs=[name.lower()]).fetch(url) == picture(1)
 
 
 @pytest.mark.parametrize(
@@ -214,8 +215,7 @@ def test_marks_and_line_ends_in_a_url_are_ignored(site: Web) -> None:
 
 def test_a_contact_stands_in_the_user_agent(site: Web) -> None:
     assert cause(site, f"{site.url}/contact/") == "http_403"
-    manners = FetchManners("https://pictures.example/bot")
-    assert Fetcher(FetchLimits(5.0, 0, 1 << 20), AddressGuard([site.host]), manners).fetch(f"{site.url}/contact/")
+    assert fetcher(site, contact="https://pictures.example/bot").fetch(f"{site.url}/contact/")
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -23,8 +23,8 @@ def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
     rows = np.array([44, 0, 17, 17, 8, 23])
     batch = dataset.read("train", rows)
     expected = tensors_of(range(45), embeddings=True)
-    for name, tensor in batch._asdict().items():
-        np.testing.assert_array_equal(tensor.numpy(), expected[name][rows])
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(getattr(batch, name).numpy(), tensor[rows])
     assert batch.mean.dtype == torch.float16 and batch.token_ids.dtype == torch.int32
 
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.data.latents.order import SampleOrder
-from steps.data.loading.block_schedule import kept_blocks, schedule
 from steps.data.loading.loader import Share
-from steps.data.loading.online_loader import BlockLostError, OnlineLoader, Tensors
+from steps.data.loading.online_loader import BlockLostError, OnlineLoader, Tensors, kept_blocks, schedule
 from steps.errors import StepError
 
 ROWS = 8

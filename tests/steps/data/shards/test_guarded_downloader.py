@@ -18,10 +18,11 @@ from PIL import Image
 from params.programs import DownloadArguments
 from steps.data.collecting.collection import Collection
 from steps.data.encoding.samples import read_table
-from steps.data.shards.guarded_downloader import ShardMaker, ShardTask
+from steps.data.shards.guarded_downloader import ShardMaker
 from steps.data.shards.shard_pool import Outcome
 from steps.data.shards.shards_artifact import ShardsManifest
 from steps.data.storage import Storage
+from steps.data.tables.url_table import TableSlice
 from steps.errors import StepError
 from tests.steps.data.drawn_pictures import jpeg
 from tests.steps.data.picture_kinds import HOLES, KINDS
@@ -33,7 +34,7 @@ class HerePool:
     def __init__(self, maker: ShardMaker) -> None:
         self._maker = maker
 
-    def run(self, tasks: Iterator[ShardTask]) -> Iterator[Outcome]:
+    def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
         for task in tasks:
             yield task, self._maker.make(task)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from params.programs import DownloadArguments
 from steps.data.shards.blocklist import Blocklist
-from steps.data.shards.guarded_downloader import ShardMaker, ShardTask
+from steps.data.shards.guarded_downloader import ShardMaker
 from steps.data.shards.shard_pool import HostPool
 from steps.data.shards.shards_artifact import VerifiedShard
 from steps.data.tables.url_table import TableSlice
@@ -25,24 +25,24 @@ class Maker(ShardMaker):
         self.on_row = on_row or (lambda: None)
         (self.folder / f"pid-{os.getpid()}").touch()
 
-    def make(self, task: ShardTask) -> VerifiedShard:
+    def make(self, task: TableSlice) -> VerifiedShard:
         self.on_row()
-        marker = self.folder / f"tried-{task.rows.index}"
+        marker = self.folder / f"tried-{task.index}"
         first_time = not marker.exists()
         marker.touch()
-        action = task.rows.urls[0]
+        action = task.urls[0]
         if action == "die" and first_time:
             os.kill(os.getpid(), signal.SIGKILL)
         if action == "raise":
             raise OSError("no bucket")
         if action == "sleep":
             time.sleep(600)
-        return VerifiedShard(name=f"{task.rows.index}", rows=1, samples=1, bytes=1, sha256=str(os.getpid()), failed={})
+        return VerifiedShard(name=f"{task.index}", rows=1, samples=1, bytes=1, sha256=str(os.getpid()), failed={})
 
 
-def tasks(*actions: str) -> Iterator[ShardTask]:
+def tasks(*actions: str) -> Iterator[TableSlice]:
     for index, action in enumerate(actions):
-        yield ShardTask(TableSlice(index, index, [action], [""]))
+        yield TableSlice(index, index, [action], [""])
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -60,7 +60,7 @@ def is_alive(process: int) -> bool:
 def test_shards_are_made_in_other_processes_and_failures_are_told(tmp_path: Path) -> None:
     counts: list[int] = []
     with HostPool(Maker(tmp_path), 2, counts.append) as pool:
-        outcomes = {task.rows.index: outcome for task, outcome in pool.run(tasks("ok", "raise", "ok", "ok"))}
+        outcomes = {task.index: outcome for task, outcome in pool.run(tasks("ok", "raise", "ok", "ok"))}
     assert outcomes[1] == "OSError: no bucket"
     made = [outcome for outcome in outcomes.values() if isinstance(outcome, VerifiedShard)]
     assert len(made) == 3 and str(os.getpid()) not in {shard.sha256 for shard in made}
@@ -72,7 +72,7 @@ def test_a_worker_that_dies_costs_a_try_of_its_shard(tmp_path: Path) -> None:
     with HostPool(Maker(tmp_path), 1, lambda rows: None) as pool:
         outcomes = list(pool.run(tasks("ok", "die", "ok")))
         failed = [task for task, outcome in outcomes if outcome == "a worker process died"]
-        assert 1 in [task.rows.index for task in failed]
+        assert 1 in [task.index for task in failed]
         again = list(pool.run(iter(failed)))
     assert all(isinstance(outcome, VerifiedShard) for _, outcome in again)
 
