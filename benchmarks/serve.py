@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,8 +108,7 @@ def serve_arguments(threads: int) -> ServeArguments:
 def write_model(folder: Path) -> Path:
     from diffusers import StableDiffusionPipeline
 
-    build: Any = StableDiffusionPipeline
-    pipeline = build(
+    pipeline = StableDiffusionPipeline(
         vae=pretrained.load_vae(SMALL_MODEL, torch.float32),
         text_encoder=pretrained.load_text_encoder(SMALL_MODEL, torch.float32),
         tokenizer=pretrained.load_tokenizer(SMALL_MODEL),
@@ -187,7 +186,7 @@ def measure(
         asyncio.run(run_clients(url, clients, list(itertools.islice(jobs, 2 * clients))))
     for _ in range(rounds):
         own = [next(jobs) for _ in range(2 * pictures)]
-        asyncio.run(in_turns(bare, url, process, own, loads[BARE], loads["1 clients"]))
+        asyncio.run(in_turns(bare, url, process, own, loads))
         for clients in CLIENTS[1:]:
             own = list(itertools.islice(jobs, pictures * min(clients, 4)))
             loads[f"{clients} clients"].add(*asyncio.run(run_clients(url, clients, own)))
@@ -196,12 +195,11 @@ def measure(
 
 def prompts() -> Iterator[str]:
     """Return captions that do not repeat for thousands of pictures: no side may answer from a cache."""
+    sizes = ("small", "large")
     colours = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple")
     shapes = ("circle", "square", "triangle", "star", "ring", "cross", "diamond")
     places = ("top", "bottom", "left", "right", "centre")
-    for size, colour, shape, place, background in itertools.product(
-        ("small", "large"), colours, shapes, places, colours
-    ):
+    for size, colour, shape, place, background in itertools.product(sizes, colours, shapes, places, colours):
         yield f"a {size} {colour} {shape} at the {place} on {background}"
     raise SystemExit("error: more pictures than there are captions; lower --rounds or --pictures")
 
@@ -221,24 +219,22 @@ async def in_turns(
     url: str,
     process: psutil.Process,
     jobs: Sequence[tuple[int, str]],
-    bare_load: Load,
-    client_load: Load,
+    loads: Mapping[str, Load],
 ) -> None:
     """Draw by the bare loop and by one client, a few pictures in turns: other load affects both alike."""
-    bare_s, client_s = [], []
+    sides = ((loads[BARE], psutil.Process(), list[float]()), (loads["1 clients"], process, list[float]()))
     async with httpx.AsyncClient(timeout=120) as connection:
         for number, (seed, prompt) in enumerate(jobs):
-            before_s, own_cpu_s, server_cpu_s = time.perf_counter(), time.process_time(), cpu_s(process)
-            if number // TURN % 2 == 0:
-                bare(prompt, seed)
-                bare_s.append(time.perf_counter() - before_s)
-                bare_load.cpu_s += time.process_time() - own_cpu_s
-            else:
+            load, drawing, latencies_s = sides[number // TURN % 2]
+            before_s, before_cpu_s = time.perf_counter(), cpu_s(drawing)
+            if drawing is process:
                 await ask(connection, url, prompt, seed)
-                client_s.append(time.perf_counter() - before_s)
-                client_load.cpu_s += cpu_s(process) - server_cpu_s
-    bare_load.add(bare_s, sum(bare_s))
-    client_load.add(client_s, sum(client_s))
+            else:
+                bare(prompt, seed)
+            latencies_s.append(time.perf_counter() - before_s)
+            load.cpu_s += cpu_s(drawing) - before_cpu_s
+    for load, _, latencies_s in sides:
+        load.add(latencies_s, sum(latencies_s))
 
 
 def cpu_s(process: psutil.Process) -> float:

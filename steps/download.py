@@ -20,7 +20,7 @@ from steps.artifact import publish
 from steps.container import Cluster, Container
 from steps.data.collecting.collection import Collection, ShardPool
 from steps.data.shards.guarded_downloader import ShardMaker
-from steps.data.shards.shard_pool import ClusterPool, HostPool
+from steps.data.shards.shard_pool import HostPool
 from steps.data.shards.shards_artifact import ShardsManifest
 from steps.progress import Progress
 
@@ -93,6 +93,8 @@ def _pool(
         with HostPool(maker, arguments.processes or os.cpu_count() or 1, on_progress) as pool:
             yield pool
         return
+    # Ray takes seconds to import and to start: only where there is something to share out.
+    from steps.data.shards.cluster_pool import ClusterPool
     from steps.ray_cluster import leading
 
     with leading(cluster, job_name, arguments.host_wait_s):

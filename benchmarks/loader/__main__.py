@@ -75,7 +75,7 @@ def loaders(folder: Path, kind: Kind) -> dict[str, Iterator[int]]:
     own, plain = folders.write_ours(folder / "ours", kind), folders.write_plain_webdataset(folder / "plain", kind)
     batches = {
         PREAD: methods.pread(own, kind),
-        "pread, one buffer": methods.pread_one_buffer(own, kind),
+        "pread, one buffer": methods.pread(own, kind, batches=1),
         OURS: methods.ours(own, kind),
         "stock webdataset, our shards": methods.stock_webdataset(own, kind),
         PLAIN: methods.plain_webdataset(plain, kind),

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.loader.samples import CAPTION_LENGTH, EMBEDDING_WIDTH, Kind, tensors
-from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
+from params.layout import LATENTS_SHARD_PATTERN, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
-from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest, LatentsShard
 from steps.data.latents.latents_shard import BuiltShard, build_shard
-from steps.training.random_latents import made_up_manifest
+from steps.training.random_latents import write_listings
 
 _SHARD_SAMPLES = 1024
 
@@ -31,16 +30,16 @@ def write_ours(folder: Path, kind: Kind) -> Path:
         content, shard = build_shard(name, TRAIN_SPLIT, blocks)
         (folder / name).write_bytes(content)
         built.append(shard)
-    index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
-    (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json())
-    text = manifest(tuple(shard.listed for shard in built), kind).model_dump_json()
-    (folder / MANIFEST_FILE).write_text(text)
+    write_listing(folder, built, kind)
     return folder
 
 
-def manifest(shards: tuple[LatentsShard, ...], kind: Kind) -> LatentsManifest:
-    """Return a manifest that lists shards of the training split."""
-    return made_up_manifest(
+def write_listing(folder: Path, built: Sequence[BuiltShard], kind: Kind) -> None:
+    """Write index and manifest of shards of the training split."""
+    channels = kind.latent_shape[0]
+    write_listings(
+        folder,
+        built,
         resolution_px=8 * max(kind.latent_shape),
         latent_shape=kind.latent_shape,
         scaling_factor=1.0,
@@ -48,12 +47,10 @@ def manifest(shards: tuple[LatentsShard, ...], kind: Kind) -> LatentsManifest:
         caption_embeddings=kind.embeddings,
         embedding_width=EMBEDDING_WIDTH,
         rows_per_block=kind.rows_per_block,
-        counts={TRAIN_SPLIT: sum(shard.rows for shard in shards)},
         latents_mean=0.0,
         latents_std=1.0,
-        channel_means=(0.0,) * kind.latent_shape[0],
-        channel_stds=(1.0,) * kind.latent_shape[0],
-        shards=shards,
+        channel_means=(0.0,) * channels,
+        channel_stds=(1.0,) * channels,
     )
 
 

@@ -30,17 +30,11 @@ def ours(folder: Path, kind: Kind) -> Iterator[int]:
         yield len(batch.positions)
 
 
-def pread(folder: Path, kind: Kind) -> Iterator[int]:
-    """The machine's ceiling: the bytes of the same blocks, a system call each, into as many batches as are in use."""
-    return _pread(folder, kind, PREFETCHED_BATCHES + HELD_BATCHES)
+def pread(folder: Path, kind: Kind, batches: int = PREFETCHED_BATCHES + HELD_BATCHES) -> Iterator[int]:
+    """The machine's ceiling: the bytes of the same blocks, a system call each, into as many batches as are in use.
 
-
-def pread_one_buffer(folder: Path, kind: Kind) -> Iterator[int]:
-    """Higher still, but useless: every block overwrites the one before, so that nothing leaves the CPU's cache."""
-    return _pread(folder, kind, 1)
-
-
-def _pread(folder: Path, kind: Kind, batches: int) -> Iterator[int]:
+    With memory for one batch alone it is faster still, but useless: nothing leaves the CPU's cache.
+    """
     table = LatentsDataset(folder).table(TRAIN_SPLIT)
     files = [os.open(folder / name, os.O_RDONLY) for name in table.names]
     size = int(table.sizes[0])

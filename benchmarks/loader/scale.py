@@ -21,8 +21,9 @@ import psutil
 
 from benchmarks.loader import folders
 from benchmarks.loader.samples import KINDS
-from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
+from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, TRAIN_SPLIT
 from steps.data.latents.latents_manifest import LatentsIndex
+from steps.data.latents.latents_shard import BuiltShard
 from steps.data.loading.latents import LatentsDataset
 from steps.data.loading.loader import LatentsLoader, Share
 
@@ -49,17 +50,14 @@ def scale() -> dict[str, Any]:
 def multiply(source: Path, folder: Path, count: int) -> None:
     """Give the first shard of an artifact `count` names."""
     folder.mkdir()
-    dataset = LatentsDataset(source)
-    listed = dataset.manifest.shards[0]
+    listed = LatentsDataset(source).manifest.shards[0]
     indexed = LatentsIndex.model_validate_json((source / LATENTS_INDEX_FILE).read_bytes()).shards[0]
-    names = [LATENTS_SHARD_PATTERN.format(split=TRAIN_SPLIT, index=number) for number in range(count)]
-    for name in names:
-        (folder / name).symlink_to(source / listed.name)
-    shards = tuple(listed.model_copy(update={"name": name}) for name in names)
-    index = LatentsIndex(shards=tuple(indexed.model_copy(update={"name": name}) for name in names))
-    (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json())
-    manifest = folders.manifest(shards, KIND)
-    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json())
+    built = []
+    for number in range(count):
+        named = {"name": LATENTS_SHARD_PATTERN.format(split=TRAIN_SPLIT, index=number)}
+        (folder / named["name"]).symlink_to(source / listed.name)
+        built.append(BuiltShard(listed=listed.model_copy(update=named), indexed=indexed.model_copy(update=named)))
+    folders.write_listing(folder, built, KIND)
 
 
 def start(folder: Path) -> dict[str, Any]:

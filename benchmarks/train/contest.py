@@ -9,12 +9,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import torch
 
-from benchmarks.harness import median_ratio
+from benchmarks.harness import median_ratio, take_turns
 from benchmarks.train.task import Contender, Step, Task
 from steps.training.utilisation import peak_bytes, start_over, wait_for
 
@@ -22,38 +22,24 @@ WARM_UP_STEPS: Final = 2
 MIN_STEPS: Final = 2
 
 
-@dataclass
-class ContenderFigures:
-    """Figures of one contender so far: an entry for each round."""
-
-    images_per_s: list[float] = field(default_factory=list)
-    peak_bytes: list[int] = field(default_factory=list)
-    error: str = ""
-    """Why it has no figures: out of memory."""
+# Images/s and peak bytes of one turn; None: out of memory.
+Speeds = list[tuple[float, int] | None]
 
 
-def contest(contenders: Mapping[str, Contender], task: Task, rounds: int, turn_s: float) -> dict[str, ContenderFigures]:
+def contest(contenders: Mapping[str, Contender], task: Task, rounds: int, turn_s: float) -> dict[str, Speeds]:
     """Return the figures of all contenders after `rounds` rounds of turns of about `turn_s` seconds."""
-    figures = {name: ContenderFigures() for name in contenders}
-    for number in range(rounds):
-        # A different one comes first each round: the machine may slow down within a round.
-        names = list(contenders)[number % len(contenders) :] + list(contenders)[: number % len(contenders)]
-        for name in names:
-            if not figures[name].error:
-                _turn(contenders[name], task, turn_s, figures[name])
-    return figures
+    sides = {name: partial(_turn, contender, task, turn_s) for name, contender in contenders.items()}
+    return take_turns(sides, rounds)
 
 
-def _turn(contender: Contender, task: Task, turn_s: float, figures: ContenderFigures) -> None:
+def _turn(contender: Contender, task: Task, turn_s: float, _: int) -> tuple[float, int] | None:
     start_over(task.device)
     try:
         with contender(task) as step:
             images_per_s = timed(step, task, turn_s)
     except torch.OutOfMemoryError:
-        figures.error = "out of memory"
-        return
-    figures.images_per_s.append(images_per_s)
-    figures.peak_bytes.append(peak_bytes(task.device))
+        return None
+    return images_per_s, peak_bytes(task.device)
 
 
 def timed(step: Step, task: Task, turn_s: float) -> float:
@@ -87,28 +73,27 @@ def elapsed_s(step: Step, steps: int, device: torch.device, clock: Callable[[], 
     return clock() - start_s
 
 
-def ratio(own: ContenderFigures, base: ContenderFigures) -> float | None:
+def ratio(own: Speeds, base: Speeds) -> float | None:
     """Return the median over the rounds of own / base images/s, or None where one has no figures."""
-    if own.error or base.error:
-        return None
-    return median_ratio(own.images_per_s, base.images_per_s)
+    turns = [(mine, its) for mine, its in zip(own, base, strict=True) if mine and its]
+    return median_ratio([mine[0] for mine, _ in turns], [its[0] for _, its in turns]) if turns else None
 
 
-def memory_ratio(own: ContenderFigures, base: ContenderFigures) -> float | None:
+def memory_ratio(own: Speeds, base: Speeds) -> float | None:
     """Return own / base peak memory, or None where one has no figures."""
-    if own.error or base.error or not max(base.peak_bytes):
-        return None
-    return max(own.peak_bytes) / max(base.peak_bytes)
+    peaks, base_peaks = ([turn[1] for turn in turns if turn] for turns in (own, base))
+    return max(peaks) / max(base_peaks) if peaks and any(base_peaks) else None
 
 
-def summary(figures: ContenderFigures, flops: int, ceiling_flops_per_s: float) -> dict[str, Any]:
+def summary(turns: Speeds, flops: int, ceiling_flops_per_s: float) -> dict[str, Any]:
     """Return images/s, MFU and peak memory: medians over the rounds."""
-    if figures.error:
-        return {"error": figures.error}
-    images_per_s = statistics.median(figures.images_per_s)
+    measured = [turn for turn in turns if turn]
+    if not measured:
+        return {"error": "out of memory"}
+    speeds = [speed for speed, _ in measured]
     return {
-        "images_per_s": images_per_s,
-        "mfu": images_per_s * flops / ceiling_flops_per_s,
-        "peak_gb": max(figures.peak_bytes) / 1e9 or math.nan,
-        "rounds": figures.images_per_s,
+        "images_per_s": statistics.median(speeds),
+        "mfu": statistics.median(speeds) * flops / ceiling_flops_per_s,
+        "peak_gb": max(peak for _, peak in measured) / 1e9 or math.nan,
+        "rounds": speeds,
     }

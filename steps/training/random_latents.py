@@ -5,7 +5,8 @@ Writes a folder with manifest.json, index.json and one shard for each split, as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import numpy as np
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
 from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest
-from steps.data.latents.latents_shard import build_shard
+from steps.data.latents.latents_shard import BuiltShard, build_shard
 from steps.errors import StepError
 from steps.model.json_object import read_object
 from steps.model.pretrained import CONFIG_FILE, VAE, load_tokenizer, unet_config
@@ -56,10 +57,10 @@ def write_rows(folder: Path, rows: Mapping[str, Array], resolution_px: int, scal
         content, shard = build_shard(name, split, blocks)
         (folder / name).write_bytes(content)
         built.append(shard)
-    index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
-    (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json(), encoding="utf-8")
     mean = rows["mean"].astype(np.float64)
-    manifest = made_up_manifest(
+    write_listings(
+        folder,
+        built,
         latent_shape=rows["mean"].shape[1:],
         caption_length=rows["token_ids"].shape[1],
         latents_mean=float(mean.mean()),
@@ -68,14 +69,14 @@ def write_rows(folder: Path, rows: Mapping[str, Array], resolution_px: int, scal
         channel_stds=tuple(mean.std((0, 2, 3)).tolist()),
         resolution_px=resolution_px,
         scaling_factor=scaling_factor,
-        counts={TRAIN_SPLIT: count, HELDOUT_SPLIT: count},
-        shards=tuple(shard.listed for shard in built),
     )
-    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(), encoding="utf-8")
 
 
-def made_up_manifest(**known: Any) -> LatentsManifest:
-    """Return a manifest of rows that no encoder made; `known` are the fields that matter."""
+def write_listings(folder: Path, built: Sequence[BuiltShard], **known: Any) -> None:
+    """Write index and manifest of shards that no encoder made; `known` are the manifest's fields that matter."""
+    counts: Counter[str] = Counter()
+    for shard in built:
+        counts[shard.listed.split] += shard.listed.rows
     digests = ("plan_digest", "encoder_digest", "tokenizer_digest", "text_encoder_digest", "source_manifest_digest")
     fields: dict[str, Any] = {
         **dict.fromkeys(digests, UNKNOWN),
@@ -85,8 +86,13 @@ def made_up_manifest(**known: Any) -> LatentsManifest:
         "rows_per_block": ROWS_PER_BLOCK,
         "dropped_heldout_samples": 0,
         "decoded_psnr_db": 0.0,
+        "counts": dict(counts),
+        "shards": tuple(shard.listed for shard in built),
+        **known,
     }
-    return LatentsManifest(**{**fields, **known})
+    index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
+    (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json(), encoding="utf-8")
+    (folder / MANIFEST_FILE).write_text(LatentsManifest(**fields).model_dump_json(), encoding="utf-8")
 
 
 def _block(rows: Mapping[str, Array], first: int) -> dict[str, Array]:

@@ -7,7 +7,6 @@ at once: the pipe that only it holds closes.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import sys
@@ -26,11 +25,8 @@ from steps.data.tables.url_table import TableSlice
 Outcome = tuple[TableSlice, VerifiedShard | str]
 
 POLL_S: Final = 0.5
-# One task for each worker waits ready; a task holds its rows of the table.
-TASKS_PER_WORKER: Final = 2
 
 _maker: ShardMaker | None = None
-_makers: dict[str, ShardMaker] = {}
 
 
 class HostPool:
@@ -51,10 +47,10 @@ class HostPool:
         self._stop()
 
     def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
-        """Yield each shard, or why it failed."""
+        """Yield each shard, or why it failed. One task for each process waits ready, no more are held in memory."""
         pending: dict[Future[VerifiedShard], TableSlice] = {}
         while True:
-            for task in islice(tasks, TASKS_PER_WORKER * self._processes - len(pending)):
+            for task in islice(tasks, 2 * self._processes - len(pending)):
                 pending[self._submit(task)] = task
             if not pending:
                 return
@@ -121,50 +117,3 @@ def _end_with(alive: Connection) -> None:
 def _make(task: TableSlice) -> VerifiedShard:
     assert _maker is not None, "the pool's initializer has run"
     return _maker.make(task)
-
-
-class ClusterPool:
-    """Worker processes on every host of the job, through the Ray cluster that is up."""
-
-    def __init__(self, maker: ShardMaker, processes: int) -> None:
-        """`processes` are those of a host; 0: one for each core."""
-        hosts = [node for node in _ray().nodes() if node["Alive"]]
-        cpus = min(float(node["Resources"]["CPU"]) for node in hosts)
-        per_host = processes or int(cpus)
-        self._limit = TASKS_PER_WORKER * per_host * len(hosts)
-        # A retry is the collection's business: it counts them.
-        options = {"num_cpus": cpus / per_host, "max_retries": 0, "scheduling_strategy": "SPREAD"}
-        self._make = _ray().remote(**options)(_make_kept)
-        self._maker = _ray().put(maker)
-
-    def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
-        """Yield each shard, or why it failed."""
-        pending: dict[Any, TableSlice] = {}
-        while True:
-            for task in islice(tasks, self._limit - len(pending)):
-                pending[self._make.remote(self._maker, task)] = task
-            if not pending:
-                return
-            done, _ = _ray().wait(list(pending))
-            for result in done:
-                yield pending.pop(result), self._outcome(result)
-
-    def _outcome(self, result: Any) -> VerifiedShard | str:
-        errors = _ray().exceptions
-        try:
-            shard: VerifiedShard = _ray().get(result)
-            return shard
-        except errors.RayTaskError as error:
-            return f"{type(error.cause).__name__}: {error.cause}"
-        except errors.RayError as error:
-            return f"a worker died: {' '.join(str(error).split())[:200]}"
-
-
-def _make_kept(maker: ShardMaker, task: TableSlice) -> VerifiedShard:
-    """Make a shard in a worker process of Ray, which keeps what it has set up for the next one."""
-    return _makers.setdefault(maker.plan_digest, maker).make(task)
-
-
-def _ray() -> Any:
-    """Return Ray, which takes seconds to import; its annotations leave out much of what it documents."""
-    return importlib.import_module("ray")
