@@ -6,6 +6,7 @@ and the digests of whole identities with fixed inputs, as that release computed 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from steps.artifact import digest, to_text
 from steps.data.collecting import release_0_1
 from steps.data.collecting.collection import Collection
 from steps.data.latents.latents_manifest import LatentsManifest, LatentsShard
-from steps.data.shards.shards_artifact import ShardsManifest, VerifiedShard, make_ledger, sha256
+from steps.data.shards.shards_artifact import ShardsManifest, VerifiedShard, make_ledger
 from steps.encode import Encode
 from steps.evaluation import plan as planning
 from steps.evaluation.generation import PRETRAINED, TRAINED, ModelSource
@@ -147,9 +148,13 @@ def test_a_training_keeps_its_identity(tmp_path: Path) -> None:
 
 
 def test_manifests_that_later_steps_identify_by_their_bytes_keep_them(tmp_path: Path) -> None:
-    assert sha256(shards_manifest()) == GOLDEN["whole"]["shards manifest"], "all latents would be made anew"
+    assert hashlib.sha256(shards_manifest()).hexdigest() == GOLDEN["whole"]["shards manifest"], (
+        "all latents would be made anew"
+    )
     manifest = latents_manifest(write_pretrained(tmp_path / "pretrained"))
-    assert sha256(manifest) == GOLDEN["whole"]["latents manifest"], "all trainings would begin at sample 0"
+    assert hashlib.sha256(manifest).hexdigest() == GOLDEN["whole"]["latents manifest"], (
+        "all trainings would begin at sample 0"
+    )
 
 
 def test_the_pictures_of_a_model_keep_their_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,14 +103,14 @@ class EncodePlan:
         A place counts the samples of the split and the bucket within the shard.
         """
         ends = self._ends[split]
-        found, row = [], first
+        parts, row = [], first
         while row < first + count:
             part = int(np.searchsorted(ends, row, side="right"))
             begin = int(ends[part - 1]) if part else 0
             stop = min(first + count, int(ends[part]))
-            found.append((*divmod(part, len(self.sources)), row - begin, stop - row))
+            parts.append((*divmod(part, len(self.sources)), row - begin, stop - row))
             row = stop
-        return found
+        return parts
 
     def heldout_rows(self, bucket: int, source: int) -> Rows:
         """Return the rows of a shard's table that are held-out samples of a bucket, ascending."""

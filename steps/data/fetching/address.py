@@ -96,14 +96,14 @@ class AddressGuard:
         """
         if self._blocked and not self._blocked.isdisjoint(_with_parents(host.lower().rstrip("."))):
             raise BlockedHostError(host)
-        found = self._resolve(host, port)
-        if not found:
+        addresses = self._resolve(host, port)
+        if not addresses:
             raise OSError(f"{host} has no address")
         if not self._is_allowed(host, port):
-            for _, (text, _) in found:
+            for _, (text, _) in addresses:
                 if not is_public(ipaddress.ip_address(text)):
                     raise RefusedAddressError(f"{host} is at {text}, which is not public")
-        return found
+        return addresses
 
     def forget(self, host: str, port: int) -> None:
         """Ask for a name's addresses anew: none of them answered. That it has none is remembered."""
@@ -124,14 +124,14 @@ class AddressGuard:
             known = self._cache.get(key)
             if known is not None and time.monotonic() < known[0]:
                 self._cache.move_to_end(key)
-                return _told(known[1])
+                return _addresses_in(known[1])
             answer = self._asked.get(key)
             is_first = answer is None
             if answer is None:
                 answer = self._asked[key] = Future()
         if is_first:
             self._ask(key, answer)
-        return _told(answer.result())
+        return _addresses_in(answer.result())
 
     def _ask(self, key: tuple[str, int], answer: Future[_Answer]) -> None:
         found: _Answer
@@ -155,7 +155,7 @@ class AddressGuard:
         answer.set_result(found)
 
 
-def _told(answer: _Answer) -> list[SocketAddress]:
+def _addresses_in(answer: _Answer) -> list[SocketAddress]:
     if isinstance(answer, OSError):
         raise type(answer)(*answer.args)
     return answer

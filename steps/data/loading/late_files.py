@@ -69,8 +69,8 @@ def late_files(folder: Path) -> list[str]:
     if missing:
         return missing
     with ThreadPoolExecutor(READERS) as readers:
-        found = readers.map(lambda name: _size(folder / name), sizes)
-        pairs = zip(sizes.items(), found, strict=True)
+        present = readers.map(lambda name: _size(folder / name), sizes)
+        pairs = zip(sizes.items(), present, strict=True)
         return [f"{name} ({size:,} of {wanted:,} bytes)" for (name, wanted), size in pairs if size != wanted]
 
 

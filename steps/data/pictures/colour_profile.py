@@ -72,10 +72,10 @@ class ColourProfiles:
             if len(self._known) > CACHE_SIZE:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
-        found = self._known[key]
-        if found is None:
+        transform = self._known[key]
+        if transform is None:
             raise ProfileError
-        return found
+        return transform
 
     def _build(self, content: bytes, channels: int) -> ProfileTransform | None:
         if len(content) > MAX_PROFILE_BYTES:

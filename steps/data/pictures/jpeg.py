@@ -84,8 +84,8 @@ def jpeg_structure(content: bytes) -> JpegStructure:
     """Return what the markers say, up to the end of the picture: what stands behind it is not looked at."""
     structure, position = JpegStructure(), len(_SOI)
     marker = _MARKER
-    while structure.scans <= MAX_SCANS and (found := marker.search(content, position)):
-        code, position = content[found.start() + 1], found.end()
+    while structure.scans <= MAX_SCANS and (marked := marker.search(content, position)):
+        code, position = content[marked.start() + 1], marked.end()
         marker = _MARKER
         if code == _END:
             structure.end = position
@@ -113,12 +113,12 @@ def tidied(content: bytes) -> bytes:
     """
     structure, position, parts = jpeg_structure(content), len(_SOI), [_SOI]
     is_scan = False
-    while found := (_AFTER_SCAN if is_scan else _MARKER).search(content, position):
+    while marked := (_AFTER_SCAN if is_scan else _MARKER).search(content, position):
         if is_scan:
-            data = content[position : found.start()]
+            data = content[position : marked.start()]
             # The data's own last bytes may be zeros, and libjpeg takes a few more without a word.
             parts.append(data.rstrip(b"\x00") + bytes(2 * data.endswith(b"\x00")))
-        code, position = content[found.start() + 1], found.end()
+        code, position = content[marked.start() + 1], marked.end()
         parts.append(bytes([0xFF, code]))
         if code == _END:
             break

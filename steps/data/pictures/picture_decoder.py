@@ -184,10 +184,10 @@ def _orientation(exif: bytes | None) -> int:
     tags = Image.Exif()
     try:
         tags.load(exif)
-        found = tags.get(ExifTags.Base.Orientation, 1)
+        orientation = tags.get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken EXIF is no reason to lose the picture
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _pixels(picture: Image.Image) -> tuple[Pixels, bool]:

@@ -71,7 +71,7 @@ def _format_of_brands(content: bytes) -> str | None:
 @cache
 def formats() -> tuple[str, ...]:
     """Return the formats that this installation reads, by Pillow's names."""
-    found = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "JPEG2000"]
+    names = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "JPEG2000"]
     for name, (module, register) in _PLUGINS.items():
         try:
             plugin = importlib.import_module(module)
@@ -79,8 +79,8 @@ def formats() -> tuple[str, ...]:
             continue
         if register is not None:
             getattr(plugin, register)()
-        found.append(name)
-    return tuple(found)
+        names.append(name)
+    return tuple(names)
 
 
 def refusal(content: bytes) -> Cause | None:

@@ -79,7 +79,7 @@ def read_blocklist(uri: str, max_distance: int = 0) -> Blocklist:
             content = stream.read()
     except (OSError, ValueError) as error:
         raise StepError(f"blocklist: {uri} cannot be read: {error}") from None
-    found: dict[str, set[str]] = {"host": set(), "sha256": set(), "phash": set()}
+    entries: dict[str, set[str]] = {"host": set(), "sha256": set(), "phash": set()}
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
         text = line.partition("#")[0].strip()
         if not text:
@@ -87,11 +87,11 @@ def read_blocklist(uri: str, max_distance: int = 0) -> Blocklist:
         entry = _ENTRY.fullmatch(text)
         if entry is None or entry.lastgroup is None:
             raise StepError(f"blocklist: {uri} line {number}: {text[:80]!r} is not host:, sha256: or phash:")
-        found[entry.lastgroup].add(entry[entry.lastgroup].lower())
-    hashes = np.array(sorted(int(text, 16) for text in found["phash"]), np.uint64)
+        entries[entry.lastgroup].add(entry[entry.lastgroup].lower())
+    hashes = np.array(sorted(int(text, 16) for text in entries["phash"]), np.uint64)
     return Blocklist(
-        hosts=frozenset(host.strip(".") for host in found["host"]),
-        sha256=frozenset(map(bytes.fromhex, found["sha256"])),
+        hosts=frozenset(host.strip(".") for host in entries["host"]),
+        sha256=frozenset(map(bytes.fromhex, entries["sha256"])),
         hashes=hashes if len(hashes) else None,
         max_distance=max_distance,
         digest=hashlib.sha256(content).hexdigest(),

@@ -54,7 +54,7 @@ def boxes_of(value: Any) -> list[Box]:
         value = json.loads(value) if value.strip() else None
     if value is not None and not isinstance(value, list):
         raise TypeError("no list")
-    found = []
+    boxes = []
     for box in value or []:
         left, top, right, bottom = (float(number) for number in box)
         if not all(math.isfinite(number) for number in (left, top, right, bottom)):
@@ -63,5 +63,5 @@ def boxes_of(value: Any) -> list[Box]:
         left, top, right, bottom = (min(max(number, 0.0), 1.0) for number in (left, top, right, bottom))
         if not (left < right and top < bottom):
             raise ValueError("no area")
-        found.append((left, top, right, bottom))
-    return found
+        boxes.append((left, top, right, bottom))
+    return boxes

@@ -9,7 +9,6 @@ manifest.json         the verified shards and the ledger, written last
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -166,8 +165,3 @@ def read_shards_manifest(content: bytes, source: str) -> ShardsManifest:
     if manifest.format_version != FORMAT_VERSION:
         raise StepError(f"{source}: format {manifest.format_version}, this code reads {FORMAT_VERSION}")
     return manifest
-
-
-def sha256(content: bytes) -> str:
-    """Return the hexadecimal digest."""
-    return hashlib.sha256(content).hexdigest()

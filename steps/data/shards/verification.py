@@ -172,9 +172,9 @@ def read_tar(stream: BinaryIO) -> TarContent:
         samples[key] = TarSample(samples[key].start, reader.position, hasher.intdigest())
         suffixes.setdefault(key, []).append(suffix)
     reader.drain()
-    for key, found in suffixes.items():
-        if sorted(found) != list(_SUFFIXES):
-            raise ValueError(f"sample {key} has {', '.join(found)}")
+    for key, parts in suffixes.items():
+        if sorted(parts) != list(_SUFFIXES):
+            raise ValueError(f"sample {key} has {', '.join(parts)}")
     return TarContent(samples, reader.position, reader.hasher.hexdigest())
 
 
