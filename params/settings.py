@@ -120,9 +120,19 @@ class Gate(Model):
     """By how much the CLIP score may be below the approved model's, judged likewise; null: not asked."""
 
     @property
+    def margins(self) -> tuple[float | None, ...]:
+        """By how much the model may be worse than others, in the order of `parameter_names.MARGINS`."""
+        return (
+            self.max_fid_above_pretrained,
+            self.max_clip_score_below_pretrained,
+            self.max_fid_above_approved,
+            self.max_clip_score_below_approved,
+        )
+
+    @property
     def compares_with_pretrained(self) -> bool:
         """Whether the generic pretrained model has to be judged, too."""
-        return (self.max_fid_above_pretrained, self.max_clip_score_below_pretrained) != (None, None)
+        return self.margins[:2] != (None, None)
 
 
 class Registry(Model):

@@ -8,10 +8,8 @@ from typing import Annotated
 import typer
 
 from params.files import read_text
-from params.settings import load_settings
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import UsageError, print_json, print_table, say, target_of
-from pipeline_definition.session import Target
+from pipeline_definition.commands.options import UsageError, print_json, print_table, say
 
 Prompts = Annotated[list[str] | None, typer.Argument(help="What to draw; can be repeated.")]
 PromptFile = Annotated[Path | None, typer.Option("--prompts", help="File of prompts, one per line.")]
@@ -26,7 +24,9 @@ Variants = Annotated[list[str] | None, typer.Option("--variant", help="Only this
 Evaluator = Annotated[Path | None, typer.Option("--evaluator", help="Folder with the scoring CLIP (clip/).")]
 
 
+@options.with_context
 def compare(
+    context: options.CommandContext,
     prompts: Prompts = None,
     prompt_file: PromptFile = None,
     endpoint: Endpoints = None,
@@ -38,9 +38,6 @@ def compare(
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
     evaluator: Evaluator = None,
     as_json: options.AsJson = False,
-    params: options.Params = options.DEFAULT_PARAMS,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Have several models draw the same prompts and seeds; write a page with scores, latency and cost per image.
 
@@ -55,20 +52,16 @@ def compare(
     from pipeline_definition.prompting.comparison_page import HEADERS, summary, write_page
     from pipeline_definition.prompting.contenders import contenders_of
 
-    settings = load_settings(params)
+    settings = context.settings
     texts = _texts(prompts, prompt_file)
-
-    def target() -> Target:
-        return target_of(settings, local, state)
-
-    contenders = contenders_of(target, endpoint or [settings.endpoint.name], variant or [])
+    contenders = contenders_of(lambda: context.target, endpoint or [settings.endpoint.name], variant or [])
     request = {"guidance_scale": guidance, "steps": steps, "num_images": 1, "format": "png"}
     compared = compare_models(
         contenders,
         texts,
         [seed + number for number in range(images)],
         request,
-        lambda: evaluator or evaluator_folder(settings, target(), state),
+        lambda: evaluator or evaluator_folder(settings, context.target, context.state),
     )
     chosen = {"guidance": guidance, "steps": steps}
     write_page(compared, {name: value for name, value in chosen.items() if value is not None}, out)

@@ -9,16 +9,8 @@ import typer
 
 from params.files import write_text
 from params.s3 import SCHEME
-from params.settings import load_settings
-from pipeline_definition.commands.options import (
-    DEFAULT_PARAMS,
-    DEFAULT_STATE,
-    Local,
-    State,
-    UsageError,
-    console,
-    target_of,
-)
+from pipeline_definition.commands import options
+from pipeline_definition.commands.options import UsageError, console
 
 app = typer.Typer(help="Look at data before they are paid for.", no_args_is_help=True)
 
@@ -43,8 +35,8 @@ def show(
     place: Place,
     out: Out = Path("data.html"),
     params: Limits = None,
-    local: Local = False,
-    state: State = DEFAULT_STATE,
+    local: options.Local = False,
+    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Write a page of what went in: pictures with captions, what was left out and why, sizes, captions and copies.
 
@@ -60,12 +52,14 @@ def show(
     from pipeline_definition.report.data_page import data_document
 
     files: DataFiles
-    settings = load_settings(params) if params else None
+    context = options.CommandContext(params or options.DEFAULT_PARAMS, local, state)
     if place.startswith(SCHEME):
-        files = DataPrefix(target_of(settings or load_settings(DEFAULT_PARAMS), local, state).client("s3"), place)
+        files = DataPrefix(context.target.client("s3"), place)
     elif Path(place).is_dir():
         files = DataFolder(Path(place))
     else:
         raise UsageError(f"PLACE: {place} is neither an s3:// address nor a folder")
-    write_text(out, to_html(data_document(place, sample_of(files, place, settings.download if settings else None))))
+    write_text(
+        out, to_html(data_document(place, sample_of(files, place, context.settings.download if params else None)))
+    )
     console.print(str(out), soft_wrap=True, highlight=False)

@@ -8,18 +8,9 @@ from typing import Annotated
 
 import typer
 
-from params.settings import load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, definition_text, filled, refuse_findings, refuse_offline
-from pipeline_definition.commands.options import (
-    console,
-    parse_changes,
-    print_json,
-    print_table,
-    say,
-    settings_and_target,
-    target_of,
-)
+from pipeline_definition.commands.options import console, parse_changes, print_json, print_table, say
 from pipeline_definition.runs.executions import Execution, ExecutionError, Executions
 
 POLL_AWS_S, POLL_LOCAL_S = 10.0, 1.0
@@ -30,30 +21,26 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only report what would 
 StepName = Annotated[str | None, typer.Option("--step", help="Only this step.")]
 
 
+@options.with_context
 def upsert(
-    params: options.Params = options.DEFAULT_PARAMS,
+    context: options.CommandContext,
     stack: Stack = None,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Create the pipeline in SageMaker, or update it to this parameter set.
 
     Example: sd-pipeline upsert --params params/octank_100gb.yaml --stack sd-pipeline
     """
-    settings = filled(load_settings(params), stack)
-    target = target_of(settings, local, state)
-    account = settings.account
-    arn = Executions(target).upsert(settings.pipeline_name, definition_text(settings), account.role_arn, account.bucket)
-    say(arn)
+    settings = filled(context.settings, stack)
+    name, account = settings.pipeline_name, settings.account
+    say(Executions(context.target).upsert(name, definition_text(settings), account.role_arn, account.bucket))
 
 
+@options.with_context
 def start(
-    params: options.Params = options.DEFAULT_PARAMS,
+    context: options.CommandContext,
     changes: options.Changes = None,
     dry_run: DryRun = False,
     stack: Stack = None,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Start the upserted pipeline, with some parameters changed, once preflight has passed.
 
@@ -62,30 +49,28 @@ def start(
     from pipeline_definition.checks.budget import filled_in
     from pipeline_definition.models.approved_model import with_approved_model
 
-    settings, given = load_settings(params), parse_changes(changes)
-    if not local:
-        refuse_offline(settings, given, stack)
-    settings = filled(settings, stack)
-    target = target_of(settings, local, state)
-    executions = Executions(target)
+    given = parse_changes(changes)
+    if not context.local:
+        refuse_offline(context.settings, given, stack)
+    settings = filled(context.settings, stack)
+    executions = Executions(context.target)
     # What SageMaker holds is what will run; reading it back takes a moment, building it anew takes seconds.
     definition = executions.current_definition(settings.pipeline_name)
     values = filled_in(settings, definition, given)
-    values = with_approved_model(target, definition, values)
-    refuse_findings(settings, definition, values, target)
+    values = with_approved_model(context.target, definition, values)
+    refuse_findings(settings, definition, values, context.target)
     if dry_run:
         say("nothing blocks the start")
         return
     say(executions.start(settings.pipeline_name, values))
 
 
+@options.with_context
 def status(
+    context: options.CommandContext,
     run: options.RunId = "latest",
-    params: options.Params = options.DEFAULT_PARAMS,
     watch: Watch = False,
     as_json: options.AsJson = False,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Show an execution's steps, their progress and their cost; exit status 1 if it failed.
 
@@ -96,9 +81,8 @@ def status(
     from pipeline_definition.runs.live_view import print_json_lines, show, table
     from pipeline_definition.runs.watch import Watcher
 
-    settings, target = settings_and_target(params, local, state)
-    arn = Executions(target).find(settings.pipeline_name, run)
-    watcher = Watcher(target, arn, POLL_LOCAL_S if local else POLL_AWS_S)
+    arn = Executions(context.target).find(context.settings.pipeline_name, run)
+    watcher = Watcher(context.target, arn, POLL_LOCAL_S if context.local else POLL_AWS_S)
     if watch:
         execution = print_json_lines(watcher.snapshots()) if as_json else show(watcher.snapshots(), console)
     else:
@@ -111,35 +95,31 @@ def status(
     raise typer.Exit(1 if execution.status == "Failed" else 0)
 
 
+@options.with_context
 def stop(
+    context: options.CommandContext,
     run: options.RunId = "latest",
-    params: options.Params = options.DEFAULT_PARAMS,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Stop an execution; Train writes a checkpoint first.
 
     Example: sd-pipeline stop latest
     """
-    settings, target = settings_and_target(params, local, state)
-    executions = Executions(target)
-    arn = executions.find(settings.pipeline_name, run)
+    executions = Executions(context.target)
+    arn = executions.find(context.settings.pipeline_name, run)
     executions.stop(arn)
     say(f"stopping {arn}")
 
 
+@options.with_context
 def list_executions(
-    params: options.Params = options.DEFAULT_PARAMS,
+    context: options.CommandContext,
     as_json: options.AsJson = False,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """List the pipeline's executions, newest first.
 
     Example: sd-pipeline list --json
     """
-    settings, target = settings_and_target(params, local, state)
-    items = Executions(target).list(settings.pipeline_name)
+    items = Executions(context.target).list(context.settings.pipeline_name)
     if as_json:
         print_json(items)
         return
@@ -154,13 +134,12 @@ def list_executions(
     print_table(("execution", "status", "started"), rows)
 
 
+@options.with_context
 def logs(
+    context: options.CommandContext,
     run: options.RunId = "latest",
     step: StepName = None,
     follow: Follow = False,
-    params: options.Params = options.DEFAULT_PARAMS,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Print the logs of an execution's jobs.
 
@@ -168,9 +147,8 @@ def logs(
     """
     from pipeline_definition.runs.job_logs import JobLog
 
-    settings, target = settings_and_target(params, local, state)
-    executions = Executions(target)
-    arn = executions.find(settings.pipeline_name, run)
+    executions = Executions(context.target)
+    arn = executions.find(context.settings.pipeline_name, run)
     readers: dict[str, JobLog] = {}
     execution: Execution | None = None
     while True:
@@ -179,8 +157,8 @@ def logs(
         if step and not follow and not chosen:
             raise ExecutionError(f"--step {step}: no such step with a log in this execution")
         for one in chosen:
-            for stream, line in readers.setdefault(one.name, JobLog(target, one)).new_lines():
+            for stream, line in readers.setdefault(one.name, JobLog(context.target, one)).new_lines():
                 sys.stdout.write(f"{one.name} {stream.rsplit('/', 1)[-1]}: {line}\n")
         if not follow or execution.is_finished:
             return
-        time.sleep(POLL_LOCAL_S if local else POLL_AWS_S)
+        time.sleep(POLL_LOCAL_S if context.local else POLL_AWS_S)

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from params.settings import Settings, load_settings
+from params.settings import Settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import console, print_json, print_table, say, settings_and_target, target_of
+from pipeline_definition.commands.options import console, print_json, print_table, say
 from pipeline_definition.models.registry import ModelPackage, PackageGroup
 from pipeline_definition.session import Target
 
@@ -29,18 +29,16 @@ Out = Annotated[
 
 
 @app.command("list")
+@options.with_context
 def list_packages(
-    params: options.Params = options.DEFAULT_PARAMS,
+    context: options.CommandContext,
     as_json: options.AsJson = False,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """List the model packages, newest first.
 
     Example: sd-pipeline models list --local --params params/local.yaml
     """
-    settings, target = settings_and_target(params, local, state)
-    packages = PackageGroup(target, settings.registry.group).list()
+    packages = PackageGroup(context.target, context.settings.registry.group).list()
     if as_json:
         print_json([asdict(package) for package in packages])
         return
@@ -59,13 +57,12 @@ def list_packages(
 
 
 @app.command()
+@options.with_context
 def show(
+    context: options.CommandContext,
     package: Package = "latest",
     out: Out = None,
-    params: options.Params = options.DEFAULT_PARAMS,
     as_json: options.AsJson = False,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Show a model package: metrics, data, settings, code, images, throughput, cost, and where its pictures are.
 
@@ -73,8 +70,7 @@ def show(
     """
     from pipeline_definition.models.package_record import PackageFiles, facts
 
-    settings, target = settings_and_target(params, local, state)
-    shown, files = find(settings, target, package), PackageFiles(target)
+    shown, files = find(context.settings, context.target, package), PackageFiles(context.target)
     fetched = files.fetch(shown, out) if out else []
     record = files.record(shown)
     if as_json:
@@ -92,13 +88,12 @@ def show(
 
 
 @app.command()
+@options.with_context
 def compare(
+    context: options.CommandContext,
     first: Package,
     second: Package = "latest",
-    params: options.Params = options.DEFAULT_PARAMS,
     as_json: options.AsJson = False,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Compare two model packages: each metric with a verdict on the second, and every difference.
 
@@ -107,9 +102,8 @@ def compare(
     from pipeline_definition.models.package_comparison import compare as compare_records
     from pipeline_definition.models.package_record import PackageFiles
 
-    settings, target = settings_and_target(params, local, state)
-    files = PackageFiles(target)
-    records = [files.record(find(settings, target, package)) for package in (first, second)]
+    files = PackageFiles(context.target)
+    records = [files.record(find(context.settings, context.target, package)) for package in (first, second)]
     rows = compare_records(*records)
     if as_json:
         print_json([asdict(row) for row in rows])
@@ -118,41 +112,38 @@ def compare(
 
 
 @app.command()
+@options.with_context
 def approve(
+    context: options.CommandContext,
     package: Package,
     reason: Reason = "approved on the command line",
-    params: options.Params = options.DEFAULT_PARAMS,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Approve a model package for production, which starts its promotion.
 
     Example: sd-pipeline models approve latest --reason "sheet looked at, FID 12"
     """
-    _decide(package, "Approved", reason, params, local, state)
+    _decide(context, package, "Approved", reason)
 
 
 @app.command()
+@options.with_context
 def reject(
+    context: options.CommandContext,
     package: Package,
     reason: Reason = "rejected on the command line",
-    params: options.Params = options.DEFAULT_PARAMS,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Reject a model package.
 
     Example: sd-pipeline models reject 3 --reason "colours are off"
     """
-    _decide(package, "Rejected", reason, params, local, state)
+    _decide(context, package, "Rejected", reason)
 
 
 @app.command("register-pretrained")
+@options.with_context
 def register(
-    params: options.Params = options.DEFAULT_PARAMS,
+    context: options.CommandContext,
     stack: Stack = None,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Register the pretrained model at data.pretrained_uri, to deploy it alone or next to your own.
 
@@ -160,9 +151,7 @@ def register(
     """
     from pipeline_definition.models.pretrained_package import register_pretrained
 
-    settings = filled(load_settings(params), stack)
-    package = register_pretrained(settings, target_of(settings, local, state))
-    say(package.arn)
+    say(register_pretrained(filled(context.settings, stack), context.target).arn)
 
 
 def find(settings: Settings, target: Target, package: str) -> ModelPackage:
@@ -175,9 +164,8 @@ def find(settings: Settings, target: Target, package: str) -> ModelPackage:
     return PackageGroup(target, group).show(package)
 
 
-def _decide(package: str, status: str, reason: str, params: Path, local: bool, state: Path) -> None:
-    settings, target = settings_and_target(params, local, state)
-    decided = PackageGroup(target, settings.registry.group).decide(package, status, reason)
+def _decide(context: options.CommandContext, package: str, status: str, reason: str) -> None:
+    decided = PackageGroup(context.target, context.settings.registry.group).decide(package, status, reason)
     say(f"{decided.arn} is now {decided.status}")
 
 

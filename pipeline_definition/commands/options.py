@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,8 +15,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from params.layout import ASYNC
 from params.settings import Settings, load_settings
 from pipeline_definition.errors import OperatorError
+from pipeline_definition.prompting.async_endpoint import AsyncEndpoint
+from pipeline_definition.prompting.endpoint import Endpoint, connect
 from pipeline_definition.session import Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +52,14 @@ RunId = Annotated[str, typer.Argument(help="Execution: its ARN, its id, or `late
 Backend = Annotated[
     str, typer.Option("--backend", help="What runs jobs and endpoints: process, or docker or podman in their images.")
 ]
+EndpointName = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        help="Its name, or a server's address such as http://127.0.0.1:8080. Default: the parameter set's.",
+    ),
+]
+Variant = Annotated[str | None, typer.Option("--variant", help="One of the endpoint's variants; default: by weight.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 # A file or a pipe has no width to fold a table to; rich would take 80 columns and cut words.
@@ -72,22 +85,62 @@ def parse_changes(changes: list[str] | None) -> dict[str, str]:
     return values
 
 
-def target_of(settings: Settings, local: bool, state: Path) -> Target:
-    """Return where a command goes: AWS, or the control plane that is up on this machine."""
-    if not local:
-        return Target(settings.account.region)
-    from pipeline_definition.local.client import is_up
+class CommandContext:
+    """What --params, --local and --state stand for: a parameter set, and where its command goes."""
 
-    plane = is_up(state)
-    if plane is None:
-        raise UsageError(f"no local control plane is up on {state}; `sd-pipeline local up` starts it")
-    return Target(settings.account.region, plane.url)
+    def __init__(self, params: Params = DEFAULT_PARAMS, local: Local = False, state: State = DEFAULT_STATE) -> None:
+        self.params, self.local, self.state = params, local, state
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """The parameter set."""
+        return load_settings(self.params)
+
+    @functools.cached_property
+    def target(self) -> Target:
+        """AWS, or the control plane that is up on this machine."""
+        if not self.local:
+            return Target(self.settings.account.region)
+        from pipeline_definition.local.client import is_up
+
+        plane = is_up(self.state)
+        if plane is None:
+            raise UsageError(f"no local control plane is up on {self.state}; `sd-pipeline local up` starts it")
+        return Target(self.settings.account.region, plane.url)
 
 
-def settings_and_target(params: Path, local: bool, state: Path) -> tuple[Settings, Target]:
-    """Return the parameter set, and where the command goes."""
-    settings = load_settings(params)
-    return settings, target_of(settings, local, state)
+def with_context(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options --params, --local and --state: its first argument is made of them."""
+    shared = inspect.signature(CommandContext, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True).parameters
+    options = [option.replace(kind=option.KEYWORD_ONLY) for option in (*[*own.values()][1:], *shared.values())]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        context = CommandContext(**{name: values.pop(name) for name in shared})
+        command(context, **values)
+
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
+
+
+def endpoint_of(context: CommandContext, name: str | None, variant: str | None) -> Endpoint:
+    """Return the endpoint that `--endpoint`, `--variant` and `--local` mean."""
+    own = context.settings.endpoint
+
+    def target() -> Target:
+        if context.local:
+            # The endpoint of an earlier run comes back with its control plane.
+            from pipeline_definition.local.client import ensure_up, is_up
+
+            if is_up(context.state) is None:
+                ensure_up(context.state, DEFAULT_RUNS, leash=False)
+        return context.target
+
+    if own.asynchronous and name in (None, own.name):
+        return AsyncEndpoint(target(), own.name, f"s3://{context.settings.account.bucket}/{ASYNC}/{own.name}")
+    return connect(target, name or own.name, variant)
 
 
 def say(line: object, style: str | None = None) -> None:

@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from params.programs import ServeArguments
-from params.settings import load_settings
 from pipeline_definition.commands import options
-from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
+from pipeline_definition.commands.options import EndpointName, Variant, endpoint_of
 
 
+@options.with_context
 def playground(
+    context: options.CommandContext,
     endpoint: EndpointName = None,
     variant: Variant = None,
     against: Annotated[
@@ -24,23 +25,19 @@ def playground(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="0: the first free one from 7860 on.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    params: options.Params = options.DEFAULT_PARAMS,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Open a page for drawing: prompt, negative prompt, sliders, seeds, history, two settings side by side.
 
     Example: sd-pipeline playground --local --params params/local.yaml --open
     """
-    settings = load_settings(params)
-    endpoints = [endpoint_of(settings, endpoint, variant, local, state)]
+    endpoints = [endpoint_of(context, endpoint, variant)]
     for name in against or ():
         other, other_variant = (endpoint, name[1:]) if name.startswith("/") else (name, None)
-        endpoints.append(endpoint_of(settings, other, other_variant, local, state))
+        endpoints.append(endpoint_of(context, other, other_variant))
 
     # Seconds to import: here, not at the top.
     from pipeline_definition.prompting.playground import Playground, launch
 
-    limits = ServeArguments(**settings.endpoint.model_dump(include=set(ServeArguments.model_fields)))
+    limits = ServeArguments(**context.settings.endpoint.model_dump(include=set(ServeArguments.model_fields)))
     with tempfile.TemporaryDirectory(prefix="playground-") as folder:
         launch(Playground(endpoints, limits, Path(folder)), host, port, open_browser)

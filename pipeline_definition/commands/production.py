@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.models import PACKAGE_HELP, Package, find
-from pipeline_definition.commands.options import print_json, say, settings_and_target
+from pipeline_definition.commands.options import print_json, say
 from pipeline_definition.models.promote import Production, Serving
 from pipeline_definition.session import Target
 
@@ -23,18 +22,17 @@ Beside = Annotated[str | None, typer.Option("--beside", help=f"A second variant.
 Share = Annotated[float, typer.Option("--share", help="Share of the requests that the second variant serves.")]
 
 
+@options.with_context
 def production(
-    params: options.Params = options.DEFAULT_PARAMS,
+    context: options.CommandContext,
     stack: Stack = "sd-pipeline",
     as_json: options.AsJson = False,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Show which model packages serve in production, and which configuration `rollback` would restore.
 
     Example: sd-pipeline production
     """
-    _settings, _target, place = _production(params, stack, local, state)
+    _settings, _target, place = _production(context, stack)
     serving = place.serving()
     if as_json:
         print_json(asdict(serving) if serving else None)
@@ -44,15 +42,14 @@ def production(
         _say_serving(serving)
 
 
+@options.with_context
 def promote(
+    context: options.CommandContext,
     package: Package = "latest",
     beside: Beside = None,
     share: Share = 0.1,
     no_wait: NoWait = False,
-    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = "sd-pipeline",
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Promote an approved model package: blue/green with a canary; an alarm rolls back to the former model.
 
@@ -60,24 +57,23 @@ def promote(
 
     Example: sd-pipeline promote latest --beside pretrained --share 0.1
     """
-    settings, target, place = _production(params, stack, local, state)
+    settings, target, place = _production(context, stack)
     second = find(settings, target, beside).arn if beside else ""
     execution = place.promote(find(settings, target, package).arn, second, share)
     _finish(place, execution, no_wait)
 
 
+@options.with_context
 def rollback(
+    context: options.CommandContext,
     no_wait: NoWait = False,
-    params: options.Params = options.DEFAULT_PARAMS,
     stack: Stack = "sd-pipeline",
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Return the production endpoint to what it served before, at once.
 
     Example: sd-pipeline rollback
     """
-    _settings, _target, place = _production(params, stack, local, state)
+    _settings, _target, place = _production(context, stack)
     _finish(place, place.rollback(), no_wait)
 
 
@@ -105,9 +101,9 @@ def scale(
         say(f"endpoint {name} is not scaled")
 
 
-def _production(params: Path, stack: str, local: bool, state: Path) -> tuple[Settings, Target, Production]:
-    settings, target = settings_and_target(params, local, state)
-    if local:
+def _production(context: options.CommandContext, stack: str) -> tuple[Settings, Target, Production]:
+    settings, target = context.settings, context.target
+    if context.local:
         from pipeline_definition.local.promotion import OUTPUTS
 
         return settings, target, Production(target, OUTPUTS, say, POLL_LOCAL_S)

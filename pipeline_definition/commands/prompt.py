@@ -11,10 +11,8 @@ from typing import Annotated
 
 import typer
 
-from params.settings import load_settings
 from pipeline_definition.commands import options
-from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
-from pipeline_definition.commands.options import UsageError, errors, say
+from pipeline_definition.commands.options import EndpointName, UsageError, Variant, endpoint_of, errors, say
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
@@ -30,7 +28,9 @@ class Show(StrEnum):
     NONE = "none"
 
 
+@options.with_context
 def prompt(
+    context: options.CommandContext,
     text: Annotated[str, typer.Argument(help="What to draw.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture file: .png, .jpg or .webp.")] = Path("picture.png"),
     negative: Annotated[str | None, typer.Option("--negative", help="What the picture should not show.")] = None,
@@ -44,9 +44,6 @@ def prompt(
     show: Annotated[Show, typer.Option("--show", help="How to show it in the terminal.")] = Show.AUTO,
     endpoint: EndpointName = None,
     variant: Variant = None,
-    params: options.Params = options.DEFAULT_PARAMS,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Ask the endpoint for a picture.
 
@@ -67,7 +64,7 @@ def prompt(
         "num_images": images,
         "format": form,
     }
-    answer = endpoint_of(load_settings(params), endpoint, variant, local, state).draw(request)
+    answer = endpoint_of(context, endpoint, variant).draw(request)
     for number, picture in enumerate(answer.pictures, 1):
         path = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from params.settings import load_settings
 from pipeline_definition.commands import options
-from pipeline_definition.commands.endpoints import EndpointName, Variant, endpoint_of
-from pipeline_definition.commands.options import UsageError, console, say
+from pipeline_definition.commands.options import EndpointName, UsageError, Variant, console, endpoint_of, say
 
 if TYPE_CHECKING:
     from pipeline_definition.prompting.study_results import RankedSetting
@@ -22,7 +20,9 @@ DEFAULT_GUIDANCE = "1,3,7.5"
 DEFAULT_STEPS = "10,25"
 
 
+@options.with_context
 def prompt_study(
+    context: options.CommandContext,
     prompts: Annotated[Path, typer.Option("--prompts", help="File of prompts, one per line.")],
     modifier: Annotated[
         list[str] | None,
@@ -42,9 +42,6 @@ def prompt_study(
     ] = None,
     endpoint: EndpointName = None,
     variant: Variant = None,
-    params: options.Params = options.DEFAULT_PARAMS,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
 ) -> None:
     """Draw every prompt with every modifier, guidance, step count and sampler; score, rank, and show what works.
 
@@ -57,7 +54,6 @@ def prompt_study(
     from pipeline_definition.prompting.study_plan import Grid, make_plan, read_prompts
     from pipeline_definition.session import Target
 
-    settings = load_settings(params)
     grid = Grid(
         tuple(modifier or ()),
         _numbers("--guidance", guidance, float),
@@ -65,8 +61,8 @@ def prompt_study(
         tuple(name.strip() for name in sampler.split(",") if name.strip()),
     )
     plan = make_plan(read_prompts(prompts), seeds, first_seed, grid)
-    folder = evaluator or evaluator_folder(settings, Target(settings.account.region), out)
-    study = Study(plan, endpoint_of(settings, endpoint, variant, local, state), folder, out, clients)
+    folder = evaluator or evaluator_folder(context.settings, Target(context.settings.account.region), out)
+    study = Study(plan, endpoint_of(context, endpoint, variant), folder, out, clients)
     with Progress(console=console) as progress:
         drawing = progress.add_task("drawing", total=len(plan.trials))
         results = study.run(lambda count: progress.advance(drawing, count))

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import UsageError, console, print_json, say, target_of
+from pipeline_definition.commands.options import UsageError, console, print_json, say
 
 if TYPE_CHECKING:
     from pipeline_definition.artifacts import Artifacts
@@ -24,13 +23,12 @@ Run = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write it.", show_default="<runs>/<id>/report.html")]
 
 
+@options.with_context
 def report(
+    context: options.CommandContext,
     run: Run = "latest",
-    params: options.Params = options.DEFAULT_PARAMS,
     out: Out = None,
     as_json: options.AsJson = False,
-    local: options.Local = False,
-    state: options.State = options.DEFAULT_STATE,
     runs: options.Runs = options.DEFAULT_RUNS,
 ) -> None:
     """Write a run's page: one self-contained HTML file that opens without a network.
@@ -45,9 +43,8 @@ def report(
     """
     from pipeline_definition.report.page import write_report
 
-    settings = load_settings(params)
     folder = _folder(Path(run))
-    artifacts = _kept(folder) if folder else _gathered(settings, run, local, state, runs)
+    artifacts = _kept(folder) if folder else _gathered(context, run, runs)
     path = out or artifacts.folder.parent / PAGE
     write_report(artifacts, path)
     left_out = artifacts.execution.get("left_out") or {}
@@ -73,13 +70,12 @@ def _kept(folder: Path) -> Artifacts:
         raise UsageError(str(error)) from None
 
 
-def _gathered(settings: Settings, run: str, local: bool, state: Path, runs: Path) -> Artifacts:
+def _gathered(context: options.CommandContext, run: str, runs: Path) -> Artifacts:
     from pipeline_definition.artifacts import collect
     from pipeline_definition.report.bill import with_forecast
     from pipeline_definition.runs.executions import Executions
 
-    target = target_of(settings, local, state)
-    executions = Executions(target)
-    execution = executions.describe(executions.find(settings.pipeline_name, run))
+    executions = Executions(context.target)
+    execution = executions.describe(executions.find(context.settings.pipeline_name, run))
     with console.status(f"gathering what {execution.id} left ..."):
-        return with_forecast(settings, collect(target, execution, runs / execution.id / ARTIFACTS))
+        return with_forecast(context.settings, collect(context.target, execution, runs / execution.id / ARTIFACTS))

@@ -28,14 +28,14 @@ def _build(settings: Settings) -> str:
     from pipeline_definition.definition.deployment import create_model_step, endpoint_config_step, endpoint_step
     from pipeline_definition.definition.evaluation import evaluate_step
     from pipeline_definition.definition.gate import gate_step
-    from pipeline_definition.definition.parameters import pipeline_parameters
+    from pipeline_definition.definition.parameters import PipelineParameters
     from pipeline_definition.definition.registration import register_step
     from pipeline_definition.definition.throughput import throughput_step
     from pipeline_definition.definition.training import train_step
     from pipeline_definition.definition.tuning import tune_step
 
     session = offline_session(settings.account.region, settings.account.bucket)
-    blueprint = Blueprint(settings, pipeline_parameters(settings), session)
+    blueprint = Blueprint(settings, PipelineParameters(settings), session)
 
     download = download_step(blueprint)
     encode = encode_step(blueprint, settings.phases[0], download)
