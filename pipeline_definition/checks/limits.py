@@ -6,25 +6,14 @@ SageMaker looks at a step's request when the step begins: the 101st host of Enco
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
-import botocore.session
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.jobs.planned import Values, all_steps, parameter_of
-
-REQUESTS: Final = {
-    "Processing": "CreateProcessingJob",
-    "Training": "CreateTrainingJob",
-    "Tuning": "CreateHyperParameterTuningJob",
-    "Model": "CreateModel",
-    "RegisterModel": "CreateModelPackage",
-    "EndpointConfig": "CreateEndpointConfig",
-    "Endpoint": "CreateEndpoint",
-}
+from pipeline_definition.jobs.request_shapes import REQUESTS, request_shape
 
 
 def limit_findings(definition: Mapping[str, Any], values: Values) -> Iterator[Finding]:
@@ -32,7 +21,7 @@ def limit_findings(definition: Mapping[str, Any], values: Values) -> Iterator[Fi
     for step in all_steps(definition["Steps"]):
         operation = REQUESTS.get(step["Type"])
         if operation:
-            for place, value, most in _excesses(step["Arguments"], _input_shape(operation), values, ""):
+            for place, value, most in _excesses(step["Arguments"], request_shape(operation), values, ""):
                 yield _finding(f"{step['Name']}.{place}", value, most, operation, values)
 
 
@@ -86,10 +75,3 @@ def _parameter_in(value: Any) -> str:
     if own or not (isinstance(value, Mapping) and "Std:Join" in value):
         return own
     return next((name for part in value["Std:Join"]["Values"] if (name := parameter_of(part))), "")
-
-
-@functools.cache
-def _input_shape(operation: str) -> Shape:
-    model: Any = botocore.session.Session().get_service_model("sagemaker")
-    shape: Shape = model.operation_model(operation).input_shape
-    return shape

@@ -17,7 +17,7 @@ from sagemaker.mlops.workflow import (
     StepRetryPolicy,
 )
 
-from params.layout import ASYNC, CHECKPOINTS, EVALUATION, LATENTS, MODEL, REFERENCE, SHARDS
+from params.layout import ASYNC, CHECKPOINTS
 from params.model import Model, unmentioned
 from params.phases import Phase
 from params.settings import Settings
@@ -82,61 +82,28 @@ class Blueprint:
             return None
         return Networking(subnets=list(account.subnets), security_group_ids=list(account.security_groups))
 
-    # The bucket's layout. No execution id in any of these: it would defeat step caching.
+    def uri(self, kind: str, *parts: str | PipelineVariable) -> Join:
+        """Return a place of this data set: s3://<bucket>/<kind>/<data set>/<parts>.
 
-    @property
-    def shards_uri(self) -> Join:
-        """WebDataset shards of this data set."""
-        return self._uri(SHARDS, self.parameters.dataset)
-
-    def latents_name(self, phase: Phase) -> list[str | PipelineVariable]:
-        """Path of a phase's latents under the latents prefix, in S3 and on the file system alike."""
-        return [self.parameters.dataset, f"{phase.encode.resolution_px}px"]
-
-    def latents_uri(self, phase: Phase) -> Join:
-        """Latents of this data set at a phase's resolution."""
-        return self._uri(LATENTS, *self.latents_name(phase))
-
-    def reference_uri(self, phase: Phase) -> Join:
-        """Held-out pictures and captions."""
-        return self._uri(REFERENCE, *self.latents_name(phase))
+        No execution id is in any of these: it would defeat step caching.
+        """
+        return Join(on="/", values=["s3:/", self.parameters.bucket, kind, self.parameters.dataset, *parts])
 
     def checkpoints_uri(self, phase: Phase) -> Join:
         """Checkpoints of one phase of this training run: each on its own, since a job fetches all that is there."""
         run: str | PipelineVariable = self.parameters.training_run
         if phase.suffix:
             run = Join(on="-", values=[run, phase.suffix.lower()])
-        return self._uri(CHECKPOINTS, self.parameters.dataset, run)
+        return self.uri(CHECKPOINTS, run)
 
-    @property
-    def models_uri(self) -> Join:
-        """Trained models: SageMaker appends the training job's name."""
-        return self._uri(MODEL, self.parameters.dataset)
+    def async_uri(self, name: str) -> Join:
+        """Answers or failures of an asynchronous endpoint."""
+        return Join(on="/", values=["s3:/", self.parameters.bucket, ASYNC, self.parameters.endpoint_name, name])
 
-    def tuning_uri(self) -> Join:
-        """Models of the tuning trials, and what was measured before training: none of it is kept for long."""
-        return self._uri("tuning", self.parameters.dataset)
 
-    @property
-    def tuning_checkpoints_uri(self) -> Join:
-        """Checkpoints of the tuning trials, where they run on spot instances."""
-        return self._uri(CHECKPOINTS, self.parameters.dataset, "tuning")
-
-    @property
-    def samples_uri(self) -> Join:
-        """Pictures of evaluations under way: a killed one resumes from them, and several hosts share the work."""
-        return self._uri("samples", self.parameters.dataset)
-
-    def evaluation_uri(self, training_job_name: PipelineVariable) -> Join:
-        """Metrics and pictures of one trained model."""
-        return self._uri(EVALUATION, self.parameters.dataset, training_job_name)
-
-    def async_uri(self, *parts: str | PipelineVariable) -> Join:
-        """Requests and answers of an asynchronous endpoint."""
-        return self._uri(ASYNC, *parts)
-
-    def _uri(self, *parts: str | PipelineVariable) -> Join:
-        return Join(on="/", values=["s3:/", self.parameters.bucket, *parts])
+def size_folder(phase: Phase) -> str:
+    """Return the folder of a phase's latents and reference set, in S3 and on the file system alike."""
+    return f"{phase.encode.resolution_px}px"
 
 
 def program_values(step: Model, program: type[Model]) -> dict[str, Any]:

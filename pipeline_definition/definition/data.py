@@ -27,7 +27,7 @@ from params.layout import (
 from params.phases import Phase
 from params.programs import DownloadSettings, EncodeSettings
 from params.stages import Job
-from pipeline_definition.definition.blueprint import Blueprint, program_values
+from pipeline_definition.definition.blueprint import Blueprint, program_values, size_folder
 from pipeline_definition.definition.parameters import Hosts, Text
 
 
@@ -37,7 +37,7 @@ def download_step(blueprint: Blueprint) -> ProcessingStep:
     arguments = {
         **program_values(settings, DownloadSettings),
         "url_table": p.url_table,
-        "shards_uri": blueprint.shards_uri,
+        "shards_uri": blueprint.uri(SHARDS),
         "max_rows": p.max_rows.to_string(),
         "min_yield": p.min_yield.to_string(),
         "top_up": p.top_up.to_string(),
@@ -47,7 +47,7 @@ def download_step(blueprint: Blueprint) -> ProcessingStep:
         description="img2dataset: url table to verified WebDataset shards, straight to S3",
         step_args=processor(blueprint, "download", p.data_image, p.download, settings.job).run(
             arguments=to_flags(arguments),
-            outputs=[processing_output(SHARDS, blueprint.shards_uri)],
+            outputs=[processing_output(SHARDS, blueprint.uri(SHARDS))],
         ),
         cache_config=blueprint.cache,
         retry_policies=blueprint.job_retries,
@@ -62,11 +62,13 @@ def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) ->
     p, settings = blueprint.parameters, phase.encode
     hosts = p.of_phase(phase).encode
     shards_uri = output_uri(download, SHARDS)
+    latents_uri = blueprint.uri(LATENTS, size_folder(phase))
+    reference_uri = blueprint.uri(REFERENCE, size_folder(phase))
     arguments = {
         **program_values(settings, EncodeSettings),
-        "shards_uri": blueprint.shards_uri,
-        "latents_uri": blueprint.latents_uri(phase),
-        "reference_uri": blueprint.reference_uri(phase),
+        "shards_uri": blueprint.uri(SHARDS),
+        "latents_uri": latents_uri,
+        "reference_uri": reference_uri,
     }
     return ProcessingStep(
         name=phase.encode_name,
@@ -77,10 +79,7 @@ def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) ->
                 processing_input(SHARDS, Join(on="/", values=[shards_uri, MANIFEST_FILE])),
                 processing_input("pretrained", p.pretrained),
             ],
-            outputs=[
-                processing_output(LATENTS, blueprint.latents_uri(phase)),
-                processing_output(REFERENCE, blueprint.reference_uri(phase)),
-            ],
+            outputs=[processing_output(LATENTS, latents_uri), processing_output(REFERENCE, reference_uri)],
         ),
         cache_config=blueprint.cache,
         retry_policies=blueprint.job_retries,

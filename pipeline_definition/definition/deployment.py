@@ -69,13 +69,13 @@ def _host_image(settings: EndpointStep) -> dict[str, str]:
 
 def _async_inference(blueprint: Blueprint) -> dict[str, Any] | None:
     """Return where an asynchronous endpoint leaves its answers; None for one that answers at once."""
-    settings, p = blueprint.settings.endpoint, blueprint.parameters
+    settings = blueprint.settings.endpoint
     if not settings.asynchronous:
         return None
     return {
         "OutputConfig": {
-            "S3OutputPath": blueprint.async_uri(p.endpoint_name, "answers"),
-            "S3FailurePath": blueprint.async_uri(p.endpoint_name, "failures"),
+            "S3OutputPath": blueprint.async_uri("answers"),
+            "S3FailurePath": blueprint.async_uri("failures"),
         },
         "ClientConfig": {"MaxConcurrentInvocationsPerInstance": settings.concurrent_invocations},
     }

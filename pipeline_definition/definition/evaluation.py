@@ -27,7 +27,8 @@ def evaluate_step(blueprint: Blueprint, encode: ProcessingStep, train: TrainingS
         "captions": p.evaluation_captions,
         "approved_model": p.approved_model,
         "require_pretrained": settings.require_pretrained or gate.compares_with_pretrained,
-        "samples_uri": blueprint.samples_uri,
+        # A killed evaluation resumes from the pictures that it left here, and several hosts share the work.
+        "samples_uri": blueprint.uri("samples"),
     }
     return ProcessingStep(
         name="Evaluate",
@@ -40,9 +41,7 @@ def evaluate_step(blueprint: Blueprint, encode: ProcessingStep, train: TrainingS
                 processing_input(EVALUATOR, p.evaluator),
                 processing_input(REFERENCE, blueprint.settings.data.reference_uri or output_uri(encode, REFERENCE)),
             ],
-            outputs=[
-                processing_output(EVALUATION, blueprint.evaluation_uri(train.properties.TrainingJobName)),
-            ],
+            outputs=[processing_output(EVALUATION, blueprint.uri(EVALUATION, train.properties.TrainingJobName))],
         ),
         property_files=[METRICS],
         cache_config=blueprint.cache,

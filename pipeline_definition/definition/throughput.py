@@ -39,7 +39,7 @@ def throughput_step(blueprint: Blueprint, settings: ThroughputStep, encode: Proc
         # As in Train: SageMaker's cache key leaves the hosts out.
         environment={"TRAINING_INSTANCE_COUNT": hosts.instance_count.to_string()},
         stopping_condition=StoppingCondition(max_runtime_in_seconds=settings.max_runtime_s),
-        output_data_config=OutputDataConfig(s3_output_path=blueprint.tuning_uri()),
+        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri("tuning")),
     ).with_metric_definitions(metric_definitions())
     return TrainingStep(
         name=THROUGHPUT_STEP,

@@ -18,8 +18,10 @@ from params.layout import (
     INITIAL_MODEL_CHANNEL,
     LATENTS,
     LATENTS_CHANNEL,
+    MODEL,
     ONLINE_METRICS,
     PRETRAINED_CHANNEL,
+    SHARDS,
     TRAINERS_GROUP,
     TRAINING_METRICS,
     metric_regex,
@@ -27,7 +29,7 @@ from params.layout import (
 from params.phases import Phase
 from params.programs import TrainArguments
 from params.stages import Job, TrainStep, TuneStep
-from pipeline_definition.definition.blueprint import Blueprint, program_values
+from pipeline_definition.definition.blueprint import Blueprint, program_values, size_folder
 from pipeline_definition.definition.data import output_uri
 from pipeline_definition.definition.parameters import Hosts
 
@@ -55,7 +57,7 @@ def train_step(
         "budget_usd": p.budget.to_string(),
         "other_steps_usd": own.other_steps.to_string(),
         "instance_hour_usd": own.training_price.to_string(),
-        **({"shards_uri": blueprint.shards_uri} if p.encoders else {}),
+        **({"shards_uri": blueprint.uri(SHARDS)} if p.encoders else {}),
         **latents_address(blueprint, encode),
         **{name: best[name] for name in tuned},
         "learning_rate_batch_size": blueprint.settings.tune.global_batch_size,
@@ -72,7 +74,7 @@ def train_step(
             **({"ENCODERS_INSTANCE_COUNT": p.encoders.instance_count.to_string()} if p.encoders else {}),
         },
         stopping_condition=stopping_condition(settings),
-        output_data_config=OutputDataConfig(s3_output_path=blueprint.models_uri),
+        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri(MODEL)),
         checkpoint_config=CheckpointConfig(s3_uri=blueprint.checkpoints_uri(phase), local_path=CHECKPOINT_DIR),
     ).with_metric_definitions(metric_definitions(online=p.encoders is not None))
     step = GroupedTrainingStep(
@@ -200,7 +202,7 @@ def latents_channel(blueprint: Blueprint, phase: Phase, encode: ProcessingStep) 
         file_system_id=p.fsx_id,
         file_system_type="FSxLustre",
         file_system_access_mode="ro",
-        directory_path=Join(on="/", values=[p.fsx_path, *blueprint.latents_name(phase)]),
+        directory_path=Join(on="/", values=[p.fsx_path, p.dataset, size_folder(phase)]),
     )
     return Channel(
         channel_name=LATENTS_CHANNEL, input_mode="File", data_source=DataSource(file_system_data_source=lustre)

@@ -10,12 +10,12 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import botocore.session
 import yaml
 
 from params.instances import has_gpus
+from pipeline_definition.jobs.request_shapes import choices
 
 JobKind = Literal["training", "processing", "endpoint"]
 
@@ -60,18 +60,14 @@ def instance(name: str) -> Instance:
     return _gpu_instances().get(name) or Instance(name, 0, None)
 
 
-@functools.cache
 def known_host_images() -> tuple[str, ...]:
     """Return the images that SageMaker takes for an endpoint's host."""
-    model: Any = botocore.session.Session().get_service_model("sagemaker")
-    return tuple(model.shape_for("ProductionVariantInferenceAmiVersion").enum)
+    return choices("ProductionVariantInferenceAmiVersion")
 
 
-@functools.cache
 def known_types(kind: JobKind) -> tuple[str, ...]:
     """Return the instance types that SageMaker takes for a kind of job."""
-    model: Any = botocore.session.Session().get_service_model("sagemaker")
-    return tuple(model.shape_for(SHAPES[kind]).enum)
+    return choices(SHAPES[kind])
 
 
 def every_type() -> tuple[str, ...]:

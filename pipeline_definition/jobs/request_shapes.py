@@ -1,0 +1,43 @@
+"""SageMaker's own request shapes: which arguments a step's request has, of which types, and within which limits.
+
+Reads botocore's service model; writes nothing, needs no network.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final
+
+import botocore.session
+from botocore.model import ServiceModel, Shape
+
+REQUESTS: Final = {
+    "Processing": "CreateProcessingJob",
+    "Training": "CreateTrainingJob",
+    "Tuning": "CreateHyperParameterTuningJob",
+    "Model": "CreateModel",
+    "RegisterModel": "CreateModelPackage",
+    "EndpointConfig": "CreateEndpointConfig",
+    "Endpoint": "CreateEndpoint",
+}
+"""The operation that each type of step calls."""
+
+
+@functools.cache
+def service_model() -> ServiceModel:
+    """Return botocore's model of SageMaker (half a second the first time)."""
+    return botocore.session.get_session().get_service_model("sagemaker")
+
+
+def request_shape(operation: str) -> Shape:
+    """Return the input of an operation."""
+    shape = service_model().operation_model(operation).input_shape
+    assert shape is not None
+    return shape
+
+
+@functools.cache
+def choices(shape: str) -> tuple[str, ...]:
+    """Return the words that a shape of SageMaker takes."""
+    enumeration: Any = service_model().shape_for(shape)
+    return tuple(enumeration.enum)
