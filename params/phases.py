@@ -7,7 +7,6 @@ Reads nothing, writes nothing. One phase is the rule; Stable Diffusion 2 has two
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import Field
 
@@ -94,25 +93,19 @@ class Phase:
 def phases_of(encode: EncodeStep, train: TrainStep, second: SecondPhase | None) -> tuple[Phase, ...]:
     """Return the phases in order."""
     first = Phase("", encode, train)
-    return (first, _second(first, second)) if second is not None else (first,)
-
-
-def _second(first: Phase, second: SecondPhase) -> Phase:
-    encode = {
+    if second is None:
+        return (first,)
+    encode_changes = {
         "job": second.encode,
         "resolution_px": second.resolution_px,
         "batch_size": second.encode_batch_size,
         "rows_per_shard": second.rows_per_shard,
     }
-    same_hosts = second.train.instance_type == first.train.job.instance_type
-    inherited_usd = first.train.instance_hour_usd if same_hosts else 0.0
-    train: dict[str, Any] = {
+    kept_usd = train.instance_hour_usd if second.train.instance_type == train.job.instance_type else 0.0
+    own = ("training_samples", "warmup_samples", "micro_batch_size", "gradient_checkpointing")
+    train_changes = second.model_dump(include=set(own)) | {
         "job": second.train,
-        "training_samples": second.training_samples,
-        "warmup_samples": second.warmup_samples,
-        "micro_batch_size": second.micro_batch_size,
-        "gradient_checkpointing": second.gradient_checkpointing,
         "initial_weights": "model",
-        "instance_hour_usd": second.instance_hour_usd or inherited_usd,
+        "instance_hour_usd": second.instance_hour_usd or kept_usd,
     }
-    return Phase("Phase2", first.encode.model_copy(update=encode), first.train.model_copy(update=train))
+    return first, Phase("Phase2", encode.model_copy(update=encode_changes), train.model_copy(update=train_changes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 SCHEME: Final = "s3://"
@@ -34,6 +34,25 @@ def error_code(error: Exception) -> str:
     """Return the code in an error of botocore, such as NoSuchKey; empty for any other error."""
     response: dict[str, Any] = getattr(error, "response", {})
     return str(response.get("Error", {}).get("Code", ""))
+
+
+def unless_missing(call: Callable[..., Any], **request: Any) -> Any:
+    """Return what AWS, or the local control plane, answers; None where what the request names is not there."""
+    try:
+        return call(**request)
+    except Exception as error:
+        if not is_missing(error):
+            raise
+        return None
+
+
+def pages_unless_missing(pages: Iterable[Any]) -> Iterator[Any]:
+    """Yield the pages of a paginator; none where what they list is not there."""
+    try:
+        yield from pages
+    except Exception as error:
+        if not is_missing(error):
+            raise
 
 
 def is_missing(error: Exception) -> bool:

@@ -10,9 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from botocore.exceptions import ClientError
-
-from params.s3 import is_missing, split_uri
+from params.s3 import split_uri, unless_missing
 
 MAX_NAMES: Final = 200_000
 
@@ -78,11 +76,8 @@ class DataPrefix:
         span = {} if count is None else {"Range": f"bytes={start}-{start + count - 1}"}
         if count is not None and count > limit:
             return None
-        try:
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, **span)
-        except ClientError as error:
-            if is_missing(error):
-                return None
-            raise
+        answer = unless_missing(self._client.get_object, Bucket=self._bucket, Key=self._prefix + name, **span)
+        if answer is None:
+            return None
         content: bytes = answer["Body"].read(limit + 1)
         return None if len(content) > limit else content

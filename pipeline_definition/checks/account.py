@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from params.layout import LATENTS
 from params.parameter_names import BUCKET, FSX_ID, FSX_PATH, IMAGES, PRETRAINED_MODEL, URL_TABLE
-from params.s3 import is_missing, join_uri, split_uri
+from params.s3 import join_uri, split_uri, unless_missing
 from params.settings import Settings
 from pipeline_definition.checks.addresses import ECR_IMAGE
 from pipeline_definition.checks.findings import Finding
@@ -75,11 +75,7 @@ class AccountChecks:
 
     def _bucket(self) -> Iterator[Finding]:
         bucket = self._values.text(BUCKET)
-        try:
-            self._target.client("s3").head_bucket(Bucket=bucket)
-        except ClientError as error:
-            if not is_missing(error):
-                raise
+        if unless_missing(self._target.client("s3").head_bucket, Bucket=bucket) is None:
             yield Finding(BUCKET, f"there is no bucket {bucket}", "`sd-pipeline infra deploy` makes one")
 
     def _url_table(self) -> Iterator[Finding]:
@@ -105,11 +101,7 @@ class AccountChecks:
         address = self._values.text(PRETRAINED_MODEL).rstrip("/")
         bucket, prefix = split_uri(join_uri(address, ""))
         for file in PRETRAINED_FILES:
-            try:
-                self._target.client("s3").head_object(Bucket=bucket, Key=prefix + file)
-            except ClientError as error:
-                if not is_missing(error):
-                    raise
+            if unless_missing(self._target.client("s3").head_object, Bucket=bucket, Key=prefix + file) is None:
                 problem = f"{address} has no {file}"
                 yield Finding(PRETRAINED_MODEL, problem, "copy the model there as diffusers saves it")
                 return
@@ -125,20 +117,16 @@ class AccountChecks:
 
     def _file_system(self) -> Iterator[Finding]:
         name, path = self._values.text(FSX_ID), self._values.text(FSX_PATH)
-        try:
-            systems = self._target.client("fsx").describe_file_systems(FileSystemIds=[name])["FileSystems"]
-        except ClientError as error:
-            if not is_missing(error):
-                raise
-            systems = []
-        if not systems:
+        answer = unless_missing(self._target.client("fsx").describe_file_systems, FileSystemIds=[name])
+        if not answer or not answer["FileSystems"]:
             fix = "take it from your stack with --stack NAME, or set file_system.kind to s3"
             yield Finding(FSX_ID, f"there is no file system {name} in {self._target.region}", fix)
             return
-        state = systems[0].get("Lifecycle", "AVAILABLE")
+        system = answer["FileSystems"][0]
+        state = system.get("Lifecycle", "AVAILABLE")
         if state != "AVAILABLE":
             yield Finding(FSX_ID, f"file system {name} is {state}", "wait until it is AVAILABLE")
-        mount = systems[0].get("LustreConfiguration", {}).get("MountName")
+        mount = system.get("LustreConfiguration", {}).get("MountName")
         if mount and path.split("/")[1] != mount:
             fix = f"set it to /{mount}/{'/'.join(path.split('/')[2:])}"
             yield Finding(FSX_PATH, f"{name} is mounted as {mount}, not {path.split('/')[1]}", fix)
@@ -159,13 +147,8 @@ class AccountChecks:
         match = ECR_IMAGE.fullmatch(self._values.text(name))
         assert match is not None  # checked before anything is asked
         image = {"imageTag": match["tag"]} if match["tag"] else {"imageDigest": match["digest"]}
-        try:
-            self._target.client("ecr").describe_images(
-                registryId=match["account"], repositoryName=match["repository"], imageIds=[image]
-            )
-        except ClientError as error:
-            if not is_missing(error):
-                raise
+        about = {"registryId": match["account"], "repositoryName": match["repository"], "imageIds": [image]}
+        if unless_missing(self._target.client("ecr").describe_images, **about) is None:
             problem = f"{self._values.text(name)} is not in ECR"
             yield Finding(name, problem, "`containers/build.sh --push` puts it there and prints its tag")
 
@@ -202,11 +185,6 @@ class AccountChecks:
                     f"{job.step} may run for {job.max_runtime_s} s and the quota is {quotas[LONGEST_TRAINING]:g} s",
                     "ask Service Quotas for more, or lower it: checkpoints let the next start go on",
                 )
-
-
-def account_findings(settings: Settings, values: Values, jobs: list[PlannedJob], target: Target) -> list[Finding]:
-    """Return what the account says against a start."""
-    return list(AccountChecks(settings, values, jobs, target).findings())
 
 
 def url_table_columns(target: Target, address: str) -> list[str] | None:

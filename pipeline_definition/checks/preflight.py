@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from params.settings import Settings
 from params.stages import Range
-from pipeline_definition.checks.account import account_findings
+from pipeline_definition.checks.account import AccountChecks
 from pipeline_definition.checks.addresses import (
     address_findings,
     file_system_findings,
@@ -72,7 +72,8 @@ def preflight(
         findings += budget_findings(settings, definition, good)
         findings += [] if is_local else duration_findings(settings, definition, good, jobs)
     if target is not None and not any(finding.blocking for finding in findings):
-        findings = _judged(findings, settings, values) + account_findings(settings, values, jobs, target)
+        findings = _judged(findings, settings, values)
+        findings += AccountChecks(settings, values, jobs, target).findings()
     return list(dict.fromkeys(findings))
 
 

@@ -15,6 +15,7 @@ from pipeline_definition.commands.options import UsageError, say
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
+    from pipeline_definition.checks.findings import Finding
     from pipeline_definition.local.container_engine import ContainerEngine
 
 Stack = Annotated[str | None, typer.Option("--stack", help="Take account, network and file system from this stack.")]
@@ -68,9 +69,7 @@ def refuse_offline(settings: Settings, values: Mapping[str, str], stack: str | N
     definition = json.loads(definition_text(settings))
     unknown = list(parameter_findings(definition, values))
     findings = unknown or ([] if stack else preflight(settings, definition, values))
-    blocking = [str(finding) for finding in findings if finding.blocking]
-    if blocking:
-        raise UsageError("\n       ".join(blocking))
+    _refuse(findings)
 
 
 def refuse_findings(
@@ -86,6 +85,10 @@ def refuse_findings(
     for finding in findings:
         if not finding.blocking:
             say(f"note: {finding}")
+    _refuse(findings)
+
+
+def _refuse(findings: list[Finding]) -> None:
     blocking = [str(finding) for finding in findings if finding.blocking]
     if blocking:
         raise UsageError("\n       ".join(blocking))

@@ -5,27 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from pipeline_definition.commands import options
 from pipeline_definition.commands.options import EndpointName, UsageError, Variant, endpoint_of, errors, say
 
+Show = Literal["auto", "kitty", "iterm2", "sixel", "blocks", "none"]
+"""How the terminal shows a picture."""
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-
-
-class Show(StrEnum):
-    """How the terminal shows a picture."""
-
-    AUTO = "auto"
-    KITTY = "kitty"
-    ITERM2 = "iterm2"
-    SIXEL = "sixel"
-    BLOCKS = "blocks"
-    NONE = "none"
 
 
 @options.with_context
@@ -41,7 +31,7 @@ def prompt(
     height: Annotated[int | None, typer.Option("--height", help="Pixels, a multiple of 8.")] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="ddim, dpm++ or euler.")] = None,
     images: Annotated[int | None, typer.Option("--images", help="Number of pictures, from consecutive seeds.")] = None,
-    show: Annotated[Show, typer.Option("--show", help="How to show it in the terminal.")] = Show.AUTO,
+    show: Annotated[Show, typer.Option("--show", help="How to show it in the terminal.")] = "auto",
     endpoint: EndpointName = None,
     variant: Variant = None,
 ) -> None:
@@ -82,7 +72,7 @@ def _show(content: bytes, show: Show) -> None:
     from pipeline_definition.prompting.terminal import PROTOCOLS, protocol_of, rendered
 
     chosen = next((protocol for protocol in PROTOCOLS if protocol == show), None)
-    if show is Show.AUTO and sys.stdout.isatty():
+    if show == "auto" and sys.stdout.isatty():
         chosen = protocol_of(os.environ)
     if chosen is not None:
         sys.stdout.write(rendered(content, chosen, shutil.get_terminal_size().columns))

@@ -97,7 +97,7 @@ def forecast(
     lines = [line for job in jobs if (line := _checked(estimator, job))]
     # Latents are written by Encode and read until Train ends: the file system is there for the whole run.
     hours = wall_hours(workload, lines)
-    lines += other_lines(settings, workload, jobs, hours, prices, rates.assumed, around)
+    lines += other_lines(estimator, jobs, hours, around)
     monthly = [estimator.endpoint(job, 1.0) for job in jobs if job.program == "serve"]
     return Forecast(workload, prices, tuple(lines), tuple(monthly))
 

@@ -6,6 +6,7 @@ A rate is measured by this project, else published by others, else derived from 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,15 +171,14 @@ class Rates(Model):
                 if (entry.gpu, entry.resolution_px, entry.kind) == (gpu.name, resolution_px, kind):
                     return self._with_text(entry, text_online)
         gflop = gflop_at(self.flops.unet_train, resolution_px) + (self.flops.text_encoder if text_online else 0.0)
-        return self._derived(gpu, "half", "train", gflop)
+        return self._derived(gpu, "bfloat16", "train", gflop)
 
     def encode_rate(
         self, instance: Instance, resolution_px: int, precision: str, embeddings: bool, parameter: str
     ) -> Rate:
         """Return pictures/s of one GPU through the VAE, and through the text encoder where embeddings are stored."""
         gflop = gflop_at(self.flops.vae_encode, resolution_px) + (self.flops.text_encoder if embeddings else 0.0)
-        width: Literal["half", "single"] = "single" if precision == "float32" else "half"
-        return self._derived(gpu_of(instance, parameter), width, "encode", gflop)
+        return self._derived(gpu_of(instance, parameter), precision, "encode", gflop)
 
     def generate_rate(
         self, instance: Instance, resolution_px: int, steps: int, guided: bool, precision: str, parameter: str
@@ -187,8 +187,7 @@ class Rates(Model):
         passes = steps * (2 if guided else 1)
         gflop = passes * gflop_at(self.flops.unet_forward, resolution_px)
         gflop += gflop_at(self.flops.vae_decode, resolution_px)
-        width: Literal["half", "single"] = "single" if precision == "float32" else "half"
-        return self._derived(gpu_of(instance, parameter), width, "generate", gflop)
+        return self._derived(gpu_of(instance, parameter), precision, "generate", gflop)
 
     def download_rate(self, instance: Instance) -> Rate:
         """Return samples/s of one host."""
@@ -208,12 +207,11 @@ class Rates(Model):
         source = f"{entry.source}; times {share:.3f} for the text encoder's FLOPs, which were cached there"
         return Rate(entry.samples_per_s_per_gpu * share, entry.kind, source)
 
-    def _derived(
-        self, gpu: Gpu, width: Literal["half", "single"], work: Literal["train", "encode", "generate"], gflop: float
-    ) -> Rate:
+    def _derived(self, gpu: Gpu, precision: str, work: Literal["train", "encode", "generate"], gflop: float) -> Rate:
         if gpu.name not in self.gpus:
             raise CostError(f"no rate of {gpu.name} is known: write its peak under gpus in {RATES_FILE.name}")
-        peak_tflops: float | None = getattr(self.gpus[gpu.name], width)
+        peak = self.gpus[gpu.name]
+        peak_tflops = peak.single if precision == "float32" else peak.half
         if peak_tflops is None:
             raise CostError(
                 f"no rate of {gpu.name} in float32 is known: set {work}'s precision to bfloat16, or write its peak"
@@ -249,13 +247,11 @@ def gpu_of(instance: Instance, parameter: str) -> Gpu:
 def vcpus_of(instance_type: str) -> int:
     """Return the virtual CPUs of a host, from its size."""
     size = instance_type.rsplit(".", 1)[-1]
-    if size in ("medium", "large"):
-        return {"medium": 1, "large": 2}[size]
-    count = size.removesuffix("xlarge")
-    if not size.endswith("xlarge") or (count and not count.isdigit()):
+    match = re.fullmatch(r"medium|large|(\d*)xlarge", size)
+    if match is None:
         parameter = instance_type_of(DOWNLOAD_HOSTS)
         raise CostError(f"{instance_type}: its size is not known: set {parameter} to one such as ml.c6i.4xlarge")
-    return VCPUS_OF_XLARGE * int(count or 1)
+    return {"medium": 1, "large": 2}.get(size) or VCPUS_OF_XLARGE * int(match[1] or 1)
 
 
 @functools.cache

@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from params.settings import Settings
-from pipeline_definition.cost.jobs import HOURS_PER_MONTH
+from pipeline_definition.cost.jobs import HOURS_PER_MONTH, Estimator
 from pipeline_definition.cost.lines import ForecastLine, same_usd
 from pipeline_definition.cost.prices import Prices
-from pipeline_definition.cost.rates import Assumed
 from pipeline_definition.cost.training import CostError
-from pipeline_definition.cost.workload import Workload
 from pipeline_definition.jobs.planned import PlannedJob
 
 GIB = 2**30
@@ -39,20 +36,14 @@ class Surroundings:
 
 
 def other_lines(
-    settings: Settings,
-    workload: Workload,
-    jobs: Sequence[PlannedJob],
-    hours: float,
-    prices: Prices,
-    assumed: Assumed,
-    around: Surroundings,
+    estimator: Estimator, jobs: Sequence[PlannedJob], hours: float, around: Surroundings
 ) -> Iterator[ForecastLine]:
     """Yield what a run of `hours` is billed besides its jobs."""
-    if settings.file_system.kind == "fsx":
-        yield _file_system(workload, hours, prices, around)
-    yield from _bucket(workload, prices, assumed, around)
+    if estimator.settings.file_system.kind == "fsx":
+        yield _file_system(estimator, hours, around)
+    yield from _bucket(estimator, around)
     if any(job.in_network for job in jobs):
-        yield from _network(workload, jobs, hours, prices, assumed)
+        yield from _network(estimator, jobs, hours)
 
 
 def fsx_gib(latents_bytes: float) -> int:
@@ -63,20 +54,20 @@ def fsx_gib(latents_bytes: float) -> int:
     return STEP_GIB * -int(-needed // STEP_GIB)
 
 
-def _file_system(workload: Workload, hours: float, prices: Prices, around: Surroundings) -> ForecastLine:
+def _file_system(estimator: Estimator, hours: float, around: Surroundings) -> ForecastLine:
     tier = around.fsx_mb_per_s_per_tib
     if tier not in THROUGHPUTS:
         raise CostError(f"--fsx-throughput {tier}: FSx for Lustre has {', '.join(map(str, THROUGHPUTS))} MB/s/TiB")
-    gib = around.fsx_gib or fsx_gib(workload.latents_bytes)
+    gib = around.fsx_gib or fsx_gib(estimator.workload.latents_bytes)
     # AWS bills a GB-month of storage as 2^30 bytes.
-    usd = gib * prices.service_usd(f"fsx_gb_month_{tier}") * hours / HOURS_PER_MONTH
+    service, until = f"fsx_gb_month_{tier}", "the run's own hours: delete it afterwards"
+    usd = gib * estimator.prices.service_usd(service) * hours / HOURS_PER_MONTH
     what = f"{gib:,} GiB at {tier} MB/s/TiB, {hours:,.0f} h"
-    return _line(
-        "FSx for Lustre", what, usd, "the run's own hours: delete it afterwards", prices, f"fsx_gb_month_{tier}"
-    )
+    return _line("FSx for Lustre", what, usd, until, estimator.prices, service)
 
 
-def _bucket(workload: Workload, prices: Prices, assumed: Assumed, around: Surroundings) -> Iterator[ForecastLine]:
+def _bucket(estimator: Estimator, around: Surroundings) -> Iterator[ForecastLine]:
+    workload, prices, assumed = estimator.workload, estimator.prices, estimator.rates.assumed
     stored = workload.shards_bytes + workload.latents_bytes + workload.checkpoints_bytes + workload.model_bytes
     usd = stored / GIB * prices.service_usd("s3_gb_month") * around.storage_months
     what = f"{stored / GB:,.0f} GB, {around.storage_months:g} months"
@@ -88,14 +79,13 @@ def _bucket(workload: Workload, prices: Prices, assumed: Assumed, around: Surrou
     yield _line("S3 requests", what, usd, f"parts of {assumed.upload_part_bytes / 1e6:g} MB", prices, "s3_put_1000")
 
 
-def _network(
-    workload: Workload, jobs: Sequence[PlannedJob], hours: float, prices: Prices, assumed: Assumed
-) -> Iterator[ForecastLine]:
+def _network(estimator: Estimator, jobs: Sequence[PlannedJob], hours: float) -> Iterator[ForecastLine]:
+    prices, assumed = estimator.prices, estimator.rates.assumed
     usd = assumed.interface_endpoints * hours * prices.service_usd("endpoint_hour")
     what = f"{assumed.interface_endpoints} interface endpoints, {hours:,.0f} h"
     yield _line("Private endpoints", what, usd, "S3 goes by its free gateway", prices, "endpoint_hour")
     if any(job.in_network and job.program == "download" for job in jobs):
-        fetched = workload.rows * assumed.source_picture_bytes / GB
+        fetched = estimator.workload.rows * assumed.source_picture_bytes / GB
         usd = hours * prices.service_usd("nat_hour") + fetched * prices.service_usd("nat_gb")
         rate = f"{assumed.source_picture_bytes / 1e3:g} KB a picture as its server sends it"
         yield _line("NAT gateway", f"{fetched:,.0f} GB fetched, {hours:,.0f} h", usd, rate, prices, "nat_gb")

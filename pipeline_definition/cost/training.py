@@ -29,10 +29,6 @@ class TrainingCost:
     instance_hours: float
     usd: float
 
-    def days(self, instances: int, gpus_per_instance: int) -> float:
-        """Return how long this many instances take for it."""
-        return self.gpu_hours / (instances * gpus_per_instance) / HOURS_PER_DAY
-
 
 def training_cost(gpu_hours: float, gpus_per_instance: int, usd_per_instance_hour: float) -> TrainingCost:
     """Return what GPU-hours cost: instances are billed whole, so the GPUs of an instance share its price.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sagemaker.core.helper.pipeline_variable import PipelineVariable
 from sagemaker.core.network import NetworkConfig
@@ -25,6 +25,9 @@ from pipeline_definition.definition.parameters import PipelineParameters
 
 if TYPE_CHECKING:
     from sagemaker.core.workflow.pipeline_context import PipelineSession
+
+
+N = TypeVar("N", NetworkConfig, Networking)
 
 
 @dataclass(frozen=True)
@@ -66,21 +69,12 @@ class Blueprint:
         )
         return [*self.service_retries, capacity, internal]
 
-    @property
-    def processing_network(self) -> NetworkConfig | None:
-        """The jobs' private network, where the parameter set names one."""
+    def network(self, kind: type[N]) -> N | None:
+        """The jobs' private network, where the parameter set names one; FSx for Lustre is only reachable from it."""
         account = self.settings.account
         if not account.subnets:
             return None
-        return NetworkConfig(subnets=list(account.subnets), security_group_ids=list(account.security_groups))
-
-    @property
-    def training_network(self) -> Networking | None:
-        """The same for training jobs; FSx for Lustre is only reachable from inside it."""
-        account = self.settings.account
-        if not account.subnets:
-            return None
-        return Networking(subnets=list(account.subnets), security_group_ids=list(account.security_groups))
+        return kind(subnets=list(account.subnets), security_group_ids=list(account.security_groups))
 
     def uri(self, kind: str, *parts: str | PipelineVariable) -> Join:
         """Return a place of this data set: s3://<bucket>/<kind>/<data set>/<parts>.

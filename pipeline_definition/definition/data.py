@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sagemaker.core.helper.pipeline_variable import PipelineVariable
+from sagemaker.core.network import NetworkConfig
 from sagemaker.core.processing import Processor
 from sagemaker.core.shapes import ProcessingInput, ProcessingOutput, ProcessingS3Input, ProcessingS3Output
 from sagemaker.core.workflow.functions import Join
@@ -101,7 +102,7 @@ def processor(
         base_job_name=program,
         env=env,
         sagemaker_session=blueprint.session,
-        network_config=blueprint.processing_network,
+        network_config=blueprint.network(NetworkConfig),
     )
 
 

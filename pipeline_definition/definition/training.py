@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sagemaker.core.shapes import Channel, DataSource, FileSystemDataSource, MetricDefinition, S3DataSource
-from sagemaker.core.training.configs import CheckpointConfig, Compute, OutputDataConfig, StoppingCondition
+from sagemaker.core.training.configs import CheckpointConfig, Compute, Networking, OutputDataConfig, StoppingCondition
 from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import ProcessingStep, TrainingStep, TuningStep
 from sagemaker.train import ModelTrainer
@@ -125,7 +125,7 @@ def trainer(
         base_job_name=name,
         hyperparameters={k: to_text(v) if isinstance(v, plain) else v for k, v in hyperparameters.items() if v != ()},
         compute=compute,
-        networking=blueprint.training_network,
+        networking=blueprint.network(Networking),
         **options,
     )
 
@@ -143,12 +143,9 @@ def compute_on(hosts: Hosts, job: Job, spot: bool = False) -> Compute:
 
 def stopping_condition(settings: TrainStep | TuneStep) -> StoppingCondition:
     """Return the job's time limit, and with spot also how long to wait for instances."""
-    if not settings.spot:
-        return StoppingCondition(max_runtime_in_seconds=settings.job.max_runtime_s)
-    return StoppingCondition(
-        max_runtime_in_seconds=settings.job.max_runtime_s,
-        max_wait_time_in_seconds=max(settings.max_wait_s, settings.job.max_runtime_s),
-    )
+    limit_s = settings.job.max_runtime_s
+    wait = {"max_wait_time_in_seconds": max(settings.max_wait_s, limit_s)} if settings.spot else {}
+    return StoppingCondition(max_runtime_in_seconds=limit_s, **wait)
 
 
 def channels(

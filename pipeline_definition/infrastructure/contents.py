@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
-from botocore.exceptions import ClientError
-
-from params.s3 import is_missing
+from params.s3 import pages_unless_missing
 from pipeline_definition.infrastructure.events import InfrastructureError
 from pipeline_definition.session import Target
 
@@ -99,16 +96,8 @@ class StackContents:
 
     def _newest_digest(self, repository: str) -> str | None:
         pages = self._target.client("ecr").get_paginator("describe_images")
-        try:
-            images = [
-                image
-                for page in pages.paginate(repositoryName=repository, filter={"tagStatus": "TAGGED"})
-                for image in page["imageDetails"]
-            ]
-        except ClientError as error:
-            if not is_missing(error):
-                raise
-            return None
+        tagged = pages_unless_missing(pages.paginate(repositoryName=repository, filter={"tagStatus": "TAGGED"}))
+        images = [image for page in tagged for image in page["imageDetails"]]
         newest = max(images, key=lambda image: image["imagePushedAt"], default=None)
         return str(newest["imageDigest"]) if newest else None
 
@@ -116,7 +105,7 @@ class StackContents:
         if not self._bucket:
             return
         pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket)
-        for page in _pages(pages):
+        for page in pages_unless_missing(pages):
             for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
                 yield {"Key": item["Key"], "VersionId": item["VersionId"]}
 
@@ -124,7 +113,7 @@ class StackContents:
         if not self._bucket:
             return
         pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket)
-        for page in _pages(pages):
+        for page in pages_unless_missing(pages):
             for item in page.get("Uploads", []):
                 yield {"Key": item["Key"], "UploadId": item["UploadId"]}
 
@@ -132,13 +121,6 @@ class StackContents:
         if not self._group:
             return []
         pages = self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
-        return [item["ModelPackageArn"] for page in _pages(pages) for item in page["ModelPackageSummaryList"]]
-
-
-def _pages(pages: Any) -> Iterator[dict[str, Any]]:
-    """Return the pages; none if the bucket or group was deleted already, as after an interrupted destruction."""
-    try:
-        yield from pages
-    except ClientError as error:
-        if not is_missing(error):
-            raise
+        return [
+            item["ModelPackageArn"] for page in pages_unless_missing(pages) for item in page["ModelPackageSummaryList"]
+        ]

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 from pydantic import ValidationError
 
 from params.arguments import describe
-from params.s3 import is_missing
+from params.s3 import unless_missing
 from params.settings import Settings, SettingsError
 from pipeline_definition.infrastructure.contents import StackContents
 from pipeline_definition.infrastructure.events import InfrastructureError, StackEvents
@@ -114,10 +114,6 @@ class Infrastructure:
         self._client.execute_change_set(ChangeSetName=plan.change_set)
         events.follow()
 
-    def discard(self, plan: ChangeSet) -> None:
-        """Delete a change set that is not wanted."""
-        self._client.delete_change_set(ChangeSetName=plan.change_set)
-
     def status(self) -> StackStatus:
         """Return the stack as it is now, with what it costs."""
         stack = self._describe()
@@ -177,13 +173,8 @@ class Infrastructure:
         events.follow()
 
     def _describe(self) -> dict[str, Any] | None:
-        try:
-            stack: dict[str, Any] = self._client.describe_stacks(StackName=self._stack)["Stacks"][0]
-        except ClientError as error:
-            if not is_missing(error):
-                raise
-            return None
-        return stack
+        answer = unless_missing(self._client.describe_stacks, StackName=self._stack)
+        return answer["Stacks"][0] if answer else None
 
     def _read_change_set(self, change_set: str, stack_id: str) -> ChangeSet | None:
         while True:

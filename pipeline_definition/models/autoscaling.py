@@ -47,7 +47,9 @@ class Autoscaling:
     """The scaling of one endpoint."""
 
     def __init__(self, target: Target, endpoint: str) -> None:
-        self._endpoint = endpoint
+        self._endpoint, self._alarm = endpoint, f"{endpoint}-wake"
+        self._prefix = f"endpoint/{endpoint}/variant/"
+        self._dimensions = [{"Name": "EndpointName", "Value": endpoint}]
         self._sagemaker = target.client("sagemaker")
         self._scaling = target.client("application-autoscaling")
         self._alarms = target.client("cloudwatch")
@@ -67,17 +69,16 @@ class Autoscaling:
 
     def described(self) -> list[Scaled]:
         """Return the scaling of the endpoint's variants as it is now."""
-        prefix = f"endpoint/{self._endpoint}/variant/"
         targets = self._scaling.describe_scalable_targets(**NAMESPACE)["ScalableTargets"]
         return [
             Scaled(
-                target["ResourceId"].removeprefix(prefix),
+                target["ResourceId"].removeprefix(self._prefix),
                 target["MinCapacity"],
                 target["MaxCapacity"],
                 self._policies(target["ResourceId"]),
             )
             for target in targets
-            if target["ResourceId"].startswith(prefix)
+            if target["ResourceId"].startswith(self._prefix)
         ]
 
     def _variants(self, asynchronous: bool) -> list[str]:
@@ -95,7 +96,7 @@ class Autoscaling:
 
     def _register(self, variant: str, settings: EndpointStep) -> None:
         scaling = settings.scaling
-        resource = {**NAMESPACE, "ResourceId": self._resource(variant)}
+        resource = {**NAMESPACE, "ResourceId": self._prefix + variant}
         self._scaling.register_scalable_target(
             **resource, MinCapacity=scaling.min_instances, MaxCapacity=scaling.max_instances
         )
@@ -157,20 +158,9 @@ class Autoscaling:
     def _remove(self, variant: str) -> None:
         """Deregister the target, with its policies and alarms; the running hosts stay."""
         if any(scaled.variant == variant for scaled in self.described()):
-            self._scaling.deregister_scalable_target(**NAMESPACE, ResourceId=self._resource(variant))
+            self._scaling.deregister_scalable_target(**NAMESPACE, ResourceId=self._prefix + variant)
             self._alarms.delete_alarms(AlarmNames=[self._alarm])
 
     def _policies(self, resource: str) -> tuple[str, ...]:
         policies = self._scaling.describe_scaling_policies(**NAMESPACE, ResourceId=resource)["ScalingPolicies"]
         return tuple(sorted(policy["PolicyName"] for policy in policies))
-
-    @property
-    def _alarm(self) -> str:
-        return f"{self._endpoint}-wake"
-
-    @property
-    def _dimensions(self) -> list[dict[str, str]]:
-        return [{"Name": "EndpointName", "Value": self._endpoint}]
-
-    def _resource(self, variant: str) -> str:
-        return f"endpoint/{self._endpoint}/variant/{variant}"

@@ -7,13 +7,12 @@ Reads two package records; writes nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from params.layout import CLIP_FID, CLIP_SCORE, FID, KID
-from pipeline_definition.models.package_record import PackageRecord, hosts_text, metric_text
+from pipeline_definition.models.package_record import PackageRecord, hosts_text, metric_text, plain_text
 
 LOWER_IS_BETTER: Final = (FID, CLIP_FID, KID)
 HIGHER_IS_BETTER: Final = (CLIP_SCORE,)
@@ -55,13 +54,10 @@ def _metrics(first: PackageRecord, second: PackageRecord) -> Iterator[ComparedVa
     one, two = (record.metrics.get("metrics") or {} for record in (first, second))
     for name in dict.fromkeys([*one, *two]):
         if name in one and name in two:
-            yield ComparedValue(
-                name, metric_text(one[name]), metric_text(two[name]), verdict(name, one[name], two[name])
-            )
+            judged = verdict(name, one[name], two[name])
+            yield ComparedValue(name, metric_text(one[name]), metric_text(two[name]), judged)
         else:
-            yield ComparedValue(
-                name, *(metric_text(metrics[name]) if name in metrics else "" for metrics in (one, two))
-            )
+            yield ComparedValue(name, *(metric_text(side[name]) if name in side else "" for side in (one, two)))
     features = [str(record.metrics.get("fid_features", "")) for record in (first, second)]
     if all(features) and features[0] != features[1]:
         yield ComparedValue("FID features", features[0], features[1], "FID cannot be compared")
@@ -83,8 +79,8 @@ def _differences(first: PackageRecord, second: PackageRecord) -> Iterator[Compar
 
 def _flat(record: PackageRecord) -> dict[str, str]:
     """Return everything that describes a package, except what differs between any two."""
-    settings = {f"setting {name}": _text(value) for name, value in (record.model.get("settings") or {}).items()}
-    data = {f"data {name}": _text(value) for name, value in record.data_manifest.items()}
+    settings = {f"setting {name}": plain_text(value) for name, value in (record.model.get("settings") or {}).items()}
+    data = {f"data {name}": plain_text(value) for name, value in record.data_manifest.items()}
     metadata = {name: value for name, value in record.package.metadata.items() if name in _COMPARED}
     images = {"inference image": ", ".join(record.package.images)}
     return settings | data | metadata | images
@@ -95,7 +91,3 @@ _COMPARED: Final = ("dataset", "training_samples", "global_batch_size", "trainin
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -141,9 +141,9 @@ def facts(record: PackageRecord) -> Iterator[tuple[str, str]]:
         yield "Train cost", f"${usd:,.2f} on demand, at the prices of {load_prices().date}"
     for name in ("resolution_px", "counts", "encoder_digest"):
         if name in record.data_manifest:
-            yield f"data {name.replace('_', ' ')}", _plain(record.data_manifest[name])
+            yield f"data {name.replace('_', ' ')}", plain_text(record.data_manifest[name])
     for name, value in (record.model.get("settings") or {}).items():
-        yield f"setting {name}", _plain(value)
+        yield f"setting {name}", plain_text(value)
     for image in package.images:
         yield "image", image
     yield from package.metadata.items()
@@ -162,5 +162,6 @@ def hosts_text(package: ModelPackage) -> str:
     return " x ".join(values) if len(values) == len(names) else ""
 
 
-def _plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """Return a text as it is, any other JSON value as JSON."""
     return value if isinstance(value, str) else json.dumps(value)

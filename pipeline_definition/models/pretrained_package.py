@@ -40,6 +40,7 @@ def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
     """
     uri = settings.data.pretrained_uri.rstrip("/") + "/"
     description = _checked(target, uri)
+    served = settings.endpoint.model_dump(include=set(ServeArguments.model_fields))
     return PackageGroup(target, pretrained_group(settings.registry.group)).register(
         {
             "ModelPackageDescription": f"Pretrained {description}, as published",
@@ -51,7 +52,7 @@ def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
                         "ModelDataSource": {
                             "S3DataSource": {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
                         },
-                        "Environment": _environment(settings),
+                        "Environment": to_environment(served, SERVE_PREFIX),
                     }
                 ],
                 "SupportedContentTypes": ["application/json"],
@@ -76,8 +77,3 @@ def _checked(target: Target, uri: str) -> str:
         if not any(item["Key"].endswith(".safetensors") for item in files):
             raise RegistryError(f"{uri}{part}/ has no weights in safetensors: it cannot be served; copy them there")
     return str(index.get("_class_name", "pipeline")) if isinstance(index, dict) else "pipeline"
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    served = settings.endpoint.model_dump(include=set(ServeArguments.model_fields))
-    return to_environment(served, SERVE_PREFIX)

@@ -17,9 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from params.s3 import is_missing
+from params.s3 import unless_missing
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
@@ -80,12 +78,9 @@ class Production:
 
     def serving(self) -> Serving | None:
         """Return what serves; None before the first promotion."""
-        try:
-            about = self._sagemaker.describe_endpoint(EndpointName=self._endpoint)
-        except ClientError as error:
-            if is_missing(error):
-                return None
-            raise
+        about = unless_missing(self._sagemaker.describe_endpoint, EndpointName=self._endpoint)
+        if about is None:
+            return None
         config = self._config(about["EndpointConfigName"])
         variants = tuple(self._served(variant) for variant in config["ProductionVariants"])
         former = self._former(config["EndpointConfigArn"])
@@ -164,14 +159,13 @@ class Production:
             raise PromotionError(f"{arn} is {status}: `sd-pipeline models approve {version}` first")
 
     def _config(self, name: str) -> dict[str, Any]:
-        try:
-            config: dict[str, Any] = self._sagemaker.describe_endpoint_config(EndpointConfigName=name)
-        except ClientError as error:
-            if is_missing(error):
-                raise PromotionError(
-                    f"endpoint configuration {name} was deleted: promote its package again with `sd-pipeline promote`"
-                ) from None
-            raise
+        config: dict[str, Any] | None = unless_missing(
+            self._sagemaker.describe_endpoint_config, EndpointConfigName=name
+        )
+        if config is None:
+            raise PromotionError(
+                f"endpoint configuration {name} was deleted: promote its package again with `sd-pipeline promote`"
+            )
         return config
 
     def _former(self, config_arn: str) -> str:
@@ -187,11 +181,6 @@ class Production:
         )
 
     def _package_of(self, model: str) -> str:
-        try:
-            about = self._sagemaker.describe_model(ModelName=model)
-        except ClientError as error:
-            if is_missing(error):
-                return ""
-            raise
+        about = unless_missing(self._sagemaker.describe_model, ModelName=model) or {}
         container = about.get("PrimaryContainer") or (about.get("Containers") or [{}])[0]
         return str(container.get("ModelPackageName") or "")

@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from params.layout import MODEL_ARCHIVE
-from params.s3 import is_missing
+from params.s3 import pages_unless_missing, unless_missing
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
@@ -50,15 +50,10 @@ class PackageGroup:
 
     def list(self) -> list[ModelPackage]:
         """Return the group's packages, newest first; none if the group does not exist yet."""
-        try:
-            pages = list(
-                self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
-            )
-        except ClientError as error:
-            if not is_missing(error):
-                raise
-            return []
-        arns = [item["ModelPackageArn"] for page in pages for item in page["ModelPackageSummaryList"]]
+        pages = self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
+        arns = [
+            item["ModelPackageArn"] for page in pages_unless_missing(pages) for item in page["ModelPackageSummaryList"]
+        ]
         return sorted((self.show(arn) for arn in arns), key=lambda package: -package.version)
 
     def show(self, package: str) -> ModelPackage:
@@ -93,11 +88,7 @@ class PackageGroup:
 
     def register(self, request: Mapping[str, Any]) -> ModelPackage:
         """Register a model as CreateModelPackage takes it, without the group; a missing group is created."""
-        try:
-            self._sagemaker.describe_model_package_group(ModelPackageGroupName=self._group)
-        except ClientError as error:
-            if not is_missing(error):
-                raise
+        if unless_missing(self._sagemaker.describe_model_package_group, ModelPackageGroupName=self._group) is None:
             self._sagemaker.create_model_package_group(ModelPackageGroupName=self._group)
         made = self._sagemaker.create_model_package(ModelPackageGroupName=self._group, **request)
         return self.show(made["ModelPackageArn"])

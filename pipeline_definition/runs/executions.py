@@ -16,7 +16,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from params.layout import ENDED_STATUSES
-from params.s3 import error_code, is_missing
+from params.s3 import error_code, unless_missing
 from pipeline_definition.checks.fixes import with_fix
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
@@ -109,25 +109,18 @@ class Executions:
     def upsert(self, name: str, definition: str, role_arn: str, bucket: str) -> str:
         """Create the pipeline or update it; return its ARN."""
         request = {"PipelineName": name, "RoleArn": role_arn, **self._body(name, definition, bucket)}
-        try:
-            arn: str = self._sagemaker.update_pipeline(**request)["PipelineArn"]
-        except ClientError as error:
-            if not is_missing(error):
-                raise
-            arn = self._sagemaker.create_pipeline(**request, ClientRequestToken=_token())["PipelineArn"]
-        return arn
+        answer = unless_missing(self._sagemaker.update_pipeline, **request)
+        answer = answer or self._sagemaker.create_pipeline(**request, ClientRequestToken=_token())
+        return str(answer["PipelineArn"])
 
     def current_definition(self, name: str) -> dict[str, Any]:
         """Return the definition that the next execution will run.
 
         Raises ExecutionError when the pipeline was never upserted.
         """
-        try:
-            answer = self._sagemaker.describe_pipeline(PipelineName=name)
-        except ClientError as error:
-            if not is_missing(error):
-                raise
-            raise ExecutionError(f"there is no pipeline {name} yet; `sd-pipeline upsert` makes it") from None
+        answer = unless_missing(self._sagemaker.describe_pipeline, PipelineName=name)
+        if answer is None:
+            raise ExecutionError(f"there is no pipeline {name} yet; `sd-pipeline upsert` makes it")
         return dict(json.loads(answer["PipelineDefinition"]))
 
     def start(self, name: str, parameters: Mapping[str, str]) -> str:

@@ -19,11 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from params.layout import LATENTS
 from params.parameter_names import FSX_ID
-from params.s3 import is_missing, join_uri, split_uri
+from params.s3 import join_uri, split_uri, unless_missing
 from params.settings import LocalWorld, Settings
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.runs.upload import Upload
@@ -87,11 +85,7 @@ class Laptop:
         return self.settings.local
 
     def _make_bucket(self) -> None:
-        try:
-            self._s3.head_bucket(Bucket=self.settings.account.bucket)
-        except ClientError as error:
-            if not is_missing(error):
-                raise
+        if unless_missing(self._s3.head_bucket, Bucket=self.settings.account.bucket) is None:
             self._s3.create_bucket(Bucket=self.settings.account.bucket)
 
     def _draws_shapes(self) -> bool:
@@ -185,13 +179,7 @@ class Laptop:
         bucket, key = split_uri(uri)
         if not key or key.endswith("/"):
             return False
-        try:
-            self._s3.head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if not is_missing(error):
-                raise
-            return False
-        return True
+        return unless_missing(self._s3.head_object, Bucket=bucket, Key=key) is not None
 
     def _make_file_system(self) -> str:
         """Return the file system's id: FSx for Lustre linked to the bucket's latents/, as infrastructure makes it."""

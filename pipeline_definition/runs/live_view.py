@@ -135,7 +135,8 @@ def _detail(snapshot: Snapshot, step: ExecutionStep) -> str:
     lines = snapshot.progress.get(step.name, {})
     # Every host reports the job's whole progress; trials report their own, so the list is what tells most.
     progress = "  ".join(dict.fromkeys(progress_text(line) for line in lines.values()))
-    return first_line(step.failure_reason) or progress
+    # The rest of a reason is in the log.
+    return step.failure_reason.strip().partition("\n")[0] or progress
 
 
 def _cost(snapshot: Snapshot) -> str:
@@ -186,8 +187,3 @@ def clock(seconds: float) -> str:
 def usd_text(usd: float) -> str:
     """Return whole dollars from $1,000 on, cents below."""
     return f"${usd:,.0f}" if usd >= 1000 else f"${usd:,.2f}"
-
-
-def first_line(text: str) -> str:
-    """Return the first line of a reason: the rest is in the log."""
-    return text.strip().splitlines()[0] if text.strip() else ""

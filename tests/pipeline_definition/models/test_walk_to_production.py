@@ -47,7 +47,7 @@ def target(monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
     none = ActionResult({"PipelineExecutionSteps": []})
     monkeypatch.setattr(SageMakerResponse, "list_pipeline_execution_steps", lambda self: none, raising=False)
     # Images, tables and quotas of the account are no part of this walk.
-    monkeypatch.setattr(preflight, "account_findings", lambda *_about: [])
+    monkeypatch.setattr(preflight.AccountChecks, "findings", lambda _self: [])
     with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
         yield Target("us-east-1")
 
