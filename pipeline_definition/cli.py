@@ -20,7 +20,6 @@ from pipeline_definition.commands import (
     infra,
     local,
     models,
-    playground,
     production,
     prompt,
     prompt_study,
@@ -86,7 +85,7 @@ app.command()(report.report)
 app.command()(throughput.throughput)
 app.command()(prompt.prompt)
 app.command()(compare.compare)
-app.command()(playground.playground)
+app.command()(prompt.playground)
 app.command("prompt-study")(prompt_study.prompt_study)
 app.command()(production.production)
 app.command()(production.promote)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from params.files import read_text
+from params.files import read_text, write_text
 from pipeline_definition.commands import options
 from pipeline_definition.commands.options import UsageError, print_json, print_table, say
 
@@ -49,7 +49,7 @@ def compare(
     """
     from pipeline_definition.prompting.clip_scores import evaluator_folder
     from pipeline_definition.prompting.comparison import compare as compare_models
-    from pipeline_definition.prompting.comparison_page import HEADERS, summary, write_page
+    from pipeline_definition.prompting.comparison_page import HEADERS, render, summary
     from pipeline_definition.prompting.contenders import contenders_of
 
     settings = context.settings
@@ -64,7 +64,7 @@ def compare(
         lambda: evaluator or evaluator_folder(settings, context.target, context.state),
     )
     chosen = {"guidance": guidance, "steps": steps}
-    write_page(compared, {name: value for name, value in chosen.items() if value is not None}, out)
+    write_text(out, render(compared, {name: value for name, value in chosen.items() if value is not None}))
     if as_json:
         print_json(compared.as_dict())
         return

@@ -49,8 +49,7 @@ class StackEvents:
             raise InfrastructureError(f"stack {self._stack_id.split('/')[1]} ended as {status}: {why}")
 
     def _status(self) -> str:
-        status: str = self._client.describe_stacks(StackName=self._stack_id)["Stacks"][0]["StackStatus"]
-        return status
+        return str(self._client.describe_stacks(StackName=self._stack_id)["Stacks"][0]["StackStatus"])
 
     def _events(self) -> list[dict[str, Any]]:
         """Return the stack's events, oldest first."""
@@ -70,5 +69,4 @@ def _failure(event: Mapping[str, Any]) -> list[str]:
 
 
 def _reason(event: Mapping[str, Any]) -> str:
-    text: str = event.get("ResourceStatusReason") or ""
-    return text
+    return str(event.get("ResourceStatusReason") or "")

@@ -44,8 +44,7 @@ class PackageRecord:
     @property
     def model(self) -> Mapping[str, Any]:
         """The model's own record: settings, code digest, data digest, throughput, versions."""
-        model: Mapping[str, Any] = self.metrics.get("model") or {}
-        return model
+        return dict(self.metrics.get("model") or {})
 
     @property
     def training_usd(self) -> float | None:
@@ -120,8 +119,7 @@ class PackageFiles:
         return value
 
     def _read(self, uri: str) -> bytes:
-        content: bytes = self._open(uri).read()
-        return content
+        return bytes(self._open(uri).read())
 
     def _open(self, uri: str) -> Any:
         return open_object(self._s3, uri, MAX_FILE_BYTES, RecordError)

@@ -149,8 +149,7 @@ class Production:
             name=f"{name}-{uuid.uuid4().hex[:8]}",
             input=json.dumps({"detail": detail}),
         )
-        arn: str = started["executionArn"]
-        return arn
+        return str(started["executionArn"])
 
     def _refuse_unapproved(self, arn: str) -> None:
         status = self._sagemaker.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"]

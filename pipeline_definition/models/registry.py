@@ -124,8 +124,7 @@ class PackageGroup:
 
 
 def _uri_of(quality: Mapping[str, Any] | None) -> str:
-    uri: str = ((quality or {}).get("Statistics") or {}).get("S3Uri", "")
-    return uri
+    return str(((quality or {}).get("Statistics") or {}).get("S3Uri", ""))
 
 
 def _image_of(container: Mapping[str, Any]) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
+
+from pipeline_definition.pages.formats import number
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,16 @@ class Document:
     sections: tuple[Section, ...]
     notes: tuple[str, ...] = ()
     """Small print at the foot."""
+
+
+def known_facts(
+    source: Mapping[str, Any], labels: Mapping[str, str], form: Callable[[float], str], note: str = ""
+) -> Iterator[Fact]:
+    """Yield a figure under each label whose key holds a number."""
+    for key, label in labels.items():
+        value = number(source.get(key))
+        if value is not None:
+            yield Fact(label, form(value), note)
 
 
 def data_address(content: bytes, form: str = "png") -> str:

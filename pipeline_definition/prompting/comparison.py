@@ -121,13 +121,12 @@ def compare(
     seeds: Sequence[int],
     request: dict[str, Any],
     evaluator_dir: Callable[[], Path],
-    report: Callable[[int], None] = lambda _: None,
 ) -> Comparison:
     """Let every contender draw every prompt from every seed, and score the pictures.
 
     Requests go out one at a time, by turns in changing order, so that all meet the same conditions; each contender
-    first draws one picture that does not count. `report` counts pictures. Without a CLIP to score with, the
-    pictures stand unscored and the note says why.
+    first draws one picture that does not count. Without a CLIP to score with, the pictures stand unscored and the note
+    says why.
     """
     asked = list(itertools.product(prompts, seeds))
     for contender in contenders:
@@ -137,7 +136,6 @@ def compare(
         turn = number % len(contenders)
         for contender in (*contenders[turn:], *contenders[:turn]):
             shots[contender.name].append(_draw(contender, prompt, seed, request))
-            report(1)
     standings = tuple(Standing(contender, tuple(shots[contender.name])) for contender in contenders)
     try:
         return _scored(standings, evaluator_dir())

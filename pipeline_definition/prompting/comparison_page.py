@@ -1,15 +1,13 @@
 """The page of a comparison: one HTML file with every pair of pictures, their scores, times and prices.
 
-Reads a comparison; writes one file that needs no network.
+Reads a comparison; writes nothing. The page needs no network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from params.files import write_text
 from pipeline_definition.pages.document import Document, EmbeddedPicture, Section, Table, data_address
 from pipeline_definition.pages.formats import DASH, count, figure
 from pipeline_definition.pages.html import to_html
@@ -31,11 +29,6 @@ NUMBERS = (
     "CLIP score: the cosine of picture and prompt. Waiting is what the caller saw, one request at a time; drawing is"
     " what the instance did, and what an image costs of its time at the on-demand price."
 )
-
-
-def write_page(comparison: Comparison, settings: Mapping[str, Any], path: Path) -> None:
-    """Write the page, whole or not at all."""
-    write_text(path, render(comparison, settings))
 
 
 def render(comparison: Comparison, settings: Mapping[str, Any]) -> str:

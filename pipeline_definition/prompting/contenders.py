@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.prompting.comparison import Contender
-from pipeline_definition.prompting.endpoint import SageMakerEndpoint, ServerEndpoint
+from pipeline_definition.prompting.endpoint import SageMakerEndpoint, ServerEndpoint, is_address
 from pipeline_definition.session import Target
 
 
@@ -25,7 +25,7 @@ def contenders_of(target: Callable[[], Target], endpoints: Sequence[str], varian
 
     Raises ContenderError where that is fewer than two.
     """
-    if len(endpoints) == 1 and not _is_address(endpoints[0]):
+    if len(endpoints) == 1 and not is_address(endpoints[0]):
         contenders = _variants(target(), endpoints[0], variants)
     elif variants:
         raise ContenderError("--variant chooses among the variants of one endpoint: give one --endpoint, by its name")
@@ -53,7 +53,7 @@ def _variants(target: Target, endpoint: str, chosen: Sequence[str]) -> list[Cont
 
 
 def _endpoint(target: Callable[[], Target], name: str) -> Contender:
-    if _is_address(name):
+    if is_address(name):
         return Contender(name, ServerEndpoint(name))
     where = target()
     instance_type = next(iter(_instance_types(where, name).values()))
@@ -73,7 +73,3 @@ def _instance_types(target: Target, endpoint: str) -> dict[str, str]:
 
 def _usd_per_hour(region: str, instance_type: str) -> float | None:
     return load_prices().in_region(region, instance_type) or None
-
-
-def _is_address(name: str) -> bool:
-    return name.startswith(("http://", "https://"))

@@ -128,9 +128,14 @@ class ServerEndpoint:
             raise PromptError(f"endpoint {self.name}: cannot be reached: {getattr(error, 'reason', error)}") from None
 
 
+def is_address(name: str) -> bool:
+    """Whether an endpoint is named by its address."""
+    return name.startswith(("http://", "https://"))
+
+
 def connect(target: Callable[[], Target], name: str, variant: str | None = None) -> Endpoint:
     """Return the endpoint of a name, or of an address that begins with http:// or https://."""
-    if name.startswith(("http://", "https://")):
+    if is_address(name):
         return ServerEndpoint(name)
     return SageMakerEndpoint(target(), name, variant)
 

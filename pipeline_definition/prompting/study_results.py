@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from params.files import write_text
 from pipeline_definition.prompting.bootstrap import Estimate, estimate, resamples
-from pipeline_definition.prompting.study_plan import Grid, Setting, StudyPicture, StudyPlan
+from pipeline_definition.prompting.study_plan import Setting, StudyPicture, StudyPlan
 
 RESAMPLES: Final = 1000
 K = TypeVar("K")
@@ -114,7 +114,7 @@ def _ranked(
 
 
 def _effects(plan: StudyPlan, scored: Sequence[ScoredTrial], resampled: Sequence[Sequence[int]]) -> Iterable[Effect]:
-    for factor, levels in zip(FACTORS, _levels(plan.grid), strict=True):
+    for factor, levels in zip(FACTORS, vars(plan.grid).values(), strict=True):
         groups = _grouped(scored, lambda item, factor=factor: getattr(item.trial.setting, factor))  # type: ignore[misc]
         values = {level: _by_prompt(plan, groups[level]) for level in levels}
         first = values[levels[0]]
@@ -124,10 +124,6 @@ def _effects(plan: StudyPlan, scored: Sequence[ScoredTrial], resampled: Sequence
                 change = estimate([value - base for value, base in zip(own, first, strict=True)], resampled)
             text = f"{level:g}" if isinstance(level, float) else str(level)
             yield Effect(factor, text, estimate(own, resampled), change)
-
-
-def _levels(grid: Grid) -> tuple[Sequence[object], ...]:
-    return (grid.modifiers, grid.guidance_scales, grid.steps, grid.samplers)
 
 
 def _grouped(scored: Sequence[ScoredTrial], key: Callable[[ScoredTrial], K]) -> Mapping[K, list[ScoredTrial]]:

@@ -20,7 +20,7 @@ from pipeline_definition.cost.lines import ForecastLine
 from pipeline_definition.cost.prices import Purchase
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.pages import charts
-from pipeline_definition.pages.document import Chart, Fact, Section, Table
+from pipeline_definition.pages.document import Chart, Fact, Section, Table, known_facts
 from pipeline_definition.pages.formats import DASH, dollars, duration, number, percent
 from pipeline_definition.report.costs import SECONDS_PER_HOUR
 from pipeline_definition.report.run import Run
@@ -133,9 +133,8 @@ def _lead(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> str:
 
 
 def _facts(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> Iterator[Fact]:
-    whole, spent = number(forecast.get("usd")), [row.usd for row in rows if row.usd is not None]
-    if whole is not None:
-        yield Fact("forecast of the whole run", dollars(whole), "storage and network included")
+    yield from known_facts(forecast, {"usd": "forecast of the whole run"}, dollars, "storage and network included")
+    spent = [row.usd for row in rows if row.usd is not None]
     if spent:
         yield Fact("billed for jobs", dollars(sum(spent)), "seconds of their hosts")
     if forecast.get("prices_date"):

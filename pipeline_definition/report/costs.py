@@ -5,7 +5,7 @@ SageMaker bills each host for the seconds of its job; a step taken from the cach
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ def total(costs: Iterable[Cost]) -> Cost:
 def job_cost(job: Mapping[str, Any], prices: Prices) -> Cost:
     """Return what a job or a trial cost."""
     seconds = number(job.get("billable_seconds")) or number(job.get("seconds")) or 0.0
-    return total(_hosts_cost(hosts, seconds, prices) for hosts in _hosts(job))
+    return total(_hosts_cost(hosts, seconds, prices) for hosts in job.get("hosts") or ())
 
 
 def step_cost(step: Mapping[str, Any], tuning: Mapping[str, Any] | None, prices: Prices) -> Cost:
@@ -59,12 +59,8 @@ def step_cost(step: Mapping[str, Any], tuning: Mapping[str, Any] | None, prices:
 
 def hosts_text(job: Mapping[str, Any] | None) -> str:
     """Return `4 x ml.p4d.24xlarge`."""
-    return " + ".join(f"{hosts['instance_count']} × {hosts['instance_type']}" for hosts in _hosts(job or {}))
-
-
-def _hosts(job: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    hosts: Sequence[Mapping[str, Any]] = job.get("hosts") or ()
-    return hosts
+    hosts = (job or {}).get("hosts") or ()
+    return " + ".join(f"{group['instance_count']} × {group['instance_type']}" for group in hosts)
 
 
 def _hosts_cost(hosts: Mapping[str, Any], seconds: float, prices: Prices) -> Cost:

@@ -7,7 +7,7 @@ from typing import Any
 
 from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
 from pipeline_definition.pages import charts
-from pipeline_definition.pages.document import Chart, EmbeddedPicture, Fact, Section, Table, data_address
+from pipeline_definition.pages.document import Chart, EmbeddedPicture, Fact, Section, Table, data_address, known_facts
 from pipeline_definition.pages.formats import count, figure, number, percent, plain, size
 from pipeline_definition.report.run import Run
 
@@ -40,8 +40,8 @@ def download_section(run: Run) -> Section:
         lead=lead,
         facts=tuple(_download_facts(manifest, ledger)),
         charts=(
-            *_fates_chart("causes", "Rows that failed, by cause", fates(ledger, "failed"), rows),
-            *_fates_chart("filters", "Rows left out, by filter", fates(ledger, "filtered"), rows),
+            *share_chart("causes", "Rows that failed, by cause", fates(ledger, "failed"), rows),
+            *share_chart("filters", "Rows left out, by filter", fates(ledger, "filtered"), rows),
         ),
     )
 
@@ -110,24 +110,22 @@ def bucket_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _download_facts(manifest: Mapping[str, Any], ledger: Mapping[str, Any]) -> Iterator[Fact]:
-    for key, label in (("rows", "rows of the table"), ("tried", "fetched"), ("kept", "kept")):
-        value = number(ledger.get(key))
-        if value is not None:
-            yield Fact(label, count(value))
+    yield from known_facts(ledger, {"rows": "rows of the table", "tried": "fetched", "kept": "kept"}, count)
     written, shards = number(ledger.get("bytes")), manifest.get("shards")
     if written is not None:
         yield Fact("written", size(written), f"{_shards(shards)}, verified" if isinstance(shards, list) else "")
-    side_px = number(manifest.get("image_size_px"))
-    if side_px is not None:
-        yield Fact("picture side", f"{count(side_px)} px", plain(manifest.get("resize_mode")).replace("_", " "))
+    mode = plain(manifest.get("resize_mode")).replace("_", " ")
+    yield from known_facts(manifest, {"image_size_px": "picture side"}, "{:,.0f} px".format, mode)
 
 
-def _fates_chart(name: str, title: str, causes: Mapping[str, float], rows: float | None) -> Iterator[Chart]:
-    if not causes:
+def share_chart(name: str, title: str, counts: Mapping[str, float], whole: float | None) -> Iterator[Chart]:
+    """Yield a chart of counts, each with its share of the whole where that is known; none where nothing was counted."""
+    if not counts:
         return
-    words = {cause: f"{count(lost)}" + (f" ({percent(lost / rows)})" if rows else "") for cause, lost in causes.items()}
-    description = ", ".join(f"{cause}: {text}" for cause, text in words.items())
-    yield Chart(title, charts.bars(name, description, [(cause, [(causes[cause], words[cause])]) for cause in causes]))
+    words = {label: count(value) + (f" ({percent(value / whole)})" if whole else "") for label, value in counts.items()}
+    description = ", ".join(f"{label}: {text}" for label, text in words.items())
+    rows = [(label, [(value, words[label])]) for label, value in counts.items()]
+    yield Chart(title, charts.bars(name, description, rows))
 
 
 def _latents_checks(manifest: Mapping[str, Any]) -> Iterator[Fact]:
@@ -139,18 +137,15 @@ def _latents_checks(manifest: Mapping[str, Any]) -> Iterator[Fact]:
     mean = number(manifest.get("latents_mean"))
     if mean is not None and factor is not None:
         yield Fact("mean once scaled", figure(mean * factor), "near 0")
-    psnr_db = number(manifest.get("decoded_psnr_db"))
-    if psnr_db is not None:
-        yield Fact("decoded against the pictures", f"{figure(psnr_db)} dB", "PSNR of a few")
+    psnr = {"decoded_psnr_db": "decoded against the pictures"}
+    yield from known_facts(manifest, psnr, lambda value: f"{figure(value)} dB", "PSNR of a few")
 
 
 def _latents_facts(manifest: Mapping[str, Any]) -> Iterator[Fact]:
     shape = manifest.get("latent_shape")
     if isinstance(shape, (list, tuple)):
         yield Fact("latent", " × ".join(plain(length) for length in shape), "channels, height, width")
-    resolution_px = number(manifest.get("resolution_px"))
-    if resolution_px is not None:
-        yield Fact("picture side", f"{count(resolution_px)} px")
+    yield from known_facts(manifest, {"resolution_px": "picture side"}, "{:,.0f} px".format)
     shards = manifest.get("shards")
     if isinstance(shards, list):
         written = sum(number(shard.get("bytes")) or 0 for shard in shards if isinstance(shard, dict))

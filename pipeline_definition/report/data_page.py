@@ -14,7 +14,6 @@ from itertools import pairwise
 
 from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
 from pipeline_definition.artifacts.data_sample import DataSample, ShownPicture
-from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import (
     Chart,
     Document,
@@ -24,7 +23,7 @@ from pipeline_definition.pages.document import (
     Table,
 )
 from pipeline_definition.pages.formats import count, number, percent
-from pipeline_definition.report.data import MAX_CAPTION_CHARACTERS, embedded, fates
+from pipeline_definition.report.data import MAX_CAPTION_CHARACTERS, embedded, fates, share_chart
 
 # Edges of what is counted together.
 SIDES_PX = (64, 128, 256, 512, 768, 1024, 2048)
@@ -55,10 +54,9 @@ def _lead(sample: DataSample) -> str:
     if train is not None:
         return f"{count(train)} latents to train on, {count(number(counts.get(HELDOUT_SPLIT)) or 0)} held out."
     looked_at = len(sample.captions)
-    of = f" of the {count(looked_at)} that were looked at" if looked_at < sample.rows else ""
-    return (
-        f"{count(sample.rows)} pictures. Download would leave out at least {count(sum(sample.left_out.values()))}{of}."
-    )
+    judged = f" of the {count(looked_at)} that were looked at" if looked_at < sample.rows else ""
+    lost = count(sum(sample.left_out.values()))
+    return f"{count(sample.rows)} pictures. Download would leave out at least {lost}{judged}."
 
 
 def _overview(sample: DataSample) -> Section:
@@ -150,22 +148,16 @@ def _spans(values: Sequence[float]) -> dict[str, float]:
 
 def _scripts(captions: Sequence[str]) -> dict[str, float]:
     """Return how many captions begin in each script, as the names of their first letters have it: LATIN, CJK, ..."""
-    found: Counter[str] = Counter()
+    scripts: Counter[str] = Counter()
     for caption in captions:
         letter = next((character for character in caption[:200] if character.isalpha()), "")
-        found[unicodedata.name(letter, "?").split(" ")[0].lower() if letter else "no letters"] += 1
-    return dict(found.most_common(8))
+        scripts[unicodedata.name(letter, "?").split(" ")[0].lower() if letter else "no letters"] += 1
+    return dict(scripts.most_common(8))
 
 
-def _bars(title: str, values: Mapping[str, float], of: float | None = None) -> Iterator[Chart]:
-    """Yield a chart of counts, as shares of `of`, or of their sum; none where there is nothing to draw."""
-    if not values:
-        return
-    total = of or sum(values.values()) or 1
-    words = {name: f"{count(value)} ({percent(value / total)})" for name, value in values.items()}
-    description = ", ".join(f"{name}: {text}" for name, text in words.items())
-    rows = [(name, [(value, words[name])]) for name, value in values.items()]
-    yield Chart(title, charts.bars(title.lower().replace(" ", "-"), description, rows))
+def _bars(title: str, values: Mapping[str, float], whole: float | None = None) -> Iterator[Chart]:
+    """Yield a chart of counts, as shares of the whole, or of their sum."""
+    return share_chart(title.lower().replace(" ", "-"), title, values, whole or sum(values.values()) or 1)
 
 
 def _pairs(sample: DataSample) -> Section:

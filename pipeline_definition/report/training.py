@@ -7,12 +7,17 @@ from collections.abc import Iterator
 
 from params.layout import CHECKPOINT_AGE_S, CHECKPOINT_LAG_S, DATA_S, ENCODER_WAIT_S
 from pipeline_definition.pages import charts
-from pipeline_definition.pages.document import Chart, Fact, Section, Table
+from pipeline_definition.pages.document import Chart, Fact, Section, Table, known_facts
 from pipeline_definition.pages.formats import DASH, count, duration, figure, number, percent
 from pipeline_definition.report.headline import typical
 from pipeline_definition.report.run import Run
 
 SEEN = "seen_samples"
+SPEEDS = {
+    "iterations_per_s": "iterations/s",
+    "images_per_s": "images/s",
+    "images_per_s_per_gpu": "images/s on each device",
+}
 # Each log line divides its seconds among these.
 PARTS = {"compute_s": "compute", "data_s": "waiting for data", "communication_s": "communication"}
 # From this ratio of largest to smallest value on, a curve reads better on a logarithmic scale.
@@ -50,29 +55,16 @@ def _lead(run: Run) -> str:
 
 
 def _speed_facts(run: Run) -> Iterator[Fact]:
-    for name, label in (
-        ("iterations_per_s", "iterations/s"),
-        ("images_per_s", "images/s"),
-        ("images_per_s_per_gpu", "images/s on each device"),
-    ):
-        value = typical(run, name)
-        if value is not None:
-            yield Fact(label, figure(value), "median")
-    mfu = typical(run, "mfu")
-    if mfu is not None:
-        yield Fact("model FLOPs utilisation", percent(mfu))
+    medians = {name: typical(run, name) for name in (*SPEEDS, "mfu")}
+    yield from known_facts(medians, SPEEDS, figure, "median")
+    yield from known_facts(medians, {"mfu": "model FLOPs utilisation"}, percent)
 
 
 def _batch_facts(run: Run) -> Iterator[Fact]:
     lineage = run.artifacts.lineage or {}
     settings = lineage.get("settings") or {}
-    for key, label in (("global_batch_size", "global batch"), ("micro_batch_size", "micro-batch")):
-        size = number(settings.get(key))
-        if size is not None:
-            yield Fact(label, count(size))
-    ranks = number(lineage.get("world_size"))
-    if ranks is not None:
-        yield Fact("ranks", count(ranks), str(lineage.get("device") or ""))
+    yield from known_facts(settings, {"global_batch_size": "global batch", "micro_batch_size": "micro-batch"}, count)
+    yield from known_facts(lineage, {"world_size": "ranks"}, count, str(lineage.get("device") or ""))
 
 
 def _loss_facts(run: Run) -> Iterator[Fact]:

@@ -34,8 +34,7 @@ class TuningTrial:
     @property
     def hyperparameters(self) -> Mapping[str, Any]:
         """What was tried."""
-        values: Mapping[str, Any] = self.record.get("hyperparameters") or {}
-        return values
+        return dict(self.record.get("hyperparameters") or {})
 
 
 def tuning_section(run: Run) -> Section:
