@@ -36,11 +36,8 @@ def redacted(value: Any) -> Any:
             value = pattern.sub(replacement, value)
         return value
     if isinstance(value, dict):
-        return {key: REMOVED if _is_secret(key, item) else redacted(item) for key, item in value.items()}
+        secret = {key for key, item in value.items() if item and isinstance(item, str) and _NAMED.search(str(key))}
+        return {key: REMOVED if key in secret else redacted(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [redacted(item) for item in value]
     return value
-
-
-def _is_secret(key: object, value: object) -> bool:
-    return isinstance(value, str) and bool(value) and _NAMED.search(str(key)) is not None

@@ -47,7 +47,7 @@ def start(
     Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
     """
     from pipeline_definition.checks.budget import filled_in
-    from pipeline_definition.models.approved_model import with_approved_model
+    from pipeline_definition.models.registry import with_approved_model
 
     given = parse_changes(changes)
     if not context.local:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from params.files import write_json
 from params.parameter_names import IMAGES, MAX_FID, MIN_CLIP_SCORE
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import cloud_of, definition_text, engine_of, refuse_findings
 from pipeline_definition.commands.options import console, parse_changes, print_json, say
 from pipeline_definition.runs.executions import Execution, Executions
-from pipeline_definition.runs.summary import point_latest_at, summarise, write_summary
+from pipeline_definition.runs.summary import SUMMARY_FILE, point_latest_at, summarise
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class LocalRun:
         run_dir = self.run_dir(execution.arn)
         artifacts = collect(self.target, execution, run_dir / "artifacts")
         summary = summarise(execution, artifacts.metrics)
-        write_summary(summary, run_dir)
+        write_json(run_dir / SUMMARY_FILE, summary)
         write_report(artifacts, run_dir / "report.html")
         _print_outcome(summary, run_dir, self._thresholds(artifacts.parameters))
         if summary["endpoint_name"]:
@@ -148,7 +149,7 @@ class LocalRun:
         return "" if self.state == options.DEFAULT_STATE else f" --state {self.state}"
 
     def _start(self, values: Mapping[str, str]) -> str:
-        from pipeline_definition.models.approved_model import with_approved_model
+        from pipeline_definition.models.registry import with_approved_model
 
         executions = Executions(self.target)
         account = self.settings.account

@@ -112,7 +112,8 @@ class Answers:
     def return_on_investment(self) -> float:
         """Return (gain over the years - budget) / budget, not discounted."""
         budget = self.case.investment.budget_usd
-        return (self.gain_usd_per_year * self._earning_months / MONTHS_PER_YEAR - budget) / budget
+        earning_months = max(0, self._months - self.case.investment.months_until_return)
+        return (self.gain_usd_per_year * earning_months / MONTHS_PER_YEAR - budget) / budget
 
     @property
     def payback_months(self) -> float | None:
@@ -152,10 +153,6 @@ class Answers:
     def _months(self) -> int:
         return self.case.investment.years * MONTHS_PER_YEAR
 
-    @property
-    def _earning_months(self) -> int:
-        return max(0, self._months - self.case.investment.months_until_return)
-
 
 def answers_of(case: BusinessCase) -> Answers:
     """Return every derived number.
@@ -171,7 +168,9 @@ def answers_of(case: BusinessCase) -> Answers:
     hourly = prices.instance_hour_usd(made.instance_type)
     pictures = rate.samples_per_s * host.ranks * SECONDS_PER_HOUR * made.busy_fraction
     picture_usd = hourly / pictures
-    unit = (picture_usd + case.review_usd_per_picture) / _better(case).accepted_fraction
+    # Of the two candidates, the one whose accepted pictures cost less each.
+    accepted = max(case.custom.accepted_fraction, case.pretrained.accepted_fraction)
+    unit = (picture_usd + case.review_usd_per_picture) / accepted
     uses = tuple(
         UseAnswer(
             use,
@@ -183,8 +182,3 @@ def answers_of(case: BusinessCase) -> Answers:
     )
     training = prices.instance_hour_usd(case.investment.training_instance_type)
     return Answers(case, picture_usd, hourly, pictures, training, uses)
-
-
-def _better(case: BusinessCase) -> Candidate:
-    """Return the candidate whose accepted pictures cost less each."""
-    return max((case.custom, case.pretrained), key=lambda candidate: candidate.accepted_fraction)

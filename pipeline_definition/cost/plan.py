@@ -127,19 +127,15 @@ def plan(
         raise CostError(f"--budget {budget_usd:g}: give a number of dollars above 0")
     prices, rates = load_prices(), load_rates()
     bill = forecast(settings, definition, parameters, rows=rows, prices=prices, rates=rates)
-    jobs = _train_jobs(definition, parameters)
+    # The trainings of all phases run on the same hosts, one after the other.
+    planned = planned_jobs(definition, Values(definition, parameters))
+    jobs = [job for job in planned if job.program == "train" and not job.choices]
     estimator = Estimator(settings, bill.workload, rates, prices)
     rest = (0.0, 0.0, 0.0) if training_only else _rest(bill, {job.step for job in jobs})
     options = list(_options(estimator, jobs, purchases, rest))
     if not options:
         raise CostError(f"{GLOBAL_BATCH_SIZE} {bill.workload.global_batch_size:,} divides among no priced host's GPUs")
     return Plan(deadline_days, budget_usd, tuple(sorted(options, key=lambda o: (o.usd, o.days))))
-
-
-def _train_jobs(definition: Mapping[str, Any], parameters: Mapping[str, str]) -> list[PlannedJob]:
-    """Return the trainings of all phases: they run on the same hosts, one after the other."""
-    jobs = planned_jobs(definition, Values(definition, parameters))
-    return [job for job in jobs if job.program == "train" and not job.choices]
 
 
 def _rest(bill: Forecast, trainings: Collection[str]) -> tuple[float, float, float]:

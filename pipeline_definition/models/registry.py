@@ -5,15 +5,18 @@ Reads and writes the model registry through one boto3 client, on AWS or on the l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from params.layout import MODEL_ARCHIVE
+from params.layout import CLIP_SCORE_BELOW_APPROVED, FID_ABOVE_APPROVED, MODEL_ARCHIVE
+from params.parameter_names import APPROVED_MODEL, MODEL_PACKAGE_GROUP
 from params.s3 import pages_unless_missing, unless_missing
 from pipeline_definition.errors import OperatorError
+from pipeline_definition.jobs.planned import Values
 from pipeline_definition.session import Target
 
 
@@ -121,6 +124,24 @@ class PackageGroup:
         except ClientError as error:
             raise RegistryError(f"{arn}: {error.response['Error']['Message']}") from None
         return about
+
+
+def with_approved_model(target: Target, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the changes of a start with the newest approved model's address, where the definition's gate asks for it.
+
+    The operator's choice stays; while nothing is approved, the model is compared with itself. A run that is started
+    from the console names the model itself, in ApprovedModel.
+    """
+    if APPROVED_MODEL in changes or not _is_asked(definition):
+        return dict(changes)
+    group = Values(definition, changes).text(MODEL_PACKAGE_GROUP)
+    address = PackageGroup(target, group).approved_model()
+    return {**changes, APPROVED_MODEL: address} if address else dict(changes)
+
+
+def _is_asked(definition: Mapping[str, Any]) -> bool:
+    steps = json.dumps(definition["Steps"])
+    return any(f'"metrics.{name}.' in steps for name in (FID_ABOVE_APPROVED, CLIP_SCORE_BELOW_APPROVED))
 
 
 def _uri_of(quality: Mapping[str, Any] | None) -> str:

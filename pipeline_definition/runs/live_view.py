@@ -95,8 +95,10 @@ def _each(snapshots: Iterable[Snapshot], show_one: Callable[[Snapshot], None]) -
 
 
 def _fractions(snapshot: Snapshot, step: ExecutionStep) -> list[float]:
+    """Return how much is done, from 0 to 1, for each host or trial whose progress line tells."""
     lines = snapshot.progress.get(step.name, {}).values()
-    return [value for value in map(fraction, lines) if value is not None]
+    known = ((float(line.get("done", 0)), float(line.get("total", 0))) for line in lines)
+    return [min(1.0, done / total) for done, total in known if total > 0]
 
 
 def _news(snapshot: Snapshot, step: ExecutionStep) -> str:
@@ -169,12 +171,6 @@ def progress_text(line: Mapping[str, Any]) -> str:
     if line.get("remaining_usd") is not None and done < total:
         parts.append(f"{usd_text(float(line['remaining_usd']))} to go")
     return ", ".join(parts)
-
-
-def fraction(line: Mapping[str, Any]) -> float | None:
-    """Return how much is done, from 0 to 1; None where a progress line does not tell."""
-    total = float(line.get("total", 0))
-    return min(1.0, float(line.get("done", 0)) / total) if total > 0 else None
 
 
 def clock(seconds: float) -> str:

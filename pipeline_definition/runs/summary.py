@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from params.files import whole_file, write_json
+from params.files import whole_file
 from params.layout import CLIP_SCORE, CLIP_SCORE_REAL, CLIP_SCORE_UNTRAINED, FID, FID_UNTRAINED, WARNINGS
 from pipeline_definition.runs.executions import Execution
 
@@ -45,11 +45,6 @@ def made_by(execution: Execution, kind: str) -> str | None:
     """Return the ARN that a finished step of this kind made: kind is RegisterModel or Endpoint."""
     arns = (step.arn(kind) for step in execution.steps if step.status == "Succeeded")
     return next((arn for arn in arns if arn), None)
-
-
-def write_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
-    """Write summary.json, whole or not at all."""
-    write_json(run_dir / SUMMARY_FILE, summary)
 
 
 def point_latest_at(run_dir: Path) -> None:

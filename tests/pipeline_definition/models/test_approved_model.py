@@ -9,8 +9,7 @@ import pytest
 
 from params.settings import parse_settings
 from pipeline_definition.definition.pipeline import build_definition
-from pipeline_definition.models.approved_model import with_approved_model
-from pipeline_definition.models.registry import ModelPackage, PackageGroup
+from pipeline_definition.models.registry import ModelPackage, PackageGroup, with_approved_model
 from tests.pipeline_definition.fake_aws import FakeTarget
 from tests.pipeline_definition.packages import described
 
