@@ -13,7 +13,7 @@ ENTRY_POINT: Final = ("python", "-m", "steps")
 # SageMaker's container contract. The toolkits' variable moves its root, so that a job can run outside a container.
 BASE_DIR_VARIABLE: Final = "SAGEMAKER_BASE_DIR"
 BASE_DIR: Final = "/opt/ml"
-# What a hosting container is told of its host: unlike jobs, it finds no file that says so.
+# Tells a hosting container its instance type: unlike a job's container, it has no file that does.
 INSTANCE_TYPE_VARIABLE: Final = "SD_PIPELINE_INSTANCE_TYPE"
 PROCESSING_INPUT_DIR: Final = "/opt/ml/processing/input"
 PROCESSING_OUTPUT_DIR: Final = "/opt/ml/processing/output"

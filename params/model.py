@@ -33,7 +33,7 @@ class Decides(Enum):
     """Where something lies; what lies there counts by its own digest."""
 
     @classmethod
-    def of(cls, field: FieldInfo) -> Decides | None:
+    def stated_by(cls, field: FieldInfo) -> Decides | None:
         """Return what a field says that it decides; None where it does not say."""
         match = _DECISION.search(field.description or "")
         return cls(match[1]) if match else None
@@ -58,7 +58,7 @@ class Model(BaseModel):
     def names(cls, *decided: Decides) -> frozenset[str]:
         """Return the names of the fields that decide one of these; one that does not say decides content."""
         fields = cls.model_fields.items()
-        return frozenset(name for name, field in fields if (Decides.of(field) or Decides.CONTENT) in decided)
+        return frozenset(name for name, field in fields if (Decides.stated_by(field) or Decides.CONTENT) in decided)
 
     def deciding(self, names: Collection[str]) -> dict[str, Any]:
         """Return the values of these fields, ready for JSON, without those that have their neutral value."""
@@ -70,7 +70,7 @@ class Model(BaseModel):
 def added(default: Any, **limits: Any) -> Any:
     """Return a field that came after release 0.1.0: at its default neither definitions nor identities mention it.
 
-    So an upgrade changes neither the bytes of a definition nor what an artifact of before it is an artifact of.
+    So an upgrade changes neither the bytes of a definition nor the identity of an artifact that was made before.
     """
     field = Field(default, **limits)
     field.metadata.append(Neutral(default))
@@ -88,4 +88,4 @@ def _is_neutral(field: FieldInfo, value: Any) -> bool:
     for item in field.metadata:
         if isinstance(item, Neutral):
             return bool(value == item.value)
-    return Decides.of(field) is None and bool(value == field.get_default(call_default_factory=True))
+    return Decides.stated_by(field) is None and bool(value == field.get_default(call_default_factory=True))

@@ -42,5 +42,5 @@ NAMES: Final = tuple(fault.name for fault in FAULTS)
 
 
 def counts(rows: int) -> dict[str, int]:
-    """Return how many of so many rows meet each fault: 88 of 4,000, and at least one of each of any table."""
+    """Return how many of `rows` rows meet each fault: 88 of 4,000, and at least one of each in any table."""
     return {fault.name: max(1, round(fault.share * rows)) for fault in FAULTS}

@@ -50,7 +50,7 @@ Pixels = NDArray[np.uint8]
 def draw(caption: Caption, size_px: int = WEB_SIZE_PX, aspect: float = 1.0) -> Pixels:
     """Return the picture of a caption, RGB in 0..255: (height, width, 3), the shorter side size_px.
 
-    `aspect` is width by height; what a square has too little is more of its background on both sides.
+    `aspect` is width by height; beyond a square there is more background on both sides.
     """
     cover = coverage(caption.shape, caption.size, caption.place, size_px)[..., None]
     ink, paper = np.array(RGB[caption.colour], float), np.array(RGB[caption.background], float)

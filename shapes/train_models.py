@@ -98,7 +98,7 @@ def train(out: Path, chosen: Recipe) -> TrainingFigures:
 
 
 def write(folder: Path, tokenizer: CLIPTokenizer, clip: Any, vae: Vae) -> None:
-    """Write both folders: float16 safetensors, and the configurations of the libraries' own."""
+    """Write both folders: float16 safetensors, and the libraries' own configurations."""
     pretrained, evaluator = folder / PRETRAINED_FOLDER, folder / CLIP_FOLDER
     clip.half().save_pretrained(evaluator)
     processor = image_processor()
@@ -167,7 +167,7 @@ def scheduler() -> Any:
 
 
 def image_processor() -> CLIPImageProcessorPil:
-    """Return the evaluator's preprocessing: 64 px, -1..1, no crop. The class of it that needs no torchvision."""
+    """Return the evaluator's preprocessing: 64 px, -1..1, no crop. Its class needs no torchvision."""
     side = {"height": pictures.MODEL_SIZE_PX, "width": pictures.MODEL_SIZE_PX}
     half = [0.5, 0.5, 0.5]
     return CLIPImageProcessorPil(size=side, crop_size=side, do_center_crop=False, image_mean=half, image_std=half)

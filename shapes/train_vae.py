@@ -58,7 +58,7 @@ def build() -> Vae:
 
 
 def train(pixels: Tensor, cycles: Sequence[int], seed: int = 0) -> Vae:
-    """Train the small VAE on pictures, (N, 3, 64, 64) uint8, for cycles of so many steps; return it, normalised.
+    """Train the small VAE on pictures, (N, 3, 64, 64) uint8, in cycles of this many steps; return it, normalised.
 
     Each cycle starts with a fresh optimizer and a warm-up, and ends at a learning rate of 0.
     """

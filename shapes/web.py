@@ -47,7 +47,7 @@ class Web(http.server.ThreadingHTTPServer):
         super().__init__((HOST, port), FaultyHandler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Let clients go that hang up on a drip; anything else is told as ever."""
+        """Ignore clients that hang up on a drip; report anything else as usual."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 

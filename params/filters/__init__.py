@@ -95,7 +95,7 @@ def with_filters(model: type[M]) -> type[M]:
 
 def _as_extent(field: FieldInfo) -> FieldInfo:
     """Return a setting that says what it decides; by itself a filter's setting changes nothing at its default."""
-    if Decides.of(field) is not None:
+    if Decides.stated_by(field) is not None:
         return field
     declared = copy(field)
     declared.description = f"{field.description or ''} [{Decides.EXTENT.value}]"

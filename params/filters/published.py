@@ -31,7 +31,7 @@ class TooSmall(Filter):
     """Pictures whose shorter side is below this are left out; and those below image_size_px, unless upscale is
     set. [extent]"""
     upscale: bool = added(False)
-    """Whether pictures from min_image_size_px up to image_size_px are blown up, and counted as upscaled. [extent]"""
+    """Whether pictures from min_image_size_px up to image_size_px are enlarged, and counted as upscaled. [extent]"""
     image_size_px: int = Field(256, ge=16, le=4096)
     """Side of the stored picture, in pixels."""
 
@@ -117,7 +117,7 @@ class Similarity(Filter):
 
 
 class Language(Filter):
-    """The caption's language is none of those asked for, or unknown."""
+    """The caption's language is unknown, or not one of those asked for."""
 
     cause = "language"
     columns = (TableColumn("language", ("language", "lang"), kind="text"),)

@@ -56,7 +56,7 @@ class DownloadSettings(SourceSettings):
     """What counts as a duplicate, of which the first in the table is kept: the same url; also the same bytes; also the
     same look (perceptual hash and colours, which every picture's row of the table of samples has). [extent]"""
     max_hash_distance: int = Field(0, ge=0, le=3)
-    """Two pictures look the same when their perceptual hashes differ in at most so many of 64 bits. [extent]"""
+    """Two pictures look the same when their perceptual hashes differ in at most this many of 64 bits. [extent]"""
     blocklist_uri: str = ""
     """Text file of what is never taken: lines of host:, sha256: or phash: and a value; empty: none. [place]"""
     jpeg_quality: int = Field(95, ge=1, le=100)
@@ -64,7 +64,7 @@ class DownloadSettings(SourceSettings):
     samples_per_shard: int = Field(10_000, ge=1)
     """Rows of the table for one shard: 10,000 at 256 px are about 300 MB (img2dataset's advice for S3). [extent]"""
     max_rows: int = Field(0, ge=0)
-    """Only the first so many rows of the table; 0: all of them. [extent]"""
+    """Only this many rows of the table, from the first on; 0: all of them. [extent]"""
     processes: int = Field(0, ge=0)
     """Download processes for each host; 0: one for each core. [running]"""
     threads: int = Field(64, ge=1)
@@ -72,7 +72,7 @@ class DownloadSettings(SourceSettings):
     timeout_s: float = Field(10.0, gt=0)
     """Limit for one picture, from connect to the last byte. [running]"""
     retries: int = Field(1, ge=0)
-    """Further tries after a failure that can pass (time-out, 5xx). [running]"""
+    """Retries after a failure that may pass (time-out, 5xx). [running]"""
     max_retry_after_s: float = added(30.0, ge=0)
     """Longest Retry-After (with 429 or 503) that a row waits for; meanwhile no row of its host is asked for. Rows of a
     host that wants to be left alone for longer fail at once. [running]"""

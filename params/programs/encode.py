@@ -25,8 +25,8 @@ class EncodeSettings(Model):
     """A bucket with fewer training samples is given up: its pictures go to the one whose shape is nearest (2,048: one
     global batch of Stable Diffusion 2). [content]"""
     min_original_px: int = added(0, ge=0)
-    """Pictures whose shorter side was below this when they came are left out; 0: resolution_px, so that nothing is
-    trained on that was blown up. Shards of before original sizes were noted pass. [content]"""
+    """Pictures whose original shorter side was below this are left out; 0: resolution_px, so that training sees no
+    enlarged picture. Shards that do not record original sizes pass. [content]"""
     batch_size: int = Field(32, ge=1)
     """Pictures encoded at once on one device. [content]"""
     rows_per_block: int = Field(256, ge=1)
@@ -34,12 +34,12 @@ class EncodeSettings(Model):
     rows_per_shard: int = Field(8192, ge=1)
     """Rows in one latents shard: 8,192 at 256 px are 136 MB, as Lustre likes it. [content]"""
     max_train_rows: int = Field(0, ge=0)
-    """Only the first so many training rows, rounded up to whole shards; 0: all. The others are planned all the same,
-    for a training that encodes them itself. [content]"""
+    """Only this many training rows, from the first on, rounded up to whole shards; 0: all. The others are planned all
+    the same, for a training that encodes them itself. [content]"""
     heldout_fraction: float = Field(0.001, ge=0.0, lt=1.0)
     """Fraction of the captions, chosen by a hash of the caption, that training never sees. [content]"""
     max_heldout_samples: int = Field(30_000, ge=0)
-    """At most so many held-out samples are kept (30,000: the count of MLPerf's and the SD2 card's
+    """At most this many held-out samples are kept (30,000: the count of MLPerf's and the SD2 card's
     evaluation). [content]"""
     caption_embeddings: bool = False
     """Also store the text encoder's output: 79 % of the bytes to save 8 % of the compute at 256 px. [content]"""

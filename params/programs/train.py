@@ -97,9 +97,10 @@ class TrainArguments(Model):
     """With shards_uri: blocks that a rank has asked for and not yet been given; encoders wait rather than
     make more. [running]"""
     checkpoints_uri: str = ""
-    """s3:// prefix to which SageMaker copies the checkpoints: watched, since it was seen to stop in silence. [place]"""
+    """s3:// prefix to which SageMaker copies the checkpoints: watched, because copying has been seen to stop
+    silently. [place]"""
     max_checkpoint_lag_s: float = Field(1800.0, gt=0)
-    """A checkpoint that is not whole in S3 so long after it was written is warned of. [running]"""
+    """Warn of a checkpoint that is not complete in S3 this long after it was written. [running]"""
     log_every_steps: int = Field(50, ge=1)
     """How often a training-log line is written. [running]"""
     collective_timeout_s: float = Field(600.0, gt=0)
@@ -125,7 +126,7 @@ class TrainArguments(Model):
     """Dollars that the whole run may cost: training saves a checkpoint and stops before it costs more; 0: no
     limit. [money]"""
     other_steps_usd: float = Field(0.0, ge=0)
-    """What of budget_usd the run's other steps take: the rest is training's. [money]"""
+    """Part of budget_usd that the run's other steps take; the rest is for training. [money]"""
     instance_hour_usd: float = Field(0.0, ge=0)
     """Dollars for one host-hour of training; 0: not known, and no cost is logged. [money]"""
 

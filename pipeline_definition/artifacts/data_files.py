@@ -33,16 +33,16 @@ class DataFolder:
 
     def names(self) -> list[str]:
         """Return names in order; links are passed over."""
-        found = []
+        names = []
         for folder, folders, files in os.walk(self._folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(files):
                 path = Path(folder) / name
                 if not path.is_symlink():
-                    found.append(path.relative_to(self._folder).as_posix())
-            if len(found) >= MAX_NAMES:
+                    names.append(path.relative_to(self._folder).as_posix())
+            if len(names) >= MAX_NAMES:
                 break
-        return sorted(found)[:MAX_NAMES]
+        return sorted(names)[:MAX_NAMES]
 
     def read(self, name: str, start: int = 0, count: int | None = None, limit: int = 256 << 20) -> bytes | None:
         """Return bytes of a file below the folder."""

@@ -83,7 +83,7 @@ class DataSample:
 
 
 def sample_of_artifact(files: DataFiles, place: str) -> DataSample | None:
-    """Return a sample of shards or latents; None where there is no manifest. Raises OperatorError for what is none."""
+    """Return a sample of shards or latents; None without a manifest. Raises OperatorError for an invalid one."""
     content = files.read(MANIFEST_FILE)
     if content is None:
         return None
@@ -126,8 +126,8 @@ def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
 
 
 def scores_of(rows: Sequence[Row]) -> dict[str, tuple[float, ...]]:
-    """Return what published columns of scores hold, without what is no number."""
-    found = {
+    """Return the numbers that published columns of scores hold."""
+    scores = {
         name: tuple(
             float(value)
             for row in rows
@@ -135,11 +135,11 @@ def scores_of(rows: Sequence[Row]) -> dict[str, tuple[float, ...]]:
         )
         for name in SCORES
     }
-    return {name: values for name, values in found.items() if values}
+    return {name: values for name, values in scores.items() if values}
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """Return at most so many items, evenly from first to last."""
+    """Return at most `count` items, evenly from first to last."""
     if len(items) <= count:
         return list(items)
     return [items[place * (len(items) - 1) // (count - 1)] for place in range(count)]
@@ -174,13 +174,13 @@ def _pairs(files: DataFiles, rows: Sequence[tuple[str, Row]]) -> Iterator[tuple[
             for key in (row.get("sha256"), row.get("perceptual_hash")):
                 if key is not None:
                     first.setdefault(key, (name, row))
-    found = 0
+    count = 0
     for name, row in rows:
         other = first.get(row.get("sha256")) or first.get(row.get("perceptual_hash"))
-        if row.get("dropped") and other and found < MAX_PAIRS:
+        if row.get("dropped") and other and count < MAX_PAIRS:
             pair = list(_shown(files, [other, (name, row)]))
             if len(pair) == 2:
-                found += 1
+                count += 1
                 yield pair[0], pair[1]
 
 

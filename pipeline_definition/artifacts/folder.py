@@ -77,7 +77,7 @@ class Artifacts:
     forecast: Json | None = None
     """What the run was forecast to cost, and at which prices."""
     former_phases: tuple[Artifacts, ...] = ()
-    """Latents manifest, training log and lineage of the phases before the last one, which is told of above."""
+    """Latents manifest, training log and lineage of the phases before the last one, which the fields above describe."""
 
     @classmethod
     def load(cls, folder: Path) -> Artifacts:

@@ -53,9 +53,9 @@ def _of_folder(files: DataFiles, place: str, settings: DownloadSettings | None) 
             f"{place}: neither a {MANIFEST_FILE} (of finished shards or latents) nor a picture; name the prefix of "
             "shards or latents, or a folder of pictures"
         )
-    facts, beside = _metadata(files, names), set(names)
+    facts, known = _metadata(files, names), set(names)
     names = spread(pictures, MAX_LOOKED_AT)
-    captions = [_caption_in(facts.get(name, {})).strip() or _caption_beside(files, name, beside) for name in names]
+    captions = [_caption_in(facts.get(name, {})).strip() or _caption_beside(files, name, known) for name in names]
     look = _Look(settings, frozenset(spread(names, MAX_SHOWN)))
     for name, caption in zip(names, captions, strict=True):
         look.at(name, caption, files.read(name, limit=MAX_MEMBERS_BYTES) or b"")
@@ -106,10 +106,10 @@ def _causes(
         yield "no_caption"
     if settings and caption:
         length = np.array([len(caption)])
-        for of in (ShortCaption, LongCaption):
-            judge = of.of(settings)
+        for limit in (ShortCaption, LongCaption):
+            judge = limit.of(settings)
             if judge.is_on and not judge.keeps(length)[0]:
-                yield of.cause
+                yield limit.cause
     if small is None:
         yield "corrupt"
         return

@@ -89,7 +89,7 @@ def model_package(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def log_tail(target: Target, step: ExecutionStep) -> list[str]:
-    """Return the last lines of a step's log; why there are none, where they cannot be read."""
+    """Return the last lines of a step's log, or the reason why they cannot be read."""
     log = JobLog(target, step)
     for pause_s in BUSY_PAUSES_S:
         try:

@@ -74,10 +74,10 @@ def foreign_addresses(settings: Settings, values: Values) -> dict[str, str]:
         "data.reference_uri": settings.data.reference_uri,
         "download.blocklist_uri": settings.download.blocklist_uri,
     }
-    found = {name: match["bucket"] for name, text in asked.items() if (match := S3_ADDRESS.fullmatch(text))}
+    buckets = {name: match["bucket"] for name, text in asked.items() if (match := S3_ADDRESS.fullmatch(text))}
     own = {settings.account.bucket, values.text("Bucket") if "Bucket" in values else ""}
     return {
-        name: asked[name] for name, bucket in found.items() if bucket not in own and PLACEHOLDER_ACCOUNT not in bucket
+        name: asked[name] for name, bucket in buckets.items() if bucket not in own and PLACEHOLDER_ACCOUNT not in bucket
     }
 
 

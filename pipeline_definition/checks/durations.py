@@ -26,7 +26,7 @@ def duration_findings(
 ) -> Iterator[Finding]:
     """Check the jobs that the forecast knows; a run that has no forecast is not judged here.
 
-    A training that is cut off goes on from its checkpoint at the next start: it is told of, and not refused.
+    A training that is cut off goes on from its checkpoint at the next start: it is reported, not refused.
     """
     if settings.local is not None:
         return

@@ -36,8 +36,8 @@ def _zones_of(ec2: Any, types: list[str]) -> dict[str, set[str]]:
     pages = ec2.get_paginator("describe_instance_type_offerings").paginate(
         LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": types}]
     )
-    found: dict[str, set[str]] = {}
+    zones: dict[str, set[str]] = {}
     for page in pages:
         for item in page["InstanceTypeOfferings"]:
-            found.setdefault(item["InstanceType"], set()).add(item["Location"])
-    return found
+            zones.setdefault(item["InstanceType"], set()).add(item["Location"])
+    return zones

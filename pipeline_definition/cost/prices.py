@@ -120,7 +120,7 @@ class Prices(Model):
         return price
 
     def in_region(self, region: str, instance_type: str, purchase: Purchase = "on_demand") -> float:
-        """Return dollars for one instance-hour in a region, on demand where that price is not known; 0: none is."""
+        """Return dollars for one instance-hour in a region, on demand where that price is not known; 0: neither is."""
         if region != self.region:
             return 0.0
         price = self.find(instance_type, purchase) or self.find(instance_type, "on_demand")

@@ -70,11 +70,11 @@ class StackTemplate:
             return f"unknown parameter {name}; {hint}"
         allowed = [str(choice) for choice in about.get("AllowedValues", [])]
         if allowed and value not in allowed:
-            return f"{name}: {value!r} is none of {', '.join(allowed)}"
+            return f"{name}: {value!r} is not one of {', '.join(allowed)}"
         if about["Type"] == "Number" and not _is_at_least(value, about.get("MinValue")):
-            return f"{name}: {value!r} is no number of at least {about.get('MinValue', 0)}"
+            return f"{name}: {value!r} is not a number of at least {about.get('MinValue', 0)}"
         if name == FILE_SYSTEM_SIZE and not _is_file_system_size(value):
-            return f"{name}: {value!r} is no size that FSx for Lustre has: 0 for none, 1200, or any multiple of 2400"
+            return f"{name}: FSx for Lustre has no size {value!r}: set it to 0 for none, 1200, or any multiple of 2400"
         pattern = about.get("AllowedPattern")
         if pattern and not re.fullmatch(pattern, value):
             return f"{name}: {value!r} does not match {pattern}"

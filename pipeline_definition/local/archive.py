@@ -44,7 +44,7 @@ def write_archive(target: Path, files: Mapping[str, Path]) -> None:
 def extract_archive(source: Path, target: Path) -> None:
     """Unpack a .tar.gz.
 
-    Raises StepFailureError for a broken archive, and for a member that would land outside or is no plain file; then
+    Raises StepFailureError for a broken archive, and for a member that would land outside or is not a plain file; then
     nothing that was unpacked remains in use.
     """
     target.mkdir(parents=True, exist_ok=True)

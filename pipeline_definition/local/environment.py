@@ -85,7 +85,7 @@ def cluster_environment() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on now, each another one."""
+    """Return distinct ports that nothing listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for item in sockets:

@@ -54,7 +54,7 @@ def split_path(path: str) -> list[PathElement]:
 
 
 def function_of(value: Any) -> str | None:
-    """Return the function that a value is, None for a plain value.
+    """Return the function that a value calls; None for a plain value.
 
     Raises DefinitionError for a function that this engine does not know.
     """

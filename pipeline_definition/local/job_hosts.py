@@ -26,7 +26,7 @@ from pipeline_definition.local.stop_signal import StopSignal
 
 # Signals that come from outside the program: on AWS, a host that is lost.
 _LOST_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# What a program that was asked to stop, and did, exits with: it did not ask itself.
+# Exit status of a program that ended on SIGTERM: the request came from outside.
 _ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 CAPACITY_ERROR = "SageMaker.CAPACITY_ERROR"
 # As SageMaker words it: https://github.com/DIAGNijmegen/rse-grand-challenge/issues/2631

@@ -62,7 +62,7 @@ class Metrics:
     """The last value of each metric that a job's MetricDefinitions find in its log."""
 
     def __init__(self, definitions: Iterable[Mapping[str, str]]) -> None:
-        """Raise StepFailureError for a regular expression that is none."""
+        """Raise StepFailureError for an invalid regular expression."""
         self._patterns: dict[str, re.Pattern[str]] = {}
         self._values: dict[str, tuple[float, float]] = {}
         for definition in definitions:
@@ -99,7 +99,7 @@ class JobLogs:
         self.metrics = metrics
 
     def pump(self, final: bool = False) -> None:
-        """Take up what the hosts have written since."""
+        """Read what the hosts have written since the last call."""
         now_s = time.time()
         for file in self.files.values():
             lines = file.new_lines(final)

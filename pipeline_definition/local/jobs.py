@@ -55,14 +55,14 @@ class Jobs(ABC):
 
     @abstractmethod
     def new_record(self, request: Mapping[str, Any]) -> Record:
-        """Return what Describe says besides the request when the job begins."""
+        """Return what Describe adds to the request when the job begins."""
 
     @abstractmethod
     def work(self, name: str, request: Mapping[str, Any], log_dir: Path, stop: StopSignal) -> Record:
-        """Do the job; return what Describe says besides when it has ended well."""
+        """Do the job; return what Describe adds once it has succeeded."""
 
     def ended(self, cause: str) -> Record:
-        """Return what Describe says besides at the end: Completed, Failed, Stopped or MaxRuntimeExceeded."""
+        """Return what Describe adds at the end; `cause` is Completed, Failed, Stopped or MaxRuntimeExceeded."""
         return {self._end_time: time.time()}
 
     def list_jobs(self, request: Mapping[str, Any]) -> Record:

@@ -34,7 +34,7 @@ class ProcessingJobs(Jobs):
         super().__init__(services, services.processing_jobs)
 
     def new_record(self, request: Mapping[str, Any]) -> Record:
-        """Outputs and inputs are there even when there are none: property paths go through them."""
+        """Return the start, and inputs and outputs even where the request has none: property paths go through them."""
         return {
             "ProcessingInputs": request.get("ProcessingInputs", []),
             "ProcessingOutputConfig": request.get("ProcessingOutputConfig", {"Outputs": []}),

@@ -1,8 +1,8 @@
 """The promotion on this machine: an approval starts the very state machine that infrastructure.yaml deploys.
 
 Reads the template; runs the machine in moto's interpreter of the Amazon States Language, whose requests come back to
-this control plane: so a real server process takes over from another one. EventBridge's rule is what it says: approved
-packages of every group that is not one of pretrained models.
+this control plane: so a real server process takes over from another one. EventBridge's rule is applied here:
+it covers approved packages of every group except those of pretrained models.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Promotion:
             default_user_config["stepfunctions"] = {"execute_state_machine": True}
             # Where moto's interpreter sends the requests of a machine.
             os.environ["MOTO_PORT"] = str(urlparse(self._services.url).port)
-            # Each path that is asked for and not there is an error in its log, and a Choice asks for such.
+            # Its log reports each missing path as an error, and a Choice asks for such paths.
             logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
             self._services.client("stepfunctions").create_state_machine(
                 name=MACHINE, definition=definition(), roleArn=_ROLE

@@ -1,7 +1,7 @@
 """The hyperparameters of a search's trials: seeded random search over SageMaker's ranges.
 
 Trial k is a function of (seed, k) alone, so it does not depend on how many run at once or which ends first. Strategy
-Bayesian searches at random here, too: what a trial does is the same, and on a laptop there are only a few.
+Bayesian also searches at random here: a trial does the same, and a laptop runs only a few.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def identity(settings: Model) -> dict[str, object]:
 
 @pytest.mark.parametrize("program", [DownloadArguments, EncodeArguments, EvaluateArguments, TrainArguments])
 def test_every_setting_of_a_program_that_makes_an_artifact_says_what_it_decides(program: type[Model]) -> None:
-    silent = [name for name, field in program.model_fields.items() if Decides.of(field) is None]
+    silent = [name for name, field in program.model_fields.items() if Decides.stated_by(field) is None]
     assert not silent, f"{program.__name__}: say what {silent} decide at the end of their documentation (params.model)"
 
 

@@ -161,8 +161,8 @@ def test_an_update_changes_the_parameter_and_keeps_the_others(one_bucket: Infras
     ("changes", "message"),
     [
         ({"Dais": "1"}, "unknown parameter Dais; did you mean Days?"),
-        ({"Days": "0"}, "Days: '0' is no number of at least 1"),
-        ({"Days": "soon"}, "Days: 'soon' is no number of at least 1"),
+        ({"Days": "0"}, "Days: '0' is not a number of at least 1"),
+        ({"Days": "soon"}, "Days: 'soon' is not a number of at least 1"),
         ({"Name": "UPPER"}, "Name: 'UPPER' does not match"),
     ],
 )
@@ -175,7 +175,9 @@ def test_a_bad_parameter_is_refused_before_anything_is_sent(
 
 
 def test_a_size_that_lustre_does_not_have_is_refused(target: Target) -> None:
-    with pytest.raises(InfrastructureError, match=r"FileSystemGiB: '1000' is no size .* any multiple of 2400"):
+    with pytest.raises(
+        InfrastructureError, match=r"FileSystemGiB: FSx for Lustre has no size '1000': .* any multiple of 2400"
+    ):
         Infrastructure(target, interval_s=0).deploy({"FileSystemGiB": "1000"})
 
 
