@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = plan(settings(), definition(), {}, 10.0, 5000.0)
     write_text(place / "plan.html", to_html(plan_document(options, "sd")))
     write_text(place / "case.html", to_html(case_document(answers_of(load_case(EXAMPLE_FILE)))))
-    comparison_page.write_page(compared(), {"steps": 25}, place / "comparison.html")
+    (place / "comparison.html").write_text(comparison_page.render(compared(), {"steps": 25}), encoding="utf-8")
     write_study(place / "study.html")
     return place
 
