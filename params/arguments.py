@@ -91,14 +91,19 @@ def parser_of(model: type[Model], program: str) -> argparse.ArgumentParser:
     for name, field in model.model_fields.items():
         default = argparse.SUPPRESS if field.is_required() else to_text(field.default)
         text = (field.description or "").replace("%", "%%")
-        parser.add_argument(flag(name), dest=name, default=default, required=field.is_required(), help=text)
+        # Several words, each a list of its own: what starts a job limits how long a word may be.
+        words = "*" if _is_tuple(field) else None
+        parser.add_argument(
+            flag(name), dest=name, nargs=words, default=default, required=field.is_required(), help=text
+        )
     return parser
 
 
 def parse(model: type[M], argv: Sequence[str], program: str) -> M:
     """Parse a program's command line; a bad flag or value ends the process with status 2 and one line that names it."""
     parser = parser_of(model, program)
-    texts = {name: text for name, text in vars(parser.parse_args(argv)).items() if text is not None}
+    given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    texts = {name: ",".join(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
         return from_texts(model, texts, "command line")
     except ArgumentError as error:

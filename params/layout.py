@@ -29,6 +29,16 @@ EVALUATOR: Final = "evaluator"
 EVALUATION: Final = "evaluation"
 CHECKPOINTS: Final = "checkpoints"
 ASYNC: Final = "async"
+# What is kept for days only: models of trials, measurements, and pictures of evaluations under way.
+TUNING: Final = "tuning"
+SAMPLES: Final = "samples"
+# What the probe writes, below each of these, and its results below TUNING.
+PROBE: Final = "sd-pipeline-probe"
+
+# The probe's endpoint runs the inference image's own command, `serve`; PROBE_<FIELD> of its model's environment says
+# that it is one. Each line of a job's log that begins with the second is a measurement.
+PROBE_PREFIX: Final = "PROBE_"
+PROBE_LINE: Final = "PROBE "
 
 # The endpoint's settings: SERVE_<FIELD> of its model's environment.
 SERVE_PREFIX: Final = "SERVE_"

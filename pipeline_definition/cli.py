@@ -20,6 +20,7 @@ from pipeline_definition.commands import (
     infra,
     local,
     models,
+    probe,
     production,
     prompt,
     prompt_study,
@@ -81,6 +82,7 @@ app.command()(executions.status)
 app.command()(executions.stop)
 app.command("list")(executions.list_executions)
 app.command()(executions.logs)
+app.command()(probe.probe)
 app.command()(report.report)
 app.command()(throughput.throughput)
 app.command()(prompt.prompt)

@@ -23,6 +23,7 @@ PROGRAMS = {
     "throughput": "micro-batch sizes to iterations/s, and the best of them",
     "evaluate": "a trained model to metrics.json and a contact sheet",
     "score": "pictures and their captions to CLIP scores",
+    "probe": "what this host, its network, storage and GPUs can do",
     "serve": "a trained model behind an HTTP endpoint",
 }
 

@@ -95,7 +95,7 @@ def _expected(container: Container, environment: Mapping[str, str]) -> str:
 def _problem(expected: str, said: str) -> str:
     import torch
 
-    driver, cuda = _driver(), torch.version.cuda
+    driver, cuda = driver_version(), torch.version.cuda
     return (
         f"{expected}: it has GPUs, and torch cannot use them: driver {driver or 'none'}, torch {torch.__version__} "
         f"built for CUDA {cuda or 'none'}, which says: {' '.join(said.split())[:300]}. Fix: {_fix(driver, cuda)}"
@@ -117,7 +117,7 @@ def _fix(driver: str, cuda: str | None) -> str:
     return "choose an instance type whose GPUs this torch has kernels for, or start the job again on another host"
 
 
-def _driver() -> str:
+def driver_version() -> str:
     """Return the version of the NVIDIA driver, such as 470.57.02; nothing where there is none."""
     try:
         text = DRIVER_FILE.read_text(encoding="utf-8", errors="replace")

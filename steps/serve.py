@@ -4,7 +4,7 @@
 
 Reads the model folder (/opt/ml/model: a StableDiffusionPipeline as diffusers saves it), settings from SERVE_<FIELD>
 (see `params.programs.ServeArguments`; flags of the same names win), the port from SAGEMAKER_BIND_TO_PORT (8080).
-Writes nothing but its log.
+Writes nothing but its log. With PROBE_<FIELD> (`params.programs.ProbeArguments`) it is the probe's endpoint.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from params.arguments import ArgumentError, from_environment, parse, to_flags
+from params.layout import PROBE_PREFIX
 from params.programs import ServeArguments
 from steps.container import Container
 from steps.errors import StepError
@@ -27,7 +28,11 @@ PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
 
 
 def main(argv: list[str]) -> int:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM; the probe's measurements where the environment says that this is its endpoint."""
+    if any(name.startswith(PROBE_PREFIX) for name in os.environ):
+        from steps.probing.endpoint import serve_measurements
+
+        return serve_measurements(Container(), port())
     arguments = settings(argv)
     model_dir = Container().model_dir
     # Before PyTorch is imported, which takes seconds.

@@ -8,6 +8,7 @@ an argument in the pipeline definition.
 from params.programs.download import DownloadArguments, DownloadSettings
 from params.programs.encode import EncodeArguments, EncodeSettings
 from params.programs.evaluate import EvaluateArguments, ScoreArguments
+from params.programs.probe import ProbeArguments
 from params.programs.serve import ServeArguments
 from params.programs.train import MONEY, ThroughputArguments, TrainArguments
 
@@ -18,6 +19,7 @@ __all__ = [
     "EncodeArguments",
     "EncodeSettings",
     "EvaluateArguments",
+    "ProbeArguments",
     "ScoreArguments",
     "ServeArguments",
     "ThroughputArguments",

@@ -74,7 +74,7 @@ def run_local(
         engine.require({name: str(chosen[name]) for name in IMAGES})
     with (
         ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane,
-        _sigterm_as_interrupt(),
+        sigterm_as_interrupt(),
     ):
         run = LocalRun(settings, definition, plane, state, runs, params)
         execution = run.run(values, resume)
@@ -192,7 +192,7 @@ def _prompt_of(drawn: Iterable[Mapping[str, Any]]) -> str:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """Let a polite kill do what Ctrl-C does: stop the jobs, keep what is finished."""
 
     def interrupt(_signal: int, _frame: object) -> None:

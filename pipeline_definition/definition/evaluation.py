@@ -6,7 +6,7 @@ from sagemaker.core.workflow.properties import PropertyFile
 from sagemaker.mlops.workflow import ProcessingStep, TrainingStep
 
 from params.arguments import to_flags
-from params.layout import EVALUATION, EVALUATOR, METRICS_FILE, MODEL, PRETRAINED_CHANNEL, REFERENCE
+from params.layout import EVALUATION, EVALUATOR, METRICS_FILE, MODEL, PRETRAINED_CHANNEL, REFERENCE, SAMPLES
 from params.programs import EvaluateArguments
 from pipeline_definition.definition.blueprint import Blueprint, program_values
 from pipeline_definition.definition.data import output_uri, processing_input, processing_output, processor
@@ -28,7 +28,7 @@ def evaluate_step(blueprint: Blueprint, encode: ProcessingStep, train: TrainingS
         "approved_model": p.approved_model,
         "require_pretrained": settings.require_pretrained or gate.compares_with_pretrained,
         # A killed evaluation resumes from the pictures that it left here, and several hosts share the work.
-        "samples_uri": blueprint.uri("samples"),
+        "samples_uri": blueprint.uri(SAMPLES),
     }
     return ProcessingStep(
         name="Evaluate",

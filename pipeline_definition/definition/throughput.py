@@ -10,7 +10,7 @@ from typing import Any
 from sagemaker.core.training.configs import OutputDataConfig, StoppingCondition
 from sagemaker.mlops.workflow import ProcessingStep, TrainingStep
 
-from params.layout import THROUGHPUT_STEP
+from params.layout import THROUGHPUT_STEP, TUNING
 from params.programs import MONEY, TrainArguments
 from params.stages import ThroughputStep
 from pipeline_definition.definition.blueprint import Blueprint, program_values
@@ -39,7 +39,7 @@ def throughput_step(blueprint: Blueprint, settings: ThroughputStep, encode: Proc
         # As in Train: SageMaker's cache key leaves the hosts out.
         environment={"TRAINING_INSTANCE_COUNT": hosts.instance_count.to_string()},
         stopping_condition=StoppingCondition(max_runtime_in_seconds=settings.max_runtime_s),
-        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri("tuning")),
+        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri(TUNING)),
     ).with_metric_definitions(metric_definitions())
     return TrainingStep(
         name=THROUGHPUT_STEP,

@@ -11,7 +11,7 @@ from sagemaker.mlops.workflow import ProcessingStep, TuningStep
 from sagemaker.train.tuner import HyperparameterTuner
 
 from params.arguments import to_text
-from params.layout import CHECKPOINT_DIR, CHECKPOINTS, TRAINING_METRICS, VALIDATION_LOSS, metric_regex
+from params.layout import CHECKPOINT_DIR, CHECKPOINTS, TRAINING_METRICS, TUNING, VALIDATION_LOSS, metric_regex
 from params.programs import MONEY, TrainArguments
 from params.stages import Range, TuneStep
 from pipeline_definition.definition.blueprint import Blueprint, program_values
@@ -83,14 +83,14 @@ def trial_trainer(blueprint: Blueprint, encode: ProcessingStep) -> Any:
         # On instances that stay, a trial is cheaper to run again than to checkpoint: it saves at its end only.
         "save_every_samples": settings.save_every_samples if settings.spot else budget,
     }
-    checkpoints = CheckpointConfig(s3_uri=blueprint.uri(CHECKPOINTS, "tuning"), local_path=CHECKPOINT_DIR)
+    checkpoints = CheckpointConfig(s3_uri=blueprint.uri(CHECKPOINTS, TUNING), local_path=CHECKPOINT_DIR)
     return trainer(
         blueprint,
         "tune",
         hyperparameters,
         compute_on(p.tune, settings.job, spot=settings.spot),
         stopping_condition=stopping_condition(settings),
-        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri("tuning")),
+        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri(TUNING)),
         checkpoint_config=checkpoints if settings.spot else None,
     )
 

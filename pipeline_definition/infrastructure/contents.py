@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from params.s3 import pages_unless_missing
 from pipeline_definition.infrastructure.events import InfrastructureError
@@ -67,13 +68,7 @@ class StackContents:
 
     def empty(self, say: Callable[[str], None]) -> None:
         """Delete every object with all its versions, every unfinished upload and every model package."""
-        deleted = 0
-        versions = self._object_versions()
-        while batch := list(itertools.islice(versions, DELETE_BATCH)):
-            failed = self._s3.delete_objects(Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True})
-            for error in failed.get("Errors", [])[:1]:
-                raise InfrastructureError(f"s3://{self._bucket}/{error['Key']} cannot be deleted: {error['Message']}")
-            deleted += len(batch)
+        for deleted in delete_versions(self._s3, self._bucket, self._object_versions()):
             say(f"deleted {deleted:,} object versions of s3://{self._bucket}")
         for upload in self._uploads():
             self._s3.abort_multipart_upload(Bucket=self._bucket, **upload)
@@ -102,12 +97,7 @@ class StackContents:
         return str(newest["imageDigest"]) if newest else None
 
     def _object_versions(self) -> Iterator[dict[str, str]]:
-        if not self._bucket:
-            return
-        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket)
-        for page in pages_unless_missing(pages):
-            for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-                yield {"Key": item["Key"], "VersionId": item["VersionId"]}
+        return object_versions(self._s3, self._bucket) if self._bucket else iter(())
 
     def _uploads(self) -> Iterator[dict[str, str]]:
         if not self._bucket:
@@ -124,3 +114,22 @@ class StackContents:
         return [
             item["ModelPackageArn"] for page in pages_unless_missing(pages) for item in page["ModelPackageSummaryList"]
         ]
+
+
+def object_versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, str]]:
+    """Yield the key and the id of every version, and of every mark of a deletion, below a prefix of a bucket."""
+    pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+    for page in pages_unless_missing(pages):
+        for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+            yield {"Key": item["Key"], "VersionId": item["VersionId"]}
+
+
+def delete_versions(s3: Any, bucket: str, versions: Iterator[dict[str, str]]) -> Iterator[int]:
+    """Delete versions for good; yield how many are gone. Raises InfrastructureError for the first that cannot be."""
+    deleted = 0
+    while batch := list(itertools.islice(versions, DELETE_BATCH)):
+        failed = s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+        for error in failed.get("Errors", [])[:1]:
+            raise InfrastructureError(f"s3://{bucket}/{error['Key']} cannot be deleted: {error['Message']}")
+        deleted += len(batch)
+        yield deleted

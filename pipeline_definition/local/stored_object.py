@@ -78,6 +78,12 @@ class StoredKey(FakeKey):
     _in_file = False
     _inode: int = 0
 
+    def __deepcopy__(self, _memo: object) -> StoredKey:
+        """Copy what is known of the object, for a listing of versions: moto's own copy would write the file anew."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     @property
     def value(self) -> bytes:
         """The object's bytes.

@@ -1,7 +1,7 @@
 """Starts the ranks of this host: torchrun's agent, in this process, over the hosts of the job.
 
-Each rank is `python -m steps train` again, with the variables that torchrun sets. Writes nothing but its ranks' error
-files, to a temporary folder.
+Each rank is the same program again, `python -m steps train` or `probe`, with the variables that torchrun sets. Writes
+nothing but its ranks' error files, to a temporary folder.
 """
 
 from __future__ import annotations
@@ -40,8 +40,15 @@ def is_rank(environment: Mapping[str, str]) -> bool:
     return TORCHRUN_VARIABLE in environment
 
 
-def launch_ranks(argv: Sequence[str], cluster: Cluster, ranks_per_host: int, job_name: str, host_wait_s: float) -> int:
-    """Run this host's ranks of `python -m steps train ARGV`; return the exit status.
+def launch_ranks(
+    argv: Sequence[str],
+    cluster: Cluster,
+    ranks_per_host: int,
+    job_name: str,
+    host_wait_s: float,
+    program: str = "train",
+) -> int:
+    """Run this host's ranks of `python -m steps PROGRAM ARGV`; return the exit status.
 
     SIGTERM reaches every rank. Raises StepError with the reason of the rank that failed first, or with the name of a
     host that is missing after `host_wait_s` seconds.
@@ -66,7 +73,7 @@ def launch_ranks(argv: Sequence[str], cluster: Cluster, ranks_per_host: int, job
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         )
         try:
-            elastic_launch(config, sys.executable)(*ENTRY_POINT[1:], "train", *argv)
+            elastic_launch(config, sys.executable)(*ENTRY_POINT[1:], program, *argv)
         except SignalException:
             return _stopped(Path(folder))
         except ChildFailedError as error:

@@ -1,0 +1,1 @@
+"""Jobs of minutes that say whether an account's hosts, network, storage and GPUs do what the pipeline needs."""

@@ -1,0 +1,239 @@
+"""The probe's jobs: one for each kind of job and instance type of a definition, with the requests of its own steps.
+
+Reads a definition and the parameters of one start; writes nothing. Image, role, network, volume, encryption and
+environment are the step's own: only the program, the number of hosts and the time limit are the probe's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from params.arguments import to_environment, to_flags
+from params.layout import (
+    CHECKPOINTS,
+    ENTRY_POINT,
+    EVALUATION,
+    INSTANCE_TYPE_VARIABLE,
+    LATENTS,
+    LATENTS_CHANNEL,
+    MODEL,
+    PROBE,
+    PROBE_PREFIX,
+    REFERENCE,
+    SAMPLES,
+    SHARDS,
+    TUNING,
+)
+from params.parameter_names import BUCKET, FSX_PATH
+from params.programs import ProbeArguments
+from params.s3 import join_uri
+from params.settings import Settings
+from pipeline_definition.checks.addresses import ADDRESSES, foreign_addresses
+from pipeline_definition.cost.prices import load_prices
+from pipeline_definition.jobs.instances import JobKind, instance
+from pipeline_definition.jobs.planned import PlannedJob, Values, all_steps, planned_jobs
+
+# What of a step's request its probe keeps: all that decides on what, where and as whom it runs.
+KEPT: Final[Mapping[JobKind, tuple[str, ...]]] = {
+    "processing": ("AppSpecification", "RoleArn", "NetworkConfig", "ProcessingResources", "Environment", "Tags"),
+    "training": (
+        *("AlgorithmSpecification", "RoleArn", "VpcConfig", "ResourceConfig", "EnableManagedSpotTraining"),
+        *("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "OutputDataConfig", "Environment", "Tags"),
+    ),
+}
+WRITTEN: Final = (SHARDS, LATENTS, REFERENCE, CHECKPOINTS, TUNING, MODEL, EVALUATION, SAMPLES)
+# Whose hosts work together; those of Download share its work out through S3.
+TOGETHER: Final = ("encode", "train", "throughput")
+# A job that hangs costs no more than this.
+LIMIT_S: Final = 1800
+SPOT_WAIT_S: Final = 3600
+
+
+def base_name(pipeline: str) -> str:
+    """Return how the names of a pipeline's probes begin: SageMaker takes 63 characters, and id and step follow."""
+    return f"{PROBE}-{pipeline}"[:36].rstrip("-")
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """One job of the probe."""
+
+    name: str
+    """Of the job or endpoint in SageMaker."""
+    steps: tuple[str, ...]
+    """Steps for which it stands."""
+    kind: JobKind
+    hosts: Mapping[str, int]
+    """Hosts by instance type: two types where the encoders are in Train's job."""
+    requests: Mapping[str, Mapping[str, Any]]
+    """What starts it, by operation, in order: create_training_job, ..."""
+
+    @property
+    def label(self) -> str:
+        """Return what a person calls it."""
+        return "+".join(self.steps)
+
+    @property
+    def what(self) -> str:
+        """Return `2 x ml.g5.xlarge, training`."""
+        return f"{', '.join(f'{count} x {name}' for name, count in self.hosts.items())}, {self.kind}"
+
+    def hourly_usd(self, region: str) -> float:
+        """Return what an hour of its hosts costs; 0 where a price is not known."""
+        prices = [(count, load_prices().in_region(region, name)) for name, count in self.hosts.items()]
+        return sum(count * usd for count, usd in prices) if all(usd for _, usd in prices) else 0.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One probe of a definition."""
+
+    identity: str
+    """Of this probe: its jobs' names and its objects' keys have it."""
+    definition: Mapping[str, Any]
+    values: Values
+    reads: tuple[str, ...]
+    """Addresses that the set's jobs read."""
+    region: str
+    way_out: str = ""
+    is_local: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings, definition: Mapping[str, Any], values: Values, **more: Any) -> Self:
+        """Return a new probe of a definition with some parameters changed."""
+        return cls(
+            identity=f"{base_name(settings.pipeline_name)}-{uuid.uuid4().hex[:8]}",
+            definition=definition,
+            values=values,
+            reads=tuple(dict.fromkeys([*map(values.text, ADDRESSES), *foreign_addresses(settings, values).values()])),
+            region=settings.account.region,
+            **more,
+        )
+
+    @property
+    def results_uri(self) -> str:
+        """Where the hosts write their results: the role may write here, and nothing stays here for long."""
+        return join_uri(f"s3://{self.values.text(BUCKET)}", TUNING, PROBE, self.identity)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Return the prefixes that jobs write to."""
+        return tuple(f"s3://{self.values.text(BUCKET)}/{name}" for name in WRITTEN)
+
+    def jobs(self) -> list[ProbeJob]:
+        """Return one job for each kind and instance type, in the order of the steps."""
+        groups: dict[tuple[JobKind, str], list[PlannedJob]] = {}
+        for job in planned_jobs(self.definition, self.values):
+            if job.program != "stream":
+                groups.setdefault((job.kind, job.instance.name), []).append(job)
+        return [self._job(kind, group) for (kind, _), group in groups.items()]
+
+    def _job(self, kind: JobKind, group: Sequence[PlannedJob]) -> ProbeJob:
+        """Return the job that stands for some steps: the request is that of the one with the most hosts."""
+        steps = tuple(dict.fromkeys(job.step for job in group))
+        own = max(group, key=lambda job: (_hosts(job), _volume_gb(self._arguments(job.step))))
+        name = f"{self.identity}-{'endpoint' if kind == 'endpoint' else own.step.lower()}"
+        if kind == "endpoint":
+            return ProbeJob(name, ("Endpoint",), kind, {own.instance.name: 1}, self._endpoint(name, own))
+        request = {key: value for key, value in self._arguments(own.step).items() if key in KEPT[kind]}
+        request["StoppingCondition"] = {"MaxRuntimeInSeconds": LIMIT_S}
+        resources, program = _resources(request), request.get("AlgorithmSpecification") or request["AppSpecification"]
+        groups = resources.get("InstanceGroups") or [resources]
+        for hosts in groups:
+            hosts["InstanceCount"] = min(int(hosts["InstanceCount"]), _hosts(own))
+        if kind == "training":
+            self._train(request)
+        counts = {hosts["InstanceType"]: hosts["InstanceCount"] for hosts in groups}
+        flags = self._flags(steps, counts, _volume_gb(request), mounted="InputDataConfig" in request)
+        program |= {"ContainerEntrypoint": [*ENTRY_POINT, "probe"], "ContainerArguments": flags}
+        request[f"{kind.capitalize()}JobName"] = name
+        return ProbeJob(name, steps, kind, counts, {f"create_{kind}_job": request})
+
+    def _train(self, request: dict[str, Any]) -> None:
+        """Make a training request the probe's: the file system at the folder that is linked to the latents, no data."""
+        request["ResourceConfig"].pop("KeepAlivePeriodInSeconds", None)
+        request["OutputDataConfig"] = {**request.get("OutputDataConfig", {}), "S3OutputPath": self.results_uri}
+        if request.get("EnableManagedSpotTraining"):
+            request["StoppingCondition"]["MaxWaitTimeInSeconds"] = SPOT_WAIT_S
+        for step in all_steps(self.definition["Steps"]):
+            for channel in step["Arguments"].get("InputDataConfig", ()) if step["Type"] == "Training" else ():
+                if channel["ChannelName"] == LATENTS_CHANNEL and "FileSystemDataSource" in channel["DataSource"]:
+                    own = self._resolved(channel)
+                    own["DataSource"]["FileSystemDataSource"]["DirectoryPath"] = self.values.text(FSX_PATH)
+                    request["InputDataConfig"] = [own]
+
+    def _flags(self, steps: Sequence[str], hosts: Mapping[str, int], volume_gb: int, mounted: bool) -> list[str]:
+        arguments = ProbeArguments(
+            results_uri=self.results_uri,
+            latents_uri=f"s3://{self.values.text(BUCKET)}/{LATENTS}" if mounted else "",
+            way_out=self.way_out if "Download" in steps else "",
+            **self._told(hosts, volume_gb),
+        )
+        flags: list[str] = to_flags(arguments.model_dump(exclude={"reads"}, exclude_defaults=True))
+        # SageMaker takes 256 characters in an argument: a list of addresses goes one by one.
+        return [*flags, "--reads", *self.reads, "--writes", *self.writes]
+
+    def _told(self, hosts: Mapping[str, int], volume_gb: int) -> dict[str, Any]:
+        """Return what every host is told. A volume is no promise of this machine's."""
+        gpus = {name: instance(name).gpus for name in hosts}
+        return {
+            "region": self.region,
+            "reads": self.reads,
+            "gpus": tuple(f"{name}={count}" for name, count in gpus.items() if count),
+            "volume_gb": min(volume_gb, 1) if self.is_local else volume_gb,
+            "disk_mib": 64 if self.is_local else 1024,
+            "file_wait_s": 30.0 if self.is_local else 300.0,
+        }
+
+    def _endpoint(self, name: str, job: PlannedJob) -> dict[str, dict[str, Any]]:
+        model = self._arguments(next(s["Name"] for s in all_steps(self.definition["Steps"]) if s["Type"] == "Model"))
+        container = model.pop("PrimaryContainer", None) or model.pop("Containers")[0]
+        told = self._told({job.instance.name: 1}, 0)
+        environment = to_environment({key: value for key, value in told.items() if value != ()}, PROBE_PREFIX)
+        environment[INSTANCE_TYPE_VARIABLE] = job.instance.name
+        config = self._arguments(job.step)
+        config.pop("AsyncInferenceConfig", None)
+        variant = {**config["ProductionVariants"][0], "ModelName": name, "InitialInstanceCount": 1}
+        names = {"EndpointConfigName": name}
+        return {
+            "create_model": {
+                **model,
+                "ModelName": name,
+                "PrimaryContainer": {"Image": container["Image"], "Environment": environment},
+            },
+            "create_endpoint_config": {**config, **names, "ProductionVariants": [variant]},
+            "create_endpoint": {**names, "EndpointName": name},
+        }
+
+    def _arguments(self, step: str) -> dict[str, Any]:
+        """Return a step's request with the parameters filled in; what only a run knows is left out."""
+        found = next(one for one in all_steps(self.definition["Steps"]) if one["Name"] == step)
+        arguments = found["Arguments"].get("TrainingJobDefinition", found["Arguments"])
+        resolved: dict[str, Any] = self._resolved(arguments)
+        return resolved
+
+    def _resolved(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [one for one in map(self._resolved, value) if one is not None]
+        if not isinstance(value, Mapping) or "Get" in value or "Std:Join" in value:
+            return self.values.resolved(value)
+        resolved = {name: self._resolved(one) for name, one in value.items()}
+        return {name: one for name, one in resolved.items() if one is not None}
+
+
+def _hosts(job: PlannedJob) -> int:
+    """Return on how many hosts a job is probed: two where its hosts work together, for two show what many do."""
+    return min(job.count, 2) if job.program in TOGETHER else 1
+
+
+def _volume_gb(request: Mapping[str, Any]) -> int:
+    return int(_resources(request).get("VolumeSizeInGB") or 0)
+
+
+def _resources(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hosts of a training or processing request; nothing of another."""
+    processing = request.get("ProcessingResources") or {}
+    return request.get("ResourceConfig") or processing.get("ClusterConfig") or {}

@@ -1,0 +1,104 @@
+"""What the job's role may read and write in S3, and how late the file system is behind it.
+
+Reads a byte of each address that jobs read. Writes an object of a few bytes below each prefix that jobs write to, and
+deletes it where the role may; `sd-pipeline probe` deletes the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from params.layout import LATENTS_CHANNEL, PROBE
+from params.programs import ProbeArguments
+from params.s3 import join_uri, split_uri
+from steps.container import Container
+from steps.errors import StepError
+from steps.probing.measurements import Fact, Measurements
+from steps.probing.network import client_of
+
+POLL_S: Final = 0.5
+
+
+def look_at_storage(arguments: ProbeArguments, measurements: Measurements) -> None:
+    """Measure every address, then the file system."""
+    s3, container = client_of("s3", arguments.region), measurements.container
+    name = f"{container.job_name}/{container.cluster().current_host}"
+    for address in arguments.reads:
+        bucket = split_uri(address)[0]
+        fix = (
+            f"allow the jobs' role s3:GetObject and s3:ListBucket on {bucket}, and let the policy of the S3 gateway "
+            "endpoint through to it; or copy the data into the run's own bucket"
+        )
+        measurements.take("reads", partial(_reads, s3, address), fix, address)
+    for prefix in arguments.writes:
+        bucket = split_uri(prefix)[0]
+        fix = f"allow the jobs' role s3:PutObject and s3:GetObject on {prefix}/*, and its KMS key, if {bucket} has one"
+        measurements.take("writes", partial(_writes, s3, prefix, name), fix, prefix)
+    if arguments.latents_uri:
+        fix = (
+            "see the data repository association: aws fsx describe-data-repository-associations (Lifecycle AVAILABLE, "
+            "AutoImportPolicy with NEW and CHANGED)"
+        )
+        measurements.take("file_system", lambda: _imports(s3, arguments, container, name), fix, arguments.latents_uri)
+
+
+def write_result(uri: str, content: bytes, region: str) -> None:
+    """Write this host's result. Raises botocore's errors."""
+    bucket, key = split_uri(uri)
+    client_of("s3", region).put_object(Bucket=bucket, Key=key, Body=content)
+
+
+def _reads(s3: Any, address: str) -> Fact:
+    bucket, prefix = split_uri(address)
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("Contents", [])
+    if not listed:
+        raise StepError(f"nothing is there. Fix: copy the data to {address}, or name where they are")
+    key, began_s = listed[0]["Key"], time.monotonic()
+    s3.get_object(Bucket=bucket, Key=key)["Body"].read(1)
+    return Fact(f"read {key} in {1000 * (time.monotonic() - began_s):.0f} ms")
+
+
+def _writes(s3: Any, prefix: str, name: str) -> Fact:
+    bucket, key = split_uri(join_uri(prefix, PROBE, name))
+    content, began_s = name.encode(), time.monotonic()
+    s3.put_object(Bucket=bucket, Key=key, Body=content)
+    if s3.get_object(Bucket=bucket, Key=key)["Body"].read() != content:
+        raise StepError(f"what was read of s3://{bucket}/{key} is not what was written")
+    seconds = time.monotonic() - began_s
+    return Fact(f"written and read back in {1000 * seconds:.0f} ms{_deleted(s3, bucket, key)}")
+
+
+def _deleted(s3: Any, bucket: str, key: str) -> str:
+    try:
+        s3.delete_object(Bucket=bucket, Key=key)
+    except (ClientError, BotoCoreError):
+        return ", not deleted: the role may not, and need not"
+    return ""
+
+
+def _imports(s3: Any, arguments: ProbeArguments, container: Container, name: str) -> Fact:
+    """Write an object and wait until the file system shows it."""
+    folder = container.channel_dir(LATENTS_CHANNEL)
+    if not folder.is_dir():
+        raise StepError(f"no file system is mounted at {folder}")
+    bucket, key = split_uri(join_uri(arguments.latents_uri, PROBE, f"{name}.imported"))
+    path = folder / PROBE / f"{name}.imported"
+    began_s = time.monotonic()
+    s3.put_object(Bucket=bucket, Key=key, Body=name.encode())
+    try:
+        while not path.is_file():
+            if time.monotonic() - began_s > arguments.file_wait_s:
+                raise StepError(f"{folder} is mounted, and a new object is not on it after {arguments.file_wait_s:g} s")
+            time.sleep(POLL_S)
+        seconds = time.monotonic() - began_s
+        if path.read_bytes() != name.encode():
+            raise StepError(f"{path} holds something else than its object in S3")
+    finally:
+        with suppress(ClientError, BotoCoreError):
+            s3.delete_object(Bucket=bucket, Key=key)
+    return Fact(f"mounted; a new object is there after {seconds:.1f} s")
