@@ -58,6 +58,9 @@ class TrainArguments(Model):
     initial_weights: Literal["scratch", "pretrained", "model"] = "scratch"
     """`pretrained` starts from the UNet weights of the pretrained channel, `model` from those of the model archive in
     the channel initial_model, as a second phase does. [content]"""
+    new_objective: bool = added(False)
+    """Let the starting weights go on with another prediction_type or noise schedule than they were trained with, as
+    Stable Diffusion 2 at 768 px did from the base model; without it, a contradiction is refused. [content]"""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "bfloat16"
     """Of the forward pass (autocast); the weights stay in float32. auto: bfloat16 where the device has instructions for
     it, otherwise float32. float64 is for tests of exactness. [content]"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from params.programs import TrainArguments
 from steps.errors import StepError
 from steps.model.pretrained import load_noise_scheduler
+
+# Some schedulers write 2^-24 in place of the last alpha^2 of 0.
+PURE_NOISE: Final = 1e-6
 
 
 class Diffusion:
@@ -76,10 +80,15 @@ def noise_schedule_changes(arguments: TrainArguments) -> dict[str, str | bool]:
 def _weights(alphas_cumprod: Tensor, prediction_type: str, snr_gamma: float) -> Tensor:
     """Return min(SNR, gamma) / SNR for epsilon and min(SNR, gamma) / (SNR + 1) for v (arXiv:2303.09556, section 3.4).
 
-    Written so that neither a signal-to-noise ratio of 0 nor an infinite one divides by 0.
+    Written so that neither a signal-to-noise ratio of 0 nor an infinite one divides by 0. On a schedule that ends in
+    pure noise, v's min(SNR, gamma) is at least 1: otherwise the step with which sampling begins would weigh nothing and
+    never be learned.
     """
     if snr_gamma == 0:
         return torch.ones_like(alphas_cumprod)
     snr = alphas_cumprod / (1.0 - alphas_cumprod)
     of_epsilon = torch.clamp(snr_gamma / snr, max=1.0)
-    return of_epsilon if prediction_type == "epsilon" else of_epsilon * alphas_cumprod
+    if prediction_type == "epsilon":
+        return of_epsilon
+    of_v = of_epsilon * alphas_cumprod
+    return torch.maximum(of_v, 1.0 - alphas_cumprod) if alphas_cumprod[-1] < PURE_NOISE else of_v

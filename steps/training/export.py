@@ -1,6 +1,7 @@
 """Writes the trained model: a folder that StableDiffusionPipeline.from_pretrained loads, safetensors only.
 
-Reads the pretrained folder, and copies its VAE, text encoder and tokenizer byte for byte: they made the latents.
+Reads the pretrained folder, and copies its VAE, text encoder and tokenizer, whose values made the latents; all parts
+are in float32 and named as published checkpoints are.
 Writes <model>/{unet,vae,text_encoder,tokenizer,scheduler}/, model_index.json, training_log.jsonl, lineage.json and,
 last, checksums.json.
 """
@@ -17,6 +18,7 @@ from params.layout import LINEAGE_FILE, TRAINING_LOG_FILE
 from params.programs import TrainArguments
 from steps.errors import StepError
 from steps.model.digest import write_checksums
+from steps.model.portable import make_portable
 from steps.model.pretrained import SAMPLERS, TEXT_ENCODER, TOKENIZER, UNET, VAE, sampler, scheduler_config
 from steps.model.pretrained import SCHEDULER as SCHEDULER_DIR
 from steps.training.diffusion import noise_schedule_changes
@@ -40,6 +42,7 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     for part in _COPIED:
         _copy_part(pretrained / part, folder / part)
+        make_portable(folder / part)
     state.unet.save_pretrained(folder / UNET, safe_serialization=True)
     _sampling_scheduler(pretrained, arguments).save_pretrained(folder / SCHEDULER_DIR)
     _write_json(folder / MODEL_INDEX_FILE, _model_index())

@@ -13,20 +13,21 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from params.arguments import ArgumentError, from_texts
-from params.layout import LATENTS_CHANNEL, TRAINERS_GROUP
+from params.layout import LATENTS_CHANNEL, PRETRAINED_CHANNEL, TRAINERS_GROUP
 from params.programs import TrainArguments
 from steps.container import Cluster, Container
 from steps.data.loading.late_files import wait_for_files
 from steps.data.loading.warming import warm_in_background
 from steps.errors import StepError
 from steps.training.batch_plan import batch_plan
-from steps.training.initial_model import unpack_initial_model
+from steps.training.initial_model import initial_folder, unpack_initial_model
 from steps.training.launch import is_rank, launch_ranks
 from steps.training.objective import resolved_precision
 from steps.training.online import encoders, is_encoder, lend_encoder
 from steps.training.rank_errors import LostRankError, end_process, record_error
 from steps.training.ranks import World, join_world, leave_world, ranks_per_host
 from steps.training.session import Session
+from steps.training.starting_weights import check_starting_weights
 from steps.training.stop import StopVote, asked_by_signals
 from steps.training.sweep import Sweep
 from steps.training.watchdog import Watchdog
@@ -58,6 +59,8 @@ def _run_host(
 ) -> int:
     """Run this host's ranks among those of a cluster."""
     unpack_initial_model(arguments, container)
+    initial, pretrained = initial_folder(arguments, container), container.channel_dir(PRETRAINED_CHANNEL)
+    check_starting_weights(arguments, initial, pretrained)
     world_size = len(cluster.hosts) * ranks
     if not arguments.throughput_micro_batch_sizes:
         # Said by the launcher, before any rank starts.

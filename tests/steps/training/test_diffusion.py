@@ -51,6 +51,8 @@ def test_pure_noise_has_a_finite_weight() -> None:
     for prediction_type in ("epsilon", "v_prediction"):
         weights = Diffusion(zero_terminal, prediction_type, snr_gamma=5.0).weight_of(torch.arange(1000))
         assert bool(torch.isfinite(weights).all())
+    # Sampling begins at the last timestep: there v weighs max(min(SNR, gamma), 1) / (SNR + 1) = 1.
+    assert weights[-1] == 1.0
 
 
 def test_timesteps_cover_the_schedule_evenly() -> None:
