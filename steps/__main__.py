@@ -21,6 +21,7 @@ PROGRAMS = {
     "encode": "shards to latents and caption tokens",
     "train": "latents to a trained model",
     "throughput": "micro-batch sizes to iterations/s, and the best of them",
+    "memory": "a model's configuration to the GPU memory that its training takes",
     "evaluate": "a trained model to metrics.json and a contact sheet",
     "score": "pictures and their captions to CLIP scores",
     "probe": "what this host, its network, storage and GPUs can do",

@@ -28,6 +28,7 @@ import torch
 
 from benchmarks import harness
 from benchmarks.train.contest import clock_of, contest, ratio, summary
+from benchmarks.train.memory import estimated_bytes, memory
 from benchmarks.train.models import SD2, SD2_NARROW, Scale
 from benchmarks.train.ours import ours
 from benchmarks.train.parts import what_each_buys
@@ -63,7 +64,10 @@ def main(argv: list[str]) -> int:
     }
     with tempfile.TemporaryDirectory() as folder:
         made = tasks(options, scale, precision, device, Path(folder))
-        result |= measured_parts(options, list(made)) if options.parts else compared(options, made)
+        if options.memory:
+            result["memory"] = memory(list(made))
+        else:
+            result |= measured_parts(options, list(made)) if options.parts else compared(options, made)
     harness.print_result(result, options.json, lines)
     return 0
 
@@ -122,6 +126,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="compile ours; on a GPU by default")
     parser.add_argument("--cuda-graphs", action="store_true", help="replay ours as CUDA graphs, where it is compiled")
     parser.add_argument("--parts", action="store_true", help="measure the gain of each part of ours instead")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory beside its estimate instead")
     options = parser.parse_args(argv)
     defaults = DEFAULTS[options.device] | {"compile": options.device == "cuda"}
     for name, value in defaults.items():
@@ -145,6 +150,7 @@ def compare(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
         "batch_size": task.batch_size,
         "flops_of_sample": flops,
         "matmul_flops_per_s": ceiling,
+        "estimated_peak_gb": estimated_bytes(task, {}) / 1e9,
         "contenders": {name: summary(own, flops, ceiling) for name, own in figures.items()},
         "vs_diffusers_online": ratio(figures["ours"], figures["diffusers_online"]),
         "vs_diffusers_cached": ratio(figures["ours"], figures["diffusers_cached"]),
@@ -168,12 +174,20 @@ def print_comparison(item: dict[str, Any]) -> None:
             continue
         speed, mfu, peak_gb = (figures[key] for key in ("images_per_s", "mfu", "peak_gb"))
         print(f"  {name:18}{speed:10.2f} images/s   MFU {mfu:6.1%}   peak {peak_gb:6.2f} GB")
+    print(f"  estimated peak of ours, not compiled: {item['estimated_peak_gb']:.2f} GB")
     for other in ("vs_diffusers_online", "vs_diffusers_cached"):
         print(f"  {other:20}{figure(item[other])}", flush=True)
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
     setting = f"{result['model']} on {result['device']}, {result['precision']}"
+    if "memory" in result:
+        yield f"{setting}, peak memory:"
+        for row in result["memory"]:
+            way = "checkpointing" if row["gradient_checkpointing"] else "plain"
+            figures = f"{row['measured_gb']:.3f} GB, estimated {row['estimated_gb']:.3f} GB, ratio {row['ratio']:.3f}"
+            yield f"{row['resolution_px']} px, batch {row['batch_size']}, {way}: {figures}"
+        return
     if "parts" in result:
         yield f"{setting}, {result['resolution_px']} px, batch {result['batch_size']}, times ours:"
         for name, figures in result["parts"].items():

@@ -9,7 +9,9 @@ import csv
 import functools
 import gzip
 import io
+import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -25,11 +27,13 @@ from pipeline_definition.checks.zones import zone_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values
 from pipeline_definition.session import Target
 
+UNET_CONFIG = "unet/config.json"
+MAX_CONFIG_BYTES = 1 << 20
 # What every job that takes the pretrained channel reads first.
 PRETRAINED_FILES = (
     "vae/config.json",
     "text_encoder/config.json",
-    "unet/config.json",
+    UNET_CONFIG,
     "scheduler/scheduler_config.json",
 )
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -219,6 +223,17 @@ def url_table_columns(target: Target, address: str) -> list[str] | None:
             return next(csv.reader(lines, delimiter="\t" if ".tsv" in first[-7:] else ","))
     except (StopIteration, FileNotFoundError, pyarrow.ArrowInvalid):
         return []
+
+
+def unet_config_of(values: Values, target: Target) -> dict[str, Any] | None:
+    """Return unet/config.json of the pretrained folder; None where it cannot be read, of which the checks have told."""
+    bucket, prefix = split_uri(join_uri(values.text(PRETRAINED_MODEL).rstrip("/"), ""))
+    try:
+        body = target.client("s3").get_object(Bucket=bucket, Key=f"{prefix}{UNET_CONFIG}")["Body"]
+        config = json.loads(body.read(MAX_CONFIG_BYTES))
+    except (ClientError, BotoCoreError, OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) else None
 
 
 def _guarded(parameter: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:

@@ -46,6 +46,12 @@ def instance_findings(job: PlannedJob) -> Iterator[Finding]:
             f"SageMaker has no {name!r} for a {job.kind} job",
             f"set it to {nearest_type(name, job.kind)}, or see the types that botocore lists for {job.kind}",
         )
+    elif job.instance.unusable:
+        yield Finding(
+            job.type_parameter,
+            f"{name} cannot run the images: {job.instance.unusable}",
+            f"set it to {GPU_EXAMPLES[job.kind]}",
+        )
     elif job.program in GPU_PROGRAMS and gpu is None:
         yield Finding(
             job.type_parameter,
@@ -121,7 +127,7 @@ def batch_findings(job: PlannedJob, tuned: tuple[str, ...], values: Values, rank
     if uneven:
         yield Finding(
             job.count_parameter,
-            f"{name} {batch:,} does not divide by {job.step}'s micro-batch of {_words(uneven)}"
+            f"{name} {batch:,} does not divide by {job.step}'s micro-batch of {words(uneven)}"
             f" x {ranks_per_host} ranks x {job.count} hosts",
             _batch_fix(name, batch, sizes, uneven, job, ranks_per_host),
         )
@@ -157,12 +163,22 @@ def _batch_fix(name: str, batch: int, sizes: list[int], uneven: list[int], job: 
     unit = math.lcm(*sizes)
     hosts = [n for n in range(1, MAX_SUGGESTED_HOSTS + 1) if batch % (unit * ranks_per_host * n) == 0]
     whole = unit * ranks_per_host * job.count
-    fixes = [f"set it to {_words(hosts)}"] if hosts else []
+    fixes = [f"set it to {words(hosts)}"] if hosts else []
     fixes.append(f"set {name} to a multiple of {whole} such as {math.ceil(batch / whole) * whole}")
     if len(uneven) < len(sizes):
-        fixes.append(f"leave {_words(uneven)} out of tune.micro_batch_size")
+        fixes.append(f"leave {words(uneven)} out of tune.micro_batch_size")
     return ", or ".join(fixes)
 
 
-def _words(numbers: list[int]) -> str:
+def micro_batches_of(job: PlannedJob, jobs: list[PlannedJob], values: Values) -> tuple[str, ...]:
+    """Return the micro-batch sizes that a job may run with: its own choices, its fixed one, or what a tuner chooses."""
+    if own := job.choices.get("micro_batch_size"):
+        return own
+    fixed = values.resolved(job.hyperparameters.get("micro_batch_size"))
+    tuned = tuple(size for other in jobs for size in other.choices.get("micro_batch_size", ()))
+    return (str(fixed),) if fixed is not None else tuned
+
+
+def words(numbers: list[int]) -> str:
+    """Return numbers as words are listed: 16, 32 or 64."""
     return ", ".join(map(str, numbers[:-1])) + (" or " if numbers[1:] else "") + str(numbers[-1])

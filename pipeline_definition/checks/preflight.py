@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from params.settings import Settings
 from params.stages import Range
-from pipeline_definition.checks.account import AccountChecks
+from pipeline_definition.checks.account import AccountChecks, unet_config_of
 from pipeline_definition.checks.addresses import (
     address_findings,
     file_system_findings,
@@ -30,9 +30,11 @@ from pipeline_definition.checks.jobs import (
     count_findings,
     host_image_findings,
     instance_findings,
+    micro_batches_of,
     sample_budget_findings,
 )
 from pipeline_definition.checks.limits import limit_findings
+from pipeline_definition.checks.memory import memory_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 from pipeline_definition.session import Target
 
@@ -71,9 +73,12 @@ def preflight(
     if not any(finding.blocking for finding in findings):
         findings += budget_findings(settings, definition, good)
         findings += [] if is_local else duration_findings(settings, definition, good, jobs)
+    unet_config = None
     if target is not None and not any(finding.blocking for finding in findings):
         findings = _judged(findings, settings, values)
         findings += AccountChecks(settings, values, jobs, target).findings()
+        unet_config = unet_config_of(values, target)
+    findings += [] if is_local else memory_findings(settings, jobs, values, unet_config)
     return list(dict.fromkeys(findings))
 
 
@@ -109,7 +114,6 @@ def _value_problem(parameter: Mapping[str, Any], text: str) -> str:
 
 
 def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is_local: bool) -> Iterator[Finding]:
-    tuned = tuple(size for job in jobs for size in job.choices.get("micro_batch_size", ()))
     for job in jobs:
         unfit = [] if is_local else list(instance_findings(job))
         yield from unfit
@@ -119,7 +123,7 @@ def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is
         if job.program == "train" and not unfit:
             # On this machine a host is one process, whatever its instance type says.
             ranks_per_host = 1 if is_local else job.instance.ranks
-            yield from batch_findings(job, _micro_batches(job, tuned, values), values, ranks_per_host)
+            yield from batch_findings(job, micro_batches_of(job, jobs, values), values, ranks_per_host)
             yield from sample_budget_findings(job, values, settings.phase_of(job.step).settings_key)
 
 
@@ -153,15 +157,6 @@ def _bucket_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "encode.max_bucket_ratio", problem, "set it to 1, or leave out encoders and encode.max_train_rows"
         )
-
-
-def _micro_batches(job: PlannedJob, tuned: tuple[str, ...], values: Values) -> tuple[str, ...]:
-    """Return the micro-batch sizes that a job may run with: its own choices, its fixed one, or what a tuner chooses."""
-    own = job.choices.get("micro_batch_size")
-    if own:
-        return own
-    fixed = values.resolved(job.hyperparameters.get("micro_batch_size"))
-    return (str(fixed),) if fixed is not None else tuned
 
 
 def _search_findings(settings: Settings) -> Iterator[Finding]:

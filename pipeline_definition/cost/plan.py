@@ -7,6 +7,7 @@ Reads a parameter set, a definition, changed parameters, prices.yaml and rates.y
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from pipeline_definition.cost.prices import Prices, Purchase, load_prices
 from pipeline_definition.cost.rates import Rates, load_rates
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
 from pipeline_definition.jobs.instances import BFLOAT16_COMPUTE_CAPABILITY, Instance, instance, known_types
+from pipeline_definition.jobs.memory import even_sizes, largest, model_of, training_bytes
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 
 # Twice as many GPUs as the model of the scaling loss is fitted on, with 8 to a host: no further can it be trusted.
@@ -45,6 +47,8 @@ class Option:
     rate_kind: str
     training_days: float
     training_usd: float
+    micro_batch_sizes: tuple[int, ...]
+    """The largest that the GPU's memory has room for, for each phase; a smaller one does, too."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,8 @@ def plan(
     rest = (0.0, 0.0, 0.0) if training_only else _rest(bill, {job.step for job in jobs})
     options = list(_options(estimator, jobs, purchases, rest))
     if not options:
-        raise CostError(f"{GLOBAL_BATCH_SIZE} {bill.workload.global_batch_size:,} divides among no priced host's GPUs")
+        batch = f"{GLOBAL_BATCH_SIZE} {bill.workload.global_batch_size:,}"
+        raise CostError(f"{batch} divides among no priced host's GPUs that have room for a micro-batch")
     return Plan(deadline_days, budget_usd, tuple(sorted(options, key=lambda o: (o.usd, o.days))))
 
 
@@ -158,6 +163,9 @@ def _options(
             gpus = count * host.ranks
             if batch % gpus:
                 continue
+            sizes = tuple(_micro_batch_size(estimator, job, host, gpus) for job in jobs)
+            if 0 in sizes:
+                continue
             hours, rate_kind = _training(estimator, jobs, host, count)
             for purchase in purchases:
                 price = estimator.prices.find(name, purchase)
@@ -177,7 +185,16 @@ def _options(
                     rate_kind=rate_kind,
                     training_days=wall / HOURS_PER_DAY,
                     training_usd=usd,
+                    micro_batch_sizes=sizes,
                 )
+
+
+def _micro_batch_size(estimator: Estimator, job: PlannedJob, host: Instance, gpus: int) -> int:
+    """Return the largest micro-batch of a phase that a host's GPUs have room for; 0: none. Rates are SD2's, as this."""
+    model, phase, gpu = model_of(None), estimator.settings.phase_of(job.step), host.gpu
+    assert model is not None and gpu is not None
+    sizes = even_sizes(estimator.workload.global_batch_size // gpus)
+    return largest(sizes, gpu, functools.partial(training_bytes, model, phase, gpu, gpus))
 
 
 def _training(estimator: Estimator, jobs: Sequence[PlannedJob], host: Instance, count: int) -> tuple[float, str]:

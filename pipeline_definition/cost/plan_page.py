@@ -21,14 +21,17 @@ HEADERS = (
     "training dollars",
     "scaling",
     "rate",
+    "micro-batch",
     "meets",
 )
 CHART_TITLE = "Days against dollars; dashed are the limits, the line is the frontier, the large dot the choice"
-NUMERIC = frozenset({1, 3, 4, 5, 6, 7})
+NUMERIC = frozenset({1, 3, 4, 5, 6, 7, 9})
 NOTES = (
     "Scaling: with the global batch fixed, GPU-hours grow in a straight line with the GPUs beyond one host; "
     "the slope is fitted on MosaicML's 8 to 128 A100 (3.5 % off at worst); more than 128 GPUs are an extrapolation.",
     "Spot: 15 % more wall time for waiting, an assumption; the rest of the run stays as the parameter set has it.",
+    "Micro-batch: the largest that fits the GPU's memory, by phase, as estimated for Stable Diffusion 2: "
+    "tune.micro_batch_size and phase_2.micro_batch_size may be this or less.",
     "A savings plan binds for a year: its price counts only where a plan is there already (--savings-plan).",
 )
 
@@ -107,5 +110,6 @@ def _row(plan: Plan, option: Option) -> tuple[str, ...]:
         f"{option.training_usd:,.0f}",
         f"{option.efficiency:.0%}",
         option.rate_kind,
+        ", ".join(map(str, option.micro_batch_sizes)),
         "yes" if plan.meets(option) else "no",
     )

@@ -29,6 +29,8 @@ SHAPES: dict[JobKind, str] = {
 CUDA_COMPUTE_CAPABILITY = 7.5
 # bfloat16 in the tensor cores came with Ampere: https://docs.nvidia.com/cuda/ampere-tuning-guide/
 BFLOAT16_COMPUTE_CAPABILITY = 8.0
+# Types whose GPUs are of no use here, and why.
+UNUSABLE = {"ml.p6e-gb200.36xlarge": "its CPUs are Arm, and the images are for x86-64"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Instance:
     gpus: int
     """GPUs of a host; 0: none."""
     gpu: Gpu | None
+    unusable: str = ""
+    """Why the images cannot run there; nothing: they can."""
 
     @property
     def ranks(self) -> int:
@@ -57,7 +61,7 @@ class Instance:
 
 def instance(name: str) -> Instance:
     """Return an instance type's GPUs; a type that is not in the table has none."""
-    return _gpu_instances().get(name) or Instance(name, 0, None)
+    return _gpu_instances().get(name) or Instance(name, 0, None, UNUSABLE.get(name, ""))
 
 
 def known_host_images() -> tuple[str, ...]:

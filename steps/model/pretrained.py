@@ -71,7 +71,12 @@ def scheduler_config(folder: Path) -> dict[str, Any]:
 
 def unet_config(folder: Path) -> dict[str, Any]:
     """Return what <folder>/unet/config.json says."""
-    return read_object(_part(folder / UNET, CONFIG_FILE) / CONFIG_FILE)
+    return part_config(folder, UNET)
+
+
+def part_config(folder: Path, part: str) -> dict[str, Any]:
+    """Return what <folder>/<part>/config.json says."""
+    return read_object(_part(folder / part, CONFIG_FILE) / CONFIG_FILE)
 
 
 def new_unet(folder: Path, seed: int) -> Any:
@@ -85,9 +90,19 @@ def new_unet(folder: Path, seed: int) -> Any:
 
 def empty_unet(config: Mapping[str, Any]) -> Any:
     """Return a UNet2DConditionModel of a configuration whose weights have shapes and no memory (the meta device)."""
-    from_config = _library("diffusers").UNet2DConditionModel.from_config
+    return _empty("UNet2DConditionModel", config)
+
+
+def empty_vae(config: Mapping[str, Any]) -> Any:
+    """Return an AutoencoderKL of a configuration, likewise without memory."""
+    return _empty("AutoencoderKL", config)
+
+
+def empty_text_encoder(config: Mapping[str, Any]) -> Any:
+    """Return a CLIPTextModel of a configuration, likewise without memory."""
+    library = _library("transformers")
     with torch.device("meta"):
-        return from_config(dict(config))
+        return library.CLIPTextModel(library.CLIPTextConfig.from_dict(dict(config)))
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> Any:
@@ -114,6 +129,12 @@ def sampler(name: str, config: Any) -> Any:
         raise StepError(f"sampler: {name!r} is none of {', '.join(SAMPLERS)}")
     scheduler = getattr(_library("diffusers"), SAMPLERS[name])
     return scheduler.from_config(config, clip_sample=False) if name == "ddim" else scheduler.from_config(config)
+
+
+def _empty(model: str, config: Mapping[str, Any]) -> Any:
+    from_config = getattr(_library("diffusers"), model).from_config
+    with torch.device("meta"):
+        return from_config(dict(config))
 
 
 def _library(name: str) -> Any:

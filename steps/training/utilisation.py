@@ -81,8 +81,17 @@ def peak_bytes(device: torch.device) -> int:
     """Return the peak memory since the last reset, of the GPU or the process; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    return _status_bytes("VmHWM")
+
+
+def resident_bytes() -> int:
+    """Return the memory of this process now; 0 if unknown."""
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(key: str) -> int:
     lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)
 
 
 def flops_of_sample(

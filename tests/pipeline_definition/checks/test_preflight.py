@@ -32,6 +32,7 @@ from pipeline_definition.checks.preflight import preflight
 from pipeline_definition.cost.host_hours import priced
 from pipeline_definition.infrastructure.stack import fill
 from pipeline_definition.jobs.instances import Instance, instance, known_types
+from pipeline_definition.jobs.memory import known_models
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 from pipeline_definition.session import Target
 from tests.params.test_parameter_sets import STACK
@@ -283,6 +284,8 @@ def account(target: Target, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     s3.create_bucket(Bucket=STACK["BucketName"])
     for file in account_checks.PRETRAINED_FILES:
         s3.put_object(Bucket=STACK["BucketName"], Key=f"pretrained/stable-diffusion-2-base/{file}", Body=b"{}")
+    unet = json.dumps(known_models()[0].unet).encode()
+    s3.put_object(Bucket=STACK["BucketName"], Key="pretrained/stable-diffusion-2-base/unet/config.json", Body=unet)
     for kind in ("data", "training", "inference"):
         push(target, f"sd-pipeline-{kind}")
     told: dict[str, Any] = {

@@ -1,0 +1,111 @@
+"""Peak memory of training, measured in a process of its own, beside its estimate by fake tensors.
+
+    python -m benchmarks.train --memory --device cpu|cuda [--json]
+    python -m benchmarks.train.memory JSON     # one measurement, as the above starts it
+
+On a GPU it is torch's max_memory_allocated, on a CPU the growth of the peak resident set over what was in memory before
+the model was built. Training is ours, one rank, not compiled, with and without gradient checkpointing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from benchmarks.train.ours import arguments_of, ours
+from benchmarks.train.task import Task
+from steps.data.loading.latents import LatentsDataset
+from steps.model.pretrained import TEXT_ENCODER, empty_text_encoder, part_config, unet_config
+from steps.training.objective import FORWARD_DTYPES
+from steps.training.peak_memory import FakeUnet, parameter_count, training_peak_bytes
+from steps.training.utilisation import peak_bytes, resident_bytes, start_over
+
+RESULT: Final = "PEAK "
+STEPS: Final = 2
+TIMEOUT_S: Final = 900.0
+# What is freed goes back to the system at once: otherwise the peak is of what malloc keeps.
+MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+
+
+def memory(tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """Return measured and estimated gigabytes for each task, with and without checkpointing."""
+    return [row for task in tasks for row in _rows(replace(task, compile=False, cuda_graphs=False))]
+
+
+def _rows(task: Task) -> Iterator[dict[str, Any]]:
+    for checkpointing in (False, True):
+        changes = {"gradient_checkpointing": checkpointing}
+        measured, estimated = measured_bytes(task, changes), estimated_bytes(task, changes)
+        yield {
+            "resolution_px": task.resolution_px,
+            "batch_size": task.batch_size,
+            **changes,
+            "measured_gb": measured / 1e9,
+            "estimated_gb": estimated / 1e9,
+            "ratio": measured / estimated,
+        }
+
+
+def estimated_bytes(task: Task, changes: dict[str, Any]) -> float:
+    """Return the estimate of ours: one rank without accumulation makes its gradients anew in every step."""
+    arguments = arguments_of(task).model_copy(update=changes)
+    manifest = LatentsDataset(task.latents).manifest
+    text = parameter_count(empty_text_encoder(part_config(task.pretrained, TEXT_ENCODER)))
+    unet = FakeUnet(
+        unet_config(task.pretrained),
+        arguments.precision,
+        arguments.gradient_checkpointing,
+        on_gpu=task.device.type == "cuda",
+        keeps_gradients=False,
+    )
+    peak = training_peak_bytes(unet, arguments, manifest.latent_shape, manifest.caption_length)
+    return peak + text * FORWARD_DTYPES[arguments.precision].itemsize
+
+
+def measured_bytes(task: Task, changes: dict[str, Any]) -> int:
+    """Return the peak of ours in a new process."""
+    asked = json.dumps({"task": asdict(task), "changes": changes}, default=str)
+    command = [sys.executable, "-m", "benchmarks.train.memory", asked]
+    done = subprocess.run(
+        command, env=os.environ | MALLOC, capture_output=True, text=True, check=True, timeout=TIMEOUT_S
+    )
+    return next(int(line.removeprefix(RESULT)) for line in done.stdout.splitlines() if line.startswith(RESULT))
+
+
+def _measure(task: Task, changes: dict[str, Any]) -> int:
+    """Return the peak of a few optimizer steps, after one that is not counted.
+
+    A training of single samples comes first, so that the libraries' own memory is there before the first figure.
+    """
+    torch.set_num_threads(1)
+    with ours(replace(task, batch_size=1), changes=changes) as step:
+        step()
+    del step
+    start_over(task.device)
+    before = 0 if task.device.type == "cuda" else resident_bytes()
+    with ours(task, changes=changes) as step:
+        step()
+        start_over(task.device)
+        for _ in range(STEPS):
+            step()
+        return peak_bytes(task.device) - before
+
+
+def main(argv: list[str]) -> int:
+    asked = json.loads(argv[0])
+    paths = {name: Path(asked["task"][name]) for name in ("pretrained", "pictures", "latents")}
+    task = Task(**asked["task"] | paths | {"device": torch.device(asked["task"]["device"])})
+    print(f"{RESULT}{_measure(task, asked['changes'])}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

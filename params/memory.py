@@ -1,0 +1,128 @@
+"""How much of a device's memory a model takes, by what was reckoned once for it: training passes and encoding batches.
+
+Reads nothing, writes nothing. `python -m steps memory` reckons the figures by fake tensors; preflight and `plan` use
+them where no torch is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+from params.model import Model
+from params.programs.train import TrainArguments
+
+# Encode decodes so many pictures of a shard's first block again, and compares them.
+CHECKED_PICTURES: Final = 4
+BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+# What decides a UNet's memory, with diffusers' defaults (UNet2DConditionModel): other keys may have any value.
+UNET_DEFAULTS: Final[Mapping[str, Any]] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    "only_cross_attention": False,
+    "dual_cross_attention": False,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "cross_attention_dim": 1280,
+    "transformer_layers_per_block": 1,
+    "attention_head_dim": 8,
+    "num_attention_heads": None,
+    "use_linear_projection": False,
+    "class_embed_type": None,
+    "addition_embed_type": None,
+}
+
+
+class PassMemory(Model):
+    """The peak of one kind of pass."""
+
+    resolution_px: int
+    """Side of the pictures."""
+    precision: Literal["float32", "bfloat16"]
+    """Of the pass."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed twice."""
+    bytes_of: dict[int, int]
+    """Peak by samples at once. Of training: beyond weights, gradients and optimizer; of encoding: all."""
+
+    def peak_bytes(self, samples: int) -> float:
+        """Return the peak of a batch. It is the largest of several straight lines, so that chords lie above it."""
+        return _between(sorted(self.bytes_of.items()), samples)
+
+
+class ModelMemory(Model):
+    """What one model takes."""
+
+    name: str
+    """In words."""
+    unet: dict[str, Any]
+    """Keys of unet/config.json that decide memory, where they differ from UNET_DEFAULTS."""
+    unet_parameters: int
+    """Trained."""
+    text_encoder_parameters: int
+    """Frozen."""
+    training: tuple[PassMemory, ...]
+    """Forward and backward passes."""
+    encoding: tuple[PassMemory, ...]
+    """The VAE's."""
+
+    def training_bytes(
+        self,
+        arguments: TrainArguments,
+        resolution_px: int,
+        micro_batch_size: int,
+        ranks: int,
+        encodes_captions: bool,
+    ) -> float | None:
+        """Return the peak of one rank in training; `encodes_captions`: the text encoder is on its device, too.
+
+        None where no pass of its precision is known. Compiling and CUDA graphs are not in it.
+        """
+        kind = (arguments.precision, arguments.gradient_checkpointing)
+        passes = [one for one in self.training if (one.precision, one.gradient_checkpointing) == kind]
+        if not passes:
+            return None
+        captions = self.text_encoder_parameters * BYTES[arguments.precision] if encodes_captions else 0
+        state = state_bytes(self.unet_parameters, arguments, ranks)
+        return state + captions + _at(passes, resolution_px, micro_batch_size)
+
+    def encoding_bytes(
+        self, precision: str, resolution_px: int, encodes_captions: bool, batch_size: int
+    ) -> float | None:
+        """Return the peak of a worker that encodes; None where no pass of its precision is known."""
+        width = BYTES[precision]
+        passes = [one for one in self.encoding if BYTES[one.precision] == width]
+        captions = self.text_encoder_parameters * BYTES["float32"] if encodes_captions else 0
+        return captions + _at(passes, resolution_px, batch_size) if passes else None
+
+
+def state_bytes(parameters: int, arguments: TrainArguments, ranks: int) -> float:
+    """Return weights, gradients, AdamW's two moments and the average of the weights, on one rank."""
+    width = BYTES["float64" if arguments.precision == "float64" else "float32"]
+    average = BYTES["bfloat16"] if arguments.ema_precision == "bfloat16" else width
+    divided = 2 * width + (average if arguments.ema_decay else 0)
+    return parameters * (2 * width + divided / (ranks if arguments.shard_optimizer else 1))
+
+
+def unet_shape(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a UNet's configuration decides its memory and differs from diffusers' defaults."""
+    values = {key: config.get(key, default) for key, default in UNET_DEFAULTS.items()}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {key: value for key, value in plain.items() if value != UNET_DEFAULTS[key]}
+
+
+def _at(passes: Sequence[PassMemory], resolution_px: int, samples: int) -> float:
+    """Return the peak at any resolution: activations grow with the number of latent positions."""
+    return _between(sorted((one.resolution_px**2, one.peak_bytes(samples)) for one in passes), resolution_px**2)
+
+
+def _between(points: Sequence[tuple[float, float]], x: float) -> float:
+    """Return the height at x of a line through points in order, its ends prolonged."""
+    if len(points) == 1:
+        return points[0][1]
+    last = max(1, next((index for index, (at, _) in enumerate(points) if at >= x), len(points) - 1))
+    (left, low), (right, high) = points[last - 1], points[last]
+    return low + (high - low) * (x - left) / (right - left)

@@ -1,0 +1,105 @@
+"""Do the batches fit the GPUs' memory? Reckoned by fake tensors, so that no host is paid for running out of it.
+
+Reads a parameter set, planned jobs and the figures of pipeline_definition/jobs/memory.py; writes nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from params.memory import ModelMemory
+from params.parameter_names import PRETRAINED_MODEL
+from params.settings import Settings
+from pipeline_definition.checks.findings import Finding
+from pipeline_definition.checks.jobs import micro_batches_of, words
+from pipeline_definition.jobs.memory import (
+    MEMORY_FILE,
+    even_sizes,
+    largest,
+    model_of,
+    training_bytes,
+    usable_bytes,
+    whole_bytes,
+)
+from pipeline_definition.jobs.planned import PlannedJob, Values, as_integer
+
+GIGA = 1e9
+# Settings that make room, the one that costs less time first.
+ROOM = (("shard_optimizer",), ("gradient_checkpointing",), ("shard_optimizer", "gradient_checkpointing"))
+
+
+def memory_findings(
+    settings: Settings, jobs: list[PlannedJob], values: Values, unet_config: Mapping[str, Any] | None
+) -> Iterator[Finding]:
+    """Check trainings, trials and encoders against their GPUs.
+
+    `unet_config` is unet/config.json of the pretrained folder. Without one Stable Diffusion 2 is assumed, and nothing
+    blocks a start. What needs less than a GPU's whole memory is told of, and not refused.
+    """
+    model = model_of(unet_config)
+    if model is None:
+        problem = f"how much memory its UNet takes is not in {MEMORY_FILE.name}, and was not checked"
+        fix = "`python -m steps memory --pretrained-dir FOLDER` reckons it in minutes, without a GPU"
+        yield Finding(PRETRAINED_MODEL, problem, fix, blocking=False)
+        return
+    for job in jobs:
+        if job.instance.gpu is not None and job.count > 0:
+            check = {"train": _training, "encode": _encoding, "stream": _encoding}.get(job.program)
+            for finding in check(settings, job, jobs, values, model) if check else ():
+                known = unet_config is not None and not settings.train.compile
+                yield replace(finding, blocking=finding.blocking and known)
+
+
+def _training(
+    settings: Settings, job: PlannedJob, jobs: list[PlannedJob], values: Values, model: ModelMemory
+) -> Iterator[Finding]:
+    phase, gpu, ranks = settings.phase_of(job.step), job.instance.gpu, job.instance.ranks * job.count
+    assert gpu is not None
+    needs = functools.partial(training_bytes, model, phase, gpu, ranks)
+    sizes = sorted({as_integer(size) for size in micro_batches_of(job, jobs, values)} - {0})
+    unfit = [size for size in sizes if (needs(size) or 0.0) > usable_bytes(gpu)]
+    if not unfit:
+        return
+    is_tuned = job.choices or values.resolved(job.hyperparameters.get("micro_batch_size")) is None
+    key = "tune.micro_batch_size" if is_tuned else f"{phase.settings_key}.micro_batch_size"
+    batch = as_integer(values.resolved(job.hyperparameters.get("global_batch_size")))
+    fits = largest(even_sizes(batch // ranks), gpu, needs)
+    fixes = [f"{fits} is the largest that fits"] if fits else ["no micro-batch fits"]
+    for names in ROOM:
+        changed = functools.partial(needs, **dict.fromkeys(names, True))
+        if not all(getattr(phase.train, name) for name in names) and largest(unfit[-1:], gpu, changed):
+            section = phase.settings_key if names == ("gradient_checkpointing",) else "train"
+            fixes.append(f"with {section}.{' and '.join(names)} {unfit[-1]} does, too")
+            break
+    problem = f"{job.step}'s micro-batch of {words(unfit)} at {phase.encode.resolution_px} px"
+    least = needs(unfit[0]) or 0.0
+    yield _finding(key, problem, least, job, ", and ".join(fixes), least > whole_bytes(gpu) and unfit == sizes)
+
+
+def _encoding(
+    settings: Settings, job: PlannedJob, _jobs: list[PlannedJob], _values: Values, model: ModelMemory
+) -> Iterator[Finding]:
+    phase, gpu = settings.phase_of(job.step), job.instance.gpu
+    assert gpu is not None
+    encode, online = phase.encode, job.program == "stream"
+    size = phase.train.encode_batch_size if online else encode.batch_size
+    needs = functools.partial(model.encoding_bytes, encode.precision, encode.resolution_px, encode.caption_embeddings)
+    peak = needs(size)
+    if peak is None or peak <= usable_bytes(gpu):
+        return
+    key = "train.encode_batch_size" if online else "encode.batch_size"
+    key = "phase_2.encode_batch_size" if phase.suffix else key
+    fits = largest(range(1, size), gpu, needs)
+    fix = f"{fits} is the largest that fits" if fits else "not even one picture fits: take a GPU with more memory"
+    problem = f"{job.step}'s batch of {size} pictures at {encode.resolution_px} px"
+    yield _finding(key, problem, peak, job, fix, peak > whole_bytes(gpu))
+
+
+def _finding(key: str, batch: str, needed: float, job: PlannedJob, fix: str, blocking: bool) -> Finding:
+    gpu = job.instance.gpu
+    assert gpu is not None
+    room = f"the {gpu.name} of {job.instance.name} has {usable_bytes(gpu) / GIGA:.1f} GB for tensors"
+    return Finding(key, f"{batch} takes about {needed / GIGA:.1f} GB, and {room}", fix, blocking)
