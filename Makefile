@@ -25,8 +25,8 @@ $(INSTALLED): requirements.lock setup.cfg pyproject.toml
 	$(BIN)/sd-pipeline definition --params params/local.yaml >/dev/null
 	touch $@
 
-run: install  ## Run the whole pipeline on this machine.
-	$(BIN)/sd-pipeline run-local --params params/local.yaml
+run: install  ## Run the whole pipeline on this machine; DATA=FOLDER: on your own pictures.
+	$(BIN)/sd-pipeline run-local $(if $(DATA),--data "$(DATA)",--params params/local.yaml)
 
 # Two at once: half of a test's time is spent waiting for a process to start. A file's tests stay together.
 test: install  ## Run the tests.

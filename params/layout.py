@@ -66,6 +66,16 @@ OUTPUT_ARCHIVE: Final = "output.tar.gz"
 # The step, where there is one, that measures and trains nothing: told apart from those that train.
 THROUGHPUT_STEP: Final = "Throughput"
 
+# Pictures that somebody has already, by the ends of their names, and what holds their captions.
+PICTURES: Final = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"),
+    *(".jfif", ".jpe", ".tif", ".tiff", ".avif", ".jp2", ".j2k", ".heic", ".heif", ".jxl"),
+)
+METADATA_FILES: Final = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+# The later wins where a picture has both, unless it is blank.
+CAPTION_FILES: Final = (".caption", ".txt")
+TARS: Final = (".tar", ".tar.gz", ".tgz")
+
 # Training channels.
 LATENTS_CHANNEL: Final = "latents"
 PRETRAINED_CHANNEL: Final = "pretrained"

@@ -20,6 +20,7 @@ from pipeline_definition.commands import (
     infra,
     local,
     models,
+    pretrained,
     probe,
     production,
     prompt,
@@ -97,6 +98,7 @@ app.command()(cost.plan)
 app.command("business-case")(cost.business_case)
 app.add_typer(cost.app, name="cost")
 app.add_typer(data.app, name="data")
+app.add_typer(pretrained.app, name="pretrained")
 app.add_typer(infra.app, name="infra")
 app.add_typer(models.app, name="models")
 app.add_typer(local.app, name="local")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import struct
 import tarfile
 import warnings
 from collections import defaultdict
@@ -33,7 +34,10 @@ MAX_PIXELS: Final = 100_000_000
 THUMBNAIL_PX: Final = 256
 # Of EXIF's orientations those that exchange width and height.
 _ON_THEIR_SIDE: Final = (5, 6, 7, 8)
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+
+# What Pillow raises for files that are damaged, by the format.
+BROKEN: Final = (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, ArithmeticError, struct.error)
 
 SCORES: Final = tuple(
     name
@@ -70,6 +74,8 @@ class DataSample:
     """Of each cause: some (address, caption)."""
     captions: tuple[str, ...] = ()
     """Of the rows that were looked at."""
+    kept: tuple[str, ...] = ()
+    """Of a folder: captions of those that were looked at and would be kept."""
     sides: tuple[tuple[int, int], ...] = ()
     """Width and height of the originals, where they are known, else of the stored pictures."""
     rows: int = 0
@@ -104,8 +110,8 @@ def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
     examples: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name in spread(names, MAX_SHARDS):
         stem = name.removesuffix(".tar")
-        rows += [(name, row) for row in _table(files, f"{stem}.samples.parquet")]
-        for row in _table(files, f"{stem}.parquet", ("status", "error_message", "url", "caption", *SCORES)):
+        rows += [(name, row) for row in parquet_rows(files, f"{stem}.samples.parquet")]
+        for row in parquet_rows(files, f"{stem}.parquet", ("status", "error_message", "url", "caption", *SCORES)):
             fates.append(row)
             cause = str(row.get("error_message") or "")
             if row.get("status") != "success" and len(examples[cause]) < MAX_EXAMPLES:
@@ -145,7 +151,8 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
     return [items[place * (len(items) - 1) // (count - 1)] for place in range(count)]
 
 
-def _table(files: DataFiles, name: str, columns: Sequence[str] | None = None) -> list[Row]:
+def parquet_rows(files: DataFiles, name: str, columns: Sequence[str] | None = None) -> list[Row]:
+    """Return the first rows of a parquet file, of these columns alone; none where it cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -241,5 +248,5 @@ def small_picture(content: bytes, is_upright: bool = False) -> SmallPicture | No
                 buffer = io.BytesIO()
                 shown.convert("RGB").save(buffer, "JPEG", quality=80)
                 return SmallPicture(buffer.getvalue(), width, height)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, *BROKEN):
         return None

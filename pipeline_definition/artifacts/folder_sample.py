@@ -1,20 +1,25 @@
 """A sample of a folder of pictures, within bounds, and what Download would leave out of it.
 
-Reads some pictures with their captions, and metadata.jsonl; writes nothing.
+Reads some pictures with their captions, and the metadata of their folders; writes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import hashlib
+import html
+import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 import numpy as np
 
 from params.filters.published import AspectRatio, LongCaption, ShortCaption, TooSmall
-from params.layout import MANIFEST_FILE
+from params.layout import CAPTION_FILES, MANIFEST_FILE, METADATA_FILES, PICTURES
 from params.programs import DownloadSettings
 from pipeline_definition.artifacts.data_files import DataFiles
 from pipeline_definition.artifacts.data_sample import (
@@ -26,6 +31,7 @@ from pipeline_definition.artifacts.data_sample import (
     Row,
     ShownPicture,
     SmallPicture,
+    parquet_rows,
     sample_of_artifact,
     scores_of,
     small_picture,
@@ -34,7 +40,8 @@ from pipeline_definition.artifacts.data_sample import (
 from pipeline_definition.errors import OperatorError
 
 MAX_LOOKED_AT: Final = 480
-PICTURES: Final = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".jfif")
+UNDECODED: Final = (".heic", ".heif", ".jxl")
+"""Pictures that Download reads with a package of their own, and this sample does not."""
 
 
 def sample_of(files: DataFiles, place: str, settings: DownloadSettings | None = None) -> DataSample:
@@ -47,7 +54,7 @@ def sample_of(files: DataFiles, place: str, settings: DownloadSettings | None = 
 
 def _of_folder(files: DataFiles, place: str, settings: DownloadSettings | None) -> DataSample:
     names = files.names()
-    pictures = [name for name in names if name.lower().endswith(PICTURES) and not _is_debris(name)]
+    pictures = [name for name in names if name.lower().endswith(PICTURES) and not is_debris(name)]
     if not pictures:
         raise OperatorError(
             f"{place}: neither a {MANIFEST_FILE} (of finished shards or latents) nor a picture; name the prefix of "
@@ -55,13 +62,14 @@ def _of_folder(files: DataFiles, place: str, settings: DownloadSettings | None) 
         )
     facts, known = _metadata(files, names), set(names)
     names = spread(pictures, MAX_LOOKED_AT)
-    captions = [_caption_in(facts.get(name, {})).strip() or _caption_beside(files, name, known) for name in names]
+    captions = [caption_in(facts.get(name, {})) or _caption_beside(files, name, known) for name in names]
     look = _Look(settings, frozenset(spread(names, MAX_SHOWN)))
     for name, caption in zip(names, captions, strict=True):
         look.at(name, caption, files.read(name, limit=MAX_MEMBERS_BYTES) or b"")
     return DataSample(
         pictures=tuple(look.shown),
         captions=tuple(captions),
+        kept=tuple(look.kept),
         sides=tuple(look.sides),
         rows=len(pictures),
         left_out=look.left_out,
@@ -77,6 +85,7 @@ class _Look:
     def __init__(self, settings: DownloadSettings | None, to_show: frozenset[str]) -> None:
         self._settings, self._to_show = settings, to_show
         self._digests: set[bytes] = set()
+        self.kept: list[str] = []
         self.shown: list[ShownPicture] = []
         self.sides: list[tuple[int, int]] = []
         self.left_out: Counter[str] = Counter()
@@ -89,9 +98,10 @@ class _Look:
             self.sides.append((small.width, small.height))
             if name in self._to_show:
                 self.shown.append(ShownPicture(small.jpeg, caption, name))
-        cause = next(_causes(caption, small, digest in self._digests, self._settings), None)
+        cause = next(_causes(name, caption, small, digest in self._digests, self._settings), None)
         if cause is None:
             self._digests.add(digest)
+            self.kept.append(caption)
             return
         self.left_out[cause] += 1
         if len(self.examples[cause]) < MAX_EXAMPLES:
@@ -99,7 +109,7 @@ class _Look:
 
 
 def _causes(
-    caption: str, small: SmallPicture | None, is_copy: bool, settings: DownloadSettings | None
+    name: str, caption: str, small: SmallPicture | None, is_copy: bool, settings: DownloadSettings | None
 ) -> Iterator[str]:
     """Yield why Download would leave a picture out, in its own order and words."""
     if not caption and not (settings and settings.keep_uncaptioned):
@@ -111,7 +121,8 @@ def _causes(
             if judge.is_on and not judge.keeps(length)[0]:
                 yield limit.cause
     if small is None:
-        yield "corrupt"
+        if not name.lower().endswith(UNDECODED):
+            yield "corrupt"
         return
     if settings:
         for kind in (TooSmall, AspectRatio):
@@ -121,32 +132,52 @@ def _causes(
         yield "duplicate_picture"
 
 
-def _is_debris(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+def is_debris(name: str) -> bool:
+    """Whether a name is what systems leave beside pictures, which Download passes over."""
+    return any(part.startswith(".") or part in ("__MACOSX", "@eaDir") for part in name.split("/"))
 
 
 def _caption_beside(files: DataFiles, name: str, names: set[str]) -> str:
-    stem = name.rsplit(".", 1)[0]
-    for file in (f"{stem}.txt", f"{stem}.caption"):
+    stems = (name.rsplit(".", 1)[0], name)
+    for file in (stem + suffix for stem in stems for suffix in reversed(CAPTION_FILES)):
         if file in names:
-            return (files.read(file, limit=1 << 20) or b"").decode("utf-8", "replace").strip()
+            caption = (files.read(file, limit=1 << 20) or b"").decode("utf-8", "replace").strip()
+            if caption:
+                return caption
     return ""
 
 
 def _metadata(files: DataFiles, names: Sequence[str]) -> dict[str, Row]:
     facts: dict[str, Row] = {}
-    for file in (name for name in names if name.rsplit("/", 1)[-1] == "metadata.jsonl"):
-        folder = file[: -len("metadata.jsonl")]
-        for line in (files.read(file) or b"").decode("utf-8", "replace").split("\n")[:MAX_ROWS]:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                facts[folder + str(row.get("file_name"))] = row
+    for kind in METADATA_FILES:
+        for file in (name for name in names if name.rsplit("/", 1)[-1] == kind):
+            for row in rows_of(files, file):
+                facts.setdefault(file[: -len(kind)] + str(row.get("file_name")), row)
     return facts
 
 
-def _caption_in(row: Row) -> str:
-    text = next((row[key] for key in ("text", "caption", "prompt") if row.get(key)), "")
-    return str(text[0] if isinstance(text, list) else text)
+def rows_of(files: DataFiles, name: str) -> list[Row]:
+    """Return the first rows of a table: parquet, CSV, TSV or JSON Lines; none of what is no table."""
+    if name.lower().endswith(".parquet"):
+        return parquet_rows(files, name)
+    text = (files.read(name) or b"").decode("utf-8-sig", "replace")
+    if name.lower().endswith(".jsonl"):
+        return list(_objects(text))
+    lines = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if name.lower().endswith(".tsv") else ",")
+    with contextlib.suppress(csv.Error):
+        return list(islice(lines, MAX_ROWS))
+    return []
+
+
+def _objects(text: str) -> Iterator[Row]:
+    for line in text.split("\n")[:MAX_ROWS]:
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                yield row
+
+
+def caption_in(row: Row, keys: Sequence[str] = ("text", "caption", "prompt")) -> str:
+    """Return the caption of a row, the first of a list, as it is stored: trimmed, entities of HTML undone."""
+    text = next((row[key] for key in keys if row.get(key)), "")
+    return html.unescape(str(text[0] if isinstance(text, list) else text)).strip()

@@ -120,7 +120,7 @@ def _charts(sample: DataSample) -> Iterator[Section]:
             *_bars("Shorter side of the originals, px", _counted([min(sides) for sides in known], SIDES_PX)),
             *_bars("Longer side to shorter side", _counted(ratios, RATIOS)),
             *_bars("Characters of a caption", _counted([len(text.strip()) for text in sample.captions], CHARACTERS)),
-            *_bars("Writing of the captions", _scripts(sample.captions)),
+            *_bars("Writing of the captions", scripts(sample.captions)),
             *(chart for name, values in sample.scores.items() for chart in _bars(name, _spans(values))),
         ),
     )
@@ -146,7 +146,7 @@ def _spans(values: Sequence[float]) -> dict[str, float]:
     return {f"{edges[place]:.3g} to {edges[place + 1]:.3g}": counts[place] for place in range(SPANS)}
 
 
-def _scripts(captions: Sequence[str]) -> dict[str, float]:
+def scripts(captions: Sequence[str]) -> dict[str, float]:
     """Return how many captions begin in each script, as the names of their first letters have it: LATIN, CJK, ..."""
     scripts: Counter[str] = Counter()
     for caption in captions:

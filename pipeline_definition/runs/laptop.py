@@ -12,14 +12,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from params.layout import LATENTS
+from params.layout import EVALUATOR, LATENTS
 from params.parameter_names import FSX_ID
 from params.s3 import join_uri, split_uri, unless_missing
 from params.settings import LocalWorld, Settings
@@ -29,28 +29,15 @@ from pipeline_definition.session import Target
 
 STARTUP_LIMIT_S = 60.0
 STDERR = 2
+MODELS: Final = (".safetensors", ".json", ".txt")
 SHAPES_TABLE: Final = "urls.parquet"
 # By which a run knows the objects that it put into the bucket.
 RUN_LOCAL: Final = "run-local"
 # Release 0.1.0 put its models there without a mark: they are known by the first digits of their SHA-256.
-MODELS_0_1_0: Final = frozenset(
-    [
-        "00a5ea94bcfb9819",
-        "1af8e9dfd8e93bcd",
-        "2a1f651951a73799",
-        "44edbcbc9e486efc",
-        "45dc8a3823990397",
-        "4b8b1c44698004ed",
-        "5c21158a4b28ff07",
-        "6df0bfa87ab3e657",
-        "847ae0f18945fb14",
-        "9a98611611ba5bde",
-        "a2cc250ab06f4a96",
-        "a722f258f209e2e4",
-        "c2c1f954d08c10e1",
-        "e4d488df44e99bb3",
-        "f4a0bbbbe65e74f8",
-    ]
+MODELS_0_1_0: Final = (
+    "00a5ea94bcfb9819 1af8e9dfd8e93bcd 2a1f651951a73799 44edbcbc9e486efc 45dc8a3823990397 "
+    "4b8b1c44698004ed 5c21158a4b28ff07 6df0bfa87ab3e657 847ae0f18945fb14 9a98611611ba5bde "
+    "a2cc250ab06f4a96 a722f258f209e2e4 c2c1f954d08c10e1 e4d488df44e99bb3 f4a0bbbbe65e74f8 "
 )
 
 
@@ -68,11 +55,14 @@ class Laptop:
     """Pictures and url table; belongs to the state and can be deleted with it."""
     root: Path
     """The repository: `python -m shapes` runs there."""
+    own_files: Mapping[str, Path] = field(default_factory=dict)
+    """Data of one's own that go to data.url_table, by name."""
 
     @contextmanager
     def ready(self) -> Iterator[dict[str, str]]:
         """Make the world, and serve its pictures while the run lasts; yield the parameters that only it knows."""
         self._make_bucket()
+        Upload(self._s3, self.settings.data.url_table, self.own_files, RUN_LOCAL).send()
         self._upload_models(self._local.pretrained_dir, self.settings.data.pretrained_uri)
         self._upload_models(self._local.evaluator_dir, self.settings.data.evaluator_uri)
         with self._shapes_served() if self._draws_shapes() else nullcontext():
@@ -151,8 +141,7 @@ class Laptop:
         place = self.root / folder
         if not place.is_dir():
             raise LaptopError(f"{place} is missing; `python -m shapes train-models` makes the small models")
-        paths = (path for path in sorted(place.rglob("*")) if path.is_file())
-        files = {path.relative_to(place).as_posix(): path for path in paths}
+        files = model_files(place)
         upload = Upload(self._s3, uri, files, RUN_LOCAL, replace=True)
         former = [*upload.differing, *upload.others]
         if not all(upload.is_ours(name) or self._is_of_0_1_0(join_uri(uri, name)) for name in former):
@@ -219,6 +208,12 @@ class Laptop:
         command = [sys.executable, "-m", "shapes", *arguments]
         # Its output is for people: standard output is the command's own, and may be JSON.
         return subprocess.Popen(command, cwd=self.root, stdin=stdin, stdout=STDERR)
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """Return what jobs read of a folder of models, by name: no pickle, nothing hidden, and no evaluator beside them."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.suffix in MODELS}
+    return {name: path for name, path in files.items() if not name.startswith((".", EVALUATOR + "/"))}
 
 
 def _wait_for_port(port_file: Path, server: subprocess.Popen[bytes]) -> int:

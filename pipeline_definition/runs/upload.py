@@ -24,7 +24,8 @@ from params.files import file_digest
 from params.s3 import error_code, join_uri, split_uri
 from pipeline_definition.errors import OperatorError
 
-THREADS: Final = 16
+# As many as boto3 keeps connections.
+THREADS: Final = 10
 # S3 takes 5 GB in one request; above this, boto3 sends parts side by side.
 ONE_REQUEST_BYTES: Final = 64 << 20
 SHA256: Final = "sha256"

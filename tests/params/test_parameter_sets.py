@@ -17,7 +17,7 @@ from pipeline_definition.jobs.instances import instance, known_types
 from tests.pipeline_definition.definitions import definition_of
 
 REAL_SETS = ("octank_100gb", "sd2_base", "sd2_heterogeneous")
-ALL_SETS = (*REAL_SETS, "local")
+ALL_SETS = (*REAL_SETS, "finetune_own", "local")
 STACK = {
     "BucketName": "sd-pipeline-123456789012-us-east-1",
     "RoleArn": "arn:aws:iam::123456789012:role/execution",
@@ -42,7 +42,7 @@ def values_of(name: str) -> dict[str, object]:
     return values
 
 
-@pytest.mark.parametrize("name", REAL_SETS)
+@pytest.mark.parametrize("name", [*REAL_SETS, "finetune_own"])
 def test_a_real_set_on_a_stack_of_ones_own_has_nothing_in_its_way(name: str) -> None:
     settings = fill(settings_of(name), STACK)
     assert preflight(settings, json.loads(build_definition(settings)), {}) == []
@@ -50,6 +50,15 @@ def test_a_real_set_on_a_stack_of_ones_own_has_nothing_in_its_way(name: str) -> 
 
 def test_the_local_set_has_nothing_in_its_way() -> None:
     assert preflight(settings_of("local"), definition_of("local"), {}) == []
+
+
+def test_fine_tuning_starts_from_the_pretrained_unet_on_one_gpu_and_is_gated_against_it() -> None:
+    settings = settings_of("finetune_own")
+    job = settings.train.job
+    assert settings.train.initial_weights == "pretrained" and settings.train.spot
+    assert job.instance_count * instance(job.instance_type).gpus == 1
+    assert settings.gate.compares_with_pretrained and settings.evaluate.require_pretrained
+    assert settings.data.rows * settings.encode.heldout_fraction >= settings.evaluate.samples
 
 
 @pytest.mark.parametrize("name", ALL_SETS)

@@ -5,7 +5,6 @@ Reads NNNNN.samples.parquet, and ranges of bytes of NNNNN.tar; writes nothing.
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from params.heldout import caption_hash as caption_hash
+from params.heldout import is_heldout as is_heldout
 from steps.data.latents.order import Rows
 from steps.data.parquet import read_parquet
 from steps.data.shards.shards_artifact import SAMPLES_SUFFIX
@@ -166,13 +167,3 @@ def _sample(table: SampleTable, row: int, raw: bytes) -> Sample:
     if members[f"{key}.txt"].decode("utf-8") != table.named_by[row]:
         raise ValueError(f"sample {key} has another caption")
     return Sample(key, caption, members[f"{key}.jpg"], raw)
-
-
-def caption_hash(caption: str) -> int:
-    """Return 64 bits that only the caption decides."""
-    return int.from_bytes(hashlib.sha256(caption.encode("utf-8", "surrogatepass")).digest()[:8], "big")
-
-
-def is_heldout(caption: str, fraction: float) -> bool:
-    """Return whether training never sees a caption, whichever picture it stands with."""
-    return caption_hash(caption) < fraction * 2.0**64

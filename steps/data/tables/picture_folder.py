@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any, Final
 
+from params.layout import CAPTION_FILES, METADATA_FILES, PICTURES
 from steps.data.storage import Storage
 from steps.data.tables.json_files import read_lines
 from steps.data.tables.picture_parquet import PictureParquet
@@ -34,13 +35,6 @@ from steps.data.tables.stored_rows import (
 from steps.data.tables.text_column import through
 from steps.errors import StepError
 
-PICTURES: Final = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"),
-    *(".jfif", ".jpe", ".tif", ".tiff", ".avif", ".jp2", ".j2k", ".heic", ".heif", ".jxl"),
-)
-METADATA_FILES: Final = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-# The later wins where a picture has both, unless it is blank.
-CAPTION_FILES: Final = (".caption", ".txt")
 FILE_NAME: Final = "file_name"
 
 

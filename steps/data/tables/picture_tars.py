@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, BinaryIO, Final, cast
 
+from params.layout import CAPTION_FILES, PICTURES, TARS
 from steps.data.causes import Cause
 from steps.data.storage import Storage
 from steps.data.tables.json_files import parsed
-from steps.data.tables.picture_folder import CAPTION_FILES, PICTURES
 from steps.data.tables.row_files import CAPTION, LOST, URL, Oddities, Reading, is_debris
 from steps.data.tables.stored_rows import (
     MAX_TEXT_BYTES,
@@ -39,7 +39,6 @@ from steps.data.tables.stored_rows import (
 from steps.errors import StepError
 
 READERS: Final = 16
-TARS: Final = (".tar", ".tar.gz", ".tgz")
 BLOCK_BYTES: Final = 1 << 20
 _ENDS_EARLY: Final = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 

@@ -1,0 +1,206 @@
+"""Data of one's own as `--data` names them: a folder, a table or an s3:// address, looked at before they are used.
+
+Reads names, captions, tables and some pictures; writes nothing. The name that a data set gets ends in a digest of its
+content, so that a folder which has changed is another data set, for the step cache as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from params.files import file_digest
+from params.layout import CAPTION_FILES, METADATA_FILES, PICTURES, TARS
+from params.programs import DownloadSettings
+from params.s3 import SCHEME, join_uri, split_uri
+from pipeline_definition.artifacts.data_files import DataFiles, DataFolder, DataPrefix
+from pipeline_definition.artifacts.data_sample import DataSample, Row
+from pipeline_definition.artifacts.folder_sample import caption_in, is_debris, rows_of, sample_of
+from pipeline_definition.errors import OperatorError
+
+TABLES: Final = (".parquet", ".csv", ".tsv", ".jsonl")
+URLS, WEBDATASET, STORED = "urls", "webdataset", "pictures"
+OWN: Final = "own"
+# Columns as published tables name them, in lower case.
+URL_COLUMNS: Final = ("url", "image_url", "link", "image_link", "src")
+CAPTION_COLUMNS: Final = ("caption", "text", "prompt", "top_caption", "alt_text", "title", "description")
+DIGEST_LETTERS: Final = 8
+
+
+class OwnDataError(OperatorError):
+    """Data cannot be used: the message names the place and the fix."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """A data set of one's own."""
+
+    place: str
+    """As it was named."""
+    name: str
+    """Of its artifacts."""
+    source: str
+    """download.source."""
+    columns: Mapping[str, str]
+    """download.url_column and caption_column, where they are not the defaults."""
+    sample: DataSample
+    uri: str = ""
+    """Where it lies, if that is in S3."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """What is to be uploaded, by name; empty where it lies in S3."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of these files."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Files that Download does not read, by the end of their names."""
+
+    @property
+    def usable(self) -> int:
+        """About how many pictures Download will keep, from those that were looked at."""
+        looked_at = len(self.sample.captions)
+        return self.sample.rows * len(self.sample.kept) // looked_at if looked_at else self.sample.rows
+
+    def uri_in(self, bucket: str) -> str:
+        """Return where it lies or will lie: what data.url_table is to be."""
+        return self.uri or join_uri(f"{SCHEME}{bucket}", OWN, self.name, "")
+
+
+def own_data(place: str, settings: DownloadSettings, client: Any, name: str = "") -> OwnData:
+    """Look at data. `settings` are what pictures are judged by, `client` is boto3's, for s3:// addresses.
+
+    Raises OwnDataError where there is nothing that Download could read.
+    """
+    if place.startswith(SCHEME):
+        return _of_prefix(place, settings, client)
+    path = Path(place)
+    if not path.exists():
+        raise OwnDataError(f"--data: there is no {place}; name a folder, a table ({', '.join(TABLES)}) or s3://...")
+    folder = path if path.is_dir() else path.parent
+    files = DataFolder(folder)
+    names = files.names() if path.is_dir() else [path.name]
+    source = _source(place, files, names)
+    read = [one for one in names if _is_read(one, source)]
+    digests = {one: file_digest(folder / one) for one in read}
+    sample, columns = _sample(place, files, read, source, settings)
+    return OwnData(
+        place=place,
+        name=name or _name(path.resolve().stem, digests.items()),
+        source=source,
+        columns=columns,
+        sample=sample,
+        files={one: folder / one for one in read},
+        digests=digests,
+        passed_over=Counter(Path(one).suffix.lower() or one for one in set(names) - set(read)),
+    )
+
+
+def _of_prefix(uri: str, settings: DownloadSettings, client: Any) -> OwnData:
+    bucket, key = split_uri(uri, OwnDataError)
+    listed = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+    tags = {item["Key"]: item["ETag"] for page in listed for item in page.get("Contents", ())}
+    prefix = key.rpartition("/")[0] if key in tags else key.rstrip("/")
+    start = len(prefix) + 1 if prefix else 0
+    below = {one[start:]: tag for one, tag in tags.items() if one == key or one.startswith(prefix + "/") or not prefix}
+    names = sorted(one for one in below if one and not one.endswith("/") and not is_debris(one))
+    if not names:
+        raise OwnDataError(
+            f"--data: nothing lies under {uri} in the S3 that this command talks to; "
+            f"for a bucket in AWS: aws s3 sync {uri} ./data, then --data ./data"
+        )
+    files = DataPrefix(client, f"{SCHEME}{bucket}/{prefix}")
+    source = _source(uri, files, names)
+    read = [one for one in names if _is_read(one, source)]
+    sample, columns = _sample(uri, files, read, source, settings)
+    name = _name(Path(key).stem or bucket, sorted(below.items()))
+    return OwnData(place=uri, name=name, source=source, columns=columns, sample=sample, uri=uri)
+
+
+def _source(place: str, files: DataFiles, names: Sequence[str]) -> str:
+    """Return what Download is to take data for."""
+    ends = [one.lower() for one in names]
+    if any(end.endswith(PICTURES) for end in ends):
+        return STORED
+    if any(end.endswith(TARS) for end in ends):
+        return WEBDATASET
+    tables = [one for one in names if one.lower().endswith(TABLES)]
+    if not tables:
+        some = ", ".join(sorted({Path(one).suffix or one for one in names})[:8]) or "nothing"
+        raise OwnDataError(
+            f"--data: {place} has neither pictures ({', '.join(PICTURES[:4])}, ...) nor .tar shards nor a table "
+            f"({', '.join(TABLES)}); it has {some}"
+        )
+    first = next(iter(rows_of(files, tables[0])), {})
+    return STORED if any(isinstance(value, dict) and "bytes" in value for value in first.values()) else URLS
+
+
+def _is_read(name: str, source: str) -> bool:
+    """Whether Download reads a file of this name."""
+    end, base = name.lower(), name.rsplit("/", 1)[-1]
+    if is_debris(name):
+        return False
+    if source == STORED:
+        return end.endswith((*PICTURES, *CAPTION_FILES, ".parquet")) or base in METADATA_FILES
+    return end.endswith(TARS if source == WEBDATASET else TABLES)
+
+
+def _sample(
+    place: str, files: DataFiles, names: Sequence[str], source: str, settings: DownloadSettings
+) -> tuple[DataSample, dict[str, str]]:
+    """Return a sample, and the columns of a table."""
+    if any(one.lower().endswith(PICTURES) for one in names):
+        return sample_of(files, place, settings), {}
+    if source == WEBDATASET:
+        return DataSample(), {}
+    rows = [row for one in names for row in rows_of(files, one)]
+    if not rows:
+        raise OwnDataError(f"--data: no row of {place} can be read: it is empty, damaged, or larger than 256 MB")
+    keys = sorted({str(key) for row in rows[:1000] for key in row})
+    caption = _column(place, "caption", CAPTION_COLUMNS, keys, settings.caption_column)
+    columns = {"caption_column": caption}
+    if source == URLS:
+        columns["url_column"] = _column(place, "url", URL_COLUMNS, keys, settings.url_column)
+    return _of_table(rows, columns), {key: value for key, value in columns.items() if value != key.split("_")[0]}
+
+
+def _column(place: str, what: str, known: Sequence[str], keys: Sequence[str], asked: str) -> str:
+    for name in (asked.lower(), *known):
+        if found := [key for key in keys if key.lower() == name]:
+            return found[0]
+    raise OwnDataError(
+        f"--data: {place} has no column {what!r}; it has {', '.join(keys)[:300]}; rename one to {what!r}"
+    )
+
+
+def _of_table(rows: Sequence[Row], columns: Mapping[str, str]) -> DataSample:
+    captions = [caption_in(row, [columns["caption_column"]]) for row in rows]
+    seen: set[str] = set()
+    causes = [next(_causes(row, caption, columns, seen), "") for row, caption in zip(rows, captions, strict=True)]
+    return DataSample(
+        captions=tuple(captions),
+        kept=tuple(caption for caption, cause in zip(captions, causes, strict=True) if not cause),
+        rows=len(rows),
+        left_out=Counter(cause for cause in causes if cause),
+    )
+
+
+def _causes(row: Row, caption: str, columns: Mapping[str, str], seen: set[str]) -> Iterator[str]:
+    if not caption:
+        yield "no_caption"
+    if "url_column" in columns:
+        url = str(row.get(columns["url_column"]) or "").strip()
+        if not re.match("https?://", url, re.IGNORECASE):
+            yield "refused_scheme" if url else "no_url"
+        if url in seen:
+            yield "duplicate"
+        seen.add(url)
+
+
+def _name(stem: str, content: Any) -> str:
+    digest = hashlib.sha256(repr(list(content)).encode()).hexdigest()[:DIGEST_LETTERS]
+    return f"{re.sub('[^a-zA-Z0-9]+', '-', stem).strip('-')[:40] or 'data'}-{digest}"

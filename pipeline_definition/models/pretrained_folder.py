@@ -1,0 +1,160 @@
+"""A pretrained folder, assembled part by part from named sources, with digests and licences recorded.
+
+Reads the Hugging Face Hub (or HF_ENDPOINT) and folders; writes OUT/PART/... and OUT/sources.json. Only configurations
+and safetensors are taken: no pickle, no code. A part that sources.json vouches for is not fetched again, and a file
+that was cut off goes on where it was.
+
+    sd-pipeline pretrained fetch --out stable-diffusion
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import yaml
+
+from params.files import file_digest, whole_file, write_json
+from params.layout import UNKNOWN
+from pipeline_definition.errors import OperatorError
+
+SOURCES: Final = Path(__file__).with_name("pretrained_sources.yaml")
+SOURCES_FILE: Final = "sources.json"
+CONFIG: Final = "config.json"
+WEIGHTS: Final = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+CLIP: Final = "evaluator/clip"
+UNET: Final = "unet"
+# What each part needs, and what it may have beside that.
+NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "vae": (CONFIG, WEIGHTS[0]),
+    "text_encoder": (CONFIG, WEIGHTS[1]),
+    "tokenizer": ("tokenizer_config.json",),
+    "scheduler": ("scheduler_config.json",),
+    UNET: (CONFIG,),
+    CLIP: (CONFIG, WEIGHTS[1], "preprocessor_config.json", "tokenizer_config.json"),
+}
+VOCABULARY: Final = ("merges.txt", "vocab.json", "tokenizer.json", "special_tokens_map.json")
+ALLOWED: Final = {"tokenizer": VOCABULARY, CLIP: VOCABULARY}
+_SOURCE: Final = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<folder>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")
+# What diffusers calls the classes of the parts.
+MODEL_INDEX: Final = {
+    "_class_name": "StableDiffusionPipeline",
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    **{part: [None, None] for part in ("feature_extractor", "image_encoder", "safety_checker")},
+    "requires_safety_checker": False,
+}
+
+
+class PretrainedError(OperatorError):
+    """A part cannot be had: the message names the part, its source and the fix."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a part comes from."""
+
+    text: str
+    """OWNER/REPOSITORY[/FOLDER][@REVISION], or a folder of this machine."""
+    licence: str = UNKNOWN
+
+
+def named_sources(name: str) -> dict[str, Source]:
+    """Return the sources of a name, by part. Raises PretrainedError."""
+    known = yaml.safe_load(SOURCES.read_text(encoding="utf-8"))
+    if name not in known:
+        raise PretrainedError(f"--from {name}: it is one of {', '.join(known)}")
+    return {part: Source(of["source"], of["licence"]) for part, of in known[name].items()}
+
+
+def fetch(out: Path, sources: Mapping[str, Source], unet_weights: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Assemble a folder; return what sources.json says. Raises PretrainedError at the first part that cannot be had."""
+    path = out / SOURCES_FILE
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for part, source in sources.items():
+        if part not in NEEDED:
+            raise PretrainedError(f"--part {part}: it is one of {', '.join(NEEDED)}")
+        wanted = {*NEEDED[part], *ALLOWED.get(part, ()), *(WEIGHTS[:1] if part == UNET and unet_weights else ())}
+        known = record.get(part, {})
+        if (
+            known.get("source") == source.text
+            and known.get("wanted") == sorted(wanted)
+            and _is_whole(out / part, known)
+        ):
+            say(f"{part}: there already, {known['licence']}")
+            continue
+        folder = Path(source.text)
+        take = _from_folder if source.text.startswith((".", "/")) or folder.is_dir() else _from_hub
+        record[part] = {"source": source.text, "wanted": sorted(wanted), **take(out / part, part, source, wanted)}
+        write_json(path, record)
+        say(f"{part}: {source.text}, licence {record[part]['licence']}")
+    write_json(out / "model_index.json", MODEL_INDEX)
+    return record
+
+
+def _is_whole(folder: Path, known: Mapping[str, Any]) -> bool:
+    files = known.get("files", {})
+    return bool(files) and all(
+        (folder / name).is_file() and file_digest(folder / name) == digest for name, digest in files.items()
+    )
+
+
+def _from_folder(target: Path, part: str, source: Source, wanted: set[str]) -> dict[str, Any]:
+    folder = Path(source.text)
+    names = sorted(name for name in wanted if (folder / name).is_file())
+    _require(part, source, set(names), wanted)
+    for name in names:
+        with whole_file(target / name) as partial:
+            shutil.copyfile(folder / name, partial)
+    return {"revision": "", "licence": source.licence, "files": {name: file_digest(target / name) for name in names}}
+
+
+def _from_hub(target: Path, part: str, source: Source, wanted: set[str]) -> dict[str, Any]:
+    """Take a part from the Hub, at the commit that its revision means now, and compare it with the Hub's digests."""
+    from huggingface_hub import HfApi, errors, hf_hub_download
+
+    place = _SOURCE.fullmatch(source.text)
+    if place is None:
+        raise PretrainedError(
+            f"--part {part}={source.text}: write it as OWNER/REPOSITORY[/FOLDER][@REVISION], or name a folder"
+        )
+    repository, prefix = place["repository"], f"{place['folder']}/" if place["folder"] else ""
+    # Among the bases is the error of the HTTP client that the library uses, whichever it is.
+    failures = cast(tuple[type[Exception], ...], (ValueError, *errors.HfHubHTTPError.__bases__))
+    staging = target.parent / f".{target.name}.partial"
+    try:
+        info = HfApi().model_info(repository, revision=place["revision"], files_metadata=True)
+        siblings = [item for item in info.siblings or () if item.rfilename.startswith(prefix)]
+        there = {item.rfilename.removeprefix(prefix): item for item in siblings}
+        names = sorted(wanted & there.keys())
+        _require(part, source, set(names), wanted)
+        for name in names:
+            got = Path(hf_hub_download(repository, prefix + name, revision=info.sha, local_dir=staging))
+            lfs = there[name].lfs
+            if lfs and lfs.sha256 != file_digest(got):
+                got.unlink()
+                raise PretrainedError(f"{part}: {source.text}: {name} is not what the Hub says that it is; try again")
+    except failures as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise PretrainedError(f"{part}: {source.text}: {reason}; --part {part}=OTHER names another source") from None
+    for name in names:
+        with whole_file(target / name) as partial:
+            partial.hardlink_to(staging / prefix / name)
+    shutil.rmtree(staging)
+    licence = str(getattr(info.card_data, "license", None) or source.licence)
+    return {"revision": info.sha, "licence": licence, "files": {name: file_digest(target / name) for name in names}}
+
+
+def _require(part: str, source: Source, there: set[str], wanted: set[str]) -> None:
+    needed = {*NEEDED[part], *(wanted & set(WEIGHTS))}
+    missing = sorted(needed - there)
+    if missing:
+        raise PretrainedError(f"{part}: {source.text} has no {' and no '.join(missing)}; only safetensors are taken")
