@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 
+from steps.cloud_faults import cloud_fault
 from steps.container import Container
 from steps.errors import StepError
 
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
         return _fail(str(error))
     except Exception as error:
         traceback.print_exc()
-        return _fail(f"{type(error).__name__}: {error}")
+        return _fail(cloud_fault(error) or f"{type(error).__name__}: {error}")
 
 
 def usage() -> str:

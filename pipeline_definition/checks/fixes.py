@@ -39,6 +39,10 @@ FIXES: Final = (
         r"Could not connect to the endpoint URL|Connect timeout on endpoint URL|ConnectTimeout",
         "look at the network; inside a network without a NAT gateway the service needs an interface endpoint",
     ),
+    (
+        r"min_yield: 0 of .* no_connection",
+        "give the hosts a way out: `sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway",
+    ),
     (r"No space left on device", "raise volume_size_gb in the section of the step's job"),
     (r"spot capacity was taken back", "start again: it goes on from its checkpoint; or set spot to false"),
 )

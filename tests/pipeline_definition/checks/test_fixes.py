@@ -23,6 +23,7 @@ SAID = {
     "Value 'x' at 'name' failed to satisfy constraint: Member must have length less than or equal to 63": "takes 63",
     'Could not connect to the endpoint URL: "https://logs.us-east-1.amazonaws.com/"': "interface endpoint",
     "OSError: [Errno 28] No space left on device: '/opt/ml/x'": "volume_size_gb",
+    "AlgorithmError: min_yield: 0 of 95 rows became samples, 0.000, below 0.5; most frequent: no_connection 95": "NAT",
     "ResourceLimitExceeded: The account-level service limit is 0": "Service Quotas",
 }
 

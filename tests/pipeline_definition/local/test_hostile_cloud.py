@@ -11,12 +11,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import s3fs
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from params.cloud import Cloud
 from pipeline_definition.local import namespaces
 from pipeline_definition.local.client import ensure_up
+from steps.cloud_faults import cloud_fault
 from tests.pipeline_definition.local.conftest import (
     ROLE,
     World,
@@ -235,6 +237,17 @@ def test_a_name_of_the_definition_gets_a_suffix_and_is_refused_when_it_is_too_lo
     assert "less than or equal to 63" in steps["C"]["FailureReason"]
     (config,) = world.sagemaker.list_endpoint_configs()["EndpointConfigs"]
     assert len(config["EndpointConfigName"]) == 33
+
+
+def test_a_job_whose_role_is_denied_says_what_it_asked_for(world: World, hostile: Any) -> None:
+    assert world.plane is not None
+    world.put("secret/b.txt", b"b")
+    hostile(denied=("s3://bucket/secret",))
+    files = s3fs.S3FileSystem(key="role", secret="local", endpoint_url=world.plane.url, skip_instance_cache=True)
+    for ask, asked in ((files.cat, "s3://bucket/secret/b.txt"), (files.ls, "s3://bucket/secret")):
+        with pytest.raises(PermissionError) as error:
+            ask("bucket/secret/b.txt" if ask == files.cat else "bucket/secret")
+        assert asked in cloud_fault(error.value)
 
 
 @needs_namespaces
