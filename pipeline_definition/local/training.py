@@ -27,7 +27,7 @@ from pipeline_definition.local.storage import fetch_source
 
 _INPUT_MODES = ("File", "FastFile")
 _FILE_SYSTEM = "FileSystemDataSource"
-# A spot job's hosts are left alone so long, that a test sees them work.
+# For so long the hosts of a spot job without checkpoints are left alone.
 _SPOT_S = 2.0
 
 
@@ -137,8 +137,8 @@ class TrainingJobs(Jobs):
         due_s, files_before = time.monotonic() + _SPOT_S, [sync.files for sync in checkpoints]
 
         def interrupt() -> None:
-            written = [sync.files for sync in checkpoints] != files_before if checkpoints else True
-            if is_due and written and time.monotonic() > due_s:
+            has_saved = [sync.files for sync in checkpoints] != files_before
+            if is_due and (has_saved if checkpoints else time.monotonic() > due_s):
                 raise StepFailureError("InternalServerError: the spot capacity was taken back", INTERNAL_ERROR)
 
         return interrupt

@@ -17,6 +17,7 @@ from botocore.config import Config
 from moto.core.base_backend import BackendDict
 from moto.s3.models import s3_backends
 
+from params.cloud import Cloud
 from params.layout import ENDED_STATUSES
 from pipeline_definition.local.client import LocalControlPlane, ensure_up
 from pipeline_definition.local.jobs import state_mark
@@ -85,6 +86,10 @@ class World:
                 config=config,
             )
         return self._clients[service]
+
+    def turn(self, **switches: Any) -> None:
+        """Turn switches of local.cloud:; all others are off."""
+        ensure_up(self.folder / "state", self.folder / "runs", cloud=Cloud(**switches))
 
     def as_role(self, service: str) -> Any:
         """Return a client with the jobs' own key."""

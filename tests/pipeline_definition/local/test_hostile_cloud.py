@@ -15,9 +15,7 @@ import s3fs
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from params.cloud import Cloud
 from pipeline_definition.local import namespaces
-from pipeline_definition.local.client import ensure_up
 from steps.cloud_faults import cloud_fault
 from tests.pipeline_definition.local.conftest import (
     ROLE,
@@ -36,12 +34,8 @@ needs_namespaces = pytest.mark.skipif(not namespaces.possible(), reason="network
 @pytest.fixture
 def hostile(world: World) -> Iterator[Any]:
     """Turn switches for one test."""
-
-    def turn(**switches: Any) -> None:
-        ensure_up(world.folder / "state", world.folder / "runs", cloud=Cloud(**switches))
-
-    yield turn
-    turn()
+    yield world.turn
+    world.turn()
 
 
 def run_job(world: World, name: str, *arguments: str, **changes: Any) -> dict[str, Any]:
@@ -168,22 +162,6 @@ def test_a_type_without_capacity_fails_in_sagemakers_words(world: World, hostile
     words = "CapacityError: Unable to provision requested ML compute capacity"
     assert words in run_job(world, "no-hosts", "say", "x")["FailureReason"]
     assert words in train(world, "no-hosts")["FailureReason"]
-
-
-def test_spot_capacity_is_taken_back_and_the_job_goes_on(world: World, hostile: Any) -> None:
-    hostile(spot_interruptions=1)
-    job = train(
-        world,
-        "interrupted",
-        EnableManagedSpotTraining=True,
-        HyperParameters={"do": "count", "to": "12", "pause": "0.3"},
-        CheckpointConfig={"S3Uri": "s3://bucket/interrupted"},
-        StoppingCondition={"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120},
-    )
-    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
-    assert [item["Status"] for item in job["SecondaryStatusTransitions"]].count("Interrupted") == 1
-    log = (world.folder / "runs" / "jobs" / "interrupted" / "algo-1.log").read_text()
-    assert int(log.split("from ")[1].split()[0]) >= 1
 
 
 def test_every_host_claims_a_gpu_type_whose_gpu_torch_cannot_see(world: World, hostile: Any) -> None:

@@ -32,11 +32,15 @@ def interrupt(world: World, name: str, number: signal.Signals) -> None:
     os.kill(program.pid, number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_interrupted_spot_job_goes_on_from_its_checkpoint(world: World, number: signal.Signals) -> None:
-    name = f"spot-{number.name.lower()}"
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, None], ids=["sigkill", "sigterm", "switch"])
+def test_an_interrupted_spot_job_goes_on_from_its_checkpoint(
+    world: World, number: signal.Signals | None, request: pytest.FixtureRequest
+) -> None:
+    name = f"spot-{request.node.callspec.id}"
+    world.turn(spot_interruptions=0 if number else 1)
     world.sagemaker.create_training_job(TrainingJobName=name, EnableManagedSpotTraining=True, **counting(name))
-    interrupt(world, name, number)
+    if number:
+        interrupt(world, name, number)
     job = until(lambda: ended(world, name), 60)
     assert job["TrainingJobStatus"] == "Completed"
     assert [item["Status"] for item in job["SecondaryStatusTransitions"]].count("Interrupted") == 1
