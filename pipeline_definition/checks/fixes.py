@@ -27,6 +27,10 @@ FIXES: Final = (
     ),
     (r"not authorized to perform:? (\w[\w-]*:\w+)", "allow {} in the policy of the user or role that asks"),
     (
+        r"\((?:AccessDenied|AccessDeniedException|403)\) when calling the (\w+) operation",
+        "allow {} in the policy of the user or role that asks",
+    ),
+    (
         r"(s3://\S+) \(AccessDenied|AccessDenied\S* .*?(s3://\S+)",
         "allow the jobs' role to read and write {}, or move it to the run's own bucket",
     ),

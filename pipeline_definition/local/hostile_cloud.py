@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html (AccessDenie
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import io
 import json
@@ -134,8 +135,9 @@ def _operation(environ: Environ, body: bytes) -> tuple[str, dict[str, Any]]:
 
 def _refuse_members(operation: str, request: Mapping[str, Any], cloud: Cloud) -> None:
     text = request.get("PipelineDefinition")
-    if text and (unknown := _unknown(json.loads(text), cloud)):
-        raise invalid(f"Unable to parse pipeline definition. Unknown Argument member '{unknown}'")
+    with contextlib.suppress(json.JSONDecodeError):  # what is no definition is refused behind this
+        if text and (unknown := _unknown(json.loads(text), cloud)):
+            raise invalid(f"Unable to parse pipeline definition. Unknown Argument member '{unknown}'")
     if unknown := _unknown(request, cloud):
         raise invalid(f"1 validation error detected: unknown member '{unknown}' in {operation}")
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from pipeline_definition.local.settings import HOST
 
 NETWORK = "10.9.0"
-_NAMESPACES = Path("/run/netns")
+NAMESPACES = Path("/run/netns")
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET of linux/sched.h
 _BLOCK_BYTES = 65_536
 
@@ -106,7 +106,7 @@ def foreign_hosts(
 
 def remove(tag: str) -> None:
     """Delete the namespaces whose names begin so; whoever made them may have been killed."""
-    for path in _NAMESPACES.glob(f"{tag}*"):
+    for path in NAMESPACES.glob(f"{tag}*"):
         subprocess.run(["ip", "netns", "del", path.name], capture_output=True, check=False)
 
 
@@ -152,7 +152,7 @@ def _listener_in(namespace: str, port: int) -> socket.socket:
     made: list[socket.socket] = []
 
     def enter() -> None:
-        with (_NAMESPACES / namespace).open() as file:
+        with (NAMESPACES / namespace).open() as file:
             if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _NEW_NETWORK):
                 raise OSError(ctypes.get_errno(), f"network namespace {namespace} cannot be entered")
         made.append(socket.create_server((HOST, port), backlog=128))

@@ -24,6 +24,7 @@ SAID = {
     'Could not connect to the endpoint URL: "https://logs.us-east-1.amazonaws.com/"': "interface endpoint",
     "OSError: [Errno 28] No space left on device: '/opt/ml/x'": "volume_size_gb",
     "AlgorithmError: min_yield: 0 of 95 rows became samples, 0.000, below 0.5; most frequent: no_connection 95": "NAT",
+    "An error occurred (403) when calling the HeadObject operation: Forbidden": "allow HeadObject in the policy",
     "ResourceLimitExceeded: The account-level service limit is 0": "Service Quotas",
 }
 

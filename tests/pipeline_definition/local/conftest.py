@@ -23,6 +23,7 @@ from pipeline_definition.local.client import LocalControlPlane, ensure_up
 from pipeline_definition.local.jobs import state_mark
 from pipeline_definition.local.object_store import ObjectStore
 from pipeline_definition.local.processes import marked
+from pipeline_definition.session import Target
 
 PROGRAM = Path(__file__).with_name("program.py")
 
@@ -52,6 +53,14 @@ def store(make_store: Callable[[], ObjectStore]) -> ObjectStore:
     opened = make_store()
     opened._backend.create_bucket("bucket", "us-east-1")
     return opened
+
+
+class ImpatientTarget(Target):
+    """A target whose clients do not try again by themselves: what is throttled is seen at once."""
+
+    def client(self, service: str) -> Any:
+        config = Config(retries={"total_max_attempts": 1})
+        return self.boto_session().client(service, endpoint_url=self.endpoint_url, config=config)
 
 
 @dataclass

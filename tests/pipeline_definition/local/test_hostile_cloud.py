@@ -16,13 +16,18 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from pipeline_definition.local import namespaces
+from pipeline_definition.local.jobs import namespace_tag
+from pipeline_definition.runs.executions import Executions
+from pipeline_definition.runs.watch import Watcher
 from steps.cloud_faults import cloud_fault
 from tests.pipeline_definition.local.conftest import (
     ROLE,
+    ImpatientTarget,
     World,
     processing,
     s3_input,
     s3_output,
+    training,
     training_arguments,
     until,
 )
@@ -126,6 +131,8 @@ def test_the_jobs_role_is_denied_an_address_and_the_operator_is_not(world: World
     role = world.as_role("s3")
     with pytest.raises(ClientError, match="AccessDenied"):
         role.get_object(Bucket="bucket", Key="secret/a.txt")
+    with pytest.raises(ClientError, match=r"\(403\) when calling the HeadObject"):
+        role.head_object(Bucket="bucket", Key="secret/a.txt")
     with pytest.raises(ClientError, match="AccessDenied"):
         role.list_objects_v2(Bucket="bucket", Prefix="secret/")
     assert "Contents" not in role.list_objects_v2(Bucket="bucket", Prefix="secretive")
@@ -162,6 +169,35 @@ def test_a_type_without_capacity_fails_in_sagemakers_words(world: World, hostile
     words = "CapacityError: Unable to provision requested ML compute capacity"
     assert words in run_job(world, "no-hosts", "say", "x")["FailureReason"]
     assert words in train(world, "no-hosts")["FailureReason"]
+
+
+def test_a_step_that_waits_for_capacity_says_so_with_the_fix(world: World, hostile: Any) -> None:
+    assert world.plane is not None
+    hostile(no_capacity=("ml.m5.*",))
+    policy = {"ExceptionType": ["SageMaker.CAPACITY_ERROR"], "IntervalSeconds": 60, "MaxAttempts": 3}
+    world.create("waits", [training("T", RetryPolicies=[policy])])
+    arn = world.start("waits")
+    watcher = Watcher(ImpatientTarget("us-east-1", world.plane.url), arn, 0.1)
+    (problem,) = until(lambda: watcher.look().problems)
+    assert problem.startswith("T waits to try again: CapacityError") and "take another instance type" in problem
+    world.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+    assert world.wait(arn)["PipelineExecutionStatus"] == "Stopped"
+
+
+def test_a_throttled_look_is_how_it_was_and_the_next_one_goes_on(world: World, hostile: Any) -> None:
+    assert world.plane is not None
+    world.create("throttled", [processing("S", "say", "x")])
+    arn = world.start("throttled")
+    executions = Executions(ImpatientTarget("us-east-1", world.plane.url))
+    known = executions.describe(arn)
+    hostile(throttled_api=1)
+    looks = [executions.describe(arn, known) for _ in range(4)]
+    assert any("is asked again" in look.problem for look in looks) and any(not look.problem for look in looks)
+    with pytest.raises(ClientError, match="ThrottlingException"):
+        executions.describe(arn)
+        executions.describe(arn)
+    hostile()
+    world.wait(arn)
 
 
 def test_every_host_claims_a_gpu_type_whose_gpu_torch_cannot_see(world: World, hostile: Any) -> None:
@@ -241,7 +277,7 @@ def test_a_host_is_a_network_of_its_own_that_reaches_the_control_plane_alone(wor
         assert host["algo-1"] == "10.9.0.1" and host["algo-2"] == "10.9.0.2"
         assert host["buckets"] == ["bucket"] and host["internet"] != "reached"
         assert host["master"] is None
-    assert not list(namespaces._NAMESPACES.glob("sd-*"))
+    assert not list(namespaces.NAMESPACES.glob(f"{namespace_tag(world.folder / 'state')}*"))
 
 
 @needs_namespaces

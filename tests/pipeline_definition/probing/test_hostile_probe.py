@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.config import Config
-from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
-from pipeline_definition.probing.jobs import Probe
-from pipeline_definition.probing.run import ProbeRun
 
 from params.cloud import Cloud
+from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
 from params.settings import Settings, load_settings
 from pipeline_definition.commands.checks import definition_text
 from pipeline_definition.commands.options import ROOT
 from pipeline_definition.jobs.planned import Values
 from pipeline_definition.local import namespaces
 from pipeline_definition.local.client import ensure_up
+from pipeline_definition.probing.jobs import Probe
+from pipeline_definition.probing.run import ProbeRun
 from pipeline_definition.runs.laptop import Laptop
 from pipeline_definition.session import Target
 from tests.docs.test_hostile_cloud_page import TABLE
 from tests.end_to_end.conftest import TINY
+from tests.pipeline_definition.local.conftest import ImpatientTarget
 
 BUCKET = "s3://sd-pipeline-tiny"
 # Switches, the kind of job that meets them, and what is said of it: failed, a note, or good where all works as before.
@@ -48,14 +48,6 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "disk_mb": ({"disk_mb": 100}, "processing", FAILED),
 }
 IN_NAMESPACES = ("foreign_hosts", "no_internet", "disk_mb")
-
-
-class ImpatientTarget(Target):
-    """A target whose clients do not try again by themselves: what is throttled is seen at once."""
-
-    def client(self, service: str) -> Any:
-        config = Config(retries={"total_max_attempts": 1})
-        return self.boto_session().client(service, endpoint_url=self.endpoint_url, config=config)
 
 
 @dataclass(frozen=True)
