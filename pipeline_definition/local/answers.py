@@ -27,8 +27,8 @@ def error_answer(error: RefusedRequestError, environ: Environ | None = None) -> 
     if environ is not None and service_of(environ) in ("", "s3"):
         text = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
         # A HEAD has no body: what came behind it would be taken for the next answer on the connection.
-        body = b"" if environ.get("REQUEST_METHOD") == "HEAD" else text.encode()
-        return error.status, {"Content-Type": "application/xml"}, body
+        content = b"" if environ.get("REQUEST_METHOD") == "HEAD" else text.encode()
+        return error.status, {"Content-Type": "application/xml"}, content
     # Clients of two protocols read the code in two places.
     body = {"__type": error.code, "message": error.message, "Message": error.message}
     status, headers, data = json_answer(error.status, body)
