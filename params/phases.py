@@ -12,7 +12,7 @@ from pydantic import Field
 
 from params import parameter_names
 from params.model import Model
-from params.stages import EncodeStep, Job, TrainStep
+from params.stages import EncodeStep, Job, TrainingHosts, TrainStep
 
 
 class SecondPhase(Model):
@@ -20,7 +20,9 @@ class SecondPhase(Model):
 
     encode: Job = Job(instance_type="ml.g5.12xlarge", instance_count=4)
     """GPU hosts that encode the same pictures once more."""
-    train: Job = Job(instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400)
+    train: TrainingHosts = TrainingHosts(
+        instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400
+    )
     """GPU hosts that train."""
     resolution_px: int = Field(512, ge=16, le=4096, multiple_of=8)
     """Side of the picture that the VAE sees; download.image_size_px has to be as large."""

@@ -11,15 +11,16 @@ import difflib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from params.arguments import describe
 from params.cloud import Cloud
 from params.files import read_text
-from params.model import Model
+from params.layout import THROUGHPUT_STEP
+from params.model import Model, added
 from params.phases import Phase, SecondPhase, phases_of
 from params.stages import (
     DownloadStep,
@@ -27,6 +28,7 @@ from params.stages import (
     EncodeStep,
     EndpointStep,
     EvaluateStep,
+    Job,
     ThroughputStep,
     TrainStep,
     TuneStep,
@@ -39,6 +41,12 @@ MAX_DEPTH: Final = 20
 GONE: Final = {
     "tune.keep_alive_s": "a tuning job runs its trials on the hosts that it has, and asks for no warm pool of its own"
 }
+
+
+# What AWS allows in the tags of every service: https://docs.aws.amazon.com/tag-editor/latest/userguide/tagging.html
+TAG_TEXT: Final = r"^[a-zA-Z0-9_ .:/=+@-]*$"
+TagKey = Annotated[str, Field(min_length=1, max_length=128, pattern=TAG_TEXT)]
+TagValue = Annotated[str, Field(max_length=256, pattern=TAG_TEXT)]
 
 
 class SettingsError(ValueError):
@@ -69,6 +77,10 @@ class Account(Model):
     """Private subnets of the jobs; FSx for Lustre can only be reached from inside its network."""
     security_groups: tuple[str, ...] = ()
     """Security groups of the jobs."""
+    kms_key_arn: str = added("", pattern=r"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/.+)?$")
+    """Key for what jobs store in S3, and for their disks where these are not the host's own; nothing: AWS's keys."""
+    tags: dict[TagKey, TagValue] = added({}, max_length=40)
+    """Tags of the pipeline, and of every job, model, endpoint configuration and endpoint that it makes."""
 
 
 class FileSystem(Model):
@@ -189,6 +201,22 @@ class Settings(Model):
     local: LocalWorld | None = None
     """The small world of a local run; a set for AWS has none."""
 
+    @model_validator(mode="after")
+    def _reserved_hosts_are_of_one_kind(self) -> Self:
+        if self.tune.spot and self.tune.job.training_plan:
+            raise ValueError("tune.job.training_plan: reserved hosts are no spot instances; set tune.spot to false")
+        if self.train.spot and any(phase.train.job.training_plan for phase in self.phases):
+            raise ValueError("train.job.training_plan: reserved hosts are no spot instances; set train.spot to false")
+        if self.encoders is not None and self.train.job.training_plan:
+            raise ValueError(
+                "train.job.training_plan: a plan reserves one type, and encoders are another; leave one out"
+            )
+        if self.endpoint.capacity_reservation and self.endpoint.job.instance_preferences:
+            raise ValueError("endpoint.job.instance_preferences: a capacity reservation has one type; leave them out")
+        if any(other.instance_count for other in self.endpoint.job.instance_preferences):
+            raise ValueError("endpoint.job.instance_preferences: an endpoint has one count; leave out instance_count")
+        return self
+
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The trainings in order; the last one's model is evaluated, registered and deployed."""
@@ -198,6 +226,19 @@ class Settings(Model):
         """Return the phase to which a step of the definition belongs: the first, where it belongs to none."""
         named = {name: phase for phase in self.phases for name in (phase.encode_name, phase.train_name)}
         return named.get(step, self.phases[0])
+
+    def job_of(self, step: str) -> Job | None:
+        """Return on what a step of the definition runs; None for one that starts no job or endpoint."""
+        jobs: dict[str, Job] = {
+            "Download": self.download.job,
+            "Tune": self.tune.job,
+            THROUGHPUT_STEP: self.train.job,
+            "Evaluate": self.evaluate.job,
+            "EndpointConfig": self.endpoint.job,
+            **{phase.encode_name: phase.encode.job for phase in self.phases},
+            **{phase.train_name: phase.train.job for phase in self.phases},
+        }
+        return jobs.get(step)
 
 
 def load_settings(path: Path) -> Settings:

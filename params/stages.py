@@ -15,13 +15,23 @@ from params.programs import DownloadSettings, EncodeSettings, EvaluateArguments,
 # Words of endpoint.inference_ami_version, and the host image with a driver for CUDA 13.
 AUTO: Final = "auto"
 NONE: Final = "none"
+INSTANCE_TYPE: Final = r"^ml\.[a-z0-9-]+\.[a-z0-9]+$"
 GPU_HOST_IMAGE: Final = "al2023-ami-sagemaker-inference-gpu-4-1"
+
+
+class Preference(Model):
+    """Hosts that a job takes where those before it in the list have no capacity."""
+
+    instance_type: str = Field(pattern=INSTANCE_TYPE)
+    """SageMaker instance type."""
+    instance_count: int = Field(0, ge=0)
+    """Hosts; 0: as many as of the job's own type."""
 
 
 class Job(Model):
     """On what a job runs."""
 
-    instance_type: str = Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
+    instance_type: str = Field(pattern=INSTANCE_TYPE)
     """SageMaker instance type, such as ml.p4d.24xlarge."""
     instance_count: int = Field(1, ge=1)
     """Hosts."""
@@ -29,12 +39,23 @@ class Job(Model):
     """Disk of each host."""
     max_runtime_s: int = Field(86_400, ge=1)
     """The job is stopped after this."""
+    instance_preferences: tuple[Preference, ...] = added((), max_length=4)
+    """What to take where instance_type has no capacity, in this order. SageMaker itself chooses when a processing job,
+    an endpoint or a training on demand begins; for the others (trials, spot, encoders), `start` chooses by what the
+    zones offer and by the quotas."""
+
+
+class TrainingHosts(Job):
+    """On what a training runs: hosts that may have been reserved."""
+
+    training_plan: str = added("", pattern=r"^(arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:training-plan/.+)?$")
+    """ARN of the SageMaker training plan whose hosts are taken, paid in advance; nothing: on demand or spot."""
 
 
 class Encoders(Model):
     """Hosts of Train's own job that encode pictures while the others train."""
 
-    instance_type: str = Field("ml.g5.12xlarge", pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
+    instance_type: str = Field("ml.g5.12xlarge", pattern=INSTANCE_TYPE)
     """SageMaker instance type: cheap GPUs do."""
     instance_count: int = Field(4, ge=1)
     """Hosts."""
@@ -68,7 +89,7 @@ class Range(Model):
 class TuneStep(Model):
     """Small-scale search on a fixed sample budget."""
 
-    job: Job = Job(instance_type="ml.g5.12xlarge", max_runtime_s=4 * 3600)
+    job: TrainingHosts = TrainingHosts(instance_type="ml.g5.12xlarge", max_runtime_s=4 * 3600)
     """On what one trial runs."""
     trials: int = Field(8, ge=1)
     """Trials in all."""
@@ -113,7 +134,9 @@ class ThroughputStep(Model):
 class TrainStep(TrainArguments):
     """Latents to a model. micro_batch_size, learning_rate and caption_dropout are replaced by Tune's best."""
 
-    job: Job = Job(instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400)
+    job: TrainingHosts = TrainingHosts(
+        instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400
+    )
     """GPU hosts."""
     spot: bool = False
     """Managed spot instances: cheaper, interrupted at two minutes' notice; the checkpoints make that safe."""
@@ -162,6 +185,8 @@ class EndpointStep(ServeArguments):
     """Image of the endpoint's host, which brings the NVIDIA driver. auto: for GPU types the one whose driver is new
     enough for the CUDA 13 of the images (g4dn, g5 and p4d have driver 470 by default); none for CPU types. none:
     SageMaker's own choice. Or a value of InferenceAmiVersion in CreateEndpointConfig."""
+    capacity_reservation: str = added("", pattern=r"^(arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:[a-z0-9-]{1,14}/.+)?$")
+    """ARN of reserved capacity, such as a training plan for endpoints: its hosts and no others; nothing: on demand."""
     concurrent_invocations: int = Field(8, ge=1, le=1000)
     """Requests that SageMaker hands one host of an asynchronous endpoint at once: a batch, so that it can be filled."""
     scaling: Scaling = Scaling()

@@ -37,7 +37,7 @@ class DescribedJob:
     billable_seconds: float | None = None
     """For each host, as SageMaker bills it: less than `seconds` on spot."""
     hosts: tuple[Mapping[str, Any], ...] = ()
-    """`{"instance_type": ..., "instance_count": ...}` for each group of equal hosts."""
+    """`{"instance_type": ..., "instance_count": ...}` for each group of equal hosts, `is_reserved` where by a plan."""
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Name of an output to its prefix; a training job's is named `model`."""
     final_metrics: Mapping[str, float] = field(default_factory=dict)
@@ -170,9 +170,15 @@ def _trial(sagemaker: Any, item: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hosts(resources: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """Return the groups of equal hosts: one, or those of a heterogeneous cluster."""
-    groups = resources.get("InstanceGroups") or [resources]
+    chosen = {key.removeprefix("Selected"): value for key, value in resources.items() if key.startswith("Selected")}
+    groups = resources.get("InstanceGroups") or [{**resources, **chosen}]
+    plans = {entry["InstanceType"]: entry.get("TrainingPlanArns") for entry in resources.get("InstancePreferences", ())}
     return tuple(
-        {"instance_type": group["InstanceType"], "instance_count": int(group.get("InstanceCount", 1))}
+        {
+            "instance_type": group["InstanceType"],
+            "instance_count": int(group.get("InstanceCount", 1)),
+            **({"is_reserved": True} if group.get("TrainingPlanArn") or plans.get(group["InstanceType"]) else {}),
+        }
         for group in groups
         if "InstanceType" in group
     )

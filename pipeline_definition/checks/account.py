@@ -1,6 +1,6 @@
-"""What only the account can answer: bucket, url table, pretrained models, images, quotas, file system, way out.
+"""What only the account can answer: bucket, url table, pretrained models, images, hosts, file system, way out.
 
-Reads S3, ECR, IAM, Service Quotas, FSx and EC2 of one target; writes nothing.
+Reads S3, ECR, IAM, Service Quotas, SageMaker, FSx and EC2 of one target; writes nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from pipeline_definition.checks.addresses import ECR_IMAGE
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.fixes import fix_of
 from pipeline_definition.checks.permissions import permission_findings
+from pipeline_definition.checks.quotas import Quotas
+from pipeline_definition.checks.training_plans import plan_findings
 from pipeline_definition.checks.zones import zone_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values
 from pipeline_definition.session import Target
@@ -43,8 +45,6 @@ LINE_SUFFIXES = tuple(
     for kind in (".jsonl", ".ndjson", ".json", ".txt", ".csv", ".tsv")
     for packed in ("", ".gz", ".bz2", ".zst")
 )
-QUOTA_OF_KIND = {"training": "training job", "processing": "processing job", "endpoint": "endpoint"}
-LONGEST_TRAINING = "Longest run time for a training job"
 
 
 class AccountChecks:
@@ -71,7 +71,10 @@ class AccountChecks:
             yield from _guarded(name, functools.partial(self._image, name))
         if self._uses_file_system:
             yield from _guarded(FSX_PATH, self._link)
-        yield from _guarded(self._settings.phases[0].instance_type_name, self._quotas)
+        yield from _guarded(
+            self._settings.phases[0].instance_type_name, lambda: Quotas(self._target).findings(self._jobs)
+        )
+        yield from _guarded("training_plan", lambda: plan_findings(self._settings, self._jobs, self._target))
 
     @property
     def _uses_file_system(self) -> bool:
@@ -170,25 +173,6 @@ class AccountChecks:
                 f"{inside[0]} fetches from the internet, and its subnets have no route there",
                 "`sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway",
             )
-
-    def _quotas(self) -> Iterator[Finding]:
-        pages = self._target.client("service-quotas").get_paginator("list_service_quotas")
-        quotas = {q["QuotaName"]: q["Value"] for p in pages.paginate(ServiceCode="sagemaker") for q in p["Quotas"]}
-        for job in self._jobs:
-            spot = "spot " if job.spot else ""
-            name, needed = f"{job.instance.name} for {spot}{QUOTA_OF_KIND[job.kind]} usage", job.count * job.parallel
-            if needed > quotas.get(name, needed):
-                yield Finding(
-                    job.count_parameter,
-                    f"{job.step} needs {needed} and the quota '{name}' is {quotas[name]:g}",
-                    "ask Service Quotas for more, or use fewer hosts or another type",
-                )
-            if job.kind == "training" and job.max_runtime_s > quotas.get(LONGEST_TRAINING, job.max_runtime_s):
-                yield Finding(
-                    "train.job.max_runtime_s",
-                    f"{job.step} may run for {job.max_runtime_s} s and the quota is {quotas[LONGEST_TRAINING]:g} s",
-                    "ask Service Quotas for more, or lower it: checkpoints let the next start go on",
-                )
 
 
 def url_table_columns(target: Target, address: str) -> list[str] | None:

@@ -16,7 +16,7 @@ from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.cost.forecast import Forecast, forecast
-from pipeline_definition.cost.host_hours import list_price_usd, purchase_of
+from pipeline_definition.cost.host_hours import host_price_usd, purchase_of
 from pipeline_definition.cost.jobs import encoders_step
 from pipeline_definition.cost.prices import Purchase
 from pipeline_definition.cost.training import CostError
@@ -38,7 +38,7 @@ def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mappin
     for phase in settings.phases:
         instance_type, price = phase.instance_type_name, phase.instance_hour_name
         if instance_type in changes and price not in changes:
-            filled[price] = f"{list_price_usd(settings, changes[instance_type]):.10g}"
+            filled[price] = f"{host_price_usd(settings, phase, changes[instance_type]):.10g}"
     if _number(Values(definition, filled), BUDGET_USD) > 0:
         try:
             bill = forecast(settings, definition, filled)
@@ -102,7 +102,7 @@ def _forecast_findings(
 def _price_findings(settings: Settings, phase: Phase, values: Values) -> Iterator[Finding]:
     parameter = phase.instance_hour_name
     price_usd, name = _number(values, parameter), values.text(phase.instance_type_name)
-    listed_usd = list_price_usd(settings, name)
+    listed_usd = host_price_usd(settings, phase, name)
     if price_usd <= 0:
         fix = f"set it to {listed_usd:g}" if listed_usd else "set it to what a host-hour costs"
         yield Finding(parameter, f"{phase.train_name} cannot keep to a budget without the price of {name}", fix)

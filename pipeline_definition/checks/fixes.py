@@ -12,6 +12,11 @@ from typing import Final
 WITHOUT: Final = {
     "InstanceGroups": "leave out encoders and encode.max_train_rows: the same training, from stored latents",
     "InstanceGroupNames": "leave out encoders and encode.max_train_rows: the same training, from stored latents",
+    "InstancePreferences": "leave out instance_preferences: one type, or another by --set",
+    "InstancePools": "leave out endpoint.job.instance_preferences",
+    "TrainingPlanArn": "leave out training_plan: on demand",
+    "TrainingPlanArns": "leave out training_plan: on demand",
+    "CapacityReservationConfig": "leave out endpoint.capacity_reservation: on demand",
     "RandomSeed": "set tune.strategy to Bayesian",
     "InferenceAmiVersion": "set endpoint.inference_ami_version to none",
 }

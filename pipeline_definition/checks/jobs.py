@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from params.instances import has_gpus
+from params.instances import has_gpus, has_local_disk
 from params.stages import GPU_HOST_IMAGE, NONE
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.jobs.instances import (
@@ -100,6 +100,19 @@ def host_image_findings(job: PlannedJob, asked: str) -> Iterator[Finding]:
             f"the driver that {name} has by default is too old for CUDA 13, and the definition names no host image"
         )
         yield Finding(job.type_parameter, problem, anew)
+
+
+def disk_key_findings(job: PlannedJob, key: str) -> Iterator[Finding]:
+    """Check that the disks have the account's key where they can: a host's own disks take none, EBS volumes do."""
+    name = job.instance.name
+    if job.has_volume_key and has_local_disk(name):
+        problem = f"{name} encrypts its own disks, and the definition names {key or 'a key'} for them: that is refused"
+    elif key and not job.has_volume_key and not has_local_disk(name):
+        problem = f"the disks of {name} would not be encrypted under account.kms_key_arn"
+    else:
+        return
+    fix = "use types of one kind, and put this one into the parameter set and upsert again"
+    yield Finding(job.type_parameter, f"{job.step}: {problem}", fix)
 
 
 def count_findings(job: PlannedJob, values: Values) -> Iterator[Finding]:

@@ -45,7 +45,7 @@ def memory_findings(
         fix = "`python -m steps memory --pretrained-dir FOLDER` reckons it in minutes, without a GPU"
         yield Finding(PRETRAINED_MODEL, problem, fix, blocking=False)
         return
-    for job in jobs:
+    for job in (one for planned in jobs for one in planned.alternatives()):
         if job.instance.gpu is not None and job.count > 0:
             check = {"train": _training, "encode": _encoding, "stream": _encoding}.get(job.program)
             for finding in check(settings, job, jobs, values, model) if check else ():

@@ -28,6 +28,7 @@ from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.jobs import (
     batch_findings,
     count_findings,
+    disk_key_findings,
     host_image_findings,
     instance_findings,
     micro_batches_of,
@@ -114,10 +115,12 @@ def _value_problem(parameter: Mapping[str, Any], text: str) -> str:
 
 
 def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is_local: bool) -> Iterator[Finding]:
-    for job in jobs:
+    for job in (one for planned in jobs for one in planned.alternatives()):
         unfit = [] if is_local else list(instance_findings(job))
         yield from unfit
         yield from count_findings(job, values)
+        if not is_local:
+            yield from disk_key_findings(job, settings.account.kms_key_arn)
         if job.kind == "endpoint" and not unfit and not is_local:
             yield from host_image_findings(job, settings.endpoint.inference_ami_version)
         if job.program == "train" and not unfit:

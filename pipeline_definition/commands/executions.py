@@ -31,8 +31,8 @@ def upsert(
     Example: sd-pipeline upsert --params params/octank_100gb.yaml --stack sd-pipeline
     """
     settings = filled(context.settings, stack)
-    name, account = settings.pipeline_name, settings.account
-    say(Executions(context.target).upsert(name, definition_text(settings), account.role_arn, account.bucket))
+    name, account, definition = settings.pipeline_name, settings.account, definition_text(settings)
+    say(Executions(context.target).upsert(name, definition, account.role_arn, account.bucket, account.tags))
 
 
 @options.with_context
@@ -47,6 +47,8 @@ def start(
     Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
     """
     from pipeline_definition.checks.budget import filled_in
+    from pipeline_definition.checks.choice import chosen_hosts
+    from pipeline_definition.jobs.planned import Values, planned_jobs
     from pipeline_definition.models.registry import with_approved_model
 
     given = parse_changes(changes)
@@ -56,6 +58,12 @@ def start(
     executions = Executions(context.target)
     # What SageMaker holds is what will run; reading it back takes a moment, building it anew takes seconds.
     definition = executions.current_definition(settings.pipeline_name)
+    if not context.local:
+        jobs = planned_jobs(definition, Values(definition, given))
+        chosen, lines = chosen_hosts(settings, jobs, given, context.target)
+        given |= chosen
+        for line in lines:
+            say(line)
     values = filled_in(settings, definition, given)
     values = with_approved_model(context.target, definition, values)
     refuse_findings(settings, definition, values, context.target)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from params.settings import load_settings
 from pipeline_definition.commands.options import AsJson, Changes, parse_changes, print_json, say
 from pipeline_definition.infrastructure.stack import Infrastructure
 from pipeline_definition.session import Target
@@ -21,13 +23,25 @@ Empty = Annotated[bool, typer.Option("--empty", help="Also delete what the bucke
 
 
 @app.command()
-def deploy(stack: Stack = "sd-pipeline", region: Region = "us-east-1", changes: Changes = None) -> None:
+def deploy(
+    stack: Stack = "sd-pipeline",
+    region: Region = "us-east-1",
+    changes: Changes = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="KEY=VALUE", help="Tag of everything, jobs and endpoints too; can be repeated."),
+    ] = None,
+    params: Annotated[
+        Path | None, typer.Option("--params", help="Parameter set: a new stack is where its training hosts are.")
+    ] = None,
+) -> None:
     """Create the stack or bring it up to date; prints its outputs.
 
-    Example: sd-pipeline infra deploy --set FileSystemGiB=4800
+    Example: sd-pipeline infra deploy --params params/sd2_base.yaml --set FileSystemGiB=4800 --tag CostCenter=42
     """
-    outputs = Infrastructure(Target(region), stack, say).deploy(parse_changes(changes))
-    print_json(outputs)
+    settings = load_settings(params) if params else None
+    infrastructure = Infrastructure(Target(region), stack, say)
+    print_json(infrastructure.deploy(parse_changes(changes), parse_changes(tag), settings))
 
 
 @app.command()

@@ -32,7 +32,22 @@ def training_price_usd(settings: Settings, phase: Phase) -> float:
     """Return the dollars of one host-hour of a phase: the parameter set's own, else the price file's; 0: not known."""
     if phase.train.instance_hour_usd or settings.local is not None:
         return phase.train.instance_hour_usd
-    return _with_encoders_usd(settings, phase, list_price_usd(settings, phase.train.job.instance_type))
+    return _with_encoders_usd(settings, phase, host_price_usd(settings, phase, phase.train.job.instance_type))
+
+
+def host_price_usd(settings: Settings, phase: Phase, instance_type: str) -> float:
+    """Return the price of one host-hour of a phase that begins on a type: its training plan's, else the list price.
+
+    Of types that SageMaker chooses from, it is the dearest, so that a budget is kept on any; 0: one is not known.
+    """
+    if phase.train.job.training_plan:
+        prices = load_prices()
+        reserved = prices.find(instance_type, "training_plan") if prices.region == settings.account.region else None
+        return reserved.usd if reserved else 0.0
+    chosen_by_sagemaker = not settings.train.spot and settings.encoders is None
+    others = phase.train.job.instance_preferences if chosen_by_sagemaker else ()
+    usd = [list_price_usd(settings, name) for name in (instance_type, *(other.instance_type for other in others))]
+    return max(usd) if all(usd) else 0.0
 
 
 def list_price_usd(settings: Settings, instance_type: str) -> float:

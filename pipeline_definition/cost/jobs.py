@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from params.settings import Settings
-from pipeline_definition.cost.lines import Bill, ForecastLine
+from pipeline_definition.cost.lines import Bill, ForecastLine, same_usd
 from pipeline_definition.cost.prices import PURCHASES, Prices, Purchase
 from pipeline_definition.cost.rates import Rate, Rates
 from pipeline_definition.cost.workload import Workload
+from pipeline_definition.jobs.instances import Instance
 from pipeline_definition.jobs.planned import PlannedJob
 
 SECONDS_PER_HOUR = 3600.0
@@ -146,20 +147,27 @@ class Estimator:
 
     def _line(self, job: PlannedJob, what: str, hours: float, hosts: float, kind: str, rate: str) -> ForecastLine:
         bill, missing = self._bill(job, hours * hosts)
+        bought: Purchase = "training_plan" if job.training_plan else "on_demand"
+        others = "".join(f", else {self._priced(host, count)}" for host, count in job.fallbacks)
         return ForecastLine(
             step=job.step,
-            what=f"{hosts:g} x {job.instance.name}: {what}",
+            what=f"{hosts:g} x {job.instance.name}: {what}{others}",
             hours=hours,
             gpu_hours=hours * hosts * job.instance.gpus,
             usd=bill,
             rate_kind=kind,
             rate=rate,
-            price=self.prices.sources[self.prices.known(job.instance.name, "on_demand").source].says,
+            price=self.prices.sources[self.prices.known(job.instance.name, bought).source].says,
             missing=missing,
         )
 
     def _bill(self, job: PlannedJob, instance_hours: float) -> tuple[Bill, tuple[str, ...]]:
-        """Return dollars by way of buying; only trainings can be had on spot instances: others stay on demand there."""
+        """Return dollars by way of buying; only trainings can be had on spot instances: others stay on demand there.
+
+        Reserved hosts have one price, which is paid already.
+        """
+        if job.training_plan:
+            return same_usd(self.prices.known(job.instance.name, "training_plan").usd * instance_hours), ()
         bill: dict[Purchase, float | None] = {}
         missing: list[str] = []
         self.prices.instance_hour_usd(job.instance.name)
@@ -170,6 +178,10 @@ class Estimator:
             if price is None:
                 missing.append(f"{purchase.replace('_', ' ')} of {job.instance.name}")
         return bill, tuple(missing)
+
+    def _priced(self, host: Instance, count: int) -> str:
+        price = self.prices.find(host.name, "on_demand")
+        return f"{count} x {host.name} ({f'${price.usd:,.2f} an hour' if price else 'price unknown'} each)"
 
 
 def encoders_step(step: str) -> str:

@@ -24,6 +24,8 @@ Purchase = Literal["on_demand", "spot", "savings_plan", "training_plan"]
 # What a forecast sets side by side. A training plan is no alternative that anybody could take at any time: it is the
 # price of the jobs that name one.
 PURCHASES: tuple[Purchase, ...] = ("on_demand", "spot", "savings_plan")
+# What a run's page calls the price of an instance type that a job took from a training plan.
+BY_PLAN = " by training plan"
 PRICES_FILE = Path(__file__).with_name("prices.yaml")
 
 
@@ -132,8 +134,13 @@ class Prices(Model):
             raise CostError(f"no price of {name} is known: known are {', '.join(self.services)}")
         return self.services[name].usd
 
+    def by_hosts(self) -> Mapping[str, float]:
+        """Return dollars for one instance-hour, also of reserved hosts: what a run's page takes."""
+        reserved = {name + BY_PLAN: p.training_plan.usd for name, p in self.instances.items() if p.training_plan}
+        return {**self.on_demand(), **reserved}
+
     def on_demand(self) -> Mapping[str, float]:
-        """Return dollars for one instance-hour by instance type: what a run's page takes."""
+        """Return dollars for one instance-hour by instance type."""
         return {name: prices.on_demand.usd for name, prices in self.instances.items() if prices.on_demand}
 
 

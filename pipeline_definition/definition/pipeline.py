@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 
 from params.settings import Settings
+from pipeline_definition.definition.terms import with_terms
 from pipeline_definition.session import offline_session, quiet_sdk
 
 
 def build_definition(settings: Settings) -> str:
     """Return the pipeline definition JSON: the one description of the DAG that everything else reads."""
     with quiet_sdk(settings.account.region):
-        return json.dumps(json.loads(_build(settings)), indent=2, ensure_ascii=False)
+        definition = with_terms(json.loads(_build(settings)), settings)
+        return json.dumps(definition, indent=2, ensure_ascii=False)
 
 
 def _build(settings: Settings) -> str:

@@ -9,6 +9,8 @@ Reads infrastructure.yaml; reads and writes CloudFormation. What it creates is i
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,12 +22,14 @@ from pydantic import ValidationError
 
 from params.arguments import describe
 from params.s3 import unless_missing
-from params.settings import Settings, SettingsError
+from params.settings import TAG_TEXT, Settings, SettingsError
 from pipeline_definition.infrastructure.contents import StackContents
 from pipeline_definition.infrastructure.events import InfrastructureError, StackEvents
 from pipeline_definition.infrastructure.template import TEMPLATE, StackTemplate
+from pipeline_definition.infrastructure.zone import zone_for
 from pipeline_definition.session import Target
 
+PROJECT_TAG, PROMOTION_TAGS, ZONE = "project", "PromotionTags", "AvailabilityZone"
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 __all__ = ["ChangeSet", "Infrastructure", "InfrastructureError", "StackStatus", "fill"]
@@ -69,13 +73,16 @@ class Infrastructure:
         self._template = StackTemplate(template)
         self._client = target.client("cloudformation")
 
-    def deploy(self, parameters: Mapping[str, str]) -> dict[str, str]:
+    def deploy(
+        self, parameters: Mapping[str, str], tags: Mapping[str, str] | None = None, settings: Settings | None = None
+    ) -> dict[str, str]:
         """Create the stack or bring it up to date; return its outputs.
 
-        Parameters that are not named keep their value, or take the template's default. Raises InfrastructureError
-        with the first resource that failed and why; CloudFormation then restores the former state.
+        Parameters and tags that are not named keep their value, or take the template's default. A new stack begins in
+        a zone that offers the training hosts of `settings`. Raises InfrastructureError with the first resource that
+        failed and why; CloudFormation then restores the former state.
         """
-        plan = self.plan(parameters)
+        plan = self.plan(parameters, tags, settings)
         if plan is None:
             self._say(f"stack {self._stack} is up to date")
         else:
@@ -84,23 +91,33 @@ class Infrastructure:
             self.apply(plan)
         return self.outputs()
 
-    def plan(self, parameters: Mapping[str, str]) -> ChangeSet | None:
+    def plan(
+        self, parameters: Mapping[str, str], tags: Mapping[str, str] | None = None, settings: Settings | None = None
+    ) -> ChangeSet | None:
         """Make a change set and return it; None when there is nothing to change."""
         problem = self._template.problem(parameters)
         if problem:
             raise InfrastructureError(problem)
         stack = self._usable_stack()
         exists = stack is not None and stack["StackStatus"] != "REVIEW_IN_PROGRESS"
-        kept = {item["ParameterKey"] for item in stack.get("Parameters", [])} if stack and exists else set()
+        current = stack if stack and exists else {}
+        kept = {item["ParameterKey"]: item.get("ParameterValue", "") for item in current.get("Parameters", [])}
+        if contradiction := self._template.contradiction({**kept, **parameters}):
+            raise InfrastructureError(contradiction)
+        if settings is not None and not exists:
+            parameters = self._in_a_zone(parameters, settings)
+        own = {**_own_tags(current), **(tags or {})}
+        if tags and PROMOTION_TAGS in self._template.parameters:
+            parameters = {**parameters, PROMOTION_TAGS: _fragment(own)}
         try:
             made = self._client.create_change_set(
                 StackName=self._stack,
                 ChangeSetName=f"deploy-{time.time_ns()}",
                 ChangeSetType="UPDATE" if exists else "CREATE",
                 TemplateBody=self._template.body,
-                Parameters=self._template.values(parameters, kept),
+                Parameters=self._template.values(parameters, set(kept)),
                 Capabilities=["CAPABILITY_IAM"],
-                Tags=[{"Key": "project", "Value": self._stack}],
+                Tags=[{"Key": key, "Value": value} for key, value in {PROJECT_TAG: self._stack, **own}.items()],
             )
         except ClientError as error:
             if _says_no_changes(str(error)):
@@ -135,7 +152,9 @@ class Infrastructure:
             )
         outputs = _outputs(stack)
         images = StackContents(self._target, self._stack, outputs).newest_images()
-        return {**outputs, **images, "Region": self._target.region}
+        own = _own_tags(stack)
+        tags = {"Tags": json.dumps(own)} if own else {}
+        return {**outputs, **images, **tags, "Region": self._target.region}
 
     def destroy(self, empty: bool = False) -> None:
         """Delete the stack and everything in it.
@@ -157,6 +176,16 @@ class Infrastructure:
         if empty:
             contents.empty(self._say)
         self._delete(stack["StackId"])
+
+    def _in_a_zone(self, parameters: Mapping[str, str], settings: Settings) -> Mapping[str, str]:
+        """Add the zone of a new network, where the operator names none."""
+        if parameters.get(ZONE) or parameters.get("VpcId"):
+            return parameters
+        zone, why = zone_for(settings, self._target)
+        self._say(
+            f"{ZONE}={zone}: {why}" if zone else f"{ZONE}: EC2 tells of no zone with these hosts; the region's first"
+        )
+        return {**parameters, ZONE: zone}
 
     def _usable_stack(self) -> dict[str, Any] | None:
         stack = self._describe()
@@ -207,6 +236,8 @@ def fill(settings: Settings, outputs: Mapping[str, str]) -> Settings:
             "role_arn": outputs["RoleArn"],
             "subnets": _words(outputs["Subnets"]),
             "security_groups": _words(outputs["SecurityGroups"]),
+            "kms_key_arn": outputs.get("KmsKeyArn", settings.account.kms_key_arn),
+            "tags": settings.account.tags | json.loads(outputs.get("Tags", "{}")),
         }
         images = {name: _image(outputs, name, current) for name, current in settings.images.model_dump().items()}
         registry = {"group": outputs["ModelPackageGroupName"]}
@@ -246,6 +277,20 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _outputs(stack: Mapping[str, Any]) -> dict[str, str]:
     return {item["OutputKey"]: item["OutputValue"] for item in stack.get("Outputs", [])}
+
+
+def _own_tags(stack: Mapping[str, Any]) -> dict[str, str]:
+    """Return a stack's tags that `deploy` was given."""
+    tags = {item["Key"]: item["Value"] for item in stack.get("Tags", [])}
+    return {key: value for key, value in tags.items() if key != PROJECT_TAG and not key.startswith("aws:")}
+
+
+def _fragment(tags: Mapping[str, str]) -> str:
+    """Return tags as the state machine's JSON takes them, behind its own."""
+    for text in (text for tag in tags.items() for text in tag):
+        if not re.fullmatch(TAG_TEXT, text):
+            raise InfrastructureError(f"--tag {text}: AWS takes letters, digits, spaces and _ . : / = + - @ in tags")
+    return "".join(f", {json.dumps({'Key': key, 'Value': value})}" for key, value in tags.items())
 
 
 def _says_no_changes(text: str) -> bool:

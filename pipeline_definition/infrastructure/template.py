@@ -56,6 +56,17 @@ class StackTemplate:
         """Return what is wrong with parameters' values and the fix for each; empty when all are right."""
         return "; ".join(filter(None, (self._problem(name, value) for name, value in values.items())))
 
+    def contradiction(self, values: Mapping[str, str]) -> str:
+        """Return what parameters say against each other, given and kept ones together, and the fix."""
+        network, subnets, groups = (values.get(name, "") for name in ("VpcId", "SubnetIds", "SecurityGroupIds"))
+        if network and not subnets:
+            return f"SubnetIds: name the private subnets of {network}, the file system's first"
+        if (subnets or groups) and not network:
+            return "VpcId: name the network of SubnetIds and SecurityGroupIds"
+        if network and values.get("InternetAccess") == "true":
+            return f"InternetAccess: the way out of {network} is its own; leave this out"
+        return ""
+
     def values(self, changes: Mapping[str, str], kept: set[str]) -> list[dict[str, Any]]:
         """Return what CreateChangeSet takes: the changes, and the stack's own value for the others in `kept`."""
         changed = [{"ParameterKey": name, "ParameterValue": value} for name, value in changes.items()]

@@ -66,12 +66,26 @@ class PlannedJob:
     """Whether the job runs in the operator's own network."""
     spot: bool = False
     max_runtime_s: int = 0
+    fallbacks: tuple[tuple[Instance, int], ...] = ()
+    """Types and counts that SageMaker takes, in this order, where the first has no capacity."""
+    training_plan: str = ""
+    """ARN of the training plan whose hosts it takes."""
+    has_volume_key: bool = False
+    """Whether the definition names a key for the hosts' disks."""
     host_image: str = ""
     """InferenceAmiVersion of an endpoint's host; nothing: SageMaker's own choice."""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     """As the definition has them: `Values.resolved` fills in the parameters."""
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What a tuner may choose, by hyperparameter."""
+
+    def alternatives(self) -> Iterator[PlannedJob]:
+        """Yield the job on each of the hosts that it may get, the first one's first."""
+        yield self
+        name = f"{self.step}'s instance_preferences"
+        for host, count in self.fallbacks:
+            other = replace(self, instance=host, count=count, fallbacks=(), training_plan="")
+            yield replace(other, type_parameter=name, count_parameter=name)
 
 
 def planned_jobs(definition: Mapping[str, Any], values: Values) -> list[PlannedJob]:
@@ -119,7 +133,8 @@ def _jobs(step: Mapping[str, Any], values: Values) -> list[PlannedJob]:
         return [_trial(step, arguments, values)]
     if step["Type"] == "EndpointConfig":
         variants = arguments["ProductionVariants"]
-        hosts = ({**variant, "InstanceCount": variant.get("InitialInstanceCount")} for variant in variants)
+        key = {name: arguments[name] for name in ("KmsKeyId",) if name in arguments}
+        hosts = ({**variant, **key, "InstanceCount": variant.get("InitialInstanceCount")} for variant in variants)
         return [
             _job(step, "endpoint", "serve", one, values, host_image=str(one.get("InferenceAmiVersion") or ""))
             for one in hosts
@@ -148,7 +163,7 @@ def _training_job(
         step,
         "training",
         "throughput" if step["Name"] == THROUGHPUT_STEP else "train",
-        hosts or arguments["ResourceConfig"],
+        {**arguments["ResourceConfig"], **(hosts or {})},
         values,
         in_network=bool(arguments.get("VpcConfig")),
         spot=bool(arguments.get("EnableManagedSpotTraining")),
@@ -173,6 +188,10 @@ def _trial(step: Mapping[str, Any], arguments: Mapping[str, Any], values: Values
 def _job(
     step: Mapping[str, Any], kind: JobKind, program: str, hosts: Mapping[str, Any], values: Values, **more: Any
 ) -> PlannedJob:
+    preferences: list[dict[str, Any]] = hosts.get("InstancePreferences") or hosts.get("InstancePools") or [{}]
+    first, *others = preferences
+    hosts = {**hosts, **first}
+    plans = [hosts.get("TrainingPlanArn"), *hosts.get("TrainingPlanArns", ())]
     return PlannedJob(
         step=str(step["Name"]),
         kind=kind,
@@ -181,5 +200,14 @@ def _job(
         count=as_integer(values.resolved(hosts.get("InstanceCount"))),
         type_parameter=parameter_of(hosts.get("InstanceType")) or str(step["Name"]),
         count_parameter=parameter_of(hosts.get("InstanceCount")) or str(step["Name"]),
+        fallbacks=tuple(
+            (
+                instance(other["InstanceType"]),
+                as_integer(values.resolved(other.get("InstanceCount", hosts["InstanceCount"]))),
+            )
+            for other in others
+        ),
+        training_plan=next(filter(None, plans), ""),
+        has_volume_key="VolumeKmsKeyId" in hosts or "KmsKeyId" in hosts,
         **more,
     )

@@ -37,6 +37,8 @@ def host_groups(resources: Mapping[str, Any], claimed_type: str = "") -> tuple[H
 
     Hosts say that they are of `claimed_type`, where there is one.
     """
+    # Every type has capacity here: the first one is taken.
+    resources = {**resources, **(resources.get("InstancePreferences") or [{}])[0]}
     groups = resources.get("InstanceGroups") or [
         {
             "InstanceGroupName": "homogeneousCluster",

@@ -35,11 +35,14 @@ OUTPUTS: Final = {
 START: Final = "AWSStepFunctions.StartExecution"
 _ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/local"
 _VALUES: Final = {
-    "AWS::Partition": "aws",
     "ProductionEndpoint": ENDPOINT,
     "ProductionInstanceType": "ml.c5.large",
     "ProductionInstanceCount": "1",
-    "ExecutionRole.Arn": _ROLE,
+    "AWS::Partition": "aws",
+    "Project": "sd-pipeline",
+    "PromotionTags": "",
+    "Reserved": "",
+    "Role": _ROLE,
     "ErrorAlarm": f"{ENDPOINT}-errors",
     "LatencyAlarm": f"{ENDPOINT}-latency",
 }
@@ -95,7 +98,11 @@ class Promotion:
 def definition() -> str:
     """Return the template's state machine for this machine: its names filled in, its waits shortened."""
     properties = StackTemplate().content["Resources"]["Promotion"]["Properties"]
-    text = re.sub(
-        r"\$\{([^}]+)\}", lambda match: _VALUES[match.group(1)], str(properties["DefinitionString"]["Fn::Sub"])
-    )
+    text, parts = properties["DefinitionString"]["Fn::Sub"]
+    hosts = _filled(parts["Hosts"]["Fn::Sub"][0], _VALUES)
+    text = _filled(text, {**_VALUES, "Hosts": hosts})
     return re.sub(r'"(Seconds|IntervalSeconds)": \d+', rf'"\1": {_WAIT_S}', text)
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{([^}]+)\}", lambda match: values[match[1]], text)

@@ -126,7 +126,7 @@ class Probe:
     def jobs(self) -> list[ProbeJob]:
         """Return one job for each kind and instance type, in the order of the steps."""
         groups: dict[tuple[JobKind, str], list[PlannedJob]] = {}
-        for job in planned_jobs(self.definition, self.values):
+        for job in (one for planned in planned_jobs(self.definition, self.values) for one in planned.alternatives()):
             if job.program != "stream":
                 groups.setdefault((job.kind, job.instance.name), []).append(job)
         return [self._job(kind, group) for (kind, _), group in groups.items()]
@@ -141,6 +141,10 @@ class Probe:
         request = {key: value for key, value in self._arguments(own.step).items() if key in KEPT[kind]}
         request["StoppingCondition"] = {"MaxRuntimeInSeconds": LIMIT_S}
         resources, program = _resources(request), request.get("AlgorithmSpecification") or request["AppSpecification"]
+        if resources.pop("InstancePreferences", None):
+            # Each type of the list is probed by itself.
+            resources |= {"InstanceType": own.instance.name, "InstanceCount": own.count}
+            resources |= {"TrainingPlanArn": own.training_plan} if own.training_plan else {}
         groups = resources.get("InstanceGroups") or [resources]
         for hosts in groups:
             hosts["InstanceCount"] = min(int(hosts["InstanceCount"]), _hosts(own))
@@ -197,6 +201,8 @@ class Probe:
         config = self._arguments(job.step)
         config.pop("AsyncInferenceConfig", None)
         variant = {**config["ProductionVariants"][0], "ModelName": name, "InitialInstanceCount": 1}
+        if variant.pop("InstancePools", None):
+            variant["InstanceType"] = job.instance.name
         names = {"EndpointConfigName": name}
         return {
             "create_model": {

@@ -67,7 +67,7 @@ def expected_cost(settings: Settings, artifacts: Artifacts) -> dict[str, Any]:
         "hours": predicted.hours,
         "lines": [_line(line, purchase) for line in predicted.lines],
         # Spot jobs are billed for fewer seconds at this price.
-        "usd_per_instance_hour": dict(predicted.prices.on_demand()),
+        "usd_per_instance_hour": dict(predicted.prices.by_hosts()),
     }
 
 

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline_definition.cost.prices import BY_PLAN
 from pipeline_definition.pages.formats import number
 
 SECONDS_PER_HOUR = 3600.0
 
 Prices = Mapping[str, float]
-"""Instance type to USD for one instance-hour."""
+"""Instance type, or it and BY_PLAN, to USD for one instance-hour."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def hosts_text(job: Mapping[str, Any] | None) -> str:
 
 def _hosts_cost(hosts: Mapping[str, Any], seconds: float, prices: Prices) -> Cost:
     hours = hosts["instance_count"] * seconds / SECONDS_PER_HOUR
-    price = prices.get(hosts["instance_type"])
+    name = hosts["instance_type"] + (BY_PLAN if hosts.get("is_reserved") else "")
+    price = prices.get(name)
     if price is None:
-        return Cost(hours, 0.0, frozenset({hosts["instance_type"]}))
+        return Cost(hours, 0.0, frozenset({name}))
     return Cost(hours, hours * price)

@@ -106,11 +106,17 @@ class Executions:
         self._target = target
         self._sagemaker = target.client("sagemaker")
 
-    def upsert(self, name: str, definition: str, role_arn: str, bucket: str) -> str:
-        """Create the pipeline or update it; return its ARN."""
+    def upsert(
+        self, name: str, definition: str, role_arn: str, bucket: str, tags: Mapping[str, str] | None = None
+    ) -> str:
+        """Create the pipeline or update it, with tags; return its ARN."""
+        own = [{"Key": key, "Value": value} for key, value in (tags or {}).items()]
         request = {"PipelineName": name, "RoleArn": role_arn, **self._body(name, definition, bucket)}
         answer = unless_missing(self._sagemaker.update_pipeline, **request)
-        answer = answer or self._sagemaker.create_pipeline(**request, ClientRequestToken=_token())
+        if answer and own:
+            self._sagemaker.add_tags(ResourceArn=answer["PipelineArn"], Tags=own)
+        tagged = {"Tags": own} if own else {}
+        answer = answer or self._sagemaker.create_pipeline(**request, **tagged, ClientRequestToken=_token())
         return str(answer["PipelineArn"])
 
     def current_definition(self, name: str) -> dict[str, Any]:

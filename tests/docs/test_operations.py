@@ -14,11 +14,14 @@ import typer
 from params.programs import TrainArguments
 from params.settings import load_settings
 from pipeline_definition.cli import app
+from pipeline_definition.cost.forecast import forecast
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.definition.pipeline import build_definition
 from pipeline_definition.infrastructure.stack import StackTemplate
+from pipeline_definition.jobs.planned import Values, planned_jobs
 from tests.pipeline_definition.definition.test_pipeline import NEWER_FIELDS, NEWER_STEP_FIELDS
-from tests.pipeline_definition.definitions import defaults_of, definition_of
+from tests.pipeline_definition.definition.test_terms import NEWER_TERMS
+from tests.pipeline_definition.definitions import all_steps, defaults_of, definition_of
 
 PAGE = Path("docs/operations.md")
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -95,8 +98,66 @@ def test_the_table_of_throughput_is_arithmetic(gpus: int, samples_per_s: float, 
 
 def test_every_member_that_the_published_schema_does_not_know_is_listed_with_its_fallback() -> None:
     section = TEXT.split("## Newer than the published definition schema")[1].split("\n## ")[0]
-    for member in (*NEWER_FIELDS, *NEWER_STEP_FIELDS, "EnumValues", "EndpointConfig"):
+    for member in (*NEWER_FIELDS, *NEWER_STEP_FIELDS, *NEWER_TERMS, "EnumValues", "EndpointConfig"):
         assert f"`{member}`" in section, member
+
+
+def rows(heading: str) -> list[list[str]]:
+    section = TEXT.split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line] for line in lines[1:]]
+
+
+def test_every_step_has_a_row_with_its_hosts_and_what_they_cost_an_hour() -> None:
+    definition = definition_of("octank_100gb")
+    jobs = {job.step: job for job in planned_jobs(definition, Values(definition, {}))}
+    jobs["Endpoint"] = jobs.pop("EndpointConfig")
+    table = {row[0]: row for row in rows("What each step makes, needs, costs and leaves")}
+    assert set(all_steps(definition)) - {"GateFailed"} == set(table) - {"(approval)"}
+    for step, row in table.items():
+        if step in jobs:
+            job = jobs[step]
+            usd = job.count * job.parallel * load_prices().instance_hour_usd(job.instance.name)
+            assert row[3:5] == [f"{job.count * job.parallel} x {job.instance.name}", f"${usd + 1e-9:.2f}"], step
+        else:
+            assert row[3] == "-" or step == "(approval)"
+
+
+def test_permissions_and_places_of_the_steps_are_the_templates() -> None:
+    template = StackTemplate().content["Resources"]
+    policies = [
+        template[name]["Properties"]["PolicyDocument"]["Statement"]
+        for name in ("DataAccess", "NetworkAccess", "PipelineAccess")
+    ]
+    statements = {entry["Sid"]: entry for policy in policies for entry in policy if "Sid" in entry}
+    written = str(statements["WriteArtifacts"]["Resource"])
+    for row in rows("What each step makes, needs, costs and leaves"):
+        for sid in re.findall(r"`(\w+)`", row[2]):
+            assert sid in statements, sid
+        for place in re.findall(r"`(\w+)/`", row[1]):
+            assert f"/{place}/*" in written, place
+
+
+def test_the_forecast_of_the_page_is_the_forecasts() -> None:
+    bill = forecast(load_settings(Path("params/octank_100gb.yaml")), definition_of("octank_100gb"), {})
+    usd = {line.step: line.usd["on_demand"] or 0.0 for line in bill.lines}
+    told = {step: usd.pop(step) for step in ("Train", "Tune", "Evaluate", "Encode")}
+    words = ", ".join(f"{step} ${amount:.0f}" for step, amount in told.items())
+    assert f"the forecast is ${bill.usd('on_demand'):.0f} on demand: {words}, the rest ${sum(usd.values()):.0f}" in TEXT
+
+
+def test_every_parameter_for_an_account_as_it_is_is_on_the_page() -> None:
+    named = {name for row in rows("Into a company's account") for name in re.findall(r"`(\w+)`", row[0])}
+    assert named >= {
+        "VpcId",
+        "SubnetIds",
+        "SecurityGroupIds",
+        "ExecutionRoleArn",
+        "KmsKeyArn",
+        "ReadBucketArns",
+        "ReadKeyArns",
+    }
+    assert named <= set(StackTemplate().parameters)
 
 
 def test_a_set_with_instance_groups_has_a_fallback_without() -> None:

@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from pipeline_definition.artifacts import Artifacts, ArtifactsError, collect
 from pipeline_definition.artifacts.archive import read_members
 from pipeline_definition.artifacts.collection import MAX_FILE_BYTES
+from pipeline_definition.artifacts.jobs import _hosts
 from pipeline_definition.artifacts.redaction import REMOVED, redacted
+from pipeline_definition.cost.prices import load_prices
+from pipeline_definition.report.costs import job_cost
 from pipeline_definition.runs.executions import Execution, ExecutionStep
 from tests.pipeline_definition.fake_aws import Answers, FakeTarget, fake_s3, refused
 
@@ -390,3 +393,23 @@ def test_no_access_key_outlives_redaction(before: str, after: str) -> None:
 )
 def test_redaction_leaves_plain_text_alone(kept: str) -> None:
     assert redacted(kept) == kept
+
+
+def test_the_hosts_of_a_job_are_those_that_sagemaker_chose_and_whether_they_were_reserved() -> None:
+    preferences = [
+        {"InstanceType": "ml.p5en.48xlarge", "InstanceCount": 2, "TrainingPlanArns": ["arn:plan"]},
+        {"InstanceType": "ml.p5.48xlarge", "InstanceCount": 3},
+    ]
+    chosen = {"SelectedInstanceType": "ml.p5.48xlarge", "SelectedInstanceCount": 3}
+    assert _hosts({"InstancePreferences": preferences, **chosen}) == (
+        {"instance_type": "ml.p5.48xlarge", "instance_count": 3},
+    )
+    first = {"SelectedInstanceType": "ml.p5en.48xlarge", "SelectedInstanceCount": 2}
+    (reserved,) = _hosts({"InstancePreferences": preferences, **first})
+    (plain,) = _hosts({"InstanceType": "ml.p5en.48xlarge", "InstanceCount": 2, "TrainingPlanArn": "arn:plan"})
+    assert reserved == plain == {"instance_type": "ml.p5en.48xlarge", "instance_count": 2, "is_reserved": True}
+    job = {"seconds": 3600, "hosts": [reserved]}
+    prices = load_prices().by_hosts()
+    assert job_cost(job, prices).usd == pytest.approx(2 * 41.612)
+    # Before SageMaker has chosen, there are none.
+    assert _hosts({"InstancePreferences": preferences}) == ()

@@ -76,7 +76,7 @@ def test_every_size_of_a_file_system_is_accepted(size: str) -> None:
 @pytest.mark.parametrize("size", ["108001", "1000", "3600", "-2400", "1200.5", "much", ""])
 def test_any_other_size_is_refused_with_the_rule_in_words(size: str) -> None:
     problem = StackTemplate().problem({"FileSystemGiB": size})
-    assert ("FileSystemGiB" in problem and "1200, or any multiple of 2400" in problem) or "no number" in problem
+    assert ("FileSystemGiB" in problem and "1200, or any multiple of 2400" in problem) or "not a number" in problem
 
 
 # Roles.

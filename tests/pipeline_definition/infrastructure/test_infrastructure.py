@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from params import layout
@@ -24,7 +25,10 @@ from params.settings import Settings, SettingsError
 from pipeline_definition.infrastructure.events import StackEvents
 from pipeline_definition.infrastructure.stack import Infrastructure, InfrastructureError, fill
 from pipeline_definition.infrastructure.template import TEMPLATE, StackTemplate
+from pipeline_definition.infrastructure.zone import zone_for
 from pipeline_definition.session import Target
+from tests.pipeline_definition.fake_aws import FakeTarget
+from tests.pipeline_definition.infrastructure.resolved import Resolved
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
 
@@ -107,18 +111,21 @@ def test_every_security_group_admits_its_own_members_only() -> None:
 
 
 def test_the_file_system_is_open_on_lustres_ports_alone() -> None:
-    group = {"Fn::GetAtt": ["LustreGroup", "GroupId"]}
-    rules = [rule for rule in _resources("AWS::EC2::SecurityGroupIngress").values() if rule["GroupId"] == group]
+    rules = [
+        rule
+        for rule in _resources("AWS::EC2::SecurityGroupIngress").values()
+        if rule["GroupId"] == "LustreGroup-GroupId"
+    ]
     assert sorted((rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in rules) == [
         ("tcp", 988, 988),
         ("tcp", 1018, 1023),
     ]
-    assert _resources("AWS::FSx::FileSystem")["FileSystem"]["SecurityGroupIds"] == [group]
+    assert _resources("AWS::FSx::FileSystem")["FileSystem"]["SecurityGroupIds"] == ["LustreGroup-GroupId"]
 
 
 def test_the_latents_prefix_is_what_the_file_system_shows() -> None:
     association = _resources("AWS::FSx::DataRepositoryAssociation")["LatentsAssociation"]
-    assert association["DataRepositoryPath"] == {"Fn::Sub": f"s3://${{Bucket}}/{layout.LATENTS}/"}
+    assert association["DataRepositoryPath"] == f"s3://Bucket/{layout.LATENTS}/"
     assert association["S3"] == {"AutoImportPolicy": {"Events": ["NEW", "CHANGED", "DELETED"]}}
     path = StackTemplate().content["Outputs"]["FileSystemPath"]["Value"]["Fn::Sub"]
     assert path == f"/${{FileSystem.LustreMountName}}{association['FileSystemPath']}"
@@ -274,6 +281,182 @@ def test_what_is_left_of_a_failed_creation_does_not_stand_in_the_way(
     assert plan.changes[0] == "Add Bucket (AWS::S3::Bucket)"
 
 
+# A company's account as it is.
+
+COMPANY = {
+    "VpcId": "vpc-0a",
+    "SubnetIds": "subnet-0a,subnet-0b",
+    "SecurityGroupIds": "sg-0a,sg-0b",
+    "ExecutionRoleArn": "arn:aws:iam::123456789012:role/company",
+    "KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/1234abcd",
+    "ReadBucketArns": "arn:aws:s3:::pictures",
+}
+
+
+def made(parameters: dict[str, str]) -> dict[str, str]:
+    """Return the resources that a stack with these parameters has, with their types."""
+    template = StackTemplate()
+    resolved, resources = Resolved(template, parameters), template.content["Resources"]
+    return {
+        name: item["Type"]
+        for name, item in resources.items()
+        if "Condition" not in item or resolved.holds(item["Condition"])
+    }
+
+
+def test_a_company_that_brings_everything_gets_no_network_no_group_and_no_role() -> None:
+    own, company = made({}), made(COMPANY)
+    assert {name for name, kind in own.items() if kind.startswith("AWS::EC2")}
+    assert not {name for name, kind in company.items() if kind.startswith("AWS::EC2")}
+    assert {name for name, kind in company.items() if kind == "AWS::IAM::Role"} == {"PromotionRole", "EventsRole"}
+    assert {"Bucket", "FileSystem", "Promotion"} <= set(company)
+    groups = made(COMPANY | {"SecurityGroupIds": ""})
+    assert {"JobGroup", "LustreGroup", "EndpointGroup"} <= set(groups) and "Vpc" not in groups
+
+
+def test_what_is_brought_is_what_the_rest_stands_on() -> None:
+    (system,) = _resources("AWS::FSx::FileSystem", COMPANY).values()
+    assert (system["SubnetIds"], system["SecurityGroupIds"]) == (["subnet-0a"], ["sg-0a", "sg-0b"])
+    assert system["KmsKeyId"] == COMPANY["KmsKeyArn"]
+    (bucket,) = _resources("AWS::S3::Bucket", COMPANY).values()
+    (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule["ServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": COMPANY["KmsKeyArn"]}
+    for repository in _resources("AWS::ECR::Repository", COMPANY).values():
+        assert repository["EncryptionConfiguration"] == {"EncryptionType": "KMS", "KmsKey": COMPANY["KmsKeyArn"]}
+    outputs = {
+        name: Resolved(StackTemplate(), COMPANY).value(item["Value"])
+        for name, item in StackTemplate().content["Outputs"].items()
+    }
+    assert outputs["RoleArn"] == COMPANY["ExecutionRoleArn"]
+    assert (outputs["Subnets"], outputs["SecurityGroups"]) == ("subnet-0a", "sg-0a,sg-0b")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"VpcId": "vpc-0a"}, "SubnetIds: name the private subnets of vpc-0a"),
+        ({"SubnetIds": "subnet-0a"}, "VpcId: name the network"),
+        ({"SecurityGroupIds": "sg-0a"}, "VpcId: name the network"),
+        ({"VpcId": "vpc-0a", "SubnetIds": "subnet-0a", "InternetAccess": "true"}, "InternetAccess: the way out"),
+    ],
+)
+def test_half_of_a_network_is_refused_before_anything_is_sent(
+    target: Target, parameters: dict[str, str], named: str
+) -> None:
+    with pytest.raises(InfrastructureError, match=named):
+        Infrastructure(target, interval_s=0).plan(parameters)
+    assert target.client("cloudformation").list_stacks()["StackSummaries"] == []
+
+
+def test_tags_are_the_stacks_and_reach_jobs_and_promotions(
+    target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+    infrastructure = Infrastructure(target, say=said.append, interval_s=0)
+    monkeypatch.setattr(infrastructure, "_client", Recorder(sent))
+    infrastructure.plan({"FileSystemGiB": "0"}, {"CostCenter": "42", "team": "art & co".replace(" & ", "-")})
+    assert {tag["Key"]: tag["Value"] for tag in sent[0]["Tags"]} == {
+        "project": "sd-pipeline",
+        "CostCenter": "42",
+        "team": "art-co",
+    }
+    values = {item["ParameterKey"]: item.get("ParameterValue") for item in sent[0]["Parameters"]}
+    assert json.loads("[0" + values["PromotionTags"] + "]")[1:] == [
+        {"Key": "CostCenter", "Value": "42"},
+        {"Key": "team", "Value": "art-co"},
+    ]
+    with pytest.raises(InfrastructureError, match='--tag 4"2'):
+        infrastructure.plan({}, {"CostCenter": '4"2'})
+
+
+def test_a_stacks_tags_are_those_of_the_jobs(deployed: Infrastructure) -> None:
+    settings = Settings.model_validate({"account": {"tags": {"team": "art"}}})
+    filled = fill(settings, deployed.outputs() | {"Tags": '{"CostCenter": "42"}', "KmsKeyArn": COMPANY["KmsKeyArn"]})
+    assert filled.account.tags == {"team": "art", "CostCenter": "42"}
+    assert filled.account.kms_key_arn == COMPANY["KmsKeyArn"]
+    # A stack without tags leaves definitions as they were.
+    assert "Tags" not in deployed.outputs()
+
+
+class Recorder:
+    """A CloudFormation without stacks, which keeps what it is asked for."""
+
+    def __init__(self, sent: list[dict[str, Any]]) -> None:
+        self._sent = sent
+
+    def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803
+        raise ClientError(
+            {"Error": {"Code": "ValidationError", "Message": f"Stack with id {StackName} does not exist"}},
+            "DescribeStacks",
+        )
+
+    def create_change_set(self, **request: Any) -> dict[str, Any]:
+        self._sent.append(request)
+        return {"Id": "change-set", "StackId": "stack"}
+
+    def describe_change_set(self, ChangeSetName: str) -> dict[str, Any]:  # noqa: N803
+        return {"Status": "CREATE_COMPLETE"}
+
+    def get_paginator(self, name: str) -> Recorder:
+        return self
+
+    def paginate(self, **request: Any) -> list[dict[str, Any]]:
+        return [{"Changes": []}]
+
+
+# The zone of a new stack.
+
+
+def zone_target(offered: dict[str, list[str]], plan: dict[str, Any] | None = None) -> Any:
+    class Zones(FakeTarget):
+        def client(self, service: str) -> Any:
+            client = super().client(service)
+            client.get_paginator = lambda name: self
+            return client
+
+        def paginate(self, **request: Any) -> list[dict[str, Any]]:
+            asked = request["Filters"][0]["Values"]
+            items = [{"InstanceType": name, "Location": zone} for name in asked for zone in offered.get(name, ())]
+            return [{"InstanceTypeOfferings": items}]
+
+    return Zones(answers={"sagemaker": {"describe_training_plan": lambda TrainingPlanName: plan}})  # noqa: N803
+
+
+def test_a_new_stack_is_in_a_zone_that_has_the_training_hosts_and_most_of_the_others() -> None:
+    offered = {"p4d.24xlarge": ["us-east-1c", "us-east-1d"], "g5.12xlarge": ["us-east-1a", "us-east-1d"]}
+    assert zone_for(Settings(), zone_target(offered)) == ("us-east-1d", "ml.p4d.24xlarge is offered there")
+    assert zone_for(Settings(), zone_target({})) == ("", "")
+    two = Settings.model_validate({"phase_2": {"train": {"instance_type": "ml.p5.48xlarge"}}})
+    with pytest.raises(InfrastructureError, match=r"no zone of us-east-1 has ml\.p4d.* and ml\.p5"):
+        zone_for(two, zone_target({**offered, "p5.48xlarge": ["us-east-1a"]}))
+
+
+def test_reserved_hosts_decide_the_zone() -> None:
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:training-plan/spring"
+    settings = Settings.model_validate({"train": {"job": {"instance_type": "ml.p4d.24xlarge", "training_plan": arn}}})
+    plan = {
+        "Status": "Active",
+        "ReservedCapacitySummaries": [{"InstanceType": "ml.p4d.24xlarge", "AvailabilityZone": "us-east-1f"}],
+    }
+    assert zone_for(settings, zone_target({}, plan)) == ("us-east-1f", f"{arn} is there")
+
+
+def test_a_zone_is_chosen_for_a_new_stack_alone_and_never_against_the_operator(
+    target: Target, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+    infrastructure = Infrastructure(target, say=said.append, interval_s=0)
+    monkeypatch.setattr(infrastructure, "_client", Recorder(sent))
+    monkeypatch.setattr(infrastructure, "_target", zone_target({"p4d.24xlarge": ["us-east-1c"]}))
+    infrastructure.plan({}, None, Settings())
+    infrastructure.plan({"AvailabilityZone": "us-east-1a"}, None, Settings())
+    zones = [
+        {item["ParameterKey"]: item["ParameterValue"] for item in one["Parameters"]}["AvailabilityZone"] for one in sent
+    ]
+    assert zones == ["us-east-1c", "us-east-1a"]
+    assert said == ["AvailabilityZone=us-east-1c: ml.p4d.24xlarge is offered there"]
+
+
 # Outputs to settings.
 
 
@@ -357,9 +540,11 @@ class RolledBack:
         return [{"StackEvents": events[: self.happened][::-1]}]
 
 
-def _resources(kind: str) -> dict[str, Any]:
-    resources = StackTemplate().content["Resources"]
-    return {name: item.get("Properties", {}) for name, item in resources.items() if item["Type"] == kind}
+def _resources(kind: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
+    template = StackTemplate()
+    resolved = Resolved(template, parameters or {})
+    named = {name: item for name, item in template.content["Resources"].items() if item["Type"] == kind}
+    return {name: resolved.value(item.get("Properties", {})) for name, item in named.items()}
 
 
 def _create(target: Target, body: str, name: str, **parameters: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,63 +14,53 @@ from policy_sentry.querying.actions import get_action_data
 
 from params import layout
 from pipeline_definition.infrastructure.template import StackTemplate
+from tests.pipeline_definition.infrastructure.resolved import Resolved
 
-PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "us-east-1", "AWS::AccountId": "123456789012"}
-ARNS = {
-    "AWS::S3::Bucket": "arn:aws:s3:::{}",
-    "AWS::ECR::Repository": "arn:aws:ecr:us-east-1:123456789012:repository/{}",
-    "AWS::IAM::Role": "arn:aws:iam::123456789012:role/{}",
-    "AWS::StepFunctions::StateMachine": "arn:aws:states:us-east-1:123456789012:stateMachine:{}",
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd"
+COMPANY = {
+    "VpcId": "vpc-0a",
+    "SubnetIds": "subnet-0a,subnet-0b",
+    "SecurityGroupIds": "sg-0a",
+    "KmsKeyArn": KEY,
+    "ReadBucketArns": "arn:aws:s3:::pictures,arn:aws:s3:::captions",
+    "ReadKeyArns": "arn:aws:kms:eu-west-1:210987654321:key/theirs",
 }
+"""A company's account as it is; the role is the stack's own, so that its policies exist."""
+SETTINGS = {"default": {}, "company": COMPANY}
 RESOURCES: dict[str, dict[str, Any]] = StackTemplate().content["Resources"]
-
-
-def value_of(value: Any) -> Any:
-    """Return a template's value with its functions worked out: names for resources, ARNs where they are asked for."""
-    if isinstance(value, list):
-        return [value_of(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if len(value) != 1 or not next(iter(value)).startswith(("Ref", "Fn::")):
-        return {key: value_of(item) for key, item in value.items()}
-    function, argument = next(iter(value.items()))
-    if function == "Ref":
-        return PSEUDO.get(argument) or _reference(argument)
-    if function == "Fn::GetAtt":
-        return _attribute(*argument)
-    if function == "Fn::Sub" and isinstance(argument, str):
-        return re.sub(r"\$\{([^}]+)\}", lambda match: _substitute(match.group(1)), argument)
-    raise AssertionError(f"a policy uses {function}")
-
-
-def _substitute(name: str) -> str:
-    return PSEUDO.get(name) or (_attribute(*name.split(".")) if "." in name else _reference(name))
-
-
-def _reference(name: str) -> str:
-    resource = RESOURCES.get(name, {"Type": "parameter"})
-    return _attribute(name, "Arn") if resource["Type"] == "AWS::StepFunctions::StateMachine" else name
-
-
-def _attribute(name: str, attribute: str) -> str:
-    return ARNS[RESOURCES[name]["Type"]].format(name) if attribute == "Arn" else f"{name}-{attribute}"
+EXECUTION_ROLE = "arn:aws:iam::123456789012:role/ExecutionRole"
+BUCKET = "arn:aws:s3:::sd-pipeline-123456789012-us-east-1"
 
 
 @functools.cache
-def policies() -> dict[str, dict[str, Any]]:
+def resolved(setting: str) -> Resolved:
+    return Resolved(StackTemplate(), SETTINGS[setting])
+
+
+@pytest.fixture(params=sorted(SETTINGS))
+def setting(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@functools.cache
+def policies(setting: str = "default") -> dict[str, dict[str, Any]]:
     found = {}
     for name, resource in RESOURCES.items():
         properties = resource.get("Properties", {})
-        if resource["Type"] == "AWS::IAM::Policy":
-            found[name] = value_of(properties["PolicyDocument"])
-        for policy in properties.get("Policies", []):
-            found[f"{name}.{policy['PolicyName']}"] = value_of(policy["PolicyDocument"])
+        if "Condition" in resource and not resolved(setting).holds(resource["Condition"]):
+            continue
+        if resource["Type"] == "AWS::IAM::ManagedPolicy":
+            found[name] = resolved(setting).properties(name)["PolicyDocument"]
+        for number, policy in enumerate(properties.get("Policies", [])):
+            document = resolved(setting).properties(name)["Policies"][number]["PolicyDocument"]
+            found[f"{name}.{policy['PolicyName']}"] = document
     return found
 
 
-def allowed() -> Iterator[tuple[str, str, dict[str, Any]]]:
+def allowed(setting: str = "default") -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield each allowed (action, resource, statement)."""
-    for document in policies().values():
+    for document in policies(setting).values():
         for statement in document["Statement"]:
             if statement["Effect"] == "Allow":
                 for action in _listed(statement["Action"]):
@@ -95,35 +86,38 @@ def _matches(form: str, arn: str) -> bool:
 
 
 def test_there_is_a_policy_for_every_role() -> None:
-    assert set(policies()) == {
-        "DataPolicy",
-        "NetworkPolicy",
-        "PipelinePolicy",
+    assert set(policies("company")) == {
+        "DataAccess",
+        "ReadAccess",
+        "ReadKeysAccess",
+        "KeyAccess",
+        "NetworkAccess",
+        "PipelineAccess",
         "PromotionRole.promote",
         "EventsRole.start-promotion",
     }
 
 
-def test_no_action_is_a_wildcard() -> None:
-    assert [action for action, _, _ in allowed() if "*" in action] == []
+def test_no_action_is_a_wildcard(setting: str) -> None:
+    assert [action for action, _, _ in allowed(setting) if "*" in action] == []
 
 
-def test_a_star_stands_only_where_aws_knows_no_resource() -> None:
-    stars = {action for action, resource, _ in allowed() if resource == "*"}
+def test_a_star_stands_only_where_aws_knows_no_resource(setting: str) -> None:
+    stars = {action for action, resource, _ in allowed(setting) if resource == "*"}
     assert {action for action in stars if arn_forms(action) != {"*"}} == set()
 
 
-def test_every_action_has_a_resource_that_it_takes() -> None:
+def test_every_action_has_a_resource_that_it_takes(setting: str) -> None:
     fitting: dict[str, bool] = {}
-    for action, resource, statement in allowed():
+    for action, resource, statement in allowed(setting):
         key = f"{statement.get('Sid')} {action}"
         fitting[key] = fitting.get(key, False) or any(_matches(form, resource) for form in arn_forms(action))
     assert [key for key, fits in fitting.items() if not fits] == []
 
 
-def test_every_resource_fits_some_action_of_its_statement() -> None:
+def test_every_resource_fits_some_action_of_its_statement(setting: str) -> None:
     useless = []
-    for document in policies().values():
+    for document in policies(setting).values():
         for statement in document["Statement"]:
             forms = {form for action in _listed(statement["Action"]) for form in arn_forms(action)}
             resources = _listed(statement["Resource"])
@@ -135,13 +129,15 @@ def test_pass_role_is_limited_to_the_execution_role_and_to_sagemaker() -> None:
     passing = [(resource, statement) for action, resource, statement in allowed() if action == "iam:PassRole"]
     assert len(passing) == 2
     for resource, statement in passing:
-        assert resource == ARNS["AWS::IAM::Role"].format("ExecutionRole")
+        assert resource == EXECUTION_ROLE
         assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
 
 
-@pytest.mark.parametrize("name", sorted(policies()))
-def test_cloudsplaining_finds_no_way_to_more_rights_and_no_open_resource(name: str) -> None:
-    document = PolicyDocument(policies()[name])
+@pytest.mark.parametrize("name", sorted(policies("company")))
+def test_cloudsplaining_finds_no_way_to_more_rights_and_no_open_resource(name: str, setting: str) -> None:
+    if name not in policies(setting):
+        return
+    document = PolicyDocument(policies(setting)[name])
     assert document.allows_privilege_escalation == []
     assert document.permissions_management_without_constraints == []
     assert document.allows_data_exfiltration_actions == []
@@ -152,7 +148,7 @@ def test_cloudsplaining_finds_no_way_to_more_rights_and_no_open_resource(name: s
 
 @pytest.mark.parametrize("name", ["ExecutionRole", "PromotionRole", "EventsRole"])
 def test_a_role_trusts_one_service_on_behalf_of_this_account_only(name: str) -> None:
-    statements = value_of(RESOURCES[name]["Properties"]["AssumeRolePolicyDocument"])["Statement"]
+    statements = resolved("default").properties(name)["AssumeRolePolicyDocument"]["Statement"]
     assert len(statements) == 1
     assert list(statements[0]["Principal"]) == ["Service"]
     assert statements[0]["Condition"]["StringEquals"] == {"aws:SourceAccount": "123456789012"}
@@ -170,10 +166,57 @@ def test_jobs_write_where_the_pipeline_writes_and_nowhere_else() -> None:
         "tuning",
         "samples",
     )
-    assert written == {f"arn:aws:s3:::Bucket/{name}/*" for name in names}
+    assert written == {f"{BUCKET}/{name}/*" for name in names}
 
 
 def test_the_pipeline_cannot_touch_the_production_endpoint() -> None:
-    denied = [s for s in policies()["PipelinePolicy"]["Statement"] if s["Effect"] == "Deny"]
-    assert denied[0]["Resource"].endswith(":endpoint/ProductionEndpoint")
+    denied = [s for s in policies()["PipelineAccess"]["Statement"] if s["Effect"] == "Deny"]
+    assert denied[0]["Resource"].endswith(":endpoint/sd-production")
     assert set(denied[0]["Action"]) == {"sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint"}
+
+
+def test_a_companys_buckets_and_keys_are_read_and_nothing_else_of_them_is_allowed() -> None:
+    others = {}
+    for action, resource, statement in allowed("company"):
+        if resource.startswith(("arn:aws:s3:::pictures", "arn:aws:s3:::captions", "arn:aws:kms")):
+            others.setdefault(statement["Sid"], set()).update({(action, resource)})
+    actions = {sid: {action for action, _ in found} for sid, found in others.items()}
+    assert actions == {
+        "ReadOtherBuckets": {"s3:ListBucket", "s3:GetBucketLocation", "s3:GetObject"},
+        "DecryptOtherBuckets": {"kms:Decrypt"},
+        "UseKey": {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey"},
+        "EncryptDisks": {"kms:CreateGrant"},
+    }
+    objects = {resource for action, resource in others["ReadOtherBuckets"] if action == "s3:GetObject"}
+    assert {"arn:aws:s3:::pictures/*", "arn:aws:s3:::captions/*"} <= objects
+    assert {resource for _, resource in others["UseKey"]} == {KEY}
+    assert not any(action.startswith("kms:") for action, _, _ in allowed())
+
+
+def test_interfaces_are_made_in_the_companys_network_and_in_no_other() -> None:
+    for _, resource, statement in allowed("company"):
+        if statement.get("Sid") in ("AttachToNetwork", "DetachFromNetwork"):
+            assert resource.startswith("arn:aws:ec2:us-east-1:123456789012:")
+            (network,) = statement["Condition"]["ArnEquals"].values()
+            assert network == "arn:aws:ec2:us-east-1:123456789012:vpc/vpc-0a"
+
+
+def test_a_role_of_ones_own_is_left_alone_and_passes_itself() -> None:
+    role = "arn:aws:iam::123456789012:role/company"
+    own = Resolved(StackTemplate(), COMPANY | {"ExecutionRoleArn": role})
+    for name in ("DataAccess", "ReadAccess", "ReadKeysAccess", "KeyAccess", "NetworkAccess", "PipelineAccess"):
+        assert "Roles" not in own.properties(name)
+        assert resolved("company").properties(name)["Roles"] == ["ExecutionRole"]
+    (passing,) = [
+        s for s in own.properties("PipelineAccess")["PolicyDocument"]["Statement"] if s["Sid"] == "PassItself"
+    ]
+    assert passing["Resource"] == role
+    outputs = StackTemplate().content["Outputs"]["ExecutionPolicies"]["Value"]
+    assert len(own.value(outputs).split(",")) == 6
+    assert len(resolved("default").value(outputs).split(",")) == 3
+
+
+@pytest.mark.parametrize("name", ["DataAccess", "NetworkAccess", "PipelineAccess"])
+def test_a_policy_is_as_long_as_iam_takes_it(name: str, setting: str) -> None:
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html: white space does not count
+    assert len(re.sub(r"\s", "", json.dumps(policies(setting)[name]))) < 6_144

@@ -19,12 +19,12 @@ from moto.sagemaker.responses import SageMakerResponse
 
 from pipeline_definition.infrastructure.template import StackTemplate
 from pipeline_definition.models.promote import BESIDE_VARIANT, FORMER_TAG, MAIN_VARIANT
+from tests.pipeline_definition.infrastructure.resolved import Resolved
 from tests.pipeline_definition.moto_sagemaker import add_update_endpoint
 
 RESOURCES = StackTemplate().content["Resources"]
 ROLE = "arn:aws:iam::123456789012:role/execution"
 VALUES = {
-    "AWS::Partition": "aws",
     "ProductionEndpoint": "sd-production",
     "ProductionInstanceType": "ml.g4dn.xlarge",
     "ProductionInstanceCount": "2",
@@ -47,9 +47,9 @@ TASKS = (
 )
 
 
-def machine() -> dict[str, Any]:
-    text = RESOURCES["Promotion"]["Properties"]["DefinitionString"]["Fn::Sub"]
-    definition: dict[str, Any] = json.loads(re.sub(r"\$\{([^}]+)\}", lambda match: VALUES[match.group(1)], text))
+def machine(**parameters: str) -> dict[str, Any]:
+    resolved = Resolved(StackTemplate(), VALUES | parameters, VALUES | parameters)
+    definition: dict[str, Any] = json.loads(resolved.properties("Promotion")["DefinitionString"])
     return definition
 
 
@@ -268,3 +268,21 @@ def test_the_rule_starts_the_promotion_for_approvals_in_the_group_alone() -> Non
         "detail": {"ModelPackageGroupName": [{"Ref": "ModelPackageGroupName"}], "ModelApprovalStatus": ["Approved"]},
     }
     assert rule["Targets"][0]["Arn"] == {"Ref": "Promotion"}
+
+
+def test_what_a_promotion_makes_has_the_projects_tags_and_ones_own() -> None:
+    states = machine(PromotionTags=', {"Key": "CostCenter", "Value": "42"}')["States"]
+    for name in ("CreateModel", "CreateBesideModel", "CreateTwoVariants", "CreateEndpointConfig", "CreateEndpoint"):
+        tags = {tag["Key"]: tag.get("Value") for tag in states[name]["Parameters"]["Tags"]}
+        assert (tags["project"], tags["CostCenter"]) == ("sd-pipeline", "42"), name
+
+
+def test_a_reservation_is_what_every_variant_of_production_runs_on() -> None:
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:training-plan/endpoints"
+    states = machine(ProductionReservationArn=arn)["States"]
+    for name in ("CreateTwoVariants", "CreateEndpointConfig"):
+        for variant in states[name]["Parameters"]["ProductionVariants"]:
+            assert variant["CapacityReservationConfig"]["MlReservationArn"] == arn
+    plain = machine()["States"]["CreateEndpointConfig"]["Parameters"]["ProductionVariants"][0]
+    assert "CapacityReservationConfig" not in plain
+    assert (plain["InstanceType"], plain["InitialInstanceCount"]) == ("ml.g4dn.xlarge", 2)

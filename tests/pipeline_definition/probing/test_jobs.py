@@ -9,9 +9,11 @@ import pytest
 from botocore.validate import ParamValidator
 
 from params.settings import load_settings
+from pipeline_definition.definition.terms import with_terms
 from pipeline_definition.jobs.planned import Values, planned_jobs
 from pipeline_definition.probing.forecast import ProbeForecast
 from pipeline_definition.probing.jobs import Probe, ProbeJob, base_name
+from tests.pipeline_definition.definition.test_terms import PLAN, set_with
 from tests.pipeline_definition.definitions import PARAMETER_SETS, definition_of
 
 STEPS = {"TrainingJobName": "training", "ProcessingJobName": "processing"}
@@ -107,3 +109,22 @@ def test_the_forecast_names_hosts_dollars_and_what_has_no_price() -> None:
     assert str(forecast).startswith("forecast: 11 minutes and $1.07; at most $2.92")
     elsewhere = str(ProbeForecast(probe_of("smoke_aws").jobs(), "eu-north-1"))
     assert "without Download, Encode+Evaluate, Tune+Train, Endpoint, whose price is not known" in elsewhere
+
+
+def test_each_type_of_a_list_is_probed_by_itself() -> None:
+    other = {"instance_preferences": [{"instance_type": "ml.p5.48xlarge"}]}
+    settings = set_with(
+        train={"job": {**other, "training_plan": PLAN}},
+        endpoint={"job": {"instance_preferences": [{"instance_type": "ml.g6.2xlarge"}]}},
+    )
+    definition = with_terms(definition_of("octank_100gb"), settings)
+    jobs = Probe.of(settings, definition, Values(definition, {})).jobs()
+    hosts = [request_of(job)["ResourceConfig"] for job in jobs if job.kind == "training"]
+    assert not any("InstancePreferences" in one for one in hosts)
+    plans = {one["InstanceType"]: one.get("TrainingPlanArn") for one in hosts}
+    assert set(plans) == {"ml.p4d.24xlarge", "ml.p5.48xlarge"} and plans["ml.p5.48xlarge"] is None
+    variants = [
+        job.requests["create_endpoint_config"]["ProductionVariants"][0] for job in jobs if job.kind == "endpoint"
+    ]
+    assert [variant["InstanceType"] for variant in variants] == ["ml.g5.2xlarge", "ml.g6.2xlarge"]
+    assert not any("InstancePools" in variant for variant in variants)
