@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports bench chaos audit clean
+.PHONY: help install run test check lint types imports bench fullsize chaos audit clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,10 @@ bench: install .bench/.installed  ## Run every benchmark: each prints ratios to 
 	$(BIN)/python -m benchmarks.loader --scale
 	$(BIN)/python -m benchmarks.train --device cpu
 	$(BIN)/python -m benchmarks.serve --rounds 2
+
+# By estimate one rank takes 25 GB at the full width and two take 36; FULLSIZE="--width 2" takes 7 and 10.
+fullsize: install  ## Stable Diffusion 2 at its real size on this machine: bytes, seconds and memory of each stage.
+	$(BIN)/python -m benchmarks.fullsize $(FULLSIZE)
 
 # Other loaders, to be measured against: beside the environment, so that their own pins change nothing in it.
 .bench/.installed: requirements.bench.lock

@@ -1,0 +1,307 @@
+"""Stable Diffusion 2 at its real size through the project's own programs on this machine: bytes, seconds, peak memory.
+
+    python -m benchmarks.fullsize [--ranks 0] [--width 1] [--pictures 64] [--folder DIR] [--json]     # make fullsize
+
+Builds stable-diffusion-2-base's layout with random weights (`--width 2`: half as wide, a quarter of the weights),
+encodes drawn pictures at 256 px, trains one step and then, from its checkpoint, a second one, exports and packs the
+model, and serves one picture of two denoising steps. Each stage has processes of its own; its peak is the memory that
+they have to themselves, sampled twice a second. `--ranks 0` takes two ranks where their estimate fits what is
+available, and otherwise one, and says so. An out-of-memory killer is told to take these processes first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from benchmarks import harness
+from benchmarks.train.pictures import ENCODED_AT_ONCE
+from params.arguments import to_flags
+from params.layout import MANIFEST_FILE
+from params.memory import state_bytes
+from params.programs import TrainArguments
+
+SIDE_PX: Final = 256
+LATENT_SHAPE: Final = (4, SIDE_PX // 8, SIDE_PX // 8)
+CAPTION_LENGTH: Final = 77
+SAMPLED_EVERY_S: Final = 0.5
+OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
+# A process with torch, diffusers and transformers before it has a model.
+PROCESS_BYTES: Final = 600_000_000
+# What takes least memory of the settings, with an average of the weights.
+TRAINING: Final[dict[str, Any]] = {
+    "micro_batch_size": 1,
+    "warmup_samples": 0,
+    "precision": "float32",
+    "gradient_checkpointing": True,
+    "shard_optimizer": True,
+    "ema_precision": "bfloat16",
+    "validation_samples": 2,
+    "validate_every_samples": 1_000_000,
+    "save_every_samples": 1_000_000,
+    "keep_checkpoints": 1,
+    "log_every_steps": 1,
+    "collective_timeout_s": 3600.0,
+    "latents_wait_s": 0.0,
+}
+
+
+@dataclass
+class Stage:
+    """What one stage took and left."""
+
+    name: str
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    estimated_bytes: float = 0.0
+    """0: nothing is estimated."""
+    left_bytes: int = 0
+    """In files."""
+
+
+@dataclass
+class Rehearsal:
+    """The stages so far, in one folder."""
+
+    options: argparse.Namespace
+    folder: Path
+    stages: list[Stage] = field(default_factory=list)
+
+    @property
+    def pretrained(self) -> Path:
+        return self.folder / "pretrained"
+
+    @property
+    def job(self) -> Path:
+        return self.folder / "train"
+
+    def run(self) -> dict[str, Any]:
+        """Run every stage, and return the figures."""
+        with self.stage("build", self.pretrained):
+            program = "import sys; from pathlib import Path; from benchmarks.train.models import Scale; "
+            program += f"Scale('fullsize', width={self.options.width}, vocabulary=49_408).write(Path(sys.argv[1]))"
+            self.call([sys.executable, "-c", program, str(self.pretrained)])
+        self.encode()
+        ranks = self.ranks()
+        for step in (1, 2):
+            self.train(ranks, step)
+        self.pack()
+        self.serve()
+        figures = [vars(stage) for stage in self.stages]
+        return {"width": self.options.width, "ranks": ranks, "pictures": self.options.pictures, "stages": figures}
+
+    def encode(self) -> None:
+        """Draw pictures and encode them with the project's loader of VAEs, as `benchmarks.train` does.
+
+        `python -m steps encode` itself refuses a VAE with random weights: pictures do not come back from its latents.
+        """
+        program = "import sys, torch; from pathlib import Path; from benchmarks.train import pictures; "
+        program += "drawn, pretrained, latents = map(Path, sys.argv[1:]); "
+        program += f"pictures.write_pictures(drawn, {SIDE_PX}, {self.options.pictures}); "
+        program += "pictures.write_latents(latents, drawn, pretrained, torch.device('cpu'))"
+        places = [str(self.folder / name) for name in ("pictures", "pretrained", "latents")]
+        with self.stage("encode", self.folder / "latents", self.estimated_encoding_bytes()):
+            self.call([sys.executable, "-c", program, *places])
+            self._sign(self.folder / "latents" / MANIFEST_FILE)
+
+    def _sign(self, file: Path) -> None:
+        """Write into the latents' manifest by which models they were made, as Encode does: training compares."""
+        from steps.model.digest import folder_digest
+
+        parts = {"encoder_digest": "vae", "tokenizer_digest": "tokenizer", "text_encoder_digest": "text_encoder"}
+        digests = {name: folder_digest(self.pretrained / part) for name, part in parts.items()}
+        file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | digests), encoding="utf-8")
+
+    def train(self, ranks: int, step: int) -> None:
+        """Run `python -m steps train` to the end of one step; the second goes on from the first one's checkpoint."""
+        data = self.job / "input" / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        for channel in ("pretrained", "latents"):
+            if not (data / channel).exists():
+                (data / channel).symlink_to(self.folder / channel)
+        flags = to_flags(TRAINING | {"global_batch_size": ranks, "training_samples": ranks * step})
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+        launcher += ["--master-port", str(harness.free_port())] if ranks > 1 else []
+        name = "train step 1, checkpoint, export" if step == 1 else "read it, train step 2, checkpoint, export"
+        with self.stage(name, self.job, self.estimated_training_bytes(ranks)):
+            self.call([sys.executable, *launcher, "-m", "steps", "train", *flags], self.job)
+        log = (self.job / "model" / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+        steps = sorted({json.loads(line)["seen_samples"] for line in log if "training_loss" in line})
+        if steps != [ranks * number for number in range(1, step + 1)]:
+            raise SystemExit(f"error: the log holds steps that end at {steps} samples: the checkpoint was not read")
+
+    def pack(self) -> None:
+        """Pack the model as the local engine does, and unpack it as the endpoint's host finds it."""
+        archive, model = self.folder / "model.tar.gz", self.folder / "serve" / "model"
+        program = "import sys; from pathlib import Path; from steps.model.archive import unpack_model; "
+        program += "from pipeline_definition.local.archive import merged_files, write_archive; "
+        program += "source, archive, target = map(Path, sys.argv[1:]); "
+        program += "write_archive(archive, merged_files([source])); unpack_model(archive, target)"
+        with self.stage("pack and unpack", archive):
+            self.call([sys.executable, "-c", program, str(self.job / "model"), str(archive), str(model)])
+        shutil.rmtree(self.job)
+
+    def serve(self) -> None:
+        """Ask `python -m steps serve` for one picture."""
+        port, picture = harness.free_port(), self.folder / "picture.png"
+        flags = {"inference_steps": 2, "default_size_px": SIDE_PX, "max_size_px": SIDE_PX, "timeout_s": 59.0}
+        with (
+            self.stage("serve one picture", picture),
+            self.process(
+                [sys.executable, "-m", "steps", "serve", *to_flags(flags)],
+                self.folder / "serve",
+                SAGEMAKER_BIND_TO_PORT=str(port),
+            ) as server,
+        ):
+            body = json.dumps({"prompt": "a red circle", "seed": 7}).encode()
+            head = {"Content-Type": "application/json", "Accept": "image/png"}
+            address = f"http://127.0.0.1:{port}"
+            self.wait_for(f"{address}/ping", server)
+            asked = urllib.request.Request(f"{address}/invocations", body, head)
+            with urllib.request.urlopen(asked, timeout=3600) as answer:
+                picture.write_bytes(answer.read())
+
+    def wait_for(self, address: str, server: subprocess.Popen[bytes]) -> None:
+        while server.poll() is None:
+            try:
+                urllib.request.urlopen(address, timeout=60).close()
+                return
+            except OSError:
+                time.sleep(1.0)
+        raise SystemExit("error: the server ended before it answered; its log is above")
+
+    def ranks(self) -> int:
+        """Return how many ranks are asked for, or fit."""
+        available, needed = psutil.virtual_memory().available, self.estimated_training_bytes(2)
+        if self.options.ranks == 0 and needed > available:
+            print(
+                f"2 ranks would take about {needed / 1e9:.1f} GB of {available / 1e9:.1f} available: 1 rank", flush=True
+            )
+        ranks: int = self.options.ranks or (2 if needed <= available else 1)
+        alone = self.estimated_training_bytes(ranks)
+        if alone > available:
+            fix = "free some, or set --ranks 1" if ranks > 1 else "free some, or set --width 2"
+            raise SystemExit(
+                f"error: training takes about {alone / 1e9:.1f} GB of {available / 1e9:.1f} available; {fix}"
+            )
+        return ranks
+
+    def estimated_training_bytes(self, ranks: int) -> float:
+        """Return the peak of all ranks, with the copy of the state that the first one writes as a checkpoint."""
+        from steps.model.pretrained import unet_config
+        from steps.training.peak_memory import FakeUnet
+
+        arguments = TrainArguments(**TRAINING)
+        unet = FakeUnet(unet_config(self.pretrained), arguments.precision, gradient_checkpointing=True)
+        each = state_bytes(unet.parameters, arguments, ranks)
+        passing = unet.pass_bytes(1, LATENT_SHAPE, CAPTION_LENGTH)
+        gradients = 4 * unet.parameters
+        copied = state_bytes(unet.parameters, arguments, 1) - gradients
+        # One rank alone has no gradients between its steps, when it writes.
+        writing = copied - (gradients if ranks == 1 else 0)
+        return ranks * (each + PROCESS_BYTES) + max(ranks * passing, writing)
+
+    def estimated_encoding_bytes(self) -> float:
+        import torch
+
+        from steps.model.pretrained import part_config
+        from steps.training.peak_memory import encoding_bytes
+
+        return PROCESS_BYTES + encoding_bytes(
+            part_config(self.pretrained, "vae"), torch.float32, ENCODED_AT_ONCE, SIDE_PX
+        )
+
+    def call(self, command: Sequence[str], base: Path | None = None) -> None:
+        with self.process(command, base) as process:
+            if process.wait() != 0:
+                raise SystemExit(f"error: {' '.join(command[:5])} ended with status {process.returncode}")
+
+    @contextmanager
+    def process(
+        self, command: Sequence[str], base: Path | None = None, **more: str
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a program, which ends with the block."""
+        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        environment = {**os.environ, **threads, **more, "SAGEMAKER_BASE_DIR": str(base or self.folder)}
+        process = subprocess.Popen([*command], env=environment, stdout=sys.stderr)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+    @contextmanager
+    def stage(self, name: str, left: Path, estimated_bytes: float = 0.0) -> Iterator[None]:
+        """Measure what happens in the block, in this process's children."""
+        stage, ended, start_s = Stage(name, estimated_bytes=estimated_bytes), threading.Event(), time.monotonic()
+        watcher = threading.Thread(target=_watch, args=(stage, ended))
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+        stage.seconds = time.monotonic() - start_s
+        stage.left_bytes = sum(file.stat().st_size for file in ([left] if left.is_file() else left.rglob("*")))
+        self.stages.append(stage)
+        print(_row(vars(stage)), flush=True)
+
+
+def _watch(stage: Stage, ended: threading.Event) -> None:
+    while not ended.wait(SAMPLED_EVERY_S):
+        own = 0
+        for process in psutil.Process().children(recursive=True):
+            try:
+                memory = process.memory_info()
+            except psutil.Error:
+                continue
+            own += memory.rss - memory.shared
+        stage.peak_bytes = max(stage.peak_bytes, own)
+
+
+def _row(stage: dict[str, Any]) -> str:
+    gigabytes = [stage[key] / 1e9 for key in ("left_bytes", "peak_bytes", "estimated_bytes")]
+    left, peak, estimate = (f"{value:.2f}" if value else "" for value in gigabytes)
+    return f"| {stage['name']} | {left} | {stage['seconds']:.0f} | {peak} | {estimate} |"
+
+
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    yield f"\nwidth 1/{result['width']}, {result['ranks']} ranks, {result['pictures']} pictures:\n"
+    yield "| stage | GB of files | seconds | peak GB | estimated GB |\n|---|---:|---:|---:|---:|"
+    yield from map(_row, result["stages"])
+
+
+def main(argv: list[str]) -> int:
+    numbers: dict[str, Any] = {
+        "ranks": (0, "training processes; 0: two where they fit, else one"),
+        "width": (1, "narrower by this factor"),
+        "pictures": (64, "pictures to encode"),
+    }
+    parser = harness.parser(
+        "benchmarks.fullsize", __doc__, folder=("", "where the files go; a temporary one"), **numbers
+    )
+    options = parser.parse_args(argv)
+    if OOM_SCORE.exists():
+        OOM_SCORE.write_text("1000")
+    with tempfile.TemporaryDirectory(dir=options.folder or None, prefix="fullsize-") as folder:
+        harness.print_result(Rehearsal(options, Path(folder)).run(), options.json, lines)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
