@@ -141,8 +141,8 @@ def _caption_beside(files: DataFiles, name: str, names: set[str]) -> str:
     stems = (name.rsplit(".", 1)[0], name)
     for file in (stem + suffix for stem in stems for suffix in reversed(CAPTION_FILES)):
         if file in names:
-            caption = (files.read(file, limit=1 << 20) or b"").decode("utf-8", "replace").strip()
-            if caption:
+            content = (files.read(file, limit=1 << 20) or b"").decode("utf-8", "replace")
+            if caption := html.unescape(content).strip():
                 return caption
     return ""
 

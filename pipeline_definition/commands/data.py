@@ -92,6 +92,7 @@ def upload(
     """
     from pipeline_definition.artifacts.own_data import own_data
     from pipeline_definition.commands.own_set import show as show_data
+    from pipeline_definition.runs.small_set import too_few_held_out
     from pipeline_definition.runs.upload import Upload
 
     settings, params = filled(context.settings, stack), context.params
@@ -105,6 +106,8 @@ def upload(
     say(f"{uri}: {', '.join(f'{count} {what}' for what, count in counts.items())}")
     if transfer.others:
         say(f"note: {len(transfer.others)} objects there are not in {place} and count as data, as {transfer.others[0]}")
+    if problem := too_few_held_out(own.sample.kept, settings.encode.heldout_fraction):
+        say(f"note: {problem}, in a copy of {params}")
     if settings.download.source != own.source:
         say(f"note: {params} has download.source {settings.download.source}; these data need {own.source}")
     where = (f" --stack {stack}" if stack else "") + (" --local" if context.local else "")

@@ -62,7 +62,9 @@ class Laptop:
     def ready(self) -> Iterator[dict[str, str]]:
         """Make the world, and serve its pictures while the run lasts; yield the parameters that only it knows."""
         self._make_bucket()
-        Upload(self._s3, self.settings.data.url_table, self.own_files, RUN_LOCAL).send()
+        if self.own_files:
+            print(f"uploading {len(self.own_files):,} files to {self.settings.data.url_table}", file=sys.stderr)
+            Upload(self._s3, self.settings.data.url_table, self.own_files, RUN_LOCAL).send()
         self._upload_models(self._local.pretrained_dir, self.settings.data.pretrained_uri)
         self._upload_models(self._local.evaluator_dir, self.settings.data.evaluator_uri)
         with self._shapes_served() if self._draws_shapes() else nullcontext():

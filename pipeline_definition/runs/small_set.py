@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from params.heldout import caption_hash
+from params.heldout import caption_hash, is_heldout
 from pipeline_definition.errors import OperatorError
 
 MIN_HELDOUT: Final = 8
@@ -51,6 +51,17 @@ def held_out(captions: Sequence[str]) -> tuple[float, float]:
     raise SmallSetError(
         f"--data: {len(captions)} usable pictures have {len(hashed)} different captions; evaluation draws captions "
         "that training has not seen, so describe the pictures in more than one way"
+    )
+
+
+def too_few_held_out(captions: Sequence[str], fraction: float) -> str:
+    """Return what is wrong with a set's own encode.heldout_fraction for these captions, and the fix; empty: nothing."""
+    held = sum(is_heldout(caption, fraction) for caption in captions)
+    if not captions or MIN_HELDOUT <= held <= len(captions) - MIN_HELDOUT:
+        return ""
+    better = held_out(captions)[0]
+    return (
+        f"encode.heldout_fraction {fraction:g} holds out {held} of {len(captions)} pictures; {better:.4f} holds enough"
     )
 
 

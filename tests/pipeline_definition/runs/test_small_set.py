@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from params.heldout import is_heldout
 from params.settings import Settings
-from pipeline_definition.runs.small_set import SmallSetError, fine_tuning, held_out, merged, side_of, small_set
+from pipeline_definition.runs.small_set import (
+    SmallSetError,
+    fine_tuning,
+    held_out,
+    merged,
+    side_of,
+    small_set,
+    too_few_held_out,
+)
 
 
 @given(st.lists(st.integers(0, 40).map("caption {}".format), min_size=24, max_size=300))
@@ -31,6 +39,13 @@ def test_pictures_with_one_caption_are_refused() -> None:
 def test_nine_captions_of_two_hundred_photos_leave_most_to_train_on() -> None:
     captions = [f"a photo of {what}, {how}" for what in ("a cat", "coffee", "grass") for how in ("near", "far", "wide")]
     assert 0.1 <= held_out([captions[row % 9] for row in range(200)])[1] <= 0.35
+
+
+def test_a_fraction_that_holds_out_too_few_is_told_with_one_that_holds_enough() -> None:
+    captions = [f"caption {row % 3}" for row in range(90)]
+    told = too_few_held_out(captions, 1e-9)
+    assert told.startswith("encode.heldout_fraction 1e-09 holds out 0 of 90 pictures; 0.")
+    assert too_few_held_out(captions, float(told.split("; ")[1].split(" ")[0])) == ""
 
 
 @pytest.mark.parametrize("count", [24, 79, 200, 5_000, 100_000, 0])
