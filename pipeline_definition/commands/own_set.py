@@ -57,6 +57,8 @@ def own_set(params: Path, data: str | None, pretrained: Path | None, state: Path
         own = own_data(data, judged_by, client)
         name = own.name
         show(own, runs / f"{name}.html")
+        if is_own and (problem := small_set.too_few_held_out(own.sample.kept, base.encode.heldout_fraction)):
+            raise small_set.SmallSetError(f"{params}: {problem}")
         sizes = {} if is_own else small_set.small_set(own.usable, own.sample.kept, side_px)
         changes = small_set.merged(small_set.merged(sizes, changes), _of_data(own, base.account.bucket))
     elif not is_own:

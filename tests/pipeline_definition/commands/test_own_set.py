@@ -19,6 +19,7 @@ from pipeline_definition.cli import app
 from pipeline_definition.commands.options import CommandContext
 from pipeline_definition.commands.own_set import own_set
 from pipeline_definition.commands.run_local import _prompt_of
+from pipeline_definition.runs.small_set import SmallSetError
 from pipeline_definition.session import Target
 
 LOCAL = Path("params/local.yaml")
@@ -49,8 +50,15 @@ def test_a_folder_becomes_a_parameter_set_and_a_page_to_look_at(photos: Path, tm
     assert "30 pictures; usable: 30 with 30 different captions (latin 30)" in said and "64 px" in said
 
 
-def test_the_sizes_of_a_set_of_ones_own_stay(photos: Path, tmp_path: Path) -> None:
-    tiny = Path("tests/end_to_end/tiny.yaml")
+def test_the_sizes_of_a_set_of_ones_own_stay_and_have_to_hold_out_enough(photos: Path, tmp_path: Path) -> None:
+    tiny = tmp_path / "tiny.yaml"
+    text = Path("tests/end_to_end/tiny.yaml").read_text()
+    tiny.write_text(text)
+    with pytest.raises(
+        SmallSetError, match=r"tiny\.yaml: encode\.heldout_fraction 0\.15 holds out . of 30 pictures; 0\."
+    ):
+        own_set(tiny, str(photos), None, tmp_path / "state", tmp_path / "runs", None)
+    tiny.write_text(text.replace("heldout_fraction: 0.15", "heldout_fraction: 0.5"))
     own = own_set(tiny, str(photos), None, tmp_path / "state", tmp_path / "runs", None).settings
     assert (own.train, own.evaluate) == (load_settings(tiny).train, load_settings(tiny).evaluate)
     assert own.data.name.startswith("photos-") and own.download.source == "pictures"
