@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -17,6 +17,7 @@ from params.layout import PROBE
 from params.s3 import is_missing, join_uri, split_uri
 from pipeline_definition.infrastructure.contents import delete_versions, object_versions
 from pipeline_definition.infrastructure.events import InfrastructureError
+from pipeline_definition.probing.patience import Patience
 from pipeline_definition.session import Target
 
 # (list operation, its result, member with the name, operation that ends or removes one), in the order of removal.
@@ -41,7 +42,7 @@ class Leftovers:
     base: str
     prefixes: Sequence[str]
     """s3:// prefixes below which the probe writes."""
-    interval_s: float
+    patience: Patience
 
     def found(self) -> list[tuple[str, str]]:
         """Return (operation that removes it, name) of everything but objects; then the prefixes that hold some."""
@@ -59,7 +60,7 @@ class Leftovers:
             if now_s - said_s > SAY_EVERY_S:
                 said_s = now_s
                 say(f"removing {', '.join(name for _, name in found)}: {next(filter(None, problems), 'under way')}")
-            time.sleep(self.interval_s)
+            time.sleep(self.patience.interval_s)
         return []
 
     def _problem(self, operation: str, name: str) -> str:
@@ -79,11 +80,15 @@ class Leftovers:
     def _made(self) -> Iterator[tuple[str, str]]:
         client = self.target.client("sagemaker")
         for listing, result, member, removal in KINDS:
-            for page in client.get_paginator(listing).paginate(NameContains=self.base):
+            pages = client.get_paginator(listing).paginate(NameContains=self.base)
+            for page in self._listed(pages):
                 for item in page[result]:
                     status = item.get(member.replace("Name", "Status"), RUNNING[0])
                     if self._is_own(item[member]) and (not removal.startswith("stop") or status in RUNNING):
                         yield removal, item[member]
+
+    def _listed(self, pages: Any) -> list[Any]:
+        return self.patience.ask(lambda: list(pages))
 
     def _is_own(self, name: str) -> bool:
         """Return whether a name is of this pipeline's probes, and not of those of a pipeline with a longer name."""

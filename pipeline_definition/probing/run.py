@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,6 +21,7 @@ from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
 from params.s3 import split_uri
 from pipeline_definition.probing.jobs import Probe, ProbeJob
 from pipeline_definition.probing.outcomes import Outcome, explained, interrupted, throttled
+from pipeline_definition.probing.patience import Patience
 from pipeline_definition.runs.executions import Execution, ExecutionStep, is_busy
 from pipeline_definition.runs.job_logs import JobLog, progress_of
 from pipeline_definition.runs.watch import RunningCost, Snapshot
@@ -30,7 +32,6 @@ STATUSES: Final = {
     **{"InProgress": "Executing", "Stopping": "Stopping", "Completed": "Succeeded"},
     **{"Creating": "Executing", "Updating": "Executing", "InService": "Succeeded", "Deleting": "Stopped"},
 }
-TRIES: Final = 20
 
 
 @dataclass
@@ -39,12 +40,10 @@ class ProbeRun:
 
     target: Target
     probe: Probe
-    interval_s: float
+    patience: Patience
     wait_s: float
     """How long to wait for a job that does not end, or never gets its hosts."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    waited_out: int = 0
-    """Requests that SageMaker throttled and that were sent again."""
 
     def start(self, jobs: Sequence[ProbeJob]) -> None:
         """Start every job; one that is refused is kept as failed."""
@@ -54,7 +53,7 @@ class ProbeRun:
             self.outcomes[job.label] = Outcome(job, step)
             for operation, request in job.requests.items():
                 try:
-                    answer = self._patiently(lambda op=operation, sent=request: getattr(client, op)(**sent))  # type: ignore[misc]
+                    answer = self.patience.ask(partial(getattr(client, operation), **request))
                 except (ClientError, BotoCoreError) as error:
                     ended = replace(step, status="Failed", end=datetime.now(UTC), failure_reason=str(error))
                     self.outcomes[job.label].step = ended
@@ -78,11 +77,11 @@ class ProbeRun:
             yield self._snapshot(progress)
             if all(outcome.step.end for outcome in self.outcomes.values()):
                 break
-            time.sleep(self.interval_s)
+            time.sleep(self.patience.interval_s)
         for label, outcome in self.outcomes.items():
             self._finish(outcome, logs[label])
-        if self.waited_out:
-            outcome.add(throttled(self.waited_out))
+        if self.patience.waited:
+            outcome.add(throttled(self.patience.waited))
 
     def _snapshot(self, progress: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Snapshot:
         steps = tuple(outcome.step for outcome in self.outcomes.values())
@@ -151,7 +150,7 @@ class ProbeRun:
 
     def _guard(self, outcome: Outcome, read: Callable[[], None]) -> None:
         try:
-            self._patiently(read)
+            self.patience.ask(read)
         except (ClientError, BotoCoreError, ValueError) as error:
             outcome.add(explained(str(error)))
 
@@ -180,15 +179,3 @@ class ProbeRun:
         result = json.loads(content)
         name = result["host"] if outcome.job.kind != "endpoint" else "endpoint"
         outcome.hosts[name] = [ProbeLine.of(line) for line in result["lines"]]
-
-    def _patiently(self, call: Callable[[], Any]) -> Any:
-        """Call until SageMaker is not too busy to answer."""
-        for left in reversed(range(TRIES)):
-            try:
-                return call()
-            except ClientError as error:
-                if not left or not is_busy(error):
-                    raise
-                self.waited_out += 1
-                time.sleep(self.interval_s)
-        return None

@@ -74,14 +74,14 @@ def test_everything_is_measured_on_this_machine_and_nothing_stays(place: list[st
 
 
 def test_an_interrupted_probe_removes_what_it_made(place: list[str]) -> None:
-    process = subprocess.Popen(command(place), stdout=subprocess.PIPE, text=True, env=clean_environment())
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "Executing" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stdout.read()
-    assert process.wait(60) == 130, rest
+    with subprocess.Popen(command(place), stdout=subprocess.PIPE, text=True, env=clean_environment()) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Executing" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(60) == 130, rest
     assert "removing what the probe made" in rest
     assert left(place) == []
 
@@ -98,10 +98,11 @@ def test_what_a_killed_probe_left_is_found_and_removed(place: list[str]) -> None
     s3.put_object(Bucket="sd-pipeline-tiny", Key=f"shards/sd-pipeline-probe/{name}/algo-1", Body=b"left")
     from pipeline_definition.probing.jobs import base_name
     from pipeline_definition.probing.leftovers import Leftovers
+    from pipeline_definition.probing.patience import Patience
     from pipeline_definition.session import Target
 
     target = Target("us-east-1", sagemaker.meta.endpoint_url)
-    leftovers = Leftovers(target, base_name("sd-pipeline-tiny"), ["s3://sd-pipeline-tiny/shards"], 0.1)
+    leftovers = Leftovers(target, base_name("sd-pipeline-tiny"), ["s3://sd-pipeline-tiny/shards"], Patience(0.1))
     assert leftovers.found() == [("delete_model", name)]
     assert leftovers.remove(print) == []
     assert left(place) == [other]
