@@ -1,5 +1,6 @@
 # The commands of a newcomer and of CI; each does its own set-up.
-PYTHON ?= python3.11
+# Python 3.11, 3.12 or 3.13; empty: the first of them on the PATH.
+export PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -16,12 +17,9 @@ help:  ## Show this list.
 
 install: $(INSTALLED)  ## Make the virtual environment with the pinned versions (idempotent).
 
-# One lock for everything: pip's own resolver does not finish on this list, so it only installs. The definition is kept
-# (pipeline_definition/definition/cache.py), so that the first command answers at once.
-$(INSTALLED): requirements.lock setup.cfg pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+# The definition is kept (pipeline_definition/definition/cache.py), so that the first command answers at once.
+$(INSTALLED): requirements.lock requirements.cuda.lock install.sh setup.cfg pyproject.toml
+	./install.sh
 	$(BIN)/sd-pipeline definition --params params/local.yaml >/dev/null
 	touch $@
 

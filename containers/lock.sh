@@ -3,7 +3,8 @@
 # Reads setup.cfg and requirements.lock; writes containers/{data,training,inference}.lock. Needs uv.
 #
 #   containers/lock.sh                   the images' locks
-#   containers/lock.sh requirements      first requirements.lock itself, with the newest versions that setup.cfg takes
+#   containers/lock.sh requirements      first requirements.lock and requirements.cuda.lock themselves, with the newest
+#                                        versions that setup.cfg takes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,25 +42,30 @@ compile() {
         --custom-compile-command containers/lock.sh
 }
 
-# requirements.lock is for a CPU: without CUDA's packages, and torch is one of the builds that do without them: that of
-# PyTorch's own index for Linux (x86_64), which is not on PyPI, and that of PyPI for macOS. With PyPI's hashes for Linux
-# beside these, pip takes the CUDA build even where it finds the other one, and `import torch` fails.
+# requirements.lock is for Linux and macOS, x86-64 and arm64, Python 3.11 to 3.13; markers tell them apart. It is for a CPU:
+# torch is the CPU build of PyTorch's own index, which is not on PyPI, where its hash is known, and PyPI's on macOS. For
+# every other machine requirements.cuda.lock has PyPI's build for Linux and its libraries; install.sh takes one of the two.
 # The extras heic and jxl are for whoever wants them: without them these pictures are counted as unsupported_format.
 compile_requirements() {
     uv pip compile setup.cfg --extra={local,data,training,evaluation,serving,report,playground,dev} --no-emit-package dataclasses \
-        --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet "$@" |
-        awk '/^[a-z0-9]/ { cuda = /^(nvidia-|cuda-|triton==)/ }
-            /^[a-z0-9]/ { torch = /^torch==/ }
-            !cuda && !torch
-            /^torch==/ {
-                if ($1 != "torch==2.13.0") { print "new hashes of " $1 " belong here" >"/dev/stderr"; exit 1 }
-                print
-                # torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl
-                print "    --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b \\"
-                # torch-2.13.0-cp311-cp311-macosx_14_0_arm64.whl
-                print "    --hash=sha256:e76f9bcecc52b8ff711239a2f7547d5353df95878ab232f0773c1d95928b92f8"
-            }' >requirements.lock.new
+        --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet "$@" >all.lock.new
+    awk -v cpu=requirements.lock.new -v cuda=requirements.cuda.lock.new '
+        /^[a-z0-9]/ { torch = /^torch==/; gpu = /^(nvidia-|cuda-|triton==)/; other = /== .(win32|emscripten)./ }
+        other { next }
+        /^torch==/ {
+            if ($1 != "torch==2.13.0") { print "the CPU build of " $1 " has another hash" >"/dev/stderr"; exit 1 }
+            print $1 "+cpu ; sys_platform == \"linux\" and platform_machine == \"x86_64\" and python_version < \"3.12\" \\" >cpu
+            # torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl
+            print "    --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b" >cpu
+            print $1 " ; sys_platform == \"darwin\" \\" >cpu
+            print $1 " ; sys_platform == \"linux\" \\" >cuda
+            next
+        }
+        torch || gpu { print >cuda }
+        !gpu { print >cpu }' all.lock.new
     mv requirements.lock.new requirements.lock
+    mv requirements.cuda.lock.new requirements.cuda.lock
+    rm all.lock.new
 }
 
 if [[ ${1:-} == requirements ]]; then

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,15 @@ def write_text(path: Path, text: str, synced: bool = False) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, indented for people, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def import_path(root: Path) -> dict[str, str]:
+    """Return the variable by which another Python finds the packages in a folder; none where pip installed them.
+
+    On PYTHONPATH a site-packages would come before the standard library, parts of which packages there go by.
+    """
+    installed = Path(sysconfig.get_path("purelib")).resolve() == root.resolve()
+    return {} if installed else {"PYTHONPATH": str(root)}
 
 
 def sync(path: Path) -> None:

@@ -18,6 +18,7 @@ from pipeline_definition.commands import (
     definition,
     executions,
     infra,
+    init,
     local,
     models,
     pretrained,
@@ -30,14 +31,18 @@ from pipeline_definition.commands import (
     throughput,
 )
 from pipeline_definition.commands.mistakes import MISTAKES, told
-from pipeline_definition.commands.options import errors, say
+from pipeline_definition.commands.options import console, errors, say
 
 
 class OneCommand(TyperCommand):
     """A command; an error that a person can fix ends it with one line and exit status 1 or 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; status 2 is for a bad command line or parameter set."""
+        """Run the command; status 2 is for a bad command line or parameter set.
+
+        With --json, what people read goes to standard error.
+        """
+        console.stderr = bool(ctx.params.get("as_json"))
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -74,6 +79,7 @@ def sd_pipeline(version: Version = False) -> None:
     """Stable Diffusion pre-training as one SageMaker Pipeline."""
 
 
+app.command()(init.init)
 app.command()(definition.definition)
 app.command()(definition.parameters)
 app.command("run-local")(run_local.run_local)

@@ -77,6 +77,8 @@ def quiet_sdk(region: str) -> Iterator[None]:
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"sagemaker(\.|$)")
+        # Python 3.12 and later, where the SDK was installed without being compiled.
+        warnings.filterwarnings("ignore", category=SyntaxWarning)
         from sagemaker.core.telemetry import telemetry_logging
 
         telemetry_logging._send_telemetry_request = _drop

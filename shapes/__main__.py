@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=0, help="0: a free one (default)")
     serve.add_argument("--port-file", type=Path, help="file that gets the port once the server listens")
     serve.add_argument("--drip-s", type=float, default=30.0, help="how long a slow picture takes (default 30)")
-    serve.add_argument("--leash", action="store_true", help="end when stdin does")
+    serve.add_argument("--until", type=int, default=0, metavar="PID", help="end when this process does")
     render = commands.add_parser("render", help="draw the pictures and write the url table", **exact)
     render.add_argument("--folder", type=Path, required=True, help="folder for the pictures")
     render.add_argument("--table", type=Path, required=True, help="parquet file for the url table")
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(arguments: argparse.Namespace) -> None:
     from shapes import web
 
-    web.serve(arguments.folder, arguments.port, arguments.port_file, arguments.drip_s, arguments.leash)
+    web.serve(arguments.folder, arguments.port, arguments.port_file, arguments.drip_s, arguments.until)
 
 
 def _render(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """The web of the local run: an HTTP server on loopback for a folder of pictures, with the web's faults.
 
-    python -m shapes serve --folder DIR --port 0 --port-file FILE [--leash]
+    python -m shapes serve --folder DIR --port 0 --port-file FILE [--until PID]
 
 Reads DIR/pictures, DIR/corrupt and DIR/small, which `python -m shapes render` writes, before or while it serves; writes
 the port that it got to FILE. Says nothing for a request; ends on SIGTERM or SIGINT. `shapes.faults` lists the faults.
@@ -8,8 +8,8 @@ the port that it got to FILE. Says nothing for a request; ends on SIGTERM or SIG
 
 from __future__ import annotations
 
+import contextlib
 import http.server
-import os
 import re
 import signal
 import sys
@@ -19,6 +19,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from params.files import write_text
 from shapes.faults import FAULTS, PICTURES
 
@@ -26,6 +28,7 @@ HOST: Final = "127.0.0.1"
 MEDIA_TYPES: Final = {".jpg": "image/jpeg", ".png": "image/png"}
 DRIP_INTERVAL_S: Final = 0.25
 IDLE_TIMEOUT_S: Final = 30.0
+UNTIL_POLL_S: Final = 0.5
 _PATH: Final = re.compile(r"/(?P<part>[a-z]+)/(?P<name>[a-z0-9]+\.(?:jpg|png))")
 _OWN_FOLDERS: Final = frozenset(fault.name for fault in FAULTS if fault.has_files) | {PICTURES}
 _KNOWN: Final = frozenset(fault.name for fault in FAULTS) | {PICTURES}
@@ -126,14 +129,14 @@ class FaultyHandler(http.server.BaseHTTPRequestHandler):
             self.wfile.flush()
 
 
-def serve(folder: Path, port: int, port_file: Path | None, drip_s: float, leash: bool) -> None:
-    """Serve until SIGTERM, SIGINT or, on a leash, the end of stdin.
+def serve(folder: Path, port: int, port_file: Path | None, drip_s: float, until: int) -> None:
+    """Serve until SIGTERM, SIGINT or the end of the process `until`, 0 being none.
 
     The port file appears whole, once connections are taken.
     """
     ended = threading.Event()
-    if leash:
-        threading.Thread(target=_hold_leash, args=(ended,), name="leash", daemon=True).start()
+    if until:
+        threading.Thread(target=_end_with, args=(until, ended), name="until", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with Web(folder, port, drip_s) as web:
@@ -145,9 +148,10 @@ def serve(folder: Path, port: int, port_file: Path | None, drip_s: float, leash:
         web.shutdown()
 
 
-def _hold_leash(ended: threading.Event) -> None:
-    """End with whoever holds the other end of stdin, also when it was killed."""
-    # Read past the buffer: its lock, held by a waiting thread, would end the interpreter with an abort.
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
+def _end_with(process: int, ended: threading.Event) -> None:
+    """End soon after a process that is not this one's child."""
+    with contextlib.suppress(psutil.Error):
+        watched = psutil.Process(process)
+        while watched.is_running() and watched.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(UNTIL_POLL_S)
     ended.set()

@@ -11,7 +11,7 @@ import typer
 
 from params.cloud import Cloud
 from params.settings import Settings
-from pipeline_definition.commands.options import UsageError, say
+from pipeline_definition.commands.options import ROOT, CommandContext, UsageError, say
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
@@ -28,6 +28,22 @@ def filled(settings: Settings, stack: str | None) -> Settings:
     from pipeline_definition.infrastructure.stack import Infrastructure, fill
 
     return fill(settings, Infrastructure(Target(settings.account.region), stack).outputs())
+
+
+def local_world(context: CommandContext) -> dict[str, str]:
+    """Make what an account would hold, on the local control plane that is up and for as long as it is.
+
+    Returns the parameters that only this world knows; none for a set that has no `local:` section.
+    """
+    from pipeline_definition.local.client import is_up
+    from pipeline_definition.runs.laptop import Laptop
+
+    plane = is_up(context.state)
+    if context.settings.local is None or plane is None:
+        return {}
+    laptop = Laptop(context.settings, context.target, context.state / "world", ROOT, until=plane.pid)
+    with laptop.ready() as world:
+        return world
 
 
 def definition_text(settings: Settings) -> str:

@@ -12,7 +12,7 @@ from params.files import write_text
 from params.s3 import SCHEME
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import UsageError, console, say
+from pipeline_definition.commands.options import UsageError, answer, console, say
 
 app = typer.Typer(help="Look at data before they are paid for.", no_args_is_help=True)
 
@@ -41,6 +41,7 @@ def show(
     place: Place,
     out: Out = Path("data.html"),
     params: Limits = None,
+    as_json: options.AsJson = False,
     local: options.Local = False,
     state: options.State = options.DEFAULT_STATE,
 ) -> None:
@@ -68,7 +69,7 @@ def show(
     write_text(
         out, to_html(data_document(place, sample_of(files, place, context.settings.download if params else None)))
     )
-    console.print(str(out), soft_wrap=True, highlight=False)
+    answer(out, {"page": str(out)}, as_json)
 
 
 @app.command()

@@ -9,8 +9,15 @@ from typing import Annotated
 import typer
 
 from pipeline_definition.commands import options
-from pipeline_definition.commands.checks import Stack, definition_text, filled, refuse_findings, refuse_offline
-from pipeline_definition.commands.options import console, parse_changes, print_json, print_table, say
+from pipeline_definition.commands.checks import (
+    Stack,
+    definition_text,
+    filled,
+    local_world,
+    refuse_findings,
+    refuse_offline,
+)
+from pipeline_definition.commands.options import answer, console, parse_changes, print_json, print_table, say
 from pipeline_definition.runs.executions import Execution, ExecutionError, Executions
 
 POLL_AWS_S, POLL_LOCAL_S = 10.0, 1.0
@@ -25,6 +32,7 @@ StepName = Annotated[str | None, typer.Option("--step", help="Only this step.")]
 def upsert(
     context: options.CommandContext,
     stack: Stack = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Create the pipeline in SageMaker, or update it to this parameter set.
 
@@ -32,7 +40,10 @@ def upsert(
     """
     settings = filled(context.settings, stack)
     name, account, definition = settings.pipeline_name, settings.account, definition_text(settings)
-    say(Executions(context.target).upsert(name, definition, account.role_arn, account.bucket, account.tags))
+    if context.local:
+        local_world(context)
+    arn = Executions(context.target).upsert(name, definition, account.role_arn, account.bucket, account.tags)
+    answer(arn, {"pipeline_arn": arn}, as_json)
 
 
 @options.with_context
@@ -41,6 +52,7 @@ def start(
     changes: options.Changes = None,
     dry_run: DryRun = False,
     stack: Stack = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Start the upserted pipeline, with some parameters changed, once preflight has passed.
 
@@ -64,13 +76,13 @@ def start(
         given |= chosen
         for line in lines:
             say(line)
+    else:
+        given = {**local_world(context), **given}
     values = filled_in(settings, definition, given)
     values = with_approved_model(context.target, definition, values)
     refuse_findings(settings, definition, values, context.target)
-    if dry_run:
-        say("nothing blocks the start")
-        return
-    say(executions.start(settings.pipeline_name, values))
+    arn = None if dry_run else executions.start(settings.pipeline_name, values)
+    answer(arn or "nothing blocks the start", {"execution_arn": arn, "parameters": values}, as_json)
 
 
 @options.with_context
@@ -107,6 +119,7 @@ def status(
 def stop(
     context: options.CommandContext,
     run: options.RunId = "latest",
+    as_json: options.AsJson = False,
 ) -> None:
     """Stop an execution; Train writes a checkpoint first.
 
@@ -115,7 +128,7 @@ def stop(
     executions = Executions(context.target)
     arn = executions.find(context.settings.pipeline_name, run)
     executions.stop(arn)
-    say(f"stopping {arn}")
+    answer(f"stopping {arn}", {"execution_arn": arn}, as_json)
 
 
 @options.with_context

@@ -7,7 +7,7 @@ import typer
 from params.settings import load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import cloud_of, engine_of
-from pipeline_definition.commands.options import say
+from pipeline_definition.commands.options import answer, say
 
 app = typer.Typer(help="The local control plane: SageMaker's API on this machine.", no_args_is_help=True)
 
@@ -18,6 +18,7 @@ def up(
     state: options.State = options.DEFAULT_STATE,
     runs: options.Runs = options.DEFAULT_RUNS,
     backend: options.Backend = "process",
+    as_json: options.AsJson = False,
 ) -> None:
     """Start the local control plane and leave it running; endpoints of earlier runs come back.
 
@@ -29,7 +30,8 @@ def up(
 
     engine_of(backend)
     plane = ensure_up(state, runs, leash=False, backend=backend, cloud=cloud_of(load_settings(params)))
-    say(f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it")
+    line = f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it"
+    answer(line, {"url": plane.url, "pid": plane.pid}, as_json)
 
 
 @app.command()
@@ -44,7 +46,7 @@ def down(state: options.State = options.DEFAULT_STATE) -> None:
 
 
 @app.command()
-def status(state: options.State = options.DEFAULT_STATE) -> None:
+def status(state: options.State = options.DEFAULT_STATE, as_json: options.AsJson = False) -> None:
     """Report whether the local control plane is up; exit status 1 if not.
 
     Example: sd-pipeline local status
@@ -52,5 +54,6 @@ def status(state: options.State = options.DEFAULT_STATE) -> None:
     from pipeline_definition.local.client import is_up
 
     plane = is_up(state)
-    say(f"up at {plane.url} (pid {plane.pid})" if plane else f"nothing is up on {state}")
+    line = f"up at {plane.url} (pid {plane.pid})" if plane else f"nothing is up on {state}"
+    answer(line, {"url": plane.url, "pid": plane.pid} if plane else None, as_json)
     raise typer.Exit(0 if plane else 1)

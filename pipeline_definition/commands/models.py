@@ -12,7 +12,7 @@ from rich.table import Table
 from params.settings import Settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import console, print_json, print_table, say
+from pipeline_definition.commands.options import answer, console, print_json, print_table, say
 from pipeline_definition.models.registry import ModelPackage, PackageGroup
 from pipeline_definition.session import Target
 
@@ -117,12 +117,13 @@ def approve(
     context: options.CommandContext,
     package: Package,
     reason: Reason = "approved on the command line",
+    as_json: options.AsJson = False,
 ) -> None:
     """Approve a model package for production, which starts its promotion.
 
     Example: sd-pipeline models approve latest --reason "sheet looked at, FID 12"
     """
-    _decide(context, package, "Approved", reason)
+    _decide(context, package, "Approved", reason, as_json)
 
 
 @app.command()
@@ -131,12 +132,13 @@ def reject(
     context: options.CommandContext,
     package: Package,
     reason: Reason = "rejected on the command line",
+    as_json: options.AsJson = False,
 ) -> None:
     """Reject a model package.
 
     Example: sd-pipeline models reject 3 --reason "colours are off"
     """
-    _decide(context, package, "Rejected", reason)
+    _decide(context, package, "Rejected", reason, as_json)
 
 
 @app.command("register-pretrained")
@@ -144,6 +146,7 @@ def reject(
 def register(
     context: options.CommandContext,
     stack: Stack = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Register the pretrained model at data.pretrained_uri, to deploy it alone or next to your own.
 
@@ -151,7 +154,8 @@ def register(
     """
     from pipeline_definition.models.pretrained_package import register_pretrained
 
-    say(register_pretrained(filled(context.settings, stack), context.target).arn)
+    package = register_pretrained(filled(context.settings, stack), context.target)
+    answer(package.arn, asdict(package), as_json)
 
 
 def find(settings: Settings, target: Target, package: str) -> ModelPackage:
@@ -164,9 +168,9 @@ def find(settings: Settings, target: Target, package: str) -> ModelPackage:
     return PackageGroup(target, group).show(package)
 
 
-def _decide(context: options.CommandContext, package: str, status: str, reason: str) -> None:
+def _decide(context: options.CommandContext, package: str, status: str, reason: str, as_json: bool) -> None:
     decided = PackageGroup(context.target, context.settings.registry.group).decide(package, status, reason)
-    say(f"{decided.arn} is now {decided.status}")
+    answer(f"{decided.arn} is now {decided.status}", asdict(decided), as_json)
 
 
 def _short(text: str | None) -> str:

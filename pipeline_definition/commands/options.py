@@ -153,6 +153,14 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
+def answer(line: object, value: Any, as_json: bool) -> None:
+    """Print what a command made or did: a line for people or, with --json, a value for programs."""
+    if as_json:
+        print_json(value)
+    else:
+        say(line)
+
+
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows of text under headers."""
     table = Table(box=None, pad_edge=False)

@@ -49,6 +49,7 @@ def promote(
     beside: Beside = None,
     share: Share = 0.1,
     no_wait: NoWait = False,
+    as_json: options.AsJson = False,
     stack: Stack = "sd-pipeline",
 ) -> None:
     """Promote an approved model package: blue/green with a canary; an alarm rolls back to the former model.
@@ -60,13 +61,14 @@ def promote(
     settings, target, place = _production(context, stack)
     second = find(settings, target, beside).arn if beside else ""
     execution = place.promote(find(settings, target, package).arn, second, share)
-    _finish(place, execution, no_wait)
+    _finish(place, execution, no_wait, as_json)
 
 
 @options.with_context
 def rollback(
     context: options.CommandContext,
     no_wait: NoWait = False,
+    as_json: options.AsJson = False,
     stack: Stack = "sd-pipeline",
 ) -> None:
     """Return the production endpoint to what it served before, at once.
@@ -74,7 +76,7 @@ def rollback(
     Example: sd-pipeline rollback
     """
     _settings, _target, place = _production(context, stack)
-    _finish(place, place.rollback(), no_wait)
+    _finish(place, place.rollback(), no_wait, as_json)
 
 
 def scale(
@@ -114,10 +116,13 @@ def _production(context: options.CommandContext, stack: str) -> tuple[Settings, 
     return settings.model_copy(update={"registry": registry}), target, Production(target, outputs, say, POLL_AWS_S)
 
 
-def _finish(place: Production, execution: str, no_wait: bool) -> None:
+def _finish(place: Production, execution: str, no_wait: bool, as_json: bool) -> None:
     say(f"started {execution}")
-    if not no_wait:
-        _say_serving(place.follow(execution))
+    serving = None if no_wait else place.follow(execution)
+    if serving:
+        _say_serving(serving)
+    if as_json:
+        print_json({"execution_arn": execution, "serving": asdict(serving) if serving else None})
 
 
 def _say_serving(serving: Serving) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 from params.programs import ServeArguments
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import EndpointName, UsageError, Variant, endpoint_of, errors, say
+from pipeline_definition.commands.options import EndpointName, UsageError, Variant, endpoint_of, errors, print_json, say
 
 Show = Literal["auto", "kitty", "iterm2", "sixel", "blocks", "none"]
 """How the terminal shows a picture."""
@@ -36,6 +37,7 @@ def prompt(
     show: Annotated[Show, typer.Option("--show", help="How to show it in the terminal.")] = "auto",
     endpoint: EndpointName = None,
     variant: Variant = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Ask the endpoint for a picture.
 
@@ -56,17 +58,20 @@ def prompt(
         "num_images": images,
         "format": form,
     }
-    answer = endpoint_of(context, endpoint, variant).draw(request)
-    for number, picture in enumerate(answer.pictures, 1):
+    drawn = []
+    for number, picture in enumerate(endpoint_of(context, endpoint, variant).draw(request).pictures, 1):
         path = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture.content)
-        _show(picture.content, show)
+        _show(picture.content, "none" if as_json else show)
         if picture.truncated:
             errors.print("note: the model did not read the end of the prompt: it is too long", highlight=False)
         if picture.flagged:
             errors.print("note: the safety checker replaced this picture with a black one", highlight=False)
+        drawn.append({"path": str(path), "seed": picture.seed, "flagged": picture.flagged})
         say(f"{path}  seed {picture.seed}")
+    if as_json:
+        print_json(drawn)
 
 
 def _show(content: bytes, show: Show) -> None:
@@ -98,6 +103,10 @@ def playground(
 
     Example: sd-pipeline playground --local --params params/local.yaml --open
     """
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise UsageError(f"--host {host} --port {port}: {error.strerror}; --port 0 takes a free one") from None
     endpoints = [endpoint_of(context, endpoint, variant)]
     for name in against or ():
         other, other_variant = (endpoint, name[1:]) if name.startswith("/") else (name, None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import EndpointName, UsageError, Variant, console, endpoint_of, say
+from pipeline_definition.commands.options import EndpointName, UsageError, Variant, answer, console, endpoint_of, say
 
 if TYPE_CHECKING:
     from pipeline_definition.prompting.study_results import RankedSetting
@@ -42,6 +43,7 @@ def prompt_study(
     ] = None,
     endpoint: EndpointName = None,
     variant: Variant = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Draw every prompt with every modifier, guidance, step count and sampler; score, rank, and show what works.
 
@@ -69,7 +71,9 @@ def prompt_study(
     _print_place("best", results.best)
     _print_place("cheapest as good", results.cheapest)
     _print_place("worst", results.worst)
-    say(out / PAGE_FILE)
+    places = {"best": results.best, "cheapest": results.cheapest, "worst": results.worst}
+    made = {"page": str(out / PAGE_FILE)} | {name: asdict(entry) for name, entry in places.items()}
+    answer(out / PAGE_FILE, made, as_json)
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:

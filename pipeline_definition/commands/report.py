@@ -44,6 +44,8 @@ def report(
     from pipeline_definition.report.page import write_report
 
     folder = _folder(Path(run))
+    if folder is None and "/" in run and not run.startswith("arn:"):
+        raise UsageError(f"RUN {run}: no run's folder is there; name one under {runs}, or an execution's id or ARN")
     artifacts = _kept(folder) if folder else _gathered(context, run, runs)
     path = out or artifacts.folder.parent / PAGE
     write_report(artifacts, path)

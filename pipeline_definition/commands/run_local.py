@@ -84,7 +84,6 @@ def run_local(
 
       sd-pipeline run-local --backend docker $(containers/build.sh | sed 's/^/--set /')
     """
-    console.stderr = as_json
     from pipeline_definition.local.client import ensure_up
 
     if data or pretrained:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from params.arguments import to_flags
+from params.files import import_path
 from params.layout import BASE_DIR_VARIABLE, ENTRY_POINT, PRETRAINED_CHANNEL, THROUGHPUT_FILE
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
@@ -86,9 +87,9 @@ def _measured(flags: list[str], pretrained: Path, quiet: bool) -> dict[str, Any]
         data = base / "input" / "data"
         data.mkdir(parents=True)
         (data / PRETRAINED_CHANNEL).symlink_to(pretrained)
-        command = [sys.executable, *ENTRY_POINT[1:], "throughput", *flags]
-        environment = {**os.environ, BASE_DIR_VARIABLE: name}
-        done = subprocess.run(command, env=environment, cwd=options.ROOT, stdout=subprocess.DEVNULL if quiet else None)
+        command = [sys.executable, "-P", *ENTRY_POINT[1:], "throughput", *flags]
+        environment = {**os.environ, **import_path(options.ROOT), BASE_DIR_VARIABLE: name}
+        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL if quiet else None)
         if done.returncode:
             raise OperatorError(f"the measurement ended with status {done.returncode}; its reason is above")
         result: dict[str, Any] = json.loads((base / "output" / "data" / THROUGHPUT_FILE).read_text(encoding="utf-8"))

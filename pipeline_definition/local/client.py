@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from params.cloud import Cloud
+from params.files import import_path
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.local.environment import aws_environment
 from pipeline_definition.local.processes import is_alive
@@ -125,7 +126,7 @@ def _started(
         with tempfile.TemporaryFile(dir=folder):
             pass
     log = state / "control_plane.log"
-    command = [sys.executable, "-m", "pipeline_definition.local", "--state", str(state), "--runs", str(runs)]
+    command = [sys.executable, "-P", "-m", "pipeline_definition.local", "--state", str(state), "--runs", str(runs)]
     command += ["--backend", backend]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -134,7 +135,7 @@ def _started(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**_without_aws(), "PYTHONPATH": str(_ROOT)},
+            env={**_without_aws(), **import_path(_ROOT)},
         )
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s and process.poll() is None:

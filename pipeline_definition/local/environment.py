@@ -11,6 +11,7 @@ from pathlib import Path
 import botocore.session
 
 from params.cloud import Cloud
+from params.files import import_path
 from params.layout import BASE_DIR_VARIABLE, INSTANCE_TYPE_VARIABLE
 from pipeline_definition.local.settings import ACCOUNT, CREDENTIALS, HOST, REGION, ROLE_KEY
 
@@ -41,7 +42,7 @@ def job_environment(url: str, source_dir: Path, folder: Path, hosts_at_once: int
     return {
         **_inherited(os.environ),
         **aws_environment(url),
-        "PYTHONPATH": str(source_dir),
+        **import_path(source_dir),
         "PYTHONUNBUFFERED": "1",
         BASE_DIR_VARIABLE: str(folder),
         "OMP_NUM_THREADS": str(threads),

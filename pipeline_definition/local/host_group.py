@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from params.files import import_path
 from pipeline_definition.local.processes import kill_marked
 
 _SUPERVISOR = "pipeline_definition.local.supervisor"
@@ -53,11 +54,11 @@ class HostGroup:
         self._mark = mark
         self._stopping = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _SUPERVISOR],
+            [sys.executable, "-P", "-m", _SUPERVISOR],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(_ROOT)},
+            env={**os.environ, **import_path(_ROOT)},
         )
         spec = {
             "mark": mark,

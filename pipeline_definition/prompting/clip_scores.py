@@ -7,6 +7,7 @@ none on this machine; writes that copy into the folder it is given.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from params.files import whole_file
+from params.files import import_path, whole_file
 from params.layout import ENTRY_POINT
 from params.s3 import join_uri, split_uri
 from params.settings import Settings
@@ -51,8 +52,8 @@ def score_pictures(pairs: Sequence[tuple[Path, str]], evaluator_dir: Path) -> Cl
         lines = [json.dumps({"picture": str(picture.resolve()), "caption": caption}) for picture, caption in pairs]
         listed.write_text("\n".join(lines), encoding="utf-8")
         flags = ["--pictures", str(listed), "--evaluator", str(evaluator_dir.resolve()), "--scores", str(scores)]
-        command = [sys.executable, *ENTRY_POINT[1:], "score", *flags]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        command = [sys.executable, "-P", *ENTRY_POINT[1:], "score", *flags]
+        done = subprocess.run(command, env={**os.environ, **import_path(ROOT)}, capture_output=True, text=True)
         if done.returncode != 0:
             last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
             raise ScoringError(f"pictures cannot be scored: {last[0].removeprefix('error: ')}")

@@ -8,17 +8,20 @@ drawn where there is no other data; an object that a run did not make is neither
 from __future__ import annotations
 
 import hashlib
+import http.client
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from params.files import import_path
 from params.layout import EVALUATOR, LATENTS
 from params.parameter_names import FSX_ID
 from params.s3 import join_uri, split_uri, unless_missing
@@ -54,9 +57,11 @@ class Laptop:
     world_dir: Path
     """Pictures and url table; belongs to the state and can be deleted with it."""
     root: Path
-    """The repository: `python -m shapes` runs there."""
+    """Where the packages lie: a checkout, or what pip installed."""
     own_files: Mapping[str, Path] = field(default_factory=dict)
     """Data of one's own that go to data.url_table, by name."""
+    until: int = 0
+    """The pictures are served until this process ends, the local control plane's; 0: until the context does."""
 
     @contextmanager
     def ready(self) -> Iterator[dict[str, str]]:
@@ -120,13 +125,21 @@ class Laptop:
         pictures.mkdir(exist_ok=True)
         port_file = self.world_dir / "port"
         port = self._remembered_port(port_file)
+        if port and _serves_pictures(port):
+            # For a run that `start` began: its url table names this port.
+            yield f"http://127.0.0.1:{port}"
+            return
         port_file.unlink(missing_ok=True)
-        # The server ends with its stdin: when this process is killed, nothing of it stays behind.
-        serve = ["serve", "--folder", str(pictures), "--port", str(port), "--port-file", str(port_file), "--leash"]
-        with self._shapes(serve, stdin=subprocess.PIPE) as server:
-            try:
-                yield f"http://127.0.0.1:{_wait_for_port(port_file, server)}"
-            finally:
+        port = port if _is_free(port) else 0
+        serve = ["serve", "--folder", str(pictures), "--port", str(port), "--port-file", str(port_file)]
+        # It ends with that process, however that ends; it may outlive this one, and must not hold its output.
+        with (self.world_dir / "pictures.log").open("ab") as log:
+            ends = ["--until", str(self.until or os.getpid())]
+            server = self._shapes([*serve, *ends], output=log.fileno(), start_new_session=True)
+        try:
+            yield f"http://127.0.0.1:{_wait_for_port(port_file, server)}"
+        finally:
+            if not self.until:
                 server.terminate()
                 server.wait(timeout=10)
 
@@ -193,23 +206,38 @@ class Laptop:
         return str(file_system["FileSystemId"])
 
     def _remembered_port(self, port_file: Path) -> int:
-        """Return the port of last time where it is free: the url table, once rendered, names it."""
+        """Return the port of last time, or 0: the url table, once rendered, names it."""
         try:
-            port = int(port_file.read_text(encoding="utf-8"))
+            return int(port_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return 0
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return 0
-        return port
 
-    def _shapes(self, arguments: list[str], stdin: int | None = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "shapes", *arguments]
+    def _shapes(self, arguments: list[str], output: int = STDERR, **options: Any) -> subprocess.Popen[bytes]:
+        # From anywhere, and never a module of the folder that the user is in.
+        command = [sys.executable, "-P", "-m", "shapes", *arguments]
+        environment = {**os.environ, **import_path(self.root)}
         # Its output is for people: standard output is the command's own, and may be JSON.
-        return subprocess.Popen(command, cwd=self.root, stdin=stdin, stdout=STDERR)
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options
+        )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _serves_pictures(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with closing(connection), suppress(OSError, http.client.HTTPException):
+        connection.request("HEAD", "/")
+        return (connection.getresponse().getheader("Server") or "").startswith("shapes ")
+    return False
 
 
 def model_files(folder: Path) -> dict[str, Path]:
@@ -222,7 +250,8 @@ def _wait_for_port(port_file: Path, server: subprocess.Popen[bytes]) -> int:
     deadline_s = time.monotonic() + STARTUP_LIMIT_S
     while time.monotonic() < deadline_s:
         if server.poll() is not None:
-            raise LaptopError(f"the picture server ended with status {server.returncode}; its message is above")
+            log = port_file.with_name("pictures.log")
+            raise LaptopError(f"the picture server ended with status {server.returncode}; {log} says why")
         text = port_file.read_text(encoding="utf-8") if port_file.is_file() else ""
         if text.strip():
             return int(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -168,6 +169,18 @@ def test_a_region_that_does_not_exist_names_near_ones() -> None:
     assert told(EndpointConnectionError(endpoint_url="nonsense"), {})[1] == 1
 
 
+def test_a_port_in_use_is_told_before_anything_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        line = mistake("playground", "--port", port, "--endpoint", "http://127.0.0.1:9")
+    assert line.startswith(f"--host 127.0.0.1 --port {port}: Address already in use") and "--port 0" in line
+    assert mistake("playground", "--host", "256.0.0.1").startswith("--host 256.0.0.1 --port 0: ")
+
+
+def test_a_folder_that_is_no_runs_is_told_without_asking_aws(tmp_path: Path) -> None:
+    assert mistake("report", str(tmp_path)).startswith(f"RUN {tmp_path}: no run's folder is there")
+
+
 def test_a_budget_and_a_deadline_are_finite() -> None:
     for budget in ("inf", "nan", "0"):
         assert mistake(*PLAN[:4], budget).startswith(f"--budget {budget}: give a number of dollars above 0")
@@ -183,7 +196,9 @@ def test_ctrl_c_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_ctrl_c_while_the_command_line_is_being_imported_is_one_line() -> None:
-    slow = "import sys, time; sys.modules['pipeline_definition.cli'] = None; print('up', flush=True)\n"
+    # A job in the background starts with SIGINT ignored.
+    slow = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    slow += "import sys, time; sys.modules['pipeline_definition.cli'] = None; print('up', flush=True)\n"
     slow += "import pipeline_definition.__main__ as m, builtins; real = builtins.__import__\n"
     slow += "builtins.__import__ = lambda name, *a, **k: time.sleep(60) if 'cli' in name else real(name, *a, **k)\n"
     process = subprocess.Popen(
