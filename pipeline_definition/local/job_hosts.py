@@ -71,7 +71,7 @@ class JobHosts:
         wanted = [switch for switch in _ROOT_SWITCHES if getattr(self._cloud, switch)]
         self._is_foreign = bool(wanted) and namespaces.possible() and services.settings.engine is None
         if wanted and not self._is_foreign:
-            self._say(f"local.cloud: {', '.join(wanted)} left out: network namespaces need root, ip and unshare")
+            self._say(f"local.cloud: {', '.join(wanted)} left out: this needs root, ip, unshare and --backend process")
         if self._is_foreign and self._cloud.disk_mb:
             for host in self.names:
                 small_disk(self.folder_of(host), self._cloud.disk_mb)

@@ -32,19 +32,17 @@ _BLOCK_BYTES = 65_536
 @functools.cache
 def possible() -> bool:
     """Return whether this user may make network namespaces."""
-    ip, unshare = shutil.which("ip"), shutil.which("unshare")
-    if os.getuid() != 0 or ip is None or unshare is None:
+    if os.getuid() != 0 or not (shutil.which("ip") and shutil.which("unshare")):
         return False
-    name = f"sdt{os.getpid()}"
-    if subprocess.run([ip, "netns", "add", name], capture_output=True, check=False).returncode:
+    tag = f"sdt{os.getpid()}-"
+    try:
+        _ip(f"netns add {tag}")
+        _ip(f"-n {tag} link add veth-a type veth peer name veth-b")
+    except subprocess.CalledProcessError:
         return False
-    joined = subprocess.run(
-        [ip, "-n", name, "link", "add", "veth-a", "type", "veth", "peer", "name", "veth-b"],
-        capture_output=True,
-        check=False,
-    )
-    subprocess.run([ip, "netns", "del", name], capture_output=True, check=False)
-    return joined.returncode == 0
+    finally:
+        remove(tag)
+    return True
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from pipeline_definition.local.placement import Program
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.resolver import to_text
 from pipeline_definition.local.services import Services
+from pipeline_definition.local.small_disk import release_disks
 from pipeline_definition.local.stop_signal import StopSignal
 from pipeline_definition.local.storage import fetch_source
 
@@ -104,6 +105,7 @@ class TrainingJobs(Jobs):
                 if failure.exception_type != INTERNAL_ERROR or not patience.once_more():
                     raise
                 self._phase(name, "Interrupted" if patience.spot else "Restarting")
+                release_disks(self.services.settings.jobs_dir / name)
                 shutil.rmtree(self.services.settings.jobs_dir / name)
         self._phase(name, "Uploading")
         files = merged_files([hosts.folder_of(host) / "model" for host in hosts.names])

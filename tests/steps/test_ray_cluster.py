@@ -95,7 +95,7 @@ def test_two_hosts_whose_own_names_are_loopback_share_one_ray(tmp_path: Path, in
     """A processing job's resourceconfig.json names no interface."""
     (tmp_path / "program.py").write_text(SHARED)
     root = str(Path(module.__file__).parent.parent)
-    with namespaces.foreign_hosts(2, tmp_path, f"sdt{os.getpid()}", own_name="127.0.1.1") as hosts:
+    with namespaces.foreign_hosts(2, tmp_path, f"sdt{os.getpid()}-", own_name="127.0.1.1") as hosts:
         processes, logs = [], []
         for host in hosts:
             config = tmp_path / host.name / "config"

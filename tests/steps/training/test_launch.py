@@ -45,7 +45,7 @@ def test_two_hosts_meet_whatever_their_own_names_resolve_to_and_train_the_bytes_
     tmp_path: Path, pretrained: Path, latents: Path, own_name: str
 ) -> None:
     logs = [tmp_path / f"log-{number}" for number in (1, 2)]
-    with namespaces.foreign_hosts(2, tmp_path, f"sdt{os.getpid()}", own_name) as hosts:
+    with namespaces.foreign_hosts(2, tmp_path, f"sdt{os.getpid()}-", own_name) as hosts:
         jobs = [on_host(tmp_path, pretrained, latents, host.name, host.interface) for host in hosts]
         processes = []
         for host, job, log in zip(hosts, jobs, logs, strict=True):
