@@ -180,6 +180,7 @@ def logs(
         for one in chosen:
             for stream, line in readers.setdefault(one.name, JobLog(context.target, one)).new_lines():
                 sys.stdout.write(f"{one.name} {stream.rsplit('/', 1)[-1]}: {line}\n")
-        if not follow or execution.is_finished:
+        is_behind = any(reader.is_behind for reader in readers.values())
+        if not is_behind and (not follow or execution.is_finished):
             return
         time.sleep(POLL_LOCAL_S if context.local else POLL_AWS_S)

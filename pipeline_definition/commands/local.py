@@ -29,9 +29,12 @@ def up(
     from pipeline_definition.local.client import ensure_up
 
     engine_of(backend)
-    plane = ensure_up(state, runs, leash=False, backend=backend, cloud=cloud_of(load_settings(params)))
+    cloud = cloud_of(load_settings(params))
+    plane = ensure_up(state, runs, leash=False, backend=backend, cloud=cloud)
+    switches = cloud.model_dump(mode="json", exclude_defaults=True)
     line = f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it"
-    answer(line, {"url": plane.url, "pid": plane.pid}, as_json)
+    line += "".join(f"\nlocal.cloud: {name} {value}" for name, value in switches.items())
+    answer(line, {"url": plane.url, "pid": plane.pid, "cloud": switches}, as_json)
 
 
 @app.command()

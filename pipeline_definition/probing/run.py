@@ -21,7 +21,7 @@ from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
 from params.s3 import split_uri
 from pipeline_definition.probing.jobs import Probe, ProbeJob
 from pipeline_definition.probing.outcomes import Outcome, explained, interrupted, throttled
-from pipeline_definition.probing.patience import Patience
+from pipeline_definition.probing.patience import TRIES, Patience
 from pipeline_definition.runs.executions import Execution, ExecutionStep, is_busy
 from pipeline_definition.runs.job_logs import JobLog, progress_of
 from pipeline_definition.runs.watch import RunningCost, Snapshot
@@ -66,7 +66,7 @@ class ProbeRun:
         """Yield how the jobs stand until all have ended."""
         logs: dict[str, JobLog] = {}
         progress: dict[str, dict[str, Mapping[str, Any]]] = {}
-        began_s = time.monotonic()
+        began_s, late_looks = time.monotonic(), 0
         while True:
             for label, outcome in self.outcomes.items():
                 if outcome.step.end is None:
@@ -76,7 +76,9 @@ class ProbeRun:
                 self._read_log(outcome, logs[label], progress)
             yield self._snapshot(progress)
             if all(outcome.step.end for outcome in self.outcomes.values()):
-                break
+                late_looks += 1
+                if late_looks > TRIES or not any(log.is_behind for log in logs.values()):
+                    break
             time.sleep(self.patience.interval_s)
         for label, outcome in self.outcomes.items():
             self._finish(outcome, logs[label])

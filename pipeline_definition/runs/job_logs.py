@@ -50,6 +50,8 @@ class JobLog:
         self._tokens: dict[str, str] = {}
         self.problem = ""
         """Why there are no lines, in one line, where they may not be read."""
+        self.is_behind = False
+        """Whether the service was too busy at the last call: there may be lines that were not read."""
 
     def new_lines(self) -> Iterator[tuple[str, str]]:
         """Yield (stream, line) for what was written since the last call.
@@ -59,12 +61,13 @@ class JobLog:
         """
         if not self._prefix:
             return
+        self.is_behind = False
         try:
             self._streams.update(stream["logStreamName"] for stream in self._described())
             for stream in sorted(self._streams):
                 yield from ((stream, line) for line in self._read(stream))
         except BusyLogsError:
-            return
+            self.is_behind = True
         except LogsNotAllowedError as error:
             if not self.problem:
                 self.problem = str(error)

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from params.cloud import Cloud
+from params.parameter_names import EVALUATOR
 from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
 from params.settings import Settings, load_settings
+from pipeline_definition.checks.preflight import preflight
 from pipeline_definition.commands.checks import definition_text
 from pipeline_definition.commands.options import ROOT
 from pipeline_definition.jobs.planned import Values
@@ -83,7 +85,7 @@ class Place:
         if spot:
             job.requests["create_training_job"]["EnableManagedSpotTraining"] = True
             job.requests["create_training_job"]["StoppingCondition"]["MaxWaitTimeInSeconds"] = 3600
-        run = ProbeRun(self.target, probe, Patience(0.3), 120)
+        run = ProbeRun(self.target, probe, Patience(0.3), 300)
         run.start([job])
         assert list(run.snapshots())
         return [line for lines in run.outcomes[job.label].hosts.values() for line in lines]
@@ -121,3 +123,13 @@ def test_the_probe_names_what_each_switch_does(
         assert status == GOOD or named[0].fix or "Fix: " in named[0].text
     if FAILED not in statuses.values():
         assert not [line for line in lines if line.status == FAILED]
+
+
+def test_preflight_asks_the_role_before_a_job_would_fail(place: Place) -> None:
+    place.target.client("s3").create_bucket(Bucket="another-bucket")
+    changes = {**place.world, EVALUATOR: "s3://another-bucket/evaluator"}
+    for denied, count in (((), 0), (("s3://another-bucket",), 1)):
+        place.turn(Cloud(denied=denied))
+        findings = map(str, preflight(place.settings, place.definition, changes, place.target))
+        named = [text for text in findings if "may not s3:ListBucket and s3:GetObject on s3://another-bucket" in text]
+        assert len(named) == count

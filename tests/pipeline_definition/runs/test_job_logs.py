@@ -104,7 +104,9 @@ def test_a_busy_service_is_asked_again_at_the_same_place(refusal: Exception, aft
 
     logs._refuse = refuse_once  # type: ignore[method-assign]
     first = lines(log)
+    assert log.is_behind
     assert first + lines(log) == ["1", "2", "3"] and not logs.refusals and len(first) < 3
+    assert not log.is_behind
 
 
 @pytest.mark.parametrize("operation", ["DescribeLogStreams", "GetLogEvents"])
