@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--clip-steps", type=int, default=None, help="steps of the CLIP, in place of the recipe's")
     models.add_argument("--vae-steps", type=int, nargs="+", help="steps of the VAE's cycles, in place of the recipe's")
     models.add_argument("--seed", type=int, default=0, help="of both trainings")
+    models.add_argument("--photographs", action="store_true", help="for photographs and any caption, not shapes alone")
     return parser
 
 
@@ -69,7 +70,7 @@ def _render(arguments: argparse.Namespace) -> None:
 def _train_models(arguments: argparse.Namespace) -> None:
     from shapes import train_models
 
-    recipe = train_models.recipe(arguments.clip_steps, arguments.vae_steps, arguments.seed)
+    recipe = train_models.recipe(arguments.clip_steps, arguments.vae_steps, arguments.seed, arguments.photographs)
     train_models.train(arguments.out, recipe)
 
 

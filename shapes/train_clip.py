@@ -1,9 +1,9 @@
 """Trains the small CLIP: text tower for conditioning, both towers for evaluation.
 
-Reads the pictures and captions of the grid, without the held-out tenth; returns a transformers CLIPModel. Contrastive
-loss (Radford et al. 2021, arXiv:2103.00020) on batches made of groups of captions that differ in one word, since with
-batches drawn at random the rarely decisive words (shape, size) are learnt last. `python -m shapes train-models`
-runs it.
+Reads the pictures and captions of the grid without the held-out tenth, and any captioned photographs; returns a
+transformers CLIPModel. Contrastive loss (Radford et al. 2021, arXiv:2103.00020). Most of a batch are groups of captions
+that differ in one word, since with batches drawn at random the rarely decisive words (shape, size) are learnt last; the
+rest are photographs, each with a caption of its own. `python -m shapes train-models` runs it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from shapes import picture_set, pictures
+from shapes import fitting, picture_set, pictures
 from shapes.captions import COLOURS, PLACES, SHAPES, SIZES, Caption
-from shapes.tokenizer import MAX_TOKENS
+from shapes.photos import Photos
 
 BATCH_SIZE: Final = 256
 GROUP_SIZE: Final = 4
-LEARNING_RATE: Final = 1e-3
+PHOTOS_PER_BATCH: Final = 32
 WEIGHT_DECAY: Final = 0.05
-WARMUP_STEPS: Final = 50
 PATCH_PX: Final = 32
 SHIFT_PX: Final = 2
 NOISE: Final = 0.05
@@ -46,7 +44,7 @@ def config(tokenizer: CLIPTokenizer) -> CLIPConfig:
         "intermediate_size": 256,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "max_position_embeddings": MAX_TOKENS,
+        "max_position_embeddings": tokenizer.model_max_length,
         "projection_dim": 64,
         **ends,
     }
@@ -81,35 +79,32 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
     return cast(CLIPModel, model)
 
 
-def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[Caption]) -> Tensor:
-    """Return the token ids of captions, (N, 16), padded as StableDiffusionPipeline does."""
-    texts = [caption.text() for caption in captions]
-    encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
+    """Return the token ids of captions, (N, tokens), padded as StableDiffusionPipeline does."""
+    encoded = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
     ids: Tensor = encoded["input_ids"]
     return ids
 
 
 def train(
-    tokenizer: CLIPTokenizer, captions: Sequence[Caption], pixels: Tensor, steps: int, seed: int = 0
+    tokenizer: CLIPTokenizer, captions: Sequence[Caption], pixels: Tensor, photos: Photos, steps: int, seed: int = 0
 ) -> CLIPModel:
-    """Train the small CLIP on captions and their pictures, (N, 3, 64, 64) uint8, and return it."""
+    """Train the small CLIP on captions and their pictures, (N, 3, 64, 64) uint8, and on photos, and return it."""
     torch.manual_seed(seed)
     model = build(tokenizer)
     model.train()
-    tokens = tokenize(tokenizer, captions)
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    bar = tqdm(_batches(captions, steps, seed), total=steps, desc="CLIP", unit="it", disable=None)
-    for rows in bar:
-        loss = loss_of(model, tokens[rows], augment(picture_set.to_models(pixels[rows])))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+    tokens = tokenize(tokenizer, [*(caption.text() for caption in captions), *photos.texts])
+    # The tower is causal and read at the end token: what comes after it in every row is left out.
+    tokens = tokens[:, : int((tokens == tokenizer.eos_token_id).int().argmax(dim=1).max()) + 1]
+    everything = torch.cat([pixels, photos.pixels])
+
+    def loss(rows: Tensor) -> Tensor:
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100.0))
-        bar.set_postfix(loss=f"{loss.item():.3f}")
+        return loss_of(model, tokens[rows], augment(picture_set.to_models(everything[rows])))
+
+    batches = _batches(captions, photos.texts, steps, seed)
+    fitting.fit(model, batches, steps, loss, "CLIP", betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
     return cast(CLIPModel, model.train(False))
 
 
@@ -131,34 +126,34 @@ def augment(batch: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def features(
-    model: CLIPModel, tokenizer: CLIPTokenizer, captions: Sequence[Caption], pixels: Tensor
-) -> tuple[Tensor, Tensor]:
+def features(model: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str], pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the unit features of pictures, (M, 64), and of captions, (N, 64)."""
     images = [
         model.get_image_features(picture_set.to_models(chunk)).pooler_output
         for chunk in torch.split(pixels, BATCH_SIZE)
     ]
-    texts = model.get_text_features(tokenize(tokenizer, captions)).pooler_output
-    return functional.normalize(torch.cat(images), dim=-1), functional.normalize(texts, dim=-1)
+    words = model.get_text_features(tokenize(tokenizer, texts)).pooler_output
+    return functional.normalize(torch.cat(images), dim=-1), functional.normalize(words, dim=-1)
 
 
-def _rate(step: int, steps: int) -> float:
-    warmup = min(1.0, (step + 1) / WARMUP_STEPS)
-    return warmup * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-
-
-def _batches(captions: Sequence[Caption], steps: int, seed: int) -> Iterator[Tensor]:
-    """Yield rows of batches: captions drawn at random, each with neighbours that differ from it in one word."""
+def _batches(captions: Sequence[Caption], photo_texts: Sequence[str], steps: int, seed: int) -> Iterator[Tensor]:
+    """Yield rows of batches: captions drawn at random, each with neighbours that differ from it in one word, and
+    photographs of which no two have the same caption. The photographs' rows come after the captions'.
+    """
     numbers = np.random.default_rng(seed)
     row_of = {caption: row for row, caption in enumerate(captions)}
+    rows_of: dict[str, list[int]] = {}
+    for row, text in enumerate(photo_texts, start=len(captions)):
+        rows_of.setdefault(text, []).append(row)
     for _ in range(steps):
+        texts = numbers.permutation(list(rows_of))[:PHOTOS_PER_BATCH]
+        chosen = [int(numbers.choice(rows_of[text])) for text in texts]
         rows: dict[int, None] = {}
-        while len(rows) < BATCH_SIZE:
+        while len(rows) < BATCH_SIZE - len(chosen):
             first = captions[int(numbers.integers(len(captions)))]
             group = [first, *(_neighbour(first, numbers) for _ in range(GROUP_SIZE - 1))]
             rows.update((row_of[caption], None) for caption in group if caption in row_of)
-        yield torch.tensor(list(rows)[:BATCH_SIZE])
+        yield torch.tensor([*list(rows)[: BATCH_SIZE - len(chosen)], *chosen])
 
 
 def _neighbour(caption: Caption, numbers: np.random.Generator) -> Caption:

@@ -1,14 +1,17 @@
 """Trains everything small that a local run starts from, and lays it out as the pipeline expects.
 
     python -m shapes train-models --out shapes/models [--clip-steps N] [--vae-steps N ...] [--seed 0]
+    python -m shapes train-models --out shapes/photo_models --photographs
 
-Reads nothing: the data draws itself. Writes, beside OUT and renamed at the end,
+Reads nothing for the shapes: the data draw themselves. The models for pictures of one's own read shapes/words.txt and
+the sample photographs of scikit-image and scikit-learn as well (`pip install scikit-image` first). Writes, beside OUT
+and renamed at the end,
 
     OUT/pretrained/   a StableDiffusionPipeline folder as stable-diffusion-2-base, the UNet as configuration only
     OUT/evaluator/clip/   the whole CLIP, with tokenizer and image processor
     OUT/README.md     how each was made, and the measured figures
 
-Weights are safetensors in float16. Some 800 CPU-seconds.
+Weights are safetensors in float16. Some 1,000 CPU-seconds.
 """
 
 from __future__ import annotations
@@ -25,14 +28,18 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from shapes import captions, picture_set, pictures, train_clip, train_vae
+from shapes import captions, photos, picture_set, pictures, train_clip, train_vae
 from shapes import tokenizer as tokenizers
 from shapes.captions import Caption
+from shapes.photos import Photos
 from shapes.train_vae import LATENT_CHANNELS, Vae
 
-CLIP_STEPS: Final = 1200
-# Two cycles, the second from where the first ended: 27 dB after the first, 35 dB after both.
-VAE_CYCLES: Final = (895, 2600)
+# Steps of CLIP, and of the VAE's cycles, the second from where the first ended.
+SHAPES_STEPS: Final = (1200, (895, 2600))
+PHOTOS_STEPS: Final = (2200, (2000, 5000))
+PHOTO_CROPS: Final = 200
+HELDOUT_CROPS: Final = 50
+TEXTURES: Final = 2000
 CLIP_FOLDER: Final = "evaluator/clip"
 PRETRAINED_FOLDER: Final = "pretrained"
 
@@ -44,6 +51,8 @@ class Recipe:
     clip_steps: int
     vae_cycles: tuple[int, ...]
     seed: int
+    photographs: bool = False
+    """For photographs and any caption, or for the shapes alone."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class TrainingFigures:
     clip_steps: int
     vae_cycles: tuple[int, ...]
     seed: int
+    photographs: bool
     clip_cpu_s: float
     vae_cpu_s: float
     clip_bytes: int
@@ -61,18 +71,28 @@ class TrainingFigures:
     clip_score_right: float
     clip_score_shuffled: float
     psnr_db: float
+    photo_psnr_db: float | None
+    """Of other crops of the photographs that were trained on; None for the models of the shapes."""
+    unseen_photo_psnr_db: float | None
+    """Of photographs that were not."""
     scaling_factor: float
     latent_mean: float
     latent_std: float
 
 
-def recipe(clip_steps: int | None = None, vae_cycles: Sequence[int] | None = None, seed: int = 0) -> Recipe:
+def recipe(
+    clip_steps: int | None = None,
+    vae_cycles: Sequence[int] | None = None,
+    seed: int = 0,
+    photographs: bool = False,
+) -> Recipe:
     """Return the recipe, shortened where a number of steps is given; ValueError for fewer than one."""
-    clip = CLIP_STEPS if clip_steps is None else clip_steps
-    vae = VAE_CYCLES if vae_cycles is None else tuple(vae_cycles)
+    clip, vae = PHOTOS_STEPS if photographs else SHAPES_STEPS
+    clip = clip if clip_steps is None else clip_steps
+    vae = vae if vae_cycles is None else tuple(vae_cycles)
     if min(clip, *vae) < 1:
         raise ValueError(f"clip-steps {clip}, vae-steps {' '.join(map(str, vae))}: all must be at least 1")
-    return Recipe(clip, vae, seed)
+    return Recipe(clip, vae, seed, photographs)
 
 
 def train(out: Path, chosen: Recipe) -> TrainingFigures:
@@ -81,11 +101,17 @@ def train(out: Path, chosen: Recipe) -> TrainingFigures:
     seen = [caption for caption in grid if not captions.is_heldout(caption.text())]
     heldout = [caption for caption in grid if captions.is_heldout(caption.text())]
     seen_pixels, heldout_pixels = picture_set.load(seen), picture_set.load(heldout)
-    tokenizer = tokenizers.train([caption.text() for caption in grid])
+    words = [caption.text() for caption in grid]
+    crops, pixels, width = Photos(seen_pixels[:0], []), seen_pixels, train_vae.SHAPES_WIDTH
+    tokenizer = tokenizers.train(words)
+    if chosen.photographs:
+        tokenizer = tokenizers.train([*words, tokenizers.WORDS.read_text()], tokenizers.MAX_PHOTO_TOKENS)
+        crops, width = photos.load(photos.SUBJECTS, PHOTO_CROPS, chosen.seed), train_vae.PHOTOS_WIDTH
+        pixels = torch.cat([seen_pixels, crops.pixels, photos.textures(TEXTURES, chosen.seed)])
     started_s = time.process_time()
-    clip = train_clip.train(tokenizer, seen, seen_pixels, chosen.clip_steps, chosen.seed)
+    clip = train_clip.train(tokenizer, seen, seen_pixels, crops, chosen.clip_steps, chosen.seed)
     clip_done_s = time.process_time()
-    vae = train_vae.train(seen_pixels, chosen.vae_cycles, chosen.seed)
+    vae = train_vae.train(pixels, chosen.vae_cycles, width, chosen.seed)
     spent = {"clip_cpu_s": clip_done_s - started_s, "vae_cpu_s": time.process_time() - clip_done_s}
     draft = out.with_name(f"{out.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
@@ -180,9 +206,12 @@ def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[st
     vae = load_vae(folder / PRETRAINED_FOLDER / "vae").eval()
     clip = load_clip(folder / CLIP_FOLDER, dtype=torch.float32).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder / CLIP_FOLDER)
-    images, texts = train_clip.features(clip, tokenizer, heldout, pixels)
     grid = captions.every()
-    _, all_texts = train_clip.features(clip, tokenizer, grid, pixels[:1])
+    images, texts = train_clip.features(clip, tokenizer, [caption.text() for caption in heldout], pixels)
+    _, all_texts = train_clip.features(clip, tokenizer, [caption.text() for caption in grid], pixels[:1])
+    sets = (photos.SUBJECTS, photos.HELDOUT) if spent["photographs"] else ()
+    crops = [photos.load(subjects, HELDOUT_CROPS, seed=1).pixels for subjects in sets]
+    photo_psnrs_db = [train_vae.psnr_db(pictures, train_vae.reconstruct(vae, pictures)) for pictures in crops]
     best = (images @ all_texts.T).argmax(dim=1).tolist()
     latents = train_vae.latents(vae, pixels)
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(0))
@@ -194,6 +223,8 @@ def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[st
         clip_score_right=100.0 * float((images * texts).sum(dim=1).mean()),
         clip_score_shuffled=100.0 * float((images * texts[shuffled]).sum(dim=1).mean()),
         psnr_db=train_vae.psnr_db(pixels, train_vae.reconstruct(vae, pixels)),
+        photo_psnr_db=photo_psnrs_db[0] if photo_psnrs_db else None,
+        unseen_photo_psnr_db=photo_psnrs_db[1] if photo_psnrs_db else None,
         scaling_factor=vae.config["scaling_factor"],
         latent_mean=float(latents.mean()),
         latent_std=float(latents.std()),
@@ -208,11 +239,24 @@ def readme(figures: TrainingFigures) -> str:
     """Return the page in Markdown."""
     f = figures
     cycles = " ".join(map(str, f.vae_cycles))
-    return f"""# The small models of the local run
+    flags = f"--clip-steps {f.clip_steps} --vae-steps {cycles} --seed {f.seed}"
+    if f.photographs:
+        title, folder = "The small models for pictures of one's own", "photo_models --photographs"
+        sources = """from the project's own drawings and
+textures, and from crops of the photographs that scikit-image and scikit-learn carry (public domain, CC0, and CC BY for
+the temple; `shapes/photos.py` names them)"""
+        tokens = """one token for each of some 500 common English words (`shapes/words.txt`).
+  Other words, in any script, fall apart into bytes; the text tower reads 48 tokens."""
+        psnr = f", of photographs {f.photo_psnr_db:.1f} dB, of photographs never seen {f.unseen_photo_psnr_db:.1f} dB"
+    else:
+        title, folder, psnr = "The small models of the local run", "models", ""
+        sources = "from the project's own drawings (`shapes/captions.py`,\n`shapes/pictures.py`) and nothing else"
+        tokens = """one token for each word of the captions (`shapes/tokenizer.py`). Other
+  words fall apart into bytes, and 16 tokens are all that the text tower reads."""
+    return f"""# {title}
 
-Made by `python -m shapes train-models --out shapes/models --clip-steps {f.clip_steps} --vae-steps {cycles} \
---seed {f.seed}` from the project's own drawings
-(`shapes/captions.py`, `shapes/pictures.py`) and nothing else. Weights are safetensors in float16. The figures are on
+Made by `python -m shapes train-models --out shapes/{folder} {flags}`
+{sources}. Weights are safetensors in float16. The figures are on
 the tenth of the captions, by a hash of the text, that no training sees.
 
 | | CLIP (`evaluator/clip`, its text tower `pretrained/text_encoder`) | VAE (`pretrained/vae`) |
@@ -221,14 +265,13 @@ the tenth of the captions, by a hash of the text, that no training sees.
 | steps | {f.clip_steps:,} | {" + ".join(f"{steps:,}" for steps in f.vae_cycles)} |
 | CPU-seconds | {f.clip_cpu_s:,.0f} | {f.vae_cpu_s:,.0f} |
 | weights | {f.clip_bytes / 1e6:.1f} MB | {f.vae_bytes / 1e6:.1f} MB |
-| held-out quality | retrieval@1 among 3,920 captions {f.retrieval_at_1:.3f} | PSNR {f.psnr_db:.1f} dB |
+| held-out quality | retrieval@1 among 3,920 captions {f.retrieval_at_1:.3f} | PSNR {f.psnr_db:.1f} dB{psnr} |
 | | CLIP score {f.clip_score_right:.1f} for the right caption, {f.clip_score_shuffled:.1f} for another's | \
 scaled latents: mean {f.latent_mean:.2f}, standard deviation {f.latent_std:.2f} (factor {f.scaling_factor}) |
 
 - `pretrained/` has the layout of stable-diffusion-2-base. `unet/` holds a configuration only: the
   pipeline trains it from scratch.
-- `tokenizer/` is CLIP's byte-level BPE with one token for each word of the captions (`shapes/tokenizer.py`). Other
-  words fall apart into bytes, and 16 tokens are all that the text tower reads.
+- `tokenizer/` is CLIP's byte-level BPE with {tokens}
 - `evaluator/clip` serves FID features and CLIP scores. Its scores are comparable with each other only, not with those
   of other CLIP models.
 """

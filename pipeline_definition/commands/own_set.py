@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
@@ -18,6 +18,9 @@ from params.s3 import SCHEME, join_uri
 from params.settings import Settings, load_settings, parse_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.options import say
+
+# In the packages, beside the local set's own.
+PHOTO_MODELS: Final = "shapes/photo_models"
 
 if TYPE_CHECKING:
     from pipeline_definition.artifacts.own_data import OwnData
@@ -56,6 +59,8 @@ def own_set(params: Path, data: str | None, pretrained: Path | None, state: Path
         judged_by = base.download if is_own else base.download.model_copy(update={"image_size_px": side_px})
         own = own_data(data, judged_by, client)
         name = own.name
+        if not is_own and not pretrained:
+            changes = _photo_models(base.account.bucket)
         show(own, runs / f"{name}.html")
         if is_own and (problem := small_set.too_few_held_out(own.sample.kept, base.encode.heldout_fraction)):
             raise small_set.SmallSetError(f"{params}: {problem}")
@@ -105,6 +110,15 @@ def _of_data(own: OwnData, bucket: str) -> dict[str, Any]:
         "download": {"source": own.source, **own.columns},
         # Its models are compared with each other, not with those of other data.
         "registry": {"group": f"own-{own.name}"},
+    }
+
+
+def _photo_models(bucket: str) -> dict[str, Any]:
+    """Return where the shipped models for pictures of one's own go: those of the local set know shapes alone."""
+    uri = join_uri(f"{SCHEME}{bucket}", "pretrained", "photographs")
+    return {
+        "data": {"pretrained_uri": f"{uri}/pretrained", "evaluator_uri": f"{uri}/evaluator"},
+        "local": {"pretrained_dir": PHOTO_MODELS + "/pretrained", "evaluator_dir": PHOTO_MODELS + "/evaluator"},
     }
 
 

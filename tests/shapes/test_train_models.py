@@ -9,17 +9,22 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from transformers import CLIPModel, CLIPProcessor
 
-from shapes import captions, picture_set, train_models
+from shapes import captions, photos, picture_set, train_models
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=[False, True], ids=["shapes", "photographs"])
+def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("models") / "small"
     (out / "left_over").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         sparse = captions.every()[::10]
         patch.setattr(captions, "every", lambda: sparse)
-        train_models.train(out, train_models.recipe(clip_steps=2, vae_cycles=(1, 2)))
+        # The other photographs are in a package that only the training needs.
+        shipped = {"sklearn.datasets.images": {"china.jpg": "a temple in China"}}
+        patch.setattr(photos, "SUBJECTS", shipped)
+        patch.setattr(photos, "HELDOUT", shipped)
+        patch.setattr(train_models, "TEXTURES", 8)
+        train_models.train(out, train_models.recipe(clip_steps=2, vae_cycles=(1, 2), photographs=request.param))
     return out
 
 
