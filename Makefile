@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports bench fullsize chaos audit clean
+.PHONY: help install run test check lint types imports bench fullsize chaos matrix audit clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,14 @@ fullsize: install  ## Stable Diffusion 2 at its real size on this machine: bytes
 .bench/.installed: requirements.bench.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target .bench --upgrade --requirement requirements.bench.lock
 	touch $@
+
+# What people still run: beside the environment, whose torch it uses. Its tokenizers is built for Linux on x86-64.
+.matrix/.installed: requirements.matrix.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target .matrix --upgrade --requirement requirements.matrix.lock
+	touch $@
+
+matrix: install .matrix/.installed  ## Draw from an exported folder with today's diffusers and transformers and with last year's.
+	$(BIN)/python -m pytest -m matrix tests/steps/test_matrix.py
 
 check: lint types imports test  ## What CI runs.
 

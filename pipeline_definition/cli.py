@@ -17,6 +17,7 @@ from pipeline_definition.commands import (
     data,
     definition,
     executions,
+    export,
     infra,
     init,
     local,
@@ -92,6 +93,7 @@ app.command()(executions.logs)
 app.command()(probe.probe)
 app.command()(report.report)
 app.command()(throughput.throughput)
+app.command()(export.export)
 app.command()(prompt.prompt)
 app.command()(compare.compare)
 app.command()(prompt.playground)

@@ -24,6 +24,7 @@ PROGRAMS = {
     "throughput": "micro-batch sizes to iterations/s, and the best of them",
     "memory": "a model's configuration to the GPU memory that its training takes",
     "evaluate": "a trained model to metrics.json and a contact sheet",
+    "export": "a trained model to a folder and a single file for other programs",
     "score": "pictures and their captions to CLIP scores",
     "probe": "what this host, its network, storage and GPUs can do",
     "serve": "a trained model behind an HTTP endpoint",

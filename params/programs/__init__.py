@@ -8,6 +8,7 @@ an argument in the pipeline definition.
 from params.programs.download import DownloadArguments, DownloadSettings
 from params.programs.encode import EncodeArguments, EncodeSettings
 from params.programs.evaluate import EvaluateArguments, ScoreArguments
+from params.programs.export import ExportArguments
 from params.programs.memory import MemoryArguments
 from params.programs.probe import ProbeArguments
 from params.programs.serve import ServeArguments
@@ -20,6 +21,7 @@ __all__ = [
     "EncodeArguments",
     "EncodeSettings",
     "EvaluateArguments",
+    "ExportArguments",
     "MemoryArguments",
     "ProbeArguments",
     "ScoreArguments",

@@ -42,6 +42,8 @@ class ModelPackage:
     """Inference images, with the digest where SageMaker resolved one."""
     reason: str
     """The reason given when it was approved or rejected."""
+    model_uri: str = ""
+    """Address of its model.tar.gz; of its folder where it is served from one."""
 
 
 class PackageGroup:
@@ -77,17 +79,13 @@ class PackageGroup:
             data_manifest_uri=_uri_of(metrics.get("ModelDataQuality")),
             images=tuple(_image_of(container) for container in containers),
             reason=about.get("ApprovalDescription") or "",
+            model_uri=next(filter(None, map(_model_uri_of, containers)), ""),
         )
 
     def approved_model(self) -> str:
         """Return the address of the newest approved package's archive; empty if there is none."""
-        approved = (package.arn for package in self.list() if package.status == "Approved")
-        for arn in approved:
-            containers = (self._describe(arn).get("InferenceSpecification") or {}).get("Containers", [])
-            for address in (container.get("ModelDataUrl", "") for container in containers):
-                if address.endswith(MODEL_ARCHIVE):
-                    return str(address)
-        return ""
+        approved = (package.model_uri for package in self.list() if package.status == "Approved")
+        return next((address for address in approved if address.endswith(MODEL_ARCHIVE)), "")
 
     def register(self, request: Mapping[str, Any]) -> ModelPackage:
         """Register a model as CreateModelPackage takes it, without the group; a missing group is created."""
@@ -142,6 +140,11 @@ def with_approved_model(target: Target, definition: Mapping[str, Any], changes: 
 def _is_asked(definition: Mapping[str, Any]) -> bool:
     steps = json.dumps(definition["Steps"])
     return any(f'"metrics.{name}.' in steps for name in (FID_ABOVE_APPROVED, CLIP_SCORE_BELOW_APPROVED))
+
+
+def _model_uri_of(container: Mapping[str, Any]) -> str:
+    source = (container.get("ModelDataSource") or {}).get("S3DataSource") or {}
+    return str(container.get("ModelDataUrl") or source.get("S3Uri", ""))
 
 
 def _uri_of(quality: Mapping[str, Any] | None) -> str:

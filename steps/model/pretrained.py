@@ -119,6 +119,14 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
     return _loaded(folder, lambda: load(folder, dtype=dtype, **without, **_LOCAL_SAFETENSORS))
 
 
+def load_single_file(file: Path, folder: Path) -> Any:
+    """Return the float32 pipeline of a single file, whose configurations are those of a folder."""
+    _library("transformers")
+    load = _library("diffusers").StableDiffusionPipeline.from_single_file
+    options = {"config": str(folder), "local_files_only": True, "torch_dtype": torch.float32}
+    return _loaded(file, lambda: load(str(file), **options))
+
+
 def sampler(name: str, config: Any) -> Any:
     """Return the scheduler `ddim`, `dpm++` or `euler` on the noise schedule of another scheduler's configuration.
 

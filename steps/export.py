@@ -1,0 +1,120 @@
+"""Takes a trained model elsewhere: a folder for diffusers, a single file for other programs, in float32 or float16.
+
+    python -m steps export --model model.tar.gz --out octank --half true --single-file octank.safetensors
+
+Reads a model archive or folder, whose checksums are verified. Writes the folder and, last, its checksums.json; and the
+single file with its yaml. Each is whole or absent, is read back, and draws the picture that the model draws.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from params.arguments import parse
+from params.files import PARTIAL
+from params.layout import CHECKSUMS_FILE
+from params.programs import ExportArguments
+from steps.errors import StepError
+from steps.model.archive import PIPELINE_FILE, unpack_model
+from steps.model.digest import checked_digest, write_checksums
+from steps.model.json_object import read_object
+from steps.model.portable import add_vocabulary, make_portable
+from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, load_pipeline, load_single_file, unet_config
+from steps.model.single_file import write_single_file
+
+# Largest difference of a pixel's value, 0..1, by what the weights are kept in; the check computes in float32.
+TOLERANCES: Final = {torch.float32: 1e-4, torch.float16: 0.02}
+PROMPT: Final = "a red circle"
+CHECK_STEPS: Final = 2
+MAX_CHECK_PX: Final = 256
+# What runs when it is read, other precisions of the same weights, and what is written anew.
+LEFT_OUT: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.py", "*.fp16*", "*.non_ema*", CHECKSUMS_FILE)
+
+
+def main(argv: list[str]) -> int:
+    """Run the program; return its exit status."""
+    arguments = parse(ExportArguments, argv, "export")
+    out, file = Path(arguments.out), Path(arguments.single_file) if arguments.single_file else None
+    for path in filter(None, (out, file)):
+        if path.exists():
+            raise StepError(f"{path}: exists already; name another, or remove it")
+    dtype = torch.float16 if arguments.half else torch.float32
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=PARTIAL) as work:
+        source, folder = _unpacked(Path(arguments.model), Path(work)), Path(work) / out.name
+        _copy(source, folder, dtype)
+        made = Path(work) / "single" / file.name if file else None
+        for note in write_single_file(folder, made, out.name) if made else ():
+            print(f"note: {note}", flush=True)
+        if arguments.check:
+            _check(source, folder, made, TOLERANCES[dtype])
+        if file and made:
+            _move(made, file)
+        folder.replace(out)
+    print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:,.1f} MB", flush=True)
+    return 0
+
+
+def _unpacked(model: Path, work: Path) -> Path:
+    """Return the folder of a model, verified."""
+    if model.is_dir():
+        folder = model
+    else:
+        folder = work / "source"
+        print(f"unpacking {model}", flush=True)
+        unpack_model(model, folder)
+    checked_digest(folder)
+    kind = read_object(folder / PIPELINE_FILE).get("_class_name")
+    if kind != "StableDiffusionPipeline" or unet_config(folder).get("addition_embed_type"):
+        raise StepError(f"{model}: {PIPELINE_FILE} says {kind}: only a StableDiffusionPipeline can be exported")
+    return folder
+
+
+def _copy(source: Path, folder: Path, dtype: torch.dtype) -> None:
+    print(f"copying the model in {str(dtype).removeprefix('torch.')}", flush=True)
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    for part in (UNET, VAE, TEXT_ENCODER):
+        if not any((folder / part).glob("*.safetensors")):
+            raise StepError(f"{source / part}: no weights in safetensors; save the model with safe_serialization=True")
+        make_portable(folder / part, dtype)
+    add_vocabulary(folder / TOKENIZER)
+    write_checksums(folder)
+
+
+def _move(made: Path, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for path in (made.with_suffix(".yaml"), made):
+        shutil.move(path, file.parent / path.name)
+
+
+def _check(source: Path, folder: Path, file: Path | None, tolerance: float) -> None:
+    """Draw from the source and from what was written, with one seed. Raises StepError where the pictures differ."""
+    expected = _drawn(load_pipeline(source, torch.float32))
+    written: dict[str, Callable[[], Any]] = {"the folder": lambda: load_pipeline(folder, torch.float32)}
+    if file:
+        written[file.name] = lambda: load_single_file(file, folder)
+    for name, load in written.items():
+        difference = float(np.abs(_drawn(load()) - expected).max())
+        # Not "more than": a picture of NaN is no picture.
+        if not difference <= tolerance:
+            raise StepError(f"{name} draws another picture than the model: a pixel differs by {difference:.4f} of 1")
+        print(
+            f"{name} draws the model's picture: {difference:.5f} apart at most, {tolerance} allowed",
+            flush=True,
+        )
+
+
+def _drawn(pipeline: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    pipeline.set_progress_bar_config(disable=True)
+    size_px = min(int(pipeline.unet.config.sample_size or 64) * int(pipeline.vae_scale_factor), MAX_CHECK_PX)
+    seed = torch.Generator().manual_seed(0)
+    picture: np.ndarray[Any, np.dtype[np.float32]] = pipeline(
+        PROMPT, height=size_px, width=size_px, num_inference_steps=CHECK_STEPS, generator=seed, output_type="np"
+    ).images[0]
+    return picture
