@@ -79,6 +79,11 @@ class PackageFiles:
         manifest = self._json(package.data_manifest_uri) if package.data_manifest_uri else {}
         return PackageRecord(package, metrics, {key: value for key, value in manifest.items() if key != "shards"})
 
+    def ledger(self, package: ModelPackage) -> dict[str, Any]:
+        """Return the counts of every row of the table that a package's shards came from; empty where none is named."""
+        uri = package.metadata.get("shards_manifest", "")
+        return dict(self._json(uri).get("ledger") or {}) if uri else {}
+
     def fetch(self, package: ModelPackage, folder: Path) -> list[Path]:
         """Write a package's files into a folder and return them; existing files are replaced."""
         metadata = package.metadata

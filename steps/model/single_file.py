@@ -91,7 +91,7 @@ _OPENCLIP_NAME: Final = (
 
 
 @dataclass(frozen=True)
-class Described:
+class FolderConfigs:
     """What a folder's configurations say."""
 
     unet: Mapping[str, Any]
@@ -100,7 +100,7 @@ class Described:
     schedule: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: Path) -> Described:
+    def read(cls, folder: Path) -> FolderConfigs:
         """Read the configurations of a folder."""
         unet, vae, text = (read_object(folder / part / CONFIG_FILE) for part in (UNET, VAE, TEXT_ENCODER))
         return cls(unet, vae, text, scheduler_config(folder))
@@ -126,7 +126,7 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
 
     Raises StepError that names the first weight that the layout has no place for.
     """
-    described = Described.read(folder)
+    described = FolderConfigs.read(folder)
     if (kind := described.schedule.get("beta_schedule")) != "scaled_linear":
         raise StepError(
             f"scheduler_config.json: beta_schedule is {kind}: a single file's readers know scaled_linear alone"
@@ -141,7 +141,7 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
     return list(notes(described, tensors))
 
 
-def layout(described: Described, unet: Tensors, vae: Tensors, text: Tensors) -> Tensors:
+def layout(described: FolderConfigs, unet: Tensors, vae: Tensors, text: Tensors) -> Tensors:
     """Return the weights under their names in one file: each once, values unchanged.
 
     A VAE's attention is made of convolutions there, and OpenCLIP keeps queries, keys and values in one matrix.
@@ -161,7 +161,7 @@ def layout(described: Described, unet: Tensors, vae: Tensors, text: Tensors) -> 
     return {name: tensor.contiguous() for name, tensor in (all_named | named_text).items()}
 
 
-def notes(described: Described, tensors: Tensors) -> Iterator[str]:
+def notes(described: FolderConfigs, tensors: Tensors) -> Iterator[str]:
     """Yield what programs take the file for, where that is not what it is."""
     scaling = described.vae.get("scaling_factor", DEFAULT_SCALING)
     shape = (described.text.get("num_hidden_layers"), described.unet.get("block_out_channels"))
@@ -219,7 +219,7 @@ def _decoder_from_finest(vae: Tensors, blocks: int) -> Tensors:
     return {re.sub(r"up_blocks\.(\d+)", turned, name): tensor for name, tensor in vae.items()}
 
 
-def _openclip(described: Described, text: Tensors) -> Tensors:
+def _openclip(described: FolderConfigs, text: Tensors) -> Tensors:
     layers, width = described.text["num_hidden_layers"], described.text["hidden_size"]
     if layers > OPENCLIP_LAYERS:
         raise StepError(
@@ -258,7 +258,7 @@ def _weights(part: Path) -> Tensors:
     return tensors
 
 
-def _model_spec(described: Described, title: str) -> dict[str, str]:
+def _model_spec(described: FolderConfigs, title: str) -> dict[str, str]:
     """Return the metadata of Stability AI's ModelSpec 1.0.1."""
     v2 = "stable-diffusion-v2-768-v" if described.predicts_v else "stable-diffusion-v2-512"
     size_px = int(described.unet.get("sample_size") or 64) * 2 ** (len(described.vae["block_out_channels"]) - 1)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from steps.__main__ import main
 from steps.model.digest import checked_digest, write_checksums
 from steps.model.pretrained import load_pipeline, load_single_file
-from steps.model.single_file import Described, layout
+from steps.model.single_file import FolderConfigs, layout
 from tests.steps.serving.tiny_pipeline import write_pipeline
 
 PARTS = ("unet", "vae", "text_encoder")
@@ -116,7 +116,7 @@ def test_a_damaged_model_and_what_exists_already_are_refused(model: Path, tmp_pa
 
 
 def test_names_of_attention_in_published_vaes_have_the_same_places(model: Path) -> None:
-    described = Described.read(model)
+    described = FolderConfigs.read(model)
     unet, vae, text = (load_file(next((model / part).glob("*.safetensors"))) for part in PARTS)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     renamed = dict(vae)

@@ -1,0 +1,108 @@
+"""The model card of an exported folder: README.md in the Hub's format, from the model's lineage and its package.
+
+Reads <folder>/lineage.json, and the record of a model package where there is one; writes <folder>/README.md. What
+nobody recorded stands there as "unknown".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from params.files import write_text
+from params.layout import LINEAGE_FILE, UNKNOWN
+from pipeline_definition.models.package_record import PackageRecord, hosts_text, metric_text, plain_text
+from pipeline_definition.pages.document import Document, Fact, Section
+from pipeline_definition.pages.markdown import to_markdown
+
+CARD_FILE: Final = "README.md"
+SECONDS_PER_HOUR: Final = 3600
+USE: Final = (
+    "Pictures from English prompts of the kind that it was trained on, after the people who publish it have looked at "
+    "what it draws. Not for pictures that are taken for photographs of events or people."
+)
+
+
+def write_card(folder: Path, record: PackageRecord | None, ledger: Mapping[str, Any]) -> None:
+    """Write the card of an exported folder; `record` is None, and `ledger` empty, for a model in no registry.
+
+    It names no address: a card is public, and buckets are not.
+    """
+    file = folder / LINEAGE_FILE
+    lineage = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    front = yaml.safe_dump(_front_matter(folder.name, record), sort_keys=False, allow_unicode=True)
+    sections = tuple(Section(title, title, facts=tuple(facts)) for title, facts in _sections(lineage, record, ledger))
+    body = to_markdown(Document((), folder.name, USE, sections), CARD_FILE)
+    write_text(folder / CARD_FILE, f"---\n{front}---\n\n{body}")
+
+
+def _front_matter(name: str, record: PackageRecord | None) -> dict[str, Any]:
+    front: dict[str, Any] = {
+        "license": UNKNOWN,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["stable-diffusion", "text-to-image"],
+    }
+    metrics = [{"type": key, "value": entry["value"]} for key, entry in _metrics(record).items()]
+    if record and metrics:
+        data = record.package.metadata.get("dataset", UNKNOWN)
+        result = {"task": {"type": "text-to-image"}, "dataset": {"name": data, "type": data}, "metrics": metrics}
+        front["model-index"] = [{"name": name, "results": [result]}]
+    return front
+
+
+def _sections(
+    lineage: Mapping[str, Any], record: PackageRecord | None, ledger: Mapping[str, Any]
+) -> Iterator[tuple[str, list[Fact]]]:
+    settings = lineage.get("settings") or {}
+    manifest = record.data_manifest if record else {}
+    metadata = record.package.metadata if record else {}
+    yield (
+        "Training",
+        [
+            _fact("samples seen", lineage.get("seen_samples")),
+            _fact("prediction", settings.get("prediction_type")),
+            _fact("starting weights", settings.get("initial_weights")),
+            _fact("final validation loss", lineage.get("validation_loss")),
+            _fact("code digest", lineage.get("code_digest")),
+        ],
+    )
+    yield (
+        "Data",
+        [
+            _fact("data set", metadata.get("dataset")),
+            _fact("pictures", manifest.get("counts")),
+            _fact("resolution, px", manifest.get("resolution_px")),
+            _fact("latents manifest", lineage.get("latents_manifest_digest")),
+            _fact("rows of the table", ledger.get("rows")),
+            _fact("stored", ledger.get("kept")),
+            _fact("left out by filters", ledger.get("filtered")),
+            _fact("licences of the pictures", None),
+        ],
+    )
+    yield (
+        "Metrics, with 95 % intervals",
+        [Fact(name, metric_text(entry)) for name, entry in _metrics(record).items()] or [_fact("metrics", None)],
+    )
+    usd, seconds = record.training_usd if record else None, metadata.get("billable_seconds")
+    yield (
+        "Cost and energy of Train",
+        [
+            _fact("hosts", hosts_text(record.package) if record else None),
+            _fact("hours", f"{float(seconds) / SECONDS_PER_HOUR:,.2f}" if seconds else None),
+            _fact("dollars, on demand", None if usd is None else f"{usd:,.2f}"),
+            _fact("energy", None),
+        ],
+    )
+
+
+def _metrics(record: PackageRecord | None) -> Mapping[str, Any]:
+    return (record.metrics.get("metrics") or {}) if record else {}
+
+
+def _fact(label: str, value: Any) -> Fact:
+    return Fact(label, UNKNOWN if value in (None, "") else plain_text(value))
