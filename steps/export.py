@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from params.arguments import parse
-from params.files import PARTIAL
+from params.files import PARTIAL, whole_file
 from params.layout import CHECKSUMS_FILE
 from params.programs import ExportArguments
 from steps.errors import StepError
@@ -56,7 +56,8 @@ def main(argv: list[str]) -> int:
             _check(source, folder, made, TOLERANCES[dtype])
         if file and made:
             _move(made, file)
-        folder.replace(out)
+        # On one disk: it appears at once.
+        shutil.move(folder, out)
     print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:,.1f} MB", flush=True)
     return 0
 
@@ -88,9 +89,9 @@ def _copy(source: Path, folder: Path, dtype: torch.dtype) -> None:
 
 
 def _move(made: Path, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     for path in (made.with_suffix(".yaml"), made):
-        shutil.move(path, file.parent / path.name)
+        with whole_file(file.parent / path.name) as partial:
+            shutil.move(path, partial)
 
 
 def _check(source: Path, folder: Path, file: Path | None, tolerance: float) -> None:
