@@ -35,8 +35,8 @@ from shapes.photos import Photos
 from shapes.train_vae import LATENT_CHANNELS, Vae
 
 # Steps of CLIP, and of the VAE's cycles, the second from where the first ended.
-SHAPES_STEPS: Final = (1200, (895, 2600))
-PHOTOS_STEPS: Final = (2200, (2000, 5000))
+SHAPES_STEPS: Final[tuple[int, tuple[int, ...]]] = (1200, (895, 2600))
+PHOTOS_STEPS: Final[tuple[int, tuple[int, ...]]] = (2200, (2000, 5000))
 PHOTO_CROPS: Final = 200
 HELDOUT_CROPS: Final = 50
 TEXTURES: Final = 2000
@@ -87,9 +87,9 @@ def recipe(
     photographs: bool = False,
 ) -> Recipe:
     """Return the recipe, shortened where a number of steps is given; ValueError for fewer than one."""
-    clip, vae = PHOTOS_STEPS if photographs else SHAPES_STEPS
-    clip = clip if clip_steps is None else clip_steps
-    vae = vae if vae_cycles is None else tuple(vae_cycles)
+    usual_steps, usual_cycles = PHOTOS_STEPS if photographs else SHAPES_STEPS
+    clip = usual_steps if clip_steps is None else clip_steps
+    vae = usual_cycles if vae_cycles is None else tuple(vae_cycles)
     if min(clip, *vae) < 1:
         raise ValueError(f"clip-steps {clip}, vae-steps {' '.join(map(str, vae))}: all must be at least 1")
     return Recipe(clip, vae, seed, photographs)
