@@ -85,7 +85,7 @@ def test_a_definition_is_the_checkouts_to_the_byte(run) -> None:  # type: ignore
 def test_forecast_and_a_set_of_ones_own_work_in_an_empty_folder(run) -> None:  # type: ignore[no-untyped-def]
     answers = ("--name", "own", "--url-table", "s3://own-bucket/urls/", "--rows", "200000", "--resolution-px", "256")
     assert run("init", *answers, "--instance-type", "ml.p4d.24xlarge").endswith("own.yaml\n")
-    assert "ml.p4d.24xlarge" in run("cost", "forecast", "--params", "own.yaml")
+    assert "ml.p4d.24xlarge" in run("cost", "forecast", "--params", "own.yaml", "--json")
 
 
 def test_the_local_control_plane_starts_there(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -109,7 +109,9 @@ def test_a_global_batch_that_does_not_divide_is_refused_before_any_rank_starts(
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[TrainArguments]:
+def started(tmp_path: Path, channels: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> list[TrainArguments]:
+    (tmp_path / "input" / "data").mkdir(parents=True)
+    (tmp_path / "input" / "data" / "pretrained").symlink_to(channels[0])
     calls: list[TrainArguments] = []
 
     def run(arguments: TrainArguments, container: Container) -> int:

@@ -40,8 +40,8 @@ def test_it_measures_the_parameter_sets_training(commands: list[list[str]]) -> N
     assert done.exit_code == 0, done.output
     assert json.loads(done.output) == RESULT
     (command,) = commands
-    assert command[1:4] == ["-m", "steps", "throughput"]
-    flags = {flag[2:].replace("-", "_"): value for flag, value in zip(command[4::2], command[5::2], strict=True)}
+    assert command[1:5] == ["-P", "-m", "steps", "throughput"]
+    flags = {flag[2:].replace("-", "_"): value for flag, value in zip(command[5::2], command[6::2], strict=True)}
     asked = from_texts(ThroughputArguments, flags, "command line")
     assert asked.throughput_micro_batch_sizes == (16, 32)
     assert (asked.throughput_s, asked.random_latents_px, asked.prediction_type) == (2.0, 64, "v_prediction")
