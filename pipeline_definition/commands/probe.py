@@ -132,12 +132,12 @@ def _probe_of(
 def _run(one: Probe, jobs: list[ProbeJob], target: Target, wait_s: float) -> dict[str, Any]:
     """Run the probe, remove all that it made, and print the verdict; return its result."""
     from pipeline_definition.probing.leftovers import Leftovers
-    from pipeline_definition.probing.patience import Patience
+    from pipeline_definition.probing.patience import ProbePatience
     from pipeline_definition.probing.run import ProbeRun
     from pipeline_definition.probing.verdict import verdict_dict, verdict_lines
     from pipeline_definition.runs.live_view import show
 
-    patience = Patience(POLL_LOCAL_S if target.is_local else POLL_AWS_S)
+    patience = ProbePatience(POLL_LOCAL_S if target.is_local else POLL_AWS_S)
     leftovers = Leftovers(target, one.identity.rsplit("-", 1)[0], one.writes, patience)
     if found := leftovers.found():
         say(f"removing what an earlier probe left: {', '.join(name for _, name in found)}")

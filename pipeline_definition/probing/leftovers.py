@@ -17,7 +17,7 @@ from params.layout import PROBE
 from params.s3 import is_missing, join_uri, split_uri
 from pipeline_definition.infrastructure.contents import delete_versions, object_versions
 from pipeline_definition.infrastructure.events import InfrastructureError
-from pipeline_definition.probing.patience import Patience
+from pipeline_definition.probing.patience import ProbePatience
 from pipeline_definition.session import Target
 
 # (list operation, its result, member with the name, operation that ends or removes one), in the order of removal.
@@ -42,7 +42,7 @@ class Leftovers:
     base: str
     prefixes: Sequence[str]
     """s3:// prefixes below which the probe writes."""
-    patience: Patience
+    patience: ProbePatience
 
     def found(self) -> list[tuple[str, str]]:
         """Return (operation that removes it, name) of everything but objects; then the prefixes that hold some."""

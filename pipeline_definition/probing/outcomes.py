@@ -44,7 +44,7 @@ FIXES: Final[Mapping[str, str]] = {
 
 
 @dataclass
-class Outcome:
+class ProbeOutcome:
     """One job of the probe, once it has ended."""
 
     job: ProbeJob

@@ -19,7 +19,7 @@ TRIES: Final = 20
 
 
 @dataclass
-class Patience:
+class ProbePatience:
     """How long is waited between two tries, and how often it was."""
 
     interval_s: float

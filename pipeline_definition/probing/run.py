@@ -20,8 +20,8 @@ from params.layout import PROBE_LINE
 from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
 from params.s3 import split_uri
 from pipeline_definition.probing.jobs import Probe, ProbeJob
-from pipeline_definition.probing.outcomes import Outcome, explained, interrupted, throttled
-from pipeline_definition.probing.patience import TRIES, Patience
+from pipeline_definition.probing.outcomes import ProbeOutcome, explained, interrupted, throttled
+from pipeline_definition.probing.patience import TRIES, ProbePatience
 from pipeline_definition.runs.executions import Execution, ExecutionStep, is_busy
 from pipeline_definition.runs.job_logs import JobLog, progress_of
 from pipeline_definition.runs.watch import RunningCost, Snapshot
@@ -40,17 +40,17 @@ class ProbeRun:
 
     target: Target
     probe: Probe
-    patience: Patience
+    patience: ProbePatience
     wait_s: float
     """How long to wait for a job that does not end, or never gets its hosts."""
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, ProbeOutcome] = field(default_factory=dict)
 
     def start(self, jobs: Sequence[ProbeJob]) -> None:
         """Start every job; one that is refused is kept as failed."""
         client = self.target.client("sagemaker")
         for job in jobs:
             step = ExecutionStep(job.label, "Executing", datetime.now(UTC))
-            self.outcomes[job.label] = Outcome(job, step)
+            self.outcomes[job.label] = ProbeOutcome(job, step)
             for operation, request in job.requests.items():
                 try:
                     answer = self.patience.ask(partial(getattr(client, operation), **request))
@@ -99,7 +99,7 @@ class ProbeRun:
         hourly = {label: outcome.job.hourly_usd(self.target.region) for label, outcome in self.outcomes.items()}
         return RunningCost({label: usd for label, usd in hourly.items() if usd})
 
-    def _look(self, outcome: Outcome, waited_s: float) -> None:
+    def _look(self, outcome: ProbeOutcome, waited_s: float) -> None:
         """Ask how a job stands; one that takes too long has failed, and is removed with everything else."""
         try:
             about = self._described(outcome.job)
@@ -127,7 +127,7 @@ class ProbeRun:
         about = describe(**{f"{name}Name": job.name})
         return {**about, "Status": about[f"{name}Status"]}
 
-    def _read_log(self, outcome: Outcome, log: JobLog, progress: dict[str, dict[str, Mapping[str, Any]]]) -> None:
+    def _read_log(self, outcome: ProbeOutcome, log: JobLog, progress: dict[str, dict[str, Mapping[str, Any]]]) -> None:
         """Follow a job's log: its progress and, should S3 not have them, its lines."""
         for stream, text in log.new_lines():
             outcome.streams.add(stream)
@@ -140,7 +140,7 @@ class ProbeRun:
                     line = ProbeLine.of(json.loads(text.removeprefix(PROBE_LINE)))
                     outcome.hosts.setdefault(host, []).append(line)
 
-    def _finish(self, outcome: Outcome, log: JobLog) -> None:
+    def _finish(self, outcome: ProbeOutcome, log: JobLog) -> None:
         """Read the results of an ended job, and say what of it can be read."""
         if outcome.job.kind == "endpoint":
             if outcome.step.status == "Succeeded":
@@ -150,13 +150,13 @@ class ProbeRun:
             self._judge_log(outcome, log)
         outcome.judge()
 
-    def _guard(self, outcome: Outcome, read: Callable[[], None]) -> None:
+    def _guard(self, outcome: ProbeOutcome, read: Callable[[], None]) -> None:
         try:
             self.patience.ask(read)
         except (ClientError, BotoCoreError, ValueError) as error:
             outcome.add(explained(str(error)))
 
-    def _judge_log(self, outcome: Outcome, log: JobLog) -> None:
+    def _judge_log(self, outcome: ProbeOutcome, log: JobLog) -> None:
         if log.problem:
             outcome.add(ProbeLine("logs", "", FAILED, log.problem, "without it nobody sees why a job fails"))
         elif outcome.streams:
@@ -164,7 +164,7 @@ class ProbeRun:
         elif outcome.step.status == "Succeeded":
             outcome.add(ProbeLine("logs", "", NOTE, "no line of them yet", "look again in a minute: they come late"))
 
-    def _read_results(self, outcome: Outcome) -> None:
+    def _read_results(self, outcome: ProbeOutcome) -> None:
         s3, (bucket, prefix) = self.target.client("s3"), split_uri(self.probe.results_uri)
         listed = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{outcome.job.name}/").get("Contents", [])
         for item in listed:
@@ -177,7 +177,7 @@ class ProbeRun:
         content: bytes = answer["Body"].read()
         return content
 
-    def _take(self, outcome: Outcome, content: bytes) -> None:
+    def _take(self, outcome: ProbeOutcome, content: bytes) -> None:
         result = json.loads(content)
         name = result["host"] if outcome.job.kind != "endpoint" else "endpoint"
         outcome.hosts[name] = [ProbeLine.of(line) for line in result["lines"]]

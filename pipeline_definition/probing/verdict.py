@@ -11,12 +11,12 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
-from pipeline_definition.probing.outcomes import Outcome
+from pipeline_definition.probing.outcomes import ProbeOutcome
 
 MARKS: Final = {GOOD: "✓", NOTE: "·", FAILED: "✗"}
 
 
-def verdict_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def verdict_lines(outcomes: Sequence[ProbeOutcome]) -> Iterator[str]:
     """Yield the lines of every job and host, then the verdict."""
     for outcome in outcomes:
         yield f"\n{outcome.job.label} ({outcome.job.what})"
@@ -33,7 +33,7 @@ def verdict_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield "verdict: what was probed works"
 
 
-def verdict_dict(outcomes: Sequence[Outcome], kept: Sequence[str]) -> dict[str, Any]:
+def verdict_dict(outcomes: Sequence[ProbeOutcome], kept: Sequence[str]) -> dict[str, Any]:
     """Return the result for programs; `kept` is what could not be removed."""
     failed = told_once(outcomes, FAILED)
     return {
@@ -44,7 +44,7 @@ def verdict_dict(outcomes: Sequence[Outcome], kept: Sequence[str]) -> dict[str, 
     }
 
 
-def told_once(outcomes: Sequence[Outcome], status: str) -> list[tuple[list[str], ProbeLine]]:
+def told_once(outcomes: Sequence[ProbeOutcome], status: str) -> list[tuple[list[str], ProbeLine]]:
     """Return (places, line) of every line of a status; one fault in several places is told once."""
     told: dict[tuple[str, str, str], tuple[list[str], ProbeLine]] = {}
     for place, line in _all_lines(outcomes):
@@ -53,7 +53,7 @@ def told_once(outcomes: Sequence[Outcome], status: str) -> list[tuple[list[str],
     return list(told.values())
 
 
-def _all_lines(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ProbeLine]]:
+def _all_lines(outcomes: Sequence[ProbeOutcome]) -> Iterator[tuple[str, ProbeLine]]:
     for outcome in outcomes:
         for host, lines in outcome.hosts.items():
             yield from ((f"{outcome.job.label} {host}".rstrip(), line) for line in lines)

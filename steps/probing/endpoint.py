@@ -40,7 +40,7 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _handler(content: bytes) -> type[BaseHTTPRequestHandler]:
-    class Answer(BaseHTTPRequestHandler):
+    class EndpointAnswer(BaseHTTPRequestHandler):
         """Answers every request with the measurements, which are no secret."""
 
         def do_GET(self) -> None:
@@ -57,4 +57,4 @@ def _handler(content: bytes) -> type[BaseHTTPRequestHandler]:
         def log_message(self, format: str, *args: object) -> None:
             """Keep health checks out of the log."""
 
-    return Answer
+    return EndpointAnswer

@@ -18,7 +18,7 @@ from steps.container import Container
 from steps.device import choose_device, driver_version, gpu_count
 from steps.errors import StepError
 from steps.network import own_address
-from steps.probing.measurements import Fact, Measurements
+from steps.probing.measurements import HostFact, Measurements
 
 # What a file system and its reserve take of a volume.
 USABLE: Final = 0.85
@@ -39,19 +39,19 @@ def look_at_host(arguments: ProbeArguments, measurements: Measurements) -> bool:
     return sound
 
 
-def _driver(container: Container) -> Fact:
+def _driver(container: Container) -> HostFact:
     if importlib.util.find_spec("torch") is None:
         if has_gpus(container.instance_type):
             raise StepError(f"{container.instance_type} has GPUs, and this image has no torch to use them")
-        return Fact("this image has no torch, and its step computes without")
+        return HostFact("this image has no torch, and its step computes without")
     import torch
 
     if gpu_count(container) is None:
-        return Fact(f"no GPU on {container.instance_type or 'this host'}: torch {torch.__version__} on the CPU")
-    return Fact(f"driver {driver_version()}, torch {torch.__version__} built for CUDA {torch.version.cuda}")
+        return HostFact(f"no GPU on {container.instance_type or 'this host'}: torch {torch.__version__} on the CPU")
+    return HostFact(f"driver {driver_version()}, torch {torch.__version__} built for CUDA {torch.version.cuda}")
 
 
-def _gpus(container: Container, arguments: ProbeArguments) -> Fact | None:
+def _gpus(container: Container, arguments: ProbeArguments) -> HostFact | None:
     name = container.instance_type
     expected = dict(item.rsplit("=", 1) for item in arguments.gpus).get(name, "0")
     if importlib.util.find_spec("torch") is None:
@@ -64,12 +64,12 @@ def _gpus(container: Container, arguments: ProbeArguments) -> Fact | None:
     for index in range(count):
         choose_device(container, index)
     if not count:
-        return Fact(f"none, as {name or 'this host'} has")
+        return HostFact(f"none, as {name or 'this host'} has")
     gib = torch.cuda.get_device_properties(0).total_memory / 2**30
-    return Fact(f"{count} x {torch.cuda.get_device_name(0)}, {gib:.0f} GiB each, every one computes")
+    return HostFact(f"{count} x {torch.cuda.get_device_name(0)}, {gib:.0f} GiB each, every one computes")
 
 
-def _interface(container: Container) -> Fact:
+def _interface(container: Container) -> HostFact:
     """Return by which name and address this host goes. Its own name is looked up to say what it is, and never used."""
     cluster, own_name = container.cluster(), socket.gethostname()
     try:
@@ -78,17 +78,17 @@ def _interface(container: Container) -> Fact:
         resolved = "nothing"
     text = f"host {own_name} ({cluster.current_host}), whose name resolves to {resolved}"
     if len(cluster.hosts) == 1:
-        return Fact(f"{text}; the only host of its job")
+        return HostFact(f"{text}; the only host of its job")
     address = own_address(cluster)
     text = f"{text}; {cluster.interface or 'an interface that the job does not name'} at {address}"
     if resolved == address or (cluster.interface and address.startswith("127.")):
-        return Fact(text)
+        return HostFact(text)
     kept = "nothing to do: the hosts of a job use the interface that resourceconfig.json names, never the host's name"
     named = "set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, for the job names no interface"
-    return Fact(text, kept if cluster.interface else named)
+    return HostFact(text, kept if cluster.interface else named)
 
 
-def _disk(container: Container, arguments: ProbeArguments) -> Fact:
+def _disk(container: Container, arguments: ProbeArguments) -> HostFact:
     folder = container.base_dir if container.base_dir.is_dir() else container.base_dir.parent
     total_gb = shutil.disk_usage(folder).total / 1e9
     if total_gb < USABLE * arguments.volume_gb:
@@ -106,4 +106,4 @@ def _disk(container: Container, arguments: ProbeArguments) -> Fact:
         path.unlink(missing_ok=True)
     speed = count * BLOCK_BYTES / 1e6 / (time.monotonic() - began_s)
     asked = f", of which the step asks for {arguments.volume_gb}" if arguments.volume_gb else ""
-    return Fact(f"{total_gb:,.0f} GB{asked}; writes {speed:,.0f} MB/s")
+    return HostFact(f"{total_gb:,.0f} GB{asked}; writes {speed:,.0f} MB/s")

@@ -22,7 +22,7 @@ EXPECTED: Final = (StepError, OSError, RuntimeError, BotoCoreError, ClientError)
 
 
 @dataclass(frozen=True)
-class Fact:
+class HostFact:
     """What a check says that went well; with a fix, it is worth knowing."""
 
     text: str
@@ -36,7 +36,7 @@ class Measurements:
     container: Container
     lines: list[ProbeLine] = field(default_factory=list)
 
-    def take(self, check: str, measure: Callable[[], Fact | None], fix: str, subject: str = "") -> bool:
+    def take(self, check: str, measure: Callable[[], HostFact | None], fix: str, subject: str = "") -> bool:
         """Make one check and keep its line; None is no line. Return whether it went well.
 
         `fix` is what to do where it fails; an error that names its own fix keeps it.

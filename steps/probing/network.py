@@ -19,7 +19,7 @@ from botocore.config import Config
 from params.programs import ProbeArguments
 from steps.errors import StepError
 from steps.network import unreachable
-from steps.probing.measurements import Fact, Measurements
+from steps.probing.measurements import HostFact, Measurements
 
 HTTPS_PORT: Final = 443
 # What img2dataset has open at once on a host; each asks the resolver.
@@ -60,15 +60,15 @@ def _address_of(service: str, region: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (HTTPS_PORT if parts.scheme == "https" else 80)
 
 
-def _answers(address: tuple[str, int]) -> Fact:
+def _answers(address: tuple[str, int]) -> HostFact:
     began_s = time.monotonic()
     problem = unreachable(address)
     if problem:
         raise StepError(f"{address[0]}:{address[1]} does not answer ({problem})")
-    return Fact(f"{address[0]}:{address[1]} answers in {1000 * (time.monotonic() - began_s):.0f} ms")
+    return HostFact(f"{address[0]}:{address[1]} answers in {1000 * (time.monotonic() - began_s):.0f} ms")
 
 
-def _names_per_second(names: Sequence[str]) -> Fact:
+def _names_per_second(names: Sequence[str]) -> HostFact:
     """Look the services' names up again and again; an address in figures is no name, and `localhost` stands in."""
     names = [name for name in names if not name.replace(".", "").isdigit()] or ["localhost"]
     began_s = time.monotonic()
@@ -80,7 +80,7 @@ def _names_per_second(names: Sequence[str]) -> Fact:
     if problems:
         raise StepError(f"{len(problems)} of {len(answers)} look-ups failed, such as {problems[0]}")
     rate = len(answers) / (time.monotonic() - began_s)
-    return Fact(f"{rate:,.0f} names/s, {LOOKUPS_AT_ONCE} at once")
+    return HostFact(f"{rate:,.0f} names/s, {LOOKUPS_AT_ONCE} at once")
 
 
 def _look_up(name: str, deadline_s: float) -> str:

@@ -26,7 +26,7 @@ from params.programs import ProbeArguments
 from steps.container import Cluster
 from steps.errors import StepError
 from steps.network import over
-from steps.probing.measurements import Fact, Measurements
+from steps.probing.measurements import HostFact, Measurements
 from steps.training.launch import launch_ranks
 from steps.training.rank_errors import record_error
 from steps.training.ranks import TIMEOUT_FACTOR, World, join_world, leave_world, ranks_per_host
@@ -55,7 +55,7 @@ def look_at_ranks(arguments: ProbeArguments, measurements: Measurements) -> None
         met = measurements.take("hosts", lambda: _met(arguments, cluster, ranks, Path(folder), measured), _OPEN)
         if met and measured:
             kind = measurements.container.instance_type
-            measurements.take("gloo", lambda: Fact(f"{measured['gloo']:.2f} GB/s{over(cluster)}, TCP"), _OPEN)
+            measurements.take("gloo", lambda: HostFact(f"{measured['gloo']:.2f} GB/s{over(cluster)}, TCP"), _OPEN)
             if "nccl" in measured:
                 measurements.take("nccl", lambda: _nccl(measured, cluster, kind), _OPEN)
 
@@ -76,7 +76,7 @@ def measure_as_rank(arguments: ProbeArguments, environment: Mapping[str, str]) -
     return 0
 
 
-def _met(arguments: ProbeArguments, cluster: Cluster, ranks: int, folder: Path, measured: dict[str, Any]) -> Fact:
+def _met(arguments: ProbeArguments, cluster: Cluster, ranks: int, folder: Path, measured: dict[str, Any]) -> HostFact:
     """Start this host's ranks, which need all others, and read what they measured."""
     file = folder / "measured.json"
     os.environ |= {
@@ -92,7 +92,7 @@ def _met(arguments: ProbeArguments, cluster: Cluster, ranks: int, folder: Path, 
     measured |= json.loads(file.read_text(encoding="utf-8"))
     measured["network"] = _network(folder)
     hosts = f"{len(cluster.hosts)} hosts reach each other{over(cluster)}" if len(cluster.hosts) > 1 else "one host"
-    return Fact(f"{hosts}, {ranks} ranks each; met and measured in {time.monotonic() - began_s:.0f} s")
+    return HostFact(f"{hosts}, {ranks} ranks each; met and measured in {time.monotonic() - began_s:.0f} s")
 
 
 def _bandwidth(world: World, message_mib: int, group: dist.ProcessGroup | None, device: torch.device) -> float:
@@ -126,11 +126,11 @@ def _network(folder: Path) -> str:
     return "TCP" if "Socket" in words else ", ".join(sorted(words))
 
 
-def _nccl(measured: Mapping[str, Any], cluster: Cluster, instance_type: str) -> Fact:
+def _nccl(measured: Mapping[str, Any], cluster: Cluster, instance_type: str) -> HostFact:
     network = measured["network"] if len(cluster.hosts) > 1 else "inside the host"
     if len(cluster.hosts) > 1 and _EFA_FAMILY.match(instance_type) and network != "EFA":
         raise StepError(
             f"{measured['nccl']:.1f} GB/s over {network}, and {instance_type} has EFA. Fix: the training image needs "
             f"aws-ofi-nccl (AWS Deep Learning Containers have it), and {_OPEN}"
         )
-    return Fact(f"{measured['nccl']:.1f} GB/s over {network}{over(cluster) if network == 'TCP' else ''}")
+    return HostFact(f"{measured['nccl']:.1f} GB/s over {network}{over(cluster) if network == 'TCP' else ''}")

@@ -18,7 +18,7 @@ from params.programs import ProbeArguments
 from params.s3 import join_uri, split_uri
 from steps.container import Container
 from steps.errors import StepError
-from steps.probing.measurements import Fact, Measurements
+from steps.probing.measurements import HostFact, Measurements
 from steps.probing.network import client_of
 
 POLL_S: Final = 0.5
@@ -53,24 +53,24 @@ def write_result(uri: str, content: bytes, region: str) -> None:
     client_of("s3", region).put_object(Bucket=bucket, Key=key, Body=content)
 
 
-def _reads(s3: Any, address: str) -> Fact:
+def _reads(s3: Any, address: str) -> HostFact:
     bucket, prefix = split_uri(address)
     listed = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("Contents", [])
     if not listed:
         raise StepError(f"nothing is there. Fix: copy the data to {address}, or name where they are")
     key, began_s = listed[0]["Key"], time.monotonic()
     s3.get_object(Bucket=bucket, Key=key)["Body"].read(1)
-    return Fact(f"read {key} in {1000 * (time.monotonic() - began_s):.0f} ms")
+    return HostFact(f"read {key} in {1000 * (time.monotonic() - began_s):.0f} ms")
 
 
-def _writes(s3: Any, prefix: str, name: str) -> Fact:
+def _writes(s3: Any, prefix: str, name: str) -> HostFact:
     bucket, key = split_uri(join_uri(prefix, PROBE, name))
     content, began_s = name.encode(), time.monotonic()
     s3.put_object(Bucket=bucket, Key=key, Body=content)
     if s3.get_object(Bucket=bucket, Key=key)["Body"].read() != content:
         raise StepError(f"what was read of s3://{bucket}/{key} is not what was written")
     seconds = time.monotonic() - began_s
-    return Fact(f"written and read back in {1000 * seconds:.0f} ms{_deleted(s3, bucket, key)}")
+    return HostFact(f"written and read back in {1000 * seconds:.0f} ms{_deleted(s3, bucket, key)}")
 
 
 def _deleted(s3: Any, bucket: str, key: str) -> str:
@@ -81,7 +81,7 @@ def _deleted(s3: Any, bucket: str, key: str) -> str:
     return ""
 
 
-def _imports(s3: Any, arguments: ProbeArguments, container: Container, name: str) -> Fact:
+def _imports(s3: Any, arguments: ProbeArguments, container: Container, name: str) -> HostFact:
     """Write an object and wait until the file system shows it."""
     folder = container.channel_dir(LATENTS_CHANNEL)
     if not folder.is_dir():
@@ -101,4 +101,4 @@ def _imports(s3: Any, arguments: ProbeArguments, container: Container, name: str
     finally:
         with suppress(ClientError, BotoCoreError):
             s3.delete_object(Bucket=bucket, Key=key)
-    return Fact(f"mounted; a new object is there after {seconds:.1f} s")
+    return HostFact(f"mounted; a new object is there after {seconds:.1f} s")

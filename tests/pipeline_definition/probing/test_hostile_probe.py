@@ -22,7 +22,7 @@ from pipeline_definition.jobs.planned import Values
 from pipeline_definition.local import namespaces
 from pipeline_definition.local.client import ensure_up
 from pipeline_definition.probing.jobs import Probe
-from pipeline_definition.probing.patience import Patience
+from pipeline_definition.probing.patience import ProbePatience
 from pipeline_definition.probing.run import ProbeRun
 from pipeline_definition.runs.laptop import Laptop
 from pipeline_definition.session import Target
@@ -85,7 +85,7 @@ class Place:
         if spot:
             job.requests["create_training_job"]["EnableManagedSpotTraining"] = True
             job.requests["create_training_job"]["StoppingCondition"]["MaxWaitTimeInSeconds"] = 3600
-        run = ProbeRun(self.target, probe, Patience(0.3), 300)
+        run = ProbeRun(self.target, probe, ProbePatience(0.3), 300)
         run.start([job])
         assert list(run.snapshots())
         return [line for lines in run.outcomes[job.label].hosts.values() for line in lines]

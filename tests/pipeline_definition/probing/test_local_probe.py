@@ -98,11 +98,11 @@ def test_what_a_killed_probe_left_is_found_and_removed(place: list[str]) -> None
     s3.put_object(Bucket="sd-pipeline-tiny", Key=f"shards/sd-pipeline-probe/{name}/algo-1", Body=b"left")
     from pipeline_definition.probing.jobs import base_name
     from pipeline_definition.probing.leftovers import Leftovers
-    from pipeline_definition.probing.patience import Patience
+    from pipeline_definition.probing.patience import ProbePatience
     from pipeline_definition.session import Target
 
     target = Target("us-east-1", sagemaker.meta.endpoint_url)
-    leftovers = Leftovers(target, base_name("sd-pipeline-tiny"), ["s3://sd-pipeline-tiny/shards"], Patience(0.1))
+    leftovers = Leftovers(target, base_name("sd-pipeline-tiny"), ["s3://sd-pipeline-tiny/shards"], ProbePatience(0.1))
     assert leftovers.found() == [("delete_model", name)]
     assert leftovers.remove(print) == []
     assert left(place) == [other]

@@ -6,7 +6,7 @@ import pytest
 
 from params.probe_line import FAILED, GOOD, ProbeLine
 from pipeline_definition.probing.jobs import ProbeJob
-from pipeline_definition.probing.outcomes import Outcome, explained
+from pipeline_definition.probing.outcomes import ProbeOutcome, explained
 from pipeline_definition.probing.verdict import told_once, verdict_dict, verdict_lines
 from pipeline_definition.runs.executions import ExecutionStep
 
@@ -35,9 +35,9 @@ def test_a_reason_belongs_to_a_check(reason: str, check: str) -> None:
     assert line.fix
 
 
-def outcome(status: str = "Succeeded", **hosts: list[ProbeLine]) -> Outcome:
+def outcome(status: str = "Succeeded", **hosts: list[ProbeLine]) -> ProbeOutcome:
     job = ProbeJob("name", ("Train",), "training", {"ml.g5.xlarge": 2}, {})
-    return Outcome(job, ExecutionStep("Train", status, failure_reason="CapacityError"), dict(hosts))
+    return ProbeOutcome(job, ExecutionStep("Train", status, failure_reason="CapacityError"), dict(hosts))
 
 
 def test_a_host_without_a_result_is_named() -> None:
@@ -56,7 +56,7 @@ def test_the_verdict_ends_with_the_fix() -> None:
     failed = outcome("Failed")
     failed.judge()
     lines = list(verdict_lines([failed]))
-    assert lines[-1].startswith("  fix: try again later, another type or zone")
+    assert lines[-1].startswith("  fix: take another instance type or zone")
     assert verdict_dict([failed], [])["failed"] == 1
 
 
