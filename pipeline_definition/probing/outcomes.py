@@ -79,7 +79,11 @@ class ProbeOutcome:
             "instances": dict(self.job.hosts),
             "status": self.step.status,
             "seconds": self.step.seconds,
-            "hosts": {host or "sagemaker": [asdict(line) for line in lines] for host, lines in self.hosts.items()},
+            # By name, whichever host answered first; what SageMaker itself says comes last.
+            "hosts": {
+                host or "sagemaker": [asdict(line) for line in self.hosts[host]]
+                for host in sorted(self.hosts, key=lambda name: (not name, name))
+            },
         }
 
 
