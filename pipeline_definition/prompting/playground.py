@@ -33,6 +33,12 @@ PATIENCE_S: Final = 30.0
 SAMPLERS: Final[tuple[str, ...]] = get_args(ServeArguments.model_fields["sampler"].annotation)
 SYSTEM_FONTS: Final = ("system-ui", "sans-serif")
 MONO_FONTS: Final = ("ui-monospace", "monospace")
+# gradio lets a gallery's label cover its pictures, its frame cut them off, and a single one fill the width.
+WHOLE_PICTURES: Final = """
+#pictures .grid-wrap, #history .grid-wrap { max-height: none; }
+#pictures .grid-container, #history .grid-container { padding-top: 32px; }
+#history .grid-container { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
+"""
 
 History = list[tuple[str, str, dict[str, Any]]]
 """File, caption and request of each picture, newest first."""
@@ -108,7 +114,7 @@ class Playground:
                 seed, chance = _seed_boxes()
                 button = gr.Button("Draw", variant="primary", elem_id="draw")
             with gr.Column(scale=3):
-                gallery = gr.Gallery(label="Pictures", elem_id="pictures", object_fit="contain", columns=2)
+                gallery = gr.Gallery(label="Pictures", elem_id="pictures", object_fit="contain", height="auto")
                 about = gr.Markdown(elem_id="about")
         shown = gr.Gallery(
             label="History: click one to have its settings again",
@@ -193,6 +199,7 @@ def launch(playground: Playground, host: str, port: int, open_browser: bool, blo
         ssr_mode=False,
         enable_monitoring=False,
         theme=gr.themes.Default(font=SYSTEM_FONTS, font_mono=MONO_FONTS),
+        css=WHOLE_PICTURES,
     )
     return app, url
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 from tests.pipeline_definition.pages.chromium import Browser
 
@@ -53,6 +54,12 @@ class PlaygroundPage:
         self.tab.wait_for(f"{images}.length >= {count}")
         addresses = self.tab.evaluate(f"{images}.map(image => image.src)")
         return [base64.b64decode(self.tab.evaluate(FETCH % json.dumps(address))) for address in addresses]
+
+    def box(self, selector: str) -> SimpleNamespace:
+        """Return the left, right, top and bottom of an element."""
+        return SimpleNamespace(
+            **self.tab.evaluate(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
+        )
 
     def text(self, selector: str) -> str:
         return str(self.tab.wait_for(f"document.querySelector({selector!r})?.innerText"))

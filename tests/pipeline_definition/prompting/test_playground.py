@@ -118,6 +118,21 @@ def test_a_click_on_the_history_brings_the_settings_back(page: PlaygroundPage, l
     assert (left.requests[2]["prompt"], left.requests[2]["seed"]) == ("first", 7)
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pictures_are_seen_whole_and_the_history_is_small(page: PlaygroundPage, width: int) -> None:
+    page.tab.open(page.url, width)
+    page.type("Prompt", "a")
+    page.click("#draw")
+    page.pictures("#pictures")
+    page.pictures("#history")
+    for gallery in ("#pictures", "#history"):
+        frame, picture, label = (page.box(f"{gallery} {part}") for part in (".gallery-container", "img", "label"))
+        assert frame.top <= label.bottom <= picture.top, gallery
+        assert picture.bottom <= frame.bottom, gallery
+        assert frame.left <= picture.left < picture.right <= frame.right, gallery
+    assert picture.right - picture.left < 160
+
+
 def test_two_settings_side_by_side_share_prompt_and_seed(
     page: PlaygroundPage, left: DrawingServer, right: DrawingServer
 ) -> None:
