@@ -74,6 +74,18 @@ class Cause(StrEnum):
     """The blocklist has the picture's hash."""
 
 
+class LostRowError(Exception):
+    """A row becomes no sample; the cause is one of these, a filter's, or `http_<status>`."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = str(cause)
+
+
+class FetchError(LostRowError):
+    """The picture was not fetched."""
+
+
 LEFT_OUT: Final = frozenset([*list(Cause)[list(Cause).index(Cause.DUPLICATE) :], *(one.cause for one in FILTERS)])
 """Causes by which a row is left out on purpose; the others are failures."""
 

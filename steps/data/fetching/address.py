@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Final
 
+from steps.data.causes import Cause, FetchError
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 SocketAddress = tuple[socket.AddressFamily, tuple[str, int]]
 Resolver = Callable[[str, int], list[SocketAddress]]
@@ -29,14 +31,6 @@ CACHE_SIZE: Final = 50_000
 
 # RFC 6052 and 6146: an IPv4 address in the last 32 bits.
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
-
-
-class RefusedAddressError(Exception):
-    """The host's address is not public and not allowed by name."""
-
-
-class BlockedHostError(Exception):
-    """The blocklist names the host."""
 
 
 def is_public(address: Address) -> bool:
@@ -91,18 +85,17 @@ class AddressGuard:
     def addresses(self, host: str, port: int) -> list[SocketAddress]:
         """Return the addresses to connect to.
 
-        Raises BlockedHostError before it asks for any, RefusedAddressError when any of them is not public, OSError when
-        the name does not resolve.
+        Raises FetchError for a blocked host, before it asks for any address, and when any of them is not public;
+        OSError when the name does not resolve.
         """
         if self._blocked and not self._blocked.isdisjoint(_with_parents(host.lower().rstrip("."))):
-            raise BlockedHostError(host)
+            raise FetchError(Cause.BLOCKED_HOST)
         addresses = self._resolve(host, port)
         if not addresses:
             raise OSError(f"{host} has no address")
-        if not self._is_allowed(host, port):
-            for _, (text, _) in addresses:
-                if not is_public(ipaddress.ip_address(text)):
-                    raise RefusedAddressError(f"{host} is at {text}, which is not public")
+        are_public = all(is_public(ipaddress.ip_address(text)) for _, (text, _) in addresses)
+        if not (are_public or self._is_allowed(host, port)):
+            raise FetchError(Cause.REFUSED_ADDRESS)
         return addresses
 
     def forget(self, host: str, port: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-from steps.data.causes import Cause
+from steps.data.causes import Cause, FetchError
 from steps.data.pictures.picture_format import format_of
 
 MAX_CODINGS: Final = 3
@@ -20,25 +20,17 @@ _RAW: Final = -zlib.MAX_WBITS
 _GZIP_MAGIC: Final = b"\x1f\x8b\x08"
 
 
-class CodingError(Exception):
-    """The body cannot be unpacked."""
-
-    def __init__(self, cause: Cause) -> None:
-        super().__init__(cause)
-        self.cause = cause
-
-
 def decoded(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
-    """Return the body without the codings that the header names. Raises CodingError."""
+    """Return the body without the codings that the header names. Raises FetchError."""
     codings = [name.strip().lower() for name in content_encoding.split(",")]
     codings = [name for name in codings if name in _UNDONE | _NOT_UNDONE]
     if len(codings) > MAX_CODINGS:
-        raise CodingError(Cause.BAD_RESPONSE)
+        raise FetchError(Cause.BAD_RESPONSE)
     for name in reversed(codings):
         if name in _UNDONE:
             body = _unpacked(body, name, max_bytes)
         elif format_of(body) is None:
-            raise CodingError(Cause.BAD_RESPONSE)
+            raise FetchError(Cause.BAD_RESPONSE)
     return body
 
 
@@ -51,11 +43,11 @@ def _unpacked(body: bytes, coding: str, max_bytes: int) -> bytes:
         try:
             content += unpacker.decompress(body, max_bytes + 1 - len(content))
         except zlib.error:
-            raise CodingError(Cause.BAD_RESPONSE) from None
+            raise FetchError(Cause.BAD_RESPONSE) from None
         if len(content) > max_bytes:
-            raise CodingError(Cause.BODY_TOO_LARGE)
+            raise FetchError(Cause.BODY_TOO_LARGE)
         if not unpacker.eof:
-            raise CodingError(Cause.TRUNCATED)
+            raise FetchError(Cause.TRUNCATED)
         body = unpacker.unused_data
         # A gzip file may have several members (RFC 1952, 2.2); other bytes behind the end are ignored.
         if not body.startswith(_GZIP_MAGIC):

@@ -20,11 +20,11 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from params.programs import DownloadSettings
-from steps.data.causes import Cause, can_pass, from_status
-from steps.data.fetching.address import AddressGuard, BlockedHostError, RefusedAddressError
+from steps.data.causes import Cause, FetchError, can_pass, from_status
+from steps.data.fetching.address import AddressGuard
 from steps.data.fetching.connection import GuardedConnection
-from steps.data.fetching.content_coding import CodingError, decoded
-from steps.data.fetching.host_turns import HostPausedError, HostTurns, retry_after_s
+from steps.data.fetching.content_coding import decoded
+from steps.data.fetching.host_turns import HostTurns, retry_after_s
 from steps.data.fetching.opt_outs import is_reserved
 from steps.data.pictures.picture_format import is_cut, refusal
 
@@ -43,15 +43,6 @@ _AMPERSAND = re.compile("&amp;", re.IGNORECASE)
 _NUMERIC_AMPERSAND = re.compile("&#(?:0*38|x0*26);", re.IGNORECASE)
 _BARE_PERCENT = re.compile("%(?![0-9a-f]{2})", re.IGNORECASE)
 _IGNORED_IN_URLS = str.maketrans("", "", "\t\r\n\ufeff")
-
-
-class FetchError(Exception):
-    """The picture was not fetched."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = str(cause)
-        """A name of steps.data.causes."""
 
 
 class Fetcher:
@@ -95,12 +86,9 @@ class Fetcher:
         deadline_s = time.monotonic() + self._settings.timeout_s
         address = _parse(url)
         for _ in range(MAX_REDIRECTS + 1):
-            try:
-                with self._turns.turn(address.netloc or "") as waited_s:
-                    deadline_s += waited_s
-                    answer = self._request(address, deadline_s)
-            except HostPausedError as error:
-                raise FetchError(error.cause) from None
+            with self._turns.turn(address.netloc or "") as waited_s:
+                deadline_s += waited_s
+                answer = self._request(address, deadline_s)
             if isinstance(answer, bytes):
                 cause = refusal(answer)
                 if cause is not None:
@@ -118,12 +106,6 @@ class Fetcher:
             response = connection.getresponse()
             self._heed(url.netloc or "", response, asked_s)
             return self._receive(response)
-        except BlockedHostError:
-            raise FetchError(Cause.BLOCKED_HOST) from None
-        except RefusedAddressError:
-            raise FetchError(Cause.REFUSED_ADDRESS) from None
-        except CodingError as error:
-            raise FetchError(error.cause) from None
         except socket.gaierror:
             raise FetchError(Cause.NO_ADDRESS) from None
         except TimeoutError:

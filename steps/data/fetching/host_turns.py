@@ -15,17 +15,11 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from steps.data.causes import FetchError
+
 MAX_PAUSES: Final = 5
 """In a row, without another answer between them: then the host is set aside."""
 SET_ASIDE_S: Final = 600.0
-
-
-class HostPausedError(Exception):
-    """The host wants to be left alone for longer than a row waits."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,10 @@ class HostTurns:
 
     @contextmanager
     def turn(self, host: str) -> Iterator[float]:
-        """Wait for a turn; yields the seconds that it took. Raises HostPausedError."""
+        """Wait for a turn; yields the seconds that it took.
+
+        Raises FetchError where the host wants to be left alone for longer than a row waits.
+        """
         began_s = time.monotonic()
         with self._changed:
             while (wait_s := self._wait_s(host)) > 0:
@@ -88,7 +85,7 @@ class HostTurns:
         if pause is not None:
             left_s = pause.until_s - time.monotonic()
             if left_s > self._max_wait_s:
-                raise HostPausedError(pause.cause)
+                raise FetchError(pause.cause)
             if left_s > 0:
                 return left_s
         is_full = 0 < self._connections <= self._active[host]

@@ -12,8 +12,7 @@ import threading
 import zlib
 from typing import BinaryIO, Final
 
-from steps.data.causes import Cause
-from steps.data.fetching.fetch import FetchError
+from steps.data.causes import Cause, FetchError
 from steps.data.pictures.picture_format import refusal
 from steps.data.storage import Storage
 from steps.data.tables.picture_parquet import PLACE, ParquetPictures

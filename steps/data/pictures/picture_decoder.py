@@ -18,7 +18,7 @@ from PIL import ExifTags, Image
 from PIL.GifImagePlugin import GifImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from steps.data.causes import Cause
+from steps.data.causes import Cause, LostRowError
 from steps.data.pictures.jpeg import EOI, MAX_SCANS, jpeg_structure, tidied
 from steps.data.pictures.picture_format import format_of, formats, is_cut
 from steps.data.pictures.stated_colours import HighDynamicRangeError, stated_profile, without_words
@@ -35,13 +35,8 @@ _UNSIGNED: Final = frozenset({1, 4})
 _READ_MODES: Final = frozenset({"L", "RGB", "CMYK"})
 
 
-class PictureError(Exception):
+class PictureError(LostRowError):
     """The picture is not kept."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = str(cause)
-        """A name of steps.data.causes, or a filter's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +54,6 @@ class DecodedPicture:
     is_animated: bool
     """Whether it has more frames."""
     format: str
-    """Pillow's name."""
 
 
 class PictureFile:

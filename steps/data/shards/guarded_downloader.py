@@ -20,9 +20,9 @@ import fsspec
 import pyarrow as pa
 
 from params.programs import DownloadArguments
-from steps.data.causes import Cause
+from steps.data.causes import Cause, FetchError
 from steps.data.fetching.address import AddressGuard
-from steps.data.fetching.fetch import Fetcher, FetchError
+from steps.data.fetching.fetch import Fetcher
 from steps.data.fetching.stored_pictures import StoredPictures
 from steps.data.shards.blocklist import Blocklist
 from steps.data.shards.limits import limits_of

@@ -11,8 +11,7 @@ import math
 from typing import Any
 
 from params.programs import DownloadSettings
-from steps.data.causes import Cause
-from steps.data.fetching.fetch import FetchError
+from steps.data.causes import Cause, FetchError
 from steps.data.tables.url_table import TableSlice
 
 Box = tuple[float, float, float, float]

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steps.data.causes import FetchError
 from steps.data.fetching import address as module
-from steps.data.fetching.address import AddressGuard, RefusedAddressError, SocketAddress, is_public
+from steps.data.fetching.address import AddressGuard, SocketAddress, is_public
 
 PRIVATE = [
     "127.0.0.1",
@@ -54,7 +55,7 @@ def answering(*answers: list[str]) -> module.Resolver:
 
 @pytest.mark.parametrize("text", PRIVATE)
 def test_addresses_that_are_not_public_are_refused(text: str) -> None:
-    with pytest.raises(RefusedAddressError, match="not public"):
+    with pytest.raises(FetchError, match="refused_address"):
         AddressGuard(resolver=answering([text])).addresses("pictures.example", 80)
 
 
@@ -75,13 +76,13 @@ def test_no_wrapping_makes_an_address_public(inner: ipaddress.IPv4Address) -> No
 
 
 def test_one_private_address_among_public_ones_is_enough() -> None:
-    with pytest.raises(RefusedAddressError):
+    with pytest.raises(FetchError, match="refused_address"):
         AddressGuard(resolver=answering(["8.8.8.8", "10.0.0.1"])).addresses("pictures.example", 80)
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "127.1", "localhost"])
 def test_odd_spellings_of_loopback_are_refused(host: str) -> None:
-    with pytest.raises(RefusedAddressError):
+    with pytest.raises(FetchError, match="refused_address"):
         AddressGuard().addresses(host, 80)
 
 
@@ -89,7 +90,7 @@ def test_allowed_hosts_may_be_private_on_their_port_only() -> None:
     guard = AddressGuard(["127.0.0.1:8000", "inner.example"], answering(["127.0.0.1"]))
     assert guard.addresses("127.0.0.1", 8000)
     assert guard.addresses("INNER.example", 1234)
-    with pytest.raises(RefusedAddressError):
+    with pytest.raises(FetchError, match="refused_address"):
         guard.addresses("127.0.0.1", 8001)
 
 
@@ -103,7 +104,7 @@ def test_answers_are_asked_for_again_after_a_while(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "CACHE_S", -1.0)
     guard = AddressGuard(resolver=answering(["8.8.8.8"], ["127.0.0.1"]))
     guard.addresses("rebinding.example", 80)
-    with pytest.raises(RefusedAddressError):
+    with pytest.raises(FetchError, match="refused_address"):
         guard.addresses("rebinding.example", 80)
 
 

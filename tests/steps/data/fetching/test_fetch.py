@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from params.programs import DownloadSettings
+from steps.data.causes import FetchError
 from steps.data.fetching import fetch as module
 from steps.data.fetching.address import AddressGuard
 from steps.data.fetching.connection import GuardedConnection
-from steps.data.fetching.fetch import Fetcher, FetchError, redirect_target
+from steps.data.fetching.fetch import Fetcher, redirect_target
 from tests.steps.data.web import Web, picture
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steps.data.fetching.fetch import FetchError
+from steps.data.causes import FetchError
 from steps.data.fetching.stored_pictures import StoredPictures
 from steps.data.tables.url_table import UrlTable
 from steps.errors import StepError

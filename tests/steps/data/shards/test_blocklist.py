@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steps.data.fetching.address import AddressGuard, BlockedHostError
+from steps.data.causes import FetchError
+from steps.data.fetching.address import AddressGuard
 from steps.data.pictures.perceptual_hash import perceptual_hash
 from steps.data.shards.blocklist import Blocklist, read_blocklist
 from steps.errors import StepError
@@ -52,7 +53,7 @@ def test_hosts_are_blocked_with_all_below_them_before_they_are_resolved(tmp_path
     blocklist = read_blocklist(write(tmp_path, "host: Pictures.example"))
     guard = AddressGuard(resolver=lambda host, port: [], blocked_hosts=blocklist.hosts)
     for host in ("pictures.example", "a.b.PICTURES.example", "pictures.example."):
-        with pytest.raises(BlockedHostError):
+        with pytest.raises(FetchError, match="blocked_host"):
             guard.addresses(host, 80)
     with pytest.raises(OSError, match="has no address"):
         guard.addresses("otherpictures.example", 80)

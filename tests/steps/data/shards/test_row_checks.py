@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from params.programs import DownloadSettings
-from steps.data.fetching.fetch import FetchError
+from steps.data.causes import FetchError
 from steps.data.shards.row_checks import RowChecks, boxes_of, row_checks_columns
 from steps.data.tables.url_table import TableSlice
 

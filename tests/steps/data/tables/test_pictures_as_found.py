@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steps.data.fetching.fetch import FetchError
+from steps.data.causes import FetchError
 from steps.data.fetching.stored_pictures import StoredPictures
 from steps.errors import StepError
 from tests.steps.data.fates import fates, open_table
