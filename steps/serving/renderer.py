@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,20 +177,11 @@ class PromptEncoder:
 
     def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
         self._tokenizer, self._text_encoder = tokenizer, text_encoder
-        self._known: OrderedDict[str, Embedding] = OrderedDict()
-
-    def encode(self, prompt: str) -> Embedding:
-        """Return the embedding of a prompt, as StableDiffusionPipeline.encode_prompt computes it."""
-        known = self._known.get(prompt)
-        if known is None:
-            known = self._known[prompt] = self._encode(prompt)
-        self._known.move_to_end(prompt)
-        while len(self._known) > MAX_KEPT_PROMPTS:
-            self._known.popitem(last=False)
-        return known
+        self.encode = functools.lru_cache(MAX_KEPT_PROMPTS)(self._encode)
 
     @torch.no_grad()
     def _encode(self, prompt: str) -> Embedding:
+        """Return the embedding of a prompt, as StableDiffusionPipeline.encode_prompt computes it."""
         length = self._tokenizer.model_max_length
         tokens = self._tokenizer(prompt, padding="max_length", max_length=length, return_tensors="pt", verbose=False)
         ids, mask = tokens.input_ids, tokens.attention_mask

@@ -20,6 +20,7 @@ import xxhash
 from params.filters import FILTERS, Filter, TableColumn
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
+from steps.data.collecting.deduplication import repeated
 from steps.data.collecting.fates import is_known_by_caption, row_key
 from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST
 from steps.data.tables.score_column import ScoreColumn
@@ -37,9 +38,7 @@ class _Check:
     """One reason to leave a row out."""
 
     cause: str
-    """Under which it is counted."""
     columns: tuple[str, ...]
-    """What it looks at."""
     drops: Callable[..., Mask]
     """Columns of a batch to the rows that it takes out."""
     scores: tuple[ScoreColumn, ...] = ()
@@ -102,33 +101,26 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
     for score in (score for one in checks for score in one.scores):
         score.finish()
     wanted = np.flatnonzero(fates == 0)
-    repeated = _repeated(hashes, wanted)
+    again = wanted[repeated(hashes[wanted])]
     if settings.captions == "all":
-        table.further = further_captions(table, hashes, wanted, repeated)
-    fates[repeated] = len(causes)
+        table.further = further_captions(table, hashes, wanted, again)
+    fates[again] = len(causes)
     return Screening(fates, causes, keys)
 
 
 def further_captions(
-    table: UrlTable, hashes: npt.NDArray[np.uint64], wanted: npt.NDArray[np.int64], repeated: npt.NDArray[np.int64]
+    table: UrlTable, hashes: npt.NDArray[np.uint64], wanted: npt.NDArray[np.int64], again: npt.NDArray[np.int64]
 ) -> dict[int, list[str]]:
     """Return the captions of rows whose url stands further up, by the row of the `wanted` where it stands first."""
     of_hash, first_places = np.unique(hashes[wanted], return_index=True)
-    firsts = wanted[first_places[np.searchsorted(of_hash, hashes[repeated])]]
-    first_of = dict(zip(repeated.tolist(), firsts.tolist(), strict=True))
+    firsts = wanted[first_places[np.searchsorted(of_hash, hashes[again])]]
+    first_of = dict(zip(again.tolist(), firsts.tolist(), strict=True))
     further: dict[int, list[str]] = {}
     for part in table.shards(BATCH_ROWS) if first_of else ():
         for row, captions in enumerate(part.captions, part.first_row):
             if row in first_of and captions:
                 further.setdefault(first_of[row], []).extend([captions] if isinstance(captions, str) else captions)
     return further
-
-
-def _repeated(hashes: npt.NDArray[np.uint64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return those of the rows whose hash an earlier one of them has."""
-    order = rows[np.argsort(hashes[rows], kind="stable")]
-    repeated: npt.NDArray[np.int64] = order[1:][hashes[order[1:]] == hashes[order[:-1]]]
-    return repeated
 
 
 def _checks(settings: DownloadSettings, table: UrlTable) -> Iterator[_Check]:

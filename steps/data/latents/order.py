@@ -15,9 +15,9 @@ An epoch is made in two stages, so that memory and disk see whole blocks:
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -91,8 +91,8 @@ class SampleOrder:
         self._stream = (stream,) if stream else ()
         self._sizes = sizes
         self._first_rows = np.cumsum(sizes) - sizes
-        self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
-        self._windows: OrderedDict[tuple[int, int], Rows] = OrderedDict()
+        self._epoch = lru_cache(2)(self._make_epoch)
+        self._window = lru_cache(4 * self.lanes)(self._make_window)
 
     def rows(self, first_position: int, n: int) -> Rows:
         """Return the rows of positions [first_position, first_position + n), int64 [n]."""
@@ -134,7 +134,7 @@ class SampleOrder:
             in_lane = np.arange(start - shift, end - shift)
             yield Stretch(
                 blocks=self._window_blocks(state, number),
-                rows=self._window(epoch, state, number)[start - first : end - first],
+                rows=self._window(epoch, number)[start - first : end - first],
                 batches=in_lane // lane_rows,
                 places=lane * lane_rows + in_lane % lane_rows,
             )
@@ -149,26 +149,18 @@ class SampleOrder:
         lane = in_batch // lane_rows
         in_lane = positions // self.global_batch_size * lane_rows + in_batch % lane_rows
         sequence = state.lane_starts[lane] + in_lane - state.lane_offsets[lane]
-        return self._window_rows(epoch, state, sequence)
+        return self._window_rows(epoch, sequence)
 
-    def _window_rows(self, epoch: int, state: _Epoch, sequence: Rows) -> Rows:
+    def _window_rows(self, epoch: int, sequence: Rows) -> Rows:
         """Return the rows at places of the epoch's sequence; neighbours of one window are taken together."""
-        window = np.searchsorted(state.window_starts, sequence, side="right") - 1
+        window_starts = self._epoch(epoch).window_starts
+        window = np.searchsorted(window_starts, sequence, side="right") - 1
         rows = np.empty(len(sequence), np.int64)
         cuts = np.flatnonzero(np.diff(window)) + 1
         starts, stops = [0, *cuts.tolist()], [*cuts.tolist(), len(sequence)]
         for begin, end, number in zip(starts, stops, window[starts].tolist(), strict=True):
-            inside = sequence[begin:end] - state.window_starts[number]
-            rows[begin:end] = self._window(epoch, state, number)[inside]
+            rows[begin:end] = self._window(epoch, number)[sequence[begin:end] - window_starts[number]]
         return rows
-
-    def _epoch(self, epoch: int) -> _Epoch:
-        state = self._epochs.get(epoch)
-        if state is None:
-            state = self._epochs[epoch] = self._make_epoch(epoch)
-            if len(self._epochs) > 2:
-                self._epochs.popitem(last=False)
-        return state
 
     def _make_epoch(self, epoch: int) -> _Epoch:
         blocks = permutation(len(self._sizes), self.seed, epoch, _BLOCKS, 0, *self._stream)
@@ -189,17 +181,12 @@ class SampleOrder:
         batches, rest = divmod(position, self.global_batch_size)
         return batches * lane_rows + np.clip(rest - np.arange(self.lanes) * lane_rows, 0, lane_rows)
 
-    def _window(self, epoch: int, state: _Epoch, number: int) -> Rows:
+    def _make_window(self, epoch: int, number: int) -> Rows:
         """Return the rows of one window in their order, int64 [rows of the window]."""
-        rows = self._windows.get((epoch, number))
-        if rows is None:
-            first_rows, sizes = self._first_rows, self._sizes
-            spans = [np.arange(first_rows[b], first_rows[b] + sizes[b]) for b in self._window_blocks(state, number)]
-            together = np.concatenate(spans)
-            rows = together[permutation(len(together), self.seed, epoch, _ROWS, number, *self._stream)]
-            self._windows[epoch, number] = rows
-            if len(self._windows) > 4 * self.lanes:
-                self._windows.popitem(last=False)
+        first_rows, sizes = self._first_rows, self._sizes
+        blocks = self._window_blocks(self._epoch(epoch), number)
+        together = np.concatenate([np.arange(first_rows[b], first_rows[b] + sizes[b]) for b in blocks])
+        rows: Rows = together[permutation(len(together), self.seed, epoch, _ROWS, number, *self._stream)]
         return rows
 
     def _window_blocks(self, state: _Epoch, number: int) -> tuple[int, ...]:

@@ -9,9 +9,9 @@ its next turn. With one bucket this is steps.data.latents.order itself.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -45,14 +45,6 @@ class Turn:
     """Which of the stream's global batches."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    streams: Rows
-    """[turns]: whose turn it is."""
-    numbers: Rows
-    """[turns]: which of the stream's batches."""
-
-
 class TrainingOrder:
     """Global batches of an endless training stream."""
 
@@ -62,15 +54,15 @@ class TrainingOrder:
         self.global_batch_size: Final = self.streams[0].order.global_batch_size
         self._seed = self.streams[0].order.seed
         self._counts = np.array([stream.order.count for stream in self.streams], np.int64)
-        self._passes: OrderedDict[int, _Pass] = OrderedDict()
+        self._pass = lru_cache(_KEPT_PASSES)(self._make_pass)
 
     def turn(self, batch: int) -> Turn:
         """Return what global batch `batch` of the stream is."""
         if len(self.streams) == 1:
             return Turn(0, batch)
         number, place = self._locate(batch)
-        turns = self._pass(number)
-        return Turn(int(turns.streams[place]), int(turns.numbers[place]))
+        streams, numbers = self._pass(number)
+        return Turn(int(streams[place]), int(numbers[place]))
 
     def numbers(self, batches: range) -> list[range]:
         """Return which of its batches each stream has among neighbouring global batches."""
@@ -102,7 +94,7 @@ class TrainingOrder:
         if len(self.streams) == 1:
             return np.array([batch])
         number, place = self._locate(batch)
-        turns = np.bincount(self._pass(number).streams[:place], minlength=len(self.streams))
+        turns = np.bincount(self._pass(number)[0][:place], minlength=len(self.streams))
         return self._batches_before(number) + turns
 
     def _batches_before(self, number: int) -> Rows:
@@ -113,18 +105,12 @@ class TrainingOrder:
     def _turns_before(self, number: int) -> int:
         return int(self._batches_before(number).sum())
 
-    def _pass(self, number: int) -> _Pass:
-        if number not in self._passes:
-            self._passes[number] = self._make_pass(number)
-            if len(self._passes) > _KEPT_PASSES:
-                self._passes.popitem(last=False)
-        return self._passes[number]
-
-    def _make_pass(self, number: int) -> _Pass:
+    def _make_pass(self, number: int) -> tuple[Rows, Rows]:
+        """Return whose turn each of a pass is, and which of the stream's batches."""
         begins, ends = self._batches_before(number), self._batches_before(number + 1)
         in_order = np.repeat(np.arange(len(begins)), ends - begins)
         streams = in_order[permutation(len(in_order), self._seed, number, _TURNS, 0)]
         numbers = np.empty_like(streams)
         for stream, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
             numbers[streams == stream] = np.arange(begin, end)
-        return _Pass(streams, numbers)
+        return streams, numbers

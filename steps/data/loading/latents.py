@@ -7,8 +7,9 @@ however many shards there are; rows are read a block at a time.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from params.arguments import describe
 from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
 from params.model import Model
-from steps.data.latents.block import Array, Field
+from steps.data.latents.block import Array
 from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
 from steps.data.latents.order import Rows, SampleOrder
 from steps.data.loading.batch_ring import LoadedBatch, empty
@@ -64,9 +65,7 @@ class LatentsDataset:
         reader = self._readers.get(split)
         if reader is None:
             reader = self._readers[split] = self.reader(split)
-        tensors = {item.name: empty(item, len(rows)) for item in reader.fields(rows)}
-        reader.read_into(rows, {name: tensor.numpy() for name, tensor in tensors.items()})
-        return LoadedBatch(torch.from_numpy(rows), **tensors)
+        return reader.read(rows)
 
     def order(self, split: str, seed: int, global_batch_size: int, lanes: int | None = None) -> TrainingOrder:
         """Return the order in which training sees a split; `lanes` as for SampleOrder."""
@@ -154,44 +153,35 @@ class LatentsReader:
     def __init__(self, blocks: BlockReader, capacity_blocks: int) -> None:
         """Keep up to `capacity_blocks` blocks in memory."""
         self._blocks = blocks
-        self._capacity = max(1, capacity_blocks)
-        self._kept: OrderedDict[int, Mapping[str, Array]] = OrderedDict()
-
-    def fields(self, rows: Rows) -> tuple[Field, ...]:
-        """Return the tensors of rows. Raises ValueError where they are not all of one bucket."""
-        table = self._blocks.table
-        buckets = np.unique(table.buckets[np.searchsorted(table.first_rows, rows, side="right") - 1])
-        if len(buckets) > 1:
-            raise ValueError(f"rows of buckets {buckets.tolist()} have different shapes")
-        return self._blocks.fields[int(buckets[0]) if len(buckets) else 0]
+        self._block = lru_cache(max(1, capacity_blocks))(self._copied)
 
     @property
     def lost_rows(self) -> int:
         """Rows that other rows stand in for."""
         return self._blocks.lost_rows
 
-    def read_into(self, rows: Rows, out: Mapping[str, Array]) -> None:
-        """Copy rows, in the order asked for, into arrays whose first dimension is the number of rows.
+    def read(self, rows: Rows) -> LoadedBatch:
+        """Return rows of one bucket, in the order asked for.
 
-        Raises IndexError for a row that is not there, StepError when more rows are lost than allowed.
+        Raises IndexError for a row that is not there, ValueError for rows of several buckets, StepError when more rows
+        are lost than allowed.
         """
         table = self._blocks.table
         if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < table.count):
             raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} of {table.count}")
         block_of = np.searchsorted(table.first_rows, rows, side="right") - 1
+        buckets = np.unique(table.buckets[block_of])
+        if len(buckets) > 1:
+            raise ValueError(f"rows of buckets {buckets.tolist()} have different shapes")
+        fields = self._blocks.fields[int(buckets[0]) if len(buckets) else 0]
+        batch = {field.name: empty(field, len(rows)) for field in fields}
         for block in np.unique(block_of).tolist():
             wanted = np.flatnonzero(block_of == block)
             tensors, inside = self._block(block), rows[wanted] - table.first_rows[block]
-            for name, target in out.items():
-                target[wanted] = tensors[name][inside]
+            for name, target in batch.items():
+                target.numpy()[wanted] = tensors[name][inside]
+        return LoadedBatch(torch.from_numpy(rows), **batch)
 
-    def _block(self, block: int) -> Mapping[str, Array]:
-        tensors = self._kept.get(block)
-        if tensors is None:
-            with self._blocks.read(block) as lent:
-                tensors = {name: tensor.copy() for name, tensor in lent.items()}
-            if len(self._kept) >= self._capacity:
-                self._kept.popitem(last=False)
-            self._kept[block] = tensors
-        self._kept.move_to_end(block)
-        return tensors
+    def _copied(self, block: int) -> Mapping[str, Array]:
+        with self._blocks.read(block) as lent:
+            return {name: tensor.copy() for name, tensor in lent.items()}

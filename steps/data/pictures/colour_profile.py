@@ -8,8 +8,8 @@ limited, and one that LittleCMS refuses is ignored, which the table of samples s
 from __future__ import annotations
 
 import io
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -62,17 +62,11 @@ class ColourProfiles:
 
     def __init__(self) -> None:
         self._srgb = ImageCms.createProfile("sRGB")
-        self._known: OrderedDict[tuple[bytes, int], ProfileTransform | None] = OrderedDict()
+        self._built = lru_cache(CACHE_SIZE)(self._build)
 
     def transform(self, profile: bytes, channels: int) -> ProfileTransform:
         """Return the way from a profile to sRGB. Raises ProfileError where there is none for so many channels."""
-        key = (profile, channels)
-        if key not in self._known:
-            self._known[key] = self._build(profile, channels)
-            if len(self._known) > CACHE_SIZE:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        transform = self._known[key]
+        transform = self._built(profile, channels)
         if transform is None:
             raise ProfileError
         return transform

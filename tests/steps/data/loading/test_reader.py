@@ -30,9 +30,8 @@ def open_reader(folder: Path, kept_blocks: int = 6) -> LatentsReader:
 
 
 def read_ids(reader: LatentsReader, rows: range) -> list[int]:
-    out = {"token_ids": np.zeros((len(rows), 6), np.int32)}
-    reader.read_into(np.array(rows), out)
-    return out["token_ids"][:, 0].tolist()
+    ids: list[int] = reader.read(np.array(rows)).token_ids[:, 0].tolist()
+    return ids
 
 
 def test_a_corrupt_block_is_quarantined_and_named_and_reading_goes_on(
