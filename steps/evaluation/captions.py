@@ -33,7 +33,6 @@ class Captions:
     """Captions to draw, each at its position."""
 
     texts: Sequence[str]
-    """What is drawn."""
     real_rows: Sequence[int | None]
     """For each, the row of the reference whose picture has this caption, if any."""
     seeds: Sequence[int] | None = None

@@ -45,7 +45,6 @@ class Card:
     """One caption."""
 
     caption: str
-    """What both pictures show."""
     real: Pictures | None
     """(H, W, 3) uint8, if this caption has one."""
     generated: Pictures

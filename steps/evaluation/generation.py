@@ -39,7 +39,6 @@ class ModelSource:
     """One model's weights."""
 
     folder: Path
-    """Diffusers pipeline folder."""
     digest: str
     """SHA-256 of all its files."""
     fresh_weights: bool = False
@@ -53,13 +52,9 @@ class PictureSet:
     name: str
     """Such as `trained`."""
     source: ModelSource
-    """The model that draws them."""
     drawing: SamplingSettings
-    """How it draws."""
     prompts: Sequence[Prompt]
-    """What it draws."""
     folder: Path
-    """Where its pictures go."""
     generation: Identity
     """Everything that decides how they look."""
     mirror: str

@@ -32,7 +32,6 @@ class SamplingSettings:
     guidance_scale: float
     """Classifier-free guidance; none up to 1."""
     inference_steps: int
-    """Denoising steps."""
     sampler: str
     """Which scheduler denoises: ddim, dpm++ or euler."""
     size_px: int

@@ -24,7 +24,6 @@ class Prompt:
     index: int
     """Number of the picture, from 0."""
     caption: str
-    """What it shows."""
     seed: int
     """Seed of its initial noise: the same seed gives the same picture in any batch."""
     reference_row: int | None

@@ -54,7 +54,6 @@ class WarmUp:
     work: float
     """Cost of a picture that was drawn, in pixels times steps."""
     seconds: float
-    """What it took."""
 
 
 class Renderer(Protocol):

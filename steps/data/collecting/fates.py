@@ -53,9 +53,7 @@ class Fates:
     """The fates of rows in one shard or in many, in the order of the shards."""
 
     keys: Keys
-    """Of the rows."""
     numbers: Rows
-    """Of their shards."""
     causes: npt.NDArray[np.object_]
     """Why a row is no sample, or SUCCESS."""
     is_reopened: Mask
@@ -63,7 +61,6 @@ class Fates:
     widths: Rows
     """Of the pictures as they came, in pixels; 0 where it is not known."""
     heights: Rows
-    """Likewise."""
     is_blocked_host: Mask
     """Whether the blocklist has the host of the address."""
 

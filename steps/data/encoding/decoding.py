@@ -37,7 +37,6 @@ class ShardsSource:
     """Where the pictures are and how large the encoder wants them."""
 
     shards_uri: str
-    """Prefix of the verified shards."""
     plan: EncodePlan
     """Which samples become which rows, and which shape they have there."""
 

@@ -18,13 +18,10 @@ class EncoderSettings:
     """How to encode."""
 
     pretrained: Path
-    """Folder with the models."""
     batch_size: int
-    """Pictures at once."""
     caption_length: int
     """Token ids for each caption."""
     caption_embeddings: bool
-    """Whether to store the text encoder's output."""
     precision: str
     """In which the VAE runs."""
 

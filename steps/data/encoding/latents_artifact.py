@@ -34,19 +34,13 @@ class ModelFacts:
     """What the manifest says of the models."""
 
     encoder_digest: str
-    """Of the VAE's folder."""
     tokenizer_digest: str
-    """Of the tokenizer's folder."""
     text_encoder_digest: str
-    """Of the text encoder's folder."""
     scaling_factor: float
-    """The VAE's."""
     caption_length: int
     """Token ids for each caption."""
     embedding_width: int
-    """Width of the text encoder's output."""
     latent_channels: int
-    """Channels of a latent."""
     factor: int
     """By which the VAE divides the sides of a picture."""
 
@@ -65,13 +59,9 @@ class Statistics:
     """Of latents sampled from the moments, unscaled."""
 
     mean: float
-    """Over all elements."""
     std: float
-    """Over all elements."""
     channel_means: tuple[float, ...]
-    """For each channel."""
     channel_stds: tuple[float, ...]
-    """For each channel."""
 
 
 def statistics(records: Sequence[LatentsRecord]) -> Statistics:

@@ -21,7 +21,6 @@ class LatentsRecord(PartRecord):
     """What <shard>.verified.json holds."""
 
     shard: BuiltShard
-    """For manifest and index."""
     sums: tuple[float, ...]
     """See steps.data.encoding.encoder.moments_sums."""
     psnr_db: float

@@ -38,7 +38,6 @@ class PlannedShard:
     """One latents shard to be made."""
 
     name: str
-    """Its file."""
     split: str
     """`train` or `heldout`."""
     first_row: int
@@ -67,9 +66,7 @@ class EncodePlan:
     dropped_heldout_samples: int
     """Held-out samples over the limit."""
     heldout_fraction: float
-    """Which captions are held out."""
     buckets: Buckets
-    """Shapes of the pictures."""
     min_original_px: int = 0
     """Shorter side that their originals had at least, where it is known."""
     too_small_samples: int = 0

@@ -24,7 +24,6 @@ class PlanFile(Model):
     plan_digest: str
     """Of the encoding that planned it."""
     sources: tuple[str, ...]
-    """Verified shards."""
     train_counts: tuple[tuple[int, ...], ...]
     """Training samples of each bucket in each of them."""
     heldout: tuple[tuple[int, int, int], ...]
@@ -32,7 +31,6 @@ class PlanFile(Model):
     dropped_heldout_samples: int
     """Held-out samples over the limit."""
     heldout_fraction: float
-    """Which captions are held out."""
     shapes: tuple[tuple[int, int], ...]
     """Height and width in pixels of every shape that a picture may have."""
     buckets: tuple[int, ...]
@@ -40,9 +38,7 @@ class PlanFile(Model):
     min_original_px: int = 0
     """Shorter side that the pictures' originals had at least, where it is known."""
     rows_per_shard: int
-    """Rows of a latents shard."""
     rows_per_block: int
-    """Rows of a block."""
 
     @property
     def plan(self) -> EncodePlan:

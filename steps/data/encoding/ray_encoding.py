@@ -41,11 +41,8 @@ class EncodeJob:
     """What the workers are told."""
 
     source: ShardsSource
-    """Pictures."""
     encoder: EncoderSettings
-    """Models."""
     latents_uri: str
-    """Where shards go."""
     plan_digest: str
     """Written into the records."""
     workers: int

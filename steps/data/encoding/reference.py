@@ -22,13 +22,9 @@ class ReferenceShard(Model):
     """One shard of the manifest."""
 
     name: str
-    """File under the prefix."""
     samples: int
-    """Pictures in it."""
     bytes: int
-    """Size of the file."""
     sha256: str
-    """Of the file."""
 
 
 class ReferenceManifest(Model):
@@ -37,13 +33,10 @@ class ReferenceManifest(Model):
     plan_digest: str
     """Of everything that decided which pictures are held out."""
     source_manifest_digest: str
-    """sha256 of the shards' manifest."""
     resolution_px: int
     """Side at which the latents were encoded; the pictures may have another."""
     samples: int
-    """Pictures in all."""
     shards: tuple[ReferenceShard, ...]
-    """In order."""
 
 
 def reference_spans(count: int) -> Iterator[tuple[int, int, int]]:

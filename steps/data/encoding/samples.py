@@ -36,9 +36,7 @@ class SampleTable:
     name: str
     """The tar."""
     keys: list[str]
-    """WebDataset keys."""
     captions: list[str]
-    """Captions."""
     starts: Rows
     """First byte of each sample's members."""
     stops: Rows
@@ -64,9 +62,7 @@ class Sample(NamedTuple):
     """One sample's members."""
 
     key: str
-    """WebDataset key."""
     caption: str
-    """Its caption."""
     picture: bytes
     """JPEG."""
     raw: bytes

@@ -39,7 +39,6 @@ class Field:
     name: str
     dtype: np.dtype[Any]
     row_shape: tuple[int, ...]
-    """Shape of one row."""
 
     @property
     def row_bytes(self) -> int:

@@ -16,15 +16,11 @@ class LatentsShard(Model):
     """One shard of the manifest."""
 
     name: str
-    """File in the artifact's folder."""
     split: str
     """`train` or `heldout`."""
     rows: int
-    """Samples in it."""
     bytes: int
-    """Size of the file."""
     sha256: str
-    """Of the file."""
 
 
 class LatentsBucket(Model):
@@ -46,13 +42,9 @@ class LatentsManifest(Model):
     plan_digest: str
     """Of everything that decided the content: the shards, the models and the settings."""
     encoder_digest: str
-    """Of the VAE's folder."""
     tokenizer_digest: str
-    """Of the tokenizer's folder."""
     text_encoder_digest: str
-    """Of the text encoder's folder."""
     source_manifest_digest: str
-    """sha256 of the shards' manifest."""
     resolution_px: int
     """Side of the pictures that the VAE saw, normalised to [-1, 1]; with buckets, the root of their area."""
     latent_shape: tuple[int, int, int]
@@ -66,7 +58,6 @@ class LatentsManifest(Model):
     caption_embeddings: bool
     """Whether the text encoder's output is stored too."""
     embedding_width: int
-    """Width of the text encoder's output."""
     precision: str
     """In which the VAE ran."""
     rows_per_block: int
@@ -82,9 +73,7 @@ class LatentsManifest(Model):
     latents_std: float
     """Of the same; times scaling_factor it is near 1."""
     channel_means: tuple[float, ...]
-    """latents_mean for each channel."""
     channel_stds: tuple[float, ...]
-    """latents_std for each channel."""
     decoded_psnr_db: float
     """Mean peak signal-to-noise ratio of a few decoded latents against their pictures."""
     shards: tuple[LatentsShard, ...]
@@ -113,13 +102,11 @@ class IndexedShard(Model):
     """Where the blocks of one shard are: one entry for each block in each list."""
 
     name: str
-    """File in the artifact's folder."""
     split: str
     """`train` or `heldout`."""
     bucket: int = 0
     """Which of the manifest's buckets its pictures belong to."""
     block_rows: tuple[int, ...]
-    """Rows."""
     offsets: tuple[int, ...]
     """First byte of the block's safetensors in the tar."""
     sizes: tuple[int, ...]

@@ -21,9 +21,7 @@ class BuiltShard(Model):
     """What manifest and index hold of one shard."""
 
     listed: LatentsShard
-    """For the manifest."""
     indexed: IndexedShard
-    """For the index."""
 
 
 def build_shard(name: str, split: str, blocks: Iterable[bytes], bucket: int = 0) -> tuple[bytes, BuiltShard]:

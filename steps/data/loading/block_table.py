@@ -20,19 +20,15 @@ class BlockTable:
     """The blocks of a split, in the order of their rows."""
 
     names: tuple[str, ...]
-    """The shards."""
     shards: npt.NDArray[np.int32]
     """Which shard holds the block."""
     buckets: npt.NDArray[np.int32]
     """Whose rows it holds; never decreasing."""
     rows: Rows
-    """Rows of the block."""
     offsets: Rows
     """First byte in the shard."""
     sizes: Rows
-    """Bytes."""
     digests: npt.NDArray[np.uint64]
-    """xxh3 of the bytes."""
 
     @cached_property
     def first_rows(self) -> Rows:

@@ -37,11 +37,9 @@ class JpegStructure:
     end: int | None = None
     """The byte after its end marker; None: it has none."""
     precision: int = 8
-    """Bits of a sample."""
     frame: int = 0
     """Marker of its kind of coding (0xc0: baseline, 0xc2: progressive, ...)."""
     scans: int = 0
-    """How many it has."""
     _bits_left: dict[int, list[int | None]] = field(default_factory=dict)
     """By component: low bits of each coefficient that no scan has sent; None: nothing of it."""
 

@@ -23,7 +23,6 @@ class PictureMeasures:
     """One kept picture, beside its sizes and its sha256. Each field is a column of NNNNN.samples.parquet."""
 
     format: str
-    """Pillow's name."""
     orientation: int
     """EXIF's: 1 was upright."""
     profile: str | None
@@ -39,7 +38,6 @@ class PictureMeasures:
     perceptual_hash: int | None
     """Of what is seen (steps.data.pictures.perceptual_hash); None where it is flat."""
     colour_layout: bytes
-    """The colours of what is seen."""
 
 
 _TYPES: Final = {

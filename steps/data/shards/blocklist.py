@@ -33,7 +33,6 @@ class Blocklist:
     hosts: frozenset[str] = frozenset()
     """In lower case."""
     sha256: frozenset[bytes] = frozenset()
-    """Of bodies."""
     hashes: npt.NDArray[np.uint64] | None = None
     """Perceptual hashes; None where there are none."""
     max_distance: int = 0

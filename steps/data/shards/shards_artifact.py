@@ -41,15 +41,12 @@ class VerifiedShard(Model):
     """One shard that was read back: members of the tar = successes in the statistics = those in the parquet."""
 
     name: str
-    """The tar."""
     rows: int
     """Rows of the table that it stands for."""
     samples: int
     """Rows that became samples and are no duplicates: what NNNNN.samples.parquet keeps of the tar."""
     bytes: int
-    """Size of the tar."""
     sha256: str
-    """Of the tar."""
     failed: dict[str, int]
     """Rows that did not, by cause (steps.data.causes)."""
     dropped: dict[str, int] = Field(default_factory=dict)
@@ -70,7 +67,6 @@ class ShardRecord(PartRecord):
     """What NNNNN.verified.json holds."""
 
     shard: VerifiedShard
-    """The shard."""
     limits: dict[str, Any] = Field(default_factory=dict)
     """Under which its rows were fetched (steps.data.shards.limits); release 0.1.0 had them in the digest."""
 
@@ -84,7 +80,6 @@ class Ledger(Model):
     """Every row's fate."""
 
     rows: int
-    """Rows of the table."""
     tried: int
     """Rows that were fetched: the table alone did not decide about them."""
     kept: int
@@ -98,7 +93,6 @@ class Ledger(Model):
     sample_yield: float
     """kept / (kept + failed): of the rows that the filters left."""
     bytes: int
-    """Of all tars."""
     uncaptioned: int = Field(0, exclude_if=_is_nothing)
     """Of those kept: with an empty caption, as keep_uncaptioned has it."""
     set_aside: dict[str, int] = Field(default_factory=dict, exclude_if=_is_nothing)
@@ -109,17 +103,14 @@ class ShardsManifest(Model):
     """The verified shards, and nothing else, are the artifact."""
 
     format_version: int = FORMAT_VERSION
-    """Of the artifact."""
     plan_digest: str
     """Of the table and the settings that made it."""
     table_digest: str
-    """Of the url table."""
     image_size_px: int
     """Shorter side of the pictures."""
     resize_mode: str
     """`center_crop` or `keep_ratio`."""
     ledger: Ledger
-    """Every row's fate."""
     shards: tuple[VerifiedShard, ...]
     """In the order of the table."""
 

@@ -39,11 +39,8 @@ class TarSample(NamedTuple):
     """Where a sample lies in its tar, and what lies there."""
 
     start: int
-    """Its first byte."""
     stop: int
-    """The byte after its last."""
     xxh3: int
-    """xxh3 (64 bits) of these bytes."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,7 @@ class TarContent:
     samples: dict[str, TarSample]
     """By key, in the order of the tar."""
     bytes: int
-    """Size of the tar."""
     sha256: str
-    """Of the tar."""
 
 
 def verify_shard(

@@ -24,9 +24,7 @@ class CaptionChoice:
     """How a list of captions becomes what is stored."""
 
     kind: Literal["first", "random", "all"] = "first"
-    """As DownloadSettings.captions has it."""
     seed: int = 0
-    """Of `random`."""
 
     def one(self, column: Any, first_row: int) -> Any:
         """Return a caption for each row, trimmed; null where there is none.

@@ -68,11 +68,9 @@ class RowSource(Protocol):
     """Rows with named columns, in a fixed order."""
 
     rows: int
-    """How many."""
     digest: str
     """Of the content: another one means other rows."""
     names: tuple[str, ...]
-    """Columns."""
     oddities: Oddities
     """What could not be read until now."""
 
@@ -85,9 +83,7 @@ class Reading:
     """How files are read."""
 
     url_column: str
-    """Of the addresses."""
     caption_column: str
-    """Of the captions."""
     column_names: tuple[str, ...] = ()
     """Of files without a line of names."""
     tsv_quotes: bool = False

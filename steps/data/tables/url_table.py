@@ -29,7 +29,6 @@ class TableSlice:
     """The rows of one shard."""
 
     index: int
-    """Number of the shard."""
     first_row: int
     """Row of the table with which it begins."""
     urls: list[str | None]
