@@ -11,9 +11,9 @@ turns with
     defaults  img2dataset as it comes, writing WebDataset to the same bucket: 1 process, 256 threads, letterboxed
 
 Every run is a process from start to end, imports included. What a picture costs once a download flows is measured
-separately, in turns of some shards (benchmarks.download_flow): a job has hours of that, and other load on the machine
-affects both sides alike. Prints images/s and CPU-ms for each image, and the medians of the ratios within a turn or
-round:
+separately, in turns of some shards (benchmarks/download_flow.py): a job has hours of that, and other load on the
+machine affects both sides alike. Prints images/s and CPU-ms for each image, and the medians of the ratios within a
+turn or round:
 
     same_concurrency      images/s of step / same, while both flow: at least 0.95 is what safety may cost
     cpu_same_concurrency  CPU-seconds of same / step, while both flow
@@ -43,11 +43,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import harness
-from benchmarks.download_flow import IMAGE_SIZE_PX, plain_settings
-from benchmarks.harness import Turns
+from benchmarks.download_flow import IMAGE_SIZE_PX, measure_flow, plain_settings
+from benchmarks.harness import ROOT, Turns
 from benchmarks.servers import ENVIRONMENT, serving
 
-ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "benchmark"
 SAMPLES_PER_SHARD = 500
 
@@ -69,23 +68,14 @@ def main(argv: list[str]) -> int:
         client = boto3.client("s3")
         client.create_bucket(Bucket=BUCKET)
         write_table(base / "urls", web, options.rows)
-        flow = measure_flow(options, web)
+        flow = measure_flow(options, web, f"s3://{BUCKET}/flow", SAMPLES_PER_SHARD)
         sides = measure(options, base, web, client)
     harness.print_result(results(sides, flow, options), options.json, lines)
     return 0
 
 
-def measure_flow(options: argparse.Namespace, web: str) -> dict[str, Turns]:
-    """Run benchmarks.download_flow in a process of its own and return its figures."""
-    flags = [f"--{name}={getattr(options, name)}" for name in ("turns", "processes", "threads")]
-    flags.append(f"--rows={SAMPLES_PER_SHARD}")
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.download_flow", web, f"s3://{BUCKET}/flow", *flags]
-    flow: dict[str, Turns] = json.loads(run(command).splitlines()[-1])
-    return flow
-
-
 def measure(options: argparse.Namespace, base: Path, web: str, client: Any) -> dict[str, Turns]:
-    of_resizer, of_downloader = plain_settings(options, SAMPLES_PER_SHARD)
+    of_resizer, of_downloader = plain_settings(options.threads, SAMPLES_PER_SHARD)
     same = {"processes_count": options.processes, **of_resizer, **of_downloader}
     commands = {
         "step": lambda uri: step_command(options, base, web, uri),
@@ -139,12 +129,11 @@ def plain_command(base: Path, uri: str, settings: dict[str, Any]) -> list[str]:
     return [sys.executable, "-W", "ignore", str(script)]
 
 
-def run(command: list[str], **environment: str) -> str:
-    """Run a process to its end; return what it printed."""
+def run(command: list[str], **environment: str) -> None:
+    """Run a process to its end."""
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"error: {' '.join(command)[:200]}: {done.stderr[-1000:]}")
-    return done.stdout
 
 
 def children_cpu_s() -> float:
@@ -197,8 +186,6 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         yield title
         for name, side in result[kind].items():
             yield f"{name:10}{side['images_per_s']:10.1f}{side['cpu_ms_per_image']:14.2f}"
-    for name, value in result["ratios"].items():
-        yield f"{name:22}{value:6.2f}"
 
 
 if __name__ == "__main__":

@@ -1,26 +1,25 @@
 """What a picture costs once a download flows: shards made in turns by the step's processes and by img2dataset's.
 
-    python -m benchmarks.download_flow WEB URI [--turns 6] [--rows 500] [--processes 2] [--threads 32]
-
-Reads pictures from the web at WEB (benchmarks.servers), writes shards under URI, and prints JSON: for `step` and `same`
-seconds and CPU-seconds for each picture, one pair for each turn. The processes of both sides run all the time,
-and in a turn those of one side make two shards each. Both resize, crop, hash and write alike; the step also guards,
-bounds, reads its shard back and records it. `python -m benchmarks.download` runs this for its figures.
+Reads pictures from a web (benchmarks/servers.py) and writes shards under a prefix. The processes of both sides run all
+the time, and in a turn those of one side make two shards each. Both resize, crop, hash and write alike; the step also
+guards, bounds, reads its shard back and records it. `python -m benchmarks.download` runs this for its figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import multiprocessing
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import harness
+from benchmarks.harness import Turns, take_turns
 from params.programs import DownloadArguments
 from steps.data.shards.blocklist import Blocklist
 from steps.data.shards.guarded_downloader import ShardMaker, arrow_file
@@ -34,43 +33,48 @@ SHARDS_OF_TURN = 2
 _make: Callable[[TableSlice], object] | None = None
 
 
-def main(argv: list[str]) -> int:
-    flags = harness.parser(
-        "benchmarks.download_flow",
-        __doc__,
-        turns=(6, "turns of each side"),
-        rows=(500, "rows of a shard"),
-        processes=(2, "processes of each side"),
-        threads=(32, "connections"),
-    )
-    flags.add_argument("web", help="address of the pictures")
-    flags.add_argument("uri", help="where the shards go")
-    options = flags.parse_args(argv)
-    context = multiprocessing.get_context("spawn")
-    pools = {name: ProcessPoolExecutor(options.processes, context, begin, (name, options)) for name in ("step", "same")}
-    turns = {name: functools.partial(take_turn, pool, options) for name, pool in pools.items()}
-    figures = harness.take_turns(turns, options.turns, uncounted=1)
-    for pool in pools.values():
-        pool.shutdown()
-    print(json.dumps(figures))
-    return 0
+@dataclass(frozen=True)
+class Flow:
+    """What both sides download, and where to."""
+
+    web: str
+    uri: str
+    rows: int
+    """Of a shard."""
+    threads: int
+
+    def shard(self, number: int) -> TableSlice:
+        first = number * self.rows
+        urls = [f"{self.web}/{row}.jpg" for row in range(first, first + self.rows)]
+        return TableSlice(number, first, list(urls), [f"picture {row}" for row in range(len(urls))])
 
 
-def take_turn(pool: ProcessPoolExecutor, options: argparse.Namespace, number: int) -> tuple[float, float]:
+def measure_flow(options: argparse.Namespace, web: str, uri: str, rows: int) -> dict[str, Turns]:
+    """Return for `step` and `same` seconds and CPU-seconds for each picture, one pair for each turn."""
+    flow, context = Flow(web, uri, rows, options.threads), multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        sides = {}
+        for name, make in (("step", step_maker), ("same", plain_maker)):
+            pool = stack.enter_context(ProcessPoolExecutor(options.processes, context, begin, (make, flow)))
+            sides[name] = functools.partial(take_turn, pool, flow, SHARDS_OF_TURN * options.processes)
+        return take_turns(sides, options.turns, uncounted=1)
+
+
+def take_turn(pool: ProcessPoolExecutor, flow: Flow, count: int, number: int) -> tuple[float, float]:
     """Make some shards on each process; return seconds and CPU-seconds of the processes for each picture."""
-    count = SHARDS_OF_TURN * options.processes
     started_s = time.perf_counter()
-    cpu_s = sum(pool.map(work, [rows_of(options, number * count + shard) for shard in range(count)]))
-    elapsed_s, rows = time.perf_counter() - started_s, count * options.rows
+    cpu_s = sum(pool.map(work, [flow.shard(number * count + shard) for shard in range(count)]))
+    elapsed_s, rows = time.perf_counter() - started_s, count * flow.rows
     return elapsed_s / rows, cpu_s / rows
 
 
-def begin(name: str, options: argparse.Namespace) -> None:
+def begin(maker: Callable[[Flow], Callable[[TableSlice], object]], flow: Flow) -> None:
     """Set up a worker process."""
     global _make
+    warnings.simplefilter("ignore")  # img2dataset's libraries have much to say
     # As the step's workers do: webdataset would import it needlessly.
     sys.modules["torch"] = None  # type: ignore[assignment]
-    _make = {"step": step_maker, "same": plain_maker}[name](options)
+    _make = maker(flow)
 
 
 def work(rows: TableSlice) -> float:
@@ -81,20 +85,14 @@ def work(rows: TableSlice) -> float:
     return time.process_time() - started_cpu_s
 
 
-def rows_of(options: argparse.Namespace, number: int) -> TableSlice:
-    first = number * options.rows
-    urls = [f"{options.web}/{row}.jpg" for row in range(first, first + options.rows)]
-    return TableSlice(number, first, list(urls), [f"picture {row}" for row in range(len(urls))])
-
-
-def step_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
+def step_maker(flow: Flow) -> Callable[[TableSlice], object]:
     arguments = DownloadArguments(
         url_table="",
-        shards_uri=f"{options.uri}/step",
+        shards_uri=f"{flow.uri}/step",
         image_size_px=IMAGE_SIZE_PX,
-        threads=options.threads,
-        samples_per_shard=options.rows,
-        allowed_hosts=(options.web.removeprefix("http://"),),
+        threads=flow.threads,
+        samples_per_shard=flow.rows,
+        allowed_hosts=(flow.web.removeprefix("http://"),),
     )
     Storage(arguments.shards_uri).make()
     maker = ShardMaker(arguments, "benchmark", Blocklist())
@@ -102,7 +100,7 @@ def step_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
     return maker.make
 
 
-def plain_settings(options: argparse.Namespace, rows_per_shard: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def plain_settings(threads: int, rows_per_shard: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what img2dataset needs to make the step's shards: of its resizer, and of its downloader."""
     resizer = {
         "image_size": IMAGE_SIZE_PX,
@@ -111,7 +109,7 @@ def plain_settings(options: argparse.Namespace, rows_per_shard: int) -> tuple[di
         "max_aspect_ratio": 3.0,
     }
     downloader = {
-        "thread_count": options.threads,
+        "thread_count": threads,
         "number_sample_per_shard": rows_per_shard,
         "extract_exif": False,
         "retries": 1,
@@ -119,15 +117,15 @@ def plain_settings(options: argparse.Namespace, rows_per_shard: int) -> tuple[di
     return resizer, downloader
 
 
-def plain_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
+def plain_maker(flow: Flow) -> Callable[[TableSlice], object]:
     """Return img2dataset's own downloader, as its main program makes it."""
     from img2dataset.downloader import Downloader
     from img2dataset.resizer import Resizer
     from img2dataset.writer import WebDatasetSampleWriter
 
-    uri = f"{options.uri}/same"
+    uri = f"{flow.uri}/same"
     Storage(uri).make()
-    of_resizer, of_downloader = plain_settings(options, options.rows)
+    of_resizer, of_downloader = plain_settings(flow.threads, flow.rows)
     downloader: Any = Downloader(
         **of_downloader,
         sample_writer_class=WebDatasetSampleWriter,
@@ -149,7 +147,3 @@ def plain_maker(options: argparse.Namespace) -> Callable[[TableSlice], object]:
             downloader.download_shard((rows.index, address))
 
     return make
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.encode [--json] [--rounds 3] [--samples 768] [--resolution-px 128] [--pretrained DIR]
 
-Draws pictures, stores them as verified shards in a folder, and encodes them in turns with
+Draws pictures, makes shards of them with the Download step, and encodes them in turns with
 
     bare  one process that decodes a batch of JPEGs with Pillow, runs the VAE and the tokenizer on it, and keeps nothing
     step  steps.encode on a Ray cluster of this machine with one encoder: reads shards, decodes ahead on another core,
@@ -37,26 +37,23 @@ import torch
 from PIL import Image
 
 from benchmarks import harness
-from benchmarks.harness import Turns
-from params.programs import EncodeArguments
-from shapes import captions, pictures
+from benchmarks.harness import SMALL_MODEL, Turns
+from benchmarks.train.pictures import write_pictures
+from params.programs import DownloadArguments, EncodeArguments
 from steps import encode
 from steps.container import Cluster
 from steps.data.encoding import ray_encoding
 from steps.data.encoding.encoder import BlockEncoder
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.encoding.samples import read_samples, read_table
-from steps.data.shards.shard_writer import OrderedShardWriter
-from steps.data.shards.shards_artifact import ShardsManifest, make_ledger
-from steps.data.shards.verification import verify_shard
 from steps.data.storage import Storage
+from steps.download import download
 from steps.ray_cluster import leading
 
-ROOT = Path(__file__).resolve().parent.parent
-SMALL_MODEL = ROOT / "shapes" / "models" / "pretrained"
 SAMPLES_PER_SHARD = 256
 ROWS_PER_BLOCK = 32
 BATCH_SIZE = 16
+THIS_HOST = Cluster(("localhost",), "localhost", "localhost", 1, 2)
 
 
 @dataclass
@@ -89,52 +86,29 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        write_shards(base, options.samples, options.resolution_px)
+        make_shards(base, options.samples, options.resolution_px)
         result = measure(options, base)
     harness.print_result(result, options.json, lines)
     return 0
 
 
-def write_shards(base: Path, samples: int, size_px: int) -> None:
-    """Store drawn pictures as a download leaves them."""
-    import pyarrow as pa
-
-    storage = Storage(str(base / "shards"))
-    storage.make()
-    grid, shards = captions.every(), []
-    schema = pa.schema([(name, pa.string()) for name in ("caption", "key", "status", "sha256")])
-    for index, first in enumerate(range(0, samples, SAMPLES_PER_SHARD)):
-        count = min(SAMPLES_PER_SHARD, samples - first)
-        writer = OrderedShardWriter(index, storage.uri, True, 5, schema, "jpg")
-        for row in range(count):
-            caption, key = grid[(first + row) % len(grid)], f"{index:05d}{row:03d}"
-            facts = {"caption": caption.text(), "key": key, "status": "success", "sha256": f"{first + row:064x}"}
-            writer.write(jpeg(caption, size_px), key, caption.text(), facts)
-        writer.close()
-        counted = {"count": count, "successes": count, "status_dict": {"success": count}}
-        storage.write(f"{index:05d}_stats.json", json.dumps(counted).encode())
-        shards.append(verify_shard(storage, index, count))
-    manifest = ShardsManifest(
-        plan_digest="benchmark",
-        table_digest="benchmark",
+def make_shards(base: Path, samples: int, size_px: int) -> None:
+    arguments = DownloadArguments(
+        url_table=str(write_pictures(base / "pictures", size_px, samples)),
+        source="pictures",
+        shards_uri=str(base / "shards"),
         image_size_px=size_px,
-        resize_mode="center_crop",
-        ledger=make_ledger(shards, {}, samples, samples),
-        shards=tuple(shards),
+        samples_per_shard=SAMPLES_PER_SHARD,
+        processes=1,
     )
+    manifest = download(arguments, THIS_HOST, "benchmark")
     (base / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
-
-
-def jpeg(caption: captions.Caption, size_px: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pictures.draw(caption, size_px)).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
 
 
 def measure(options: argparse.Namespace, base: Path) -> dict[str, Any]:
     bare, step, starts_s = Turns(), Turns(), list[float]()
     loop = bare_loop(options, base)
-    with leading(Cluster(("localhost",), "localhost", "localhost", 1, 2), "benchmark", 600):
+    with leading(THIS_HOST, "benchmark", 600):
         # An uncounted turn, so that neither pays for what is slow only the first time.
         loop()
         for number in range(options.rounds):
@@ -233,8 +207,6 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     for name, side in result["sides"].items():
         yield f"{name:6}{side['pictures_per_s']:12.1f}{side['cpu_ms_per_picture']:16.2f}"
     yield f"until the first block of the step: {result['start_s']:.1f} s"
-    for name, value in result["ratios"].items():
-        yield f"{name:13}{value:+.3f}"
 
 
 if __name__ == "__main__":

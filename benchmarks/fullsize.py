@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -162,43 +161,31 @@ class Rehearsal:
         flags = {"inference_steps": 2, "default_size_px": SIDE_PX, "max_size_px": SIDE_PX, "timeout_s": 59.0}
         with (
             self.stage("serve one picture", picture),
-            self.process(
+            harness.process(
                 [sys.executable, "-m", "steps", "serve", *to_flags(flags)],
-                self.folder / "serve",
+                SAGEMAKER_BASE_DIR=str(self.folder / "serve"),
                 SAGEMAKER_BIND_TO_PORT=str(port),
             ) as server,
         ):
             body = json.dumps({"prompt": "a red circle", "seed": 7}).encode()
             head = {"Content-Type": "application/json", "Accept": "image/png"}
             address = f"http://127.0.0.1:{port}"
-            self.wait_for(f"{address}/ping", server)
+            harness.wait_for_answer(f"{address}/ping", server, poll_s=1.0)
             asked = urllib.request.Request(f"{address}/invocations", body, head)
             with urllib.request.urlopen(asked, timeout=3600) as answer:
                 picture.write_bytes(answer.read())
 
-    def wait_for(self, address: str, server: subprocess.Popen[bytes]) -> None:
-        while server.poll() is None:
-            try:
-                urllib.request.urlopen(address, timeout=60).close()
-                return
-            except OSError:
-                time.sleep(1.0)
-        raise SystemExit("error: the server ended before it answered; its log is above")
-
     def ranks(self) -> int:
         """Return how many ranks are asked for, or fit."""
         available, needed = psutil.virtual_memory().available, self.estimated_training_bytes(2)
-        if self.options.ranks == 0 and needed > available:
-            print(
-                f"2 ranks would take about {needed / 1e9:.1f} GB of {available / 1e9:.1f} available: 1 rank", flush=True
-            )
         ranks: int = self.options.ranks or (2 if needed <= available else 1)
-        alone = self.estimated_training_bytes(ranks)
-        if alone > available:
-            fix = "free some, or set --ranks 1" if ranks > 1 else "free some, or set --width 2"
-            raise SystemExit(
-                f"error: training takes about {alone / 1e9:.1f} GB of {available / 1e9:.1f} available; {fix}"
-            )
+        if ranks != (self.options.ranks or 2):
+            print(f"2 ranks would take about {needed / 1e9:.1f} GB of {available / 1e9:.1f}: 1 rank", flush=True)
+        needed = self.estimated_training_bytes(ranks)
+        if needed > available:
+            fix = "--ranks 1" if ranks > 1 else "--width 2"
+            figures = f"{needed / 1e9:.1f} GB of {available / 1e9:.1f} available"
+            raise SystemExit(f"error: training takes about {figures}; free some, or set {fix}")
         return ranks
 
     def estimated_training_bytes(self, ranks: int) -> float:
@@ -227,23 +214,9 @@ class Rehearsal:
         )
 
     def call(self, command: Sequence[str], base: Path | None = None) -> None:
-        with self.process(command, base) as process:
+        with harness.process(command, SAGEMAKER_BASE_DIR=str(base or self.folder)) as process:
             if process.wait() != 0:
                 raise SystemExit(f"error: {' '.join(command[:5])} ended with status {process.returncode}")
-
-    @contextmanager
-    def process(
-        self, command: Sequence[str], base: Path | None = None, **more: str
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a program, which ends with the block."""
-        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        environment = {**os.environ, **threads, **more, "SAGEMAKER_BASE_DIR": str(base or self.folder)}
-        process = subprocess.Popen([*command], env=environment, stdout=sys.stderr)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait()
 
     @contextmanager
     def stage(self, name: str, left: Path, estimated_bytes: float = 0.0) -> Iterator[None]:
@@ -287,15 +260,15 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
-    numbers: dict[str, Any] = {
-        "ranks": (0, "training processes; 0: two where they fit, else one"),
-        "width": (1, "narrower by this factor"),
-        "pictures": (64, "pictures to encode"),
-    }
-    parser = harness.parser(
-        "benchmarks.fullsize", __doc__, folder=("", "where the files go; a temporary one"), **numbers
-    )
-    options = parser.parse_args(argv)
+    options = harness.parser(
+        "benchmarks.fullsize",
+        __doc__,
+        ranks=(0, "training processes; 0: two where they fit, else one"),
+        width=(1, "narrower by this factor"),
+        pictures=(64, "pictures to encode"),
+        folder=("", "where the files go; a temporary one"),
+    ).parse_args(argv)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if OOM_SCORE.exists():
         OOM_SCORE.write_text("1000")
     with tempfile.TemporaryDirectory(dir=options.folder or None, prefix="fullsize-") as folder:

@@ -1,18 +1,31 @@
-"""What the benchmarks share: their command line, turns between the sides, ratios, and the printing of a result."""
+"""What the benchmarks share: their command line, turns between the sides, other processes, ratios, and the result."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import socket
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 Figure = TypeVar("Figure")
 
 # Seconds and CPU-seconds of a picture, one pair for each turn or round.
 Turns = list[tuple[float, float]]
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL_MODEL = ROOT / "shapes" / "models" / "pretrained"
 
 
 def parser(module: str, description: str | None, **flags: tuple[Any, str]) -> argparse.ArgumentParser:
@@ -40,6 +53,45 @@ def take_turns(
     return {name: its[uncounted:] for name, its in figures.items()}
 
 
+def in_new_processes(
+    function: Callable[..., Figure], arguments: Sequence[tuple[Any, ...]], **environment: str
+) -> list[Figure]:
+    """Call a function at once in a new process for each of the arguments; what they print goes to stderr."""
+    with (
+        mock.patch.dict(os.environ, environment),
+        ProcessPoolExecutor(len(arguments), multiprocessing.get_context("spawn"), os.dup2, (2, 1)) as pool,
+    ):
+        return list(pool.map(function, *zip(*arguments, strict=True)))
+
+
+@contextmanager
+def process(command: Sequence[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program, which ends with the block; what it prints goes to stderr."""
+    running = subprocess.Popen([*command], cwd=ROOT, env=os.environ | environment, stdout=sys.stderr)
+    try:
+        yield running
+    finally:
+        running.terminate()
+        running.wait(60)
+
+
+def wait_for_answer(address: str, server: subprocess.Popen[bytes], poll_s: float = 0.1) -> None:
+    """Return when a server answers at an address with success."""
+    while server.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=60).close()
+            return
+        except OSError:
+            time.sleep(poll_s)
+    raise SystemExit("error: the server ended before it answered; its log is above")
+
+
+def free_port() -> int:
+    """Return a port on loopback that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 def median_ratio(own: Iterable[float], base: Iterable[float]) -> float:
     """Return the median over the rounds of own / base: both figures of a round saw the same machine."""
     return statistics.median(mine / its for mine, its in zip(own, base, strict=True))
@@ -54,11 +106,15 @@ def summary(turns: Turns, noun: str) -> dict[str, float]:
 
 
 def print_result(result: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Iterable[str]]) -> None:
-    """Print a result as JSON, or as the lines that people read."""
-    print(json.dumps(result, indent=2) if as_json else "\n".join(lines(result)))
+    """Print a result as JSON, or as the lines that people read, its ratios last."""
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    print(*lines(result), sep="\n")
+    for name, ratio in result.get("ratios", {}).items():
+        print(f"{name:32}{figure(ratio)}")
 
 
-def free_port() -> int:
-    """Return a port on loopback that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+def figure(value: float | None) -> str:
+    """Return a ratio as people read it."""
+    return "-" if value is None else f"{value:.3f}"

@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,16 +34,15 @@ import psutil
 import torch
 
 from benchmarks import harness
+from benchmarks.harness import ROOT, SMALL_MODEL
 from params.arguments import to_environment
 from params.programs import ServeArguments
 from params.settings import load_settings
+from shapes import captions
 from steps.model import pretrained
 from steps.serving.logs import quiet_libraries
 
-ROOT = Path(__file__).resolve().parent.parent
-SMALL_MODEL = ROOT / "shapes" / "models" / "pretrained"
 CLIENTS = (1, 4, 16)
-READY_TIMEOUT_S = 300
 BARE = "bare loop"
 # More than one, to show the cost of reusing a connection at once.
 TURN = 3
@@ -146,42 +143,23 @@ def bare_loop(model_dir: Path, arguments: ServeArguments) -> Callable[[str, int]
 def server(base_dir: Path, arguments: ServeArguments) -> Iterator[tuple[str, psutil.Process]]:
     """Run the endpoint as a process; yields its address and the process when it is ready."""
     port = harness.free_port()
-    environment = {
-        **os.environ,
-        **to_environment(arguments.model_dump(), "SERVE_"),
-        "SAGEMAKER_BASE_DIR": str(base_dir),
-        "SAGEMAKER_BIND_TO_PORT": str(port),
-    }
-    command = [sys.executable, "-m", "steps", "serve"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    try:
+    environment = to_environment(arguments.model_dump(), "SERVE_")
+    environment |= {"SAGEMAKER_BASE_DIR": str(base_dir), "SAGEMAKER_BIND_TO_PORT": str(port)}
+    with harness.process([sys.executable, "-m", "steps", "serve"], **environment) as process:
         url = f"http://127.0.0.1:{port}"
-        wait_until_ready(url, process)
+        harness.wait_for_answer(f"{url}/ping", process)
         yield url, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline_s = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline_s and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/ping", timeout=10).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit("error: the endpoint did not become ready")
 
 
 def measure(
     bare: Callable[[str, int], None], url: str, process: psutil.Process, rounds: int, pictures: int
 ) -> dict[str, Load]:
     loads = {BARE: Load()} | {f"{clients} clients": Load() for clients in CLIENTS}
-    jobs = enumerate(prompts())
+    # No prompt comes again for thousands of pictures: no side may answer from a cache.
+    jobs = enumerate(itertools.cycle(caption.text() for caption in captions.every()))
     # An uncounted turn of each load, so that none pays for what is slow only the first time.
-    run_bare(bare, list(itertools.islice(jobs, 2)))
+    for seed, prompt in itertools.islice(jobs, 2):
+        bare(prompt, seed)
     for clients in CLIENTS:
         asyncio.run(run_clients(url, clients, list(itertools.islice(jobs, 2 * clients))))
     for _ in range(rounds):
@@ -191,27 +169,6 @@ def measure(
             own = list(itertools.islice(jobs, pictures * min(clients, 4)))
             loads[f"{clients} clients"].add(*asyncio.run(run_clients(url, clients, own)))
     return loads
-
-
-def prompts() -> Iterator[str]:
-    """Return captions that do not repeat for thousands of pictures: no side may answer from a cache."""
-    sizes = ("small", "large")
-    colours = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple")
-    shapes = ("circle", "square", "triangle", "star", "ring", "cross", "diamond")
-    places = ("top", "bottom", "left", "right", "centre")
-    for size, colour, shape, place, background in itertools.product(sizes, colours, shapes, places, colours):
-        yield f"a {size} {colour} {shape} at the {place} on {background}"
-    raise SystemExit("error: more pictures than there are captions; lower --rounds or --pictures")
-
-
-def run_bare(bare: Callable[[str, int], None], jobs: Sequence[tuple[int, str]]) -> tuple[list[float], float]:
-    latencies_s = []
-    started_s = time.perf_counter()
-    for seed, prompt in jobs:
-        before_s = time.perf_counter()
-        bare(prompt, seed)
-        latencies_s.append(time.perf_counter() - before_s)
-    return latencies_s, time.perf_counter() - started_s
 
 
 async def in_turns(
@@ -290,8 +247,6 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     for name, load in result["loads"].items():
         times = "".join(f"{1000 * load[f'p{percent}_s']:10.0f}" for percent in (50, 95, 99))
         yield f"{name:12}{load['images_per_s']:10.2f}{times}"
-    for name, ratio in result["ratios"].items():
-        yield f"{name:24}{ratio:.3f}"
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ from benchmarks import harness
 from benchmarks.loader import folders, methods, scale
 from benchmarks.loader.samples import KINDS, Kind
 
-ROOT = Path(__file__).resolve().parents[2]
-RIVALS_DIR = ROOT / ".bench"
+RIVALS_DIR = harness.ROOT / ".bench"
 OURS, PLAIN, PREAD = "ours", "plain webdataset", "pread"
 # Batches taken before the clock starts: those read ahead while others were measured would cost nothing.
 UNCOUNTED_BATCHES = 8
@@ -160,8 +159,6 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         for name, rate in sorted(rates.items(), key=lambda item: -item[1]):
             read = result["read_bytes_per_sample"][kind][name] / size
             yield f"  {name:30}{rate:12,.0f} samples/CPU-s {rate * size / 1e9:7.2f} GB/s   reads x{read:.2f}"
-    for name, ratio in result["ratios"].items():
-        yield f"{name:32}{ratio:8.2f}"
     for name in result["not_installed"]:
         yield f"{name} is not installed: `make bench` installs it"
 

@@ -8,9 +8,6 @@ shards is opened in a process of its own, as rank 0 of 8 of a training with a gl
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.harness import in_new_processes
 from benchmarks.loader import folders
 from benchmarks.loader.samples import KINDS
 from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, TRAIN_SPLIT
@@ -39,8 +37,7 @@ def scale() -> dict[str, Any]:
         rows = []
         for count in COUNTS:
             multiply(folder, Path(name) / str(count), count)
-            command = [sys.executable, "-m", "benchmarks.loader.scale", str(Path(name) / str(count))]
-            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            rows += in_new_processes(start, [(Path(name) / str(count),)])
     few, many = rows[0], rows[-1]
     ratios = {name: many[name] / few[name] for name in ("shards", "open_s", "first_batch_s")}
     ratios["first_batch_memory"] = many["first_batch_memory_mb"] / few["first_batch_memory_mb"]
@@ -83,16 +80,10 @@ def start(folder: Path) -> dict[str, Any]:
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
-    """Yield the figures as a table, and the ratios."""
+    """Yield the figures as a table."""
     yield f"{'shards':>8}{'samples':>14}{'index MB':>10}{'open s':>9}{'open MB':>9}{'batch s':>9}{'batch MB':>10}"
     for row in result["scale"]:
         yield (
             f"{row['shards']:8,}{row['samples']:14,}{row['index_mb']:10.2f}{row['open_s']:9.2f}"
             f"{row['open_memory_mb']:9.1f}{row['first_batch_s']:9.2f}{row['first_batch_memory_mb']:10.1f}"
         )
-    for name, ratio in result["ratios"].items():
-        yield f"{name:20} x{ratio:.2f}"
-
-
-if __name__ == "__main__":
-    print(json.dumps(start(Path(sys.argv[1]))))

@@ -44,8 +44,14 @@ from steps.training.utilisation import flops_of_sample, matmul_flops_per_s
 
 CONTENDERS: Final = {"diffusers_online": online, "diffusers_cached": cached, "ours": ours}
 DEFAULTS: Final = {
-    "cuda": {"resolutions": (256, 512), "batch_sizes": (16, 32, 64, 128), "pictures": 1024, "workers": 8},
-    "cpu": {"resolutions": (128,), "batch_sizes": (4, 16), "pictures": 64, "workers": 0},
+    "cuda": {
+        "resolutions": (256, 512),
+        "batch_sizes": (16, 32, 64, 128),
+        "pictures": 1024,
+        "workers": 8,
+        "compile": True,
+    },
+    "cpu": {"resolutions": (128,), "batch_sizes": (4, 16), "pictures": 64, "workers": 0, "compile": False},
 }
 
 
@@ -116,8 +122,9 @@ def measured_parts(options: argparse.Namespace, made: Sequence[Task]) -> dict[st
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    turns: dict[str, Any] = {"rounds": (3, "turns of all three"), "turn_s": (5.0, "length of a turn")}
-    parser = harness.parser("benchmarks.train", __doc__, **turns)
+    parser = harness.parser(
+        "benchmarks.train", __doc__, rounds=(3, "turns of all three"), turn_s=(5.0, "length of a turn")
+    )
     parser.add_argument("--device", choices=DEFAULTS, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--resolutions", type=numbers, help="comma-separated, in pixels")
     parser.add_argument("--batch-sizes", type=numbers, help="comma-separated")
@@ -127,12 +134,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--cuda-graphs", action="store_true", help="replay ours as CUDA graphs, where it is compiled")
     parser.add_argument("--parts", action="store_true", help="measure the gain of each part of ours instead")
     parser.add_argument("--memory", action="store_true", help="measure peak memory beside its estimate instead")
-    options = parser.parse_args(argv)
-    defaults = DEFAULTS[options.device] | {"compile": options.device == "cuda"}
-    for name, value in defaults.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    return options
+    parser.set_defaults(**DEFAULTS[parser.parse_known_args(argv)[0].device])
+    return parser.parse_args(argv)
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -176,7 +179,7 @@ def print_comparison(item: dict[str, Any]) -> None:
         print(f"  {name:18}{speed:10.2f} images/s   MFU {mfu:6.1%}   peak {peak_gb:6.2f} GB")
     print(f"  estimated peak of ours, not compiled: {item['estimated_peak_gb']:.2f} GB")
     for other in ("vs_diffusers_online", "vs_diffusers_cached"):
-        print(f"  {other:20}{figure(item[other])}", flush=True)
+        print(f"  {other:20}{harness.figure(item[other])}", flush=True)
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
@@ -191,18 +194,12 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     if "parts" in result:
         yield f"{setting}, {result['resolution_px']} px, batch {result['batch_size']}, times ours:"
         for name, figures in result["parts"].items():
-            yield f"{name:26}images/s {figure(figures['images_per_s'])}   peak memory {figure(figures['peak_memory'])}"
+            speed, memory_ratio = (harness.figure(figures[key]) for key in ("images_per_s", "peak_memory"))
+            yield f"{name:26}images/s {speed}   peak memory {memory_ratio}"
         return
+    for name in ("ddp_efficiency", "ddp_cpu_efficiency") if result["scaling"] else ():
+        yield f"{name:32}{result['scaling'][name]:.3f}"
     yield f"{setting}, each at its best batch size:"
-    for name, ratio_at_best in result["ratios"].items():
-        yield f"{name:22}{figure(ratio_at_best)}"
-    if result["scaling"]:
-        for name in ("ddp_efficiency", "ddp_cpu_efficiency"):
-            yield f"{name:22}{result['scaling'][name]:.2f}"
-
-
-def figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Peak memory of training, measured in a process of its own, beside its estimate by fake tensors.
 
     python -m benchmarks.train --memory --device cpu|cuda [--json]
-    python -m benchmarks.train.memory JSON     # one measurement, as the above starts it
 
 On a GPU it is torch's max_memory_allocated, on a CPU the growth of the peak resident set over what was in memory before
 the model was built. Training is ours, one rank, not compiled, with and without gradient checkpointing.
@@ -9,17 +8,13 @@ the model was built. Training is ours, one rank, not compiled, with and without 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
 
+from benchmarks.harness import in_new_processes
 from benchmarks.train.ours import arguments_of, ours
 from benchmarks.train.task import Task
 from steps.data.loading.latents import LatentsDataset
@@ -28,9 +23,7 @@ from steps.training.objective import FORWARD_DTYPES
 from steps.training.peak_memory import FakeUnet, parameter_count, training_peak_bytes
 from steps.training.utilisation import peak_bytes, resident_bytes, start_over
 
-RESULT: Final = "PEAK "
 STEPS: Final = 2
-TIMEOUT_S: Final = 900.0
 # What is freed goes back to the system at once: otherwise the peak is of what malloc keeps.
 MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
@@ -43,7 +36,8 @@ def memory(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 def _rows(task: Task) -> Iterator[dict[str, Any]]:
     for checkpointing in (False, True):
         changes = {"gradient_checkpointing": checkpointing}
-        measured, estimated = measured_bytes(task, changes), estimated_bytes(task, changes)
+        [measured] = in_new_processes(_measure, [(task, changes)], **MALLOC)
+        estimated = estimated_bytes(task, changes)
         yield {
             "resolution_px": task.resolution_px,
             "batch_size": task.batch_size,
@@ -70,16 +64,6 @@ def estimated_bytes(task: Task, changes: dict[str, Any]) -> float:
     return peak + text * FORWARD_DTYPES[arguments.precision].itemsize
 
 
-def measured_bytes(task: Task, changes: dict[str, Any]) -> int:
-    """Return the peak of ours in a new process."""
-    asked = json.dumps({"task": asdict(task), "changes": changes}, default=str)
-    command = [sys.executable, "-m", "benchmarks.train.memory", asked]
-    done = subprocess.run(
-        command, env=os.environ | MALLOC, capture_output=True, text=True, check=True, timeout=TIMEOUT_S
-    )
-    return next(int(line.removeprefix(RESULT)) for line in done.stdout.splitlines() if line.startswith(RESULT))
-
-
 def _measure(task: Task, changes: dict[str, Any]) -> int:
     """Return the peak of a few optimizer steps, after one that is not counted.
 
@@ -97,15 +81,3 @@ def _measure(task: Task, changes: dict[str, Any]) -> int:
         for _ in range(STEPS):
             step()
         return peak_bytes(task.device) - before
-
-
-def main(argv: list[str]) -> int:
-    asked = json.loads(argv[0])
-    paths = {name: Path(asked["task"][name]) for name in ("pretrained", "pictures", "latents")}
-    task = Task(**asked["task"] | paths | {"device": torch.device(asked["task"]["device"])})
-    print(f"{RESULT}{_measure(task, asked['changes'])}", flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

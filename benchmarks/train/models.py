@@ -13,9 +13,10 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+from benchmarks.harness import SMALL_MODEL
+
 # A word-level tokenizer: what the words are does not matter, each caption is padded to the same length.
-TOKENIZER: Final = ROOT / "shapes" / "models" / "pretrained" / "tokenizer"
+TOKENIZER: Final = SMALL_MODEL / "tokenizer"
 
 
 @dataclass(frozen=True)

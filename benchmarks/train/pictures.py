@@ -1,6 +1,6 @@
 """What is trained on: JPEG files with captions, and the same pictures as cached latents.
 
-Writes <folder>/pictures/*.jpg with captions.json, and <folder>/latents/ as Encode leaves them.
+Writes <folder>/pictures/*.jpg with metadata.jsonl, and <folder>/latents/ as Encode leaves them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from steps.data.latents.block import Array
 from steps.model.pretrained import load_tokenizer, load_vae
 from steps.training.random_latents import write_rows
 
-CAPTIONS_FILE: Final = "captions.json"
+METADATA_FILE: Final = "metadata.jsonl"
 JPEG_QUALITY: Final = 95
 ENCODED_AT_ONCE: Final = 4
 
@@ -29,18 +29,25 @@ def write_pictures(folder: Path, resolution_px: int, count: int) -> Path:
     folder.mkdir(parents=True)
     grid = captions.every()
     chosen = [grid[index * 17 % len(grid)] for index in range(count)]
+    lines = []
     for index, caption in enumerate(chosen):
         picture = Image.fromarray(pictures.draw(caption, resolution_px))
         picture.save(folder / f"{index:05d}.jpg", quality=JPEG_QUALITY)
-    (folder / CAPTIONS_FILE).write_text(json.dumps([caption.text() for caption in chosen]))
+        lines.append(json.dumps({"file_name": f"{index:05d}.jpg", "text": caption.text()}))
+    (folder / METADATA_FILE).write_text("\n".join(lines))
     return folder
+
+
+def read_captions(folder: Path) -> list[str]:
+    """Return the captions of the pictures in a folder, in the order of their names."""
+    return [json.loads(line)["text"] for line in (folder / METADATA_FILE).read_text().splitlines()]
 
 
 @torch.no_grad()
 def write_latents(folder: Path, source: Path, pretrained: Path, device: torch.device) -> Path:
     """Encode pictures to the artifact that the loader reads; the same rows are held out, too."""
     tokenizer: Any = load_tokenizer(pretrained)
-    texts = json.loads((source / CAPTIONS_FILE).read_text())
+    texts = read_captions(source)
     tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="np").input_ids.astype(np.int32)
     vae = load_vae(pretrained, torch.float32).to(device)
     moments = [_moments(vae, batch, device) for batch in _batches(sorted(source.glob("*.jpg")))]

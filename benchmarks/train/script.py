@@ -9,7 +9,6 @@ a GPU.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -23,7 +22,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from benchmarks.train.pictures import CAPTIONS_FILE
+from benchmarks.train.pictures import read_captions
 from benchmarks.train.task import Step, Task
 from params.layout import TRAIN_SPLIT
 from steps.data.loading.latents import LatentsDataset
@@ -41,7 +40,7 @@ class Pictures(Dataset[Sample]):
 
     def __init__(self, task: Task) -> None:
         self._paths = sorted(task.pictures.glob("*.jpg"))
-        self._captions: list[str] = json.loads((task.pictures / CAPTIONS_FILE).read_text())
+        self._captions = read_captions(task.pictures)
         self._tokenizer = load_tokenizer(task.pretrained)
         self._side = task.resolution_px
 
