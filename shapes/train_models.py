@@ -51,18 +51,14 @@ class Recipe:
     clip_steps: int
     vae_cycles: tuple[int, ...]
     seed: int
-    photographs: bool = False
+    photographs: bool
     """For photographs and any caption, or for the shapes alone."""
 
 
 @dataclass(frozen=True)
-class TrainingFigures:
+class TrainingFigures(Recipe):
     """What was spent and what came out, on captions and pictures that no training saw."""
 
-    clip_steps: int
-    vae_cycles: tuple[int, ...]
-    seed: int
-    photographs: bool
     clip_cpu_s: float
     vae_cpu_s: float
     clip_bytes: int

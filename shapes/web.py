@@ -22,7 +22,7 @@ from typing import Final
 import psutil
 
 from params.files import write_text
-from shapes.faults import FAULTS, PICTURES
+from shapes.faults import FAULTS, NAMES, PICTURES
 
 HOST: Final = "127.0.0.1"
 MEDIA_TYPES: Final = {".jpg": "image/jpeg", ".png": "image/png"}
@@ -31,7 +31,7 @@ IDLE_TIMEOUT_S: Final = 30.0
 UNTIL_POLL_S: Final = 0.5
 _PATH: Final = re.compile(r"/(?P<part>[a-z]+)/(?P<name>[a-z0-9]+\.(?:jpg|png))")
 _OWN_FOLDERS: Final = frozenset(fault.name for fault in FAULTS if fault.has_files) | {PICTURES}
-_KNOWN: Final = frozenset(fault.name for fault in FAULTS) | {PICTURES}
+_KNOWN: Final = frozenset({*NAMES, PICTURES})
 
 
 class Web(http.server.ThreadingHTTPServer):
