@@ -7,39 +7,21 @@ and seeds, resampled together, and positive where the trained model is worse: fi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 
-from params.layout import (
-    CLIP_FID,
-    CLIP_SCORE,
-    CLIP_SCORE_BELOW_APPROVED,
-    CLIP_SCORE_BELOW_PRETRAINED,
-    CLIP_SCORE_BELOW_UNTRAINED,
-    CLIP_SCORE_MARGIN,
-    FID,
-    FID_ABOVE_APPROVED,
-    FID_ABOVE_PRETRAINED,
-    FID_ABOVE_UNTRAINED,
-    KID,
-)
+from params.layout import CLIP_FID, CLIP_SCORE, CLIP_SCORE_MARGIN, FID, FID_ABOVE_UNTRAINED, KID
 from steps.evaluation.distances import fid, fid_replicates, kid, kid_replicates
-from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED
+from steps.evaluation.generation import TRAINED, UNTRAINED
 from steps.evaluation.intervals import CONFIDENCE, Floats, interval, mean_replicates
 from steps.evaluation.scoring import Scores
 
 REAL: Final = "real"
-ABOVE: Final = {
-    UNTRAINED: FID_ABOVE_UNTRAINED,
-    PRETRAINED: FID_ABOVE_PRETRAINED,
-    APPROVED: FID_ABOVE_APPROVED,
-}
-BELOW: Final = {
-    UNTRAINED: CLIP_SCORE_BELOW_UNTRAINED,
-    PRETRAINED: CLIP_SCORE_BELOW_PRETRAINED,
-    APPROVED: CLIP_SCORE_BELOW_APPROVED,
-}
+# The same object each time, by which _resampled_fid knows it.
+_first: Final = lru_cache(maxsize=16)(Scores.first)
 
 Entries = dict[str, dict[str, Any]]
 
@@ -61,10 +43,11 @@ def metrics(real: Scores, rows: Mapping[str, Scores], fid_features: str, seed: i
         yardstick = real.at(first) if name == REAL else real
         if name != REAL:
             entries[CLIP_SCORE + _suffix(name)] = _clip_score(scores, seed)
-        entries[FID + _suffix(name)] = _fid(yardstick.fid_features, scores.fid_features, fid_features, seed)
+        entries[FID + _suffix(name)] = _fid(yardstick, scores, fid_features, seed)
         entries[KID + _suffix(name)] = _kid(yardstick.fid_features, scores.fid_features, fid_features, seed)
         if fid_features != "clip":
-            entries[CLIP_FID + _suffix(name)] = _fid(yardstick.clip_features, scores.clip_features, "clip", seed)
+            by_clip = (replace(one, fid_features=one.clip_features) for one in (yardstick, scores))
+            entries[CLIP_FID + _suffix(name)] = _fid(*by_clip, "clip", seed)
     return entries
 
 
@@ -79,7 +62,7 @@ def curve(real: Scores, rows: Mapping[float, Scores], fid_features: str, seed: i
         {
             "guidance_scale": scale,
             "pictures": pictures,
-            FID: _fid(real.fid_features, rows[scale].first(pictures).fid_features, fid_features, seed),
+            FID: _fid(real, rows[scale].first(pictures), fid_features, seed),
             CLIP_SCORE: _clip_score(rows[scale].first(pictures), seed),
         }
         for scale in sorted(rows)
@@ -94,9 +77,9 @@ def comparisons(real: Scores, trained: Scores, others: Mapping[str, Scores], see
     entries: Entries = {}
     for name, other in others.items():
         pictures = min(len(trained.cosines), len(other.cosines))
-        mine, its = trained.first(pictures), other.first(pictures)
-        entries[ABOVE[name]] = _fid_difference(real, mine, its, seed)
-        entries[BELOW[name]] = _clip_difference(mine, its, seed)
+        mine, its = _first(trained, pictures), _first(other, pictures)
+        entries[f"{FID}_above_{name}"] = _fid_difference(real, mine, its, seed)
+        entries[f"{CLIP_SCORE}_below_{name}"] = _mean(its.cosines - mine.cosines, seed)
     return entries
 
 
@@ -104,10 +87,17 @@ def _clip_score(scores: Scores, seed: int) -> dict[str, Any]:
     return _entry(scores.clip_score, mean_replicates(scores.cosines, seed), pictures=len(scores.cosines))
 
 
-def _fid(real: Floats, generated: Floats, features: str, seed: int) -> dict[str, Any]:
-    counts = {"pictures": len(generated), "real_pictures": len(real)}
-    entry = _entry(fid(real, generated), fid_replicates(real, generated, seed), features=features, **counts)
+def _fid(real: Scores, generated: Scores, features: str, seed: int) -> dict[str, Any]:
+    counts = {"pictures": len(generated.cosines), "real_pictures": len(real.cosines)}
+    entry = _entry(*_resampled_fid(real, generated, seed), features=features, **counts)
     return {**entry, "low": max(entry["low"], 0.0)}
+
+
+@lru_cache(maxsize=16)
+def _resampled_fid(real: Scores, generated: Scores, seed: int) -> tuple[float, Floats]:
+    """Return the FID and its resamples, which take minutes: the trained model is compared with several others."""
+    both = real.fid_features, generated.fid_features
+    return fid(*both), fid_replicates(*both, seed)
 
 
 def _kid(real: Floats, generated: Floats, features: str, seed: int) -> dict[str, Any]:
@@ -121,15 +111,9 @@ def _fid_difference(real: Scores, mine: Scores, its: Scores, seed: int) -> dict[
     if mine is its:
         # Hundreds of resamples of a model against itself would all give 0.
         return _entry(0.0, np.zeros(1), pictures=pictures)
-    pair = (mine.fid_features, its.fid_features)
-    value = fid(real.fid_features, pair[0]) - fid(real.fid_features, pair[1])
     # The same seed draws the same prompts for both.
-    replicates = [fid_replicates(real.fid_features, features, seed) for features in pair]
-    return _entry(value, replicates[0] - replicates[1], pictures=pictures)
-
-
-def _clip_difference(mine: Scores, its: Scores, seed: int) -> dict[str, Any]:
-    return _mean(its.cosines - mine.cosines, seed)
+    (my_fid, my_replicates), (its_fid, its_replicates) = (_resampled_fid(real, one, seed) for one in (mine, its))
+    return _entry(my_fid - its_fid, my_replicates - its_replicates, pictures=pictures)
 
 
 def _mean(values: Floats, seed: int) -> dict[str, Any]:

@@ -25,9 +25,9 @@ BATCH_SIZE: Final = 64
 CaptionedPictures = tuple[Pictures, Sequence[str]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores and features of one set of captioned pictures."""
+    """Scores and features of one set of captioned pictures; each set equals itself alone."""
 
     clip_score: float
     """Mean cosine of picture and caption."""
