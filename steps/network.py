@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+import time
 from collections.abc import MutableMapping
 from typing import Final
 
@@ -18,6 +19,8 @@ from steps.errors import StepError
 # Without these gloo looks up the address of the host's name, and NCCL takes the interface that it likes best.
 INTERFACE_VARIABLES: Final = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 CONNECT_TIMEOUT_S: Final = 2.0
+POLL_S: Final = 0.2
+SAY_EVERY_S: Final = 60.0
 # linux/sockios.h: the IPv4 address of an interface.
 _SIOCGIFADDR: Final = 0x8915
 _NAME_BYTES: Final = 15
@@ -25,6 +28,50 @@ _NAME_BYTES: Final = 15
 _ANY_PORT: Final = 9
 
 Address = tuple[str, int]
+
+
+class Patience:
+    """How long this host waits for the others of its job."""
+
+    def __init__(self, cluster: Cluster, limit_s: float) -> None:
+        self._cluster, self._limit_s = cluster, limit_s
+        self._deadline_s = time.monotonic() + limit_s
+        self._said_s = time.monotonic()
+
+    def for_head(self, port: int) -> str:
+        """Return the first host's address, once it answers there; the first host itself only needs to know it."""
+        cluster = self._cluster
+        while True:
+            try:
+                address = head_address(cluster)
+                problem = "" if cluster.is_head else unreachable((address, port))
+            except OSError as error:
+                problem = error.strerror or str(error)
+            if not problem:
+                return address
+            where = f"{cluster.head_address}:{port}{over(cluster)}"
+            self.pause(f"host {cluster.hosts[0]} does not answer at {where} ({problem})")
+
+    def for_own_address(self) -> str:
+        """Return this host's address, once it is known."""
+        while True:
+            try:
+                return own_address(self._cluster)
+            except OSError as error:
+                self.pause(f"host {self._cluster.current_host} knows no address of its own ({error})")
+
+    def pause(self, problem: str) -> None:
+        """Wait a little; say now and then what is waited for. Raises StepError when the time is up."""
+        now_s = time.monotonic()
+        if now_s > self._deadline_s:
+            raise StepError(
+                f"{problem} in {self._limit_s:.0f} s: see whether that host started, and whether the security group "
+                "lets the job's hosts reach each other; host_wait_s sets the limit"
+            )
+        if now_s - self._said_s >= SAY_EVERY_S:
+            print(f"waiting: {problem}; {self._deadline_s - now_s:.0f} s are left", flush=True)
+            self._said_s = now_s
+        time.sleep(POLL_S)
 
 
 def use_interface(cluster: Cluster, environment: MutableMapping[str, str]) -> None:

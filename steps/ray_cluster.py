@@ -21,14 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
 from steps.container import Cluster
 from steps.errors import StepError
-from steps.network import head_address, over, own_address, unreachable
+from steps.network import Patience, head_address, over, own_address, unreachable
 
 POLL_S: Final = 0.5
 NODE_TRIES: Final = 3
@@ -69,13 +69,12 @@ def leading(
 
     Raises StepError that names the hosts which have not joined after `host_wait_s` seconds.
     """
-    deadline_s = time.monotonic() + host_wait_s
+    patience = Patience(cluster, host_wait_s)
     os.environ.update(_environment(cluster, job_name))
     import ray
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    several = len(cluster.hosts) > 1
-    address = _known(lambda: own_address(cluster), deadline_s) if several else LOOPBACK
+    address = patience.for_own_address() if len(cluster.hosts) > 1 else LOOPBACK
     try:
         ray.init(
             address="local",
@@ -90,7 +89,7 @@ def leading(
             num_gpus=gpus if lends else 0,
         )
         _quiet()
-        _wait_for_hosts(ray, cluster, address, deadline_s)
+        _wait_for_hosts(ray, cluster, address, patience)
         yield
     finally:
         ray.shutdown()
@@ -104,7 +103,7 @@ def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True
     Raises StepError where the head does not answer for `host_wait_s` seconds, or this host's node ends again and again
     before it.
     """
-    head = _wait_for_head(cluster, host_wait_s)
+    head = (Patience(cluster, host_wait_s).for_head(cluster.ray_port), cluster.ray_port)
     for _ in range(NODE_TRIES):
         # On the head, ray.init turns tokens on by itself, and only then tells its own native part of it.
         environment = os.environ | _environment(cluster, job_name) | {"RAY_AUTH_MODE": "token"}
@@ -210,56 +209,19 @@ def _lent(lends: bool, gpus: int | None) -> tuple[str, ...]:
     return () if gpus is None else ("--num-gpus", str(gpus))
 
 
-def _wait_for_head(cluster: Cluster, host_wait_s: float) -> tuple[str, int]:
-    """Return the head's address, once it answers. Its name, too, may be known only after a while."""
-    deadline_s = time.monotonic() + host_wait_s
-    while True:
-        try:
-            head = (head_address(cluster), cluster.ray_port)
-            problem = unreachable(head)
-        except OSError as error:
-            problem = error.strerror or str(error)
-        if not problem:
-            return head
-        if time.monotonic() > deadline_s:
-            raise StepError(
-                f"ray: host {cluster.hosts[0]} did not answer at {cluster.head_address}:{cluster.ray_port}"
-                f"{over(cluster)} in {host_wait_s:.0f} s ({problem}): see its log; host_wait_s sets the limit"
-            )
-        time.sleep(POLL_S)
-
-
-def _wait_for_hosts(ray: Any, cluster: Cluster, address: str, deadline_s: float) -> None:
+def _wait_for_hosts(ray: Any, cluster: Cluster, address: str, patience: Patience) -> None:
     marks = {mark: host for host in cluster.hosts for mark in _mark(host)}
-    began_s = time.monotonic()
     while True:
         there = {mark for node in ray.nodes() if node["Alive"] for mark in node["Resources"]}
         missing = [host for mark, host in marks.items() if mark not in there]
         if not missing:
             return
-        if time.monotonic() > deadline_s:
-            raise StepError(
-                f"ray: host {', '.join(missing)} did not join {address}:{cluster.ray_port}{over(cluster)} in "
-                f"{time.monotonic() - began_s:.0f} s: see its log, and whether the security group lets the job's hosts "
-                "reach each other; host_wait_s sets the limit"
-            )
-        time.sleep(POLL_S)
+        patience.pause(f"host {', '.join(missing)} did not join {address}:{cluster.ray_port}{over(cluster)}")
 
 
 def _mark(host: str) -> dict[str, float]:
     """Return the resource that says in Ray's list of nodes which host one is: addresses may be the same."""
     return {f"host:{host}": 1.0}
-
-
-def _known(address: Callable[[], str], deadline_s: float) -> str:
-    """Return an address as soon as there is one: other hosts' names may be known only after a while."""
-    while True:
-        try:
-            return address()
-        except OSError as error:
-            if time.monotonic() > deadline_s:
-                raise StepError(f"ray: this host knows no address of its own: {error}") from None
-        time.sleep(POLL_S)
 
 
 def _object_store(folder: str) -> dict[str, Any]:

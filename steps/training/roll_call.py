@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -19,10 +18,8 @@ from torch._C._distributed_c10d import Store, TCPStore
 
 from steps.container import Cluster
 from steps.errors import StepError
-from steps.network import head_address, over, own_address, unreachable
+from steps.network import Patience, over, unreachable
 
-POLL_S: Final = 0.2
-SAY_EVERY_S: Final = 60.0
 STORE_TIMEOUT: Final = timedelta(seconds=60)
 # Linux' own limit for connections that wait to be accepted: nobody accepts them, for a connection is the answer.
 BACKLOG: Final = 4096
@@ -37,12 +34,12 @@ def roll_call(cluster: Cluster, limit_s: float) -> Iterator[str]:
 
     Raises StepError that names the hosts that are missing after `limit_s` seconds, or that cannot be reached.
     """
-    waiting = _Waiting(cluster, limit_s, time.monotonic() + limit_s)
-    address = waiting.for_head()
+    patience = Patience(cluster, limit_s)
+    address = patience.for_head(cluster.rendezvous_port)
     try:
         store = _store(cluster, address)
         try:
-            _meet(cluster, store, waiting)
+            _meet(cluster, store, patience)
         except StepError as error:
             store.set(FAULT, str(error))
             if cluster.is_head:
@@ -57,71 +54,25 @@ def roll_call(cluster: Cluster, limit_s: float) -> Iterator[str]:
     del store
 
 
-def _meet(cluster: Cluster, store: Store, waiting: _Waiting) -> None:
+def _meet(cluster: Cluster, store: Store, patience: Patience) -> None:
     """Say that this host is there, and return once every host is and has reached all others."""
     with socket.create_server(("", 0), backlog=BACKLOG) as listener:
-        own = f"{waiting.for_own_address()}:{listener.getsockname()[1]}"
+        own = f"{patience.for_own_address()}:{listener.getsockname()[1]}"
         store.set(f"{PRESENT}/{cluster.current_host}", own)
-        waiting.for_all(store, PRESENT)
+        _wait_for_all(cluster, store, PRESENT, patience)
         _reach_all(cluster, store)
         store.set(f"{REACHED}/{cluster.current_host}", own)
-        waiting.for_all(store, REACHED)
+        _wait_for_all(cluster, store, REACHED, patience)
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    """One host's patience."""
-
-    cluster: Cluster
-    limit_s: float
-    deadline_s: float
-
-    def for_head(self) -> str:
-        """Return the first host's address, once it answers there; the first host itself only needs to know it."""
-        cluster, said_s = self.cluster, time.monotonic()
-        while True:
-            try:
-                address = head_address(cluster)
-                problem = "" if cluster.is_head else unreachable((address, cluster.rendezvous_port))
-            except OSError as error:
-                problem = error.strerror or str(error)
-            if not problem:
-                return address
-            where = f"{cluster.head_address}:{cluster.rendezvous_port}{over(cluster)}"
-            said_s = self._pause(f"host {cluster.hosts[0]} does not answer at {where} ({problem})", said_s)
-
-    def for_own_address(self) -> str:
-        """Return this host's address, once it is known."""
-        said_s = time.monotonic()
-        while True:
-            try:
-                return own_address(self.cluster)
-            except OSError as error:
-                said_s = self._pause(f"host {self.cluster.current_host} knows no address of its own ({error})", said_s)
-
-    def for_all(self, store: Store, word: str) -> None:
-        """Return when every host has said a word. Raises StepError where one reports a fault."""
-        cluster, said_s = self.cluster, time.monotonic()
-        while missing := [host for host in cluster.hosts if not store.check([f"{word}/{host}"])]:
-            if store.check([FAULT]):
-                raise StepError(store.get(FAULT).decode())
-            verb = "has not come to" if word == PRESENT else "has not reached the others from"
-            where = f"{cluster.hosts[0]}, port {cluster.rendezvous_port}{over(cluster)}"
-            said_s = self._pause(f"host {_listed(missing)} {verb} {where}", said_s)
-
-    def _pause(self, problem: str, said_s: float) -> float:
-        """Wait a little; return when it was last said what is waited for."""
-        now_s = time.monotonic()
-        if now_s > self.deadline_s:
-            raise StepError(
-                f"{problem} in {self.limit_s:.0f} s: see whether that host started, and whether the security group "
-                "lets the job's hosts reach each other; host_wait_s sets the limit"
-            )
-        if now_s - said_s >= SAY_EVERY_S:
-            print(f"waiting: {problem}; {self.deadline_s - now_s:.0f} s are left", flush=True)
-            said_s = now_s
-        time.sleep(POLL_S)
-        return said_s
+def _wait_for_all(cluster: Cluster, store: Store, word: str, patience: Patience) -> None:
+    """Return when every host has said a word. Raises StepError where one reports a fault."""
+    while missing := [host for host in cluster.hosts if not store.check([f"{word}/{host}"])]:
+        if store.check([FAULT]):
+            raise StepError(store.get(FAULT).decode())
+        verb = "has not come to" if word == PRESENT else "has not reached the others from"
+        where = f"{cluster.hosts[0]}, port {cluster.rendezvous_port}{over(cluster)}"
+        patience.pause(f"host {_listed(missing)} {verb} {where}")
 
 
 def _store(cluster: Cluster, address: str) -> Store:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from steps import network
 from steps.container import Cluster
 from steps.errors import StepError
 from steps.training import roll_call as module
@@ -52,7 +53,7 @@ def test_every_host_names_those_that_are_missing() -> None:
 
 def test_a_host_that_is_there_but_cannot_be_reached_ends_all_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "unreachable", lambda address: "Connection timed out")
-    monkeypatch.setattr(module._Waiting, "for_head", lambda self: "127.0.0.1")
+    monkeypatch.setattr(network.Patience, "for_head", lambda self, port: "127.0.0.1")
     told = answers(2, [1, 2], 30)
     assert all("cannot reach host algo-" in text and "(Connection timed out)" in text for text in told.values()), told
     assert all("security group" in text for text in told.values())
@@ -61,6 +62,6 @@ def test_a_host_that_is_there_but_cannot_be_reached_ends_all_with_one_line(monke
 def test_a_wait_is_announced_while_it_lasts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module, "SAY_EVERY_S", 0.3)
+    monkeypatch.setattr(network, "SAY_EVERY_S", 0.3)
     answers(2, [1], 1.5)
     assert "waiting: host algo-2 has not come to algo-1" in capsys.readouterr().out
