@@ -130,7 +130,6 @@ def plain_command(base: Path, uri: str, settings: dict[str, Any]) -> list[str]:
 
 
 def run(command: list[str], **environment: str) -> None:
-    """Run a process to its end."""
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"error: {' '.join(command)[:200]}: {done.stderr[-1000:]}")

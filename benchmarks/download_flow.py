@@ -35,8 +35,6 @@ _make: Callable[[TableSlice], object] | None = None
 
 @dataclass(frozen=True)
 class Flow:
-    """What both sides download, and where to."""
-
     web: str
     uri: str
     rows: int
@@ -69,7 +67,6 @@ def take_turn(pool: ProcessPoolExecutor, flow: Flow, count: int, number: int) ->
 
 
 def begin(maker: Callable[[Flow], Callable[[TableSlice], object]], flow: Flow) -> None:
-    """Set up a worker process."""
     global _make
     warnings.simplefilter("ignore")  # img2dataset's libraries have much to say
     # As the step's workers do: webdataset would import it needlessly.
@@ -78,7 +75,6 @@ def begin(maker: Callable[[Flow], Callable[[TableSlice], object]], flow: Flow) -
 
 
 def work(rows: TableSlice) -> float:
-    """Make a shard; return its CPU-seconds."""
     assert _make is not None, "the pool's initializer has run"
     started_cpu_s = time.process_time()
     _make(rows)

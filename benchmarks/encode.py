@@ -58,8 +58,6 @@ THIS_HOST = Cluster(("localhost",), "localhost", "localhost", 1, 2)
 
 @dataclass
 class Flow:
-    """Rows that the step has processed, and the time it took."""
-
     root: psutil.Process
     marks: list[tuple[float, float, int]] = field(default_factory=list)
     """(seconds, CPU-seconds, rows since the last mark)."""
@@ -174,7 +172,6 @@ def run_step(options: argparse.Namespace, base: Path, number: int, starts_s: lis
 
 
 def tree_cpu_s(root: psutil.Process) -> float:
-    """Return the CPU-seconds of a process and its living descendants."""
     total = 0.0
     for process in (root, *root.children(recursive=True)):
         try:

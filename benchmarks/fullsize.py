@@ -62,8 +62,6 @@ TRAINING: Final[dict[str, Any]] = {
 
 @dataclass
 class Stage:
-    """What one stage took and left."""
-
     name: str
     seconds: float = 0.0
     peak_bytes: int = 0
@@ -75,8 +73,6 @@ class Stage:
 
 @dataclass
 class Rehearsal:
-    """The stages so far, in one folder."""
-
     options: argparse.Namespace
     folder: Path
     stages: list[Stage] = field(default_factory=list)
@@ -90,7 +86,6 @@ class Rehearsal:
         return self.folder / "train"
 
     def run(self) -> dict[str, Any]:
-        """Run every stage, and return the figures."""
         with self.stage("build", self.pretrained):
             program = "import sys; from pathlib import Path; from benchmarks.train.models import Scale; "
             program += f"Scale('fullsize', width={self.options.width}, vocabulary=49_408).write(Path(sys.argv[1]))"
@@ -156,7 +151,6 @@ class Rehearsal:
         shutil.rmtree(self.job)
 
     def serve(self) -> None:
-        """Ask `python -m steps serve` for one picture."""
         port, picture = harness.free_port(), self.folder / "picture.png"
         flags = {"inference_steps": 2, "default_size_px": SIDE_PX, "max_size_px": SIDE_PX, "timeout_s": 59.0}
         with (

@@ -87,7 +87,6 @@ def wait_for_answer(address: str, server: subprocess.Popen[bytes], poll_s: float
 
 
 def free_port() -> int:
-    """Return a port on loopback that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
 
@@ -116,5 +115,4 @@ def print_result(result: dict[str, Any], as_json: bool, lines: Callable[[dict[st
 
 
 def figure(value: float | None) -> str:
-    """Return a ratio as people read it."""
     return "-" if value is None else f"{value:.3f}"

@@ -50,8 +50,6 @@ TURN = 3
 
 @dataclass
 class Load:
-    """Figures of one kind of load so far."""
-
     latencies_s: list[float] = field(default_factory=list)
     images_per_s: list[float] = field(default_factory=list)
     """One figure for each round."""

@@ -136,7 +136,6 @@ def _suffix(number: int) -> str:
 
 
 def _size_px(row: UrlRow) -> int:
-    """Return the shorter side of a row's picture."""
     return SMALL_SIZE_PX if row.part == "small" else pictures.WEB_SIZE_PX
 
 

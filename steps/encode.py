@@ -186,7 +186,6 @@ class Encode:
         )
 
     def _encode(self, job: EncodeJob, planned: list[PlannedShard]) -> list[LatentsRecord]:
-        """Return the records of all shards in the order of the plan, having made the missing ones."""
         finished = self.latents.finished(LatentsRecord)
         records = {shard.name: finished[shard.name] for shard in planned if shard.name in finished}
         for record in records.values():

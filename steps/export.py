@@ -63,7 +63,6 @@ def main(argv: list[str]) -> int:
 
 
 def _unpacked(model: Path, work: Path) -> Path:
-    """Return the folder of a model, verified."""
     if model.is_dir():
         folder = model
     else:

@@ -70,7 +70,6 @@ def compare(kind: Kind, rounds: int, turn_cpu_s: float) -> dict[str, Rates]:
 
 
 def loaders(folder: Path, kind: Kind) -> dict[str, Iterator[int]]:
-    """Write every format and return the loaders over them."""
     own, plain = folders.write_ours(folder / "ours", kind), folders.write_plain_webdataset(folder / "plain", kind)
     batches = {
         PREAD: methods.pread(own, kind),

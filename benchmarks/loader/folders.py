@@ -20,7 +20,6 @@ _SHARD_SAMPLES = 1024
 
 
 def write_ours(folder: Path, kind: Kind) -> Path:
-    """Write the latents artifact."""
     folder.mkdir(parents=True)
     built: list[BuiltShard] = []
     for number, first in enumerate(range(0, kind.samples, kind.rows_per_shard)):

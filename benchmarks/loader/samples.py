@@ -16,8 +16,6 @@ _PATTERN_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of sample, and how many of them there are."""
-
     name: str
     latent_shape: tuple[int, int, int]
     embeddings: bool
@@ -30,17 +28,14 @@ class Kind:
 
     @property
     def samples(self) -> int:
-        """Samples in our shards."""
         return self.shards * self.rows_per_shard
 
     def scaled(self, scale: float) -> Kind:
-        """Return this kind with a fraction of the samples."""
         shards, rivals = max(2, round(self.shards * scale)), max(512, round(self.rival_samples * scale))
         return replace(self, shards=shards, rival_samples=rivals)
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample's tensors."""
         embeddings = 2 * CAPTION_LENGTH * EMBEDDING_WIDTH if self.embeddings else 0
         return 2 * 2 * math.prod(self.latent_shape) + 4 * CAPTION_LENGTH + embeddings
 

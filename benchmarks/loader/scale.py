@@ -45,7 +45,6 @@ def scale() -> dict[str, Any]:
 
 
 def multiply(source: Path, folder: Path, count: int) -> None:
-    """Give the first shard of an artifact `count` names."""
     folder.mkdir()
     listed = LatentsDataset(source).manifest.shards[0]
     indexed = LatentsIndex.model_validate_json((source / LATENTS_INDEX_FILE).read_bytes()).shards[0]
@@ -80,7 +79,6 @@ def start(folder: Path) -> dict[str, Any]:
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
-    """Yield the figures as a table."""
     yield f"{'shards':>8}{'samples':>14}{'index MB':>10}{'open s':>9}{'open MB':>9}{'batch s':>9}{'batch MB':>10}"
     for row in result["scale"]:
         yield (

@@ -115,7 +115,6 @@ def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any
 
 
 def measured_parts(options: argparse.Namespace, made: Sequence[Task]) -> dict[str, Any]:
-    """Return the gain of each part of ours, on the last task."""
     task = made[-1]
     parts = what_each_buys(task, options.rounds, options.turn_s)
     return {"resolution_px": task.resolution_px, "batch_size": task.batch_size, "parts": parts}
@@ -143,7 +142,6 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def compare(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
-    """Return the figures of all three, and the ratios of ours to the others."""
     manifest, config = LatentsDataset(task.latents).manifest, unet_config(task.pretrained)
     flops = flops_of_sample(config, manifest.latent_shape, manifest.caption_length, config["cross_attention_dim"])
     ceiling = matmul_flops_per_s(task.device, task.precision, clock_of(task.device))

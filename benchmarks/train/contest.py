@@ -27,7 +27,6 @@ Speeds = list[tuple[float, int] | None]
 
 
 def contest(contenders: Mapping[str, Contender], task: Task, rounds: int, turn_s: float) -> dict[str, Speeds]:
-    """Return the figures of all contenders after `rounds` rounds of turns of about `turn_s` seconds."""
     sides = {name: partial(_turn, contender, task, turn_s) for name, contender in contenders.items()}
     return take_turns(sides, rounds)
 
@@ -52,12 +51,10 @@ def timed(step: Step, task: Task, turn_s: float) -> float:
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
-    """Return the clock of a comparison."""
     return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 def steps_for(step: Step, turn_s: float, device: torch.device) -> int:
-    """Warm up, and return the number of steps in a turn."""
     for _ in range(WARM_UP_STEPS):
         step()
     return max(MIN_STEPS, round(turn_s / elapsed_s(step, 1, device, time.perf_counter)))
@@ -80,7 +77,6 @@ def ratio(own: Speeds, base: Speeds) -> float | None:
 
 
 def memory_ratio(own: Speeds, base: Speeds) -> float | None:
-    """Return own / base peak memory, or None where one has no figures."""
     peaks, base_peaks = ([turn[1] for turn in turns if turn] for turns in (own, base))
     return max(peaks) / max(base_peaks) if peaks and any(base_peaks) else None
 

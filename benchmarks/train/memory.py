@@ -29,7 +29,6 @@ MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "6
 
 
 def memory(tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """Return measured and estimated gigabytes for each task, with and without checkpointing."""
     return [row for task in tasks for row in _rows(replace(task, compile=False, cuda_graphs=False))]
 
 

@@ -30,7 +30,6 @@ class Scale:
     """Entries of the text encoder's table."""
 
     def write(self, folder: Path) -> Path:
-        """Write the models, with weights drawn from a fixed seed."""
         torch.manual_seed(0)
         tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=77)
         tokenizer.save_pretrained(folder / "tokenizer")

@@ -38,7 +38,6 @@ def changed(change_unet: Callable[[Any], object] = lambda unet: None, **settings
 
 
 def variants(task: Task) -> dict[str, Contender]:
-    """Return the changed trainings, each named after its change."""
     on_gpu = task.device.type == "cuda"
     layout = torch.contiguous_format if on_gpu else torch.channels_last
     contenders = {

@@ -26,8 +26,6 @@ TIMEOUT_S: Final = 600.0
 
 @dataclass(frozen=True)
 class Speed:
-    """Speed of one rank, or of all together."""
-
     images_per_s: float
     images_per_cpu_s: float
 

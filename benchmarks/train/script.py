@@ -36,8 +36,6 @@ Sample = dict[str, Any]
 
 
 class Pictures(Dataset[Sample]):
-    """JPEG files, decoded and tokenised when they are asked for."""
-
     def __init__(self, task: Task) -> None:
         self._paths = sorted(task.pictures.glob("*.jpg"))
         self._captions = read_captions(task.pictures)
@@ -76,7 +74,6 @@ class Moments(Dataset[Sample]):
 
 @contextmanager
 def online(task: Task) -> Iterator[Step]:
-    """Yield a step of the script as it is."""
     dtype = WEIGHT_DTYPES[task.precision]
     vae = load_vae(task.pretrained, torch.float32).to(task.device, dtype=dtype)
 
@@ -89,7 +86,6 @@ def online(task: Task) -> Iterator[Step]:
 
 @contextmanager
 def cached(task: Task) -> Iterator[Step]:
-    """Yield a step of the script whose pictures were encoded beforehand."""
     dtype = WEIGHT_DTYPES[task.precision]
     scaling_factor = LatentsDataset(task.latents).manifest.scaling_factor
 

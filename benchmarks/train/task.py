@@ -15,8 +15,6 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True)
 class Task:
-    """What everyone trains."""
-
     pretrained: Path
     """Folder as diffusers saves it."""
     pictures: Path

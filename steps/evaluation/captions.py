@@ -72,7 +72,6 @@ def read_captions(source: str, heldout: Sequence[str]) -> Captions:
 
 
 def _matches(texts: Sequence[str], heldout: Sequence[str]) -> list[int | None]:
-    """Return for each text the first row of the reference with this caption."""
     first = {" ".join(heldout[row].split()): row for row in reversed(range(len(heldout)))}
     return [first.get(text) for text in texts]
 

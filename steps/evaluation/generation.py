@@ -125,7 +125,6 @@ class _Models:
         self._generator: PictureGenerator | None = None
 
     def generator(self, row: PictureSet) -> PictureGenerator:
-        """Return the generator of a row's pictures."""
         source = row.source
         if self._generator is None or self._folder != source.folder:
             self._generator = None  # frees its memory before the next is loaded

@@ -69,7 +69,6 @@ class Provenance:
         return _XMP.format(generator=GENERATOR, source_type=SOURCE_TYPE, **texts).encode("utf-8")
 
     def _description(self) -> str:
-        """Return the settings as JSON, in ASCII."""
         return json.dumps({name: _plain(text) for name, text in self.settings.items()})
 
 

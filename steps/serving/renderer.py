@@ -235,7 +235,6 @@ def load_safety_checker(pipeline: Any, folder: Path, dtype: torch.dtype) -> bool
 
 
 def _to_images(pixels: Tensor) -> list[Image.Image]:
-    """Turn (N, 3, H, W) in [0, 1] into pictures."""
     levels = (pixels.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(level) for level in levels]
 

@@ -202,7 +202,6 @@ def _masks(max_distance: int) -> Iterable[np.uint64]:
 
 
 def _groups(order: Rows, keys: Hashes) -> Iterator[Rows]:
-    """Yield the places that share a key, where there are several."""
     edges = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1], True]) if len(keys) else np.zeros(1, np.int64)
     for start, stop in pairwise(edges):
         if stop - start > 1:

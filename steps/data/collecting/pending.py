@@ -63,7 +63,6 @@ def tasks(one: Pending, table: UrlTable, taken: Collection[int], rows_per_shard:
 
 
 def _selected(table: UrlTable, rows: Rows, size: int) -> Iterator[list[list[Any]]]:
-    """Yield the columns of these rows, `size` rows at a time."""
     held: list[list[Any]] = [[], [], *([] for _ in table.others)]
     for part in table.shards(size):
         columns: tuple[list[Any], ...] = (part.urls, part.captions, *part.others.values())

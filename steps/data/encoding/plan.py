@@ -116,7 +116,6 @@ class EncodePlan:
 
     @cached_property
     def _counts(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Samples of each split, [buckets, shards]."""
         heldout = np.zeros_like(self.train_counts)
         np.add.at(heldout, (self.heldout[:, 0], self.heldout[:, 1]), 1)
         return {TRAIN_SPLIT: self.train_counts, HELDOUT_SPLIT: heldout}
@@ -128,7 +127,6 @@ class EncodePlan:
 
 
 def _blocks(rows: int, rows_per_block: int) -> tuple[int, ...]:
-    """Return the rows of each block of a shard."""
     full, rest = divmod(rows, rows_per_block)
     return (rows_per_block,) * full + ((rest,) if rest else ())
 

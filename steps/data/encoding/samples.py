@@ -110,7 +110,6 @@ def _is_large_enough(table: pa.Table, min_original_px: int) -> npt.NDArray[np.bo
 
 
 def _one_each(table: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
-    """Return a row for each caption of each picture, and these captions."""
     lists = table[CAPTIONS].combine_chunks()
     return table.take(pc.list_parent_indices(lists)), lists.flatten()
 
@@ -145,7 +144,6 @@ def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> list[Sampl
 
 
 def _neighbours(table: SampleTable, rows: Rows) -> Sequence[Rows]:
-    """Cut rows where the next sample is far away."""
     gaps = table.starts[rows[1:]] - table.stops[rows[:-1]]
     return np.split(rows, np.flatnonzero(gaps > MERGED_GAP_BYTES) + 1)
 

@@ -98,7 +98,6 @@ class Fetcher:
         raise FetchError(Cause.TOO_MANY_REDIRECTS)
 
     def _request(self, url: Url, deadline_s: float) -> bytes | str:
-        """Return the body, or where the answer redirects to."""
         connection = GuardedConnection(url, self._guard, self._tls, deadline_s)
         asked_s = time.monotonic()
         try:

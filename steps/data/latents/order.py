@@ -141,7 +141,6 @@ class SampleOrder:
             start, number = end, number + 1
 
     def _epoch_rows(self, epoch: int, start: int, stop: int) -> Rows:
-        """Return the rows of positions that lie in one epoch."""
         state = self._epoch(epoch)
         positions = np.arange(start, stop, dtype=np.int64)
         in_batch = positions % self.global_batch_size

@@ -160,7 +160,6 @@ class BlockReader:
 
 
 def _row_bytes(fields: tuple[Field, ...]) -> int:
-    """Return the bytes of one row's tensors."""
     return sum(field.row_bytes for field in fields)
 
 

@@ -98,7 +98,6 @@ class TrainingOrder:
         return self._batches_before(number) + turns
 
     def _batches_before(self, number: int) -> Rows:
-        """Return how many batches each stream has had before a pass."""
         batches: Rows = self._counts * number // self.global_batch_size
         return batches
 

@@ -81,7 +81,6 @@ def without_words(content: bytes) -> bytes:
 
 
 def _is_unreadable(chunk: bytes) -> bool:
-    """Return whether a profile is broken or endless."""
     packed = chunk.partition(b"\0")[2][1:]
     try:
         return len(zlib.decompressobj().decompress(packed, MAX_PROFILE_BYTES)) >= MAX_PROFILE_BYTES

@@ -127,7 +127,6 @@ class ShardMaker:
 
 @contextmanager
 def _fetching(fetch: Callable[[int, str], Fetched]) -> Iterator[None]:
-    """Let img2dataset's downloader fetch through `fetch`."""
     import img2dataset.downloader as module
 
     original = module.download_image_with_retry

@@ -87,7 +87,6 @@ class PictureReader:
         return self._encoded(pixels), pixels.shape[1], pixels.shape[0], original[0], original[1], None
 
     def _judge(self, width: int, height: int) -> None:
-        """Refuse what need not be decoded for it."""
         if width * height > self._settings.max_image_megapixels * 10**6:
             raise PictureError(Cause.TOO_MANY_PIXELS)
         for one in self._filters:

@@ -93,7 +93,6 @@ class HostPool:
 
 
 def _begin(maker: ShardMaker, counter: Any, alive: Connection) -> None:
-    """Set up a worker process."""
     global _maker
     threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
 

@@ -110,7 +110,6 @@ def opened_tar(storage: Storage, name: str) -> Iterator[tuple[BinaryIO, int | No
 
 
 def _goes_on(stream: BinaryIO) -> bool:
-    """Return whether something else than zeros is left of a stream."""
     while content := stream.read(BLOCK_BYTES):
         if content.count(0) < len(content):
             return True
@@ -174,7 +173,6 @@ class _Sample:
             self._cause = self._cause or Cause.TRUNCATED
 
     def row(self, reading: Reading, oddities: Oddities) -> Row:
-        """Return the sample's row."""
         oddities.keys.update(self._facts)
         row: Row = {**facts_of(self._facts, reading), URL: self.address}
         asked_for = reading.caption_column != CAPTION and CAPTION in row
