@@ -31,8 +31,7 @@ from steps.data.encoding.decoding import ShardsSource
 from steps.data.encoding.encoder_settings import EncoderSettings, model_facts
 from steps.data.encoding.latents_artifact import ModelFacts, check_shard, latents_artifact
 from steps.data.encoding.latents_writer import LatentsRecord
-from steps.data.encoding.plan import EncodePlan, PlannedShard, make_plan
-from steps.data.encoding.plan_file import plan_file
+from steps.data.encoding.plan import EncodePlan, PlannedShard, make_plan, plan_file
 from steps.data.encoding.ray_encoding import (
     EncodeJob,
     encode_shards,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from params.arguments import ArgumentError, from_environment, parse, to_flags
 from params.layout import PROBE_PREFIX
@@ -19,9 +20,11 @@ from steps.container import Container
 from steps.errors import StepError
 from steps.serving.app import create_app
 from steps.serving.logs import configure_logs
-from steps.serving.pictures import Renderer
 from steps.serving.server import bind, run
 from steps.serving.service import Service
+
+if TYPE_CHECKING:
+    from steps.serving.renderer import PipelineRenderer
 
 PREFIX = "SERVE_"
 PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
@@ -65,7 +68,7 @@ def port() -> int:
     return int(text)
 
 
-def _load(model_dir: Path, arguments: ServeArguments) -> Renderer:
+def _load(model_dir: Path, arguments: ServeArguments) -> PipelineRenderer:
     # PyTorch and diffusers take seconds to import: meanwhile the health check already answers.
     from steps.serving.logs import quiet_libraries
     from steps.serving.renderer import load_renderer

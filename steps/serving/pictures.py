@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from PIL.Image import Image
 
@@ -54,25 +52,3 @@ class WarmUp:
     work: float
     """Cost of a picture that was drawn, in pixels times steps."""
     seconds: float
-
-
-class Renderer(Protocol):
-    """The model behind the endpoint."""
-
-    identity: str
-    """What its pictures say they were made by."""
-    max_batch_size: int
-    """Most pictures that it draws at once."""
-
-    def warm_up(self) -> WarmUp:
-        """Draw once in each batch size."""
-
-    def self_test(self) -> None:
-        """Draw one small picture; raise if that fails."""
-
-    def render(self, shape: Shape, jobs: Sequence[PictureJob], abandoned: Callable[[], bool]) -> list[Picture]:
-        """Draw the pictures of one batch.
-
-        Raises AbandonedError when `abandoned`, asked at each step, says that nobody waits any more, and RenderError
-        when the result is not a picture.
-        """

@@ -78,7 +78,11 @@ class PipelineRenderer:
         self.render(shape, [PictureJob("", "", 0)], lambda: False)
 
     def render(self, shape: Shape, jobs: Sequence[PictureJob], abandoned: Callable[[], bool]) -> list[Picture]:
-        """Draw the pictures of one batch."""
+        """Draw the pictures of one batch.
+
+        Raises AbandonedError when `abandoned`, asked at each step, says that nobody waits any more, and RenderError
+        when the result is not a picture.
+        """
         guided = shape.guidance_scale > 1
         # Without guidance a single picture would be a single row, which takes other kernels than several.
         rows = list(jobs) if guided else [*jobs, *[jobs[-1]] * (MIN_ROWS - len(jobs))]

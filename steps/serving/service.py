@@ -6,17 +6,20 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from params.programs import ServeArguments
 from steps.serving.batch_queue import BatchQueue
 from steps.serving.encoding import DrawnRequest
 from steps.serving.errors import ApiError, ClosedError, QueueFullError, RenderError, busy
 from steps.serving.metrics import ServingMetrics
-from steps.serving.pictures import Picture, PictureJob, Renderer, Shape
+from steps.serving.pictures import Picture, PictureJob, Shape
 from steps.serving.schema import MAX_SEED, GenerationRequest, request_type
 from steps.serving.ticket import Ticket
 from steps.serving.worker import ModelWorker
+
+if TYPE_CHECKING:
+    from steps.serving.renderer import PipelineRenderer
 
 # What a client is told while the model loads or the server goes down: about a health check's rhythm.
 RETRY_AFTER_S = 5
@@ -25,7 +28,7 @@ RETRY_AFTER_S = 5
 class Service:
     """The endpoint's parts, and the way of a valid request through them."""
 
-    def __init__(self, arguments: ServeArguments, load: Callable[[], Renderer]) -> None:
+    def __init__(self, arguments: ServeArguments, load: Callable[[], PipelineRenderer]) -> None:
         self.arguments = arguments
         self.request_type = request_type(arguments)
         self.metrics = ServingMetrics()

@@ -11,14 +11,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from steps.errors import StepError
 from steps.serving.batch_queue import BatchQueue
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.metrics import ServingMetrics
-from steps.serving.pictures import Renderer
 from steps.serving.ticket import Slot
+
+if TYPE_CHECKING:
+    from steps.serving.renderer import PipelineRenderer
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +32,9 @@ MAX_DEATHS: Final = 3
 class ModelWorker:
     """The model's thread and its state."""
 
-    def __init__(self, load: Callable[[], Renderer], queue: BatchQueue, metrics: ServingMetrics) -> None:
+    def __init__(self, load: Callable[[], PipelineRenderer], queue: BatchQueue, metrics: ServingMetrics) -> None:
         self._load, self._queue, self._metrics = load, queue, metrics
-        self._renderer: Renderer | None = None
+        self._renderer: PipelineRenderer | None = None
         self._thread: threading.Thread | None = None
         # A thread that is assigned and not yet started looks like one that died.
         self._starting = threading.Lock()
@@ -88,7 +90,7 @@ class ModelWorker:
         except BaseException as error:
             self._replace_thread(error)
 
-    def _start_up(self) -> Renderer | None:
+    def _start_up(self) -> PipelineRenderer | None:
         started_s = time.monotonic()
         try:
             renderer = self._load()
@@ -111,7 +113,7 @@ class ModelWorker:
         self._renderer, self.state = renderer, "ready"
         return renderer
 
-    def _work(self, renderer: Renderer) -> None:
+    def _work(self, renderer: PipelineRenderer) -> None:
         while slots := self._queue.next_batch():
             self._batch, self._last_step_s = slots, time.monotonic()
             self._draw(renderer, slots)
@@ -119,7 +121,7 @@ class ModelWorker:
         if self.state != "failed":
             self.state = "stopped"
 
-    def _draw(self, renderer: Renderer, slots: Sequence[Slot]) -> None:
+    def _draw(self, renderer: PipelineRenderer, slots: Sequence[Slot]) -> None:
         shape = slots[0].ticket.shape
         started_s, self._steps = time.monotonic(), 0
         try:
@@ -147,7 +149,7 @@ class ModelWorker:
         self._last_step_s = time.monotonic()
         return not any(slot.ticket.live for slot in slots)
 
-    def _after_failure(self, renderer: Renderer, slots: Sequence[Slot], error: Exception) -> None:
+    def _after_failure(self, renderer: PipelineRenderer, slots: Sequence[Slot], error: Exception) -> None:
         """Halve the batch, so that one bad picture (or too little memory) does not cost the others theirs."""
         if len(slots) > 1:
             logger.warning("a batch of %d failed and is halved: %s", len(slots), type(error).__name__)

@@ -25,7 +25,7 @@ from params.programs import TrainArguments
 from steps.container import Cluster, Container
 from steps.data.encoding.decoding import ShardsSource
 from steps.data.encoding.encoder_settings import EncoderSettings
-from steps.data.encoding.plan_file import read_plan_file
+from steps.data.encoding.plan import read_plan_file
 from steps.data.latents.latents_manifest import LatentsManifest
 from steps.data.latents.order import SampleOrder
 from steps.data.loading.loader import Share

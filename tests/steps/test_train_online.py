@@ -20,7 +20,7 @@ from params.layout import LATENTS, REFERENCE
 from params.programs import EncodeArguments
 from steps.artifact import publish
 from steps.container import Cluster
-from steps.data.encoding.plan_file import read_plan_file
+from steps.data.encoding.plan import read_plan_file
 from steps.encode import Encode
 from steps.ray_cluster import leading
 from tests.steps.data import s3_server

@@ -45,10 +45,6 @@ class Field:
         """Bytes of one row."""
         return self.dtype.itemsize * math.prod(self.row_shape)
 
-    def zeros(self, rows: int) -> Array:
-        """Return memory for so many rows."""
-        return np.zeros((rows, *self.row_shape), dtype=self.dtype)
-
 
 @dataclass(frozen=True)
 class BlockLayout:
@@ -92,17 +88,3 @@ def parse_layout(content: bytes) -> BlockLayout:
     if len(rows) != 1:
         raise BlockError("tensors of a block must have the same number of rows")
     return BlockLayout(header=content[: 8 + length], rows=rows.pop(), fields=fields)
-
-
-def from_bytes(content: bytes) -> dict[str, Array]:
-    """Return the tensors of a block, as views of `content`."""
-    layout = parse_layout(content)
-    tensors, start = {}, len(layout.header)
-    for field in layout.fields:
-        count = layout.rows * int(np.prod(field.row_shape))
-        flat = np.frombuffer(content, field.dtype, count, start)
-        tensors[field.name] = flat.reshape(layout.rows, *field.row_shape)
-        start += flat.nbytes
-    if start != len(content):
-        raise BlockError(f"{len(content)} bytes, where the header tells of {start}")
-    return tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Final
 
 from pydantic import Field
@@ -66,7 +67,7 @@ class LatentsManifest(Model):
     """Samples of each split."""
     dropped_heldout_samples: int
     """Held-out samples over the limit: in no split."""
-    too_small_samples: int = Field(0, exclude_if=lambda count: not count)
+    too_small_samples: int = Field(0, exclude_if=not_)
     """Samples of the shards that were left out because their originals were below min_original_px."""
     latents_mean: float
     """Of latents sampled from the moments, over all elements of the training split, unscaled."""

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from steps.data.loading.batch_ring import LoadedBatch
 from steps.data.loading.block_reader import MAX_LOST_FRACTION
 from steps.data.loading.loader import Share
 from steps.errors import StepError
+
+if TYPE_CHECKING:
+    from steps.data.loading.online_encoder import Encoder
 
 # Batches put together ahead of training, each by the one thread that talks to the encoders.
 PREFETCHED_BATCHES: Final = 2
@@ -80,29 +83,12 @@ class BlockLostError(StepError):
     """A block cannot be made, by any encoder: its pictures are at fault."""
 
 
-class BlockSource(Protocol):
-    """Who makes blocks."""
-
-    def ask(self, block: int) -> Any:
-        """Ask for a block; return what `take` knows it by."""
-
-    def take(self, ticket: Any) -> Tensors:
-        """Return a block, in memory of this process, when it is made. Raises BlockLostError where it cannot be."""
-
-
-class Asked(Protocol):
-    """An encoder: steps.data.loading.online_encoder has the real one."""
-
-    def ask(self, first_row: int, rows: int) -> Any:
-        """Ask for a block; return a reference to it."""
-
-
 class OnlineLoader:
     """Batches of one rank, from blocks that encoders make while training goes on."""
 
     def __init__(
         self,
-        source: BlockSource,
+        source: RayBlocks,
         order: SampleOrder,
         block_rows: Rows,
         share: Share,
@@ -213,7 +199,7 @@ def _gather(need: Need, kept: dict[int, Tensors]) -> LoadedBatch:
 class RayBlocks:
     """Blocks from the encoders of the Ray cluster that this process is connected to."""
 
-    def __init__(self, encoders: Sequence[Asked], block_rows: Rows) -> None:
+    def __init__(self, encoders: Sequence[Encoder], block_rows: Rows) -> None:
         """Raises StepError where there is no encoder."""
         if not encoders:
             raise StepError("online encoding: the job has no encoder; look at the log of the encoders' hosts")
@@ -232,7 +218,10 @@ class RayBlocks:
         return chosen, self._encoders[chosen].ask(first_row, rows)
 
     def take(self, ticket: tuple[int, Any]) -> Tensors:
-        """Return a copy: what lies in the object store is let go."""
+        """Return a block when it is made, as a copy: what lies in the object store is let go.
+
+        Raises BlockLostError where it cannot be made, StepError where its encoder is lost.
+        """
         import ray
 
         from steps.data.loading.online_encoder import WAITED_S

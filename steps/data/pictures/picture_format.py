@@ -14,10 +14,17 @@ from typing import Final
 from steps.data.causes import Cause
 from steps.data.pictures.jpeg import EOI, START_OF_SCAN, jpeg_structure
 
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_JXL = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
-_JPEG_2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_CODESTREAM: Final = b"\xff\x4f\xff\x51"
+# With what a file of each format begins, by Pillow's names.
+_STARTS: Final = {
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "TIFF": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+    "JPEG2000": (b"\x00\x00\x00\x0cjP  \r\n\x87\n", _CODESTREAM),
+    "JXL": (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n"),
+}
+_BMP_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 # Of the ftyp box (ISO/IEC 14496-12), the first brand and those that it is compatible with.
 _AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
 _HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2"})
@@ -36,28 +43,16 @@ _PLUGINS: Final = {"HEIF": ("pillow_heif", "register_heif_opener"), "JXL": ("pil
 
 def format_of(content: bytes) -> str | None:
     """Return Pillow's name of a picture's format, `other` for one that nothing here reads, or None for no picture."""
-    if content.startswith(_JPEG):
-        return "JPEG"
-    if content.startswith(_PNG):
-        return "PNG"
+    for name, starts in _STARTS.items():
+        if content.startswith(starts):
+            return name
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return "WEBP"
-    if content.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
     if content.startswith(b"BM") and int.from_bytes(content[14:18], "little") in _BMP_HEADERS:
         return "BMP"
-    if content.startswith(_TIFF):
-        return "TIFF"
-    if content.startswith(_JPEG_2000):
-        return "JPEG2000"
-    if content.startswith(_JXL):
-        return "JXL"
     if content[4:8] == b"ftyp":
         return _format_of_brands(content)
     return "other" if _OTHERS.match(content[:_PROLOGUE_BYTES].removeprefix(b"\xef\xbb\xbf")) else None
-
-
-_BMP_HEADERS: Final = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 
 def _format_of_brands(content: bytes) -> str | None:
@@ -112,7 +107,7 @@ def is_cut(content: bytes) -> bool:
 
 def _boxes_are_cut(content: bytes) -> bool:
     """Return whether a box of an ISO media file, or of JPEG 2000, ends behind the end of the file."""
-    if content.startswith(_JPEG_2000[1]):
+    if content.startswith(_CODESTREAM):
         return not content.rstrip(b"\x00").endswith(b"\xff\xd9")
     position = 0
     while position + 8 <= len(content):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import not_
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -25,16 +26,12 @@ from steps.errors import StepError
 
 SAMPLES_SUFFIX: Final = ".samples.parquet"
 FORMAT_VERSION: Final = 2
+# Fields that are left out while they have nothing to tell (exclude_if=not_) came after release 0.1.0.
 
 
 def shard_stem(index: int) -> str:
     """Return the part of a shard's file names that they share."""
     return SHARD_PATTERN.format(index=index).removesuffix(".tar")
-
-
-def _is_nothing(value: object) -> bool:
-    """Whether a field has nothing to tell: then it is not written, as before there was one."""
-    return not value
 
 
 class VerifiedShard(Model):
@@ -52,14 +49,14 @@ class VerifiedShard(Model):
     dropped: dict[str, int] = Field(default_factory=dict)
     """Samples of the tar that do not count, by cause: copies, and what filters leave out that once passed them. Not in
     the record, since settings and other shards decide it."""
-    treated: dict[str, int] = Field(default_factory=dict, exclude_if=lambda counts: not counts)
+    treated: dict[str, int] = Field(default_factory=dict, exclude_if=not_)
     """Samples of the tar that are not stored as they came: upscaled, turned_upright, laid_on_white, first_frame (of an
     animation), profile_ignored."""
     untried: int = 0
     """Rows that were not fetched: of shards of release 0.1.0, which listed them."""
     retried: dict[str, int] = Field(default_factory=dict)
     """In a shard of a later round of release 0.1.0: the causes under which its rows were counted before."""
-    uncaptioned: int = Field(0, exclude_if=_is_nothing)
+    uncaptioned: int = Field(0, exclude_if=not_)
     """Samples whose caption is empty, which keep_uncaptioned keeps."""
 
 
@@ -88,14 +85,14 @@ class Ledger(Model):
     """Rows that could not become samples, by cause."""
     filtered: dict[str, int]
     """Rows that were left out on purpose, by filter. kept + failed + filtered = rows."""
-    treated: dict[str, int] = Field(default_factory=dict, exclude_if=lambda counts: not counts)
+    treated: dict[str, int] = Field(default_factory=dict, exclude_if=not_)
     """Samples, copies of others too, to which something was done: see VerifiedShard.treated."""
     sample_yield: float
     """kept / (kept + failed): of the rows that the filters left."""
     bytes: int
-    uncaptioned: int = Field(0, exclude_if=_is_nothing)
+    uncaptioned: int = Field(0, exclude_if=not_)
     """Of those kept: with an empty caption, as keep_uncaptioned has it."""
-    set_aside: dict[str, int] = Field(default_factory=dict, exclude_if=_is_nothing)
+    set_aside: dict[str, int] = Field(default_factory=dict, exclude_if=not_)
     """Parts of the table that could not be read and cost no row, by kind: a .json of a sample, the end of a tar."""
 
 

@@ -12,8 +12,7 @@ from PIL import Image
 from shapes import captions, pictures
 from steps.data.encoding.buckets import Size, square
 from steps.data.encoding.decoding import ShardsSource, decode, decode_span, spans
-from steps.data.encoding.plan import PlannedShard, make_plan, summarize
-from steps.data.encoding.plan_file import plan_file
+from steps.data.encoding.plan import PlannedShard, make_plan, plan_file, summarize
 from steps.data.encoding.samples import Sample, read_table
 from steps.data.storage import Storage
 from steps.errors import StepError

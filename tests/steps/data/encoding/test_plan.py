@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.data.encoding.buckets import Buckets, buckets_of, square
-from steps.data.encoding.plan import EncodePlan, make_plan, summarize, train_rows
-from steps.data.encoding.plan_file import PlanFile, plan_file
+from steps.data.encoding.plan import EncodePlan, PlanFile, make_plan, plan_file, summarize, train_rows
 from steps.data.encoding.samples import SampleTable, caption_hash, is_heldout
 from steps.data.latents.order import Rows
 from steps.errors import StepError

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from safetensors.numpy import load
 
 from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
-from steps.data.latents.block import from_bytes
 from steps.data.loading.latents import LatentsDataset
 from steps.errors import StepError
 from tests.steps.data.latents_folders import tensors_of, write_latents
@@ -56,7 +56,7 @@ def test_stock_webdataset_reads_the_shards(tmp_path: Path) -> None:
         samples = list(webdataset.WebDataset(shards, shardshuffle=False))
         gc.collect()
     assert [sample["__key__"] for sample in samples][:2] == ["train-00000-00000", "train-00000-00001"]
-    ids = np.concatenate([from_bytes(sample["safetensors"])["token_ids"][:, 0] for sample in samples])
+    ids = np.concatenate([load(sample["safetensors"])["token_ids"][:, 0] for sample in samples])
     assert ids.tolist() == list(range(45))
 
 
