@@ -1,7 +1,7 @@
 """Hands out pictures that one has already, as a Fetcher does the web's: whole and bounded.
 
 Reads a folder of pictures, WebDataset shards or parquet files of pictures; writes nothing. Its addresses are those of
-picture_folder, picture_tars and picture_parquet, so that filters, shards and the ledger work as they do for the web's.
+picture_folder, picture_tars and parquet_files, so that filters, shards and the ledger work as they do for the web's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 from steps.data.causes import Cause, FetchError
 from steps.data.pictures.picture_format import refusal
 from steps.data.storage import Storage
-from steps.data.tables.picture_parquet import PLACE, ParquetPictures
+from steps.data.tables.parquet_files import PLACE, ParquetPictures
 from steps.data.tables.picture_tars import BLOCK_BYTES
 
 # Rows are asked for in order, but by many threads at once: what was just unpacked is kept.

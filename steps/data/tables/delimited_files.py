@@ -7,7 +7,6 @@ neither typed nor kept.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,7 +18,7 @@ from steps.data.causes import Cause
 from steps.data.tables.row_files import (
     DELIMITERS,
     Oddities,
-    Reading,
+    TableFiles,
     hash_file,
     kind_of,
     lost_rows,
@@ -35,27 +34,14 @@ CSV_BLOCK_BYTES: Final = 16 << 20
 _SEPARATORS: Final = (";", "\t", "|", ",")
 
 
-class DelimitedFiles:
-    """Rows of CSV or TSV files."""
+class DelimitedFiles(TableFiles):
+    """Rows of CSV or TSV files; values come as bytes."""
 
-    def __init__(self, files: Any, paths: list[str], reading: Reading) -> None:
-        self._files, self._paths, self._reading = files, paths, reading
-        self.names: tuple[str, ...] = ()
-        self.oddities = Oddities()
-        hasher = hashlib.sha256()
-        self.rows = 0
-        for path in paths:
-            hash_file(hasher, files, path)
-            names = self._header(path)
-            self.names = self.names or names
-            self.rows += sum(batch.num_rows for batch in self._batches(path, [reading.url_column]))
-        self.digest = hasher.hexdigest()
-        """sha256 of the files."""
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches with these columns, as bytes, and LOST."""
-        for path in self._paths:
-            yield from self._batches(path, columns)
+    def _look_at(self, path: str, hasher: Any) -> None:
+        hash_file(hasher, self._files, path)
+        names = self._header(path)
+        self.names = self.names or names
+        self.rows += sum(batch.num_rows for batch in self._batches(path, [self._reading.url_column]))
 
     def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
         lost = _LostLines(path, self.oddities)

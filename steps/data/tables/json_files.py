@@ -6,7 +6,6 @@ line. Opening them reads them once. A line that is no JSON object is a row that 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from steps.data.tables.row_files import (
     LOST,
     TEXT,
     Oddities,
-    Reading,
+    TableFiles,
     hash_file,
     kind_of,
     opened,
@@ -38,36 +37,25 @@ Row = Mapping[str, Any] | None
 """None: it cannot be read."""
 
 
-class LineFiles:
-    """Rows of JSON or text files."""
+class LineFiles(TableFiles):
+    """Rows of JSON or text files; values come as bytes, lists or numbers."""
 
-    def __init__(self, files: Any, paths: list[str], reading: Reading) -> None:
-        self._files, self._paths, self._reading = files, paths, reading
-        self.oddities = Oddities()
-        hasher = hashlib.sha256()
-        self.rows = 0
-        for path in paths:
-            hash_file(hasher, files, path)
-            names: dict[str, None] = {}
-            for row in self._rows(path):
-                self.rows += 1
-                if len(names) < MAX_NAMES:
-                    names.update(dict.fromkeys(row or ()))
-            self._require(path, tuple(names))
-            self.names = tuple(names)
-        self.digest = hasher.hexdigest()
-        """sha256 of the files."""
+    def _look_at(self, path: str, hasher: Any) -> None:
+        hash_file(hasher, self._files, path)
+        names: dict[str, None] = {}
+        for row in self._rows(path):
+            self.rows += 1
+            if len(names) < MAX_NAMES:
+                names.update(dict.fromkeys(row or ()))
+        self.names = tuple(names)
+        self._require(path, self.names)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches with these columns, as bytes, lists or numbers, and LOST."""
-        for path in self._paths:
-            rows = iter(self._rows(path))
-            while batch := list(islice(rows, BATCH_ROWS)):
-                values: dict[str, Any] = {
-                    name: from_values([row.get(name) if row else None for row in batch]) for name in columns
-                }
-                lost = pa.array([Cause.BAD_ROW.value if row is None else None for row in batch], pa.string())
-                yield pa.record_batch({**values, LOST: lost})
+    def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
+        rows = iter(self._rows(path))
+        while batch := list(islice(rows, BATCH_ROWS)):
+            values = {name: from_values([row.get(name) if row else None for row in batch]) for name in columns}
+            lost = pa.array([Cause.BAD_ROW.value if row is None else None for row in batch], pa.string())
+            yield pa.record_batch({**values, LOST: lost})
 
     def _require(self, path: str, names: tuple[str, ...]) -> None:
         if kind_of(path) != TEXT:

@@ -1,49 +1,50 @@
-"""A table of parquet files, in the order of their names.
+"""Tables of parquet files: of addresses, or of the pictures themselves, as Hugging Face's data sets are published.
 
-Reads the columns that are asked for and no others; writes nothing.
+Of pictures, a column of structs of `bytes` and `path`, or of bytes, is the picture, and another is its caption. Reads
+the columns that are asked for and no others, through fsspec; writes nothing. Pictures are read when they are asked for,
+in the order of the rows.
 """
 
 from __future__ import annotations
 
-import hashlib
+import re
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steps.data.tables.row_files import BATCH_ROWS, Oddities, Reading, require_columns, with_lost
+from steps.data.tables.row_files import BATCH_ROWS, CAPTION, URL, Reading, TableFiles, require_columns, with_lost
 from steps.data.tables.text_column import require_text
 from steps.errors import StepError
 
+PLACE: Final = re.compile(r"(.+\.parquet)#([0-9]+):([0-9]+)", re.IGNORECASE)
+_IMAGE_NAMES: Final = ("image", "img", "picture", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
+# Rows are asked for in order, but by many threads at once: those just passed are kept.
+_BATCH_PICTURES: Final = 32
+_BATCHES_KEPT: Final = 16
+_GROUPS_KEPT: Final = 2
 
-class ParquetFiles:
-    """Rows of parquet files."""
 
-    def __init__(self, files: Any, paths: list[str], reading: Reading) -> None:
-        self._files, self._paths, self._reading = files, paths, reading
-        self.names: tuple[str, ...] = ()
-        self.oddities = Oddities()
-        hasher = hashlib.sha256()
-        self.rows = 0
-        for path in paths:
-            schema, footer, facts = read_footer(files, path)
-            self._require(path, schema)
-            self.names = self.names or tuple(schema.names)
-            hasher.update(f"{path.rsplit('/', 1)[-1]}\n{footer.num_rows}\n{footer.serialized_size}\n".encode())
-            hasher.update(facts)
-            self.rows += footer.num_rows
-        self.digest = hasher.hexdigest()
-        """Of the files' footers: sizes, statistics and places of all their columns."""
+class ParquetFiles(TableFiles):
+    """Rows of parquet files; their digest is of the footers: sizes, statistics and places of all columns."""
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches with these columns, and LOST."""
-        for path in self._paths:
-            with self._files.open(path, "rb") as stream:
-                file = pq.ParquetFile(stream)
-                self._require(path, file.schema_arrow)
-                for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
-                    yield with_lost(batch.select(list(columns)))
+    def _look_at(self, path: str, hasher: Any) -> None:
+        schema, footer, facts = _footer(self._files, path)
+        self._require(path, schema)
+        self.names = self.names or tuple(schema.names)
+        hasher.update(f"{path.rsplit('/', 1)[-1]}\n{footer.num_rows}\n{footer.serialized_size}\n".encode() + facts)
+        self.rows += footer.num_rows
+
+    def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
+        with self._files.open(path, "rb") as stream:
+            file = pq.ParquetFile(stream)
+            self._require(path, file.schema_arrow)
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                yield with_lost(batch.select(list(columns)))
 
     def _require(self, path: str, schema: Any) -> None:
         reading = self._reading
@@ -54,7 +55,42 @@ class ParquetFiles:
             require_text(path, column, schema.field(column).type, setting)
 
 
-def read_footer(files: Any, path: str) -> tuple[Any, Any, bytes]:
+class PictureParquet(TableFiles):
+    """Rows of parquet files that hold pictures; the url is a row's place."""
+
+    def __init__(self, uri: str, names: Sequence[str], reading: Reading) -> None:
+        self._uri, self._caption = uri, ""
+        files, self._root = fsspec.core.url_to_fs(uri.rstrip("/"))
+        super().__init__(files, names, reading)
+
+    def _look_at(self, path: str, hasher: Any) -> None:
+        schema, footer, facts = _footer(self._files, f"{self._root}/{path}")
+        column = image_column(schema)
+        if not column:
+            raise StepError(
+                f"url_table: {self._uri}/{path} has no column of pictures (a struct of bytes and path, or bytes named "
+                f"{', '.join(_IMAGE_NAMES)}); it has {', '.join(schema.names)}; for addresses set download.source "
+                "to urls"
+            )
+        self._caption = _caption_column(f"{self._uri}/{path}", schema, self._reading)
+        self.names = (URL, CAPTION, *(other for other in schema.names if other not in (URL, CAPTION, column)))
+        hasher.update(f"{path}\n{footer.num_rows}\n".encode() + facts)
+        self.rows += footer.num_rows
+
+    def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
+        stored = {name: self._caption if name == CAPTION else name for name in columns if name != URL}
+        with self._files.open(f"{self._root}/{path}", "rb") as stream:
+            file = pq.ParquetFile(stream)
+            wanted = sorted({column for column in stored.values() if column}) or [file.schema_arrow.names[0]]
+            for group in range(file.num_row_groups):
+                first = 0
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted):
+                    urls = pa.array([f"{path}#{group}:{first + row}" for row in range(batch.num_rows)])
+                    first += batch.num_rows
+                    yield with_lost(pa.record_batch(_columns(columns, stored, batch, urls)))
+
+
+def _footer(files: Any, path: str) -> tuple[Any, Any, bytes]:
     """Return a file's schema, its footer, and bytes that stand for all that the footer says.
 
     Raises StepError where it is no parquet file.
@@ -82,3 +118,81 @@ def image_columns(schema: Any) -> list[str]:
         if pa.types.is_struct(field.type)
         and "bytes" in {field.type.field(i).name for i in range(field.type.num_fields)}
     ]
+
+
+def _columns(columns: Sequence[str], stored: dict[str, str], batch: Any, urls: Any) -> dict[str, Any]:
+    nothing = pa.nulls(batch.num_rows, pa.string())
+    return {name: urls if name == URL else batch.column(of) if (of := stored[name]) else nothing for name in columns}
+
+
+def image_column(schema: Any) -> str:
+    """Return the column that holds pictures, or ''."""
+    binary = [
+        field.name
+        for field in schema
+        if field.name.lower() in _IMAGE_NAMES
+        and (pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type))
+    ]
+    return next(iter([*image_columns(schema), *binary]), "")
+
+
+def _caption_column(path: str, schema: Any, reading: Reading) -> str:
+    for key in reading.caption_keys:
+        if key in schema.names:
+            require_text(path, key, schema.field(key).type, "caption_column")
+            return key
+    if reading.uncaptioned:
+        return ""
+    raise StepError(
+        f"url_table: {path} has no column {' or '.join(reading.caption_keys)}; it has {', '.join(schema.names)}; name "
+        "the caption's as download.caption_column, or set download.keep_uncaptioned"
+    )
+
+
+class ParquetPictures:
+    """Hands out the pictures of parquet files, by their places. Safe for threads."""
+
+    def __init__(self, uri: str) -> None:
+        self._files, self._root = fsspec.core.url_to_fs(uri.rstrip("/"))
+        self._lock = threading.Lock()
+        self._groups: dict[tuple[str, int], _Group] = {}
+
+    def read(self, name: str, group: int, row: int) -> bytes | None:
+        """Return a row's picture, or None where it has no bytes. Raises FileNotFoundError."""
+        with self._lock:
+            key = (name, group)
+            reader = self._groups.pop(key, None)
+            if reader is None or row < reader.first_row:
+                reader = _Group(self._files.open(f"{self._root}/{name}", "rb"), group)
+            self._groups[key] = reader
+            while len(self._groups) > _GROUPS_KEPT:
+                self._groups.pop(next(iter(self._groups)))
+            return reader.read(row)
+
+
+class _Group:
+    """One row group, read from front to back."""
+
+    def __init__(self, stream: Any, group: int) -> None:
+        file = pq.ParquetFile(stream)
+        self._column = image_column(file.schema_arrow)
+        self._batches = file.iter_batches(
+            _BATCH_PICTURES, row_groups=[group], columns=[self._column], use_threads=False
+        )
+        self._kept: deque[tuple[int, Any]] = deque(maxlen=_BATCHES_KEPT)
+        self._end = 0
+
+    @property
+    def first_row(self) -> int:
+        """The first row that can still be had."""
+        return self._kept[0][0] if self._kept else 0
+
+    def read(self, row: int) -> bytes | None:
+        while row >= self._end:
+            batch = next(self._batches)
+            self._kept.append((self._end, batch.column(0)))
+            self._end += batch.num_rows
+        first, column = next(kept for kept in self._kept if kept[0] <= row < kept[0] + len(kept[1]))
+        value = column[row - first].as_py()
+        content: bytes | None = value.get("bytes") if isinstance(value, dict) else value
+        return content

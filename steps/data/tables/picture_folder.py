@@ -18,7 +18,7 @@ from typing import Any, Final
 from params.layout import CAPTION_FILES, METADATA_FILES, PICTURES
 from steps.data.storage import Storage
 from steps.data.tables.json_files import read_lines
-from steps.data.tables.picture_parquet import PictureParquet
+from steps.data.tables.parquet_files import PictureParquet
 from steps.data.tables.row_files import CAPTION, URL, Oddities, Reading, RowSource, open_files
 from steps.data.tables.stored_rows import (
     Row,
@@ -26,8 +26,7 @@ from steps.data.tables.stored_rows import (
     caption_in,
     facts_of,
     is_blank,
-    is_well_formed,
-    not_text,
+    note_if_no_text,
     require_captions,
     stored_digest,
     stored_names,
@@ -60,8 +59,7 @@ def open_folder(uri: str, reading: Reading) -> RowSource:
         if name in beside:
             file = next((file for file in beside[name] if contents[file].strip()), beside[name][0])
             row[CAPTION] = caption_in(contents[file], reading)
-            if not is_well_formed(row[CAPTION]):
-                not_text(oddities, f"{uri}/{file}")
+            note_if_no_text(oddities, f"{uri}/{file}", row[CAPTION])
         rows.append({**row, URL: name})
     require_captions(uri, rows, reading, oddities, f"{', '.join(METADATA_FILES)}, nor a .txt or .caption beside it")
     captions = hashlib.sha256(json.dumps([row.get(CAPTION) for row in rows]).encode()).hexdigest()
@@ -102,8 +100,7 @@ def _metadata(
                     oddities.leave("no_such_picture", f"{place} line {number}: no picture {name[:200]!r}")
                 elif facts.setdefault(picture, own) != own:
                     oddities.leave("further_line", f"{place} line {number}: {name[:200]!r} has a line already")
-                if not is_well_formed(own.get(CAPTION)):
-                    not_text(oddities, f"{place} line {number}")
+                note_if_no_text(oddities, f"{place} line {number}", own.get(CAPTION))
             if not named:
                 raise StepError(f"url_table: {oddities.examples.get('metadata_line', f'{place} has no lines')}")
     return facts

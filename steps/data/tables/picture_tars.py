@@ -30,8 +30,7 @@ from steps.data.tables.stored_rows import (
     caption_in,
     facts_of,
     is_blank,
-    is_well_formed,
-    not_text,
+    note_if_no_text,
     require_captions,
     stored_digest,
     stored_names,
@@ -178,8 +177,7 @@ class _Sample:
         asked_for = reading.caption_column != CAPTION and CAPTION in row
         if self._text is not None and not asked_for and (self._text.strip() or is_blank(row.get(CAPTION))):
             row[CAPTION] = caption_in(self._text, reading)
-        if not is_well_formed(row.get(CAPTION)):
-            not_text(oddities, self._place)
+        note_if_no_text(oddities, self._place, row.get(CAPTION))
         return {**row, LOST: str(self._cause)} if self._cause else row
 
 

@@ -5,6 +5,8 @@ Reads through fsspec, streaming: a table may be larger than memory. Writes nothi
 
 from __future__ import annotations
 
+import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -98,6 +100,33 @@ class Reading:
         """Where metadata of stored pictures have the caption: as asked for, else as published sets name it."""
         column = self.caption_column
         return CAPTION_KEYS if column == CAPTION else tuple(dict.fromkeys([column, column.lower(), column.upper()]))
+
+
+class TableFiles(ABC):
+    """Rows of files of one kind, in the order of the files' names."""
+
+    names: tuple[str, ...] = ()
+
+    def __init__(self, files: Any, paths: Sequence[str], reading: Reading) -> None:
+        """Look at every file. Raises StepError where one cannot be read or lacks a column."""
+        self._files, self._paths, self._reading = files, paths, reading
+        self.oddities, self.rows = Oddities(), 0
+        hasher = hashlib.sha256()
+        for path in paths:
+            self._look_at(path, hasher)
+        self.digest = hasher.hexdigest()
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Yield record batches with these columns as they are stored, in the order asked for, and LOST."""
+        for path in self._paths:
+            yield from self._batches(path, columns)
+
+    @abstractmethod
+    def _look_at(self, path: str, hasher: Any) -> None:
+        """Note a file's columns, count its rows, and add to the digest what makes it this one."""
+
+    @abstractmethod
+    def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]: ...
 
 
 def open_files(uri: str, reading: Reading) -> RowSource:

@@ -117,6 +117,7 @@ def stored_digest(sizes: Mapping[str, int], facts: str) -> str:
     return hashlib.sha256(json.dumps([sizes, facts], sort_keys=True).encode()).hexdigest()
 
 
-def not_text(oddities: Oddities, place: str) -> None:
+def note_if_no_text(oddities: Oddities, place: str, caption: Any) -> None:
     """Note where a caption is no text."""
-    oddities.note(Cause.BAD_TEXT, f"{place}: the caption is no text (not UTF-8, half a surrogate pair, or a zero)")
+    if not is_well_formed(caption):
+        oddities.note(Cause.BAD_TEXT, f"{place}: the caption is no text (not UTF-8, half a surrogate pair, or a zero)")
