@@ -34,7 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,16 @@ import pyarrow.parquet as pq
 from benchmarks import harness
 from benchmarks.download_flow import IMAGE_SIZE_PX, measure_flow, plain_settings
 from benchmarks.harness import ROOT, Turns
-from benchmarks.servers import ENVIRONMENT, serving
 
 BUCKET = "benchmark"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "benchmark",
+    "AWS_SECRET_ACCESS_KEY": "benchmark",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "WANDB_MODE": "disabled",
+}
 SAMPLES_PER_SHARD = 500
 
 
@@ -63,8 +70,8 @@ def main(argv: list[str]) -> int:
     ).parse_args(argv)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         base = Path(folder)
-        web = stack.enter_context(serving("pictures"))
-        os.environ |= {**ENVIRONMENT, "AWS_ENDPOINT_URL": stack.enter_context(serving("s3"))}
+        web, s3 = (stack.enter_context(serving(module)) for module in ("benchmarks.web", "moto.server"))
+        os.environ |= {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3}
         client = boto3.client("s3")
         client.create_bucket(Bucket=BUCKET)
         write_table(base / "urls", web, options.rows)
@@ -72,6 +79,17 @@ def main(argv: list[str]) -> int:
         sides = measure(options, base, web, client)
     harness.print_result(results(sides, flow, options), options.json, lines)
     return 0
+
+
+@contextmanager
+def serving(module: str) -> Iterator[str]:
+    """Run a server as a process of its own, which ends with the block; yields its address."""
+    port = harness.free_port()
+    flags = [str(port)] if module == "benchmarks.web" else ["-H", "127.0.0.1", "-p", str(port)]
+    with harness.process([sys.executable, "-m", module, *flags], subprocess.DEVNULL, **ENVIRONMENT) as server:
+        address = f"http://127.0.0.1:{port}"
+        harness.wait_for_answer(address, server)
+        yield address
 
 
 def measure(options: argparse.Namespace, base: Path, web: str, client: Any) -> dict[str, Turns]:

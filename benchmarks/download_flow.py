@@ -1,6 +1,6 @@
 """What a picture costs once a download flows: shards made in turns by the step's processes and by img2dataset's.
 
-Reads pictures from a web (benchmarks/servers.py) and writes shards under a prefix. The processes of both sides run all
+Reads pictures from a web (benchmarks/web.py) and writes shards under a prefix. The processes of both sides run all
 the time, and in a turn those of one side make two shards each. Both resize, crop, hash and write alike; the step also
 guards, bounds, reads its shard back and records it. `python -m benchmarks.download` runs this for its figures.
 """

@@ -65,9 +65,9 @@ def in_new_processes(
 
 
 @contextmanager
-def process(command: Sequence[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program, which ends with the block; what it prints goes to stderr."""
-    running = subprocess.Popen([*command], cwd=ROOT, env=os.environ | environment, stdout=sys.stderr)
+def process(command: Sequence[str], log: int | None = None, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program, which ends with the block; what it prints goes to stderr, or to another `log`."""
+    running = subprocess.Popen([*command], cwd=ROOT, env=os.environ | environment, stdout=log or sys.stderr, stderr=log)
     try:
         yield running
     finally:

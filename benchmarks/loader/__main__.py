@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.loader import folders, methods, scale
+from benchmarks.loader import loaders, scale
 from benchmarks.loader.samples import KINDS, Kind
 
 RIVALS_DIR = harness.ROOT / ".bench"
@@ -64,19 +64,20 @@ def compare(kind: Kind, rounds: int, turn_cpu_s: float) -> dict[str, Rates]:
     """Return every loader's figures; the first turn of each is not counted."""
     with tempfile.TemporaryDirectory() as folder:
         sides = {
-            name: functools.partial(_turn, batches, turn_cpu_s) for name, batches in loaders(Path(folder), kind).items()
+            name: functools.partial(_turn, batches, turn_cpu_s)
+            for name, batches in every_loader(Path(folder), kind).items()
         }
         return harness.take_turns(sides, rounds, uncounted=1)
 
 
-def loaders(folder: Path, kind: Kind) -> dict[str, Iterator[int]]:
-    own, plain = folders.write_ours(folder / "ours", kind), folders.write_plain_webdataset(folder / "plain", kind)
+def every_loader(folder: Path, kind: Kind) -> dict[str, Iterator[int]]:
+    own, plain = loaders.write_ours(folder / "ours", kind), loaders.write_plain_webdataset(folder / "plain", kind)
     batches = {
-        PREAD: methods.pread(own, kind),
-        "pread, one buffer": methods.pread(own, kind, batches=1),
-        OURS: methods.ours(own, kind),
-        "stock webdataset, our shards": methods.stock_webdataset(own, kind),
-        PLAIN: methods.plain_webdataset(plain, kind),
+        PREAD: loaders.pread(own, kind),
+        "pread, one buffer": loaders.pread(own, kind, batches=1),
+        OURS: loaders.ours(own, kind),
+        "stock webdataset, our shards": loaders.stock_webdataset(own, kind),
+        PLAIN: loaders.plain_webdataset(plain, kind),
     }
     for name, (module, write, read) in rivals().items():
         if importable(module):
@@ -86,8 +87,8 @@ def loaders(folder: Path, kind: Kind) -> dict[str, Iterator[int]]:
 
 def rivals() -> dict[str, tuple[str, Callable[[Path, Kind], Path], Callable[[Path, Kind], Iterator[int]]]]:
     return {
-        "litdata": ("litdata", folders.write_litdata, methods.litdata),
-        "mosaicml-streaming": ("streaming", folders.write_mosaicml, methods.mosaicml),
+        "litdata": ("litdata", loaders.write_litdata, loaders.litdata),
+        "mosaicml-streaming": ("streaming", loaders.write_mosaicml, loaders.mosaicml),
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from benchmarks.harness import in_new_processes
-from benchmarks.loader import folders
+from benchmarks.loader import loaders
 from benchmarks.loader.samples import KINDS
 from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, TRAIN_SPLIT
 from steps.data.latents.latents_manifest import LatentsIndex
@@ -33,7 +33,7 @@ KIND = KINDS[0].scaled(0.0)
 def scale() -> dict[str, Any]:
     """Return one row of figures for each count of shards, and how they grow from the fewest shards to the most."""
     with tempfile.TemporaryDirectory() as name:
-        folder = folders.write_ours(Path(name) / "shard", KIND)
+        folder = loaders.write_ours(Path(name) / "shard", KIND)
         rows = []
         for count in COUNTS:
             multiply(folder, Path(name) / str(count), count)
@@ -53,7 +53,7 @@ def multiply(source: Path, folder: Path, count: int) -> None:
         named = {"name": LATENTS_SHARD_PATTERN.format(split=TRAIN_SPLIT, index=number)}
         (folder / named["name"]).symlink_to(source / listed.name)
         built.append(BuiltShard(listed=listed.model_copy(update=named), indexed=indexed.model_copy(update=named)))
-    folders.write_listing(folder, built, KIND)
+    loaders.write_listing(folder, built, KIND)
 
 
 def start(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from typing import Any, Final
 import torch
 
 from benchmarks import harness
-from benchmarks.train.contest import clock_of, contest, ratio, summary
+from benchmarks.train.contest import Task, clock_of, contest, ratio, summary
 from benchmarks.train.memory import estimated_bytes, memory
 from benchmarks.train.models import SD2, SD2_NARROW, Scale
 from benchmarks.train.ours import ours
@@ -35,7 +35,6 @@ from benchmarks.train.parts import what_each_buys
 from benchmarks.train.pictures import write_latents, write_pictures
 from benchmarks.train.scaling import scaling
 from benchmarks.train.script import cached, online
-from benchmarks.train.task import Task
 from steps.data.loading.latents import LatentsDataset
 from steps.model.pretrained import unet_config
 from steps.training.lineage import device_name

@@ -1,4 +1,6 @@
-"""Turns: in each round every contender is built, warmed up, timed and freed, one after the other in one process.
+"""One comparison: the same model, resolution, batch and device for all who take part.
+
+In each round every contender is built, warmed up, timed and freed, one after the other in one process.
 
 A ratio is the median over the rounds of the ratio within one: the sides of a round see the same machine.
 """
@@ -9,13 +11,15 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from benchmarks.harness import median_ratio, take_turns
-from benchmarks.train.task import Contender, Step, Task
 from steps.training.utilisation import peak_bytes, start_over, wait_for
 
 WARM_UP_STEPS: Final = 2
@@ -24,6 +28,35 @@ MIN_STEPS: Final = 2
 
 # Images/s and peak bytes of one turn; None: out of memory.
 Speeds = list[tuple[float, int] | None]
+
+
+# Takes one optimizer step.
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    pretrained: Path
+    """Folder as diffusers saves it."""
+    pictures: Path
+    """JPEG files and captions."""
+    latents: Path
+    """The same, as Encode leaves them."""
+    resolution_px: int
+    batch_size: int
+    precision: str
+    """bfloat16 or float32, of the forward pass."""
+    device: torch.device
+    workers: int
+    """Loader processes of the script."""
+    compile: bool
+    """Whether ours is compiled."""
+    cuda_graphs: bool
+    """Whether it is then replayed as CUDA graphs."""
+
+
+# Builds everything anew, and lets it go afterwards: no one's memory is in another's way.
+Contender = Callable[[Task], AbstractContextManager[Step]]
 
 
 def contest(contenders: Mapping[str, Contender], task: Task, rounds: int, turn_s: float) -> dict[str, Speeds]:

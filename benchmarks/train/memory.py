@@ -15,8 +15,8 @@ from typing import Any, Final
 import torch
 
 from benchmarks.harness import in_new_processes
+from benchmarks.train.contest import Task
 from benchmarks.train.ours import arguments_of, ours
-from benchmarks.train.task import Task
 from steps.data.loading.latents import LatentsDataset
 from steps.model.pretrained import TEXT_ENCODER, empty_text_encoder, part_config, unet_config
 from steps.training.objective import FORWARD_DTYPES

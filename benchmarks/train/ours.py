@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.train.task import Step, Task
+from benchmarks.train.contest import Step, Task
 from params.programs import TrainArguments
 from steps.training.assembly import assemble, loader_from, warm_up
 from steps.training.batch_plan import batch_plan

@@ -13,9 +13,8 @@ from unittest import mock
 
 import torch
 
-from benchmarks.train.contest import contest, memory_ratio, ratio
+from benchmarks.train.contest import Contender, Step, Task, contest, memory_ratio, ratio
 from benchmarks.train.ours import ours
-from benchmarks.train.task import Contender, Step, Task
 from steps.training import assembly
 
 

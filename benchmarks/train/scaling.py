@@ -16,9 +16,8 @@ from functools import partial
 from typing import Any, Final
 
 from benchmarks.harness import free_port, in_new_processes, median_ratio, take_turns
-from benchmarks.train.contest import elapsed_s, steps_for
+from benchmarks.train.contest import Task, elapsed_s, steps_for
 from benchmarks.train.ours import ours
-from benchmarks.train.task import Task
 from steps.training.ranks import join_world, leave_world
 
 TIMEOUT_S: Final = 600.0

@@ -22,8 +22,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from benchmarks.train.contest import Step, Task
 from benchmarks.train.pictures import read_captions
-from benchmarks.train.task import Step, Task
 from params.layout import TRAIN_SPLIT
 from steps.data.loading.latents import LatentsDataset
 from steps.model.pretrained import load_noise_scheduler, load_text_encoder, load_tokenizer, load_vae, new_unet
