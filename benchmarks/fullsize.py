@@ -27,13 +27,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
+import torch
 
 from benchmarks import harness
-from benchmarks.train.pictures import ENCODED_AT_ONCE
+from benchmarks.train.models import Scale
+from benchmarks.train.pictures import ENCODED_AT_ONCE, write_latents, write_pictures
 from params.arguments import to_flags
 from params.layout import MANIFEST_FILE
 from params.memory import state_bytes
 from params.programs import TrainArguments
+from steps.model.digest import folder_digest
+from steps.model.pretrained import part_config, unet_config
+from steps.training.peak_memory import FakeUnet, encoding_bytes
 
 SIDE_PX: Final = 256
 LATENT_SHAPE: Final = (4, SIDE_PX // 8, SIDE_PX // 8)
@@ -87,9 +92,7 @@ class Rehearsal:
 
     def run(self) -> dict[str, Any]:
         with self.stage("build", self.pretrained):
-            program = "import sys; from pathlib import Path; from benchmarks.train.models import Scale; "
-            program += f"Scale('fullsize', width={self.options.width}, vocabulary=49_408).write(Path(sys.argv[1]))"
-            self.call([sys.executable, "-c", program, str(self.pretrained)])
+            harness.in_new_processes(_build, [(self.options.width, self.pretrained)])
         self.encode()
         ranks = self.ranks()
         for step in (1, 2):
@@ -104,19 +107,12 @@ class Rehearsal:
 
         `python -m steps encode` itself refuses a VAE with random weights: pictures do not come back from its latents.
         """
-        program = "import sys, torch; from pathlib import Path; from benchmarks.train import pictures; "
-        program += "drawn, pretrained, latents = map(Path, sys.argv[1:]); "
-        program += f"pictures.write_pictures(drawn, {SIDE_PX}, {self.options.pictures}); "
-        program += "pictures.write_latents(latents, drawn, pretrained, torch.device('cpu'))"
-        places = [str(self.folder / name) for name in ("pictures", "pretrained", "latents")]
         with self.stage("encode", self.folder / "latents", self.estimated_encoding_bytes()):
-            self.call([sys.executable, "-c", program, *places])
+            harness.in_new_processes(_draw_and_encode, [(self.folder, self.options.pictures)])
             self._sign(self.folder / "latents" / MANIFEST_FILE)
 
     def _sign(self, file: Path) -> None:
         """Write into the latents' manifest by which models they were made, as Encode does: training compares."""
-        from steps.model.digest import folder_digest
-
         parts = {"encoder_digest": "vae", "tokenizer_digest": "tokenizer", "text_encoder_digest": "text_encoder"}
         digests = {name: folder_digest(self.pretrained / part) for name, part in parts.items()}
         file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | digests), encoding="utf-8")
@@ -184,9 +180,6 @@ class Rehearsal:
 
     def estimated_training_bytes(self, ranks: int) -> float:
         """Return the peak of all ranks, with the copy of the state that the first one writes as a checkpoint."""
-        from steps.model.pretrained import unet_config
-        from steps.training.peak_memory import FakeUnet
-
         arguments = TrainArguments(**TRAINING)
         unet = FakeUnet(unet_config(self.pretrained), arguments.precision, gradient_checkpointing=True)
         each = state_bytes(unet.parameters, arguments, ranks)
@@ -198,11 +191,6 @@ class Rehearsal:
         return ranks * (each + PROCESS_BYTES) + max(ranks * passing, writing)
 
     def estimated_encoding_bytes(self) -> float:
-        import torch
-
-        from steps.model.pretrained import part_config
-        from steps.training.peak_memory import encoding_bytes
-
         return PROCESS_BYTES + encoding_bytes(
             part_config(self.pretrained, "vae"), torch.float32, ENCODED_AT_ONCE, SIDE_PX
         )
@@ -227,6 +215,15 @@ class Rehearsal:
         stage.left_bytes = sum(file.stat().st_size for file in ([left] if left.is_file() else left.rglob("*")))
         self.stages.append(stage)
         print(_row(vars(stage)), flush=True)
+
+
+def _build(width: int, folder: Path) -> None:
+    Scale("fullsize", width, vocabulary=49_408).write(folder)
+
+
+def _draw_and_encode(folder: Path, count: int) -> None:
+    drawn = write_pictures(folder / "pictures", SIDE_PX, count)
+    write_latents(folder / "latents", drawn, folder / "pretrained", torch.device("cpu"))
 
 
 def _watch(stage: Stage, ended: threading.Event) -> None:

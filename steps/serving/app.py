@@ -116,12 +116,9 @@ class _Exchange:
     async def _draw(self, generation: GenerationRequest) -> DrawnRequest:
         watch = asyncio.create_task(gone(self._request))
         try:
-            drawing = await self._service.draw(generation, self._arrived_s, watch)
+            return await self._service.draw(generation, self._arrived_s, watch)
         finally:
             watch.cancel()
-        if drawing is None:
-            raise ClientGoneError
-        return drawing
 
     def _describe(self, generation: GenerationRequest) -> None:
         names = {"width", "height", "steps", "guidance_scale", "sampler"}

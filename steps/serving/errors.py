@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 # Most fields that one answer names.
 MAX_FINDINGS: Final = 20
+# What a client is told while the model loads or the server goes down: about a health check's rhythm.
+RETRY_AFTER_S: Final = 5
 
 
 class ApiError(Exception):
@@ -42,20 +44,33 @@ class ClientGoneError(Exception):
     """The client closed its connection before the answer."""
 
 
-class QueueFullError(Exception):
-    """The queue takes no more; the caller may try again after `retry_after_s`."""
+class BusyError(ApiError):
+    """A request that may come again after `retry_after_s`."""
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__("the queue is full")
+    def __init__(self, status: int, message: str, retry_after_s: int = RETRY_AFTER_S) -> None:
+        super().__init__(status, message, headers={"Retry-After": str(retry_after_s)})
         self.retry_after_s = retry_after_s
 
 
-class ClosedError(Exception):
-    """The queue is closed: the server is going down."""
+class QueueFullError(BusyError):
+    """The queue takes no more."""
+
+    def __init__(self, retry_after_s: int = RETRY_AFTER_S) -> None:
+        super().__init__(429, "the queue is full: try again later", retry_after_s)
 
 
-class RenderError(Exception):
+class ClosedError(BusyError):
+    """The queue is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "the server is going down")
+
+
+class RenderError(ApiError):
     """The model could not draw this picture."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(500, message)
 
 
 class AbandonedError(Exception):
@@ -73,8 +88,3 @@ def invalid_request(error: ValidationError) -> ApiError:
         field = path or finding.get("ctx", {}).get("field", "body")
         fields.append({"field": str(field), "message": finding["msg"]})
     return ApiError(422, "; ".join(f"{field['field']}: {field['message']}" for field in fields), fields)
-
-
-def busy(status: int, message: str, retry_after_s: int) -> ApiError:
-    """Return an error that says when to try again."""
-    return ApiError(status, message, headers={"Retry-After": str(retry_after_s)})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from params.programs import ServeArguments
 from steps.serving.batch_queue import BatchQueue
 from steps.serving.encoding import DrawnRequest
-from steps.serving.errors import ApiError, ClosedError, QueueFullError, RenderError, busy
+from steps.serving.errors import ApiError, BusyError, ClientGoneError, ClosedError, QueueFullError
 from steps.serving.metrics import ServingMetrics
 from steps.serving.pictures import Picture, PictureJob, Shape
 from steps.serving.schema import MAX_SEED, GenerationRequest, request_type
@@ -20,9 +20,6 @@ from steps.serving.worker import ModelWorker
 
 if TYPE_CHECKING:
     from steps.serving.renderer import PipelineRenderer
-
-# What a client is told while the model loads or the server goes down: about a health check's rhythm.
-RETRY_AFTER_S = 5
 
 
 class Service:
@@ -48,15 +45,15 @@ class Service:
     def require_ready(self) -> None:
         """Raise ApiError 503 while the endpoint takes no requests."""
         if self.draining:
-            raise busy(503, "the server is going down", RETRY_AFTER_S)
+            raise ClosedError
         if not self.ready:
-            raise busy(503, self.worker.failure or "the model is loading", RETRY_AFTER_S)
+            raise BusyError(503, self.worker.failure or "the model is loading")
 
-    async def draw(self, request: GenerationRequest, arrived_s: float, gone: asyncio.Task[None]) -> DrawnRequest | None:
-        """Draw a request's pictures; None when the client has gone.
+    async def draw(self, request: GenerationRequest, arrived_s: float, gone: asyncio.Task[None]) -> DrawnRequest:
+        """Draw a request's pictures.
 
-        Raises ApiError 429 where the queue is full, 503 where it is closed, 504 past the time-out and 500 where the
-        model fails.
+        Raises ClientGoneError when `gone` ends first, and ApiError: 429 where the queue is full, 503 where it is
+        closed, 504 past the time-out and 500 where the model fails.
         """
         first_seed = request.seed if request.seed is not None else random.SystemRandom().randint(0, MAX_SEED)
         seeds = request.seeds(first_seed)
@@ -65,24 +62,14 @@ class Service:
             PictureJob(text, request.negative_prompt, seed) for text, seed in zip(request.texts, seeds, strict=True)
         ]
         ticket = Ticket(shape, jobs, arrived_s + self.arguments.timeout_s)
-        self._submit(ticket)
+        self.queue.submit(ticket)
         pictures = await self._wait(ticket, gone)
-        if pictures is None:
-            return None
         started_s = ticket.started_s or arrived_s
         queue_s, render_s = started_s - arrived_s, time.monotonic() - started_s
         self.metrics.queue_s.observe(queue_s)
         return DrawnRequest(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s)
 
-    def _submit(self, ticket: Ticket) -> None:
-        try:
-            self.queue.submit(ticket)
-        except QueueFullError as error:
-            raise _too_many(error.retry_after_s) from None
-        except ClosedError:
-            raise busy(503, "the server is going down", RETRY_AFTER_S) from None
-
-    async def _wait(self, ticket: Ticket, gone: asyncio.Task[None]) -> list[Picture] | None:
+    async def _wait(self, ticket: Ticket, gone: asyncio.Task[None]) -> list[Picture]:
         drawn = asyncio.wrap_future(ticket.future)
         try:
             remaining_s = ticket.deadline_s - time.monotonic()
@@ -91,17 +78,9 @@ class Service:
             if drawn.done():
                 return drawn.result()
             if gone.done():
-                return None
+                raise ClientGoneError
             if ticket.queued and ticket.started_s is None:
-                raise _too_many(RETRY_AFTER_S)
+                raise QueueFullError
             raise ApiError(504, f"not drawn within {self.arguments.timeout_s:g} s")
-        except QueueFullError as error:
-            raise _too_many(error.retry_after_s) from None
-        except RenderError as error:
-            raise ApiError(500, str(error)) from None
         finally:
             ticket.cancel()
-
-
-def _too_many(retry_after_s: int) -> ApiError:
-    return busy(429, "the queue is full: try again later", retry_after_s)
