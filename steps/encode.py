@@ -31,7 +31,7 @@ from steps.data.encoding.decoding import ShardsSource
 from steps.data.encoding.encoder_settings import EncoderSettings, model_facts
 from steps.data.encoding.latents_artifact import ModelFacts, check_shard, latents_artifact
 from steps.data.encoding.latents_writer import LatentsRecord
-from steps.data.encoding.plan import EncodePlan, PlannedShard, make_plan, plan_file
+from steps.data.encoding.plan import EncodePlan, PlannedShard, Selection, make_plan, plan_file
 from steps.data.encoding.ray_encoding import (
     EncodeJob,
     encode_shards,
@@ -141,12 +141,11 @@ class Encode:
         }
 
     def _plan(self) -> EncodePlan:
-        names = [shard.name for shard in self._shards.shards]
-        fraction = self._arguments.heldout_fraction
-        smallest_px = self._arguments.smallest_original_px
-        summaries = summarize_sources(self._arguments.shards_uri, names, fraction, self._buckets, smallest_px)
-        limit, at_least = self._arguments.max_heldout_samples, self._arguments.min_bucket_samples
-        plan = make_plan(names, summaries, fraction, limit, self._buckets, at_least, smallest_px)
+        arguments, names = self._arguments, [shard.name for shard in self._shards.shards]
+        smallest_px = arguments.smallest_original_px
+        selection = Selection(arguments.heldout_fraction, self._buckets, smallest_px)
+        summaries = summarize_sources(arguments.shards_uri, names, selection)
+        plan = make_plan(names, summaries, selection, arguments.max_heldout_samples, arguments.min_bucket_samples)
         if plan.too_small_samples:
             print(f"left out {plan.too_small_samples} pictures that came with fewer than {smallest_px} px", flush=True)
         if not plan.counts[TRAIN_SPLIT]:

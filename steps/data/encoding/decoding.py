@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from params.layout import TRAIN_SPLIT
 from steps.data.encoding.buckets import Buckets, Size
-from steps.data.encoding.plan import EncodePlan, PlannedShard, train_rows
+from steps.data.encoding.plan import EncodePlan, PlannedShard, Selection, train_rows
 from steps.data.encoding.samples import Sample, SampleTable, read_samples, read_table
 from steps.data.latents.order import Rows
 from steps.data.storage import Storage
@@ -81,9 +81,7 @@ def planned_samples(source: ShardsSource, split: str, first: int, count: int) ->
     storage = Storage(source.shards_uri)
     plan = source.plan
     for bucket, number, place, part in plan.locate(split, first, count):
-        table, training_rows = _table(
-            source.shards_uri, plan.sources[number], plan.min_original_px, plan.heldout_fraction, plan.buckets
-        )
+        table, training_rows = _table(source.shards_uri, plan.sources[number], plan.selection)
         rows = training_rows[bucket] if split == TRAIN_SPLIT else plan.heldout_rows(bucket, number)
         samples += read_samples(storage, table, rows[place : place + part])
     return samples
@@ -106,8 +104,6 @@ def decode(sample: Sample, size: Size) -> Pixels:
 
 
 @lru_cache(maxsize=16)
-def _table(
-    uri: str, name: str, min_original_px: int, heldout_fraction: float, buckets: Buckets
-) -> tuple[SampleTable, list[Rows]]:
-    table = read_table(Storage(uri), name, min_original_px)
-    return table, train_rows(table, heldout_fraction, buckets)
+def _table(uri: str, name: str, selection: Selection) -> tuple[SampleTable, list[Rows]]:
+    table = read_table(Storage(uri), name, selection.min_original_px)
+    return table, train_rows(table, selection)

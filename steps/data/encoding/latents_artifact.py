@@ -140,19 +140,9 @@ def latents_artifact(
     manifest = LatentsManifest(
         format_version=FORMAT_VERSION,
         plan_digest=records[0].plan_digest,
-        encoder_digest=models.encoder_digest,
-        tokenizer_digest=models.tokenizer_digest,
-        text_encoder_digest=models.text_encoder_digest,
         source_manifest_digest=source_manifest_digest,
-        resolution_px=settings.resolution_px,
         latent_shape=models.latent_shape(Size(settings.resolution_px, settings.resolution_px)),
         buckets=_buckets(plan, models) if len(plan.buckets.candidates) > 1 else (),
-        scaling_factor=models.scaling_factor,
-        caption_length=models.caption_length,
-        caption_embeddings=settings.caption_embeddings,
-        embedding_width=models.embedding_width,
-        precision=settings.precision,
-        rows_per_block=settings.rows_per_block,
         counts=_counts(plan, records),
         dropped_heldout_samples=plan.dropped_heldout_samples,
         too_small_samples=plan.too_small_samples,
@@ -162,6 +152,8 @@ def latents_artifact(
         channel_stds=found.channel_stds,
         decoded_psnr_db=math.fsum(record.psnr_db for record in records) / len(records),
         shards=tuple(record.shard.listed for record in records),
+        **settings.model_dump(include={"resolution_px", "caption_embeddings", "precision", "rows_per_block"}),
+        **{name: value for name, value in vars(models).items() if name in LatentsManifest.model_fields},
     )
     return manifest, LatentsIndex(shards=tuple(record.shard.indexed for record in records))
 

@@ -8,7 +8,7 @@ them, in whatever order, and a killed job finds out what is missing. Rows of a s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +23,17 @@ from steps.data.encoding.buckets import Buckets, Size
 from steps.data.encoding.samples import SampleTable, caption_hash, is_heldout
 from steps.data.latents.order import Rows
 from steps.errors import StepError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which samples of the shards are encoded, in which split and shape."""
+
+    heldout_fraction: float
+    """Of the captions."""
+    buckets: Buckets
+    min_original_px: int = 0
+    """Shorter side that the pictures' originals had at least, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +80,15 @@ class EncodePlan:
     """[samples, 3]: bucket, shard and row of its table of each held-out sample that is kept, in order."""
     dropped_heldout_samples: int
     """Held-out samples over the limit."""
-    heldout_fraction: float
-    buckets: Buckets
-    min_original_px: int = 0
-    """Shorter side that their originals had at least, where it is known."""
+    selection: Selection
+    """With the buckets that have samples enough."""
     too_small_samples: int = 0
-    """Samples that were left out for it."""
+    """Samples that were left out for the sides of their originals."""
+
+    @property
+    def buckets(self) -> Buckets:
+        """Shapes of the pictures."""
+        return self.selection.buckets
 
     @property
     def counts(self) -> dict[str, int]:
@@ -135,32 +149,31 @@ def _blocks(rows: int, rows_per_block: int) -> tuple[int, ...]:
     return (rows_per_block,) * full + ((rest,) if rest else ())
 
 
-def train_rows(table: SampleTable, heldout_fraction: float, buckets: Buckets) -> list[Rows]:
+def train_rows(table: SampleTable, selection: Selection) -> list[Rows]:
     """Return the rows of a shard's table that are training samples, ascending, for each bucket."""
     # Training sees neither a held-out caption nor a picture that is held out with another of its captions.
-    kept = ~_heldout(table.captions, heldout_fraction)
+    kept = ~_heldout(table.captions, selection.heldout_fraction)
     if table.first_captions:
-        kept &= ~_heldout(table.first_captions, heldout_fraction)
-    of = buckets.of(table.widths, table.heights)
-    return [np.flatnonzero(kept & (of == bucket)) for bucket in range(len(buckets.sizes))]
+        kept &= ~_heldout(table.first_captions, selection.heldout_fraction)
+    of = selection.buckets.of(table.widths, table.heights)
+    return [np.flatnonzero(kept & (of == bucket)) for bucket in range(len(selection.buckets.sizes))]
 
 
 def _heldout(captions: Sequence[str], fraction: float) -> npt.NDArray[np.bool_]:
     return np.array([is_heldout(caption, fraction) for caption in captions], bool)
 
 
-def summarize(table: SampleTable, heldout_fraction: float, buckets: Buckets) -> SourceSummary:
+def summarize(table: SampleTable, selection: Selection) -> SourceSummary:
     """Return what planning needs to know of a shard. Raises StepError where it does not tell the pictures' sides."""
-    if len(buckets.candidates) > 1 and len(table.keys) and not int(table.heights.min()):
+    if len(selection.buckets.candidates) > 1 and len(table.keys) and not int(table.heights.min()):
         raise StepError(f"{table.name}: its table does not tell the pictures' sides, as buckets need; download again")
-    trained = train_rows(table, heldout_fraction, buckets)
-    held = _heldout(table.named_by, heldout_fraction)
+    held = _heldout(table.named_by, selection.heldout_fraction)
     if table.first_captions:
         # A picture is held out once, with its first caption.
         held &= np.array([one == first for one, first in zip(table.captions, table.first_captions, strict=True)], bool)
-    of = buckets.of(table.widths, table.heights)
+    of = selection.buckets.of(table.widths, table.heights)
     return SourceSummary(
-        train_samples=tuple(map(len, trained)),
+        train_samples=tuple(map(len, train_rows(table, selection))),
         heldout=tuple((caption_hash(table.captions[row]), row, int(of[row])) for row in np.flatnonzero(held).tolist()),
         too_small_samples=table.too_small_samples,
     )
@@ -169,19 +182,17 @@ def summarize(table: SampleTable, heldout_fraction: float, buckets: Buckets) -> 
 def make_plan(
     sources: Sequence[str],
     summaries: Sequence[SourceSummary],
-    heldout_fraction: float,
+    selection: Selection,
     max_heldout_samples: int,
-    buckets: Buckets,
     min_bucket_samples: int = 1,
-    min_original_px: int = 0,
 ) -> EncodePlan:
-    """Return the plan; `buckets` and `min_original_px` are those of the summaries; some buckets are given up.
+    """Return the plan of the selection's summaries; buckets with too few samples are given up.
 
     Over the limit, the held-out samples with the smallest caption hashes are kept.
     """
     counts = np.array([summary.train_samples for summary in summaries], dtype=np.int64).T
-    merged = buckets.merged(counts.sum(axis=1), min_bucket_samples)
-    taking = merged.of_sizes(buckets.sizes)
+    merged = selection.buckets.merged(counts.sum(axis=1), min_bucket_samples)
+    taking = merged.of_sizes(selection.buckets.sizes)
     train_counts = np.zeros((len(merged.sizes), len(sources)), dtype=np.int64)
     np.add.at(train_counts, taking, counts)
     candidates = sorted(
@@ -195,9 +206,7 @@ def make_plan(
         train_counts=train_counts,
         heldout=np.array(kept, dtype=np.int64).reshape(-1, 3),
         dropped_heldout_samples=len(candidates) - len(kept),
-        heldout_fraction=heldout_fraction,
-        buckets=merged,
-        min_original_px=min_original_px,
+        selection=replace(selection, buckets=merged),
         too_small_samples=sum(summary.too_small_samples for summary in summaries),
     )
 
@@ -235,9 +244,11 @@ class PlanFile(Model):
             train_counts=np.array(self.train_counts, dtype=np.int64),
             heldout=np.array(self.heldout, dtype=np.int64).reshape(-1, 3),
             dropped_heldout_samples=self.dropped_heldout_samples,
-            heldout_fraction=self.heldout_fraction,
-            buckets=Buckets(tuple(Size(*shape) for shape in self.shapes), self.buckets),
-            min_original_px=self.min_original_px,
+            selection=Selection(
+                heldout_fraction=self.heldout_fraction,
+                buckets=Buckets(tuple(Size(*shape) for shape in self.shapes), self.buckets),
+                min_original_px=self.min_original_px,
+            ),
         )
 
     def block_rows(self, split: str) -> Rows:
@@ -254,10 +265,10 @@ def plan_file(plan: EncodePlan, plan_digest: str, rows_per_shard: int, rows_per_
         train_counts=tuple(map(tuple, plan.train_counts.tolist())),
         heldout=tuple(map(tuple, plan.heldout.tolist())),
         dropped_heldout_samples=plan.dropped_heldout_samples,
-        heldout_fraction=plan.heldout_fraction,
+        heldout_fraction=plan.selection.heldout_fraction,
         shapes=tuple(plan.buckets.candidates),
         buckets=plan.buckets.kept,
-        min_original_px=plan.min_original_px,
+        min_original_px=plan.selection.min_original_px,
         rows_per_shard=rows_per_shard,
         rows_per_block=rows_per_block,
     )

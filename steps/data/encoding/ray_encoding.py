@@ -13,11 +13,10 @@ from typing import Any, Final
 
 import ray.data
 
-from steps.data.encoding.buckets import Buckets
 from steps.data.encoding.decoding import ShardsSource, decode_span, spans
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.encoding.latents_writer import LatentsRecord, write_shard
-from steps.data.encoding.plan import PlannedShard, SourceSummary, summarize
+from steps.data.encoding.plan import PlannedShard, Selection, SourceSummary, summarize
 from steps.data.encoding.reference import ReferenceShard, reference_spans, write_reference_shard
 from steps.data.encoding.samples import read_table
 from steps.data.storage import Storage
@@ -62,13 +61,11 @@ class Encoding:
         return self._encoder(row)
 
 
-def summarize_sources(
-    shards_uri: str, names: Sequence[str], heldout_fraction: float, buckets: Buckets, min_original_px: int
-) -> list[SourceSummary]:
+def summarize_sources(shards_uri: str, names: Sequence[str], selection: Selection) -> list[SourceSummary]:
     """Return what planning needs to know of each verified shard, in order."""
     task = RAY.remote(num_cpus=TASK_CPUS)(_summarize)
     parts = [names[start : start + SOURCES_PER_TASK] for start in range(0, len(names), SOURCES_PER_TASK)]
-    results = [task.remote(shards_uri, part, heldout_fraction, buckets, min_original_px) for part in parts]
+    results = [task.remote(shards_uri, part, selection) for part in parts]
     return [summary for part in _get(results) for summary in part]
 
 
@@ -161,11 +158,9 @@ def _by_shard(
     raise StepError(f"encode: {arrived} of {len(block_rows)} blocks arrived")
 
 
-def _summarize(
-    uri: str, names: Sequence[str], heldout_fraction: float, buckets: Buckets, min_original_px: int
-) -> list[SourceSummary]:
+def _summarize(uri: str, names: Sequence[str], selection: Selection) -> list[SourceSummary]:
     storage = Storage(uri)
-    return [summarize(read_table(storage, name, min_original_px), heldout_fraction, buckets) for name in names]
+    return [summarize(read_table(storage, name, selection.min_original_px), selection) for name in names]
 
 
 def _write(uri: str, plan_digest: str, shard: PlannedShard, *tables: Any) -> LatentsRecord:

@@ -12,13 +12,14 @@ from PIL import Image
 from shapes import captions, pictures
 from steps.data.encoding.buckets import Size, square
 from steps.data.encoding.decoding import ShardsSource, decode, decode_span, spans
-from steps.data.encoding.plan import PlannedShard, make_plan, plan_file, summarize
+from steps.data.encoding.plan import PlannedShard, Selection, make_plan, plan_file, summarize
 from steps.data.encoding.samples import Sample, read_table
 from steps.data.storage import Storage
 from steps.errors import StepError
 from tests.steps.data.shapes_shards import write_shards
 
 SQUARE = square(32)
+SELECTION = Selection(0.3, SQUARE)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> ShardsSource:
     manifest = write_shards(uri, [20, 7, 13])
     tables = [read_table(Storage(uri), shard.name) for shard in manifest.shards]
     plan = make_plan(
-        [table.name for table in tables], [summarize(table, 0.3, SQUARE) for table in tables], 0.3, 100, SQUARE
+        [table.name for table in tables], [summarize(table, SELECTION) for table in tables], SELECTION, 100
     )
     return ShardsSource(uri, plan)
 
@@ -66,8 +67,9 @@ def test_pictures_whose_originals_were_too_small_are_in_no_block(tmp_path: Path)
             column = table.schema.get_field_index(side)
             table = table.set_column(column, side, pa.array(pixels, pa.int32()))
         pq.write_table(table, path)
-    summaries = [summarize(read_table(Storage(uri), name, 64), 0.0, SQUARE) for name in names]
-    plan = make_plan(names, summaries, 0.0, 0, SQUARE, min_original_px=64)
+    selection = Selection(0.0, SQUARE, min_original_px=64)
+    summaries = [summarize(read_table(Storage(uri), name, 64), selection) for name in names]
+    plan = make_plan(names, summaries, selection, 0)
     assert (plan.counts["train"], plan.too_small_samples) == (13, 7)
     found = [
         caption

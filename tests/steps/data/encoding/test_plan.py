@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.data.encoding.buckets import Buckets, buckets_of, square
-from steps.data.encoding.plan import EncodePlan, PlanFile, make_plan, plan_file, summarize, train_rows
+from steps.data.encoding.plan import EncodePlan, PlanFile, Selection, make_plan, plan_file, summarize, train_rows
 from steps.data.encoding.samples import SampleTable, caption_hash, is_heldout
 from steps.data.latents.order import Rows
 from steps.errors import StepError
@@ -23,8 +23,9 @@ captions = st.lists(
 def plan_of(
     tables: list[SampleTable], fraction: float, limit: int, buckets: Buckets = SQUARE, at_least: int = 1
 ) -> EncodePlan:
-    summaries = [summarize(table, fraction, buckets) for table in tables]
-    return make_plan([table.name for table in tables], summaries, fraction, limit, buckets, at_least)
+    selection = Selection(fraction, buckets)
+    summaries = [summarize(table, selection) for table in tables]
+    return make_plan([table.name for table in tables], summaries, selection, limit, at_least)
 
 
 def rows_of(plan: EncodePlan, tables: list[SampleTable], split: str, first: int, count: int) -> list[tuple[int, int]]:
@@ -32,7 +33,7 @@ def rows_of(plan: EncodePlan, tables: list[SampleTable], split: str, first: int,
     for bucket, source, place, part in plan.locate(split, first, count):
         rows: Rows = plan.heldout_rows(bucket, source)
         if split == "train":
-            rows = train_rows(tables[source], plan.heldout_fraction, plan.buckets)[bucket]
+            rows = train_rows(tables[source], plan.selection)[bucket]
         found += [(source, row) for row in rows[place : place + part].tolist()]
     return found
 
@@ -127,9 +128,9 @@ def test_a_plan_file_holds_the_whole_plan() -> None:
 
 def test_shards_that_do_not_tell_the_sides_of_their_pictures_have_no_buckets() -> None:
     table = replace(table_of(0, ["a"]), heights=np.zeros(1, np.int64))
-    assert summarize(table, 0.0, SQUARE).train_samples == (1,)
+    assert summarize(table, Selection(0.0, SQUARE)).train_samples == (1,)
     with pytest.raises(StepError, match=r"00000\.tar: its table does not tell the pictures' sides.*download again"):
-        summarize(table, 0.0, buckets_of(64, 4.0, 16))
+        summarize(table, Selection(0.0, buckets_of(64, 4.0, 16)))
 
 
 @given(captions, st.floats(0, 1))

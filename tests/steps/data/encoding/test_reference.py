@@ -7,7 +7,7 @@ from shapes import captions, pictures
 from steps.data.encoding import reference as module
 from steps.data.encoding.buckets import square
 from steps.data.encoding.decoding import ShardsSource
-from steps.data.encoding.plan import make_plan, summarize
+from steps.data.encoding.plan import Selection, make_plan, summarize
 from steps.data.encoding.reference import reference_spans, write_reference_shard
 from steps.data.encoding.samples import is_heldout, read_table
 from steps.data.storage import Storage
@@ -15,6 +15,7 @@ from steps.evaluation.reference import Reference
 from tests.steps.data.shapes_shards import write_shards
 
 SQUARE = square(64)
+SELECTION = Selection(0.3, SQUARE)
 
 
 def test_evaluation_reads_the_held_out_pictures(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_evaluation_reads_the_held_out_pictures(tmp_path: Path) -> None:
     manifest = write_shards(uri, [40, 40])
     tables = [read_table(Storage(uri), shard.name) for shard in manifest.shards]
     plan = make_plan(
-        [table.name for table in tables], [summarize(table, 0.3, SQUARE) for table in tables], 0.3, 100, SQUARE
+        [table.name for table in tables], [summarize(table, SELECTION) for table in tables], SELECTION, 100
     )
     count = len(plan.heldout)
     source = ShardsSource(uri, plan)
