@@ -22,12 +22,10 @@ from params.programs import EvaluateArguments
 from steps.container import Cluster, Container
 from steps.device import device_names
 from steps.errors import StepError
-from steps.evaluation.captions import read_captions
-from steps.evaluation.generation import TRAINED, generate, quiet_libraries
+from steps.evaluation.captions import choose_prompts, read_captions
+from steps.evaluation.generation import TRAINED, generate, plan, quiet_libraries
 from steps.evaluation.judgement import Judgement
 from steps.evaluation.models import check_models, digests, find_models, remove_models
-from steps.evaluation.plan import plan
-from steps.evaluation.prompts import choose_prompts
 from steps.evaluation.provenance import model_record
 from steps.evaluation.reference import Reference
 from steps.evaluation.results import warnings

@@ -26,7 +26,7 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.loader import loaders, scale
-from benchmarks.loader.samples import KINDS, Kind
+from benchmarks.loader.loaders import KINDS, Kind
 
 RIVALS_DIR = harness.ROOT / ".bench"
 OURS, PLAIN, PREAD = "ours", "plain webdataset", "pread"

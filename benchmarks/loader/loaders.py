@@ -1,14 +1,17 @@
 """Each loader: the folder that it reads, and its batches without end, as how many samples are in memory for training.
 
-Writes the samples as our shards, plain WebDataset, MDS of mosaicml-streaming, and chunks of litdata.
+The samples are moments and token ids; with embeddings, or of half a picture, as other kinds. They are written as our
+shards, plain WebDataset, MDS of mosaicml-streaming, and chunks of litdata.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,6 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from benchmarks.loader.samples import CAPTION_LENGTH, EMBEDDING_WIDTH, Kind, tensors
 from params.layout import LATENTS_SHARD_PATTERN, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
 from steps.data.latents.latents_shard import BuiltShard, build_shard
@@ -24,11 +26,71 @@ from steps.data.loading.latents import LatentsDataset
 from steps.data.loading.loader import HELD_BATCHES, PREFETCHED_BATCHES, LatentsLoader, Share
 from steps.training.random_latents import write_listings
 
+CAPTION_LENGTH = 77
+EMBEDDING_WIDTH = 1024
+_PATTERN_BYTES = 1 << 24
+
 _SHARD_SAMPLES = 1024
 BATCH = 256
 # What a rank holds in memory (some 100 MB) is then far above the CPU's caches and far below the data set.
 LANES = 8
 _FOREVER = BATCH * 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    name: str
+    latent_shape: tuple[int, int, int]
+    embeddings: bool
+    rival_samples: int
+    """Samples in formats with one record each: far beyond the CPU's caches, yet quick to write."""
+    rows_per_block: int
+    """Rows of some 5 MB."""
+    rows_per_shard: int
+    shards: int = 8
+
+    @property
+    def samples(self) -> int:
+        return self.shards * self.rows_per_shard
+
+    def scaled(self, scale: float) -> Kind:
+        shards, rivals = max(2, round(self.shards * scale)), max(512, round(self.rival_samples * scale))
+        return replace(self, shards=shards, rival_samples=rivals)
+
+    @property
+    def sample_bytes(self) -> int:
+        embeddings = 2 * CAPTION_LENGTH * EMBEDDING_WIDTH if self.embeddings else 0
+        return 2 * 2 * math.prod(self.latent_shape) + 4 * CAPTION_LENGTH + embeddings
+
+
+KINDS = (
+    Kind("tokens", (4, 32, 32), False, rival_samples=8_192, rows_per_block=256, rows_per_shard=8_192),
+    Kind("embeddings", (4, 32, 32), True, rival_samples=2_048, rows_per_block=32, rows_per_shard=512),
+    # Pictures of 256 x 128 px: as many bytes as a latent of 256 px has without its standard deviation.
+    Kind("half_tokens", (4, 32, 16), False, rival_samples=16_384, rows_per_block=512, rows_per_shard=16_384),
+)
+
+
+def tensors(kind: Kind, first: int, rows: int) -> dict[str, Array]:
+    """Return the tensors of rows [first, first + rows): bytes that do not compress, token ids that name the row."""
+    arrays: dict[str, Array] = {
+        "mean": _noise((rows, *kind.latent_shape), first),
+        "std": _noise((rows, *kind.latent_shape), first + 7),
+        "token_ids": np.arange(first, first + rows, dtype=np.int32)[:, None] + np.zeros(CAPTION_LENGTH, np.int32),
+    }
+    if kind.embeddings:
+        arrays["embeddings"] = _noise((rows, CAPTION_LENGTH, EMBEDDING_WIDTH), first + 13)
+    return arrays
+
+
+def _noise(shape: tuple[int, ...], seed: int) -> Array:
+    """Return float16 numbers cut from a fixed pattern, since drawing gigabytes would take longer than reading them."""
+    count = int(np.prod(shape))
+    start = (seed * 7919) % (len(_PATTERN) - 1)
+    return np.take(_PATTERN, np.arange(start, start + count), mode="wrap").reshape(shape)
+
+
+_PATTERN = np.random.default_rng(0).standard_normal(_PATTERN_BYTES // 2, dtype=np.float32).astype(np.float16)
 
 
 def write_ours(folder: Path, kind: Kind) -> Path:

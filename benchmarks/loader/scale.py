@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks.harness import in_new_processes
 from benchmarks.loader import loaders
-from benchmarks.loader.samples import KINDS
+from benchmarks.loader.loaders import KINDS
 from params.layout import LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, TRAIN_SPLIT
 from steps.data.latents.latents_manifest import LatentsIndex
 from steps.data.latents.latents_shard import BuiltShard

@@ -30,8 +30,7 @@ from benchmarks import harness
 from benchmarks.train.contest import Task, clock_of, contest, ratio, summary
 from benchmarks.train.memory import estimated_bytes, memory
 from benchmarks.train.models import SD2, SD2_NARROW, Scale
-from benchmarks.train.ours import ours
-from benchmarks.train.parts import what_each_buys
+from benchmarks.train.ours import ours, what_each_buys
 from benchmarks.train.pictures import write_latents, write_pictures
 from benchmarks.train.scaling import scaling
 from benchmarks.train.script import cached, online

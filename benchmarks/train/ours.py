@@ -1,13 +1,22 @@
-"""This project's training: the real loader, inputs and optimizer step, and a log window that is read every 50 steps."""
+"""This project's training: the real loader, inputs and optimizer step, and a log window that is read every 50 steps.
+
+`python -m benchmarks.train --parts` measures what each part of it gains: the same training with one thing changed, in
+turns with it. A ratio below 1 means that the part pays off.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
-from benchmarks.train.contest import Step, Task
+import torch
+
+from benchmarks.train.contest import Contender, Step, Task, contest, memory_ratio, ratio
 from params.programs import TrainArguments
+from steps.training import assembly
 from steps.training.assembly import assemble, loader_from, warm_up
 from steps.training.batch_plan import batch_plan
 from steps.training.ranks import World
@@ -55,3 +64,56 @@ def ours(task: Task, world: World | None = None, changes: Mapping[str, Any] | No
         yield step
     finally:
         batches.close()  # type: ignore[attr-defined]
+
+
+def changed(change_unet: Callable[[Any], object] = lambda unet: None, **settings: Any) -> Contender:
+    """Return ours with some settings changed, and the UNet changed before the optimizer sees it."""
+
+    @contextmanager
+    def run(task: Task) -> Iterator[Step]:
+        build = assembly.build_unet
+
+        def build_changed(*arguments: Any) -> Any:
+            unet = build(*arguments)
+            change_unet(unet)
+            return unet
+
+        with mock.patch.object(assembly, "build_unet", build_changed), ours(task, changes=settings) as step:
+            yield step
+
+    return run
+
+
+def variants(task: Task) -> dict[str, Contender]:
+    on_gpu = task.device.type == "cuda"
+    layout = torch.contiguous_format if on_gpu else torch.channels_last
+    contenders = {
+        "not compiled" if task.compile else "compiled": changed(compile=not task.compile, cuda_graphs=False),
+        "channels first" if on_gpu else "channels last": changed(lambda unet: unet.to(memory_format=layout)),
+        "plain attention": changed(lambda unet: _set_attention(unet, "AttnProcessor")),
+        "loss read in every step": changed(log_every_steps=1),
+        "average in bfloat16": changed(ema_precision="bfloat16"),
+        "no average": changed(ema_decay=0.0),
+        "gradient checkpointing": changed(gradient_checkpointing=True),
+    }
+    if task.precision == "bfloat16":
+        contenders["float32"] = changed(precision="float32")
+        if not on_gpu:
+            contenders["fused attention"] = changed(lambda unet: _set_attention(unet, "AttnProcessor2_0"))
+    if on_gpu:
+        contenders["CUDA graphs"] = changed(compile=True, cuda_graphs=True)
+    return contenders
+
+
+def what_each_buys(task: Task, rounds: int, turn_s: float) -> dict[str, dict[str, float | None]]:
+    """Return for each variant its images/s and its peak memory, each divided by ours."""
+    figures = contest({"ours": ours, **variants(task)}, task, rounds, turn_s)
+    own = figures.pop("ours")
+    return {
+        name: {"images_per_s": ratio(changed_one, own), "peak_memory": memory_ratio(changed_one, own)}
+        for name, changed_one in figures.items()
+    }
+
+
+def _set_attention(unet: Any, name: str) -> None:
+    unet.set_attn_processor(getattr(importlib.import_module("diffusers.models.attention_processor"), name)())

@@ -1,4 +1,4 @@
-"""What an evaluation draws: the held-out captions of the reference, or those of any caption file.
+"""What an evaluation draws: the held-out captions of the reference, or those of any caption file, each with a seed.
 
 Reads a .txt (one caption per line), .csv, .tsv, .jsonl, .json (COCO's `annotations`, or a list) or .parquet file
 through fsspec, such as the 30,000 COCO captions that MLPerf Training judges with. A column `seed` gives the seeds.
@@ -10,10 +10,12 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
+
+import numpy as np
 
 from params.layout import HELDOUT_CAPTIONS
 from steps.data.parquet import read_parquet
@@ -26,6 +28,10 @@ DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 SUFFIXES: Final = (".txt", *DELIMITERS, ".jsonl", ".json", ".parquet")
 # torch's CPU generator uses the low 32 bits of its seed.
 SEEDS: Final = 2**32
+
+MIN_SAMPLES: Final = 8
+_HELD_OUT: Final = ("reference: {} held-out captions", "raise encode.heldout_fraction or max_heldout_samples")
+_FROM_A_FILE: Final = ("captions: {} in the file", "take a longer one")
 
 
 @dataclass(frozen=True)
@@ -97,3 +103,47 @@ def _seed(value: Any) -> int:
     if not 0 <= seed < SEEDS:
         raise ValueError(f"seed {seed} is not in 0..{SEEDS - 1}")
     return seed
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One picture to generate."""
+
+    index: int
+    """Number of the picture, from 0."""
+    caption: str
+    seed: int
+    """Seed of its initial noise: the same seed gives the same picture in any batch."""
+    reference_row: int | None
+    """Row of the reference with this caption's real picture, if any."""
+
+
+def choose_prompts(captions: Captions, samples: int, seed: int) -> list[Prompt]:
+    """Draw `samples` of the captions, without repetition; all of them where there are fewer.
+
+    The seed decides the order, so that a smaller sample is the beginning of a larger one, and a sorted table does not
+    bias the sample. Raises StepError if there are too few captions for a meaningful distance.
+    """
+    count = len(captions.texts)
+    fewest = min(samples, MIN_SAMPLES)
+    if count < fewest:
+        source, fix = _HELD_OUT if captions.is_heldout else _FROM_A_FILE
+        raise StepError(f"{source.format(count)}, at least {fewest} are needed; {fix}")
+    rows = np.random.default_rng(seed).permutation(count)[:samples].tolist()
+    seeds = captions.seeds
+    return [
+        Prompt(index, captions.texts[row], seeds[row] if seeds else picture_seed(seed, index), captions.real_rows[row])
+        for index, row in enumerate(rows)
+    ]
+
+
+def picture_seed(seed: int, index: int) -> int:
+    """Return the seed of picture `index`: distinct for all indices, and in another range for another `seed`."""
+    start = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "big")
+    return (start + index) % SEEDS
+
+
+def batches(prompts: Sequence[Prompt], batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[list[Prompt]]:
+    """Yield the batches of one worker: every `world_size`-th one, so their content is the same for any number."""
+    for start in range(rank * batch_size, len(prompts), world_size * batch_size):
+        yield list(prompts[start : start + batch_size])

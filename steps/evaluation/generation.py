@@ -1,4 +1,4 @@
-"""Generates every picture that an evaluation needs, on every device and host of the job.
+"""Plans every picture that an evaluation needs, and generates it, on every device and host of the job.
 
 Reads diffusers pipeline folders; writes the rows' pictures into their stores. A row is a model and how it draws:
 `trained`, the one to judge; `untrained`, the same architecture with fresh weights; `pretrained`, the generic model;
@@ -9,8 +9,8 @@ not drawn again, so a killed job resumes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +18,14 @@ import torch
 from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 from transformers.utils import logging
 
+from params.model import Decides
 from params.programs import EvaluateArguments
-from steps.artifact import Identity
+from steps.artifact import Identity, digest
 from steps.errors import StepError
+from steps.evaluation.captions import Prompt, batches
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.evaluation.pictures import PictureStore
-from steps.evaluation.prompts import Prompt, batches
+from steps.evaluation.provenance import versions
 from steps.model.pretrained import load_pipeline, new_unet
 from steps.progress import Progress
 
@@ -32,6 +34,8 @@ UNTRAINED: Final = "untrained"
 PRETRAINED: Final = "pretrained"
 APPROVED: Final = "approved"
 WATCH_S: Final = 1.0
+
+DIGEST_LETTERS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -158,3 +162,71 @@ def _worker(local_rank: int, work: Work, devices: Sequence[str], first: int, wor
 
 def _done(work: Work) -> int:
     return sum(len(row.prompts) - len(row.store().missing(row.indices)) for row in work.rows)
+
+
+def plan(
+    arguments: EvaluateArguments,
+    sources: Mapping[str, ModelSource],
+    prompts: Sequence[Prompt],
+    captions_digest: str,
+    size_px: int,
+    folders: tuple[Path, Path],
+) -> Work:
+    """Return the rows to draw.
+
+    `sources` are the models by name: always `trained`, and `pretrained` and `approved` if available. The trained
+    model's pictures go into the first of the `folders`, every other row's into a subfolder of the second.
+    """
+    samples_dir, others_dir = folders
+    drawing = SamplingSettings(arguments.guidance_scale, arguments.inference_steps, arguments.sampler, size_px, size_px)
+
+    def row(name: str, source: ModelSource, how: SamplingSettings, samples: int, folder: Path) -> PictureSet:
+        generation = _generation(arguments, source, how, min(samples, len(prompts)), captions_digest)
+        uri = arguments.samples_uri.rstrip("/")
+        mirror = f"{uri}/{digest(generation)[:DIGEST_LETTERS]}" if uri else ""
+        return PictureSet(name, source, how, prompts[:samples], folder, generation, mirror)
+
+    rows = [row(TRAINED, sources[TRAINED], drawing, len(prompts), samples_dir)]
+    for name, source, how, samples in _others(arguments, sources, drawing):
+        if samples:
+            rows.append(row(name, source, how, samples, others_dir / name))
+    return Work(rows, arguments)
+
+
+def guidance_row(scale: float) -> str:
+    """Return the name of the row at a guidance scale."""
+    return f"guidance-{scale:g}"
+
+
+def _others(
+    arguments: EvaluateArguments, sources: Mapping[str, ModelSource], drawing: SamplingSettings
+) -> Iterator[tuple[str, ModelSource, SamplingSettings, int]]:
+    """Yield name, model, sampling settings and number of pictures of each row other than the trained model's own."""
+    trained = sources[TRAINED]
+    for scale in sorted(set(arguments.guidance_grid) - {arguments.guidance_scale}):
+        yield guidance_row(scale), trained, replace(drawing, guidance_scale=scale), arguments.grid_samples
+    yield UNTRAINED, replace(trained, fresh_weights=True), drawing, arguments.untrained_samples
+    if APPROVED in sources and sources[APPROVED].digest != trained.digest:
+        yield APPROVED, sources[APPROVED], drawing, arguments.comparison_samples
+    if PRETRAINED in sources:
+        at_its_size = replace(drawing, size_px=arguments.pretrained_size_px or drawing.size_px)
+        yield PRETRAINED, sources[PRETRAINED], at_its_size, arguments.comparison_samples
+
+
+def _generation(
+    arguments: EvaluateArguments, source: ModelSource, drawing: SamplingSettings, samples: int, captions_digest: str
+) -> Identity:
+    """Return everything that decides how pictures look.
+
+    A longer evaluation begins with the pictures of a shorter one, so their number is left out, unless it cuts the last
+    batch short: rounding differs between batch sizes.
+    """
+    return {
+        **arguments.deciding(arguments.names(Decides.CONTENT)),
+        "model_digest": source.digest,
+        "fresh_weights": source.fresh_weights,
+        "cut_at": samples if samples % arguments.batch_size else None,
+        "captions_digest": captions_digest,
+        "versions": versions(),
+        **asdict(drawing),
+    }

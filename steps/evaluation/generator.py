@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from steps.errors import StepError
-from steps.evaluation.prompts import Prompt
+from steps.evaluation.captions import Prompt
 from steps.evaluation.reference import Pictures
 from steps.model.pretrained import sampler
 

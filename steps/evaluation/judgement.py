@@ -13,8 +13,7 @@ from typing import Any
 from params.layout import GUIDANCE_CURVE, MODEL_RECORD, NO_MODEL, WARNINGS
 from steps.evaluation import report
 from steps.evaluation.captions import Captions
-from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, Work
-from steps.evaluation.plan import guidance_row
+from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, Work, guidance_row
 from steps.evaluation.reference import Reference
 from steps.evaluation.results import Entries, comparisons, curve, metrics, warnings
 from steps.evaluation.scoring import Scorer, Scores, generated_pairs, real_pairs

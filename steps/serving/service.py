@@ -9,13 +9,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from params.programs import ServeArguments
-from steps.serving.batch_queue import BatchQueue
+from steps.serving.batch_queue import BatchQueue, Ticket
 from steps.serving.encoding import DrawnRequest
 from steps.serving.errors import ApiError, BusyError, ClientGoneError, ClosedError, QueueFullError
 from steps.serving.metrics import ServingMetrics
 from steps.serving.pictures import Picture, PictureJob, Shape
 from steps.serving.schema import MAX_SEED, GenerationRequest, request_type
-from steps.serving.ticket import Ticket
 from steps.serving.worker import ModelWorker
 
 if TYPE_CHECKING:

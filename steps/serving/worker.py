@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from steps.errors import StepError
-from steps.serving.batch_queue import BatchQueue
+from steps.serving.batch_queue import BatchQueue, Slot
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.metrics import ServingMetrics
-from steps.serving.ticket import Slot
 
 if TYPE_CHECKING:
     from steps.serving.renderer import PipelineRenderer

@@ -22,9 +22,9 @@ from steps.data.collecting.collection import Collection
 from steps.data.latents.latents_manifest import LatentsManifest, LatentsShard
 from steps.data.shards.shards_artifact import ShardsManifest, VerifiedShard, make_ledger
 from steps.encode import Encode
-from steps.evaluation import plan as planning
+from steps.evaluation import generation as planning
+from steps.evaluation.captions import Prompt
 from steps.evaluation.generation import PRETRAINED, TRAINED, ModelSource
-from steps.evaluation.prompts import Prompt
 from steps.model.digest import folder_digest
 from steps.training.identity import identity_digest, training_identity
 

@@ -25,8 +25,7 @@ from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsIndex, La
 from steps.data.latents.order import Rows, SampleOrder
 from steps.data.loading.batch_ring import LoadedBatch, empty
 from steps.data.loading.block_files import open_files
-from steps.data.loading.block_reader import MAX_LOST_FRACTION, BlockReader
-from steps.data.loading.block_table import BlockTable, block_table
+from steps.data.loading.block_reader import MAX_LOST_FRACTION, BlockReader, BlockTable, block_table
 from steps.data.loading.bucket_order import BucketStream, TrainingOrder
 from steps.errors import StepError
 

@@ -14,11 +14,9 @@ import torch
 from params.programs import EvaluateArguments
 from steps.errors import StepError
 from steps.evaluation import generation
-from steps.evaluation.captions import Captions
-from steps.evaluation.generation import TRAINED, ModelSource, Work, draw_in_processes, generate
+from steps.evaluation.captions import Captions, choose_prompts
+from steps.evaluation.generation import TRAINED, ModelSource, Work, draw_in_processes, generate, plan
 from steps.evaluation.generator import PictureGenerator
-from steps.evaluation.plan import plan
-from steps.evaluation.prompts import choose_prompts
 from steps.evaluation.reference import Pictures
 from steps.model.pretrained import load_pipeline
 from steps.progress import Progress

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from steps.errors import StepError
-from steps.evaluation.captions import Captions
+from steps.evaluation.captions import Captions, Prompt, choose_prompts
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
-from steps.evaluation.prompts import Prompt, choose_prompts
 from steps.evaluation.reference import Pictures
 from steps.model.pretrained import load_pipeline
 from tests.steps.evaluation.conftest import CAPTIONS, SIZE_PX

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.errors import StepError
-from steps.evaluation.captions import SEEDS, Captions
-from steps.evaluation.prompts import batches, choose_prompts, picture_seed
+from steps.evaluation.captions import SEEDS, Captions, batches, choose_prompts, picture_seed
 
 CAPTIONS = [f"caption {row}" for row in range(40)]
 

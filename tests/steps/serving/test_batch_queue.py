@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from steps.serving.batch_queue import BatchQueue, Pace
+from steps.serving.batch_queue import BatchQueue, Pace, Slot, Ticket
 from steps.serving.errors import ClosedError, QueueFullError
 from steps.serving.pictures import Picture, PictureJob, Shape
-from steps.serving.ticket import Slot, Ticket
 
 SMALL = Shape(32, 32, 2, 3.0, "ddim")
 LARGE = Shape(64, 64, 2, 3.0, "ddim")

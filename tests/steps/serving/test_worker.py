@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from steps.errors import StepError
-from steps.serving.batch_queue import BatchQueue
+from steps.serving.batch_queue import BatchQueue, Ticket
 from steps.serving.errors import ClosedError, RenderError
 from steps.serving.metrics import ServingMetrics
 from steps.serving.pictures import PictureJob, Shape
-from steps.serving.ticket import Ticket
 from steps.serving.worker import ModelWorker
 from tests.steps.serving.fakes import FakeRenderer
 from tests.steps.serving.waiting import until
