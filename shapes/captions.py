@@ -38,6 +38,11 @@ def every() -> list[Caption]:
     return [Caption(*parts) for parts in grid if parts[1] != parts[4]]
 
 
+def parse(text: str) -> Caption:
+    """Return the parts of a caption of the grid. Raises KeyError for any other text."""
+    return {caption.text(): caption for caption in every()}[text]
+
+
 def is_heldout(text: str) -> bool:
     """Return whether a caption belongs to the tenth that no training sees."""
     return params.heldout.is_heldout(text, 0.1)

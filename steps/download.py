@@ -56,22 +56,16 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
     progress = Progress("download", total, "rows", done=done)
     collection.artifact.begin()
     if left:
-        maker, most = collection.maker(), done
+        # A row is counted when it is fetched, where its worker says so, else with its shard.
+        fetched = in_shards = 0
 
-        def count(rows: int) -> None:
-            nonlocal most
-            most = max(most, min(rows, total - 1))
-            progress.set(most)
+        def count(new_fetched: int, more_in_shards: int = 0) -> None:
+            nonlocal fetched, in_shards
+            fetched, in_shards = max(fetched, new_fetched), in_shards + more_in_shards
+            progress.set(min(done + max(fetched, in_shards), total - 1))
 
-        made = 0
-
-        def add(rows: int) -> None:
-            nonlocal made
-            made += rows
-            count(done + made)
-
-        with _pool(maker, arguments, cluster, job_name, lambda rows: count(done + rows)) as pool:
-            collection.collect(pool, shards, add)
+        with _pool(collection.maker(), arguments, cluster, job_name, count) as pool:
+            collection.collect(pool, shards, lambda rows: count(0, rows))
     elif len(cluster.hosts) > 1:
         _let_the_others_go(arguments, cluster, job_name)
     for cause, words in collection.table.oddities.examples.items():

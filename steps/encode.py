@@ -29,7 +29,7 @@ from steps.container import Container
 from steps.data.encoding.buckets import Buckets, buckets_of
 from steps.data.encoding.decoding import ShardsSource
 from steps.data.encoding.encoder_settings import EncoderSettings, model_facts
-from steps.data.encoding.latents_artifact import ModelFacts, check_shard, latents_artifact
+from steps.data.encoding.latents_artifact import check_shard, latents_artifact
 from steps.data.encoding.latents_writer import LatentsRecord
 from steps.data.encoding.plan import EncodePlan, PlannedShard, Selection, make_plan, plan_file
 from steps.data.encoding.ray_encoding import (
@@ -43,7 +43,6 @@ from steps.data.encoding.reference import ReferenceManifest
 from steps.data.shards.shards_artifact import ShardsManifest, read_shards_manifest
 from steps.device import gpus_to_lend
 from steps.errors import StepError
-from steps.model.digest import folder_digest
 from steps.progress import Progress
 from steps.ray_cluster import join, leading
 
@@ -87,7 +86,7 @@ class Encode:
             )
         self._source_digest = hashlib.sha256(content).hexdigest()
         self._pretrained = pretrained
-        self._models = _models(pretrained)
+        self._models = model_facts(pretrained)
         self._buckets = self._planned_buckets()
         identity = self._identity()
         self.latents, self.reference = (
@@ -199,11 +198,6 @@ class Encode:
     def _identity(self) -> Identity:
         settings = self._arguments.deciding(self._arguments.names(Decides.CONTENT))
         return settings | {"shards": self._source_digest, "models": vars(self._models)}
-
-
-def _models(pretrained: Path) -> ModelFacts:
-    parts = ("vae", "tokenizer", "text_encoder")
-    return model_facts(pretrained, {part: folder_digest(pretrained / part) for part in parts})
 
 
 def _json(model: Model) -> bytes:

@@ -40,7 +40,6 @@ MAX_SAID_BYTES: Final = 1 << 16
 MISSED_POLLS: Final = 4
 OBJECT_STORE_FRACTION: Final = 0.3
 LOOPBACK: Final = "127.0.0.1"
-LENDS_NOTHING: Final = ("--num-cpus", "0", "--num-gpus", "0")
 MIN_OBJECT_STORE_BYTES: Final = 100 << 20
 MIN_SHARED_MEMORY_BYTES: Final = 256 << 20
 
@@ -107,8 +106,9 @@ def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True
     for _ in range(NODE_TRIES):
         # On the head, ray.init turns tokens on by itself, and only then tells its own native part of it.
         environment = os.environ | _environment(cluster, job_name) | {"RAY_AUTH_MODE": "token"}
-        command = _start_command(cluster, head)
-        status = _stay([*command, *_lent(lends, gpus)], head, environment)
+        lent = {"--num-cpus": None if lends else 0, "--num-gpus": gpus if lends else 0}
+        flags = [word for flag, count in lent.items() if count is not None for word in (flag, str(count))]
+        status = _stay([*_start_command(cluster, head), *flags], head, environment)
         if status is None:
             return
     raise StepError(f"ray: the node of this host ended {NODE_TRIES} times, the last with status {status}")
@@ -201,12 +201,6 @@ def _start_command(cluster: Cluster, head: tuple[str, int]) -> list[str]:
         # Several hosts on one machine: ports that no other node has taken.
         return [*command, "--node-ip-address", head[0], "--min-worker-port", "0", "--max-worker-port", "0"]
     return [*command, "--node-ip-address", own_address(cluster)]
-
-
-def _lent(lends: bool, gpus: int | None) -> tuple[str, ...]:
-    if not lends:
-        return LENDS_NOTHING
-    return () if gpus is None else ("--num-gpus", str(gpus))
 
 
 def _wait_for_hosts(ray: Any, cluster: Cluster, address: str, patience: Patience) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from params import heldout
 from shapes import captions
 
@@ -13,6 +15,12 @@ def test_the_grid_is_always_in_the_same_order() -> None:
     grid = captions.every()
     assert grid[0].text() == "a small red circle at the top on a yellow background"
     assert grid[-1].text() == "a large white ring in the centre on a black background"
+
+
+def test_a_caption_parses_back_to_its_parts() -> None:
+    assert all(captions.parse(caption.text()) == caption for caption in captions.every()[::500])
+    with pytest.raises(KeyError):
+        captions.parse("a small red circle")
 
 
 def test_about_a_tenth_is_held_out_by_the_hash_that_encode_takes() -> None:

@@ -80,7 +80,10 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
     # Causes by which the table's reader gives a row up.
     unreadable = (Cause.BAD_ROW, Cause.BAD_TEXT, Cause.TRUNCATED)
     checks = [_Check(cause, (LOST,), partial(_is, cause)) for cause in unreadable]
-    checks += [*_required(settings, table), *_checks(settings, table)]
+    checks.append(_Check(Cause.NO_URL, (table.url_column,), _is_blank))
+    if not settings.keep_uncaptioned:
+        checks.append(_Check(Cause.NO_CAPTION, (table.caption_column,), _is_blank))
+    checks += _checks(settings, table)
     causes = (*(one.cause for one in checks), Cause.DUPLICATE)
     by_caption = is_known_by_caption(settings)
     known_by = (table.url_column, table.caption_column)
@@ -194,12 +197,6 @@ class _Columns:
 def _is(cause: str, lost: Any) -> Mask:
     mask: Mask = pc.fill_null(pc.equal(lost, cause), False).to_numpy(zero_copy_only=False)
     return mask
-
-
-def _required(settings: DownloadSettings, table: UrlTable) -> Iterator[_Check]:
-    yield _Check(Cause.NO_URL, (table.url_column,), _is_blank)
-    if not settings.keep_uncaptioned:
-        yield _Check(Cause.NO_CAPTION, (table.caption_column,), _is_blank)
 
 
 def _is_blank(texts: Any) -> Mask:

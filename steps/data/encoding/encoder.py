@@ -34,11 +34,11 @@ class BlockEncoder:
             # One worker for each core: they would only wait for each other.
             torch.set_num_threads(1)
         torch.backends.cudnn.deterministic = True
-        self._vae = _on(self._device, load_vae(settings.pretrained, DTYPES[settings.precision]))
+        self._vae = load_vae(settings.pretrained, DTYPES[settings.precision]).to(self._device)
         self._tokenizer = load_tokenizer(settings.pretrained)
         self._text_encoder: Any = None
         if settings.caption_embeddings:
-            self._text_encoder = _on(self._device, load_text_encoder(settings.pretrained, torch.float32))
+            self._text_encoder = load_text_encoder(settings.pretrained, torch.float32).to(self._device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a block: its safetensors, its sums for the statistics, and the PSNR of the first ones of a shard."""
@@ -107,10 +107,6 @@ class BlockEncoder:
         parts = torch.split(token_ids.long(), self._settings.batch_size)
         outputs = [self._text_encoder(part.to(self._device))[0].to("cpu", torch.float16) for part in parts]
         return torch.cat(outputs)
-
-
-def _on(device: torch.device, model: Any) -> Any:
-    return model.to(device)
 
 
 def moments_sums(mean: Array, std: Array) -> list[float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from steps.data.encoding.latents_artifact import ModelFacts
 from steps.errors import StepError
+from steps.model.digest import folder_digest
 from steps.model.json_object import read_object
 
 
@@ -26,25 +27,23 @@ class EncoderSettings:
     """In which the VAE runs."""
 
 
-def model_facts(pretrained: Path, digests: dict[str, str]) -> ModelFacts:
-    """Return what the manifest says of the models; `digests` are those of vae, tokenizer and text_encoder.
+def model_facts(pretrained: Path) -> ModelFacts:
+    """Return what the manifest says of the models.
 
     Raises StepError where a configuration lacks what is needed.
     """
     vae = read_object(pretrained / "vae" / "config.json")
     text = read_object(pretrained / "text_encoder" / "config.json")
     try:
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        facts = ModelFacts(
-            encoder_digest=digests["vae"],
-            tokenizer_digest=digests["tokenizer"],
-            text_encoder_digest=digests["text_encoder"],
+        return ModelFacts(
+            encoder_digest=folder_digest(pretrained / "vae"),
+            tokenizer_digest=folder_digest(pretrained / "tokenizer"),
+            text_encoder_digest=folder_digest(pretrained / "text_encoder"),
             scaling_factor=float(vae["scaling_factor"]),
             caption_length=int(text["max_position_embeddings"]),
             embedding_width=int(text["hidden_size"]),
             latent_channels=int(vae["latent_channels"]),
-            factor=factor,
+            factor=2 ** (len(vae["block_out_channels"]) - 1),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StepError(f"{pretrained}: a config.json lacks or garbles {error}") from None
-    return facts

@@ -17,7 +17,7 @@ from steps.data.encoding.decoding import ShardsSource, decode_span, spans
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.encoding.latents_writer import LatentsRecord, write_shard
 from steps.data.encoding.plan import PlannedShard, Selection, SourceSummary, summarize
-from steps.data.encoding.reference import ReferenceShard, reference_spans, write_reference_shard
+from steps.data.encoding.reference import SAMPLES_PER_SHARD, ReferenceShard, write_reference_shard
 from steps.data.encoding.samples import read_table
 from steps.data.storage import Storage
 from steps.errors import StepError
@@ -88,8 +88,8 @@ def write_reference(job: EncodeJob, reference_uri: str) -> list[Any]:
     """Start writing the held-out pictures; return the tasks for `reference_shards`."""
     task = RAY.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(write_reference_shard)
     source = RAY.put(job.source)
-    count = len(job.source.plan.heldout)
-    return [task.remote(reference_uri, source, *span) for span in reference_spans(count)]
+    shards = -(-len(job.source.plan.heldout) // SAMPLES_PER_SHARD)
+    return [task.remote(reference_uri, source, index) for index in range(shards)]
 
 
 def reference_shards(tasks: list[Any]) -> tuple[ReferenceShard, ...]:

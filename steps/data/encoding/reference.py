@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator
 from typing import Final
 
 from params.layout import HELDOUT_SPLIT, REFERENCE_SHARD_PATTERN
@@ -39,14 +38,10 @@ class ReferenceManifest(Model):
     shards: tuple[ReferenceShard, ...]
 
 
-def reference_spans(count: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (shard number, first row of the held-out split, rows) of each shard."""
-    for index, first in enumerate(range(0, count, SAMPLES_PER_SHARD)):
-        yield index, first, min(SAMPLES_PER_SHARD, count - first)
-
-
-def write_reference_shard(uri: str, source: ShardsSource, index: int, first: int, count: int) -> ReferenceShard:
+def write_reference_shard(uri: str, source: ShardsSource, index: int) -> ReferenceShard:
     """Write one shard; return its line of the manifest."""
+    first = index * SAMPLES_PER_SHARD
+    count = min(SAMPLES_PER_SHARD, len(source.plan.heldout) - first)
     samples = planned_samples(source, HELDOUT_SPLIT, first, count)
     content = b"".join(sample.raw for sample in samples)
     end = 2 * tarfile.BLOCKSIZE

@@ -74,8 +74,6 @@ class GuardedConnection(http.client.HTTPConnection):
 
 def connect_first(addresses: Sequence[SocketAddress], deadline_s: float) -> socket.socket:
     """Return a connection to the address that answers first. Raises the last OSError, TimeoutError at the deadline."""
-    if len(addresses) == 1:
-        return _connected(addresses[0], deadline_s)
     waiting = _alternating(addresses)
     problem: OSError = OSError("no address")
     with selectors.DefaultSelector() as pending:
@@ -101,17 +99,6 @@ def connect_first(addresses: Sequence[SocketAddress], deadline_s: float) -> sock
             for key in list(pending.get_map().values()):
                 key.fileobj.close()  # type: ignore[union-attr]
     raise problem
-
-
-def _connected(address: SocketAddress, deadline_s: float) -> socket.socket:
-    opened = socket.socket(address[0], socket.SOCK_STREAM)
-    try:
-        opened.settimeout(remaining_s(deadline_s))
-        opened.connect(address[1])
-    except BaseException:
-        opened.close()
-        raise
-    return opened
 
 
 def _alternating(addresses: Sequence[SocketAddress]) -> list[SocketAddress]:

@@ -15,7 +15,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -151,15 +151,6 @@ class _Run:
         return self._streams[turn.stream]
 
 
-@dataclass(order=True)
-class _Due:
-    """A lane's next stretch, and the first batch that needs it."""
-
-    batch: int
-    lane: int
-    stretch: Stretch = field(compare=False)
-
-
 class _Stream:
     """One bucket's batches, which have a ring of their own: reads stretches as their batches come near."""
 
@@ -172,17 +163,18 @@ class _Stream:
         first_lane = loader.first_place // order.lane_rows
         last_lane = (loader.first_place + loader.batch_rows - 1) // order.lane_rows
         self._lanes = {lane: order.stretches(lane, numbers.start) for lane in range(first_lane, last_lane + 1)}
-        self._due: list[_Due] = []
+        self._due: list[tuple[int, int, Stretch]] = []
+        """Of each lane: the first batch that needs its next stretch, the lane, and the stretch."""
         for lane in self._lanes:
             self._advance(lane)
         self._reading: deque[tuple[int, Future[None]]] = deque()
 
     def ask(self, number: int) -> None:
         """Have read what the batches up to this one need."""
-        while self._due and self._due[0].batch <= number:
-            due = heapq.heappop(self._due)
-            self._advance(due.lane)
-            self._reading.append((due.batch, self._pool.submit(self._load, due.stretch)))
+        while self._due and self._due[0][0] <= number:
+            batch, lane, stretch = heapq.heappop(self._due)
+            self._advance(lane)
+            self._reading.append((batch, self._pool.submit(self._load, stretch)))
 
     def batch(self, number: int, first_position: int) -> LoadedBatch:
         """Return a batch that was asked for, when it is read."""
@@ -197,7 +189,7 @@ class _Stream:
                 return
             own = self._own(stretch)
             if len(own.rows):
-                heapq.heappush(self._due, _Due(int(own.batches[0]), lane, own))
+                heapq.heappush(self._due, (int(own.batches[0]), lane, own))
                 return
 
     def _own(self, stretch: Stretch) -> Stretch:

@@ -127,9 +127,7 @@ def make_ledger(
     filtered = {cause: count for cause, count in sorted(fates.items()) if count and cause in LEFT_OUT}
     kept = sum(shard.samples for shard in shards)
     attempted = kept + sum(failed.values())
-    treated: Counter[str] = Counter()
-    for shard in shards:
-        treated.update(shard.treated)
+    treated = sum((Counter(shard.treated) for shard in shards), Counter[str]())
     return Ledger(
         rows=rows,
         tried=tried,

@@ -7,8 +7,6 @@ the .txt or .caption beside it. What else the metadata say of it are columns, fo
 
 from __future__ import annotations
 
-import hashlib
-import json
 import posixpath
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +20,12 @@ from steps.data.tables.parquet_files import PictureParquet
 from steps.data.tables.row_files import CAPTION, URL, Oddities, Reading, RowSource, open_files
 from steps.data.tables.stored_rows import (
     Row,
-    StoredRows,
     caption_in,
     facts_of,
     is_blank,
     note_if_no_text,
-    require_captions,
-    stored_digest,
     stored_names,
+    stored_rows,
 )
 from steps.data.tables.text_column import through
 from steps.errors import StepError
@@ -61,9 +57,10 @@ def open_folder(uri: str, reading: Reading) -> RowSource:
             row[CAPTION] = caption_in(contents[file], reading)
             note_if_no_text(oddities, f"{uri}/{file}", row[CAPTION])
         rows.append({**row, URL: name})
-    require_captions(uri, rows, reading, oddities, f"{', '.join(METADATA_FILES)}, nor a .txt or .caption beside it")
-    captions = hashlib.sha256(json.dumps([row.get(CAPTION) for row in rows]).encode()).hexdigest()
-    return StoredRows(rows, stored_digest({name: sizes[name] for name in pictures}, captions), oddities)
+    where, own_sizes = ", ".join(METADATA_FILES), {name: sizes[name] for name in pictures}
+    captions = [row.get(CAPTION) for row in rows]
+    where = f"{where}, nor a .txt or .caption beside it"
+    return stored_rows(uri, rows, reading, oddities, where, own_sizes, captions)
 
 
 def _caption_files(names: Mapping[str, Any], pictures: list[str]) -> dict[str, list[str]]:

@@ -8,8 +8,6 @@ key of the .json comes first. As WebDataset has it, a key ends at the first dot 
 from __future__ import annotations
 
 import gzip
-import hashlib
-import json
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -31,9 +29,8 @@ from steps.data.tables.stored_rows import (
     facts_of,
     is_blank,
     note_if_no_text,
-    require_captions,
-    stored_digest,
     stored_names,
+    stored_rows,
 )
 from steps.errors import StepError
 
@@ -60,9 +57,8 @@ def open_shards(uri: str, reading: Reading) -> StoredRows:
     if not rows:
         reason = next(iter(oddities.examples.values()), f"no tar under {uri} has a picture ({', '.join(PICTURES)})")
         raise StepError(f"url_table: {reason}")
-    require_captions(uri, rows, reading, oddities, "its .json, nor a .txt or .caption of its key")
-    facts = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-    return StoredRows(rows, stored_digest({name: sizes[name] for name in tars}, facts), oddities)
+    where = "its .json, nor a .txt or .caption of its key"
+    return stored_rows(uri, rows, reading, oddities, where, {name: sizes[name] for name in tars}, rows)
 
 
 def _tar_rows(uri: str, name: str, reading: Reading) -> tuple[list[Row], Oddities]:

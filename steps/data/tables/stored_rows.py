@@ -86,8 +86,21 @@ def caption_in(content: bytes, reading: Reading) -> str | list[str]:
     return text.split("\n") if reading.caption_lines else text
 
 
-def require_captions(uri: str, rows: Sequence[Row], reading: Reading, oddities: Oddities, where: str) -> None:
-    """Raise StepError, with the first thing that could not be read, unless some row has a caption that is text."""
+def stored_rows(
+    uri: str, rows: list[Row], reading: Reading, oddities: Oddities, where: str, sizes: Mapping[str, int], facts: Any
+) -> StoredRows:
+    """Return rows as a table, known by the sizes of its files, by name, and by facts about its rows.
+
+    Raises StepError, with the first thing that could not be read, where no row has a caption that is text.
+    """
+    _require_captions(uri, rows, reading, oddities, where)
+    # Pictures that change without a trace of these go unnoticed.
+    told = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([sizes, told], sort_keys=True).encode()).hexdigest()
+    return StoredRows(rows, digest, oddities)
+
+
+def _require_captions(uri: str, rows: Sequence[Row], reading: Reading, oddities: Oddities, where: str) -> None:
     usable = [row for row in rows if LOST not in row]
     if any(row.get(CAPTION) and is_well_formed(row[CAPTION]) for row in usable) or (reading.uncaptioned and usable):
         return
@@ -110,11 +123,6 @@ def stored_names(uri: str) -> dict[str, int]:
         entries = {}
     start = len(str(root).rstrip("/")) + 1
     return {path[start:]: int(of["size"]) for path, of in sorted(entries.items()) if not is_debris(path[start:])}
-
-
-def stored_digest(sizes: Mapping[str, int], facts: str) -> str:
-    """Return a digest of names, sizes and captions: pictures that change without a trace of these go unnoticed."""
-    return hashlib.sha256(json.dumps([sizes, facts], sort_keys=True).encode()).hexdigest()
 
 
 def note_if_no_text(oddities: Oddities, place: str, caption: Any) -> None:

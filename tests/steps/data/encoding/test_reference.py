@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from shapes import captions, pictures
 from steps.data.encoding import reference as module
 from steps.data.encoding.buckets import square
 from steps.data.encoding.decoding import ShardsSource
 from steps.data.encoding.plan import Selection, make_plan, summarize
-from steps.data.encoding.reference import reference_spans, write_reference_shard
+from steps.data.encoding.reference import write_reference_shard
 from steps.data.encoding.samples import is_heldout, read_table
 from steps.data.storage import Storage
 from steps.evaluation.reference import Reference
@@ -18,7 +20,9 @@ SQUARE = square(64)
 SELECTION = Selection(0.3, SQUARE)
 
 
-def test_evaluation_reads_the_held_out_pictures(tmp_path: Path) -> None:
+def test_evaluation_reads_the_held_out_pictures_from_all_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uri, target = str(tmp_path / "shards"), tmp_path / "reference"
     manifest = write_shards(uri, [40, 40])
     tables = [read_table(Storage(uri), shard.name) for shard in manifest.shards]
@@ -27,10 +31,9 @@ def test_evaluation_reads_the_held_out_pictures(tmp_path: Path) -> None:
     )
     count = len(plan.heldout)
     source = ShardsSource(uri, plan)
-    shards = [
-        write_reference_shard(str(target), source, 0, 0, count - 3),
-        write_reference_shard(str(target), source, 1, count - 3, 3),
-    ]
+    monkeypatch.setattr(module, "SAMPLES_PER_SHARD", count - 3)
+    shards = [write_reference_shard(str(target), source, index) for index in range(2)]
+    assert [shard.samples for shard in shards] == [count - 3, 3]
     described = {"resolution_px": 64, "shards": [shard.model_dump() for shard in shards]}
     (target / "manifest.json").write_text(json.dumps(described))
     reference = Reference(target)
@@ -38,10 +41,4 @@ def test_evaluation_reads_the_held_out_pictures(tmp_path: Path) -> None:
     assert reference.captions == texts and len(reference) == count
     drawn = pictures.draw(captions.parse(texts[-1]), 64)
     assert abs(reference.read([count - 1])[0].astype(int) - drawn.astype(int)).mean() < 8
-    again = write_reference_shard(str(target), source, 0, 0, count - 3)
-    assert again == shards[0]
-
-
-def test_pictures_are_cut_into_shards() -> None:
-    assert list(reference_spans(2 * module.SAMPLES_PER_SHARD + 5)) == [(0, 0, 1000), (1, 1000, 1000), (2, 2000, 5)]
-    assert list(reference_spans(0)) == []
+    assert write_reference_shard(str(target), source, 0) == shards[0]
