@@ -16,8 +16,7 @@ from params.arguments import ArgumentError, from_texts
 from params.layout import LATENTS_CHANNEL, PRETRAINED_CHANNEL, TRAINERS_GROUP
 from params.programs import TrainArguments
 from steps.container import Cluster, Container
-from steps.data.loading.late_files import wait_for_files
-from steps.data.loading.warming import warm_in_background
+from steps.data.loading.lustre import wait_for_files, warm_in_background
 from steps.errors import StepError
 from steps.training.batch_plan import batch_plan
 from steps.training.initial_model import initial_folder, unpack_initial_model

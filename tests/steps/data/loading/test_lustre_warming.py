@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from steps.container import Cluster
-from steps.data.loading import warming
-from steps.data.loading.warming import warm, warm_in_background
+from steps.data.loading import lustre
+from steps.data.loading.lustre import warm, warm_in_background
 from tests.steps.data.latents_folders import write_latents
 
 # Writes down what it is asked; the first time that it is asked how things stand, they are not done yet.
@@ -57,9 +57,9 @@ def test_without_a_lustre_client_every_file_is_read(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     read: list[Path] = []
-    real = warming._read_a_byte
-    monkeypatch.setattr(warming, "_read_a_byte", lambda path: bool(read.append(path)) or real(path))
-    monkeypatch.setattr(warming, "BATCH_FILES", 2)
+    real = lustre._read_a_byte
+    monkeypatch.setattr(lustre, "_read_a_byte", lambda path: bool(read.append(path)) or real(path))
+    monkeypatch.setattr(lustre, "BATCH_FILES", 2)
     assert list(warm(files)) == [2, 4, 5]
     assert sorted(read) == files
 
@@ -67,7 +67,7 @@ def test_without_a_lustre_client_every_file_is_read(
 def test_a_lustre_client_is_asked_in_batches_and_waited_for(
     files: list[Path], lfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warming, "BATCH_FILES", 2)
+    monkeypatch.setattr(lustre, "BATCH_FILES", 2)
     assert list(warm(files, poll_s=0)) == [2, 4, 5]
     assert asked(lfs, "hsm_restore") == [2, 2, 1]
     assert asked(lfs, "hsm_action") == [2, 2, 2, 1]
@@ -75,7 +75,7 @@ def test_a_lustre_client_is_asked_in_batches_and_waited_for(
 
 def test_a_mount_that_refuses_is_read_instead(files: list[Path], lfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REFUSED", "1")
-    monkeypatch.setattr(warming, "BATCH_FILES", 2)
+    monkeypatch.setattr(lustre, "BATCH_FILES", 2)
     assert list(warm(files, poll_s=0)) == [2, 4, 5]
     assert asked(lfs, "hsm_restore") == [2]
 
@@ -92,9 +92,9 @@ def test_hosts_share_the_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_latents(tmp_path)
-    monkeypatch.setattr(warming.shutil, "which", lambda name: None)
+    monkeypatch.setattr(lustre.shutil, "which", lambda name: None)
     read: list[str] = []
-    monkeypatch.setattr(warming, "_read_a_byte", lambda path: bool(read.append(path.name)) or True)
+    monkeypatch.setattr(lustre, "_read_a_byte", lambda path: bool(read.append(path.name)) or True)
     for host in ("algo-1", "algo-2"):
         warm_in_background(tmp_path, Cluster(("algo-1", "algo-2"), host, "algo-1", 7777, 6379)).join(30)
     shards = sorted(path.name for path in tmp_path.glob("*.tar"))

@@ -11,8 +11,8 @@ import pytest
 
 from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
 from steps.data.latents.latents_manifest import LatentsManifest
-from steps.data.loading import late_files as module
-from steps.data.loading.late_files import late_files, wait_for_files
+from steps.data.loading import lustre as module
+from steps.data.loading.lustre import late_files, wait_for_files
 from steps.errors import StepError
 from tests.steps.training.tiny_model import write_latents, write_pretrained
 
