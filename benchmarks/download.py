@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
         write_table(base / "urls", web, options.rows)
         flow = measure_flow(options, web, f"s3://{BUCKET}/flow", SAMPLES_PER_SHARD)
         sides = measure(options, base, web, client)
-    harness.print_result(results(sides, flow, options), options.json, lines)
+    harness.print_result(results(sides, flow, options), options.json)
     return 0
 
 
@@ -195,14 +195,6 @@ def results(sides: dict[str, Turns], flow: dict[str, Turns], options: argparse.N
 def ratio(base: Turns, own: Turns, kind: int) -> float:
     """Return the median of base / own within a turn: of seconds, or, for a `kind` of 1, of CPU-seconds."""
     return harness.median_ratio([turn[kind] for turn in base], [turn[kind] for turn in own])
-
-
-def lines(result: dict[str, Any]) -> Iterator[str]:
-    yield f"{'':10}{'images/s':>10}{'CPU-ms/image':>14}"
-    for title, kind in (("while it flows", "flow"), ("start to end", "sides")):
-        yield title
-        for name, side in result[kind].items():
-            yield f"{name:10}{side['images_per_s']:10.1f}{side['cpu_ms_per_image']:14.2f}"
 
 
 if __name__ == "__main__":

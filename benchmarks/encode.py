@@ -26,7 +26,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
         base = Path(folder)
         make_shards(base, options.samples, options.resolution_px)
         result = measure(options, base)
-    harness.print_result(result, options.json, lines)
+    harness.print_result(result, options.json)
     return 0
 
 
@@ -197,13 +197,6 @@ def results(options: argparse.Namespace, bare: Turns, step: Turns, starts_s: lis
         "cores": os.cpu_count(),
         "torch": torch.__version__,
     }
-
-
-def lines(result: dict[str, Any]) -> Iterator[str]:
-    yield f"{'':6}{'pictures/s':>12}{'CPU-ms/picture':>16}"
-    for name, side in result["sides"].items():
-        yield f"{name:6}{side['pictures_per_s']:12.1f}{side['cpu_ms_per_picture']:16.2f}"
-    yield f"until the first block of the step: {result['start_s']:.1f} s"
 
 
 if __name__ == "__main__":

@@ -67,13 +67,12 @@ TRAINING: Final[dict[str, Any]] = {
 
 @dataclass
 class Stage:
-    name: str
+    stage: str
+    files_gb: float = 0.0
+    """That it left."""
     seconds: float = 0.0
-    peak_bytes: int = 0
-    estimated_bytes: float = 0.0
-    """0: nothing is estimated."""
-    left_bytes: int = 0
-    """In files."""
+    peak_gb: float = 0.0
+    estimated_gb: float | None = None
 
 
 @dataclass
@@ -201,9 +200,10 @@ class Rehearsal:
                 raise SystemExit(f"error: {' '.join(command[:5])} ended with status {process.returncode}")
 
     @contextmanager
-    def stage(self, name: str, left: Path, estimated_bytes: float = 0.0) -> Iterator[None]:
+    def stage(self, name: str, left: Path, estimated_bytes: float | None = None) -> Iterator[None]:
         """Measure what happens in the block, in this process's children."""
-        stage, ended, start_s = Stage(name, estimated_bytes=estimated_bytes), threading.Event(), time.monotonic()
+        estimated_gb = None if estimated_bytes is None else estimated_bytes / 1e9
+        stage, ended, start_s = Stage(name, estimated_gb=estimated_gb), threading.Event(), time.monotonic()
         watcher = threading.Thread(target=_watch, args=(stage, ended))
         watcher.start()
         try:
@@ -212,9 +212,9 @@ class Rehearsal:
             ended.set()
             watcher.join()
         stage.seconds = time.monotonic() - start_s
-        stage.left_bytes = sum(file.stat().st_size for file in ([left] if left.is_file() else left.rglob("*")))
+        stage.files_gb = sum(file.stat().st_size for file in ([left] if left.is_file() else left.rglob("*"))) / 1e9
         self.stages.append(stage)
-        print(_row(vars(stage)), flush=True)
+        print(stage, file=sys.stderr, flush=True)
 
 
 def _build(width: int, folder: Path) -> None:
@@ -235,19 +235,7 @@ def _watch(stage: Stage, ended: threading.Event) -> None:
             except psutil.Error:
                 continue
             own += memory.rss - memory.shared
-        stage.peak_bytes = max(stage.peak_bytes, own)
-
-
-def _row(stage: dict[str, Any]) -> str:
-    gigabytes = [stage[key] / 1e9 for key in ("left_bytes", "peak_bytes", "estimated_bytes")]
-    left, peak, estimate = (f"{value:.2f}" if value else "" for value in gigabytes)
-    return f"| {stage['name']} | {left} | {stage['seconds']:.0f} | {peak} | {estimate} |"
-
-
-def lines(result: dict[str, Any]) -> Iterator[str]:
-    yield f"\nwidth 1/{result['width']}, {result['ranks']} ranks, {result['pictures']} pictures:\n"
-    yield "| stage | GB of files | seconds | peak GB | estimated GB |\n|---|---:|---:|---:|---:|"
-    yield from map(_row, result["stages"])
+        stage.peak_gb = max(stage.peak_gb, own / 1e9)
 
 
 def main(argv: list[str]) -> int:
@@ -263,7 +251,7 @@ def main(argv: list[str]) -> int:
     if OOM_SCORE.exists():
         OOM_SCORE.write_text("1000")
     with tempfile.TemporaryDirectory(dir=options.folder or None, prefix="fullsize-") as folder:
-        harness.print_result(Rehearsal(options, Path(folder)).run(), options.json, lines)
+        harness.print_result(Rehearsal(options, Path(folder)).run(), options.json)
     return 0
 
 

@@ -104,15 +104,34 @@ def summary(turns: Turns, noun: str) -> dict[str, float]:
     }
 
 
-def print_result(result: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Iterable[str]]) -> None:
-    """Print a result as JSON, or as the lines that people read, its ratios last."""
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return
-    print(*lines(result), sep="\n")
-    for name, ratio in result.get("ratios", {}).items():
-        print(f"{name:32}{figure(ratio)}")
+def print_result(result: dict[str, Any], as_json: bool) -> None:
+    """Print a result as JSON, or as what people read: its tables in Markdown, its ratios last."""
+    print(json.dumps(result, indent=2) if as_json else "\n".join(lines(result)))
 
 
-def figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def lines(result: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in sorted(result.items(), key=lambda item: item[0] == "ratios"):
+        if isinstance(value, dict) and all(isinstance(row, dict) for row in value.values()):
+            value = [{name: key, **row} for key, row in value.items()]
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            yield from ("", *table(value), "")
+        elif isinstance(value, dict):
+            yield from (f"{key:32}{figure(one)}" for key, one in value.items())
+        else:
+            yield f"{name:32}{figure(value)}"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield rows as a table in Markdown; what a row does not have stays empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    yield f"| {' | '.join(names)} |"
+    yield f"|---{'|---:' * (len(names) - 1)}|"
+    yield from (f"| {' | '.join(figure(row.get(name, '')) for name in names)} |" for row in rows)
+
+
+def figure(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(figure, value))
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return "-" if value is None else str(value)

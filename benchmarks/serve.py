@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         bare = bare_loop(base_dir / "model", arguments)
         with server(base_dir, arguments) as (url, process):
             loads = measure(bare, url, process, options.rounds, options.pictures)
-    harness.print_result(results(loads, arguments), options.json, lines)
+    harness.print_result(results(loads, arguments), options.json)
     return 0
 
 
@@ -238,13 +238,6 @@ def results(loads: dict[str, Load], arguments: ServeArguments) -> dict[str, Any]
             include={"inference_steps", "guidance_scale", "sampler", "default_size_px", "precision", "max_batch_size"}
         ),
     }
-
-
-def lines(result: dict[str, Any]) -> Iterator[str]:
-    yield f"{'':12}{'images/s':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}"
-    for name, load in result["loads"].items():
-        times = "".join(f"{1000 * load[f'p{percent}_s']:10.0f}" for percent in (50, 95, 99))
-        yield f"{name:12}{load['images_per_s']:10.2f}{times}"
 
 
 if __name__ == "__main__":

@@ -51,12 +51,12 @@ def main(argv: list[str]) -> int:
     flags.add_argument("--scale", action="store_true", help="start-up over 100, 1,000 and 10,000 shards instead")
     options = flags.parse_args(argv)
     if options.scale:
-        harness.print_result(scale.scale(), options.json, scale.lines)
+        harness.print_result(scale.scale(), options.json)
         return 0
     warnings.simplefilter("ignore")  # other loaders leave files open
     kinds = [kind.scaled(options.size) for kind in KINDS]
     rates = {kind.name: compare(kind, options.rounds, options.turn_s) for kind in kinds}
-    harness.print_result(summary(rates), options.json, lines)
+    harness.print_result(summary(rates), options.json)
     return 0
 
 
@@ -150,17 +150,6 @@ def summary(results: dict[str, dict[str, Rates]]) -> dict[str, Any]:
 
 def _medians(rates: dict[str, Rates], position: int) -> dict[str, float]:
     return {name: statistics.median(pair[position] for pair in pairs) for name, pairs in rates.items()}
-
-
-def lines(result: dict[str, Any]) -> Iterator[str]:
-    for kind, rates in result["samples_per_cpu_s"].items():
-        size = result["sample_bytes"][kind]
-        yield f"{kind} ({size / 1000:.1f} kB a sample)"
-        for name, rate in sorted(rates.items(), key=lambda item: -item[1]):
-            read = result["read_bytes_per_sample"][kind][name] / size
-            yield f"  {name:30}{rate:12,.0f} samples/CPU-s {rate * size / 1e9:7.2f} GB/s   reads x{read:.2f}"
-    for name in result["not_installed"]:
-        yield f"{name} is not installed: `make bench` installs it"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +75,3 @@ def start(folder: Path) -> dict[str, Any]:
         "first_batch_s": time.perf_counter() - start_s - open_s,
         "first_batch_memory_mb": (process.memory_info().rss - opened) / 1e6,
     }
-
-
-def lines(result: dict[str, Any]) -> Iterator[str]:
-    yield f"{'shards':>8}{'samples':>14}{'index MB':>10}{'open s':>9}{'open MB':>9}{'batch s':>9}{'batch MB':>10}"
-    for row in result["scale"]:
-        yield (
-            f"{row['shards']:8,}{row['samples']:14,}{row['index_mb']:10.2f}{row['open_s']:9.2f}"
-            f"{row['open_memory_mb']:9.1f}{row['first_batch_s']:9.2f}{row['first_batch_memory_mb']:10.1f}"
-        )

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
             result["memory"] = memory(list(made))
         else:
             result |= measured_parts(options, list(made)) if options.parts else compared(options, made)
-    harness.print_result(result, options.json, lines)
+    harness.print_result(result, options.json)
     return 0
 
 
@@ -102,14 +102,15 @@ def tasks(
 
 def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any]:
     """Compare ours with diffusers' on every task, and two ranks with one on the last."""
-    comparisons = []
+    comparisons, contenders = [], []
     for task in made:
-        comparisons.append(compare(task, options.rounds, options.turn_s))
-        if not options.json:
-            print_comparison(comparisons[-1])
+        comparison, its_contenders = compare(task, options.rounds, options.turn_s)
+        comparisons.append(comparison)
+        contenders += its_contenders
+        print(*harness.table(its_contenders), *harness.lines(comparison), sep="\n", file=sys.stderr, flush=True)
     has_room = task.device.type == "cpu" or torch.cuda.device_count() > 1
     ranks = scaling(task, options.rounds, options.turn_s) if has_room else None
-    return {"comparisons": comparisons, "ratios": best(comparisons), "scaling": ranks}
+    return {"contenders": contenders, "comparisons": comparisons, "ratios": best(contenders), "scaling": ranks}
 
 
 def measured_parts(options: argparse.Namespace, made: Sequence[Task]) -> dict[str, Any]:
@@ -139,63 +140,33 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(","))
 
 
-def compare(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
+def compare(task: Task, rounds: int, turn_s: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the ratios of ours to the others, and the figures of all three."""
     manifest, config = LatentsDataset(task.latents).manifest, unet_config(task.pretrained)
     flops = flops_of_sample(config, manifest.latent_shape, manifest.caption_length, config["cross_attention_dim"])
     ceiling = matmul_flops_per_s(task.device, task.precision, clock_of(task.device))
     figures = contest(CONTENDERS, task, rounds, turn_s)
-    return {
-        "resolution_px": task.resolution_px,
-        "batch_size": task.batch_size,
+    setting = {"resolution_px": task.resolution_px, "batch_size": task.batch_size}
+    comparison = {
+        **setting,
         "flops_of_sample": flops,
         "matmul_flops_per_s": ceiling,
         "estimated_peak_gb": estimated_bytes(task, {}) / 1e9,
-        "contenders": {name: summary(own, flops, ceiling) for name, own in figures.items()},
         "vs_diffusers_online": ratio(figures["ours"], figures["diffusers_online"]),
         "vs_diffusers_cached": ratio(figures["ours"], figures["diffusers_cached"]),
     }
+    return comparison, [{"contender": name, **setting, **summary(own, flops, ceiling)} for name, own in figures.items()]
 
 
-def best(comparisons: list[dict[str, Any]]) -> dict[str, float | None]:
+def best(contenders: list[dict[str, Any]]) -> dict[str, float | None]:
     """Return the ratios where each side is at its own best batch size, at the largest resolution."""
-    largest_px = max(item["resolution_px"] for item in comparisons)
-    figures = [item["contenders"] for item in comparisons if item["resolution_px"] == largest_px]
-    at_best = {name: max(its[name].get("images_per_s", 0.0) for its in figures) for name in CONTENDERS}
+    largest_px = max(row["resolution_px"] for row in contenders)
+    at_best = dict.fromkeys(CONTENDERS, 0.0)
+    for row in contenders:
+        if row["resolution_px"] == largest_px:
+            at_best[row["contender"]] = max(at_best[row["contender"]], row.get("images_per_s", 0.0))
     others = ("diffusers_online", "diffusers_cached")
     return {f"vs_{name}": at_best["ours"] / at_best[name] if at_best[name] else None for name in others}
-
-
-def print_comparison(item: dict[str, Any]) -> None:
-    print(f"{item['resolution_px']} px, batch {item['batch_size']}:")
-    for name, figures in item["contenders"].items():
-        if "error" in figures:
-            print(f"  {name:18}{figures['error']}")
-            continue
-        speed, mfu, peak_gb = (figures[key] for key in ("images_per_s", "mfu", "peak_gb"))
-        print(f"  {name:18}{speed:10.2f} images/s   MFU {mfu:6.1%}   peak {peak_gb:6.2f} GB")
-    print(f"  estimated peak of ours, not compiled: {item['estimated_peak_gb']:.2f} GB")
-    for other in ("vs_diffusers_online", "vs_diffusers_cached"):
-        print(f"  {other:20}{harness.figure(item[other])}", flush=True)
-
-
-def lines(result: dict[str, Any]) -> Iterator[str]:
-    setting = f"{result['model']} on {result['device']}, {result['precision']}"
-    if "memory" in result:
-        yield f"{setting}, peak memory:"
-        for row in result["memory"]:
-            way = "checkpointing" if row["gradient_checkpointing"] else "plain"
-            figures = f"{row['measured_gb']:.3f} GB, estimated {row['estimated_gb']:.3f} GB, ratio {row['ratio']:.3f}"
-            yield f"{row['resolution_px']} px, batch {row['batch_size']}, {way}: {figures}"
-        return
-    if "parts" in result:
-        yield f"{setting}, {result['resolution_px']} px, batch {result['batch_size']}, times ours:"
-        for name, figures in result["parts"].items():
-            speed, memory_ratio = (harness.figure(figures[key]) for key in ("images_per_s", "peak_memory"))
-            yield f"{name:26}images/s {speed}   peak memory {memory_ratio}"
-        return
-    for name in ("ddp_efficiency", "ddp_cpu_efficiency") if result["scaling"] else ():
-        yield f"{name:32}{result['scaling'][name]:.3f}"
-    yield f"{setting}, each at its best batch size:"
 
 
 if __name__ == "__main__":

@@ -37,16 +37,14 @@ class Scale:
         self._text_encoder(tokenizer).save_pretrained(folder / "text_encoder", safe_serialization=True)
         with torch.device("meta"):
             self._unet().save_config(folder / "unet")
-        schedule: Any = DDPMScheduler
-        schedule(
+        DDPMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
         ).save_pretrained(folder / "scheduler")
         return folder
 
     def _unet(self) -> Any:
         """stable-diffusion-2-base's unet/config.json where the width is 1: 865,910,724 parameters."""
-        build: Any = UNet2DConditionModel
-        return build(
+        return UNet2DConditionModel(
             sample_size=64,
             block_out_channels=tuple(channels // self.width for channels in (320, 640, 1280, 1280)),
             # diffusers' name for the number of heads: 64 channels each, or 8 where narrower.
@@ -58,8 +56,7 @@ class Scale:
 
     def _vae(self) -> Any:
         """stable-diffusion-2-base's vae/config.json where the width is 1."""
-        build: Any = AutoencoderKL
-        return build(
+        return AutoencoderKL(
             block_out_channels=tuple(channels // self.width for channels in (128, 256, 512, 512)),
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,

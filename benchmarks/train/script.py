@@ -78,8 +78,7 @@ def online(task: Task) -> Iterator[Step]:
     vae = load_vae(task.pretrained, torch.float32).to(task.device, dtype=dtype)
 
     def latents_of(batch: Sample) -> torch.Tensor:
-        latents: torch.Tensor = vae.encode(batch["pixel_values"].to(dtype)).latent_dist.sample()
-        return latents * float(vae.config.scaling_factor)
+        return vae.encode(batch["pixel_values"].to(dtype)).latent_dist.sample() * vae.config.scaling_factor
 
     yield _script(task, Pictures(task), latents_of)
 
@@ -91,8 +90,7 @@ def cached(task: Task) -> Iterator[Step]:
 
     def latents_of(batch: Sample) -> torch.Tensor:
         mean, std = batch["mean"].to(dtype), batch["std"].to(dtype)
-        latents: torch.Tensor = (mean + std * torch.randn_like(mean)) * scaling_factor
-        return latents
+        return (mean + std * torch.randn_like(mean)) * scaling_factor
 
     yield _script(task, Moments(task), latents_of)
 
