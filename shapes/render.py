@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -161,7 +161,10 @@ def _table(request: Request, rows: list[UrlRow], grid: list[Caption]) -> bytes:
 
 def _record(request: Request, rows: list[UrlRow]) -> dict[str, Any]:
     """Return what faults.json says: the request, the rows that meet each fault, and how many should become samples."""
-    counted = {f.name: {"rows": sum(row.part == f.name for row in rows), **_told(f)} for f in faults.FAULTS}
+    counted: dict[str, dict[str, Any]] = {
+        f.name: {"rows": sum(row.part == f.name for row in rows), "kept": f.kept, "meaning": f.meaning}
+        for f in faults.FAULTS
+    }
     lost = sum(fault["rows"] for fault in counted.values() if not fault["kept"])
     return {
         "version": pictures.VERSION,
@@ -173,10 +176,6 @@ def _record(request: Request, rows: list[UrlRow]) -> dict[str, Any]:
         "distinct_kept_rows": len(rows) - lost - counted["copy"]["rows"],
         "faults": counted,
     }
-
-
-def _told(fault: faults.Fault) -> dict[str, Any]:
-    return {key: value for key, value in asdict(fault).items() if key in ("kept", "meaning")}
 
 
 def _read(file: Path) -> Any:

@@ -33,12 +33,11 @@ def train(captions: Sequence[str], max_tokens: int = MAX_TOKENS) -> CLIPTokenize
     The vocabulary is laid out as OpenAI's: 256 bytes, 256 bytes that end a word, the merges, start, end. The library's
     trainer finds the merges, but keeps only the bytes that it saw, and an unknown byte would read as the end token.
     """
-    make: Any = CLIPTokenizer
-    trained = make().train_new_from_iterator([list(captions)], vocab_size=2**16, show_progress=False)
+    trained = CLIPTokenizer().train_new_from_iterator([list(captions)], vocab_size=2**16, show_progress=False)
     merges: list[Any] = json.loads(trained.backend_tokenizer.to_str())["model"]["merges"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     entries = [*alphabet, *(byte + WORD_END for byte in alphabet), *("".join(merge) for merge in merges), START, END]
-    tokenizer: CLIPTokenizer = make(
+    return CLIPTokenizer(
         vocab={entry: index for index, entry in enumerate(dict.fromkeys(entries))},
         merges=[tuple(merge) for merge in merges],
         bos_token=START,
@@ -47,7 +46,6 @@ def train(captions: Sequence[str], max_tokens: int = MAX_TOKENS) -> CLIPTokenize
         pad_token=END,
         model_max_length=max_tokens,
     )
-    return tokenizer
 
 
 def save(tokenizer: CLIPTokenizer, folder: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Final
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
     With the library's 0.02 the position embeddings drown in the patches (3,072 values each), and training stays long
     on a plateau where it sees colours only.
     """
-    model: Any = CLIPModel(config(tokenizer))
+    model = CLIPModel(config(tokenizer))
     # The plain attention: the fused one is several times slower backwards on a CPU for so few tokens.
     model.set_attn_implementation("eager")
     text, vision = model.text_model.embeddings, model.vision_model.embeddings
@@ -76,7 +76,7 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
         for weight in (vision.position_embedding.weight, vision.class_embedding):
             weight.normal_(0.0, 0.3)
         vision.patch_embedding.weight.normal_(0.0, 0.015)
-    return cast(CLIPModel, model)
+    return model
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
@@ -105,7 +105,7 @@ def train(
 
     batches = _batches(captions, photos.texts, steps, seed)
     fitting.fit(model, batches, steps, loss, "CLIP", betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
-    return cast(CLIPModel, model.train(False))
+    return model.train(False)
 
 
 def loss_of(model: CLIPModel, tokens: Tensor, batch: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from shapes import captions, photos, picture_set, pictures, train_clip, train_va
 from shapes import tokenizer as tokenizers
 from shapes.captions import Caption
 from shapes.photos import Photos
-from shapes.train_vae import LATENT_CHANNELS, Vae
+from shapes.train_vae import LATENT_CHANNELS
 
 # Steps of CLIP, and of the VAE's cycles, the second from where the first ended.
 SHAPES_STEPS: Final[tuple[int, tuple[int, ...]]] = (1200, (895, 2600))
@@ -119,13 +119,12 @@ def train(out: Path, chosen: Recipe) -> TrainingFigures:
     return figures
 
 
-def write(folder: Path, tokenizer: CLIPTokenizer, clip: Any, vae: Vae) -> None:
+def write(folder: Path, tokenizer: CLIPTokenizer, clip: Any, vae: AutoencoderKL) -> None:
     """Write both folders: float16 safetensors, and the libraries' own configurations."""
     pretrained, evaluator = folder / PRETRAINED_FOLDER, folder / CLIP_FOLDER
     clip.half().save_pretrained(evaluator)
     processor = image_processor()
-    make_processor: Any = CLIPProcessor
-    make_processor(image_processor=processor, tokenizer=tokenizer).save_pretrained(evaluator)
+    CLIPProcessor(image_processor=processor, tokenizer=tokenizer).save_pretrained(evaluator)
     processor.save_pretrained(evaluator)
     tokenizers.save(tokenizer, evaluator)
     clip.text_model.save_pretrained(pretrained / "text_encoder")
@@ -137,8 +136,7 @@ def write(folder: Path, tokenizer: CLIPTokenizer, clip: Any, vae: Vae) -> None:
     small_unet = build_unet(clip.config.text_config.hidden_size, latent_size)
     small_unet.save_config(pretrained / "unet")
     # The pipeline itself writes model_index.json, so that it is what the library reads.
-    make_pipeline: Any = StableDiffusionPipeline
-    make_pipeline(
+    StableDiffusionPipeline(
         vae=vae,
         text_encoder=clip.text_model,
         tokenizer=tokenizer,
@@ -155,8 +153,7 @@ def build_unet(text_width: int, latent_size: int) -> Any:
 
     The local run trains it from scratch: its configuration is kept, its weights are not.
     """
-    make: Any = UNet2DConditionModel
-    return make(
+    return UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
@@ -175,8 +172,7 @@ def build_unet(text_width: int, latent_size: int) -> Any:
 
 def scheduler() -> Any:
     """Return the noise schedule of stabilityai/stable-diffusion-2: 1,000 steps, scaled linear, v-prediction."""
-    make: Any = DDIMScheduler
-    return make(
+    return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
@@ -197,10 +193,8 @@ def image_processor() -> CLIPImageProcessorPil:
 
 def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[str, Any]) -> TrainingFigures:
     """Return what the models in a folder do on held-out captions and their pictures, as loaded from their files."""
-    load_vae: Any = AutoencoderKL.from_pretrained
-    load_clip: Any = CLIPModel.from_pretrained
-    vae = load_vae(folder / PRETRAINED_FOLDER / "vae").eval()
-    clip = load_clip(folder / CLIP_FOLDER, dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(folder / PRETRAINED_FOLDER / "vae").eval()
+    clip = CLIPModel.from_pretrained(folder / CLIP_FOLDER, dtype=torch.float32).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder / CLIP_FOLDER)
     grid = captions.every()
     images, texts = train_clip.features(clip, tokenizer, [caption.text() for caption in heldout], pixels)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException, spawn
@@ -101,9 +101,8 @@ def generate(work: Work, devices: Sequence[str], host: int = 0, hosts: int = 1) 
 
 def quiet_libraries() -> None:
     """Keep the libraries' progress bars and advice ("torchvision is not installed") out of the job's log."""
-    libraries: Any = logging
-    libraries.set_verbosity_error()
-    libraries.disable_progress_bar()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _draw(work: Work, device: str, rank: int, world_size: int, report: Callable[[int], None]) -> None:

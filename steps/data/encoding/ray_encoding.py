@@ -22,9 +22,6 @@ from steps.data.encoding.samples import read_table
 from steps.data.storage import Storage
 from steps.errors import StepError
 
-# Its annotations leave out much of what it documents.
-RAY: Any = ray
-
 # Shards for one run of Ray Data's executor, which holds every task of a run in memory.
 SHARDS_PER_RUN: Final = 1000
 SOURCES_PER_TASK: Final = 16
@@ -63,7 +60,7 @@ class Encoding:
 
 def summarize_sources(shards_uri: str, names: Sequence[str], selection: Selection) -> list[SourceSummary]:
     """Return what planning needs to know of each verified shard, in order."""
-    task = RAY.remote(num_cpus=TASK_CPUS)(_summarize)
+    task = ray.remote(num_cpus=TASK_CPUS)(_summarize)
     parts = [names[start : start + SOURCES_PER_TASK] for start in range(0, len(names), SOURCES_PER_TASK)]
     results = [task.remote(shards_uri, part, selection) for part in parts]
     return [summary for part in _get(results) for summary in part]
@@ -86,8 +83,8 @@ def encode_shards(
 
 def write_reference(job: EncodeJob, reference_uri: str) -> list[Any]:
     """Start writing the held-out pictures; return the tasks for `reference_shards`."""
-    task = RAY.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(write_reference_shard)
-    source = RAY.put(job.source)
+    task = ray.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(write_reference_shard)
+    source = ray.put(job.source)
     shards = -(-len(job.source.plan.heldout) // SAMPLES_PER_SHARD)
     return [task.remote(reference_uri, source, index) for index in range(shards)]
 
@@ -101,32 +98,32 @@ def reference_shards(tasks: list[Any]) -> tuple[ReferenceShard, ...]:
 def _encode_run(
     job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Callable[[int], None]
 ) -> Iterator[LatentsRecord]:
-    write = RAY.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(_write)
-    limit = WRITES_PER_HOST * len(RAY.nodes())
+    write = ray.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(_write)
+    limit = WRITES_PER_HOST * len(ray.nodes())
     writing: list[Any] = []
     for shard, blocks in _by_shard(_dataset(job, shards).iter_internal_ref_bundles(), shards, on_rows):
         writing.append(write.remote(job.latents_uri, job.plan_digest, shard, *blocks))
         while len(writing) >= limit:
-            done, writing = RAY.wait(writing)
+            done, writing = ray.wait(writing)
             yield from _get(done)
     yield from _get(writing)
 
 
 def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
-    context = RAY.data.DataContext.get_current()
+    context = ray.data.DataContext.get_current()
     # Shards are written in order, from references alone: who encodes what, and when, changes nothing.
     context.execution_options.preserve_order = True
     context.raise_original_map_exception = True
     tasks = list(spans(list(shards), job.source.plan.buckets))
-    gpus = int(RAY.cluster_resources().get("GPU", 0))
-    workers = job.workers or gpus or int(RAY.cluster_resources()["CPU"])
-    decoded = RAY.data.from_items(tasks, override_num_blocks=len(tasks)).flat_map(
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    workers = job.workers or gpus or int(ray.cluster_resources()["CPU"])
+    decoded = ray.data.from_items(tasks, override_num_blocks=len(tasks)).flat_map(
         decode_span, fn_kwargs={"source": job.source}, num_cpus=1 if gpus else ENCODER_CPUS
     )
     return decoded.map(
         Encoding,
         fn_constructor_args=(job.encoder,),
-        compute=RAY.data.ActorPoolStrategy(size=min(workers, len(tasks))),
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks))),
         num_cpus=ENCODER_CPUS,
         num_gpus=1 if gpus else None,
     )
@@ -170,7 +167,7 @@ def _write(uri: str, plan_digest: str, shard: PlannedShard, *tables: Any) -> Lat
 
 def _get(tasks: list[Any]) -> Any:
     try:
-        return RAY.get(tasks)
+        return ray.get(tasks)
     except ray.exceptions.RayError as error:
         raise _step_error(error) from error
 

@@ -22,9 +22,6 @@ from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.latents.block import Array
 from steps.errors import StepError
 
-# Its annotations leave out much of what it documents.
-RAY: Any = ray
-
 NAMESPACE: Final = "encoders"
 WAITED_S: Final = "waited_s"
 READ_TRIES: Final = 4
@@ -49,7 +46,7 @@ class OnlineEncoder:
 
     def about(self) -> tuple[str, list[Any], bool]:
         """Return the node that it runs on, the reference of its source, and whether it has a GPU."""
-        context = RAY.get_runtime_context()
+        context = ray.get_runtime_context()
         return context.get_node_id(), self._source, bool(context.get_accelerator_ids().get("GPU"))
 
     def encode(self, decoded: Decoded) -> dict[str, Array]:
@@ -96,20 +93,20 @@ def start_encoders(settings: EncoderSettings, source: ShardsSource) -> int:
 
     An encoder that dies is started again, and what it was asked for is asked again.
     """
-    resources = RAY.cluster_resources()
+    resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     count = gpus or int(resources.get("CPU", 0))
     if count < 1:
         raise StepError("encoders: their instance group has neither a GPU nor a core to lend")
     share = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": ENCODER_CPUS}
-    actor = RAY.remote(max_restarts=-1, max_task_retries=-1, **share)(OnlineEncoder)
-    held = [RAY.put(source)]
+    actor = ray.remote(max_restarts=-1, max_task_retries=-1, **share)(OnlineEncoder)
+    held = [ray.put(source)]
     actors = [
         actor.options(name=f"encoder-{number}", namespace=NAMESPACE, lifetime="detached").remote(settings, held)
         for number in range(count)
     ]
     try:
-        RAY.get([one.about.remote() for one in actors])
+        ray.get([one.about.remote() for one in actors])
     except ray.exceptions.RayError as error:
         raise StepError(f"encoders: they cannot start: {' '.join(str(error).split())[-400:]}") from None
     return count
@@ -119,12 +116,12 @@ def find_encoders() -> list[Encoder]:
     """Return the encoders of the cluster that this process is connected to, in the order of their names."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    names = [entry["name"] for entry in RAY.util.list_named_actors(all_namespaces=True)]
+    names = [entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True)]
     found = sorted((name for name in names if name.startswith("encoder-")), key=lambda name: int(name[8:]))
-    actors = [RAY.get_actor(name, namespace=NAMESPACE) for name in found]
+    actors = [ray.get_actor(name, namespace=NAMESPACE) for name in found]
     encoders = []
-    for actor, (node, source, has_gpu) in zip(actors, RAY.get([a.about.remote() for a in actors]), strict=True):
-        task = RAY.remote(
+    for actor, (node, source, has_gpu) in zip(actors, ray.get([a.about.remote() for a in actors]), strict=True):
+        task = ray.remote(
             num_cpus=1 if has_gpu else DECODER_CPUS,
             max_retries=READ_TRIES,
             retry_exceptions=[OSError],

@@ -13,9 +13,6 @@ from steps.data.shards.shard_pool import Outcome
 from steps.data.shards.shards_artifact import VerifiedShard
 from steps.data.tables.url_table import TableSlice
 
-# Its annotations leave out much of what it documents.
-RAY: Any = ray
-
 # One task for each worker waits ready; a task holds its rows of the table.
 TASKS_PER_WORKER: Final = 2
 
@@ -27,14 +24,14 @@ class ClusterPool:
 
     def __init__(self, maker: ShardMaker, processes: int) -> None:
         """`processes` of 0 are one for each core."""
-        hosts = [node for node in RAY.nodes() if node["Alive"]]
+        hosts = [node for node in ray.nodes() if node["Alive"]]
         cpus = min(float(node["Resources"]["CPU"]) for node in hosts)
         per_host = processes or int(cpus)
         self._limit = TASKS_PER_WORKER * per_host * len(hosts)
         # A retry is the collection's business: it counts them.
         options = {"num_cpus": cpus / per_host, "max_retries": 0, "scheduling_strategy": "SPREAD"}
-        self._make = RAY.remote(**options)(_make)
-        self._maker = RAY.put(maker)
+        self._make = ray.remote(**options)(_make)
+        self._maker = ray.put(maker)
 
     def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
         """Yield each shard, or why it failed."""
@@ -44,14 +41,14 @@ class ClusterPool:
                 pending[self._make.remote(self._maker, task)] = task
             if not pending:
                 return
-            done, _ = RAY.wait(list(pending))
+            done, _ = ray.wait(list(pending))
             for result in done:
                 yield pending.pop(result), _outcome(result)
 
 
 def _outcome(result: Any) -> VerifiedShard | str:
     try:
-        shard: VerifiedShard = RAY.get(result)
+        shard: VerifiedShard = ray.get(result)
         return shard
     except ray.exceptions.RayTaskError as error:
         return f"{type(error.cause).__name__}: {error.cause}"
