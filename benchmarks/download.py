@@ -45,6 +45,7 @@ import pyarrow.parquet as pq
 from benchmarks import harness
 from benchmarks.download_flow import IMAGE_SIZE_PX, measure_flow, plain_settings
 from benchmarks.harness import ROOT, Turns
+from params.arguments import to_flags
 
 BUCKET = "benchmark"
 ENVIRONMENT = {
@@ -119,19 +120,19 @@ def measure(options: argparse.Namespace, base: Path, web: str, client: Any) -> d
 
 def step_command(options: argparse.Namespace, base: Path, web: str, uri: str) -> list[str]:
     settings = {
-        "url-table": base / "urls",
-        "shards-uri": uri,
-        "allowed-hosts": web.removeprefix("http://"),
-        "image-size-px": IMAGE_SIZE_PX,
-        "samples-per-shard": SAMPLES_PER_SHARD,
+        "url_table": str(base / "urls"),
+        "shards_uri": uri,
+        "allowed_hosts": [web.removeprefix("http://")],
+        "image_size_px": IMAGE_SIZE_PX,
+        "samples_per_shard": SAMPLES_PER_SHARD,
         "processes": options.processes,
         "threads": options.threads,
     }
-    return [sys.executable, "-m", "steps", "download", *(f"--{name}={value}" for name, value in settings.items())]
+    return [sys.executable, "-m", "steps", "download", *to_flags(settings)]
 
 
 def plain_command(base: Path, uri: str, settings: dict[str, Any]) -> list[str]:
-    """Return a script as img2dataset's readme has it."""
+    """Return the command line as img2dataset's readme has it."""
     values = {
         "url_list": str(base / "urls"),
         "input_format": "parquet",
@@ -141,10 +142,8 @@ def plain_command(base: Path, uri: str, settings: dict[str, Any]) -> list[str]:
         "output_format": "webdataset",
         **settings,
     }
-    code = f"import img2dataset\nif __name__ == '__main__':\n    img2dataset.download(**{values!r})\n"
-    script = base / f"{uri.rsplit('/', 1)[-1]}.py"
-    script.write_text(code, encoding="utf-8")
-    return [sys.executable, "-W", "ignore", str(script)]
+    program = str(Path(sys.executable).with_name("img2dataset"))
+    return [sys.executable, "-W", "ignore", program, *(f"--{name}={value}" for name, value in values.items())]
 
 
 def run(command: list[str], **environment: str) -> None:

@@ -27,9 +27,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -42,9 +42,9 @@ from benchmarks.train.pictures import write_pictures
 from params.programs import DownloadArguments, EncodeArguments
 from steps import encode
 from steps.container import Cluster
-from steps.data.encoding import ray_encoding
 from steps.data.encoding.encoder import BlockEncoder
 from steps.data.encoding.encoder_settings import EncoderSettings
+from steps.data.encoding.ray_encoding import encode_shards
 from steps.data.encoding.samples import read_samples, read_table
 from steps.data.storage import Storage
 from steps.download import download
@@ -54,22 +54,6 @@ SAMPLES_PER_SHARD = 256
 ROWS_PER_BLOCK = 32
 BATCH_SIZE = 16
 THIS_HOST = Cluster(("localhost",), "localhost", "localhost", 1, 2)
-
-
-@dataclass
-class Flow:
-    root: psutil.Process
-    marks: list[tuple[float, float, int]] = field(default_factory=list)
-    """(seconds, CPU-seconds, rows since the last mark)."""
-
-    def __call__(self, rows: int) -> None:
-        self.marks.append((time.perf_counter(), tree_cpu_s(self.root), rows))
-
-    def per_picture(self) -> tuple[float, float]:
-        """Return seconds and CPU-seconds for each picture between the first mark and the last."""
-        rows = sum(mark[2] for mark in self.marks[1:])
-        first, last = self.marks[0], self.marks[-1]
-        return (last[0] - first[0]) / rows, (last[1] - first[1]) / rows
 
 
 def main(argv: list[str]) -> int:
@@ -159,16 +143,16 @@ def run_step(options: argparse.Namespace, base: Path, number: int, starts_s: lis
         latents_uri=str(base / f"latents-{number}"),
         reference_uri=str(base / f"reference-{number}"),
     )
-    flow = Flow(psutil.Process())
-    encode_shards = ray_encoding.encode_shards
-    encode.encode_shards = lambda job, shards, _: encode_shards(job, shards, flow)
-    started_s = time.perf_counter()
-    try:
+    marks, started_s = [], time.perf_counter()
+
+    def mark(rows: int) -> None:
+        marks.append((time.perf_counter(), tree_cpu_s(psutil.Process()), rows))
+
+    with mock.patch.object(encode, "encode_shards", lambda job, shards, _: encode_shards(job, shards, mark)):
         encode.Encode(arguments, base / "manifest.json", options.pretrained).run()
-    finally:
-        encode.encode_shards = encode_shards
-    starts_s.append(flow.marks[0][0] - started_s)
-    return flow.per_picture()
+    starts_s.append(marks[0][0] - started_s)
+    rows = sum(count for _, _, count in marks[1:])
+    return (marks[-1][0] - marks[0][0]) / rows, (marks[-1][1] - marks[0][1]) / rows
 
 
 def tree_cpu_s(root: psutil.Process) -> float:

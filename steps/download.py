@@ -18,9 +18,9 @@ from params.layout import MANIFEST_FILE, SHARDS
 from params.programs import DownloadArguments
 from steps.artifact import publish
 from steps.container import Cluster, Container
-from steps.data.collecting.collection import Collection, ShardPool
+from steps.data.collecting.collection import Collection
 from steps.data.shards.guarded_downloader import ShardMaker
-from steps.data.shards.shard_pool import HostPool
+from steps.data.shards.shard_pool import ClusterPool, HostPool, ShardPool
 from steps.data.shards.shards_artifact import ShardsManifest
 from steps.progress import Progress
 
@@ -87,8 +87,6 @@ def _pool(
         with HostPool(maker, arguments.processes or os.cpu_count() or 1, on_progress) as pool:
             yield pool
         return
-    # Ray takes seconds to import and to start: only where there is something to share out.
-    from steps.data.shards.cluster_pool import ClusterPool
     from steps.ray_cluster import leading
 
     with leading(cluster, job_name, arguments.host_wait_s):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from steps.data.shards.blocklist import read_blocklist
 from steps.data.shards.guarded_downloader import ShardMaker
 from steps.data.shards.limits import Limits, limits_of
 from steps.data.shards.row_checks import row_checks_columns
-from steps.data.shards.shard_pool import Outcome
+from steps.data.shards.shard_pool import ShardPool
 from steps.data.shards.shards_artifact import (
     Ledger,
     ShardRecord,
@@ -45,13 +45,6 @@ from steps.data.tables.url_table import TableSlice, UrlTable
 from steps.errors import StepError
 
 TRIES: Final = 3
-
-
-class ShardPool(Protocol):
-    """Makes shards somewhere."""
-
-    def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
-        """Yield each task with its shard, or with why it failed; may ask for more tasks after it was told of none."""
 
 
 class Collection:

@@ -7,24 +7,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol
 
 from params.s3 import SCHEME
 from steps.data.latents.block import BlockError
 from steps.data.storage import Storage
-
-
-class BlockFiles(Protocol):
-    """Files by name; several threads may read at once."""
-
-    def read(self, name: str) -> bytes:
-        """Return a whole file. Raises OSError."""
-
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer with the bytes from `offset` on.
-
-        Raises OSError, and BlockError where the file ends before.
-        """
 
 
 class FolderFiles:
@@ -38,7 +24,10 @@ class FolderFiles:
         return Path(self._folder, name).read_bytes()
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer straight from the file: one call, unless the file system answers in pieces."""
+        """Fill a buffer with the bytes from `offset` on: one call, unless the file system answers in pieces.
+
+        Raises OSError, and BlockError where the file ends before.
+        """
         descriptor = os.open(f"{self._folder}/{name}", os.O_RDONLY)
         try:
             while buffer:
@@ -61,11 +50,15 @@ class ObjectFiles:
         return self._storage.read(name)
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer from one ranged request."""
+        """Fill a buffer from one ranged request. Raises OSError, and BlockError where the object ends before."""
         content = self._storage.read_range(name, offset, offset + len(buffer))
         if len(content) != len(buffer):
             raise BlockError(f"the object ends {len(buffer) - len(content)} bytes too early")
         buffer[:] = content
+
+
+BlockFiles = FolderFiles | ObjectFiles
+"""Files by name; several threads may read at once."""
 
 
 def open_files(location: str | Path) -> BlockFiles:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -50,7 +50,7 @@ class LatentsDataset:
         index = self._open(LATENTS_INDEX_FILE, LatentsIndex)
         self._check(index)
         self._tables = {split: block_table(index, split) for split in self.manifest.counts}
-        self._readers: dict[str, LatentsReader] = {}
+        self._kept_reader = cache(self.reader)
 
     def count(self, split: str) -> int:
         """Return how many samples a split has; 0 where there is none of that name."""
@@ -61,10 +61,7 @@ class LatentsDataset:
 
         Raises IndexError for a row that is not there, ValueError for rows of several buckets.
         """
-        reader = self._readers.get(split)
-        if reader is None:
-            reader = self._readers[split] = self.reader(split)
-        return reader.read(rows)
+        return self._kept_reader(split).read(rows)
 
     def order(self, split: str, seed: int, global_batch_size: int, lanes: int | None = None) -> TrainingOrder:
         """Return the order in which training sees a split; `lanes` as for SampleOrder."""

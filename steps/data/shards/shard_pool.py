@@ -26,7 +26,11 @@ Outcome = tuple[TableSlice, VerifiedShard | str]
 
 POLL_S: Final = 0.5
 
+# One task for each worker waits ready; a task holds its rows of the table.
+TASKS_PER_WORKER: Final = 2
+
 _maker: ShardMaker | None = None
+_makers: dict[str, ShardMaker] = {}
 
 
 class HostPool:
@@ -47,10 +51,10 @@ class HostPool:
         self._stop()
 
     def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
-        """Yield each shard, or why it failed. One task for each process waits ready, no more are held in memory."""
+        """Yield each shard, or why it failed."""
         pending: dict[Future[VerifiedShard], TableSlice] = {}
         while True:
-            for task in islice(tasks, 2 * self._processes - len(pending)):
+            for task in islice(tasks, TASKS_PER_WORKER * self._processes - len(pending)):
                 pending[self._submit(task)] = task
             if not pending:
                 return
@@ -90,6 +94,54 @@ class HostPool:
                 end.close()
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
+
+
+class ClusterPool:
+    """Processes on each host of the Ray cluster that is up."""
+
+    def __init__(self, maker: ShardMaker, processes: int) -> None:
+        """`processes` of 0 are one for each core."""
+        # It takes seconds to import: only where there is something to share out.
+        import ray
+
+        self._ray = ray
+        hosts = [node for node in ray.nodes() if node["Alive"]]
+        cpus = min(float(node["Resources"]["CPU"]) for node in hosts)
+        per_host = processes or int(cpus)
+        self._limit = TASKS_PER_WORKER * per_host * len(hosts)
+        # A retry is the collection's business: it counts them.
+        options = {"num_cpus": cpus / per_host, "max_retries": 0, "scheduling_strategy": "SPREAD"}
+        self._make = ray.remote(**options)(_make_on_host)
+        self._maker = ray.put(maker)
+
+    def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
+        """Yield each shard, or why it failed."""
+        pending: dict[Any, TableSlice] = {}
+        while True:
+            for task in islice(tasks, self._limit - len(pending)):
+                pending[self._make.remote(self._maker, task)] = task
+            if not pending:
+                return
+            done, _ = self._ray.wait(list(pending))
+            for result in done:
+                yield pending.pop(result), self._outcome(result)
+
+    def _outcome(self, result: Any) -> VerifiedShard | str:
+        try:
+            shard: VerifiedShard = self._ray.get(result)
+            return shard
+        except self._ray.exceptions.RayTaskError as error:
+            return f"{type(error.cause).__name__}: {error.cause}"
+        except self._ray.exceptions.RayError as error:
+            return f"a worker died: {' '.join(str(error).split())[:200]}"
+
+
+ShardPool = HostPool | ClusterPool
+
+
+def _make_on_host(maker: ShardMaker, task: TableSlice) -> VerifiedShard:
+    """Make a shard in a worker of Ray, which keeps what it has set up for the next one."""
+    return _makers.setdefault(maker.plan_digest, maker).make(task)
 
 
 def _begin(maker: ShardMaker, counter: Any, alive: Connection) -> None:

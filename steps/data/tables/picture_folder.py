@@ -17,9 +17,10 @@ from params.layout import CAPTION_FILES, METADATA_FILES, PICTURES
 from steps.data.storage import Storage
 from steps.data.tables.json_files import read_lines
 from steps.data.tables.parquet_files import PictureParquet
-from steps.data.tables.row_files import CAPTION, URL, Oddities, Reading, RowSource, open_files
+from steps.data.tables.row_files import CAPTION, URL, Oddities, Reading, open_files
 from steps.data.tables.stored_rows import (
     Row,
+    StoredRows,
     caption_in,
     facts_of,
     is_blank,
@@ -33,7 +34,7 @@ from steps.errors import StepError
 FILE_NAME: Final = "file_name"
 
 
-def open_folder(uri: str, reading: Reading) -> RowSource:
+def open_folder(uri: str, reading: Reading) -> PictureParquet | StoredRows:
     """Return the pictures under a folder, in the order of their names.
 
     Raises StepError where there is none, or none has a caption.

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import fsspec
 import pyarrow as pa
@@ -66,20 +66,6 @@ class Oddities:
         self.note(kind, words)
 
 
-class RowSource(Protocol):
-    """Rows with named columns, in a fixed order."""
-
-    rows: int
-    digest: str
-    """Of the content: another one means other rows."""
-    names: tuple[str, ...]
-    oddities: Oddities
-    """What could not be read until now."""
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches with these columns as they are stored, in the order asked for, and LOST."""
-
-
 @dataclass(frozen=True)
 class Reading:
     """How files are read."""
@@ -115,6 +101,7 @@ class TableFiles(ABC):
         for path in paths:
             self._look_at(path, hasher)
         self.digest = hasher.hexdigest()
+        """Of the content: another one means other rows."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
         """Yield record batches with these columns as they are stored, in the order asked for, and LOST."""
@@ -129,7 +116,7 @@ class TableFiles(ABC):
     def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]: ...
 
 
-def open_files(uri: str, reading: Reading) -> RowSource:
+def open_files(uri: str, reading: Reading) -> TableFiles:
     """Open the table at an address; its columns must be there.
 
     Raises StepError where there is no such file, files are of several kinds, or one lacks a column.

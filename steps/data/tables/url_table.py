@@ -19,7 +19,10 @@ import xxhash
 
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
-from steps.data.tables.row_files import CAPTION, LOST, URL, Reading, RowSource, open_files
+from steps.data.tables.picture_folder import open_folder
+from steps.data.tables.picture_tars import open_shards
+from steps.data.tables.row_files import CAPTION, LOST, URL, Reading, TableFiles, open_files
+from steps.data.tables.stored_rows import StoredRows
 from steps.data.tables.text_column import Mask, ReadColumn, clean, is_list, only_ones, through
 from steps.errors import StepError
 
@@ -225,10 +228,7 @@ def _marked(lost: Any, bad: Mask) -> Any:
     return pc.if_else(pa.array(bad & lost.is_null().to_numpy(zero_copy_only=False)), Cause.BAD_TEXT.value, lost)
 
 
-def _open(uri: str, reading: Reading, source: str) -> RowSource:
+def _open(uri: str, reading: Reading, source: str) -> TableFiles | StoredRows:
     if source == "urls":
         return open_files(uri, reading)
-    from steps.data.tables.picture_folder import open_folder
-    from steps.data.tables.picture_tars import open_shards
-
     return open_shards(uri, reading) if source == "webdataset" else open_folder(uri, reading)
