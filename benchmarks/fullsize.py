@@ -81,13 +81,8 @@ class Rehearsal:
     folder: Path
     stages: list[Stage] = field(default_factory=list)
 
-    @property
-    def pretrained(self) -> Path:
-        return self.folder / "pretrained"
-
-    @property
-    def job(self) -> Path:
-        return self.folder / "train"
+    def __post_init__(self) -> None:
+        self.pretrained, self.job = self.folder / "pretrained", self.folder / "train"
 
     def run(self) -> dict[str, Any]:
         with self.stage("build", self.pretrained):

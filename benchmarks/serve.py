@@ -103,17 +103,8 @@ def serve_arguments(threads: int) -> ServeArguments:
 def write_model(folder: Path) -> Path:
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline(
-        vae=pretrained.load_vae(SMALL_MODEL, torch.float32),
-        text_encoder=pretrained.load_text_encoder(SMALL_MODEL, torch.float32),
-        tokenizer=pretrained.load_tokenizer(SMALL_MODEL),
-        unet=pretrained.new_unet(SMALL_MODEL, seed=0),
-        scheduler=pretrained.load_noise_scheduler(SMALL_MODEL),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    parts = {"unet": pretrained.new_unet(SMALL_MODEL, seed=0), "safety_checker": None, "feature_extractor": None}
+    StableDiffusionPipeline.from_pretrained(SMALL_MODEL, local_files_only=True, **parts).save_pretrained(folder)
     return folder
 
 

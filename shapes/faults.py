@@ -23,7 +23,6 @@ class Fault:
     kept: bool
     """Whether a careful download ends with the picture, which is whether the row counts as a sample."""
     meaning: str
-    """What the server does."""
     has_files: bool = False
     """Whether its pictures are files of their own, in a folder of its name."""
 

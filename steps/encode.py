@@ -29,8 +29,7 @@ from steps.container import Container
 from steps.data.encoding.buckets import Buckets, buckets_of
 from steps.data.encoding.decoding import ShardsSource
 from steps.data.encoding.encoder_settings import EncoderSettings, model_facts
-from steps.data.encoding.latents_artifact import check_shard, latents_artifact
-from steps.data.encoding.latents_writer import LatentsRecord
+from steps.data.encoding.latents_artifact import LatentsRecord, check_shard, latents_artifact
 from steps.data.encoding.plan import EncodePlan, PlannedShard, Selection, make_plan, plan_file
 from steps.data.encoding.ray_encoding import (
     EncodeJob,

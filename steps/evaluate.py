@@ -25,8 +25,7 @@ from steps.errors import StepError
 from steps.evaluation.captions import choose_prompts, read_captions
 from steps.evaluation.generation import TRAINED, generate, plan, quiet_libraries
 from steps.evaluation.judgement import Judgement
-from steps.evaluation.models import check_models, digests, find_models, remove_models
-from steps.evaluation.provenance import model_record
+from steps.evaluation.models import check_models, digests, find_models, model_record, remove_models
 from steps.evaluation.reference import Reference
 from steps.evaluation.results import warnings
 from steps.evaluation.scoring import Scorer

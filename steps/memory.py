@@ -38,8 +38,8 @@ def main(argv: list[str]) -> int:
         "unet": unet_shape(unet),
         "unet_parameters": parameter_count(empty_unet(unet)),
         "text_encoder_parameters": parameter_count(empty_text_encoder(text)),
-        "training": [_plain(one) for one in _training(arguments, unet, vae, int(text["max_position_embeddings"]))],
-        "encoding": [_plain(one) for one in _encoding(arguments, vae)],
+        "training": list(_training(arguments, unet, vae, int(text["max_position_embeddings"]))),
+        "encoding": list(_encoding(arguments, vae)),
     }
     if arguments.figures_file:
         _put(entry, Path(arguments.figures_file))
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 def _training(
     arguments: MemoryArguments, config: dict[str, Any], vae: dict[str, Any], caption_length: int
-) -> Iterator[PassMemory]:
+) -> Iterator[dict[str, Any]]:
     pixels = 2 ** (len(vae["block_out_channels"]) - 1)
     for precision, checkpointing in itertools.product(arguments.precisions, (False, True)):
         unet = FakeUnet(config, precision, checkpointing)
@@ -58,25 +58,23 @@ def _training(
             shape = (int(config["in_channels"]), side // pixels, side // pixels)
             peaks = {size: unet.pass_bytes(size, shape, caption_length) for size in arguments.micro_batch_sizes}
             _say(f"training at {side} px in {precision}, gradient_checkpointing {checkpointing}")
-            yield PassMemory(
-                resolution_px=side, precision=precision, gradient_checkpointing=checkpointing, bytes_of=peaks
-            )
+            yield _plain(resolution_px=side, precision=precision, gradient_checkpointing=checkpointing, bytes_of=peaks)
 
 
-def _encoding(arguments: MemoryArguments, config: dict[str, Any]) -> Iterator[PassMemory]:
+def _encoding(arguments: MemoryArguments, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for precision, side in itertools.product(arguments.precisions, arguments.resolutions_px):
         dtype = DTYPES[precision]
         peaks = {size: encoding_bytes(config, dtype, size, side) for size in arguments.micro_batch_sizes}
         _say(f"encoding at {side} px in {precision}")
-        yield PassMemory(resolution_px=side, precision=precision, bytes_of=peaks)
+        yield _plain(resolution_px=side, precision=precision, bytes_of=peaks)
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _plain(one: PassMemory) -> dict[str, Any]:
-    return one.model_dump(mode="python", exclude_defaults=True)
+def _plain(**figures: Any) -> dict[str, Any]:
+    return PassMemory(**figures).model_dump(mode="python", exclude_defaults=True)
 
 
 def _put(entry: dict[str, Any], file: Path) -> None:

@@ -110,7 +110,6 @@ class Prompt:
     """One picture to generate."""
 
     index: int
-    """Number of the picture, from 0."""
     caption: str
     seed: int
     """Seed of its initial noise: the same seed gives the same picture in any batch."""

@@ -9,8 +9,11 @@ not drawn again, so a killed job resumes.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +28,6 @@ from steps.errors import StepError
 from steps.evaluation.captions import Prompt, batches
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.evaluation.pictures import PictureStore
-from steps.evaluation.provenance import versions
 from steps.model.pretrained import load_pipeline, new_unet
 from steps.progress import Progress
 
@@ -34,6 +36,7 @@ UNTRAINED: Final = "untrained"
 PRETRAINED: Final = "pretrained"
 APPROVED: Final = "approved"
 WATCH_S: Final = 1.0
+LIBRARIES: Final = ("torch", "torchmetrics", "diffusers", "transformers", "numpy", "scipy", "pillow")
 
 DIGEST_LETTERS: Final = 16
 
@@ -44,7 +47,6 @@ class ModelSource:
 
     folder: Path
     digest: str
-    """SHA-256 of all its files."""
     fresh_weights: bool = False
     """Whether its UNet is replaced by an untrained one."""
 
@@ -54,7 +56,6 @@ class PictureSet:
     """One model's pictures, drawn in one way."""
 
     name: str
-    """Such as `trained`."""
     source: ModelSource
     drawing: SamplingSettings
     prompts: Sequence[Prompt]
@@ -97,6 +98,16 @@ def generate(work: Work, devices: Sequence[str], host: int = 0, hosts: int = 1) 
         for row in work.rows:
             row.store().wait(row.indices, lambda: progress.set(_done(work)))
             row.store().tidy()
+
+
+def versions() -> dict[str, str]:
+    """Return the version of each library that a metric depends on, of Python, and the device's name."""
+    installed = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {**installed, "python": platform.python_version(), "device": device}
 
 
 def quiet_libraries() -> None:

@@ -9,9 +9,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from params.layout import MODEL, MODEL_ARCHIVE, NO_MODEL, PRETRAINED_CHANNEL
+from params.layout import (
+    LINEAGE_FILE,
+    MODEL,
+    MODEL_ARCHIVE,
+    MODEL_CODE_DIGEST,
+    MODEL_IMAGES_PER_S,
+    NO_MODEL,
+    PRETRAINED_CHANNEL,
+    UNKNOWN,
+)
 from params.programs import EvaluateArguments
 from steps.container import Container
 from steps.data.storage import Storage
@@ -19,6 +28,7 @@ from steps.errors import StepError
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, ModelSource
 from steps.model.archive import PIPELINE_FILE, unpack_model
 from steps.model.digest import checked_digest
+from steps.model.json_object import read_object
 from steps.model.pretrained import UNET
 
 UNPACKED_DIR: Final = "/opt/ml/processing/models"
@@ -50,6 +60,18 @@ def find_models(container: Container, arguments: EvaluateArguments) -> dict[str,
         if _is_whole(container.input_dir(PRETRAINED_CHANNEL)):
             folders[PRETRAINED] = container.input_dir(PRETRAINED_CHANNEL)
     return {name: ModelSource(folder, checked_digest(folder)) for name, folder in folders.items()}
+
+
+def model_record(folder: Path) -> dict[str, Any]:
+    """Return the lineage that training left in the model's folder: settings, code, data, throughput.
+
+    What the registry reads is always present, `unknown` if the model came without it. Raises StepError if the file is
+    not a JSON object.
+    """
+    path = folder / LINEAGE_FILE
+    record = read_object(path) if path.is_file() else {}
+    known = {name: value for name, value in record.items() if value is not None}
+    return {MODEL_CODE_DIGEST: UNKNOWN, MODEL_IMAGES_PER_S: UNKNOWN, **known}
 
 
 def remove_models(container: Container) -> None:

@@ -88,7 +88,6 @@ class Slot:
     ticket: Ticket
     job: PictureJob
     index: int
-    """Which of the ticket's pictures it is."""
 
 
 class Pace:

@@ -18,16 +18,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from steps.data.causes import Cause
+from steps.data.collecting.fates import Keys, Mask, Rows
 from steps.data.parquet import read_parquet
 from steps.data.pictures.perceptual_hash import COLOUR_BYTES, COLOURS
 from steps.data.shards.blocklist import Blocklist
 from steps.data.shards.shards_artifact import SAMPLES_SUFFIX, VerifiedShard
 from steps.data.shards.verification import write_samples
 from steps.data.storage import Storage
-
-Hashes = npt.NDArray[np.uint64]
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 TABLES_AT_ONCE: Final = 64
 BITS: Final = 64
@@ -49,7 +46,7 @@ FLAT_HASHES: Final = np.array([0, 1 << 63], np.uint64)
 class Looks:
     """How samples look."""
 
-    hashes: Hashes
+    hashes: Keys
     """[samples]: perceptual hashes."""
     is_known: Mask
     """[samples]: whether it has one that tells something."""
@@ -111,7 +108,7 @@ def _mark(storage: Storage, shard: VerifiedShard, table: pa.Table, marks: Sequen
 
 def _pictures(
     storage: Storage, shards: Sequence[VerifiedShard], blocklist: Blocklist
-) -> tuple[Hashes, Rows, Mask, Looks]:
+) -> tuple[Keys, Rows, Mask, Looks]:
     """Return all samples' 64 bits of the sha256, pixels of the originals (0: unknown), whether blocked, and looks."""
     none = pa.table({"sha256": pa.array([], pa.string())})
     columns = [_columns(none, blocklist), *(_columns(table, blocklist) for _, table in _tables(storage, shards))]
@@ -201,7 +198,7 @@ def _masks(max_distance: int) -> Iterable[np.uint64]:
         yield np.uint64(sum(chosen))
 
 
-def _groups(order: Rows, keys: Hashes) -> Iterator[Rows]:
+def _groups(order: Rows, keys: Keys) -> Iterator[Rows]:
     edges = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1], True]) if len(keys) else np.zeros(1, np.int64)
     for start, stop in pairwise(edges):
         if stop - start > 1:

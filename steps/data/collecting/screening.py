@@ -21,13 +21,11 @@ from params.filters import FILTERS, Filter, TableColumn
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.collecting.deduplication import repeated
-from steps.data.collecting.fates import is_known_by_caption, row_key
+from steps.data.collecting.fates import Keys, Mask, Rows, is_known_by_caption, row_key
 from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST
 from steps.data.tables.score_column import ScoreColumn
 from steps.data.tables.url_table import UrlTable
 from steps.errors import StepError
-
-Mask = npt.NDArray[np.bool_]
 
 # What `score_columns` may name.
 SCORES: Final = dict.fromkeys(column.name for one in FILTERS for column in one.columns if column.name != CAPTION)
@@ -53,7 +51,7 @@ class Screening:
     """0: to be fetched; else the number of the cause, from 1, in `causes`."""
     causes: tuple[str, ...]
     """In the order in which they were applied."""
-    keys: npt.NDArray[np.uint64]
+    keys: Keys
     """By which the rows are known (steps.data.collecting.fates)."""
 
     @property
@@ -111,9 +109,7 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
     return Screening(fates, causes, keys)
 
 
-def further_captions(
-    table: UrlTable, hashes: npt.NDArray[np.uint64], wanted: npt.NDArray[np.int64], again: npt.NDArray[np.int64]
-) -> dict[int, list[str]]:
+def further_captions(table: UrlTable, hashes: Keys, wanted: Rows, again: Rows) -> dict[int, list[str]]:
     """Return the captions of rows whose url stands further up, by the row of the `wanted` where it stands first."""
     of_hash, first_places = np.unique(hashes[wanted], return_index=True)
     firsts = wanted[first_places[np.searchsorted(of_hash, hashes[again])]]

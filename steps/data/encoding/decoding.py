@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from params.layout import TRAIN_SPLIT
@@ -22,10 +21,9 @@ from steps.data.encoding.buckets import Buckets, Size
 from steps.data.encoding.plan import EncodePlan, PlannedShard, Selection, train_rows
 from steps.data.encoding.samples import Sample, SampleTable, read_samples, read_table
 from steps.data.latents.order import Rows
+from steps.data.pictures.perceptual_hash import Pixels
 from steps.data.storage import Storage
 from steps.errors import StepError
-
-Pixels = npt.NDArray[np.uint8]
 
 # A decoding task hands over about this much at once; more would delay the first batch and fill the object store.
 SPAN_BYTES: Final = 64 << 20

@@ -21,10 +21,8 @@ class EncoderSettings:
     pretrained: Path
     batch_size: int
     caption_length: int
-    """Token ids for each caption."""
     caption_embeddings: bool
     precision: str
-    """In which the VAE runs."""
 
 
 def model_facts(pretrained: Path) -> ModelFacts:

@@ -1,22 +1,25 @@
-"""The finished latents artifact: manifest and index from the shards' records, after checks of their statistics.
+"""The latents artifact: its shards, and the manifest and index from their records, after checks of their statistics.
 
-Latents that were normalised wrongly, scaled twice, or made by other weights train for days before anyone looks; here
-they end the step.
+Writes <shard>.tar and, after it, <shard>.verified.json: without it the shard does not exist, and a restarted job makes
+it again. Latents that were normalised wrongly, scaled twice, or made by other weights train for days before anyone
+looks; here they end the step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from params.layout import TRAIN_SPLIT
 from params.programs import EncodeSettings
+from steps.artifact import PartRecord
 from steps.data.encoding.buckets import Size
-from steps.data.encoding.latents_writer import LatentsRecord
-from steps.data.encoding.plan import EncodePlan
+from steps.data.encoding.plan import EncodePlan, PlannedShard
 from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsBucket, LatentsIndex, LatentsManifest
+from steps.data.latents.latents_shard import BuiltShard, build_shard
+from steps.data.storage import Storage
 from steps.errors import StepError
 
 # Stable Diffusion's factor makes the latents' standard deviation 1 over its training data; other data differ a little.
@@ -29,6 +32,46 @@ MIN_PSNR_DB: Final = 15.0
 MIN_CHECKED_ROWS: Final = 256
 
 
+class LatentsRecord(PartRecord):
+    """What <shard>.verified.json holds."""
+
+    shard: BuiltShard
+    sums: tuple[float, ...]
+    """See steps.data.encoding.encoder.moments_sums."""
+    psnr_db: float
+    """Of its first pictures."""
+
+    @property
+    def part(self) -> tuple[str, int]:
+        """Name and size of the tar."""
+        return self.shard.listed.name, self.shard.listed.bytes
+
+
+def write_shard(storage: Storage, plan_digest: str, planned: PlannedShard, rows: Iterable[Any]) -> LatentsRecord:
+    """Write a shard from the encoder's rows of it, in any order; rows of other shards are passed over.
+
+    Raises StepError where a block is missing, OSError where the object does not arrive.
+    """
+    blocks = {int(row["block"]): row for row in rows if row["shard"] == planned.name}
+    if sorted(blocks) != list(range(len(planned.block_rows))):
+        raise StepError(f"encode: {planned.name}: {len(blocks)} of {len(planned.block_rows)} blocks arrived")
+    ordered = [blocks[number] for number in sorted(blocks)]
+    content, built = build_shard(planned.name, planned.split, (row["content"] for row in ordered), planned.bucket)
+    if built.indexed.block_rows != planned.block_rows:
+        raise StepError(f"encode: {planned.name}: blocks of {built.indexed.block_rows} rows, not as planned")
+    storage.write(planned.name, content)
+    if storage.size(planned.name) != len(content):
+        raise OSError(f"{storage.uri}/{planned.name} did not arrive whole")
+    record = LatentsRecord(
+        plan_digest=plan_digest,
+        shard=built,
+        sums=tuple(map(math.fsum, zip(*(row["sums"] for row in ordered), strict=True))),
+        psnr_db=float(ordered[0]["psnr_db"]),
+    )
+    record.write(storage)
+    return record
+
+
 @dataclass(frozen=True)
 class ModelFacts:
     """What the manifest says of the models."""
@@ -38,7 +81,6 @@ class ModelFacts:
     text_encoder_digest: str
     scaling_factor: float
     caption_length: int
-    """Token ids for each caption."""
     embedding_width: int
     latent_channels: int
     factor: int

@@ -33,7 +33,6 @@ class Selection:
     """Of the captions."""
     buckets: Buckets
     min_original_px: int = 0
-    """Shorter side that the pictures' originals had at least, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,9 @@ class PlannedShard:
 
     name: str
     split: str
-    """`train` or `heldout`."""
     first_row: int
     """Row of the split with which it begins."""
     block_rows: tuple[int, ...]
-    """Rows of each block."""
     bucket: int = 0
     """Which shape its pictures have."""
 
@@ -221,9 +218,7 @@ class PlanFile(Model):
     """Of the encoding that planned it."""
     sources: tuple[str, ...]
     train_counts: tuple[tuple[int, ...], ...]
-    """Training samples of each bucket in each of them."""
     heldout: tuple[tuple[int, int, int], ...]
-    """Bucket, shard and row of its table of each held-out sample."""
     dropped_heldout_samples: int
     """Held-out samples over the limit."""
     heldout_fraction: float
@@ -232,7 +227,6 @@ class PlanFile(Model):
     buckets: tuple[int, ...]
     """Which of them are buckets."""
     min_original_px: int = 0
-    """Shorter side that the pictures' originals had at least, where it is known."""
     rows_per_shard: int
     rows_per_block: int
 

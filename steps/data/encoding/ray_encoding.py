@@ -15,7 +15,7 @@ import ray.data
 
 from steps.data.encoding.decoding import ShardsSource, decode_span, spans
 from steps.data.encoding.encoder_settings import EncoderSettings
-from steps.data.encoding.latents_writer import LatentsRecord, write_shard
+from steps.data.encoding.latents_artifact import LatentsRecord, write_shard
 from steps.data.encoding.plan import PlannedShard, Selection, SourceSummary, summarize
 from steps.data.encoding.reference import SAMPLES_PER_SHARD, ReferenceShard, write_reference_shard
 from steps.data.encoding.samples import read_table
@@ -40,7 +40,6 @@ class EncodeJob:
     encoder: EncoderSettings
     latents_uri: str
     plan_digest: str
-    """Written into the records."""
     workers: int
     """Encoders; 0: one for each GPU, or one for each core where there is none."""
 

@@ -46,7 +46,6 @@ class SampleTable:
     widths: Rows
     """Of the pictures, in pixels; 0 where it is not known."""
     heights: Rows
-    """Of the pictures."""
     too_small_samples: int = 0
     """Samples that are left out because their originals were smaller than asked for."""
     first_captions: list[str] = field(default_factory=list)
@@ -64,7 +63,6 @@ class Sample(NamedTuple):
     key: str
     caption: str
     picture: bytes
-    """JPEG."""
     raw: bytes
     """The members as they lie in the tar."""
 

@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 import urllib.parse
+import zlib
 from functools import cached_property
 from typing import Final
 
@@ -23,10 +24,9 @@ from params.programs import DownloadSettings
 from steps.data.causes import Cause, FetchError, can_pass, from_status
 from steps.data.fetching.address import AddressGuard
 from steps.data.fetching.connection import GuardedConnection
-from steps.data.fetching.content_coding import decoded
 from steps.data.fetching.host_turns import HostTurns, retry_after_s
 from steps.data.fetching.opt_outs import is_reserved
-from steps.data.pictures.picture_format import is_cut, refusal
+from steps.data.pictures.picture_format import format_of, is_cut, refusal
 
 CRAWLER: Final = "sd-pipeline"
 MAX_REDIRECTS: Final = 20
@@ -43,6 +43,13 @@ _AMPERSAND = re.compile("&amp;", re.IGNORECASE)
 _NUMERIC_AMPERSAND = re.compile("&#(?:0*38|x0*26);", re.IGNORECASE)
 _BARE_PERCENT = re.compile("%(?![0-9a-f]{2})", re.IGNORECASE)
 _IGNORED_IN_URLS = str.maketrans("", "", "\t\r\n\ufeff")
+
+MAX_CODINGS: Final = 3
+_UNDONE: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_NOT_UNDONE: Final = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
+_RAW: Final = -zlib.MAX_WBITS
+_GZIP_MAGIC: Final = b"\x1f\x8b\x08"
 
 
 class Fetcher:
@@ -195,3 +202,43 @@ def redirect_target(url: str, location: str) -> str:
         return urllib.parse.urljoin(url, path.replace("\\", "/") + mark + rest)
     except ValueError:  # a host that is none
         raise FetchError(Cause.REFUSED_SCHEME) from None
+
+
+def decoded(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
+    """Return the body without the codings that the header names, bounded: kilobytes may unpack to gigabytes.
+
+    A receiver undoes gzip and deflate whether it asked for them or not (RFC 9110, 8.4.1). Other codings, which nobody
+    asked for, are not undone; a name that is no coding (servers say `none`, `binary` or `utf-8`) changes nothing.
+
+    Raises FetchError.
+    """
+    codings = [name.strip().lower() for name in content_encoding.split(",")]
+    codings = [name for name in codings if name in _UNDONE | _NOT_UNDONE]
+    if len(codings) > MAX_CODINGS:
+        raise FetchError(Cause.BAD_RESPONSE)
+    for name in reversed(codings):
+        if name in _UNDONE:
+            body = _unpacked(body, name, max_bytes)
+        elif format_of(body) is None:
+            raise FetchError(Cause.BAD_RESPONSE)
+    return body
+
+
+def _unpacked(body: bytes, coding: str, max_bytes: int) -> bytes:
+    # `deflate` means zlib's format (RFC 9110, 8.4.1.2), and some servers send the bare stream.
+    bare = coding == "deflate" and (len(body) < 2 or body[0] & 15 != 8 or int.from_bytes(body[:2], "big") % 31)
+    content = b""
+    while True:
+        unpacker = zlib.decompressobj(_RAW if bare else _GZIP_OR_ZLIB)
+        try:
+            content += unpacker.decompress(body, max_bytes + 1 - len(content))
+        except zlib.error:
+            raise FetchError(Cause.BAD_RESPONSE) from None
+        if len(content) > max_bytes:
+            raise FetchError(Cause.BODY_TOO_LARGE)
+        if not unpacker.eof:
+            raise FetchError(Cause.TRUNCATED)
+        body = unpacker.unused_data
+        # A gzip file may have several members (RFC 1952, 2.2); other bytes behind the end are ignored.
+        if not body.startswith(_GZIP_MAGIC):
+            return content

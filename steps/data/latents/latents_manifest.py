@@ -32,7 +32,6 @@ class LatentsBucket(Model):
     latent_shape: tuple[int, int, int]
     """Channels, height, width."""
     counts: dict[str, int]
-    """Samples of each split."""
 
 
 class LatentsManifest(Model):
@@ -64,7 +63,6 @@ class LatentsManifest(Model):
     rows_per_block: int
     """Rows in a full block."""
     counts: dict[str, int]
-    """Samples of each split."""
     dropped_heldout_samples: int
     """Held-out samples over the limit: in no split."""
     too_small_samples: int = Field(0, exclude_if=not_)

@@ -44,7 +44,6 @@ class BlockTable:
 
     names: tuple[str, ...]
     shards: npt.NDArray[np.int32]
-    """Which shard holds the block."""
     buckets: npt.NDArray[np.int32]
     """Whose rows it holds; never decreasing."""
     rows: Rows

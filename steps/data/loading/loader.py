@@ -86,7 +86,6 @@ class LatentsLoader:
         self.blocks: Final = dataset.blocks(TRAIN_SPLIT, max_lost_fraction)
         self.order: Final = order
         self.batches: Final = range(share.first_position // size, share.last_position // size)
-        """Numbers of the global batches."""
         self.batch_rows: Final = size // share.world_size
         self.first_place: Final = share.rank * self.batch_rows
         """Where in each global batch this rank's slice begins."""

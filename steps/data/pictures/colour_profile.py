@@ -13,10 +13,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageCms
 
-Pixels = npt.NDArray[np.uint8]
+from steps.data.pictures.perceptual_hash import Pixels
 
 MAX_PROFILE_BYTES: Final = 4 << 20
 """Profiles of printers with large tables have some 2 MB."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags, Image
 from PIL.GifImagePlugin import GifImageFile
@@ -20,10 +19,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from steps.data.causes import Cause, LostRowError
 from steps.data.pictures.jpeg import EOI, MAX_SCANS, jpeg_structure, tidied
+from steps.data.pictures.perceptual_hash import Pixels
 from steps.data.pictures.picture_format import format_of, formats, is_cut
 from steps.data.pictures.stated_colours import HighDynamicRangeError, stated_profile, without_words
-
-Pixels = npt.NDArray[np.uint8]
 
 _ANIMATED_FORMATS: Final = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 # Pillow obeys TIFF's tag while it reads the pixels. HEIC and JPEG XL have an orientation of their own, which their

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from contextlib import suppress
 from functools import cache
 from typing import Final
 
@@ -68,13 +69,11 @@ def formats() -> tuple[str, ...]:
     """Return the formats that this installation reads, by Pillow's names."""
     names = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "JPEG2000"]
     for name, (module, register) in _PLUGINS.items():
-        try:
+        with suppress(ImportError):
             plugin = importlib.import_module(module)
-        except ImportError:
-            continue
-        if register is not None:
-            getattr(plugin, register)()
-        names.append(name)
+            if register is not None:
+                getattr(plugin, register)()
+            names.append(name)
     return tuple(names)
 
 

@@ -24,7 +24,6 @@ class PictureMeasures:
 
     format: str
     orientation: int
-    """EXIF's: 1 was upright."""
     profile: str | None
     """How its ICC profile calls itself; None: it has none."""
     profile_ignored: bool
@@ -32,7 +31,6 @@ class PictureMeasures:
     has_alpha: bool
     """Whether something of it was transparent, and lies on white."""
     is_animated: bool
-    """Whether it is the first frame of several."""
     is_upscaled: bool
     """Whether its shorter side was below the stored one."""
     perceptual_hash: int | None

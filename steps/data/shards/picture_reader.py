@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from params.filters import FILTERS
@@ -24,12 +23,11 @@ from params.filters.published import SIDES
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.pictures.colour_profile import ColourProfiles, ProfileError
-from steps.data.pictures.perceptual_hash import colour_layout, perceptual_hash
+from steps.data.pictures.perceptual_hash import Pixels, colour_layout, perceptual_hash
 from steps.data.pictures.picture_decoder import DecodedPicture, PictureError, PictureFile
 from steps.data.pictures.picture_measures import PictureMeasures
 from steps.data.shards.row_checks import Box
 
-Pixels = npt.NDArray[np.uint8]
 # What img2dataset takes: bytes, width, height, original width and height, or why there are none.
 Resized = tuple[bytes | None, int | None, int | None, int | None, int | None, str | None]
 

@@ -91,7 +91,6 @@ class TableSlice:
     first_row: int
     """Row of the table with which it begins."""
     urls: list[str | None]
-    """One for each row."""
     captions: list[Captions]
     """One for each row; a list where a picture is stored with all of several."""
     others: Mapping[str, list[Any]] = field(default_factory=dict)
@@ -134,7 +133,6 @@ class UrlTable:
             raise StepError(f"url_table: {uri} has no rows")
         self.uri, self.digest, self.names = uri, self._rows.digest, self._rows.names
         self.oddities: Final = self._rows.oddities
-        """What could not be read of it until now."""
         for name, setting in others.items():
             if name not in self.names:
                 raise StepError(f"{setting}: {uri} has no column {name!r}; it has {', '.join(self.names)}")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steps.evaluation.contact_sheet import (
+from steps.evaluation.reference import Pictures
+from steps.evaluation.report import (
     CAPTION_FONT_PX,
     CAPTION_LINES,
     CARD_WIDTH_PX,
@@ -21,7 +22,6 @@ from steps.evaluation.contact_sheet import (
     font,
     wrapped,
 )
-from steps.evaluation.reference import Pictures
 
 
 def plain(colour: tuple[int, int, int]) -> Pictures:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from steps.errors import StepError
-from steps.evaluation.provenance import model_record
+from steps.evaluation.models import model_record
 
 
 def test_the_record_is_the_models_lineage(tmp_path: Path) -> None:

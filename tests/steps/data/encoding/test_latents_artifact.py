@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from steps.data.encoding.encoder import moments_sums
-from steps.data.encoding.latents_artifact import check_shard, check_statistics, statistics
-from steps.data.encoding.latents_writer import LatentsRecord
+from steps.data.encoding.latents_artifact import LatentsRecord, check_shard, check_statistics, statistics
 from steps.data.latents.latents_manifest import IndexedShard, LatentsShard
 from steps.data.latents.latents_shard import BuiltShard
 from steps.errors import StepError

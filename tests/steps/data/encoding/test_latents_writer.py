@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from steps.data.encoding.latents_writer import write_shard
+from steps.data.encoding.latents_artifact import write_shard
 from steps.data.encoding.plan import PlannedShard
 from steps.data.latents.block import to_bytes
 from steps.data.storage import Storage
