@@ -67,7 +67,11 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
         with _pool(collection.maker(), arguments, cluster, job_name, count) as pool:
             collection.collect(pool, shards, lambda rows: count(0, rows))
     elif len(cluster.hosts) > 1:
-        _let_the_others_go(arguments, cluster, job_name)
+        from steps.ray_cluster import leading
+
+        # The others wait for this host, although nothing is left to do.
+        with leading(cluster, job_name, arguments.host_wait_s):
+            pass
     for cause, words in collection.table.oddities.examples.items():
         print(f"{cause}, for example: {words}", flush=True)
     progress.set(total)
@@ -91,11 +95,3 @@ def _pool(
 
     with leading(cluster, job_name, arguments.host_wait_s):
         yield ClusterPool(maker, arguments.processes)
-
-
-def _let_the_others_go(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> None:
-    """Meet the other hosts, which wait for this one, although nothing is left to do."""
-    from steps.ray_cluster import leading
-
-    with leading(cluster, job_name, arguments.host_wait_s):
-        pass

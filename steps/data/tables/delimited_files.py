@@ -46,7 +46,7 @@ class DelimitedFiles(TableFiles):
     def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
         lost = _LostLines(path, self.oddities)
         with self._reader(path, lost, columns) as reader:
-            for batch in _checked(path, reader):
+            for batch in reader:
                 yield with_lost(batch)
         if lost.count:
             yield lost_rows(columns, Cause.BAD_ROW, lost.count)
@@ -72,7 +72,7 @@ class DelimitedFiles(TableFiles):
                 names = self._reading.column_names
                 content = whole_lines(packed, delimiter, names, self._reading.url_column, lost.stray)
             try:
-                reader = csv.open_csv(
+                yield csv.open_csv(
                     content,
                     read_options=csv.ReadOptions(
                         block_size=CSV_BLOCK_BYTES, column_names=list(self._reading.column_names) or None
@@ -92,7 +92,6 @@ class DelimitedFiles(TableFiles):
                 raise StepError(f"url_table: {path} line 1: the names of its columns are not UTF-8") from None
             except (pa.ArrowInvalid, OSError) as error:
                 raise StepError(f"url_table: {path} cannot be read as {kind}: {str(error)[:200]}") from None
-            yield reader
 
 
 class _LostLines:
@@ -112,14 +111,3 @@ class _LostLines:
         """Count lines that are left out for a quote that does not end."""
         self.count += lines
         self._oddities.note(Cause.BAD_ROW, f"{self._path}: a quote that does not end: {text[:80]!r}")
-
-
-def _checked(path: str, reader: Any) -> Iterator[Any]:
-    while True:
-        try:
-            batch = reader.read_next_batch()
-        except StopIteration:
-            return
-        except (pa.ArrowInvalid, OSError) as error:
-            raise StepError(f"url_table: {path}: {str(error)[:200]}") from None
-        yield batch

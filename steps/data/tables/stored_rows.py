@@ -50,14 +50,11 @@ def facts_of(row: Mapping[str, Any], reading: Reading) -> Row:
     for key in reading.caption_keys:
         value = row.get(key)
         if key in plain and not isinstance(value, bool):
-            return {**own, CAPTION: str(value) if _is_short(value) else "\ud800"}
+            is_short = isinstance(value, str) or abs(plain[key]) < 1e300
+            return {**own, CAPTION: str(value) if is_short else "\ud800"}
         if isinstance(value, list) and value:
             return {**own, CAPTION: value}
     return own
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, str) or abs(value) < 1e300
 
 
 def is_blank(caption: Any) -> bool:

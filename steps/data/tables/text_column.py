@@ -10,6 +10,7 @@ import html
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -86,10 +87,8 @@ def through(column: Any) -> ReadColumn:
 def _texts(array: Any) -> ReadColumn:
     content = array.cast(pa.binary())
     if not pc.any(pc.match_substring(content, ZERO)).as_py():
-        try:
+        with suppress(pa.ArrowInvalid):
             return ReadColumn(content.cast(pa.string()), np.zeros(len(array), np.bool_))
-        except pa.ArrowInvalid:
-            pass
     values = [_decoded(value) for value in content.to_pylist()]
     lost = np.array([value is NOT_TEXT for value in values], np.bool_)
     return ReadColumn(pa.array([None if value is NOT_TEXT else value for value in values], pa.string()), lost)
@@ -119,19 +118,11 @@ def _numbers(array: Any) -> Any:
 
 def from_values(values: Sequence[Any]) -> Any:
     """Return values of JSON as a pyarrow array for `through`: numbers where all are, else bytes or lists of bytes."""
-    if all(value is None or _is_number(value) for value in values):
-        try:
+    known = [value for value in values if value is not None]
+    # Lists of lists of numbers are boxes in pictures.
+    if all(map(_is_number, known)) or all(isinstance(v, list) and all(isinstance(of, list) for of in v) for v in known):
+        with suppress(pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             return pa.array(values)
-        except (pa.ArrowInvalid, OverflowError):
-            pass
-    if all(
-        value is None or (isinstance(value, list) and all(isinstance(of, list) for of in value)) for value in values
-    ):
-        # Lists of lists of numbers: boxes in pictures.
-        try:
-            return pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            pass
     if any(isinstance(value, list) for value in values):
         rows = [value if value is None or isinstance(value, list) else [value] for value in values]
         return pa.array(
