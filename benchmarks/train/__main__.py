@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         if options.memory:
             result["memory"] = memory(list(made))
         else:
-            result |= measured_parts(options, list(made)) if options.parts else compared(options, made)
+            result |= measured_parts(options, list(made)[-1]) if options.parts else compared(options, made)
     harness.print_result(result, options.json)
     return 0
 
@@ -113,8 +113,7 @@ def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any
     return {"contenders": contenders, "comparisons": comparisons, "ratios": best(contenders), "scaling": ranks}
 
 
-def measured_parts(options: argparse.Namespace, made: Sequence[Task]) -> dict[str, Any]:
-    task = made[-1]
+def measured_parts(options: argparse.Namespace, task: Task) -> dict[str, Any]:
     parts = what_each_buys(task, options.rounds, options.turn_s)
     return {"resolution_px": task.resolution_px, "batch_size": task.batch_size, "parts": parts}
 

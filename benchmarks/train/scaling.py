@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -23,10 +23,8 @@ from steps.training.ranks import join_world, leave_world
 TIMEOUT_S: Final = 600.0
 
 
-@dataclass(frozen=True)
-class Speed:
-    images_per_s: float
-    images_per_cpu_s: float
+# Images/s by the clock on the wall, and for each CPU-second: of one rank, or of all together.
+Speed = tuple[float, float]
 
 
 def scaling(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
@@ -34,10 +32,10 @@ def scaling(task: Task, rounds: int, turn_s: float) -> dict[str, Any]:
     sides = {str(ranks): partial(_run, task, ranks, turn_s) for ranks in (1, 2)}
     one, two = take_turns(sides, rounds).values()
     return {
-        "images_per_s_1_rank": statistics.median(speed.images_per_s for speed in one),
-        "images_per_s_2_ranks": statistics.median(speed.images_per_s for speed in two),
-        "ddp_efficiency": median_ratio([s.images_per_s for s in two], [2 * s.images_per_s for s in one]),
-        "ddp_cpu_efficiency": median_ratio([s.images_per_cpu_s for s in two], [2 * s.images_per_cpu_s for s in one]),
+        "images_per_s_1_rank": statistics.median(wall for wall, _ in one),
+        "images_per_s_2_ranks": statistics.median(wall for wall, _ in two),
+        "ddp_efficiency": median_ratio([wall for wall, _ in two], [2 * wall for wall, _ in one]),
+        "ddp_cpu_efficiency": median_ratio([cpu for _, cpu in two], [2 * cpu for _, cpu in one]),
     }
 
 
@@ -45,7 +43,7 @@ def _run(task: Task, ranks: int, turn_s: float, _: int) -> Speed:
     environment = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     speeds = in_new_processes(_be_rank, [(task, turn_s, rank) for rank in range(ranks)], **environment)
-    return Speed(sum(speed.images_per_s for speed in speeds), sum(speed.images_per_cpu_s for speed in speeds))
+    return sum(wall for wall, _ in speeds), sum(cpu for _, cpu in speeds)
 
 
 def _be_rank(task: Task, turn_s: float, rank: int) -> Speed:
@@ -59,4 +57,4 @@ def _be_rank(task: Task, turn_s: float, rank: int) -> Speed:
         cpu_s = time.process_time() - cpu_s
     leave_world(world)
     images = steps * task.batch_size
-    return Speed(images / wall_s, images / cpu_s)
+    return images / wall_s, images / cpu_s

@@ -46,8 +46,8 @@ def metrics(real: Scores, rows: Mapping[str, Scores], fid_features: str, seed: i
         entries[FID + _suffix(name)] = _fid(yardstick, scores, fid_features, seed)
         entries[KID + _suffix(name)] = _kid(yardstick.fid_features, scores.fid_features, fid_features, seed)
         if fid_features != "clip":
-            by_clip = (replace(one, fid_features=one.clip_features) for one in (yardstick, scores))
-            entries[CLIP_FID + _suffix(name)] = _fid(*by_clip, "clip", seed)
+            base, its = (replace(one, fid_features=one.clip_features) for one in (yardstick, scores))
+            entries[CLIP_FID + _suffix(name)] = _fid(base, its, "clip", seed)
     return entries
 
 
@@ -89,7 +89,8 @@ def _clip_score(scores: Scores, seed: int) -> dict[str, Any]:
 
 def _fid(real: Scores, generated: Scores, features: str, seed: int) -> dict[str, Any]:
     counts = {"pictures": len(generated.cosines), "real_pictures": len(real.cosines)}
-    entry = _entry(*_resampled_fid(real, generated, seed), features=features, **counts)
+    value, replicates = _resampled_fid(real, generated, seed)
+    entry = _entry(value, replicates, features=features, **counts)
     return {**entry, "low": max(entry["low"], 0.0)}
 
 

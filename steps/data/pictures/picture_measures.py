@@ -38,14 +38,11 @@ class PictureMeasures:
     colour_layout: bytes
 
 
+# Of the fields that are not true or false.
 _TYPES: Final = {
     "format": pa.string(),
     "orientation": pa.int8(),
     "profile": pa.string(),
-    "profile_ignored": pa.bool_(),
-    "has_alpha": pa.bool_(),
-    "is_animated": pa.bool_(),
-    "is_upscaled": pa.bool_(),
     "perceptual_hash": pa.uint64(),
     "colour_layout": pa.binary(COLOUR_BYTES),
 }
@@ -54,8 +51,8 @@ _TYPES: Final = {
 def measures_columns(measured: Sequence[PictureMeasures | None]) -> dict[str, Any]:
     """Return a column for each field; null where a sample was not measured."""
     return {
-        name: pa.array([None if one is None else getattr(one, name) for one in measured], kind)
-        for name, kind in _TYPES.items()
+        name: pa.array([one and getattr(one, name) for one in measured], _TYPES.get(name, pa.bool_()))
+        for name in PictureMeasures.__dataclass_fields__
     }
 
 

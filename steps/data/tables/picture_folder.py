@@ -7,6 +7,7 @@ the .txt or .caption beside it. What else the metadata say of it are columns, fo
 
 from __future__ import annotations
 
+import json
 import posixpath
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,10 +59,9 @@ def open_folder(uri: str, reading: Reading) -> PictureParquet | StoredRows:
             row[CAPTION] = caption_in(contents[file], reading)
             note_if_no_text(oddities, f"{uri}/{file}", row[CAPTION])
         rows.append({**row, URL: name})
-    where, own_sizes = ", ".join(METADATA_FILES), {name: sizes[name] for name in pictures}
-    captions = [row.get(CAPTION) for row in rows]
-    where = f"{where}, nor a .txt or .caption beside it"
-    return stored_rows(uri, rows, reading, oddities, where, own_sizes, captions)
+    where = f"{', '.join(METADATA_FILES)}, nor a .txt or .caption beside it"
+    captions = json.dumps([row.get(CAPTION) for row in rows])
+    return stored_rows(uri, rows, reading, oddities, where, {name: sizes[name] for name in pictures}, captions)
 
 
 def _caption_files(names: Mapping[str, Any], pictures: list[str]) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ key of the .json comes first. As WebDataset has it, a key ends at the first dot 
 from __future__ import annotations
 
 import gzip
+import json
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -58,7 +59,8 @@ def open_shards(uri: str, reading: Reading) -> StoredRows:
         reason = next(iter(oddities.examples.values()), f"no tar under {uri} has a picture ({', '.join(PICTURES)})")
         raise StepError(f"url_table: {reason}")
     where = "its .json, nor a .txt or .caption of its key"
-    return stored_rows(uri, rows, reading, oddities, where, {name: sizes[name] for name in tars}, rows)
+    facts = json.dumps(rows, sort_keys=True)
+    return stored_rows(uri, rows, reading, oddities, where, {name: sizes[name] for name in tars}, facts)
 
 
 def _tar_rows(uri: str, name: str, reading: Reading) -> tuple[list[Row], Oddities]:

@@ -84,16 +84,16 @@ def caption_in(content: bytes, reading: Reading) -> str | list[str]:
 
 
 def stored_rows(
-    uri: str, rows: list[Row], reading: Reading, oddities: Oddities, where: str, sizes: Mapping[str, int], facts: Any
+    uri: str, rows: list[Row], reading: Reading, oddities: Oddities, where: str, sizes: Mapping[str, int], facts: str
 ) -> StoredRows:
-    """Return rows as a table, known by the sizes of its files, by name, and by facts about its rows.
+    """Return rows as a table, known by the sizes of its files, by name, and by facts about its rows as JSON.
 
     Raises StepError, with the first thing that could not be read, where no row has a caption that is text.
     """
     _require_captions(uri, rows, reading, oddities, where)
     # Pictures that change without a trace of these go unnoticed.
-    told = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    digest = hashlib.sha256(json.dumps([sizes, told], sort_keys=True).encode()).hexdigest()
+    traces = [sizes, hashlib.sha256(facts.encode()).hexdigest()]
+    digest = hashlib.sha256(json.dumps(traces, sort_keys=True).encode()).hexdigest()
     return StoredRows(rows, digest, oddities)
 
 
