@@ -34,7 +34,7 @@ from steps.data.encoding.plan import EncodePlan, PlannedShard, Selection, make_p
 from steps.data.encoding.ray_encoding import (
     EncodeJob,
     encode_shards,
-    reference_shards,
+    results,
     summarize_sources,
     write_reference,
 )
@@ -123,7 +123,7 @@ class Encode:
             source_manifest_digest=self._source_digest,
             resolution_px=self._arguments.resolution_px,
             samples=len(plan.heldout),
-            shards=reference_shards(pictures),
+            shards=tuple(results(pictures)),
         )
         std, psnr_db = manifest.latents_std * manifest.scaling_factor, manifest.decoded_psnr_db
         print(

@@ -17,7 +17,7 @@ from steps.data.encoding.decoding import ShardsSource, decode_span, spans
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.encoding.latents_artifact import LatentsRecord, write_shard
 from steps.data.encoding.plan import PlannedShard, Selection, SourceSummary, summarize
-from steps.data.encoding.reference import SAMPLES_PER_SHARD, ReferenceShard, write_reference_shard
+from steps.data.encoding.reference import SAMPLES_PER_SHARD, write_reference_shard
 from steps.data.encoding.samples import read_table
 from steps.data.storage import Storage
 from steps.errors import StepError
@@ -61,8 +61,8 @@ def summarize_sources(shards_uri: str, names: Sequence[str], selection: Selectio
     """Return what planning needs to know of each verified shard, in order."""
     task = ray.remote(num_cpus=TASK_CPUS)(_summarize)
     parts = [names[start : start + SOURCES_PER_TASK] for start in range(0, len(names), SOURCES_PER_TASK)]
-    results = [task.remote(shards_uri, part, selection) for part in parts]
-    return [summary for part in _get(results) for summary in part]
+    tasks = [task.remote(shards_uri, part, selection) for part in parts]
+    return [summary for part in results(tasks) for summary in part]
 
 
 def encode_shards(
@@ -81,17 +81,11 @@ def encode_shards(
 
 
 def write_reference(job: EncodeJob, reference_uri: str) -> list[Any]:
-    """Start writing the held-out pictures; return the tasks for `reference_shards`."""
+    """Start writing the held-out pictures; return the tasks, of a ReferenceShard each."""
     task = ray.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(write_reference_shard)
     source = ray.put(job.source)
     shards = -(-len(job.source.plan.heldout) // SAMPLES_PER_SHARD)
     return [task.remote(reference_uri, source, index) for index in range(shards)]
-
-
-def reference_shards(tasks: list[Any]) -> tuple[ReferenceShard, ...]:
-    """Wait for the held-out pictures. Raises StepError where a worker gave up."""
-    shards: list[ReferenceShard] = _get(tasks)
-    return tuple(shards)
 
 
 def _encode_run(
@@ -104,8 +98,8 @@ def _encode_run(
         writing.append(write.remote(job.latents_uri, job.plan_digest, shard, *blocks))
         while len(writing) >= limit:
             done, writing = ray.wait(writing)
-            yield from _get(done)
-    yield from _get(writing)
+            yield from results(done)
+    yield from results(writing)
 
 
 def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
@@ -164,7 +158,8 @@ def _write(uri: str, plan_digest: str, shard: PlannedShard, *tables: Any) -> Lat
     return write_shard(Storage(uri), plan_digest, shard, rows)
 
 
-def _get(tasks: list[Any]) -> Any:
+def results(tasks: list[Any]) -> Any:
+    """Wait for tasks. Raises StepError with a worker's own words where it gave up."""
     try:
         return ray.get(tasks)
     except ray.exceptions.RayError as error:

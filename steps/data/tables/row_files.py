@@ -210,7 +210,9 @@ def _find(files: Any, root: str, uri: str) -> list[str]:
             paths = [root] if files.exists(root) else []
         else:
             start = len(root.rstrip("/")) + 1
-            paths = _of_one_rank(sorted(path for path in files.find(root) if not is_debris(path[start:])))
+            every = sorted(path for path in files.find(root) if not is_debris(path[start:]))
+            ranks = ([path for path in every if kind_of(path) in kinds] for kinds in _BY_RANK)
+            paths = next(filter(None, ranks), [])
     except PermissionError as error:
         raise StepError(f"url_table: {uri} cannot be read: {error}") from None
     if not paths:
@@ -219,14 +221,6 @@ def _find(files: Any, root: str, uri: str) -> list[str]:
             "for shards or a folder of pictures set download.source"
         )
     return paths
-
-
-def _of_one_rank(paths: Sequence[str]) -> list[str]:
-    for kinds in _BY_RANK:
-        ranked = [path for path in paths if kind_of(path) in kinds]
-        if ranked:
-            return ranked
-    return []
 
 
 def _require_utf8(files: Any, path: str, reading: Reading) -> None:
