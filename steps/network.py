@@ -30,7 +30,7 @@ _ANY_PORT: Final = 9
 Address = tuple[str, int]
 
 
-class Patience:
+class HostPatience:
     """How long this host waits for the others of its job."""
 
     def __init__(self, cluster: Cluster, limit_s: float) -> None:

@@ -28,7 +28,7 @@ from typing import IO, Any, Final
 
 from steps.container import Cluster
 from steps.errors import StepError
-from steps.network import Patience, head_address, over, own_address, unreachable
+from steps.network import HostPatience, head_address, over, own_address, unreachable
 
 POLL_S: Final = 0.5
 NODE_TRIES: Final = 3
@@ -68,7 +68,7 @@ def leading(
 
     Raises StepError that names the hosts which have not joined after `host_wait_s` seconds.
     """
-    patience = Patience(cluster, host_wait_s)
+    patience = HostPatience(cluster, host_wait_s)
     os.environ.update(_environment(cluster, job_name))
     import ray
 
@@ -102,7 +102,7 @@ def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True
     Raises StepError where the head does not answer for `host_wait_s` seconds, or this host's node ends again and again
     before it.
     """
-    head = (Patience(cluster, host_wait_s).for_head(cluster.ray_port), cluster.ray_port)
+    head = (HostPatience(cluster, host_wait_s).for_head(cluster.ray_port), cluster.ray_port)
     for _ in range(NODE_TRIES):
         # On the head, ray.init turns tokens on by itself, and only then tells its own native part of it.
         environment = os.environ | _environment(cluster, job_name) | {"RAY_AUTH_MODE": "token"}
@@ -203,7 +203,7 @@ def _start_command(cluster: Cluster, head: tuple[str, int]) -> list[str]:
     return [*command, "--node-ip-address", own_address(cluster)]
 
 
-def _wait_for_hosts(ray: Any, cluster: Cluster, address: str, patience: Patience) -> None:
+def _wait_for_hosts(ray: Any, cluster: Cluster, address: str, patience: HostPatience) -> None:
     marks = {mark: host for host in cluster.hosts for mark in _mark(host)}
     while True:
         there = {mark for node in ray.nodes() if node["Alive"] for mark in node["Resources"]}

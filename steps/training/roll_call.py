@@ -18,7 +18,7 @@ from torch._C._distributed_c10d import Store, TCPStore
 
 from steps.container import Cluster
 from steps.errors import StepError
-from steps.network import Patience, over, unreachable
+from steps.network import HostPatience, over, unreachable
 
 STORE_TIMEOUT: Final = timedelta(seconds=60)
 # Linux' own limit for connections that wait to be accepted: nobody accepts them, for a connection is the answer.
@@ -34,7 +34,7 @@ def roll_call(cluster: Cluster, limit_s: float) -> Iterator[str]:
 
     Raises StepError that names the hosts that are missing after `limit_s` seconds, or that cannot be reached.
     """
-    patience = Patience(cluster, limit_s)
+    patience = HostPatience(cluster, limit_s)
     address = patience.for_head(cluster.rendezvous_port)
     try:
         store = _store(cluster, address)
@@ -54,7 +54,7 @@ def roll_call(cluster: Cluster, limit_s: float) -> Iterator[str]:
     del store
 
 
-def _meet(cluster: Cluster, store: Store, patience: Patience) -> None:
+def _meet(cluster: Cluster, store: Store, patience: HostPatience) -> None:
     """Say that this host is there, and return once every host is and has reached all others."""
     with socket.create_server(("", 0), backlog=BACKLOG) as listener:
         own = f"{patience.for_own_address()}:{listener.getsockname()[1]}"
@@ -65,7 +65,7 @@ def _meet(cluster: Cluster, store: Store, patience: Patience) -> None:
         _wait_for_all(cluster, store, REACHED, patience)
 
 
-def _wait_for_all(cluster: Cluster, store: Store, word: str, patience: Patience) -> None:
+def _wait_for_all(cluster: Cluster, store: Store, word: str, patience: HostPatience) -> None:
     """Return when every host has said a word. Raises StepError where one reports a fault."""
     while missing := [host for host in cluster.hosts if not store.check([f"{word}/{host}"])]:
         if store.check([FAULT]):

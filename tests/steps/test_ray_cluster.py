@@ -16,7 +16,7 @@ from pipeline_definition.local import namespaces
 from steps import ray_cluster as module
 from steps.container import Cluster
 from steps.errors import StepError
-from steps.network import Patience
+from steps.network import HostPatience
 from tests.processes import outlive
 
 PROGRAM = """
@@ -86,7 +86,7 @@ def test_a_host_that_does_not_join_is_named() -> None:
     ray = type("Ray", (), {"nodes": staticmethod(lambda: nodes)})
     cluster = Cluster(("algo-1", "algo-2", "algo-3"), "algo-1", "algo-1", 1, 6379, interface="eth0")
     with pytest.raises(StepError, match=r"host algo-2 did not join 10.0.0.1:6379 over interface eth0"):
-        module._wait_for_hosts(ray, cluster, "10.0.0.1", Patience(cluster, -1.0))
+        module._wait_for_hosts(ray, cluster, "10.0.0.1", HostPatience(cluster, -1.0))
 
 
 @pytest.mark.skipif(not namespaces.possible(), reason="network namespaces need root, ip and unshare")

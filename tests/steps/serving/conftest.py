@@ -11,7 +11,6 @@ from starlette.testclient import TestClient
 
 from params.programs import ServeArguments
 from steps.serving.app import create_app
-from steps.serving.pictures import Renderer
 from steps.serving.renderer import PipelineRenderer, load_renderer
 from steps.serving.service import Service
 from tests.steps.serving.tiny_pipeline import write_pipeline
@@ -50,7 +49,7 @@ def renderer_fixture(model_dir: Path) -> PipelineRenderer:
 def serve_fixture() -> Serve:
     @contextmanager
     def serve(
-        load: Callable[[], Renderer], wait: bool = True, **changes: object
+        load: Callable[[], PipelineRenderer], wait: bool = True, **changes: object
     ) -> Iterator[tuple[TestClient, Service]]:
         service = Service(ARGUMENTS.model_copy(update=changes), load)
         with TestClient(create_app(service)) as client:

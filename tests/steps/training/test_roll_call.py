@@ -53,7 +53,7 @@ def test_every_host_names_those_that_are_missing() -> None:
 
 def test_a_host_that_is_there_but_cannot_be_reached_ends_all_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "unreachable", lambda address: "Connection timed out")
-    monkeypatch.setattr(network.Patience, "for_head", lambda self, port: "127.0.0.1")
+    monkeypatch.setattr(network.HostPatience, "for_head", lambda self, port: "127.0.0.1")
     told = answers(2, [1, 2], 30)
     assert all("cannot reach host algo-" in text and "(Connection timed out)" in text for text in told.values()), told
     assert all("security group" in text for text in told.values())
