@@ -1,4 +1,4 @@
-"""The error that ends a command with one line: something is wrong that the person at the keyboard can mend."""
+"""The errors that end a command with one line: something is wrong that the person at the keyboard can mend."""
 
 from __future__ import annotations
 
@@ -7,3 +7,9 @@ class OperatorError(Exception):
     """The message says what is wrong and how to mend it; no traceback is shown."""
 
     exit_status = 1
+
+
+class UsageError(OperatorError):
+    """The command line, or what it names, cannot be used: the message names the option or the path, and the fix."""
+
+    exit_status = 2

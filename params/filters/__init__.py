@@ -46,7 +46,7 @@ class Filter(Model):
     """Whether the picture itself is judged as well: on in any case where the columns are above 0, and applied last."""
 
     @classmethod
-    def of(cls, settings: Model) -> Self:
+    def from_settings(cls, settings: Model) -> Self:
         """Return the filter as these settings want it."""
         return cls.model_validate(settings.model_dump(include=set(cls.model_fields)))
 

@@ -1,6 +1,6 @@
 """What a run left behind: gathered once, read again without a connection."""
 
 from pipeline_definition.artifacts.collection import collect
-from pipeline_definition.artifacts.folder import Artifacts, ArtifactsError
+from pipeline_definition.artifacts.folder import Artifacts
 
-__all__ = ["Artifacts", "ArtifactsError", "collect"]
+__all__ = ["Artifacts", "collect"]

@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 from botocore.exceptions import ClientError
 
 from params.s3 import join_uri, split_uri
-from pipeline_definition.artifacts.folder import ArtifactsError
+from pipeline_definition.errors import OperatorError
 
 MAX_UNPACKED_BYTES: Final = 2**30
 MAX_MEMBER_BYTES: Final = 64 * 2**20
@@ -25,24 +25,24 @@ MAX_READ_BYTES: Final = 2**20
 MAX_SAMPLES: Final = 24
 
 
-def open_object(s3: Any, uri: str, max_bytes: int, error_type: type[Exception]) -> Any:
+def open_object(s3: Any, uri: str, max_bytes: int) -> Any:
     """Return the stream of an object's bytes.
 
-    Raises `error_type` that names the address if the object is missing or larger than `max_bytes`.
+    Raises OperatorError that names the address if the object is missing or larger than `max_bytes`.
     """
-    bucket, key = split_uri(uri, error_type)
+    bucket, key = split_uri(uri, OperatorError)
     try:
         answer = s3.get_object(Bucket=bucket, Key=key)
     except ClientError as error:
-        raise error_type(f"{uri}: {error.response['Error'].get('Message') or error}") from None
+        raise OperatorError(f"{uri}: {error.response['Error'].get('Message') or error}") from None
     if answer["ContentLength"] > max_bytes:
-        raise error_type(f"{uri}: {answer['ContentLength']:,} bytes are more than the limit of {max_bytes:,}")
+        raise OperatorError(f"{uri}: {answer['ContentLength']:,} bytes are more than the limit of {max_bytes:,}")
     return answer["Body"]
 
 
-def picture_names(s3: Any, uri: str, error_type: type[Exception]) -> list[str]:
+def picture_names(s3: Any, uri: str) -> list[str]:
     """Return the names of the first 24 PNG files directly under a prefix, in order."""
-    bucket, prefix = split_uri(join_uri(uri, ""), error_type)
+    bucket, prefix = split_uri(join_uri(uri, ""), OperatorError)
     listed = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
     names = sorted(str(item["Key"]).removeprefix(prefix) for item in listed)
     return [name for name in names if name.endswith(".png") and "/" not in name and name[0] != "."][:MAX_SAMPLES]
@@ -51,7 +51,7 @@ def picture_names(s3: Any, uri: str, error_type: type[Exception]) -> list[str]:
 def read_members(stream: IO[bytes], names: Collection[str], max_bytes: int = MAX_UNPACKED_BYTES) -> dict[str, bytes]:
     """Return the content of the regular files whose base name is among `names`; the first of a name wins.
 
-    Reads no further than to the last of them. Raises ArtifactsError where the archive is damaged or unpacks to more
+    Reads no further than to the last of them. Raises OperatorError where the archive is damaged or unpacks to more
     than `max_bytes`.
     """
     contents: dict[str, bytes] = {}
@@ -62,20 +62,20 @@ def read_members(stream: IO[bytes], names: Collection[str], max_bytes: int = MAX
         ):
             for member in archive:
                 if member.offset_data + member.size > max_bytes:
-                    raise ArtifactsError(f"archive refused: it unpacks to more than {max_bytes:,} bytes")
+                    raise OperatorError(f"archive refused: it unpacks to more than {max_bytes:,} bytes")
                 name = PurePosixPath(member.name).name
                 if name in names and name not in contents and member.isreg():
                     contents[name] = _content(archive, member)
                 if len(contents) == len(names):
                     break
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ArtifactsError(f"archive cannot be read: {error}") from None
+        raise OperatorError(f"archive cannot be read: {error}") from None
     return contents
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > MAX_MEMBER_BYTES:
-        raise ArtifactsError(f"{member.name}: {member.size:,} bytes are more than the limit of {MAX_MEMBER_BYTES:,}")
+        raise OperatorError(f"{member.name}: {member.size:,} bytes are more than the limit of {MAX_MEMBER_BYTES:,}")
     file = archive.extractfile(member)
     return b"".join(iter(lambda: file.read(MAX_READ_BYTES // 16), b"")) if file is not None else b""
 

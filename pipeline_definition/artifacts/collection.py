@@ -9,49 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from params import layout
 from params.files import write_bytes
-from params.layout import (
-    CONTACT_SHEET_FILE,
-    EVALUATION,
-    LATENTS,
-    LINEAGE_FILE,
-    MANIFEST_FILE,
-    METRICS_FILE,
-    MODEL_ARCHIVE,
-    OUTPUT_ARCHIVE,
-    SAMPLES_DIR,
-    SAMPLES_FILE,
-    SHARDS,
-    THROUGHPUT_STEP,
-    TRAINING_LOG_FILE,
-)
 from params.s3 import join_uri
+from pipeline_definition.artifacts import folder as files
 from pipeline_definition.artifacts import jobs
 from pipeline_definition.artifacts.archive import MAX_SAMPLES, open_object, picture_names, read_members
 from pipeline_definition.artifacts.data_files import DataPrefix
 from pipeline_definition.artifacts.data_sample import sample_of_artifact, spread
-from pipeline_definition.artifacts.folder import (
-    DEFINITION_FILE,
-    EXECUTION_FILE,
-    LATENTS_MANIFEST_FILE,
-    MODEL_PACKAGE_FILE,
-    PARAMETERS_FILE,
-    PHASE_FOLDER,
-    SHARDS_MANIFEST_FILE,
-    TUNING_FILE,
-    WENT_IN_DIR,
-    WENT_IN_FILE,
-    Artifacts,
-    ArtifactsError,
-    Json,
-    parsed,
-    parsed_lines,
-)
+from pipeline_definition.artifacts.folder import Artifacts, Json, parsed, parsed_lines
 from pipeline_definition.artifacts.redaction import redacted
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
@@ -62,6 +34,7 @@ MAX_FILE_BYTES: Final = 32 * 2**20
 MAX_MANIFEST_BYTES: Final = 256 * 2**20
 MAX_ARCHIVE_BYTES: Final = 256 * 2**20
 MAX_WENT_IN: Final = 12
+TRAINING_RECORD: Final = (layout.TRAINING_LOG_FILE, layout.LINEAGE_FILE)
 
 
 def collect(target: Target, execution: Execution, folder: Path) -> Artifacts:
@@ -89,47 +62,47 @@ class _Collector:
     def run(self) -> None:
         """Write every artifact that is available, execution.json last."""
         self._sagemaker, self._s3 = self.target.client("sagemaker"), self.target.client("s3")
-        self._attempt(DEFINITION_FILE, self._definition)
+        self._attempt(files.DEFINITION_FILE, self._definition)
         for step in self.execution.steps:
             self._attempt(f"job of {step.name}", self._job, step)
-            self._outputs(step)
-        self._write_json(EXECUTION_FILE, self._about_execution())
+            if step.name in self.made:
+                self._outputs_of(self.made[step.name], step)
+            if step.status == "Succeeded" and (package := step.arn("RegisterModel")):
+                self._attempt(files.MODEL_PACKAGE_FILE, self._model_package, package)
+        self._write_json(files.EXECUTION_FILE, self._about_execution())
 
     def _attempt(self, name: str, gather: Callable[..., None], *arguments: Any) -> None:
         """Run one part; record a failure and continue with the others."""
         try:
             gather(*arguments)
-        except (ClientError, BotoCoreError, ArtifactsError, OperatorError) as error:
+        except (ClientError, BotoCoreError, OperatorError) as error:
             self.left_out[name] = str(error)
 
     def _definition(self) -> None:
         executions = Executions(self.target)
         definition = executions.definition(self.execution.arn)
-        self._write_json(DEFINITION_FILE, definition)
+        self._write_json(files.DEFINITION_FILE, definition)
         self.phases = phase_steps(definition)
         given = executions.parameters(self.execution.arn)
         known = definition.get("Parameters", [])
         defaults = {item["Name"]: item.get("DefaultValue") for item in known}
         values = {item["Name"]: _typed(item["Type"], given.get(item["Name"], defaults[item["Name"]])) for item in known}
-        self._write_json(PARAMETERS_FILE, {"values": values, "defaults": defaults})
+        self._write_json(files.PARAMETERS_FILE, {"values": values, "defaults": defaults})
 
     def _job(self, step: ExecutionStep) -> None:
         job = jobs.describe(self._sagemaker, step)
         if job is not None:
             self.made[step.name] = job
 
-    def _outputs(self, step: ExecutionStep) -> None:
-        job = self.made.get(step.name, jobs.DescribedJob("", ""))
+    def _outputs_of(self, job: jobs.DescribedJob, step: ExecutionStep) -> None:
         if job.kind == jobs.TUNING:
-            self._attempt(TUNING_FILE, self._tuning, job.name)
+            self._attempt(files.TUNING_FILE, self._tuning, job.name)
         if job.kind == jobs.TRAINING:
             folder = self._phase_folder(step)
-            self._attempt(folder + TRAINING_LOG_FILE, self._training, job, folder)
+            self._attempt(folder + layout.TRAINING_LOG_FILE, self._training, job, folder)
         # A prefix may still hold what an earlier run wrote: only a step that succeeded vouches for it.
         if step.status == "Succeeded":
             self._processing(job, self._phase_folder(step))
-            if package := step.arn("RegisterModel"):
-                self._attempt(MODEL_PACKAGE_FILE, self._model_package, package)
 
     def _phase_folder(self, step: ExecutionStep) -> str:
         """Return the folder of a step's files: one for each former phase, and the top folder for the last phase."""
@@ -138,73 +111,69 @@ class _Collector:
         later = of_program[of_program.index(step.name) + 1 :] if of_program else []
         if not begun.intersection(later):
             return ""
-        return PHASE_FOLDER.format(number=of_program.index(step.name) + 1) + "/"
+        return files.PHASE_FOLDER.format(number=of_program.index(step.name) + 1) + "/"
 
     def _processing(self, job: jobs.DescribedJob, folder: str) -> None:
-        for output, name in ((SHARDS, SHARDS_MANIFEST_FILE), (LATENTS, folder + LATENTS_MANIFEST_FILE)):
-            if output in job.outputs:
-                self._attempt(
-                    name, self._json_at, join_uri(job.outputs[output], MANIFEST_FILE), name, MAX_MANIFEST_BYTES
-                )
-        if SHARDS in job.outputs:
-            self._attempt(WENT_IN_DIR, self._went_in, job.outputs[SHARDS])
-        uri = job.outputs.get(EVALUATION)
-        if uri is not None:
-            self._attempt(METRICS_FILE, self._json_at, join_uri(uri, METRICS_FILE), METRICS_FILE)
-            self._attempt(CONTACT_SHEET_FILE, self._file_at, join_uri(uri, CONTACT_SHEET_FILE), CONTACT_SHEET_FILE)
-            self._attempt(SAMPLES_DIR, self._samples, uri)
-            self._attempt(SAMPLES_FILE, self._captions, uri)
+        manifests = {layout.SHARDS: files.SHARDS_MANIFEST_FILE, layout.LATENTS: folder + files.LATENTS_MANIFEST_FILE}
+        for output, name in manifests.items():
+            if uri := job.outputs.get(output):
+                manifest = join_uri(uri, layout.MANIFEST_FILE)
+                self._attempt(name, self._json_at, manifest, name, MAX_MANIFEST_BYTES)
+        if uri := job.outputs.get(layout.SHARDS):
+            self._attempt(files.WENT_IN_DIR, self._went_in, uri)
+        if uri := job.outputs.get(layout.EVALUATION):
+            for name, gather in ((layout.METRICS_FILE, self._json_at), (layout.CONTACT_SHEET_FILE, self._file_at)):
+                self._attempt(name, gather, join_uri(uri, name), name)
+            self._attempt(layout.SAMPLES_DIR, self._samples, uri)
+            self._attempt(layout.SAMPLES_FILE, self._captions, uri)
 
     def _went_in(self, uri: str) -> None:
         sample = sample_of_artifact(DataPrefix(self._s3, uri), uri)
         pictures = spread(sample.pictures if sample else (), MAX_WENT_IN)
         captions = {f"{number:02d}.jpg": picture.caption for number, picture in enumerate(pictures)}
         for name, picture in zip(captions, pictures, strict=True):
-            self._write(f"{WENT_IN_DIR}/{name}", picture.jpeg)
-        self._write_json(WENT_IN_FILE, {"captions": captions})
+            self._write(f"{files.WENT_IN_DIR}/{name}", picture.jpeg)
+        self._write_json(files.WENT_IN_FILE, {"captions": captions})
 
     def _tuning(self, name: str) -> None:
-        self._write_json(TUNING_FILE, jobs.tuning(self._sagemaker, name))
+        self._write_json(files.TUNING_FILE, jobs.tuning(self._sagemaker, name))
 
     def _training(self, job: jobs.DescribedJob, folder: str) -> None:
         """Take the log and the lineage from the output archive, else from the model's archive if that is small."""
-        wanted = (TRAINING_LOG_FILE, LINEAGE_FILE)
         prefix = join_uri(job.outputs["model"], f"{job.name}/output")
         members: dict[str, bytes] = {}
-        for archive in (OUTPUT_ARCHIVE, MODEL_ARCHIVE):
-            if len(members) < len(wanted):
-                members = {**self._members(join_uri(prefix, archive), wanted), **members}
-        if TRAINING_LOG_FILE in members:
-            entries = parsed_lines(members[TRAINING_LOG_FILE])
-            self._write(
-                folder + TRAINING_LOG_FILE, "".join(json.dumps(redacted(entry)) + "\n" for entry in entries).encode()
-            )
-        if LINEAGE_FILE in members:
-            self._write_json(folder + LINEAGE_FILE, parsed(members[LINEAGE_FILE], LINEAGE_FILE))
-        missing = [name for name in wanted if name not in members]
+        for archive in (layout.OUTPUT_ARCHIVE, layout.MODEL_ARCHIVE):
+            if len(members) < len(TRAINING_RECORD):
+                members = {**self._members(join_uri(prefix, archive)), **members}
+        if log := members.get(layout.TRAINING_LOG_FILE):
+            lines = (json.dumps(redacted(entry)) + "\n" for entry in parsed_lines(log))
+            self._write(folder + layout.TRAINING_LOG_FILE, "".join(lines).encode())
+        if lineage := members.get(layout.LINEAGE_FILE):
+            self._write_json(folder + layout.LINEAGE_FILE, parsed(lineage, layout.LINEAGE_FILE))
+        missing = [name for name in TRAINING_RECORD if name not in members]
         if missing:
-            raise ArtifactsError(f"no {' and no '.join(missing)} in the archives under {prefix}")
+            raise OperatorError(f"no {' and no '.join(missing)} in the archives under {prefix}")
 
-    def _members(self, uri: str, names: tuple[str, ...]) -> dict[str, bytes]:
+    def _members(self, uri: str) -> dict[str, bytes]:
         try:
-            return read_members(self._open(uri, MAX_ARCHIVE_BYTES), names)
-        except (ClientError, ArtifactsError):
+            return read_members(self._open(uri, MAX_ARCHIVE_BYTES), TRAINING_RECORD)
+        except (ClientError, OperatorError):
             # The other archive may have them; `_training` reports what neither has.
             return {}
 
     def _samples(self, uri: str) -> None:
-        folder = join_uri(uri, SAMPLES_DIR)
-        for name in picture_names(self._s3, folder, ArtifactsError):
-            self._file_at(join_uri(folder, name), f"{SAMPLES_DIR}/{name}")
+        folder = join_uri(uri, layout.SAMPLES_DIR)
+        for name in picture_names(self._s3, folder):
+            self._file_at(join_uri(folder, name), f"{layout.SAMPLES_DIR}/{name}")
 
     def _captions(self, uri: str) -> None:
-        entries = parsed(self._open(join_uri(uri, SAMPLES_FILE)).read(), SAMPLES_FILE)
+        entries = parsed(self._open(join_uri(uri, layout.SAMPLES_FILE)).read(), layout.SAMPLES_FILE)
         kept = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-        self._write_json(SAMPLES_FILE, {"samples": kept[:MAX_SAMPLES]})
+        self._write_json(layout.SAMPLES_FILE, {"samples": kept[:MAX_SAMPLES]})
 
     def _model_package(self, arn: str) -> None:
         about = self._sagemaker.describe_model_package(ModelPackageName=arn)
-        self._write_json(MODEL_PACKAGE_FILE, jobs.model_package(about))
+        self._write_json(files.MODEL_PACKAGE_FILE, jobs.model_package(about))
 
     def _about_execution(self) -> Json:
         starts = [step.start for step in self.execution.steps if step.start]
@@ -216,8 +185,8 @@ class _Collector:
             "failure_reason": self.execution.failure_reason,
             "region": self.target.region,
             "is_local": self.target.is_local,
-            "start": min(starts).isoformat() if starts else None,
-            "end": max(ends).isoformat() if ends else None,
+            "start": min(starts, default=None),
+            "end": max(ends, default=None),
             "steps": [self._about_step(step) for step in self.execution.steps],
             "left_out": dict(sorted(self.left_out.items())),
         }
@@ -225,15 +194,8 @@ class _Collector:
     def _about_step(self, step: ExecutionStep) -> Json:
         job = self.made.get(step.name)
         return {
-            "name": step.name,
-            "status": step.status,
-            "start": step.start.isoformat() if step.start else None,
-            "end": step.end.isoformat() if step.end else None,
+            **asdict(step),
             "seconds": step.seconds,
-            "cached": step.cached,
-            "attempts": step.attempts,
-            "failure_reason": step.failure_reason,
-            "metadata": step.metadata,
             "job": asdict(job) if job else None,
             "log_tail": jobs.log_tail(self.target, step) if step.status == "Failed" else [],
         }
@@ -245,10 +207,10 @@ class _Collector:
         self._write(name, self._open(uri).read())
 
     def _open(self, uri: str, max_bytes: int = MAX_FILE_BYTES) -> Any:
-        return open_object(self._s3, uri, max_bytes, ArtifactsError)
+        return open_object(self._s3, uri, max_bytes)
 
     def _write_json(self, name: str, value: Any) -> None:
-        self._write(name, (json.dumps(redacted(value), indent=2, default=str) + "\n").encode())
+        self._write(name, (json.dumps(redacted(value), indent=2, default=_text) + "\n").encode())
 
     def _write(self, name: str, content: bytes) -> None:
         write_bytes(self.folder / name, content)
@@ -259,11 +221,16 @@ def phase_steps(definition: Json) -> list[list[str]]:
     encodes, trainings = [], []
     for step in definition.get("Steps", []):
         arguments = step.get("Arguments", {})
-        if step.get("Type") == "Training" and step["Name"] != THROUGHPUT_STEP:
+        if step.get("Type") == "Training" and step["Name"] != layout.THROUGHPUT_STEP:
             trainings.append(step["Name"])
         elif arguments.get("AppSpecification", {}).get("ContainerEntrypoint", [""])[-1] == "encode":
             encodes.append(step["Name"])
     return [encodes, trainings]
+
+
+def _text(value: Any) -> str:
+    """Return what JSON has no word for: a time as ISO 8601 writes it."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _typed(kind: str, value: Any) -> Any:

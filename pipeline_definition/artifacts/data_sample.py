@@ -197,9 +197,8 @@ def _shown(files: DataFiles, rows: Sequence[tuple[str, Row]]) -> Iterator[ShownP
         if not (isinstance(start, int) and isinstance(stop, int) and 0 <= start < stop):
             continue
         content = files.read(name, start, stop - start, MAX_MEMBERS_BYTES)
-        jpeg = thumbnail(_member(content or b"", ".jpg"))
-        if jpeg:
-            yield ShownPicture(jpeg, str(row.get("caption") or ""), str(row.get("key") or ""))
+        if small := small_picture(_member(content or b"", ".jpg")):
+            yield ShownPicture(small.jpeg, str(row.get("caption") or ""), str(row.get("key") or ""))
 
 
 def _member(content: bytes, suffix: str) -> bytes:
@@ -215,12 +214,6 @@ def _member(content: bytes, suffix: str) -> bytes:
     return b""
 
 
-def thumbnail(content: bytes) -> bytes | None:
-    """Return a picture as a small JPEG, as it is stored; None where it cannot be decoded, or has too many pixels."""
-    small = small_picture(content)
-    return small.jpeg if small else None
-
-
 class SmallPicture(NamedTuple):
     """A picture, small, and the sides of the original."""
 
@@ -230,7 +223,7 @@ class SmallPicture(NamedTuple):
 
 
 def small_picture(content: bytes, is_upright: bool = False) -> SmallPicture | None:
-    """Return a picture, turned as its EXIF orientation says where `is_upright`; None where thumbnail returns it."""
+    """Return a picture as it lies, or turned as its EXIF orientation says; None where it cannot be decoded."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -238,12 +231,10 @@ def small_picture(content: bytes, is_upright: bool = False) -> SmallPicture | No
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
                     return None
+                if is_upright and picture.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE:
+                    width, height = height, width
                 picture.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))
-                shown: Image.Image = picture
-                if is_upright:
-                    shown = ImageOps.exif_transpose(picture)
-                    if picture.getexif().get(ExifTags.Base.Orientation, 1) in _ON_THEIR_SIDE:
-                        width, height = height, width
+                shown: Image.Image = ImageOps.exif_transpose(picture) if is_upright else picture
                 shown.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
                 buffer = io.BytesIO()
                 shown.convert("RGB").save(buffer, "JPEG", quality=80)

@@ -19,6 +19,7 @@ from params.layout import (
     SAMPLES_FILE,
     TRAINING_LOG_FILE,
 )
+from pipeline_definition.errors import UsageError
 
 EXECUTION_FILE: Final = "execution.json"
 DEFINITION_FILE: Final = "definition.json"
@@ -33,10 +34,6 @@ FORECAST_FILE: Final = "forecast.json"
 PHASE_FOLDER: Final = "phase-{number}"
 
 Json = Mapping[str, Any]
-
-
-class ArtifactsError(Exception):
-    """An artifact cannot be fetched or read: the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +80,10 @@ class Artifacts:
     def load(cls, folder: Path) -> Artifacts:
         """Read a folder that `collect` wrote, without a connection.
 
-        Raises ArtifactsError that names the folder or file which is not what it should be.
+        Raises UsageError that names the folder or file which is not what it should be.
         """
         if not folder.is_dir():
-            raise ArtifactsError(f"{folder}: no such folder; collect the run's artifacts first")
+            raise UsageError(f"{folder}: no such folder; collect the run's artifacts first")
         parameters = _object(folder, PARAMETERS_FILE) or {}
         sheet, log = folder / CONTACT_SHEET_FILE, folder / TRAINING_LOG_FILE
         return cls(
@@ -120,12 +117,12 @@ def _went_in(folder: Path) -> Iterator[tuple[Path, str]]:
 def parsed(content: bytes, name: str) -> Any:
     """Return what JSON says.
 
-    Raises ArtifactsError that names the artifact.
+    Raises UsageError that names the artifact.
     """
     try:
         return json.loads(content)
     except ValueError as error:
-        raise ArtifactsError(f"{name}: not valid JSON: {error}") from None
+        raise UsageError(f"{name}: not valid JSON: {error}") from None
 
 
 def parsed_lines(content: bytes) -> tuple[Json, ...]:
@@ -147,5 +144,5 @@ def _object(folder: Path, name: str) -> Json | None:
         return None
     value = parsed(path.read_bytes(), str(path))
     if not isinstance(value, dict):
-        raise ArtifactsError(f"{path}: an object was expected, not {type(value).__name__}")
+        raise UsageError(f"{path}: an object was expected, not {type(value).__name__}")
     return value

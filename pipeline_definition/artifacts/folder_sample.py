@@ -11,8 +11,9 @@ import hashlib
 import html
 import io
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -62,50 +63,46 @@ def _of_folder(files: DataFiles, place: str, settings: DownloadSettings | None) 
         )
     facts, known = _metadata(files, names), set(names)
     names = spread(pictures, MAX_LOOKED_AT)
-    captions = [caption_in(facts.get(name, {})) or _caption_beside(files, name, known) for name in names]
-    look = _Look(settings, frozenset(spread(names, MAX_SHOWN)))
-    for name, caption in zip(names, captions, strict=True):
-        look.at(name, caption, files.read(name, limit=MAX_MEMBERS_BYTES) or b"")
-    return DataSample(
-        pictures=tuple(look.shown),
-        captions=tuple(captions),
-        kept=tuple(look.kept),
-        sides=tuple(look.sides),
+    to_show = set(spread(names, MAX_SHOWN))
+    judged: list[tuple[str, str, str]] = []
+    shown: list[ShownPicture] = []
+    sides: list[tuple[int, int]] = []
+    kept: set[bytes] = set()
+    for name in names:
+        caption = caption_in(facts.get(name, {})) or _caption_beside(files, name, known)
+        content = files.read(name, limit=MAX_MEMBERS_BYTES) or b""
+        small, digest = small_picture(content, is_upright=True), hashlib.sha256(content).digest()
+        if small:
+            sides.append((small.width, small.height))
+            if name in to_show:
+                shown.append(ShownPicture(small.jpeg, caption, name))
+        cause = next(_causes(name, caption, small, digest in kept, settings), "")
+        if not cause:
+            kept.add(digest)
+        judged.append((name, caption, cause))
+    return replace(
+        sample_of_judged(judged),
+        pictures=tuple(shown),
+        sides=tuple(sides),
         rows=len(pictures),
-        left_out=look.left_out,
-        least_px=TooSmall.of(settings).least_px if settings else 0,
-        examples={cause: tuple(some) for cause, some in sorted(look.examples.items())},
+        least_px=TooSmall.from_settings(settings).least_px if settings else 0,
         scores=scores_of([facts.get(name, {}) for name in names]),
     )
 
 
-class _Look:
-    """What was seen of a folder's pictures until now."""
-
-    def __init__(self, settings: DownloadSettings | None, to_show: frozenset[str]) -> None:
-        self._settings, self._to_show = settings, to_show
-        self._digests: set[bytes] = set()
-        self.kept: list[str] = []
-        self.shown: list[ShownPicture] = []
-        self.sides: list[tuple[int, int]] = []
-        self.left_out: Counter[str] = Counter()
-        self.examples: dict[str, list[tuple[str, str]]] = defaultdict(list)
-
-    def at(self, name: str, caption: str, content: bytes) -> None:
-        """Look at one picture."""
-        small, digest = small_picture(content, is_upright=True), hashlib.sha256(content).digest()
-        if small:
-            self.sides.append((small.width, small.height))
-            if name in self._to_show:
-                self.shown.append(ShownPicture(small.jpeg, caption, name))
-        cause = next(_causes(name, caption, small, digest in self._digests, self._settings), None)
-        if cause is None:
-            self._digests.add(digest)
-            self.kept.append(caption)
-            return
-        self.left_out[cause] += 1
-        if len(self.examples[cause]) < MAX_EXAMPLES:
-            self.examples[cause].append((name, caption))
+def sample_of_judged(rows: Sequence[tuple[str, str, str]]) -> DataSample:
+    """Return a sample of (name, caption, cause): why Download would leave a row out; empty: it would not."""
+    examples: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, caption, cause in rows:
+        if cause:
+            examples[cause].append((name, caption))
+    return DataSample(
+        captions=tuple(caption for _, caption, _ in rows),
+        kept=tuple(caption for _, caption, cause in rows if not cause),
+        rows=len(rows),
+        left_out={cause: len(some) for cause, some in examples.items()},
+        examples={cause: tuple(some[:MAX_EXAMPLES]) for cause, some in sorted(examples.items())},
+    )
 
 
 def _causes(
@@ -115,19 +112,17 @@ def _causes(
     if not caption and not (settings and settings.keep_uncaptioned):
         yield "no_caption"
     if settings and caption:
-        length = np.array([len(caption)])
-        for limit in (ShortCaption, LongCaption):
-            judge = limit.of(settings)
-            if judge.is_on and not judge.keeps(length)[0]:
+        for limit in (ShortCaption.from_settings(settings), LongCaption.from_settings(settings)):
+            if limit.is_on and not limit.keeps(np.array([len(caption)]))[0]:
                 yield limit.cause
     if small is None:
         if not name.lower().endswith(UNDECODED):
             yield "corrupt"
         return
     if settings:
-        for kind in (TooSmall, AspectRatio):
-            if not kind.of(settings).keeps(np.array([small.width]), np.array([small.height]))[0]:
-                yield kind.cause
+        for shape in (TooSmall.from_settings(settings), AspectRatio.from_settings(settings)):
+            if not shape.keeps(np.array([small.width]), np.array([small.height]))[0]:
+                yield shape.cause
     if is_copy:
         yield "duplicate_picture"
 

@@ -7,7 +7,7 @@ are copied, never environments or credentials.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -58,13 +58,16 @@ def tuning(sagemaker: Any, name: str) -> dict[str, Any]:
     about = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     config = about["HyperParameterTuningJobConfig"]
     objective = config.get("HyperParameterTuningJobObjective", {})
+    trials = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
+        HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending"
+    )
     return {
         "name": name,
         "status": about.get("HyperParameterTuningJobStatus"),
         "strategy": config.get("Strategy"),
         "objective": {"metric": objective.get("MetricName"), "type": objective.get("Type", "Minimize")},
         "best_trial": about.get("BestTrainingJob", {}).get("TrainingJobName"),
-        "trials": [_trial(sagemaker, item) for item in _trials(sagemaker, name)],
+        "trials": [_trial(sagemaker, item) for page in trials for item in page["TrainingJobSummaries"]],
     }
 
 
@@ -141,16 +144,6 @@ def _tuning_job(sagemaker: Any, name: str) -> DescribedJob:
         seconds=_seconds(about.get("CreationTime"), about.get("HyperParameterTuningEndTime")),
         hosts=_hosts(about.get("TrainingJobDefinition", {}).get("ResourceConfig", {})),
     )
-
-
-def _trials(sagemaker: Any, name: str) -> Iterator[Mapping[str, Any]]:
-    options: dict[str, str] = {"HyperParameterTuningJobName": name, "SortBy": "CreationTime", "SortOrder": "Ascending"}
-    while True:
-        page = sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(**options)
-        yield from page["TrainingJobSummaries"]
-        if not page.get("NextToken"):
-            return
-        options["NextToken"] = page["NextToken"]
 
 
 def _trial(sagemaker: Any, item: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from params.programs import DownloadSettings
 from params.s3 import SCHEME, join_uri, split_uri
 from pipeline_definition.artifacts.data_files import DataFiles, DataFolder, DataPrefix
 from pipeline_definition.artifacts.data_sample import DataSample, Row
-from pipeline_definition.artifacts.folder_sample import caption_in, is_debris, rows_of, sample_of
-from pipeline_definition.errors import OperatorError
+from pipeline_definition.artifacts.folder_sample import caption_in, is_debris, rows_of, sample_of, sample_of_judged
+from pipeline_definition.errors import UsageError
 
 TABLES: Final = (".parquet", ".csv", ".tsv", ".jsonl")
 URLS, WEBDATASET, STORED = "urls", "webdataset", "pictures"
@@ -30,12 +30,6 @@ OWN: Final = "own"
 URL_COLUMNS: Final = ("url", "image_url", "link", "image_link", "src")
 CAPTION_COLUMNS: Final = ("caption", "text", "prompt", "top_caption", "alt_text", "title", "description")
 DIGEST_LETTERS: Final = 8
-
-
-class OwnDataError(OperatorError):
-    """Data cannot be used: the message names the place and the fix."""
-
-    exit_status = 2
 
 
 @dataclass(frozen=True)
@@ -74,20 +68,18 @@ class OwnData:
 def own_data(place: str, settings: DownloadSettings, client: Any, name: str = "") -> OwnData:
     """Look at data. `settings` are what pictures are judged by, `client` is boto3's, for s3:// addresses.
 
-    Raises OwnDataError where there is nothing that Download could read.
+    Raises UsageError where there is nothing that Download could read.
     """
     if place.startswith(SCHEME):
-        return _of_prefix(place, settings, client)
+        return _in_s3(place, settings, client)
     path = Path(place)
     if not path.exists():
-        raise OwnDataError(f"--data: there is no {place}; name a folder, a table ({', '.join(TABLES)}) or s3://...")
+        raise UsageError(f"--data: there is no {place}; name a folder, a table ({', '.join(TABLES)}) or s3://...")
     folder = path if path.is_dir() else path.parent
     files = DataFolder(folder)
     names = files.names() if path.is_dir() else [path.name]
-    source = _source(place, files, names)
-    read = [one for one in names if _is_read(one, source)]
+    source, read, sample, columns = _looked_at(place, files, names, settings)
     digests = {one: file_digest(folder / one) for one in read}
-    sample, columns = _sample(place, files, read, source, settings)
     return OwnData(
         place=place,
         name=name or _name(path.resolve().stem, digests.items()),
@@ -100,8 +92,8 @@ def own_data(place: str, settings: DownloadSettings, client: Any, name: str = ""
     )
 
 
-def _of_prefix(uri: str, settings: DownloadSettings, client: Any) -> OwnData:
-    bucket, key = split_uri(uri, OwnDataError)
+def _in_s3(uri: str, settings: DownloadSettings, client: Any) -> OwnData:
+    bucket, key = split_uri(uri, UsageError)
     listed = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
     tags = {item["Key"]: item["ETag"] for page in listed for item in page.get("Contents", ())}
     prefix = key.rpartition("/")[0] if key in tags else key.rstrip("/")
@@ -109,16 +101,34 @@ def _of_prefix(uri: str, settings: DownloadSettings, client: Any) -> OwnData:
     below = {one[start:]: tag for one, tag in tags.items() if one == key or one.startswith(prefix + "/") or not prefix}
     names = sorted(one for one in below if one and not one.endswith("/") and not is_debris(one))
     if not names:
-        raise OwnDataError(
+        raise UsageError(
             f"--data: nothing lies under {uri} in the S3 that this command talks to; "
             f"for a bucket in AWS: aws s3 sync {uri} ./data, then --data ./data"
         )
     files = DataPrefix(client, f"{SCHEME}{bucket}/{prefix}")
-    source = _source(uri, files, names)
-    read = [one for one in names if _is_read(one, source)]
-    sample, columns = _sample(uri, files, read, source, settings)
-    name = _name(Path(key).stem or bucket, sorted(below.items()))
-    return OwnData(place=uri, name=name, source=source, columns=columns, sample=sample, uri=uri)
+    source, _, sample, columns = _looked_at(uri, files, names, settings)
+    return OwnData(uri, _name(Path(key).stem or bucket, sorted(below.items())), source, columns, sample, uri=uri)
+
+
+def _looked_at(
+    place: str, files: DataFiles, names: Sequence[str], settings: DownloadSettings
+) -> tuple[str, list[str], DataSample, dict[str, str]]:
+    """Return what Download is to take data for, the files that it reads, a sample, and the columns of a table."""
+    source = _source(place, files, names)
+    read = [one for one in names if not is_debris(one) and _is_read(one, source)]
+    if source == WEBDATASET:
+        return source, read, DataSample(), {}
+    if any(one.lower().endswith(PICTURES) for one in read):
+        return source, read, sample_of(files, place, settings), {}
+    rows = [row for one in read for row in rows_of(files, one)]
+    if not rows:
+        raise UsageError(f"--data: no row of {place} can be read: it is empty, damaged, or larger than 256 MB")
+    keys = sorted({str(key) for row in rows[:1000] for key in row})
+    columns = {"caption_column": _column(place, "caption", CAPTION_COLUMNS, keys, settings.caption_column)}
+    if source == URLS:
+        columns["url_column"] = _column(place, "url", URL_COLUMNS, keys, settings.url_column)
+    changed = {key: value for key, value in columns.items() if value != key.removesuffix("_column")}
+    return source, read, sample_of_judged(list(_judged(rows, columns))), changed
 
 
 def _source(place: str, files: DataFiles, names: Sequence[str]) -> str:
@@ -131,7 +141,7 @@ def _source(place: str, files: DataFiles, names: Sequence[str]) -> str:
     tables = [one for one in names if one.lower().endswith(TABLES)]
     if not tables:
         some = ", ".join(sorted({Path(one).suffix or one for one in names})[:8]) or "nothing"
-        raise OwnDataError(
+        raise UsageError(
             f"--data: {place} has neither pictures ({', '.join(PICTURES[:4])}, ...) nor .tar shards nor a table "
             f"({', '.join(TABLES)}); it has {some}"
         )
@@ -141,64 +151,34 @@ def _source(place: str, files: DataFiles, names: Sequence[str]) -> str:
 
 def _is_read(name: str, source: str) -> bool:
     """Whether Download reads a file of this name."""
-    end, base = name.lower(), name.rsplit("/", 1)[-1]
-    if is_debris(name):
-        return False
     if source == STORED:
-        return end.endswith((*PICTURES, *CAPTION_FILES, ".parquet")) or base in METADATA_FILES
-    return end.endswith(TARS if source == WEBDATASET else TABLES)
-
-
-def _sample(
-    place: str, files: DataFiles, names: Sequence[str], source: str, settings: DownloadSettings
-) -> tuple[DataSample, dict[str, str]]:
-    """Return a sample, and the columns of a table."""
-    if any(one.lower().endswith(PICTURES) for one in names):
-        return sample_of(files, place, settings), {}
-    if source == WEBDATASET:
-        return DataSample(), {}
-    rows = [row for one in names for row in rows_of(files, one)]
-    if not rows:
-        raise OwnDataError(f"--data: no row of {place} can be read: it is empty, damaged, or larger than 256 MB")
-    keys = sorted({str(key) for row in rows[:1000] for key in row})
-    caption = _column(place, "caption", CAPTION_COLUMNS, keys, settings.caption_column)
-    columns = {"caption_column": caption}
-    if source == URLS:
-        columns["url_column"] = _column(place, "url", URL_COLUMNS, keys, settings.url_column)
-    return _of_table(rows, columns), {key: value for key, value in columns.items() if value != key.split("_")[0]}
+        is_metadata = name.rsplit("/", 1)[-1] in METADATA_FILES
+        return is_metadata or name.lower().endswith((*PICTURES, *CAPTION_FILES, ".parquet"))
+    return name.lower().endswith(TARS if source == WEBDATASET else TABLES)
 
 
 def _column(place: str, what: str, known: Sequence[str], keys: Sequence[str], asked: str) -> str:
     for name in (asked.lower(), *known):
         if found := [key for key in keys if key.lower() == name]:
             return found[0]
-    raise OwnDataError(
-        f"--data: {place} has no column {what!r}; it has {', '.join(keys)[:300]}; rename one to {what!r}"
-    )
+    raise UsageError(f"--data: {place} has no column {what!r}; it has {', '.join(keys)[:300]}; rename one to {what!r}")
 
 
-def _of_table(rows: Sequence[Row], columns: Mapping[str, str]) -> DataSample:
-    captions = [caption_in(row, [columns["caption_column"]]) for row in rows]
+def _judged(rows: Sequence[Row], columns: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the address, the caption and the cause of each row of a table."""
     seen: set[str] = set()
-    causes = [next(_causes(row, caption, columns, seen), "") for row, caption in zip(rows, captions, strict=True)]
-    return DataSample(
-        captions=tuple(captions),
-        kept=tuple(caption for caption, cause in zip(captions, causes, strict=True) if not cause),
-        rows=len(rows),
-        left_out=Counter(cause for cause in causes if cause),
-    )
-
-
-def _causes(row: Row, caption: str, columns: Mapping[str, str], seen: set[str]) -> Iterator[str]:
-    if not caption:
-        yield "no_caption"
-    if "url_column" in columns:
-        url = str(row.get(columns["url_column"]) or "").strip()
-        if not re.match("https?://", url, re.IGNORECASE):
-            yield "refused_scheme" if url else "no_url"
-        if url in seen:
-            yield "duplicate"
-        seen.add(url)
+    for row in rows:
+        caption, cause = caption_in(row, [columns["caption_column"]]), ""
+        url = str(row.get(columns["url_column"]) or "").strip() if "url_column" in columns else None
+        if not caption:
+            cause = "no_caption"
+        elif url is not None and not re.match("https?://", url, re.IGNORECASE):
+            cause = "refused_scheme" if url else "no_url"
+        elif url in seen:
+            cause = "duplicate"
+        elif url is not None:
+            seen.add(url)
+        yield url or "", caption, cause
 
 
 def _name(stem: str, content: Any) -> str:

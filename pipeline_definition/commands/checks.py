@@ -11,7 +11,8 @@ import typer
 
 from params.cloud import Cloud
 from params.settings import Settings
-from pipeline_definition.commands.options import ROOT, CommandContext, UsageError, say
+from pipeline_definition.commands.options import ROOT, CommandContext, say
+from pipeline_definition.errors import UsageError
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:

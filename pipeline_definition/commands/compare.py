@@ -9,7 +9,8 @@ import typer
 
 from params.files import read_text, write_text
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import UsageError, print_json, print_table, say
+from pipeline_definition.commands.options import print_json, print_table, say
+from pipeline_definition.errors import UsageError
 
 Prompts = Annotated[list[str] | None, typer.Argument(help="What to draw; can be repeated.")]
 PromptFile = Annotated[Path | None, typer.Option("--prompts", help="File of prompts, one per line.")]

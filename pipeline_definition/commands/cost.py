@@ -13,7 +13,8 @@ from params.files import write_text
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import UsageError, console, parse_changes, print_json, say
+from pipeline_definition.commands.options import console, parse_changes, print_json, say
+from pipeline_definition.errors import UsageError
 
 app = typer.Typer(help="What a run costs: forecast, arithmetic, prices.", no_args_is_help=True)
 prices_app = typer.Typer(help="The dated price file behind the forecasts.", no_args_is_help=True)

@@ -12,7 +12,8 @@ from params.files import write_text
 from params.s3 import SCHEME
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import UsageError, answer, console, say
+from pipeline_definition.commands.options import answer, console, say
+from pipeline_definition.errors import UsageError
 
 app = typer.Typer(help="Look at data before they are paid for.", no_args_is_help=True)
 

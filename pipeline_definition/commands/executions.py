@@ -18,7 +18,8 @@ from pipeline_definition.commands.checks import (
     refuse_offline,
 )
 from pipeline_definition.commands.options import answer, console, parse_changes, print_json, print_table, say
-from pipeline_definition.runs.executions import Execution, ExecutionError, Executions
+from pipeline_definition.errors import UsageError
+from pipeline_definition.runs.executions import Execution, Executions
 
 POLL_AWS_S, POLL_LOCAL_S = 10.0, 1.0
 
@@ -176,7 +177,7 @@ def logs(
         execution = executions.describe(arn, execution)
         chosen = [s for s in execution.steps if step in (None, s.name) and s.metadata]
         if step and not follow and not chosen:
-            raise ExecutionError(f"--step {step}: no such step with a log in this execution")
+            raise UsageError(f"--step {step}: no such step with a log in this execution")
         for one in chosen:
             for stream, line in readers.setdefault(one.name, JobLog(context.target, one)).new_lines():
                 sys.stdout.write(f"{one.name} {stream.rsplit('/', 1)[-1]}: {line}\n")

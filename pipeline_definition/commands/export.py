@@ -9,7 +9,7 @@ import typer
 
 from pipeline_definition.commands import options
 from pipeline_definition.commands.models import find
-from pipeline_definition.commands.options import UsageError
+from pipeline_definition.errors import UsageError
 
 Half = Annotated[bool, typer.Option("--half", help="Keep all weights in float16: half the size.")]
 SingleFile = Annotated[

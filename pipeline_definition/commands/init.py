@@ -15,7 +15,8 @@ from params.files import write_text
 from params.s3 import split_uri
 from params.settings import parse_settings
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import AsJson, UsageError, answer, say
+from pipeline_definition.commands.options import AsJson, answer, say
+from pipeline_definition.errors import UsageError
 
 NAME: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 TEMPLATE: Final = Path(__file__).with_name("init.yaml")

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from params.layout import ASYNC
 from params.settings import Settings, load_settings
-from pipeline_definition.errors import OperatorError
+from pipeline_definition.errors import UsageError
 from pipeline_definition.prompting.async_endpoint import AsyncEndpoint
 from pipeline_definition.prompting.endpoint import Endpoint, connect
 from pipeline_definition.session import Target
@@ -66,12 +66,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 PIPED_COLUMNS: Final = 200
 console = Console(soft_wrap=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS)
 errors = Console(stderr=True, soft_wrap=True)
-
-
-class UsageError(OperatorError):
-    """A command line cannot be used: the message names the option and the fix."""
-
-    exit_status = 2
 
 
 def parse_changes(changes: list[str] | None) -> dict[str, str]:

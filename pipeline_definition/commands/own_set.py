@@ -18,6 +18,7 @@ from params.s3 import SCHEME, join_uri
 from params.settings import Settings, load_settings, parse_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.options import say
+from pipeline_definition.errors import UsageError
 
 # In the packages, beside the local set's own.
 PHOTO_MODELS: Final = "shapes/photo_models"
@@ -39,8 +40,8 @@ class OwnSet:
 def own_set(params: Path, data: str | None, pretrained: Path | None, state: Path, runs: Path, client: Any) -> OwnSet:
     """Return the set for `--data` and `--pretrained`, on the base of `params`.
 
-    The local set's sizes give way to those of a small set; those of a set of one's own stay. Raises OwnDataError,
-    SmallSetError or SettingsError.
+    The local set's sizes give way to those of a small set; those of a set of one's own stay. Raises UsageError,
+    UsageError or SettingsError.
     """
     from pipeline_definition.artifacts.own_data import own_data
     from pipeline_definition.runs import small_set
@@ -63,7 +64,7 @@ def own_set(params: Path, data: str | None, pretrained: Path | None, state: Path
             changes = _photo_models(base.account.bucket)
         show(own, runs / f"{name}.html")
         if is_own and (problem := small_set.too_few_held_out(own.sample.kept, base.encode.heldout_fraction)):
-            raise small_set.SmallSetError(f"{params}: {problem}")
+            raise UsageError(f"{params}: {problem}")
         sizes = {} if is_own else small_set.small_set(own.usable, own.sample.kept, side_px)
         changes = small_set.merged(small_set.merged(sizes, changes), _of_data(own, base.account.bucket))
     elif not is_own:

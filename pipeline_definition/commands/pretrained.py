@@ -9,7 +9,8 @@ import typer
 
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import UsageError, print_json, say
+from pipeline_definition.commands.options import print_json, say
+from pipeline_definition.errors import UsageError
 
 app = typer.Typer(help="Assemble the pretrained models, and put them where jobs read them.", no_args_is_help=True)
 

@@ -17,7 +17,6 @@ from pipeline_definition.commands.checks import Stack, cloud_of, definition_text
 from pipeline_definition.commands.mistakes import INTERRUPTED
 from pipeline_definition.commands.options import (
     CommandContext,
-    UsageError,
     console,
     parse_changes,
     print_json,
@@ -26,6 +25,7 @@ from pipeline_definition.commands.options import (
     with_context,
 )
 from pipeline_definition.commands.run_local import sigterm_as_interrupt
+from pipeline_definition.errors import UsageError
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import typer
 
 from params.programs import ServeArguments
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import EndpointName, UsageError, Variant, endpoint_of, errors, print_json, say
+from pipeline_definition.commands.options import EndpointName, Variant, endpoint_of, errors, print_json, say
+from pipeline_definition.errors import UsageError
 
 Show = Literal["auto", "kitty", "iterm2", "sixel", "blocks", "none"]
 """How the terminal shows a picture."""

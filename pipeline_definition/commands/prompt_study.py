@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import EndpointName, UsageError, Variant, answer, console, endpoint_of, say
+from pipeline_definition.commands.options import EndpointName, Variant, answer, console, endpoint_of, say
+from pipeline_definition.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline_definition.prompting.study_results import RankedSetting

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import UsageError, console, print_json, say
+from pipeline_definition.commands.options import console, print_json, say
+from pipeline_definition.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline_definition.artifacts import Artifacts
@@ -41,12 +42,13 @@ def report(
 
       sd-pipeline report runs/latest --out page.html
     """
+    from pipeline_definition.artifacts import Artifacts
     from pipeline_definition.report.page import write_report
 
     folder = _folder(Path(run))
     if folder is None and "/" in run and not run.startswith("arn:"):
         raise UsageError(f"RUN {run}: no run's folder is there; name one under {runs}, or an execution's id or ARN")
-    artifacts = _kept(folder) if folder else _gathered(context, run, runs)
+    artifacts = Artifacts.load(folder.resolve()) if folder else _gathered(context, run, runs)
     path = out or artifacts.folder.parent / PAGE
     write_report(artifacts, path)
     left_out = artifacts.execution.get("left_out") or {}
@@ -61,15 +63,6 @@ def report(
 def _folder(path: Path) -> Path | None:
     """Return the artifacts folder that a path names: itself, or one inside it."""
     return next((folder for folder in (path / ARTIFACTS, path) if (folder / "execution.json").is_file()), None)
-
-
-def _kept(folder: Path) -> Artifacts:
-    from pipeline_definition.artifacts import Artifacts, ArtifactsError
-
-    try:
-        return Artifacts.load(folder.resolve())
-    except ArtifactsError as error:
-        raise UsageError(str(error)) from None
 
 
 def _gathered(context: options.CommandContext, run: str, runs: Path) -> Artifacts:

@@ -21,8 +21,8 @@ from params.files import import_path
 from params.layout import BASE_DIR_VARIABLE, ENTRY_POINT, PRETRAINED_CHANNEL, THROUGHPUT_FILE
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import UsageError, print_json
-from pipeline_definition.errors import OperatorError
+from pipeline_definition.commands.options import print_json
+from pipeline_definition.errors import OperatorError, UsageError
 
 Pretrained = Annotated[
     Path | None,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from params.s3 import pages_unless_missing
-from pipeline_definition.infrastructure.events import InfrastructureError
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 # What is billed while it exists, by resource type. The S3 gateway endpoint is free.
@@ -125,11 +125,11 @@ def object_versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str
 
 
 def delete_versions(s3: Any, bucket: str, versions: Iterator[dict[str, str]]) -> Iterator[int]:
-    """Delete versions for good; yield how many are gone. Raises InfrastructureError for the first that cannot be."""
+    """Delete versions for good; yield how many are gone. Raises OperatorError for the first that cannot be."""
     deleted = 0
     while batch := list(itertools.islice(versions, DELETE_BATCH)):
         failed = s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
         for error in failed.get("Errors", [])[:1]:
-            raise InfrastructureError(f"s3://{bucket}/{error['Key']} cannot be deleted: {error['Message']}")
+            raise OperatorError(f"s3://{bucket}/{error['Key']} cannot be deleted: {error['Message']}")
         deleted += len(batch)
         yield deleted

@@ -16,10 +16,6 @@ SUCCEEDED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE")
 CANCELLED = "cancelled"
 
 
-class InfrastructureError(OperatorError):
-    """The stack cannot be used: the message says which resource, why, and the fix."""
-
-
 class StackEvents:
     """The events of one stack from now on."""
 
@@ -30,7 +26,7 @@ class StackEvents:
     def follow(self) -> None:
         """Say each event until the stack rests.
 
-        Raises InfrastructureError with the first resource that failed and why, unless the operation succeeds.
+        Raises OperatorError with the first resource that failed and why, unless the operation succeeds.
         """
         failures: list[str] = []
         while True:
@@ -46,7 +42,7 @@ class StackEvents:
             time.sleep(self._interval_s)
         if status not in SUCCEEDED:
             why = failures[0] if failures else "CloudFormation gives no reason"
-            raise InfrastructureError(f"stack {self._stack_id.split('/')[1]} ended as {status}: {why}")
+            raise OperatorError(f"stack {self._stack_id.split('/')[1]} ended as {status}: {why}")
 
     def _status(self) -> str:
         return str(self._client.describe_stacks(StackName=self._stack_id)["Stacks"][0]["StackStatus"])

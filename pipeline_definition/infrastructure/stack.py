@@ -23,8 +23,9 @@ from pydantic import ValidationError
 from params.arguments import describe
 from params.s3 import unless_missing
 from params.settings import TAG_TEXT, Settings, SettingsError
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.infrastructure.contents import StackContents
-from pipeline_definition.infrastructure.events import InfrastructureError, StackEvents
+from pipeline_definition.infrastructure.events import StackEvents
 from pipeline_definition.infrastructure.template import TEMPLATE, StackTemplate
 from pipeline_definition.infrastructure.zone import zone_for
 from pipeline_definition.session import Target
@@ -32,7 +33,7 @@ from pipeline_definition.session import Target
 PROJECT_TAG, PROMOTION_TAGS, ZONE = "project", "PromotionTags", "AvailabilityZone"
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
-__all__ = ["ChangeSet", "Infrastructure", "InfrastructureError", "StackStatus", "fill"]
+__all__ = ["ChangeSet", "Infrastructure", "OperatorError", "StackStatus", "fill"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Infrastructure:
         """Create the stack or bring it up to date; return its outputs.
 
         Parameters and tags that are not named keep their value, or take the template's default. A new stack begins in
-        a zone that offers the training hosts of `settings`. Raises InfrastructureError with the first resource that
+        a zone that offers the training hosts of `settings`. Raises OperatorError with the first resource that
         failed and why; CloudFormation then restores the former state.
         """
         plan = self.plan(parameters, tags, settings)
@@ -97,13 +98,13 @@ class Infrastructure:
         """Make a change set and return it; None when there is nothing to change."""
         problem = self._template.problem(parameters)
         if problem:
-            raise InfrastructureError(problem)
+            raise OperatorError(problem)
         stack = self._usable_stack()
         exists = stack is not None and stack["StackStatus"] != "REVIEW_IN_PROGRESS"
         current = stack if stack and exists else {}
         kept = {item["ParameterKey"]: item.get("ParameterValue", "") for item in current.get("Parameters", [])}
         if contradiction := self._template.contradiction({**kept, **parameters}):
-            raise InfrastructureError(contradiction)
+            raise OperatorError(contradiction)
         if settings is not None and not exists:
             parameters = self._in_a_zone(parameters, settings)
         own = {**_own_tags(current), **(tags or {})}
@@ -143,11 +144,11 @@ class Infrastructure:
     def outputs(self) -> dict[str, str]:
         """Return what `fill` takes: the stack's outputs, its region, and the newest image of each repository.
 
-        Raises InfrastructureError when there is no stack or it has never been complete.
+        Raises OperatorError when there is no stack or it has never been complete.
         """
         stack = self._describe()
         if stack is None or not stack.get("Outputs"):
-            raise InfrastructureError(
+            raise OperatorError(
                 f"stack {self._stack} has no outputs in {self._target.region}; `sd-pipeline infra deploy` makes it"
             )
         outputs = _outputs(stack)
@@ -159,16 +160,16 @@ class Infrastructure:
     def destroy(self, empty: bool = False) -> None:
         """Delete the stack and everything in it.
 
-        Raises InfrastructureError when the bucket or the registry holds something and `empty` is not given: models
+        Raises OperatorError when the bucket or the registry holds something and `empty` is not given: models
         and data cannot be restored. What is billed outside the stack is named, not deleted.
         """
         stack = self._describe()
         if stack is None:
-            raise InfrastructureError(f"there is no stack {self._stack} in {self._target.region}")
+            raise OperatorError(f"there is no stack {self._stack} in {self._target.region}")
         contents = StackContents(self._target, self._stack, _outputs(stack))
         held = contents.held()
         if held and not empty:
-            raise InfrastructureError(
+            raise OperatorError(
                 f"stack {self._stack} is not deleted, for it holds {' and '.join(held)}; --empty deletes these too"
             )
         for line in contents.costs_outside():
@@ -219,7 +220,7 @@ class Infrastructure:
         self._client.delete_change_set(ChangeSetName=change_set)
         if _says_no_changes(reason):
             return None
-        raise InfrastructureError(f"stack {self._stack}: the change set was refused: {reason}")
+        raise OperatorError(f"stack {self._stack}: the change set was refused: {reason}")
 
 
 def fill(settings: Settings, outputs: Mapping[str, str]) -> Settings:
@@ -289,7 +290,7 @@ def _fragment(tags: Mapping[str, str]) -> str:
     """Return tags as the state machine's JSON takes them, behind its own."""
     for text in (text for tag in tags.items() for text in tag):
         if not re.fullmatch(TAG_TEXT, text):
-            raise InfrastructureError(f"--tag {text}: AWS takes letters, digits, spaces and _ . : / = + - @ in tags")
+            raise OperatorError(f"--tag {text}: AWS takes letters, digits, spaces and _ . : / = + - @ in tags")
     return "".join(f", {json.dumps({'Key': key, 'Value': value})}" for key, value in tags.items())
 
 

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from params.settings import Settings
-from pipeline_definition.infrastructure.events import InfrastructureError
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 
 def zone_for(settings: Settings, target: Target) -> tuple[str, str]:
     """Return a zone, and why it is this one; nothing where EC2 has the types in no zone that it tells.
 
-    The trainings' types count before the other steps'. Raises InfrastructureError where no zone has them all.
+    The trainings' types count before the other steps'. Raises OperatorError where no zone has them all.
     """
     plans = [phase.train.job.training_plan for phase in settings.phases if phase.train.job.training_plan]
     for arn in plans:
@@ -34,7 +34,7 @@ def zone_for(settings: Settings, target: Target) -> tuple[str, str]:
         return "", ""
     usable = set.intersection(*told)
     if not usable:
-        raise InfrastructureError(f"no zone of {target.region} has {' and '.join(training)}: train on other hosts")
+        raise OperatorError(f"no zone of {target.region} has {' and '.join(training)}: train on other hosts")
     best = max(
         sorted(usable), key=lambda zone: sum(zone in offered.get(name.removeprefix("ml."), ()) for name in others)
     )

@@ -29,10 +29,6 @@ ALARM_PERIOD_S: Final = 60
 ALARM_PERIODS: Final = 2
 
 
-class ScalingError(OperatorError):
-    """An endpoint cannot be scaled: the message names it and the fix."""
-
-
 @dataclass(frozen=True)
 class Scaled:
     """One variant, as Application Auto Scaling knows it."""
@@ -57,7 +53,7 @@ class Autoscaling:
     def apply(self, settings: EndpointStep) -> list[Scaled]:
         """Apply the parameter set's scaling, or none, to the endpoint's variants; return the result.
 
-        Raises ScalingError where the endpoint is not in service or is of the other kind.
+        Raises OperatorError where the endpoint is not in service or is of the other kind.
         """
         variants = self._variants(settings.asynchronous)
         for variant in variants:
@@ -85,13 +81,13 @@ class Autoscaling:
         try:
             about = self._sagemaker.describe_endpoint(EndpointName=self._endpoint)
         except ClientError as error:
-            raise ScalingError(f"endpoint {self._endpoint}: {error.response['Error']['Message']}") from None
+            raise OperatorError(f"endpoint {self._endpoint}: {error.response['Error']['Message']}") from None
         if about["EndpointStatus"] != "InService":
             status = about["EndpointStatus"]
-            raise ScalingError(f"endpoint {self._endpoint} is {status}; it can be scaled once it is InService")
+            raise OperatorError(f"endpoint {self._endpoint} is {status}; it can be scaled once it is InService")
         if ("AsyncInferenceConfig" in about) != asynchronous:
             kind = "asynchronous" if "AsyncInferenceConfig" in about else "not asynchronous"
-            raise ScalingError(f"endpoint {self._endpoint} is {kind}, endpoint.asynchronous says otherwise")
+            raise OperatorError(f"endpoint {self._endpoint} is {kind}, endpoint.asynchronous says otherwise")
         return [variant["VariantName"] for variant in about["ProductionVariants"]]
 
     def _register(self, variant: str, settings: EndpointStep) -> None:

@@ -24,16 +24,12 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 MAX_ARCHIVE_BYTES: Final = 64 * 2**30
 
 
-class ExportError(OperatorError):
-    """A model cannot be exported: the message says why."""
-
-
 def export_model(
     target: Callable[[], Target], address: str, out: Path, single_file: Path | None, half: bool, check: bool
 ) -> None:
     """Export the model at a path or an s3:// address of an archive; the program's progress goes to the terminal.
 
-    Raises ExportError with the program's own reason.
+    Raises OperatorError with the program's own reason.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.download.") as folder:
@@ -48,11 +44,11 @@ def export_model(
         done = subprocess.run(command, env={**os.environ, **import_path(ROOT)}, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        raise ExportError(last[0].removeprefix("error: "))
+        raise OperatorError(last[0].removeprefix("error: "))
 
 
 def _download(target: Target, address: str, file: Path) -> None:
     if not address.endswith(".tar.gz"):
-        raise ExportError(f"{address}: not a {MODEL_ARCHIVE}; copy a folder in S3 to this machine and name the copy")
+        raise OperatorError(f"{address}: not a {MODEL_ARCHIVE}; copy a folder in S3 to this machine and name the copy")
     with file.open("wb") as local:
-        shutil.copyfileobj(open_object(target.client("s3"), address, MAX_ARCHIVE_BYTES, ExportError), local)
+        shutil.copyfileobj(open_object(target.client("s3"), address, MAX_ARCHIVE_BYTES), local)

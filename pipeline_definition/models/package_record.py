@@ -17,7 +17,7 @@ from params.files import write_bytes
 from params.layout import CONTACT_SHEET_FILE, LINEAGE_FILE, METRICS_FILE, SAMPLES_DIR, TRAINING_LOG_FILE, UNKNOWN
 from params.s3 import join_uri
 from pipeline_definition.artifacts.archive import open_object, picture_names, read_members
-from pipeline_definition.artifacts.folder import LATENTS_MANIFEST_FILE, SHARDS_MANIFEST_FILE, ArtifactsError
+from pipeline_definition.artifacts.folder import LATENTS_MANIFEST_FILE, SHARDS_MANIFEST_FILE
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.models.registry import ModelPackage
@@ -25,10 +25,6 @@ from pipeline_definition.session import Target
 
 SECONDS_PER_HOUR: Final = 3600.0
 MAX_FILE_BYTES: Final = 256 * 2**20
-
-
-class RecordError(OperatorError):
-    """A package's file cannot be read: the message names its address and why."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class PackageFiles:
     def record(self, package: ModelPackage) -> PackageRecord:
         """Return a package's record.
 
-        Raises RecordError if a file that the package names is missing or is not JSON.
+        Raises OperatorError if a file that the package names is missing or is not JSON.
         """
         metrics = self._json(package.metrics_uri) if package.metrics_uri else {}
         manifest = self._json(package.data_manifest_uri) if package.data_manifest_uri else {}
@@ -105,13 +101,13 @@ class PackageFiles:
             return {}
         try:
             return read_members(self._open(uri), (LINEAGE_FILE, TRAINING_LOG_FILE))
-        except ArtifactsError as error:
-            raise RecordError(f"{uri}: {error}") from None
+        except OperatorError as error:
+            raise OperatorError(f"{uri}: {error}") from None
 
     def _samples(self, uri: str) -> dict[str, bytes]:
         if not uri:
             return {}
-        names = picture_names(self._s3, uri, RecordError)
+        names = picture_names(self._s3, uri)
         return {f"{SAMPLES_DIR}/{name}": self._read(join_uri(uri, name)) for name in names}
 
     def _json(self, uri: str) -> dict[str, Any]:
@@ -120,14 +116,14 @@ class PackageFiles:
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise RecordError(f"{uri}: no JSON object")
+            raise OperatorError(f"{uri}: no JSON object")
         return value
 
     def _read(self, uri: str) -> bytes:
         return bytes(self._open(uri).read())
 
     def _open(self, uri: str) -> Any:
-        return open_object(self._s3, uri, MAX_FILE_BYTES, RecordError)
+        return open_object(self._s3, uri, MAX_FILE_BYTES)
 
 
 def facts(record: PackageRecord) -> Iterator[tuple[str, str]]:

@@ -54,10 +54,6 @@ MODEL_INDEX: Final = {
 }
 
 
-class PretrainedError(OperatorError):
-    """A part cannot be had: the message names the part, its source and the fix."""
-
-
 @dataclass(frozen=True)
 class Source:
     """Where a part comes from."""
@@ -68,20 +64,20 @@ class Source:
 
 
 def named_sources(name: str) -> dict[str, Source]:
-    """Return the sources of a name, by part. Raises PretrainedError."""
+    """Return the sources of a name, by part. Raises OperatorError."""
     known = yaml.safe_load(SOURCES.read_text(encoding="utf-8"))
     if name not in known:
-        raise PretrainedError(f"--from {name}: it is one of {', '.join(known)}")
+        raise OperatorError(f"--from {name}: it is one of {', '.join(known)}")
     return {part: Source(of["source"], of["licence"]) for part, of in known[name].items()}
 
 
 def fetch(out: Path, sources: Mapping[str, Source], unet_weights: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Assemble a folder; return what sources.json says. Raises PretrainedError at the first part that cannot be had."""
+    """Assemble a folder; return what sources.json says. Raises OperatorError at the first part that cannot be had."""
     path = out / SOURCES_FILE
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for part, source in sources.items():
         if part not in NEEDED:
-            raise PretrainedError(f"--part {part}: it is one of {', '.join(NEEDED)}")
+            raise OperatorError(f"--part {part}: it is one of {', '.join(NEEDED)}")
         wanted = {*NEEDED[part], *ALLOWED.get(part, ()), *(WEIGHTS[:1] if part == UNET and unet_weights else ())}
         known = record.get(part, {})
         if (
@@ -123,7 +119,7 @@ def _from_hub(target: Path, part: str, source: Source, wanted: set[str]) -> dict
 
     place = _SOURCE.fullmatch(source.text)
     if place is None:
-        raise PretrainedError(
+        raise OperatorError(
             f"--part {part}={source.text}: write it as OWNER/REPOSITORY[/FOLDER][@REVISION], or name a folder"
         )
     repository, prefix = place["repository"], f"{place['folder']}/" if place["folder"] else ""
@@ -141,10 +137,10 @@ def _from_hub(target: Path, part: str, source: Source, wanted: set[str]) -> dict
             lfs = there[name].lfs
             if lfs and lfs.sha256 != file_digest(got):
                 got.unlink()
-                raise PretrainedError(f"{part}: {source.text}: {name} is not what the Hub says that it is; try again")
+                raise OperatorError(f"{part}: {source.text}: {name} is not what the Hub says that it is; try again")
     except failures as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise PretrainedError(f"{part}: {source.text}: {reason}; --part {part}=OTHER names another source") from None
+        raise OperatorError(f"{part}: {source.text}: {reason}; --part {part}=OTHER names another source") from None
     for name in names:
         with whole_file(target / name) as partial:
             partial.hardlink_to(staging / prefix / name)
@@ -157,4 +153,4 @@ def _require(part: str, source: Source, there: set[str], wanted: set[str]) -> No
     needed = {*NEEDED[part], *(wanted & set(WEIGHTS))}
     missing = sorted(needed - there)
     if missing:
-        raise PretrainedError(f"{part}: {source.text} has no {' and no '.join(missing)}; only safetensors are taken")
+        raise OperatorError(f"{part}: {source.text} has no {' and no '.join(missing)}; only safetensors are taken")

@@ -19,7 +19,8 @@ from params.layout import SERVE_PREFIX
 from params.programs import ServeArguments
 from params.s3 import split_uri
 from params.settings import Settings
-from pipeline_definition.models.registry import ModelPackage, PackageGroup, RegistryError
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.models.registry import ModelPackage, PackageGroup
 from pipeline_definition.session import Target
 
 GROUP_SUFFIX: Final = "-pretrained"
@@ -36,7 +37,7 @@ def pretrained_group(group: str) -> str:
 def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
     """Register the pretrained model behind the inference image, approved: it has been judged elsewhere.
 
-    Raises RegistryError that names the part which the folder lacks.
+    Raises OperatorError that names the part which the folder lacks.
     """
     uri = settings.data.pretrained_uri.rstrip("/") + "/"
     description = _checked(target, uri)
@@ -67,13 +68,13 @@ def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
 def _checked(target: Target, uri: str) -> str:
     """Return the kind of pipeline at an address that holds a whole one."""
     s3 = target.client("s3")
-    bucket, prefix = split_uri(uri, RegistryError)
+    bucket, prefix = split_uri(uri, OperatorError)
     try:
         index: Any = json.loads(s3.get_object(Bucket=bucket, Key=prefix + INDEX_FILE)["Body"].read())
     except (ClientError, ValueError):
-        raise RegistryError(f"{uri} has no {INDEX_FILE}: copy the model there as diffusers saves it") from None
+        raise OperatorError(f"{uri} has no {INDEX_FILE}: copy the model there as diffusers saves it") from None
     for part in WEIGHTED_PARTS:
         files = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}{part}/").get("Contents", [])
         if not any(item["Key"].endswith(".safetensors") for item in files):
-            raise RegistryError(f"{uri}{part}/ has no weights in safetensors: it cannot be served; copy them there")
+            raise OperatorError(f"{uri}{part}/ has no weights in safetensors: it cannot be served; copy them there")
     return str(index.get("_class_name", "pipeline")) if isinstance(index, dict) else "pipeline"

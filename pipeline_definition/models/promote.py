@@ -26,10 +26,6 @@ MAIN_VARIANT, BESIDE_VARIANT = "production", "beside"
 AT_REST = ("InService", "Failed")
 
 
-class PromotionError(OperatorError):
-    """Production cannot be changed, or was rolled back: the message says why and what serves now."""
-
-
 @dataclass(frozen=True)
 class Served:
     """One variant of the production endpoint."""
@@ -68,11 +64,11 @@ class Production:
         say: Callable[[str], None] = print,
         interval_s: float = 10.0,
     ) -> None:
-        """Take the stack's outputs; raises PromotionError that names one which is missing."""
+        """Take the stack's outputs; raises OperatorError that names one which is missing."""
         try:
             self._endpoint, self._machine = outputs["ProductionEndpoint"], outputs["PromotionArn"]
         except KeyError as error:
-            raise PromotionError(f"the stack has no output {error}; `sd-pipeline infra deploy` renews it") from None
+            raise OperatorError(f"the stack has no output {error}; `sd-pipeline infra deploy` renews it") from None
         self._sagemaker, self._machines = target.client("sagemaker"), target.client("stepfunctions")
         self._say, self._interval_s = say, interval_s
 
@@ -91,36 +87,36 @@ class Production:
         """Start the promotion of a package by its ARN; return the ARN of the state machine's execution.
 
         With `beside`, a second package serves `share` (0 to 1) of the requests as a variant of its own. Raises
-        PromotionError when a package is not approved.
+        OperatorError when a package is not approved.
         """
         for arn in filter(None, (package, beside)):
             self._refuse_unapproved(arn)
         detail: dict[str, Any] = {"ModelPackageArn": package}
         if beside:
             if not 0 < share < 1:
-                raise PromotionError(f"--share {share:g}: set it between 0 and 1, such as 0.1")
+                raise OperatorError(f"--share {share:g}: set it between 0 and 1, such as 0.1")
             detail |= {"BesideModelPackageArn": beside, "Weight": 1 - share, "BesideWeight": share}
         return self._start(f"promote-v{package.rsplit('/', 1)[-1]}", detail)
 
     def rollback(self) -> str:
         """Start the way back to the former configuration; return the ARN of the state machine's execution.
 
-        Raises PromotionError when there is none, or while the endpoint is being updated.
+        Raises OperatorError when there is none, or while the endpoint is being updated.
         """
         serving = self.serving()
         if serving is None:
-            raise PromotionError(f"endpoint {self._endpoint} is not there: nothing was promoted yet")
+            raise OperatorError(f"endpoint {self._endpoint} is not there: nothing was promoted yet")
         if serving.status not in AT_REST:
-            raise PromotionError(f"endpoint {self._endpoint} is {serving.status}: wait until it is InService")
+            raise OperatorError(f"endpoint {self._endpoint} is {serving.status}: wait until it is InService")
         if not serving.former:
-            raise PromotionError(f"{serving.config} is the first that {self._endpoint} served: there is none before it")
+            raise OperatorError(f"{serving.config} is the first that {self._endpoint} served: there is none before it")
         self._config(serving.former)
         return self._start("rollback", {"EndpointConfigName": serving.former})
 
     def follow(self, execution: str) -> Serving:
         """Wait for the end of a promotion, reporting the endpoint's status; return what serves then.
 
-        Raises PromotionError with the cause when it failed or was rolled back.
+        Raises OperatorError with the cause when it failed or was rolled back.
         """
         last_line = ""
         while True:
@@ -136,11 +132,11 @@ class Production:
                 break
             time.sleep(self._interval_s)
         if about["status"] == "SUCCEEDED" and serving is not None and serving.status == "Failed":
-            raise PromotionError(f"{self._endpoint} is Failed: {serving.reason or 'its log says why'}")
+            raise OperatorError(f"{self._endpoint} is Failed: {serving.reason or 'its log says why'}")
         if about["status"] != "SUCCEEDED" or serving is None:
             reason = f" ({serving.reason})" if serving and serving.reason else ""
             cause = about.get("cause") or f"the state machine's execution {execution} ended as {about['status']}"
-            raise PromotionError(f"{about.get('error') or about['status']}: {cause}{reason}")
+            raise OperatorError(f"{about.get('error') or about['status']}: {cause}{reason}")
         return serving
 
     def _start(self, name: str, detail: Mapping[str, Any]) -> str:
@@ -155,14 +151,14 @@ class Production:
         status = self._sagemaker.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"]
         if status != "Approved":
             version = arn.rsplit("/", 1)[-1]
-            raise PromotionError(f"{arn} is {status}: `sd-pipeline models approve {version}` first")
+            raise OperatorError(f"{arn} is {status}: `sd-pipeline models approve {version}` first")
 
     def _config(self, name: str) -> dict[str, Any]:
         config: dict[str, Any] | None = unless_missing(
             self._sagemaker.describe_endpoint_config, EndpointConfigName=name
         )
         if config is None:
-            raise PromotionError(
+            raise OperatorError(
                 f"endpoint configuration {name} was deleted: promote its package again with `sd-pipeline promote`"
             )
         return config

@@ -20,10 +20,6 @@ from pipeline_definition.jobs.planned import Values
 from pipeline_definition.session import Target
 
 
-class RegistryError(OperatorError):
-    """A model package cannot be used: the message says which and how to fix it."""
-
-
 @dataclass(frozen=True)
 class ModelPackage:
     """One version of a model."""
@@ -64,7 +60,7 @@ class PackageGroup:
     def show(self, package: str) -> ModelPackage:
         """Return one package, given as its ARN, its version, or `latest`.
 
-        Raises RegistryError when there is no such package.
+        Raises OperatorError when there is no such package.
         """
         about = self._describe(self.arn(package))
         metrics = about.get("ModelMetrics") or {}
@@ -114,13 +110,13 @@ class PackageGroup:
             if str(candidate.version) == package:
                 return candidate.arn
         versions = ", ".join(str(candidate.version) for candidate in packages) or "none"
-        raise RegistryError(f"group {self._group} has no model package {package!r}; versions: {versions}")
+        raise OperatorError(f"group {self._group} has no model package {package!r}; versions: {versions}")
 
     def _describe(self, arn: str) -> dict[str, Any]:
         try:
             about: dict[str, Any] = self._sagemaker.describe_model_package(ModelPackageName=arn)
         except ClientError as error:
-            raise RegistryError(f"{arn}: {error.response['Error']['Message']}") from None
+            raise OperatorError(f"{arn}: {error.response['Error']['Message']}") from None
         return about
 
 

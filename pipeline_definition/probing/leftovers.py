@@ -15,8 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from params.layout import PROBE
 from params.s3 import is_missing, join_uri, split_uri
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.infrastructure.contents import delete_versions, object_versions
-from pipeline_definition.infrastructure.events import InfrastructureError
 from pipeline_definition.probing.patience import ProbePatience
 from pipeline_definition.session import Target
 
@@ -73,7 +73,7 @@ class Leftovers:
                 getattr(self.target.client("sagemaker"), operation)(**{member: name})
         except ClientError as error:
             return "" if is_missing(error) else f"{error.response['Error']['Code']}: {error}"
-        except (BotoCoreError, InfrastructureError) as error:
+        except (BotoCoreError, OperatorError) as error:
             return str(error)
         return ""
 

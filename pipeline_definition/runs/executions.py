@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 from params.layout import ENDED_STATUSES
 from params.s3 import error_code, unless_missing
 from pipeline_definition.checks.fixes import with_fix
-from pipeline_definition.errors import OperatorError
+from pipeline_definition.errors import UsageError
 from pipeline_definition.session import Target
 
 # Above this the API wants the definition in S3 rather than in the request.
@@ -38,12 +38,6 @@ BUSY: Final = (
 def is_busy(error: Exception) -> bool:
     """Whether a service answers later: it is throttled, unavailable, or out of reach for a moment."""
     return isinstance(error, (ConnectionError, HTTPClientError)) or error_code(error).startswith(BUSY)
-
-
-class ExecutionError(OperatorError):
-    """A pipeline or execution cannot be used: the message names the cause and the fix."""
-
-    exit_status = 2
 
 
 @dataclass(frozen=True)
@@ -122,11 +116,11 @@ class Executions:
     def current_definition(self, name: str) -> dict[str, Any]:
         """Return the definition that the next execution will run.
 
-        Raises ExecutionError when the pipeline was never upserted.
+        Raises UsageError when the pipeline was never upserted.
         """
         answer = unless_missing(self._sagemaker.describe_pipeline, PipelineName=name)
         if answer is None:
-            raise ExecutionError(f"there is no pipeline {name} yet; `sd-pipeline upsert` makes it")
+            raise UsageError(f"there is no pipeline {name} yet; `sd-pipeline upsert` makes it")
         return dict(json.loads(answer["PipelineDefinition"]))
 
     def start(self, name: str, parameters: Mapping[str, str]) -> str:
@@ -183,7 +177,7 @@ class Executions:
     def find(self, pipeline_name: str, execution: str) -> str:
         """Return the ARN of an execution given as an ARN, an id, or `latest`.
 
-        Raises ExecutionError that names the nearest id.
+        Raises UsageError that names the nearest id.
         """
         if execution.startswith("arn:"):
             return execution
@@ -195,7 +189,7 @@ class Executions:
             return ids[execution]
         close = difflib.get_close_matches(execution, ids, n=1)
         hint = f"; did you mean {close[0]}?" if close else "; `sd-pipeline list` shows them all"
-        raise ExecutionError(f"pipeline {pipeline_name} has no execution {execution!r}{hint}")
+        raise UsageError(f"pipeline {pipeline_name} has no execution {execution!r}{hint}")
 
     def _body(self, name: str, definition: str, bucket: str) -> dict[str, Any]:
         if len(definition.encode()) <= INLINE_DEFINITION_BYTES:

@@ -44,10 +44,6 @@ MODELS_0_1_0: Final = (
 )
 
 
-class LaptopError(OperatorError):
-    """The local world cannot be made: the message says what is missing and the fix."""
-
-
 @dataclass(frozen=True)
 class Laptop:
     """One parameter set's world, in one state folder, behind one local control plane."""
@@ -78,7 +74,7 @@ class Laptop:
     @property
     def _local(self) -> LocalWorld:
         if self.settings.local is None:
-            raise LaptopError("this parameter set has no `local:` section; params/local.yaml is the one for a laptop")
+            raise OperatorError("this parameter set has no `local:` section; params/local.yaml is the one for a laptop")
         return self.settings.local
 
     def _make_bucket(self) -> None:
@@ -86,7 +82,7 @@ class Laptop:
             self._s3.create_bucket(Bucket=self.settings.account.bucket)
 
     def _draws_shapes(self) -> bool:
-        """Whether the run's data are the shapes. Raises LaptopError where stored pictures are to be read and none are.
+        """Whether the run's data are the shapes; OperatorError where stored pictures are to be read and none are.
 
         A table of the shapes beside somebody's own data is taken away: an earlier run put it there.
         """
@@ -96,7 +92,9 @@ class Laptop:
         others = [name for name in table.there if not (is_ours and name == SHAPES_TABLE)]
         if not others and not self._is_object(uri):
             if self.settings.download.source != "urls":
-                raise LaptopError(f"data.url_table: nothing lies under {uri}; `run-local --data FOLDER` puts it there")
+                raise OperatorError(
+                    f"data.url_table: nothing lies under {uri}; `run-local --data FOLDER` puts it there"
+                )
             return True
         if is_ours:
             self._delete(join_uri(uri, SHAPES_TABLE))
@@ -149,13 +147,13 @@ class Laptop:
         arguments += ["--rows", str(self._local.rows), "--max-aspect-ratio", str(self._local.max_aspect_ratio)]
         status = self._shapes(["render", *arguments]).wait()
         if status != 0:
-            raise LaptopError(f"drawing the pictures failed with status {status}; its message is above")
+            raise OperatorError(f"drawing the pictures failed with status {status}; its message is above")
 
     def _upload_models(self, folder: str, uri: str) -> None:
         """Upload the small models, unless something lies there that a run did not make."""
         place = self.root / folder
         if not place.is_dir():
-            raise LaptopError(f"{place} is missing; `python -m shapes train-models` makes the small models")
+            raise OperatorError(f"{place} is missing; `python -m shapes train-models` makes the small models")
         files = model_files(place)
         upload = Upload(self._s3, uri, files, RUN_LOCAL, replace=True)
         former = [*upload.differing, *upload.others]
@@ -251,9 +249,9 @@ def _wait_for_port(port_file: Path, server: subprocess.Popen[bytes]) -> int:
     while time.monotonic() < deadline_s:
         if server.poll() is not None:
             log = port_file.with_name("pictures.log")
-            raise LaptopError(f"the picture server ended with status {server.returncode}; {log} says why")
+            raise OperatorError(f"the picture server ended with status {server.returncode}; {log} says why")
         text = port_file.read_text(encoding="utf-8") if port_file.is_file() else ""
         if text.strip():
             return int(text)
         time.sleep(0.05)
-    raise LaptopError(f"the picture server did not start within {STARTUP_LIMIT_S:.0f} s")
+    raise OperatorError(f"the picture server did not start within {STARTUP_LIMIT_S:.0f} s")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from params.heldout import caption_hash, is_heldout
-from pipeline_definition.errors import OperatorError
+from pipeline_definition.errors import UsageError
 
 MIN_HELDOUT: Final = 8
 """What Evaluate needs."""
@@ -27,17 +27,11 @@ PASSES: Final = 120
 OPEN_GATE: Final = {"max_fid": 100_000.0, "min_clip_score": -1.0}
 
 
-class SmallSetError(OperatorError):
-    """Too few pictures or captions: the message says how many, and the fix."""
-
-    exit_status = 2
-
-
 def held_out(captions: Sequence[str]) -> tuple[float, float]:
     """Return encode.heldout_fraction, and the share of the pictures that it holds out: a tenth, or eight, at least.
 
     Captions are held out whole, with all pictures that have them: where few captions have many pictures each, a plain
-    tenth would be none of them or half of the set. Raises SmallSetError where training or evaluation would get none.
+    tenth would be none of them or half of the set. Raises UsageError where training or evaluation would get none.
     """
     hashed = sorted((caption_hash(caption), count) for caption, count in Counter(captions).items())
     wanted = max(2 * MIN_HELDOUT if len(captions) >= 64 else MIN_HELDOUT, len(captions) // 10)
@@ -48,7 +42,7 @@ def held_out(captions: Sequence[str]) -> tuple[float, float]:
             if len(captions) - taken < MIN_HELDOUT:
                 break
             return (last + hashed[place][0]) / 2.0**65, taken / len(captions)
-    raise SmallSetError(
+    raise UsageError(
         f"--data: {len(captions)} usable pictures have {len(hashed)} different captions; evaluation draws captions "
         "that training has not seen, so describe the pictures in more than one way"
     )
@@ -68,7 +62,7 @@ def too_few_held_out(captions: Sequence[str], fraction: float) -> str:
 def small_set(count: int, captions: Sequence[str], side_px: int = SIDE_PX) -> dict[str, Any]:
     """Return what differs from the local parameter set. `count` pictures will be kept; 0: it is not known."""
     if 0 < count < MIN_PICTURES:
-        raise SmallSetError(f"--data: {count} usable pictures; at least {MIN_PICTURES} are needed")
+        raise UsageError(f"--data: {count} usable pictures; at least {MIN_PICTURES} are needed")
     fraction, share = held_out(captions) if captions else (0.1, 0.1)
     heldout = max(2, int(count * share)) if count else 64
     judged = min(heldout, 256)
@@ -101,7 +95,7 @@ def side_of(pretrained: Path) -> int:
     try:
         return min(int(unet["sample_size"]) << (len(vae["block_out_channels"]) - 1), MAX_SIDE_PX)
     except (KeyError, TypeError, ValueError) as error:
-        raise SmallSetError(f"--pretrained: a config.json under {pretrained} lacks or garbles {error}") from None
+        raise UsageError(f"--pretrained: a config.json under {pretrained} lacks or garbles {error}") from None
 
 
 def fine_tuning(pretrained: Path) -> dict[str, Any]:
@@ -127,7 +121,5 @@ def _config(folder: Path, part: str, name: str = "config.json") -> dict[str, Any
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SmallSetError(
-            f"--pretrained: {path} cannot be read: {error}; `pretrained fetch` makes a folder"
-        ) from None
+        raise UsageError(f"--pretrained: {path} cannot be read: {error}; `pretrained fetch` makes a folder") from None
     return config if isinstance(config, dict) else {}

@@ -34,10 +34,6 @@ MADE_BY: Final = "made-by"
 ALREADY_THERE: Final = "PreconditionFailed"
 
 
-class UploadError(OperatorError):
-    """Something is not sent: the message names the object and the fix."""
-
-
 @dataclass(frozen=True)
 class Upload:
     """Files, by name below a prefix."""
@@ -84,12 +80,12 @@ class Upload:
     def send(self, on_bytes: Callable[[int], None] = lambda _: None) -> dict[str, int]:
         """Send what is missing; return how many objects were sent, copied within S3, and there already.
 
-        `on_bytes` hears of each file when it is there. Raises UploadError, before anything is sent, where an object
+        `on_bytes` hears of each file when it is there. Raises OperatorError, before anything is sent, where an object
         differs and is not to be replaced.
         """
         if self.differing and not self.replace:
             more = f" and {len(self.differing) - 1} more" if len(self.differing) > 1 else ""
-            raise UploadError(
+            raise OperatorError(
                 f"{join_uri(self.uri, self.differing[0])}{more}: another content lies there, and nothing was sent; "
                 "--replace overwrites it, --name NAME takes another prefix"
             )
@@ -150,7 +146,7 @@ class Upload:
                 if error_code(error) != ALREADY_THERE:
                     raise
                 place = join_uri(self.uri, name)
-                raise UploadError(f"{place}: appeared during the upload; run the command again to compare") from None
+                raise OperatorError(f"{place}: appeared during the upload; run the command again to compare") from None
 
     def _copy(self, source: str, name: str) -> None:
         self.s3.copy(self._at(source), *self._at(name).values())

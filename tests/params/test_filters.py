@@ -77,7 +77,7 @@ def test_every_filter_is_documented_and_counted_as_left_out(one: type[Filter]) -
     assert one.__doc__ and one.columns and one.cause in LEFT_OUT and one.cause not in set(Cause)
     assert from_message(one.cause) == one.cause
     assert all(field.description for field in one.model_fields.values())
-    assert one.measured or not one.of(DownloadSettings()).is_on
+    assert one.measured or not one.from_settings(DownloadSettings()).is_on
 
 
 def test_two_filters_with_the_same_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,4 +104,4 @@ def test_a_filter_may_share_a_setting_that_is_there(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(filters, "FILTERS", (Small,))
     settings = with_filters(Stored).model_validate({"side_px": 9})
     assert list(type(settings).model_fields) == ["side_px", "factor"]
-    assert Small.of(settings) == Small(side_px=9)
+    assert Small.from_settings(settings) == Small(side_px=9)

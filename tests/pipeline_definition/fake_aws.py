@@ -47,6 +47,12 @@ class FakeClient:
 
         return call
 
+    def get_paginator(self, method: str) -> Any:
+        """Return botocore's own paginator over this client's answers."""
+        paginator = _real_client(self._service).get_paginator(method)
+        paginator._method = getattr(self, method)
+        return paginator
+
 
 def refused(operation: str, message: str = "not authorized", code: str = "AccessDeniedException") -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, operation)

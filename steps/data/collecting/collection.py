@@ -181,7 +181,8 @@ class Collection:
             np.isin(fates.numbers[chosen], list(self._former)),
         )
         for kind in (kind for kind in FILTERS if kind.measured):
-            passes = np.where(former, *(kind.of(one).keeps(*sides) for one in (self._as_before, self._arguments)))
+            before, now = (kind.from_settings(one) for one in (self._as_before, self._arguments))
+            passes = np.where(former, before.keeps(*sides), now.keeps(*sides))
             for place in np.flatnonzero(~passes & (sides[0] > 0)).tolist():
                 marks[place] = marks[place] or kind.cause
         for place in np.flatnonzero(fates.is_blocked_host[chosen]).tolist():

@@ -125,7 +125,7 @@ def further_captions(table: UrlTable, hashes: Keys, wanted: Rows, again: Rows) -
 def _checks(settings: DownloadSettings, table: UrlTable) -> Iterator[_Check]:
     """Yield the filters that the settings ask for. Raises StepError where the table lacks a column."""
     columns = _Columns(settings.score_columns, table)
-    for one in sorted((kind.of(settings) for kind in FILTERS), key=lambda one: one.measured):
+    for one in sorted((kind.from_settings(settings) for kind in FILTERS), key=lambda one: one.measured):
         if one.is_on and (names := columns.named_for(one)):
             readers = [_reader(column, name, one) for column, name in zip(one.columns, names, strict=True)]
             scores = tuple(reader for reader in readers if isinstance(reader, ScoreColumn))

@@ -44,7 +44,7 @@ class Buckets:
         """The shape of each bucket."""
         return tuple(self.candidates[index] for index in self.kept)
 
-    def of(self, widths: Rows, heights: Rows) -> Rows:
+    def nearest(self, widths: Rows, heights: Rows) -> Rows:
         """Return the bucket of each picture, int64 [n], by its sides in pixels; 0 where those are not known."""
         if len(self.candidates) == 1:
             return np.zeros(len(widths), np.int64)

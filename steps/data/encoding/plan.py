@@ -152,7 +152,7 @@ def train_rows(table: SampleTable, selection: Selection) -> list[Rows]:
     kept = ~_heldout(table.captions, selection.heldout_fraction)
     if table.first_captions:
         kept &= ~_heldout(table.first_captions, selection.heldout_fraction)
-    of = selection.buckets.of(table.widths, table.heights)
+    of = selection.buckets.nearest(table.widths, table.heights)
     return [np.flatnonzero(kept & (of == bucket)) for bucket in range(len(selection.buckets.sizes))]
 
 
@@ -168,7 +168,7 @@ def summarize(table: SampleTable, selection: Selection) -> SourceSummary:
     if table.first_captions:
         # A picture is held out once, with its first caption.
         held &= np.array([one == first for one, first in zip(table.captions, table.first_captions, strict=True)], bool)
-    of = selection.buckets.of(table.widths, table.heights)
+    of = selection.buckets.nearest(table.widths, table.heights)
     return SourceSummary(
         train_samples=tuple(map(len, train_rows(table, selection))),
         heldout=tuple((caption_hash(table.captions[row]), row, int(of[row])) for row in np.flatnonzero(held).tolist()),

@@ -22,8 +22,8 @@ def limits_of(settings: DownloadSettings, blocklist: Blocklist) -> dict[str, Any
     """Return the limits of these settings."""
     blocked = [blocklist.digest, blocklist.max_distance if blocklist.digest else 0]
     return {
-        TooSmall.cause: -TooSmall.of(settings).least_px,
-        AspectRatio.cause: AspectRatio.of(settings).max_aspect_ratio,
+        TooSmall.cause: -TooSmall.from_settings(settings).least_px,
+        AspectRatio.cause: AspectRatio.from_settings(settings).max_aspect_ratio,
         Cause.BODY_TOO_LARGE.value: settings.max_body_mb,
         Cause.TOO_MANY_PIXELS.value: settings.max_image_megapixels,
         Cause.DISALLOWED.value: sorted(settings.ignored_opt_outs),

@@ -50,7 +50,7 @@ class PictureReader:
     ) -> None:
         """`is_blocked` judges a look."""
         self._settings, self._is_blocked = settings, is_blocked
-        self._filters = [kind.of(settings) for kind in FILTERS if kind.measured and kind.columns == SIDES]
+        self._filters = [kind.from_settings(settings) for kind in FILTERS if kind.measured and kind.columns == SIDES]
         self._profiles = ColourProfiles()
         self._blur: Any = None
         self.measured: dict[int, PictureMeasures] = {}

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_definition.artifacts import Artifacts, ArtifactsError, collect
+from pipeline_definition.artifacts import Artifacts, collect
 from pipeline_definition.artifacts.archive import read_members
 from pipeline_definition.artifacts.collection import MAX_FILE_BYTES
 from pipeline_definition.artifacts.jobs import _hosts
 from pipeline_definition.artifacts.redaction import REMOVED, redacted
 from pipeline_definition.cost.prices import load_prices
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.report.costs import job_cost
 from pipeline_definition.runs.executions import Execution, ExecutionStep
 from tests.pipeline_definition.fake_aws import Answers, FakeTarget, fake_s3, refused
@@ -312,12 +313,12 @@ def test_a_file_that_is_too_large_is_left_out(tmp_path: Path) -> None:
 
 def test_loading_names_a_file_that_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(ArtifactsError, match=r"metrics\.json: not valid JSON"):
+    with pytest.raises(OperatorError, match=r"metrics\.json: not valid JSON"):
         Artifacts.load(tmp_path)
 
 
 def test_loading_names_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactsError, match="no such folder"):
+    with pytest.raises(OperatorError, match="no such folder"):
         Artifacts.load(tmp_path / "nowhere")
 
 
@@ -338,7 +339,7 @@ def test_a_link_is_passed_over() -> None:
 
 def test_an_archive_that_unpacks_to_too_much_is_refused() -> None:
     archive = tar_gz({"weights": bytes(100_000), "lineage.json": b"{}"})
-    with pytest.raises(ArtifactsError, match="more than 50,000 bytes"):
+    with pytest.raises(OperatorError, match="more than 50,000 bytes"):
         read_members(io.BytesIO(archive), ("lineage.json",), max_bytes=50_000)
 
 
@@ -348,7 +349,7 @@ def test_a_header_made_to_exhaust_the_memory_is_refused() -> None:
         member = tarfile.TarInfo("lineage.json")
         member.pax_headers = {"comment": "x" * 3_000_000}
         archive.addfile(member)
-    with pytest.raises(ArtifactsError, match="header"):
+    with pytest.raises(OperatorError, match="header"):
         read_members(io.BytesIO(buffer.getvalue()), ("lineage.json",))
 
 
@@ -357,7 +358,7 @@ def test_a_header_made_to_exhaust_the_memory_is_refused() -> None:
     "content", [b"", b"no archive", tar_gz({"a": b"b" * 4096})[:-40]], ids=["empty", "no archive", "cut off"]
 )
 def test_a_damaged_archive_is_an_error_of_one_line(content: bytes) -> None:
-    with pytest.raises(ArtifactsError, match=r"^archive cannot be read: .+$"):
+    with pytest.raises(OperatorError, match=r"^archive cannot be read: .+$"):
         read_members(io.BytesIO(content), ("lineage.json",))
 
 

@@ -13,7 +13,8 @@ from moto import mock_aws
 from PIL import Image
 
 from params.programs import DownloadSettings
-from pipeline_definition.artifacts.own_data import OwnData, OwnDataError, own_data
+from pipeline_definition.artifacts.own_data import OwnData, own_data
+from pipeline_definition.errors import UsageError
 
 SETTINGS = DownloadSettings(image_size_px=64)
 
@@ -112,12 +113,12 @@ def test_a_table_of_pictures_is_no_table_of_addresses(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_one_line(tmp_path: Path, files: dict[str, str], problem: str) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(OwnDataError, match=f"--data: .*{problem}"):
+    with pytest.raises(UsageError, match=f"--data: .*{problem}"):
         looked_at(tmp_path)
 
 
 def test_a_place_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(OwnDataError, match=r"there is no .*nowhere; name a folder, a table"):
+    with pytest.raises(UsageError, match=r"there is no .*nowhere; name a folder, a table"):
         looked_at(tmp_path / "nowhere")
 
 
@@ -138,5 +139,5 @@ def test_data_in_s3_stay_where_they_are(s3: Any, address: str) -> None:
 
 
 def test_an_empty_address_says_where_it_was_looked_for(s3: Any) -> None:
-    with pytest.raises(OwnDataError, match=r"nothing lies under s3://bucket/x .* aws s3 sync s3://bucket/x \./data"):
+    with pytest.raises(UsageError, match=r"nothing lies under s3://bucket/x .* aws s3 sync s3://bucket/x \./data"):
         looked_at("s3://bucket/x", s3)

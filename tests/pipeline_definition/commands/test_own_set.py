@@ -19,7 +19,7 @@ from pipeline_definition.cli import app
 from pipeline_definition.commands.options import CommandContext
 from pipeline_definition.commands.own_set import own_set
 from pipeline_definition.commands.run_local import _prompt_of
-from pipeline_definition.runs.small_set import SmallSetError
+from pipeline_definition.errors import UsageError
 from pipeline_definition.session import Target
 
 LOCAL = Path("params/local.yaml")
@@ -54,9 +54,7 @@ def test_the_sizes_of_a_set_of_ones_own_stay_and_have_to_hold_out_enough(photos:
     tiny = tmp_path / "tiny.yaml"
     text = Path("tests/end_to_end/tiny.yaml").read_text()
     tiny.write_text(text)
-    with pytest.raises(
-        SmallSetError, match=r"tiny\.yaml: encode\.heldout_fraction 0\.15 holds out . of 30 pictures; 0\."
-    ):
+    with pytest.raises(UsageError, match=r"tiny\.yaml: encode\.heldout_fraction 0\.15 holds out . of 30 pictures; 0\."):
         own_set(tiny, str(photos), None, tmp_path / "state", tmp_path / "runs", None)
     tiny.write_text(text.replace("heldout_fraction: 0.15", "heldout_fraction: 0.5"))
     own = own_set(tiny, str(photos), None, tmp_path / "state", tmp_path / "runs", None).settings

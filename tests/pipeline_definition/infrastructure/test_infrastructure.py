@@ -22,8 +22,9 @@ from moto import mock_aws
 
 from params import layout
 from params.settings import Settings, SettingsError
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.infrastructure.events import StackEvents
-from pipeline_definition.infrastructure.stack import Infrastructure, InfrastructureError, fill
+from pipeline_definition.infrastructure.stack import Infrastructure, fill
 from pipeline_definition.infrastructure.template import TEMPLATE, StackTemplate
 from pipeline_definition.infrastructure.zone import zone_for
 from pipeline_definition.session import Target
@@ -176,14 +177,14 @@ def test_an_update_changes_the_parameter_and_keeps_the_others(one_bucket: Infras
 def test_a_bad_parameter_is_refused_before_anything_is_sent(
     one_bucket: Infrastructure, target: Target, changes: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(InfrastructureError, match=message.replace("?", r"\?")):
+    with pytest.raises(OperatorError, match=message.replace("?", r"\?")):
         one_bucket.deploy(changes)
     assert target.client("cloudformation").list_stacks()["StackSummaries"] == []
 
 
 def test_a_size_that_lustre_does_not_have_is_refused(target: Target) -> None:
     with pytest.raises(
-        InfrastructureError, match=r"FileSystemGiB: FSx for Lustre has no size '1000': .* any multiple of 2400"
+        OperatorError, match=r"FileSystemGiB: FSx for Lustre has no size '1000': .* any multiple of 2400"
     ):
         Infrastructure(target, interval_s=0).deploy({"FileSystemGiB": "1000"})
 
@@ -193,7 +194,7 @@ def test_a_failed_stack_names_the_resource_that_failed_first_and_why() -> None:
     client = RolledBack()
     events = StackEvents(client, "arn:aws:cloudformation:us-east-1:1:stack/sd-pipeline/id", said.append, 0)
     client.happened = 4
-    with pytest.raises(InfrastructureError) as caught:
+    with pytest.raises(OperatorError) as caught:
         events.follow()
     assert str(caught.value) == (
         "stack sd-pipeline ended as ROLLBACK_COMPLETE: "
@@ -222,7 +223,7 @@ def test_destroy_refuses_while_the_bucket_holds_anything(one_bucket: Infrastruct
     s3.put_bucket_versioning(Bucket="one-bucket", VersioningConfiguration={"Status": "Enabled"})
     s3.put_object(Bucket="one-bucket", Key="model.tar.gz", Body=b"weights")
     s3.delete_object(Bucket="one-bucket", Key="model.tar.gz")  # the former version is still there
-    with pytest.raises(InfrastructureError, match="objects in s3://one-bucket; --empty"):
+    with pytest.raises(OperatorError, match="objects in s3://one-bucket; --empty"):
         one_bucket.destroy()
     assert one_bucket.status().status == "CREATE_COMPLETE"
 
@@ -230,7 +231,7 @@ def test_destroy_refuses_while_the_bucket_holds_anything(one_bucket: Infrastruct
 def test_destroy_refuses_while_models_are_registered(one_bucket: Infrastructure, target: Target) -> None:
     _create(target, ONE_BUCKET, "one-bucket")
     _register(target, "models")
-    with pytest.raises(InfrastructureError, match=r"1 model package\(s\) in models; --empty"):
+    with pytest.raises(OperatorError, match=r"1 model package\(s\) in models; --empty"):
         one_bucket.destroy()
 
 
@@ -343,7 +344,7 @@ def test_what_is_brought_is_what_the_rest_stands_on() -> None:
 def test_half_of_a_network_is_refused_before_anything_is_sent(
     target: Target, parameters: dict[str, str], named: str
 ) -> None:
-    with pytest.raises(InfrastructureError, match=named):
+    with pytest.raises(OperatorError, match=named):
         Infrastructure(target, interval_s=0).plan(parameters)
     assert target.client("cloudformation").list_stacks()["StackSummaries"] == []
 
@@ -365,7 +366,7 @@ def test_tags_are_the_stacks_and_reach_jobs_and_promotions(
         {"Key": "CostCenter", "Value": "42"},
         {"Key": "team", "Value": "art-co"},
     ]
-    with pytest.raises(InfrastructureError, match='--tag 4"2'):
+    with pytest.raises(OperatorError, match='--tag 4"2'):
         infrastructure.plan({}, {"CostCenter": '4"2'})
 
 
@@ -427,7 +428,7 @@ def test_a_new_stack_is_in_a_zone_that_has_the_training_hosts_and_most_of_the_ot
     assert zone_for(Settings(), zone_target(offered)) == ("us-east-1d", "ml.p4d.24xlarge is offered there")
     assert zone_for(Settings(), zone_target({})) == ("", "")
     two = Settings.model_validate({"phase_2": {"train": {"instance_type": "ml.p5.48xlarge"}}})
-    with pytest.raises(InfrastructureError, match=r"no zone of us-east-1 has ml\.p4d.* and ml\.p5"):
+    with pytest.raises(OperatorError, match=r"no zone of us-east-1 has ml\.p4d.* and ml\.p5"):
         zone_for(two, zone_target({**offered, "p5.48xlarge": ["us-east-1a"]}))
 
 
@@ -502,7 +503,7 @@ def test_a_stack_without_an_output_is_named() -> None:
 
 
 def test_outputs_of_a_stack_that_is_not_there_say_how_to_make_it(target: Target) -> None:
-    with pytest.raises(InfrastructureError, match="sd-pipeline infra deploy"):
+    with pytest.raises(OperatorError, match="sd-pipeline infra deploy"):
         Infrastructure(target, "nothing").outputs()
 
 

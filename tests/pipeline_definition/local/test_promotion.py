@@ -9,9 +9,10 @@ from typing import cast
 
 import pytest
 
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.local.promotion import ENDPOINT, OUTPUTS, Promotion, definition
 from pipeline_definition.local.services import Services
-from pipeline_definition.models.promote import Production, PromotionError
+from pipeline_definition.models.promote import Production
 from pipeline_definition.session import Target
 from tests.pipeline_definition.local.conftest import World, until
 
@@ -69,9 +70,9 @@ def test_approval_promotion_two_variants_and_rollback(
 ) -> None:
     first, second = register("first"), register("second")
     assert place.serving() is None
-    with pytest.raises(PromotionError, match="is PendingManualApproval: `sd-pipeline models approve 1` first"):
+    with pytest.raises(OperatorError, match="is PendingManualApproval: `sd-pipeline models approve 1` first"):
         place.promote(first)
-    with pytest.raises(PromotionError, match="nothing was promoted yet"):
+    with pytest.raises(OperatorError, match="nothing was promoted yet"):
         place.rollback()
 
     # Twice at once, before anything serves: by the approval and by hand.
@@ -79,7 +80,7 @@ def test_approval_promotion_two_variants_and_rollback(
     place.follow(place.promote(first))
     until(lambda: packages(place) == [first], 120)
     assert answers(world) == {b"first"}
-    with pytest.raises(PromotionError, match="there is none before it"):
+    with pytest.raises(OperatorError, match="there is none before it"):
         place.rollback()
 
     approve(world, second)
@@ -119,7 +120,7 @@ def test_a_model_that_does_not_start_leaves_the_former_in_service(
         },
     )["ModelPackageArn"]
     approve(world, broken)
-    with pytest.raises(PromotionError, match=r"RolledBack: .*the endpoint serves the former model"):
+    with pytest.raises(OperatorError, match=r"RolledBack: .*the endpoint serves the former model"):
         place.follow(place.promote(broken))
     # The approval promotes it too, and may end a moment later.
     until(lambda: packages(place) == before, 60)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from params.settings import SettingsError, parse_settings
-from pipeline_definition.models.autoscaling import Autoscaling, Scaled, ScalingError
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.models.autoscaling import Autoscaling, Scaled
 from tests.pipeline_definition.fake_aws import FakeTarget, refused
 
 VARIANTS = [{"VariantName": "trained"}, {"VariantName": "generic"}]
@@ -117,7 +118,7 @@ def test_no_scaling_takes_away_what_there_is() -> None:
     ],
 )
 def test_an_endpoint_that_cannot_be_scaled_is_named(about: dict[str, Any], text: str, said: str) -> None:
-    with pytest.raises(ScalingError, match=f"endpoint drawing.*{said}"):
+    with pytest.raises(OperatorError, match=f"endpoint drawing.*{said}"):
         Account(**about).scaling.apply(endpoint(text))
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_definition.models.export import ExportError, export_model
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.models.export import export_model
 from pipeline_definition.models.registry import PackageGroup
 from tests.pipeline_definition.fake_aws import FakeTarget, fake_s3
 from tests.pipeline_definition.models.test_approved_model import ARCHIVE, answer
@@ -35,13 +36,13 @@ def test_an_archive_in_s3_becomes_a_folder_that_is_whole(tmp_path: Path) -> None
 @pytest.mark.parametrize("address", ["s3://bucket/folder/", "s3://bucket/missing/model.tar.gz"])
 def test_an_address_that_holds_no_archive_is_named(tmp_path: Path, address: str) -> None:
     target = FakeTarget(answers={"s3": fake_s3({})})
-    with pytest.raises(ExportError, match=address):
+    with pytest.raises(OperatorError, match=address):
         export_model(lambda: target, address, tmp_path / "out", None, half=False, check=False)
 
 
 def test_the_programs_own_reason_is_told(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    with pytest.raises(ExportError, match=r"model_index.json: cannot be read"):
+    with pytest.raises(OperatorError, match=r"model_index.json: cannot be read"):
         export_model(FakeTarget, str(tmp_path / "model"), tmp_path / "out", None, half=False, check=False)
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.models.package_comparison import compare, verdict
-from pipeline_definition.models.package_record import PackageFiles, PackageRecord, RecordError, facts
+from pipeline_definition.models.package_record import PackageFiles, PackageRecord, facts
 from pipeline_definition.models.registry import PackageGroup
 from tests.pipeline_definition.packages import GROUP, described, files_of, metric, target_of
 
@@ -80,7 +81,7 @@ def test_fetch_writes_every_file_and_its_pictures(tmp_path: Path) -> None:
 def test_a_file_that_was_deleted_is_named() -> None:
     files = files_of(1, METRICS, SETTINGS)
     del files["s3://bucket/1/evaluation/metrics.json"]
-    with pytest.raises(RecordError, match=r"s3://bucket/1/evaluation/metrics\.json: The specified key does not exist"):
+    with pytest.raises(OperatorError, match=r"1/evaluation/metrics\.json: The specified key does not exist"):
         record_of(described(1), files)
 
 

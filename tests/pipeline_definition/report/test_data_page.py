@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from params.programs import DownloadSettings
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.artifacts.data_files import DataFolder, DataPrefix
-from pipeline_definition.artifacts.data_sample import spread, thumbnail
+from pipeline_definition.artifacts.data_sample import small_picture, spread
 from pipeline_definition.artifacts.folder_sample import sample_of
 from pipeline_definition.cli import app
 from pipeline_definition.errors import OperatorError
@@ -121,7 +121,7 @@ def test_files_outside_the_folder_are_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"<svg onload=alert(1)>", jpeg("red")[:100], b"\xff\xd8\xff" + bytes(99)])
 def test_what_is_no_picture_has_no_thumbnail(content: bytes) -> None:
-    assert thumbnail(content) is None
+    assert small_picture(content) is None
 
 
 def test_a_sample_is_spread_from_first_to_last() -> None:
@@ -221,5 +221,5 @@ def test_stored_pictures_are_shown_as_they_lie() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     Image.new("RGB", (64, 32), "red").save(buffer, "JPEG", exif=exif)
-    with Image.open(io.BytesIO(thumbnail(buffer.getvalue()) or b"")) as shown:
-        assert shown.size == (64, 32)
+    stored = small_picture(buffer.getvalue())
+    assert stored and Image.open(io.BytesIO(stored.jpeg)).size == (64, 32)

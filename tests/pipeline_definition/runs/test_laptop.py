@@ -14,7 +14,8 @@ from moto import mock_aws
 
 from params.settings import Settings
 from pipeline_definition.commands.options import ROOT
-from pipeline_definition.runs.laptop import Laptop, LaptopError
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.runs.laptop import Laptop
 from pipeline_definition.session import Target
 
 OWN = b"url,caption\nhttp://127.0.0.1:9/1.jpg,mine\n"
@@ -128,7 +129,7 @@ def test_models_of_release_0_1_0_are_replaced(world: World, monkeypatch: pytest.
 
 
 def test_pictures_that_are_asked_for_and_missing_are_named(world: World) -> None:
-    with pytest.raises(LaptopError, match=r"nothing lies under s3://bucket/mine/; `run-local --data FOLDER`"):
+    with pytest.raises(OperatorError, match=r"nothing lies under s3://bucket/mine/; `run-local --data FOLDER`"):
         settings = Settings.model_validate(
             {
                 "account": {"bucket": "bucket"},

@@ -9,22 +9,15 @@ from hypothesis import strategies as st
 
 from params.heldout import is_heldout
 from params.settings import Settings
-from pipeline_definition.runs.small_set import (
-    SmallSetError,
-    fine_tuning,
-    held_out,
-    merged,
-    side_of,
-    small_set,
-    too_few_held_out,
-)
+from pipeline_definition.errors import UsageError
+from pipeline_definition.runs.small_set import fine_tuning, held_out, merged, side_of, small_set, too_few_held_out
 
 
 @given(st.lists(st.integers(0, 40).map("caption {}".format), min_size=24, max_size=300))
 def test_the_share_that_is_promised_is_held_out_and_both_sides_get_some(captions: list[str]) -> None:
     try:
         fraction, share = held_out(captions)
-    except SmallSetError:
+    except UsageError:
         assert max(map(captions.count, captions)) > len(captions) - 24
         return
     held = sum(is_heldout(caption, fraction) for caption in captions)
@@ -32,7 +25,7 @@ def test_the_share_that_is_promised_is_held_out_and_both_sides_get_some(captions
 
 
 def test_pictures_with_one_caption_are_refused() -> None:
-    with pytest.raises(SmallSetError, match="200 usable pictures have 1 different captions"):
+    with pytest.raises(UsageError, match="200 usable pictures have 1 different captions"):
         held_out(["my dog"] * 200)
 
 
@@ -59,7 +52,7 @@ def test_every_size_is_a_parameter_set_whose_samples_are_there(count: int) -> No
 
 
 def test_too_few_pictures_are_refused() -> None:
-    with pytest.raises(SmallSetError, match="12 usable pictures; at least 24"):
+    with pytest.raises(UsageError, match="12 usable pictures; at least 24"):
         small_set(12, ["one", "two"] * 6)
 
 
@@ -88,5 +81,5 @@ def test_a_pretrained_unet_is_fine_tuned_with_its_own_kind_of_prediction(tmp_pat
 
 
 def test_a_folder_without_parts_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SmallSetError, match=r"unet/config.json cannot be read: .*; `pretrained fetch` makes a folder"):
+    with pytest.raises(UsageError, match=r"unet/config.json cannot be read: .*; `pretrained fetch` makes a folder"):
         side_of(tmp_path)

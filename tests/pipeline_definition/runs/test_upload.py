@@ -8,7 +8,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from pipeline_definition.runs.upload import Upload, UploadError
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.runs.upload import Upload
 
 PREFIX = "s3://bucket/own/photos"
 
@@ -65,7 +66,7 @@ def test_an_upload_that_was_interrupted_goes_on_with_what_is_missing(s3: Any, fo
 
 def test_what_differs_is_named_and_nothing_is_sent_or_overwritten_unasked(s3: Any, folder: Path) -> None:
     s3.put_object(Bucket="bucket", Key="own/photos/a.jpg", Body=b"theirs")
-    with pytest.raises(UploadError, match=r"own/photos/a\.jpg: another content lies there.*--replace"):
+    with pytest.raises(OperatorError, match=r"own/photos/a\.jpg: another content lies there.*--replace"):
         upload(s3, folder).send()
     assert content(s3, "a.jpg") == b"theirs" and list(upload(s3, folder).there) == ["a.jpg"]
     upload(s3, folder, replace=True).send()
@@ -83,7 +84,7 @@ def test_an_object_that_appears_meanwhile_is_not_overwritten(s3: Any, folder: Pa
     late = upload(s3, folder)
     assert late.there == {}
     s3.put_object(Bucket="bucket", Key="own/photos/more/b.jpg", Body=b"theirs")
-    with pytest.raises(UploadError, match="appeared during the upload"):
+    with pytest.raises(OperatorError, match="appeared during the upload"):
         late.send()
     assert content(s3, "more/b.jpg") == b"theirs"
 

@@ -29,7 +29,7 @@ def test_no_picture_as_large_as_the_square_is_blown_up(side: int, ratio: float, 
     """Its shorter side is the square's; the bucket is cut out of it."""
     width, height = (round(side * picture), side) if picture > 1 else (side, round(side / picture))
     buckets = buckets_of(side, ratio, step)
-    size = buckets.sizes[int(buckets.of(np.array([width]), np.array([height]))[0])]
+    size = buckets.sizes[int(buckets.nearest(np.array([width]), np.array([height]))[0])]
     assert size.width_px <= width + 1 and size.height_px <= height + 1
 
 
@@ -37,14 +37,14 @@ def test_a_picture_goes_to_the_nearest_shape() -> None:
     buckets = buckets_of(512, 4.0, 64)
     for size in buckets.sizes:
         near = np.array([size.width_px * 10 + 3]), np.array([size.height_px * 10])
-        assert buckets.sizes[int(buckets.of(*near)[0])] == size
-    ends = buckets.of(np.array([100_000, 1]), np.array([1, 100_000]))
+        assert buckets.sizes[int(buckets.nearest(*near)[0])] == size
+    ends = buckets.nearest(np.array([100_000, 1]), np.array([1, 100_000]))
     assert ends.tolist() == [len(buckets.sizes) - 1, 0]
 
 
 def test_without_a_ratio_there_are_squares_alone() -> None:
     assert buckets_of(256, 1.0, 64) == square(256)
-    assert square(256).of(np.array([10, 500]), np.array([500, 10])).tolist() == [0, 0]
+    assert square(256).nearest(np.array([10, 500]), np.array([500, 10])).tolist() == [0, 0]
 
 
 @given(st.lists(st.integers(0, 50), min_size=7, max_size=7), st.integers(1, 40))
@@ -59,4 +59,4 @@ def test_too_few_pictures_go_to_the_nearest_bucket_that_has_enough(counts: list[
         distances = [abs(np.log(other.ratio / size.ratio)) for other in merged.sizes]
         assert distances[taken] == pytest.approx(min(distances))
         picture = np.array([size.width_px]), np.array([size.height_px])
-        assert merged.of(*picture).tolist() == [taken]
+        assert merged.nearest(*picture).tolist() == [taken]

@@ -112,7 +112,7 @@ def test_every_sample_is_in_one_bucket_and_every_shard_has_one(
         for shard in shards:
             for source, row in rows_of(plan, tables, split, shard.first_row, shard.rows):
                 table = tables[source]
-                assert plan.buckets.of(table.widths[[row]], table.heights[[row]])[0] == shard.bucket
+                assert plan.buckets.nearest(table.widths[[row]], table.heights[[row]])[0] == shard.bucket
     assert sum(plan.counts.values()) == sum(map(len, widths))
     sizes = plan.bucket_counts("train")
     assert len(sizes) == 1 or int(sizes.min()) >= at_least
