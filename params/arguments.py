@@ -43,26 +43,22 @@ def to_flags(values: Mapping[str, Any]) -> list[Any]:
     """Return `["--image-size-px", "256", ...]`; None is left out, pipeline variables pass through as they are."""
     flags: list[Any] = []
     for field, value in values.items():
-        if value is None:
-            continue
-        plain = isinstance(value, (str, int, float, bool, list, tuple))
-        text = to_text(value) if plain else value
-        if text != "":
+        text = to_text(value) if isinstance(value, (str, int, float, list, tuple)) else value
+        if text is not None and text != "":
             flags += [flag(field), text]
     return flags
 
 
 def from_texts(model: type[M], texts: Mapping[str, str], source: str) -> M:
-    """Build a settings model from texts.
-
-    Raises ArgumentError that names the source, the field and the nearest right name.
-    """
+    """Build a settings model from texts; an ArgumentError names the source, the field and the nearest right name."""
     values: dict[str, Any] = {}
     for name, text in texts.items():
         field = model.model_fields.get(name)
         if field is None:
-            raise ArgumentError(f"{source}: unknown setting {name!r}{_nearest(name, model.model_fields)}")
-        values[name] = _split(text) if _is_tuple(field) else text
+            close = difflib.get_close_matches(name, model.model_fields, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ArgumentError(f"{source}: unknown setting {name!r}{hint}")
+        values[name] = tuple(filter(None, text.split(","))) if _is_tuple(field) else text
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -120,16 +116,7 @@ def describe(error: ValidationError) -> str:
     return "; ".join(findings)
 
 
-def _nearest(name: str, names: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def _is_tuple(field: FieldInfo) -> bool:
     annotation = field.annotation
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     return any(typing.get_origin(option) is tuple for option in options)
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(word for word in text.split(",") if word)

@@ -157,8 +157,5 @@ PROGRESS_PREFIX: Final = "PROGRESS "
 
 
 def metric_regex(name: str) -> str:
-    """Return the pattern with which SageMaker finds `name=<number>` in a job's log.
-
-    The name must begin a word, so that `loss` is not found inside `training_loss`.
-    """
+    """Return the pattern with which SageMaker finds `name=<number>` in a log: `loss` not inside `training_loss`."""
     return rf"(?:^|\s){name}={NUMBER_PATTERN}"

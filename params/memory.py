@@ -70,12 +70,7 @@ class ModelMemory(Model):
     """The VAE's."""
 
     def training_bytes(
-        self,
-        arguments: TrainArguments,
-        resolution_px: int,
-        micro_batch_size: int,
-        ranks: int,
-        encodes_captions: bool,
+        self, arguments: TrainArguments, resolution_px: int, micro_batch_size: int, ranks: int, encodes_captions: bool
     ) -> float | None:
         """Return the peak of one rank in training; `encodes_captions`: the text encoder is on its device, too.
 

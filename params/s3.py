@@ -10,10 +10,7 @@ _MISSING_WORDS: Final = ("not exist", "not found", "could not find")
 
 
 def split_uri(uri: str, refusal: Callable[[str], Exception] = ValueError) -> tuple[str, str]:
-    """Return (bucket, key) of s3://bucket/key; the key is empty where the address ends with the bucket.
-
-    Raises `refusal` of one line for anything else.
-    """
+    """Return (bucket, key) of s3://bucket/key, the key empty at a bucket's end; raise `refusal` for anything else."""
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
     if not uri.startswith(SCHEME) or not bucket:
         raise refusal(f"{uri!r} is not an s3:// address (s3://bucket/key)")

@@ -16,23 +16,13 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from params import stages
 from params.arguments import describe
 from params.cloud import Cloud
 from params.files import read_text
 from params.layout import THROUGHPUT_STEP
 from params.model import Model, added
 from params.phases import Phase, SecondPhase, phases_of
-from params.stages import (
-    DownloadStep,
-    Encoders,
-    EncodeStep,
-    EndpointStep,
-    EvaluateStep,
-    Job,
-    ThroughputStep,
-    TrainStep,
-    TuneStep,
-)
 
 ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
 # A parameter set is four levels deep; Python's own stack ends near a thousand.
@@ -183,21 +173,21 @@ class Settings(Model):
     images: Images = Images()
     file_system: FileSystem = FileSystem()
     data: Data = Data()
-    download: DownloadStep = DownloadStep()
-    encode: EncodeStep = EncodeStep()
-    tune: TuneStep = TuneStep()
-    throughput: ThroughputStep | None = None
+    download: stages.DownloadStep = stages.DownloadStep()
+    encode: stages.EncodeStep = stages.EncodeStep()
+    tune: stages.TuneStep = stages.TuneStep()
+    throughput: stages.ThroughputStep | None = None
     """A step beside Tune that measures Train's hosts at each micro-batch size; absent: none."""
-    train: TrainStep = TrainStep()
+    train: stages.TrainStep = stages.TrainStep()
     phase_2: SecondPhase | None = None
     """A second training at another resolution, from the first one's model; absent: one training."""
-    encoders: Encoders | None = None
+    encoders: stages.Encoders | None = None
     """Instance group that encodes while Train runs; absent: latents are read. Encode then makes encode.max_train_rows
     of them for Tune, the held-out ones, and the plan of all."""
-    evaluate: EvaluateStep = EvaluateStep()
+    evaluate: stages.EvaluateStep = stages.EvaluateStep()
     gate: Gate = Gate()
     registry: Registry = Registry()
-    endpoint: EndpointStep = EndpointStep()
+    endpoint: stages.EndpointStep = stages.EndpointStep()
     local: LocalWorld | None = None
     """The small world of a local run; a set for AWS has none."""
 
@@ -227,9 +217,9 @@ class Settings(Model):
         named = {name: phase for phase in self.phases for name in (phase.encode_name, phase.train_name)}
         return named.get(step, self.phases[0])
 
-    def job_of(self, step: str) -> Job | None:
+    def job_of(self, step: str) -> stages.Job | None:
         """Return on what a step of the definition runs; None for one that starts no job or endpoint."""
-        jobs: dict[str, Job] = {
+        jobs: dict[str, stages.Job] = {
             "Download": self.download.job,
             "Tune": self.tune.job,
             THROUGHPUT_STEP: self.train.job,
@@ -242,10 +232,7 @@ class Settings(Model):
 
 
 def load_settings(path: Path) -> Settings:
-    """Read a parameter set: a file, or one that ships with the package, by its name.
-
-    Raises SettingsError that names the file, the key and, for an unknown key, the nearest right one.
-    """
+    """Read a parameter set: a file, or one that ships with the package, by its name; a SettingsError names the fix."""
     shipped = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.yaml"))}
     if not path.is_file() and str(path) in shipped:
         path = shipped[str(path)]
@@ -262,12 +249,10 @@ def parse_settings(text: str, source: str) -> Settings:
         values = yaml.load(text, Loader=StrictLoader)  # noqa: S506 (stricter than SafeLoader)
     except yaml.YAMLError as error:
         raise SettingsError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
-    if values is None:
-        values = {}
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise SettingsError(f"{source}: a parameter set is a mapping of sections, not {type(values).__name__}")
-    unknown = list(_unknown_keys(values, Settings, ""))
-    if unknown:
+    if unknown := list(_unknown_keys(values, Settings, "")):
         raise SettingsError(f"{source}: " + "; ".join(unknown))
     try:
         return Settings.model_validate(values)

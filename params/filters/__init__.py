@@ -83,7 +83,8 @@ def with_filters(model: type[M]) -> type[M]:
     fields: dict[str, Any] = {}
     known = dict(model.model_fields)
     for one in FILTERS:
-        taken = [name for name, field in one.model_fields.items() if not _is_same(field, known.get(name, field))]
+        shared = [(name, field, known[name]) for name, field in one.model_fields.items() if name in known]
+        taken = [name for name, a, b in shared if (a.annotation, a.default) != (b.annotation, b.default)]
         if taken or one.cause in causes:
             raise TypeError(f"{one.__module__}.{one.__name__}: taken already: {', '.join(taken or [one.cause])}")
         causes.add(one.cause)
@@ -101,7 +102,3 @@ def _as_extent(field: FieldInfo) -> FieldInfo:
     declared.description = f"{field.description or ''} [{Decides.EXTENT.value}]"
     declared.metadata = [*field.metadata, Neutral(field.default)]
     return declared
-
-
-def _is_same(one: FieldInfo, other: FieldInfo) -> bool:
-    return (one.annotation, one.default) == (other.annotation, other.default)

@@ -13,19 +13,3 @@ from params.programs.memory import MemoryArguments
 from params.programs.probe import ProbeArguments
 from params.programs.serve import ServeArguments
 from params.programs.train import MONEY, ThroughputArguments, TrainArguments
-
-__all__ = [
-    "MONEY",
-    "DownloadArguments",
-    "DownloadSettings",
-    "EncodeArguments",
-    "EncodeSettings",
-    "EvaluateArguments",
-    "ExportArguments",
-    "MemoryArguments",
-    "ProbeArguments",
-    "ScoreArguments",
-    "ServeArguments",
-    "ThroughputArguments",
-    "TrainArguments",
-]

@@ -9,15 +9,9 @@ from sagemaker.core.helper.pipeline_variable import PipelineVariable
 from sagemaker.core.network import NetworkConfig
 from sagemaker.core.training.configs import Networking
 from sagemaker.core.workflow.functions import Join
-from sagemaker.mlops.workflow import (
-    CacheConfig,
-    SageMakerJobExceptionTypeEnum,
-    SageMakerJobStepRetryPolicy,
-    StepExceptionTypeEnum,
-    StepRetryPolicy,
-)
+from sagemaker.mlops import workflow
 
-from params.layout import ASYNC, CHECKPOINTS
+from params.layout import CHECKPOINTS
 from params.model import Model, unmentioned
 from params.phases import Phase
 from params.settings import Settings
@@ -39,35 +33,34 @@ class Blueprint:
     session: PipelineSession
 
     @property
-    def cache(self) -> CacheConfig:
-        """An unchanged step is not run again for this long."""
-        return CacheConfig(enable_caching=True, expire_after=self.settings.cache_expires_after)
-
-    @property
-    def service_retries(self) -> list[StepRetryPolicy]:
+    def service_retries(self) -> list[workflow.StepRetryPolicy]:
         """Faults and throttling of the service pass in seconds to minutes."""
-        faults = [StepExceptionTypeEnum.SERVICE_FAULT, StepExceptionTypeEnum.THROTTLING]
-        return [StepRetryPolicy(exception_types=faults, interval_seconds=10, backoff_rate=2.0, max_attempts=5)]
+        faults = [workflow.StepExceptionTypeEnum.SERVICE_FAULT, workflow.StepExceptionTypeEnum.THROTTLING]
+        return [workflow.StepRetryPolicy(exception_types=faults, interval_seconds=10, backoff_rate=2.0, max_attempts=5)]
 
     @property
-    def job_retries(self) -> list[StepRetryPolicy | SageMakerJobStepRetryPolicy]:
-        """Missing capacity passes in minutes to hours; a job that broke inside the service is worth two more tries."""
-        capacity = SageMakerJobStepRetryPolicy(
+    def job_options(self) -> dict[str, Any]:
+        """What every step with a job has: an unchanged one is not run again for some time, and some failures pass.
+
+        Missing capacity passes in minutes to hours; a job that broke inside the service is worth two more tries.
+        """
+        capacity = workflow.SageMakerJobStepRetryPolicy(
             exception_types=[
-                SageMakerJobExceptionTypeEnum.CAPACITY_ERROR,
-                SageMakerJobExceptionTypeEnum.RESOURCE_LIMIT,
+                workflow.SageMakerJobExceptionTypeEnum.CAPACITY_ERROR,
+                workflow.SageMakerJobExceptionTypeEnum.RESOURCE_LIMIT,
             ],
             interval_seconds=300,
             backoff_rate=1.5,
             max_attempts=10,
         )
-        internal = SageMakerJobStepRetryPolicy(
-            exception_types=[SageMakerJobExceptionTypeEnum.INTERNAL_ERROR],
+        internal = workflow.SageMakerJobStepRetryPolicy(
+            exception_types=[workflow.SageMakerJobExceptionTypeEnum.INTERNAL_ERROR],
             interval_seconds=30,
             backoff_rate=2.0,
             max_attempts=2,
         )
-        return [*self.service_retries, capacity, internal]
+        cache = workflow.CacheConfig(enable_caching=True, expire_after=self.settings.cache_expires_after)
+        return {"cache_config": cache, "retry_policies": [*self.service_retries, capacity, internal]}
 
     def network(self, kind: type[N]) -> N | None:
         """The jobs' private network, where the parameter set names one; FSx for Lustre is only reachable from it."""
@@ -77,10 +70,7 @@ class Blueprint:
         return kind(subnets=list(account.subnets), security_group_ids=list(account.security_groups))
 
     def uri(self, kind: str, *parts: str | PipelineVariable) -> Join:
-        """Return a place of this data set: s3://<bucket>/<kind>/<data set>/<parts>.
-
-        No execution id is in any of these: it would defeat step caching.
-        """
+        """Return a place of this data set, without an execution's id, which would defeat step caching."""
         return Join(on="/", values=["s3:/", self.parameters.bucket, kind, self.parameters.dataset, *parts])
 
     def checkpoints_uri(self, phase: Phase) -> Join:
@@ -89,10 +79,6 @@ class Blueprint:
         if phase.suffix:
             run = Join(on="-", values=[run, phase.suffix.lower()])
         return self.uri(CHECKPOINTS, run)
-
-    def async_uri(self, name: str) -> Join:
-        """Answers or failures of an asynchronous endpoint."""
-        return Join(on="/", values=["s3:/", self.parameters.bucket, ASYNC, self.parameters.endpoint_name, name])
 
 
 def size_folder(phase: Phase) -> str:

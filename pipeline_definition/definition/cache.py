@@ -36,7 +36,10 @@ def definition_of(settings: Settings) -> str:
     text = build_definition(settings)
     # A home that cannot be written to costs the seconds again, nothing else.
     with suppress(OSError):
-        _keep(path, text)
+        write_text(path, text)
+        newest = sorted(path.parent.glob("*.json"), key=lambda kept: kept.stat().st_mtime, reverse=True)
+        for old in newest[MAX_KEPT:]:
+            old.unlink(missing_ok=True)
     return text
 
 
@@ -60,10 +63,3 @@ def _sources() -> Iterator[Path]:
     for room in ("params", "pipeline_definition/definition"):
         yield from sorted(path for path in (_ROOT / room).rglob("*") if path.suffix != ".pyc" and path.is_file())
     yield from (_ROOT / "pipeline_definition" / name for name in ("__init__.py", "session.py"))
-
-
-def _keep(path: Path, text: str) -> None:
-    write_text(path, text)
-    newest = sorted(path.parent.glob("*.json"), key=lambda kept: kept.stat().st_mtime, reverse=True)
-    for old in newest[MAX_KEPT:]:
-        old.unlink(missing_ok=True)

@@ -15,21 +15,16 @@ from sagemaker.core.shapes import ProcessingInput, ProcessingOutput, ProcessingS
 from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import ProcessingStep
 
+from params import layout
 from params.arguments import to_flags
-from params.layout import (
-    ENTRY_POINT,
-    LATENTS,
-    MANIFEST_FILE,
-    PROCESSING_INPUT_DIR,
-    PROCESSING_OUTPUT_DIR,
-    REFERENCE,
-    SHARDS,
-)
 from params.phases import Phase
 from params.programs import DownloadSettings, EncodeSettings
 from params.stages import Job
 from pipeline_definition.definition.blueprint import Blueprint, program_values, size_folder
 from pipeline_definition.definition.parameters import Hosts, Text
+
+# Of Encode.
+OUTPUTS = (layout.LATENTS, layout.REFERENCE)
 
 
 def download_step(blueprint: Blueprint) -> ProcessingStep:
@@ -38,7 +33,7 @@ def download_step(blueprint: Blueprint) -> ProcessingStep:
     arguments = {
         **program_values(settings, DownloadSettings),
         "url_table": p.url_table,
-        "shards_uri": blueprint.uri(SHARDS),
+        "shards_uri": blueprint.uri(layout.SHARDS),
         "max_rows": p.max_rows.to_string(),
         "min_yield": p.min_yield.to_string(),
         "top_up": p.top_up.to_string(),
@@ -47,11 +42,9 @@ def download_step(blueprint: Blueprint) -> ProcessingStep:
         name="Download",
         description="img2dataset: url table to verified WebDataset shards, straight to S3",
         step_args=processor(blueprint, "download", p.data_image, p.download, settings.job).run(
-            arguments=to_flags(arguments),
-            outputs=[processing_output(SHARDS, blueprint.uri(SHARDS))],
+            arguments=to_flags(arguments), outputs=[processing_output(layout.SHARDS, blueprint.uri(layout.SHARDS))]
         ),
-        cache_config=blueprint.cache,
-        retry_policies=blueprint.job_retries,
+        **blueprint.job_options,
     )
 
 
@@ -62,12 +55,11 @@ def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) ->
     """
     p, settings = blueprint.parameters, phase.encode
     hosts = p.of_phase(phase).encode
-    shards_uri = output_uri(download, SHARDS)
-    latents_uri = blueprint.uri(LATENTS, size_folder(phase))
-    reference_uri = blueprint.uri(REFERENCE, size_folder(phase))
+    shards_uri = output_uri(download, layout.SHARDS)
+    latents_uri, reference_uri = (blueprint.uri(kind, size_folder(phase)) for kind in OUTPUTS)
     arguments = {
         **program_values(settings, EncodeSettings),
-        "shards_uri": blueprint.uri(SHARDS),
+        "shards_uri": blueprint.uri(layout.SHARDS),
         "latents_uri": latents_uri,
         "reference_uri": reference_uri,
     }
@@ -77,13 +69,12 @@ def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) ->
         step_args=processor(blueprint, "encode", p.training_image, hosts, settings.job).run(
             arguments=to_flags(arguments),
             inputs=[
-                processing_input(SHARDS, Join(on="/", values=[shards_uri, MANIFEST_FILE])),
+                processing_input(layout.SHARDS, Join(on="/", values=[shards_uri, layout.MANIFEST_FILE])),
                 processing_input("pretrained", p.pretrained),
             ],
-            outputs=[processing_output(LATENTS, latents_uri), processing_output(REFERENCE, reference_uri)],
+            outputs=list(map(processing_output, OUTPUTS, (latents_uri, reference_uri))),
         ),
-        cache_config=blueprint.cache,
-        retry_policies=blueprint.job_retries,
+        **blueprint.job_options,
     )
 
 
@@ -96,7 +87,7 @@ def processor(
         image_uri=image,
         instance_type=hosts.instance_type,
         instance_count=hosts.instance_count,
-        entrypoint=[*ENTRY_POINT, program],
+        entrypoint=[*layout.ENTRY_POINT, program],
         volume_size_in_gb=job.volume_size_gb,
         max_runtime_in_seconds=job.max_runtime_s,
         base_job_name=program,
@@ -106,16 +97,16 @@ def processor(
     )
 
 
-def processing_input(name: str, uri: str | PipelineVariable, sharded: bool = False) -> ProcessingInput:
-    """Return an S3 prefix or object that is copied to every host, or shared out among them."""
+def processing_input(name: str, uri: str | PipelineVariable) -> ProcessingInput:
+    """Return an S3 prefix or object that is copied to every host."""
     return ProcessingInput(
         input_name=name,
         s3_input=ProcessingS3Input(
             s3_uri=uri,
-            local_path=f"{PROCESSING_INPUT_DIR}/{name}",
+            local_path=f"{layout.PROCESSING_INPUT_DIR}/{name}",
             s3_data_type="S3Prefix",
             s3_input_mode="File",
-            s3_data_distribution_type="ShardedByS3Key" if sharded else "FullyReplicated",
+            s3_data_distribution_type="FullyReplicated",
         ),
     )
 
@@ -125,7 +116,7 @@ def processing_output(name: str, uri: PipelineVariable) -> ProcessingOutput:
     return ProcessingOutput(
         output_name=name,
         s3_output=ProcessingS3Output(
-            s3_uri=uri, local_path=f"{PROCESSING_OUTPUT_DIR}/{name}", s3_upload_mode="EndOfJob"
+            s3_uri=uri, local_path=f"{layout.PROCESSING_OUTPUT_DIR}/{name}", s3_upload_mode="EndOfJob"
         ),
     )
 

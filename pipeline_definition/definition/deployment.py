@@ -10,7 +10,7 @@ from sagemaker.mlops.workflow import EndpointConfigStep, ModelStep, TrainingStep
 from sagemaker.mlops.workflow import EndpointStep as SdkEndpointStep
 
 from params.instances import has_gpus
-from params.layout import INSTANCE_TYPE_VARIABLE, SERVE_PREFIX
+from params.layout import ASYNC, INSTANCE_TYPE_VARIABLE, SERVE_PREFIX
 from params.stages import AUTO, GPU_HOST_IMAGE, NONE, EndpointStep
 from pipeline_definition.definition.blueprint import Blueprint
 from pipeline_definition.definition.registration import model_builder
@@ -72,11 +72,12 @@ def _async_inference(blueprint: Blueprint) -> dict[str, Any] | None:
     settings = blueprint.settings.endpoint
     if not settings.asynchronous:
         return None
+    p = blueprint.parameters
+    answers, failures = (
+        Join(on="/", values=["s3:/", p.bucket, ASYNC, p.endpoint_name, name]) for name in ("answers", "failures")
+    )
     return {
-        "OutputConfig": {
-            "S3OutputPath": blueprint.async_uri("answers"),
-            "S3FailurePath": blueprint.async_uri("failures"),
-        },
+        "OutputConfig": {"S3OutputPath": answers, "S3FailurePath": failures},
         "ClientConfig": {"MaxConcurrentInvocationsPerInstance": settings.concurrent_invocations},
     }
 

@@ -44,6 +44,5 @@ def evaluate_step(blueprint: Blueprint, encode: ProcessingStep, train: TrainingS
             outputs=[processing_output(EVALUATION, blueprint.uri(EVALUATION, train.properties.TrainingJobName))],
         ),
         property_files=[METRICS],
-        cache_config=blueprint.cache,
-        retry_policies=blueprint.job_retries,
+        **blueprint.job_options,
     )

@@ -11,33 +11,25 @@ pictures. Then its score decides nothing, and the model must be shown to have a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from sagemaker.core.workflow.conditions import (
-    Condition,
-    ConditionGreaterThan,
-    ConditionGreaterThanOrEqualTo,
-    ConditionLessThan,
-    ConditionLessThanOrEqualTo,
-    ConditionOr,
-)
+from sagemaker.core.workflow import conditions
 from sagemaker.core.workflow.functions import Join, JsonGet
 from sagemaker.mlops.workflow import ConditionStep, FailStep, ProcessingStep
 
-from params.layout import (
-    CLIP_SCORE,
-    CLIP_SCORE_BELOW_APPROVED,
-    CLIP_SCORE_BELOW_PRETRAINED,
-    CLIP_SCORE_MARGIN,
-    EVALUATION,
-    FID,
-    FID_ABOVE_APPROVED,
-    FID_ABOVE_PRETRAINED,
-    FID_ABOVE_UNTRAINED,
-)
+from params import layout
 from pipeline_definition.definition.blueprint import Blueprint
 from pipeline_definition.definition.data import output_uri
 from pipeline_definition.definition.evaluation import METRICS
 from pipeline_definition.definition.parameters import Number, PipelineParameters
+
+# In the order of parameter_names.MARGINS.
+COMPARED: Final = (
+    ("FID above the generic model's", layout.FID_ABOVE_PRETRAINED),
+    ("CLIP score below the generic model's", layout.CLIP_SCORE_BELOW_PRETRAINED),
+    ("FID above the approved model's", layout.FID_ABOVE_APPROVED),
+    ("CLIP score below the approved model's", layout.CLIP_SCORE_BELOW_APPROVED),
+)
 
 
 @dataclass(frozen=True)
@@ -53,9 +45,9 @@ class Demand:
     at_least: bool = False
     """Whether more is better."""
 
-    def condition(self, evaluate: ProcessingStep) -> ConditionLessThanOrEqualTo | ConditionGreaterThanOrEqualTo:
+    def condition(self, evaluate: ProcessingStep) -> conditions.Condition:
         """Return the demand as SageMaker judges it."""
-        kind = ConditionGreaterThanOrEqualTo if self.at_least else ConditionLessThanOrEqualTo
+        kind = conditions.ConditionGreaterThanOrEqualTo if self.at_least else conditions.ConditionLessThanOrEqualTo
         return kind(left=metric(evaluate, self.metric, self.part), right=self.threshold)
 
     def words(self, evaluate: ProcessingStep) -> list[object]:
@@ -79,16 +71,11 @@ def evaluated(evaluate: ProcessingStep, path: str) -> JsonGet:
 
 def demands(p: PipelineParameters) -> list[Demand]:
     """Return everything that the gate asks."""
-    margins = (
-        ("FID above the generic model's", FID_ABOVE_PRETRAINED, p.max_fid_above_pretrained),
-        ("CLIP score below the generic model's", CLIP_SCORE_BELOW_PRETRAINED, p.max_clip_score_below_pretrained),
-        ("FID above the approved model's", FID_ABOVE_APPROVED, p.max_fid_above_approved),
-        ("CLIP score below the approved model's", CLIP_SCORE_BELOW_APPROVED, p.max_clip_score_below_approved),
-    )
+    compared = zip(COMPARED, p.margins, strict=True)
     return [
-        Demand("FID", FID, p.max_fid),
-        Demand("CLIP score", CLIP_SCORE, p.min_clip_score, at_least=True),
-        *(Demand(label, name, margin, part="high") for label, name, margin in margins if margin is not None),
+        Demand("FID", layout.FID, p.max_fid),
+        Demand("CLIP score", layout.CLIP_SCORE, p.min_clip_score, at_least=True),
+        *(Demand(label, name, margin, part="high") for (label, name), margin in compared if margin is not None),
     ]
 
 
@@ -106,31 +93,28 @@ def gate_step(blueprint: Blueprint, evaluate: ProcessingStep, passed: list[objec
     )
 
 
-def _conditions(demand: Demand, evaluate: ProcessingStep) -> list[Condition]:
+def _conditions(demand: Demand, evaluate: ProcessingStep) -> list[conditions.Condition]:
     """Return a demand as conditions that must all hold: the CLIP score's counts only where the CLIP can judge."""
     condition = demand.condition(evaluate)
-    if demand.metric != CLIP_SCORE:
+    if demand.metric != layout.CLIP_SCORE:
         return [condition]
-    margin = metric(evaluate, CLIP_SCORE_MARGIN, "low")
-    is_trained = ConditionLessThan(left=metric(evaluate, FID_ABOVE_UNTRAINED, "high"), right=0.0)
+    margin = metric(evaluate, layout.CLIP_SCORE_MARGIN, "low")
+    is_trained = conditions.ConditionLessThan(left=metric(evaluate, layout.FID_ABOVE_UNTRAINED, "high"), right=0.0)
     return [
-        ConditionOr([condition, ConditionLessThanOrEqualTo(left=margin, right=0.0)]),
-        ConditionOr([is_trained, ConditionGreaterThan(left=margin, right=0.0)]),
+        conditions.ConditionOr([condition, conditions.ConditionLessThanOrEqualTo(left=margin, right=0.0)]),
+        conditions.ConditionOr([is_trained, conditions.ConditionGreaterThan(left=margin, right=0.0)]),
     ]
 
 
 def gate_failed_step(blueprint: Blueprint, evaluate: ProcessingStep) -> FailStep:
     """Return the step that ends the run with each number, its interval, its threshold, and where the pictures are."""
+    margin = metric(evaluate, layout.CLIP_SCORE_MARGIN, "low").to_string()
+    above = metric(evaluate, layout.FID_ABOVE_UNTRAINED, "high").to_string()
     words = [word for demand in demands(blueprint.parameters) for word in demand.words(evaluate)]
-    margin, above = (
-        metric(evaluate, name, part).to_string()
-        for name, part in ((CLIP_SCORE_MARGIN, "low"), (FID_ABOVE_UNTRAINED, "high"))
-    )
     words += [
         "the CLIP can judge these pictures if ",
         margin,
         " is above 0; if not, FID above the untrained model's, at ",
     ]
-    words += ["most ", above, ", must be below 0; "]
-    message = ["Quality gate missed: ", *words, "pictures: ", output_uri(evaluate, EVALUATION)]
-    return FailStep(name="GateFailed", error_message=Join(on="", values=message))
+    words += ["most ", above, ", must be below 0; ", "pictures: ", output_uri(evaluate, layout.EVALUATION)]
+    return FailStep(name="GateFailed", error_message=Join(on="", values=["Quality gate missed: ", *words]))

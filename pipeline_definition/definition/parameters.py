@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from sagemaker.core.workflow.parameters import Parameter, ParameterFloat, ParameterInteger, ParameterString
 
@@ -15,6 +15,8 @@ from params import parameter_names as names
 from params.phases import Phase
 from params.settings import ApprovalStatus, Settings
 from params.stages import Encoders, Job
+
+MARGIN_TEXT: Final = "The gate passes when the upper bound of this difference (95 %) is at most this"
 
 
 class Described(Parameter):  # type: ignore[misc]
@@ -45,9 +47,8 @@ class Hosts:
     """The hosts of one stage's jobs: <Stage>InstanceType and <Stage>InstanceCount."""
 
     def __init__(self, stage: str, job: Job | Encoders) -> None:
-        self.instance_type = Text(
-            names.instance_type_of(stage), job.instance_type, f"SageMaker instance type of {stage}"
-        )
+        kind = f"SageMaker instance type of {stage}"
+        self.instance_type = Text(names.instance_type_of(stage), job.instance_type, kind)
         self.instance_count = Count(names.instance_count_of(stage), job.instance_count, f"Hosts of {stage}")
 
 
@@ -84,12 +85,8 @@ class PipelineParameters:
         self._of_data(s)
         self._of_training(s)
         self._of_gate(s)
-        self.approval_status = Text(
-            names.APPROVAL_STATUS,
-            s.registry.approval_status,
-            "With which a package begins",
-            enum_values=list(get_args(ApprovalStatus)),
-        )
+        words, begun = list(get_args(ApprovalStatus)), "With which a package begins"
+        self.approval_status = Text(names.APPROVAL_STATUS, s.registry.approval_status, begun, enum_values=words)
         registered = "Where a model that passed is registered"
         self.model_package_group = Text(names.MODEL_PACKAGE_GROUP, s.registry.group, registered)
         self.endpoint_name = Text(names.ENDPOINT_NAME, s.endpoint.name, "Endpoint that is created or updated")
@@ -127,9 +124,8 @@ class PipelineParameters:
 
     def _of_gate(self, s: Settings) -> None:
         evaluate, gate = s.evaluate, s.gate
-        self.evaluation_samples = Count(
-            names.EVALUATION_SAMPLES, evaluate.samples, "Pictures generated to judge the model"
-        )
+        count = "Pictures generated to judge the model"
+        self.evaluation_samples = Count(names.EVALUATION_SAMPLES, evaluate.samples, count)
         drawn = "Captions to draw: `heldout`, or s3:// address of a caption file"
         self.evaluation_captions = Text(names.EVALUATION_CAPTIONS, evaluate.captions, drawn)
         compared = "model.tar.gz to compare with, or `none`; `start` fills it in"
@@ -138,12 +134,10 @@ class PipelineParameters:
         least = "The gate passes at this CLIP score or above"
         self.min_clip_score = Number(names.MIN_CLIP_SCORE, gate.min_clip_score, least)
         # None where the parameter set's gate does not ask for the comparison.
-        (
-            self.max_fid_above_pretrained,
-            self.max_clip_score_below_pretrained,
-            self.max_fid_above_approved,
-            self.max_clip_score_below_approved,
-        ) = map(_margin, names.MARGINS, gate.margins)
+        self.margins = [
+            default if default is None else Number(name, default, MARGIN_TEXT)
+            for name, default in zip(names.MARGINS, gate.margins, strict=True)
+        ]
 
     def _of_hosts(self, s: Settings) -> None:
         first = s.phases[0]
@@ -177,14 +171,8 @@ class PipelineParameters:
 
 
 def _parameters(group: Any) -> Iterator[Parameter]:
-    for value in vars(group).values():
+    for value in group if isinstance(group, list) else vars(group).values():
         if isinstance(value, Parameter):
             yield value
         elif value is not None:
             yield from _parameters(value)
-
-
-def _margin(name: str, default: float | None) -> Number | None:
-    if default is None:
-        return None
-    return Number(name, default, "The gate passes when the upper bound of this difference (95 %) is at most this")

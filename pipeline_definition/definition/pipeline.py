@@ -32,8 +32,7 @@ def _build(settings: Settings) -> str:
     from pipeline_definition.definition.gate import gate_step
     from pipeline_definition.definition.parameters import PipelineParameters
     from pipeline_definition.definition.registration import register_step
-    from pipeline_definition.definition.throughput import throughput_step
-    from pipeline_definition.definition.training import train_step
+    from pipeline_definition.definition.training import throughput_step, train_step
     from pipeline_definition.definition.tuning import tune_step
 
     session = offline_session(settings.account.region, settings.account.bucket)

@@ -11,24 +11,8 @@ from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import ModelStep, ProcessingStep, TrainingStep
 from sagemaker.serve import ModelBuilder
 
+from params import layout
 from params.arguments import to_environment
-from params.layout import (
-    CLIP_SCORE,
-    CONTACT_SHEET_FILE,
-    EVALUATION,
-    FID,
-    LATENTS,
-    MANIFEST_FILE,
-    METRICS_FILE,
-    MODEL,
-    MODEL_CODE_DIGEST,
-    MODEL_IMAGES_PER_S,
-    MODEL_RECORD,
-    OUTPUT_ARCHIVE,
-    SAMPLES_DIR,
-    SERVE_PREFIX,
-    SHARDS,
-)
 from params.programs import ServeArguments
 from pipeline_definition.definition.blueprint import Blueprint, program_values
 from pipeline_definition.definition.data import output_uri
@@ -40,30 +24,30 @@ def register_step(
 ) -> ModelStep:
     """Return the step that puts the model into the registry."""
     p = blueprint.parameters
-    evaluation_uri = output_uri(evaluate, EVALUATION)
-    data_manifest = _under(output_uri(encode, LATENTS), MANIFEST_FILE)
+    evaluation_uri = output_uri(evaluate, layout.EVALUATION)
+    data_manifest = _under(output_uri(encode, layout.LATENTS), layout.MANIFEST_FILE)
     job = train.properties.TrainingJobName
     # Values of at most 256 characters: numbers themselves, everything longer by its address.
     lineage = {
-        "fid": metric(evaluate, FID).to_string(),
-        "clip_score": metric(evaluate, CLIP_SCORE).to_string(),
+        "fid": metric(evaluate, layout.FID).to_string(),
+        "clip_score": metric(evaluate, layout.CLIP_SCORE).to_string(),
         "dataset": p.dataset,
-        "latents": output_uri(encode, LATENTS),
+        "latents": output_uri(encode, layout.LATENTS),
         "data_manifest": data_manifest,
-        "shards_manifest": _under(blueprint.uri(SHARDS), MANIFEST_FILE),
+        "shards_manifest": _under(blueprint.uri(layout.SHARDS), layout.MANIFEST_FILE),
         "evaluation": evaluation_uri,
-        "contact_sheet": _under(evaluation_uri, CONTACT_SHEET_FILE),
-        "samples": _under(evaluation_uri, SAMPLES_DIR),
+        "contact_sheet": _under(evaluation_uri, layout.CONTACT_SHEET_FILE),
+        "samples": _under(evaluation_uri, layout.SAMPLES_DIR),
         "training_job": job,
-        "training_record": _under(blueprint.uri(MODEL), job, "output", OUTPUT_ARCHIVE),
+        "training_record": _under(blueprint.uri(layout.MODEL), job, "output", layout.OUTPUT_ARCHIVE),
         "training_samples": p.training_samples.to_string(),
         **({"training_samples_phase_2": p.phase_2.training_samples.to_string()} if p.phase_2 else {}),
         "global_batch_size": p.global_batch_size.to_string(),
         "training_instance_type": p.training.instance_type,
         "training_instance_count": p.training.instance_count.to_string(),
         "billable_seconds": train.properties.BillableTimeInSeconds.to_string(),
-        "images_per_s": evaluated(evaluate, f"{MODEL_RECORD}.{MODEL_IMAGES_PER_S}").to_string(),
-        "code_digest": evaluated(evaluate, f"{MODEL_RECORD}.{MODEL_CODE_DIGEST}").to_string(),
+        "images_per_s": evaluated(evaluate, f"{layout.MODEL_RECORD}.{layout.MODEL_IMAGES_PER_S}").to_string(),
+        "code_digest": evaluated(evaluate, f"{layout.MODEL_RECORD}.{layout.MODEL_CODE_DIGEST}").to_string(),
         "training_image": p.training_image,
         "inference_image": p.inference_image,
         "pipeline_execution": ExecutionVariables.PIPELINE_EXECUTION_ARN,
@@ -78,7 +62,7 @@ def register_step(
             response_types=["image/png", "image/jpeg", "image/webp", "application/json"],
             inference_instances=[p.endpoint.instance_type],
             model_metrics=ModelMetrics(
-                model_statistics=_json(_under(evaluation_uri, METRICS_FILE)),
+                model_statistics=_json(_under(evaluation_uri, layout.METRICS_FILE)),
                 model_data_statistics=_json(data_manifest),
             ),
             customer_metadata_properties=lineage,
@@ -98,7 +82,7 @@ def _json(uri: Join) -> MetricsSource:
 
 def model_builder(blueprint: Blueprint, train: TrainingStep, **environment: PipelineVariable) -> ModelBuilder:
     """Return a builder of the trained model behind the inference image; each step needs a fresh one."""
-    served = to_environment(program_values(blueprint.settings.endpoint, ServeArguments), SERVE_PREFIX)
+    served = to_environment(program_values(blueprint.settings.endpoint, ServeArguments), layout.SERVE_PREFIX)
     return ModelBuilder(
         sagemaker_session=blueprint.session,
         role_arn=blueprint.settings.account.role_arn,

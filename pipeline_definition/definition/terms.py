@@ -1,4 +1,4 @@
-"""On which terms the account is asked for hosts: types to fall back to, reserved capacity, its own key, its tags.
+"""On which terms the account is asked for hosts: groups, types to fall back to, reserved capacity, its key, its tags.
 
 Reads settings and a definition as the SDK built it; returns the definition to upsert. The SDK takes few of these where
 SageMaker takes them all, and none of them at once. What the settings leave out leaves the definition as it was.
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from params.instances import has_local_disk
-from params.layout import THROUGHPUT_STEP
+from params.layout import ENCODERS_GROUP, THROUGHPUT_STEP, TRAINERS_GROUP
+from params.parameter_names import ENCODERS_HOSTS, instance_count_of, instance_type_of
 from params.settings import Settings
 from params.stages import Job, TrainingHosts
 
@@ -25,6 +26,8 @@ def with_terms(definition: dict[str, Any], settings: Settings) -> dict[str, Any]
         job = settings.job_of(step["Name"])
         if job is not None:
             hosts = _hosts(step["Type"], arguments)
+            if settings.encoders and step["Name"] in [phase.train_name for phase in settings.phases]:
+                _group(hosts)
             if settings.account.kms_key_arn:
                 _encrypt(step["Type"], arguments, hosts, job, settings.account.kms_key_arn)
             _prefer(step, hosts, job)
@@ -51,6 +54,18 @@ def _hosts(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
         hosts = arguments.get("TrainingJobDefinition", arguments)["ResourceConfig"]
     found: dict[str, Any] = hosts
     return found
+
+
+def _group(hosts: dict[str, Any]) -> None:
+    """Put the hosts in groups, the trainers first: the SDK takes no pipeline variable as a group's count."""
+    trainers = {name: hosts.pop(name) for name in ("InstanceType", "InstanceCount")}
+    type_name, count_name = instance_type_of(ENCODERS_HOSTS), instance_count_of(ENCODERS_HOSTS)
+    encoders = {
+        "InstanceType": {"Get": f"Parameters.{type_name}"},
+        "InstanceCount": {"Get": f"Parameters.{count_name}"},
+    }
+    groups = {TRAINERS_GROUP: trainers, ENCODERS_GROUP: encoders}
+    hosts["InstanceGroups"] = [{"InstanceGroupName": name, **group} for name, group in groups.items()]
 
 
 def _prefer(step: dict[str, Any], hosts: dict[str, Any], job: Job) -> None:

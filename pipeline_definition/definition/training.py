@@ -1,4 +1,4 @@
-"""The Train step, and what it shares with Tune: the trainer, the latents channel and the metrics read from the log."""
+"""The Train step, the optional Throughput step, and what they share with Tune: trainer, channels, metrics."""
 
 from __future__ import annotations
 
@@ -10,31 +10,19 @@ from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import ProcessingStep, TrainingStep, TuningStep
 from sagemaker.train import ModelTrainer
 
+from params import layout
 from params.arguments import to_text
-from params.layout import (
-    CHECKPOINT_DIR,
-    CHECKPOINT_METRICS,
-    ENCODERS_GROUP,
-    INITIAL_MODEL_CHANNEL,
-    LATENTS,
-    LATENTS_CHANNEL,
-    MODEL,
-    ONLINE_METRICS,
-    PRETRAINED_CHANNEL,
-    SHARDS,
-    TRAINERS_GROUP,
-    TRAINING_METRICS,
-    metric_regex,
-)
 from params.phases import Phase
-from params.programs import TrainArguments
-from params.stages import Job, TrainStep, TuneStep
+from params.programs import MONEY, TrainArguments
+from params.stages import Job, ThroughputStep, TrainStep, TuneStep
 from pipeline_definition.definition.blueprint import Blueprint, program_values, size_folder
 from pipeline_definition.definition.data import output_uri
 from pipeline_definition.definition.parameters import Hosts
 
 # Tune chooses these; Train takes them from its best trial.
 TUNED = ("learning_rate", "micro_batch_size", "caption_dropout")
+# Of Throughput: where a training resumes, what it may cost, and what is fetched for it; nothing is trained there.
+UNMEASURED = (*MONEY, "checkpoints_uri", "shards_uri", "warm_latents")
 
 
 def train_step(
@@ -57,60 +45,66 @@ def train_step(
         "budget_usd": p.budget.to_string(),
         "other_steps_usd": own.other_steps.to_string(),
         "instance_hour_usd": own.training_price.to_string(),
-        **({"shards_uri": blueprint.uri(SHARDS)} if p.encoders else {}),
+        **({"shards_uri": blueprint.uri(layout.SHARDS)} if p.encoders else {}),
         **latents_address(blueprint, encode),
         **{name: best[name] for name in tuned},
         "learning_rate_batch_size": blueprint.settings.tune.global_batch_size,
     }
-    compute = compute_on(own.training, settings.job, spot=settings.spot)
     model_trainer = trainer(
         blueprint,
         phase.train_name.lower(),
         hyperparameters,
-        compute,
+        compute_on(own.training, settings.job, spot=settings.spot),
         # SageMaker's cache key leaves the hosts out: without this, a run on another count of them would be a cache hit.
         environment={
             "TRAINING_INSTANCE_COUNT": own.training.instance_count.to_string(),
             **({"ENCODERS_INSTANCE_COUNT": p.encoders.instance_count.to_string()} if p.encoders else {}),
         },
         stopping_condition=stopping_condition(settings),
-        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri(MODEL)),
-        checkpoint_config=CheckpointConfig(s3_uri=blueprint.checkpoints_uri(phase), local_path=CHECKPOINT_DIR),
+        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri(layout.MODEL)),
+        checkpoint_config=CheckpointConfig(s3_uri=blueprint.checkpoints_uri(phase), local_path=layout.CHECKPOINT_DIR),
     ).with_metric_definitions(metric_definitions(online=p.encoders is not None))
-    step = GroupedTrainingStep(
+    return TrainingStep(
         name=phase.train_name,
         description="DDP through torchrun; the same model on any number of GPUs",
         step_args=model_trainer.train(input_data_config=channels(blueprint, phase, encode, former, p.encoders)),
         depends_on=[encode],
-        cache_config=blueprint.cache,
-        retry_policies=blueprint.job_retries,
+        **blueprint.job_options,
     )
-    step.encoders = p.encoders
-    return step
 
 
-class GroupedTrainingStep(TrainingStep):  # type: ignore[misc]
-    """A training step that may have a second instance group.
+def throughput_step(blueprint: Blueprint, settings: ThroughputStep, encode: ProcessingStep) -> TrainingStep:
+    """Return the optional step that measures iterations/s, images/s, MFU and memory of the first phase's training.
 
-    The SDK takes no pipeline variable as a group's count; SageMaker does, as in every other place of a request.
+    They are in its job's log and metrics, and in throughput.json of its output.
     """
-
-    encoders: Hosts | None = None
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Return the request, its hosts in groups where there are encoders: the trainers first."""
-        request: dict[str, Any] = super().arguments
-        if self.encoders is None:
-            return request
-        hosts = dict(request["ResourceConfig"])
-        trainers = {name: hosts.pop(name) for name in ("InstanceType", "InstanceCount")}
-        encoders = {"InstanceType": self.encoders.instance_type, "InstanceCount": self.encoders.instance_count}
-        groups = [
-            {"InstanceGroupName": TRAINERS_GROUP, **trainers},
-            {"InstanceGroupName": ENCODERS_GROUP, **encoders},
-        ]
-        return {**request, "ResourceConfig": {**hosts, "InstanceGroups": groups}}
+    phase = blueprint.settings.phases[0]
+    hosts = blueprint.parameters.of_phase(phase).training
+    hyperparameters = {
+        **{
+            name: value for name, value in program_values(phase.train, TrainArguments).items() if name not in UNMEASURED
+        },
+        **latents_address(blueprint, encode),
+        "throughput_micro_batch_sizes": settings.micro_batch_sizes,
+        "throughput_s": settings.seconds_per_size,
+    }
+    model_trainer = trainer(
+        blueprint,
+        layout.THROUGHPUT_STEP.lower(),
+        hyperparameters,
+        compute_on(hosts, phase.train.job),
+        # As in Train: SageMaker's cache key leaves the hosts out.
+        environment={"TRAINING_INSTANCE_COUNT": hosts.instance_count.to_string()},
+        stopping_condition=StoppingCondition(max_runtime_in_seconds=settings.max_runtime_s),
+        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri(layout.TUNING)),
+    ).with_metric_definitions(metric_definitions())
+    return TrainingStep(
+        name=layout.THROUGHPUT_STEP,
+        description="Iterations/s, images/s, MFU and memory of Train's hosts at each micro-batch size",
+        step_args=model_trainer.train(input_data_config=channels(blueprint, phase, encode)),
+        depends_on=[encode],
+        **blueprint.job_options,
+    )
 
 
 def trainer(
@@ -162,15 +156,26 @@ def channels(
     Encoders need the pretrained parts alone. SageMaker wants all channels assigned to groups or none, and a file system
     cannot be, so with one every host gets every channel.
     """
-    made = [] if reads_s3_itself(blueprint) else [latents_channel(blueprint, phase, encode)]
-    made.append(s3_channel(PRETRAINED_CHANNEL, blueprint.parameters.pretrained, "File"))
+    p, made = blueprint.parameters, list[Channel]()
+    if blueprint.settings.file_system.kind == "fsx":
+        lustre = FileSystemDataSource(
+            file_system_id=p.fsx_id,
+            file_system_type="FSxLustre",
+            file_system_access_mode="ro",
+            directory_path=Join(on="/", values=[p.fsx_path, p.dataset, size_folder(phase)]),
+        )
+        source = DataSource(file_system_data_source=lustre)
+        made.append(Channel(channel_name=layout.LATENTS_CHANNEL, input_mode="File", data_source=source))
+    elif not reads_s3_itself(blueprint):
+        made.append(s3_channel(layout.LATENTS_CHANNEL, output_uri(encode, layout.LATENTS), "FastFile"))
+    made.append(s3_channel(layout.PRETRAINED_CHANNEL, p.pretrained, "File"))
     if former is not None:
         uri = former.properties.ModelArtifacts.S3ModelArtifacts
-        made.append(s3_channel(INITIAL_MODEL_CHANNEL, uri, "File"))
+        made.append(s3_channel(layout.INITIAL_MODEL_CHANNEL, uri, "File"))
     if encoders is not None and blueprint.settings.file_system.kind != "fsx":
         for channel in made:
-            both = channel.channel_name == PRETRAINED_CHANNEL
-            groups = [TRAINERS_GROUP, ENCODERS_GROUP] if both else [TRAINERS_GROUP]
+            both = channel.channel_name == layout.PRETRAINED_CHANNEL
+            groups = [layout.TRAINERS_GROUP, layout.ENCODERS_GROUP] if both else [layout.TRAINERS_GROUP]
             channel.data_source.s3_data_source.instance_group_names = groups
     return made
 
@@ -186,24 +191,8 @@ def latents_address(blueprint: Blueprint, encode: ProcessingStep) -> dict[str, A
     S3 has a file at once, or not at all; only a file system is late.
     """
     if reads_s3_itself(blueprint):
-        return {"latents_uri": output_uri(encode, LATENTS)}
+        return {"latents_uri": output_uri(encode, layout.LATENTS)}
     return {} if blueprint.settings.file_system.kind == "fsx" else {"latents_wait_s": 0}
-
-
-def latents_channel(blueprint: Blueprint, phase: Phase, encode: ProcessingStep) -> Channel:
-    """Return the latents from FSx for Lustre, or from S3 in fast file mode: a parameter set, not a fork."""
-    if blueprint.settings.file_system.kind != "fsx":
-        return s3_channel(LATENTS_CHANNEL, output_uri(encode, LATENTS), "FastFile")
-    p = blueprint.parameters
-    lustre = FileSystemDataSource(
-        file_system_id=p.fsx_id,
-        file_system_type="FSxLustre",
-        file_system_access_mode="ro",
-        directory_path=Join(on="/", values=[p.fsx_path, p.dataset, size_folder(phase)]),
-    )
-    return Channel(
-        channel_name=LATENTS_CHANNEL, input_mode="File", data_source=DataSource(file_system_data_source=lustre)
-    )
 
 
 def s3_channel(name: str, uri: Any, input_mode: str) -> Channel:
@@ -214,5 +203,5 @@ def s3_channel(name: str, uri: Any, input_mode: str) -> Channel:
 
 def metric_definitions(online: bool = False) -> list[MetricDefinition]:
     """Return the patterns with which SageMaker reads the training log."""
-    names = (*TRAINING_METRICS, *CHECKPOINT_METRICS, *(ONLINE_METRICS if online else ()))
-    return [MetricDefinition(name=name, regex=metric_regex(name)) for name in names]
+    names = (*layout.TRAINING_METRICS, *layout.CHECKPOINT_METRICS, *(layout.ONLINE_METRICS if online else ()))
+    return [MetricDefinition(name=name, regex=layout.metric_regex(name)) for name in names]

@@ -13,7 +13,7 @@ from sagemaker.train.tuner import HyperparameterTuner
 from params.arguments import to_text
 from params.layout import CHECKPOINT_DIR, CHECKPOINTS, TRAINING_METRICS, TUNING, VALIDATION_LOSS, metric_regex
 from params.programs import MONEY, TrainArguments
-from params.stages import Range, TuneStep
+from params.stages import Range
 from pipeline_definition.definition.blueprint import Blueprint, program_values
 from pipeline_definition.definition.training import (
     TUNED,
@@ -47,7 +47,11 @@ def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
         objective_metric_name=VALIDATION_LOSS,
         objective_type="Minimize",
         metric_definitions=[{"Name": name, "Regex": metric_regex(name)} for name in TRAINING_METRICS],
-        hyperparameter_ranges=search_space(settings),
+        hyperparameter_ranges={
+            "learning_rate": _interval(settings.learning_rate),
+            "micro_batch_size": CategoricalParameter([to_text(size) for size in settings.micro_batch_size]),
+            "caption_dropout": _interval(settings.caption_dropout),
+        },
         strategy=settings.strategy,
         max_jobs=settings.trials,
         max_parallel_jobs=min(settings.parallel_trials, settings.trials),
@@ -59,8 +63,7 @@ def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
         description="Learning rate, micro-batch and caption dropout on a fixed sample budget",
         step_args=tuner.tune(inputs=channels(blueprint, blueprint.settings.phases[0], encode), wait=False),
         depends_on=[encode],
-        cache_config=blueprint.cache,
-        retry_policies=blueprint.job_retries,
+        **blueprint.job_options,
     )
 
 
@@ -95,14 +98,5 @@ def trial_trainer(blueprint: Blueprint, encode: ProcessingStep) -> Any:
     )
 
 
-def search_space(settings: TuneStep) -> dict[str, Any]:
-    """Return the ranges of the search."""
-    return {
-        "learning_rate": _continuous(settings.learning_rate),
-        "micro_batch_size": CategoricalParameter([to_text(size) for size in settings.micro_batch_size]),
-        "caption_dropout": _continuous(settings.caption_dropout),
-    }
-
-
-def _continuous(interval: Range) -> ContinuousParameter:
-    return ContinuousParameter(interval.low, interval.high, scaling_type=interval.scaling)
+def _interval(searched: Range) -> ContinuousParameter:
+    return ContinuousParameter(searched.low, searched.high, scaling_type=searched.scaling)

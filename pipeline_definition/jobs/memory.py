@@ -52,7 +52,10 @@ def training_bytes(
     model: ModelMemory, phase: Phase, gpu: Gpu, ranks: int, micro_batch_size: int, **changes: Any
 ) -> float | None:
     """Return the peak of a rank in the training of a phase, with some of its settings changed; None: not known."""
-    arguments: TrainArguments = phase.train.model_copy(update={"precision": _resolved(phase, gpu)} | changes)
+    precision = phase.train.precision
+    if precision == "auto":
+        precision = "bfloat16" if gpu.compute_capability >= BFLOAT16_COMPUTE_CAPABILITY else "float32"
+    arguments: TrainArguments = phase.train.model_copy(update={"precision": precision} | changes)
     online = not phase.encode.caption_embeddings
     return model.training_bytes(arguments, phase.encode.resolution_px, micro_batch_size, ranks, online)
 
@@ -66,10 +69,3 @@ def largest(sizes: Iterable[int], gpu: Gpu, bytes_of: Callable[[int], float | No
 def even_sizes(per_rank: int) -> list[int]:
     """Return the micro-batch sizes with which a rank's share of the global batch comes out even."""
     return [size for size in range(1, per_rank + 1) if per_rank % size == 0]
-
-
-def _resolved(phase: Phase, gpu: Gpu) -> str:
-    """Return the precision that `auto` is on a GPU, and any other unchanged."""
-    if phase.train.precision != "auto":
-        return phase.train.precision
-    return "bfloat16" if gpu.compute_capability >= BFLOAT16_COMPUTE_CAPABILITY else "float32"

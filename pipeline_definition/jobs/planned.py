@@ -18,7 +18,7 @@ PARAMETER = "Parameters."
 class Values:
     """Parameter values of one start: the definition's defaults and what `--set` changes."""
 
-    def __init__(self, definition: Mapping[str, Any], changes: Mapping[str, str]) -> None:
+    def __init__(self, definition: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         self._values = {item["Name"]: item.get("DefaultValue", "") for item in definition["Parameters"]}
         self._values |= changes
 
@@ -130,11 +130,16 @@ def _jobs(step: Mapping[str, Any], values: Values) -> list[PlannedJob]:
     if step["Type"] == "Training":
         return _training_jobs(step, arguments, values)
     if step["Type"] == "Tuning":
-        return [_trial(step, arguments, values)]
+        search = arguments["HyperParameterTuningJobConfig"]
+        categories = search.get("ParameterRanges", {}).get("CategoricalParameterRanges", [])
+        choices = {item["Name"]: tuple(str(value).strip('"') for value in item["Values"]) for item in categories}
+        parallel = as_integer(search["ResourceLimits"]["MaxParallelTrainingJobs"])
+        return _training_jobs(step, arguments["TrainingJobDefinition"], values, parallel=parallel, choices=choices)
     if step["Type"] == "EndpointConfig":
-        variants = arguments["ProductionVariants"]
         key = {name: arguments[name] for name in ("KmsKeyId",) if name in arguments}
-        hosts = ({**variant, **key, "InstanceCount": variant.get("InitialInstanceCount")} for variant in variants)
+        hosts = (
+            {**one, **key, "InstanceCount": one.get("InitialInstanceCount")} for one in arguments["ProductionVariants"]
+        )
         return [
             _job(step, "endpoint", "serve", one, values, host_image=str(one.get("InferenceAmiVersion") or ""))
             for one in hosts
@@ -142,47 +147,28 @@ def _jobs(step: Mapping[str, Any], values: Values) -> list[PlannedJob]:
     return []
 
 
-def _training_jobs(step: Mapping[str, Any], arguments: Mapping[str, Any], values: Values) -> list[PlannedJob]:
+def _training_jobs(
+    step: Mapping[str, Any], request: Mapping[str, Any], values: Values, **more: Any
+) -> list[PlannedJob]:
     """Return a training job, and its group of encoders, where it has one, as a second job."""
-    groups = {group["InstanceGroupName"]: group for group in arguments["ResourceConfig"].get("InstanceGroups", ())}
-    jobs = [_training_job(step, arguments, values, hosts=groups.get(TRAINERS_GROUP))]
-    if ENCODERS_GROUP in groups:
-        encoders = _training_job(step, arguments, values, hosts=groups[ENCODERS_GROUP])
-        jobs.append(replace(encoders, program="stream", hyperparameters={}))
-    return jobs
-
-
-def _training_job(
-    step: Mapping[str, Any],
-    arguments: Mapping[str, Any],
-    values: Values,
-    hosts: Mapping[str, Any] | None = None,
-    **more: Any,
-) -> PlannedJob:
-    return _job(
+    resources = request["ResourceConfig"]
+    groups = {group["InstanceGroupName"]: group for group in resources.get("InstanceGroups", ())}
+    job = _job(
         step,
         "training",
         "throughput" if step["Name"] == THROUGHPUT_STEP else "train",
-        {**arguments["ResourceConfig"], **(hosts or {})},
+        {**resources, **groups.get(TRAINERS_GROUP, {})},
         values,
-        in_network=bool(arguments.get("VpcConfig")),
-        spot=bool(arguments.get("EnableManagedSpotTraining")),
-        max_runtime_s=as_integer(arguments.get("StoppingCondition", {}).get("MaxRuntimeInSeconds")),
-        hyperparameters=arguments.get("HyperParameters", arguments.get("StaticHyperParameters", {})),
+        in_network=bool(request.get("VpcConfig")),
+        spot=bool(request.get("EnableManagedSpotTraining")),
+        max_runtime_s=as_integer(request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds")),
+        hyperparameters=request.get("HyperParameters", request.get("StaticHyperParameters", {})),
         **more,
     )
-
-
-def _trial(step: Mapping[str, Any], arguments: Mapping[str, Any], values: Values) -> PlannedJob:
-    search = arguments["HyperParameterTuningJobConfig"]
-    categories = search.get("ParameterRanges", {}).get("CategoricalParameterRanges", [])
-    return _training_job(
-        step,
-        arguments["TrainingJobDefinition"],
-        values,
-        parallel=as_integer(search["ResourceLimits"]["MaxParallelTrainingJobs"]),
-        choices={item["Name"]: tuple(str(value).strip('"') for value in item["Values"]) for item in categories},
-    )
+    if ENCODERS_GROUP not in groups:
+        return [job]
+    same = {"in_network": job.in_network, "spot": job.spot, "max_runtime_s": job.max_runtime_s}
+    return [job, _job(step, "training", "stream", {**resources, **groups[ENCODERS_GROUP]}, values, **same)]
 
 
 def _job(
@@ -192,21 +178,19 @@ def _job(
     first, *others = preferences
     hosts = {**hosts, **first}
     plans = [hosts.get("TrainingPlanArn"), *hosts.get("TrainingPlanArns", ())]
+
+    def count_of(those: Mapping[str, Any]) -> int:
+        return as_integer(values.resolved(those.get("InstanceCount", hosts.get("InstanceCount"))))
+
     return PlannedJob(
         step=str(step["Name"]),
         kind=kind,
         program=program,
         instance=instance(str(values.resolved(hosts.get("InstanceType")))),
-        count=as_integer(values.resolved(hosts.get("InstanceCount"))),
+        count=count_of(hosts),
         type_parameter=parameter_of(hosts.get("InstanceType")) or str(step["Name"]),
         count_parameter=parameter_of(hosts.get("InstanceCount")) or str(step["Name"]),
-        fallbacks=tuple(
-            (
-                instance(other["InstanceType"]),
-                as_integer(values.resolved(other.get("InstanceCount", hosts["InstanceCount"]))),
-            )
-            for other in others
-        ),
+        fallbacks=tuple((instance(other["InstanceType"]), count_of(other)) for other in others),
         training_plan=next(filter(None, plans), ""),
         has_volume_key="VolumeKmsKeyId" in hosts or "KmsKeyId" in hosts,
         **more,

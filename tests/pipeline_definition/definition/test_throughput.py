@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from params.arguments import from_texts
 from params.programs import ThroughputArguments
 from pipeline_definition.cli import app
-from pipeline_definition.commands import throughput
+from pipeline_definition.commands import programs
 
 RESULT = {"ranks": 1, "sizes": [], "best": {"micro_batch_size": 32}}
 
@@ -31,7 +31,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         found.append(command)
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(throughput.subprocess, "run", run)
+    monkeypatch.setattr(programs.subprocess, "run", run)
     return found
 
 
