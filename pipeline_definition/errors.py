@@ -1,4 +1,8 @@
-"""The errors that end a command with one line: something is wrong that the person at the keyboard can mend."""
+"""The errors that end a command with one line: something is wrong that the person at the keyboard can mend.
+
+Whatever is asked for in a command's words or in its account may end with one, wherever that is found; a docstring names
+them where more than the line follows from it.
+"""
 
 from __future__ import annotations
 

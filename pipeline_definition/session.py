@@ -81,12 +81,8 @@ def quiet_sdk(region: str) -> Iterator[None]:
         warnings.filterwarnings("ignore", category=SyntaxWarning)
         from sagemaker.core.telemetry import telemetry_logging
 
-        telemetry_logging._send_telemetry_request = _drop
+        telemetry_logging._send_telemetry_request = lambda *_, **__: None
         # Some of the SDK's loggers set their own level when they are made, so the parent's is not enough.
         for name in ("sagemaker", "sagemaker.config", "sagemaker.core.utils.utils"):
             logging.getLogger(name).setLevel(logging.ERROR)
         yield
-
-
-def _drop(*_arguments: object, **_options: object) -> None:
-    """Stand in for the SDK's telemetry sender."""

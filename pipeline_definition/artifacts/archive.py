@@ -26,10 +26,7 @@ MAX_SAMPLES: Final = 24
 
 
 def open_object(s3: Any, uri: str, max_bytes: int) -> Any:
-    """Return the stream of an object's bytes.
-
-    Raises OperatorError that names the address if the object is missing or larger than `max_bytes`.
-    """
+    """Return the stream of an object's bytes; one that is missing or larger than `max_bytes` is refused."""
     bucket, key = split_uri(uri, OperatorError)
     try:
         answer = s3.get_object(Bucket=bucket, Key=key)
@@ -56,10 +53,7 @@ def read_members(stream: IO[bytes], names: Collection[str], max_bytes: int = MAX
     """
     contents: dict[str, bytes] = {}
     try:
-        with (
-            _BoundedGzip(fileobj=stream, mode="rb") as unpacked,
-            tarfile.open(fileobj=unpacked, mode="r:") as archive,
-        ):
+        with _BoundedGzip(fileobj=stream, mode="rb") as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
             for member in archive:
                 if member.offset_data + member.size > max_bytes:
                     raise OperatorError(f"archive refused: it unpacks to more than {max_bytes:,} bytes")

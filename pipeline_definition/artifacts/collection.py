@@ -7,7 +7,8 @@ runs/<execution id>/artifacts/.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -62,19 +63,25 @@ class _Collector:
     def run(self) -> None:
         """Write every artifact that is available, execution.json last."""
         self._sagemaker, self._s3 = self.target.client("sagemaker"), self.target.client("s3")
-        self._attempt(files.DEFINITION_FILE, self._definition)
+        with self._attempt(files.DEFINITION_FILE):
+            self._definition()
         for step in self.execution.steps:
-            self._attempt(f"job of {step.name}", self._job, step)
+            with self._attempt(f"job of {step.name}"):
+                if job := jobs.describe(self._sagemaker, step):
+                    self.made[step.name] = job
             if step.name in self.made:
                 self._outputs_of(self.made[step.name], step)
             if step.status == "Succeeded" and (package := step.arn("RegisterModel")):
-                self._attempt(files.MODEL_PACKAGE_FILE, self._model_package, package)
+                with self._attempt(files.MODEL_PACKAGE_FILE):
+                    about = self._sagemaker.describe_model_package(ModelPackageName=package)
+                    self._write_json(files.MODEL_PACKAGE_FILE, jobs.model_package(about))
         self._write_json(files.EXECUTION_FILE, self._about_execution())
 
-    def _attempt(self, name: str, gather: Callable[..., None], *arguments: Any) -> None:
-        """Run one part; record a failure and continue with the others."""
+    @contextmanager
+    def _attempt(self, name: str) -> Iterator[None]:
+        """Record why a part is not available, and let the others follow."""
         try:
-            gather(*arguments)
+            yield
         except (ClientError, BotoCoreError, OperatorError) as error:
             self.left_out[name] = str(error)
 
@@ -89,17 +96,14 @@ class _Collector:
         values = {item["Name"]: _typed(item["Type"], given.get(item["Name"], defaults[item["Name"]])) for item in known}
         self._write_json(files.PARAMETERS_FILE, {"values": values, "defaults": defaults})
 
-    def _job(self, step: ExecutionStep) -> None:
-        job = jobs.describe(self._sagemaker, step)
-        if job is not None:
-            self.made[step.name] = job
-
     def _outputs_of(self, job: jobs.DescribedJob, step: ExecutionStep) -> None:
         if job.kind == jobs.TUNING:
-            self._attempt(files.TUNING_FILE, self._tuning, job.name)
+            with self._attempt(files.TUNING_FILE):
+                self._write_json(files.TUNING_FILE, jobs.tuning(self._sagemaker, job.name))
         if job.kind == jobs.TRAINING:
             folder = self._phase_folder(step)
-            self._attempt(folder + layout.TRAINING_LOG_FILE, self._training, job, folder)
+            with self._attempt(folder + layout.TRAINING_LOG_FILE):
+                self._training(job, folder)
         # A prefix may still hold what an earlier run wrote: only a step that succeeded vouches for it.
         if step.status == "Succeeded":
             self._processing(job, self._phase_folder(step))
@@ -118,14 +122,22 @@ class _Collector:
         for output, name in manifests.items():
             if uri := job.outputs.get(output):
                 manifest = join_uri(uri, layout.MANIFEST_FILE)
-                self._attempt(name, self._json_at, manifest, name, MAX_MANIFEST_BYTES)
+                with self._attempt(name):
+                    self._json_at(manifest, name, MAX_MANIFEST_BYTES)
         if uri := job.outputs.get(layout.SHARDS):
-            self._attempt(files.WENT_IN_DIR, self._went_in, uri)
+            with self._attempt(files.WENT_IN_DIR):
+                self._went_in(uri)
         if uri := job.outputs.get(layout.EVALUATION):
-            for name, gather in ((layout.METRICS_FILE, self._json_at), (layout.CONTACT_SHEET_FILE, self._file_at)):
-                self._attempt(name, gather, join_uri(uri, name), name)
-            self._attempt(layout.SAMPLES_DIR, self._samples, uri)
-            self._attempt(layout.SAMPLES_FILE, self._captions, uri)
+            with self._attempt(layout.METRICS_FILE):
+                self._json_at(join_uri(uri, layout.METRICS_FILE), layout.METRICS_FILE)
+            with self._attempt(layout.CONTACT_SHEET_FILE):
+                self._file_at(join_uri(uri, layout.CONTACT_SHEET_FILE), layout.CONTACT_SHEET_FILE)
+            with self._attempt(layout.SAMPLES_DIR):
+                pictures = join_uri(uri, layout.SAMPLES_DIR)
+                for name in picture_names(self._s3, pictures):
+                    self._file_at(join_uri(pictures, name), f"{layout.SAMPLES_DIR}/{name}")
+            with self._attempt(layout.SAMPLES_FILE):
+                self._captions(join_uri(uri, layout.SAMPLES_FILE))
 
     def _went_in(self, uri: str) -> None:
         sample = sample_of_artifact(DataPrefix(self._s3, uri), uri)
@@ -134,9 +146,6 @@ class _Collector:
         for name, picture in zip(captions, pictures, strict=True):
             self._write(f"{files.WENT_IN_DIR}/{name}", picture.jpeg)
         self._write_json(files.WENT_IN_FILE, {"captions": captions})
-
-    def _tuning(self, name: str) -> None:
-        self._write_json(files.TUNING_FILE, jobs.tuning(self._sagemaker, name))
 
     def _training(self, job: jobs.DescribedJob, folder: str) -> None:
         """Take the log and the lineage from the output archive, else from the model's archive if that is small."""
@@ -161,19 +170,10 @@ class _Collector:
             # The other archive may have them; `_training` reports what neither has.
             return {}
 
-    def _samples(self, uri: str) -> None:
-        folder = join_uri(uri, layout.SAMPLES_DIR)
-        for name in picture_names(self._s3, folder):
-            self._file_at(join_uri(folder, name), f"{layout.SAMPLES_DIR}/{name}")
-
     def _captions(self, uri: str) -> None:
-        entries = parsed(self._open(join_uri(uri, layout.SAMPLES_FILE)).read(), layout.SAMPLES_FILE)
+        entries = parsed(self._open(uri).read(), layout.SAMPLES_FILE)
         kept = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
         self._write_json(layout.SAMPLES_FILE, {"samples": kept[:MAX_SAMPLES]})
-
-    def _model_package(self, arn: str) -> None:
-        about = self._sagemaker.describe_model_package(ModelPackageName=arn)
-        self._write_json(files.MODEL_PACKAGE_FILE, jobs.model_package(about))
 
     def _about_execution(self) -> Json:
         starts = [step.start for step in self.execution.steps if step.start]

@@ -33,13 +33,11 @@ class DataFolder:
 
     def names(self) -> list[str]:
         """Return names in order; links are passed over."""
-        names = []
+        names: list[str] = []
         for folder, folders, files in os.walk(self._folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(files):
-                path = Path(folder) / name
-                if not path.is_symlink():
-                    names.append(path.relative_to(self._folder).as_posix())
+            paths = (Path(folder) / name for name in files)
+            names += [path.relative_to(self._folder).as_posix() for path in paths if not path.is_symlink()]
             if len(names) >= MAX_NAMES:
                 break
         return sorted(names)[:MAX_NAMES]
@@ -47,9 +45,8 @@ class DataFolder:
     def read(self, name: str, start: int = 0, count: int | None = None, limit: int = 256 << 20) -> bytes | None:
         """Return bytes of a file below the folder."""
         path = (self._folder / name).resolve()
-        if not path.is_relative_to(self._folder.resolve()) or not path.is_file():
-            return None
-        if (count if count is not None else path.stat().st_size) > limit:
+        is_inside = path.is_relative_to(self._folder.resolve()) and path.is_file()
+        if not is_inside or (path.stat().st_size if count is None else count) > limit:
             return None
         with path.open("rb") as file:
             file.seek(start)

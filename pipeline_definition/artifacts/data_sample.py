@@ -14,7 +14,9 @@ import tarfile
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from PIL import ExifTags, Image, ImageOps
@@ -93,10 +95,9 @@ def sample_of_artifact(files: DataFiles, place: str) -> DataSample | None:
     content = files.read(MANIFEST_FILE)
     if content is None:
         return None
-    try:
+    manifest = None
+    with suppress(ValueError, RecursionError):
         manifest = json.loads(content)
-    except (ValueError, RecursionError):
-        manifest = None
     if not isinstance(manifest, dict):
         raise OperatorError(f"{place}/{MANIFEST_FILE}: not a manifest")
     return _of_shards(files, manifest) if "ledger" in manifest else DataSample(manifest=manifest)
@@ -104,7 +105,8 @@ def sample_of_artifact(files: DataFiles, place: str) -> DataSample | None:
 
 def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
     listed = manifest.get("shards")
-    names = [str(shard.get("name")) for shard in listed if isinstance(shard, dict)] if isinstance(listed, list) else []
+    shards = listed if isinstance(listed, list) else ()
+    names = [str(shard.get("name")) for shard in shards if isinstance(shard, dict)]
     rows: list[tuple[str, Row]] = []
     fates: list[Row] = []
     examples: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -122,7 +124,7 @@ def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
     return DataSample(
         manifest=manifest,
         pictures=tuple(_shown(files, spread(kept, MAX_SHOWN))),
-        pairs=tuple(_pairs(files, rows)),
+        pairs=tuple(islice(_pairs(files, rows), MAX_PAIRS)),
         examples={cause: tuple(some) for cause, some in sorted(examples.items()) if cause and some},
         captions=tuple(str(row.get("caption") or "") for _, row in kept),
         sides=tuple(_sides(row) for _, row in kept),
@@ -133,15 +135,12 @@ def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
 
 def scores_of(rows: Sequence[Row]) -> dict[str, tuple[float, ...]]:
     """Return the numbers that published columns of scores hold."""
-    scores = {
-        name: tuple(
-            float(value)
-            for row in rows
-            if isinstance(value := row.get(name), (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        )
-        for name in SCORES
-    }
+    scores = {name: tuple(float(row[name]) for row in rows if _is_number(row.get(name))) for name in SCORES}
     return {name: values for name, values in scores.items() if values}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
@@ -176,18 +175,15 @@ def _sides(row: Row) -> tuple[int, int]:
 
 def _pairs(files: DataFiles, rows: Sequence[tuple[str, Row]]) -> Iterator[tuple[ShownPicture, ShownPicture]]:
     first: dict[Any, tuple[str, Row]] = {}
-    for name, row in rows:
-        if not row.get("dropped"):
-            for key in (row.get("sha256"), row.get("perceptual_hash")):
-                if key is not None:
-                    first.setdefault(key, (name, row))
-    count = 0
+    for name, row in (one for one in rows if not one[1].get("dropped")):
+        for key in (row.get("sha256"), row.get("perceptual_hash")):
+            if key is not None:
+                first.setdefault(key, (name, row))
     for name, row in rows:
         other = first.get(row.get("sha256")) or first.get(row.get("perceptual_hash"))
-        if row.get("dropped") and other and count < MAX_PAIRS:
+        if row.get("dropped") and other:
             pair = list(_shown(files, [other, (name, row)]))
             if len(pair) == 2:
-                count += 1
                 yield pair[0], pair[1]
 
 

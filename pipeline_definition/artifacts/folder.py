@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from params.layout import (
-    CONTACT_SHEET_FILE,
-    LINEAGE_FILE,
-    METRICS_FILE,
-    SAMPLES_DIR,
-    SAMPLES_FILE,
-    TRAINING_LOG_FILE,
-)
+from params import layout
 from pipeline_definition.errors import UsageError
 
 EXECUTION_FILE: Final = "execution.json"
@@ -78,14 +72,11 @@ class Artifacts:
 
     @classmethod
     def load(cls, folder: Path) -> Artifacts:
-        """Read a folder that `collect` wrote, without a connection.
-
-        Raises UsageError that names the folder or file which is not what it should be.
-        """
+        """Read a folder that `collect` wrote, without a connection."""
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder; collect the run's artifacts first")
         parameters = _object(folder, PARAMETERS_FILE) or {}
-        sheet, log = folder / CONTACT_SHEET_FILE, folder / TRAINING_LOG_FILE
+        sheet, log = folder / layout.CONTACT_SHEET_FILE, folder / layout.TRAINING_LOG_FILE
         return cls(
             folder=folder,
             execution=_object(folder, EXECUTION_FILE) or {},
@@ -97,11 +88,11 @@ class Artifacts:
             latents_manifest=_object(folder, LATENTS_MANIFEST_FILE),
             tuning=_object(folder, TUNING_FILE),
             training_log=parsed_lines(log.read_bytes()) if log.is_file() else (),
-            lineage=_object(folder, LINEAGE_FILE),
-            metrics=_object(folder, METRICS_FILE),
+            lineage=_object(folder, layout.LINEAGE_FILE),
+            metrics=_object(folder, layout.METRICS_FILE),
             contact_sheet=sheet if sheet.is_file() else None,
-            samples=tuple(sorted((folder / SAMPLES_DIR).glob("*.png"))),
-            captions=tuple((_object(folder, SAMPLES_FILE) or {}).get("samples", ())),
+            samples=tuple(sorted((folder / layout.SAMPLES_DIR).glob("*.png"))),
+            captions=tuple((_object(folder, layout.SAMPLES_FILE) or {}).get("samples", ())),
             model_package=_object(folder, MODEL_PACKAGE_FILE),
             forecast=_object(folder, FORECAST_FILE),
             former_phases=tuple(cls.load(former) for former in sorted(folder.glob(PHASE_FOLDER.format(number="*")))),
@@ -115,10 +106,7 @@ def _went_in(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def parsed(content: bytes, name: str) -> Any:
-    """Return what JSON says.
-
-    Raises UsageError that names the artifact.
-    """
+    """Return what JSON says. Raises UsageError that names the artifact."""
     try:
         return json.loads(content)
     except ValueError as error:
@@ -129,13 +117,9 @@ def parsed_lines(content: bytes) -> tuple[Json, ...]:
     """Return the objects of JSON lines; a line that was cut off is left out."""
     entries = []
     for line in content.decode("utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            entries.append(entry)
-    return tuple(entries)
+        with suppress(ValueError):
+            entries.append(json.loads(line))
+    return tuple(entry for entry in entries if isinstance(entry, dict))
 
 
 def _object(folder: Path, name: str) -> Json | None:

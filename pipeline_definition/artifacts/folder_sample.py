@@ -46,10 +46,7 @@ UNDECODED: Final = (".heic", ".heif", ".jxl")
 
 
 def sample_of(files: DataFiles, place: str, settings: DownloadSettings | None = None) -> DataSample:
-    """Return a sample; by `settings` a folder's pictures are judged.
-
-    Raises OperatorError where there is neither a manifest nor a picture.
-    """
+    """Return a sample; by `settings` a folder's pictures are judged."""
     return sample_of_artifact(files, place) or _of_folder(files, place, settings)
 
 
@@ -134,12 +131,9 @@ def is_debris(name: str) -> bool:
 
 def _caption_beside(files: DataFiles, name: str, names: set[str]) -> str:
     stems = (name.rsplit(".", 1)[0], name)
-    for file in (stem + suffix for stem in stems for suffix in reversed(CAPTION_FILES)):
-        if file in names:
-            content = (files.read(file, limit=1 << 20) or b"").decode("utf-8", "replace")
-            if caption := html.unescape(content).strip():
-                return caption
-    return ""
+    beside = (stem + suffix for stem in stems for suffix in reversed(CAPTION_FILES) if stem + suffix in names)
+    contents = ((files.read(file, limit=1 << 20) or b"").decode("utf-8", "replace") for file in beside)
+    return next(filter(None, (html.unescape(content).strip() for content in contents)), "")
 
 
 def _metadata(files: DataFiles, names: Sequence[str]) -> dict[str, Row]:

@@ -45,10 +45,8 @@ class DescribedJob:
 
 def describe(sagemaker: Any, step: ExecutionStep) -> DescribedJob | None:
     """Return the job that a step ran, or None for a step that runs none."""
-    readers = {PROCESSING: _processing_job, TRAINING: _training_job, TUNING: _tuning_job}
-    for kind, read in readers.items():
-        arn = step.arn(kind)
-        if arn:
+    for kind, read in {PROCESSING: _processing_job, TRAINING: _training_job, TUNING: _tuning_job}.items():
+        if arn := step.arn(kind):
             return read(sagemaker, arn.rsplit("/", 1)[-1])
     return None
 

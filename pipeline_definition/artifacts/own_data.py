@@ -66,10 +66,7 @@ class OwnData:
 
 
 def own_data(place: str, settings: DownloadSettings, client: Any, name: str = "") -> OwnData:
-    """Look at data. `settings` are what pictures are judged by, `client` is boto3's, for s3:// addresses.
-
-    Raises UsageError where there is nothing that Download could read.
-    """
+    """Look at data. `settings` are what pictures are judged by, `client` is boto3's, for s3:// addresses."""
     if place.startswith(SCHEME):
         return _in_s3(place, settings, client)
     path = Path(place)
@@ -159,8 +156,8 @@ def _is_read(name: str, source: str) -> bool:
 
 def _column(place: str, what: str, known: Sequence[str], keys: Sequence[str], asked: str) -> str:
     for name in (asked.lower(), *known):
-        if found := [key for key in keys if key.lower() == name]:
-            return found[0]
+        if named := next((key for key in keys if key.lower() == name), None):
+            return named
     raise UsageError(f"--data: {place} has no column {what!r}; it has {', '.join(keys)[:300]}; rename one to {what!r}")
 
 

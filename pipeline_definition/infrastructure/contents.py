@@ -58,13 +58,9 @@ class StackContents:
 
     def held(self) -> list[str]:
         """Return what would be lost for good: objects of the bucket, packages of the registry."""
-        held = []
-        if next(self._object_versions(), None) is not None:
-            held.append(f"objects in s3://{self._bucket}")
+        objects = [f"objects in s3://{self._bucket}"] if next(self._object_versions(), None) else []
         packages = self._packages()
-        if packages:
-            held.append(f"{len(packages)} model package(s) in {self._group}")
-        return held
+        return objects + ([f"{len(packages)} model package(s) in {self._group}"] if packages else [])
 
     def empty(self, say: Callable[[str], None]) -> None:
         """Delete every object with all its versions, every unfinished upload and every model package."""
@@ -84,26 +80,23 @@ class StackContents:
         images = {}
         for kind in ("Data", "Training", "Inference"):
             uri = self._outputs.get(f"{kind}RepositoryUri", "")
-            digest = self._newest_digest(uri.split("/", 1)[-1]) if uri else None
-            if digest:
-                images[f"{kind}Image"] = f"{uri}@{digest}"
+            tagged = self._tagged_images(uri.split("/", 1)[-1]) if uri else []
+            if tagged:
+                newest = max(tagged, key=lambda image: image["imagePushedAt"])
+                images[f"{kind}Image"] = f"{uri}@{newest['imageDigest']}"
         return images
 
-    def _newest_digest(self, repository: str) -> str | None:
+    def _tagged_images(self, repository: str) -> list[dict[str, Any]]:
         pages = self._target.client("ecr").get_paginator("describe_images")
         tagged = pages_unless_missing(pages.paginate(repositoryName=repository, filter={"tagStatus": "TAGGED"}))
-        images = [image for page in tagged for image in page["imageDetails"]]
-        newest = max(images, key=lambda image: image["imagePushedAt"], default=None)
-        return str(newest["imageDigest"]) if newest else None
+        return [image for page in tagged for image in page["imageDetails"]]
 
     def _object_versions(self) -> Iterator[dict[str, str]]:
         return object_versions(self._s3, self._bucket) if self._bucket else iter(())
 
     def _uploads(self) -> Iterator[dict[str, str]]:
-        if not self._bucket:
-            return
         pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket)
-        for page in pages_unless_missing(pages):
+        for page in pages_unless_missing(pages) if self._bucket else ():
             for item in page.get("Uploads", []):
                 yield {"Key": item["Key"], "UploadId": item["UploadId"]}
 

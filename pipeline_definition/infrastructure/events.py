@@ -24,28 +24,23 @@ class StackEvents:
         self._seen = {event["EventId"] for event in self._events()}
 
     def follow(self) -> None:
-        """Say each event until the stack rests.
-
-        Raises OperatorError with the first resource that failed and why, unless the operation succeeds.
-        """
+        """Say each event until the stack rests; refuse an operation that failed by its first failure and the reason."""
         failures: list[str] = []
         while True:
             # The status first: an event that comes after it is read in the last round at the latest.
-            status = self._status()
+            status = str(self._client.describe_stacks(StackName=self._stack_id)["Stacks"][0]["StackStatus"])
             for event in self._events():
                 if event["EventId"] not in self._seen:
                     self._seen.add(event["EventId"])
                     self._say(_line(event))
-                    failures += _failure(event)
+                    if event["ResourceStatus"].endswith("_FAILED") and CANCELLED not in _reason(event):
+                        failures.append(f"{event['LogicalResourceId']} ({event['ResourceType']}): {_reason(event)}")
             if not status.endswith("_IN_PROGRESS"):
                 break
             time.sleep(self._interval_s)
         if status not in SUCCEEDED:
             why = failures[0] if failures else "CloudFormation gives no reason"
             raise OperatorError(f"stack {self._stack_id.split('/')[1]} ended as {status}: {why}")
-
-    def _status(self) -> str:
-        return str(self._client.describe_stacks(StackName=self._stack_id)["Stacks"][0]["StackStatus"])
 
     def _events(self) -> list[dict[str, Any]]:
         """Return the stack's events, oldest first."""
@@ -56,12 +51,6 @@ class StackEvents:
 def _line(event: Mapping[str, Any]) -> str:
     text = f"{event['Timestamp']:%H:%M:%S}  {event['ResourceStatus']:<20}  {event['LogicalResourceId']}"
     return f"{text}  {_reason(event)}".rstrip()
-
-
-def _failure(event: Mapping[str, Any]) -> list[str]:
-    if not event["ResourceStatus"].endswith("_FAILED") or CANCELLED in _reason(event):
-        return []
-    return [f"{event['LogicalResourceId']} ({event['ResourceType']}): {_reason(event)}"]
 
 
 def _reason(event: Mapping[str, Any]) -> str:

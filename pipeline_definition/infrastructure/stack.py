@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,6 @@ from pipeline_definition.session import Target
 
 PROJECT_TAG, PROMOTION_TAGS, ZONE = "project", "PromotionTags", "AvailabilityZone"
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
-
-__all__ = ["ChangeSet", "Infrastructure", "OperatorError", "StackStatus", "fill"]
 
 
 @dataclass(frozen=True)
@@ -83,25 +82,23 @@ class Infrastructure:
         a zone that offers the training hosts of `settings`. Raises OperatorError with the first resource that
         failed and why; CloudFormation then restores the former state.
         """
-        plan = self.plan(parameters, tags, settings)
-        if plan is None:
-            self._say(f"stack {self._stack} is up to date")
-        else:
+        if plan := self.plan(parameters, tags, settings):
             for change in plan.changes:
                 self._say(change)
             self.apply(plan)
+        else:
+            self._say(f"stack {self._stack} is up to date")
         return self.outputs()
 
     def plan(
         self, parameters: Mapping[str, str], tags: Mapping[str, str] | None = None, settings: Settings | None = None
     ) -> ChangeSet | None:
         """Make a change set and return it; None when there is nothing to change."""
-        problem = self._template.problem(parameters)
-        if problem:
+        if problem := self._template.problem(parameters):
             raise OperatorError(problem)
-        stack = self._usable_stack()
-        exists = stack is not None and stack["StackStatus"] != "REVIEW_IN_PROGRESS"
-        current = stack if stack and exists else {}
+        stack = self._usable_stack() or {}
+        exists = stack.get("StackStatus", "REVIEW_IN_PROGRESS") != "REVIEW_IN_PROGRESS"
+        current = stack if exists else {}
         kept = {item["ParameterKey"]: item.get("ParameterValue", "") for item in current.get("Parameters", [])}
         if contradiction := self._template.contradiction({**kept, **parameters}):
             raise OperatorError(contradiction)
@@ -121,16 +118,15 @@ class Infrastructure:
                 Tags=[{"Key": key, "Value": value} for key, value in {PROJECT_TAG: self._stack, **own}.items()],
             )
         except ClientError as error:
-            if _says_no_changes(str(error)):
-                return None
-            raise
+            if not _says_no_changes(str(error)):
+                raise
+            return None
         return self._read_change_set(made["Id"], made["StackId"])
 
     def apply(self, plan: ChangeSet) -> None:
         """Execute a change set and follow it to its end."""
-        events = StackEvents(self._client, plan.stack_id, self._say, self._interval_s)
-        self._client.execute_change_set(ChangeSetName=plan.change_set)
-        events.follow()
+        with self._followed(plan.stack_id):
+            self._client.execute_change_set(ChangeSetName=plan.change_set)
 
     def status(self) -> StackStatus:
         """Return the stack as it is now, with what it costs."""
@@ -142,26 +138,20 @@ class Infrastructure:
         return StackStatus(stack["StackStatus"], stack.get("StackStatusReason", ""), outputs, tuple(costs))
 
     def outputs(self) -> dict[str, str]:
-        """Return what `fill` takes: the stack's outputs, its region, and the newest image of each repository.
-
-        Raises OperatorError when there is no stack or it has never been complete.
-        """
-        stack = self._describe()
+        """Return what `fill` takes: the stack's outputs, its region, and the newest image of each repository."""
+        stack, region = self._describe(), self._target.region
         if stack is None or not stack.get("Outputs"):
-            raise OperatorError(
-                f"stack {self._stack} has no outputs in {self._target.region}; `sd-pipeline infra deploy` makes it"
-            )
+            raise OperatorError(f"stack {self._stack} has no outputs in {region}; `sd-pipeline infra deploy` makes it")
         outputs = _outputs(stack)
         images = StackContents(self._target, self._stack, outputs).newest_images()
         own = _own_tags(stack)
         tags = {"Tags": json.dumps(own)} if own else {}
-        return {**outputs, **images, **tags, "Region": self._target.region}
+        return {**outputs, **images, **tags, "Region": region}
 
     def destroy(self, empty: bool = False) -> None:
-        """Delete the stack and everything in it.
+        """Delete the stack and everything in it; what is billed outside it is named, not deleted.
 
-        Raises OperatorError when the bucket or the registry holds something and `empty` is not given: models
-        and data cannot be restored. What is billed outside the stack is named, not deleted.
+        Models and data cannot be restored: while the bucket or the registry holds some, `empty` has to be asked for.
         """
         stack = self._describe()
         if stack is None:
@@ -198,8 +188,14 @@ class Infrastructure:
         return None
 
     def _delete(self, stack_id: str) -> None:
+        with self._followed(stack_id):
+            self._client.delete_stack(StackName=stack_id)
+
+    @contextmanager
+    def _followed(self, stack_id: str) -> Iterator[None]:
+        """Say what happens to a stack from before the call that begins it to its end."""
         events = StackEvents(self._client, stack_id, self._say, self._interval_s)
-        self._client.delete_stack(StackName=stack_id)
+        yield
         events.follow()
 
     def _describe(self) -> dict[str, Any] | None:
@@ -214,8 +210,8 @@ class Infrastructure:
             time.sleep(self._interval_s)
         if about["Status"] == "CREATE_COMPLETE":
             pages = self._client.get_paginator("describe_change_set").paginate(ChangeSetName=change_set)
-            changes = [item["ResourceChange"] for page in pages for item in page.get("Changes", [])]
-            return ChangeSet(change_set, stack_id, tuple(_change_line(change) for change in changes))
+            changes = (item["ResourceChange"] for page in pages for item in page.get("Changes", []))
+            return ChangeSet(change_set, stack_id, tuple(map(_change_line, changes)))
         reason = about.get("StatusReason", "")
         self._client.delete_change_set(ChangeSetName=change_set)
         if _says_no_changes(reason):
@@ -235,8 +231,8 @@ def fill(settings: Settings, outputs: Mapping[str, str]) -> Settings:
             "region": outputs.get("Region", settings.account.region),
             "bucket": bucket,
             "role_arn": outputs["RoleArn"],
-            "subnets": _words(outputs["Subnets"]),
-            "security_groups": _words(outputs["SecurityGroups"]),
+            "subnets": tuple(filter(None, outputs["Subnets"].split(","))),
+            "security_groups": tuple(filter(None, outputs["SecurityGroups"].split(","))),
             "kms_key_arn": outputs.get("KmsKeyArn", settings.account.kms_key_arn),
             "tags": settings.account.tags | json.loads(outputs.get("Tags", "{}")),
         }
@@ -244,10 +240,8 @@ def fill(settings: Settings, outputs: Mapping[str, str]) -> Settings:
         registry = {"group": outputs["ModelPackageGroupName"]}
     except KeyError as error:
         raise SettingsError(f"the stack has no output {error}; `sd-pipeline infra deploy` renews it") from None
-    file_system = {
-        "fsx_id": outputs.get("FileSystemId", settings.file_system.fsx_id),
-        "fsx_path": outputs.get("FileSystemPath", settings.file_system.fsx_path),
-    }
+    latents = {"fsx_id": outputs.get("FileSystemId"), "fsx_path": outputs.get("FileSystemPath")}
+    file_system = {name: value for name, value in latents.items() if value is not None}
     data = {name: _moved(value, settings.account.bucket, bucket) for name, value in settings.data.model_dump().items()}
     values: dict[str, Any] = settings.model_dump()
     parts = {"account": account, "images": images, "registry": registry, "file_system": file_system, "data": data}
@@ -270,10 +264,6 @@ def _image(outputs: Mapping[str, str], name: str, current: str) -> str:
 def _moved(value: Any, old_bucket: str, new_bucket: str) -> Any:
     prefix = f"s3://{old_bucket}/"
     return f"s3://{new_bucket}/{value.removeprefix(prefix)}" if str(value).startswith(prefix) else value
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in text.split(",") if word)
 
 
 def _outputs(stack: Mapping[str, Any]) -> dict[str, str]:

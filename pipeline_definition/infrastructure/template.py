@@ -82,23 +82,12 @@ class StackTemplate:
         allowed = [str(choice) for choice in about.get("AllowedValues", [])]
         if allowed and value not in allowed:
             return f"{name}: {value!r} is not one of {', '.join(allowed)}"
-        if about["Type"] == "Number" and not _is_at_least(value, about.get("MinValue")):
-            return f"{name}: {value!r} is not a number of at least {about.get('MinValue', 0)}"
-        if name == FILE_SYSTEM_SIZE and not _is_file_system_size(value):
+        least = about.get("MinValue", 0)
+        if about["Type"] == "Number" and not (re.fullmatch(r"\d+(\.\d+)?", value) and float(value) >= least):
+            return f"{name}: {value!r} is not a number of at least {least}"
+        if name == FILE_SYSTEM_SIZE and float(value) != SMALLEST_GIB and float(value) % STEP_GIB:
             return f"{name}: FSx for Lustre has no size {value!r}: set it to 0 for none, 1200, or any multiple of 2400"
         pattern = about.get("AllowedPattern")
         if pattern and not re.fullmatch(pattern, value):
             return f"{name}: {value!r} does not match {pattern}"
         return ""
-
-
-def _is_file_system_size(text: str) -> bool:
-    """Whether CreateFileSystem takes it as StorageCapacity of PERSISTENT_2: CloudFormation knows no such rule."""
-    return text.isdecimal() and (int(text) == SMALLEST_GIB or int(text) % STEP_GIB == 0)
-
-
-def _is_at_least(text: str, least: float | None) -> bool:
-    try:
-        return least is None or float(text) >= least
-    except ValueError:
-        return False

@@ -51,10 +51,7 @@ class Autoscaling:
         self._alarms = target.client("cloudwatch")
 
     def apply(self, settings: EndpointStep) -> list[Scaled]:
-        """Apply the parameter set's scaling, or none, to the endpoint's variants; return the result.
-
-        Raises OperatorError where the endpoint is not in service or is of the other kind.
-        """
+        """Apply the parameter set's scaling, or none, to the endpoint's variants; return the result."""
         variants = self._variants(settings.asynchronous)
         for variant in variants:
             if settings.scaling.max_instances:
@@ -65,25 +62,23 @@ class Autoscaling:
 
     def described(self) -> list[Scaled]:
         """Return the scaling of the endpoint's variants as it is now."""
-        targets = self._scaling.describe_scalable_targets(**NAMESPACE)["ScalableTargets"]
-        return [
-            Scaled(
-                target["ResourceId"].removeprefix(self._prefix),
-                target["MinCapacity"],
-                target["MaxCapacity"],
-                self._policies(target["ResourceId"]),
-            )
-            for target in targets
-            if target["ResourceId"].startswith(self._prefix)
-        ]
+        scaled = []
+        for target in self._scaling.describe_scalable_targets(**NAMESPACE)["ScalableTargets"]:
+            name = target["ResourceId"]
+            if name.startswith(self._prefix):
+                policies = self._scaling.describe_scaling_policies(**NAMESPACE, ResourceId=name)["ScalingPolicies"]
+                names = tuple(sorted(policy["PolicyName"] for policy in policies))
+                scaled.append(
+                    Scaled(name.removeprefix(self._prefix), target["MinCapacity"], target["MaxCapacity"], names)
+                )
+        return scaled
 
     def _variants(self, asynchronous: bool) -> list[str]:
         try:
             about = self._sagemaker.describe_endpoint(EndpointName=self._endpoint)
         except ClientError as error:
             raise OperatorError(f"endpoint {self._endpoint}: {error.response['Error']['Message']}") from None
-        if about["EndpointStatus"] != "InService":
-            status = about["EndpointStatus"]
+        if (status := about["EndpointStatus"]) != "InService":
             raise OperatorError(f"endpoint {self._endpoint} is {status}; it can be scaled once it is InService")
         if ("AsyncInferenceConfig" in about) != asynchronous:
             kind = "asynchronous" if "AsyncInferenceConfig" in about else "not asynchronous"
@@ -112,8 +107,7 @@ class Autoscaling:
 
     def _metric(self, asynchronous: bool) -> dict[str, Any]:
         if not asynchronous:
-            predefined = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
-            return {"PredefinedMetricSpecification": predefined}
+            return {"PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}}
         backlog = {
             "MetricName": "ApproximateBacklogSizePerInstance",
             "Namespace": "AWS/SageMaker",
@@ -156,7 +150,3 @@ class Autoscaling:
         if any(scaled.variant == variant for scaled in self.described()):
             self._scaling.deregister_scalable_target(**NAMESPACE, ResourceId=self._prefix + variant)
             self._alarms.delete_alarms(AlarmNames=[self._alarm])
-
-    def _policies(self, resource: str) -> tuple[str, ...]:
-        policies = self._scaling.describe_scaling_policies(**NAMESPACE, ResourceId=resource)["ScalingPolicies"]
-        return tuple(sorted(policy["PolicyName"] for policy in policies))

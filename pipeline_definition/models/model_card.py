@@ -84,10 +84,8 @@ def _sections(
             _fact("licences of the pictures", None),
         ],
     )
-    yield (
-        "Metrics, with 95 % intervals",
-        [Fact(name, metric_text(entry)) for name, entry in _metrics(record).items()] or [_fact("metrics", None)],
-    )
+    metrics = [Fact(name, metric_text(entry)) for name, entry in _metrics(record).items()]
+    yield "Metrics, with 95 % intervals", metrics or [_fact("metrics", None)]
     usd, seconds = record.training_usd if record else None, metadata.get("billable_seconds")
     yield (
         "Cost and energy of Train",

@@ -1,8 +1,9 @@
-"""The files that a model package points at: metrics, data manifest, training record, pictures; and its cost.
+"""The files that a model package points at, and its cost; two packages compared, beyond the metrics' intervals.
 
 Reads S3 by the addresses in the package's metadata, and the price file; `fetch` writes them into a folder.
 
     sd-pipeline models show latest --out package
+    sd-pipeline models compare 3 latest
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from params import layout
 from params.files import write_bytes
-from params.layout import CONTACT_SHEET_FILE, LINEAGE_FILE, METRICS_FILE, SAMPLES_DIR, TRAINING_LOG_FILE, UNKNOWN
 from params.s3 import join_uri
 from pipeline_definition.artifacts.archive import open_object, picture_names, read_members
 from pipeline_definition.artifacts.folder import LATENTS_MANIFEST_FILE, SHARDS_MANIFEST_FILE
@@ -24,6 +25,10 @@ from pipeline_definition.models.registry import ModelPackage
 from pipeline_definition.session import Target
 
 SECONDS_PER_HOUR: Final = 3600.0
+LOWER_IS_BETTER: Final = (layout.FID, layout.CLIP_FID, layout.KID)
+HIGHER_IS_BETTER: Final = (layout.CLIP_SCORE,)
+# What differs between any two packages is not compared.
+COMPARED: Final = ("dataset", "training_samples", "global_batch_size", "training_image", "code_digest", "source")
 MAX_FILE_BYTES: Final = 256 * 2**20
 
 
@@ -46,18 +51,18 @@ class PackageRecord:
     def training_usd(self) -> float | None:
         """What Train cost at on-demand prices; None where its hosts or their price are not known."""
         metadata = self.package.metadata
-        price = load_prices().on_demand().get(metadata.get("training_instance_type", ""))
         try:
             seconds, hosts = float(metadata["billable_seconds"]), int(metadata["training_instance_count"])
+            price = load_prices().on_demand()[metadata["training_instance_type"]]
         except (KeyError, ValueError):
             return None
-        return None if price is None else hosts * seconds / SECONDS_PER_HOUR * price
+        return hosts * seconds / SECONDS_PER_HOUR * price
 
     @property
     def images_per_s(self) -> float | None:
         """Median throughput of Train, all GPUs together; None where it is not known."""
-        text = self.package.metadata.get("images_per_s", UNKNOWN)
-        return None if text == UNKNOWN else float(text)
+        text = self.package.metadata.get("images_per_s", layout.UNKNOWN)
+        return None if text == layout.UNKNOWN else float(text)
 
 
 class PackageFiles:
@@ -67,10 +72,7 @@ class PackageFiles:
         self._s3 = target.client("s3")
 
     def record(self, package: ModelPackage) -> PackageRecord:
-        """Return a package's record.
-
-        Raises OperatorError if a file that the package names is missing or is not JSON.
-        """
+        """Return a package's record."""
         metrics = self._json(package.metrics_uri) if package.metrics_uri else {}
         manifest = self._json(package.data_manifest_uri) if package.data_manifest_uri else {}
         return PackageRecord(package, metrics, {key: value for key, value in manifest.items() if key != "shards"})
@@ -84,31 +86,26 @@ class PackageFiles:
         """Write a package's files into a folder and return them; existing files are replaced."""
         metadata = package.metadata
         named = {
-            METRICS_FILE: package.metrics_uri,
+            layout.METRICS_FILE: package.metrics_uri,
             LATENTS_MANIFEST_FILE: package.data_manifest_uri,
             SHARDS_MANIFEST_FILE: metadata.get("shards_manifest", ""),
-            CONTACT_SHEET_FILE: metadata.get("contact_sheet", ""),
+            layout.CONTACT_SHEET_FILE: metadata.get("contact_sheet", ""),
         }
         contents = {name: self._read(uri) for name, uri in named.items() if uri}
-        contents |= self._training_record(metadata.get("training_record", ""))
-        contents |= self._samples(metadata.get("samples", ""))
+        if uri := metadata.get("training_record"):
+            contents |= self._training_record(uri)
+        if uri := metadata.get("samples"):
+            names = picture_names(self._s3, uri)
+            contents |= {f"{layout.SAMPLES_DIR}/{name}": self._read(join_uri(uri, name)) for name in names}
         for name, content in contents.items():
             write_bytes(folder / name, content)
         return [folder / name for name in contents]
 
     def _training_record(self, uri: str) -> dict[str, bytes]:
-        if not uri:
-            return {}
         try:
-            return read_members(self._open(uri), (LINEAGE_FILE, TRAINING_LOG_FILE))
+            return read_members(self._open(uri), (layout.LINEAGE_FILE, layout.TRAINING_LOG_FILE))
         except OperatorError as error:
             raise OperatorError(f"{uri}: {error}") from None
-
-    def _samples(self, uri: str) -> dict[str, bytes]:
-        if not uri:
-            return {}
-        names = picture_names(self._s3, uri)
-        return {f"{SAMPLES_DIR}/{name}": self._read(join_uri(uri, name)) for name in names}
 
     def _json(self, uri: str) -> dict[str, Any]:
         try:
@@ -164,3 +161,65 @@ def hosts_text(package: ModelPackage) -> str:
 def plain_text(value: Any) -> str:
     """Return a text as it is, any other JSON value as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+@dataclass(frozen=True)
+class ComparedValue:
+    """One line of a comparison."""
+
+    name: str
+    first: str
+    second: str
+    verdict: str = ""
+    """Of the second against the first: `better`, `worse`, `no difference that the intervals show`."""
+
+
+def compare(first: PackageRecord, second: PackageRecord) -> list[ComparedValue]:
+    """Return the metrics with a verdict each, then throughput and cost, then everything in which the two differ."""
+    one, two = _flat(first), _flat(second)
+    rows = [(name, one.get(name, ""), two.get(name, "")) for name in dict.fromkeys([*one, *two])]
+    return [
+        ComparedValue("version", str(first.package.version), str(second.package.version)),
+        ComparedValue("status", first.package.status, second.package.status),
+        *_metrics(first, second),
+        ComparedValue("images/s", *(_number(record.images_per_s, "{:,.1f}") for record in (first, second))),
+        ComparedValue("Train cost", *(_number(record.training_usd, "${:,.2f}") for record in (first, second))),
+        ComparedValue("hosts", hosts_text(first.package), hosts_text(second.package)),
+        *(ComparedValue(*row) for row in rows if row[1] != row[2]),
+    ]
+
+
+def verdict(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Return whether the second value of a metric is better than the first beyond both 95 % intervals."""
+    if name not in LOWER_IS_BETTER + HIGHER_IS_BETTER:
+        return ""
+    low, high = (first, second) if first["value"] <= second["value"] else (second, first)
+    if low.get("high", low["value"]) >= high.get("low", high["value"]):
+        return "no difference that the intervals show"
+    return "better" if (second is low) == (name in LOWER_IS_BETTER) else "worse"
+
+
+def _metrics(first: PackageRecord, second: PackageRecord) -> Iterator[ComparedValue]:
+    one, two = (record.metrics.get("metrics") or {} for record in (first, second))
+    for name in dict.fromkeys([*one, *two]):
+        if name in one and name in two:
+            judged = verdict(name, one[name], two[name])
+            yield ComparedValue(name, metric_text(one[name]), metric_text(two[name]), judged)
+        else:
+            yield ComparedValue(name, *(metric_text(side[name]) if name in side else "" for side in (one, two)))
+    features = [str(record.metrics.get("fid_features", "")) for record in (first, second)]
+    if all(features) and features[0] != features[1]:
+        yield ComparedValue("FID features", features[0], features[1], "FID cannot be compared")
+
+
+def _flat(record: PackageRecord) -> dict[str, str]:
+    """Return everything that describes a package, except what differs between any two."""
+    settings = {f"setting {name}": plain_text(value) for name, value in (record.model.get("settings") or {}).items()}
+    data = {f"data {name}": plain_text(value) for name, value in record.data_manifest.items()}
+    metadata = {name: value for name, value in record.package.metadata.items() if name in COMPARED}
+    images = {"inference image": ", ".join(record.package.images)}
+    return settings | data | metadata | images
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)

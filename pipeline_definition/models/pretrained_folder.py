@@ -79,28 +79,21 @@ def fetch(out: Path, sources: Mapping[str, Source], unet_weights: bool, say: Cal
         if part not in NEEDED:
             raise OperatorError(f"--part {part}: it is one of {', '.join(NEEDED)}")
         wanted = {*NEEDED[part], *ALLOWED.get(part, ()), *(WEIGHTS[:1] if part == UNET and unet_weights else ())}
-        known = record.get(part, {})
-        if (
-            known.get("source") == source.text
-            and known.get("wanted") == sorted(wanted)
-            and _is_whole(out / part, known)
-        ):
+        asked, known = {"source": source.text, "wanted": sorted(wanted)}, record.get(part, {})
+        if asked.items() <= known.items() and _is_whole(out / part, known.get("files", {})):
             say(f"{part}: there already, {known['licence']}")
             continue
-        folder = Path(source.text)
-        take = _from_folder if source.text.startswith((".", "/")) or folder.is_dir() else _from_hub
-        record[part] = {"source": source.text, "wanted": sorted(wanted), **take(out / part, part, source, wanted)}
+        is_here = source.text.startswith((".", "/")) or Path(source.text).is_dir()
+        record[part] = asked | (_from_folder if is_here else _from_hub)(out / part, part, source, wanted)
         write_json(path, record)
         say(f"{part}: {source.text}, licence {record[part]['licence']}")
     write_json(out / "model_index.json", MODEL_INDEX)
     return record
 
 
-def _is_whole(folder: Path, known: Mapping[str, Any]) -> bool:
-    files = known.get("files", {})
-    return bool(files) and all(
-        (folder / name).is_file() and file_digest(folder / name) == digest for name, digest in files.items()
-    )
+def _is_whole(folder: Path, digests: Mapping[str, str]) -> bool:
+    paths = {folder / name: digest for name, digest in digests.items()}
+    return bool(paths) and all(path.is_file() and file_digest(path) == digest for path, digest in paths.items())
 
 
 def _from_folder(target: Path, part: str, source: Source, wanted: set[str]) -> dict[str, Any]:
@@ -150,7 +143,5 @@ def _from_hub(target: Path, part: str, source: Source, wanted: set[str]) -> dict
 
 
 def _require(part: str, source: Source, there: set[str], wanted: set[str]) -> None:
-    needed = {*NEEDED[part], *(wanted & set(WEIGHTS))}
-    missing = sorted(needed - there)
-    if missing:
+    if missing := sorted({*NEEDED[part], *(wanted & set(WEIGHTS))} - there):
         raise OperatorError(f"{part}: {source.text} has no {' and no '.join(missing)}; only safetensors are taken")

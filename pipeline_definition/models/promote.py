@@ -58,13 +58,8 @@ class Production:
     """The production endpoint of one stack."""
 
     def __init__(
-        self,
-        target: Target,
-        outputs: Mapping[str, str],
-        say: Callable[[str], None] = print,
-        interval_s: float = 10.0,
+        self, target: Target, outputs: Mapping[str, str], say: Callable[[str], None] = print, interval_s: float = 10.0
     ) -> None:
-        """Take the stack's outputs; raises OperatorError that names one which is missing."""
         try:
             self._endpoint, self._machine = outputs["ProductionEndpoint"], outputs["PromotionArn"]
         except KeyError as error:
@@ -79,7 +74,8 @@ class Production:
             return None
         config = self._config(about["EndpointConfigName"])
         variants = tuple(self._served(variant) for variant in config["ProductionVariants"])
-        former = self._former(config["EndpointConfigArn"])
+        tags = self._sagemaker.list_tags(ResourceArn=config["EndpointConfigArn"])["Tags"]
+        former = next((tag["Value"] for tag in tags if tag["Key"] == FORMER_TAG), "")
         reason = about.get("FailureReason") or ""
         return Serving(self._endpoint, about["EndpointStatus"], about["EndpointConfigName"], former, variants, reason)
 
@@ -99,10 +95,7 @@ class Production:
         return self._start(f"promote-v{package.rsplit('/', 1)[-1]}", detail)
 
     def rollback(self) -> str:
-        """Start the way back to the former configuration; return the ARN of the state machine's execution.
-
-        Raises OperatorError when there is none, or while the endpoint is being updated.
-        """
+        """Start the way back to the former configuration; return the ARN of the state machine's execution."""
         serving = self.serving()
         if serving is None:
             raise OperatorError(f"endpoint {self._endpoint} is not there: nothing was promoted yet")
@@ -114,10 +107,7 @@ class Production:
         return self._start("rollback", {"EndpointConfigName": serving.former})
 
     def follow(self, execution: str) -> Serving:
-        """Wait for the end of a promotion, reporting the endpoint's status; return what serves then.
-
-        Raises OperatorError with the cause when it failed or was rolled back.
-        """
+        """Wait for the end of a promotion, reporting the endpoint's status; return what serves then."""
         last_line = ""
         while True:
             about = self._machines.describe_execution(executionArn=execution)
@@ -131,7 +121,7 @@ class Production:
             if about["status"] != "RUNNING" and not starting:
                 break
             time.sleep(self._interval_s)
-        if about["status"] == "SUCCEEDED" and serving is not None and serving.status == "Failed":
+        if about["status"] == "SUCCEEDED" and serving and serving.status == "Failed":
             raise OperatorError(f"{self._endpoint} is Failed: {serving.reason or 'its log says why'}")
         if about["status"] != "SUCCEEDED" or serving is None:
             reason = f" ({serving.reason})" if serving and serving.reason else ""
@@ -141,9 +131,7 @@ class Production:
 
     def _start(self, name: str, detail: Mapping[str, Any]) -> str:
         started = self._machines.start_execution(
-            stateMachineArn=self._machine,
-            name=f"{name}-{uuid.uuid4().hex[:8]}",
-            input=json.dumps({"detail": detail}),
+            stateMachineArn=self._machine, name=f"{name}-{uuid.uuid4().hex[:8]}", input=json.dumps({"detail": detail})
         )
         return str(started["executionArn"])
 
@@ -153,29 +141,18 @@ class Production:
             version = arn.rsplit("/", 1)[-1]
             raise OperatorError(f"{arn} is {status}: `sd-pipeline models approve {version}` first")
 
-    def _config(self, name: str) -> dict[str, Any]:
-        config: dict[str, Any] | None = unless_missing(
-            self._sagemaker.describe_endpoint_config, EndpointConfigName=name
-        )
+    def _config(self, name: str) -> Any:
+        config: Any = unless_missing(self._sagemaker.describe_endpoint_config, EndpointConfigName=name)
         if config is None:
-            raise OperatorError(
-                f"endpoint configuration {name} was deleted: promote its package again with `sd-pipeline promote`"
-            )
+            raise OperatorError(f"endpoint configuration {name} was deleted: `sd-pipeline promote` its package again")
         return config
 
-    def _former(self, config_arn: str) -> str:
-        tags = self._sagemaker.list_tags(ResourceArn=config_arn)["Tags"]
-        return next((tag["Value"] for tag in tags if tag["Key"] == FORMER_TAG), "")
-
     def _served(self, variant: Mapping[str, Any]) -> Served:
+        model = unless_missing(self._sagemaker.describe_model, ModelName=variant["ModelName"]) or {}
+        container = model.get("PrimaryContainer") or (model.get("Containers") or [{}])[0]
         return Served(
             variant=variant["VariantName"],
-            package=self._package_of(variant["ModelName"]),
+            package=str(container.get("ModelPackageName") or ""),
             weight=variant.get("InitialVariantWeight", 1.0),
             instances=f"{variant.get('InitialInstanceCount', 1)} x {variant.get('InstanceType', '?')}",
         )
-
-    def _package_of(self, model: str) -> str:
-        about = unless_missing(self._sagemaker.describe_model, ModelName=model) or {}
-        container = about.get("PrimaryContainer") or (about.get("Containers") or [{}])[0]
-        return str(container.get("ModelPackageName") or "")

@@ -1,6 +1,8 @@
 """Model packages: list, show, register, approve, reject.
 
-Reads and writes the model registry through one boto3 client, on AWS or on the local control plane.
+Reads and writes the model registry through one boto3 client, on AWS or on the local control plane. A pretrained model,
+the diffusers folder at data.pretrained_uri, gets a group of its own, which the rule that promotes approved models does
+not watch: so it can be deployed, and compared with one's own.
 """
 
 from __future__ import annotations
@@ -8,16 +10,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from params.layout import CLIP_SCORE_BELOW_APPROVED, FID_ABOVE_APPROVED, MODEL_ARCHIVE
+from params.arguments import to_environment
+from params.layout import CLIP_SCORE_BELOW_APPROVED, FID_ABOVE_APPROVED, MODEL_ARCHIVE, SERVE_PREFIX
 from params.parameter_names import APPROVED_MODEL, MODEL_PACKAGE_GROUP
-from params.s3 import pages_unless_missing, unless_missing
+from params.programs import ServeArguments
+from params.s3 import pages_unless_missing, split_uri, unless_missing
+from params.settings import Settings
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.jobs.planned import Values
 from pipeline_definition.session import Target
+
+GROUP_SUFFIX: Final = "-pretrained"
+INDEX_FILE: Final = "model_index.json"
+# What a Stable Diffusion pipeline is made of; each part's weights are safetensors, and nothing else is loaded.
+WEIGHTED_PARTS: Final = ("unet", "vae", "text_encoder")
 
 
 @dataclass(frozen=True)
@@ -58,10 +68,7 @@ class PackageGroup:
         return sorted((self.show(arn) for arn in arns), key=lambda package: -package.version)
 
     def show(self, package: str) -> ModelPackage:
-        """Return one package, given as its ARN, its version, or `latest`.
-
-        Raises OperatorError when there is no such package.
-        """
+        """Return one package, given as its ARN, its version, or `latest`."""
         about = self._describe(self.arn(package))
         metrics = about.get("ModelMetrics") or {}
         containers = (about.get("InferenceSpecification") or {}).get("Containers", [])
@@ -103,13 +110,10 @@ class PackageGroup:
         """Return the ARN of a package given as its ARN, its version, or `latest`."""
         if package.startswith("arn:"):
             return package
-        packages = self.list()
-        if package == "latest" and packages:
-            return packages[0].arn
-        for candidate in packages:
-            if str(candidate.version) == package:
-                return candidate.arn
-        versions = ", ".join(str(candidate.version) for candidate in packages) or "none"
+        arns = {str(candidate.version): candidate.arn for candidate in self.list()}
+        if package in arns or (package == "latest" and arns):
+            return arns.get(package) or next(iter(arns.values()))
+        versions = ", ".join(arns) or "none"
         raise OperatorError(f"group {self._group} has no model package {package!r}; versions: {versions}")
 
     def _describe(self, arn: str) -> dict[str, Any]:
@@ -126,16 +130,61 @@ def with_approved_model(target: Target, definition: Mapping[str, Any], changes: 
     The operator's choice stays; while nothing is approved, the model is compared with itself. A run that is started
     from the console names the model itself, in ApprovedModel.
     """
-    if APPROVED_MODEL in changes or not _is_asked(definition):
+    steps = json.dumps(definition["Steps"])
+    is_asked = any(f'"metrics.{name}.' in steps for name in (FID_ABOVE_APPROVED, CLIP_SCORE_BELOW_APPROVED))
+    if APPROVED_MODEL in changes or not is_asked:
         return dict(changes)
     group = Values(definition, changes).text(MODEL_PACKAGE_GROUP)
     address = PackageGroup(target, group).approved_model()
     return {**changes, APPROVED_MODEL: address} if address else dict(changes)
 
 
-def _is_asked(definition: Mapping[str, Any]) -> bool:
-    steps = json.dumps(definition["Steps"])
-    return any(f'"metrics.{name}.' in steps for name in (FID_ABOVE_APPROVED, CLIP_SCORE_BELOW_APPROVED))
+def pretrained_group(group: str) -> str:
+    """Return the group of the pretrained models that a group is compared with."""
+    return group + GROUP_SUFFIX
+
+
+def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
+    """Register the pretrained model behind the inference image, approved: it has been judged elsewhere."""
+    uri = settings.data.pretrained_uri.rstrip("/") + "/"
+    description = _checked(target, uri)
+    served = settings.endpoint.model_dump(include=set(ServeArguments.model_fields))
+    return PackageGroup(target, pretrained_group(settings.registry.group)).register(
+        {
+            "ModelPackageDescription": f"Pretrained {description}, as published",
+            "ModelApprovalStatus": "Approved",
+            "InferenceSpecification": {
+                "Containers": [
+                    {
+                        "Image": settings.images.inference,
+                        "ModelDataSource": {
+                            "S3DataSource": {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
+                        },
+                        "Environment": to_environment(served, SERVE_PREFIX),
+                    }
+                ],
+                "SupportedContentTypes": ["application/json"],
+                "SupportedResponseMIMETypes": ["image/png", "image/jpeg", "image/webp", "application/json"],
+                "SupportedRealtimeInferenceInstanceTypes": [settings.endpoint.job.instance_type],
+            },
+            "CustomerMetadataProperties": {"source": uri, "inference_image": settings.images.inference},
+        }
+    )
+
+
+def _checked(target: Target, uri: str) -> str:
+    """Return the kind of pipeline at an address that holds a whole one."""
+    s3 = target.client("s3")
+    bucket, prefix = split_uri(uri, OperatorError)
+    try:
+        index: Any = json.loads(s3.get_object(Bucket=bucket, Key=prefix + INDEX_FILE)["Body"].read())
+    except (ClientError, ValueError):
+        raise OperatorError(f"{uri} has no {INDEX_FILE}: copy the model there as diffusers saves it") from None
+    for part in WEIGHTED_PARTS:
+        files = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}{part}/").get("Contents", [])
+        if not any(item["Key"].endswith(".safetensors") for item in files):
+            raise OperatorError(f"{uri}{part}/ has no weights in safetensors: it cannot be served; copy them there")
+    return str(index.get("_class_name", "pipeline")) if isinstance(index, dict) else "pipeline"
 
 
 def _model_uri_of(container: Mapping[str, Any]) -> str:

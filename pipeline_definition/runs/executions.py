@@ -1,6 +1,7 @@
-"""Pipelines and their executions, on AWS or on the local control plane: upsert, start, describe, stop, retry.
+"""Pipelines and their executions, on AWS or on the local control plane: upsert, start, describe, stop, retry, sum up.
 
-Reads and writes SageMaker through one boto3 client; the SageMaker SDK is not needed for any of it.
+Reads and writes SageMaker through one boto3 client; the SageMaker SDK is not needed for any of it. A local run's folder
+gets summary.json, its outcome for programs, and runs/latest points at the newest one.
 """
 
 from __future__ import annotations
@@ -11,27 +12,33 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
-from params.layout import ENDED_STATUSES
+from params.files import whole_file
+from params.layout import (
+    CLIP_SCORE,
+    CLIP_SCORE_REAL,
+    CLIP_SCORE_UNTRAINED,
+    ENDED_STATUSES,
+    FID,
+    FID_UNTRAINED,
+    WARNINGS,
+)
 from params.s3 import error_code, unless_missing
 from pipeline_definition.checks.fixes import with_fix
 from pipeline_definition.errors import UsageError
 from pipeline_definition.session import Target
 
+SUMMARY_FILE = "summary.json"
+SUMMARY_METRICS = (FID, FID_UNTRAINED, CLIP_SCORE, CLIP_SCORE_UNTRAINED, CLIP_SCORE_REAL)
 # Above this the API wants the definition in S3 rather than in the request.
 INLINE_DEFINITION_BYTES = 100_000
-
-
 BUSY: Final = (
-    "Throttl",
-    "TooManyRequests",
-    "RequestLimitExceeded",
-    "LimitExceeded",
-    "ServiceUnavailable",
-    "InternalFail",
+    *("Throttl", "TooManyRequests", "RequestLimitExceeded", "LimitExceeded"),
+    *("ServiceUnavailable", "InternalFail"),
 )
 
 
@@ -92,6 +99,11 @@ class Execution:
         """Return the step of this name, if it has begun."""
         return next((step for step in self.steps if step.name == name), None)
 
+    def made(self, kind: str) -> str | None:
+        """Return the ARN that a finished step made: kind is RegisterModel or Endpoint."""
+        arns = (step.arn(kind) for step in self.steps if step.status == "Succeeded")
+        return next((arn for arn in arns if arn), None)
+
 
 class Executions:
     """The executions of one target."""
@@ -105,7 +117,12 @@ class Executions:
     ) -> str:
         """Create the pipeline or update it, with tags; return its ARN."""
         own = [{"Key": key, "Value": value} for key, value in (tags or {}).items()]
-        request = {"PipelineName": name, "RoleArn": role_arn, **self._body(name, definition, bucket)}
+        request: dict[str, Any] = {"PipelineName": name, "RoleArn": role_arn, "PipelineDefinition": definition}
+        if len(definition.encode()) > INLINE_DEFINITION_BYTES:
+            place = {"Bucket": bucket, "ObjectKey": f"definitions/{name}.json"}
+            body = request.pop("PipelineDefinition").encode()
+            self._target.client("s3").put_object(Bucket=bucket, Key=place["ObjectKey"], Body=body)
+            request["PipelineDefinitionS3Location"] = place
         answer = unless_missing(self._sagemaker.update_pipeline, **request)
         if answer and own:
             self._sagemaker.add_tags(ResourceArn=answer["PipelineArn"], Tags=own)
@@ -114,10 +131,7 @@ class Executions:
         return str(answer["PipelineArn"])
 
     def current_definition(self, name: str) -> dict[str, Any]:
-        """Return the definition that the next execution will run.
-
-        Raises UsageError when the pipeline was never upserted.
-        """
+        """Return the definition that the next execution will run."""
         answer = unless_missing(self._sagemaker.describe_pipeline, PipelineName=name)
         if answer is None:
             raise UsageError(f"there is no pipeline {name} yet; `sd-pipeline upsert` makes it")
@@ -138,10 +152,7 @@ class Executions:
         self._sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token())
 
     def describe(self, arn: str, known: Execution | None = None) -> Execution:
-        """Return an execution with its steps in the order in which they began.
-
-        Where SageMaker is busy or out of reach, `known`, what it was a moment ago, comes back with the problem.
-        """
+        """Return an execution as it stands; where SageMaker is busy, as it was `known` a moment ago, and why."""
         try:
             return self._described(arn)
         except (ClientError, ConnectionError, HTTPClientError) as error:
@@ -151,9 +162,8 @@ class Executions:
 
     def _described(self, arn: str) -> Execution:
         about = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
-        pages = self._sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
-            PipelineExecutionArn=arn, SortOrder="Ascending"
-        )
+        listed = self._sagemaker.get_paginator("list_pipeline_execution_steps")
+        pages = listed.paginate(PipelineExecutionArn=arn, SortOrder="Ascending")
         steps = tuple(_step(item) for page in pages for item in page["PipelineExecutionSteps"])
         return Execution(arn, about["PipelineExecutionStatus"], with_fix(about.get("FailureReason", "")), steps)
 
@@ -175,28 +185,16 @@ class Executions:
         return [item for page in pages for item in page["PipelineExecutionSummaries"]]
 
     def find(self, pipeline_name: str, execution: str) -> str:
-        """Return the ARN of an execution given as an ARN, an id, or `latest`.
-
-        Raises UsageError that names the nearest id.
-        """
+        """Return the ARN of an execution given as an ARN, an id, or `latest`."""
         if execution.startswith("arn:"):
             return execution
         arns = [str(item["PipelineExecutionArn"]) for item in self.list(pipeline_name)]
         ids = {arn.rsplit("/", 1)[-1]: arn for arn in arns}
-        if execution == "latest" and arns:
-            return arns[0]
-        if execution in ids:
-            return ids[execution]
+        if execution in ids or (execution == "latest" and arns):
+            return ids.get(execution, arns[0])
         close = difflib.get_close_matches(execution, ids, n=1)
         hint = f"; did you mean {close[0]}?" if close else "; `sd-pipeline list` shows them all"
         raise UsageError(f"pipeline {pipeline_name} has no execution {execution!r}{hint}")
-
-    def _body(self, name: str, definition: str, bucket: str) -> dict[str, Any]:
-        if len(definition.encode()) <= INLINE_DEFINITION_BYTES:
-            return {"PipelineDefinition": definition}
-        key = f"definitions/{name}.json"
-        self._target.client("s3").put_object(Bucket=bucket, Key=key, Body=definition.encode())
-        return {"PipelineDefinitionS3Location": {"Bucket": bucket, "ObjectKey": key}}
 
 
 def _step(item: Mapping[str, Any]) -> ExecutionStep:
@@ -218,3 +216,33 @@ def _token() -> str:
     One action of a person is one token; what the client sends again by itself, after a fault, has the same.
     """
     return uuid.uuid4().hex
+
+
+def summarise(execution: Execution, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the summary; `metrics` is metrics.json, or None where Evaluate never ended."""
+    values = (metrics or {}).get("metrics", {})
+    endpoint_arn = execution.made("Endpoint")
+    return {
+        "execution_arn": execution.arn,
+        "status": execution.status,
+        "failure_reason": execution.failure_reason,
+        "steps": {
+            step.name: {
+                "status": step.status,
+                "seconds": step.seconds,
+                "cached": step.cached,
+                **({"failure_reason": step.failure_reason} if step.failure_reason else {}),
+            }
+            for step in execution.steps
+        },
+        "metrics": {name: values.get(name, {}).get("value") for name in SUMMARY_METRICS},
+        "warnings": list((metrics or {}).get(WARNINGS, ())),
+        "model_package_arn": execution.made("RegisterModel"),
+        "endpoint_name": endpoint_arn.rsplit("/", 1)[-1] if endpoint_arn else None,
+    }
+
+
+def point_latest_at(run_dir: Path) -> None:
+    """Make runs/latest a link to this run; replaced in one step, so that it always leads somewhere."""
+    with whole_file(run_dir.parent / "latest") as partial:
+        partial.symlink_to(run_dir.name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
@@ -43,9 +44,8 @@ class JobLog:
 
     def __init__(self, target: Target, step: ExecutionStep) -> None:
         self._client = target.client("logs")
-        kind = next((kind for kind in LOG_GROUPS if step.arn(kind)), None)
-        self._group = LOG_GROUPS.get(kind or "", "")
-        self._prefix = (step.arn(kind) or "").rsplit("/", 1)[-1] if kind else ""
+        jobs = {group: arn.rsplit("/", 1)[-1] for kind, group in LOG_GROUPS.items() if (arn := step.arn(kind))}
+        self._group, self._prefix = next(iter(jobs.items()), ("", ""))
         self._streams: set[str] = set()
         self._tokens: dict[str, str] = {}
         self.problem = ""
@@ -84,13 +84,12 @@ class JobLog:
 
     def _described(self) -> Iterator[Mapping[str, Any]]:
         """Yield every stream of the job: a page has 50, and a job may have more hosts."""
+        token: str | None = None
         options = {"logGroupName": self._group, "logStreamNamePrefix": self._prefix, "limit": 50}
-        while True:
-            page = self._ask("logs:DescribeLogStreams", self._client.describe_log_streams, options)
+        while token != "":
+            page = self._ask("logs:DescribeLogStreams", self._client.describe_log_streams, options | _next(token))
             yield from page.get("logStreams", ())
-            if not page.get("nextToken"):
-                return
-            options["nextToken"] = page["nextToken"]
+            token = page.get("nextToken", "")
 
     def _read(self, stream: str) -> Iterator[str]:
         options = {"logGroupName": self._group, "logStreamName": stream, "startFromHead": True}
@@ -141,10 +140,7 @@ def _next(token: str | None) -> dict[str, str]:
 
 def progress_of(line: str) -> Mapping[str, Any] | None:
     """Return what a job's progress line says, or None for any other line."""
-    if not line.startswith(PROGRESS_PREFIX):
-        return None
-    try:
-        value = json.loads(line.removeprefix(PROGRESS_PREFIX))
-    except json.JSONDecodeError:
-        return None
+    value = None
+    with suppress(json.JSONDecodeError):
+        value = json.loads(line.removeprefix(PROGRESS_PREFIX)) if line.startswith(PROGRESS_PREFIX) else None
     return value if isinstance(value, dict) else None

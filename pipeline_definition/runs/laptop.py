@@ -7,7 +7,6 @@ drawn where there is no other data; an object that a run did not make is neither
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import socket
@@ -21,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from params.arguments import to_flags
 from params.files import import_path
 from params.layout import EVALUATOR, LATENTS
 from params.parameter_names import FSX_ID
@@ -36,12 +36,6 @@ MODELS: Final = (".safetensors", ".json", ".txt")
 SHAPES_TABLE: Final = "urls.parquet"
 # By which a run knows the objects that it put into the bucket.
 RUN_LOCAL: Final = "run-local"
-# Release 0.1.0 put its models there without a mark: they are known by the first digits of their SHA-256.
-MODELS_0_1_0: Final = (
-    "00a5ea94bcfb9819 1af8e9dfd8e93bcd 2a1f651951a73799 44edbcbc9e486efc 45dc8a3823990397 "
-    "4b8b1c44698004ed 5c21158a4b28ff07 6df0bfa87ab3e657 847ae0f18945fb14 9a98611611ba5bde "
-    "a2cc250ab06f4a96 a722f258f209e2e4 c2c1f954d08c10e1 e4d488df44e99bb3 f4a0bbbbe65e74f8 "
-)
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,9 @@ class Laptop:
     @contextmanager
     def ready(self) -> Iterator[dict[str, str]]:
         """Make the world, and serve its pictures while the run lasts; yield the parameters that only it knows."""
-        self._make_bucket()
+        bucket = self.settings.account.bucket
+        if unless_missing(self._s3.head_bucket, Bucket=bucket) is None:
+            self._s3.create_bucket(Bucket=bucket)
         if self.own_files:
             print(f"uploading {len(self.own_files):,} files to {self.settings.data.url_table}", file=sys.stderr)
             Upload(self._s3, self.settings.data.url_table, self.own_files, RUN_LOCAL).send()
@@ -77,18 +73,15 @@ class Laptop:
             raise OperatorError("this parameter set has no `local:` section; params/local.yaml is the one for a laptop")
         return self.settings.local
 
-    def _make_bucket(self) -> None:
-        if unless_missing(self._s3.head_bucket, Bucket=self.settings.account.bucket) is None:
-            self._s3.create_bucket(Bucket=self.settings.account.bucket)
-
     def _draws_shapes(self) -> bool:
         """Whether the run's data are the shapes; OperatorError where stored pictures are to be read and none are.
 
         A table of the shapes beside somebody's own data is taken away: an earlier run put it there.
         """
-        uri = self.settings.data.url_table
-        table = self._table_upload()
-        is_ours = SHAPES_TABLE in table.there and self._made(table)
+        uri, table = self.settings.data.url_table, self._table_upload()
+        # By its mark or, where it was put there before there was one, by the copy in the world.
+        is_same = (self.world_dir / SHAPES_TABLE).is_file() and not table.differing
+        is_ours = SHAPES_TABLE in table.there and (is_same or table.is_ours(SHAPES_TABLE))
         others = [name for name in table.there if not (is_ours and name == SHAPES_TABLE)]
         if not others and not self._is_object(uri):
             if self.settings.download.source != "urls":
@@ -105,27 +98,21 @@ class Laptop:
         table = {SHAPES_TABLE: self.world_dir / SHAPES_TABLE}
         return Upload(self._s3, self.settings.data.url_table, table, RUN_LOCAL, replace=True)
 
-    def _made(self, upload: Upload) -> bool:
-        """Whether a run put this table there: by its mark or, before release 0.2.0, by the copy in the world."""
-        return upload.is_ours(SHAPES_TABLE) or (upload.files[SHAPES_TABLE].is_file() and not upload.differing)
-
     @contextmanager
     def _shapes_served(self) -> Iterator[None]:
-        with self._picture_server() as base_url:
-            self._draw_pictures(base_url)
+        with self._picture_server() as port:
+            self._draw_pictures(f"http://127.0.0.1:{port}")
             self._table_upload().send()
             yield
 
     @contextmanager
-    def _picture_server(self) -> Iterator[str]:
-        self.world_dir.mkdir(parents=True, exist_ok=True)
-        pictures = self.world_dir / "pictures"
-        pictures.mkdir(exist_ok=True)
-        port_file = self.world_dir / "port"
-        port = self._remembered_port(port_file)
+    def _picture_server(self) -> Iterator[int]:
+        pictures, port_file = self.world_dir / "pictures", self.world_dir / "port"
+        pictures.mkdir(parents=True, exist_ok=True)
+        port = _port_in(port_file)
         if port and _serves_pictures(port):
             # For a run that `start` began: its url table names this port.
-            yield f"http://127.0.0.1:{port}"
+            yield port
             return
         port_file.unlink(missing_ok=True)
         port = port if _is_free(port) else 0
@@ -135,18 +122,21 @@ class Laptop:
             ends = ["--until", str(self.until or os.getpid())]
             server = self._shapes([*serve, *ends], output=log.fileno(), start_new_session=True)
         try:
-            yield f"http://127.0.0.1:{_wait_for_port(port_file, server)}"
+            yield _wait_for_port(port_file, server)
         finally:
             if not self.until:
                 server.terminate()
                 server.wait(timeout=10)
 
     def _draw_pictures(self, base_url: str) -> None:
-        table = self.world_dir / SHAPES_TABLE
-        arguments = ["--folder", str(self.world_dir / "pictures"), "--table", str(table), "--base-url", base_url]
-        arguments += ["--rows", str(self._local.rows), "--max-aspect-ratio", str(self._local.max_aspect_ratio)]
-        status = self._shapes(["render", *arguments]).wait()
-        if status != 0:
+        arguments = {
+            "folder": self.world_dir / "pictures",
+            "table": self.world_dir / SHAPES_TABLE,
+            "base_url": base_url,
+            "rows": self._local.rows,
+            "max_aspect_ratio": self._local.max_aspect_ratio,
+        }
+        if status := self._shapes(["render", *map(str, to_flags(arguments))]).wait():
             raise OperatorError(f"drawing the pictures failed with status {status}; its message is above")
 
     def _upload_models(self, folder: str, uri: str) -> None:
@@ -154,20 +144,13 @@ class Laptop:
         place = self.root / folder
         if not place.is_dir():
             raise OperatorError(f"{place} is missing; `python -m shapes train-models` makes the small models")
-        files = model_files(place)
-        upload = Upload(self._s3, uri, files, RUN_LOCAL, replace=True)
-        former = [*upload.differing, *upload.others]
-        if not all(upload.is_ours(name) or self._is_of_0_1_0(join_uri(uri, name)) for name in former):
+        upload = Upload(self._s3, uri, model_files(place), RUN_LOCAL, replace=True)
+        if not all(map(upload.is_ours, [*upload.differing, *upload.others])):
             print(f"models of your own under {uri}: they are used as they are", file=sys.stderr)
             return
         upload.send()
         for name in upload.others:
             self._delete(join_uri(uri, name))
-
-    def _is_of_0_1_0(self, uri: str) -> bool:
-        bucket, key = split_uri(uri)
-        content = self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        return hashlib.sha256(content).hexdigest()[:16] in MODELS_0_1_0
 
     def _delete(self, uri: str) -> None:
         bucket, key = split_uri(uri)
@@ -179,9 +162,8 @@ class Laptop:
 
     def _is_object(self, uri: str) -> bool:
         bucket, key = split_uri(uri)
-        if not key or key.endswith("/"):
-            return False
-        return unless_missing(self._s3.head_object, Bucket=bucket, Key=key) is not None
+        is_name = bool(key) and not key.endswith("/")
+        return is_name and unless_missing(self._s3.head_object, Bucket=bucket, Key=key) is not None
 
     def _make_file_system(self) -> str:
         """Return the file system's id: FSx for Lustre linked to the bucket's latents/, as infrastructure makes it."""
@@ -194,30 +176,29 @@ class Laptop:
             SubnetIds=["subnet-00000000000000000"],
             LustreConfiguration={"DeploymentType": "PERSISTENT_2", "PerUnitStorageThroughput": 125},
         )
-        file_system: dict[str, Any] = made["FileSystem"]
+        file_system = str(made["FileSystem"]["FileSystemId"])
         fsx.create_data_repository_association(
-            FileSystemId=file_system["FileSystemId"],
+            FileSystemId=file_system,
             FileSystemPath="/" + self.settings.file_system.fsx_path.strip("/").split("/", 1)[1],
             DataRepositoryPath=f"s3://{self.settings.account.bucket}/{LATENTS}/",
             S3={"AutoImportPolicy": {"Events": ["NEW", "CHANGED", "DELETED"]}},
         )
-        return str(file_system["FileSystemId"])
-
-    def _remembered_port(self, port_file: Path) -> int:
-        """Return the port of last time, or 0: the url table, once rendered, names it."""
-        try:
-            return int(port_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return 0
+        return file_system
 
     def _shapes(self, arguments: list[str], output: int = STDERR, **options: Any) -> subprocess.Popen[bytes]:
-        # From anywhere, and never a module of the folder that the user is in.
+        # From anywhere, and never a module of the folder that the user is in. Its output is for people: standard output
+        # is the command's own, and may be JSON.
         command = [sys.executable, "-P", "-m", "shapes", *arguments]
-        environment = {**os.environ, **import_path(self.root)}
-        # Its output is for people: standard output is the command's own, and may be JSON.
-        return subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options
-        )
+        options |= {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+        return subprocess.Popen(command, env={**os.environ, **import_path(self.root)}, **options)
+
+
+def _port_in(file: Path) -> int:
+    """Return the port that the picture server has, or had last time: the url table names it; 0: none is known."""
+    try:
+        return int(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _is_free(port: int) -> bool:
@@ -250,8 +231,7 @@ def _wait_for_port(port_file: Path, server: subprocess.Popen[bytes]) -> int:
         if server.poll() is not None:
             log = port_file.with_name("pictures.log")
             raise OperatorError(f"the picture server ended with status {server.returncode}; {log} says why")
-        text = port_file.read_text(encoding="utf-8") if port_file.is_file() else ""
-        if text.strip():
-            return int(text)
+        if port := _port_in(port_file):
+            return port
         time.sleep(0.05)
     raise OperatorError(f"the picture server did not start within {STARTUP_LIMIT_S:.0f} s")

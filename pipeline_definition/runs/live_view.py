@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -19,13 +19,8 @@ from rich.text import Text
 from pipeline_definition.runs.executions import Execution, ExecutionStep
 from pipeline_definition.runs.watch import Snapshot
 
-STYLES = {
-    "Succeeded": "green",
-    "Failed": "bold red",
-    "Executing": "yellow",
-    "Stopped": "magenta",
-    "Stopping": "magenta",
-}
+STYLES = {"Succeeded": "green", "Failed": "bold red", "Executing": "yellow"}
+STYLES |= dict.fromkeys(("Stopped", "Stopping"), "magenta")
 MARKS = {"Succeeded": "✓", "Failed": "✗", "Executing": "▸", "Stopped": "■", "Stopping": "■"}
 BAR_WIDTH = 16
 
@@ -35,63 +30,47 @@ def show(snapshots: Iterable[Snapshot], console: Console) -> Execution:
     if not console.is_terminal:
         return _print_lines(snapshots, console)
     with Live(console=console, refresh_per_second=4) as live:
-        return _each(snapshots, lambda snapshot: live.update(table(snapshot)))
+        for snapshot in snapshots:
+            live.update(steps_table(snapshot))
+    return snapshot.execution  # a watcher looks at least once
 
 
 def print_json_lines(snapshots: Iterable[Snapshot]) -> Execution:
     """Print a JSON line for each snapshot that differs from the one before; return how the execution ended."""
     printed = ""
-
-    def print_changed(snapshot: Snapshot) -> None:
-        nonlocal printed
+    for snapshot in snapshots:
         line = json.dumps(snapshot.as_dict())
         if line != printed:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
             printed = line
+    return snapshot.execution
 
-    return _each(snapshots, print_changed)
 
-
-def table(snapshot: Snapshot) -> Group:
+def steps_table(snapshot: Snapshot) -> Group:
     """Return a row for each step of the definition, begun or not, under the execution and its cost."""
     priced = bool(snapshot.cost.usd_per_hour)
     rows = Table(box=None, pad_edge=False)
-    headers = ("", "step", "status", "time", *(["cost"] if priced else []), "", "progress")
-    for header in headers:
+    for header in ("", "step", "status", "time", *(["cost"] if priced else []), "", "progress"):
         right = header in ("time", "cost")
         rows.add_column(header, justify="right" if right else "left", overflow="ellipsis", no_wrap=header != "progress")
     for step in snapshot.steps():
         rows.add_row(*_row(snapshot, step, priced))
-    execution = snapshot.execution
-    heading = Text.assemble(
-        ("execution ", "dim"), execution.id, "  ", _styled(execution.status), (_cost(snapshot), "dim")
-    )
+    name, status = snapshot.execution.id, _styled(snapshot.execution.status)
+    heading = Text.assemble(("execution ", "dim"), name, "  ", status, (_cost(snapshot), "dim"))
     return Group(heading, rows, *(Text(f"warning: {problem}", "yellow") for problem in snapshot.problems))
 
 
 def _print_lines(snapshots: Iterable[Snapshot], console: Console) -> Execution:
     printed: dict[str, str] = {}
-
-    def print_changed(snapshot: Snapshot) -> None:
-        for problem in snapshot.problems:
-            if problem not in printed:
-                printed[problem] = problem
-                console.print(f"warning: {problem}", highlight=False, markup=False, soft_wrap=True)
-        for step in snapshot.execution.steps:
-            news = _news(snapshot, step)
-            if printed.get(step.name) != news:
-                printed[step.name] = news
-                console.print(_line(snapshot, step), highlight=False, markup=False, soft_wrap=True)
-
-    return _each(snapshots, print_changed)
-
-
-def _each(snapshots: Iterable[Snapshot], show_one: Callable[[Snapshot], None]) -> Execution:
-    """Show each snapshot; return the last one's execution."""
     for snapshot in snapshots:
-        show_one(snapshot)
-    return snapshot.execution  # a watcher looks at least once
+        news = {problem: ("", f"warning: {problem}") for problem in snapshot.problems}
+        news |= {step.name: (_news(snapshot, step), _line(snapshot, step)) for step in snapshot.execution.steps}
+        for about, (state, line) in news.items():
+            if printed.get(about) != state:
+                printed[about] = state
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return snapshot.execution
 
 
 def _fractions(snapshot: Snapshot, step: ExecutionStep) -> list[float]:
@@ -115,22 +94,17 @@ def _line(snapshot: Snapshot, step: ExecutionStep) -> str:
 
 
 def _row(snapshot: Snapshot, step: ExecutionStep, priced: bool) -> list[RenderableType]:
-    usd = snapshot.cost.step_usd(step)
+    usd, known = snapshot.cost.step_usd(step), _fractions(snapshot, step)
+    bar = ProgressBar(total=len(known), completed=sum(known), width=BAR_WIDTH) if known else Text("")
     return [
         Text(MARKS.get(step.status, "·"), STYLES.get(step.status, "dim")),
         Text(step.name),
         _styled(step.status, _status(step)),
         Text(clock(step.seconds) if step.seconds is not None else ""),
         *([Text(usd_text(usd) if usd is not None else "")] if priced else []),
-        _bar(snapshot, step),
+        bar,
         Text(_detail(snapshot, step), overflow="ellipsis"),
     ]
-
-
-def _bar(snapshot: Snapshot, step: ExecutionStep) -> RenderableType:
-    """Return how far a step is, over all its hosts or trials."""
-    known = _fractions(snapshot, step)
-    return ProgressBar(total=len(known), completed=sum(known), width=BAR_WIDTH) if known else Text("")
 
 
 def _detail(snapshot: Snapshot, step: ExecutionStep) -> str:

@@ -91,14 +91,16 @@ class Upload:
             )
         names = [*self.missing, *self.differing]
         same = sorted(self.files.keys() - set(names))
-        first: dict[str, str] = {}
-        for name in (*same, *names):
-            first.setdefault(self.digest(name), name)
+        first = {self.digest(name): name for name in reversed([*same, *names])}
         sent = [name for name in names if first[self.digest(name)] == name]
         copied = [name for name in names if first[self.digest(name)] != name]
         on_bytes(sum(self.files[name].stat().st_size for name in same))
+
+        def copy(name: str) -> None:
+            self.s3.copy(self._at(first[self.digest(name)]), *self._at(name).values())
+
         with ThreadPoolExecutor(THREADS) as pool:
-            for move, part in ((self._send, sent), (lambda name: self._copy(first[self.digest(name)], name), copied)):
+            for move, part in ((self._send, sent), (copy, copied)):
                 for name, _ in zip(part, pool.map(move, part), strict=True):
                     on_bytes(self.files[name].stat().st_size)
         return {"sent": len(sent), "copied": len(copied), "there": len(same)}
@@ -131,28 +133,21 @@ class Upload:
 
     def _send(self, name: str) -> None:
         path, digest = self.files[name], self.digest(name)
+        metadata = {SHA256: digest, **({MADE_BY: self.made_by} if self.made_by else {})}
         if path.stat().st_size > ONE_REQUEST_BYTES:
-            options = {"Metadata": self._metadata(digest), "ChecksumAlgorithm": "SHA256"}
+            options = {"Metadata": metadata, "ChecksumAlgorithm": "SHA256"}
             self.s3.upload_file(str(path), *self._at(name).values(), ExtraArgs=options)
             return
         checksum = base64.b64encode(bytes.fromhex(digest)).decode()
         condition = {} if name in self.there else {"IfNoneMatch": "*"}
         with path.open("rb") as file:
             try:
-                self.s3.put_object(
-                    **self._at(name), Body=file, Metadata=self._metadata(digest), ChecksumSHA256=checksum, **condition
-                )
+                self.s3.put_object(**self._at(name), Body=file, Metadata=metadata, ChecksumSHA256=checksum, **condition)
             except ClientError as error:
                 if error_code(error) != ALREADY_THERE:
                     raise
                 place = join_uri(self.uri, name)
                 raise OperatorError(f"{place}: appeared during the upload; run the command again to compare") from None
-
-    def _copy(self, source: str, name: str) -> None:
-        self.s3.copy(self._at(source), *self._at(name).values())
-
-    def _metadata(self, digest: str) -> dict[str, str]:
-        return {SHA256: digest, **({MADE_BY: self.made_by} if self.made_by else {})}
 
     def _at(self, name: str) -> dict[str, str]:
         bucket, key = split_uri(join_uri(self.uri, name))

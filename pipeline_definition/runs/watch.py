@@ -9,6 +9,7 @@ ready, and a tuner's trials one by one. On this machine there is nothing to pay.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,10 +18,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline_definition.checks.fixes import with_fix
 from pipeline_definition.cost.prices import load_prices
-from pipeline_definition.jobs.planned import PlannedJob, Values, all_steps, planned_jobs
-from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
+from pipeline_definition.jobs.planned import Values, all_steps, planned_jobs
+from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep, summarise
 from pipeline_definition.runs.job_logs import JobLog, progress_of
-from pipeline_definition.runs.summary import summarise
 from pipeline_definition.session import Target
 
 Progress = Mapping[str, Mapping[str, Any]]
@@ -40,9 +40,12 @@ class RunningCost:
         """Return the prices of an execution's steps: none on this machine, or in a region without known prices."""
         if target.is_local:
             return cls()
-        jobs = [job for job in planned_jobs(definition, Values(definition, parameters)) if job.program != "serve"]
-        known = {job.step: (job, _usd_per_hour(target, job)) for job in jobs}
-        return cls({step: price * job.count * job.parallel for step, (job, price) in known.items() if price})
+        prices, costs = load_prices(), defaultdict[str, list[float]](list)
+        for job in planned_jobs(definition, Values(definition, parameters)):
+            usd = prices.in_region(target.region, job.instance.name, "spot" if job.spot else "on_demand")
+            if job.program != "serve":
+                costs[job.step].append(usd * job.count * job.parallel)
+        return cls({step: sum(groups) for step, groups in costs.items() if all(groups)})
 
     def step_usd(self, step: ExecutionStep) -> float | None:
         """Return what a step has cost; None where that is not known, or nothing was run."""
@@ -54,10 +57,6 @@ class RunningCost:
     def usd(self, execution: Execution) -> float | None:
         """Return what the steps have cost together; None where no price is known."""
         return sum(self.step_usd(step) or 0.0 for step in execution.steps) if self.usd_per_hour else None
-
-
-def _usd_per_hour(target: Target, job: PlannedJob) -> float:
-    return load_prices().in_region(target.region, job.instance.name, "spot" if job.spot else "on_demand")
 
 
 @dataclass(frozen=True)
@@ -129,12 +128,10 @@ class Watcher:
 
     def _trouble(self, step: ExecutionStep) -> str:
         """Return what keeps a running step waiting: a job that failed and will be tried again, or lost its hosts."""
-        sagemaker = self._sagemaker
-        asked = {"TrainingJob": sagemaker.describe_training_job, "ProcessingJob": sagemaker.describe_processing_job}
-        for kind, describe in asked.items():
+        for kind, call in (("TrainingJob", "describe_training_job"), ("ProcessingJob", "describe_processing_job")):
             if name := (step.arn(kind) or "").rsplit("/", 1)[-1]:
                 try:
-                    about = describe(**{f"{kind}Name": name})
+                    about = getattr(self._sagemaker, call)(**{f"{kind}Name": name})
                 except (ClientError, BotoCoreError):
                     return ""  # its state is a convenience; what may not be asked is said elsewhere
                 if about.get(f"{kind}Status") == "Failed":
@@ -150,6 +147,5 @@ class Watcher:
             # Making its client takes as long as a whole look at the execution.
             self._logs[step.name] = JobLog(self._target, step)
         for stream, line in self._logs[step.name].new_lines():
-            progress = progress_of(line)
-            if progress is not None:
+            if progress := progress_of(line):
                 self._progress.setdefault(step.name, {})[stream] = progress

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_definition.errors import OperatorError
-from pipeline_definition.models.package_comparison import compare, verdict
-from pipeline_definition.models.package_record import PackageFiles, PackageRecord, facts
+from pipeline_definition.models.package_record import PackageFiles, PackageRecord, compare, facts, verdict
 from pipeline_definition.models.registry import PackageGroup
 from tests.pipeline_definition.packages import GROUP, described, files_of, metric, target_of
 

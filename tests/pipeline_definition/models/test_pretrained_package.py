@@ -8,7 +8,7 @@ import pytest
 
 from params.settings import Settings
 from pipeline_definition.errors import OperatorError
-from pipeline_definition.models.pretrained_package import register_pretrained
+from pipeline_definition.models.registry import register_pretrained
 from tests.pipeline_definition.fake_aws import FakeTarget, fake_s3, refused
 from tests.pipeline_definition.packages import GROUP, described
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,15 +116,6 @@ def test_models_follow_an_upgrade_and_models_of_ones_own_stay(world: World) -> N
     world.run()
     assert world.objects("p/") == {"p/other.json": b"pretrained"}
     assert world.objects("e/") == {"e/config.json": b"my own evaluator"}
-
-
-def test_models_of_release_0_1_0_are_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    former = frozenset({hashlib.sha256(b"former").hexdigest()[:16]})
-    monkeypatch.setattr("pipeline_definition.runs.laptop.MODELS_0_1_0", former)
-    world.put("p/config.json", b"former")
-    world.put("p/merges.txt", b"former")
-    world.run()
-    assert world.objects("p/") == {"p/config.json": b"pretrained"}
 
 
 def test_pictures_that_are_asked_for_and_missing_are_named(world: World) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from params.layout import ENDED_STATUSES
 from pipeline_definition.runs.executions import Execution, ExecutionStep
-from pipeline_definition.runs.live_view import print_json_lines, progress_text, show, table
+from pipeline_definition.runs.live_view import print_json_lines, progress_text, show, steps_table
 from pipeline_definition.runs.watch import Progress, RunningCost, Snapshot
 from pipeline_definition.session import Target
 from tests.pipeline_definition.definitions import definition_of
@@ -49,7 +49,7 @@ def course() -> list[Snapshot]:
 
 def text_of(shown: Snapshot, width: int = 160) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    console.print(table(shown))
+    console.print(steps_table(shown))
     file = console.file
     assert isinstance(file, io.StringIO)
     return file.getvalue()
