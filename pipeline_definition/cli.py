@@ -12,24 +12,17 @@ import typer
 from typer.core import TyperCommand
 
 from pipeline_definition.commands import (
-    compare,
     cost,
     data,
-    definition,
     executions,
-    export,
     infra,
     init,
     local,
     models,
-    pretrained,
     probe,
-    production,
+    programs,
     prompt,
-    prompt_study,
-    report,
     run_local,
-    throughput,
 )
 from pipeline_definition.commands.mistakes import MISTAKES, told
 from pipeline_definition.commands.options import console, errors, say
@@ -39,10 +32,7 @@ class OneCommand(TyperCommand):
     """A command; an error that a person can fix ends it with one line and exit status 1 or 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; status 2 is for a bad command line or parameter set.
-
-        With --json, what people read goes to standard error.
-        """
+        """Run the command; with --json, what people read goes to standard error."""
         console.stderr = bool(ctx.params.get("as_json"))
         try:
             return super().invoke(ctx)
@@ -57,11 +47,7 @@ class OneCommand(TyperCommand):
             raise typer.Exit(status) from None
 
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
-    rich_markup_mode=None,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False, rich_markup_mode=None)
 
 
 def _print_version(asked: bool) -> None:
@@ -81,9 +67,9 @@ def sd_pipeline(version: Version = False) -> None:
 
 
 app.command()(init.init)
-app.command()(definition.definition)
-app.command()(definition.parameters)
-app.command("run-local")(run_local.run_local)
+app.command()(executions.definition)
+app.command()(executions.parameters)
+app.command()(run_local.run_local)
 app.command()(executions.upsert)
 app.command()(executions.start)
 app.command()(executions.status)
@@ -91,22 +77,22 @@ app.command()(executions.stop)
 app.command("list")(executions.list_executions)
 app.command()(executions.logs)
 app.command()(probe.probe)
-app.command()(report.report)
-app.command()(throughput.throughput)
-app.command()(export.export)
+app.command()(executions.report)
+app.command()(programs.throughput)
+app.command()(programs.export)
 app.command()(prompt.prompt)
-app.command()(compare.compare)
+app.command()(prompt.compare)
 app.command()(prompt.playground)
-app.command("prompt-study")(prompt_study.prompt_study)
-app.command()(production.production)
-app.command()(production.promote)
-app.command()(production.rollback)
-app.command()(production.scale)
+app.command()(prompt.prompt_study)
+app.command()(models.production)
+app.command()(models.promote)
+app.command()(models.rollback)
+app.command()(models.scale)
 app.command()(cost.plan)
-app.command("business-case")(cost.business_case)
+app.command()(cost.business_case)
 app.add_typer(cost.app, name="cost")
 app.add_typer(data.app, name="data")
-app.add_typer(pretrained.app, name="pretrained")
+app.add_typer(data.pretrained_app, name="pretrained")
 app.add_typer(infra.app, name="infra")
 app.add_typer(models.app, name="models")
 app.add_typer(local.app, name="local")

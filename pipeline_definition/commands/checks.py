@@ -32,10 +32,7 @@ def filled(settings: Settings, stack: str | None) -> Settings:
 
 
 def local_world(context: CommandContext) -> dict[str, str]:
-    """Make what an account would hold, on the local control plane that is up and for as long as it is.
-
-    Returns the parameters that only this world knows; none for a set that has no `local:` section.
-    """
+    """Make what an account would hold, for as long as the local control plane is up; return what only it knows."""
     from pipeline_definition.local.client import is_up
     from pipeline_definition.runs.laptop import Laptop
 
@@ -56,18 +53,11 @@ def definition_text(settings: Settings) -> str:
 
 
 def engine_of(backend: str) -> ContainerEngine | None:
-    """Return what runs jobs in their images; None for processes.
-
-    Raises UsageError for an unknown backend, ContainerEngineError for one that is not installed.
-    """
-    from pipeline_definition.local.container_engine import ENGINES, ContainerEngine
+    """Return what runs jobs in their images; None for processes."""
+    from pipeline_definition.local.container_engine import ContainerEngine
     from pipeline_definition.local.settings import PROCESS
 
-    if backend == PROCESS:
-        return None
-    if backend not in ENGINES:
-        raise UsageError(f"--backend {backend}: it is one of {', '.join((PROCESS, *ENGINES))}")
-    return ContainerEngine.find(backend, os.environ)
+    return None if backend == PROCESS else ContainerEngine.find(backend, os.environ)
 
 
 def cloud_of(settings: Settings) -> Cloud:
@@ -85,17 +75,13 @@ def refuse_offline(settings: Settings, values: Mapping[str, str], stack: str | N
 
     definition = json.loads(definition_text(settings))
     unknown = list(parameter_findings(definition, values))
-    findings = unknown or ([] if stack else preflight(settings, definition, values))
-    _refuse(findings)
+    _refuse(unknown or ([] if stack else preflight(settings, definition, values)))
 
 
 def refuse_findings(
     settings: Settings, definition: Mapping[str, Any], values: Mapping[str, str], target: Target | None
 ) -> None:
-    """Print what preflight finds.
-
-    Raises UsageError with the findings that block the start.
-    """
+    """Print what preflight finds. Raises UsageError with the findings that block the start."""
     from pipeline_definition.checks.preflight import preflight
 
     findings = preflight(settings, definition, values, target)

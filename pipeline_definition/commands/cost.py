@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,14 +13,16 @@ from params.files import write_text
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import console, parse_changes, print_json, say
+from pipeline_definition.commands.options import answer, console, parse_changes, print_json, say
+from pipeline_definition.cost.prices import PRICES_FILE, Purchase, load_prices
 from pipeline_definition.errors import UsageError
+from pipeline_definition.session import Target
 
 app = typer.Typer(help="What a run costs: forecast, arithmetic, prices.", no_args_is_help=True)
 prices_app = typer.Typer(help="The dated price file behind the forecasts.", no_args_is_help=True)
 app.add_typer(prices_app, name="prices")
 
-PriceFile = Annotated[Path | None, typer.Option("--file", help="Price file.", show_default="the package's own")]
+PriceFile = Annotated[Path, typer.Option("--file", help="Price file.", show_default="the package's own")]
 Rows = Annotated[
     int | None, typer.Option("--rows", help="Length of the url table.", show_default="data.rows of the parameter set")
 ]
@@ -74,20 +76,13 @@ def training(
     from pipeline_definition.cost.training import training_cost
 
     cost = training_cost(gpu_hours, gpus_per_instance, price)
-    if as_json:
-        print_json(
-            {
-                "gpu_hours": cost.gpu_hours,
-                "instance_hours": cost.instance_hours,
-                "usd": round(cost.usd, 2),
-                "inputs": {"gpus_per_instance": gpus_per_instance, "usd_per_instance_hour": price},
-            }
-        )
-        return
-    say(
+    line = (
         f"{gpu_hours:,.0f} GPU-hours / {gpus_per_instance} GPUs = {cost.instance_hours:,.1f} instance-hours"
         f" x ${price:,.2f} = ${cost.usd:,.0f}"
     )
+    inputs = {"gpus_per_instance": gpus_per_instance, "usd_per_instance_hour": price}
+    figures = {"gpu_hours": cost.gpu_hours, "instance_hours": cost.instance_hours, "usd": round(cost.usd, 2)}
+    answer(line, {**figures, "inputs": inputs}, as_json)
 
 
 @prices_app.command("refresh")
@@ -95,20 +90,17 @@ def refresh_prices(
     region: Annotated[str, typer.Option("--region", help="Region of the prices.")] = "us-east-1",
     add: Annotated[list[str] | None, typer.Option("--add", help="Another instance type; can be repeated.")] = None,
     gpus: Annotated[bool, typer.Option("--gpus", help="Also every GPU instance type that SageMaker has.")] = False,
-    file: PriceFile = None,
+    file: PriceFile = PRICES_FILE,
 ) -> None:
     """Ask the AWS price list API for every price and rewrite the price file.
 
     Example: sd-pipeline cost prices refresh --gpus
     """
     from pipeline_definition.cost.price_list import API_REGION, refresh, write_prices
-    from pipeline_definition.cost.prices import PRICES_FILE, load_prices
     from pipeline_definition.jobs.instances import gpu_types
-    from pipeline_definition.session import Target
 
-    file = file or PRICES_FILE
     client, sought = Target(API_REGION).client("pricing"), gpu_types() if gpus else ()
-    refreshed = refresh(load_prices(file), client, region, _today(), add or (), sought)
+    refreshed = refresh(load_prices(file), client, region, date.today(), add or (), sought)
     write_prices(refreshed.text, file)
     for line in (*refreshed.changed, *refreshed.kept):
         say(line)
@@ -120,52 +112,39 @@ def set_price(
     instance_type: Annotated[str, typer.Argument(help="SageMaker instance type, such as ml.p5e.48xlarge.")],
     usd: Annotated[float, typer.Argument(min=0.0001, help="Dollars for one hour of one host.")],
     source: Annotated[str, typer.Option("--source", help="Where the price comes from: it is shown with it.")],
-    way: Annotated[str, typer.Option("--way", help="on_demand, spot, savings_plan or training_plan.")] = "on_demand",
-    file: PriceFile = None,
+    way: Annotated[Purchase, typer.Option("--way", help="How the host is paid for.")] = "on_demand",
+    file: PriceFile = PRICES_FILE,
 ) -> None:
     """Write a price that you know, with its source and today's date, into the price file.
 
     Example: sd-pipeline cost prices set ml.g7.48xlarge 20.5 --source "our account team, 3 November"
     """
-    from typing import cast, get_args
-
     from pipeline_definition.cost.price_list import with_price, write_prices
-    from pipeline_definition.cost.prices import PRICES_FILE, Purchase, load_prices
     from pipeline_definition.jobs.instances import every_type, nearest_of
 
-    file = file or PRICES_FILE
-    if way not in get_args(Purchase):
-        raise UsageError(f"--way {way}: it is one of {', '.join(get_args(Purchase))}")
     if instance_type not in every_type():
         raise UsageError(f"SageMaker has no {instance_type}; did you mean {nearest_of(instance_type, every_type())}?")
-    write_prices(with_price(load_prices(file), instance_type, cast(Purchase, way), usd, source, _today()), file)
+    write_prices(with_price(load_prices(file), instance_type, way, usd, source, date.today()), file)
     say(f"{instance_type} {way.replace('_', ' ')}: ${usd:g} an hour, {source}")
 
 
 @prices_app.command("plan")
 def price_of_plan(
-    arn: Annotated[str, typer.Argument(help="ARN of your SageMaker training plan.")], file: PriceFile = None
+    arn: Annotated[str, typer.Argument(help="ARN of your SageMaker training plan.")], file: PriceFile = PRICES_FILE
 ) -> None:
     """Ask what a training plan costs an hour and host, and write it into the price file.
 
     Example: sd-pipeline cost prices plan arn:aws:sagemaker:us-east-1:111122223333:training-plan/spring
     """
     from pipeline_definition.cost.price_list import training_plan_usd, with_price, write_prices
-    from pipeline_definition.cost.prices import PRICES_FILE, load_prices
-    from pipeline_definition.session import Target
 
-    file = file or PRICES_FILE
     region = arn.split(":")[3] if arn.count(":") == 5 else ""
     prices = load_prices(file)
     if region != prices.region:
         raise UsageError(f"{arn}: not the ARN of a training plan in {prices.region}, whose prices the file has")
     instance_type, usd = training_plan_usd(Target(region).client("sagemaker"), arn)
-    write_prices(with_price(prices, instance_type, "training_plan", usd, f"fee of {arn}", _today()), file)
+    write_prices(with_price(prices, instance_type, "training_plan", usd, f"fee of {arn}", date.today()), file)
     say(f"{instance_type}: ${usd:g} an hour and host by {arn}")
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()
 
 
 def plan(
@@ -227,11 +206,8 @@ def business_case(
     document = case_document(answers)
     write_text(out / "business_case.html", to_html(document))
     write_text(out / "business_case.md", to_markdown(document, "business_case.html"))
-    if as_json:
-        print_json(case_json(answers))
-        return
-    say(document.lead)
-    say(f"{out / 'business_case.md'} and {out / 'business_case.html'}")
+    made = f"{out / 'business_case.md'} and {out / 'business_case.html'}"
+    answer(f"{document.lead}\n{made}", case_json(answers), as_json)
 
 
 def _definition(params: Path) -> tuple[Settings, dict[str, Any]]:

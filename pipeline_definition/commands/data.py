@@ -1,4 +1,4 @@
-"""`sd-pipeline data show | upload`: data of one's own, looked at and put where Download reads them."""
+"""`sd-pipeline data show | upload` and `pretrained fetch | upload`: what a training needs, put where jobs read it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from params.files import write_text
 from params.s3 import SCHEME
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import answer, console, say
+from pipeline_definition.commands.options import answer, console, parse_changes, print_json, say
 from pipeline_definition.errors import UsageError
 
 app = typer.Typer(help="Look at data before they are paid for.", no_args_is_help=True)
+pretrained_app = typer.Typer(
+    help="Assemble the pretrained models, and put them where jobs read them.", no_args_is_help=True
+)
 
 Place = Annotated[str, typer.Argument(metavar="PLACE", help="s3:// prefix or folder of shards, latents or pictures.")]
-Out = Annotated[Path, typer.Option("--out", help="Where to write the page.", show_default=True)]
 
 Limits = Annotated[
     Path | None,
@@ -29,18 +31,21 @@ Limits = Annotated[
 
 OwnPlace = Annotated[str, typer.Argument(metavar="PLACE", help="Folder of pictures, or a table of addresses.")]
 Name = Annotated[str, typer.Option("--name", help="Name of the data set; default: the folder's and a digest.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Overwrite objects that differ.")]
 
-
-@app.callback()
-def data() -> None:
-    """Look at data before they are paid for."""
+PretrainedOut = Annotated[Path, typer.Option("--out", help="Folder to assemble.", show_default=True)]
+From = Annotated[str, typer.Option("--from", help="Named sources: sd2, or sd2-mse with the VAE of sd-vae-ft-mse.")]
+Part = Annotated[
+    list[str] | None,
+    typer.Option("--part", metavar="PART=SOURCE", help="Source of one part: OWNER/REPOSITORY/FOLDER, or a folder."),
+]
+UnetWeights = Annotated[bool, typer.Option("--unet-weights", help="The UNet's weights too: to fine-tune, to compare.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="What `fetch` assembled.")]
 
 
 @app.command()
 def show(
     place: Place,
-    out: Out = Path("data.html"),
+    out: Annotated[Path, typer.Option("--out", help="Where to write the page.", show_default=True)] = Path("data.html"),
     params: Limits = None,
     as_json: options.AsJson = False,
     local: options.Local = False,
@@ -59,17 +64,13 @@ def show(
     from pipeline_definition.pages.html import to_html
     from pipeline_definition.report.data_page import data_document
 
-    files: DataFiles
     context = options.CommandContext(params or options.DEFAULT_PARAMS, local, state)
-    if place.startswith(SCHEME):
-        files = DataPrefix(context.target.client("s3"), place)
-    elif Path(place).is_dir():
-        files = DataFolder(Path(place))
-    else:
+    if not place.startswith(SCHEME) and not Path(place).is_dir():
         raise UsageError(f"PLACE: {place} is neither an s3:// address nor a folder")
-    write_text(
-        out, to_html(data_document(place, sample_of(files, place, context.settings.download if params else None)))
-    )
+    is_stored = place.startswith(SCHEME)
+    files: DataFiles = DataPrefix(context.target.client("s3"), place) if is_stored else DataFolder(Path(place))
+    sample = sample_of(files, place, context.settings.download if params else None)
+    write_text(out, to_html(data_document(place, sample)))
     answer(out, {"page": str(out)}, as_json)
 
 
@@ -80,7 +81,7 @@ def upload(
     place: OwnPlace,
     name: Name = "",
     stack: Stack = None,
-    replace: Replace = False,
+    replace: options.Replace = False,
 ) -> None:
     """Look at pictures or a table of your own, upload them, and say how to train on them.
 
@@ -94,9 +95,11 @@ def upload(
     """
     from pipeline_definition.artifacts.own_data import own_data
     from pipeline_definition.commands.own_set import show as show_data
-    from pipeline_definition.runs.small_set import too_few_held_out
+    from pipeline_definition.commands.own_set import too_few_held_out
     from pipeline_definition.runs.upload import Upload
 
+    if place.startswith(SCHEME):
+        raise UsageError(f"PLACE: {place} is in S3 already; data.url_table, or --set UrlTable=, names it")
     settings, params = filled(context.settings, stack), context.params
     own = own_data(place, settings.download, None, name)
     show_data(own, Path(f"{own.name}.html"))
@@ -114,3 +117,51 @@ def upload(
         say(f"note: {params} has download.source {settings.download.source}; these data need {own.source}")
     where = (f" --stack {stack}" if stack else "") + (" --local" if context.local else "")
     say(f"start it: sd-pipeline start --params {params}{where} --set UrlTable={uri} --set DatasetName={own.name}")
+
+
+@pretrained_app.command()
+def fetch(
+    out: PretrainedOut = Path("stable-diffusion"),
+    name: From = "sd2",
+    part: Part = None,
+    unet_weights: UnetWeights = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Assemble VAE, text encoder, tokenizer, scheduler, UNet and evaluator; sources.json says what came from where.
+
+    Examples:
+
+      sd-pipeline pretrained fetch --unet-weights
+
+      sd-pipeline pretrained fetch --part vae=stabilityai/sd-vae-ft-mse --part tokenizer=./my-tokenizer
+    """
+    from pipeline_definition.models.pretrained_folder import Source, named_sources
+    from pipeline_definition.models.pretrained_folder import fetch as fetched
+
+    options.console.stderr = as_json
+    changed = parse_changes(part, "--part", "PART=SOURCE")
+    sources = named_sources(name) | {key: Source(source) for key, source in changed.items()}
+    record = fetched(out, sources, unet_weights, say)
+    if as_json:
+        print_json(record)
+    say(f"try it: sd-pipeline run-local --data FOLDER --pretrained {out}")
+
+
+@pretrained_app.command("upload")
+@options.with_context
+def upload_pretrained(
+    context: options.CommandContext, folder: Folder, stack: Stack = None, replace: options.Replace = False
+) -> None:
+    """Upload a folder to data.pretrained_uri, and its evaluator to data.evaluator_uri; what is there is not sent again.
+
+    Example: sd-pipeline pretrained upload ./stable-diffusion --params finetune_own --stack sd-pipeline
+    """
+    from pipeline_definition.runs.laptop import model_files
+    from pipeline_definition.runs.upload import Upload
+
+    data, client = filled(context.settings, stack).data, context.target.client("s3")
+    parts = {data.pretrained_uri: folder, data.evaluator_uri: folder / "evaluator"}
+    for uri, place in parts.items():
+        if place.is_dir():
+            counts = Upload(client, uri, model_files(place), replace=replace).send()
+            say(f"{uri}: {', '.join(f'{count} {what}' for what, count in counts.items())}")

@@ -1,13 +1,19 @@
-"""`sd-pipeline upsert | start | status | stop | list | logs`: the pipeline on AWS or on the local control plane."""
+"""`sd-pipeline definition | parameters | upsert | start | status | stop | list | logs | report`: a pipeline's life.
+
+The first two need no connection; the others go to AWS or to the local control plane.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from params.settings import load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import (
     Stack,
@@ -17,24 +23,46 @@ from pipeline_definition.commands.checks import (
     refuse_findings,
     refuse_offline,
 )
-from pipeline_definition.commands.options import answer, console, parse_changes, print_json, print_table, say
+from pipeline_definition.commands.options import answer, console, parse_changes, print_json, say, table
 from pipeline_definition.errors import UsageError
 from pipeline_definition.runs.executions import Execution, Executions
 
-POLL_AWS_S, POLL_LOCAL_S = 10.0, 1.0
+if TYPE_CHECKING:
+    from pipeline_definition.artifacts import Artifacts
 
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Continue until the execution ends.")]
-Watch = Annotated[bool, typer.Option("--watch", "-w", help="Live table until the execution ends.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only report what would block the start.")]
-StepName = Annotated[str | None, typer.Option("--step", help="Only this step.")]
+
+ARTIFACTS = "artifacts"
+PAGE = "report.html"
+
+RunOrFolder = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Execution: its ARN, its id, or `latest`; or a run's folder: no connection."),
+]
+ReportFile = Annotated[
+    Path | None, typer.Option("--out", help="Where to write it.", show_default="<runs>/<id>/report.html")
+]
+
+
+def definition(params: options.Params = options.LOCAL_PARAMS) -> None:
+    """Print the pipeline definition JSON: offline, without credentials, the same bytes every time.
+
+    Example: sd-pipeline definition --params params/sd2_base.yaml > definition.json
+    """
+    sys.stdout.write(definition_text(load_settings(params)) + "\n")
+
+
+def parameters(params: options.Params = options.LOCAL_PARAMS, as_json: options.AsJson = False) -> None:
+    """Print the pipeline parameters with their defaults: what `--set` and the console can change.
+
+    Example: sd-pipeline parameters --params params/octank_100gb.yaml
+    """
+    listed = json.loads(definition_text(load_settings(params)))["Parameters"]
+    rows = ((p["Name"], p["Type"], str(p.get("DefaultValue", "")), p["Description"]) for p in listed)
+    answer(table(("parameter", "type", "default", "what it is"), rows), listed, as_json)
 
 
 @options.with_context
-def upsert(
-    context: options.CommandContext,
-    stack: Stack = None,
-    as_json: options.AsJson = False,
-) -> None:
+def upsert(context: options.CommandContext, stack: Stack = None, as_json: options.AsJson = False) -> None:
     """Create the pipeline in SageMaker, or update it to this parameter set.
 
     Example: sd-pipeline upsert --params params/octank_100gb.yaml --stack sd-pipeline
@@ -51,7 +79,7 @@ def upsert(
 def start(
     context: options.CommandContext,
     changes: options.Changes = None,
-    dry_run: DryRun = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would block the start.")] = False,
     stack: Stack = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -67,20 +95,18 @@ def start(
     given = parse_changes(changes)
     if not context.local:
         refuse_offline(context.settings, given, stack)
-    settings = filled(context.settings, stack)
-    executions = Executions(context.target)
+    settings, executions = filled(context.settings, stack), Executions(context.target)
     # What SageMaker holds is what will run; reading it back takes a moment, building it anew takes seconds.
     definition = executions.current_definition(settings.pipeline_name)
-    if not context.local:
+    if context.local:
+        given = {**local_world(context), **given}
+    else:
         jobs = planned_jobs(definition, Values(definition, given))
         chosen, lines = chosen_hosts(settings, jobs, given, context.target)
         given |= chosen
         for line in lines:
             say(line)
-    else:
-        given = {**local_world(context), **given}
-    values = filled_in(settings, definition, given)
-    values = with_approved_model(context.target, definition, values)
+    values = with_approved_model(context.target, definition, filled_in(settings, definition, given))
     refuse_findings(settings, definition, values, context.target)
     arn = None if dry_run else executions.start(settings.pipeline_name, values)
     answer(arn or "nothing blocks the start", {"execution_arn": arn, "parameters": values}, as_json)
@@ -90,7 +116,7 @@ def start(
 def status(
     context: options.CommandContext,
     run: options.RunId = "latest",
-    watch: Watch = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Live table until the execution ends.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Show an execution's steps, their progress and their cost; exit status 1 if it failed.
@@ -99,11 +125,11 @@ def status(
 
     Example: sd-pipeline status --watch
     """
-    from pipeline_definition.runs.live_view import print_json_lines, show, table
+    from pipeline_definition.runs.live_view import print_json_lines, show, steps_table
     from pipeline_definition.runs.watch import Watcher
 
     arn = Executions(context.target).find(context.settings.pipeline_name, run)
-    watcher = Watcher(context.target, arn, POLL_LOCAL_S if context.local else POLL_AWS_S)
+    watcher = Watcher(context.target, arn, context.poll_s)
     if watch:
         execution = print_json_lines(watcher.snapshots()) if as_json else show(watcher.snapshots(), console)
     else:
@@ -112,16 +138,12 @@ def status(
         if as_json:
             print_json(snapshot.as_dict())
         else:
-            console.print(table(snapshot))
+            console.print(steps_table(snapshot))
     raise typer.Exit(1 if execution.status == "Failed" else 0)
 
 
 @options.with_context
-def stop(
-    context: options.CommandContext,
-    run: options.RunId = "latest",
-    as_json: options.AsJson = False,
-) -> None:
+def stop(context: options.CommandContext, run: options.RunId = "latest", as_json: options.AsJson = False) -> None:
     """Stop an execution; Train writes a checkpoint first.
 
     Example: sd-pipeline stop latest
@@ -133,18 +155,12 @@ def stop(
 
 
 @options.with_context
-def list_executions(
-    context: options.CommandContext,
-    as_json: options.AsJson = False,
-) -> None:
+def list_executions(context: options.CommandContext, as_json: options.AsJson = False) -> None:
     """List the pipeline's executions, newest first.
 
     Example: sd-pipeline list --json
     """
     items = Executions(context.target).list(context.settings.pipeline_name)
-    if as_json:
-        print_json(items)
-        return
     rows = (
         (
             item["PipelineExecutionArn"].rsplit("/", 1)[-1],
@@ -153,15 +169,15 @@ def list_executions(
         )
         for item in items
     )
-    print_table(("execution", "status", "started"), rows)
+    answer(table(("execution", "status", "started"), rows), items, as_json)
 
 
 @options.with_context
 def logs(
     context: options.CommandContext,
     run: options.RunId = "latest",
-    step: StepName = None,
-    follow: Follow = False,
+    step: Annotated[str | None, typer.Option("--step", help="Only this step.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the execution ends.")] = False,
 ) -> None:
     """Print the logs of an execution's jobs.
 
@@ -184,4 +200,52 @@ def logs(
         is_behind = any(reader.is_behind for reader in readers.values())
         if not is_behind and (not follow or execution.is_finished):
             return
-        time.sleep(POLL_LOCAL_S if context.local else POLL_AWS_S)
+        time.sleep(context.poll_s)
+
+
+@options.with_context
+def report(
+    context: options.CommandContext,
+    run: RunOrFolder = "latest",
+    out: ReportFile = None,
+    as_json: options.AsJson = False,
+    runs: options.Runs = options.DEFAULT_RUNS,
+) -> None:
+    """Write a run's page: one self-contained HTML file that opens without a network.
+
+    What the run left is gathered into <runs>/<id>/artifacts; given that folder, the page is made again from it alone.
+
+    Examples:
+
+      sd-pipeline report latest --local --params params/local.yaml
+
+      sd-pipeline report runs/latest --out page.html
+    """
+    from pipeline_definition.artifacts.folder import Artifacts
+    from pipeline_definition.report.page import write_report
+
+    # A run's folder, or the folder of its artifacts.
+    places = (Path(run) / ARTIFACTS, Path(run))
+    folder = next((place for place in places if (place / "execution.json").is_file()), None)
+    if folder is None and "/" in run and not run.startswith("arn:"):
+        raise UsageError(f"RUN {run}: no run's folder is there; name one under {runs}, or an execution's id or ARN")
+    artifacts = Artifacts.load(folder.resolve()) if folder else _gathered(context, run, runs)
+    path = out or artifacts.folder.parent / PAGE
+    write_report(artifacts, path)
+    left_out = artifacts.execution.get("left_out") or {}
+    if as_json:
+        print_json({"page": str(path), "status": artifacts.execution.get("status"), "left_out": left_out})
+        return
+    say(path)
+    for name, reason in left_out.items():
+        say(f"left out: {name}: {reason}", style="dim")
+
+
+def _gathered(context: options.CommandContext, run: str, runs: Path) -> Artifacts:
+    from pipeline_definition.artifacts.collection import collect
+    from pipeline_definition.report.bill import with_forecast
+
+    executions = Executions(context.target)
+    execution = executions.describe(executions.find(context.settings.pipeline_name, run))
+    with console.status(f"gathering what {execution.id} left ..."):
+        return with_forecast(context.settings, collect(context.target, execution, runs / execution.id / ARTIFACTS))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from params.settings import load_settings
-from pipeline_definition.commands.options import AsJson, Changes, parse_changes, print_json, say
+from pipeline_definition.commands.options import AsJson, Changes, answer, parse_changes, print_json, say
 from pipeline_definition.infrastructure.stack import Infrastructure
 from pipeline_definition.session import Target
 
@@ -41,7 +41,7 @@ def deploy(
     """
     settings = load_settings(params) if params else None
     infrastructure = Infrastructure(Target(region), stack, say)
-    print_json(infrastructure.deploy(parse_changes(changes), parse_changes(tag), settings))
+    print_json(infrastructure.deploy(parse_changes(changes), parse_changes(tag, "--tag", "KEY=VALUE"), settings))
 
 
 @app.command()
@@ -51,14 +51,9 @@ def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1", as_json: 
     Example: sd-pipeline infra status
     """
     about = Infrastructure(Target(region), stack, say).status()
-    if as_json:
-        print_json(asdict(about))
-        return
-    say(f"{stack}: {about.status} {about.reason}".rstrip())
-    for name, value in about.outputs.items():
-        say(f"  {name:24} {value}")
-    for line in about.costs:
-        say(f"  billed: {line}")
+    outputs = (f"  {name:24} {value}" for name, value in about.outputs.items())
+    billed = (f"  billed: {line}" for line in about.costs)
+    answer("\n".join([f"{stack}: {about.status} {about.reason}".rstrip(), *outputs, *billed]), asdict(about), as_json)
 
 
 @app.command()

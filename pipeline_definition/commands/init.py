@@ -35,7 +35,6 @@ Resolution = Annotated[
     int, typer.Option("--resolution-px", min=64, prompt="Picture size in pixels", help="256 or 512: a multiple of 64.")
 ]
 Host = Annotated[str, typer.Option("--instance-type", prompt="Host of the training", help="SageMaker instance type.")]
-Out = Annotated[Path | None, typer.Option("--out", help="The file.", show_default="NAME.yaml")]
 
 
 def init(
@@ -44,7 +43,7 @@ def init(
     rows: Rows = 1_000_000,
     resolution_px: Resolution = 256,
     instance_type: Host = "ml.p4d.24xlarge",
-    out: Out = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The file.", show_default="NAME.yaml")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a parameter set with comments, and say what of it would block a start.
@@ -102,10 +101,7 @@ def _sizes(rows: int, resolution_px: int) -> dict[str, object]:
 
 
 def _findings(text: str, file: Path) -> list[str]:
-    """Return what preflight says of a set without an account; raise UsageError for an answer that blocks a start.
-
-    What a stack fills in is not judged.
-    """
+    """Return what preflight says of a set without account or stack; refuse an answer that would block a start."""
     from pipeline_definition.checks.addresses import FILL
     from pipeline_definition.checks.durations import duration_findings
     from pipeline_definition.checks.preflight import preflight

@@ -18,6 +18,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
+from params.s3 import error_code
 from params.settings import SettingsError
 from pipeline_definition.checks.fixes import with_fix
 from pipeline_definition.errors import OperatorError
@@ -45,10 +46,7 @@ STALE: Final = {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId",
 
 
 def told(error: BaseException, options: Mapping[str, object]) -> tuple[str, int]:
-    """Return the line about an error and the exit status: 2 where the command line or a parameter set is at fault.
-
-    `options` are the command's own, by the name that a person types.
-    """
+    """Return the line about an error and the exit status; `options` are the command's, by the name that is typed."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
     if isinstance(error, OSError):
@@ -83,9 +81,7 @@ def _paths(options: Mapping[str, object]) -> Iterator[tuple[str, Path]]:
 
 
 def _of_aws(error: ClientError | BotoCoreError) -> str:
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
-        return f"{error}; {SIGN_IN}"
-    if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in STALE:
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound) or error_code(error) in STALE:
         return f"{error}; {SIGN_IN}"
     if isinstance(error, EndpointConnectionError):
         return f"{error}; {_reachability(str(error))}"

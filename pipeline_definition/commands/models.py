@@ -1,18 +1,20 @@
-"""`sd-pipeline models ...`: the model registry, from the list of what passed the gate to an approval."""
+"""`sd-pipeline models ...`, and `production | promote | rollback | scale`: from what passed the gate to what serves."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
-from params.settings import Settings
+from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import answer, console, print_json, print_table, say
+from pipeline_definition.commands.options import answer, print_json, say, table
+from pipeline_definition.models.promote import Production, Serving
 from pipeline_definition.models.registry import ModelPackage, PackageGroup
 from pipeline_definition.session import Target
 
@@ -28,41 +30,38 @@ Out = Annotated[
 ]
 
 
+ProductionStack = Annotated[str, typer.Option("--stack", help="Stack that has the production endpoint.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Start it and do not wait for the end.")]
+Share = Annotated[float, typer.Option("--share", help="Share of the requests that the second variant serves.")]
+
+
 @app.command("list")
 @options.with_context
-def list_packages(
-    context: options.CommandContext,
-    as_json: options.AsJson = False,
-) -> None:
+def list_packages(context: options.CommandContext, as_json: options.AsJson = False) -> None:
     """List the model packages, newest first.
 
     Example: sd-pipeline models list --local --params params/local.yaml
     """
     packages = PackageGroup(context.target, context.settings.registry.group).list()
-    if as_json:
-        print_json([asdict(package) for package in packages])
-        return
     rows = (
         (
             str(package.version),
             package.status,
             package.created,
-            _short(package.metadata.get("fid")),
-            _short(package.metadata.get("clip_score")),
+            _short(package.metadata.get("fid", "")),
+            _short(package.metadata.get("clip_score", "")),
             package.metadata.get("dataset", ""),
         )
         for package in packages
     )
-    print_table(("version", "status", "created", "FID", "CLIP score", "data set"), rows)
+    shown = table(("version", "status", "created", "FID", "CLIP score", "data set"), rows)
+    answer(shown, [asdict(package) for package in packages], as_json)
 
 
 @app.command()
 @options.with_context
 def show(
-    context: options.CommandContext,
-    package: Package = "latest",
-    out: Out = None,
-    as_json: options.AsJson = False,
+    context: options.CommandContext, package: Package = "latest", out: Out = None, as_json: options.AsJson = False
 ) -> None:
     """Show a model package: metrics, data, settings, code, images, throughput, cost, and where its pictures are.
 
@@ -73,42 +72,32 @@ def show(
     shown, files = find(context.settings, context.target, package), PackageFiles(context.target)
     fetched = files.fetch(shown, out) if out else []
     record = files.record(shown)
-    if as_json:
-        evaluated = {"metrics": record.metrics, "data_manifest": record.data_manifest}
-        print_json({**asdict(shown), **evaluated, "training_usd": record.training_usd})
-        return
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+    grid = Table(Column(style="dim"), Column(overflow="fold"), box=None, pad_edge=False, show_header=False)
     for name, text in facts(record):
-        table.add_row(name, text)
-    console.print(table)
-    if out:
+        grid.add_row(name, text)
+    evaluated = {"metrics": record.metrics, "data_manifest": record.data_manifest}
+    answer(grid, {**asdict(shown), **evaluated, "training_usd": record.training_usd}, as_json)
+    if out and not as_json:
         say(f"{len(fetched)} files in {out}")
 
 
 @app.command()
 @options.with_context
 def compare(
-    context: options.CommandContext,
-    first: Package,
-    second: Package = "latest",
-    as_json: options.AsJson = False,
+    context: options.CommandContext, first: Package, second: Package = "latest", as_json: options.AsJson = False
 ) -> None:
     """Compare two model packages: each metric with a verdict on the second, and every difference.
 
     Example: sd-pipeline models compare 3 latest
     """
-    from pipeline_definition.models.package_comparison import compare as compare_records
     from pipeline_definition.models.package_record import PackageFiles
+    from pipeline_definition.models.package_record import compare as compare_records
 
     files = PackageFiles(context.target)
     records = [files.record(find(context.settings, context.target, package)) for package in (first, second)]
     rows = compare_records(*records)
-    if as_json:
-        print_json([asdict(row) for row in rows])
-        return
-    print_table(("", first, second, "the second is"), ((r.name, r.first, r.second, r.verdict) for r in rows))
+    shown = table(("", first, second, "the second is"), ((r.name, r.first, r.second, r.verdict) for r in rows))
+    answer(shown, [asdict(row) for row in rows], as_json)
 
 
 @app.command()
@@ -143,16 +132,12 @@ def reject(
 
 @app.command("register-pretrained")
 @options.with_context
-def register(
-    context: options.CommandContext,
-    stack: Stack = None,
-    as_json: options.AsJson = False,
-) -> None:
+def register(context: options.CommandContext, stack: Stack = None, as_json: options.AsJson = False) -> None:
     """Register the pretrained model at data.pretrained_uri, to deploy it alone or next to your own.
 
     Example: sd-pipeline models register-pretrained --stack sd-pipeline
     """
-    from pipeline_definition.models.pretrained_package import register_pretrained
+    from pipeline_definition.models.registry import register_pretrained
 
     package = register_pretrained(filled(context.settings, stack), context.target)
     answer(package.arn, asdict(package), as_json)
@@ -160,7 +145,7 @@ def register(
 
 def find(settings: Settings, target: Target, package: str) -> ModelPackage:
     """Return a package given as its ARN, its version, `latest`, or `pretrained`: the newest that was registered so."""
-    from pipeline_definition.models.pretrained_package import pretrained_group
+    from pipeline_definition.models.registry import pretrained_group
 
     group = settings.registry.group
     if package == "pretrained":
@@ -173,8 +158,117 @@ def _decide(context: options.CommandContext, package: str, status: str, reason: 
     answer(f"{decided.arn} is now {decided.status}", asdict(decided), as_json)
 
 
-def _short(text: str | None) -> str:
-    try:
-        return f"{float(text or ''):.3f}"
-    except ValueError:
-        return ""
+def _short(text: str) -> str:
+    with suppress(ValueError):
+        return f"{float(text):.3f}"
+    return ""
+
+
+@options.with_context
+def production(
+    context: options.CommandContext, stack: ProductionStack = "sd-pipeline", as_json: options.AsJson = False
+) -> None:
+    """Show which model packages serve in production, and which configuration `rollback` would restore.
+
+    Example: sd-pipeline production
+    """
+    _settings, _target, place = _production(context, stack)
+    serving = place.serving()
+    if as_json:
+        print_json(asdict(serving) if serving else None)
+    elif serving is None:
+        say("nothing was promoted yet; `sd-pipeline models approve` does")
+    else:
+        _say_serving(serving)
+
+
+@options.with_context
+def promote(
+    context: options.CommandContext,
+    package: Package = "latest",
+    beside: Annotated[str | None, typer.Option("--beside", help=f"A second variant. {PACKAGE_HELP}")] = None,
+    share: Share = 0.1,
+    no_wait: NoWait = False,
+    as_json: options.AsJson = False,
+    stack: ProductionStack = "sd-pipeline",
+) -> None:
+    """Promote an approved model package: blue/green with a canary; an alarm rolls back to the former model.
+
+    An approval starts this by itself; by hand it is for promoting again, or for two models side by side.
+
+    Example: sd-pipeline promote latest --beside pretrained --share 0.1
+    """
+    settings, target, place = _production(context, stack)
+    second = find(settings, target, beside).arn if beside else ""
+    execution = place.promote(find(settings, target, package).arn, second, share)
+    _finish(place, execution, no_wait, as_json)
+
+
+@options.with_context
+def rollback(
+    context: options.CommandContext,
+    no_wait: NoWait = False,
+    as_json: options.AsJson = False,
+    stack: ProductionStack = "sd-pipeline",
+) -> None:
+    """Return the production endpoint to what it served before, at once.
+
+    Example: sd-pipeline rollback
+    """
+    _settings, _target, place = _production(context, stack)
+    _finish(place, place.rollback(), no_wait, as_json)
+
+
+def scale(
+    endpoint: Annotated[str | None, typer.Option("--endpoint", help="Its name; default: the parameter set's.")] = None,
+    params: options.Params = options.DEFAULT_PARAMS,
+    as_json: options.AsJson = False,
+) -> None:
+    """Apply endpoint.scaling of the parameter set to the endpoint on AWS; max_instances 0 removes scaling.
+
+    Example: sd-pipeline scale --params params/octank_100gb.yaml
+    """
+    from pipeline_definition.models.autoscaling import Autoscaling
+
+    settings = load_settings(params)
+    name = endpoint or settings.endpoint.name
+    variants = Autoscaling(Target(settings.account.region), name).apply(settings.endpoint)
+    if as_json:
+        print_json([asdict(variant) for variant in variants])
+        return
+    for variant in variants:
+        hosts = f"{variant.min_instances} to {variant.max_instances} hosts"
+        say(f"{name}/{variant.variant}: {hosts}, by {', '.join(variant.policies)}")
+    if not variants:
+        say(f"endpoint {name} is not scaled")
+
+
+def _production(context: options.CommandContext, stack: str) -> tuple[Settings, Target, Production]:
+    settings, target = context.settings, context.target
+    if context.local:
+        from pipeline_definition.local.promotion import OUTPUTS
+
+        return settings, target, Production(target, OUTPUTS, say, context.poll_s)
+    from pipeline_definition.infrastructure.stack import Infrastructure
+
+    outputs = Infrastructure(target, stack).outputs()
+    registry = settings.registry.model_copy(update={"group": outputs["ModelPackageGroupName"]})
+    return settings.model_copy(update={"registry": registry}), target, Production(target, outputs, say, context.poll_s)
+
+
+def _finish(place: Production, execution: str, no_wait: bool, as_json: bool) -> None:
+    say(f"started {execution}")
+    serving = None if no_wait else place.follow(execution)
+    if serving:
+        _say_serving(serving)
+    if as_json:
+        print_json({"execution_arn": execution, "serving": asdict(serving) if serving else None})
+
+
+def _say_serving(serving: Serving) -> None:
+    say(f"{serving.endpoint} is {serving.status} {serving.reason}".rstrip())
+    total = sum(variant.weight for variant in serving.variants) or 1.0
+    for variant in serving.variants:
+        package = variant.package or "a model without a package"
+        say(f"  {variant.variant}: {package}, {variant.weight / total:.0%} of the requests, {variant.instances}")
+    say(f"  rollback goes to: {serving.former or 'nothing, it is the first'}")

@@ -9,11 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from params.layout import ASYNC
 from params.settings import Settings, load_settings
@@ -43,14 +43,14 @@ Changes = Annotated[
 ]
 # Read before --params, whose default depends on it.
 Local = Annotated[
-    bool,
-    typer.Option("--local", is_eager=True, help="Use the local control plane (`sd-pipeline local up`), not AWS."),
+    bool, typer.Option("--local", is_eager=True, help="Use the local control plane (`sd-pipeline local up`), not AWS.")
 ]
 State = Annotated[Path, typer.Option("--state", help="Folder of the local control plane; delete it to start afresh.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the runs' logs, summaries and reports.")]
 RunId = Annotated[str, typer.Argument(help="Execution: its ARN, its id, or `latest`.")]
 Backend = Annotated[
-    str, typer.Option("--backend", help="What runs jobs and endpoints: process, or docker or podman in their images.")
+    Literal["process", "docker", "podman"],
+    typer.Option("--backend", help="What runs jobs and endpoints: processes, or containers of their images."),
 ]
 EndpointName = Annotated[
     str | None,
@@ -59,6 +59,10 @@ EndpointName = Annotated[
         help="Its name, or a server's address such as http://127.0.0.1:8080. Default: the parameter set's.",
     ),
 ]
+EvaluatorDir = Annotated[
+    Path | None, typer.Option("--evaluator", help="Folder with clip/; default: the parameter set's.")
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite objects that differ.")]
 Variant = Annotated[str | None, typer.Option("--variant", help="One of the endpoint's variants; default: by weight.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -68,13 +72,13 @@ console = Console(soft_wrap=False, width=None if sys.stdout.isatty() or "COLUMNS
 errors = Console(stderr=True, soft_wrap=True)
 
 
-def parse_changes(changes: list[str] | None) -> dict[str, str]:
-    """Return `--set NAME=VALUE` options as a mapping."""
+def parse_changes(changes: list[str] | None, option: str = "--set", form: str = "NAME=VALUE") -> dict[str, str]:
+    """Return an option that can be repeated, such as `--set NAME=VALUE`, as a mapping."""
     values: dict[str, str] = {}
     for change in changes or []:
         name, equals, value = change.partition("=")
         if not equals or not name.strip():
-            raise UsageError(f"--set {change}: write it as NAME=VALUE")
+            raise UsageError(f"{option} {change}: write it as {form}")
         values[name.strip()] = value.strip()
     return values
 
@@ -102,6 +106,11 @@ class CommandContext:
             raise UsageError(f"no local control plane is up on {self.state}; `sd-pipeline local up` starts it")
         return Target(self.settings.account.region, plane.url)
 
+    @property
+    def poll_s(self) -> float:
+        """How often to ask how far something is."""
+        return 0.5 if self.local else 10.0
+
 
 def with_context(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options --params, --local and --state: its first argument is made of them."""
@@ -124,12 +133,11 @@ def endpoint_of(context: CommandContext, name: str | None, variant: str | None) 
     own = context.settings.endpoint
 
     def target() -> Target:
-        if context.local:
-            # The endpoint of an earlier run comes back with its control plane.
-            from pipeline_definition.local.client import ensure_up, is_up
+        from pipeline_definition.local.client import ensure_up, is_up
 
-            if is_up(context.state) is None:
-                ensure_up(context.state, DEFAULT_RUNS, leash=False)
+        if context.local and is_up(context.state) is None:
+            # The endpoint of an earlier run comes back with its control plane.
+            ensure_up(context.state, DEFAULT_RUNS, leash=False)
         return context.target
 
     if own.asynchronous and name in (None, own.name):
@@ -147,19 +155,19 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
-def answer(line: object, value: Any, as_json: bool) -> None:
-    """Print what a command made or did: a line for people or, with --json, a value for programs."""
+def answer(shown: object, value: Any, as_json: bool) -> None:
+    """Print what a command made or did: a table or a line for people or, with --json, a value for programs."""
     if as_json:
         print_json(value)
+    elif isinstance(shown, Table):
+        console.print(shown)
     else:
-        say(line)
+        say(shown)
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of text under headers."""
-    table = Table(box=None, pad_edge=False)
-    for header in headers:
-        table.add_column(header, overflow="fold")
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return rows of text under headers."""
+    made = Table(*(Column(header, overflow="fold") for header in headers), box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
-    console.print(table)
+        made.add_row(*row)
+    return made

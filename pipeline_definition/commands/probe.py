@@ -15,15 +15,7 @@ from params.settings import Settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, cloud_of, definition_text, filled, refuse_findings
 from pipeline_definition.commands.mistakes import INTERRUPTED
-from pipeline_definition.commands.options import (
-    CommandContext,
-    console,
-    parse_changes,
-    print_json,
-    print_table,
-    say,
-    with_context,
-)
+from pipeline_definition.commands.options import console, parse_changes, print_json, say, table
 from pipeline_definition.commands.run_local import sigterm_as_interrupt
 from pipeline_definition.errors import UsageError
 from pipeline_definition.session import Target
@@ -34,10 +26,8 @@ if TYPE_CHECKING:
 
 # An address of AWS's own that anybody may ask, and that lies outside every private network.
 PUBLIC_HOST = "checkip.amazonaws.com"
-POLL_AWS_S, POLL_LOCAL_S = 10.0, 0.5
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be started, and what it would cost.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent.")]
 WayOut = Annotated[
     str | None,
     typer.Option(
@@ -48,19 +38,18 @@ WayOut = Annotated[
     ),
 ]
 WaitMinutes = Annotated[float, typer.Option("--wait-minutes", min=1, help="How long to wait for hosts and results.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Write the result as JSON here.")]
 
 
-@with_context
+@options.with_context
 def probe(
-    context: CommandContext,
+    context: options.CommandContext,
     stack: Stack = None,
     changes: options.Changes = None,
     dry_run: DryRun = False,
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent.")] = False,
     way_out: WayOut = None,
     wait_minutes: WaitMinutes = 45.0,
-    out: Out = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the result as JSON here.")] = None,
     as_json: options.AsJson = False,
     runs: options.Runs = options.DEFAULT_RUNS,
 ) -> None:
@@ -77,7 +66,9 @@ def probe(
 
       sd-pipeline probe --local --params params/local.yaml
     """
+    from pipeline_definition.jobs.planned import Values
     from pipeline_definition.probing.forecast import ProbeForecast
+    from pipeline_definition.probing.jobs import Probe
 
     console.stderr = as_json
     settings, given, local = filled(context.settings, stack), parse_changes(changes), context.local
@@ -85,17 +76,18 @@ def probe(
     refuse_findings(settings, definition, given, target=None)
     address = "" if way_out == "none" else way_out or ("" if local else PUBLIC_HOST)
     with _target(settings, context, runs, dry_run) as (target, world):
-        one = _probe_of(settings, definition, {**world, **given}, address, local)
+        values = Values(definition, {**world, **given})
+        one = Probe.of(settings, definition, values, way_out=address, is_local=local)
         jobs = one.jobs()
         if not local:
             forecast = ProbeForecast(jobs, target.region)
-            print_table(("job", "hosts", "minutes", "on demand"), forecast.rows())
+            console.print(table(("job", "hosts", "minutes", "on demand"), forecast.rows()))
             say(forecast)
         if dry_run:
             return
         if not (local or yes or typer.confirm("Start?", err=as_json)):
             raise UsageError("nothing was started; --yes does not ask")
-        result = _run(one, jobs, target, wait_minutes * 60.0)
+        result = _run(one, jobs, target, context.poll_s, wait_minutes * 60.0)
     if out:
         write_json(out, result)
     if as_json:
@@ -105,7 +97,7 @@ def probe(
 
 @contextmanager
 def _target(
-    settings: Settings, context: CommandContext, runs: Path, dry_run: bool
+    settings: Settings, context: options.CommandContext, runs: Path, dry_run: bool
 ) -> Iterator[tuple[Target, Mapping[str, str]]]:
     """Yield where the probe goes and the parameters that only that place knows; on this machine, its world is made."""
     if not context.local or dry_run:
@@ -120,16 +112,7 @@ def _target(
             yield target, world
 
 
-def _probe_of(
-    settings: Settings, definition: Mapping[str, Any], values: Mapping[str, str], way_out: str, local: bool
-) -> Probe:
-    from pipeline_definition.jobs.planned import Values
-    from pipeline_definition.probing.jobs import Probe
-
-    return Probe.of(settings, definition, Values(definition, values), way_out=way_out, is_local=local)
-
-
-def _run(one: Probe, jobs: list[ProbeJob], target: Target, wait_s: float) -> dict[str, Any]:
+def _run(one: Probe, jobs: list[ProbeJob], target: Target, poll_s: float, wait_s: float) -> dict[str, Any]:
     """Run the probe, remove all that it made, and print the verdict; return its result."""
     from pipeline_definition.probing.leftovers import Leftovers
     from pipeline_definition.probing.patience import ProbePatience
@@ -137,10 +120,10 @@ def _run(one: Probe, jobs: list[ProbeJob], target: Target, wait_s: float) -> dic
     from pipeline_definition.probing.verdict import verdict_dict, verdict_lines
     from pipeline_definition.runs.live_view import show
 
-    patience = ProbePatience(POLL_LOCAL_S if target.is_local else POLL_AWS_S)
+    patience = ProbePatience(poll_s)
     leftovers = Leftovers(target, one.identity.rsplit("-", 1)[0], one.writes, patience)
-    if found := leftovers.found():
-        say(f"removing what an earlier probe left: {', '.join(name for _, name in found)}")
+    if earlier := leftovers.found():
+        say(f"removing what an earlier probe left: {', '.join(name for _, name in earlier)}")
         leftovers.remove(say)
     run = ProbeRun(target, one, patience, wait_s)
     with sigterm_as_interrupt():

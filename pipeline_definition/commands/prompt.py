@@ -1,4 +1,7 @@
-"""`sd-pipeline prompt` and `playground`: pictures from an endpoint, into a file and the terminal or on a page."""
+"""`sd-pipeline prompt | playground | compare | prompt-study`: pictures, alone, side by side, or by the grid.
+
+A picture goes into a file and the terminal; the others leave a page.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,44 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
+from params.files import read_text, write_text
 from params.programs import ServeArguments
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import EndpointName, Variant, endpoint_of, errors, print_json, say
+from pipeline_definition.commands.options import (
+    EndpointName,
+    Variant,
+    answer,
+    console,
+    endpoint_of,
+    errors,
+    print_json,
+    say,
+    table,
+)
 from pipeline_definition.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline_definition.prompting.study_results import RankedSetting
+
+N = TypeVar("N", int, float)
 
 Show = Literal["auto", "kitty", "iterm2", "sixel", "blocks", "none"]
 """How the terminal shows a picture."""
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--endpoint",
+        help="Name or address; of a single one, the variants are compared. Default: the parameter set's. Repeatable.",
+    ),
+]
 
 
 @options.with_context
@@ -119,3 +147,127 @@ def playground(
     limits = ServeArguments(**context.settings.endpoint.model_dump(include=set(ServeArguments.model_fields)))
     with tempfile.TemporaryDirectory(prefix="playground-") as folder:
         launch(Playground(endpoints, limits, Path(folder)), host, port, open_browser)
+
+
+@options.with_context
+def compare(
+    context: options.CommandContext,
+    prompts: Annotated[list[str] | None, typer.Argument(help="What to draw; can be repeated.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option("--prompts", help="File of prompts, one per line.")] = None,
+    endpoint: Endpoints = None,
+    variant: Annotated[list[str] | None, typer.Option("--variant", help="Only this variant; can be repeated.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("comparison.html"),
+    seed: Annotated[int, typer.Option("--seed", help="First seed.")] = 0,
+    images: Annotated[int, typer.Option("--images", min=1, help="Pictures per prompt, from consecutive seeds.")] = 1,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
+    evaluator: options.EvaluatorDir = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Have several models draw the same prompts and seeds; write a page with scores, latency and cost per image.
+
+    Examples:
+
+      sd-pipeline compare "a lighthouse at dusk" --prompts prompts.txt --endpoint sd-production
+
+      sd-pipeline compare "a red dot" --endpoint http://127.0.0.1:8080 --endpoint http://127.0.0.1:8081
+    """
+    from pipeline_definition.prompting.clip_scores import evaluator_folder
+    from pipeline_definition.prompting.comparison import compare as compare_models
+    from pipeline_definition.prompting.comparison_page import HEADERS, render, summary
+    from pipeline_definition.prompting.contenders import contenders_of
+
+    settings = context.settings
+    texts = _texts(prompts, prompt_file)
+    contenders = contenders_of(lambda: context.target, endpoint or [settings.endpoint.name], variant or [])
+    request = {"guidance_scale": guidance, "steps": steps, "num_images": 1, "format": "png"}
+    compared = compare_models(
+        contenders,
+        texts,
+        [seed + number for number in range(images)],
+        request,
+        lambda: evaluator or evaluator_folder(settings, context.target, context.state),
+    )
+    chosen = {"guidance": guidance, "steps": steps}
+    write_text(out, render(compared, {name: value for name, value in chosen.items() if value is not None}))
+    rows = (summary(standing, compared.standings[0]) for standing in compared.standings)
+    answer(table(HEADERS, rows), compared.as_dict(), as_json)
+    for line in () if as_json else filter(None, (compared.note, out)):
+        say(line)
+
+
+def _texts(prompts: list[str] | None, file: Path | None) -> list[str]:
+    """Return the prompts of the command line, then those of the file, each once."""
+    lines: list[str] = []
+    if file is not None:
+        lines = read_text(file, UsageError).splitlines()
+    texts = [text.strip() for text in [*(prompts or []), *lines] if text.strip()]
+    if not texts:
+        raise UsageError("nothing to draw: give a prompt, or a file of them with --prompts")
+    return list(dict.fromkeys(texts))
+
+
+@options.with_context
+def prompt_study(
+    context: options.CommandContext,
+    prompts: Annotated[Path, typer.Option("--prompts", help="File of prompts, one per line.")],
+    modifier: Annotated[
+        list[str] | None,
+        typer.Option("--modifier", help="Words to try, such as 'oil painting' or 'a photo of {prompt}'; repeatable."),
+    ] = None,
+    guidance: Annotated[str, typer.Option("--guidance", help="Guidance scales, comma-separated.")] = "1,3,7.5",
+    steps: Annotated[str, typer.Option("--steps", help="Step counts, comma-separated.")] = "10,25",
+    sampler: Annotated[str, typer.Option("--sampler", help="Samplers, comma-separated.")] = "dpm++,ddim,euler",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures per prompt and setting.")] = 2,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="First seed.")] = 0,
+    clients: Annotated[int, typer.Option("--clients", min=1, max=64, help="Concurrent requests.")] = 8,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the study; an interrupted study resumes there.")
+    ] = Path("runs/prompt-study"),
+    evaluator: options.EvaluatorDir = None,
+    endpoint: EndpointName = None,
+    variant: Variant = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Draw every prompt with every modifier, guidance, step count and sampler; score, rank, and show what works.
+
+    Example: sd-pipeline prompt-study --prompts prompts.txt --modifier "oil painting" --local --params params/local.yaml
+    """
+    from rich.progress import Progress
+
+    from pipeline_definition.prompting.clip_scores import evaluator_folder
+    from pipeline_definition.prompting.study import PAGE_FILE, Study
+    from pipeline_definition.prompting.study_plan import Grid, make_plan, read_prompts
+    from pipeline_definition.session import Target
+
+    grid = Grid(
+        tuple(modifier or ()),
+        _numbers("--guidance", guidance, float),
+        _numbers("--steps", steps, int),
+        tuple(name.strip() for name in sampler.split(",") if name.strip()),
+    )
+    plan = make_plan(read_prompts(prompts), seeds, first_seed, grid)
+    folder = evaluator or evaluator_folder(context.settings, Target(context.settings.account.region), out)
+    study = Study(plan, endpoint_of(context, endpoint, variant), folder, out, clients)
+    with Progress(console=console) as progress:
+        drawing = progress.add_task("drawing", total=len(plan.trials))
+        results = study.run(lambda count: progress.advance(drawing, count))
+    _print_place("best", results.best)
+    _print_place("cheapest as good", results.cheapest)
+    _print_place("worst", results.worst)
+    places = {"best": results.best, "cheapest": results.cheapest, "worst": results.worst}
+    made = {"page": str(out / PAGE_FILE)} | {name: asdict(entry) for name, entry in places.items()}
+    answer(out / PAGE_FILE, made, as_json)
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
+    try:
+        return tuple(kind(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise UsageError(f"{option} {text}: write numbers with commas between them, such as 1,3,8") from None
+
+
+def _print_place(name: str, entry: RankedSetting) -> None:
+    score = entry.score
+    interval = f"{score.mean:.3f} ({score.low:.3f} to {score.high:.3f})"
+    say(f"{name:17} {interval}  {entry.setting.label}")

@@ -19,22 +19,20 @@ import typer
 from params.files import write_json
 from params.parameter_names import IMAGES, MAX_FID, MIN_CLIP_SCORE
 from params.s3 import SCHEME
-from params.settings import Settings, load_settings
+from params.settings import load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import cloud_of, definition_text, engine_of, refuse_findings
+from pipeline_definition.commands.mistakes import INTERRUPTED
 from pipeline_definition.commands.options import console, parse_changes, print_json, say
-from pipeline_definition.commands.own_set import OwnSet, own_set
-from pipeline_definition.runs.executions import Execution, Executions
-from pipeline_definition.runs.small_set import OPEN_GATE
-from pipeline_definition.runs.summary import SUMMARY_FILE, point_latest_at, summarise
+from pipeline_definition.commands.own_set import OPEN_GATE, OwnSet, own_set
+from pipeline_definition.jobs.planned import Values
+from pipeline_definition.runs.executions import SUMMARY_FILE, Execution, Executions, point_latest_at, summarise
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
     from pipeline_definition.local.client import LocalControlPlane
 
 POLL_S = 0.5
-# The shell's status for a command that Ctrl-C ended.
-INTERRUPTED = 130
 
 Resume = Annotated[
     str | None, typer.Option("--resume", metavar="RUN", help="Resume a killed run: its id, or `latest`.")
@@ -97,15 +95,11 @@ def run_local(
     values = parse_changes(changes)
     definition = definition_text(settings)
     refuse_findings(settings, json.loads(definition), values, target=None)
-    engine = engine_of(backend)
-    if engine is not None:
-        chosen = _values(definition, values)
-        engine.require({name: str(chosen[name]) for name in IMAGES})
-    with (
-        ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane,
-        sigterm_as_interrupt(),
-    ):
-        run = LocalRun(settings, definition, plane, state, runs, own.params, own.files)
+    if engine := engine_of(backend):
+        chosen = Values(json.loads(definition), values)
+        engine.require({name: chosen.text(name) for name in IMAGES})
+    with ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane, sigterm_as_interrupt():
+        run = LocalRun(own, definition, plane, state, runs)
         execution = run.run(values, resume)
         summary = run.report(execution)
         if as_json:
@@ -119,18 +113,16 @@ def run_local(
 class LocalRun:
     """One run on the local control plane."""
 
-    settings: Settings
+    own: OwnSet
     definition: str
     plane: LocalControlPlane
     state: Path
     runs: Path
-    params: Path
-    own_files: Mapping[str, Path]
 
     @property
     def target(self) -> Target:
         """Where the commands go."""
-        return Target(self.settings.account.region, self.plane.url)
+        return Target(self.own.settings.account.region, self.plane.url)
 
     def run(self, values: Mapping[str, str], resume: str | None) -> Execution:
         """Make the world, start or resume, and watch until the end."""
@@ -138,7 +130,7 @@ class LocalRun:
         from pipeline_definition.runs.live_view import show
         from pipeline_definition.runs.watch import Watcher
 
-        laptop = Laptop(self.settings, self.target, self.state / "world", options.ROOT, self.own_files)
+        laptop = Laptop(self.own.settings, self.target, self.state / "world", options.ROOT, self.own.files)
         with laptop.ready() as world:
             arn = self._resume(resume) if resume else self._start({**world, **values})
             run_dir = self.run_dir(arn)
@@ -157,7 +149,7 @@ class LocalRun:
 
     def report(self, execution: Execution) -> dict[str, Any]:
         """Write the summary and the report, and say how it ended; return the summary."""
-        from pipeline_definition.artifacts import collect
+        from pipeline_definition.artifacts.collection import collect
         from pipeline_definition.report.page import write_report
 
         run_dir = self.run_dir(execution.arn)
@@ -165,15 +157,14 @@ class LocalRun:
         summary = summarise(execution, artifacts.metrics)
         write_json(run_dir / SUMMARY_FILE, summary)
         write_report(artifacts, run_dir / "report.html")
-        _print_outcome(summary, run_dir, self._thresholds(artifacts.parameters))
+        used = Values(json.loads(self.definition), artifacts.parameters)
+        _print_outcome(summary, run_dir, float(used.text(MAX_FID)), float(used.text(MIN_CLIP_SCORE)))
         if summary["endpoint_name"]:
-            self._print_commands(_prompt_of(artifacts.captions))
+            prompt = shlex.quote(_prompt_of(artifacts.captions))
+            here = f"--local --params {self.own.params}{self._state_option}"
+            say(f"\nprompt it:     {_this_command()} prompt {prompt} {here}")
+            say(f"stop it:       {_this_command()} local down{self._state_option}")
         return summary
-
-    def _print_commands(self, prompt: str) -> None:
-        prompt = f"{_this_command()} prompt {shlex.quote(prompt)} --local --params {self.params}{self._state_option}"
-        say(f"\nprompt it:     {prompt}")
-        say(f"stop it:       {_this_command()} local down{self._state_option}")
 
     @property
     def _state_option(self) -> str:
@@ -182,15 +173,13 @@ class LocalRun:
     def _start(self, values: Mapping[str, str]) -> str:
         from pipeline_definition.models.registry import with_approved_model
 
-        executions = Executions(self.target)
-        account = self.settings.account
-        executions.upsert(self.settings.pipeline_name, self.definition, account.role_arn, account.bucket)
-        known = with_approved_model(self.target, json.loads(self.definition), values)
-        return executions.start(self.settings.pipeline_name, known)
+        executions, account, name = Executions(self.target), self.own.settings.account, self.own.settings.pipeline_name
+        executions.upsert(name, self.definition, account.role_arn, account.bucket)
+        return executions.start(name, with_approved_model(self.target, json.loads(self.definition), values))
 
     def _resume(self, run: str) -> str:
         executions = Executions(self.target)
-        arn = executions.find(self.settings.pipeline_name, run)
+        arn = executions.find(self.own.settings.pipeline_name, run)
         if executions.describe(arn).status in ("Failed", "Stopped"):
             executions.retry(arn)
         return arn
@@ -199,18 +188,8 @@ class LocalRun:
         say("stopping ...")
         Executions(self.target).stop(arn)
         run = arn.rsplit("/", 1)[-1]
-        again = f"{_this_command()} run-local --params {self.params}{self._state_option} --resume {run}"
+        again = f"{_this_command()} run-local --params {self.own.params}{self._state_option} --resume {run}"
         say(f"stopped; resume with: {again}")
-
-    def _thresholds(self, parameters: Mapping[str, Any]) -> tuple[float, float]:
-        values = _values(self.definition, parameters)
-        return float(values[MAX_FID]), float(values[MIN_CLIP_SCORE])
-
-
-def _values(definition: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a definition's parameters with some changed."""
-    defaults = {item["Name"]: item.get("DefaultValue") for item in json.loads(definition)["Parameters"]}
-    return {**defaults, **{name: value for name, value in changes.items() if name in defaults}}
 
 
 def _prompt_of(drawn: Iterable[Mapping[str, Any]]) -> str:
@@ -225,25 +204,21 @@ def _prompt_of(drawn: Iterable[Mapping[str, Any]]) -> str:
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
     """Let a polite kill do what Ctrl-C does: stop the jobs, keep what is finished."""
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _print_outcome(summary: Mapping[str, Any], run_dir: Path, thresholds: tuple[float, float]) -> None:
-    metrics, (max_fid, min_clip_score) = summary["metrics"], thresholds
+def _print_outcome(summary: Mapping[str, Any], run_dir: Path, max_fid: float, min_clip_score: float) -> None:
+    metrics = summary["metrics"]
     console.print()
     if metrics["fid"] is not None:
-        _print_number("FID", metrics["fid"], "<=", max_fid, metrics["fid"] <= max_fid, metrics["fid_untrained"])
-        passed = metrics["clip_score"] >= min_clip_score
-        untrained, real = metrics["clip_score_untrained"], metrics["clip_score_real"]
-        _print_number("CLIP score", metrics["clip_score"], ">=", min_clip_score, passed, untrained, real)
+        fid, score = metrics["fid"], metrics["clip_score"]
+        _print_number("FID", fid, fid <= max_fid, f"<= {max_fid:g}", untrained=metrics["fid_untrained"])
+        others = {"untrained": metrics["clip_score_untrained"], "real pictures": metrics["clip_score_real"]}
+        _print_number("CLIP score", score, score >= min_clip_score, f">= {min_clip_score:g}", **others)
     if summary["status"] == "Succeeded" and max_fid >= OPEN_GATE["max_fid"] and not summary["warnings"]:
         console.print("no gate: the figures of a small set are for reading (--set MaxFid=... asks for one)")
     elif summary["status"] == "Succeeded":
@@ -253,14 +228,10 @@ def _print_outcome(summary: Mapping[str, Any], run_dir: Path, thresholds: tuple[
         say(summary["failure_reason"] or "see the steps above")
     for sentence in summary["warnings"]:
         say(sentence)
-    lines = {
-        "report": run_dir / "report.html",
-        "contact sheet": run_dir / "artifacts" / "contact_sheet.png",
-        "model package": summary["model_package_arn"],
-        "endpoint": summary["endpoint_name"],
-    }
-    for name, value in lines.items():
-        if value and not (isinstance(value, Path) and not value.exists()):
+    pages = {"report": run_dir / "report.html", "contact sheet": run_dir / "artifacts" / "contact_sheet.png"}
+    made = {"model package": summary["model_package_arn"], "endpoint": summary["endpoint_name"]}
+    for name, value in {**{name: path for name, path in pages.items() if path.exists()}, **made}.items():
+        if value:
             say(f"{name:14} {value}")
 
 
@@ -269,10 +240,7 @@ def _this_command() -> str:
     return "sd-pipeline" if shutil.which("sd-pipeline") else os.path.relpath(sys.argv[0])
 
 
-def _print_number(
-    name: str, value: float, sign: str, limit: float, passed: bool, untrained: float | None, real: float | None = None
-) -> None:
+def _print_number(name: str, value: float, passed: bool, asked: str, **others: float | None) -> None:
     mark = "[green]✓[/]" if passed else "[red]✗[/]"
-    others = {"untrained": untrained, "real pictures": real}
     compared = ", ".join(f"{label} {other:.3f}" for label, other in others.items() if other is not None)
-    console.print(f"{mark} {name} {value:.3f} (must be {sign} {limit:g}; {compared})")
+    console.print(f"{mark} {name} {value:.3f} (must be {asked}; {compared})")

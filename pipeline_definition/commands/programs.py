@@ -1,0 +1,166 @@
+"""`sd-pipeline export | throughput`: a trained model for other people's programs, and how fast this machine trains one.
+
+Each runs its program, `python -m steps NAME`, as a process of its own, for torch lives in the jobs. On AWS the same as
+`throughput` is a training job of the training image with the hyperparameter throughput_micro_batch_sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from params.arguments import to_flags
+from params.files import import_path
+from params.layout import BASE_DIR_VARIABLE, ENTRY_POINT, MODEL_ARCHIVE, PRETRAINED_CHANNEL, THROUGHPUT_FILE
+from params.s3 import SCHEME
+from params.settings import load_settings
+from pipeline_definition.artifacts.archive import open_object
+from pipeline_definition.commands import options
+from pipeline_definition.commands.models import find
+from pipeline_definition.commands.options import print_json
+from pipeline_definition.errors import OperatorError, UsageError
+from pipeline_definition.session import Target
+
+MAX_ARCHIVE_BYTES: Final = 64 * 2**30
+
+SingleFile = Annotated[
+    Path | None,
+    typer.Option("--single-file", help="Also NAME.safetensors, as ComfyUI, A1111 and kohya read it, and NAME.yaml."),
+]
+
+Pretrained = Annotated[
+    Path | None,
+    typer.Option("--pretrained", help="Folder with unet/, vae/, text_encoder/ and tokenizer/, as diffusers saves it."),
+]
+Sizes = Annotated[str, typer.Option("--micro-batch-sizes", help="Comma-separated; the smallest first.")]
+# What of Train's settings decides how fast it is.
+SPEED = {
+    *("precision", "compile", "cuda_graphs", "gradient_checkpointing", "shard_optimizer"),
+    *("ema_decay", "ema_precision", "prediction_type"),
+}
+
+
+@options.with_context
+def export(
+    context: options.CommandContext,
+    model: Annotated[
+        str,
+        typer.Argument(help="model.tar.gz, its folder or s3:// address; or a model package: ARN, version, `latest`."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder that is written, for diffusers.")],
+    single_file: SingleFile = None,
+    half: Annotated[bool, typer.Option("--half", help="Keep all weights in float16: half the size.")] = False,
+    hub: Annotated[bool, typer.Option("--hub", help="Also README.md: a model card, as the Hub reads it.")] = False,
+    check: Annotated[bool, typer.Option(help="Read back what was written, and draw two denoising steps.")] = True,
+) -> None:
+    """Export a trained model as a folder for diffusers and as a single file; each draws the model's picture.
+
+    Examples:
+
+      sd-pipeline export latest --out octank --half --single-file octank.safetensors
+
+      sd-pipeline export latest --out octank --hub
+    """
+    from pipeline_definition.models.model_card import write_card
+    from pipeline_definition.models.package_record import PackageFiles
+
+    if single_file and single_file.suffix != ".safetensors":
+        raise UsageError(f"--single-file {single_file}: its name must end with .safetensors")
+    address, package = model, None
+    if not Path(model).exists() and not model.startswith(SCHEME):
+        if "/" in model and not model.startswith("arn:"):
+            raise UsageError(f"{model}: no such file or folder")
+        package = find(context.settings, context.target, model)
+        address = package.model_uri
+    export_model(lambda: context.target, address, out, single_file, half, check)
+    if hub:
+        files = PackageFiles(context.target) if package else None
+        write_card(out, *((files.record(package), files.ledger(package)) if files and package else (None, {})))
+
+
+def export_model(
+    target: Callable[[], Target], address: str, out: Path, single_file: Path | None, half: bool, check: bool
+) -> None:
+    """Export the model at a path or an s3:// address of an archive; the program's progress goes to the terminal."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.download.") as folder:
+        model = Path(address)
+        if address.startswith(SCHEME):
+            model = Path(folder) / MODEL_ARCHIVE
+            _download(target(), address, model)
+        values = {"model": model.resolve(), "out": out.resolve(), "half": half, "check": check}
+        flags = map(str, to_flags({**values, "single_file": single_file and single_file.resolve()}))
+        done = _run("export", flags, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+        raise OperatorError(last[0].removeprefix("error: "))
+
+
+def _run(
+    program: str, flags: Iterable[str], variables: Mapping[str, str] | None = None, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", *ENTRY_POINT[1:], program, *flags]
+    environment = {**os.environ, **import_path(options.ROOT), **(variables or {})}
+    return subprocess.run(command, env=environment, **more)
+
+
+def _download(target: Target, address: str, file: Path) -> None:
+    if not address.endswith(".tar.gz"):
+        raise OperatorError(f"{address}: not a {MODEL_ARCHIVE}; copy a folder in S3 to this machine and name the copy")
+    with file.open("wb") as local:
+        shutil.copyfileobj(open_object(target.client("s3"), address, MAX_ARCHIVE_BYTES), local)
+
+
+def throughput(
+    params: options.Params = options.LOCAL_PARAMS,
+    sizes: Sizes = "8,16,32,64,128",
+    seconds: Annotated[float, typer.Option("--seconds", help="Measuring time per size.")] = 10.0,
+    phase: Annotated[int, typer.Option("--phase", min=1, help="Which phase's resolution and settings.")] = 1,
+    pretrained: Pretrained = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure iterations/s, images/s, MFU and memory at each micro-batch size on this machine; pick the best.
+
+    Examples:
+
+      sd-pipeline throughput --params params/local.yaml --micro-batch-sizes 16,32,64
+
+      sd-pipeline throughput --params params/sd2_base.yaml --pretrained ./stable-diffusion-2-base
+    """
+    settings = load_settings(params)
+    if pretrained is None and settings.local is not None:
+        pretrained = options.ROOT / settings.local.pretrained_dir
+    if pretrained is None or not (pretrained / "unet" / "config.json").is_file():
+        raise UsageError("--pretrained: name a folder with unet/config.json, as diffusers saves it")
+    if phase > len(settings.phases):
+        raise UsageError(f"--phase {phase}: this parameter set has {len(settings.phases)}")
+    chosen = settings.phases[phase - 1]
+    values: dict[str, Any] = chosen.train.model_dump(include=SPEED)
+    values |= {"throughput_micro_batch_sizes": sizes, "throughput_s": seconds}
+    values |= {"random_latents_px": chosen.encode.resolution_px}
+    result = _measured(list(map(str, to_flags(values))), pretrained.resolve(), quiet=as_json)
+    if as_json:
+        print_json(result)
+
+
+def _measured(flags: list[str], pretrained: Path, quiet: bool) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="throughput-") as name:
+        base = Path(name)
+        data = base / "input" / "data"
+        data.mkdir(parents=True)
+        (data / PRETRAINED_CHANNEL).symlink_to(pretrained)
+        output = subprocess.DEVNULL if quiet else None
+        done = _run("throughput", flags, {BASE_DIR_VARIABLE: name}, stdout=output)
+        if done.returncode:
+            raise OperatorError(f"the measurement ended with status {done.returncode}; its reason is above")
+        result: dict[str, Any] = json.loads((base / "output" / "data" / THROUGHPUT_FILE).read_text(encoding="utf-8"))
+        return result
