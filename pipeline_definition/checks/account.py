@@ -6,11 +6,11 @@ Reads S3, ECR, IAM, Service Quotas, SageMaker, FSx and EC2 of one target; writes
 from __future__ import annotations
 
 import csv
-import functools
 import gzip
 import io
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,24 +20,17 @@ from params.parameter_names import BUCKET, FSX_ID, FSX_PATH, IMAGES, PRETRAINED_
 from params.s3 import join_uri, split_uri, unless_missing
 from params.settings import Settings
 from pipeline_definition.checks.addresses import ECR_IMAGE
+from pipeline_definition.checks.capacity import Capacity
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.fixes import fix_of
 from pipeline_definition.checks.permissions import permission_findings
-from pipeline_definition.checks.quotas import Quotas
-from pipeline_definition.checks.training_plans import plan_findings
-from pipeline_definition.checks.zones import zone_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values
 from pipeline_definition.session import Target
 
 UNET_CONFIG = "unet/config.json"
 MAX_CONFIG_BYTES = 1 << 20
 # What every job that takes the pretrained channel reads first.
-PRETRAINED_FILES = (
-    "vae/config.json",
-    "text_encoder/config.json",
-    UNET_CONFIG,
-    "scheduler/scheduler_config.json",
-)
+PRETRAINED_FILES = ("vae/config.json", "text_encoder/config.json", UNET_CONFIG, "scheduler/scheduler_config.json")
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # Kinds that name their columns line by line, or behind a compression that only a job unpacks.
 LINE_SUFFIXES = tuple(
@@ -55,30 +48,24 @@ class AccountChecks:
 
     def findings(self) -> Iterator[Finding]:
         """Run every check that the target can answer; a check without permission is reported, and does not block."""
+        uses_file_system, capacity = self._settings.file_system.kind == "fsx", Capacity(self._settings, self._target)
+        hosts = self._settings.phases[0].instance_type_name
         yield from _guarded(BUCKET, self._bucket)
         yield from _guarded(URL_TABLE, self._url_table)
         yield from _guarded(PRETRAINED_MODEL, self._pretrained)
-        if self._uses_file_system:
+        if uses_file_system:
             yield from _guarded(FSX_ID, self._file_system)
-        yield from _guarded(URL_TABLE, lambda: permission_findings(self._settings, self._values, self._target))
+        yield from _guarded(URL_TABLE, partial(permission_findings, self._settings, self._values, self._target))
         if self._target.is_local:
             return
         yield from _guarded("account.subnets", self._way_out)
-        yield from _guarded(
-            self._settings.phases[0].instance_type_name, lambda: zone_findings(self._settings, self._jobs, self._target)
-        )
+        yield from _guarded(hosts, partial(capacity.zone_findings, self._jobs))
         for name in IMAGES:
-            yield from _guarded(name, functools.partial(self._image, name))
-        if self._uses_file_system:
+            yield from _guarded(name, partial(self._image, name))
+        if uses_file_system:
             yield from _guarded(FSX_PATH, self._link)
-        yield from _guarded(
-            self._settings.phases[0].instance_type_name, lambda: Quotas(self._target).findings(self._jobs)
-        )
-        yield from _guarded("training_plan", lambda: plan_findings(self._settings, self._jobs, self._target))
-
-    @property
-    def _uses_file_system(self) -> bool:
-        return self._settings.file_system.kind == "fsx"
+        yield from _guarded(hosts, partial(capacity.quota_findings, self._jobs))
+        yield from _guarded("training_plan", partial(capacity.plan_findings, self._jobs))
 
     def _bucket(self) -> Iterator[Finding]:
         bucket = self._values.text(BUCKET)
@@ -93,11 +80,8 @@ class AccountChecks:
         if columns is None:
             return
         if not columns:
-            yield Finding(
-                URL_TABLE,
-                f"{address} holds no parquet, CSV, TSV, JSON or text file that can be read",
-                "copy the url table there",
-            )
+            problem = f"{address} holds no parquet, CSV, TSV, JSON or text file that can be read"
+            yield Finding(URL_TABLE, problem, "copy the url table there")
             return
         for key, column in (("url_column", download.url_column), ("caption_column", download.caption_column)):
             if column not in columns:
@@ -112,10 +96,8 @@ class AccountChecks:
                 problem = f"{address} has no {file}"
                 yield Finding(PRETRAINED_MODEL, problem, "copy the model there as diffusers saves it")
                 return
-        if self._settings.gate.compares_with_pretrained:
-            yield from self._generic_model(bucket, prefix, address)
-
-    def _generic_model(self, bucket: str, prefix: str, address: str) -> Iterator[Finding]:
+        if not self._settings.gate.compares_with_pretrained:
+            return
         objects = self._target.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}unet/").get("Contents", [])
         if not any(item["Key"].endswith(".safetensors") for item in objects):
             problem = f"{address}/unet has no weights, and the gate compares with the generic model"
@@ -168,11 +150,9 @@ class AccountChecks:
             Filters=[{"Name": "association.subnet-id", "Values": subnets}]
         )["RouteTables"]
         if not any(route.get("DestinationCidrBlock") == "0.0.0.0/0" for table in tables for route in table["Routes"]):
-            yield Finding(
-                "account.subnets",
-                f"{inside[0]} fetches from the internet, and its subnets have no route there",
-                "`sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway",
-            )
+            problem = f"{inside[0]} fetches from the internet, and its subnets have no route there"
+            fix = "`sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway"
+            yield Finding("account.subnets", problem, fix)
 
 
 def url_table_columns(target: Target, address: str) -> list[str] | None:

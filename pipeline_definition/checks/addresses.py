@@ -38,8 +38,11 @@ NAMES = {
     names.ENDPOINT_NAME: re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,49}"),
 }
 ADDRESSES = (names.URL_TABLE, names.PRETRAINED_MODEL, names.EVALUATOR)
-# These two may also be a word.
-JUDGED = (names.EVALUATION_CAPTIONS, names.APPROVED_MODEL)
+# What is drawn, and which model it is compared with: these two may also be a word.
+JUDGED = {
+    names.EVALUATION_CAPTIONS: (HELDOUT_CAPTIONS, "s3://BUCKET/captions.tsv"),
+    names.APPROVED_MODEL: (NO_MODEL, f"s3://BUCKET/FOLDER/{MODEL_ARCHIVE}"),
+}
 FILL = "take it from your stack with --stack NAME, or set it"
 
 
@@ -49,17 +52,17 @@ def address_findings(settings: Settings, values: Values, is_local: bool) -> Iter
         yield from _image_findings(name, values.text(name), settings.account.region, is_local)
     for name in (name for name in ADDRESSES if name in values):
         if not S3_ADDRESS.fullmatch(values.text(name)):
-            fix = "set it to s3://BUCKET/FOLDER/"
-            yield Finding(name, f"{values.text(name)!r} is not an S3 address", fix)
+            yield Finding(name, f"{values.text(name)!r} is not an S3 address", "set it to s3://BUCKET/FOLDER/")
         elif PLACEHOLDER_ACCOUNT in values.text(name):
             yield Finding(name, "it is in the placeholder's bucket", FILL)
     if not is_local:
         yield from _foreign_bucket_findings(settings, values)
-    yield from _judged_findings(values)
-    if names.BUCKET in values and not BUCKET_PATTERN.fullmatch(values.text(names.BUCKET)):
-        yield Finding(
-            names.BUCKET, f"{values.text(names.BUCKET)!r} is not the name of a bucket", "set it to the name alone"
-        )
+    for name, (word, example) in JUDGED.items():
+        if name in values and values.text(name) != word and not S3_ADDRESS.fullmatch(values.text(name)):
+            problem = f"{values.text(name)!r} is neither an S3 address nor {word!r}"
+            yield Finding(name, problem, f"set it to {example}, or to {word}")
+    if names.BUCKET in values and not BUCKET_PATTERN.fullmatch(bucket := values.text(names.BUCKET)):
+        yield Finding(names.BUCKET, f"{bucket!r} is not the name of a bucket", "set it to the name alone")
     for name, pattern in NAMES.items():
         if name in values and not pattern.fullmatch(values.text(name)):
             yield Finding(name, f"{values.text(name)!r} does not match {pattern.pattern}", "choose another name")
@@ -70,10 +73,8 @@ def address_findings(settings: Settings, values: Values, is_local: bool) -> Iter
 def foreign_addresses(settings: Settings, values: Values) -> dict[str, str]:
     """Return the addresses that jobs read in other buckets than the run's own, by parameter or key of the set."""
     asked = {name: values.text(name) for name in (*ADDRESSES, *JUDGED) if name in values}
-    asked |= {
-        "data.reference_uri": settings.data.reference_uri,
-        "download.blocklist_uri": settings.download.blocklist_uri,
-    }
+    asked["data.reference_uri"] = settings.data.reference_uri
+    asked["download.blocklist_uri"] = settings.download.blocklist_uri
     buckets = {name: match["bucket"] for name, text in asked.items() if (match := S3_ADDRESS.fullmatch(text))}
     own = {settings.account.bucket, values.text("Bucket") if "Bucket" in values else ""}
     return {
@@ -90,43 +91,24 @@ def _foreign_bucket_findings(settings: Settings, values: Values) -> Iterator[Fin
         yield Finding(name, problem, fix, blocking=False)
 
 
-def _judged_findings(values: Values) -> Iterator[Finding]:
-    """Check the two addresses that may also be a word: what is drawn, and which model it is compared with."""
-    for name, word, example in (
-        (names.EVALUATION_CAPTIONS, HELDOUT_CAPTIONS, "s3://BUCKET/captions.tsv"),
-        (names.APPROVED_MODEL, NO_MODEL, f"s3://BUCKET/FOLDER/{MODEL_ARCHIVE}"),
-    ):
-        if name in values and values.text(name) != word and not S3_ADDRESS.fullmatch(values.text(name)):
-            problem = f"{values.text(name)!r} is neither an S3 address nor {word!r}"
-            yield Finding(name, problem, f"set it to {example}, or to {word}")
-
-
 def file_system_findings(
     definition: Mapping[str, Any], values: Values, jobs: list[PlannedJob], is_local: bool
 ) -> Iterator[Finding]:
     """Check the file system's id and path and that the jobs can reach it, where the definition uses one."""
     if '"FileSystemDataSource"' not in json.dumps(definition["Steps"]):
         return
-    switch = "or set file_system.kind to s3"
-    if not FILE_SYSTEM.fullmatch(values.text(names.FSX_ID)):
-        yield Finding(
-            names.FSX_ID, f"{values.text(names.FSX_ID)!r} is not the id of a file system", f"set it to fs-..., {switch}"
-        )
-    elif not is_local and PLACEHOLDER_FILE_SYSTEM.fullmatch(values.text(names.FSX_ID)):
+    system, path, switch = values.text(names.FSX_ID), values.text(names.FSX_PATH), "or set file_system.kind to s3"
+    if not FILE_SYSTEM.fullmatch(system):
+        yield Finding(names.FSX_ID, f"{system!r} is not the id of a file system", f"set it to fs-..., {switch}")
+    elif not is_local and PLACEHOLDER_FILE_SYSTEM.fullmatch(system):
         yield Finding(names.FSX_ID, "it is the placeholder's file system", f"{FILL}, {switch}")
-    if not FILE_SYSTEM_PATH.fullmatch(values.text(names.FSX_PATH)):
-        yield Finding(
-            names.FSX_PATH,
-            f"{values.text(names.FSX_PATH)!r} is not a path on the file system",
-            f"set it to /<mount name>/<folder linked to latents/>, {switch}",
-        )
+    if not FILE_SYSTEM_PATH.fullmatch(path):
+        fix = f"set it to /<mount name>/<folder linked to latents/>, {switch}"
+        yield Finding(names.FSX_PATH, f"{path!r} is not a path on the file system", fix)
     outside = [job.step for job in jobs if job.kind == "training" and not job.in_network]
     if outside and not is_local:
-        yield Finding(
-            "account.subnets",
-            f"{' and '.join(outside)} run outside any network and cannot reach FSx for Lustre",
-            f"name the file system's subnets and security groups, {switch}",
-        )
+        problem = f"{' and '.join(outside)} run outside any network and cannot reach FSx for Lustre"
+        yield Finding("account.subnets", problem, f"name the file system's subnets and security groups, {switch}")
 
 
 def threshold_findings(values: Values) -> Iterator[Finding]:
@@ -136,16 +118,12 @@ def threshold_findings(values: Values) -> Iterator[Finding]:
         problem = f"{values.text(names.MAX_FID)} is not an FID: the gate could never pass or never fail"
         yield Finding(names.MAX_FID, problem, "set it to 0 or more; MLPerf's target is 90")
     if not -1 <= min_clip <= 1:
-        yield Finding(
-            names.MIN_CLIP_SCORE,
-            f"{values.text(names.MIN_CLIP_SCORE)} is not a cosine",
-            "set it between -1 and 1: a score of 15 on the scale of 100 is 0.15 here",
-        )
+        fix = "set it between -1 and 1: a score of 15 on the scale of 100 is 0.15 here"
+        yield Finding(names.MIN_CLIP_SCORE, f"{values.text(names.MIN_CLIP_SCORE)} is not a cosine", fix)
     for name in (name for name in names.MARGINS if name in values):
         if not math.isfinite(_number(values.text(name))):
-            yield Finding(
-                name, f"{values.text(name)} is not a margin", "set it to 0 or to how much worse is good enough"
-            )
+            fix = "set it to 0 or to how much worse is good enough"
+            yield Finding(name, f"{values.text(name)} is not a margin", fix)
 
 
 def sample_findings(settings: Settings, values: Values) -> Iterator[Finding]:
@@ -154,20 +132,15 @@ def sample_findings(settings: Settings, values: Values) -> Iterator[Finding]:
     fraction, rows = settings.encode.heldout_fraction, values.integer(names.MAX_ROWS)
     if rows > 0:
         kept = min(kept, int(rows * fraction))
+    fix = f"set it to {kept} or less, or raise encode.heldout_fraction ({fraction:g})"
     if asked < 2:
         yield Finding(names.EVALUATION_SAMPLES, f"{asked} pictures have no distance", "set it to 2 or more")
     elif asked > kept:
-        yield Finding(
-            names.EVALUATION_SAMPLES,
-            f"{asked:,} pictures, and at most {kept:,} captions are held out",
-            f"set it to {kept} or less, or raise encode.heldout_fraction ({fraction:g}) and encode.max_heldout_samples",
-        )
-    if settings.train.validation_samples > kept:
-        yield Finding(
-            "train.validation_samples",
-            f"{settings.train.validation_samples:,} samples, and at most {kept:,} are held out",
-            f"set it to {kept} or less, or raise encode.heldout_fraction ({fraction:g})",
-        )
+        problem = f"{asked:,} pictures, and at most {kept:,} captions are held out"
+        yield Finding(names.EVALUATION_SAMPLES, problem, f"{fix} and encode.max_heldout_samples")
+    if (validated := settings.train.validation_samples) > kept:
+        problem = f"{validated:,} samples, and at most {kept:,} are held out"
+        yield Finding("train.validation_samples", problem, fix)
 
 
 def _image_findings(name: str, image: str, region: str, is_local: bool) -> Iterator[Finding]:

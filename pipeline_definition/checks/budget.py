@@ -1,4 +1,4 @@
-"""The run's budget: refused at the start where the forecast exceeds it, and passed to Train, which stops at it.
+"""The run's dollars and hours as forecast: against its budget, which Train stops at, and each job's time limit.
 
 Reads a parameter set, a definition, the parameters of one start and the price file; writes nothing.
 
@@ -20,10 +20,19 @@ from pipeline_definition.cost.host_hours import host_price_usd, purchase_of
 from pipeline_definition.cost.jobs import encoders_step
 from pipeline_definition.cost.prices import Purchase
 from pipeline_definition.cost.training import CostError
-from pipeline_definition.jobs.planned import Values
+from pipeline_definition.jobs.planned import PlannedJob, Values, all_steps, as_integer
 
 # A price that was typed in, rounded to the cent, is the same price.
 PRICE_TOLERANCE: Final = 0.005
+HOUR_S: Final = 3600
+# The time limit that is suggested, over the forecast.
+MARGIN: Final = 1.5
+KEYS: Final = {"Tune": "tune.job", "EncodePhase2": "phase_2.encode", "TrainPhase2": "phase_2.train"}
+
+
+def job_key(step: str) -> str:
+    """Return the key of the parameter set that has a step's job."""
+    return KEYS.get(step, f"{step.lower()}.job")
 
 
 def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
@@ -62,9 +71,8 @@ def budget_findings(settings: Settings, definition: Mapping[str, Any], changes: 
     values = Values(definition, changes)
     budget_usd = _number(values, BUDGET_USD)
     if budget_usd < 0:
-        yield Finding(
-            BUDGET_USD, f"{values.text(BUDGET_USD)} dollars are not a budget", "set it to 0 for none, or above"
-        )
+        problem = f"{values.text(BUDGET_USD)} dollars are not a budget"
+        yield Finding(BUDGET_USD, problem, "set it to 0 for none, or above")
     if settings.local is not None or budget_usd <= 0:
         return
     for phase in settings.phases:
@@ -74,29 +82,51 @@ def budget_findings(settings: Settings, definition: Mapping[str, Any], changes: 
     except CostError as error:
         yield Finding(BUDGET_USD, f"the run has no forecast: {error}", f"mend that, or set {BUDGET_USD} to 0")
         return
-    for phase in settings.phases:
-        yield from _forecast_findings(bill, purchase_of(settings), phase, values, budget_usd)
-
-
-def _forecast_findings(
-    bill: Forecast, purchase: Purchase, phase: Phase, values: Values, budget_usd: float
-) -> Iterator[Finding]:
-    name = phase.other_steps_name
-    needed_usd, others_usd = bill.usd(purchase), _number(values, name)
+    purchase, budget = purchase_of(settings), f"the budget of ${budget_usd:,.0f}"
+    needed_usd = bill.usd(purchase)
     if needed_usd > budget_usd:
+        problem = f"the run is forecast to cost ${needed_usd:,.0f}, which is more than {budget}"
+        cheaper = "look for cheaper hosts with `sd-pipeline plan`"
         yield Finding(
-            BUDGET_USD,
-            f"the run is forecast to cost ${needed_usd:,.0f}, which is more than the budget of ${budget_usd:,.0f}",
-            f"raise it to {math.ceil(needed_usd)}, lower {TRAINING_SAMPLES}, or look for cheaper hosts with"
-            " `sd-pipeline plan`",
+            BUDGET_USD, problem, f"raise it to {math.ceil(needed_usd)}, lower {TRAINING_SAMPLES}, or {cheaper}"
         )
-    elif others_usd >= budget_usd:
-        yield Finding(
-            name,
-            f"${others_usd:,.0f} for the other steps leave nothing of the budget of ${budget_usd:,.0f} to"
-            f" {phase.train_name}",
-            f"leave it out: it is forecast at {other_steps_usd(bill, purchase, phase):.0f}",
-        )
+        return
+    for phase in settings.phases:
+        others_usd = _number(values, phase.other_steps_name)
+        if others_usd >= budget_usd:
+            problem = f"${others_usd:,.0f} for the other steps leave nothing of {budget} to {phase.train_name}"
+            fix = f"leave it out: it is forecast at {other_steps_usd(bill, purchase, phase):.0f}"
+            yield Finding(phase.other_steps_name, problem, fix)
+
+
+def duration_findings(
+    settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str], jobs: list[PlannedJob]
+) -> Iterator[Finding]:
+    """Check that each job ends before its time limit; a run that has no forecast is not judged here.
+
+    A training that is cut off goes on from its checkpoint at the next start: it is reported, not refused.
+    """
+    if settings.local is not None:
+        return
+    try:
+        hours = {line.step: line.hours for line in forecast(settings, definition, changes).lines}
+    except CostError:
+        return
+    for job in jobs:
+        needed_h, limit_h = hours.get(job.step, 0.0) / _turns(definition, job), job.max_runtime_s / HOUR_S
+        if job.program != "stream" and 0 < limit_h < needed_h:
+            problem = f"{job.step} is forecast to take {needed_h:,.1f} h, and is stopped after {limit_h:,.1f} h"
+            fix = f"set it to {math.ceil(needed_h * MARGIN) * HOUR_S}, or use more or faster hosts"
+            yield Finding(f"{job_key(job.step)}.max_runtime_s", problem, fix, blocking=job.kind != "training")
+
+
+def _turns(definition: Mapping[str, Any], job: PlannedJob) -> int:
+    """Return how many jobs of a step follow each other: a tuner's trials, some of them at once."""
+    step = next(step for step in all_steps(definition["Steps"]) if step["Name"] == job.step)
+    if step["Type"] != "Tuning":
+        return 1
+    limits = step["Arguments"]["HyperParameterTuningJobConfig"]["ResourceLimits"]
+    return max(1, math.ceil(as_integer(limits.get("MaxNumberOfTrainingJobs")) / max(1, job.parallel)))
 
 
 def _price_findings(settings: Settings, phase: Phase, values: Values) -> Iterator[Finding]:

@@ -39,41 +39,23 @@ GPU_EXAMPLES = {
 
 def instance_findings(job: PlannedJob) -> Iterator[Finding]:
     """Check that an instance type exists for the kind of job and can run its program."""
-    name, gpu = job.instance.name, job.instance.gpu
+    name, gpu, fix = job.instance.name, job.instance.gpu, f"set it to {GPU_EXAMPLES[job.kind]}"
+    needs_gpu, asks_bfloat16 = job.program in GPU_PROGRAMS, job.hyperparameters.get("precision") == "bfloat16"
     if name not in known_types(job.kind):
-        yield Finding(
-            job.type_parameter,
-            f"SageMaker has no {name!r} for a {job.kind} job",
-            f"set it to {nearest_type(name, job.kind)}, or see the types that botocore lists for {job.kind}",
-        )
+        problem = f"SageMaker has no {name!r} for a {job.kind} job"
+        fix = f"set it to {nearest_type(name, job.kind)}, or see the types that botocore lists for {job.kind}"
     elif job.instance.unusable:
-        yield Finding(
-            job.type_parameter,
-            f"{name} cannot run the images: {job.instance.unusable}",
-            f"set it to {GPU_EXAMPLES[job.kind]}",
-        )
-    elif job.program in GPU_PROGRAMS and gpu is None:
-        yield Finding(
-            job.type_parameter,
-            f"{name} has no NVIDIA GPU and {job.step} needs one",
-            f"set it to {GPU_EXAMPLES[job.kind]}",
-        )
-    elif job.program in GPU_PROGRAMS and gpu and gpu.compute_capability < CUDA_COMPUTE_CAPABILITY:
-        yield Finding(
-            job.type_parameter,
-            f"the {gpu.name} of {name} is too old for the CUDA 13 of the images",
-            f"set it to {GPU_EXAMPLES[job.kind]}",
-        )
-    elif (
-        gpu
-        and gpu.compute_capability < BFLOAT16_COMPUTE_CAPABILITY
-        and job.hyperparameters.get("precision") == "bfloat16"
-    ):
-        yield Finding(
-            job.type_parameter,
-            f"the {gpu.name} of {name} has no bfloat16, and train.precision asks for it",
-            f"set it to {GPU_EXAMPLES[job.kind]}, or train.precision to float32",
-        )
+        problem = f"{name} cannot run the images: {job.instance.unusable}"
+    elif needs_gpu and gpu is None:
+        problem = f"{name} has no NVIDIA GPU and {job.step} needs one"
+    elif needs_gpu and gpu and gpu.compute_capability < CUDA_COMPUTE_CAPABILITY:
+        problem = f"the {gpu.name} of {name} is too old for the CUDA 13 of the images"
+    elif asks_bfloat16 and gpu and gpu.compute_capability < BFLOAT16_COMPUTE_CAPABILITY:
+        problem = f"the {gpu.name} of {name} has no bfloat16, and train.precision asks for it"
+        fix += ", or train.precision to float32"
+    else:
+        return
+    yield Finding(job.type_parameter, problem, fix)
 
 
 def host_image_findings(job: PlannedJob, asked: str) -> Iterator[Finding]:
@@ -82,24 +64,25 @@ def host_image_findings(job: PlannedJob, asked: str) -> Iterator[Finding]:
     AWS documents no drivers for the hosts of training and processing jobs: these tell in seconds, once they run.
     """
     name, image, key = job.instance.name, job.host_image, "endpoint.inference_ami_version"
-    anew = f"set endpoint.job.instance_type to {name} and upsert again"
     if image and image not in known_host_images():
-        problem = f"SageMaker has no host image {image!r}"
-        yield Finding(key, problem, f"set it to auto, or one of {', '.join(known_host_images())}")
-    elif image and not has_gpus(name):
-        yield Finding(
-            job.type_parameter, f"{name} has no GPU, and the definition asks for the host image {image}", anew
+        problem, fix = (
+            f"SageMaker has no host image {image!r}",
+            f"set it to auto, or one of {', '.join(known_host_images())}",
         )
     elif has_gpus(name) and image in OLD_HOST_IMAGES:
         problem = f"{image} has driver {OLD_HOST_IMAGES[image]}, and CUDA 13 needs {CUDA_DRIVER} or newer"
-        yield Finding(
-            key, problem, f"set it to auto or {GPU_HOST_IMAGE}, or build the inference image for an older CUDA"
-        )
-    elif has_gpus(name) and not image and asked != NONE:
-        problem = (
-            f"the driver that {name} has by default is too old for CUDA 13, and the definition names no host image"
-        )
-        yield Finding(job.type_parameter, problem, anew)
+        fix = f"set it to auto or {GPU_HOST_IMAGE}, or build the inference image for an older CUDA"
+    else:
+        key, fix = job.type_parameter, f"set endpoint.job.instance_type to {name} and upsert again"
+        if image and not has_gpus(name):
+            problem = f"{name} has no GPU, and the definition asks for the host image {image}"
+        elif not image and has_gpus(name) and asked != NONE:
+            problem = (
+                f"the driver that {name} has by default is too old for CUDA 13, and the definition names no host image"
+            )
+        else:
+            return
+    yield Finding(key, problem, fix)
 
 
 def disk_key_findings(job: PlannedJob, key: str) -> Iterator[Finding]:
@@ -138,12 +121,9 @@ def batch_findings(job: PlannedJob, tuned: tuple[str, ...], values: Values, rank
         return
     uneven = [size for size in sizes if batch % (size * ranks)]
     if uneven:
-        yield Finding(
-            job.count_parameter,
-            f"{name} {batch:,} does not divide by {job.step}'s micro-batch of {words(uneven)}"
-            f" x {ranks_per_host} ranks x {job.count} hosts",
-            _batch_fix(name, batch, sizes, uneven, job, ranks_per_host),
-        )
+        micro = f"{job.step}'s micro-batch of {words(uneven)} x {ranks_per_host} ranks x {job.count} hosts"
+        fix = _batch_fix(name, batch, sizes, uneven, job, ranks_per_host)
+        yield Finding(job.count_parameter, f"{name} {batch:,} does not divide by {micro}", fix)
 
 
 def sample_budget_findings(job: PlannedJob, values: Values, section: str = "train") -> Iterator[Finding]:
@@ -160,12 +140,8 @@ def sample_budget_findings(job: PlannedJob, values: Values, section: str = "trai
     if samples < batch:
         yield Finding(name, f"{samples:,} samples are less than one step of {batch:,}", f"set it to {batch:,} or more")
     elif samples % batch:
-        down = samples // batch * batch
-        yield Finding(
-            name,
-            f"{samples:,} samples are {samples / batch:,.2f} steps of {batch:,}",
-            f"set it to {down} or {down + batch}",
-        )
+        down, problem = samples // batch * batch, f"{samples:,} samples are {samples / batch:,.2f} steps of {batch:,}"
+        yield Finding(name, problem, f"set it to {down} or {down + batch}")
     warmup = as_integer(values.resolved(job.hyperparameters.get("warmup_samples")))
     if samples >= batch and warmup >= samples:
         key = "tune.warmup_samples" if job.choices else f"{section}.warmup_samples"

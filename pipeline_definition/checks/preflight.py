@@ -22,8 +22,7 @@ from pipeline_definition.checks.addresses import (
     sample_findings,
     threshold_findings,
 )
-from pipeline_definition.checks.budget import budget_findings
-from pipeline_definition.checks.durations import duration_findings
+from pipeline_definition.checks.budget import budget_findings, duration_findings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.jobs import (
     batch_findings,
@@ -76,17 +75,13 @@ def preflight(
         findings += [] if is_local else duration_findings(settings, definition, good, jobs)
     unet_config = None
     if target is not None and not any(finding.blocking for finding in findings):
-        findings = _judged(findings, settings, values)
+        # Without an account it is only a guess whether the role reads other buckets.
+        guessed = foreign_addresses(settings, values)
+        findings = [finding for finding in findings if finding.blocking or finding.parameter not in guessed]
         findings += AccountChecks(settings, values, jobs, target).findings()
         unet_config = unet_config_of(values, target)
     findings += [] if is_local else memory_findings(settings, jobs, values, unet_config)
     return list(dict.fromkeys(findings))
-
-
-def _judged(findings: list[Finding], settings: Settings, values: Values) -> list[Finding]:
-    """Leave out what was only a guess without an account: whether the role reads other buckets."""
-    guessed = foreign_addresses(settings, values)
-    return [finding for finding in findings if finding.blocking or finding.parameter not in guessed]
 
 
 def parameter_findings(definition: Mapping[str, Any], parameters: Mapping[str, str]) -> Iterator[Finding]:
@@ -136,11 +131,9 @@ def phase_findings(settings: Settings) -> Iterator[Finding]:
     for phase in settings.phases:
         side, section = phase.encode.resolution_px, "phase_2" if phase.suffix else "encode"
         if side > stored:
-            yield Finding(
-                "download.image_size_px",
-                f"pictures stored at {stored} px would be scaled up to the {side} px of {phase.encode_name}",
-                f"set it to {side} or more, or {section}.resolution_px to {stored} or less",
-            )
+            problem = f"pictures stored at {stored} px would be scaled up to the {side} px of {phase.encode_name}"
+            fix = f"set it to {side} or more, or {section}.resolution_px to {stored} or less"
+            yield Finding("download.image_size_px", problem, fix)
     yield from _bucket_findings(settings)
     sides = [phase.encode.resolution_px for phase in settings.phases]
     if len(set(sides)) < len(sides):
@@ -157,9 +150,8 @@ def _bucket_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("download.resize_mode", problem, "set it to keep_ratio, or encode.max_bucket_ratio to 1")
     if settings.encoders is not None or settings.encode.max_train_rows:
         problem = "buckets are for latents that are all encoded before training"
-        yield Finding(
-            "encode.max_bucket_ratio", problem, "set it to 1, or leave out encoders and encode.max_train_rows"
-        )
+        fix = "set it to 1, or leave out encoders and encode.max_train_rows"
+        yield Finding("encode.max_bucket_ratio", problem, fix)
 
 
 def _search_findings(settings: Settings) -> Iterator[Finding]:

@@ -88,7 +88,7 @@ def start(
     Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
     """
     from pipeline_definition.checks.budget import filled_in
-    from pipeline_definition.checks.choice import chosen_hosts
+    from pipeline_definition.checks.capacity import Capacity
     from pipeline_definition.jobs.planned import Values, planned_jobs
     from pipeline_definition.models.registry import with_approved_model
 
@@ -102,7 +102,7 @@ def start(
         given = {**local_world(context), **given}
     else:
         jobs = planned_jobs(definition, Values(definition, given))
-        chosen, lines = chosen_hosts(settings, jobs, given, context.target)
+        chosen, lines = Capacity(settings, context.target).chosen_hosts(jobs, given)
         given |= chosen
         for line in lines:
             say(line)

@@ -103,7 +103,7 @@ def _sizes(rows: int, resolution_px: int) -> dict[str, object]:
 def _findings(text: str, file: Path) -> list[str]:
     """Return what preflight says of a set without account or stack; refuse an answer that would block a start."""
     from pipeline_definition.checks.addresses import FILL
-    from pipeline_definition.checks.durations import duration_findings
+    from pipeline_definition.checks.budget import duration_findings
     from pipeline_definition.checks.preflight import preflight
     from pipeline_definition.jobs.planned import Values, planned_jobs
 

@@ -9,12 +9,9 @@ import pytest
 
 from params.settings import Settings
 from pipeline_definition.checks.budget import filled_in
-from pipeline_definition.checks.choice import chosen_hosts
+from pipeline_definition.checks.capacity import Capacity
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.preflight import preflight
-from pipeline_definition.checks.quotas import Quotas
-from pipeline_definition.checks.training_plans import plan_findings
-from pipeline_definition.checks.zones import zone_findings
 from pipeline_definition.cost.forecast import forecast
 from pipeline_definition.cost.prices import Prices, load_prices
 from pipeline_definition.cost.training import CostError
@@ -90,7 +87,7 @@ def jobs_of(definition: dict[str, Any], step: str = "") -> list[PlannedJob]:
 
 def choice(settings: Settings, account: Account, **given: str) -> tuple[dict[str, str], list[str]]:
     settings, definition = in_network(settings)
-    return chosen_hosts(settings, jobs_of(definition), given, account)
+    return Capacity(settings, account).chosen_hosts(jobs_of(definition), given)
 
 
 # At the start.
@@ -141,7 +138,8 @@ def test_a_start_without_the_right_to_ask_takes_the_first_and_says_so() -> None:
 def found(settings: Settings, account: Account, step: str) -> list[Finding]:
     settings, definition = in_network(settings)
     jobs = jobs_of(definition, step)
-    return [*zone_findings(settings, jobs, account), *Quotas(account).findings(jobs)]
+    capacity = Capacity(settings, account)
+    return [*capacity.zone_findings(jobs), *capacity.quota_findings(jobs)]
 
 
 def test_a_list_blocks_only_where_nothing_on_it_can_be_had() -> None:
@@ -202,7 +200,7 @@ def reserving(**other: str) -> dict[str, Any]:
 
 def plan_problems(plan: dict[str, Any] | None) -> list[Finding]:
     settings, definition = in_network(set_with(train={"job": {"training_plan": PLAN}}))
-    return list(plan_findings(settings, jobs_of(definition, "Train"), Account.of(plan=plan)))
+    return list(Capacity(settings, Account.of(plan=plan)).plan_findings(jobs_of(definition, "Train")))
 
 
 def test_a_plan_that_fits_is_no_finding() -> None:

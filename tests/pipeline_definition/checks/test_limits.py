@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from params.settings import Settings, load_settings
-from pipeline_definition.checks.durations import duration_findings
+from pipeline_definition.checks.budget import duration_findings
+from pipeline_definition.checks.capacity import Capacity
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.permissions import permission_findings
 from pipeline_definition.checks.preflight import preflight
-from pipeline_definition.checks.zones import zone_findings
 from pipeline_definition.cli import app
 from pipeline_definition.cost.host_hours import priced
 from pipeline_definition.definition.pipeline import build_definition
@@ -146,7 +146,7 @@ def zones(settings: Settings, definition: dict[str, Any], offered: dict[str, lis
     subnets = {"Subnets": [{"SubnetId": "subnet-1", "AvailabilityZone": "us-east-1a"}]}
     target = Ec2Target(answers={"ec2": {"describe_subnets": lambda Filters: subnets}})  # noqa: N803
     jobs = planned_jobs(definition, Values(definition, {}))
-    return list(zone_findings(settings, jobs, target))
+    return list(Capacity(settings, target).zone_findings(jobs))
 
 
 def test_a_type_that_the_subnets_zone_does_not_have_is_named_with_the_zones_that_do(
