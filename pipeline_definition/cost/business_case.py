@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline_definition.cost.business_inputs import BusinessCase, Candidate, Use
+from pipeline_definition.cost.business_inputs import BusinessCase, Candidate, Investment, Use
 from pipeline_definition.cost.jobs import SECONDS_PER_HOUR
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.cost.rates import load_rates
@@ -87,10 +87,17 @@ class Answers:
     # Question 3.
 
     @property
+    def _investment(self) -> Investment:
+        return self.case.investment
+
+    @property
+    def _months(self) -> int:
+        return self._investment.years * MONTHS_PER_YEAR
+
+    @property
     def gain_usd_per_year(self) -> float:
         """Return expected over the return of today."""
-        investment = self.case.investment
-        return investment.return_usd_per_year_expected - investment.return_usd_per_year_today
+        return self._investment.return_usd_per_year_expected - self._investment.return_usd_per_year_today
 
     @property
     def uses_usd_per_year(self) -> float:
@@ -102,17 +109,17 @@ class Answers:
 
         Sum over months m of gain / 12 / (1 + r)^(m / 12), m counted from the first dollar, to the end of each month.
         """
-        months = range(self.case.investment.months_until_return + 1, self._months + 1)
-        rate = 1.0 + self.case.investment.discount_rate
+        months = range(self._investment.months_until_return + 1, self._months + 1)
+        rate = 1.0 + self._investment.discount_rate
         factor: float = sum(rate ** (-month / MONTHS_PER_YEAR) for month in months)
         gain = realised * self.gain_usd_per_year / MONTHS_PER_YEAR
-        return gain * factor - budget_factor * self.case.investment.budget_usd
+        return gain * factor - budget_factor * self._investment.budget_usd
 
     @property
     def return_on_investment(self) -> float:
         """Return (gain over the years - budget) / budget, not discounted."""
-        budget = self.case.investment.budget_usd
-        earning_months = max(0, self._months - self.case.investment.months_until_return)
+        budget = self._investment.budget_usd
+        earning_months = max(0, self._months - self._investment.months_until_return)
         return (self.gain_usd_per_year * earning_months / MONTHS_PER_YEAR - budget) / budget
 
     @property
@@ -120,38 +127,32 @@ class Answers:
         """Months from the first dollar until the gain has paid the budget; None: not within the years."""
         if self.gain_usd_per_year <= 0:
             return None
-        earning = self.case.investment.budget_usd / self.gain_usd_per_year * MONTHS_PER_YEAR
-        months = self.case.investment.months_until_return + earning
+        earning = self._investment.budget_usd / self.gain_usd_per_year * MONTHS_PER_YEAR
+        months = self._investment.months_until_return + earning
         return months if months <= self._months else None
 
     @property
     def break_even_realised(self) -> float | None:
         """Fraction of the gain that has to come true for a net present value of zero; None: no gain pays it."""
-        value = self.net_present_value_usd() + self.case.investment.budget_usd
-        return self.case.investment.budget_usd / value if value > 0 else None
+        value = self.net_present_value_usd() + self._investment.budget_usd
+        return self._investment.budget_usd / value if value > 0 else None
 
     @property
     def justified_budget_usd(self) -> float:
         """Largest budget at which the discounted gain is still the required return on top of the budget itself."""
-        value = self.net_present_value_usd() + self.case.investment.budget_usd
-        return max(0.0, value) / (1.0 + self.case.investment.required_return_on_budget)
+        value = self.net_present_value_usd() + self._investment.budget_usd
+        return max(0.0, value) / (1.0 + self._investment.required_return_on_budget)
 
     @property
     def compute_budget_usd(self) -> float:
         """Compute's part of the budget."""
-        return self.case.investment.budget_usd * self.case.investment.compute_fraction
+        return self._investment.budget_usd * self._investment.compute_fraction
 
     def cumulative(self) -> list[tuple[float, float]]:
         """Return (months, dollars so far), not discounted."""
-        monthly, start = self.gain_usd_per_year / MONTHS_PER_YEAR, self.case.investment.months_until_return
-        return [
-            (float(month), monthly * max(0, month - start) - self.case.investment.budget_usd)
-            for month in range(self._months + 1)
-        ]
-
-    @property
-    def _months(self) -> int:
-        return self.case.investment.years * MONTHS_PER_YEAR
+        monthly, start = self.gain_usd_per_year / MONTHS_PER_YEAR, self._investment.months_until_return
+        months, budget = range(self._months + 1), self._investment.budget_usd
+        return [(float(month), monthly * max(0, month - start) - budget) for month in months]
 
 
 def answers_of(case: BusinessCase) -> Answers:
@@ -161,10 +162,8 @@ def answers_of(case: BusinessCase) -> Answers:
     """
     prices, rates = load_prices(), load_rates()
     made = case.generation
-    host = instance(made.instance_type)
-    rate = rates.generate_rate(
-        host, made.resolution_px, made.inference_steps, True, "float16", "generation.instance_type"
-    )
+    host, name = instance(made.instance_type), "generation.instance_type"
+    rate = rates.generate_rate(host, made.resolution_px, made.inference_steps, True, "float16", name)
     hourly = prices.instance_hour_usd(made.instance_type)
     pictures = rate.samples_per_s * host.ranks * SECONDS_PER_HOUR * made.busy_fraction
     picture_usd = hourly / pictures

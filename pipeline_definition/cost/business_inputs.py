@@ -1,4 +1,7 @@
-"""The inputs of a business case, as a YAML file holds them. Reads that file; writes nothing."""
+"""The inputs of a business case, as a YAML file holds them. Reads that file; writes nothing.
+
+business_case.yaml, the worked example, says of each what it is.
+"""
 
 from __future__ import annotations
 
@@ -20,38 +23,27 @@ class Use(Model):
     """One place where pictures are made."""
 
     name: str
-    """What they are for."""
     images_per_year: float = Field(ge=0)
     """Accepted pictures."""
     usd_per_image_today: float = Field(ge=0)
-    """What one costs now."""
     hours_per_image_today: float = Field(ge=0)
     """From order to delivery, now."""
     hours_per_image_with_model: float = Field(ge=0)
-    """The same with a model."""
     revenue_usd_per_year: float = Field(ge=0)
-    """New revenue."""
 
 
 class Candidate(Model):
-    """One kind of model: what it costs to have and how often its pictures are taken."""
+    """One kind of model: what it costs to have, how often its pictures are taken, and its evaluation."""
 
     training_usd: float = Field(0.0, ge=0)
-    """Compute."""
     data_usd: float = Field(0.0, ge=0)
-    """Licences, captions."""
     team_usd: float = Field(0.0, ge=0)
-    """People."""
     setup_usd: float = Field(0.0, ge=0)
-    """Anything else, once."""
     upkeep_usd_per_year: float = Field(0.0, ge=0)
-    """Every year."""
     accepted_fraction: float = Field(gt=0, le=1)
     """Generated pictures that a reviewer takes."""
     fid: float | None = Field(None, ge=0)
-    """The evaluation's."""
     clip_score: float | None = Field(None, ge=-1, le=1)
-    """The evaluation's."""
 
     def fixed_usd(self, years: float) -> float:
         """Return what it costs over the years before the first picture."""
@@ -63,11 +55,8 @@ class Generation(Model):
     """The endpoint that makes the pictures."""
 
     instance_type: str
-    """Its host."""
     resolution_px: int = Field(ge=8, multiple_of=8)
-    """Side of a picture."""
     inference_steps: int = Field(ge=1)
-    """Denoising steps."""
     busy_fraction: float = Field(gt=0, le=1)
     """Of the hours that are paid for."""
 
@@ -76,19 +65,14 @@ class Investment(Model):
     """The return that is expected, and what is to be spent for it."""
 
     return_usd_per_year_today: float = Field(ge=0)
-    """Without."""
     return_usd_per_year_expected: float = Field(ge=0)
-    """With."""
     budget_usd: float = Field(gt=0)
     """Spent at the beginning."""
     compute_fraction: float = Field(gt=0, le=1)
-    """Of the budget."""
     years: int = Field(ge=1, le=30)
     """How far ahead is counted, from the first dollar on."""
     months_until_return: int = Field(0, ge=0)
-    """Before the first return."""
     discount_rate: float = Field(gt=-1, le=10)
-    """A year's."""
     required_return_on_budget: float = Field(ge=0)
     """Net gain that is asked for, in budgets."""
     training_instance_type: str
@@ -96,22 +80,16 @@ class Investment(Model):
 
 
 class BusinessCase(Model):
-    """The inputs."""
+    """The inputs: of question 1 the uses, of question 2 the two candidates, of question 3 the investment."""
 
     company: str
-    """Whose case."""
     uses: list[Use] = Field(min_length=1)
-    """Question 1."""
     custom: Candidate
-    """Question 2."""
     pretrained: Candidate
-    """Question 2."""
     review_usd_per_picture: float = Field(ge=0)
     """A person's look at one generated picture."""
     generation: Generation
-    """What one generated picture costs."""
     investment: Investment
-    """Question 3."""
 
 
 def load_case(path: Path) -> BusinessCase:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline_definition.cost.business_case import BUDGET_FACTORS, REALISED, Answers
-from pipeline_definition.cost.business_inputs import Candidate
 from pipeline_definition.jobs.instances import instance
 from pipeline_definition.pages.charts import Series, bars, curves
 from pipeline_definition.pages.document import Chart, Document, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, count, dollars, leaves, percent, short_count
 
 CHART_POINTS = 40
+# What the JSON has of the answers and of a use, by the same names.
+DERIVED = (
+    *("break_even_images", "custom_is_cheaper", "gain_usd_per_year", "return_on_investment", "payback_months"),
+    *("break_even_realised", "justified_budget_usd"),
+)
+OF_A_USE = ("kind", "saving_usd_per_year", "hours_saved_per_year", "gain_usd_per_year")
 
 
 def case_document(answers: Answers) -> Document:
@@ -27,27 +32,14 @@ def case_json(answers: Answers) -> Mapping[str, Any]:
         "inputs": answers.case.model_dump(),
         "usd_per_generated_picture": answers.generation_usd_per_picture,
         "uses": [
-            {
-                "name": answer.use.name,
-                "kind": answer.kind,
-                "saving_usd_per_year": answer.saving_usd_per_year,
-                "hours_saved_per_year": answer.hours_saved_per_year,
-                "gain_usd_per_year": answer.gain_usd_per_year,
-            }
-            for answer in answers.uses
+            {"name": answer.use.name, **{name: getattr(answer, name) for name in OF_A_USE}} for answer in answers.uses
         ],
         "usd_per_accepted_image": {
             "custom": answers.usd_per_accepted_image(answers.case.custom),
             "pretrained": answers.usd_per_accepted_image(answers.case.pretrained),
         },
-        "break_even_images": answers.break_even_images,
-        "custom_is_cheaper": answers.custom_is_cheaper,
-        "gain_usd_per_year": answers.gain_usd_per_year,
-        "return_on_investment": answers.return_on_investment,
-        "payback_months": answers.payback_months,
         "net_present_value_usd": answers.net_present_value_usd(),
-        "break_even_realised": answers.break_even_realised,
-        "justified_budget_usd": answers.justified_budget_usd,
+        **{name: getattr(answers, name) for name in DERIVED},
     }
 
 
@@ -65,15 +57,7 @@ def _lead(answers: Answers) -> str:
 
 
 def _where(answers: Answers) -> Section:
-    headers = (
-        "Use",
-        "It",
-        "Pictures a year",
-        "Saved a year",
-        "New revenue a year",
-        "Hours saved a year",
-        "Gain a year",
-    )
+    headers = ("Use", "It", *(f"{what} a year" for what in ("Pictures", "Saved", "New revenue", "Hours saved", "Gain")))
     answered = sorted(answers.uses, key=lambda answer: -answer.gain_usd_per_year)
     rows = tuple(
         (
@@ -87,29 +71,21 @@ def _where(answers: Answers) -> Section:
         )
         for answer in answered
     )
-    gains = [
-        (answer.use.name, [(max(0.0, answer.gain_usd_per_year), dollars(answer.gain_usd_per_year))])
-        for answer in answered
-    ]
-    return Section(
-        "where",
-        "1. Where would it cut cost, speed up production or grow revenue?",
-        "Saved: pictures x (cost of one today - cost of one accepted picture of the better model).",
-        charts=(Chart("Gain a year", bars("gain", "Gain a year of each use", gains)),),
-        tables=(Table(headers, rows, frozenset(range(2, 7))),),
-    )
+    gains = [(answer.use.name, answer.gain_usd_per_year) for answer in answered]
+    chart = bars("gain", "Gain a year of each use", [(name, [(max(0.0, usd), dollars(usd))]) for name, usd in gains])
+    title = "1. Where would it cut cost, speed up production or grow revenue?"
+    lead = "Saved: pictures x (cost of one today - cost of one accepted picture of the better model)."
+    table = Table(headers, rows, frozenset(range(2, 7)))
+    return Section("where", title, lead, charts=(Chart("Gain a year", chart),), tables=(table,))
 
 
 def _which(answers: Answers) -> Section:
-    case, even = answers.case, answers.break_even_images
+    years, even = answers.case.investment.years, answers.break_even_images
+    even_text = "none" if even is None else short_count(even)
     facts = (
         Fact("one generated picture", f"${answers.generation_usd_per_picture:.4f}", _picture_note(answers)),
-        Fact(
-            "break-even volume",
-            "none" if even is None else short_count(even),
-            f"accepted pictures in {case.investment.years} years",
-        ),
-        Fact("our volume", count(answers.images), f"in {case.investment.years} years"),
+        Fact("break-even volume", even_text, f"accepted pictures in {years} years"),
+        Fact("our volume", count(answers.images), f"in {years} years"),
         Fact("cheaper at our volume", "custom" if answers.custom_is_cheaper else "pretrained"),
     )
     described = "Cost over accepted pictures, custom and pretrained"
@@ -125,28 +101,24 @@ def _which(answers: Answers) -> Section:
     return Section("which", "2. A custom model or the open pretrained one?", lead, facts, (chart,), (table,))
 
 
-def _compared(answers: Answers) -> Iterator[tuple[str, str, str]]:
-    years = answers.case.investment.years
-
-    def row(label: str, text: Callable[[Candidate], str]) -> tuple[str, str, str]:
-        return label, text(answers.case.custom), text(answers.case.pretrained)
-
-    yield row(f"fixed cost, {years} years", lambda one: dollars(one.fixed_usd(years)))
-    yield row("fraction accepted", lambda one: percent(one.accepted_fraction))
-    yield row("an accepted picture", lambda one: dollars(answers.usd_per_accepted_image(one)))
-    yield row(f"our volume, {years} years", lambda one: dollars(answers.total_usd(one, answers.images)))
-    yield row("FID on our held-out pictures", lambda one: _score(one.fid))
-    yield row("CLIP score", lambda one: _score(one.clip_score))
+def _compared(answers: Answers) -> Iterator[tuple[str, ...]]:
+    years, both = answers.case.investment.years, (answers.case.custom, answers.case.pretrained)
+    for label, texts in {
+        f"fixed cost, {years} years": [dollars(one.fixed_usd(years)) for one in both],
+        "fraction accepted": [percent(one.accepted_fraction) for one in both],
+        "an accepted picture": [dollars(answers.usd_per_accepted_image(one)) for one in both],
+        f"our volume, {years} years": [dollars(answers.total_usd(one, answers.images)) for one in both],
+        "FID on our held-out pictures": [_score(one.fid) for one in both],
+        "CLIP score": [_score(one.clip_score) for one in both],
+    }.items():
+        yield (label, *texts)
 
 
 def _cost_lines(answers: Answers) -> list[Series]:
     top = 1.2 * max(answers.images, answers.break_even_images or 0.0, 1.0)
     places = [top * step / CHART_POINTS for step in range(CHART_POINTS + 1)]
-
-    def series(name: str, candidate: Candidate) -> Series:
-        return Series(name, [(x, answers.total_usd(candidate, x)) for x in places])
-
-    return [series("custom", answers.case.custom), series("pretrained", answers.case.pretrained)]
+    candidates = {"custom": answers.case.custom, "pretrained": answers.case.pretrained}
+    return [Series(name, [(x, answers.total_usd(one, x)) for x in places]) for name, one in candidates.items()]
 
 
 def _how_much(answers: Answers) -> Section:
@@ -193,12 +165,8 @@ def _inputs(answers: Answers) -> Section:
         ("prices.yaml", f"{answers.case.generation.instance_type}, an hour", f"${answers.endpoint_usd_per_hour:,.4g}"),
         ("rates.yaml", "pictures in a paid hour", f"{answers.pictures_per_hour:,.0f}"),
     )
-    lead = "Everything above is derived from these."
-    tables = (
-        Table(("Input", "Value"), rows, wraps=True),
-        Table(("From", "What", "Value"), derived, frozenset({2})),
-    )
-    return Section("inputs", "Inputs", lead, tables=tables)
+    tables = (Table(("Input", "Value"), rows, wraps=True), Table(("From", "What", "Value"), derived, frozenset({2})))
+    return Section("inputs", "Inputs", "Everything above is derived from these.", tables=tables)
 
 
 def _picture_note(answers: Answers) -> str:

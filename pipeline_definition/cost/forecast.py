@@ -14,8 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from params.settings import Settings
-from pipeline_definition.cost.jobs import Estimator
-from pipeline_definition.cost.lines import ForecastLine, total_usd
+from pipeline_definition.cost.jobs import Estimator, ForecastLine, total_usd
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
 from pipeline_definition.cost.rates import Rates, load_rates
 from pipeline_definition.cost.storage import Surroundings, other_lines

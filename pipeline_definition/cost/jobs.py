@@ -6,11 +6,10 @@ Reads planned jobs, a workload, rates and prices; writes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from params.settings import Settings
-from pipeline_definition.cost.lines import Bill, ForecastLine, same_usd
 from pipeline_definition.cost.prices import PURCHASES, Prices, Purchase
 from pipeline_definition.cost.rates import Rate, Rates
 from pipeline_definition.cost.workload import Workload
@@ -23,6 +22,30 @@ HOURS_PER_MONTH = 730.0
 CHECKPOINTING_COMPUTE = 4 / 3
 # Building and compiling the UNet for one micro-batch size: assumed.
 SWEEP_SET_UP_S = 120.0
+
+Bill = Mapping[Purchase, float | None]
+"""Dollars by way of buying; None: the price is not known."""
+
+
+@dataclass(frozen=True)
+class ForecastLine:
+    """One line of a forecast."""
+
+    step: str
+    what: str
+    """Hosts, size, or number of requests."""
+    hours: float
+    """Of wall time; 0 for what runs in parallel with the steps."""
+    gpu_hours: float
+    usd: Bill
+    rate_kind: str
+    """measured, published, derived or assumed."""
+    rate: str
+    """The rate itself and its source."""
+    price: str
+    """Where the price comes from."""
+    missing: tuple[str, ...] = ()
+    """Prices that are not known, such as `spot of ml.p4de.24xlarge`."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +66,12 @@ class Estimator:
         if job.program == "download":
             return self._single(job, self.workload.rows, self.rates.download_rate(job.instance), job.count)
         if job.program == "encode":
-            rate = self._encode_rate(job)
             rows = self.workload.phase_of(job.step).encoded_rows
-            return self._single(job, rows, rate, job.count * job.instance.ranks)
-        if job.program == "stream":
-            return self._stream(job)
+            return self._single(job, rows, self._encode_rate(job), job.count * job.instance.ranks)
         if job.program == "train":
             return self._tune(job) if job.choices else self._train(job)
-        if job.program == "throughput":
-            return self._throughput(job)
-        if job.program == "evaluate":
-            return self._evaluate(job)
-        return None
+        others = {"stream": self._stream, "throughput": self._throughput, "evaluate": self._evaluate}
+        return others[job.program](job) if job.program in others else None
 
     def endpoint(self, job: PlannedJob, months: float) -> ForecastLine:
         """Return what an endpoint costs for this many months."""
@@ -182,6 +199,18 @@ class Estimator:
     def _priced(self, host: Instance, count: int) -> str:
         price = self.prices.find(host.name, "on_demand")
         return f"{count} x {host.name} ({f'${price.usd:,.2f} an hour' if price else 'price unknown'} each)"
+
+
+def same_usd(usd: float) -> Bill:
+    """Return the bill of something that has one price however the instances are bought."""
+    return dict.fromkeys(PURCHASES, usd)
+
+
+def total_usd(lines: Iterable[ForecastLine], purchase: Purchase) -> float:
+    """Return the sum; a line without a price of that kind counts at its on-demand price: an upper bound."""
+    # Every line has an on-demand price: an unknown one is an error before there is a line.
+    amounts = (line.usd[purchase] if line.usd[purchase] is not None else line.usd["on_demand"] for line in lines)
+    return sum(amount or 0.0 for amount in amounts)
 
 
 def encoders_step(step: str) -> str:

@@ -8,6 +8,7 @@ Reads a parameter set, a definition, changed parameters, prices.yaml and rates.y
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -77,11 +78,8 @@ class Plan:
     @property
     def frontier(self) -> tuple[Option, ...]:
         """Options that no other beats in days and dollars both, cheapest first."""
-        front: list[Option] = []
-        for option in self.options:
-            if not front or option.days < front[-1].days:
-                front.append(option)
-        return tuple(front)
+        fastest = itertools.accumulate((option.days for option in self.options), min, initial=math.inf)
+        return tuple(option for option, days in zip(self.options, fastest, strict=False) if option.days < days)
 
     def verdict(self) -> str:
         """Return one sentence: the choice, or what comes nearest and what each limit alone would allow."""
@@ -167,12 +165,9 @@ def _options(
             if 0 in sizes:
                 continue
             hours, rate_kind = _training(estimator, jobs, host, count)
-            for purchase in purchases:
-                price = estimator.prices.find(name, purchase)
-                if price is None:
-                    continue
+            prices = ((purchase, estimator.prices.find(name, purchase)) for purchase in purchases)
+            for purchase, usd in ((purchase, hours * count * price.usd) for purchase, price in prices if price):
                 wall = hours * (estimator.rates.assumed.spot_time_factor if purchase == "spot" else 1.0)
-                usd = hours * count * price.usd
                 all_hours = wall + rest[0]
                 yield Option(
                     instance_type=name,

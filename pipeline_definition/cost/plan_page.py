@@ -12,17 +12,8 @@ from pipeline_definition.cost.plan import Option, Plan
 from pipeline_definition.pages.document import Chart, Document, Section, Table
 
 HEADERS = (
-    "hosts",
-    "GPUs",
-    "bought",
-    "days",
-    "dollars",
-    "training days",
-    "training dollars",
-    "scaling",
-    "rate",
-    "micro-batch",
-    "meets",
+    *("hosts", "GPUs", "bought", "days", "dollars", "training days", "training dollars", "scaling", "rate"),
+    *("micro-batch", "meets"),
 )
 CHART_TITLE = "Days against dollars; dashed are the limits, the line is the frontier, the large dot the choice"
 NUMERIC = frozenset({1, 3, 4, 5, 6, 7, 9})
@@ -56,13 +47,11 @@ def plan_table(plan: Plan) -> RichTable:
 def plan_json(plan: Plan) -> Mapping[str, Any]:
     """Return the plan whole, every option included."""
     return {
-        "deadline_days": plan.deadline_days,
-        "budget_usd": plan.budget_usd,
+        **asdict(plan),
         "met": plan.best is not None,
         "best": asdict(plan.best) if plan.best else None,
         "nearest": asdict(plan.nearest),
         "frontier": [asdict(option) for option in plan.frontier],
-        "options": [asdict(option) for option in plan.options],
         "verdict": plan.verdict(),
     }
 
@@ -72,30 +61,16 @@ def plan_document(plan: Plan, name: str) -> Document:
     from pipeline_definition.pages.charts import trade_off
 
     choice = plan.best or plan.nearest
-    drawing = trade_off(
-        "plan",
-        "Days against dollars of every option, with the frontier and both limits",
-        [(option.days, option.usd) for option in plan.options],
-        (choice.days, choice.usd),
-        "days",
-        "dollars",
-        limits=(plan.deadline_days, plan.budget_usd),
-        logarithmic=True,
-    )
+    described = "Days against dollars of every option, with the frontier and both limits"
+    points, limits = [(option.days, option.usd) for option in plan.options], (plan.deadline_days, plan.budget_usd)
+    chosen = (choice.days, choice.usd)
+    drawing = trade_off("plan", described, points, chosen, "days", "dollars", limits=limits, logarithmic=True)
+    charts, tables = (Chart(CHART_TITLE, drawing),), (Table(HEADERS, tuple(plan_rows(plan)), NUMERIC),)
     return Document(
         eyebrow=(f"{name}: {plan.deadline_days:g} days, ${plan.budget_usd:,.0f}",),
         title="A plan that meets both" if plan.best else "No plan meets both",
         lead=plan.verdict(),
-        sections=(
-            Section(
-                "options",
-                "Options",
-                " ".join(NOTES),
-                charts=(Chart(CHART_TITLE, drawing),),
-                tables=(Table(HEADERS, tuple(plan_rows(plan)), NUMERIC),),
-                is_wide=True,
-            ),
-        ),
+        sections=(Section("options", "Options", " ".join(NOTES), charts=charts, tables=tables, is_wide=True),),
     )
 
 

@@ -9,6 +9,7 @@ price list does not answer stays as it was, with its own source and date, and is
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,11 +49,8 @@ def refresh(
 
     Raises CostError for an added instance type that it does not know; one that is `sought` is then only named.
     """
-    document = prices.model_dump(mode="json", exclude_none=True)
-    moved = region != prices.region
-    document |= {"region": region, "date": today.isoformat()}
-    says = f"AWS price list API, {region}, on demand, first tier"
-    document["sources"][SOURCE] = {"says": says, "date": today.isoformat()}
+    document = _document(prices, SOURCE, f"AWS price list API, {region}, on demand, first tier", today)
+    document["region"], moved = region, region != prices.region
     changed: list[str] = []
     kept: list[str] = []
     for name in dict.fromkeys([*document["instances"], *added, *sought]):
@@ -70,10 +68,8 @@ def refresh(
 
 def with_price(prices: Prices, instance_type: str, way: Purchase, usd: float, says: str, today: date) -> str:
     """Return the price file with one price more, or another one, and where it comes from."""
-    document = prices.model_dump(mode="json", exclude_none=True)
-    document["date"] = today.isoformat()
     source = f"{way}-{instance_type}"
-    document["sources"][source] = {"says": says, "date": today.isoformat()}
+    document = _document(prices, source, says, today)
     document["instances"].setdefault(instance_type, {})[way] = {"usd": usd, "source": source}
     return _checked_text(document)
 
@@ -94,8 +90,16 @@ def training_plan_usd(client: Any, arn: str) -> tuple[str, float]:
 
 def write_prices(text: str, path: Path) -> None:
     """Put the new file in the old one's place at once; the comment on top stays."""
-    comment = "".join(f"{line}\n" for line in _comment(path))
-    write_text(path, comment + text)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else ()
+    write_text(path, "".join(itertools.takewhile(lambda line: line.startswith("#"), lines)) + text)
+
+
+def _document(prices: Prices, source: str, says: str, today: date) -> dict[str, Any]:
+    """Return the price file's content with today's date and one source more."""
+    document = prices.model_dump(mode="json", exclude_none=True)
+    document["date"] = today.isoformat()
+    document["sources"][source] = {"says": says, "date": today.isoformat()}
+    return document
 
 
 def _checked_text(document: Mapping[str, Any]) -> str:
@@ -106,15 +110,9 @@ def _checked_text(document: Mapping[str, Any]) -> str:
 
 def instance_usd(client: Any, instance_type: str, region: str) -> float | None:
     """Return dollars for one hour of a SageMaker instance; the dearest of its components where they differ."""
-    wanted = {"regionCode": region, "instanceName": instance_type}
-    products = _products(client, "AmazonSageMaker", wanted)
-    prices = [
-        usd
-        for product in products
-        if product["product"]["attributes"].get("component") in COMPONENTS
-        for usd in _first_tier(product, "")
-    ]
-    return max(prices, default=None)
+    products = _products(client, "AmazonSageMaker", {"regionCode": region, "instanceName": instance_type})
+    ours = [product for product in products if product["product"]["attributes"].get("component") in COMPONENTS]
+    return max((usd for product in ours for usd in _first_tier(product, "")), default=None)
 
 
 def service_usd(client: Any, query: PriceQuery, region: str) -> float | None:
@@ -182,10 +180,3 @@ def _put(entry: dict[str, Any], name: str, usd: float | None, changed: list[str]
     if entry.get("usd") != usd:
         changed.append(f"{name}: {entry.get('usd', 'new')} -> {usd:g}")
     entry |= {"usd": usd, "source": SOURCE}
-
-
-def _comment(path: Path) -> Iterator[str]:
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        if not line.startswith("#"):
-            return
-        yield line

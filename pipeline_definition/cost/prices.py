@@ -35,7 +35,6 @@ class PriceSource(Model):
     says: str
     """The page or price list, and what remains to be confirmed."""
     date: date
-    """When it was read."""
 
 
 class Price(Model):
@@ -90,11 +89,8 @@ class Prices(Model):
     date: date
     """When the file was last looked through."""
     sources: dict[str, PriceSource]
-    """By key."""
     instances: dict[str, InstancePrices]
-    """By instance type."""
     services: dict[str, ServicePrice]
-    """By what is billed."""
 
     def instance_hour_usd(self, instance_type: str) -> float:
         """Return dollars for one instance-hour on demand; raises CostError as `known` does."""
@@ -136,12 +132,9 @@ class Prices(Model):
 
     def by_hosts(self) -> Mapping[str, float]:
         """Return dollars for one instance-hour, also of reserved hosts: what a run's page takes."""
-        reserved = {name + BY_PLAN: p.training_plan.usd for name, p in self.instances.items() if p.training_plan}
-        return {**self.on_demand(), **reserved}
-
-    def on_demand(self) -> Mapping[str, float]:
-        """Return dollars for one instance-hour by instance type."""
-        return {name: prices.on_demand.usd for name, prices in self.instances.items() if prices.on_demand}
+        on_demand = {name: own.on_demand.usd for name, own in self.instances.items() if own.on_demand}
+        reserved = {name + BY_PLAN: own.training_plan.usd for name, own in self.instances.items() if own.training_plan}
+        return on_demand | reserved
 
 
 def load_prices(path: Path = PRICES_FILE) -> Prices:

@@ -44,39 +44,29 @@ class TrainRate(Model):
     gpu: str
     """As in instances.yaml."""
     resolution_px: int
-    """Side of the pictures."""
     samples_per_s_per_gpu: float = Field(gt=0)
     """On one host, latents cached."""
     kind: Kind
-    """Who found it."""
     text: Literal["cached", "online"]
     """Whether the text encoder ran during training."""
     source: str
-    """Where it stands."""
 
 
 class DownloadRate(Model):
     """img2dataset."""
 
     samples_per_s_per_vcpu: float = Field(gt=0)
-    """Of a host."""
     kind: Kind
-    """Who found it."""
     source: str
-    """Where it stands."""
 
 
 class Flops(Model):
     """GFLOP of one sample, by the side of its picture in pixels."""
 
     unet_forward: dict[int, float]
-    """One denoising step."""
     unet_train: dict[int, float]
-    """Forward and backward."""
     vae_encode: dict[int, float]
-    """Picture to moments."""
     vae_decode: dict[int, float]
-    """Latents to picture."""
     text_encoder: float
     """77 tokens."""
 
@@ -94,9 +84,7 @@ class UtilisationRate(Model):
     """What part of the peak is reached."""
 
     value: float = Field(gt=0, le=1)
-    """Of 1."""
     source: str
-    """Whose experience."""
 
 
 class PublishedScaling(Model):
@@ -108,11 +96,8 @@ class PublishedScaling(Model):
     """
 
     source: str
-    """Whose."""
     global_batch_size: int
-    """Of every run."""
     days_by_gpus: dict[int, float]
-    """The same training on more GPUs."""
 
     @property
     def slope(self) -> float:
@@ -123,45 +108,31 @@ class PublishedScaling(Model):
 
 
 class Assumed(Model):
-    """What nobody has measured for this project."""
+    """What nobody has measured for this project; rates.yaml says what each is."""
 
     job_start_s: float
-    """Billed before a job's program begins."""
     jpeg_bytes_256_px: float
-    """A stored picture."""
     source_picture_bytes: float
-    """A picture as the internet sends it."""
     upload_part_bytes: float
-    """One request."""
     checkpoint_bytes_per_parameter: float
-    """Weights, average, optimizer."""
     unet_parameters: int
-    """Stable Diffusion 2."""
     model_archive_bytes: float
-    """model.tar.gz."""
     spot_time_factor: float = Field(ge=1)
     """Wall time with spot instances over wall time without."""
     interface_endpoints: int
-    """Of the network."""
 
 
 class Rates(Model):
     """The rates file."""
 
     train: list[TrainRate]
-    """Training."""
     download: DownloadRate
-    """Download."""
     flops: Flops
-    """The model."""
     gpus: dict[str, Peak]
     """By the name in instances.yaml."""
     utilisation: dict[Literal["train", "encode", "generate"], UtilisationRate]
-    """By work."""
     scaling: PublishedScaling
-    """The loss of many GPUs."""
     assumed: Assumed
-    """The rest."""
 
     def train_rate(self, instance: Instance, resolution_px: int, text_online: bool, parameter: str) -> Rate:
         """Return training samples/s of one GPU; `text_online`: captions pass the text encoder while training."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline_definition.cost.jobs import HOURS_PER_MONTH, Estimator
-from pipeline_definition.cost.lines import ForecastLine, same_usd
+from pipeline_definition.cost.jobs import HOURS_PER_MONTH, Estimator, ForecastLine, same_usd
 from pipeline_definition.cost.prices import Prices
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.jobs.planned import PlannedJob

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from pipeline_definition.cost.forecast import Forecast
+from pipeline_definition.cost.jobs import ForecastLine
 from pipeline_definition.cost.prices import PURCHASES
 
 UNKNOWN = "unknown"
@@ -36,15 +37,17 @@ def forecast_table(forecast: Forecast) -> Table:
         right = header in ("time", "GPU-hours", *COLUMNS)
         table.add_column(header, justify="right" if right else "left", overflow="fold", no_wrap=right)
     for line in forecast.lines:
-        amounts = [usd_text(line.usd[purchase]) for purchase in PURCHASES]
         hours = f"{line.gpu_hours:,.0f}" if line.gpu_hours else ""
-        table.add_row(line.step, line.what, hours_text(line.hours), hours, *amounts, line.rate_kind)
+        table.add_row(line.step, line.what, hours_text(line.hours), hours, *_amounts(line), line.rate_kind)
     totals = [("<= " if forecast.is_bound(way) else "") + usd_text(forecast.usd(way)) for way in PURCHASES]
     table.add_row("the run", "", hours_text(forecast.hours), f"{forecast.gpu_hours:,.0f}", *totals, "", style="bold")
     for line in forecast.monthly:
-        amounts = [usd_text(line.usd[purchase]) for purchase in PURCHASES]
-        table.add_row(line.step, "each month", "", "", *amounts, "")
+        table.add_row(line.step, "each month", "", "", *_amounts(line), "")
     return table
+
+
+def _amounts(line: ForecastLine) -> list[str]:
+    return [usd_text(line.usd[purchase]) for purchase in PURCHASES]
 
 
 def forecast_notes(forecast: Forecast) -> list[str]:

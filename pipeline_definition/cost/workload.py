@@ -115,9 +115,8 @@ def _rows(settings: Settings, values: Values, rows: int | None) -> tuple[int, st
         return (min(limit, known), f"{MAX_ROWS} and data.rows") if known else (limit, MAX_ROWS)
     if known:
         return known, "data.rows"
-    return _positive(
-        values, TRAINING_SAMPLES
-    ), f"{TRAINING_SAMPLES} (each seen once: the most; --rows or data.rows says better)"
+    source = f"{TRAINING_SAMPLES} (each seen once: the most; --rows or data.rows says better)"
+    return _positive(values, TRAINING_SAMPLES), source
 
 
 def _positive(values: Values, name: str) -> int:

@@ -53,7 +53,7 @@ class PackageRecord:
         metadata = self.package.metadata
         try:
             seconds, hosts = float(metadata["billable_seconds"]), int(metadata["training_instance_count"])
-            price = load_prices().on_demand()[metadata["training_instance_type"]]
+            price = load_prices().by_hosts()[metadata["training_instance_type"]]
         except (KeyError, ValueError):
             return None
         return hosts * seconds / SECONDS_PER_HOUR * price

@@ -16,7 +16,6 @@ from pipeline_definition.probing.jobs import LIMIT_S, ProbeJob
 # Driver, names, addresses, 1 GiB of disk, two all-reduces, a read and a write at a dozen addresses, and FSx's import of
 # an object, for which the guide names no time: assumed, for none of it was measured on AWS.
 MEASURING_S: Final = 180.0
-SECONDS_PER_HOUR: Final = 3600.0
 
 
 @dataclass(frozen=True)
@@ -27,28 +26,30 @@ class ProbeForecast:
     region: str
 
     @property
-    def seconds(self) -> float:
+    def minutes(self) -> float:
         """Return how long a job is billed for, its start included."""
-        return load_rates().assumed.job_start_s + MEASURING_S
-
-    def usd(self, job: ProbeJob, seconds: float) -> float | None:
-        """Return what a job costs that takes so long; None where a price is not known."""
-        return job.hourly_usd(self.region) * seconds / SECONDS_PER_HOUR or None
-
-    def total(self, seconds: float) -> str:
-        """Return the dollars of all jobs, and which have no price."""
-        known = [usd for job in self.jobs if (usd := self.usd(job, seconds)) is not None]
-        missing = [job.label for job in self.jobs if self.usd(job, seconds) is None]
-        return usd_text(sum(known)) + (f" without {', '.join(missing)}, whose price is not known" if missing else "")
+        return (load_rates().assumed.job_start_s + MEASURING_S) / 60
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the cells of a table: steps, hosts, minutes, dollars."""
-        minutes = f"{self.seconds / 60:.0f}"
-        return [(job.label, job.what, minutes, usd_text(self.usd(job, self.seconds))) for job in self.jobs]
+        usd = self._usd(self.minutes)
+        return [(job.label, job.what, f"{self.minutes:.0f}", usd_text(usd[job.label])) for job in self.jobs]
 
     def __str__(self) -> str:
         """Return the forecast in one line."""
+        most = LIMIT_S / 60
         return (
-            f"forecast: {self.seconds / 60:.0f} minutes and {self.total(self.seconds)}; at most "
-            f"{self.total(LIMIT_S)}, for every job is stopped after {LIMIT_S / 60:.0f} minutes"
+            f"forecast: {self.minutes:.0f} minutes and {self._total(self.minutes)}; at most {self._total(most)}, for "
+            f"every job is stopped after {most:.0f} minutes"
         )
+
+    def _total(self, minutes: float) -> str:
+        """Return the dollars of all jobs, and which have no price."""
+        usd = self._usd(minutes)
+        missing = ", ".join(label for label, own in usd.items() if own is None)
+        known = usd_text(sum(filter(None, usd.values())))
+        return f"{known} without {missing}, whose price is not known" if missing else known
+
+    def _usd(self, minutes: float) -> dict[str, float | None]:
+        hourly = {job.label: job.hourly_usd(self.region) for job in self.jobs}
+        return {label: usd and usd * minutes / 60 for label, usd in hourly.items()}

@@ -7,7 +7,7 @@ environment are the step's own: only the program, the number of hosts and the ti
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -63,6 +63,8 @@ class ProbeJob:
 
     name: str
     """Of the job or endpoint in SageMaker."""
+    label: str
+    """What a person calls it."""
     steps: tuple[str, ...]
     """Steps for which it stands."""
     kind: JobKind
@@ -72,19 +74,14 @@ class ProbeJob:
     """What starts it, by operation, in order: create_training_job, ..."""
 
     @property
-    def label(self) -> str:
-        """Return what a person calls it."""
-        return "+".join(self.steps)
-
-    @property
     def what(self) -> str:
         """Return `2 x ml.g5.xlarge, training`."""
         return f"{', '.join(f'{count} x {name}' for name, count in self.hosts.items())}, {self.kind}"
 
-    def hourly_usd(self, region: str) -> float:
-        """Return what an hour of its hosts costs; 0 where a price is not known."""
-        prices = [(count, load_prices().in_region(region, name)) for name, count in self.hosts.items()]
-        return sum(count * usd for count, usd in prices) if all(usd for _, usd in prices) else 0.0
+    def hourly_usd(self, region: str) -> float | None:
+        """Return what an hour of its hosts costs; None where a price is not known."""
+        prices = [count * load_prices().in_region(region, name) for name, count in self.hosts.items()]
+        return sum(prices) if all(prices) else None
 
 
 @dataclass(frozen=True)
@@ -124,21 +121,29 @@ class Probe:
         return tuple(f"s3://{self.values.text(BUCKET)}/{name}" for name in WRITTEN)
 
     def jobs(self) -> list[ProbeJob]:
-        """Return one job for each kind and instance type, in the order of the steps."""
+        """Return one job for each kind and instance type, in the order of the steps; names and labels are unique.
+
+        The request is that of the step with the most hosts.
+        """
         groups: dict[tuple[JobKind, str], list[PlannedJob]] = {}
         for job in (one for planned in planned_jobs(self.definition, self.values) for one in planned.alternatives()):
             if job.program != "stream":
                 groups.setdefault((job.kind, job.instance.name), []).append(job)
-        return [self._job(kind, group) for (kind, _), group in groups.items()]
+        made: list[ProbeJob] = []
+        for (kind, host), group in groups.items():
+            own = max(group, key=lambda job: (_hosts(job), _volume_gb(self._arguments(job.step))))
+            steps = ("Endpoint",) if kind == "endpoint" else tuple(dict.fromkeys(job.step for job in group))
+            name, label = f"{self.identity}-{(own.step if kind != 'endpoint' else kind).lower()}", "+".join(steps)
+            # A step's other types: SageMaker takes a name once, and a name with a type in it would be too long.
+            name += f"-{len(made)}" if any(job.name == name for job in made) else ""
+            label += f" on {host}" if any(job.label == label for job in made) else ""
+            hosts, requests = self._endpoint(name, own) if kind == "endpoint" else self._job(name, own, steps)
+            made.append(ProbeJob(name, label, steps, kind, hosts, requests))
+        return made
 
-    def _job(self, kind: JobKind, group: Sequence[PlannedJob]) -> ProbeJob:
-        """Return the job that stands for some steps: the request is that of the one with the most hosts."""
-        steps = tuple(dict.fromkeys(job.step for job in group))
-        own = max(group, key=lambda job: (_hosts(job), _volume_gb(self._arguments(job.step))))
-        name = f"{self.identity}-{'endpoint' if kind == 'endpoint' else own.step.lower()}"
-        if kind == "endpoint":
-            return ProbeJob(name, ("Endpoint",), kind, {own.instance.name: 1}, self._endpoint(name, own))
-        request = {key: value for key, value in self._arguments(own.step).items() if key in KEPT[kind]}
+    def _job(self, name: str, own: PlannedJob, steps: Sequence[str]) -> tuple[dict[str, int], dict[str, Any]]:
+        """Return the hosts by type, and the request of a step's job with the probe's program."""
+        request = {key: value for key, value in self._arguments(own.step).items() if key in KEPT[own.kind]}
         request["StoppingCondition"] = {"MaxRuntimeInSeconds": LIMIT_S}
         resources, program = _resources(request), request.get("AlgorithmSpecification") or request["AppSpecification"]
         if resources.pop("InstancePreferences", None):
@@ -146,15 +151,15 @@ class Probe:
             resources |= {"InstanceType": own.instance.name, "InstanceCount": own.count}
             resources |= {"TrainingPlanArn": own.training_plan} if own.training_plan else {}
         groups = resources.get("InstanceGroups") or [resources]
-        for hosts in groups:
-            hosts["InstanceCount"] = min(int(hosts["InstanceCount"]), _hosts(own))
-        if kind == "training":
+        for group in groups:
+            group["InstanceCount"] = min(int(group["InstanceCount"]), _hosts(own))
+        if own.kind == "training":
             self._train(request)
-        counts = {hosts["InstanceType"]: hosts["InstanceCount"] for hosts in groups}
-        flags = self._flags(steps, counts, _volume_gb(request), mounted="InputDataConfig" in request)
+        hosts = {group["InstanceType"]: group["InstanceCount"] for group in groups}
+        flags = self._flags(steps, hosts, _volume_gb(request), mounted="InputDataConfig" in request)
         program |= {"ContainerEntrypoint": [*ENTRY_POINT, "probe"], "ContainerArguments": flags}
-        request[f"{kind.capitalize()}JobName"] = name
-        return ProbeJob(name, steps, kind, counts, {f"create_{kind}_job": request})
+        request[f"{own.kind.capitalize()}JobName"] = name
+        return hosts, {f"create_{own.kind}_job": request}
 
     def _train(self, request: dict[str, Any]) -> None:
         """Make a training request the probe's: the file system at the folder that is linked to the latents, no data."""
@@ -180,7 +185,7 @@ class Probe:
         # SageMaker takes 256 characters in an argument: a list of addresses goes one by one.
         return [*flags, "--reads", *self.reads, "--writes", *self.writes]
 
-    def _told(self, hosts: Mapping[str, int], volume_gb: int) -> dict[str, Any]:
+    def _told(self, hosts: Iterable[str], volume_gb: int) -> dict[str, Any]:
         """Return what every host is told. A volume is no promise of this machine's."""
         gpus = {name: instance(name).gpus for name in hosts}
         return {
@@ -192,33 +197,27 @@ class Probe:
             "file_wait_s": 30.0 if self.is_local else 300.0,
         }
 
-    def _endpoint(self, name: str, job: PlannedJob) -> dict[str, dict[str, Any]]:
+    def _endpoint(self, name: str, own: PlannedJob) -> tuple[dict[str, int], dict[str, Any]]:
+        """Return the endpoint's host, and the requests of the pipeline's own model and configuration for it."""
+        host = own.instance.name
         model = self._arguments(next(s["Name"] for s in all_steps(self.definition["Steps"]) if s["Type"] == "Model"))
         container = model.pop("PrimaryContainer", None) or model.pop("Containers")[0]
-        told = self._told({job.instance.name: 1}, 0)
-        environment = to_environment({key: value for key, value in told.items() if value != ()}, PROBE_PREFIX)
-        environment[INSTANCE_TYPE_VARIABLE] = job.instance.name
-        config = self._arguments(job.step)
+        told = {key: value for key, value in self._told([host], 0).items() if value != ()}
+        environment = {**to_environment(told, PROBE_PREFIX), INSTANCE_TYPE_VARIABLE: host}
+        model |= {"ModelName": name, "PrimaryContainer": {"Image": container["Image"], "Environment": environment}}
+        config = self._arguments(own.step)
         config.pop("AsyncInferenceConfig", None)
         variant = {**config["ProductionVariants"][0], "ModelName": name, "InitialInstanceCount": 1}
         if variant.pop("InstancePools", None):
-            variant["InstanceType"] = job.instance.name
-        names = {"EndpointConfigName": name}
-        return {
-            "create_model": {
-                **model,
-                "ModelName": name,
-                "PrimaryContainer": {"Image": container["Image"], "Environment": environment},
-            },
-            "create_endpoint_config": {**config, **names, "ProductionVariants": [variant]},
-            "create_endpoint": {**names, "EndpointName": name},
-        }
+            variant["InstanceType"] = host
+        config |= {"EndpointConfigName": name, "ProductionVariants": [variant]}
+        endpoint = {"EndpointConfigName": name, "EndpointName": name}
+        return {host: 1}, {"create_model": model, "create_endpoint_config": config, "create_endpoint": endpoint}
 
     def _arguments(self, step: str) -> dict[str, Any]:
         """Return a step's request with the parameters filled in; what only a run knows is left out."""
         found = next(one for one in all_steps(self.definition["Steps"]) if one["Name"] == step)
-        arguments = found["Arguments"].get("TrainingJobDefinition", found["Arguments"])
-        resolved: dict[str, Any] = self._resolved(arguments)
+        resolved: dict[str, Any] = self._resolved(found["Arguments"].get("TrainingJobDefinition", found["Arguments"]))
         return resolved
 
     def _resolved(self, value: Any) -> Any:
@@ -226,8 +225,7 @@ class Probe:
             return [one for one in map(self._resolved, value) if one is not None]
         if not isinstance(value, Mapping) or "Get" in value or "Std:Join" in value:
             return self.values.resolved(value)
-        resolved = {name: self._resolved(one) for name, one in value.items()}
-        return {name: one for name, one in resolved.items() if one is not None}
+        return {name: own for name, one in value.items() if (own := self._resolved(one)) is not None}
 
 
 def _hosts(job: PlannedJob) -> int:

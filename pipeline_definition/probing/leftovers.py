@@ -9,7 +9,8 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -20,14 +21,15 @@ from pipeline_definition.infrastructure.contents import delete_versions, object_
 from pipeline_definition.probing.patience import ProbePatience
 from pipeline_definition.session import Target
 
-# (list operation, its result, member with the name, operation that ends or removes one), in the order of removal.
-KINDS: Final = (
-    ("list_endpoints", "Endpoints", "EndpointName", "delete_endpoint"),
-    ("list_endpoint_configs", "EndpointConfigs", "EndpointConfigName", "delete_endpoint_config"),
-    ("list_models", "Models", "ModelName", "delete_model"),
-    ("list_training_jobs", "TrainingJobSummaries", "TrainingJobName", "stop_training_job"),
-    ("list_processing_jobs", "ProcessingJobSummaries", "ProcessingJobName", "stop_processing_job"),
-)
+DELETE_OBJECTS: Final = "delete_objects"
+# In the order of removal: operation that ends or removes one, member with its name, operation that lists them, result.
+KINDS: Final = {
+    "delete_endpoint": ("EndpointName", "list_endpoints", "Endpoints"),
+    "delete_endpoint_config": ("EndpointConfigName", "list_endpoint_configs", "EndpointConfigs"),
+    "delete_model": ("ModelName", "list_models", "Models"),
+    "stop_training_job": ("TrainingJobName", "list_training_jobs", "TrainingJobSummaries"),
+    "stop_processing_job": ("ProcessingJobName", "list_processing_jobs", "ProcessingJobSummaries"),
+}
 RUNNING: Final = ("InProgress", "Stopping")
 # SageMaker deletes no endpoint that is being created, which takes some minutes.
 LIMIT_S: Final = 1800.0
@@ -46,8 +48,8 @@ class Leftovers:
 
     def found(self) -> list[tuple[str, str]]:
         """Return (operation that removes it, name) of everything but objects; then the prefixes that hold some."""
-        made = list(self._made())
-        return made or [("delete_objects", prefix) for prefix in self._prefixes() if any(self._versions(prefix))]
+        prefixes = (join_uri(prefix, PROBE, f"{self.base}-") for prefix in self.prefixes)
+        return list(self._made()) or [(DELETE_OBJECTS, prefix) for prefix in prefixes if any(self._versions(prefix))]
 
     def remove(self, say: Callable[[str], None]) -> list[str]:
         """Remove all of it; return a line for whatever could not be removed, with the command that removes it."""
@@ -56,7 +58,7 @@ class Leftovers:
             problems = [self._problem(*one) for one in found]
             now_s = time.monotonic()
             if now_s - began_s > LIMIT_S or all(problem.startswith("AccessDenied") for problem in problems):
-                return [_by_hand(*one, problem) for one, problem in zip(found, problems, strict=True)]
+                return [f"{one[1]}: {problem}; {_by_hand(*one)}" for one, problem in zip(found, problems, strict=True)]
             if now_s - said_s > SAY_EVERY_S:
                 said_s = now_s
                 say(f"removing {', '.join(name for _, name in found)}: {next(filter(None, problems), 'under way')}")
@@ -66,11 +68,10 @@ class Leftovers:
     def _problem(self, operation: str, name: str) -> str:
         """Ask for one to be removed; return why that is refused now."""
         try:
-            if operation == "delete_objects":
+            if operation == DELETE_OBJECTS:
                 list(delete_versions(self.target.client("s3"), split_uri(name)[0], self._versions(name)))
             else:
-                member = next(kind[2] for kind in KINDS if kind[3] == operation)
-                getattr(self.target.client("sagemaker"), operation)(**{member: name})
+                getattr(self.target.client("sagemaker"), operation)(**{KINDS[operation][0]: name})
         except ClientError as error:
             return "" if is_missing(error) else f"{error.response['Error']['Code']}: {error}"
         except (BotoCoreError, OperatorError) as error:
@@ -79,32 +80,24 @@ class Leftovers:
 
     def _made(self) -> Iterator[tuple[str, str]]:
         client = self.target.client("sagemaker")
-        for listing, result, member, removal in KINDS:
+        for removal, (member, listing, result) in KINDS.items():
             pages = client.get_paginator(listing).paginate(NameContains=self.base)
-            for page in self._listed(pages):
-                for item in page[result]:
-                    status = item.get(member.replace("Name", "Status"), RUNNING[0])
-                    if self._is_own(item[member]) and (not removal.startswith("stop") or status in RUNNING):
-                        yield removal, item[member]
-
-    def _listed(self, pages: Any) -> list[Any]:
-        return self.patience.ask(lambda: list(pages))
+            for item in self.patience.ask(partial(list, pages.search(f"{result}[]"))):
+                is_over = removal.startswith("stop") and item[member.replace("Name", "Status")] not in RUNNING
+                if self._is_own(item[member]) and not is_over:
+                    yield removal, item[member]
 
     def _is_own(self, name: str) -> bool:
         """Return whether a name is of this pipeline's probes, and not of those of a pipeline with a longer name."""
         return re.match(rf"{re.escape(self.base)}-[0-9a-f]{{8}}[-/]", name) is not None
-
-    def _prefixes(self) -> list[str]:
-        return [join_uri(prefix, PROBE, f"{self.base}-") for prefix in self.prefixes]
 
     def _versions(self, prefix: str) -> Iterator[dict[str, str]]:
         versions = object_versions(self.target.client("s3"), *split_uri(prefix))
         return (one for one in versions if self._is_own(one["Key"].partition(f"/{PROBE}/")[2]))
 
 
-def _by_hand(operation: str, name: str, problem: str) -> str:
-    if operation == "delete_objects":
-        return f"{name}: {problem}; aws s3 rm --recursive {name.rsplit('/', 1)[0]}/"
-    member = next(kind[2] for kind in KINDS if kind[3] == operation)
-    flag = re.sub(r"(?<!^)(?=[A-Z])", "-", member).lower()
-    return f"{name}: {problem}; aws sagemaker {operation.replace('_', '-')} --{flag} {name}"
+def _by_hand(operation: str, name: str) -> str:
+    if operation == DELETE_OBJECTS:
+        return f"aws s3 rm --recursive {name.rsplit('/', 1)[0]}/"
+    flag = re.sub(r"(?<!^)(?=[A-Z])", "-", KINDS[operation][0]).lower()
+    return f"aws sagemaker {operation.replace('_', '-')} --{flag} {name}"

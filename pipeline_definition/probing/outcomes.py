@@ -6,41 +6,55 @@ Reads what SageMaker answered; writes nothing. A refusal or a failure of a job i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
+from params.probe_line import FAILED, GOOD, ProbeLine
 from pipeline_definition.checks.fixes import fix_of
 from pipeline_definition.probing.jobs import ProbeJob
 from pipeline_definition.runs.executions import ExecutionStep
 
-# What SageMaker says of a job that it could not run, and the check to which that belongs; the first counts.
+# What SageMaker says of a job that it could not run, the check to which that belongs, and the fix where its words have
+# none of its own (`checks.fixes`); the first counts.
 CHECKS: Final = (
-    (r"ResourceLimitExceeded|service limit|quota", "quota"),
-    (r"[Cc]apacity|Unable to provision|has not started", "capacity"),
-    (r"AccessDenied|not authorized|NotAuthorized|PassRole", "permission"),
-    (r"Throttl|TooManyRequests", "throttling"),
+    (r"ResourceLimitExceeded|service limit|quota", "quota", "ask Service Quotas for more, or take another type"),
+    (
+        r"[Cc]apacity|Unable to provision|has not started",
+        "capacity",
+        "try again later, take another type or zone, or reserve it by a training plan",
+    ),
+    (
+        r"AccessDenied|not authorized|NotAuthorized|PassRole",
+        "permission",
+        "allow it: your own user what it starts, the jobs' role what they read and write",
+    ),
+    (
+        r"Throttl|TooManyRequests",
+        "throttling",
+        "start again later: other programs of the account ask SageMaker as well",
+    ),
     (
         r"ValidationException|ValidationError|[Uu]nknown (?:[Aa]rgument|member|parameter)|Parameter validation",
         "request",
+        "docs/operations.md, Newer than the published definition schema, says what to leave out of the set",
     ),
-    (r"MaxRuntimeExceeded|ran longer", "time"),
-    (r"FSx|[Ff]ile ?[Ss]ystem|mount", "file_system"),
-    (r"ECR|[Ii]mage", "image"),
+    (
+        r"MaxRuntimeExceeded|ran longer",
+        "time",
+        "see the last lines of its log: what hangs there is what to mend",
+    ),
+    (
+        r"FSx|[Ff]ile ?[Ss]ystem|mount",
+        "file_system",
+        "its security group must admit the jobs on ports 988 and 1018-1023, and FsxPath must exist",
+    ),
+    (
+        r"ECR|[Ii]mage",
+        "image",
+        "`containers/build.sh --push` puts it there; the role must be allowed to pull it",
+    ),
+    ("", "job", "see its log: `aws logs tail` on /aws/sagemaker, or the host's lines above"),
 )
-# The fix of a check, where what SageMaker says has none of its own (`checks.fixes`).
-FIXES: Final[Mapping[str, str]] = {
-    "quota": "ask Service Quotas for more, or take another type",
-    "capacity": "try again later, take another type or zone, or reserve it by a training plan",
-    "permission": "allow it: your own user what it starts, the jobs' role what they read and write",
-    "throttling": "start again later: other programs of the account ask SageMaker as well",
-    "request": "docs/operations.md, Newer than the published definition schema, says what to leave out of the set",
-    "time": "see the last lines of its log: what hangs there is what to mend",
-    "file_system": "its security group must admit the jobs on ports 988 and 1018-1023, and FsxPath must exist",
-    "image": "`containers/build.sh --push` puts it there; the role must be allowed to pull it",
-    "job": "see its log: `aws logs tail` on /aws/sagemaker, or the host's lines above",
-}
 
 
 @dataclass
@@ -55,20 +69,25 @@ class ProbeOutcome:
     streams: set[str] = field(default_factory=set)
     """Log streams that could be read: one for each host."""
 
-    def add(self, line: ProbeLine) -> None:
+    def add(self, check: str, status: str, text: str, fix: str = "") -> None:
         """Add what is said of the job as a whole."""
-        self.hosts.setdefault("", []).append(line)
+        self.hosts.setdefault("", []).append(ProbeLine(check, "", status, text, fix))
+
+    def explain(self, reason: str) -> None:
+        """Add why a job failed or was refused: the check that its reason belongs to, and the fix."""
+        text = " ".join(reason.split())[:600]
+        check, fix = next((check, fix) for pattern, check, fix in CHECKS if re.search(pattern, text))
+        self.add(check, FAILED, text, fix_of(text) or fix)
 
     def judge(self) -> None:
         """Add how the job itself ended, and which of its hosts said nothing."""
-        expected, named = sum(self.job.hosts.values()), [host for host in self.hosts if host]
-        if self.step.status == "Succeeded":
-            self.add(ProbeLine("job", "", GOOD, f"ran for {self.step.seconds or 0:.0f} s, its start included"))
-        else:
-            self.add(explained(self.step.failure_reason or f"the job is {self.step.status}"))
-        if self.step.status == "Succeeded" and len(named) < expected:
-            text = f"{len(named)} of {expected} hosts left a result"
-            self.add(ProbeLine("results", "", FAILED, text, "see the logs of the others"))
+        if self.step.status != "Succeeded":
+            self.explain(self.step.failure_reason or f"the job is {self.step.status}")
+            return
+        self.add("job", GOOD, f"ran for {self.step.seconds or 0:.0f} s, its start included")
+        expected, named = sum(self.job.hosts.values()), len([host for host in self.hosts if host])
+        if named < expected:
+            self.add("results", FAILED, f"{named} of {expected} hosts left a result", "see the logs of the others")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome, ready for JSON."""
@@ -85,24 +104,3 @@ class ProbeOutcome:
                 for host in sorted(self.hosts, key=lambda name: (not name, name))
             },
         }
-
-
-def explained(reason: str) -> ProbeLine:
-    """Return the line of a failed or refused job: which check its reason belongs to, and the fix."""
-    text = " ".join(reason.split())[:600]
-    check = next((check for pattern, check in CHECKS if re.search(pattern, text)), "job")
-    return ProbeLine(check, "", FAILED, text, fix_of(text) or FIXES[check])
-
-
-def interrupted(count: int) -> ProbeLine:
-    """Return the line of a spot job that lost its hosts and went on."""
-    text = f"SageMaker took the hosts back {count} times, and the job went on"
-    return ProbeLine(
-        "spot", "", NOTE, text, "nothing to do: checkpoints make that safe; without spot it does not happen"
-    )
-
-
-def throttled(count: int) -> ProbeLine:
-    """Return the line of requests that had to be sent again."""
-    text = f"{count} requests were throttled, and sent again"
-    return ProbeLine("throttling", "", NOTE, text, "nothing to do: the account's programs ask more than is answered")

@@ -16,7 +16,7 @@ from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.artifacts.folder import FORECAST_FILE
 from pipeline_definition.cost.forecast import forecast as forecast_of
 from pipeline_definition.cost.host_hours import purchase_of
-from pipeline_definition.cost.lines import ForecastLine
+from pipeline_definition.cost.jobs import ForecastLine
 from pipeline_definition.cost.prices import Purchase
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.pages import charts

@@ -10,7 +10,7 @@ import pytest
 
 from params.settings import load_settings
 from pipeline_definition.cost.forecast import Forecast, forecast
-from pipeline_definition.cost.lines import ForecastLine
+from pipeline_definition.cost.jobs import ForecastLine
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.cost.storage import Surroundings, fsx_gib
 from pipeline_definition.cost.tables import forecast_json, forecast_notes
