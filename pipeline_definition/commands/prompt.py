@@ -174,8 +174,8 @@ def compare(
     """
     from pipeline_definition.prompting.clip_scores import evaluator_folder
     from pipeline_definition.prompting.comparison import compare as compare_models
+    from pipeline_definition.prompting.comparison import contenders_of
     from pipeline_definition.prompting.comparison_page import HEADERS, render, summary
-    from pipeline_definition.prompting.contenders import contenders_of
 
     settings = context.settings
     texts = _texts(prompts, prompt_file)
@@ -268,6 +268,6 @@ def _numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
 
 
 def _print_place(name: str, entry: RankedSetting) -> None:
-    score = entry.score
+    score = entry.clip_score
     interval = f"{score.mean:.3f} ({score.low:.3f} to {score.high:.3f})"
     say(f"{name:17} {interval}  {entry.setting.label}")

@@ -1,6 +1,6 @@
 """Models side by side: the same prompts and seeds to each, their pictures scored, timed and priced.
 
-Reads endpoints, or the variants of one; writes nothing.
+Reads endpoints, or the variants of one with their configuration, and the price file; writes nothing.
 
     sd-pipeline compare "a lighthouse at dusk" --prompts prompts.txt --endpoint sd-production
 """
@@ -15,13 +15,27 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline_definition.prompting.bootstrap import estimate, resamples
+from botocore.exceptions import ClientError
+
+from pipeline_definition.cost.prices import load_prices
+from pipeline_definition.errors import OperatorError
+from pipeline_definition.prompting.bootstrap import estimate
 from pipeline_definition.prompting.clip_scores import ScoringError, score_pictures
-from pipeline_definition.prompting.endpoint import Endpoint, draw_patiently
+from pipeline_definition.prompting.endpoint import (
+    Endpoint,
+    SageMakerEndpoint,
+    ServerEndpoint,
+    draw_patiently,
+    is_address,
+)
+from pipeline_definition.session import Target
 
 PATIENCE_S: Final = 120.0
 SECONDS_PER_HOUR: Final = 3600.0
-REPLICATES: Final = 2000
+
+
+class ContenderError(OperatorError):
+    """There is nothing to compare: the message says what is missing and the fix."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,33 @@ class Comparison:
         }
 
 
+def contenders_of(target: Callable[[], Target], endpoints: Sequence[str], variants: Sequence[str]) -> list[Contender]:
+    """Return what is compared: several endpoints, by name or address, or the variants of one; `variants` chooses some.
+
+    Raises ContenderError where that is fewer than two.
+    """
+    if len(endpoints) == 1 and not is_address(endpoints[0]):
+        types = _instance_types(target(), endpoints[0])
+        if unknown := [name for name in variants if name not in types]:
+            raise ContenderError(f"endpoint {endpoints[0]} has no variant {unknown[0]!r}; it has {', '.join(types)}")
+        contenders = [_priced(target(), endpoints[0], types[name], name) for name in variants or types]
+    elif variants:
+        raise ContenderError("--variant chooses among the variants of one endpoint: give one --endpoint, by its name")
+    else:
+        contenders = [
+            Contender(name, ServerEndpoint(name))
+            if is_address(name)
+            else _priced(target(), name, next(iter(_instance_types(target(), name).values())))
+            for name in endpoints
+        ]
+    if len(contenders) < 2:
+        raise ContenderError(
+            f"{', '.join(endpoints)}: one model alone cannot be compared; name a second --endpoint, or put the generic "
+            "model next to it with `sd-pipeline promote latest --beside pretrained`"
+        )
+    return contenders
+
+
 def compare(
     contenders: Sequence[Contender],
     prompts: Sequence[str],
@@ -152,8 +193,24 @@ def difference(first: Standing, second: Standing) -> Difference | None:
     values = [b.clip_score - a.clip_score for a, b in pairs if a.clip_score is not None and b.clip_score is not None]
     if not values:
         return None
-    gap = estimate(values, resamples(len(values), REPLICATES))
+    gap = estimate(values)
     return Difference(gap.mean, gap.low, gap.high, sum(value > 0 for value in values))
+
+
+def _instance_types(target: Target, endpoint: str) -> dict[str, str]:
+    """Return the instance type of each variant."""
+    sagemaker = target.client("sagemaker")
+    try:
+        config = sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
+        variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
+    except ClientError as error:
+        raise ContenderError(f"endpoint {endpoint}: {error.response['Error']['Message']}") from None
+    return {variant["VariantName"]: variant.get("InstanceType", "") for variant in variants}
+
+
+def _priced(target: Target, endpoint: str, instance_type: str, variant: str | None = None) -> Contender:
+    usd_per_hour = load_prices().in_region(target.region, instance_type) or None
+    return Contender(variant or endpoint, SageMakerEndpoint(target, endpoint, variant), instance_type, usd_per_hour)
 
 
 def _as_dict(standing: Standing, first: Standing) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _recommended(results: Results) -> Section:
 
 def _fact(label: str, entry: RankedSetting) -> Fact:
     setting = entry.setting
-    return Fact(label, f"{entry.score.mean:.3f}", f"{setting.label}; {setting.unet_calls} UNet calls")
+    return Fact(label, f"{entry.clip_score.mean:.3f}", f"{setting.label}; {setting.unet_calls} UNet calls")
 
 
 def _effects(factor: str, results: Results) -> Section:
@@ -76,7 +76,7 @@ def _effects(factor: str, results: Results) -> Section:
 def _effect(effect: Effect) -> tuple[str, ...]:
     value = "prompt alone" if effect.value == PLAIN else effect.value.replace(PLAIN, "…")
     change = ("", "") if effect.change is None else (f"{effect.change.mean:+.3f}", _interval(effect.change, "+.3f"))
-    return (value, f"{effect.score.mean:.3f}", _interval(effect.score, ".3f"), *change)
+    return (value, f"{effect.clip_score.mean:.3f}", _interval(effect.clip_score, ".3f"), *change)
 
 
 def _ranking(results: Results) -> Section:
@@ -86,8 +86,8 @@ def _ranking(results: Results) -> Section:
             str(place),
             entry.setting.label,
             str(entry.setting.unet_calls),
-            f"{entry.score.mean:.3f}",
-            _interval(entry.score, ".3f"),
+            f"{entry.clip_score.mean:.3f}",
+            _interval(entry.clip_score, ".3f"),
             "yes" if entry.as_good else "no",
         )
         for place, entry in enumerate(shown, 1)

@@ -1,8 +1,8 @@
 """What a study shows: settings ranked by CLIP score, and what each modifier, scale, step count and sampler changes.
 
 Reads scored trials; writes their figures for programs: table.csv has a line for each picture, study.json everything.
-Intervals are 95 % bootstrap percentiles (Efron 1979) over the prompts, since the
-pictures of one prompt are alike; differences are paired: the same prompts and seeds on both sides.
+Intervals are over the prompts (`bootstrap`), since the pictures of one prompt are alike; differences are paired: the
+same prompts and seeds on both sides.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import operator
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from params.files import write_text
-from pipeline_definition.prompting.bootstrap import Estimate, estimate, resamples
+from pipeline_definition.prompting.bootstrap import Estimate, estimate
 from pipeline_definition.prompting.study_plan import Setting, StudyPicture, StudyPlan
 
-RESAMPLES: Final = 1000
 K = TypeVar("K")
 
 FACTORS: Final = ("modifier", "guidance_scale", "steps", "sampler")
@@ -42,7 +42,7 @@ class RankedSetting:
     """A setting in the ranking."""
 
     setting: Setting
-    score: Estimate
+    clip_score: Estimate
     behind_best: Estimate
     """The best setting's score minus this one's."""
     as_good: bool
@@ -55,7 +55,7 @@ class Effect:
 
     factor: str
     value: str
-    score: Estimate
+    clip_score: Estimate
     change: Estimate | None
     """Against the factor's first value; None for that one."""
 
@@ -96,47 +96,31 @@ class StudyProvenance:
 
 def results(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Results:
     """Rank the settings and compare the factors' values."""
-    resampled = resamples(len(plan.prompts), RESAMPLES)
-    by_setting = {
-        setting: _by_prompt(plan, group) for setting, group in _grouped(scored, lambda item: item.trial.setting).items()
-    }
-    best = max(by_setting, key=lambda setting: statistics.mean(by_setting[setting]))
-    ranking = [_ranked(setting, values, by_setting[best], resampled) for setting, values in by_setting.items()]
-    ranking.sort(key=lambda entry: -entry.score.mean)
-    return Results(tuple(ranking), tuple(_effects(plan, scored, resampled)))
+    by_setting = _by_prompt(plan, scored, lambda setting: setting)
+    best = max(by_setting.values(), key=statistics.fmean)
+    ranking = []
+    for setting, values in by_setting.items():
+        behind = estimate([other - own for other, own in zip(best, values, strict=True)])
+        ranking.append(RankedSetting(setting, estimate(values), behind, as_good=behind.low <= 0))
+    ranking.sort(key=lambda entry: -entry.clip_score.mean)
+    return Results(tuple(ranking), tuple(_effects(plan, scored)))
 
 
-def _ranked(
-    setting: Setting, values: Sequence[float], best: Sequence[float], resampled: Sequence[Sequence[int]]
-) -> RankedSetting:
-    behind = estimate([other - own for other, own in zip(best, values, strict=True)], resampled)
-    return RankedSetting(setting, estimate(values, resampled), behind, as_good=behind.low <= 0)
-
-
-def _effects(plan: StudyPlan, scored: Sequence[ScoredTrial], resampled: Sequence[Sequence[int]]) -> Iterable[Effect]:
+def _effects(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Iterator[Effect]:
     for factor, levels in zip(FACTORS, vars(plan.grid).values(), strict=True):
-        groups = _grouped(scored, lambda item, factor=factor: getattr(item.trial.setting, factor))  # type: ignore[misc]
-        values = {level: _by_prompt(plan, groups[level]) for level in levels}
-        first = values[levels[0]]
-        for level, own in values.items():
-            change = None
-            if level != levels[0]:
-                change = estimate([value - base for value, base in zip(own, first, strict=True)], resampled)
+        values = _by_prompt(plan, scored, operator.attrgetter(factor))
+        for level in levels:
+            gaps = [value - base for value, base in zip(values[level], values[levels[0]], strict=True)]
             text = f"{level:g}" if isinstance(level, float) else str(level)
-            yield Effect(factor, text, estimate(own, resampled), change)
+            yield Effect(factor, text, estimate(values[level]), estimate(gaps) if level != levels[0] else None)
 
 
-def _grouped(scored: Sequence[ScoredTrial], key: Callable[[ScoredTrial], K]) -> Mapping[K, list[ScoredTrial]]:
-    groups: dict[K, list[ScoredTrial]] = defaultdict(list)
+def _by_prompt(plan: StudyPlan, scored: Sequence[ScoredTrial], key: Callable[[Setting], K]) -> dict[K, list[float]]:
+    """Return the mean score of each prompt, in the plan's order, by a part of the setting."""
+    scores: dict[K, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for item in scored:
-        groups[key(item)].append(item)
-    return groups
-
-
-def _by_prompt(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> list[float]:
-    """Return the mean score of each prompt, in the plan's order."""
-    groups = _grouped(scored, lambda item: item.trial.prompt)
-    return [statistics.mean(item.clip_score for item in groups[prompt]) for prompt in plan.prompts]
+        scores[key(item.trial.setting)][item.trial.prompt].append(item.clip_score)
+    return {part: [statistics.fmean(own[prompt]) for prompt in plan.prompts] for part, own in scores.items()}
 
 
 def write_tables(
@@ -156,15 +140,7 @@ def write_tables(
         "best": _entry(outcome.best),
         "cheapest_as_good": _entry(outcome.cheapest),
         "ranking": [_entry(entry) for entry in outcome.ranking],
-        "effects": [
-            {
-                "factor": effect.factor,
-                "value": effect.value,
-                "clip_score": _estimate(effect.score),
-                "change": _estimate(effect.change) if effect.change else None,
-            }
-            for effect in outcome.effects
-        ],
+        "effects": [asdict(effect) for effect in outcome.effects],
         "pictures": rows,
     }
     write_text(folder / "study.json", json.dumps(document, indent=1, ensure_ascii=False))
@@ -183,14 +159,5 @@ def _row(item: ScoredTrial, folder: Path) -> dict[str, Any]:
 
 
 def _entry(entry: RankedSetting) -> dict[str, Any]:
-    return {
-        **asdict(entry.setting),
-        "unet_calls": entry.setting.unet_calls,
-        "clip_score": _estimate(entry.score),
-        "behind_best": _estimate(entry.behind_best),
-        "as_good": entry.as_good,
-    }
-
-
-def _estimate(value: Estimate) -> dict[str, float]:
-    return {name: round(number, 6) for name, number in asdict(value).items()}
+    content = asdict(entry)
+    return {**content.pop("setting"), "unet_calls": entry.setting.unet_calls, **content}

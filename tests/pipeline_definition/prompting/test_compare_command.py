@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pipeline_definition.cli import app
 from pipeline_definition.prompting import comparison
 from pipeline_definition.prompting.clip_scores import ClipScores
-from pipeline_definition.prompting.contenders import ContenderError, contenders_of
+from pipeline_definition.prompting.comparison import ContenderError, contenders_of
 from tests.pipeline_definition.fake_aws import FakeTarget
 from tests.pipeline_definition.prompting.conftest import DrawingServer
 
