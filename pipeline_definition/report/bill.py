@@ -16,8 +16,6 @@ from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.artifacts.folder import FORECAST_FILE
 from pipeline_definition.cost.forecast import forecast as forecast_of
 from pipeline_definition.cost.host_hours import purchase_of
-from pipeline_definition.cost.jobs import ForecastLine
-from pipeline_definition.cost.prices import Purchase
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table, known_facts
@@ -65,20 +63,15 @@ def expected_cost(settings: Settings, artifacts: Artifacts) -> dict[str, Any]:
         "purchase": purchase,
         "usd": predicted.usd(purchase),
         "hours": predicted.hours,
-        "lines": [_line(line, purchase) for line in predicted.lines],
+        "lines": [
+            {
+                **{name: getattr(line, name) for name in ("step", "what", "hours", "rate_kind")},
+                "usd": line.usd["on_demand"] if line.usd[purchase] is None else line.usd[purchase],
+            }
+            for line in predicted.lines
+        ],
         # Spot jobs are billed for fewer seconds at this price.
         "usd_per_instance_hour": dict(predicted.prices.by_hosts()),
-    }
-
-
-def _line(line: ForecastLine, purchase: Purchase) -> dict[str, Any]:
-    usd = line.usd[purchase]
-    return {
-        "step": line.step,
-        "what": line.what,
-        "hours": line.hours,
-        "usd": line.usd["on_demand"] if usd is None else usd,
-        "rate_kind": line.rate_kind,
     }
 
 
@@ -88,14 +81,8 @@ def cost_section(run: Run) -> Section:
     if run.is_local or not expected:
         return Section("cost", "What it cost")
     rows = tuple(bill(run))
-    return Section(
-        anchor="cost",
-        title="What it cost",
-        lead=_lead(expected, rows),
-        facts=tuple(_facts(expected, rows)),
-        charts=tuple(_charts(rows)),
-        tables=(_table(rows),) if rows else (),
-    )
+    facts, drawn, tables = tuple(_facts(expected, rows)), tuple(_charts(rows)), (_table(rows),) if rows else ()
+    return Section("cost", "What it cost", _lead(expected, rows), facts, drawn, tables)
 
 
 def bill(run: Run) -> Iterator[BillLine]:
@@ -105,16 +92,11 @@ def bill(run: Run) -> Iterator[BillLine]:
         line = expected.pop(step.name, {})
         if not line and not step.cost.instance_hours:
             continue
-        ran = step.style in ("succeeded", "failed", "stopped")
-        usd = 0.0 if step.style == "cached" else step.cost.usd if ran and step.cost.is_known else None
-        yield BillLine(
-            step.name,
-            "from the cache" if step.style == "cached" else step.hosts or str(line.get("what") or ""),
-            number(line.get("hours")),
-            step.seconds / SECONDS_PER_HOUR if ran and step.seconds is not None else None,
-            number(line.get("usd")),
-            usd,
-        )
+        ran, cached = step.style in ("succeeded", "failed", "stopped"), step.style == "cached"
+        what = "from the cache" if cached else step.hosts or str(line.get("what") or "")
+        hours = step.seconds / SECONDS_PER_HOUR if ran and step.seconds is not None else None
+        usd = 0.0 if cached else step.cost.usd if ran and step.cost.is_known else None
+        yield BillLine(step.name, what, number(line.get("hours")), hours, number(line.get("usd")), usd)
     for name, line in expected.items():
         yield BillLine(name, str(line.get("what") or ""), None, None, number(line.get("usd")), None)
 
@@ -125,11 +107,10 @@ def _lead(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> str:
     compared = [row for row in rows if row.is_comparable]
     expected = sum(row.expected_usd or 0.0 for row in compared)
     billed = sum(row.usd or 0.0 for row in compared)
-    if not compared or not expected:
+    if not expected:
         return ""
-    return (
-        f"Its jobs were forecast at {dollars(expected)} and cost {dollars(billed)}: {percent(billed / expected)} of it."
-    )
+    cost = f"cost {dollars(billed)}: {percent(billed / expected)} of it"
+    return f"Its jobs were forecast at {dollars(expected)} and {cost}."
 
 
 def _facts(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> Iterator[Fact]:
@@ -155,24 +136,10 @@ def _charts(rows: tuple[BillLine, ...]) -> Iterator[Chart]:
 
 
 def _table(rows: tuple[BillLine, ...]) -> Table:
-    spent = total_row(rows)
-    return Table(
-        ("step", "hosts", "time, forecast", "time", "dollars, forecast", "dollars"),
-        tuple(_cells(row) for row in (*rows, spent)),
-        frozenset({2, 3, 4, 5}),
-    )
-
-
-def total_row(rows: tuple[BillLine, ...]) -> BillLine:
-    """Return the sums of what is known."""
-    return BillLine(
-        "all",
-        "",
-        sum(row.expected_hours or 0.0 for row in rows),
-        sum(row.hours or 0.0 for row in rows),
-        sum(row.expected_usd or 0.0 for row in rows),
-        sum(row.usd or 0.0 for row in rows),
-    )
+    headers = ("step", "hosts", "time, forecast", "time", "dollars, forecast", "dollars")
+    known = ([row.expected_hours, row.hours, row.expected_usd, row.usd] for row in rows)
+    sums = (sum(filter(None, column)) for column in zip(*known, strict=True))
+    return Table(headers, tuple(map(_cells, (*rows, BillLine("all", "", *sums)))), frozenset({2, 3, 4, 5}))
 
 
 def _cells(row: BillLine) -> tuple[str, ...]:

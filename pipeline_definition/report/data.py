@@ -48,14 +48,9 @@ def download_section(run: Run) -> Section:
 
 def went_in_section(run: Run) -> Section:
     """Return some of the stored pictures with their captions."""
-    pictures = (embedded(path.read_bytes(), caption) for path, caption in run.artifacts.went_in)
-    return Section(
-        anchor="went-in",
-        title="What went in",
-        lead="Some of the stored pictures, with their captions; `sd-pipeline data show` has more.",
-        pictures=tuple(pictures),
-        is_wide=True,
-    )
+    pictures = tuple(embedded(path.read_bytes(), caption) for path, caption in run.artifacts.went_in)
+    lead = "Some of the stored pictures, with their captions; `sd-pipeline data show` has more."
+    return Section("went-in", "What went in", lead, pictures=pictures, is_wide=True)
 
 
 def embedded(jpeg: bytes, caption: str, title: str = "") -> EmbeddedPicture:

@@ -12,16 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
+
 from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
 from pipeline_definition.artifacts.data_sample import DataSample, ShownPicture
-from pipeline_definition.pages.document import (
-    Chart,
-    Document,
-    EmbeddedPicture,
-    Fact,
-    Section,
-    Table,
-)
+from pipeline_definition.pages.document import Chart, Document, EmbeddedPicture, Fact, Section, Table
 from pipeline_definition.pages.formats import count, number, percent
 from pipeline_definition.report.data import MAX_CAPTION_CHARACTERS, embedded, fates, share_chart
 
@@ -95,14 +90,9 @@ def _worded(causes: Mapping[str, int]) -> dict[str, float]:
 
 
 def _pictures(sample: DataSample) -> Section:
-    return Section(
-        anchor="pictures",
-        title="Pictures",
-        lead="Evenly from the whole set. Look for pictures that lie on their side, washed-out colours, and captions "
-        "that are not theirs.",
-        pictures=tuple(map(_embedded, sample.pictures)),
-        is_wide=True,
-    )
+    look_for = "pictures that lie on their side, washed-out colours, and captions that are not theirs"
+    lead = f"Evenly from the whole set. Look for {look_for}."
+    return Section("pictures", "Pictures", lead, pictures=tuple(map(_embedded, sample.pictures)), is_wide=True)
 
 
 def _embedded(picture: ShownPicture, title: str = "") -> EmbeddedPicture:
@@ -138,12 +128,10 @@ def _counted(values: Sequence[float], edges: Sequence[float]) -> dict[str, float
 
 def _spans(values: Sequence[float]) -> dict[str, float]:
     """Return how many values lie in each of eight equal spans from the least to the largest."""
-    low, high = min(values), max(values)
-    if low == high:
-        return {f"{low:.3g}": len(values)}
-    edges = [low + (high - low) * place / SPANS for place in range(SPANS + 1)]
-    counts = Counter(min(int((value - low) / (high - low) * SPANS), SPANS - 1) for value in values)
-    return {f"{edges[place]:.3g} to {edges[place + 1]:.3g}": counts[place] for place in range(SPANS)}
+    if min(values) == max(values):
+        return {f"{values[0]:.3g}": len(values)}
+    counts, edges = np.histogram(values, SPANS)
+    return {f"{low:.3g} to {high:.3g}": int(own) for own, (low, high) in zip(counts, pairwise(edges), strict=True)}
 
 
 def scripts(captions: Sequence[str]) -> dict[str, float]:
@@ -166,13 +154,8 @@ def _pairs(sample: DataSample) -> Section:
         for pair in sample.pairs
         for picture, title in zip(pair, ("counts", "is left out as a copy"), strict=True)
     ]
-    return Section(
-        anchor="copies",
-        title="Copies",
-        lead="Side by side: the picture that counts, and the one that was taken for a copy of it.",
-        pictures=tuple(pictures),
-        is_wide=True,
-    )
+    lead = "Side by side: the picture that counts, and the one that was taken for a copy of it."
+    return Section("copies", "Copies", lead, pictures=tuple(pictures), is_wide=True)
 
 
 def _causes(sample: DataSample) -> Section:

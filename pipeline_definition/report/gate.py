@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from params.layout import CLIP_SCORE, CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED, WARNINGS
-from pipeline_definition.pages.formats import number
+from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.pages.formats import beside, number, setting
 
 _METRIC_PATH = re.compile(r"^metrics\.([^.]+)\.(value|low|high)$")
-_SIGNS = {
-    "LessThanOrEqualTo": "at most",
-    "LessThan": "below",
-    "GreaterThanOrEqualTo": "at least",
-    "GreaterThan": "above",
+# What a condition asks, in words, and the comparison itself.
+_SIGNS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
+    "LessThanOrEqualTo": ("at most", operator.le),
+    "LessThan": ("below", operator.lt),
+    "GreaterThanOrEqualTo": ("at least", operator.ge),
+    "GreaterThan": ("above", operator.gt),
 }
 # They say when the CLIP score is judged and what is judged in its place: `warnings` has it in words.
 _FALLBACKS = {CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED}
-_COMPARISONS = {"at most": operator.le, "below": operator.lt, "at least": operator.ge, "above": operator.gt}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Metric:
     high: float | None = None
     """Bounds of its confidence interval."""
     confidence: float | None = None
+
+    @property
+    def interval(self) -> str:
+        """Return `8.2 to 10.3`, with the decimals of the value; nothing where it has none."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"{beside(self.low, self.value)} to {beside(self.high, self.value)}"
 
 
 @dataclass(frozen=True)
@@ -45,10 +53,14 @@ class Threshold:
     part: str = "value"
     """What of the metric is judged: its value, or the low or high end of its interval."""
 
+    def __str__(self) -> str:
+        """Return `at most 25`."""
+        return f"{self.sign} {setting(self.limit)}"
+
     def is_met_by(self, measured: Metric) -> bool:
         """Return whether a metric passes; one without the end of the interval that is judged does not."""
         judged = getattr(measured, self.part)
-        return judged is not None and bool(_COMPARISONS[self.sign](judged, self.limit))
+        return judged is not None and dict(_SIGNS.values())[self.sign](judged, self.limit)
 
 
 def metric(metrics: Mapping[str, Any] | None, name: str) -> Metric | None:
@@ -70,15 +82,20 @@ def thresholds(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> 
     }
 
 
+def asked_of(artifacts: Artifacts) -> dict[str, Threshold]:
+    """Return what the gate asks of a run, of the metrics that it judges.
+
+    A CLIP score counts only where the CLIP can judge these pictures.
+    """
+    asked, margin = thresholds(artifacts.definition, artifacts.parameters), metric(artifacts.metrics, CLIP_SCORE_MARGIN)
+    if margin is not None and margin.low is not None and margin.low <= 0:
+        asked.pop(CLIP_SCORE, None)
+    return asked
+
+
 def warnings(metrics: Mapping[str, Any] | None) -> list[str]:
     """Return the sentences without which no verdict on these metrics may be shown."""
     return [str(sentence) for sentence in (metrics or {}).get(WARNINGS) or ()]
-
-
-def is_judged(metrics: Mapping[str, Any] | None, name: str) -> bool:
-    """Return whether the gate judges a metric: a CLIP score counts only where the CLIP can judge these pictures."""
-    margin = metric(metrics, CLIP_SCORE_MARGIN)
-    return name != CLIP_SCORE or margin is None or margin.low is None or margin.low > 0
 
 
 def _flat(conditions: Any) -> Iterator[Mapping[str, Any]]:
@@ -93,13 +110,9 @@ def _threshold(condition: Mapping[str, Any], parameters: Mapping[str, Any]) -> T
     left = condition.get("LeftValue")
     path = left.get("Std:JsonGet", {}).get("Path", "") if isinstance(left, dict) else ""
     name, sign = _METRIC_PATH.match(path), _SIGNS.get(str(condition.get("Type")))
-    limit = number(_resolved(condition.get("RightValue"), parameters))
+    right = condition.get("RightValue")
+    is_parameter = isinstance(right, dict)
+    limit = number(parameters.get(str(right.get("Get", "")).removeprefix("Parameters.")) if is_parameter else right)
     if name is None or sign is None or limit is None:
         return None
-    return Threshold(name[1], sign, limit, name[2])
-
-
-def _resolved(value: Any, parameters: Mapping[str, Any]) -> Any:
-    if isinstance(value, dict):
-        return parameters.get(str(value.get("Get", "")).removeprefix("Parameters."))
-    return value
+    return Threshold(name[1], sign[0], limit, name[2])

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from params.layout import CLIP_SCORE, FID
 from params.parameter_names import ENDPOINT_HOSTS, instance_count_of, instance_type_of
 from pipeline_definition.pages import charts
-from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number, setting
+from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number
 from pipeline_definition.report.costs import total
-from pipeline_definition.report.gate import Metric, Threshold, is_judged, metric, thresholds
+from pipeline_definition.report.gate import Metric, Threshold, asked_of, metric
 from pipeline_definition.report.run import Run
 
 # Sanity rows of metrics.json are named after the metric.
@@ -35,8 +35,7 @@ class Tile:
 
 def tiles(run: Run) -> tuple[Tile, ...]:
     """Return the figures that are known."""
-    gate = thresholds(run.artifacts.definition, run.artifacts.parameters)
-    asked = {name: threshold for name, threshold in gate.items() if is_judged(run.artifacts.metrics, name)}
+    asked = asked_of(run.artifacts)
     known = (
         _quality(run, FID, "FID", asked.get(FID), lower_is_better=True),
         _quality(run, CLIP_SCORE, "CLIP score", asked.get(CLIP_SCORE), lower_is_better=False),
@@ -54,24 +53,19 @@ def _quality(run: Run, name: str, label: str, asked: Threshold | None, lower_is_
     compared = {text: other for text, other in others.items() if other is not None}
     marks = [charts.Mark("model", measured.value, measured.low, measured.high)]
     marks += [charts.Mark(text, other.value) for text, other in compared.items()]
-    limit = asked.limit if asked else None
     notes = tuple(_quality_notes(measured, asked, compared))
     description = ", ".join((f"{label} {figure(measured.value)}", *notes))
-    return Tile(
-        label=label,
-        value=figure(measured.value),
-        passed=asked.is_met_by(measured) if asked else None,
-        notes=notes,
-        scale=charts.scale(f"scale-{name}", description, marks, limit, lower_is_better),
-    )
+    passed, scale = asked.is_met_by(measured) if asked else None, f"scale-{name}"
+    drawing = charts.scale(scale, description, marks, asked.limit if asked else None, lower_is_better)
+    return Tile(label, figure(measured.value), passed, notes, drawing)
 
 
 def _quality_notes(measured: Metric, asked: Threshold | None, compared: Mapping[str, Metric]) -> Iterator[str]:
     if asked:
-        yield f"gate: {asked.sign} {setting(asked.limit)}"
-    if measured.low is not None and measured.high is not None:
+        yield f"gate: {asked}"
+    if measured.interval:
         share = f"{100 * measured.confidence:.0f} % interval " if measured.confidence else ""
-        yield f"{share}{beside(measured.low, measured.value)} to {beside(measured.high, measured.value)}"
+        yield f"{share}{measured.interval}"
     for text, other in compared.items():
         yield f"{text}: {beside(other.value, measured.value)}"
 

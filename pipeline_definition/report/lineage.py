@@ -10,11 +10,7 @@ from pipeline_definition.pages.document import Fact, Section, Table
 from pipeline_definition.pages.formats import date, figure, leaves, moment, number, plain
 from pipeline_definition.report.run import Run
 
-APPROVAL = {
-    "PendingManualApproval": "waiting for approval",
-    "Approved": "approved",
-    "Rejected": "rejected",
-}
+APPROVAL = {"PendingManualApproval": "waiting for approval", "Approved": "approved", "Rejected": "rejected"}
 
 
 def parameters_section(run: Run) -> Section:
@@ -26,10 +22,8 @@ def parameters_section(run: Run) -> Section:
         (name, plain(value), plain(defaults.get(name)), described.get(name, "")) for name, value in changed.items()
     )
     all_rows = tuple((name, plain(value), described.get(name, "")) for name, value in values.items())
-    lead = {
-        0: "Nothing: every parameter is at its default.",
-        1: "1 parameter differs from the defaults.",
-    }.get(len(changed), f"{len(changed)} parameters differ from the defaults.")
+    words = {0: "Nothing: every parameter is at its default.", 1: "1 parameter differs from the defaults."}
+    lead = words.get(len(changed), f"{len(changed)} parameters differ from the defaults.")
     tables = (
         Table(("parameter", "in this run", "default", "what it is"), changed_rows, wraps=True),
         Table(("parameter", "value", "what it is"), all_rows, summary=f"All {len(values)} parameters", wraps=True),
@@ -40,13 +34,8 @@ def parameters_section(run: Run) -> Section:
 def lineage_section(run: Run) -> Section:
     """Return the package, its approval, and what the training recorded with the model."""
     package, lineage = run.artifacts.model_package or {}, run.artifacts.lineage or {}
-    return Section(
-        anchor="lineage",
-        title="Where the model stands",
-        lead=registered(run.artifacts),
-        facts=tuple(_facts(run, package)),
-        tables=tuple(_tables(package, lineage)),
-    )
+    facts, tables = tuple(_facts(run, package)), tuple(_tables(package, lineage))
+    return Section("lineage", "Where the model stands", registered(run.artifacts), facts, tables=tables)
 
 
 def registered(artifacts: Artifacts) -> str:

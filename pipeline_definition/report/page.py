@@ -79,7 +79,7 @@ def render(run: Run) -> str:
         tiles=tiles(run),
         pictures=pictures_section(run.artifacts),
         drawings=(lying(run.steps), standing(run.steps)),
-        steps=timeline(run),
+        steps=tuple(timeline(run)),
         summary=summary(run),
         is_local=run.is_local,
         left_out=run.artifacts.execution.get("left_out") or {},

@@ -20,7 +20,7 @@ from params.layout import (
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, beside, count, figure, number, plain, setting
-from pipeline_definition.report.gate import Metric, Threshold, is_judged, metric, thresholds
+from pipeline_definition.report.gate import Metric, Threshold, asked_of, metric
 from pipeline_definition.report.run import Run
 
 LEAD = (
@@ -58,8 +58,7 @@ FACTS = {
 def quality_section(run: Run) -> Section:
     """Return what Evaluate measured."""
     metrics = run.artifacts.metrics or {}
-    gate = thresholds(run.artifacts.definition, run.artifacts.parameters)
-    asked = {name: threshold for name, threshold in gate.items() if is_judged(run.artifacts.metrics, name)}
+    asked = asked_of(run.artifacts)
     facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
     notes = [str(note) for note in metrics.get("notes") or ()]
     return Section(
@@ -81,7 +80,7 @@ def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
             pairs.append((_mark(text, clip_score), _mark(text, fid)))
     if not pairs or pairs[0][0].name != ROWS[""]:
         return
-    limits = (_limit(asked, CLIP_SCORE), _limit(asked, FID))
+    limits = (*(asked[name].limit if name in asked else None for name in (CLIP_SCORE, FID)),)
     description = "FID and CLIP score: " + "; ".join(f"{x.name} {figure(y.value)}, {figure(x.value)}" for x, y in pairs)
     svg = charts.plane("plane", description, pairs, limits, chosen=ROWS[""])
     yield Chart("FID against CLIP score: low and right is good; dashed is the gate", svg)
@@ -104,10 +103,6 @@ def _guidance_chart(metrics: Mapping[str, Any], limits: charts.Limits) -> Iterat
     svg = charts.plane("guidance", described, points, limits, chosen, joined=True)
     pictures = number(metrics[GUIDANCE_CURVE][0].get("pictures")) or 0
     yield Chart(f"FID against CLIP score at each guidance scale, {count(pictures)} pictures each", svg)
-
-
-def _limit(asked: Mapping[str, Threshold], name: str) -> float | None:
-    return asked[name].limit if name in asked else None
 
 
 def _mark(name: str, value: Metric) -> charts.Mark:
@@ -146,17 +141,8 @@ def _judgement(
     """Return a metric's interval, what the gate asks of it, and its number of pictures."""
     pictures = number(metrics["metrics"][key].get("pictures"))
     shown = count(pictures) if pictures is not None else DASH
-    return _interval(measured), _gate_text(measured, asked.get(key)), shown
-
-
-def _interval(measured: Metric) -> str:
-    if measured.low is None or measured.high is None:
-        return DASH
-    return f"{beside(measured.low, measured.value)} to {beside(measured.high, measured.value)}"
-
-
-def _gate_text(measured: Metric, asked: Threshold | None) -> str:
-    if asked is None:
-        return ""
-    bound = "" if asked.part == "value" else f"{asked.part} end "
-    return f"{'✓' if asked.is_met_by(measured) else '✕'} {bound}{asked.sign} {setting(asked.limit)}"
+    threshold, judged = asked.get(key), ""
+    if threshold is not None:
+        bound = "" if threshold.part == "value" else f"{threshold.part} end "
+        judged = f"{'✓' if threshold.is_met_by(measured) else '✕'} {bound}{threshold}"
+    return measured.interval or DASH, judged, shown

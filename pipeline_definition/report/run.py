@@ -14,12 +14,8 @@ from pipeline_definition.report.costs import Cost, Prices, hosts_text, step_cost
 from pipeline_definition.report.graph import Node, step_graph
 
 STYLES = {
-    "Succeeded": "succeeded",
-    "Failed": "failed",
-    "Stopped": "stopped",
-    "Stopping": "stopped",
-    "Executing": "executing",
-    "Starting": "executing",
+    **{"Succeeded": "succeeded", "Failed": "failed", "Stopped": "stopped"},
+    **{"Stopping": "stopped", "Executing": "executing", "Starting": "executing"},
 }
 
 
@@ -90,12 +86,8 @@ class Run:
             return (self,)
         phases = [replace(self, phase=trained[len(formers)].name)]
         for step, former in reversed(list(zip(trained, formers, strict=False))):
-            artifacts = replace(
-                self.artifacts,
-                training_log=former.training_log,
-                lineage=former.lineage,
-                latents_manifest=former.latents_manifest,
-            )
+            own = {name: getattr(former, name) for name in ("training_log", "lineage", "latents_manifest")}
+            artifacts = replace(self.artifacts, **own)
             steps = self.steps[: self.steps.index(step) + 1]
             phases.insert(0, replace(self, artifacts=artifacts, steps=steps, phase=step.name))
         return tuple(phases)
@@ -146,18 +138,13 @@ def run_of(artifacts: Artifacts, prices: Prices) -> Run:
     """Return the run that left these artifacts."""
     records = {str(step["name"]): step for step in artifacts.execution.get("steps", ()) if "name" in step}
     nodes = step_graph(artifacts.definition) or _nodes_in_a_row(list(records))
-    finished = artifacts.execution.get("status") in ENDED_STATUSES
-    states = _states(nodes, records, finished)
-    steps = tuple(
-        RunStep(
-            node,
-            records.get(node.name, {}),
-            states[node.name],
-            step_cost(records.get(node.name, {}), artifacts.tuning, prices),
-        )
+    states = _states(nodes, records, artifacts.execution.get("status") in ENDED_STATUSES)
+    steps = (
+        RunStep(node, record, states[node.name], step_cost(record, artifacts.tuning, prices))
         for node in nodes
+        for record in (records.get(node.name, {}),)
     )
-    return Run(artifacts, steps, prices)
+    return Run(artifacts, tuple(steps), prices)
 
 
 def _nodes_in_a_row(names: Sequence[str]) -> tuple[Node, ...]:
@@ -169,18 +156,14 @@ def _nodes_in_a_row(names: Sequence[str]) -> tuple[Node, ...]:
 
 def _states(nodes: Sequence[Node], records: Mapping[str, Mapping[str, Any]], finished: bool) -> dict[str, str]:
     states: dict[str, str] = {}
-    decided = {node.name for node in nodes if node.kind == "Condition" and _status(records, node.name) == "Succeeded"}
+    status = {name: str(record.get("status", "")) for name, record in records.items()}
+    decided = {node.name for node in nodes if node.kind == "Condition" and status.get(node.name) == "Succeeded"}
     for node in sorted(nodes, key=lambda node: node.rank):
-        status = _status(records, node.name)
-        if status:
-            cached = records[node.name].get("cached") and status == "Succeeded"
-            states[node.name] = "cached" if cached else status.lower()
-        elif any(parent in decided or states[parent] == "not taken" for parent in node.parents):
-            states[node.name] = "not taken" if finished else "waiting"
+        if own := status.get(node.name):
+            states[node.name] = "cached" if records[node.name].get("cached") and own == "Succeeded" else own.lower()
+        elif not finished:
+            states[node.name] = "waiting"
         else:
-            states[node.name] = "not reached" if finished else "waiting"
+            passed = any(parent in decided or states[parent] == "not taken" for parent in node.parents)
+            states[node.name] = "not taken" if passed else "not reached"
     return states
-
-
-def _status(records: Mapping[str, Mapping[str, Any]], name: str) -> str:
-    return str(records.get(name, {}).get("status", ""))

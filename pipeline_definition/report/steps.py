@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline_definition.pages.formats import dollars, duration, figure
@@ -102,9 +102,13 @@ def _path(direction: str, start: Station, end: Station) -> str:
     return f"M{x1:g} {y1:g}C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2:g}"
 
 
-def timeline(run: Run) -> tuple[TimelineRow, ...]:
-    """Return the steps of the definition in order."""
-    return tuple(_row(run, step) for step in run.steps)
+def timeline(run: Run) -> Iterator[TimelineRow]:
+    """Yield the steps of the definition in order."""
+    for step in run.steps:
+        attempts = int(step.record.get("attempts") or 1)
+        time = step.time if step.time and step.style != "cached" else step.state
+        note = f"{attempts} attempts" if attempts > 1 else ""
+        yield TimelineRow(step, *_bar(run, step), time, _cost(run, step), note)
 
 
 def summary(run: Run) -> str:
@@ -124,12 +128,6 @@ def _total_cost(run: Run) -> str:
         missing = f"no price given for {', '.join(sorted(spent.unpriced))}"
         return f"{hours}: {dollars(spent.usd)}, with {missing}." if spent.usd else f"{hours}; {missing}."
     return f"{hours}: {dollars(spent.usd)}."
-
-
-def _row(run: Run, step: RunStep) -> TimelineRow:
-    attempts = int(step.record.get("attempts") or 1)
-    time = step.time if step.time and step.style != "cached" else step.state
-    return TimelineRow(step, *_bar(run, step), time, _cost(run, step), f"{attempts} attempts" if attempts > 1 else "")
 
 
 def _bar(run: Run, step: RunStep) -> tuple[float, float]:

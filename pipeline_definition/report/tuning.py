@@ -44,14 +44,8 @@ def tuning_section(run: Run) -> Section:
     trials = trials_of(tuning, run.prices)
     best = next((trial for trial in trials if trial.is_best), None)
     lead = f"{len(trials)} trials, {str(tuning.get('strategy', '')).lower()} search on {objective}." if trials else ""
-    return Section(
-        anchor="tuning",
-        title="What tuning chose",
-        lead=lead,
-        facts=tuple(_facts(best, objective)),
-        charts=tuple(_charts(run, tuning, trials, objective)),
-        tables=tuple(_tables(run, trials, objective)),
-    )
+    drawn, tables = tuple(_charts(run, tuning, trials, objective)), tuple(_tables(run, trials, objective))
+    return Section("tuning", "What tuning chose", lead, tuple(_facts(best, objective)), drawn, tables)
 
 
 def trials_of(tuning: Mapping[str, Any], prices: Prices) -> tuple[TuningTrial, ...]:
@@ -80,8 +74,7 @@ def _facts(best: TuningTrial | None, objective: str) -> Iterator[Fact]:
     if best is None:
         return
     for name, value in best.hyperparameters.items():
-        parsed = number(value)
-        yield Fact(name.replace("_", " "), setting(parsed) if parsed is not None else str(value), "chosen")
+        yield Fact(name.replace("_", " "), _value(value), "chosen")
     if best.objective is not None:
         yield Fact(objective, figure(best.objective, 4), "of the best trial")
 
@@ -114,22 +107,14 @@ def _tables(run: Run, trials: tuple[TuningTrial, ...], objective: str) -> Iterat
 
 
 def _row(run: Run, place: int, trial: TuningTrial, names: tuple[str, ...]) -> tuple[str, ...]:
-    tried = (number(trial.hyperparameters.get(name)) for name in names)
     status = str(trial.record.get("status") or "")
     objective = figure(trial.objective, 4) if trial.objective is not None else status.lower() or DASH
-    return (
-        f"{place} ★" if trial.is_best else str(place),
-        *(
-            setting(value) if value is not None else str(trial.hyperparameters.get(name, DASH))
-            for name, value in zip(names, tried, strict=True)
-        ),
-        objective,
-        duration(trial.seconds) if trial.seconds is not None else DASH,
-        _cost(run, trial),
-    )
+    time = duration(trial.seconds) if trial.seconds is not None else DASH
+    cost = dollars(trial.cost.usd) if trial.cost.is_known and trial.cost.instance_hours else DASH
+    tried = (_value(trial.hyperparameters.get(name, DASH)) for name in names)
+    return (f"{place} ★" if trial.is_best else str(place), *tried, objective, time, "nothing" if run.is_local else cost)
 
 
-def _cost(run: Run, trial: TuningTrial) -> str:
-    if run.is_local:
-        return "nothing"
-    return dollars(trial.cost.usd) if trial.cost.is_known and trial.cost.instance_hours else DASH
+def _value(value: Any) -> str:
+    parsed = number(value)
+    return setting(parsed) if parsed is not None else str(value)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from params.layout import CLIP_SCORE, FID
-from pipeline_definition.pages.formats import beside, figure, setting
+from pipeline_definition.pages.formats import beside, figure
 from pipeline_definition.report.gate import Metric, Threshold, metric, thresholds, warnings
 from pipeline_definition.report.lineage import registered
 from pipeline_definition.report.run import Run
@@ -84,7 +84,7 @@ def _missed(run: Run) -> bool:
 
 
 def _asked(asked: Mapping[str, Threshold], name: str) -> str:
-    return f" (the gate asks for {asked[name].sign} {setting(asked[name].limit)})" if name in asked else ""
+    return f" (the gate asks for {asked[name]})" if name in asked else ""
 
 
 def _others(run: Run, name: str, measured: Metric) -> str:
