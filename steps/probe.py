@@ -9,21 +9,19 @@ The exit status is 1 where the result cannot be written; the reason then says wh
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from params.arguments import parse
 from params.programs import ProbeArguments
-from params.s3 import join_uri
+from params.s3 import join_uri, split_uri
 from steps.container import Container
 from steps.errors import StepError
-from steps.probing.host import look_at_host
+from steps.probing.host import has_torch, look_at_host
 from steps.probing.measurements import Measurements
-from steps.probing.network import look_at_network
-from steps.probing.storage import look_at_storage, write_result
+from steps.probing.network import client_of, look_at_network
+from steps.probing.storage import look_at_storage
 from steps.progress import Progress
 
 
@@ -34,35 +32,28 @@ def main(argv: list[str]) -> int:
         from steps.probing.ranks import measure_as_rank
 
         return measure_as_rank(arguments, os.environ)
-    measurements = Measurements(Container())
-    _measure(arguments, measurements)
-    _write(arguments, measurements)
+    measurements, progress = Measurements(Container()), Progress("Probe", 4, "parts", every_s=0.0)
+    # The ranks before the storage: a host that waits for its file system does not let the others wait for it.
+    for look in (look_at_host, look_at_network, _look_at_ranks, look_at_storage):
+        look(arguments, measurements)
+        progress.advance()
+    if arguments.results_uri:
+        _write(arguments, measurements)
     return 0
 
 
-def _measure(arguments: ProbeArguments, measurements: Measurements) -> None:
-    progress = Progress("Probe", 4, "parts", every_s=0.0)
-    sound = look_at_host(arguments, measurements)
-    progress.advance()
-    look_at_network(arguments, measurements)
-    progress.advance()
-    # Before the storage: a host that waits for its file system does not let the others wait for it.
-    if sound and importlib.util.find_spec("torch") is not None:
+def _look_at_ranks(arguments: ProbeArguments, measurements: Measurements) -> None:
+    if has_torch() and measurements.are_good("driver", "gpus"):
         from steps.probing.ranks import look_at_ranks
 
         look_at_ranks(arguments, measurements)
-    progress.advance()
-    look_at_storage(arguments, measurements)
-    progress.advance()
 
 
 def _write(arguments: ProbeArguments, measurements: Measurements) -> None:
     container = measurements.container
-    content = json.dumps(measurements.as_dict()).encode()
     uri = join_uri(arguments.results_uri, container.job_name, f"{container.cluster().current_host}.json")
-    if not arguments.results_uri:
-        return
+    bucket, key = split_uri(uri)
     try:
-        write_result(uri, content, arguments.region)
+        client_of("s3", arguments.region).put_object(Bucket=bucket, Key=key, Body=measurements.as_json())
     except (ClientError, BotoCoreError) as error:
         raise StepError(f"the result of the probe cannot be written to {uri}: {error}") from None

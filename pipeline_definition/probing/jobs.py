@@ -136,7 +136,7 @@ class Probe:
             name, label = f"{self.identity}-{(own.step if kind != 'endpoint' else kind).lower()}", "+".join(steps)
             # A step's other types: SageMaker takes a name once, and a name with a type in it would be too long.
             name += f"-{len(made)}" if any(job.name == name for job in made) else ""
-            label += f" on {host}" if any(job.label == label for job in made) else ""
+            label += f" on {host}" if any(set(steps) & set(job.steps) for job in made) else ""
             hosts, requests = self._endpoint(name, own) if kind == "endpoint" else self._job(name, own, steps)
             made.append(ProbeJob(name, label, steps, kind, hosts, requests))
         return made

@@ -6,11 +6,10 @@ measured, POST /invocations with the measurements as JSON. Writes nothing but it
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import FrameType
 
 from params.arguments import from_environment
 from params.layout import PROBE_PREFIX
@@ -25,25 +24,15 @@ from steps.probing.storage import look_at_storage
 def serve_measurements(container: Container, port: int) -> int:
     """Measure, and answer until SIGTERM."""
     arguments, measurements = from_environment(ProbeArguments, os.environ, PROBE_PREFIX), Measurements(container)
-    look_at_host(arguments, measurements)
-    look_at_network(arguments, measurements)
-    look_at_storage(arguments, measurements)
-    signal.signal(signal.SIGTERM, _end)
-    content = json.dumps(measurements.as_dict()).encode()
-    with ThreadingHTTPServer(("0.0.0.0", port), _handler(content)) as server:
-        server.serve_forever()
-    return 0
+    for look in (look_at_host, look_at_network, look_at_storage):
+        look(arguments, measurements)
+    content = measurements.as_json()
 
-
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
-
-
-def _handler(content: bytes) -> type[BaseHTTPRequestHandler]:
     class EndpointAnswer(BaseHTTPRequestHandler):
         """Answers every request with the measurements, which are no secret."""
 
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -51,10 +40,12 @@ def _handler(content: bytes) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(content)
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.do_GET()
 
         def log_message(self, format: str, *args: object) -> None:
             """Keep health checks out of the log."""
 
-    return EndpointAnswer
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
+    with ThreadingHTTPServer(("0.0.0.0", port), EndpointAnswer) as server:
+        server.serve_forever()
+    return 0

@@ -25,22 +25,26 @@ USABLE: Final = 0.85
 BLOCK_BYTES: Final = 4 << 20
 
 
-def look_at_host(arguments: ProbeArguments, measurements: Measurements) -> bool:
-    """Measure this host; return whether its GPUs, if it has any, compute."""
+def has_torch() -> bool:
+    """Return whether the image can compute: that of Download cannot."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def look_at_host(arguments: ProbeArguments, measurements: Measurements) -> None:
+    """Measure this host."""
     container = measurements.container
     sound = measurements.take("driver", lambda: _driver(container), "use another instance type or host image")
-    if sound:
+    if sound and has_torch():
         broken = "the host is broken: start again, and leave the instance to AWS"
-        sound = measurements.take("gpus", lambda: _gpus(container, arguments), broken)
+        measurements.take("gpus", lambda: _gpus(container, arguments), broken)
     unknown = "set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME in the job's environment"
     measurements.take("interface", lambda: _interface(container), unknown)
     larger = "raise volume_size_gb of the step, or take an instance type with a larger disk"
     measurements.take("disk", lambda: _disk(container, arguments), larger)
-    return sound
 
 
 def _driver(container: Container) -> HostFact:
-    if importlib.util.find_spec("torch") is None:
+    if not has_torch():
         if has_gpus(container.instance_type):
             raise StepError(f"{container.instance_type} has GPUs, and this image has no torch to use them")
         return HostFact("this image has no torch, and its step computes without")
@@ -51,14 +55,11 @@ def _driver(container: Container) -> HostFact:
     return HostFact(f"driver {driver_version()}, torch {torch.__version__} built for CUDA {torch.version.cuda}")
 
 
-def _gpus(container: Container, arguments: ProbeArguments) -> HostFact | None:
-    name = container.instance_type
-    expected = dict(item.rsplit("=", 1) for item in arguments.gpus).get(name, "0")
-    if importlib.util.find_spec("torch") is None:
-        return None
+def _gpus(container: Container, arguments: ProbeArguments) -> HostFact:
     import torch
 
-    count = gpu_count(container) or 0
+    name, count = container.instance_type, gpu_count(container) or 0
+    expected = dict(item.rsplit("=", 1) for item in arguments.gpus).get(name, "0")
     if count != int(expected) and has_gpus(name):
         raise StepError(f"torch counts {count} GPUs, and {name} has {expected}")
     for index in range(count):

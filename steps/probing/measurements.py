@@ -5,10 +5,11 @@ Writes each line to the log as it is known, for people and, behind PROBE_LINE, f
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -36,31 +37,29 @@ class Measurements:
     container: Container
     lines: list[ProbeLine] = field(default_factory=list)
 
-    def take(self, check: str, measure: Callable[[], HostFact | None], fix: str, subject: str = "") -> bool:
-        """Make one check and keep its line; None is no line. Return whether it went well.
+    def take(self, check: str, measure: Callable[[], HostFact], fix: str, subject: str = "") -> bool:
+        """Make one check and keep its line; return whether it went well.
 
         `fix` is what to do where it fails; an error that names its own fix keeps it.
         """
         began_s = time.monotonic()
         try:
             fact = measure()
+            line = ProbeLine(check, subject, NOTE if fact.fix else GOOD, fact.text, fact.fix)
         except EXPECTED as error:
             problem, _, own = " ".join(str(error).split()).partition("Fix: ")
-            self._keep(ProbeLine(check, subject, FAILED, problem.rstrip(". ")[:600], own or fix), began_s)
-            return False
-        if fact is not None:
-            self._keep(ProbeLine(check, subject, NOTE if fact.fix else GOOD, fact.text, fact.fix), began_s)
-        return True
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the host's result, ready for JSON."""
-        return {
-            "host": self.container.cluster().current_host,
-            "instance_type": self.container.instance_type,
-            "lines": [asdict(line) for line in self.lines],
-        }
-
-    def _keep(self, line: ProbeLine, began_s: float) -> None:
+            line = ProbeLine(check, subject, FAILED, problem.rstrip(". ")[:600], own or fix)
         self.lines.append(line)
         print(f"{line.as_text()} ({time.monotonic() - began_s:.1f} s)", flush=True)
         print(PROBE_LINE + line.as_json(), flush=True)
+        return line.status != FAILED
+
+    def are_good(self, *checks: str) -> bool:
+        """Return whether none of these checks failed."""
+        return not any(line.status == FAILED for line in self.lines if line.check in checks)
+
+    def as_json(self) -> bytes:
+        """Return the host's result."""
+        host, kind = self.container.cluster().current_host, self.container.instance_type
+        lines = [asdict(line) for line in self.lines]
+        return json.dumps({"host": host, "instance_type": kind, "lines": lines}).encode()

@@ -5,6 +5,7 @@ Reads the resolver and opens connections, over which nothing is sent; writes not
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from collections.abc import Sequence
@@ -27,7 +28,6 @@ LOOKUPS_AT_ONCE: Final = 32
 LOOKUPS: Final = 512
 # A resolver that is out of reach takes seconds to say so, each time.
 LOOKUP_LIMIT_S: Final = 10.0
-RESOLVED: Final = "resolved"
 
 
 def look_at_network(arguments: ProbeArguments, measurements: Measurements) -> None:
@@ -42,10 +42,9 @@ def look_at_network(arguments: ProbeArguments, measurements: Measurements) -> No
     measurements.take("names", lambda: _names_per_second(names), slow)
     if arguments.way_out:
         host, _, port = arguments.way_out.partition(":")
-        gateway = (
-            "`sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway; else allow the host in yours"
-        )
-        measurements.take("way_out", partial(_answers, (host, int(port or HTTPS_PORT))), gateway)
+        gateway = "`sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway"
+        address, fix = (host, int(port or HTTPS_PORT)), f"{gateway}; else allow the host in yours"
+        measurements.take("way_out", partial(_answers, address), fix)
 
 
 def client_of(service: str, region: str) -> Any:
@@ -72,23 +71,20 @@ def _names_per_second(names: Sequence[str]) -> HostFact:
     """Look the services' names up again and again; an address in figures is no name, and `localhost` stands in."""
     names = [name for name in names if not name.replace(".", "").isdigit()] or ["localhost"]
     began_s = time.monotonic()
-    deadline_s = began_s + LOOKUP_LIMIT_S
-    asked = [names[number % len(names)] for number in range(LOOKUPS)]
-    with ThreadPoolExecutor(LOOKUPS_AT_ONCE) as threads:
-        answers = [answer for answer in threads.map(lambda name: _look_up(name, deadline_s), asked) if answer]
-    problems = [answer for answer in answers if answer != RESOLVED]
-    if problems:
-        raise StepError(f"{len(problems)} of {len(answers)} look-ups failed, such as {problems[0]}")
-    rate = len(answers) / (time.monotonic() - began_s)
-    return HostFact(f"{rate:,.0f} names/s, {LOOKUPS_AT_ONCE} at once")
 
-
-def _look_up(name: str, deadline_s: float) -> str:
-    """Return RESOLVED, or what is wrong; nothing once it is too late to ask."""
-    if time.monotonic() > deadline_s:
+    def look_up(name: str) -> str | None:
+        """Return what is wrong, if anything; None once it is too late to ask."""
+        if time.monotonic() > began_s + LOOKUP_LIMIT_S:
+            return None
+        try:
+            socket.getaddrinfo(name, HTTPS_PORT, type=socket.SOCK_STREAM)
+        except OSError as error:
+            return f"{name}: {error.strerror or error}"
         return ""
-    try:
-        socket.getaddrinfo(name, HTTPS_PORT, type=socket.SOCK_STREAM)
-    except OSError as error:
-        return f"{name}: {error.strerror or error}"
-    return RESOLVED
+
+    with ThreadPoolExecutor(LOOKUPS_AT_ONCE) as threads:
+        answers = threads.map(look_up, itertools.islice(itertools.cycle(names), LOOKUPS))
+        known = [answer for answer in answers if answer is not None]
+    if problems := [answer for answer in known if answer]:
+        raise StepError(f"{len(problems)} of {len(known)} look-ups failed, such as {problems[0]}")
+    return HostFact(f"{len(known) / (time.monotonic() - began_s):,.0f} names/s, {LOOKUPS_AT_ONCE} at once")

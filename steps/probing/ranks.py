@@ -43,21 +43,20 @@ _OPEN: Final = "the security group of the jobs must let its own members in, and 
 def look_at_ranks(arguments: ProbeArguments, measurements: Measurements) -> None:
     """Have the hosts meet and exchange data; nothing where there is one rank in all."""
     cluster = measurements.container.cluster()
-    if cluster.groups.get(TRAINERS_GROUP):
-        if cluster.current_host not in cluster.groups[TRAINERS_GROUP]:
+    if trainers := cluster.groups.get(TRAINERS_GROUP):
+        if cluster.current_host not in trainers:
             return
         cluster = cluster.of_groups(TRAINERS_GROUP)
-    ranks = ranks_per_host()
+    ranks, kind = ranks_per_host(), measurements.container.instance_type
     if len(cluster.hosts) * ranks == 1:
         return
+    measured: dict[str, Any] = {}
     with TemporaryDirectory(prefix="probe-") as folder:
-        measured: dict[str, Any] = {}
         met = measurements.take("hosts", lambda: _met(arguments, cluster, ranks, Path(folder), measured), _OPEN)
-        if met and measured:
-            kind = measurements.container.instance_type
-            measurements.take("gloo", lambda: HostFact(f"{measured['gloo']:.2f} GB/s{over(cluster)}, TCP"), _OPEN)
-            if "nccl" in measured:
-                measurements.take("nccl", lambda: _nccl(measured, cluster, kind), _OPEN)
+    if met:
+        measurements.take("gloo", lambda: HostFact(f"{measured['gloo']:.2f} GB/s{over(cluster)}, TCP"), _OPEN)
+    if "nccl" in measured:
+        measurements.take("nccl", lambda: _nccl(measured, cluster, kind), _OPEN)
 
 
 def measure_as_rank(arguments: ProbeArguments, environment: Mapping[str, str]) -> int:
@@ -79,11 +78,7 @@ def measure_as_rank(arguments: ProbeArguments, environment: Mapping[str, str]) -
 def _met(arguments: ProbeArguments, cluster: Cluster, ranks: int, folder: Path, measured: dict[str, Any]) -> HostFact:
     """Start this host's ranks, which need all others, and read what they measured."""
     file = folder / "measured.json"
-    os.environ |= {
-        "NCCL_DEBUG": "INFO",
-        "NCCL_DEBUG_SUBSYS": "INIT,NET",
-        "NCCL_DEBUG_FILE": str(folder / "nccl.%h.%p"),
-    }
+    os.environ |= {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET", "NCCL_DEBUG_FILE": f"{folder}/nccl.%h.%p"}
     argv = ["--rank-file", str(file), "--message-mib", str(arguments.message_mib)]
     began_s = time.monotonic()
     status = launch_ranks(argv, cluster, ranks, "probe", arguments.host_wait_s, program="probe")

@@ -47,12 +47,6 @@ def look_at_storage(arguments: ProbeArguments, measurements: Measurements) -> No
         measurements.take("file_system", lambda: _imports(s3, arguments, container, name), fix, arguments.latents_uri)
 
 
-def write_result(uri: str, content: bytes, region: str) -> None:
-    """Write this host's result. Raises botocore's errors."""
-    bucket, key = split_uri(uri)
-    client_of("s3", region).put_object(Bucket=bucket, Key=key, Body=content)
-
-
 def _reads(s3: Any, address: str) -> HostFact:
     bucket, prefix = split_uri(address)
     listed = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("Contents", [])
@@ -69,16 +63,12 @@ def _writes(s3: Any, prefix: str, name: str) -> HostFact:
     s3.put_object(Bucket=bucket, Key=key, Body=content)
     if s3.get_object(Bucket=bucket, Key=key)["Body"].read() != content:
         raise StepError(f"what was read of s3://{bucket}/{key} is not what was written")
-    seconds = time.monotonic() - began_s
-    return HostFact(f"written and read back in {1000 * seconds:.0f} ms{_deleted(s3, bucket, key)}")
-
-
-def _deleted(s3: Any, bucket: str, key: str) -> str:
+    text = f"written and read back in {1000 * (time.monotonic() - began_s):.0f} ms"
     try:
         s3.delete_object(Bucket=bucket, Key=key)
     except (ClientError, BotoCoreError):
-        return ", not deleted: the role may not, and need not"
-    return ""
+        text += ", not deleted: the role may not, and need not"
+    return HostFact(text)
 
 
 def _imports(s3: Any, arguments: ProbeArguments, container: Container, name: str) -> HostFact:

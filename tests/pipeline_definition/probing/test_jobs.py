@@ -128,3 +128,24 @@ def test_each_type_of_a_list_is_probed_by_itself() -> None:
     ]
     assert [variant["InstanceType"] for variant in variants] == ["ml.g5.2xlarge", "ml.g6.2xlarge"]
     assert not any("InstancePools" in variant for variant in variants)
+
+
+def test_two_types_of_one_step_have_jobs_and_labels_of_their_own() -> None:
+    """SageMaker takes a name once, and the verdict has a place for each label."""
+    others = [{"instance_type": "ml.p5.48xlarge"}, {"instance_type": "ml.p4de.24xlarge"}]
+    endpoint = {"instance_preferences": [{"instance_type": "ml.g6.2xlarge"}]}
+    settings = set_with(train={"job": {"instance_preferences": others}}, endpoint={"job": endpoint})
+    definition = with_terms(definition_of("octank_100gb"), settings)
+    jobs = Probe.of(settings, definition, Values(definition, {})).jobs()
+    names = [name for job in jobs for name in map(str, names_of(job))]
+    assert len(jobs) == len({job.name for job in jobs}) == len({job.label for job in jobs}) == len(set(names))
+    assert all(len(name) <= 63 for name in names)
+    labels = {next(iter(job.hosts)): job.label for job in jobs}
+    assert labels["ml.p5.48xlarge"] == "Train on ml.p5.48xlarge"
+    assert labels["ml.g6.2xlarge"] == "Endpoint on ml.g6.2xlarge"
+
+
+def names_of(job: ProbeJob) -> set[str]:
+    """Return what SageMaker will call the job, or the endpoint, its configuration and its model."""
+    members = ("TrainingJobName", "ProcessingJobName", "EndpointName", "EndpointConfigName", "ModelName")
+    return {request[member] for request in job.requests.values() for member in members if member in request}

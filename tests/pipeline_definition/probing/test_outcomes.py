@@ -6,7 +6,7 @@ import pytest
 
 from params.probe_line import FAILED, GOOD, ProbeLine
 from pipeline_definition.probing.jobs import ProbeJob
-from pipeline_definition.probing.outcomes import ProbeOutcome, explained
+from pipeline_definition.probing.outcomes import ProbeOutcome
 from pipeline_definition.probing.verdict import told_once, verdict_dict, verdict_lines
 from pipeline_definition.runs.executions import ExecutionStep
 
@@ -30,13 +30,15 @@ from pipeline_definition.runs.executions import ExecutionStep
     ],
 )
 def test_a_reason_belongs_to_a_check(reason: str, check: str) -> None:
-    line = explained(reason)
+    told = outcome()
+    told.explain(reason)
+    [line] = told.hosts[""]
     assert (line.check, line.status) == (check, FAILED)
     assert line.fix
 
 
 def outcome(status: str = "Succeeded", **hosts: list[ProbeLine]) -> ProbeOutcome:
-    job = ProbeJob("name", ("Train",), "training", {"ml.g5.xlarge": 2}, {})
+    job = ProbeJob("name", "Train", ("Train",), "training", {"ml.g5.xlarge": 2}, {})
     return ProbeOutcome(job, ExecutionStep("Train", status, failure_reason="CapacityError"), dict(hosts))
 
 
