@@ -44,10 +44,7 @@ CONVERTERS: Final[Mapping[str, type]] = {"Integer": int, "Float": float}
 
 
 def preflight(
-    settings: Settings,
-    definition: Mapping[str, Any],
-    parameters: Mapping[str, str],
-    target: Target | None = None,
+    settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], target: Target | None = None
 ) -> list[Finding]:
     """Return what blocks starting a definition with some parameters changed, and what is worth knowing.
 

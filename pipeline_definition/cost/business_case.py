@@ -156,10 +156,7 @@ class Answers:
 
 
 def answers_of(case: BusinessCase) -> Answers:
-    """Return every derived number.
-
-    Raises CostError for an instance type whose price or speed is not known.
-    """
+    """Return every derived number. Raises CostError for an instance type whose price or speed is not known."""
     prices, rates = load_prices(), load_rates()
     made = case.generation
     host, name = instance(made.instance_type), "generation.instance_type"

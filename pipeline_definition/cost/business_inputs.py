@@ -93,10 +93,7 @@ class BusinessCase(Model):
 
 
 def load_case(path: Path) -> BusinessCase:
-    """Read the inputs.
-
-    Raises CostError that names the file and the key.
-    """
+    """Read the inputs. Raises CostError that names the file and the key."""
     try:
         values = yaml.load(read_text(path, CostError), Loader=StrictLoader)  # noqa: S506 (stricter than SafeLoader)
         return BusinessCase.model_validate(values)

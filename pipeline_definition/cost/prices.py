@@ -97,10 +97,7 @@ class Prices(Model):
         return self.known(instance_type, "on_demand").usd
 
     def known(self, instance_type: str, purchase: Purchase) -> Price:
-        """Return a price.
-
-        Raises CostError that names the instance type and the fix where it is not known.
-        """
+        """Return a price. Raises CostError that names the instance type and the fix where it is not known."""
         price = self.find(instance_type, purchase)
         if price is None:
             asks = f"prices refresh --add {instance_type}" if purchase == "on_demand" else "prices plan ARN"
@@ -138,10 +135,7 @@ class Prices(Model):
 
 
 def load_prices(path: Path = PRICES_FILE) -> Prices:
-    """Read a price file.
-
-    Raises CostError that names the file and the key.
-    """
+    """Read a price file. Raises CostError that names the file and the key."""
     return parse_prices(read_text(path, CostError), str(path))
 
 

@@ -227,10 +227,7 @@ def vcpus_of(instance_type: str) -> int:
 
 @functools.cache
 def load_rates(path: Path = RATES_FILE) -> Rates:
-    """Read a rates file.
-
-    Raises CostError that names the file and the key.
-    """
+    """Read a rates file. Raises CostError that names the file and the key."""
     try:
         return Rates.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:

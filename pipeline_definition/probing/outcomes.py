@@ -38,21 +38,13 @@ CHECKS: Final = (
         "request",
         "docs/operations.md, Newer than the published definition schema, says what to leave out of the set",
     ),
-    (
-        r"MaxRuntimeExceeded|ran longer",
-        "time",
-        "see the last lines of its log: what hangs there is what to mend",
-    ),
+    (r"MaxRuntimeExceeded|ran longer", "time", "see the last lines of its log: what hangs there is what to mend"),
     (
         r"FSx|[Ff]ile ?[Ss]ystem|mount",
         "file_system",
         "its security group must admit the jobs on ports 988 and 1018-1023, and FsxPath must exist",
     ),
-    (
-        r"ECR|[Ii]mage",
-        "image",
-        "`containers/build.sh --push` puts it there; the role must be allowed to pull it",
-    ),
+    (r"ECR|[Ii]mage", "image", "`containers/build.sh --push` puts it there; the role must be allowed to pull it"),
     ("", "job", "see its log: `aws logs tail` on /aws/sagemaker, or the host's lines above"),
 )
 

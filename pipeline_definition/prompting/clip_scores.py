@@ -43,10 +43,7 @@ class ClipScores:
 
 
 def score_pictures(pairs: Sequence[tuple[Path, str]], evaluator_dir: Path) -> ClipScores:
-    """Score pictures against their captions.
-
-    Raises ScoringError with the program's own reason.
-    """
+    """Score pictures against their captions. Raises ScoringError with the program's own reason."""
     with tempfile.TemporaryDirectory() as folder:
         listed, scores = Path(folder) / "pairs.jsonl", Path(folder) / "scores.json"
         lines = [json.dumps({"picture": str(picture.resolve()), "caption": caption}) for picture, caption in pairs]
