@@ -34,16 +34,11 @@ def download_section(run: Run) -> Section:
         sample_yield = number(ledger.get("sample_yield"))
         if sample_yield is not None and fates(ledger, "filtered"):
             lead += f" Of those that the filters left: {percent(sample_yield)}."
-    return Section(
-        anchor="download",
-        title="What was downloaded",
-        lead=lead,
-        facts=tuple(_download_facts(manifest, ledger)),
-        charts=(
-            *share_chart("causes", "Rows that failed, by cause", fates(ledger, "failed"), rows),
-            *share_chart("filters", "Rows left out, by filter", fates(ledger, "filtered"), rows),
-        ),
+    shares = (
+        *share_chart("causes", "Rows that failed, by cause", fates(ledger, "failed"), rows),
+        *share_chart("filters", "Rows left out, by filter", fates(ledger, "filtered"), rows),
     )
+    return Section("download", "What was downloaded", lead, tuple(_download_facts(manifest, ledger)), shares)
 
 
 def went_in_section(run: Run) -> Section:
@@ -80,16 +75,13 @@ def latents_section(run: Run) -> Section:
     lead = ""
     if train is not None:
         lead = f"{count(train)} samples to train on" + (f", {count(heldout)} held out." if heldout is not None else ".")
-    return Section(
-        anchor=f"latents{run.phase}",
-        title=f"What was encoded{f' for {run.phase}' if run.phase else ''}",
-        lead=lead,
-        facts=(*_latents_checks(manifest), *_latents_facts(manifest)),
-        tables=(
-            Table(("width × height, px", "for training", "held out"), tuple(bucket_rows(manifest)), frozenset({1, 2})),
-            Table(("made from", "digest"), digests, summary="Digests of what made them"),
-        ),
+    title = f"What was encoded{f' for {run.phase}' if run.phase else ''}"
+    facts = (*_latents_checks(manifest), *_latents_facts(manifest))
+    tables = (
+        Table(("width × height, px", "for training", "held out"), tuple(bucket_rows(manifest)), frozenset({1, 2})),
+        Table(("made from", "digest"), digests, summary="Digests of what made them"),
     )
+    return Section(f"latents{run.phase}", title, lead, facts, tables=tables)
 
 
 def bucket_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:

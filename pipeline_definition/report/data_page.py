@@ -74,19 +74,12 @@ def _overview(sample: DataSample) -> Section:
     if empty and "uncaptioned" not in ledger:
         facts.append(Fact("without a caption", count(empty), f"of {count(len(sample.captions))} looked at"))
     lost = {**fates(ledger, "failed"), **fates(ledger, "filtered"), **fates(ledger, "set_aside")}
-    return Section(
-        anchor="overview",
-        title="In figures",
-        facts=tuple(facts),
-        charts=(
-            *_bars("Left out", lost, number(ledger.get("rows"))),
-            *_bars("Would be left out", _worded(sample.left_out), len(sample.captions)),
-        ),
+    would_be = {cause.replace("_", " "): float(rows) for cause, rows in sample.left_out.items()}
+    drawn = (
+        *_bars("Left out", lost, number(ledger.get("rows"))),
+        *_bars("Would be left out", would_be, len(sample.captions)),
     )
-
-
-def _worded(causes: Mapping[str, int]) -> dict[str, float]:
-    return {cause.replace("_", " "): number for cause, number in causes.items()}
+    return Section("overview", "In figures", facts=tuple(facts), charts=drawn)
 
 
 def _pictures(sample: DataSample) -> Section:
@@ -164,5 +157,5 @@ def _causes(sample: DataSample) -> Section:
         for cause, some in sample.examples.items()
         for address, caption in some
     )
-    table = Table(("cause", "address", "caption"), rows, wraps=True)
-    return Section(anchor="causes", title="Examples of what is left out", tables=(table,) if rows else (), is_wide=True)
+    tables = (Table(("cause", "address", "caption"), rows, wraps=True),)
+    return Section("causes", "Examples of what is left out", tables=tables, is_wide=True)

@@ -37,18 +37,11 @@ def step_graph(definition: Mapping[str, Any]) -> tuple[Node, ...]:
     parents = {name: _reduced(name, _all_parents(steps)) for name in steps}
     ranks = _ranks(parents)
     lanes = _lanes(parents, ranks)
-    return tuple(
-        Node(
-            name=name,
-            kind=str(step.get("Type", "")),
-            title=str(step.get("DisplayName") or name),
-            description=str(step.get("Description") or ""),
-            parents=parents[name],
-            rank=ranks[name],
-            lane=lanes[name],
-        )
-        for name, (step, _) in steps.items()
-    )
+    nodes = []
+    for name, (step, _) in steps.items():
+        kind, title, description = step.get("Type", ""), step.get("DisplayName") or name, step.get("Description") or ""
+        nodes.append(Node(name, str(kind), str(title), str(description), parents[name], ranks[name], lanes[name]))
+    return tuple(nodes)
 
 
 Steps = Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]]
@@ -65,16 +58,11 @@ def _flat(steps: Any, conditions: tuple[str, ...]) -> Iterator[tuple[str, tuple[
 
 
 def _all_parents(steps: Steps) -> dict[str, tuple[str, ...]]:
-    return {
-        name: tuple(
-            dict.fromkeys(
-                parent
-                for parent in (*conditions[-1:], *step.get("DependsOn", []), *_references(_own(step)))
-                if parent in steps and parent != name
-            )
-        )
-        for name, (step, conditions) in steps.items()
-    }
+    parents = {}
+    for name, (step, conditions) in steps.items():
+        named = dict.fromkeys((*conditions[-1:], *step.get("DependsOn", []), *_references(_own(step))))
+        parents[name] = tuple(parent for parent in named if parent in steps and parent != name)
+    return parents
 
 
 def _own(step: Mapping[str, Any]) -> Any:
@@ -86,14 +74,10 @@ def _own(step: Mapping[str, Any]) -> Any:
 
 
 def _references(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        if match := _REFERENCE.match(str(value.get("Get", ""))):
-            yield match[1]
-        for item in value.values():
-            yield from _references(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _references(item)
+    if isinstance(value, dict) and (match := _REFERENCE.match(str(value.get("Get", "")))):
+        yield match[1]
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _references(item)
 
 
 def _reduced(name: str, parents: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

@@ -90,8 +90,13 @@ def _speed(run: Run) -> Tile | None:
 
 def typical(run: Run, name: str) -> float | None:
     """Return the median of a figure over the training log: the first lines still warm up."""
-    values = [value for entry in run.artifacts.training_log if (value := number(entry.get(name))) is not None]
+    values = logged_values(run, name)
     return statistics.median(values) if values else None
+
+
+def logged_values(run: Run, name: str) -> list[float]:
+    """Return a figure of every line of the training log that has it."""
+    return [value for entry in run.artifacts.training_log if (value := number(entry.get(name))) is not None]
 
 
 def _cost(run: Run) -> Tile | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from params.files import write_text
 from pipeline_definition.artifacts import Artifacts
@@ -47,17 +46,16 @@ MAX_GALLERY_PICTURES = 6
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SHEET = "Contact sheet: each prompt with the real picture and the model’s"
 ORIGIN = "Made from the run’s artifacts alone; no network is needed to read it."
-NO_PRICES: Mapping[str, float] = MappingProxyType({})
 
 
-def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] = NO_PRICES) -> None:
+def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] | None = None) -> None:
     """Write the page of a run.
 
     `prices` are USD for one instance-hour, by instance type: without them those of the run's forecast; without one a
     run on AWS tells its instance-hours.
     """
-    prices = prices or (artifacts.forecast or {}).get("usd_per_instance_hour") or NO_PRICES
-    write_text(path, render(run_of(artifacts, prices)))
+    prices = prices or (artifacts.forecast or {}).get("usd_per_instance_hour")
+    write_text(path, render(run_of(artifacts, prices or {})))
 
 
 def render(run: Run) -> str:

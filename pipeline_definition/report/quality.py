@@ -60,15 +60,9 @@ def quality_section(run: Run) -> Section:
     metrics = run.artifacts.metrics or {}
     asked = asked_of(run.artifacts)
     facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
-    notes = [str(note) for note in metrics.get("notes") or ()]
-    return Section(
-        anchor="quality",
-        title="How good it is",
-        lead=" ".join([LEAD, *notes]) if metrics else "",
-        facts=facts,
-        charts=tuple(_charts(run, asked)),
-        tables=tuple(_tables(metrics, asked)),
-    )
+    lead = " ".join([LEAD, *map(str, metrics.get("notes") or ())]) if metrics else ""
+    drawn, tables = tuple(_charts(run, asked)), tuple(_tables(metrics, asked))
+    return Section("quality", "How good it is", lead, facts, drawn, tables)
 
 
 def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline_definition.pages.formats import dollars, duration, figure
 from pipeline_definition.report.costs import total
 from pipeline_definition.report.run import Run, RunStep
 
-LYING_PITCH = (104.0, 84.0)
-STANDING_PITCH = (150.0, 62.0)
+Place = tuple[float, float]
 RADIUS = 15.0
-
-
-@dataclass(frozen=True)
-class Station:
-    """One step where it is drawn."""
-
-    step: RunStep
-    x: float
-    y: float
-
-
-@dataclass(frozen=True)
-class GraphEdge:
-    """From one step to the next."""
-
-    path: str
-    travelled: bool
-    """Whether the run went this way."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +21,10 @@ class GraphDrawing:
     """lying, for wide screens, or standing, for phones."""
     width: float
     height: float
-    stations: tuple[Station, ...]
-    lines: tuple[GraphEdge, ...]
+    stations: tuple[tuple[RunStep, float, float], ...]
+    """Each step with the x and y of its circle."""
+    lines: tuple[tuple[str, bool], ...]
+    """SVG path from one step to the next, and whether the run went this way."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +44,16 @@ class TimelineRow:
 
 def lying(steps: Sequence[RunStep]) -> GraphDrawing:
     """Return the graph from left to right, names below the circles."""
-    pitch_x, pitch_y = LYING_PITCH
-    stations = [Station(step, pitch_x * (step.node.rank + 0.5), 26 + pitch_y * step.node.lane) for step in steps]
     ranks, lanes = _extent(steps)
-    return _drawing("lying", stations, (pitch_x * ranks, 26 + pitch_y * lanes - 12))
+    places = {step.name: (104.0 * (step.node.rank + 0.5), 26 + 84.0 * step.node.lane) for step in steps}
+    return _drawing("lying", steps, places, (104.0 * ranks, 14 + 84.0 * lanes))
 
 
 def standing(steps: Sequence[RunStep]) -> GraphDrawing:
     """Return the graph from top to bottom, names beside the circles."""
-    pitch_x, pitch_y = STANDING_PITCH
-    stations = [Station(step, 24 + pitch_x * step.node.lane, 24 + pitch_y * step.node.rank) for step in steps]
     ranks, lanes = _extent(steps)
-    return _drawing("standing", stations, (max(330.0, 30 + pitch_x * lanes), pitch_y * ranks - 8))
+    places = {step.name: (24 + 150.0 * step.node.lane, 24 + 62.0 * step.node.rank) for step in steps}
+    return _drawing("standing", steps, places, (max(330.0, 30 + 150.0 * lanes), 62.0 * ranks - 8))
 
 
 def _extent(steps: Sequence[RunStep]) -> tuple[int, int]:
@@ -80,19 +61,20 @@ def _extent(steps: Sequence[RunStep]) -> tuple[int, int]:
     return 1 + max((node.rank for node in nodes), default=0), 1 + max((node.lane for node in nodes), default=0)
 
 
-def _drawing(direction: str, stations: Sequence[Station], size: tuple[float, float]) -> GraphDrawing:
-    by_name = {station.step.name: station for station in stations}
+def _drawing(
+    direction: str, steps: Sequence[RunStep], places: Mapping[str, Place], size: tuple[float, float]
+) -> GraphDrawing:
     lines = tuple(
-        GraphEdge(_path(direction, by_name[parent], station), station.step.style != "waiting")
-        for station in stations
-        for parent in station.step.node.parents
+        (_path(direction, places[parent], places[step.name]), step.style != "waiting")
+        for step in steps
+        for parent in step.node.parents
     )
-    return GraphDrawing(direction, *size, tuple(stations), lines)
+    return GraphDrawing(direction, *size, tuple((step, *places[step.name]) for step in steps), lines)
 
 
-def _path(direction: str, start: Station, end: Station) -> str:
+def _path(direction: str, start: Place, end: Place) -> str:
     """Return a line, or a curve where the lane changes, from the edge of one circle to the edge of the next."""
-    (x1, y1), (x2, y2) = (start.x, start.y), (end.x, end.y)
+    (x1, y1), (x2, y2) = start, end
     if direction == "lying":
         x1, x2 = x1 + RADIUS, x2 - RADIUS
         bend = min(40.0, (x2 - x1) / 2)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from params.layout import CHECKPOINT_AGE_S, CHECKPOINT_LAG_S, DATA_S, ENCODER_WAIT_S
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table, known_facts
 from pipeline_definition.pages.formats import DASH, count, duration, figure, number, percent
-from pipeline_definition.report.headline import typical
+from pipeline_definition.report.headline import logged_values, typical
 from pipeline_definition.report.run import Run
 
 SEEN = "seen_samples"
@@ -26,14 +27,9 @@ LOGARITHMIC_FROM = 20.0
 
 def training_section(run: Run) -> Section:
     """Return what the training log shows."""
-    return Section(
-        anchor=f"training{run.phase}",
-        title=f"How it was trained{f': {run.phase}' if run.phase else ''}",
-        lead=_lead(run),
-        facts=(*_speed_facts(run), *_batch_facts(run), *_loss_facts(run), *_online_facts(run), *_checkpoint_facts(run)),
-        charts=tuple(_charts(run)),
-        tables=tuple(_tables(run)),
-    )
+    title = f"How it was trained{f': {run.phase}' if run.phase else ''}"
+    facts = (*_speed_facts(run), *_batch_facts(run), *_loss_facts(run), *_online_facts(run), *_checkpoint_facts(run))
+    return Section(f"training{run.phase}", title, _lead(run), facts, tuple(_charts(run)), tuple(_tables(run)))
 
 
 def points(run: Run, name: str) -> charts.Points:
@@ -83,9 +79,9 @@ def _online_facts(run: Run) -> Iterator[Fact]:
     if not waits[ENCODER_WAIT_S]:
         return
     trainers_s, encoders_s = (math.fsum(waits[name]) for name in (DATA_S, ENCODER_WAIT_S))
-    slower = "the encoders were slower: add some" if trainers_s > encoders_s else "the trainers were slower"
-    yield Fact("trainers waited", duration(trainers_s), slower if trainers_s > encoders_s else "")
-    yield Fact("an encoder waited", duration(encoders_s), "" if trainers_s > encoders_s else slower)
+    trainers_wait = trainers_s > encoders_s
+    yield Fact("trainers waited", duration(trainers_s), "the encoders were slower: add some" if trainers_wait else "")
+    yield Fact("an encoder waited", duration(encoders_s), "" if trainers_wait else "the trainers were slower")
 
 
 def _checkpoint_facts(run: Run) -> Iterator[Fact]:
@@ -103,18 +99,17 @@ def _charts(run: Run) -> Iterator[Chart]:
     for name, title in (("learning_rate", "Learning rate"), ("iterations_per_s", "Iterations/s")):
         course = points(run, name)
         if len(course) > 1:
-            ends = f"{title} from {figure(course[0][1])} to {figure(course[-1][1])}"
-            yield Chart(
-                title, charts.curves(f"curve-{name}{run.phase}", ends, [charts.Series(title, course)], from_zero=True)
+            ends, series = (
+                f"{title} from {figure(course[0][1])} to {figure(course[-1][1])}",
+                charts.Series(title, course),
             )
+            yield Chart(title, charts.curves(f"curve-{name}{run.phase}", ends, [series], from_zero=True))
     yield from _time_chart(run)
 
 
 def _loss_chart(run: Run) -> Iterator[Chart]:
-    names = {"training loss": points(run, "training_loss"), "validation loss": points(run, "validation_loss")}
-    series = [
-        charts.Series(name, course, marked=len(course) <= 30) for name, course in names.items() if len(course) > 1
-    ]
+    names = {name: points(run, name.replace(" ", "_")) for name in ("training loss", "validation loss")}
+    series = [charts.Series(name, own, marked=len(own) <= 30) for name, own in names.items() if len(own) > 1]
     if not series:
         return
     values = [value for one in series for _, value in one.points]
@@ -137,29 +132,26 @@ def _time_chart(run: Run) -> Iterator[Chart]:
 
 def time_parts(run: Run) -> dict[str, float]:
     """Return the seconds that went into each part over the whole log; empty where it does not tell."""
-    logged = {
-        label: [value for entry in run.artifacts.training_log if (value := number(entry.get(key))) is not None]
-        for key, label in PARTS.items()
-    }
+    logged = {label: logged_values(run, key) for key, label in PARTS.items()}
     return {label: math.fsum(values) for label, values in logged.items() if values}
 
 
 def _speeds(run: Run) -> Iterator[tuple[str, ...]]:
     """Yield how fast each micro-batch size was: the search's trials, and the training itself."""
     trials = (run.artifacts.tuning or {}).get("trials") or ()
-    measurements = [
-        (trial.get("hyperparameters") or {}, trial.get("final_metrics") or {}, f"trial {place}")
-        for place, trial in enumerate(trials, start=1)
-    ]
     figures = {name: typical(run, name) for name in ("iterations_per_s", "images_per_s")}
-    measurements.append(((run.artifacts.lineage or {}).get("settings") or {}, figures, "the training"))
-    for settings, measured, where in sorted(
-        measurements, key=lambda entry: number(entry[0].get("micro_batch_size")) or 0
-    ):
-        size, speed = number(settings.get("micro_batch_size")), number(measured.get("iterations_per_s"))
-        images = number(measured.get("images_per_s"))
+    tried = [
+        (f"trial {place}", one.get("hyperparameters"), one.get("final_metrics")) for place, one in enumerate(trials, 1)
+    ]
+    tried.append(("the training", (run.artifacts.lineage or {}).get("settings"), figures))
+    for where, settings, measured in sorted(tried, key=lambda entry: _micro_batch(entry[1]) or 0):
+        size, speed, images = _micro_batch(settings), *(number((measured or {}).get(name)) for name in figures)
         if size is not None and speed is not None:
             yield count(size), where, figure(speed), count(images) if images is not None else DASH
+
+
+def _micro_batch(settings: Mapping[str, Any] | None) -> float | None:
+    return number((settings or {}).get("micro_batch_size"))
 
 
 def _tables(run: Run) -> Iterator[Table]:

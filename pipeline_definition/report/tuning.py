@@ -17,24 +17,12 @@ from pipeline_definition.report.run import Run
 class TuningTrial:
     """One trial."""
 
-    record: Mapping[str, Any]
     cost: Cost
     is_best: bool
-
-    @property
-    def objective(self) -> float | None:
-        """Its value of the objective."""
-        return number(self.record.get("objective"))
-
-    @property
-    def seconds(self) -> float | None:
-        """How long it ran."""
-        return number(self.record.get("seconds"))
-
-    @property
-    def hyperparameters(self) -> Mapping[str, Any]:
-        """What was tried."""
-        return dict(self.record.get("hyperparameters") or {})
+    status: str
+    objective: float | None
+    seconds: float | None
+    hyperparameters: Mapping[str, Any]
 
 
 def tuning_section(run: Run) -> Section:
@@ -52,7 +40,15 @@ def trials_of(tuning: Mapping[str, Any], prices: Prices) -> tuple[TuningTrial, .
     """Return the trials in the order in which they began."""
     best = best_name(tuning)
     return tuple(
-        TuningTrial(item, job_cost(item, prices), item.get("name") == best) for item in tuning.get("trials") or ()
+        TuningTrial(
+            cost=job_cost(item, prices),
+            is_best=item.get("name") == best,
+            status=str(item.get("status") or ""),
+            objective=number(item.get("objective")),
+            seconds=number(item.get("seconds")),
+            hyperparameters=item.get("hyperparameters") or {},
+        )
+        for item in tuning.get("trials") or ()
     )
 
 
@@ -107,8 +103,7 @@ def _tables(run: Run, trials: tuple[TuningTrial, ...], objective: str) -> Iterat
 
 
 def _row(run: Run, place: int, trial: TuningTrial, names: tuple[str, ...]) -> tuple[str, ...]:
-    status = str(trial.record.get("status") or "")
-    objective = figure(trial.objective, 4) if trial.objective is not None else status.lower() or DASH
+    objective = figure(trial.objective, 4) if trial.objective is not None else trial.status.lower() or DASH
     time = duration(trial.seconds) if trial.seconds is not None else DASH
     cost = dollars(trial.cost.usd) if trial.cost.is_known and trial.cost.instance_hours else DASH
     tried = (_value(trial.hyperparameters.get(name, DASH)) for name in names)

@@ -68,9 +68,9 @@ def test_no_two_steps_share_a_place_and_parents_come_first(references: list[list
 def test_circles_keep_their_distance_and_stay_inside(draw: Any) -> None:
     nodes = step_graph(definition_of("local"))
     drawing = draw([RunStep(node, {}, "", Cost()) for node in nodes])
-    for one, other in itertools.combinations(drawing.stations, 2):
-        assert (one.x - other.x) ** 2 + (one.y - other.y) ** 2 > 40**2
-    assert all(16 <= s.x <= drawing.width and 16 <= s.y <= drawing.height - 16 for s in drawing.stations)
+    for (_, x, y), (_, other_x, other_y) in itertools.combinations(drawing.stations, 2):
+        assert (x - other_x) ** 2 + (y - other_y) ** 2 > 40**2
+    assert all(16 <= x <= drawing.width and 16 <= y <= drawing.height - 16 for _, x, y in drawing.stations)
     assert len(drawing.lines) == sum(len(node.parents) for node in nodes)
 
 
@@ -78,4 +78,4 @@ def test_a_way_that_the_run_did_not_go_is_told_apart() -> None:
     nodes = step_graph(definition_of("local"))
     records = {node.name: {} if node.name == "GateFailed" else {"status": "Succeeded"} for node in nodes}
     drawing = lying([RunStep(node, records[node.name], "", Cost()) for node in nodes])
-    assert [line.travelled for line in drawing.lines].count(False) == 1
+    assert [travelled for _, travelled in drawing.lines].count(False) == 1
