@@ -14,22 +14,11 @@ from typing import Concatenate, ParamSpec
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pipeline_definition.pages.formats import short_count, short_dollars
-from pipeline_definition.pages.svg import (
-    ACCENT,
-    FAIL,
-    INK,
-    MUTED,
-    PAPER,
-    RULE,
-    SECOND,
-    THIRD,
-    drawn_on,
-    inline_svg,
-    new_figure,
-)
+from pipeline_definition.pages.svg import ACCENT, FAIL, INK, MUTED, PAPER, RULE, SECOND, THIRD, drawn_on, inline_svg
 
 WIDTH, HEIGHT = 400.0, 210.0
 # More than a phone or a page can show; a run of weeks logs a hundred times more.
@@ -74,7 +63,7 @@ def _chart(
         @functools.wraps(draw)
         def chart(name: str, description: str, /, *args: P.args, **kwargs: P.kwargs) -> Markup:
             with drawn_on(grid):
-                figure = new_figure(width, height)
+                figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
                 draw(figure.add_subplot(), *args, **kwargs)
                 return inline_svg(figure, name, description)
 
@@ -205,16 +194,9 @@ def plane(axes: Axes, marks: Sequence[tuple[Mark, Mark]], limits: Limits, chosen
     for x, y in marks:
         is_chosen = x.name == chosen
         colour = ACCENT if is_chosen else others
-        axes.errorbar(x.value, y.value, _reach(y), _reach(x), "o", color=colour, markersize=6.5, elinewidth=1.6)
-        axes.annotate(
-            x.name,
-            (x.value, y.value),
-            (0, 9 if is_chosen else -10),
-            textcoords="offset points",
-            color=colour,
-            ha="center",
-            va="bottom" if is_chosen else "top",
-        )
+        place, offset, side = (x.value, y.value), (0, 9 if is_chosen else -10), "bottom" if is_chosen else "top"
+        axes.errorbar(*place, _reach(y), _reach(x), "o", color=colour, markersize=6.5, elinewidth=1.6)
+        axes.annotate(x.name, place, offset, textcoords="offset points", color=colour, ha="center", va=side)
     axes.margins(0.16, 0.2)
     if joined:
         limits = (_if_near(limits[0], axes.get_xlim()), _if_near(limits[1], axes.get_ylim()))

@@ -1,18 +1,19 @@
 """Matplotlib figures as inline SVG that takes its colours and fonts from the page.
 
-So one drawing reads well in light and in dark, text stays text, and the same figure gives the same bytes.
+So one drawing reads well in light and in dark, text stays text, and the same figure gives the same bytes. Reads
+chart.mplstyle.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final
 from xml.etree import ElementTree
 
-import matplotlib
+import matplotlib.style
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -37,48 +38,12 @@ _VARIABLES: Final = {
 }
 _FAMILY: Final = re.compile(r"font-family: [^;]+;? ?")
 _NO_METADATA: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sd-pipeline",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 11.5,
-    "text.color": MUTED,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.8,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "ytick.major.size": 0,
-    "xtick.major.size": 3,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "path.simplify": True,
-}
+_STYLE: Final = Path(__file__).with_name("chart.mplstyle")
 
 
-@contextmanager
-def drawn_on(grid: bool = True) -> Iterator[None]:
+def drawn_on(grid: bool) -> AbstractContextManager[None]:
     """Draw in the page's style, whatever matplotlib settings the user has."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({**_STYLE, "axes.grid": grid})
-        yield
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this size in points, laid out to fit its labels."""
-    return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+    return matplotlib.style.context([_STYLE, {"axes.grid": grid}], after_reset=True)
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> Markup:
@@ -98,19 +63,14 @@ def _clean(root: ElementTree.Element, name: str) -> None:
             # Metadata names the library's address; the style would apply to the whole page.
             if _local(child.tag) in ("metadata", "style"):
                 parent.remove(child)
-    referenced = {
-        value[1:] for element in root.iter() for key, value in element.attrib.items() if _local(key) == "href"
-    }
     for element in root.iter():
         element.tag = _local(element.tag)
-        is_target = element.tag in ("clipPath", "path", "use") and (
-            element.tag == "clipPath" or element.get("id") in referenced
-        )
-        element.attrib = {
-            _local(key): _value(_local(key), value, name)
-            for key, value in element.attrib.items()
-            if _local(key) != "id" or is_target
-        }
+        element.attrib = {_local(key): value for key, value in element.attrib.items()}
+    referenced = {element.attrib["href"][1:] for element in root.iter() if "href" in element.attrib}
+    for element in root.iter():
+        if element.tag != "clipPath" and element.get("id") not in referenced:
+            element.attrib.pop("id", None)
+        element.attrib = {key: _value(key, value, name) for key, value in element.attrib.items()}
 
 
 def _value(key: str, value: str, name: str) -> str:

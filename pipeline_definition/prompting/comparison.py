@@ -22,6 +22,8 @@ from pipeline_definition.errors import OperatorError
 from pipeline_definition.prompting.bootstrap import estimate
 from pipeline_definition.prompting.clip_scores import ScoringError, score_pictures
 from pipeline_definition.prompting.endpoint import (
+    Answer,
+    DrawnPicture,
     Endpoint,
     SageMakerEndpoint,
     ServerEndpoint,
@@ -56,18 +58,15 @@ class Shot:
 
     prompt: str
     seed: int
-    content: bytes
-    """The picture's file."""
-    form: str
-    """png, jpeg or webp."""
-    model: str
-    """The model package's ARN, or a digest of the model folder."""
-    render_s: float
-    """Seconds that the instance drew."""
-    elapsed_s: float
-    """Seconds that the caller waited."""
+    answer: Answer
+    """With the picture alone."""
     clip_score: float | None = None
     """Cosine of picture and prompt; None: not scored."""
+
+    @property
+    def picture(self) -> DrawnPicture:
+        """The picture as it came."""
+        return self.answer.pictures[0]
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,19 @@ class Standing:
 
     def latency_s(self, quantile: float) -> float:
         """Return the seconds within which this fraction of the answers came."""
-        ordered = sorted(shot.elapsed_s for shot in self.shots)
+        ordered = sorted(shot.answer.elapsed_s for shot in self.shots)
         return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+
+    @property
+    def render_s(self) -> float:
+        """Mean seconds that the instance drew."""
+        return statistics.fmean(shot.answer.render_s for shot in self.shots)
 
     @property
     def usd_per_image(self) -> float | None:
         """Dollars of the instance's time for a picture drawn alone; batches and idle hours are left out."""
-        if self.contender.usd_per_hour is None:
-            return None
-        return self.contender.usd_per_hour * statistics.fmean(shot.render_s for shot in self.shots) / SECONDS_PER_HOUR
+        usd_per_hour = self.contender.usd_per_hour
+        return None if usd_per_hour is None else usd_per_hour * self.render_s / SECONDS_PER_HOUR
 
 
 @dataclass(frozen=True)
@@ -218,21 +221,20 @@ def _as_dict(standing: Standing, first: Standing) -> dict[str, Any]:
     return {
         "name": standing.contender.name,
         "instance_type": standing.contender.instance_type,
-        "model": standing.shots[0].model,
+        "model": standing.shots[0].answer.model,
         "images": len(standing.shots),
         "clip_score": standing.clip_score,
         "clip_score_above_first": asdict(gap) if gap else None,
         "latency_p50_s": standing.latency_s(0.5),
         "latency_p95_s": standing.latency_s(0.95),
-        "render_s": statistics.fmean(shot.render_s for shot in standing.shots),
+        "render_s": standing.render_s,
         "usd_per_image": standing.usd_per_image,
     }
 
 
 def _draw(contender: Contender, prompt: str, seed: int, request: dict[str, Any]) -> Shot:
-    answer = draw_patiently(contender.endpoint, {**request, "prompt": prompt, "seed": seed}, PATIENCE_S)
-    picture = answer.pictures[0]
-    return Shot(prompt, seed, picture.content, picture.form, answer.model, answer.render_s, answer.elapsed_s)
+    asked = {**request, "prompt": prompt, "seed": seed}
+    return Shot(prompt, seed, draw_patiently(contender.endpoint, asked, PATIENCE_S))
 
 
 def _scored(standings: tuple[Standing, ...], evaluator_dir: Path) -> Comparison:
@@ -241,8 +243,8 @@ def _scored(standings: tuple[Standing, ...], evaluator_dir: Path) -> Comparison:
     with tempfile.TemporaryDirectory() as folder:
         pairs = []
         for number, shot in enumerate(everything):
-            path = Path(folder) / f"{number:06d}.{shot.form}"
-            path.write_bytes(shot.content)
+            path = Path(folder) / f"{number:06d}.{shot.picture.form}"
+            path.write_bytes(shot.picture.content)
             pairs.append((path, shot.prompt))
         clip_scores = score_pictures(pairs, evaluator_dir)
     scores = iter(clip_scores.scores)

@@ -14,15 +14,8 @@ from pipeline_definition.pages.html import to_html
 from pipeline_definition.prompting.comparison import Comparison, Shot, Standing, difference
 
 HEADERS = (
-    "model",
-    "CLIP score",
-    "above the first (95 %)",
-    "higher in",
-    "median wait",
-    "95 % within",
-    "drawing",
-    "per 1,000 images",
-    "instance",
+    *("model", "CLIP score", "above the first (95 %)", "higher in", "median wait", "95 % within", "drawing"),
+    *("per 1,000 images", "instance"),
 )
 NUMERIC = frozenset(range(1, 8))
 NUMBERS = (
@@ -55,7 +48,7 @@ def summary(standing: Standing, first: Standing) -> tuple[str, ...]:
         DASH if gap is None else f"{count(gap.wins)} of {count(pictures)}",
         f"{standing.latency_s(0.5):.2f} s",
         f"{standing.latency_s(0.95):.2f} s",
-        f"{sum(shot.render_s for shot in standing.shots) / pictures:.2f} s",
+        f"{standing.render_s:.2f} s",
         DASH if usd is None else f"${figure(1000 * usd)}",
         standing.contender.instance_type or DASH,
     )
@@ -79,14 +72,9 @@ def _lead(comparison: Comparison) -> str:
 
 
 def _numbers(comparison: Comparison) -> Section:
-    standings = comparison.standings
-    return Section(
-        anchor="numbers",
-        title="Numbers",
-        lead=f"{NUMBERS} {comparison.note}".strip(),
-        tables=(Table(HEADERS, tuple(summary(one, standings[0]) for one in standings), NUMERIC),),
-        is_wide=True,
-    )
+    rows = tuple(summary(standing, comparison.standings[0]) for standing in comparison.standings)
+    tables, lead = (Table(HEADERS, rows, NUMERIC),), f"{NUMBERS} {comparison.note}".strip()
+    return Section("numbers", "Numbers", lead, tables=tables, is_wide=True)
 
 
 def _pairs(standings: Sequence[Standing]) -> Iterator[Section]:
@@ -102,5 +90,5 @@ def _pairs(standings: Sequence[Standing]) -> Iterator[Section]:
 
 def _picture(name: str, shot: Shot, is_best: bool) -> EmbeddedPicture:
     score = "" if shot.clip_score is None else f"CLIP {shot.clip_score:.3f}, "
-    source, alt = data_address(shot.content, shot.form), f"{name}: {shot.prompt}"
-    return EmbeddedPicture(source, alt, name, f"{score}{shot.elapsed_s:.2f} s", is_best)
+    source, alt = data_address(shot.picture.content, shot.picture.form), f"{name}: {shot.prompt}"
+    return EmbeddedPicture(source, alt, name, f"{score}{shot.answer.elapsed_s:.2f} s", is_best)

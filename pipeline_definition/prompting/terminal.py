@@ -13,6 +13,8 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 Protocol = Literal["kitty", "iterm2", "sixel", "blocks"]
@@ -53,13 +55,11 @@ def rendered(content: bytes, protocol: Protocol, columns: int) -> str:
 
 def _kitty(image: Image.Image, columns: int) -> str:
     """Send a PNG in chunks: f=100 is PNG, a=T shows it, m=1 says that more follows."""
-    text = base64.b64encode(_png(image)).decode("ascii")
-    chunks = [text[start : start + KITTY_CHUNK] for start in range(0, len(text), KITTY_CHUNK)]
-    escapes = []
-    for number, chunk in enumerate(chunks):
-        keys = "f=100,a=T," if number == 0 else ""
-        escapes.append(f"\x1b_G{keys}m={int(number < len(chunks) - 1)};{chunk}\x1b\\")
-    return "".join(escapes) + "\n"
+    text, escapes = base64.b64encode(_png(image)).decode("ascii"), ""
+    for start in range(0, len(text), KITTY_CHUNK):
+        keys, end = "" if start else "f=100,a=T,", start + KITTY_CHUNK
+        escapes += f"\x1b_G{keys}m={int(end < len(text))};{text[start:end]}\x1b\\"
+    return escapes + "\n"
 
 
 def _iterm2(image: Image.Image, columns: int) -> str:
@@ -76,19 +76,16 @@ def _sixel(image: Image.Image, columns: int) -> str:
     parts = [f'\x1bPq"1;1;{image.width};{image.height}']
     for colour, levels in enumerate(zip(*[iter(palette)] * 3, strict=True)):
         parts.append(f"#{colour};2;" + ";".join(str(round(level * 100 / 255)) for level in levels))
-    pixels = indexed.tobytes()
-    rows = [pixels[start : start + image.width] for start in range(0, len(pixels), image.width)]
-    for top in range(0, len(rows), SIXEL_ROWS):
-        parts += _band(rows[top : top + SIXEL_ROWS])
+    pixels = np.asarray(indexed)
+    for top in range(0, image.height, SIXEL_ROWS):
+        parts += _band(pixels[top : top + SIXEL_ROWS])
     return "".join(parts) + "\x1b\\\n"
 
 
-def _band(rows: list[bytes]) -> Iterator[str]:
-    for colour in sorted(set(b"".join(rows))):
-        sixels = (
-            chr(63 + sum((row[column] == colour) << bit for bit, row in enumerate(rows)))
-            for column in range(len(rows[0]))
-        )
+def _band(rows: npt.NDArray[np.uint8]) -> Iterator[str]:
+    bits = 1 << np.arange(len(rows))
+    for colour in np.unique(rows):
+        sixels = map(chr, 63 + bits @ (rows == colour))
         runs = ((character, len(list(group))) for character, group in itertools.groupby(sixels))
         yield f"#{colour}" + "".join(f"!{count}{character}" for character, count in runs) + "$"
     yield "-"
@@ -98,17 +95,10 @@ def _blocks(image: Image.Image, columns: int) -> str:
     """Show two pixels in each character: the upper half's colour before it, the lower half's behind."""
     width = min(columns, image.width)
     height = 2 * max(1, round(image.height * width / image.width / 2))
-    scaled = image.resize((width, height), Image.Resampling.LANCZOS)
-    lines = []
-    for top in range(0, height, 2):
-        cells = (_cell(scaled, column, top) for column in range(width))
-        lines.append("".join(cells) + RESET)
-    return "\n".join(lines) + "\n"
-
-
-def _cell(image: Image.Image, column: int, top: int) -> str:
-    upper, lower = (";".join(map(str, image.getpixel((column, row)))) for row in (top, top + 1))  # type: ignore[arg-type]
-    return f"\x1b[38;2;{upper}m\x1b[48;2;{lower}m{UPPER_HALF}"
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+    cell = "\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m" + UPPER_HALF
+    pairs = np.concatenate([pixels[::2], pixels[1::2]], axis=2).tolist()
+    return "".join("".join(cell.format(*pair) for pair in line) + RESET + "\n" for line in pairs)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -16,7 +16,7 @@ from pipeline_definition.cost.plan_page import plan_document
 from pipeline_definition.pages.html import to_html
 from pipeline_definition.prompting import comparison_page, study_page
 from pipeline_definition.prompting.comparison import Comparison, Contender, Shot, Standing
-from pipeline_definition.prompting.endpoint import ServerEndpoint
+from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, ServerEndpoint
 from pipeline_definition.prompting.study_plan import Grid, make_plan
 from pipeline_definition.prompting.study_results import ScoredTrial, StudyProvenance, results
 from tests.pipeline_definition.cost.samples import definition, settings
@@ -33,7 +33,8 @@ PAGES = ("plan", "case", "comparison", "study")
 
 def compared() -> Comparison:
     def standing(address: str, score: float) -> Standing:
-        shots = [Shot(text, 7, grey(90), "png", "m", 0.5, 1.0, score + 0.01 * len(text)) for text in PROMPTS]
+        answer = Answer((DrawnPicture(grey(90), "png", 7, False, False),), "m", {}, 0.0, 0.5, 1.0)
+        shots = [Shot(text, 7, answer, score + 0.01 * len(text)) for text in PROMPTS]
         return Standing(Contender(address, ServerEndpoint(address), "ml.g5.12xlarge", 7.09), tuple(shots))
 
     return Comparison((standing("http://127.0.0.1:44365", 0.2), standing("http://127.0.0.1:35111", 0.3)), "c" * 64)

@@ -33,6 +33,10 @@ class Painter:
         return Answer((picture,), f"{self.name}-model", {}, 0.0, self._render_s, self._render_s + 0.1)
 
 
+def answer_with(level: int) -> Answer:
+    return Answer((DrawnPicture(grey(level), "png", 0, False, False),), "m", {}, 0.0, 1.0, 1.0)
+
+
 @pytest.fixture
 def diary() -> list[tuple[str, str, int]]:
     return []
@@ -122,7 +126,7 @@ def test_models_that_differ_by_chance_alone_are_not_told_apart() -> None:
     contender = Contender("one", Painter("one", 0, 1.0, []))
 
     def standing(scores: list[float]) -> Standing:
-        shots = tuple(Shot("x", n, grey(n), "png", "m", 1.0, 1.0, score) for n, score in enumerate(scores))
+        shots = tuple(Shot("x", n, answer_with(n), score) for n, score in enumerate(scores))
         return Standing(contender, shots)
 
     gap = difference(standing([0.2, 0.3, 0.2, 0.3]), standing([0.3, 0.2, 0.31, 0.2]))
