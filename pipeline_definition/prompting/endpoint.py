@@ -29,6 +29,8 @@ TIMEOUT_S: Final = 70.0
 BUSY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 FIRST_PAUSE_S: Final = 1.0
 LAST_PAUSE_S: Final = 10.0
+_ABOUT_PICTURE: Final = ("format", "seed", "flagged", "truncated")
+_ABOUT_ANSWER: Final = ("model", "settings", "queue_s", "render_s")
 
 
 class PromptError(OperatorError):
@@ -163,16 +165,11 @@ def body_of(request: Mapping[str, Any]) -> bytes:
 def answer_of(content: bytes, elapsed_s: float) -> Answer:
     """Read an endpoint's JSON. Raises PromptError where it is not of this kind of endpoint."""
     try:
-        answer = json.loads(content)
-        pictures = tuple(
-            DrawnPicture(
-                base64.b64decode(item["image"]), item["format"], item["seed"], item["flagged"], item["truncated"]
-            )
-            for item in answer["images"]
-        )
-        return Answer(
-            pictures, answer["model"], answer["settings"], answer["queue_s"], answer["render_s"], round(elapsed_s, 4)
-        )
+        answer, pictures = json.loads(content), []
+        for item in answer["images"]:
+            file, about = base64.b64decode(item["image"]), (item[name] for name in _ABOUT_PICTURE)
+            pictures.append(DrawnPicture(file, *about))
+        return Answer(tuple(pictures), *(answer[name] for name in _ABOUT_ANSWER), round(elapsed_s, 4))
     except (ValueError, KeyError, TypeError) as error:
         raise PromptError(f"the endpoint's answer is not what its image gives: {error!r}; is it another one?") from None
 

@@ -93,13 +93,10 @@ class Playground:
 
     def _keep(self, answer: Answer) -> list[str]:
         """Write the files as they came, with their provenance inside."""
-        files = []
-        for picture in answer.pictures:
-            name = hashlib.sha256(picture.content).hexdigest()[:24]
-            path = self.folder / f"{name}.{picture.form}"
-            path.write_bytes(picture.content)
-            files.append(str(path))
-        return files
+        names = [f"{hashlib.sha256(picture.content).hexdigest()[:24]}.{picture.form}" for picture in answer.pictures]
+        for name, picture in zip(names, answer.pictures, strict=True):
+            (self.folder / name).write_bytes(picture.content)
+        return [str(self.folder / name) for name in names]
 
     def _draw_tab(self, history: gr.State) -> None:
         with gr.Row():
@@ -116,14 +113,9 @@ class Playground:
             with gr.Column(scale=3):
                 gallery = gr.Gallery(label="Pictures", elem_id="pictures", object_fit="contain", height="auto")
                 about = gr.Markdown(elem_id="about")
-        shown = gr.Gallery(
-            label="History: click one to have its settings again",
-            columns=8,
-            height=240,
-            elem_id="history",
-            preview=False,
-        )
-        inputs = [where, prompt, negative, seed, chance, guidance, steps, sampler, width, height, images, history]
+        label = "History: click one to have its settings again"
+        shown = gr.Gallery(label=label, columns=8, height=240, elem_id="history", preview=False)
+        restored = [where, prompt, negative, seed, chance, guidance, steps, sampler, width, height]
 
         def run(
             where: str, prompt: str, negative: str, seed: float, chance: bool, guidance: float, steps: int,
@@ -134,8 +126,8 @@ class Playground:
             files, line, longer = self.draw(where, request, history)
             return files, line, longer, [(file, caption) for file, caption, _ in longer]
 
-        gr.on([button.click, prompt.submit], run, inputs, [gallery, about, history, shown], api_name="draw")
-        restored = [where, prompt, negative, seed, chance, guidance, steps, sampler, width, height]
+        inputs, outputs = [*restored, images, history], [gallery, about, history, shown]
+        gr.on([button.click, prompt.submit], run, inputs, outputs, api_name="draw")
         shown.select(_restore, [history], restored)
 
     def _side_by_side_tab(self) -> None:
@@ -173,12 +165,9 @@ class Playground:
         return guidance, steps, gr.Dropdown(list(SAMPLERS), value=limits.sampler, label="Sampler")
 
     def _side(self, label: str) -> gr.Slider:
-        limits = self.limits
-        smallest = min(64, limits.max_size_px)
-        fixed = smallest == limits.max_size_px
-        return gr.Slider(
-            smallest, limits.max_size_px + 8 * fixed, limits.default_size_px, step=8, label=label, visible=not fixed
-        )
+        most, value = self.limits.max_size_px, self.limits.default_size_px
+        smallest, fixed = min(64, most), most <= 64
+        return gr.Slider(smallest, most + 8 * fixed, value, step=8, label=label, visible=not fixed)
 
 
 def launch(playground: Playground, host: str, port: int, open_browser: bool, block: bool = True) -> tuple[Any, str]:
@@ -231,21 +220,15 @@ def _request(
 
 def _restore(history: History, event: gr.SelectData) -> tuple[Any, ...]:
     """Return the settings of the picture that was clicked, with its own seed."""
-    _, _, request = history[event.index]
-    before, after = ("where", "prompt", "negative_prompt", "seed"), ("guidance_scale", "steps", "sampler")
-    texts = (request[name] for name in before)
-    return (*texts, False, *(request[name] for name in (*after, "width", "height")))
+    request = {**history[event.index][2], "a_new_seed": False}
+    names = ("where", "prompt", "negative_prompt", "seed", "a_new_seed", "guidance_scale", "steps", "sampler")
+    return tuple(request[name] for name in (*names, "width", "height"))
 
 
 def _about(answer: Answer) -> str:
     settings, seeds = answer.settings, ", ".join(str(picture.seed) for picture in answer.pictures)
-    notes = [
-        f"seed {seeds}",
-        f"{settings['steps']} steps of {settings['sampler']}",
-        f"guidance {settings['guidance_scale']:g}",
-        f"{answer.elapsed_s:.1f} s",
-        f"model `{answer.model}`",
-    ]
+    how = [f"{settings['steps']} steps of {settings['sampler']}", f"guidance {settings['guidance_scale']:g}"]
+    notes = [f"seed {seeds}", *how, f"{answer.elapsed_s:.1f} s", f"model `{answer.model}`"]
     if any(picture.truncated for picture in answer.pictures):
         notes.append("the model did not read the end of the prompt")
     if any(picture.flagged for picture in answer.pictures):

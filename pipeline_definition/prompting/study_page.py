@@ -13,7 +13,7 @@ from pipeline_definition.pages.document import Document, EmbeddedPicture, Fact, 
 from pipeline_definition.pages.html import to_html
 from pipeline_definition.prompting.bootstrap import Estimate
 from pipeline_definition.prompting.study_plan import PLAIN, StudyPlan
-from pipeline_definition.prompting.study_results import FACTORS, Effect, RankedSetting, Results, StudyProvenance
+from pipeline_definition.prompting.study_results import FACTORS, Effect, Results, StudyProvenance
 
 MAX_RANKED: Final = 20
 TITLES: Final = {
@@ -52,18 +52,13 @@ def _lead(results: Results) -> str:
 
 
 def _recommended(results: Results) -> Section:
-    facts = (
-        _fact("best", results.best),
-        _fact("cheapest that is as good", results.cheapest),
-        _fact("worst", results.worst),
+    named = {"best": results.best, "cheapest that is as good": results.cheapest, "worst": results.worst}
+    facts = tuple(
+        Fact(label, f"{one.clip_score.mean:.3f}", f"{one.setting.label}; {one.setting.unet_calls} UNet calls")
+        for label, one in named.items()
     )
     lead = "CLIP score: the cosine of the picture with the prompt alone. The cost is how often the UNet is asked."
     return Section("what-works", "What works", lead, facts=facts)
-
-
-def _fact(label: str, entry: RankedSetting) -> Fact:
-    setting = entry.setting
-    return Fact(label, f"{entry.clip_score.mean:.3f}", f"{setting.label}; {setting.unet_calls} UNet calls")
 
 
 def _effects(factor: str, results: Results) -> Section:
@@ -80,21 +75,14 @@ def _effect(effect: Effect) -> tuple[str, ...]:
 
 
 def _ranking(results: Results) -> Section:
-    shown = results.ranking[:MAX_RANKED]
-    rows = tuple(
-        (
-            str(place),
-            entry.setting.label,
-            str(entry.setting.unet_calls),
-            f"{entry.clip_score.mean:.3f}",
-            _interval(entry.clip_score, ".3f"),
-            "yes" if entry.as_good else "no",
-        )
-        for place, entry in enumerate(shown, 1)
-    )
+    shown, rows = results.ranking[:MAX_RANKED], []
+    for place, entry in enumerate(shown, 1):
+        score = (f"{entry.clip_score.mean:.3f}", _interval(entry.clip_score, ".3f"))
+        calls, as_good = str(entry.setting.unet_calls), "yes" if entry.as_good else "no"
+        rows.append((str(place), entry.setting.label, calls, *score, as_good))
     headers = ("place", "setting", "UNet calls", "CLIP score", "interval", "as good as the best")
     lead = f"The first {len(shown)} of {len(results.ranking)}; table.csv has every picture."
-    return Section("ranking", "Ranking", lead, tables=(Table(headers, rows, frozenset({0, 2, 3, 4})),))
+    return Section("ranking", "Ranking", lead, tables=(Table(headers, tuple(rows), frozenset({0, 2, 3, 4})),))
 
 
 def _contact_sheet(plan: StudyPlan, sheet: Path) -> Section:

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -61,14 +61,9 @@ class StudyPicture:
     @property
     def request(self) -> dict[str, Any]:
         """What the endpoint is asked."""
-        return {
-            "prompt": self.setting.modifier.replace(PLAIN, self.prompt),
-            "seed": self.seed,
-            "guidance_scale": self.setting.guidance_scale,
-            "steps": self.setting.steps,
-            "sampler": self.setting.sampler,
-            "format": "png",
-        }
+        asked = asdict(self.setting)
+        prompt = asked.pop("modifier").replace(PLAIN, self.prompt)
+        return {"prompt": prompt, "seed": self.seed, **asked, "format": "png"}
 
     @property
     def file_name(self) -> str:
@@ -88,10 +83,8 @@ class Grid:
     @property
     def settings(self) -> tuple[Setting, ...]:
         """Every combination."""
-        return tuple(
-            Setting(*parts)
-            for parts in itertools.product(self.modifiers, self.guidance_scales, self.steps, self.samplers)
-        )
+        factors = itertools.product(self.modifiers, self.guidance_scales, self.steps, self.samplers)
+        return tuple(Setting(*parts) for parts in factors)
 
 
 @dataclass(frozen=True)
@@ -105,12 +98,8 @@ class StudyPlan:
     @property
     def trials(self) -> tuple[StudyPicture, ...]:
         """Every picture; neighbours share a shape, so that the endpoint can batch them."""
-        return tuple(
-            StudyPicture(prompt, seed, setting)
-            for setting in self.grid.settings
-            for prompt in self.prompts
-            for seed in self.seeds
-        )
+        drawn = itertools.product(self.grid.settings, self.prompts, self.seeds)
+        return tuple(StudyPicture(prompt, seed, setting) for setting, prompt, seed in drawn)
 
 
 def make_plan(prompts: Sequence[str], seeds: int, first_seed: int, grid: Grid) -> StudyPlan:
@@ -118,15 +107,12 @@ def make_plan(prompts: Sequence[str], seeds: int, first_seed: int, grid: Grid) -
 
     Raises StudyError for an empty factor or more pictures than anyone would wait for.
     """
-    for option, values in (
-        ("--guidance", grid.guidance_scales),
-        ("--steps", grid.steps),
-        ("--sampler", grid.samplers),
-        ("--seeds", range(seeds)),
-    ):
+    named = {"--guidance": grid.guidance_scales, "--steps": grid.steps, "--sampler": grid.samplers}
+    for option, values in {**named, "--seeds": range(seeds)}.items():
         if not values:
             raise StudyError(f"{option}: names nothing to try")
-    modifiers = _unique((PLAIN, *(_template(text) for text in grid.modifiers)))
+    # A modifier without {prompt} is put behind the prompt.
+    modifiers = _unique((PLAIN, *(text if PLAIN in text else f"{PLAIN}, {text}" for text in grid.modifiers)))
     unique = Grid(modifiers, _unique(grid.guidance_scales), _unique(grid.steps), _unique(grid.samplers))
     plan = StudyPlan(_unique(prompts), tuple(range(first_seed, first_seed + seeds)), unique)
     count = len(plan.prompts) * len(plan.seeds) * len(unique.settings)
@@ -146,8 +132,3 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
 def _unique(values: Sequence[T]) -> tuple[T, ...]:
     return tuple(dict.fromkeys(values))
-
-
-def _template(text: str) -> str:
-    """Return a modifier as a template: one without {prompt} is put behind the prompt."""
-    return text if PLAIN in text else f"{PLAIN}, {text}"
