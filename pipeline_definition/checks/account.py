@@ -6,8 +6,6 @@ Reads S3, ECR, IAM, Service Quotas, SageMaker, FSx and EC2 of one target; writes
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -106,30 +104,28 @@ class AccountChecks:
 
     def _file_system(self) -> Iterator[Finding]:
         name, path = self._values.text(FSX_ID), self._values.text(FSX_PATH)
+        _, own_mount, folder = path.split("/", 2)
         answer = unless_missing(self._target.client("fsx").describe_file_systems, FileSystemIds=[name])
         if not answer or not answer["FileSystems"]:
             fix = "take it from your stack with --stack NAME, or set file_system.kind to s3"
             yield Finding(FSX_ID, f"there is no file system {name} in {self._target.region}", fix)
             return
         system = answer["FileSystems"][0]
-        state = system.get("Lifecycle", "AVAILABLE")
-        if state != "AVAILABLE":
+        if (state := system.get("Lifecycle", "AVAILABLE")) != "AVAILABLE":
             yield Finding(FSX_ID, f"file system {name} is {state}", "wait until it is AVAILABLE")
-        mount = system.get("LustreConfiguration", {}).get("MountName")
-        if mount and path.split("/")[1] != mount:
-            fix = f"set it to /{mount}/{'/'.join(path.split('/')[2:])}"
-            yield Finding(FSX_PATH, f"{name} is mounted as {mount}, not {path.split('/')[1]}", fix)
+        mount = system.get("LustreConfiguration", {}).get("MountName", own_mount)
+        if own_mount != mount:
+            problem = f"{name} is mounted as {mount}, not {own_mount}"
+            yield Finding(FSX_PATH, problem, f"set it to /{mount}/{folder}")
 
     def _link(self) -> Iterator[Finding]:
-        folder = "/" + "/".join(self._values.text(FSX_PATH).split("/")[2:])
+        folder = "/" + self._values.text(FSX_PATH).split("/", 2)[2]
         latents = f"s3://{self._values.text(BUCKET)}/{LATENTS}"
-        answer = self._target.client("fsx").describe_data_repository_associations(
-            Filters=[{"Name": "file-system-id", "Values": [self._values.text(FSX_ID)]}]
-        )
+        chosen = [{"Name": "file-system-id", "Values": [self._values.text(FSX_ID)]}]
+        answer = self._target.client("fsx").describe_data_repository_associations(Filters=chosen)
         links = {item.get("FileSystemPath"): item["DataRepositoryPath"] for item in answer["Associations"]}
         if links.get(folder, "").rstrip("/") != latents:
-            shown = links.get(folder) or "nothing"
-            problem = f"{folder} shows {shown}, and Encode writes to {latents}"
+            problem = f"{folder} shows {links.get(folder) or 'nothing'}, and Encode writes to {latents}"
             yield Finding(FSX_PATH, problem, "link the two by a data repository association, as `infra deploy` does")
 
     def _image(self, name: str) -> Iterator[Finding]:
@@ -146,9 +142,8 @@ class AccountChecks:
         inside = [job.step for job in self._jobs if job.program == "download" and job.in_network]
         if not inside or not subnets:
             return
-        tables = self._target.client("ec2").describe_route_tables(
-            Filters=[{"Name": "association.subnet-id", "Values": subnets}]
-        )["RouteTables"]
+        chosen = [{"Name": "association.subnet-id", "Values": subnets}]
+        tables = self._target.client("ec2").describe_route_tables(Filters=chosen)["RouteTables"]
         if not any(route.get("DestinationCidrBlock") == "0.0.0.0/0" for table in tables for route in table["Routes"]):
             problem = f"{inside[0]} fetches from the internet, and its subnets have no route there"
             fix = "`sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway"
@@ -179,11 +174,10 @@ def url_table_columns(target: Target, address: str) -> list[str] | None:
         first = next((name for name in sorted(names) if name.endswith(TABLE_SUFFIXES)), "")
         if not first:
             return None if any(name.endswith(LINE_SUFFIXES) for name in names) else []
-        with files.open(first, "rb", block_size=2**16) as file:
-            if first.endswith(".parquet"):
+        if first.endswith(".parquet"):
+            with files.open(first, "rb", block_size=2**16) as file:
                 return list(pyarrow.parquet.read_schema(file).names)
-            content = gzip.GzipFile(fileobj=file) if first.endswith(".gz") else file
-            lines = io.TextIOWrapper(content, encoding="utf-8", newline="")
+        with files.open(first, "rt", block_size=2**16, compression="infer", encoding="utf-8", newline="") as lines:
             return next(csv.reader(lines, delimiter="\t" if ".tsv" in first[-7:] else ","))
     except (StopIteration, FileNotFoundError, pyarrow.ArrowInvalid):
         return []
@@ -205,9 +199,8 @@ def _guarded(parameter: str, check: Callable[[], Iterator[Finding]]) -> list[Fin
     try:
         return list(check())
     except ClientError as error:
-        about = error.response["Error"]
-        fix = fix_of(str(error)) or fix
-        problem = f"could not be checked: {error.operation_name}: {about.get('Message') or about.get('Code')}"
+        about, fix = error.response["Error"], fix_of(str(error)) or fix
+        problem = f"{error.operation_name}: {about.get('Message') or about.get('Code')}"
     except (BotoCoreError, OSError) as error:
-        problem = f"could not be checked: {error}"
-    return [Finding(parameter, problem, fix, blocking=False)]
+        problem = str(error)
+    return [Finding(parameter, f"could not be checked: {problem}", fix, blocking=False)]

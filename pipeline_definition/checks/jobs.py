@@ -98,12 +98,6 @@ def disk_key_findings(job: PlannedJob, key: str) -> Iterator[Finding]:
     yield Finding(job.type_parameter, f"{job.step}: {problem}", fix)
 
 
-def count_findings(job: PlannedJob, values: Values) -> Iterator[Finding]:
-    """Check that there is at least one host; a value that is not an integer is reported elsewhere."""
-    if job.count_parameter in values and job.count < 1:
-        yield Finding(job.count_parameter, f"{job.step} cannot run on {job.count} hosts", "set it to 1 or more")
-
-
 def batch_findings(job: PlannedJob, tuned: tuple[str, ...], values: Values, ranks_per_host: int) -> Iterator[Finding]:
     """Check that the global batch divides among the ranks for every micro-batch that may be chosen.
 

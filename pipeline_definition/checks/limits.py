@@ -60,13 +60,14 @@ def _size(value: Any, shape: Shape) -> float | None:
 def _finding(place: str, value: Any, most: int, operation: str, values: Values) -> Finding:
     name = _parameter_in(value) or place
     resolved = value if isinstance(value, list) else values.resolved(value)
+    limit = f"{operation} takes at most {most}"
     if isinstance(resolved, list):
-        return Finding(name, f"{place} has {len(resolved)} entries", f"{operation} takes at most {most}")
+        return Finding(name, f"{place} has {len(resolved)} entries", limit)
     if isinstance(resolved, str) and not resolved.replace(".", "", 1).isdigit():
-        problem = f"{place} has {len(resolved)} characters, and {operation} takes at most {most}"
-        return Finding(name, problem, "choose a shorter one")
-    problem = f"{resolved} is above the {most} that {operation} takes as {place}"
-    return Finding(name, problem, f"set it to at most {most}")
+        return Finding(name, f"{place} has {len(resolved)} characters, and {limit}", "choose a shorter one")
+    return Finding(
+        name, f"{resolved} is above the {most} that {operation} takes as {place}", f"set it to at most {most}"
+    )
 
 
 def _parameter_in(value: Any) -> str:

@@ -15,6 +15,7 @@ from params.parameter_names import PRETRAINED_MODEL
 from params.settings import Settings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.jobs import micro_batches_of, words
+from pipeline_definition.jobs.instances import Gpu
 from pipeline_definition.jobs.memory import (
     MEMORY_FILE,
     even_sizes,
@@ -74,9 +75,8 @@ def _training(
             section = phase.settings_key if names == ("gradient_checkpointing",) else "train"
             fixes.append(f"with {section}.{' and '.join(names)} {unfit[-1]} does, too")
             break
-    problem = f"{job.step}'s micro-batch of {words(unfit)} at {phase.encode.resolution_px} px"
-    least = needs(unfit[0]) or 0.0
-    yield _finding(key, problem, least, job, ", and ".join(fixes), least > whole_bytes(gpu) and unfit == sizes)
+    batch_text, least = f"micro-batch of {words(unfit)} at {phase.encode.resolution_px} px", needs(unfit[0]) or 0.0
+    yield _finding(key, batch_text, least, job, gpu, ", and ".join(fixes), unfit == sizes)
 
 
 def _encoding(
@@ -94,12 +94,11 @@ def _encoding(
     key = "phase_2.encode_batch_size" if phase.suffix else key
     fits = largest(range(1, size), gpu, needs)
     fix = f"{fits} is the largest that fits" if fits else "not even one picture fits: take a GPU with more memory"
-    problem = f"{job.step}'s batch of {size} pictures at {encode.resolution_px} px"
-    yield _finding(key, problem, peak, job, fix, peak > whole_bytes(gpu))
+    yield _finding(key, f"batch of {size} pictures at {encode.resolution_px} px", peak, job, gpu, fix, True)
 
 
-def _finding(key: str, batch: str, needed: float, job: PlannedJob, fix: str, blocking: bool) -> Finding:
-    gpu = job.instance.gpu
-    assert gpu is not None
+def _finding(key: str, batch: str, needed: float, job: PlannedJob, gpu: Gpu, fix: str, is_least: bool) -> Finding:
+    """Return what does not fit; the least that a job may take blocks it where a whole GPU is too small for it."""
     room = f"the {gpu.name} of {job.instance.name} has {usable_bytes(gpu) / GIGA:.1f} GB for tensors"
-    return Finding(key, f"{batch} takes about {needed / GIGA:.1f} GB, and {room}", fix, blocking)
+    problem = f"{job.step}'s {batch} takes about {needed / GIGA:.1f} GB, and {room}"
+    return Finding(key, problem, fix, is_least and needed > whole_bytes(gpu))

@@ -18,36 +18,29 @@ from pipeline_definition.checks.findings import Finding
 from pipeline_definition.jobs.planned import Values
 from pipeline_definition.session import Target
 
-ALLOWED = "allowed"
-
 
 def permission_findings(settings: Settings, values: Values, target: Target) -> Iterator[Finding]:
     """Check each address in another bucket than the run's own; what another account's bucket says of itself counts."""
     role, iam = settings.account.role_arn, target.client("iam")
     for name, address in foreign_addresses(settings, values).items():
         bucket, key = split_uri(address)
-        denied = _denied(iam, role, bucket, key)
-        if not denied:
-            continue
-        named = _names_role(target, bucket, role)
-        problem = f"{role} may not {' and '.join(denied)} on {address}"
-        fix = f"allow it in the role's policy, or copy the data into {values.text('Bucket')}"
-        if named:
-            fix = f"the policy of {bucket} names the role or its account, which may be enough; {fix}"
-        yield Finding(name, problem, fix, blocking=not named)
+        if denied := _denied(iam, role, bucket, key):
+            problem = f"{role} may not {' and '.join(denied)} on {address}"
+            fix = f"allow it in the role's policy, or copy the data into {values.text('Bucket')}"
+            if named := _names_role(target, bucket, role):
+                fix = f"the policy of {bucket} names the role or its account, which may be enough; {fix}"
+            yield Finding(name, problem, fix, blocking=not named)
 
 
 def _denied(iam: Any, role: str, bucket: str, key: str) -> list[str]:
     """Return the actions that the role's own policies do not allow."""
     partition = role.split(":")[1]
-    wanted = {
-        "s3:ListBucket": f"arn:{partition}:s3:::{bucket}",
-        "s3:GetObject": f"arn:{partition}:s3:::{bucket}/{key}{'*' if not key or key.endswith('/') else ''}",
-    }
+    arn = f"arn:{partition}:s3:::{bucket}"
+    wanted = {"s3:ListBucket": arn, "s3:GetObject": f"{arn}/{key}{'*' if not key or key.endswith('/') else ''}"}
     denied = []
     for action, resource in wanted.items():
         answer = iam.simulate_principal_policy(PolicySourceArn=role, ActionNames=[action], ResourceArns=[resource])
-        if any(result["EvalDecision"] != ALLOWED for result in answer["EvaluationResults"]):
+        if any(result["EvalDecision"] != "allowed" for result in answer["EvaluationResults"]):
             denied.append(action)
     return denied
 

@@ -26,7 +26,6 @@ from pipeline_definition.checks.budget import budget_findings, duration_findings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.jobs import (
     batch_findings,
-    count_findings,
     disk_key_findings,
     host_image_findings,
     instance_findings,
@@ -85,14 +84,13 @@ def parameter_findings(definition: Mapping[str, Any], parameters: Mapping[str, s
     """Check what `--set` names against a definition's parameters."""
     known = {parameter["Name"]: parameter for parameter in definition["Parameters"]}
     for name, text in parameters.items():
-        if name in known:
-            problem = _value_problem(known[name], text)
-        else:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-            problem = f"unknown parameter {name}; {hint}"
-        if problem:
+        if problem := _value_problem(known[name], text) if name in known else _unknown(name, known):
             yield Finding(name, problem, "`sd-pipeline parameters` lists them")
+
+
+def _unknown(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"unknown parameter {name}; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
 
 
 def _value_problem(parameter: Mapping[str, Any], text: str) -> str:
@@ -110,7 +108,9 @@ def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is
     for job in (one for planned in jobs for one in planned.alternatives()):
         unfit = [] if is_local else list(instance_findings(job))
         yield from unfit
-        yield from count_findings(job, values)
+        # A value that is not an integer is reported elsewhere.
+        if job.count_parameter in values and job.count < 1:
+            yield Finding(job.count_parameter, f"{job.step} cannot run on {job.count} hosts", "set it to 1 or more")
         if not is_local:
             yield from disk_key_findings(job, settings.account.kms_key_arn)
         if job.kind == "endpoint" and not unfit and not is_local:

@@ -102,9 +102,8 @@ class Estimator:
         """Return the hours of one training, the start and the loss of many GPUs included."""
         train = self.settings.phase_of(job.step).train
         side_px = self.workload.phase_of(job.step).resolution_px
-        rate = self.rates.train_rate(
-            job.instance, side_px, not self.settings.encode.caption_embeddings, job.type_parameter
-        )
+        text_online = not self.settings.encode.caption_embeddings
+        rate = self.rates.train_rate(job.instance, side_px, text_online, job.type_parameter)
         gpus = job.count * job.instance.ranks
         speed = rate.samples_per_s * gpus * self.rates.efficiency(gpus, self.workload.global_batch_size)
         if train.gradient_checkpointing:
@@ -131,16 +130,10 @@ class Estimator:
         return replace(line, step=encoders_step(job.step), hours=0.0)
 
     def _evaluate(self, job: PlannedJob) -> ForecastLine:
-        evaluate = self.settings.evaluate
+        evaluate, guided = self.settings.evaluate, self.settings.evaluate.guidance_scale != 1
         pictures = self.workload.evaluation_samples + evaluate.untrained_samples + self._compared_pictures()
-        rate = self.rates.generate_rate(
-            job.instance,
-            self.workload.resolution_px,
-            evaluate.inference_steps,
-            evaluate.guidance_scale != 1,
-            evaluate.precision,
-            job.type_parameter,
-        )
+        drawn = (self.workload.resolution_px, evaluate.inference_steps, guided, evaluate.precision)
+        rate = self.rates.generate_rate(job.instance, *drawn, job.type_parameter)
         return self._single(job, pictures, rate, job.count * job.instance.ranks)
 
     def _compared_pictures(self) -> int:
@@ -185,16 +178,14 @@ class Estimator:
         """
         if job.training_plan:
             return same_usd(self.prices.known(job.instance.name, "training_plan").usd * instance_hours), ()
-        bill: dict[Purchase, float | None] = {}
-        missing: list[str] = []
-        self.prices.instance_hour_usd(job.instance.name)
-        for purchase in PURCHASES:
-            bought: Purchase = "on_demand" if purchase == "spot" and not _may_be_spot(job) else purchase
-            price = self.prices.find(job.instance.name, bought)
-            bill[purchase] = price.usd * instance_hours if price else None
-            if price is None:
-                missing.append(f"{purchase.replace('_', ' ')} of {job.instance.name}")
-        return bill, tuple(missing)
+        name = job.instance.name
+        on_demand = self.prices.known(name, "on_demand")
+        # A training, or trials for which the parameter set asks for spot instances.
+        may_be_spot = job.kind == "training" and job.program != "throughput" and (job.spot or not job.choices)
+        prices = {purchase: self.prices.find(name, purchase) for purchase in PURCHASES}
+        prices |= {} if may_be_spot else {"spot": on_demand}
+        missing = tuple(f"{purchase.replace('_', ' ')} of {name}" for purchase, price in prices.items() if not price)
+        return {purchase: price.usd * instance_hours if price else None for purchase, price in prices.items()}, missing
 
     def _priced(self, host: Instance, count: int) -> str:
         price = self.prices.find(host.name, "on_demand")
@@ -216,11 +207,6 @@ def total_usd(lines: Iterable[ForecastLine], purchase: Purchase) -> float:
 def encoders_step(step: str) -> str:
     """Return the name of the line for the encoders of a training step."""
     return f"{step} encoders"
-
-
-def _may_be_spot(job: PlannedJob) -> bool:
-    """Return whether a job is a training, or trials for which the parameter set asks for spot instances."""
-    return job.kind == "training" and job.program != "throughput" and (job.spot or not job.choices)
 
 
 def _rate_text(rate: Rate) -> str:

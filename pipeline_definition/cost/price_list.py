@@ -154,13 +154,14 @@ def _put_instance(
     entry = document["instances"].setdefault(name, {})
     if usd is None and not entry:
         raise CostError(f"the price list knows no {name} in {document['region']}: check its name and region")
+    if moved and usd is None:
+        kept.append(f"{name}: not to be had in {document['region']}, left out")
+        entry.clear()
+        return
     if moved:
         # Another region's spot prices and plans say nothing about this one's.
-        entry.pop("spot", None), entry.pop("savings_plan", None), entry.pop("training_plan", None)
-        if usd is None:
-            kept.append(f"{name}: not to be had in {document['region']}, left out")
-            entry.clear()
-            return
+        for way in ("spot", "savings_plan", "training_plan"):
+            entry.pop(way, None)
     before = entry.get("on_demand", {}).get("usd")
     if not before and usd is None:
         kept.append(f"{name}: no price on demand in {document['region']}")

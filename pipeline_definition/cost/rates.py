@@ -137,10 +137,9 @@ class Rates(Model):
     def train_rate(self, instance: Instance, resolution_px: int, text_online: bool, parameter: str) -> Rate:
         """Return training samples/s of one GPU; `text_online`: captions pass the text encoder while training."""
         gpu = gpu_of(instance, parameter)
-        for kind in KINDS:
-            for entry in self.train:
-                if (entry.gpu, entry.resolution_px, entry.kind) == (gpu.name, resolution_px, kind):
-                    return self._with_text(entry, text_online)
+        entries = [entry for entry in self.train if (entry.gpu, entry.resolution_px) == (gpu.name, resolution_px)]
+        if entries:
+            return self._with_text(min(entries, key=lambda entry: KINDS.index(entry.kind)), text_online)
         gflop = gflop_at(self.flops.unet_train, resolution_px) + (self.flops.text_encoder if text_online else 0.0)
         return self._derived(gpu, "bfloat16", "train", gflop)
 

@@ -59,10 +59,9 @@ def _file_system(estimator: Estimator, hours: float, around: Surroundings) -> Fo
         raise CostError(f"--fsx-throughput {tier}: FSx for Lustre has {', '.join(map(str, THROUGHPUTS))} MB/s/TiB")
     gib = around.fsx_gib or fsx_gib(estimator.workload.latents_bytes)
     # AWS bills a GB-month of storage as 2^30 bytes.
-    service, until = f"fsx_gb_month_{tier}", "the run's own hours: delete it afterwards"
+    service, what = f"fsx_gb_month_{tier}", f"{gib:,} GiB at {tier} MB/s/TiB, {hours:,.0f} h"
     usd = gib * estimator.prices.service_usd(service) * hours / HOURS_PER_MONTH
-    what = f"{gib:,} GiB at {tier} MB/s/TiB, {hours:,.0f} h"
-    return _line("FSx for Lustre", what, usd, until, estimator.prices, service)
+    return _line("FSx for Lustre", what, usd, "the run's own hours: delete it afterwards", estimator.prices, service)
 
 
 def _bucket(estimator: Estimator, around: Surroundings) -> Iterator[ForecastLine]:

@@ -24,7 +24,7 @@ def verdict_lines(outcomes: Sequence[ProbeOutcome]) -> Iterator[str]:
             for line in lines:
                 yield f"  {host or 'SageMaker':10} {MARKS[line.status]} {line.check:12}{_text(line)}"
     counts = Counter(line.status for _, line in _all_lines(outcomes))
-    yield f"\n{sum(counts.values())} checks: {counts[GOOD]} good, {counts[NOTE]} to know, {counts[FAILED]} failed"
+    yield f"\n{counts.total()} checks: {counts[GOOD]} good, {counts[NOTE]} to know, {counts[FAILED]} failed"
     for status, heading in ((NOTE, "to know"), (FAILED, "failed")):
         for places, line in told_once(outcomes, status):
             yield f"{heading}: {line.check} ({', '.join(places)}): {_text(line)}"
