@@ -113,7 +113,7 @@ class AccountChecks:
         system = answer["FileSystems"][0]
         if (state := system.get("Lifecycle", "AVAILABLE")) != "AVAILABLE":
             yield Finding(FSX_ID, f"file system {name} is {state}", "wait until it is AVAILABLE")
-        mount = system.get("LustreConfiguration", {}).get("MountName", own_mount)
+        mount = system.get("LustreConfiguration", {}).get("MountName") or own_mount
         if own_mount != mount:
             problem = f"{name} is mounted as {mount}, not {own_mount}"
             yield Finding(FSX_PATH, problem, f"set it to /{mount}/{folder}")

@@ -76,8 +76,7 @@ def probe(
     refuse_findings(settings, definition, given, target=None)
     address = "" if way_out == "none" else way_out or ("" if local else PUBLIC_HOST)
     with _target(settings, context, runs, dry_run) as (target, world):
-        values = Values(definition, {**world, **given})
-        one = Probe.of(settings, definition, values, way_out=address, is_local=local)
+        one = Probe(settings, definition, Values(definition, {**world, **given}), address, local)
         jobs = one.jobs()
         if not local:
             forecast = ProbeForecast(jobs, target.region)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from functools import cached_property
+from typing import Any, Final
 
 from params.arguments import to_environment, to_flags
 from params.layout import (
@@ -88,27 +89,23 @@ class ProbeJob:
 class Probe:
     """One probe of a definition."""
 
-    identity: str
-    """Of this probe: its jobs' names and its objects' keys have it."""
+    settings: Settings
     definition: Mapping[str, Any]
     values: Values
-    reads: tuple[str, ...]
-    """Addresses that the set's jobs read."""
-    region: str
+    """Its parameters, some of them changed."""
     way_out: str = ""
     is_local: bool = False
 
-    @classmethod
-    def of(cls, settings: Settings, definition: Mapping[str, Any], values: Values, **more: Any) -> Self:
-        """Return a new probe of a definition with some parameters changed."""
-        return cls(
-            identity=f"{base_name(settings.pipeline_name)}-{uuid.uuid4().hex[:8]}",
-            definition=definition,
-            values=values,
-            reads=tuple(dict.fromkeys([*map(values.text, ADDRESSES), *foreign_addresses(settings, values).values()])),
-            region=settings.account.region,
-            **more,
-        )
+    @cached_property
+    def identity(self) -> str:
+        """A new name, which its jobs' names and its objects' keys have."""
+        return f"{base_name(self.settings.pipeline_name)}-{uuid.uuid4().hex[:8]}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the addresses that the set's jobs read."""
+        foreign = foreign_addresses(self.settings, self.values).values()
+        return tuple(dict.fromkeys([*map(self.values.text, ADDRESSES), *foreign]))
 
     @property
     def results_uri(self) -> str:
@@ -156,7 +153,15 @@ class Probe:
         if own.kind == "training":
             self._train(request)
         hosts = {group["InstanceType"]: group["InstanceCount"] for group in groups}
-        flags = self._flags(steps, hosts, _volume_gb(request), mounted="InputDataConfig" in request)
+        arguments = ProbeArguments(
+            results_uri=self.results_uri,
+            latents_uri=f"s3://{self.values.text(BUCKET)}/{LATENTS}" if "InputDataConfig" in request else "",
+            way_out=self.way_out if "Download" in steps else "",
+            **self._told(hosts, _volume_gb(request)),
+        )
+        flags: list[str] = to_flags(arguments.model_dump(exclude={"reads"}, exclude_defaults=True))
+        # SageMaker takes 256 characters in an argument: a list of addresses goes one by one.
+        flags += ["--reads", *self.reads, "--writes", *self.writes]
         program |= {"ContainerEntrypoint": [*ENTRY_POINT, "probe"], "ContainerArguments": flags}
         request[f"{own.kind.capitalize()}JobName"] = name
         return hosts, {f"create_{own.kind}_job": request}
@@ -174,22 +179,11 @@ class Probe:
                     own["DataSource"]["FileSystemDataSource"]["DirectoryPath"] = self.values.text(FSX_PATH)
                     request["InputDataConfig"] = [own]
 
-    def _flags(self, steps: Sequence[str], hosts: Mapping[str, int], volume_gb: int, mounted: bool) -> list[str]:
-        arguments = ProbeArguments(
-            results_uri=self.results_uri,
-            latents_uri=f"s3://{self.values.text(BUCKET)}/{LATENTS}" if mounted else "",
-            way_out=self.way_out if "Download" in steps else "",
-            **self._told(hosts, volume_gb),
-        )
-        flags: list[str] = to_flags(arguments.model_dump(exclude={"reads"}, exclude_defaults=True))
-        # SageMaker takes 256 characters in an argument: a list of addresses goes one by one.
-        return [*flags, "--reads", *self.reads, "--writes", *self.writes]
-
     def _told(self, hosts: Iterable[str], volume_gb: int) -> dict[str, Any]:
         """Return what every host is told. A volume is no promise of this machine's."""
         gpus = {name: instance(name).gpus for name in hosts}
         return {
-            "region": self.region,
+            "region": self.settings.account.region,
             "reads": self.reads,
             "gpus": tuple(f"{name}={count}" for name, count in gpus.items() if count),
             "volume_gb": min(volume_gb, 1) if self.is_local else volume_gb,

@@ -124,12 +124,9 @@ def _facts(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> Iterator[
 
 
 def _charts(rows: tuple[BillLine, ...]) -> Iterator[Chart]:
-    shown = [
-        (row.name, [(usd or 0.0, dollars(usd or 0.0)) for usd in (row.expected_usd, row.usd)])
-        for row in rows
-        if row.is_comparable
-    ]
-    if len(shown) < 2 or not any(usd for _, both in shown for usd, _ in both):
+    known = [(row.name, (row.expected_usd or 0.0, row.usd or 0.0)) for row in rows if row.is_comparable]
+    shown = [(name, [(usd, dollars(usd)) for usd in both]) for name, both in known]
+    if len(shown) < 2 or not any(any(both) for _, both in known):
         return
     description = "; ".join(f"{name}: forecast {before}, billed {after}" for name, [(_, before), (_, after)] in shown)
     yield Chart("Dollars by step", charts.bars("bill", description, shown), ("forecast", "billed"))
@@ -143,8 +140,5 @@ def _table(rows: tuple[BillLine, ...]) -> Table:
 
 
 def _cells(row: BillLine) -> tuple[str, ...]:
-    times = (
-        duration(hours * SECONDS_PER_HOUR) if hours is not None else DASH for hours in (row.expected_hours, row.hours)
-    )
-    amounts = (dollars(usd) if usd is not None else DASH for usd in (row.expected_usd, row.usd))
-    return (row.name, row.what, *times, *amounts)
+    hours = [DASH if own is None else duration(own * SECONDS_PER_HOUR) for own in (row.expected_hours, row.hours)]
+    return (row.name, row.what, *hours, *(DASH if usd is None else dollars(usd) for usd in (row.expected_usd, row.usd)))

@@ -58,12 +58,6 @@ def step_cost(step: Mapping[str, Any], tuning: Mapping[str, Any] | None, prices:
     return job_cost({**job, "seconds": job.get("seconds") or step.get("seconds")}, prices)
 
 
-def hosts_text(job: Mapping[str, Any] | None) -> str:
-    """Return `4 x ml.p4d.24xlarge`."""
-    hosts = (job or {}).get("hosts") or ()
-    return " + ".join(f"{group['instance_count']} × {group['instance_type']}" for group in hosts)
-
-
 def _hosts_cost(hosts: Mapping[str, Any], seconds: float, prices: Prices) -> Cost:
     hours = hosts["instance_count"] * seconds / SECONDS_PER_HOUR
     name = hosts["instance_type"] + (BY_PLAN if hosts.get("is_reserved") else "")

@@ -34,7 +34,7 @@ def data_document(place: str, sample: DataSample) -> Document:
         eyebrow=("data set", place),
         title="What went in",
         lead=_lead(sample),
-        sections=tuple(section for section in sections if not section.is_empty),
+        sections=sections,
         notes=("Pictures are shown small; captions are cut after 160 characters.",),
     )
 

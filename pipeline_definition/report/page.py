@@ -60,13 +60,12 @@ def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] |
 
 def render(run: Run) -> str:
     """Return the page as HTML; everything that came from outside is escaped."""
-    sections = [section(seen) for section in SECTIONS for seen in (run.phases if section in OF_A_PHASE else (run,))]
     ending = verdict(run)
     document = Document(
         eyebrow=tuple(filter(None, _eyebrow(run))),
         title=ending.title,
         lead=ending.lead,
-        sections=tuple(section for section in sections if not section.is_empty),
+        sections=tuple(part(seen) for part in SECTIONS for seen in (run.phases if part in OF_A_PHASE else (run,))),
         notes=tuple(filter(None, (ORIGIN, str(run.artifacts.execution.get("arn") or "")))),
     )
     return to_html(

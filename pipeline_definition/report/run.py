@@ -10,7 +10,7 @@ from typing import Any
 from params.layout import ENDED_STATUSES, THROUGHPUT_STEP
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.formats import duration, moment, number
-from pipeline_definition.report.costs import Cost, Prices, hosts_text, step_cost
+from pipeline_definition.report.costs import Cost, Prices, step_cost
 from pipeline_definition.report.graph import Node, step_graph
 
 STYLES = {
@@ -59,8 +59,9 @@ class RunStep:
 
     @property
     def hosts(self) -> str:
-        """The hosts it ran on."""
-        return hosts_text(self.record.get("job"))
+        """The hosts it ran on, as in `4 × ml.p4d.24xlarge`."""
+        hosts = (self.record.get("job") or {}).get("hosts") or ()
+        return " + ".join(f"{group['instance_count']} × {group['instance_type']}" for group in hosts)
 
     @property
     def start(self) -> datetime | None:

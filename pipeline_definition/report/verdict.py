@@ -53,12 +53,11 @@ def verdict(run: Run) -> Verdict:
 
 def quality(run: Run) -> str:
     """Return how good the model is, compared with the untrained one and the real pictures, in a sentence or two."""
-    sentences = []
+    sentences, gate = [], _gate(run)
     for name, label in ((FID, "FID"), (CLIP_SCORE, "CLIP score")):
-        measured = metric(run.artifacts.metrics, name)
-        if measured is not None:
-            figures = f"{label} is {figure(measured.value)}{_asked(_gate(run), name)}"
-            sentences.append(f"{figures}{_others(run, name, measured)}.")
+        if (measured := metric(run.artifacts.metrics, name)) is not None:
+            asked = f" (the gate asks for {gate[name]})" if name in gate else ""
+            sentences.append(f"{label} is {figure(measured.value)}{asked}{_others(run, name, measured)}.")
     return " ".join(sentences)
 
 
@@ -81,10 +80,6 @@ def _missed(run: Run) -> bool:
     measured = ((metric(run.artifacts.metrics, name), threshold) for name, threshold in _gate(run).items())
     missed = any(value is not None and not threshold.is_met_by(value) for value, threshold in measured)
     return missed or bool(warnings(run.artifacts.metrics))
-
-
-def _asked(asked: Mapping[str, Threshold], name: str) -> str:
-    return f" (the gate asks for {asked[name]})" if name in asked else ""
 
 
 def _others(run: Run, name: str, measured: Metric) -> str:

@@ -80,7 +80,7 @@ class Place:
         """Run one job of the probe; return what its hosts and SageMaker said."""
         pictures = (self.folder / "state" / "world" / "port").read_text()
         values = Values(self.definition, self.world)
-        probe = Probe.of(self.settings, self.definition, values, way_out=f"127.0.0.1:{pictures}", is_local=True)
+        probe = Probe(self.settings, self.definition, values, way_out=f"127.0.0.1:{pictures}", is_local=True)
         job = next(job for job in probe.jobs() if job.kind == kind)
         if spot:
             job.requests["create_training_job"]["EnableManagedSpotTraining"] = True

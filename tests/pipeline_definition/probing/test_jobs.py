@@ -24,7 +24,7 @@ def probe_of(name: str, **changes: str) -> Probe:
 
     settings = load_settings(Path("params") / f"{name}.yaml")
     definition = definition_of(name)
-    return Probe.of(settings, definition, Values(definition, changes), way_out="example.org")
+    return Probe(settings, definition, Values(definition, changes), way_out="example.org")
 
 
 def job_of(name: str, step: str, **changes: str) -> ProbeJob:
@@ -118,7 +118,7 @@ def test_each_type_of_a_list_is_probed_by_itself() -> None:
         endpoint={"job": {"instance_preferences": [{"instance_type": "ml.g6.2xlarge"}]}},
     )
     definition = with_terms(definition_of("octank_100gb"), settings)
-    jobs = Probe.of(settings, definition, Values(definition, {})).jobs()
+    jobs = Probe(settings, definition, Values(definition, {})).jobs()
     hosts = [request_of(job)["ResourceConfig"] for job in jobs if job.kind == "training"]
     assert not any("InstancePreferences" in one for one in hosts)
     plans = {one["InstanceType"]: one.get("TrainingPlanArn") for one in hosts}
@@ -136,7 +136,7 @@ def test_two_types_of_one_step_have_jobs_and_labels_of_their_own() -> None:
     endpoint = {"instance_preferences": [{"instance_type": "ml.g6.2xlarge"}]}
     settings = set_with(train={"job": {"instance_preferences": others}}, endpoint={"job": endpoint})
     definition = with_terms(definition_of("octank_100gb"), settings)
-    jobs = Probe.of(settings, definition, Values(definition, {})).jobs()
+    jobs = Probe(settings, definition, Values(definition, {})).jobs()
     names = [name for job in jobs for name in map(str, names_of(job))]
     assert len(jobs) == len({job.name for job in jobs}) == len({job.label for job in jobs}) == len(set(names))
     assert all(len(name) <= 63 for name in names)
