@@ -167,14 +167,11 @@ def answers_of(case: BusinessCase) -> Answers:
     # Of the two candidates, the one whose accepted pictures cost less each.
     accepted = max(case.custom.accepted_fraction, case.pretrained.accepted_fraction)
     unit = (picture_usd + case.review_usd_per_picture) / accepted
-    uses = tuple(
-        UseAnswer(
-            use,
-            # What is not made today has no cost to save: its pictures cost what they cost.
-            use.images_per_year * (use.usd_per_image_today - unit),
-            use.images_per_year * max(0.0, use.hours_per_image_today - use.hours_per_image_with_model),
-        )
-        for use in case.uses
-    )
+    uses = []
+    for use in case.uses:
+        # What is not made today has no cost to save: its pictures cost what they cost.
+        saved_usd = use.usd_per_image_today - unit
+        saved_h = max(0.0, use.hours_per_image_today - use.hours_per_image_with_model)
+        uses.append(UseAnswer(use, use.images_per_year * saved_usd, use.images_per_year * saved_h))
     training = prices.instance_hour_usd(case.investment.training_instance_type)
-    return Answers(case, picture_usd, hourly, pictures, training, uses)
+    return Answers(case, picture_usd, hourly, pictures, training, tuple(uses))

@@ -59,23 +59,16 @@ def _lead(answers: Answers) -> str:
 def _where(answers: Answers) -> Section:
     headers = ("Use", "It", *(f"{what} a year" for what in ("Pictures", "Saved", "New revenue", "Hours saved", "Gain")))
     answered = sorted(answers.uses, key=lambda answer: -answer.gain_usd_per_year)
-    rows = tuple(
-        (
-            answer.use.name,
-            answer.kind,
-            count(answer.use.images_per_year),
-            dollars(answer.saving_usd_per_year),
-            dollars(answer.use.revenue_usd_per_year),
-            count(answer.hours_saved_per_year),
-            dollars(answer.gain_usd_per_year),
-        )
-        for answer in answered
-    )
+    rows = []
+    for one in answered:
+        usd = map(dollars, (one.saving_usd_per_year, one.use.revenue_usd_per_year))
+        hours, gain = count(one.hours_saved_per_year), dollars(one.gain_usd_per_year)
+        rows.append((one.use.name, one.kind, count(one.use.images_per_year), *usd, hours, gain))
     gains = [(answer.use.name, answer.gain_usd_per_year) for answer in answered]
     chart = bars("gain", "Gain a year of each use", [(name, [(max(0.0, usd), dollars(usd))]) for name, usd in gains])
     title = "1. Where would it cut cost, speed up production or grow revenue?"
     lead = "Saved: pictures x (cost of one today - cost of one accepted picture of the better model)."
-    table = Table(headers, rows, frozenset(range(2, 7)))
+    table = Table(headers, tuple(rows), frozenset(range(2, 7)))
     return Section("where", title, lead, charts=(Chart("Gain a year", chart),), tables=(table,))
 
 
@@ -161,10 +154,9 @@ def _sensitivity(answers: Answers) -> Section:
 
 def _inputs(answers: Answers) -> Section:
     rows = tuple(leaves(answers.case.model_dump()))
-    derived = (
-        ("prices.yaml", f"{answers.case.generation.instance_type}, an hour", f"${answers.endpoint_usd_per_hour:,.4g}"),
-        ("rates.yaml", "pictures in a paid hour", f"{answers.pictures_per_hour:,.0f}"),
-    )
+    host, usd = answers.case.generation.instance_type, f"${answers.endpoint_usd_per_hour:,.4g}"
+    pictures = ("rates.yaml", "pictures in a paid hour", f"{answers.pictures_per_hour:,.0f}")
+    derived = (("prices.yaml", f"{host}, an hour", usd), pictures)
     tables = (Table(("Input", "Value"), rows, wraps=True), Table(("From", "What", "Value"), derived, frozenset({2})))
     return Section("inputs", "Inputs", "Everything above is derived from these.", tables=tables)
 

@@ -8,6 +8,7 @@ connection nor the SageMaker SDK.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +21,7 @@ from pipeline_definition.cost.rates import Rates, load_rates
 from pipeline_definition.cost.storage import Surroundings, other_lines
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
 from pipeline_definition.cost.workload import Workload, workload_of
-from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
+from pipeline_definition.jobs.planned import Values, planned_jobs
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,12 @@ class Forecast:
 
 def wall_hours(workload: Workload, lines: Sequence[ForecastLine]) -> float:
     """Return how long a run takes from its first step to its last."""
-    hours = {line.step: line.hours for line in lines}
-    spared = 0.0
+    hours = defaultdict(float, {line.step: line.hours for line in lines})
+    whole = sum(hours.values())
     for former, phase in pairwise(workload.phases):
-        parallel = hours.get(former.encode_step, 0.0) + hours.get("Tune", 0.0) + hours.get(former.train_step, 0.0)
-        spared += min(parallel, hours.get(phase.encode_step, 0.0))
-    return sum(hours.values()) - spared
+        parallel = hours[former.encode_step] + hours["Tune"] + hours[former.train_step]
+        whole -= min(parallel, hours[phase.encode_step])
+    return whole
 
 
 def forecast(
@@ -93,7 +94,9 @@ def forecast(
     streams = {job.step: job for job in jobs if job.program == "stream"}
     trainings = tuple(job for job in jobs if job.program == "train" and job.step in streams)
     estimator = Estimator(settings, workload, rates, prices, streams, trainings)
-    lines = [line for job in jobs if (line := _checked(estimator, job))]
+    if empty := [job.count_parameter for job in jobs if job.count < 1]:
+        raise CostError(f"{empty[0]}: set it to 1 or more")
+    lines = [line for job in jobs if (line := estimator.line(job))]
     # Latents are written by Encode and read until Train ends: the file system is there for the whole run.
     hours = wall_hours(workload, lines)
     lines += other_lines(estimator, jobs, hours, around)
@@ -114,9 +117,3 @@ def _values(settings: Settings, definition: Mapping[str, Any], parameters: Mappi
     if unknown:
         raise CostError(f"--set {unknown[0]}: no such parameter; `sd-pipeline parameters` lists them")
     return Values(definition, parameters)
-
-
-def _checked(estimator: Estimator, job: PlannedJob) -> ForecastLine | None:
-    if job.count < 1:
-        raise CostError(f"{job.count_parameter}: set it to 1 or more")
-    return estimator.line(job)

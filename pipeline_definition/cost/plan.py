@@ -194,12 +194,9 @@ def _micro_batch_size(estimator: Estimator, job: PlannedJob, host: Instance, gpu
 
 def _training(estimator: Estimator, jobs: Sequence[PlannedJob], host: Instance, count: int) -> tuple[float, str]:
     """Return the hours of all phases on `count` hosts, and the kind of the last one's rate."""
-    hours, kind = 0.0, ""
-    for job in jobs:
-        samples = estimator.workload.phase_of(job.step).training_samples
-        of_phase, rate = estimator.train_hours(replace(job, instance=host, count=count), samples)
-        hours, kind = hours + of_phase, rate.kind
-    return hours, kind
+    phases = [(replace(job, instance=host, count=count), estimator.workload.phase_of(job.step)) for job in jobs]
+    trained = [estimator.train_hours(job, phase.training_samples) for job, phase in phases]
+    return sum(hours for hours, _ in trained), trained[-1][1].kind
 
 
 def _candidates(prices: Prices, rates: Rates) -> Iterable[str]:

@@ -17,24 +17,12 @@ import matplotlib.style
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-# Each colour of a drawing is replaced by a variable of the page's style.
-INK: Final = "#000001"
-MUTED: Final = "#000002"
-RULE: Final = "#000003"
-ACCENT: Final = "#000004"
-SECOND: Final = "#000005"
-THIRD: Final = "#000006"
-FAIL: Final = "#000008"
-PAPER: Final = "#000009"
-_VARIABLES: Final = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    RULE: "var(--rule)",
-    ACCENT: "var(--accent)",
-    SECOND: "var(--second)",
-    THIRD: "var(--third)",
-    FAIL: "var(--fail)",
-    PAPER: "var(--paper)",
+# Each colour of a drawing is replaced by the variable of its name in the page's style.
+INK, MUTED, RULE, ACCENT = "#000001", "#000002", "#000003", "#000004"
+SECOND, THIRD, FAIL, PAPER = "#000005", "#000006", "#000008", "#000009"
+_NAMES: Final = {
+    **{INK: "ink", MUTED: "muted", RULE: "rule", ACCENT: "accent"},
+    **{SECOND: "second", THIRD: "third", FAIL: "fail", PAPER: "paper"},
 }
 _FAMILY: Final = re.compile(r"font-family: [^;]+;? ?")
 _NO_METADATA: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -82,8 +70,8 @@ def _value(key: str, value: str, name: str) -> str:
         return value.replace("url(#", f"url(#{name}-")
     if key == "style":
         value = _FAMILY.sub("", value)
-    for colour, variable in _VARIABLES.items():
-        value = value.replace(colour, variable)
+    for colour, variable in _NAMES.items():
+        value = value.replace(colour, f"var(--{variable})")
     return value
 
 

@@ -12,22 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from params import layout
 from params.arguments import to_environment, to_flags
-from params.layout import (
-    CHECKPOINTS,
-    ENTRY_POINT,
-    EVALUATION,
-    INSTANCE_TYPE_VARIABLE,
-    LATENTS,
-    LATENTS_CHANNEL,
-    MODEL,
-    PROBE,
-    PROBE_PREFIX,
-    REFERENCE,
-    SAMPLES,
-    SHARDS,
-    TUNING,
-)
 from params.parameter_names import BUCKET, FSX_PATH
 from params.programs import ProbeArguments
 from params.s3 import join_uri
@@ -38,14 +24,15 @@ from pipeline_definition.jobs.instances import JobKind, instance
 from pipeline_definition.jobs.planned import PlannedJob, Values, all_steps, planned_jobs
 
 # What of a step's request its probe keeps: all that decides on what, where and as whom it runs.
-KEPT: Final[Mapping[JobKind, tuple[str, ...]]] = {
-    "processing": ("AppSpecification", "RoleArn", "NetworkConfig", "ProcessingResources", "Environment", "Tags"),
-    "training": (
-        *("AlgorithmSpecification", "RoleArn", "VpcConfig", "ResourceConfig", "EnableManagedSpotTraining"),
-        *("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "OutputDataConfig", "Environment", "Tags"),
-    ),
-}
-WRITTEN: Final = (SHARDS, LATENTS, REFERENCE, CHECKPOINTS, TUNING, MODEL, EVALUATION, SAMPLES)
+KEPT: Final = (
+    *("AppSpecification", "AlgorithmSpecification", "RoleArn", "Environment", "Tags", "NetworkConfig", "VpcConfig"),
+    *("ProcessingResources", "ResourceConfig", "EnableManagedSpotTraining", "EnableNetworkIsolation"),
+    *("EnableInterContainerTrafficEncryption", "OutputDataConfig"),
+)
+WRITTEN: Final = (
+    *(layout.SHARDS, layout.LATENTS, layout.REFERENCE, layout.CHECKPOINTS, layout.TUNING),
+    *(layout.MODEL, layout.EVALUATION, layout.SAMPLES),
+)
 # Whose hosts work together; those of Download share its work out through S3.
 TOGETHER: Final = ("encode", "train", "throughput")
 # A job that hangs costs no more than this.
@@ -55,7 +42,7 @@ SPOT_WAIT_S: Final = 3600
 
 def base_name(pipeline: str) -> str:
     """Return how the names of a pipeline's probes begin: SageMaker takes 63 characters, and id and step follow."""
-    return f"{PROBE}-{pipeline}"[:36].rstrip("-")
+    return f"{layout.PROBE}-{pipeline}"[:36].rstrip("-")
 
 
 @dataclass(frozen=True)
@@ -110,7 +97,7 @@ class Probe:
     @property
     def results_uri(self) -> str:
         """Where the hosts write their results: the role may write here, and nothing stays here for long."""
-        return join_uri(f"s3://{self.values.text(BUCKET)}", TUNING, PROBE, self.identity)
+        return join_uri(f"s3://{self.values.text(BUCKET)}", layout.TUNING, layout.PROBE, self.identity)
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -140,7 +127,7 @@ class Probe:
 
     def _job(self, name: str, own: PlannedJob, steps: Sequence[str]) -> tuple[dict[str, int], dict[str, Any]]:
         """Return the hosts by type, and the request of a step's job with the probe's program."""
-        request = {key: value for key, value in self._arguments(own.step).items() if key in KEPT[own.kind]}
+        request = {key: value for key, value in self._arguments(own.step).items() if key in KEPT}
         request["StoppingCondition"] = {"MaxRuntimeInSeconds": LIMIT_S}
         resources, program = _resources(request), request.get("AlgorithmSpecification") or request["AppSpecification"]
         if resources.pop("InstancePreferences", None):
@@ -155,14 +142,14 @@ class Probe:
         hosts = {group["InstanceType"]: group["InstanceCount"] for group in groups}
         arguments = ProbeArguments(
             results_uri=self.results_uri,
-            latents_uri=f"s3://{self.values.text(BUCKET)}/{LATENTS}" if "InputDataConfig" in request else "",
+            latents_uri=f"s3://{self.values.text(BUCKET)}/{layout.LATENTS}" if "InputDataConfig" in request else "",
             way_out=self.way_out if "Download" in steps else "",
             **self._told(hosts, _volume_gb(request)),
         )
         flags: list[str] = to_flags(arguments.model_dump(exclude={"reads"}, exclude_defaults=True))
         # SageMaker takes 256 characters in an argument: a list of addresses goes one by one.
         flags += ["--reads", *self.reads, "--writes", *self.writes]
-        program |= {"ContainerEntrypoint": [*ENTRY_POINT, "probe"], "ContainerArguments": flags}
+        program |= {"ContainerEntrypoint": [*layout.ENTRY_POINT, "probe"], "ContainerArguments": flags}
         request[f"{own.kind.capitalize()}JobName"] = name
         return hosts, {f"create_{own.kind}_job": request}
 
@@ -172,12 +159,12 @@ class Probe:
         request["OutputDataConfig"] = {**request.get("OutputDataConfig", {}), "S3OutputPath": self.results_uri}
         if request.get("EnableManagedSpotTraining"):
             request["StoppingCondition"]["MaxWaitTimeInSeconds"] = SPOT_WAIT_S
-        for step in all_steps(self.definition["Steps"]):
-            for channel in step["Arguments"].get("InputDataConfig", ()) if step["Type"] == "Training" else ():
-                if channel["ChannelName"] == LATENTS_CHANNEL and "FileSystemDataSource" in channel["DataSource"]:
-                    own = self._resolved(channel)
-                    own["DataSource"]["FileSystemDataSource"]["DirectoryPath"] = self.values.text(FSX_PATH)
-                    request["InputDataConfig"] = [own]
+        trainings = (step for step in all_steps(self.definition["Steps"]) if step["Type"] == "Training")
+        for channel in (one for step in trainings for one in step["Arguments"].get("InputDataConfig", ())):
+            if channel["ChannelName"] == layout.LATENTS_CHANNEL and "FileSystemDataSource" in channel["DataSource"]:
+                own = self._resolved(channel)
+                own["DataSource"]["FileSystemDataSource"]["DirectoryPath"] = self.values.text(FSX_PATH)
+                request["InputDataConfig"] = [own]
 
     def _told(self, hosts: Iterable[str], volume_gb: int) -> dict[str, Any]:
         """Return what every host is told. A volume is no promise of this machine's."""
@@ -197,7 +184,7 @@ class Probe:
         model = self._arguments(next(s["Name"] for s in all_steps(self.definition["Steps"]) if s["Type"] == "Model"))
         container = model.pop("PrimaryContainer", None) or model.pop("Containers")[0]
         told = {key: value for key, value in self._told([host], 0).items() if value != ()}
-        environment = {**to_environment(told, PROBE_PREFIX), INSTANCE_TYPE_VARIABLE: host}
+        environment = {**to_environment(told, layout.PROBE_PREFIX), layout.INSTANCE_TYPE_VARIABLE: host}
         model |= {"ModelName": name, "PrimaryContainer": {"Image": container["Image"], "Environment": environment}}
         config = self._arguments(own.step)
         config.pop("AsyncInferenceConfig", None)

@@ -1,15 +1,17 @@
-"""How a probe ended: the lines of every host, and what SageMaker itself said of the jobs, each with its fix.
+"""How a probe ended: the lines of every host, what SageMaker itself said of the jobs, and the verdict over all of them.
 
-Reads what SageMaker answered; writes nothing. A refusal or a failure of a job is a line like any other.
+Reads what SageMaker answered; writes nothing. A refusal or a failure of a job is a line like any other, with its fix.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from params.probe_line import FAILED, GOOD, ProbeLine
+from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
 from pipeline_definition.checks.fixes import fix_of
 from pipeline_definition.probing.jobs import ProbeJob
 from pipeline_definition.runs.executions import ExecutionStep
@@ -47,6 +49,7 @@ CHECKS: Final = (
     (r"ECR|[Ii]mage", "image", "`containers/build.sh --push` puts it there; the role must be allowed to pull it"),
     ("", "job", "see its log: `aws logs tail` on /aws/sagemaker, or the host's lines above"),
 )
+MARKS: Final = {GOOD: "✓", NOTE: "·", FAILED: "✗"}
 
 
 @dataclass
@@ -96,3 +99,50 @@ class ProbeOutcome:
                 for host in sorted(self.hosts, key=lambda name: (not name, name))
             },
         }
+
+
+def verdict_lines(outcomes: Sequence[ProbeOutcome]) -> Iterator[str]:
+    """Yield the lines of every job and host, then the verdict."""
+    for outcome in outcomes:
+        yield f"\n{outcome.job.label} ({outcome.job.what})"
+        for host, lines in sorted(outcome.hosts.items()):
+            for line in lines:
+                yield f"  {host or 'SageMaker':10} {MARKS[line.status]} {line.check:12}{_text(line)}"
+    counts = Counter(line.status for _, line in _all_lines(outcomes))
+    yield f"\n{counts.total()} checks: {counts[GOOD]} good, {counts[NOTE]} to know, {counts[FAILED]} failed"
+    for status, heading in ((NOTE, "to know"), (FAILED, "failed")):
+        for places, line in told_once(outcomes, status):
+            yield f"{heading}: {line.check} ({', '.join(places)}): {_text(line)}"
+            yield f"  fix: {line.fix}"
+    if not counts[FAILED]:
+        yield "verdict: what was probed works"
+
+
+def verdict_dict(outcomes: Sequence[ProbeOutcome], kept: Sequence[str]) -> dict[str, Any]:
+    """Return the result for programs; `kept` is what could not be removed."""
+    failed = told_once(outcomes, FAILED)
+    return {
+        "failed": len(failed) + len(kept),
+        "failures": [{**asdict(line), "where": places} for places, line in failed],
+        "left_behind": list(kept),
+        "jobs": [outcome.as_dict() for outcome in outcomes],
+    }
+
+
+def told_once(outcomes: Sequence[ProbeOutcome], status: str) -> list[tuple[list[str], ProbeLine]]:
+    """Return (places, line) of every line of a status; one fault in several places is told once."""
+    told: dict[tuple[str, str, str], tuple[list[str], ProbeLine]] = {}
+    for place, line in _all_lines(outcomes):
+        if line.status == status:
+            told.setdefault((line.check, line.subject, line.fix), ([], line))[0].append(place)
+    return list(told.values())
+
+
+def _all_lines(outcomes: Sequence[ProbeOutcome]) -> Iterator[tuple[str, ProbeLine]]:
+    for outcome in outcomes:
+        for host, lines in outcome.hosts.items():
+            yield from ((f"{outcome.job.label} {host}".rstrip(), line) for line in lines)
+
+
+def _text(line: ProbeLine) -> str:
+    return f"{line.subject}: {line.text}" if line.subject else line.text

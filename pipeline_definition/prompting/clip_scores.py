@@ -46,7 +46,7 @@ def score_pictures(pairs: Sequence[tuple[Path, str]], evaluator_dir: Path) -> Cl
     """Score pictures against their captions. Raises ScoringError with the program's own reason."""
     with tempfile.TemporaryDirectory() as folder:
         listed, scores = Path(folder) / "pairs.jsonl", Path(folder) / "scores.json"
-        lines = [json.dumps({"picture": str(picture.resolve()), "caption": caption}) for picture, caption in pairs]
+        lines = (json.dumps({"picture": str(picture.resolve()), "caption": caption}) for picture, caption in pairs)
         listed.write_text("\n".join(lines), encoding="utf-8")
         flags = ["--pictures", str(listed), "--evaluator", str(evaluator_dir.resolve()), "--scores", str(scores)]
         command = [sys.executable, "-P", *ENTRY_POINT[1:], "score", *flags]

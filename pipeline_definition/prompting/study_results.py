@@ -127,7 +127,17 @@ def write_tables(
     folder: Path, plan: StudyPlan, scored: Sequence[ScoredTrial], outcome: Results, about: StudyProvenance
 ) -> None:
     """Write table.csv and study.json, each whole or not at all."""
-    rows = [_row(item, folder) for item in scored]
+    rows = [
+        {
+            "prompt": item.trial.prompt,
+            "seed": item.trial.seed,
+            **asdict(item.trial.setting),
+            "unet_calls": item.trial.setting.unet_calls,
+            "clip_score": round(item.clip_score, 6),
+            "picture": item.picture.relative_to(folder).as_posix(),
+        }
+        for item in scored
+    ]
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, list(rows[0]))
     writer.writeheader()
@@ -144,18 +154,6 @@ def write_tables(
         "pictures": rows,
     }
     write_text(folder / "study.json", json.dumps(document, indent=1, ensure_ascii=False))
-
-
-def _row(item: ScoredTrial, folder: Path) -> dict[str, Any]:
-    setting = item.trial.setting
-    return {
-        "prompt": item.trial.prompt,
-        "seed": item.trial.seed,
-        **asdict(setting),
-        "unet_calls": setting.unet_calls,
-        "clip_score": round(item.clip_score, 6),
-        "picture": item.picture.relative_to(folder).as_posix(),
-    }
 
 
 def _entry(entry: RankedSetting) -> dict[str, Any]:

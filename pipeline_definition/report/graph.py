@@ -47,20 +47,20 @@ def step_graph(definition: Mapping[str, Any]) -> tuple[Node, ...]:
 Steps = Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]]
 
 
-def _flat(steps: Any, conditions: tuple[str, ...]) -> Iterator[tuple[str, tuple[Mapping[str, Any], tuple[str, ...]]]]:
-    """Yield (name, (step, conditions that lead to it))."""
+def _flat(steps: Any, condition: tuple[str, ...]) -> Iterator[tuple[str, tuple[Mapping[str, Any], tuple[str, ...]]]]:
+    """Yield (name, (step, the condition that leads to it, if any))."""
     for step in steps:
         name = str(step["Name"])
-        yield name, (step, conditions)
+        yield name, (step, condition)
         if step.get("Type") == "Condition":
             for branch in _BRANCHES:
-                yield from _flat(step.get("Arguments", {}).get(branch, []), (*conditions, name))
+                yield from _flat(step.get("Arguments", {}).get(branch, []), (name,))
 
 
 def _all_parents(steps: Steps) -> dict[str, tuple[str, ...]]:
     parents = {}
-    for name, (step, conditions) in steps.items():
-        named = dict.fromkeys((*conditions[-1:], *step.get("DependsOn", []), *_references(_own(step))))
+    for name, (step, condition) in steps.items():
+        named = dict.fromkeys((*condition, *step.get("DependsOn", []), *_references(_own(step))))
         parents[name] = tuple(parent for parent in named if parent in steps and parent != name)
     return parents
 

@@ -17,25 +17,17 @@ from pipeline_definition.pages.formats import date
 from pipeline_definition.pages.html import to_html
 from pipeline_definition.report.bill import cost_section
 from pipeline_definition.report.data import download_section, latents_section, went_in_section
-from pipeline_definition.report.headline import tiles
+from pipeline_definition.report.headline import failure, tiles, verdict
 from pipeline_definition.report.lineage import lineage_section, parameters_section
 from pipeline_definition.report.quality import quality_section
 from pipeline_definition.report.run import Run, run_of
 from pipeline_definition.report.steps import lying, standing, summary, timeline
 from pipeline_definition.report.training import training_section
 from pipeline_definition.report.tuning import tuning_section
-from pipeline_definition.report.verdict import failure, verdict
 
 SECTIONS = (
-    quality_section,
-    cost_section,
-    training_section,
-    tuning_section,
-    went_in_section,
-    download_section,
-    latents_section,
-    parameters_section,
-    lineage_section,
+    *(quality_section, cost_section, training_section, tuning_section, went_in_section),
+    *(download_section, latents_section, parameters_section, lineage_section),
 )
 # Told once for each phase of the training.
 OF_A_PHASE = (training_section, latents_section)
@@ -97,19 +89,13 @@ def pictures_section(artifacts: Artifacts) -> Section:
     captions = {Path(str(entry.get("file", ""))).name: str(entry.get("caption") or "") for entry in artifacts.captions}
     embedded, left = [], MAX_GALLERY_BYTES
     for path in artifacts.samples[:MAX_GALLERY_PICTURES]:
-        source = _inline(path, left)
-        if source:
+        if source := _inline(path, left):
             left -= path.stat().st_size
             caption = captions.get(path.name, "")
             embedded.append(EmbeddedPicture(source, caption, caption=caption))
-    sheet = _inline(artifacts.contact_sheet, MAX_SHEET_BYTES) if artifacts.contact_sheet else None
-    return Section(
-        anchor="pictures",
-        title="What it draws",
-        pictures=tuple(embedded),
-        sheet=EmbeddedPicture(sheet, SHEET, SHEET) if sheet else None,
-        is_wide=True,
-    )
+    source = _inline(artifacts.contact_sheet, MAX_SHEET_BYTES) if artifacts.contact_sheet else None
+    sheet = EmbeddedPicture(source, SHEET, SHEET) if source else None
+    return Section("pictures", "What it draws", pictures=tuple(embedded), sheet=sheet, is_wide=True)
 
 
 def _inline(path: Path, max_bytes: int) -> str | None:

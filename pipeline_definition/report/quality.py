@@ -5,18 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from params.layout import (
-    CLIP_SCORE,
-    CLIP_SCORE_BELOW_APPROVED,
-    CLIP_SCORE_BELOW_PRETRAINED,
-    CLIP_SCORE_BELOW_UNTRAINED,
-    CLIP_SCORE_MARGIN,
-    FID,
-    FID_ABOVE_APPROVED,
-    FID_ABOVE_PRETRAINED,
-    FID_ABOVE_UNTRAINED,
-    GUIDANCE_CURVE,
-)
+from params import layout
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, beside, count, figure, number, plain, setting
@@ -36,13 +25,13 @@ ROWS = {
     "_real": "real pictures",
 }
 COMPARISONS = {
-    CLIP_SCORE_MARGIN: ("CLIP score", "of real pictures with their own captions above the others'"),
-    FID_ABOVE_UNTRAINED: ("FID", "above the untrained model's"),
-    CLIP_SCORE_BELOW_UNTRAINED: ("CLIP score", "below the untrained model's"),
-    FID_ABOVE_PRETRAINED: ("FID", "above the generic model's"),
-    CLIP_SCORE_BELOW_PRETRAINED: ("CLIP score", "below the generic model's"),
-    FID_ABOVE_APPROVED: ("FID", "above the approved model's"),
-    CLIP_SCORE_BELOW_APPROVED: ("CLIP score", "below the approved model's"),
+    layout.CLIP_SCORE_MARGIN: ("CLIP score", "of real pictures with their own captions above the others'"),
+    layout.FID_ABOVE_UNTRAINED: ("FID", "above the untrained model's"),
+    layout.CLIP_SCORE_BELOW_UNTRAINED: ("CLIP score", "below the untrained model's"),
+    layout.FID_ABOVE_PRETRAINED: ("FID", "above the generic model's"),
+    layout.CLIP_SCORE_BELOW_PRETRAINED: ("CLIP score", "below the generic model's"),
+    layout.FID_ABOVE_APPROVED: ("FID", "above the approved model's"),
+    layout.CLIP_SCORE_BELOW_APPROVED: ("CLIP score", "below the approved model's"),
 }
 FACTS = {
     "samples": "pictures judged",
@@ -68,13 +57,13 @@ def quality_section(run: Run) -> Section:
 def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
     pairs = []
     for suffix, text in ROWS.items():
-        clip_score = metric(run.artifacts.metrics, CLIP_SCORE + suffix)
-        fid = metric(run.artifacts.metrics, FID + suffix)
+        clip_score = metric(run.artifacts.metrics, layout.CLIP_SCORE + suffix)
+        fid = metric(run.artifacts.metrics, layout.FID + suffix)
         if clip_score is not None and fid is not None:
             pairs.append((_mark(text, clip_score), _mark(text, fid)))
     if not pairs or pairs[0][0].name != ROWS[""]:
         return
-    limits = (*(asked[name].limit if name in asked else None for name in (CLIP_SCORE, FID)),)
+    limits = (*(asked[name].limit if name in asked else None for name in (layout.CLIP_SCORE, layout.FID)),)
     description = "FID and CLIP score: " + "; ".join(f"{x.name} {figure(y.value)}, {figure(x.value)}" for x, y in pairs)
     svg = charts.plane("plane", description, pairs, limits, chosen=ROWS[""])
     yield Chart("FID against CLIP score: low and right is good; dashed is the gate", svg)
@@ -84,8 +73,8 @@ def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
 def _guidance_chart(metrics: Mapping[str, Any], limits: charts.Limits) -> Iterator[Chart]:
     """Draw what guidance gains in CLIP score and costs in FID, all on the same number of pictures."""
     points = []
-    for point in metrics.get(GUIDANCE_CURVE) or ():
-        clip_score, fid = (metric({"metrics": point}, name) for name in (CLIP_SCORE, FID))
+    for point in metrics.get(layout.GUIDANCE_CURVE) or ():
+        clip_score, fid = (metric({"metrics": point}, name) for name in (layout.CLIP_SCORE, layout.FID))
         if clip_score is not None and fid is not None:
             name = setting(number(point.get("guidance_scale")) or 0.0)
             points.append((_mark(name, clip_score), _mark(name, fid)))
@@ -95,7 +84,7 @@ def _guidance_chart(metrics: Mapping[str, Any], limits: charts.Limits) -> Iterat
     chosen = setting(number(metrics.get("guidance_scale")) or 0.0)
     described = f"FID and CLIP score at each guidance scale: {described}"
     svg = charts.plane("guidance", described, points, limits, chosen, joined=True)
-    pictures = number(metrics[GUIDANCE_CURVE][0].get("pictures")) or 0
+    pictures = number(metrics[layout.GUIDANCE_CURVE][0].get("pictures")) or 0
     yield Chart(f"FID against CLIP score at each guidance scale, {count(pictures)} pictures each", svg)
 
 

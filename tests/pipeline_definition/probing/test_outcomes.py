@@ -6,8 +6,7 @@ import pytest
 
 from params.probe_line import FAILED, GOOD, ProbeLine
 from pipeline_definition.probing.jobs import ProbeJob
-from pipeline_definition.probing.outcomes import ProbeOutcome
-from pipeline_definition.probing.verdict import told_once, verdict_dict, verdict_lines
+from pipeline_definition.probing.outcomes import ProbeOutcome, told_once, verdict_dict, verdict_lines
 from pipeline_definition.runs.executions import ExecutionStep
 
 
