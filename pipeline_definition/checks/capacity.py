@@ -79,8 +79,7 @@ class Capacity:
             describe = self._target.client("sagemaker").describe_training_plan
             plan = unless_missing(describe, TrainingPlanName=arn.rsplit("/", 1)[-1])
             if plan is None:
-                fix = "take the ARN from `aws sagemaker list-training-plans`"
-                yield Finding(key, f"there is no {arn}", fix)
+                yield Finding(key, f"there is no {arn}", "take the ARN from `aws sagemaker list-training-plans`")
                 continue
             for problem in filter(None, (_misfit(plan, job), self._elsewhere(plan, job))):
                 yield Finding(key, f"{arn} {problem}", "name a plan that fits, or leave it out")

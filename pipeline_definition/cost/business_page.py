@@ -74,9 +74,12 @@ def _where(answers: Answers) -> Section:
 
 def _which(answers: Answers) -> Section:
     years, even = answers.case.investment.years, answers.break_even_images
-    even_text = "none" if even is None else short_count(even)
+    even_text, made = "none" if even is None else short_count(even), answers.case.generation
+    hourly = f"{made.instance_type} at ${answers.endpoint_usd_per_hour:,.4g}/h"
+    rate = f"{hourly} / {answers.pictures_per_hour:,.0f} pictures/h"
+    drawn = f"{made.resolution_px} px, {made.inference_steps} steps, busy {percent(made.busy_fraction)}"
     facts = (
-        Fact("one generated picture", f"${answers.generation_usd_per_picture:.4f}", _picture_note(answers)),
+        Fact("one generated picture", f"${answers.generation_usd_per_picture:.4f}", f"{rate}, {drawn}"),
         Fact("break-even volume", even_text, f"accepted pictures in {years} years"),
         Fact("our volume", count(answers.images), f"in {years} years"),
         Fact("cheaper at our volume", "custom" if answers.custom_is_cheaper else "pretrained"),
@@ -159,14 +162,6 @@ def _inputs(answers: Answers) -> Section:
     derived = (("prices.yaml", f"{host}, an hour", usd), pictures)
     tables = (Table(("Input", "Value"), rows, wraps=True), Table(("From", "What", "Value"), derived, frozenset({2})))
     return Section("inputs", "Inputs", "Everything above is derived from these.", tables=tables)
-
-
-def _picture_note(answers: Answers) -> str:
-    made = answers.case.generation
-    return (
-        f"{made.instance_type} at ${answers.endpoint_usd_per_hour:,.4g}/h / {answers.pictures_per_hour:,.0f}"
-        f" pictures/h, {made.resolution_px} px, {made.inference_steps} steps, busy {percent(made.busy_fraction)}"
-    )
 
 
 def _months(months: float | None) -> str:

@@ -32,7 +32,12 @@ def training_price_usd(settings: Settings, phase: Phase) -> float:
     """Return the dollars of one host-hour of a phase: the parameter set's own, else the price file's; 0: not known."""
     if phase.train.instance_hour_usd or settings.local is not None:
         return phase.train.instance_hour_usd
-    return _with_encoders_usd(settings, phase, host_price_usd(settings, phase, phase.train.job.instance_type))
+    price_usd, encoders = host_price_usd(settings, phase, phase.train.job.instance_type), settings.encoders
+    if encoders is None or not price_usd:
+        return price_usd
+    # Its share of the encoders in the same job.
+    encoders_usd = encoders.instance_count * list_price_usd(settings, encoders.instance_type)
+    return price_usd + encoders_usd / phase.train.job.instance_count
 
 
 def host_price_usd(settings: Settings, phase: Phase, instance_type: str) -> float:
@@ -58,11 +63,3 @@ def list_price_usd(settings: Settings, instance_type: str) -> float:
 def purchase_of(settings: Settings) -> Purchase:
     """Return how Train's hosts are bought."""
     return "spot" if settings.train.spot else "on_demand"
-
-
-def _with_encoders_usd(settings: Settings, phase: Phase, price_usd: float) -> float:
-    """Return a training host's price with its share of the encoders in the same job, as the parameter set has them."""
-    if settings.encoders is None or not price_usd:
-        return price_usd
-    encoders_usd = settings.encoders.instance_count * list_price_usd(settings, settings.encoders.instance_type)
-    return price_usd + encoders_usd / phase.train.job.instance_count

@@ -59,11 +59,6 @@ class Workload:
         """Side of the pictures that the finished model draws."""
         return self.phases[-1].resolution_px
 
-    @property
-    def training_samples(self) -> int:
-        """Of all phases."""
-        return sum(phase.training_samples for phase in self.phases)
-
     def phase_of(self, step: str) -> PhaseWork:
         """Return the phase to which a step belongs: the first, as for Tune, where it belongs to none."""
         steps = {name: phase for phase in self.phases for name in (phase.encode_step, phase.train_step)}

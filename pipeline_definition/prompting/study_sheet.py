@@ -6,7 +6,7 @@ Reads the pictures; writes one PNG, drawn by matplotlib in its DejaVu Sans, whic
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -39,20 +39,17 @@ Column = tuple[str, Setting]
 def columns(plan: StudyPlan, results: Results) -> list[Column]:
     """Return the settings to show: the best, the cheapest as good, the best with other words or guidance, the worst."""
     titles: dict[Setting, str] = {}
-    for title, setting in _candidates(plan, results):
+    best = results.best.setting
+    candidates = {
+        "best": [best],
+        "cheapest as good": [results.cheapest.setting],
+        "same, other guidance": [replace(best, guidance_scale=scale) for scale in plan.grid.guidance_scales],
+        "same, other words": [replace(best, modifier=modifier) for modifier in plan.grid.modifiers],
+        "worst": [results.worst.setting],
+    }
+    for title, setting in ((title, setting) for title, settings in candidates.items() for setting in settings):
         titles.setdefault(setting, title)
     return [(title, setting) for setting, title in titles.items()]
-
-
-def _candidates(plan: StudyPlan, results: Results) -> Iterator[Column]:
-    best = results.best.setting
-    yield "best", best
-    yield "cheapest as good", results.cheapest.setting
-    for guidance_scale in plan.grid.guidance_scales:
-        yield "same, other guidance", replace(best, guidance_scale=guidance_scale)
-    for modifier in plan.grid.modifiers:
-        yield "same, other words", replace(best, modifier=modifier)
-    yield "worst", results.worst.setting
 
 
 def draw_sheet(path: Path, plan: StudyPlan, scored: Sequence[ScoredTrial], shown: Sequence[Column]) -> None:

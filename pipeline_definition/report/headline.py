@@ -200,6 +200,5 @@ def _standing(run: Run) -> Iterator[str]:
     """Yield what the endpoint costs an hour: it is billed until it is deleted."""
     kind, instances = (run.artifacts.parameters.get(name) for name in ENDPOINT_PARAMETERS)
     price, instances = run.prices.get(str(kind)), number(instances)
-    endpoint = next((step for step in run.steps if step.node.kind == "Endpoint"), None)
-    if price is not None and instances and endpoint is not None and endpoint.style == "succeeded":
+    if price is not None and instances and run.endpoint is not None:
         yield f"and {dollars(price * instances)} an hour while the endpoint stands"

@@ -56,9 +56,8 @@ def _facts(run: Run, package: Mapping[str, Any]) -> Iterator[Fact]:
     created = moment(package.get("created"))
     if created:
         yield Fact("registered", date(created))
-    endpoint = next((step for step in run.steps if step.node.kind == "Endpoint" and step.style == "succeeded"), None)
-    if endpoint is not None:
-        yield Fact("endpoint", str(run.artifacts.parameters.get("EndpointName") or endpoint.name))
+    if run.endpoint is not None:
+        yield Fact("endpoint", str(run.artifacts.parameters.get("EndpointName") or run.endpoint.name))
 
 
 def _tables(package: Mapping[str, Any], lineage: Mapping[str, Any]) -> Iterator[Table]:

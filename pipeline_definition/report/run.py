@@ -130,6 +130,11 @@ class Run:
         return [step for step in self.steps if step.name != THROUGHPUT_STEP]
 
     @property
+    def endpoint(self) -> RunStep | None:
+        """The step that made an endpoint, where it did."""
+        return next((step for step in self.steps if step.node.kind == "Endpoint" and step.style == "succeeded"), None)
+
+    @property
     def failed_step(self) -> RunStep | None:
         """The step at which it failed."""
         return next((step for step in self.steps if step.style == "failed"), None)

@@ -18,7 +18,7 @@ from steps.container import Container
 from steps.device import choose_device, driver_version, gpu_count
 from steps.errors import StepError
 from steps.network import own_address
-from steps.probing.measurements import HostFact, Measurements
+from steps.probing.measurements import Measurements
 
 # What a file system and its reserve take of a volume.
 USABLE: Final = 0.85
@@ -43,19 +43,19 @@ def look_at_host(arguments: ProbeArguments, measurements: Measurements) -> None:
     measurements.take("disk", lambda: _disk(container, arguments), larger)
 
 
-def _driver(container: Container) -> HostFact:
+def _driver(container: Container) -> str:
     if not has_torch():
         if has_gpus(container.instance_type):
             raise StepError(f"{container.instance_type} has GPUs, and this image has no torch to use them")
-        return HostFact("this image has no torch, and its step computes without")
+        return "this image has no torch, and its step computes without"
     import torch
 
     if gpu_count(container) is None:
-        return HostFact(f"no GPU on {container.instance_type or 'this host'}: torch {torch.__version__} on the CPU")
-    return HostFact(f"driver {driver_version()}, torch {torch.__version__} built for CUDA {torch.version.cuda}")
+        return f"no GPU on {container.instance_type or 'this host'}: torch {torch.__version__} on the CPU"
+    return f"driver {driver_version()}, torch {torch.__version__} built for CUDA {torch.version.cuda}"
 
 
-def _gpus(container: Container, arguments: ProbeArguments) -> HostFact:
+def _gpus(container: Container, arguments: ProbeArguments) -> str:
     import torch
 
     name, count = container.instance_type, gpu_count(container) or 0
@@ -65,12 +65,12 @@ def _gpus(container: Container, arguments: ProbeArguments) -> HostFact:
     for index in range(count):
         choose_device(container, index)
     if not count:
-        return HostFact(f"none, as {name or 'this host'} has")
+        return f"none, as {name or 'this host'} has"
     gib = torch.cuda.get_device_properties(0).total_memory / 2**30
-    return HostFact(f"{count} x {torch.cuda.get_device_name(0)}, {gib:.0f} GiB each, every one computes")
+    return f"{count} x {torch.cuda.get_device_name(0)}, {gib:.0f} GiB each, every one computes"
 
 
-def _interface(container: Container) -> HostFact:
+def _interface(container: Container) -> str:
     """Return by which name and address this host goes. Its own name is looked up to say what it is, and never used."""
     cluster, own_name = container.cluster(), socket.gethostname()
     try:
@@ -79,17 +79,17 @@ def _interface(container: Container) -> HostFact:
         resolved = "nothing"
     text = f"host {own_name} ({cluster.current_host}), whose name resolves to {resolved}"
     if len(cluster.hosts) == 1:
-        return HostFact(f"{text}; the only host of its job")
+        return f"{text}; the only host of its job"
     address = own_address(cluster)
     text = f"{text}; {cluster.interface or 'an interface that the job does not name'} at {address}"
     if resolved == address or (cluster.interface and address.startswith("127.")):
-        return HostFact(text)
+        return text
     kept = "nothing to do: the hosts of a job use the interface that resourceconfig.json names, never the host's name"
     named = "set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, for the job names no interface"
-    return HostFact(text, kept if cluster.interface else named)
+    return f"{text}. Fix: {kept if cluster.interface else named}"
 
 
-def _disk(container: Container, arguments: ProbeArguments) -> HostFact:
+def _disk(container: Container, arguments: ProbeArguments) -> str:
     folder = container.base_dir if container.base_dir.is_dir() else container.base_dir.parent
     total_gb = shutil.disk_usage(folder).total / 1e9
     if total_gb < USABLE * arguments.volume_gb:
@@ -107,4 +107,4 @@ def _disk(container: Container, arguments: ProbeArguments) -> HostFact:
         path.unlink(missing_ok=True)
     speed = count * BLOCK_BYTES / 1e6 / (time.monotonic() - began_s)
     asked = f", of which the step asks for {arguments.volume_gb}" if arguments.volume_gb else ""
-    return HostFact(f"{total_gb:,.0f} GB{asked}; writes {speed:,.0f} MB/s")
+    return f"{total_gb:,.0f} GB{asked}; writes {speed:,.0f} MB/s"

@@ -22,14 +22,6 @@ from steps.errors import StepError
 EXPECTED: Final = (StepError, OSError, RuntimeError, BotoCoreError, ClientError)
 
 
-@dataclass(frozen=True)
-class HostFact:
-    """What a check says that went well; with a fix, it is worth knowing."""
-
-    text: str
-    fix: str = ""
-
-
 @dataclass
 class Measurements:
     """The lines of this host."""
@@ -37,18 +29,20 @@ class Measurements:
     container: Container
     lines: list[ProbeLine] = field(default_factory=list)
 
-    def take(self, check: str, measure: Callable[[], HostFact], fix: str, subject: str = "") -> bool:
+    def take(self, check: str, measure: Callable[[], str], fix: str, subject: str = "") -> bool:
         """Make one check and keep its line; return whether it went well.
 
-        `fix` is what to do where it fails; an error that names its own fix keeps it.
+        `fix` is what to do where it fails; an error may name its own behind `Fix: `, and so does what went well and is
+        worth knowing.
         """
         began_s = time.monotonic()
         try:
-            fact = measure()
-            line = ProbeLine(check, subject, NOTE if fact.fix else GOOD, fact.text, fact.fix)
+            told, failed = measure(), False
         except EXPECTED as error:
-            problem, _, own = " ".join(str(error).split()).partition("Fix: ")
-            line = ProbeLine(check, subject, FAILED, problem.rstrip(". ")[:600], own or fix)
+            told, failed = str(error), True
+        text, _, own = " ".join(told.split()).partition("Fix: ")
+        status, fix = (FAILED, own or fix) if failed else (NOTE if own else GOOD, own)
+        line = ProbeLine(check, subject, status, text.rstrip(". ")[:600], fix)
         self.lines.append(line)
         print(f"{line.as_text()} ({time.monotonic() - began_s:.1f} s)", flush=True)
         print(PROBE_LINE + line.as_json(), flush=True)

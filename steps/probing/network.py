@@ -20,7 +20,7 @@ from botocore.config import Config
 from params.programs import ProbeArguments
 from steps.errors import StepError
 from steps.network import unreachable
-from steps.probing.measurements import HostFact, Measurements
+from steps.probing.measurements import Measurements
 
 HTTPS_PORT: Final = 443
 # What img2dataset has open at once on a host; each asks the resolver.
@@ -59,15 +59,15 @@ def _address_of(service: str, region: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (HTTPS_PORT if parts.scheme == "https" else 80)
 
 
-def _answers(address: tuple[str, int]) -> HostFact:
+def _answers(address: tuple[str, int]) -> str:
     began_s = time.monotonic()
     problem = unreachable(address)
     if problem:
         raise StepError(f"{address[0]}:{address[1]} does not answer ({problem})")
-    return HostFact(f"{address[0]}:{address[1]} answers in {1000 * (time.monotonic() - began_s):.0f} ms")
+    return f"{address[0]}:{address[1]} answers in {1000 * (time.monotonic() - began_s):.0f} ms"
 
 
-def _names_per_second(names: Sequence[str]) -> HostFact:
+def _names_per_second(names: Sequence[str]) -> str:
     """Look the services' names up again and again; an address in figures is no name, and `localhost` stands in."""
     names = [name for name in names if not name.replace(".", "").isdigit()] or ["localhost"]
     began_s = time.monotonic()
@@ -87,4 +87,4 @@ def _names_per_second(names: Sequence[str]) -> HostFact:
         known = [answer for answer in answers if answer is not None]
     if problems := [answer for answer in known if answer]:
         raise StepError(f"{len(problems)} of {len(known)} look-ups failed, such as {problems[0]}")
-    return HostFact(f"{len(known) / (time.monotonic() - began_s):,.0f} names/s, {LOOKUPS_AT_ONCE} at once")
+    return f"{len(known) / (time.monotonic() - began_s):,.0f} names/s, {LOOKUPS_AT_ONCE} at once"

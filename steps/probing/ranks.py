@@ -26,7 +26,7 @@ from params.programs import ProbeArguments
 from steps.container import Cluster
 from steps.errors import StepError
 from steps.network import over
-from steps.probing.measurements import HostFact, Measurements
+from steps.probing.measurements import Measurements
 from steps.training.launch import launch_ranks
 from steps.training.rank_errors import record_error
 from steps.training.ranks import TIMEOUT_FACTOR, World, join_world, leave_world, ranks_per_host
@@ -54,7 +54,7 @@ def look_at_ranks(arguments: ProbeArguments, measurements: Measurements) -> None
     with TemporaryDirectory(prefix="probe-") as folder:
         met = measurements.take("hosts", lambda: _met(arguments, cluster, ranks, Path(folder), measured), _OPEN)
     if met:
-        measurements.take("gloo", lambda: HostFact(f"{measured['gloo']:.2f} GB/s{over(cluster)}, TCP"), _OPEN)
+        measurements.take("gloo", lambda: f"{measured['gloo']:.2f} GB/s{over(cluster)}, TCP", _OPEN)
     if "nccl" in measured:
         measurements.take("nccl", lambda: _nccl(measured, cluster, kind), _OPEN)
 
@@ -75,7 +75,7 @@ def measure_as_rank(arguments: ProbeArguments, environment: Mapping[str, str]) -
     return 0
 
 
-def _met(arguments: ProbeArguments, cluster: Cluster, ranks: int, folder: Path, measured: dict[str, Any]) -> HostFact:
+def _met(arguments: ProbeArguments, cluster: Cluster, ranks: int, folder: Path, measured: dict[str, Any]) -> str:
     """Start this host's ranks, which need all others, and read what they measured."""
     file = folder / "measured.json"
     os.environ |= {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET", "NCCL_DEBUG_FILE": f"{folder}/nccl.%h.%p"}
@@ -87,7 +87,7 @@ def _met(arguments: ProbeArguments, cluster: Cluster, ranks: int, folder: Path, 
     measured |= json.loads(file.read_text(encoding="utf-8"))
     measured["network"] = _network(folder)
     hosts = f"{len(cluster.hosts)} hosts reach each other{over(cluster)}" if len(cluster.hosts) > 1 else "one host"
-    return HostFact(f"{hosts}, {ranks} ranks each; met and measured in {time.monotonic() - began_s:.0f} s")
+    return f"{hosts}, {ranks} ranks each; met and measured in {time.monotonic() - began_s:.0f} s"
 
 
 def _bandwidth(world: World, message_mib: int, group: dist.ProcessGroup | None, device: torch.device) -> float:
@@ -121,11 +121,11 @@ def _network(folder: Path) -> str:
     return "TCP" if "Socket" in words else ", ".join(sorted(words))
 
 
-def _nccl(measured: Mapping[str, Any], cluster: Cluster, instance_type: str) -> HostFact:
+def _nccl(measured: Mapping[str, Any], cluster: Cluster, instance_type: str) -> str:
     network = measured["network"] if len(cluster.hosts) > 1 else "inside the host"
     if len(cluster.hosts) > 1 and _EFA_FAMILY.match(instance_type) and network != "EFA":
         raise StepError(
             f"{measured['nccl']:.1f} GB/s over {network}, and {instance_type} has EFA. Fix: the training image needs "
             f"aws-ofi-nccl (AWS Deep Learning Containers have it), and {_OPEN}"
         )
-    return HostFact(f"{measured['nccl']:.1f} GB/s over {network}{over(cluster) if network == 'TCP' else ''}")
+    return f"{measured['nccl']:.1f} GB/s over {network}{over(cluster) if network == 'TCP' else ''}"

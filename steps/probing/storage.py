@@ -18,7 +18,7 @@ from params.programs import ProbeArguments
 from params.s3 import join_uri, split_uri
 from steps.container import Container
 from steps.errors import StepError
-from steps.probing.measurements import HostFact, Measurements
+from steps.probing.measurements import Measurements
 from steps.probing.network import client_of
 
 POLL_S: Final = 0.5
@@ -47,17 +47,17 @@ def look_at_storage(arguments: ProbeArguments, measurements: Measurements) -> No
         measurements.take("file_system", lambda: _imports(s3, arguments, container, name), fix, arguments.latents_uri)
 
 
-def _reads(s3: Any, address: str) -> HostFact:
+def _reads(s3: Any, address: str) -> str:
     bucket, prefix = split_uri(address)
     listed = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("Contents", [])
     if not listed:
         raise StepError(f"nothing is there. Fix: copy the data to {address}, or name where they are")
     key, began_s = listed[0]["Key"], time.monotonic()
     s3.get_object(Bucket=bucket, Key=key)["Body"].read(1)
-    return HostFact(f"read {key} in {1000 * (time.monotonic() - began_s):.0f} ms")
+    return f"read {key} in {1000 * (time.monotonic() - began_s):.0f} ms"
 
 
-def _writes(s3: Any, prefix: str, name: str) -> HostFact:
+def _writes(s3: Any, prefix: str, name: str) -> str:
     bucket, key = split_uri(join_uri(prefix, PROBE, name))
     content, began_s = name.encode(), time.monotonic()
     s3.put_object(Bucket=bucket, Key=key, Body=content)
@@ -68,10 +68,10 @@ def _writes(s3: Any, prefix: str, name: str) -> HostFact:
         s3.delete_object(Bucket=bucket, Key=key)
     except (ClientError, BotoCoreError):
         text += ", not deleted: the role may not, and need not"
-    return HostFact(text)
+    return text
 
 
-def _imports(s3: Any, arguments: ProbeArguments, container: Container, name: str) -> HostFact:
+def _imports(s3: Any, arguments: ProbeArguments, container: Container, name: str) -> str:
     """Write an object and wait until the file system shows it."""
     folder = container.channel_dir(LATENTS_CHANNEL)
     if not folder.is_dir():
@@ -91,4 +91,4 @@ def _imports(s3: Any, arguments: ProbeArguments, container: Container, name: str
     finally:
         with suppress(ClientError, BotoCoreError):
             s3.delete_object(Bucket=bucket, Key=key)
-    return HostFact(f"mounted; a new object is there after {seconds:.1f} s")
+    return f"mounted; a new object is there after {seconds:.1f} s"

@@ -119,7 +119,7 @@ def test_rows_come_from_the_option_then_the_limit_then_the_set() -> None:
     assert bill(MaxRows="5000000").workload.rows == 3_300_000
     assert bill().workload.rows_source == "data.rows"
     unknown = forecast(changed(data={"rows": 0}), definition(), {})
-    assert unknown.workload.rows == unknown.workload.training_samples
+    assert unknown.workload.rows == sum(phase.training_samples for phase in unknown.workload.phases)
 
 
 def test_the_file_system_holds_the_latents_and_is_billed_by_tier_and_hours() -> None:
