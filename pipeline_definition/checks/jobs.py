@@ -11,13 +11,7 @@ from collections.abc import Iterator
 from params.instances import has_gpus, has_local_disk
 from params.stages import GPU_HOST_IMAGE, NONE
 from pipeline_definition.checks.findings import Finding
-from pipeline_definition.jobs.instances import (
-    BFLOAT16_COMPUTE_CAPABILITY,
-    CUDA_COMPUTE_CAPABILITY,
-    known_host_images,
-    known_types,
-    nearest_type,
-)
+from pipeline_definition.jobs import instances
 from pipeline_definition.jobs.planned import PlannedJob, Values, as_integer, parameter_of
 
 GPU_PROGRAMS = ("encode", "train", "throughput", "stream", "evaluate", "serve")
@@ -41,16 +35,16 @@ def instance_findings(job: PlannedJob) -> Iterator[Finding]:
     """Check that an instance type exists for the kind of job and can run its program."""
     name, gpu, fix = job.instance.name, job.instance.gpu, f"set it to {GPU_EXAMPLES[job.kind]}"
     needs_gpu, asks_bfloat16 = job.program in GPU_PROGRAMS, job.hyperparameters.get("precision") == "bfloat16"
-    if name not in known_types(job.kind):
+    if name not in instances.known_types(job.kind):
         problem = f"SageMaker has no {name!r} for a {job.kind} job"
-        fix = f"set it to {nearest_type(name, job.kind)}, or see the types that botocore lists for {job.kind}"
+        fix = f"set it to {instances.nearest_type(name, job.kind)}, or see the types that botocore lists for {job.kind}"
     elif job.instance.unusable:
         problem = f"{name} cannot run the images: {job.instance.unusable}"
     elif needs_gpu and gpu is None:
         problem = f"{name} has no NVIDIA GPU and {job.step} needs one"
-    elif needs_gpu and gpu and gpu.compute_capability < CUDA_COMPUTE_CAPABILITY:
+    elif needs_gpu and gpu and gpu.compute_capability < instances.CUDA_COMPUTE_CAPABILITY:
         problem = f"the {gpu.name} of {name} is too old for the CUDA 13 of the images"
-    elif asks_bfloat16 and gpu and gpu.compute_capability < BFLOAT16_COMPUTE_CAPABILITY:
+    elif asks_bfloat16 and gpu and gpu.compute_capability < instances.BFLOAT16_COMPUTE_CAPABILITY:
         problem = f"the {gpu.name} of {name} has no bfloat16, and train.precision asks for it"
         fix += ", or train.precision to float32"
     else:
@@ -64,11 +58,9 @@ def host_image_findings(job: PlannedJob, asked: str) -> Iterator[Finding]:
     AWS documents no drivers for the hosts of training and processing jobs: these tell in seconds, once they run.
     """
     name, image, key = job.instance.name, job.host_image, "endpoint.inference_ami_version"
-    if image and image not in known_host_images():
-        problem, fix = (
-            f"SageMaker has no host image {image!r}",
-            f"set it to auto, or one of {', '.join(known_host_images())}",
-        )
+    if image and image not in instances.known_host_images():
+        problem = f"SageMaker has no host image {image!r}"
+        fix = f"set it to auto, or one of {', '.join(instances.known_host_images())}"
     elif has_gpus(name) and image in OLD_HOST_IMAGES:
         problem = f"{image} has driver {OLD_HOST_IMAGES[image]}, and CUDA 13 needs {CUDA_DRIVER} or newer"
         fix = f"set it to auto or {GPU_HOST_IMAGE}, or build the inference image for an older CUDA"
@@ -77,9 +69,8 @@ def host_image_findings(job: PlannedJob, asked: str) -> Iterator[Finding]:
         if image and not has_gpus(name):
             problem = f"{name} has no GPU, and the definition asks for the host image {image}"
         elif not image and has_gpus(name) and asked != NONE:
-            problem = (
-                f"the driver that {name} has by default is too old for CUDA 13, and the definition names no host image"
-            )
+            problem = f"the driver that {name} has by default is too old for CUDA 13"
+            problem += ", and the definition names no host image"
         else:
             return
     yield Finding(key, problem, fix)

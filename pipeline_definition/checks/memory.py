@@ -15,16 +15,8 @@ from params.parameter_names import PRETRAINED_MODEL
 from params.settings import Settings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.jobs import micro_batches_of, words
+from pipeline_definition.jobs import memory
 from pipeline_definition.jobs.instances import Gpu
-from pipeline_definition.jobs.memory import (
-    MEMORY_FILE,
-    even_sizes,
-    largest,
-    model_of,
-    training_bytes,
-    usable_bytes,
-    whole_bytes,
-)
 from pipeline_definition.jobs.planned import PlannedJob, Values, as_integer
 
 GIGA = 1e9
@@ -40,16 +32,16 @@ def memory_findings(
     `unet_config` is unet/config.json of the pretrained folder. Without one Stable Diffusion 2 is assumed, and nothing
     blocks a start. What needs less than a GPU's whole memory is told of, and not refused.
     """
-    model = model_of(unet_config)
+    model = memory.model_of(unet_config)
     if model is None:
-        problem = f"how much memory its UNet takes is not in {MEMORY_FILE.name}, and was not checked"
+        problem = f"how much memory its UNet takes is not in {memory.MEMORY_FILE.name}, and was not checked"
         fix = "`python -m steps memory --pretrained-dir FOLDER` reckons it in minutes, without a GPU"
         yield Finding(PRETRAINED_MODEL, problem, fix, blocking=False)
         return
     for job in (one for planned in jobs for one in planned.alternatives()):
         if job.instance.gpu is not None and job.count > 0:
-            check = {"train": _training, "encode": _encoding, "stream": _encoding}.get(job.program)
-            for finding in check(settings, job, jobs, values, model) if check else ():
+            findings = _training(settings, job, jobs, values, model) if job.program == "train" else ()
+            for finding in _encoding(settings, job, model) if job.program in ("encode", "stream") else findings:
                 known = unet_config is not None and not settings.train.compile
                 yield replace(finding, blocking=finding.blocking and known)
 
@@ -59,19 +51,19 @@ def _training(
 ) -> Iterator[Finding]:
     phase, gpu, ranks = settings.phase_of(job.step), job.instance.gpu, job.instance.ranks * job.count
     assert gpu is not None
-    needs = functools.partial(training_bytes, model, phase, gpu, ranks)
+    needs = functools.partial(memory.training_bytes, model, phase, gpu, ranks)
     sizes = sorted({as_integer(size) for size in micro_batches_of(job, jobs, values)} - {0})
-    unfit = [size for size in sizes if (needs(size) or 0.0) > usable_bytes(gpu)]
+    unfit = [size for size in sizes if (needs(size) or 0.0) > memory.usable_bytes(gpu)]
     if not unfit:
         return
     is_tuned = job.choices or values.resolved(job.hyperparameters.get("micro_batch_size")) is None
     key = "tune.micro_batch_size" if is_tuned else f"{phase.settings_key}.micro_batch_size"
     batch = as_integer(values.resolved(job.hyperparameters.get("global_batch_size")))
-    fits = largest(even_sizes(batch // ranks), gpu, needs)
+    fits = memory.largest(memory.even_sizes(batch // ranks), gpu, needs)
     fixes = [f"{fits} is the largest that fits"] if fits else ["no micro-batch fits"]
     for names in ROOM:
         changed = functools.partial(needs, **dict.fromkeys(names, True))
-        if not all(getattr(phase.train, name) for name in names) and largest(unfit[-1:], gpu, changed):
+        if not all(getattr(phase.train, name) for name in names) and memory.largest(unfit[-1:], gpu, changed):
             section = phase.settings_key if names == ("gradient_checkpointing",) else "train"
             fixes.append(f"with {section}.{' and '.join(names)} {unfit[-1]} does, too")
             break
@@ -79,26 +71,24 @@ def _training(
     yield _finding(key, batch_text, least, job, gpu, ", and ".join(fixes), unfit == sizes)
 
 
-def _encoding(
-    settings: Settings, job: PlannedJob, _jobs: list[PlannedJob], _values: Values, model: ModelMemory
-) -> Iterator[Finding]:
+def _encoding(settings: Settings, job: PlannedJob, model: ModelMemory) -> Iterator[Finding]:
     phase, gpu = settings.phase_of(job.step), job.instance.gpu
     assert gpu is not None
     encode, online = phase.encode, job.program == "stream"
     size = phase.train.encode_batch_size if online else encode.batch_size
     needs = functools.partial(model.encoding_bytes, encode.precision, encode.resolution_px, encode.caption_embeddings)
     peak = needs(size)
-    if peak is None or peak <= usable_bytes(gpu):
+    if peak is None or peak <= memory.usable_bytes(gpu):
         return
     key = "train.encode_batch_size" if online else "encode.batch_size"
     key = "phase_2.encode_batch_size" if phase.suffix else key
-    fits = largest(range(1, size), gpu, needs)
+    fits = memory.largest(range(1, size), gpu, needs)
     fix = f"{fits} is the largest that fits" if fits else "not even one picture fits: take a GPU with more memory"
     yield _finding(key, f"batch of {size} pictures at {encode.resolution_px} px", peak, job, gpu, fix, True)
 
 
 def _finding(key: str, batch: str, needed: float, job: PlannedJob, gpu: Gpu, fix: str, is_least: bool) -> Finding:
     """Return what does not fit; the least that a job may take blocks it where a whole GPU is too small for it."""
-    room = f"the {gpu.name} of {job.instance.name} has {usable_bytes(gpu) / GIGA:.1f} GB for tensors"
+    room = f"the {gpu.name} of {job.instance.name} has {memory.usable_bytes(gpu) / GIGA:.1f} GB for tensors"
     problem = f"{job.step}'s {batch} takes about {needed / GIGA:.1f} GB, and {room}"
-    return Finding(key, problem, fix, is_least and needed > whole_bytes(gpu))
+    return Finding(key, problem, fix, is_least and needed > memory.whole_bytes(gpu))

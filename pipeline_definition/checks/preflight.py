@@ -14,14 +14,8 @@ from typing import Any, Final
 
 from params.settings import Settings
 from params.stages import Range
+from pipeline_definition.checks import addresses
 from pipeline_definition.checks.account import AccountChecks, unet_config_of
-from pipeline_definition.checks.addresses import (
-    address_findings,
-    file_system_findings,
-    foreign_addresses,
-    sample_findings,
-    threshold_findings,
-)
 from pipeline_definition.checks.budget import budget_findings, duration_findings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.jobs import (
@@ -59,10 +53,10 @@ def preflight(
         *bad,
         *_job_findings(settings, jobs, values, is_local),
         *_search_findings(settings),
-        *address_findings(settings, values, is_local),
-        *file_system_findings(definition, values, jobs, is_local),
-        *threshold_findings(values),
-        *sample_findings(settings, values),
+        *addresses.address_findings(settings, values, is_local),
+        *addresses.file_system_findings(definition, values, jobs, is_local),
+        *addresses.threshold_findings(values),
+        *addresses.sample_findings(settings, values),
         *phase_findings(settings),
         *limit_findings(definition, values),
     ]
@@ -72,7 +66,7 @@ def preflight(
     unet_config = None
     if target is not None and not any(finding.blocking for finding in findings):
         # Without an account it is only a guess whether the role reads other buckets.
-        guessed = foreign_addresses(settings, values)
+        guessed = addresses.foreign_addresses(settings, values)
         findings = [finding for finding in findings if finding.blocking or finding.parameter not in guessed]
         findings += AccountChecks(settings, values, jobs, target).findings()
         unet_config = unet_config_of(values, target)

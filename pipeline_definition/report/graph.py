@@ -67,10 +67,8 @@ def _all_parents(steps: Steps) -> dict[str, tuple[str, ...]]:
 
 def _own(step: Mapping[str, Any]) -> Any:
     """Return a step's arguments without the steps of its branches."""
-    arguments = step.get("Arguments", {})
-    if not isinstance(arguments, dict):
-        return arguments
-    return {key: value for key, value in arguments.items() if step.get("Type") != "Condition" or key not in _BRANCHES}
+    branches = _BRANCHES if step.get("Type") == "Condition" else ()
+    return {key: value for key, value in step.get("Arguments", {}).items() if key not in branches}
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -96,20 +96,16 @@ def timeline(run: Run) -> Iterator[TimelineRow]:
 def summary(run: Run) -> str:
     """Return how long the whole run took and what it cost, in words."""
     took = f"{duration(run.seconds)} in all. " if run.seconds is not None else ""
-    return took + _total_cost(run)
-
-
-def _total_cost(run: Run) -> str:
     if run.is_local:
-        return "On this machine: nothing to pay."
+        return f"{took}On this machine: nothing to pay."
     spent = total(step.cost for step in run.steps)
     if not spent.instance_hours:
-        return ""
-    hours = f"{figure(spent.instance_hours)} instance-hours"
-    if not spent.is_known:
-        missing = f"no price given for {', '.join(sorted(spent.unpriced))}"
-        return f"{hours}: {dollars(spent.usd)}, with {missing}." if spent.usd else f"{hours}; {missing}."
-    return f"{hours}: {dollars(spent.usd)}."
+        return took
+    hours = f"{took}{figure(spent.instance_hours)} instance-hours"
+    if spent.is_known:
+        return f"{hours}: {dollars(spent.usd)}."
+    missing = f"no price given for {', '.join(sorted(spent.unpriced))}"
+    return f"{hours}: {dollars(spent.usd)}, with {missing}." if spent.usd else f"{hours}; {missing}."
 
 
 def _bar(run: Run, step: RunStep) -> tuple[float, float]:

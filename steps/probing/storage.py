@@ -30,20 +30,16 @@ def look_at_storage(arguments: ProbeArguments, measurements: Measurements) -> No
     name = f"{container.job_name}/{container.cluster().current_host}"
     for address in arguments.reads:
         bucket = split_uri(address)[0]
-        fix = (
-            f"allow the jobs' role s3:GetObject and s3:ListBucket on {bucket}, and let the policy of the S3 gateway "
-            "endpoint through to it; or copy the data into the run's own bucket"
-        )
+        fix = f"allow the jobs' role s3:GetObject and s3:ListBucket on {bucket}, and let the policy of the S3 gateway "
+        fix += "endpoint through to it; or copy the data into the run's own bucket"
         measurements.take("reads", partial(_reads, s3, address), fix, address)
     for prefix in arguments.writes:
         bucket = split_uri(prefix)[0]
         fix = f"allow the jobs' role s3:PutObject and s3:GetObject on {prefix}/*, and its KMS key, if {bucket} has one"
         measurements.take("writes", partial(_writes, s3, prefix, name), fix, prefix)
     if arguments.latents_uri:
-        fix = (
-            "see the data repository association: aws fsx describe-data-repository-associations (Lifecycle AVAILABLE, "
-            "AutoImportPolicy with NEW and CHANGED)"
-        )
+        wanted = "Lifecycle AVAILABLE, AutoImportPolicy with NEW and CHANGED"
+        fix = f"see the data repository association: aws fsx describe-data-repository-associations ({wanted})"
         measurements.take("file_system", lambda: _imports(s3, arguments, container, name), fix, arguments.latents_uri)
 
 
