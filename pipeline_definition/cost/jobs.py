@@ -182,8 +182,10 @@ class Estimator:
         on_demand = self.prices.known(name, "on_demand")
         # A training, or trials for which the parameter set asks for spot instances.
         may_be_spot = job.kind == "training" and job.program != "throughput" and (job.spot or not job.choices)
-        prices = {purchase: self.prices.find(name, purchase) for purchase in PURCHASES}
-        prices |= {} if may_be_spot else {"spot": on_demand}
+        prices = {
+            purchase: on_demand if purchase == "spot" and not may_be_spot else self.prices.find(name, purchase)
+            for purchase in PURCHASES
+        }
         missing = tuple(f"{purchase.replace('_', ' ')} of {name}" for purchase, price in prices.items() if not price)
         return {purchase: price.usd * instance_hours if price else None for purchase, price in prices.items()}, missing
 

@@ -63,7 +63,8 @@ def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
             pairs.append((_mark(text, clip_score), _mark(text, fid)))
     if not pairs or pairs[0][0].name != ROWS[""]:
         return
-    limits = (*(asked[name].limit if name in asked else None for name in (layout.CLIP_SCORE, layout.FID)),)
+    least, most = (asked[name].limit if name in asked else None for name in (layout.CLIP_SCORE, layout.FID))
+    limits = (least, most)
     description = "FID and CLIP score: " + "; ".join(f"{x.name} {figure(y.value)}, {figure(x.value)}" for x, y in pairs)
     svg = charts.plane("plane", description, pairs, limits, chosen=ROWS[""])
     yield Chart("FID against CLIP score: low and right is good; dashed is the gate", svg)
