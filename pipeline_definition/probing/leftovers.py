@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -82,7 +82,8 @@ class Leftovers:
         client = self.target.client("sagemaker")
         for removal, (member, listing, result) in KINDS.items():
             pages = client.get_paginator(listing).paginate(NameContains=self.base)
-            for item in self.patience.ask(partial(list, pages.search(f"{result}[]"))):
+            items: list[dict[str, Any]] = self.patience.ask(partial(list, pages.search(f"{result}[]")))
+            for item in items:
                 is_over = removal.startswith("stop") and item[member.replace("Name", "Status")] not in RUNNING
                 if self._is_own(item[member]) and not is_over:
                     yield removal, item[member]

@@ -30,7 +30,6 @@ BUSY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 FIRST_PAUSE_S: Final = 1.0
 LAST_PAUSE_S: Final = 10.0
 _ABOUT_PICTURE: Final = ("format", "seed", "flagged", "truncated")
-_ABOUT_ANSWER: Final = ("model", "settings", "queue_s", "render_s")
 
 
 class PromptError(OperatorError):
@@ -169,7 +168,8 @@ def answer_of(content: bytes, elapsed_s: float) -> Answer:
         for item in answer["images"]:
             file, about = base64.b64decode(item["image"]), (item[name] for name in _ABOUT_PICTURE)
             pictures.append(DrawnPicture(file, *about))
-        return Answer(tuple(pictures), *(answer[name] for name in _ABOUT_ANSWER), round(elapsed_s, 4))
+        queue_s, render_s = answer["queue_s"], answer["render_s"]
+        return Answer(tuple(pictures), answer["model"], answer["settings"], queue_s, render_s, round(elapsed_s, 4))
     except (ValueError, KeyError, TypeError) as error:
         raise PromptError(f"the endpoint's answer is not what its image gives: {error!r}; is it another one?") from None
 

@@ -64,8 +64,8 @@ def draw_sheet(path: Path, plan: StudyPlan, scored: Sequence[ScoredTrial], shown
     for axes in grid.flat:
         axes.axis("off")
     for row, prompt in enumerate(prompts):
-        lines = textwrap.fill(prompt, PROMPT_CHARACTERS, max_lines=6, placeholder=" …")
-        grid[row, 0].text(0, 1, lines, color=INK, va="top", fontsize=9.5, parse_math=False)
+        text = textwrap.fill(prompt, PROMPT_CHARACTERS, max_lines=6, placeholder=" …")
+        grid[row, 0].text(0, 1, text, color=INK, va="top", fontsize=9.5, parse_math=False)
         for axes, (_, setting) in zip(grid[row, 1:], shown, strict=True):
             item = pictures[prompt, setting]
             with Image.open(item.picture) as image:

@@ -111,8 +111,9 @@ def _threshold(condition: Mapping[str, Any], parameters: Mapping[str, Any]) -> T
     path = left.get("Std:JsonGet", {}).get("Path", "") if isinstance(left, dict) else ""
     name, sign = _METRIC_PATH.match(path), _SIGNS.get(str(condition.get("Type")))
     right = condition.get("RightValue")
-    is_parameter = isinstance(right, dict)
-    limit = number(parameters.get(str(right.get("Get", "")).removeprefix("Parameters.")) if is_parameter else right)
+    if isinstance(right, dict):
+        right = parameters.get(str(right.get("Get", "")).removeprefix("Parameters."))
+    limit = number(right)
     if name is None or sign is None or limit is None:
         return None
     return Threshold(name[1], sign[0], limit, name[2])
