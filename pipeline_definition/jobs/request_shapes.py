@@ -9,7 +9,7 @@ import functools
 from typing import Any, Final
 
 import botocore.session
-from botocore.model import ServiceModel, Shape
+from botocore.model import ServiceModel, StructureShape
 
 REQUESTS: Final = {
     "Processing": "CreateProcessingJob",
@@ -24,15 +24,15 @@ REQUESTS: Final = {
 
 
 @functools.cache
-def service_model() -> ServiceModel:
-    """Return botocore's model of SageMaker (half a second the first time)."""
-    return botocore.session.get_session().get_service_model("sagemaker")
+def service_model(service: str = "sagemaker") -> ServiceModel:
+    """Return botocore's model of a service (half a second the first time)."""
+    return botocore.session.get_session().get_service_model(service)
 
 
-def request_shape(operation: str) -> Shape:
+def request_shape(operation: str) -> StructureShape:
     """Return the input of an operation."""
     shape = service_model().operation_model(operation).input_shape
-    assert shape is not None
+    assert isinstance(shape, StructureShape)
     return shape
 
 

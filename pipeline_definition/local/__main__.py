@@ -1,9 +1,8 @@
 """Serve the local control plane until SIGTERM, SIGINT or the end of its leash.
 
-Reads and writes the state and runs folders; writes the URL to --url-file once it answers.
+Reads and writes the state and runs folders; <state>/control_plane.json has its URL once it answers.
 
-    python -m pipeline_definition.local --state .sd-pipeline --runs runs [--port 0] [--url-file FILE] [--leash]
-        [--images images.json]
+    python -m pipeline_definition.local --state .sd-pipeline --runs runs [--port 0] [--leash] [--images images.json]
 
 With --leash it also ends when standard input does, unless a line `stay` came before.
 """
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -19,10 +19,9 @@ import sys
 import threading
 from pathlib import Path
 
-from params.files import write_text
 from pipeline_definition.local.container_engine import ENGINES, ContainerEngine
 from pipeline_definition.local.control_plane import ControlPlane
-from pipeline_definition.local.settings import PROCESS, ImageEntryPoints, LocalSettings
+from pipeline_definition.local.settings import PROCESS, LocalSettings
 from pipeline_definition.local.state_lock import StateInUseError
 
 STAY = "stay"
@@ -39,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = LocalSettings(
         state=arguments.state,
         runs=arguments.runs,
-        images=ImageEntryPoints.read(arguments.images) if arguments.images else ImageEntryPoints(),
+        images=json.loads(arguments.images.read_text(encoding="utf-8")) if arguments.images else {},
         backend=arguments.backend,
         engine=None if arguments.backend == PROCESS else ContainerEngine.find(arguments.backend, os.environ),
         grace_s=arguments.grace_s,
@@ -51,8 +50,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return STATE_IN_USE_STATUS
     plane.start()
-    if arguments.url_file:
-        write_text(arguments.url_file, plane.url)
     with contextlib.suppress(OSError):
         print(plane.url, flush=True)
     if arguments.leash:
@@ -67,7 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, default=Path(".sd-pipeline"), help="folder of everything that lasts")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the executions")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    parser.add_argument("--url-file", type=Path, help="gets the URL once the control plane answers")
     parser.add_argument("--leash", action="store_true", help="end with standard input")
     parser.add_argument("--images", type=Path, help="JSON: image URI pattern to the argv of its entry point")
     parser.add_argument("--backend", choices=(PROCESS, *ENGINES), default=PROCESS, help="what runs jobs and endpoints")

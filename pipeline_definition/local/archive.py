@@ -17,12 +17,8 @@ _BLOCK_BYTES = 1 << 20
 
 def merged_files(folders: list[Path]) -> dict[str, Path]:
     """Return the files of several folders by relative name; of two with one name, the first folder's."""
-    files: dict[str, Path] = {}
-    for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                files.setdefault(path.relative_to(folder).as_posix(), path)
-    return files
+    paths = ((folder, path) for folder in reversed(folders) for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for folder, path in paths}
 
 
 def write_archive(target: Path, files: Mapping[str, Path]) -> None:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlparse
 
 from params.cloud import Cloud
@@ -28,11 +28,10 @@ from params.files import import_path
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.local.environment import aws_environment
 from pipeline_definition.local.processes import is_alive
-from pipeline_definition.local.settings import HEALTH_PATH, PROCESS, SET_CLOUD
+from pipeline_definition.local.settings import HEALTH_PATH, PROCESS, SET_CLOUD, SOURCE_DIR
 from pipeline_definition.local.state_lock import announced
 
 _POLL_S = 0.05
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class LocalControlPlaneError(OperatorError):
@@ -56,10 +55,10 @@ class LocalControlPlane(contextlib.AbstractContextManager["LocalControlPlane"]):
         self.close()
 
     @property
-    def leashed(self) -> bool:
-        """Whether it ends with this process."""
+    def leash(self) -> IO[bytes] | None:
+        """What ties it to this process: it ends when this is closed; None where nothing does."""
         leash = self.process.stdin if self.process else None
-        return leash is not None and not leash.closed
+        return None if leash is None or leash.closed else leash
 
     def environment(self) -> dict[str, str]:
         """Return the variables that point boto3, s3fs and the SageMaker SDK to it."""
@@ -67,15 +66,15 @@ class LocalControlPlane(contextlib.AbstractContextManager["LocalControlPlane"]):
 
     def stay(self) -> None:
         """Let go of the leash: it stays up when this process ends."""
-        if self.leashed and self.process and self.process.stdin:
-            self.process.stdin.write(b"stay\n")
-            self.process.stdin.close()
+        if self.leash:
+            with self.leash as leash:
+                leash.write(b"stay\n")
 
     def close(self, timeout_s: float = 60.0) -> None:
         """End it with everything that it started, if this process holds its leash."""
-        if self.leashed and self.process and self.process.stdin:
+        if self.leash and self.process:
             with contextlib.suppress(OSError):
-                self.process.stdin.close()
+                self.leash.close()
             try:
                 self.process.wait(timeout_s)
             except subprocess.TimeoutExpired:
@@ -102,24 +101,26 @@ def ensure_up(
 
     Raises LocalControlPlaneError with the last line of its log if it does not start.
     """
-    plane = _started(state, runs, leash, timeout_s, arguments, backend)
+    plane = _running(state, runs, backend) or _started(
+        state, runs, leash, timeout_s, ("--backend", backend, *arguments)
+    )
     if cloud is not None:
         _ask(plane.url, "POST", "/", cloud.model_dump_json(), {"X-Amz-Target": SET_CLOUD})
     return plane
 
 
-def _started(
-    state: Path, runs: Path, leash: bool, timeout_s: float, arguments: tuple[str, ...], backend: str
-) -> LocalControlPlane:
+def _running(state: Path, runs: Path, backend: str) -> LocalControlPlane | None:
     running = is_up(state)
-    if running is not None:
-        if running.runs != runs.resolve():
-            where = f"the control plane of {state} writes its runs to {running.runs}, not to {runs}"
-            raise LocalControlPlaneError(f"{where}: name that folder, or end it first")
-        if running.backend != backend:
-            how = f"the running control plane runs jobs by {running.backend}, not by {backend}"
-            raise LocalControlPlaneError(f"{how}: `sd-pipeline local down` ends it")
-        return running
+    if running is not None and running.runs != runs.resolve():
+        where = f"the control plane of {state} writes its runs to {running.runs}, not to {runs}"
+        raise LocalControlPlaneError(f"{where}: name that folder, or end it first")
+    if running is not None and running.backend != backend:
+        how = f"the running control plane runs jobs by {running.backend}, not by {backend}"
+        raise LocalControlPlaneError(f"{how}: `sd-pipeline local down` ends it")
+    return running
+
+
+def _started(state: Path, runs: Path, leash: bool, timeout_s: float, arguments: tuple[str, ...]) -> LocalControlPlane:
     # Now, by name: the control plane would only find out in the middle of a run.
     for folder in (state, runs):
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +128,6 @@ def _started(
             pass
     log = state / "control_plane.log"
     command = [sys.executable, "-P", "-m", "pipeline_definition.local", "--state", str(state), "--runs", str(runs)]
-    command += ["--backend", backend]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *(["--leash"] if leash else []), *arguments],
@@ -135,7 +135,8 @@ def _started(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**_without_aws(), **import_path(_ROOT)},
+            # Without a real account's credentials and profile, so that nothing can reach it.
+            env={**{key: value for key, value in os.environ.items() if key[:4] != "AWS_"}, **import_path(SOURCE_DIR)},
         )
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s and process.poll() is None:
@@ -154,10 +155,13 @@ def _started(
 def is_up(state: Path) -> LocalControlPlane | None:
     """Return the control plane of a state folder; None if none answers."""
     plane = announced(state)
-    if plane is None or not is_alive(plane["pid"]) or not _answers(plane["url"], plane["pid"]):
+    if plane is None or not is_alive(plane["pid"]):
         return None
-    backend = plane.get("backend", PROCESS)
-    return LocalControlPlane(plane["url"], plane["pid"], Path(plane["state"]), Path(plane["runs"]), backend)
+    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+        if _ask(plane["url"], "GET", HEALTH_PATH).get("pid") == plane["pid"]:
+            folders, backend = (Path(plane["state"]), Path(plane["runs"])), plane.get("backend", PROCESS)
+            return LocalControlPlane(plane["url"], plane["pid"], *folders, backend)
+    return None
 
 
 def down(state: Path, timeout_s: float = 30.0) -> bool:
@@ -176,17 +180,6 @@ def down(state: Path, timeout_s: float = 30.0) -> bool:
             raise LocalControlPlaneError(f"the control plane with pid {running.pid} does not end")
         time.sleep(_POLL_S)
     return True
-
-
-def _without_aws() -> dict[str, str]:
-    """Return the environment without a real account's credentials and profile, so that nothing can reach it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-
-
-def _answers(url: str, pid: int) -> bool:
-    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-        return bool(_ask(url, "GET", HEALTH_PATH).get("pid") == pid)
-    return False
 
 
 def _ask(url: str, method: str, path: str, body: str = "", headers: Mapping[str, str] | None = None) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline_definition.local.errors import DefinitionError, StepFailureError
+from pipeline_definition.local.expressions import Accepted, check_arguments
 
 Resolve = Callable[[Any], Any]
 
@@ -19,13 +20,11 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "LessThanOrEqualTo": operator.le,
 }
 # The SDK writes the negated condition under "Condition", the former one under "Expression"; "In" likewise.
-KEYS: dict[str, tuple[frozenset[str], ...]] = {
+KEYS: dict[str, Accepted] = {
     **dict.fromkeys(COMPARISONS, (frozenset({"LeftValue", "RightValue"}),)),
-    "In": (frozenset({"QueryValue", "Values"}), frozenset({"Value", "In"})),
-    "NotIn": (frozenset({"QueryValue", "Values"}), frozenset({"Value", "In"})),
+    **dict.fromkeys(("In", "NotIn"), (frozenset({"QueryValue", "Values"}), frozenset({"Value", "In"}))),
     "Not": (frozenset({"Condition"}), frozenset({"Expression"})),
-    "And": (frozenset({"Conditions"}),),
-    "Or": (frozenset({"Conditions"}),),
+    **dict.fromkeys(("And", "Or"), (frozenset({"Conditions"}),)),
 }
 
 
@@ -37,10 +36,7 @@ def check_condition(condition: Any) -> None:
     kind = condition.get("Type") if isinstance(condition, dict) else None
     if kind not in KEYS:
         raise DefinitionError(f"unknown condition {kind!r}; known: {', '.join(KEYS)}")
-    keys = set(condition) - {"Type"}
-    if not any(keys == accepted for accepted in KEYS[kind]):
-        accepted_text = " or ".join(str(sorted(accepted)) for accepted in KEYS[kind])
-        raise DefinitionError(f"condition {kind}: arguments {sorted(keys)} are not {accepted_text}")
+    check_arguments(f"condition {kind}", {name: condition[name] for name in condition if name != "Type"}, KEYS[kind])
     for inner in _inner(condition):
         check_condition(inner)
 

@@ -10,7 +10,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,16 @@ class ContainerEngineError(OperatorError):
     """Containers cannot be run here: the message says what is missing and how to fix it."""
 
     exit_status = 2
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a container runs."""
+
+    image: str
+    entry_point: tuple[str, ...]
+    """Empty: the image's own."""
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,25 +86,19 @@ class ContainerEngine:
                 )
 
     def run(
-        self,
-        image: str,
-        entry_point: Sequence[str],
-        arguments: Sequence[str],
-        environment: Mapping[str, str],
-        folder: Path,
-        mark: str,
-        shared: Iterable[Path] = (),
+        self, program: Program, environment: Mapping[str, str], folder: Path, mark: str, shared: Iterable[Path] = ()
     ) -> tuple[str, ...]:
-        """Return the command that runs a container; without an entry point the image's own gets the arguments."""
-        entry = ["--entrypoint", entry_point[0]] if entry_point else []
+        """Return the command that runs a container."""
+        entry = ["--entrypoint", program.entry_point[0]] if program.entry_point else []
         mounts = [f"{folder.resolve()}:{BASE_DIR}:rw", *(f"{path.resolve()}:{path.resolve()}:ro" for path in shared)]
+        passed = {name: value for name, value in environment.items() if name not in OF_THE_IMAGE} | {"HOME": "/tmp"}
         return (
             *(*self.command, "run", "--rm", "--pull", "never", "--network", "host", "--shm-size", SHARED_MEMORY),
             # The user who runs this owns what the container writes; nothing in the images needs root.
             *("--user", f"{os.getuid()}:{os.getgid()}", "--label", f"{LABEL}={mark}"),
             *(word for mount in mounts for word in ("--volume", mount)),
-            *(word for name, value in _passed(environment) for word in ("--env", f"{name}={value}")),
-            *(*self.arguments, *entry, image, *entry_point[1:], *arguments),
+            *(word for name, value in passed.items() for word in ("--env", f"{name}={value}")),
+            *(*self.arguments, *entry, program.image, *program.entry_point[1:], *program.arguments),
         )
 
     def remove(self, mark: str) -> int:
@@ -112,8 +116,3 @@ class ContainerEngine:
 
     def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*self.command, *words], capture_output=True, text=True, check=False)
-
-
-def _passed(environment: Mapping[str, str]) -> list[tuple[str, str]]:
-    own = {"HOME": "/tmp"}
-    return [(name, value) for name, value in {**environment, **own}.items() if name not in OF_THE_IMAGE or name in own]

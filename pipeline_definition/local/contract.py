@@ -11,62 +11,47 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from params.files import write_json
 from params.layout import BASE_DIR
 from pipeline_definition.local.errors import StepFailureError
-from pipeline_definition.local.resolver import to_text
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
-@dataclass(frozen=True)
-class HostGroupShape:
-    """A group of equal hosts."""
+def host_groups(resources: Mapping[str, Any], claimed_type: str = "") -> list[dict[str, Any]]:
+    """Return the groups of equal hosts, algo-1, algo-2, ..., that a ResourceConfig or ClusterConfig asks for.
 
-    name: str
-    instance_type: str
-    hosts: tuple[str, ...]
-
-
-def host_groups(resources: Mapping[str, Any], claimed_type: str = "") -> tuple[HostGroupShape, ...]:
-    """Return the hosts that a ResourceConfig or ClusterConfig asks for: algo-1, algo-2, ...
-
-    Hosts say that they are of `claimed_type`, where there is one.
+    As resourceconfig.json has them. Hosts say that they are of `claimed_type`, where there is one.
     """
     # Every type has capacity here: the first one is taken.
     resources = {**resources, **(resources.get("InstancePreferences") or [{}])[0]}
-    groups = resources.get("InstanceGroups") or [
-        {
-            "InstanceGroupName": "homogeneousCluster",
-            "InstanceType": resources.get("InstanceType", ""),
-            "InstanceCount": resources.get("InstanceCount", 1),
-        }
-    ]
-    shapes, first = [], 1
-    for group in groups:
-        count = int(group["InstanceCount"])
-        names = tuple(f"algo-{number}" for number in range(first, first + count))
-        shapes.append(HostGroupShape(group["InstanceGroupName"], claimed_type or group["InstanceType"], names))
-        first += count
-    return tuple(shapes)
+    groups: list[dict[str, Any]] = []
+    first = 1
+    for group in resources.get("InstanceGroups") or [{"InstanceGroupName": "homogeneousCluster", **resources}]:
+        end = first + int(group.get("InstanceCount", 1))
+        groups.append(
+            {
+                "instance_group_name": group["InstanceGroupName"],
+                "instance_type": claimed_type or group.get("InstanceType", ""),
+                "hosts": [f"algo-{number}" for number in range(first, end)],
+            }
+        )
+        first = end
+    return groups
 
 
-def resource_config(groups: Sequence[HostGroupShape], host: str, interface: str = LOOPBACK) -> dict[str, Any]:
+def resource_config(groups: Sequence[Mapping[str, Any]], host: str, interface: str = LOOPBACK) -> dict[str, Any]:
     """Return resourceconfig.json of one host."""
-    own = next(group for group in groups if host in group.hosts)
+    own = next(group for group in groups if host in group["hosts"])
     return {
         "current_host": host,
-        "current_instance_type": own.instance_type,
-        "current_group_name": own.name,
-        "hosts": [name for group in groups for name in group.hosts],
-        "instance_groups": [
-            {"instance_group_name": group.name, "instance_type": group.instance_type, "hosts": list(group.hosts)}
-            for group in groups
-        ],
+        "current_instance_type": own["instance_type"],
+        "current_group_name": own["instance_group_name"],
+        "hosts": [name for group in groups for name in group["hosts"]],
+        "instance_groups": groups,
         "network_interface_name": interface,
     }
 
@@ -76,9 +61,8 @@ def write_training_contract(folder: Path, request: Mapping[str, Any], resources:
     for name in ("input/data", "model", "output/data", "checkpoints"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     default_mode = request["AlgorithmSpecification"].get("TrainingInputMode", "File")
-    hyperparameters = {name: to_text(value) for name, value in (request.get("HyperParameters") or {}).items()}
     config = folder / "input" / "config"
-    write_json(config / "hyperparameters.json", hyperparameters)
+    write_json(config / "hyperparameters.json", request.get("HyperParameters") or {})
     write_json(config / "resourceconfig.json", resources)
     write_json(
         config / "inputdataconfig.json",

@@ -11,24 +11,20 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from pipeline_definition.jobs.request_shapes import REQUESTS
 from pipeline_definition.local.conditions import check_condition
 from pipeline_definition.local.errors import DefinitionError
 from pipeline_definition.local.expressions import GET, JSON_GET, check_expressions, expressions, referenced_steps
 from pipeline_definition.local.parameters import Parameter, nearest
-from pipeline_definition.local.request_shapes import OPERATIONS, check_names
+from pipeline_definition.local.request_checks import check_names
+from pipeline_definition.local.retries import RetryPolicy
 
 TRIGGERS = ("Completed", "Failed", "Stopped", "Any")
-RETRYABLE = (
-    "Step.SERVICE_FAULT",
-    "Step.THROTTLING",
-    "SageMaker.JOB_INTERNAL_ERROR",
-    "SageMaker.CAPACITY_ERROR",
-    "SageMaker.RESOURCE_LIMIT",
-)
 _COMMON_KEYS = {"Name", "Type", "Arguments", "DependsOn", "DisplayName", "Description"}
 _JOB_KEYS = {"CacheConfig", "RetryPolicies"}
 STEP_KEYS: dict[str, set[str]] = {
@@ -41,20 +37,8 @@ STEP_KEYS: dict[str, set[str]] = {
     "Endpoint": _COMMON_KEYS | {"CacheConfig"},
     "Condition": _COMMON_KEYS,
     "Fail": _COMMON_KEYS,
-    "Lambda": _COMMON_KEYS | {"CacheConfig", "FunctionArn", "OutputParameters"},
 }
 _DURATION: TypeAdapter[timedelta] = TypeAdapter(timedelta)
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """When and how often a failed step is tried again."""
-
-    exception_types: frozenset[str]
-    interval_s: float = 1.0
-    backoff_rate: float = 2.0
-    max_attempts: int | None = None
-    expires_after_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +56,7 @@ class DefinedStep:
     name: str
     type: str
     arguments: Mapping[str, Any]
+    """Without the branches of a condition, which are steps themselves."""
     source: Mapping[str, Any]
     """The step as the definition gives it."""
     dependencies: Mapping[str, str]
@@ -80,6 +65,11 @@ class DefinedStep:
     cache_expires_after_s: float | None
     """None: never reused."""
     retry_policies: tuple[RetryPolicy, ...]
+
+    @property
+    def needed(self) -> set[str]:
+        """The steps that have to end before this one begins, or never does."""
+        return {*self.dependencies, *([self.branch.condition] if self.branch else ())}
 
     @property
     def property_files(self) -> Mapping[str, Mapping[str, str]]:
@@ -105,7 +95,10 @@ def parse_definition(text: str) -> Definition:
     parameters = tuple(Parameter.parse(item) for item in source.get("Parameters") or ())
     steps: dict[str, DefinedStep] = {}
     for item, branch in _flatten(source["Steps"], None):
-        step = _parse_named_step(item, branch, parameters)
+        try:
+            step = _parse_step(item, branch, parameters)
+        except DefinitionError as error:
+            raise DefinitionError(f"step {item.get('Name')!r}: {error}") from None
         if step.name in steps:
             raise DefinitionError(f"step name {step.name!r} is used twice")
         steps[step.name] = step
@@ -143,13 +136,6 @@ def _flatten(items: list[Any], branch: Branch | None) -> Iterator[tuple[dict[str
             yield from _flatten(arguments.get("ElseSteps") or [], Branch(name, False))
 
 
-def _parse_named_step(item: Mapping[str, Any], branch: Branch | None, parameters: tuple[Parameter, ...]) -> DefinedStep:
-    try:
-        return _parse_step(item, branch, parameters)
-    except DefinitionError as error:
-        raise DefinitionError(f"step {item.get('Name')!r}: {error}") from None
-
-
 def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tuple[Parameter, ...]) -> DefinedStep:
     kind, name = str(item.get("Type")), item.get("Name")
     if kind not in STEP_KEYS:
@@ -157,15 +143,14 @@ def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tupl
     if not isinstance(name, str) or not name:
         raise DefinitionError("a step needs a Name")
     _check_keys(item, STEP_KEYS[kind])
-    arguments = item.get("Arguments") or {}
-    own = _own_arguments(kind, arguments)
-    check_expressions(own, {parameter.name for parameter in parameters})
+    arguments = _own_arguments(kind, item.get("Arguments") or {})
+    check_expressions(arguments, {parameter.name for parameter in parameters})
     return DefinedStep(
         name=name,
         type=kind,
         arguments=arguments,
         source=item,
-        dependencies=dict.fromkeys(referenced_steps(own), "Completed") | _depends_on(item.get("DependsOn") or ()),
+        dependencies=dict.fromkeys(referenced_steps(arguments), "Completed") | _depends_on(item.get("DependsOn") or ()),
         branch=branch,
         cache_expires_after_s=_cache_expiry(item.get("CacheConfig") or {}),
         retry_policies=tuple(_retry_policy(policy) for policy in item.get("RetryPolicies") or ()),
@@ -173,8 +158,7 @@ def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tupl
 
 
 def _own_arguments(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments without a condition's branches, which are steps themselves."""
-    if kind in OPERATIONS:
+    if kind in REQUESTS:
         check_names(kind, arguments)
     elif kind == "Condition":
         _check_keys(arguments, {"Conditions", "IfSteps", "ElseSteps"}, "unknown argument")
@@ -208,22 +192,12 @@ def _cache_expiry(source: Mapping[str, Any]) -> float | None:
 
 
 def _retry_policy(source: Mapping[str, Any]) -> RetryPolicy:
-    known = {"ExceptionType", "IntervalSeconds", "BackoffRate", "MaxAttempts", "ExpireAfterMin"}
-    _check_keys(source, known, "RetryPolicies: unknown key")
-    types = source.get("ExceptionType") or ()
-    types = frozenset([types] if isinstance(types, str) else types)
-    if not types or types - set(RETRYABLE):
-        raise DefinitionError(
-            f"RetryPolicies: unknown exception type in {sorted(types)}; known: {', '.join(RETRYABLE)}"
-        )
-    expires = source.get("ExpireAfterMin")
-    return RetryPolicy(
-        exception_types=types,
-        interval_s=float(source.get("IntervalSeconds", 1)),
-        backoff_rate=float(source.get("BackoffRate", 2.0)),
-        max_attempts=source.get("MaxAttempts"),
-        expires_after_s=None if expires is None else 60.0 * float(expires),
-    )
+    try:
+        return RetryPolicy.model_validate(source)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise DefinitionError(f"RetryPolicies: {where} {problem['input']!r}: {problem['msg']}") from None
 
 
 def _check_graph(steps: Mapping[str, DefinedStep]) -> None:
@@ -231,18 +205,15 @@ def _check_graph(steps: Mapping[str, DefinedStep]) -> None:
         for dependency in step.dependencies:
             if dependency not in steps:
                 raise DefinitionError(f"step {step.name!r}: refers to step {dependency!r}, which does not exist")
-    done: set[str] = set()
-    while len(done) < len(steps):
-        ready = {name for name, step in steps.items() if name not in done and _needs(step) <= done}
-        if not ready:
-            raise DefinitionError(f"steps {sorted(set(steps) - done)} depend on each other in a circle")
-        done |= ready
+    try:
+        TopologicalSorter({name: step.needed for name, step in steps.items()}).prepare()
+    except CycleError as error:
+        raise DefinitionError(f"steps {sorted(set(error.args[1]))} depend on each other in a circle") from None
 
 
 def _check_property_files(steps: Mapping[str, DefinedStep]) -> None:
     for step in steps.values():
-        own = {key: value for key, value in step.arguments.items() if key not in ("IfSteps", "ElseSteps")}
-        for name, argument in expressions(own):
+        for name, argument in expressions(step.arguments):
             if name == JSON_GET and "PropertyFile" in argument:
                 source, file_name = property_file_of(argument["PropertyFile"])
                 if source not in steps or file_name not in steps[source].property_files:
@@ -256,10 +227,6 @@ def property_file_of(reference: Any) -> tuple[str, str]:
     text = reference.get(GET) if isinstance(reference, Mapping) else reference
     parts = str(text).split(".", 3)
     return (parts[1], parts[3]) if len(parts) == 4 and parts[0] == "Steps" and parts[2] == "PropertyFiles" else ("", "")
-
-
-def _needs(step: DefinedStep) -> set[str]:
-    return set(step.dependencies) | ({step.branch.condition} if step.branch else set())
 
 
 def parse_duration_s(text: str) -> float:

@@ -8,18 +8,17 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-import botocore.session
-
 from params.cloud import Cloud
 from params.files import import_path
 from params.layout import BASE_DIR_VARIABLE, INSTANCE_TYPE_VARIABLE
-from pipeline_definition.local.settings import ACCOUNT, CREDENTIALS, HOST, REGION, ROLE_KEY
+from pipeline_definition.jobs.request_shapes import service_model
+from pipeline_definition.local.settings import ACCOUNT, CREDENTIALS, HOST, REGION, ROLE_KEY, SOURCE_DIR
 
 # All that a job inherits from whoever started the control plane: like a container, it sees nothing else.
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH")
 _BACKLOG = 4
 _silent: list[socket.socket] = []
-_INHERITED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "DYLD_", "COVERAGE_", "SSL_CERT_")
+_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "DYLD_", "COVERAGE_", "SSL_CERT_")
 
 
 def aws_environment(url: str) -> dict[str, str]:
@@ -33,16 +32,16 @@ def aws_environment(url: str) -> dict[str, str]:
     }
 
 
-def job_environment(url: str, source_dir: Path, folder: Path, hosts_at_once: int) -> dict[str, str]:
-    """Return the environment of every host: AWS, the contract's folder, threads.
+def job_environment(url: str, folder: Path, hosts_at_once: int, own: Mapping[str, str], cloud: Cloud) -> dict[str, str]:
+    """Return the environment of a host: AWS, the contract's folder, threads, the job's own, and what `cloud` changes.
 
     The number of threads depends on the job alone, never on what else runs: it changes the last bits of results.
     """
     threads = max(1, (os.cpu_count() or 1) // max(1, hosts_at_once))
     return {
-        **_inherited(os.environ),
+        **{name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith(_PREFIXES)},
         **aws_environment(url),
-        **import_path(source_dir),
+        **import_path(SOURCE_DIR),
         "PYTHONUNBUFFERED": "1",
         BASE_DIR_VARIABLE: str(folder),
         "OMP_NUM_THREADS": str(threads),
@@ -51,16 +50,18 @@ def job_environment(url: str, source_dir: Path, folder: Path, hosts_at_once: int
         "OMP_WAIT_POLICY": "passive",
         "NO_ALBUMENTATIONS_UPDATE": "1",
         "HF_HUB_OFFLINE": "1",
+        **own,
+        **_hostile_environment(cloud),
     }
 
 
-def hostile_environment(cloud: Cloud) -> dict[str, str]:
+def _hostile_environment(cloud: Cloud) -> dict[str, str]:
     """Return what the switches of `local.cloud:` change of it; the jobs' role has a key of its own."""
     environment = {"AWS_ACCESS_KEY_ID": ROLE_KEY}
     if cloud.hidden_gpus:
         environment |= {"CUDA_VISIBLE_DEVICES": "-1", INSTANCE_TYPE_VARIABLE: cloud.hidden_gpus}
     for service in cloud.missing_endpoints:
-        name = botocore.session.get_session().get_service_model(service).service_id
+        name = service_model(service).service_id
         environment[f"AWS_ENDPOINT_URL_{name.replace(' ', '_').upper()}"] = silent_address()
     return environment
 
@@ -100,9 +101,3 @@ def free_ports(count: int) -> list[int]:
 def arn(kind: str, name: str) -> str:
     """Return the ARN of a SageMaker resource."""
     return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/{name}"
-
-
-def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value for name, value in environment.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
-    }

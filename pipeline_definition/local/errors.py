@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from moto.core.exceptions import ServiceException
+
+INTERNAL_ERROR = "SageMaker.JOB_INTERNAL_ERROR"
+CAPACITY_ERROR = "SageMaker.CAPACITY_ERROR"
+
 
 class RefusedRequestError(Exception):
     """An API request is refused: the client sees `code` and the message, as botocore's ClientError."""
@@ -9,6 +14,10 @@ class RefusedRequestError(Exception):
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.code, self.message, self.status = code, message, status
+
+
+class NotOursError(Exception):
+    """A request is about something that moto keeps: moto answers it."""
 
 
 def invalid(message: str) -> RefusedRequestError:
@@ -43,3 +52,14 @@ class StepStoppedError(Exception):
 
 class TimeLimitError(StepFailureError):
     """A job ran longer than its StoppingCondition allows."""
+
+
+def as_failure(error: Exception) -> StepFailureError:
+    """Return any error as a step's failure; what is not the program's or the request's fault can be retried."""
+    if isinstance(error, StepFailureError):
+        return error
+    if isinstance(error, RefusedRequestError):
+        return StepFailureError(f"ClientError: {error.message}")
+    if isinstance(error, ServiceException):
+        return StepFailureError(f"ClientError: {error}")
+    return StepFailureError(f"InternalServerError: {type(error).__name__}: {error}", INTERNAL_ERROR)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,8 @@ class LocalExecution:
         self.failure_reason: str | None = None
         self.modified_time = identity.start_time
         self.steps: dict[str, StepState] = {}
+        self.attempts: Counter[str] = Counter()
+        """Of each step, in all retries of the execution."""
         self._journal = Journal(folder / "journal.jsonl")
         self._lock = threading.RLock()
 
@@ -136,28 +139,19 @@ class LocalExecution:
 
     def set_status(self, status: str, reason: str | None = None) -> None:
         """Change the execution's status."""
-        with self._lock:
-            entry = {"time": time.time(), "status": status, "failure_reason": reason}
-            self._journal.append({"execution": entry})
-            self._replay({"execution": entry})
+        self._change({"execution": {"time": time.time(), "status": status, "failure_reason": reason}})
 
     def set_step(self, name: str, **changes: Any) -> StepState:
         """Change what is known about a step; the first change begins it."""
         with self._lock:
-            before = self.steps.get(name) or StepState(name, start_time=time.time())
-            state = dataclasses.replace(before, **changes)
-            entry = {"time": time.time(), "step": dataclasses.asdict(state)}
-            self._journal.append(entry)
-            self._replay(entry)
+            state = dataclasses.replace(self.steps.get(name) or StepState(name, start_time=time.time()), **changes)
+            self._change({"time": time.time(), "step": dataclasses.asdict(state)})
             return state
 
     def forget_unfinished_steps(self) -> None:
         """Take back all steps that have not succeeded: they begin anew. Their attempts go on being counted."""
-        with self._lock:
-            for name, step in list(self.steps.items()):
-                if step.status != "Succeeded":
-                    self._journal.append({"time": time.time(), "forgotten": name, "attempts": step.attempts})
-                    del self.steps[name]
+        for name in [name for name, step in self.steps.items() if step.status != "Succeeded"]:
+            self._change({"time": time.time(), "forgotten": name})
 
     def interrupt(self) -> None:
         """Say that the control plane ended while this ran."""
@@ -165,13 +159,10 @@ class LocalExecution:
             self.set_step(step.name, status="Stopped", end_time=time.time(), failure_reason=INTERRUPTED)
         self.set_status("Stopped", INTERRUPTED)
 
-    def attempts_of(self, name: str) -> int:
-        """Return how many attempts of a step there have been, in all retries of the execution."""
-        forgotten: list[int] = [
-            entry["attempts"] for entry in self._journal.entries() if entry.get("forgotten") == name
-        ]
-        current = self.steps.get(name)
-        return max([*forgotten, current.attempts if current else 0])
+    def _change(self, entry: Record) -> None:
+        with self._lock:
+            self._journal.append(entry)
+            self._replay(entry)
 
     def _replay(self, entry: Record) -> None:
         if "execution" in entry:
@@ -179,6 +170,8 @@ class LocalExecution:
             self.status, self.failure_reason = change["status"], change["failure_reason"]
             self.modified_time = change["time"]
         elif "step" in entry:
-            self.steps[entry["step"]["name"]] = StepState(**entry["step"])
+            state = StepState(**entry["step"])
+            self.steps[state.name] = state
+            self.attempts[state.name] = max(self.attempts[state.name], state.attempts)
         elif "forgotten" in entry:
             self.steps.pop(entry["forgotten"], None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Mapping
@@ -10,9 +11,9 @@ from typing import Any
 from moto.sagemaker.models import sagemaker_backends
 
 from params.layout import ENDED_STATUSES
-from pipeline_definition.local.definition import Definition, parse_definition
+from pipeline_definition.local.definition import parse_definition
 from pipeline_definition.local.environment import arn
-from pipeline_definition.local.errors import DefinitionError, invalid, not_found
+from pipeline_definition.local.errors import NotOursError, invalid, not_found
 from pipeline_definition.local.execution import ExecutionIdentity, LocalExecution
 from pipeline_definition.local.parameters import resolve_parameters
 from pipeline_definition.local.records import Record, page
@@ -20,6 +21,8 @@ from pipeline_definition.local.scheduler import Scheduler
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import ACCOUNT, REGION
 from pipeline_definition.local.step_runner import Kinds, StepRunner
+
+_log = logging.getLogger(__name__)
 
 
 class LocalExecutions:
@@ -34,13 +37,29 @@ class LocalExecutions:
         """Take up the executions on disk; those that ran when the control plane was killed are stopped."""
         runs = self._services.settings.runs
         for path in sorted(runs.glob("*/execution.json")) if runs.is_dir() else ():
-            execution = LocalExecution.load(path.parent)
+            try:
+                execution = LocalExecution.load(path.parent)
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                _log.warning("%s is left out: %s", path.parent, error)
+                continue
             if execution.identity.state_id == self._state_id:
                 self._executions[execution.identity.arn] = execution
                 if execution.status not in ENDED_STATUSES:
                     execution.interrupt()
 
-    def start(self, request: Mapping[str, Any]) -> Record:
+    def create_pipeline(self, request: Mapping[str, Any]) -> Record:
+        """Refuse a definition that cannot run; moto keeps the others."""
+        location = request.get("PipelineDefinitionS3Location")
+        text = request.get("PipelineDefinition")
+        if location and not text:
+            text = self._services.store.read(f"s3://{location['Bucket']}/{location['ObjectKey']}").decode()
+        if text:
+            parse_definition(text)
+        raise NotOursError
+
+    update_pipeline = create_pipeline
+
+    def start_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
         """Answer StartPipelineExecution."""
         token = request.get("ClientRequestToken")
         for earlier in self._executions.values():
@@ -50,7 +69,7 @@ class LocalExecutions:
             raise invalid("SelectiveExecutionConfig is not supported on this machine")
         name = request["PipelineName"].rsplit("/", 1)[-1]
         pipeline = self._pipeline(name)
-        definition = checked_definition(str(pipeline.pipeline_definition))
+        definition = parse_definition(str(pipeline.pipeline_definition))
         given = list(request.get("PipelineParameters") or ())
         parameters = resolve_parameters(definition.parameters, given)
         parallelism = request.get("ParallelismConfiguration") or pipeline.parallelism_configuration or {}
@@ -72,7 +91,7 @@ class LocalExecutions:
         self._run(execution)
         return {"PipelineExecutionArn": identity.arn}
 
-    def stop(self, request: Mapping[str, Any]) -> Record:
+    def stop_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
         """Answer StopPipelineExecution."""
         execution = self._get(request)
         if execution.status not in ("Executing", "Stopping"):
@@ -80,7 +99,7 @@ class LocalExecutions:
         self._schedulers[execution.identity.arn].stop()
         return {"PipelineExecutionArn": execution.identity.arn}
 
-    def retry(self, request: Mapping[str, Any]) -> Record:
+    def retry_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
         """Answer RetryPipelineExecution: steps that have succeeded are kept, the others begin anew."""
         execution = self._get(request)
         if execution.status not in ("Failed", "Stopped"):
@@ -90,38 +109,18 @@ class LocalExecutions:
         self._run(execution)
         return {"PipelineExecutionArn": execution.identity.arn}
 
-    def describe(self, request: Mapping[str, Any]) -> Record:
+    def describe_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
         """Answer DescribePipelineExecution."""
-        execution = self._get(request)
-        identity = execution.identity
-        optional = {
-            "PipelineExecutionDisplayName": identity.display_name,
-            "PipelineExecutionDescription": identity.description,
-            "FailureReason": execution.failure_reason,
-            "ParallelismConfiguration": identity.parallelism and {"MaxParallelExecutionSteps": identity.parallelism},
-        }
-        return {
-            "PipelineArn": identity.pipeline_arn,
-            "PipelineExecutionArn": identity.arn,
-            "PipelineExecutionStatus": execution.status,
-            "CreationTime": identity.start_time,
-            "LastModifiedTime": execution.modified_time,
-        } | {key: value for key, value in optional.items() if value}
+        return _description(self._get(request))
 
-    def list_executions(self, request: Mapping[str, Any]) -> Record:
+    def list_pipeline_executions(self, request: Mapping[str, Any]) -> Record:
         """Answer ListPipelineExecutions."""
         name = request["PipelineName"].rsplit("/", 1)[-1]
         self._pipeline(name)
-        executions = [_summary(e) for e in self._executions.values() if e.identity.pipeline_name == name]
-        return page(
-            {**request, "SortBy": "CreationTime"},
-            executions,
-            result="PipelineExecutionSummaries",
-            name="PipelineExecutionArn",
-            summary=lambda record: {key: value for key, value in record.items() if key != "CreationTime"},
-        )
+        executions = [_description(e) for e in self._executions.values() if e.identity.pipeline_name == name]
+        return page("ListPipelineExecutions", request, executions, "PipelineExecutionArn")
 
-    def list_steps(self, request: Mapping[str, Any]) -> Record:
+    def list_pipeline_execution_steps(self, request: Mapping[str, Any]) -> Record:
         """Answer ListPipelineExecutionSteps: newest first unless asked otherwise; omits steps that have not begun."""
         execution = self._get(request)
         states = sorted(execution.steps.values(), key=lambda state: state.start_time)
@@ -130,11 +129,11 @@ class LocalExecutions:
         steps = execution.definition.steps
         return {"PipelineExecutionSteps": [state.as_api(steps[state.name].source) for state in states]}
 
-    def list_parameters(self, request: Mapping[str, Any]) -> Record:
+    def list_pipeline_parameters_for_execution(self, request: Mapping[str, Any]) -> Record:
         """Answer ListPipelineParametersForExecution."""
         return {"PipelineParameters": self._get(request).identity.given_parameters}
 
-    def describe_definition(self, request: Mapping[str, Any]) -> Record:
+    def describe_pipeline_definition_for_execution(self, request: Mapping[str, Any]) -> Record:
         """Answer DescribePipelineDefinitionForExecution."""
         execution = self._get(request)
         return {"PipelineDefinition": execution.definition.text, "CreationTime": execution.identity.start_time}
@@ -167,24 +166,21 @@ class LocalExecutions:
         return pipelines[name]
 
 
-def checked_definition(text: str) -> Definition:
-    """Read a definition; raise RefusedRequestError (ValidationException) where it cannot be executed."""
-    try:
-        return parse_definition(text)
-    except DefinitionError as error:
-        raise invalid(f"Unable to parse pipeline definition: {error}") from None
-
-
-def _summary(execution: LocalExecution) -> Record:
+def _description(execution: LocalExecution) -> Record:
+    """Return what Describe and List say of an execution: some of it by two names."""
     identity = execution.identity
     optional = {
         "PipelineExecutionDisplayName": identity.display_name,
         "PipelineExecutionDescription": identity.description,
+        "FailureReason": execution.failure_reason,
         "PipelineExecutionFailureReason": execution.failure_reason,
+        "ParallelismConfiguration": identity.parallelism and {"MaxParallelExecutionSteps": identity.parallelism},
     }
     return {
+        "PipelineArn": identity.pipeline_arn,
         "PipelineExecutionArn": identity.arn,
-        "StartTime": identity.start_time,
-        "CreationTime": identity.start_time,
         "PipelineExecutionStatus": execution.status,
+        "CreationTime": identity.start_time,
+        "StartTime": identity.start_time,
+        "LastModifiedTime": execution.modified_time,
     } | {key: value for key, value in optional.items() if value}

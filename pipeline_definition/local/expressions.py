@@ -12,19 +12,14 @@ from typing import Any
 from pipeline_definition.local.errors import DefinitionError
 
 GET, JOIN, JSON_GET = "Get", "Std:Join", "Std:JsonGet"
-FUNCTIONS: dict[str, tuple[frozenset[str], ...]] = {
+Accepted = tuple[frozenset[str], ...]
+FUNCTIONS: dict[str, Accepted] = {
     JOIN: (frozenset({"On", "Values"}),),
     JSON_GET: (frozenset({"PropertyFile", "Path"}), frozenset({"S3Uri", "Path"})),
 }
 EXECUTION_VARIABLES = (
-    "PipelineExecutionId",
-    "PipelineExecutionArn",
-    "PipelineName",
-    "PipelineArn",
-    "StartDateTime",
-    "CurrentDateTime",
-    "TrainingJobName",
-    "ProcessingJobName",
+    *("PipelineExecutionId", "PipelineExecutionArn", "PipelineName", "PipelineArn"),
+    *("StartDateTime", "CurrentDateTime", "TrainingJobName", "ProcessingJobName"),
 )
 _PATH = re.compile(r"\['([^']*)'\]|\[\"([^\"]*)\"\]|\[(\d+)\]|\.?([^.\[\]]+)")
 
@@ -41,15 +36,12 @@ def split_path(path: str) -> list[PathElement]:
 
     Raises DefinitionError for a path that is not made of names and brackets.
     """
+    matches = list(_PATH.finditer(path))
+    if "".join(match[0] for match in matches) != path:
+        raise DefinitionError(f"path {path!r} is not made of names and brackets")
     elements: list[PathElement] = []
-    position = 0
-    while position < len(path):
-        match = _PATH.match(path, position)
-        if not match or match.end() == position:
-            raise DefinitionError(f"path {path!r} cannot be read at {path[position:]!r}")
-        single, double, index, name = match.groups()
+    for single, double, index, name in (match.groups() for match in matches):
         elements.append(int(index) if index else name or Quoted(single if single is not None else double))
-        position = match.end()
     return elements
 
 
@@ -81,18 +73,22 @@ def expressions(value: Any) -> Iterator[tuple[str, Any]]:
             yield from expressions(item)
 
 
-def step_of(reference: str) -> str | None:
-    """Return the step that `Steps.NAME...` refers to; None for other references."""
-    if not reference.startswith("Steps."):
-        return None
-    elements = split_path(reference.removeprefix("Steps."))
-    return str(elements[0])
-
-
 def referenced_steps(value: Any) -> set[str]:
-    """Return the names of the steps whose outcome a value needs."""
-    steps = (step_of(argument) for name, argument in expressions(value) if name == GET and isinstance(argument, str))
-    return {step for step in steps if step is not None}
+    """Return the names of the steps whose outcome a value needs: NAME of each `{"Get": "Steps.NAME..."}`."""
+    references = [argument for name, argument in expressions(value) if name == GET and isinstance(argument, str)]
+    return {
+        str(split_path(reference.removeprefix("Steps."))[0])
+        for reference in references
+        if reference.startswith("Steps.")
+    }
+
+
+def check_arguments(what: str, given: Any, accepted: Accepted) -> None:
+    """Raise DefinitionError unless the names of the arguments are one of the accepted sets."""
+    names = set(given) if isinstance(given, dict) else set()
+    if names not in accepted:
+        known = " or ".join(str(sorted(names)) for names in accepted)
+        raise DefinitionError(f"{what}: arguments {sorted(names)} are not {known}")
 
 
 def check_expressions(value: Any, parameters: set[str]) -> None:
@@ -103,8 +99,10 @@ def check_expressions(value: Any, parameters: set[str]) -> None:
     for name, argument in expressions(value):
         if name == GET:
             _check_get(argument, parameters)
-        else:
-            _check_function(name, argument)
+            continue
+        check_arguments(name, argument, FUNCTIONS[name])
+        if name == JOIN and not isinstance(argument["Values"], list):
+            raise DefinitionError(f"{name}: Values is a list, not {argument['Values']!r}")
 
 
 def _check_get(reference: Any, parameters: set[str]) -> None:
@@ -121,12 +119,3 @@ def _check_get(reference: Any, parameters: set[str]) -> None:
         raise DefinitionError(f"Get {reference!r}: unknown reference; it begins with Parameters., Execution. or Steps.")
     else:
         split_path(rest)
-
-
-def _check_function(name: str, argument: Any) -> None:
-    keys = set(argument) if isinstance(argument, dict) else set()
-    if not any(keys == accepted for accepted in FUNCTIONS[name]):
-        accepted_text = " or ".join(str(sorted(accepted)) for accepted in FUNCTIONS[name])
-        raise DefinitionError(f"{name}: arguments {sorted(keys)} are not {accepted_text}")
-    if name == JOIN and not isinstance(argument["Values"], list):
-        raise DefinitionError(f"{name}: Values is a list, not {argument['Values']!r}")

@@ -41,10 +41,11 @@ class FileSystems:
     def create_file_system(self, request: Mapping[str, Any]) -> Record:
         """Answer fsx:CreateFileSystem."""
         if request.get("FileSystemType") != "LUSTRE":
-            raise _bad_request(f"FileSystemType {request.get('FileSystemType')!r}: only LUSTRE exists on this machine")
+            problem = f"FileSystemType {request.get('FileSystemType')!r}: only LUSTRE exists on this machine"
+            raise RefusedRequestError("BadRequest", problem)
         name = f"fs-{uuid.uuid4().hex[:17]}"
-        known = ("FileSystemType", "StorageCapacity", "StorageType", "SubnetIds", "KmsKeyId", "Tags")
-        record = {key: request[key] for key in known if key in request} | {
+        record = {
+            **request,
             "FileSystemId": name,
             "OwnerId": ACCOUNT,
             "CreationTime": time.time(),
@@ -61,24 +62,16 @@ class FileSystems:
         names = request.get("FileSystemIds") or [record["FileSystemId"] for record in self._systems.all()]
         return {"FileSystems": [self._system(name) for name in names]}
 
-    def delete_file_system(self, request: Mapping[str, Any]) -> Record:
-        """Answer fsx:DeleteFileSystem; the files go, the objects in S3 stay."""
-        name = self._system(request["FileSystemId"])["FileSystemId"]
-        for association in self._associations_of(name):
-            self._associations.delete(association["AssociationId"])
-        self._systems.delete(name)
-        shutil.rmtree(self._folder / name, ignore_errors=True)
-        return {"FileSystemId": name, "Lifecycle": "DELETING"}
-
-    def create_association(self, request: Mapping[str, Any]) -> Record:
+    def create_data_repository_association(self, request: Mapping[str, Any]) -> Record:
         """Answer fsx:CreateDataRepositoryAssociation."""
         system = self._system(request["FileSystemId"])["FileSystemId"]
         path = "/" + str(request.get("FileSystemPath", "/")).strip("/")
         if any(_overlap(path, other["FileSystemPath"]) for other in self._associations_of(system)):
-            raise _bad_request(f"FileSystemPath {path!r} overlaps with another association of {system}")
+            problem = f"FileSystemPath {path!r} overlaps with another association of {system}"
+            raise RefusedRequestError("BadRequest", problem)
         name = f"dra-{uuid.uuid4().hex[:17]}"
-        known = ("DataRepositoryPath", "BatchImportMetaDataOnCreate", "ImportedFileChunkSize", "S3", "Tags")
-        record = {key: request[key] for key in known if key in request} | {
+        record = {
+            **request,
             "AssociationId": name,
             "ResourceARN": f"arn:aws:fsx:{REGION}:{ACCOUNT}:association/{system}/{name}",
             "FileSystemId": system,
@@ -88,28 +81,12 @@ class FileSystems:
         }
         return {"Association": self._associations.put(name, record)}
 
-    def describe_associations(self, request: Mapping[str, Any]) -> Record:
+    def describe_data_repository_associations(self, request: Mapping[str, Any]) -> Record:
         """Answer fsx:DescribeDataRepositoryAssociations."""
         chosen = request.get("AssociationIds")
-        wanted = {item["Name"]: item["Values"] for item in request.get("Filters") or ()}
-        systems = wanted.get("file-system-id")
-        records = [
-            record
-            for record in self._associations.all()
-            if (not chosen or record["AssociationId"] in chosen)
-            and (systems is None or record["FileSystemId"] in systems)
-        ]
-        return {"Associations": records}
-
-    def delete_association(self, request: Mapping[str, Any]) -> Record:
-        """Answer fsx:DeleteDataRepositoryAssociation."""
-        name = request["AssociationId"]
-        missing = RefusedRequestError("DataRepositoryAssociationNotFound", f"There is no association {name}")
-        record = self._associations.get(name, missing)
-        self._associations.delete(name)
-        if request.get("DeleteDataInFileSystem"):
-            shutil.rmtree(self._target(record), ignore_errors=True)
-        return {"AssociationId": name, "Lifecycle": "DELETING"}
+        systems = {item["Name"]: item["Values"] for item in request.get("Filters") or ()}.get("file-system-id")
+        records = [record for record in self._associations.all() if not chosen or record["AssociationId"] in chosen]
+        return {"Associations": [record for record in records if systems is None or record["FileSystemId"] in systems]}
 
     def mount(self, source: Mapping[str, Any]) -> Path:
         """Bring in what S3 has for a FileSystemDataSource; return the folder that its DirectoryPath means.
@@ -146,10 +123,10 @@ class FileSystems:
         target.mkdir(parents=True, exist_ok=True)
         names = {key.removeprefix(prefix): f"s3://{bucket}/{key}" for key in self._store.keys(uri + "/")}
         for name, source in names.items():
-            if self._store.age_s(source) < self.import_lag_s:
-                inside(target, name).parent.mkdir(parents=True, exist_ok=True)
-            else:
-                _refresh(self._store.file(source), inside(target, name))
+            file = self._store.file(source)
+            inside(target, name).parent.mkdir(parents=True, exist_ok=True)
+            if time.time() - file.stat().st_ctime >= self.import_lag_s:
+                _refresh(file, inside(target, name))
         policy = association.get("S3", {}).get("AutoImportPolicy", {}).get("Events", ())
         if "DELETED" in policy:
             for path in [path for path in target.rglob("*") if path.is_file()]:
@@ -180,7 +157,3 @@ def _refresh(source: Path, target: Path) -> None:
 def _overlap(first: str, second: str) -> bool:
     one, other = PurePosixPath(first), PurePosixPath(second)
     return one.is_relative_to(other) or other.is_relative_to(one)
-
-
-def _bad_request(message: str) -> RefusedRequestError:
-    return RefusedRequestError("BadRequest", message)

@@ -63,7 +63,7 @@ class FolderSync:
         with self._store.staging() as staged, contextlib.suppress(FileNotFoundError):
             shutil.copyfile(path, staged)
             if _version(path) == version:
-                self._store.put_file(f"{self._uri}/{name}", staged, link=True)
+                self._store.put(f"{self._uri}/{name}", staged)
                 self._sent[name] = version
                 return True
         return False

@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing import connection
 from pathlib import Path
-from typing import Any
 
 from params.files import import_path
 from pipeline_definition.local.processes import kill_marked
+from pipeline_definition.local.settings import LOG_EVERY_S, SOURCE_DIR, LocalSettings
+from pipeline_definition.local.stop_signal import StopSignal
 
 _SUPERVISOR = "pipeline_definition.local.supervisor"
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,13 @@ class Host:
     log: Path
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
-    """How a job ended."""
+    """How a job ended, as its supervisor reports it."""
 
     cause: str = "lost"
-    """finished, failed, stopped, timeout, or lost: the supervisor itself died."""
-    codes: dict[str, int] = field(default_factory=dict)
+    """finished, failed, stopped, timeout, orphaned, or lost: the supervisor itself died."""
+    codes: Mapping[str, int] = field(default_factory=dict)
     """Exit status of each host; negative: the signal that killed it."""
     first_failed: str | None = None
     """The host that failed first: the others were ended because of it."""
@@ -47,10 +46,28 @@ class Outcome:
     """Why a host could not be started."""
 
 
+def run_hosts(
+    settings: LocalSettings,
+    mark: str,
+    hosts: Sequence[Host],
+    stop: StopSignal,
+    tick: Callable[[], None],
+    max_runtime_s: float | None = None,
+) -> Outcome:
+    """Run hosts until every process of theirs has ended, calling `tick` meanwhile; leave no container behind."""
+    group = HostGroup(mark, hosts, settings.grace_s, max_runtime_s)
+    try:
+        with stop.calling(group.stop):
+            return group.wait(tick, LOG_EVERY_S)
+    finally:
+        if settings.engine is not None:
+            settings.engine.remove(mark)
+
+
 class HostGroup:
     """A running job. `stop` may be called from any thread."""
 
-    def __init__(self, mark: str, hosts: list[Host], grace_s: float, max_runtime_s: float | None = None) -> None:
+    def __init__(self, mark: str, hosts: Sequence[Host], grace_s: float, max_runtime_s: float | None = None) -> None:
         self._mark = mark
         self._stopping = threading.Lock()
         self._process = subprocess.Popen(
@@ -58,15 +75,10 @@ class HostGroup:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
-            env={**os.environ, **import_path(_ROOT)},
+            env={**os.environ, **import_path(SOURCE_DIR)},
         )
-        spec = {
-            "mark": mark,
-            "grace_s": grace_s,
-            "max_runtime_s": max_runtime_s,
-            "hosts": [asdict(host) for host in hosts],
-        }
-        self._write(json.dumps(spec, default=str).encode() + b"\n")
+        limits = {"mark": mark, "grace_s": grace_s, "max_runtime_s": max_runtime_s}
+        self._write(json.dumps({**limits, "hosts": [asdict(host) for host in hosts]}, default=str).encode() + b"\n")
 
     def stop(self) -> None:
         """Ask for the end: SIGTERM, then SIGKILL after the grace time."""
@@ -75,29 +87,14 @@ class HostGroup:
 
     def wait(self, tick: Callable[[], None], every_s: float) -> Outcome:
         """Wait until every process of the job has ended, calling `tick` meanwhile; if `tick` raises, the job ends."""
-        outcome = Outcome()
+        assert self._process.stdout is not None
         try:
-            for event in self._events(tick, every_s):
-                _apply(outcome, event)
+            while not connection.wait([self._process.stdout.fileno()], every_s):
+                tick()
+            report = self._process.stdout.read()
         finally:
             self._close()
-        return outcome
-
-    def _events(self, tick: Callable[[], None], every_s: float) -> Any:
-        assert self._process.stdout is not None
-        buffer, next_s = b"", time.monotonic() + every_s
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while True:
-                if selector.select(max(0.0, next_s - time.monotonic())):
-                    block = os.read(self._process.stdout.fileno(), 65536)
-                    if not block:
-                        return
-                    *lines, buffer = (buffer + block).split(b"\n")
-                    yield from (json.loads(line) for line in lines)
-                if time.monotonic() >= next_s:
-                    tick()
-                    next_s = time.monotonic() + every_s
+        return Outcome(**json.loads(report)) if report else Outcome()
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None
@@ -114,12 +111,3 @@ class HostGroup:
         self._process.wait()
         if self._process.returncode != 0:
             kill_marked(self._mark)
-
-
-def _apply(outcome: Outcome, event: dict[str, Any]) -> None:
-    if event["event"] == "exited" and event["code"] != 0 and outcome.first_failed is None:
-        outcome.first_failed = event["host"]
-    elif event["event"] == "unstartable":
-        outcome.first_failed, outcome.error = event["host"], event["error"]
-    elif event["event"] == "done":
-        outcome.cause, outcome.codes = event["cause"], event["codes"]

@@ -14,21 +14,21 @@ import io
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from werkzeug.test import run_wsgi_app
+from werkzeug.wrappers import Response
 
 from params.cloud import Cloud
 from params.s3 import is_under
-from pipeline_definition.local.answers import Answer, error_answer, send
+from pipeline_definition.local.answers import error_answer, json_answer
 from pipeline_definition.local.errors import RefusedRequestError, invalid
-from pipeline_definition.local.request_journal import Environ, WsgiApp, key_of_request, read_body, service_of
+from pipeline_definition.local.gateway import Gateway
+from pipeline_definition.local.request_journal import Environ, key_of_request, read_body, service_of
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import ROLE_KEY, SERVICE_KEY
 
-_EVENTS = "GetLogEvents"
 _TOKENS = ("nextForwardToken", "nextBackwardToken")
 # Before a token of moto's: the page after an empty one.
 _AFTER_EMPTY = "after-empty/"
@@ -38,28 +38,28 @@ _THROTTLED = {"sagemaker": "throttled_api", "logs": "throttled_logs"}
 class HostileCloud:
     """A WSGI application."""
 
-    def __init__(self, gateway: WsgiApp, services: Services) -> None:
+    def __init__(self, gateway: Gateway, services: Services) -> None:
         self._gateway, self._services = gateway, services
         self._asked: Counter[str] = Counter()
-        self._answers: dict[tuple[str, str], Answer] = {}
+        self._answers: dict[tuple[str, str], Response] = {}
         self._lock = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request as the switches say, or as the gateway does."""
-        cloud, service = self._services.cloud, service_of(environ)
-        if cloud == Cloud() or key_of_request(environ) == SERVICE_KEY:
-            return self._gateway(environ, start_response)
         try:
-            if service in ("", "s3"):
-                _refuse_object(environ, cloud)
-                return self._gateway(environ, start_response)
-            return self._ask(service, environ, start_response, cloud)
+            answer = self._answer(environ, self._services.cloud)
         except RefusedRequestError as error:
-            return send(start_response, error_answer(error, environ))
+            answer = error_answer(error, environ)
+        return answer(environ, start_response)
 
-    def _ask(self, service: str, environ: Environ, start_response: Callable[..., Any], cloud: Cloud) -> Iterable[bytes]:
-        body = read_body(environ)
-        operation, request = _operation(environ, body)
+    def _answer(self, environ: Environ, cloud: Cloud) -> Response:
+        service, kindly = service_of(environ), self._gateway.answer
+        if cloud == Cloud() or key_of_request(environ) == SERVICE_KEY:
+            return kindly(environ)
+        if service in ("", "s3"):
+            _refuse_object(environ, cloud)
+            return kindly(environ)
+        operation, request = _operation(environ)
         action = f"{service}:{operation}"
         if any(fnmatch.fnmatchcase(action, pattern) for pattern in cloud.denied_actions):
             raise RefusedRequestError(
@@ -68,14 +68,14 @@ class HostileCloud:
         self._throttle(service, action, cloud)
         if service == "sagemaker":
             _refuse_members(operation, request, cloud)
+        token = str(request.get("ClientRequestToken") or request.get("ClientToken") or "")
         if operation == "SimulatePrincipalPolicy" and cloud.denied:
-            return send(start_response, _simulated(self._answer(environ), request, cloud))
-        if operation == _EVENTS and cloud.empty_log_pages:
-            return send(start_response, self._log_page(environ, request))
-        token = request.get("ClientRequestToken") or request.get("ClientToken")
+            return _simulated(kindly(environ), request, cloud)
+        if operation == "GetLogEvents" and cloud.empty_log_pages:
+            return self._log_page(environ, request)
         if token and cloud.tokens_honoured:
-            return send(start_response, self._first_answer((action, str(token)), environ))
-        return self._gateway(environ, start_response)
+            return self._first_answer((action, token), environ)
+        return kindly(environ)
 
     def _throttle(self, service: str, action: str, cloud: Cloud) -> None:
         refused = getattr(cloud, _THROTTLED.get(service, ""), 0)
@@ -85,35 +85,27 @@ class HostileCloud:
         if not is_answered:
             raise RefusedRequestError("ThrottlingException", "Rate exceeded")
 
-    def _first_answer(self, key: tuple[str, str], environ: Environ) -> Answer:
+    def _first_answer(self, key: tuple[str, str], environ: Environ) -> Response:
         with self._lock:
-            if key not in self._answers:
-                answer = self._answer(environ)
-                if answer[0] >= 400:
-                    return answer
+            answer = self._answers.get(key) or self._gateway.answer(environ)
+            if answer.status_code < 400:
+                answer.make_sequence()
                 self._answers[key] = answer
-            return self._answers[key]
+            return answer
 
-    def _log_page(self, environ: Environ, request: dict[str, Any]) -> Answer:
+    def _log_page(self, environ: Environ, request: dict[str, Any]) -> Response:
         """Answer every second look with an empty page; a look behind it gets the lines. The end is its token twice."""
         token = str(request.get("nextToken") or "")
         if not token.startswith(_AFTER_EMPTY):
-            following = _AFTER_EMPTY + token
-            page: dict[str, Any] = {"events": [], **dict.fromkeys(_TOKENS, following)}
-            return 200, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(page).encode()
+            return json_answer({"events": [], **dict.fromkeys(_TOKENS, _AFTER_EMPTY + token)})
         own = token.removeprefix(_AFTER_EMPTY)
-        request = {**request, "nextToken": own} if own else {k: v for k, v in request.items() if k != "nextToken"}
-        status, headers, data = self._answer(_with_body(environ, json.dumps(request).encode()))
-        if status == 200:
-            page = json.loads(data)
+        body = json.dumps({**request, "nextToken": own or None}).encode()
+        answer = self._gateway.answer({**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
+        if answer.status_code == 200:
+            page = json.loads(answer.get_data())
             page |= {name: token for name in _TOKENS if page.get(name) == own}
-            data = json.dumps(page).encode()
-        return status, headers, data
-
-    def _answer(self, environ: Environ) -> Answer:
-        data, status, headers = run_wsgi_app(self._gateway, environ, buffered=True)
-        kept = {name: value for name, value in headers.items() if name.lower() != "content-length"}
-        return int(status.split()[0]), kept, b"".join(data)
+            answer.set_data(json.dumps(page))
+        return answer
 
 
 def _refuse_object(environ: Environ, cloud: Cloud) -> None:
@@ -124,9 +116,9 @@ def _refuse_object(environ: Environ, cloud: Cloud) -> None:
         raise RefusedRequestError("AccessDenied", "Access Denied", 403)
 
 
-def _operation(environ: Environ, body: bytes) -> tuple[str, dict[str, Any]]:
+def _operation(environ: Environ) -> tuple[str, dict[str, Any]]:
     """Return the name and the members of a request, in JSON or as a form."""
-    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    target, body = environ.get("HTTP_X_AMZ_TARGET", ""), read_body(environ)
     if target:
         return target.rsplit(".", 1)[-1], json.loads(body or b"{}")
     form = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
@@ -143,26 +135,19 @@ def _refuse_members(operation: str, request: Mapping[str, Any], cloud: Cloud) ->
 
 
 def _unknown(value: Any, cloud: Cloud) -> str:
-    """Return the first member at any depth that the API does not know; nothing where it knows all."""
-    return next((name for name in _members(value) if name in cloud.refused_members), "")
+    """Return a member at any depth that the API does not know; nothing where it knows all."""
+    if isinstance(value, list):
+        return next(filter(None, (_unknown(item, cloud) for item in value)), "")
+    for name, item in value.items() if isinstance(value, dict) else ():
+        if unknown := name if name in cloud.refused_members else _unknown(item, cloud):
+            return str(unknown)
+    return ""
 
 
-def _members(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        yield from value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _members(item)
-
-
-def _simulated(answer: Answer, request: Mapping[str, Any], cloud: Cloud) -> Answer:
+def _simulated(answer: Response, request: Mapping[str, Any], cloud: Cloud) -> Response:
     """Return what IAM says of the role: a resource on which S3 denies it is not allowed."""
     resources = [value for name, value in request.items() if name.startswith("ResourceArns")]
     addresses = ["s3://" + resource.split(":::", 1)[-1].rstrip("*").rstrip("/") for resource in resources]
-    status, headers, data = answer
     if any(is_under(address, cloud.denied) for address in addresses):
-        data = data.replace(b">allowed<", b">implicitDeny<")
-    return status, headers, data
-
-
-def _with_body(environ: Environ, body: bytes) -> Environ:
-    return {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        answer.set_data(answer.get_data().replace(b">allowed<", b">implicitDeny<"))
+    return answer

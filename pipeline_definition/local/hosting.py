@@ -1,35 +1,41 @@
-"""Endpoints: server processes behind CreateEndpoint, UpdateEndpoint and InvokeEndpoint.
+"""Endpoints: server processes behind CreateEndpoint, UpdateEndpoint, InvokeEndpoint and InvokeEndpointAsync.
 
 An update starts the new variants while the old ones serve, and switches when all of them answer; if one does not, the
-old ones stay in service and the endpoint's FailureReason says why.
+old ones stay in service and the endpoint's FailureReason says why. An asynchronous invocation reads its payload from S3
+and writes <S3OutputPath>/<id>.out, or <S3FailurePath>/<id>-error.out where the model fails.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import json
 import random
 import threading
 import time
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from botocore.exceptions import ClientError
+from werkzeug.wrappers import Response
 
-from pipeline_definition.local.answers import Answer
+from pipeline_definition.local.answers import json_answer
 from pipeline_definition.local.environment import arn
-from pipeline_definition.local.errors import RefusedRequestError, StepFailureError, StepStoppedError, invalid
-from pipeline_definition.local.jobs import as_failure
-from pipeline_definition.local.records import Record, page, pick
+from pipeline_definition.local.errors import (
+    RefusedRequestError,
+    StepFailureError,
+    StepStoppedError,
+    as_failure,
+    invalid,
+)
+from pipeline_definition.local.records import Record, page
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import ACCOUNT
 from pipeline_definition.local.stop_signal import StopSignal
 from pipeline_definition.local.variant import RunningVariant
 
 _SERVING = ("InService", "Updating")
-_FORWARDED = ("content-type", "x-amzn-sagemaker-custom-attributes")
+_ANSWERED = ("content-type", "x-amzn-sagemaker-custom-attributes")
 _DRAIN_S = 5.0
 _POLL_S = 0.05
 
@@ -38,15 +44,14 @@ class Hosting:
     """All endpoints."""
 
     def __init__(self, services: Services) -> None:
-        self._services, self._records = services, services.endpoints
+        self._services, self._records = services, services.records["endpoint"]
         self._variants: dict[str, list[RunningVariant]] = {}
         self._alive: set[RunningVariant] = set()
         """Every variant with a server, the starting ones among them."""
-        self._in_flight: dict[RunningVariant, int] = {}
         self._closing = False
-        self._counting, self._creating = threading.Lock(), threading.Lock()
+        self._creating = threading.Lock()
 
-    def create(self, request: Mapping[str, Any]) -> Record:
+    def create_endpoint(self, request: Mapping[str, Any]) -> Record:
         """Answer CreateEndpoint."""
         name, own_arn, now_s = request["EndpointName"], arn("endpoint", request["EndpointName"]), time.time()
         self._config(request["EndpointConfigName"])
@@ -66,7 +71,7 @@ class Hosting:
         self._deploy_soon(name, request["EndpointConfigName"])
         return {"EndpointArn": own_arn}
 
-    def update(self, request: Mapping[str, Any]) -> Record:
+    def update_endpoint(self, request: Mapping[str, Any]) -> Record:
         """Answer UpdateEndpoint."""
         record = self._record(request["EndpointName"])
         if record["EndpointStatus"] not in ("InService", "Failed"):
@@ -76,7 +81,7 @@ class Hosting:
         self._deploy_soon(record["EndpointName"], request["EndpointConfigName"])
         return {"EndpointArn": record["EndpointArn"]}
 
-    def delete(self, request: Mapping[str, Any]) -> Record:
+    def delete_endpoint(self, request: Mapping[str, Any]) -> Record:
         """Answer DeleteEndpoint."""
         name = self._record(request["EndpointName"])["EndpointName"]
         self._records.delete(name)
@@ -84,31 +89,15 @@ class Hosting:
         self._end([variant for variant in self._alive if variant.endpoint == name])
         return {}
 
-    def describe(self, request: Mapping[str, Any]) -> Record:
+    def describe_endpoint(self, request: Mapping[str, Any]) -> Record:
         """Answer DescribeEndpoint."""
-        record = self._record(request["EndpointName"])
-        record.pop("Tags", None)
-        return record
+        return self._record(request["EndpointName"])
 
     def list_endpoints(self, request: Mapping[str, Any]) -> Record:
         """Answer ListEndpoints."""
-        members = pick("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus")
-        name, status = "EndpointName", "EndpointStatus"
-        return page(request, self._records.all(), result="Endpoints", name=name, status=status, summary=members)
+        return page("ListEndpoints", request, self._records.all(), "EndpointName")
 
-    def update_weights(self, request: Mapping[str, Any]) -> Record:
-        """Answer UpdateEndpointWeightsAndCapacities."""
-        record = self._record(request["EndpointName"])
-        running = {variant.name: variant for variant in self._variants.get(record["EndpointName"], [])}
-        for item in request["DesiredWeightsAndCapacities"]:
-            if item["VariantName"] not in running:
-                raise invalid(f"The endpoint has no variant {item['VariantName']!r}; it has {', '.join(running)}")
-            if "DesiredWeight" in item:
-                running[item["VariantName"]].weight = float(item["DesiredWeight"])
-        self._set(record["EndpointName"], record["EndpointStatus"], **_summary(list(running.values())))
-        return {"EndpointArn": record["EndpointArn"]}
-
-    def create_or_update(self, request: Mapping[str, Any], stop: StopSignal) -> Record:
+    def serve(self, request: Mapping[str, Any], stop: StopSignal) -> Record:
         """Carry out an EndpointStep: return the endpoint's record once it serves the configuration.
 
         Raises StepFailureError with the endpoint's reason.
@@ -116,37 +105,61 @@ class Hosting:
         name, config = request["EndpointName"], request["EndpointConfigName"]
         if name in self._records:
             self._settled(name, stop)
-            self.update({"EndpointName": name, "EndpointConfigName": config})
+            self.update_endpoint(request)
         else:
-            self.create(request)
+            self.create_endpoint(request)
         record = self._settled(name, stop)
         if record["EndpointStatus"] != "InService" or record["EndpointConfigName"] != config:
             raise StepFailureError(record.get("FailureReason", f"endpoint {name}: {record['EndpointStatus']}"))
         return record
 
-    def _settled(self, name: str, stop: StopSignal) -> Record:
-        while (record := self._record(name))["EndpointStatus"] in ("Creating", "Updating"):
-            stop.sleep(_POLL_S)
-        return record
-
-    def invoke(self, name: str, body: bytes, headers: Mapping[str, str], target: str | None) -> Answer:
+    def invoke(self, name: str, body: bytes, headers: Mapping[str, str], target: str | None) -> Response:
         """Answer InvokeEndpoint: forward to one variant, by weight or by name.
 
-        Raises RefusedRequestError: ValidationError, ServiceUnavailable, or ModelError (424) with the server's answer.
+        Raises RefusedRequestError: ValidationError or ServiceUnavailable. A model's error is answered as ModelError.
         """
         record = self._records.find(name)
         if record is None or (record["EndpointStatus"] not in _SERVING and not self._variants.get(name)):
             raise RefusedRequestError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
         variant = self._choose(name, target)
-        with self._counted(variant):
-            try:
-                status, answer, data = variant.invoke(body, headers)
-            except (OSError, http.client.HTTPException) as error:
-                raise RefusedRequestError("ServiceUnavailable", f"variant {variant.name}: {error}", 503) from None
+        try:
+            status, answer, data = variant.invoke(body, headers)
+        except (OSError, http.client.HTTPException) as error:
+            raise RefusedRequestError("ServiceUnavailable", f"variant {variant.name}: {error}", 503) from None
         if status >= 300:
             return _model_error(status, data)
-        kept = {key: value for key, value in answer.items() if key.lower() in _FORWARDED}
-        return 200, {**kept, "x-Amzn-Invoked-Production-Variant": variant.name}, data
+        kept = {key: value for key, value in answer.items() if key.lower() in _ANSWERED}
+        return Response(data, 200, {**kept, "x-Amzn-Invoked-Production-Variant": variant.name})
+
+    def invoke_async(self, name: str, location: str, headers: Mapping[str, str], inference_id: str | None) -> Response:
+        """Answer InvokeEndpointAsync; the invocation goes on by itself.
+
+        Raises RefusedRequestError (ValidationError) for a missing payload, or an endpoint that is missing or not
+        asynchronous.
+        """
+        missing = RefusedRequestError("ValidationError", f"Endpoint {name} not found.")
+        config_name = self._records.get(name, missing)["EndpointConfigName"]
+        config = self._config(config_name).get("AsyncInferenceConfig")
+        if not config:
+            problem = f"Endpoint configuration {config_name} has no AsyncInferenceConfig"
+            raise RefusedRequestError("ValidationError", problem)
+        if not self._services.store.exists(location):
+            raise RefusedRequestError("ValidationError", f"There is no object {location}")
+        output, own_id = config["OutputConfig"], inference_id or str(uuid.uuid4())
+        out = f"{output['S3OutputPath'].rstrip('/')}/{own_id}.out"
+        failed = f"{output.get('S3FailurePath', output['S3OutputPath']).rstrip('/')}/{own_id}-error.out"
+        body = self._services.store.read(location)
+
+        def run() -> None:
+            try:
+                answer = self.invoke(name, body, headers, None)
+                self._services.store.put(out if answer.status_code == 200 else failed, answer.get_data())
+            except RefusedRequestError as error:
+                self._services.store.put(failed, error.message.encode())
+
+        threading.Thread(target=run, daemon=True).start()
+        places = {"X-Amzn-SageMaker-OutputLocation": out, "X-Amzn-SageMaker-FailureLocation": failed}
+        return json_answer({"InferenceId": own_id}, 202, places)
 
     def restore(self) -> None:
         """Start the servers of the endpoints that were in service when the control plane ended."""
@@ -177,69 +190,50 @@ class Hosting:
         except StepStoppedError:
             return
         except Exception as error:
-            self._fall_back(name, started, as_failure(error).reason)
+            self._end(started)
+            if name in self._records and not self._closing:
+                status = "InService" if self._variants.get(name) else "Failed"
+                self._set(name, status, FailureReason=as_failure(error).reason[:1024])
             return
         if self._closing or name not in self._records:
             self._end(started)
             return
         old, self._variants[name] = self._variants.get(name, []), started
         self._set(name, "InService", EndpointConfigName=config_name, FailureReason=None, **_summary(started))
-        self._drain(old)
+        deadline_s = time.monotonic() + _DRAIN_S
+        while any(variant.in_flight for variant in old) and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
         self._end(old)
 
-    def _fall_back(self, name: str, started: list[RunningVariant], reason: str) -> None:
-        self._end(started)
-        status = "InService" if self._variants.get(name) else "Failed"
-        if name in self._records and not self._closing:
-            self._set(name, status, FailureReason=reason[:1024])
-
-    def _drain(self, variants: list[RunningVariant]) -> None:
-        deadline_s = time.monotonic() + _DRAIN_S
-        while any(self._in_flight.get(variant) for variant in variants) and time.monotonic() < deadline_s:
-            time.sleep(_POLL_S)
-
     def _end(self, variants: list[RunningVariant]) -> None:
-        threads = [threading.Thread(target=variant.stop) for variant in variants]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        with self._counting:
-            self._alive.difference_update(variants)
-            for variant in variants:
-                self._in_flight.pop(variant, None)
+        with ThreadPoolExecutor(max(1, len(variants))) as pool:
+            list(pool.map(RunningVariant.stop, variants))
+        self._alive.difference_update(variants)
 
     def _choose(self, name: str, target: str | None) -> RunningVariant:
         variants = self._variants.get(name, [])
         if target is not None:
-            variants = [variant for variant in variants if variant.name == target]
-            if not variants:
-                raise RefusedRequestError("ValidationError", f"Variant {target} of endpoint {name} not found.")
-            return variants[0]
+            for variant in variants:
+                if variant.name == target:
+                    return variant
+            raise RefusedRequestError("ValidationError", f"Variant {target} of endpoint {name} not found.")
         weights = [variant.weight for variant in variants]
         if not sum(weights):
             raise RefusedRequestError("ServiceUnavailable", f"Endpoint {name} has no variant with weight.", 503)
         return random.choices(variants, weights)[0]
 
-    @contextlib.contextmanager
-    def _counted(self, variant: RunningVariant) -> Any:
-        with self._counting:
-            self._in_flight[variant] = self._in_flight.get(variant, 0) + 1
-        try:
-            yield
-        finally:
-            with self._counting:
-                if variant in self._in_flight:
-                    self._in_flight[variant] -= 1
+    def _settled(self, name: str, stop: StopSignal) -> Record:
+        while (record := self._record(name))["EndpointStatus"] in ("Creating", "Updating"):
+            stop.sleep(_POLL_S)
+        return record
 
     def _record(self, name: str) -> Record:
         return self._records.get(name, invalid(f'Could not find endpoint "{arn("endpoint", name)}".'))
 
     def _config(self, name: str) -> Mapping[str, Any]:
+        describe = self._services.client("sagemaker").describe_endpoint_config
         try:
-            config: Mapping[str, Any] = self._services.client("sagemaker").describe_endpoint_config(
-                EndpointConfigName=name
-            )
+            config: Mapping[str, Any] = describe(EndpointConfigName=name)
         except ClientError as error:
             raise invalid(error.response["Error"]["Message"]) from None
         return config
@@ -248,7 +242,7 @@ class Hosting:
         self._records.update(name, EndpointStatus=status, LastModifiedTime=time.time(), **changes)
 
 
-def _model_error(status: int, data: bytes) -> Answer:
+def _model_error(status: int, data: bytes) -> Response:
     text = data.decode("utf-8", "replace")
     side = "client" if status < 500 else "server"
     body = {
@@ -257,8 +251,7 @@ def _model_error(status: int, data: bytes) -> Answer:
         "OriginalStatusCode": status,
         "LogStreamArn": "",
     }
-    headers = {"x-amzn-ErrorType": "ModelError", "Content-Type": "application/json"}
-    return 424, headers, json.dumps(body).encode()
+    return json_answer(body, 424, {"x-amzn-ErrorType": "ModelError"})
 
 
 def _summary(variants: list[RunningVariant]) -> Record:

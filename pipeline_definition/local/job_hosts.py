@@ -7,19 +7,26 @@ import hashlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from params.cloud import Cloud
 from pipeline_definition.local import namespaces
-from pipeline_definition.local.contract import LOOPBACK, HostGroupShape
-from pipeline_definition.local.environment import cluster_environment, hostile_environment, job_environment
-from pipeline_definition.local.errors import StepFailureError, StepStoppedError, TimeLimitError
-from pipeline_definition.local.host_group import Host, HostGroup, Outcome
-from pipeline_definition.local.job_logs import JobLogs, Metrics, archive_logs, last_lines
-from pipeline_definition.local.jobs import INTERNAL_ERROR, namespace_tag
+from pipeline_definition.local.container_engine import Program
+from pipeline_definition.local.contract import LOOPBACK, host_groups, resource_config
+from pipeline_definition.local.environment import arn, cluster_environment, job_environment
+from pipeline_definition.local.errors import (
+    CAPACITY_ERROR,
+    INTERNAL_ERROR,
+    StepFailureError,
+    StepStoppedError,
+    TimeLimitError,
+)
+from pipeline_definition.local.host_group import Host, Outcome, run_hosts
+from pipeline_definition.local.job_logs import LOG_GROUPS, JobLogs, Metrics, archive_logs, last_lines
 from pipeline_definition.local.namespaces import ForeignHost
-from pipeline_definition.local.placement import Program, placed
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.small_disk import small_disk
 from pipeline_definition.local.stop_signal import StopSignal
@@ -28,51 +35,66 @@ from pipeline_definition.local.stop_signal import StopSignal
 _LOST_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Exit status of a program that ended on SIGTERM: the request came from outside.
 _ENDED_BY_SIGTERM = 128 + signal.SIGTERM
-CAPACITY_ERROR = "SageMaker.CAPACITY_ERROR"
 # As SageMaker words it: https://github.com/DIAGNijmegen/rse-grand-challenge/issues/2631
 NO_CAPACITY = (
     "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance type."
 )
+_ARN_VARIABLES = {"processing-job": "PROCESSING_JOB_ARN", "training-job": "TRAINING_JOB_ARN"}
 _ROOT_SWITCHES = ("foreign_hosts", "no_internet", "disk_mb")
 
 
 @dataclass(frozen=True)
-class JobPlan:
-    """What the hosts of a job run."""
+class RunningJob:
+    """One job while it runs."""
 
+    kind: str
+    """As in its ARN: training-job."""
     name: str
-    mark: str
-    program: Program
-    environment: Mapping[str, str]
-    """On top of what every job has."""
-    groups: tuple[HostGroupShape, ...]
-    log_group: str
+    request: Mapping[str, Any]
     log_dir: Path
-    max_runtime_s: float | None
+    stop: StopSignal
     parallel_jobs: int = 1
     """How many jobs of this shape run at once: trials of a search."""
+
+
+def require_capacity(cloud: Cloud, instance_type: str) -> None:
+    """Raise StepFailureError where `local.cloud:` says that there is no host of this type."""
+    if any(fnmatch.fnmatchcase(instance_type, pattern) for pattern in cloud.no_capacity):
+        raise StepFailureError(NO_CAPACITY, CAPACITY_ERROR)
 
 
 class JobHosts:
     """One job's hosts on this machine."""
 
-    def __init__(self, services: Services, plan: JobPlan, metrics: Metrics) -> None:
-        self._services, self._plan, self._cloud = services, plan, services.cloud
-        for group in plan.groups:
-            if any(fnmatch.fnmatchcase(group.instance_type, pattern) for pattern in self._cloud.no_capacity):
-                raise StepFailureError(NO_CAPACITY, CAPACITY_ERROR)
-        self.names: Sequence[str] = [host for group in plan.groups for host in group.hosts]
-        self.folder = services.settings.jobs_dir / plan.name
-        archive_logs(plan.log_dir)
-        paths = {host: plan.log_dir / f"{host}.log" for host in self.names}
-        self.logs = JobLogs(plan.log_group, plan.name, paths, metrics)
+    def __init__(
+        self,
+        services: Services,
+        job: RunningJob,
+        program: Program,
+        resources: Mapping[str, Any],
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Make the folders and logs of the hosts that a ResourceConfig or ClusterConfig asks for."""
+        self._services, self._job, self._program, self._cloud = services, job, program, services.cloud
+        self._mark = f"{services.settings.mark}{job.name}/"
+        self._groups = host_groups(resources, self._cloud.hidden_gpus)
+        for group in self._groups:
+            require_capacity(self._cloud, group["instance_type"])
+        self.names: Sequence[str] = [host for group in self._groups for host in group["hosts"]]
+        self.folder = services.settings.jobs_dir / job.name
+        archive_logs(job.log_dir)
+        paths = {host: job.log_dir / f"{host}.log" for host in self.names}
+        self._logs = JobLogs(LOG_GROUPS[job.kind], job.name, paths, metrics)
         for host in self.names:
             self.folder_of(host).mkdir(parents=True)
         wanted = [switch for switch in _ROOT_SWITCHES if getattr(self._cloud, switch)]
-        self._is_foreign = bool(wanted) and namespaces.possible() and services.settings.engine is None
-        if wanted and not self._is_foreign:
-            self._say(f"local.cloud: {', '.join(wanted)} left out: this needs root, ip, unshare and --backend process")
-        if self._is_foreign and self._cloud.disk_mb:
+        is_foreign = bool(wanted) and namespaces.possible() and services.settings.engine is None
+        if wanted and not is_foreign:
+            line = f"local.cloud: {', '.join(wanted)} left out: this needs root, ip, unshare and --backend process\n"
+            for file in self._logs.files.values():
+                file.path.write_text(line, encoding="utf-8")
+        self._live_apart = is_foreign and (self._cloud.foreign_hosts or self._cloud.no_internet)
+        if is_foreign and self._cloud.disk_mb:
             for host in self.names:
                 small_disk(self.folder_of(host), self._cloud.disk_mb)
 
@@ -80,97 +102,74 @@ class JobHosts:
         """Return a host's SAGEMAKER_BASE_DIR."""
         return self.folder / host
 
-    def interface_of(self, host: str) -> str:
-        """Return the interface through which a host reaches the others."""
-        number = self.names.index(host) + 1
-        return namespaces.interface_of(number) if self._lives_apart else LOOPBACK
+    def resources_of(self, host: str) -> dict[str, Any]:
+        """Return a host's resourceconfig.json."""
+        interface = namespaces.interface_of(self.names.index(host) + 1) if self._live_apart else LOOPBACK
+        return resource_config(self._groups, host, interface)
 
-    def run(self, stop: StopSignal, tick: Callable[[], None]) -> None:
+    def run(self, tick: Callable[[], None]) -> None:
         """Run the job's processes to their end; `tick` is called while they run.
 
         Raises StepFailureError with the failure file's text or the last lines, TimeLimitError, or StepStoppedError.
         """
-        stop.check()
-        settings = self._services.settings
+        limit_s = (self._job.request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds")
+
+        def tick_all() -> None:
+            self._logs.pump()
+            tick()
+
+        self._job.stop.check()
         with self._foreign_hosts() as foreign:
             hosts = self._hosts(foreign)
-            group = HostGroup(self._plan.mark, hosts, settings.grace_s, self._plan.max_runtime_s)
-            try:
-                with stop.calling(group.stop):
-                    outcome = group.wait(lambda: self._tick(tick), settings.log_every_s)
-            finally:
-                if settings.engine is not None:
-                    settings.engine.remove(self._plan.mark)
-        self.logs.pump(final=True)
-        self._check(outcome, stop)
-
-    def _tick(self, tick: Callable[[], None]) -> None:
-        self.logs.pump()
-        tick()
-
-    @property
-    def _lives_apart(self) -> bool:
-        return self._is_foreign and (self._cloud.foreign_hosts or self._cloud.no_internet)
+            outcome = run_hosts(self._services.settings, self._mark, hosts, self._job.stop, tick_all, limit_s)
+        self._logs.pump(final=True)
+        if outcome.cause == "stopped" or (outcome.cause == "orphaned" and self._job.stop.is_set):
+            raise StepStoppedError
+        if outcome.cause == "timeout":
+            raise TimeLimitError(f"MaxRuntimeExceeded: the job ran longer than {limit_s:g} s")
+        if outcome.first_failed is not None:
+            raise self._failure(outcome.first_failed, outcome)
+        if outcome.cause != "finished":
+            raise StepFailureError(f"InternalServerError: the job's supervisor {outcome.cause}", INTERNAL_ERROR)
 
     def _foreign_hosts(self) -> AbstractContextManager[list[ForeignHost]]:
         """Make the hosts' network namespaces; they reach this control plane and, as the internet, the pictures."""
-        if not self._lives_apart:
+        if not self._live_apart:
             return nullcontext([])
         settings = self._services.settings
         pictures = settings.state / "world" / "port"
         online = pictures.is_file() and not self._cloud.no_internet
         ports = [urlsplit(self._services.url).port or 0, *([int(pictures.read_text("ascii"))] if online else [])]
-        tag = namespace_tag(settings.state) + hashlib.sha256(self._plan.name.encode()).hexdigest()[:6]
+        tag = settings.namespace_tag + hashlib.sha256(self._job.name.encode()).hexdigest()[:6]
         return namespaces.foreign_hosts(len(self.names), self.folder, tag, ports=ports)
-
-    def _say(self, line: str) -> None:
-        for file in self.logs.files.values():
-            file.path.write_text(f"{line}\n", encoding="utf-8")
 
     def _hosts(self, foreign: Sequence[ForeignHost]) -> list[Host]:
         # Hosts of their own meet as on AWS: by their names, at the ports that the programs choose.
         meeting = {} if foreign else cluster_environment()
-        source_dir = self._services.settings.source_dir
-        at_once = len(self.names) * self._plan.parallel_jobs
+        settings, job = self._services.settings, self._job
+        own = {**(job.request.get("Environment") or {}), _ARN_VARIABLES[job.kind]: arn(job.kind, job.name)}
+        if job.kind == "training-job":
+            own["TRAINING_JOB_NAME"] = job.name
+        at_once = len(self.names) * job.parallel_jobs
         hosts = []
-        for name in self.names:
+        for index, name in enumerate(self.names):
             folder = self.folder_of(name)
-            base = job_environment(self._services.url, source_dir, folder, at_once)
-            environment = {**base, **meeting, **self._plan.environment, **hostile_environment(self._cloud)}
-            host = Host(name, (), environment, folder, self.logs.files[name].path)
-            hosts.append(placed(self._services.settings, self._plan.program, host, self._plan.mark))
-        if foreign:
-            pairs = zip(hosts, foreign, strict=True)
-            hosts = [replace(host, argv=namespace.command(host.argv)) for host, namespace in pairs]
+            environment = job_environment(self._services.url, folder, at_once, {**meeting, **own}, self._cloud)
+            argv = settings.command(self._program, environment, folder, self._mark)
+            argv = foreign[index].command(argv) if foreign else argv
+            hosts.append(Host(name, argv, environment, folder, self._logs.files[name].path))
         return hosts
 
-    def _check(self, outcome: Outcome, stop: StopSignal) -> None:
-        if outcome.cause == "finished":
-            return
-        if outcome.cause == "stopped" or (outcome.cause == "orphaned" and stop.is_set):
-            raise StepStoppedError
-        if outcome.cause == "timeout":
-            raise TimeLimitError(f"MaxRuntimeExceeded: the job ran longer than {self._plan.max_runtime_s:g} s")
-        host = outcome.first_failed
-        if host is None:
-            raise StepFailureError(f"InternalServerError: the job's supervisor {outcome.cause}", INTERNAL_ERROR)
-        raise self._failure(host, outcome)
-
     def _failure(self, host: str, outcome: Outcome) -> StepFailureError:
-        log, code = self.logs.files[host].path, outcome.codes.get(host, 0)
-        text = self._failure_text([host, *self.names])
+        log, code = self._logs.files[host].path, outcome.codes.get(host, 0)
+        files = [self.folder_of(name) / "output" / "failure" for name in (host, *self.names)]
+        texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()]
+        text = texts[0].strip()[:800] if texts else ""
         where = f"{host}; log: {log}"
         if outcome.error:
-            return StepFailureError(f"ClientError: cannot run {self._plan.program}: {outcome.error}")
+            return StepFailureError(f"ClientError: cannot run {self._program}: {outcome.error}")
         if not text and (-code in _LOST_SIGNALS or code == _ENDED_BY_SIGTERM):
             name = signal.Signals(-code).name if code < 0 else signal.SIGTERM.name
             return StepFailureError(f"InternalServerError: the host was lost ({name}) ({where})", INTERNAL_ERROR)
         status = f"signal: {signal.Signals(-code).name}" if code < 0 else f"exit code: {code}"
         return StepFailureError(f"AlgorithmError: {text or last_lines(log)}, {status} ({where})")
-
-    def _failure_text(self, hosts: Sequence[str]) -> str:
-        for host in hosts:
-            path = self.folder_of(host) / "output" / "failure"
-            if path.is_file():
-                return path.read_text(encoding="utf-8", errors="replace").strip()[:800]
-        return ""

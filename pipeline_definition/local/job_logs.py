@@ -19,20 +19,19 @@ from moto.logs.models import logs_backends
 from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.settings import ACCOUNT, REGION
 
-PROCESSING_GROUP = "/aws/sagemaker/ProcessingJobs"
-TRAINING_GROUP = "/aws/sagemaker/TrainingJobs"
 ENDPOINT_GROUP = "/aws/sagemaker/Endpoints/{name}"
+LOG_GROUPS = {"processing-job": "/aws/sagemaker/ProcessingJobs", "training-job": "/aws/sagemaker/TrainingJobs"}
 _LAST_LINES = 20
 _LAST_CHARACTERS = 900
 _moto_lock = threading.Lock()  # moto's log streams are not safe for threads
 
 
 class LogFile:
-    """One host's log: what has been read of it, and the CloudWatch stream that it goes to."""
+    """One host's log from now on: what has been read of it, and the CloudWatch stream that it goes to."""
 
-    def __init__(self, path: Path, group: str, stream: str) -> None:
-        self.path, self._group, self._stream = path, group, stream
-        self._offset = 0
+    def __init__(self, path: Path, stream: str) -> None:
+        self.path, self.stream = path, stream
+        self._offset = path.stat().st_size if path.exists() else 0
         self._rest = b""
 
     def new_lines(self, final: bool = False) -> list[str]:
@@ -47,15 +46,6 @@ class LogFile:
         if final and self._rest:
             lines, self._rest = [*lines, self._rest], b""
         return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
-
-    def skip_old_lines(self) -> None:
-        """Begin at the end of what is there."""
-        self._offset = self.path.stat().st_size if self.path.exists() else 0
-
-    def send(self, lines: list[str], time_s: float) -> None:
-        """Send lines to CloudWatch Logs."""
-        if lines:
-            put_lines(self._group, self._stream, lines, time_s)
 
 
 class Metrics:
@@ -79,10 +69,6 @@ class Metrics:
                     with contextlib.suppress(ValueError, IndexError, TypeError):
                         self._values[name] = (float(match.group(1)), time_s)
 
-    def value(self, name: str) -> float | None:
-        """Return a metric's last value."""
-        return self._values[name][0] if name in self._values else None
-
     def as_list(self) -> list[dict[str, Any]]:
         """Return FinalMetricDataList."""
         return [
@@ -93,18 +79,18 @@ class Metrics:
 class JobLogs:
     """The logs of all hosts of one job."""
 
-    def __init__(self, group: str, job_name: str, paths: Mapping[str, Path], metrics: Metrics) -> None:
+    def __init__(self, group: str, job_name: str, paths: Mapping[str, Path], metrics: Metrics | None = None) -> None:
         started = int(time.time())
-        self.files = {h: LogFile(path, group, f"{job_name}/{h}-{started}") for h, path in paths.items()}
-        self.metrics = metrics
+        self.files = {host: LogFile(path, f"{job_name}/{host}-{started}") for host, path in paths.items()}
+        self._group, self._metrics = group, metrics or Metrics(())
 
     def pump(self, final: bool = False) -> None:
         """Read what the hosts have written since the last call."""
         now_s = time.time()
         for file in self.files.values():
             lines = file.new_lines(final)
-            self.metrics.read(lines, now_s)
-            file.send(lines, now_s)
+            self._metrics.read(lines, now_s)
+            put_lines(self._group, file.stream, lines, now_s)
 
 
 def last_lines(path: Path) -> str:
@@ -118,9 +104,11 @@ def last_lines(path: Path) -> str:
 
 
 def put_lines(group: str, stream: str, lines: Iterable[str], time_s: float) -> None:
-    """Add lines to a CloudWatch stream, which is made when it does not exist."""
+    """Add lines to a CloudWatch stream, which is made with the first of them."""
     backend = logs_backends[ACCOUNT][REGION]
     events = [{"timestamp": int(time_s * 1000), "message": line} for line in lines]
+    if not events:
+        return
     with _moto_lock:
         with contextlib.suppress(ResourceAlreadyExistsException):
             backend.create_log_group(group, {})
@@ -131,11 +119,11 @@ def put_lines(group: str, stream: str, lines: Iterable[str], time_s: float) -> N
 
 def archive_logs(folder: Path) -> None:
     """Move the logs of the attempt before out of the way: `attempt-1/`, `attempt-2/`, ..."""
-    current = [path for path in folder.iterdir() if not path.name.startswith("attempt-")] if folder.is_dir() else []
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = list(folder.iterdir())
+    current = [path for path in paths if not path.name.startswith("attempt-")]
     if current:
-        number = 1 + sum(1 for path in folder.iterdir() if path.name.startswith("attempt-"))
-        target = folder / f"attempt-{number}"
+        target = folder / f"attempt-{1 + len(paths) - len(current)}"
         target.mkdir()
         for path in current:
             path.rename(target / path.name)
-    folder.mkdir(parents=True, exist_ok=True)

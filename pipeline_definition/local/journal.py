@@ -23,12 +23,11 @@ class Journal:
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add one entry."""
-        line = json.dumps(entry, separators=(",", ":")) + "\n"
+        # The line's end comes first: it also ends what a kill has cut off.
+        line = "\n" + json.dumps(entry, separators=(",", ":"))
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                if file.tell() and not self._ends_with_newline():
-                    line = "\n" + line
                 file.write(line.encode("utf-8"))
 
     def entries(self) -> Iterator[dict[str, Any]]:
@@ -38,7 +37,7 @@ class Journal:
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:  # cut off by a kill
+            except ValueError:  # empty, or cut off by a kill
                 continue
             if isinstance(entry, dict):
                 yield entry
@@ -48,8 +47,3 @@ class Journal:
         text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
         with self._lock:
             write_text(self.path, text)
-
-    def _ends_with_newline(self) -> bool:
-        with self.path.open("rb") as file:
-            file.seek(-1, 2)
-            return file.read(1) == b"\n"

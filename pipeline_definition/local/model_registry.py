@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipeline_definition.jobs.request_shapes import choices
 from pipeline_definition.local.environment import arn
 from pipeline_definition.local.errors import RefusedRequestError, invalid
-from pipeline_definition.local.records import Record, page, pick
+from pipeline_definition.local.records import Record, page
 from pipeline_definition.local.services import Services
 
-APPROVAL_STATUSES = ("PendingManualApproval", "Approved", "Rejected")
 _UPDATABLE = (
     *("ModelApprovalStatus", "ApprovalDescription", "InferenceSpecification", "SourceUri", "ModelCard"),
     "ModelLifeCycle",
@@ -28,9 +28,10 @@ class ModelRegistry:
     def __init__(self, services: Services, approved: Callable[[Record], None] = lambda package: None) -> None:
         """Take the function to call when a package is approved, or registered as approved."""
         self._approved = approved
-        self._packages, self._groups = services.model_packages, services.model_package_groups
+        self._packages = services.records["model-package"]
+        self._groups = services.records["model-package-group"]
 
-    def create_group(self, request: Mapping[str, Any]) -> Record:
+    def create_model_package_group(self, request: Mapping[str, Any]) -> Record:
         """Answer CreateModelPackageGroup."""
         name = request["ModelPackageGroupName"]
         if name in self._groups:
@@ -47,24 +48,17 @@ class ModelRegistry:
     def ensure_group(self, name: str) -> None:
         """Create a group unless it exists, as a RegisterModel step does."""
         if _last(name) not in self._groups:
-            self.create_group({"ModelPackageGroupName": _last(name)})
+            self.create_model_package_group({"ModelPackageGroupName": _last(name)})
 
-    def describe_group(self, request: Mapping[str, Any]) -> Record:
+    def describe_model_package_group(self, request: Mapping[str, Any]) -> Record:
         """Answer DescribeModelPackageGroup."""
         return self._group(request["ModelPackageGroupName"])
 
-    def list_groups(self, request: Mapping[str, Any]) -> Record:
+    def list_model_package_groups(self, request: Mapping[str, Any]) -> Record:
         """Answer ListModelPackageGroups."""
-        members = ("ModelPackageGroupName", "ModelPackageGroupArn", "ModelPackageGroupDescription", "CreationTime")
-        return page(
-            request,
-            self._groups.all(),
-            result="ModelPackageGroupSummaryList",
-            name="ModelPackageGroupName",
-            summary=pick(*members, "ModelPackageGroupStatus"),
-        )
+        return page("ListModelPackageGroups", request, self._groups.all(), "ModelPackageGroupName")
 
-    def delete_group(self, request: Mapping[str, Any]) -> Record:
+    def delete_model_package_group(self, request: Mapping[str, Any]) -> Record:
         """Answer DeleteModelPackageGroup; a group with packages is kept."""
         name = self._group(request["ModelPackageGroupName"])["ModelPackageGroupName"]
         if self._versions(name):
@@ -72,7 +66,7 @@ class ModelRegistry:
         self._groups.delete(name)
         return {}
 
-    def create_package(self, request: Mapping[str, Any]) -> Record:
+    def create_model_package(self, request: Mapping[str, Any]) -> Record:
         """Answer CreateModelPackage."""
         status = request.get("ModelApprovalStatus", "PendingManualApproval")
         _check_status(status)
@@ -94,14 +88,11 @@ class ModelRegistry:
             self._approved(record)
         return {"ModelPackageArn": own_arn}
 
-    def describe_package(self, request: Mapping[str, Any]) -> Record:
+    def describe_model_package(self, request: Mapping[str, Any]) -> Record:
         """Answer DescribeModelPackage."""
-        record = self._package(request["ModelPackageName"])
-        for name in ("Tags", "ClientToken"):
-            record.pop(name, None)
-        return record
+        return self._package(request["ModelPackageName"])
 
-    def list_packages(self, request: Mapping[str, Any]) -> Record:
+    def list_model_packages(self, request: Mapping[str, Any]) -> Record:
         """Answer ListModelPackages."""
         group, wanted = request.get("ModelPackageGroupName"), request.get("ModelApprovalStatus")
         kind = request.get("ModelPackageType", "Versioned" if group else "Unversioned")
@@ -112,17 +103,12 @@ class ModelRegistry:
             and wanted in (None, record.get("ModelApprovalStatus"))
             and kind in ("Both", "Versioned" if "ModelPackageVersion" in record else "Unversioned")
         ]
-        members = pick(
-            *("ModelPackageName", "ModelPackageGroupName", "ModelPackageVersion", "ModelPackageArn"),
-            *("ModelPackageDescription", "CreationTime", "ModelPackageStatus", "ModelApprovalStatus"),
-            "ModelLifeCycle",
-        )
         name = "ModelPackageGroupName" if kind == "Versioned" else "ModelPackageName"
         # Two packages may have been made in one second: then the version decides.
         packages.sort(key=lambda record: record.get("ModelPackageVersion", 0))
-        return page(request, packages, result="ModelPackageSummaryList", name=name, summary=members)
+        return page("ListModelPackages", request, packages, name)
 
-    def update_package(self, request: Mapping[str, Any]) -> Record:
+    def update_model_package(self, request: Mapping[str, Any]) -> Record:
         """Answer UpdateModelPackage: only what is given changes."""
         record = self._package(request["ModelPackageArn"])
         changes = {key: request[key] for key in _UPDATABLE if key in request}
@@ -142,7 +128,7 @@ class ModelRegistry:
             self._approved(record)
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
-    def delete_package(self, request: Mapping[str, Any]) -> Record:
+    def delete_model_package(self, request: Mapping[str, Any]) -> Record:
         """Answer DeleteModelPackage."""
         self._packages.delete(self._package(request["ModelPackageName"])["ModelPackageArn"])
         return {}
@@ -164,6 +150,6 @@ def _last(name_or_arn: str) -> str:
 
 
 def _check_status(status: str) -> None:
-    if status not in APPROVAL_STATUSES:
-        known = ", ".join(APPROVAL_STATUSES)
-        raise invalid(f"Value '{status}' at 'modelApprovalStatus' is not one of: {known}")
+    known = choices("ModelApprovalStatus")
+    if status not in known:
+        raise invalid(f"Value '{status}' at 'modelApprovalStatus' is not one of: {', '.join(known)}")

@@ -60,10 +60,6 @@ class ForeignHost:
         shell = f'hostname ip-{self.address.replace(".", "-")}; mount --bind {self.hosts_file} /etc/hosts; exec "$@"'
         return ("ip", "netns", "exec", self.namespace, "unshare", "-u", "-m", "bash", "-c", shell, "bash", *argv)
 
-    def ip(self, line: str) -> None:
-        """Run `ip` on the host."""
-        _ip(f"-n {self.namespace} {line}")
-
 
 def interface_of(number: int) -> str:
     """Return the interface of a job's n-th host, from 1."""
@@ -79,7 +75,10 @@ def foreign_hosts(
     `own_name` is the address to which a host's own name resolves, if to any; `ports` of this machine's loopback are
     reached at the same ports of theirs.
     """
-    made = [_host(tag, number, folder) for number in range(1, count + 1)]
+    made = [
+        ForeignHost(f"algo-{n}", f"{tag}-{n}", interface_of(n), f"{NETWORK}.{n}", folder / f"hosts-{n}")
+        for n in range(1, count + 1)
+    ]
     table = [f"{host.address} {host.name}" for host in made]
     remove(tag)
     with ExitStack() as relays:
@@ -94,9 +93,9 @@ def foreign_hosts(
             port = f"{host.interface}p"
             _ip(f"-n {tag} link add {port} type veth peer name {host.interface} netns {host.namespace}")
             _ip(f"-n {tag} link set {port} master bridge up")
-            host.ip("link set lo up")
-            host.ip(f"addr add {host.address}/24 dev {host.interface}")
-            host.ip(f"link set {host.interface} up")
+            _ip(f"-n {host.namespace} link set lo up")
+            _ip(f"-n {host.namespace} addr add {host.address}/24 dev {host.interface}")
+            _ip(f"-n {host.namespace} link set {host.interface} up")
             for number in ports:
                 relays.enter_context(_relayed(host.namespace, number))
         yield made
@@ -106,11 +105,6 @@ def remove(tag: str) -> None:
     """Delete the namespaces whose names begin so; whoever made them may have been killed."""
     for path in NAMESPACES.glob(f"{tag}*"):
         subprocess.run(["ip", "netns", "del", path.name], capture_output=True, check=False)
-
-
-def _host(tag: str, number: int, folder: Path) -> ForeignHost:
-    names = (f"algo-{number}", f"{tag}-{number}", interface_of(number), f"{NETWORK}.{number}")
-    return ForeignHost(*names, folder / f"hosts-{number}")
 
 
 def _ip(line: str) -> None:
@@ -131,13 +125,10 @@ class _Relay(socketserver.BaseRequestHandler):
                     other[end].sendall(data)
 
 
-class _RelayServer(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-
-
 @contextmanager
 def _relayed(namespace: str, port: int) -> Iterator[None]:
-    with _RelayServer((HOST, port), _Relay, bind_and_activate=False) as server:
+    with socketserver.ThreadingTCPServer((HOST, port), _Relay, bind_and_activate=False) as server:
+        server.daemon_threads = True
         server.socket.close()
         server.socket = _listener_in(namespace, port)
         threading.Thread(target=server.serve_forever, daemon=True).start()

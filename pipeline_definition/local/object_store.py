@@ -6,6 +6,7 @@ Reads and writes `<state>/s3/<bucket>/<key>`, and `<state>/s3.jsonl` with what a
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator
@@ -21,10 +22,9 @@ from params.s3 import is_under, split_uri
 from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.journal import Journal
 from pipeline_definition.local.settings import ACCOUNT, REGION
-from pipeline_definition.local.stored_object import LocalFile, StoredKey, key_of, object_path
+from pipeline_definition.local.stored_object import StoredKey, key_of, object_path
 
 _INCOMING = ".incoming"
-_DEFAULT_TYPE = "binary/octet-stream"
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
@@ -36,7 +36,6 @@ class DurableS3Backend(S3Backend):
     """moto's S3 whose objects are files."""
 
     writing = threading.RLock()
-    index: Journal
 
     def create_bucket(self, bucket_name: str, region_name: str, bucket_namespace: str | None = None) -> FakeBucket:
         """Create a bucket and its folder."""
@@ -48,17 +47,14 @@ class DurableS3Backend(S3Backend):
         """Delete an empty bucket and its folder."""
         bucket = super().delete_bucket(bucket_name)
         if bucket is not None:
-            _remove_empty_folders(StoredKey.root / bucket_name)
-            (StoredKey.root / bucket_name).rmdir()
+            shutil.rmtree(StoredKey.root / bucket_name)
         return bucket
 
-    def put_object(self, bucket_name: str, key_name: str, value: Any, *args: Any, **kwargs: Any) -> StoredKey:
+    def put_object(self, bucket_name: str, key_name: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Write one object."""
         with self.writing:
             self._keep_version(bucket_name, key_name)
-            key: Any = super().put_object(bucket_name, key_name, value, *args, **kwargs)
-            assert isinstance(key, StoredKey)
-            return key
+            return super().put_object(bucket_name, key_name, value, *args, **kwargs)
 
     def delete_object(
         self, bucket_name: str, key_name: str, version_id: str | None = None, bypass: bool = False
@@ -82,24 +78,6 @@ class DurableS3Backend(S3Backend):
             key.multipart = None
         return key
 
-    @classmethod
-    def remember(cls, key: StoredKey) -> None:
-        """Note what the file cannot hold."""
-        if not key.in_file:
-            return
-        status = key.path.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
-        entry: dict[str, Any] = {
-            "bucket": key.bucket_name,
-            "key": key.name,
-            "stamp": stamp,
-            "etag": key.etag.strip('"'),
-        }
-        metadata = {name: str(value) for name, value in key.metadata.items()}
-        if metadata != {"content-type": _DEFAULT_TYPE}:
-            entry["metadata"] = metadata
-        cls.index.append(entry)
-
     def _keep_version(self, bucket_name: str, key_name: str) -> None:
         bucket = self.get_bucket(bucket_name)
         current = bucket.keys.get(key_name)
@@ -116,34 +94,18 @@ class ObjectStore:
     def __init__(self, root: Path, index: Path) -> None:
         StoredKey.root = root
         root.mkdir(parents=True, exist_ok=True)
-        self._index = DurableS3Backend.index = Journal(index)
+        self._index = StoredKey.index = Journal(index)
         # moto makes its objects and backends by these names.
         moto_s3.FakeKey = StoredKey  # type: ignore[misc]
         s3_backends.backend = DurableS3Backend
-        StoredKey.on_metadata = DurableS3Backend.remember
         self._backend: Any = s3_backends[ACCOUNT]["aws"]
 
-    def load(self) -> int:
-        """Take up the objects that lie on disk; return how many."""
-        notes = {(entry["bucket"], entry["key"]): entry for entry in self._index.entries()}
-        kept = []
-        for bucket_dir in sorted(StoredKey.root.iterdir()):
-            if bucket_dir.name == _INCOMING:
-                for left in bucket_dir.iterdir():
-                    left.unlink()
-                continue
-            bucket = self._backend.create_bucket(bucket_dir.name, REGION)
-            for path in _files(bucket_dir):
-                note = notes.get((bucket_dir.name, key_of(bucket_dir, path)), {})
-                if self._take_up(bucket, bucket_dir, path, note):
-                    kept.append(note)
-        self._index.rewrite(kept)
-        return len(kept)
+        self._load()
 
     def exists(self, uri: str) -> bool:
         """Whether there is an object of exactly this URI."""
         bucket, key = bucket_and_key(uri)
-        return bucket in self._backend.buckets and isinstance(self._bucket(bucket).keys.get(key), StoredKey)
+        return bucket in self._backend.buckets and isinstance(self._backend.buckets[bucket].keys.get(key), StoredKey)
 
     def read(self, uri: str) -> bytes:
         """Return an object's bytes; StepFailureError where there is none."""
@@ -151,36 +113,25 @@ class ObjectStore:
 
     def file(self, uri: str) -> Path:
         """Return an object's file; StepFailureError where there is none."""
-        return self._stored(uri).path
-
-    def age_s(self, uri: str) -> float:
-        """Return for how long an object has been there, in seconds; StepFailureError where there is none."""
-        written = self._stored(uri).last_modified.replace(tzinfo=UTC)
-        return (datetime.now(UTC) - written).total_seconds()
+        bucket, key = self._located(uri, "Data download failed:Unable to download object")
+        stored = bucket.keys.get(key)
+        if not isinstance(stored, StoredKey):
+            raise StepFailureError(f"ClientError: there is no object {uri}")
+        return stored.path
 
     def keys(self, uri: str) -> list[str]:
         """Return the keys under a prefix in order: the object itself, else what lies in the folder of that name."""
-        self._require_allowed(uri, "Data download failed:Unable to list objects under")
-        bucket, key = bucket_and_key(uri)
-        live = [name for name, stored in self._bucket(bucket).keys.items() if isinstance(stored, StoredKey)]
+        bucket, key = self._located(uri, "Data download failed:Unable to list objects under")
+        live = [name for name, stored in bucket.keys.items() if isinstance(stored, StoredKey)]
         if key in live and not key.endswith("/"):
             return [key]
         folder = f"{key.rstrip('/')}/" if key else ""
         return sorted(name for name in live if name.startswith(folder) and not name.endswith("/"))
 
-    def put(self, uri: str, data: bytes) -> None:
-        """Write an object."""
-        self._require_allowed(uri, "Data upload failed:Unable to upload")
-        bucket, key = bucket_and_key(uri)
-        self._bucket(bucket)
-        self._backend.put_object(bucket, key, data)
-
-    def put_file(self, uri: str, path: Path, link: bool) -> None:
-        """Make an object of a file; `link` where the file will not change again."""
-        self._require_allowed(uri, "Data upload failed:Unable to upload")
-        bucket, key = bucket_and_key(uri)
-        self._bucket(bucket)
-        self._backend.put_object(bucket, key, LocalFile(path, "link" if link else "copy"))
+    def put(self, uri: str, content: bytes | Path) -> None:
+        """Write an object of bytes, or of a file that will not change again."""
+        bucket, key = self._located(uri, "Data upload failed:Unable to upload")
+        self._backend.put_object(bucket.name, key, content)
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
@@ -192,44 +143,39 @@ class ObjectStore:
         finally:
             path.unlink(missing_ok=True)
 
-    def _stored(self, uri: str) -> StoredKey:
-        self._require_allowed(uri, "Data download failed:Unable to download object")
-        bucket, key = bucket_and_key(uri)
-        stored = self._bucket(bucket).keys.get(key)
-        if not isinstance(stored, StoredKey):
-            raise StepFailureError(f"ClientError: there is no object {uri}")
-        return stored
+    def _located(self, uri: str, failure: str) -> tuple[Any, str]:
+        """Return an address's bucket and key.
 
-    def _require_allowed(self, uri: str, failure: str) -> None:
-        """Refuse as a job's end says it: https://github.com/aws/amazon-sagemaker-examples/issues/4384."""
+        Raises StepFailureError in the words of a job's end, `failure` first, where the role is denied the address:
+        https://github.com/aws/amazon-sagemaker-examples/issues/4384.
+        """
         if is_under(uri, self.denied):
             raise StepFailureError(f"ClientError: {failure} {uri} (AccessDenied: Access Denied)")
-
-    def _bucket(self, name: str) -> Any:
+        bucket, key = bucket_and_key(uri)
         try:
-            return self._backend.get_bucket(name)
+            return self._backend.get_bucket(bucket), key
         except ServiceException:
-            raise StepFailureError(f"ClientError: there is no bucket {name!r}") from None
+            raise StepFailureError(f"ClientError: there is no bucket {bucket!r}") from None
 
-    def _take_up(self, bucket: Any, bucket_dir: Path, path: Path, note: dict[str, Any]) -> bool:
-        name, status = key_of(bucket_dir, path), path.stat()
-        known = note.get("stamp") == [status.st_size, status.st_mtime_ns]
-        stored = StoredKey(name, LocalFile(path, "keep"), ACCOUNT, REGION, bucket_name=bucket.name)  # type: ignore[arg-type]
-        stored.last_modified = datetime.fromtimestamp(status.st_mtime, UTC).replace(tzinfo=None)
-        if known:
-            stored._etag = note["etag"]
-            stored.metadata.update(note.get("metadata", {}))
-        bucket.keys.setlist(name, [stored])
-        return known
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
-
-
-def _remove_empty_folders(folder: Path) -> None:
-    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
-        path.rmdir()
+    def _load(self) -> None:
+        """Take up the objects that lie on disk."""
+        notes = {(entry["bucket"], entry["key"]): entry for entry in self._index.entries()}
+        kept = []
+        for left in StoredKey.root.glob(f"{_INCOMING}/*"):
+            left.unlink()
+        for bucket_dir in sorted(path for path in StoredKey.root.iterdir() if path.name != _INCOMING):
+            bucket = self._backend.create_bucket(bucket_dir.name, REGION)
+            for path in sorted(path for path in bucket_dir.rglob("*") if path.is_file()):
+                key, status = key_of(bucket_dir, path), path.stat()
+                note = notes.get((bucket_dir.name, key), {})
+                stored: Any = StoredKey(key, path, ACCOUNT, REGION, bucket_name=bucket.name)  # type: ignore[arg-type]
+                stored.last_modified = datetime.fromtimestamp(status.st_mtime, UTC).replace(tzinfo=None)
+                if note.get("stamp") == [status.st_size, status.st_mtime_ns]:
+                    stored._etag = note["etag"]
+                    stored.metadata.update(note.get("metadata", {}))
+                    kept.append(note)
+                bucket.keys.setlist(key, [stored])
+        self._index.rewrite(kept)
 
 
 def _remove_empty_parents(folder: Path, stop: Path) -> None:

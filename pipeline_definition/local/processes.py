@@ -23,20 +23,14 @@ def marked(mark: str) -> list[psutil.Process]:
     return processes
 
 
-def kill_marked(mark: str, timeout_s: float = 5.0) -> int:
-    """Kill every process with this mark, and those that they start meanwhile; return how many."""
-    killed: set[int] = set()
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        processes = marked(mark)
-        if not processes:
-            break
+def kill_marked(mark: str, timeout_s: float = 5.0) -> None:
+    """Kill every process with this mark, and those that they start meanwhile."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s and (processes := marked(mark)):
         for process in processes:
-            killed.add(process.pid)
             with contextlib.suppress(psutil.Error):
                 process.kill()
         time.sleep(0.02)  # not psutil's wait: it would take a child's exit status from its parent's hands
-    return len(killed)
 
 
 def is_alive(pid: int) -> bool:

@@ -10,28 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline_definition.local.contract import host_groups, local_path, resource_config, write_processing_contract
-from pipeline_definition.local.environment import arn
+from pipeline_definition.local.container_engine import Program
+from pipeline_definition.local.contract import local_path, write_processing_contract
 from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.folder_sync import FolderSync, pushing
-from pipeline_definition.local.job_hosts import JobHosts, JobPlan
-from pipeline_definition.local.job_logs import PROCESSING_GROUP, Metrics
+from pipeline_definition.local.job_hosts import JobHosts, RunningJob
 from pipeline_definition.local.jobs import Jobs
-from pipeline_definition.local.placement import Program
 from pipeline_definition.local.records import Record
-from pipeline_definition.local.resolver import to_text
-from pipeline_definition.local.services import Services
-from pipeline_definition.local.stop_signal import StopSignal
 from pipeline_definition.local.storage import fetch_source, send_folder
 
 
 class ProcessingJobs(Jobs):
     """All processing jobs."""
 
-    kind, prefix, summary_members = "processing-job", "ProcessingJob", ("FailureReason",)
-
-    def __init__(self, services: Services) -> None:
-        super().__init__(services, services.processing_jobs)
+    kind, prefix = "processing-job", "ProcessingJob"
 
     def new_record(self, request: Mapping[str, Any]) -> Record:
         """Return the start, and inputs and outputs even where the request has none: property paths go through them."""
@@ -41,57 +33,41 @@ class ProcessingJobs(Jobs):
             "ProcessingStartTime": time.time(),
         }
 
-    def work(self, name: str, request: Mapping[str, Any], log_dir: Path, stop: StopSignal) -> Record:
+    def work(self, job: RunningJob) -> Record:
         """Fetch the inputs, run the program, send the outputs."""
-        plan = self._plan(name, request, log_dir)
-        hosts = JobHosts(self.services, plan, Metrics(()))
-        outputs = _outputs(request)
-        self._prepare(hosts, plan, request)
-        continuous = [
-            FolderSync(self.services.store, local_path(hosts.folder_of(host), output["LocalPath"]), output["S3Uri"])
+        application, store = job.request["AppSpecification"], self.services.store
+        entry_point, arguments = application.get("ContainerEntrypoint") or (), application.get("ContainerArguments")
+        program = Program(application["ImageUri"], tuple(entry_point), tuple(arguments or ()))
+        hosts = JobHosts(self.services, job, program, job.request["ProcessingResources"]["ClusterConfig"])
+        outputs = _outputs(job.request)
+        self._prepare(hosts, job.request, outputs)
+        folders = [
+            (output, local_path(hosts.folder_of(host), output["LocalPath"]))
             for output in outputs
             for host in hosts.names
+        ]
+        continuous = [
+            FolderSync(store, folder, output["S3Uri"])
+            for output, folder in folders
             if output["S3UploadMode"] == "Continuous"
         ]
         try:
-            hosts.run(stop, pushing(self.services.settings.sync_every_s, continuous))
+            hosts.run(pushing(self.services.settings.sync_every_s, continuous))
         finally:
             for sync in continuous:
                 sync.push(final=True)
-        for output in outputs:
-            for host in hosts.names:
-                if output["S3UploadMode"] != "Continuous":
-                    folder = local_path(hosts.folder_of(host), output["LocalPath"])
-                    send_folder(self.services.store, folder, output["S3Uri"])
+        for output, folder in folders:
+            if output["S3UploadMode"] != "Continuous":
+                send_folder(store, folder, output["S3Uri"])
         return {}
 
-    def _plan(self, name: str, request: Mapping[str, Any], log_dir: Path) -> JobPlan:
-        application = request["AppSpecification"]
-        return JobPlan(
-            name=name,
-            mark=self.mark(name),
-            program=Program(
-                image=application["ImageUri"],
-                entry_point=tuple(application.get("ContainerEntrypoint") or ()),
-                arguments=tuple(to_text(item) for item in application.get("ContainerArguments") or ()),
-            ),
-            environment={
-                **{key: to_text(value) for key, value in (request.get("Environment") or {}).items()},
-                "PROCESSING_JOB_ARN": arn(self.kind, name),
-            },
-            groups=host_groups(request["ProcessingResources"]["ClusterConfig"], self.services.cloud.hidden_gpus),
-            log_group=PROCESSING_GROUP,
-            log_dir=log_dir,
-            max_runtime_s=(request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds"),
-        )
-
-    def _prepare(self, hosts: JobHosts, plan: JobPlan, request: Mapping[str, Any]) -> None:
+    def _prepare(self, hosts: JobHosts, request: Mapping[str, Any], outputs: list[Mapping[str, Any]]) -> None:
         for index, host in enumerate(hosts.names):
             folder = hosts.folder_of(host)
-            write_processing_contract(folder, request, resource_config(plan.groups, host, hosts.interface_of(host)))
+            write_processing_contract(folder, request, hosts.resources_of(host))
             for item in request.get("ProcessingInputs") or ():
                 self._fetch(item, folder, index, len(hosts.names))
-            for output in _outputs(request):
+            for output in outputs:
                 local_path(folder, output["LocalPath"]).mkdir(parents=True, exist_ok=True)
 
     def _fetch(self, item: Mapping[str, Any], folder: Path, part: int, parts: int) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import urlparse
 from moto.core.config import default_user_config
 
 from pipeline_definition.infrastructure.template import StackTemplate
-from pipeline_definition.local.operations import NotOursError
+from pipeline_definition.local.errors import NotOursError
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import ACCOUNT, REGION
@@ -32,7 +32,6 @@ OUTPUTS: Final = {
     "PromotionArn": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{MACHINE}",
 }
 """What the stack's outputs say on AWS."""
-START: Final = "AWSStepFunctions.StartExecution"
 _ROLE: Final = f"arn:aws:iam::{ACCOUNT}:role/local"
 _VALUES: Final = {
     "ProductionEndpoint": ENDPOINT,
@@ -64,8 +63,8 @@ class Promotion:
             arguments = (package["ModelPackageArn"],)
             threading.Thread(target=self._start, args=arguments, name="approved", daemon=True).start()
 
-    def before_start(self, request: Mapping[str, Any]) -> Record:
-        """Make the machine before moto starts it."""
+    def start_execution(self, request: Mapping[str, Any]) -> Record:
+        """Make the machine; moto starts it."""
         self._make()
         raise NotOursError
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from params.files import write_json
+from pipeline_definition.jobs.request_shapes import service_model
 from pipeline_definition.local.errors import RefusedRequestError
 
 Record = dict[str, Any]
@@ -35,10 +36,10 @@ class Records:
 
     def get(self, name: str, otherwise: RefusedRequestError) -> Record:
         """Return a copy of a record; raise `otherwise` when it does not exist."""
-        with self._lock:
-            if name not in self._records:
-                raise otherwise
-            return dict(self._records[name])
+        record = self.find(name)
+        if record is None:
+            raise otherwise
+        return record
 
     def find(self, name: str) -> Record | None:
         """Return a copy of a record; None when it does not exist."""
@@ -73,37 +74,32 @@ class Records:
         return self._folder / f"{quote(name, safe='')}.json"
 
 
-def page(
-    request: Mapping[str, Any],
-    records: Iterable[Record],
-    *,
-    result: str,
-    name: str,
-    summary: Callable[[Record], Record],
-    status: str | None = None,
-) -> Record:
+def page(operation: str, request: Mapping[str, Any], records: Iterable[Record], name: str) -> Record:
     """Return one page of a List operation: filtered, sorted and cut as the request asks.
 
-    `name` and `status` are the members that NameContains, SortBy Name and StatusEquals look at.
+    It shows the members that the operation's summaries have; NameContains and SortBy Name look at the member `name`.
     """
+    output: Any = service_model().operation_model(operation).output_shape
+    result, summaries = next(item for item in output.members.items() if item[1].type_name == "list")
+    status = f"{name.removesuffix('Name')}Status"
     matches = [record for record in records if _matches(request, record, name, status)]
-    by = {"Name": name, "Status": status}.get(request.get("SortBy", ""), "CreationTime") or "CreationTime"
+    by = {"Name": name, "Status": status}.get(request.get("SortBy", ""), "CreationTime")
     matches.sort(key=lambda record: record.get(by, 0), reverse=request.get("SortOrder", "Descending") == "Descending")
     first = int(request.get("NextToken") or 0)
     last = first + int(request.get("MaxResults") or _PAGE)
-    answer: Record = {result: [summary(record) for record in matches[first:last]]}
+    answer: Record = {result: [pick(record, summaries.member.members) for record in matches[first:last]]}
     return answer | ({"NextToken": str(last)} if last < len(matches) else {})
 
 
-def pick(*names: str) -> Callable[[Record], Record]:
-    """Return a function that keeps these members of a record."""
-    return lambda record: {name: record[name] for name in names if name in record}
+def pick(record: Record, names: Iterable[str]) -> Record:
+    """Return these members of a record, as far as it has them."""
+    return {name: record[name] for name in names if record.get(name) is not None}
 
 
-def _matches(request: Mapping[str, Any], record: Record, name: str, status: str | None) -> bool:
+def _matches(request: Mapping[str, Any], record: Record, name: str, status: str) -> bool:
     if request.get("NameContains", "").lower() not in str(record.get(name, "")).lower():
         return False
-    if status and request.get("StatusEquals") not in (None, record.get(status)):
+    if request.get("StatusEquals") not in (None, record.get(status)):
         return False
     return all(
         float(request.get(f"{time}After") or 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,8 +30,6 @@ _READS = re.compile(
 )
 _KEPT_HEADERS = ("HTTP_X_AMZ_TARGET", "CONTENT_TYPE", "HTTP_AUTHORIZATION", "HTTP_X_AMZ_BUCKET_OBJECT_LOCK_ENABLED")
 _SCOPE = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/")
-# Later requests of these operations about the same thing replace earlier ones.
-_REPLACING = {"SageMaker.UpdatePipeline": "PipelineName"}
 
 
 class RequestJournal:
@@ -42,7 +41,10 @@ class RequestJournal:
     def write(self, environ: Environ, body: bytes, time_s: float) -> None:
         """Record a request that moto has carried out."""
         headers = {name: environ[name] for name in _KEPT_HEADERS if environ.get(name)}
-        headers["HTTP_AUTHORIZATION"] = _scope_only(headers.get("HTTP_AUTHORIZATION", ""))
+        # Of a signature, moto needs the region and the service, and nobody needs the rest.
+        _, region, service = _signed_for(environ)
+        scope = f"local/20200101/{region or 'us-east-1'}/{service or 's3'}/aws4_request"
+        headers["HTTP_AUTHORIZATION"] = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
         self._journal.append(
             {
                 "time": time_s,
@@ -55,16 +57,22 @@ class RequestJournal:
         )
 
     def replay(self, app: WsgiApp) -> list[str]:
-        """Repeat the requests in order; return those that fail this time."""
-        entries = compacted(list(self._journal.entries()))
-        self._journal.rewrite(entries)
+        """Repeat the requests in order, without updates that a later one replaces; return those that fail this time."""
+        entries: dict[object, dict[str, Any]] = {}
+        for number, entry in enumerate(self._journal.entries()):
+            key = _update_of(entry) or number
+            entries.pop(key, None)
+            entries[key] = entry
+        self._journal.rewrite(entries.values())
         failed = []
-        for entry in entries:
+        for entry in entries.values():
             clock.time_s = float(entry["time"])
             status = _call(app, entry)
+            target = entry["headers"].get("HTTP_X_AMZ_TARGET", "")
             # A bucket exists already: its folder has brought it back.
-            if status >= 400 and not _is_bucket_creation(entry):
-                failed.append(f"{entry['headers'].get('HTTP_X_AMZ_TARGET', entry['path'])}: {status}")
+            is_bucket = entry["method"] == "PUT" and not entry["query"] and not target
+            if status >= 400 and not is_bucket:
+                failed.append(f"{target or entry['path']}: {status}")
         clock.time_s = None
         return failed
 
@@ -88,21 +96,12 @@ def changes_state(environ: Environ, body: bytes) -> bool:
 
 def service_of(environ: Environ) -> str:
     """Return the service that a request was signed for; empty for an unsigned one."""
-    match = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-    return match.group(3) if match else ""
+    return _signed_for(environ)[2]
 
 
 def key_of_request(environ: Environ) -> str:
     """Return the access key that signed a request; empty for an unsigned one."""
-    match = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-    return match.group(1) if match else ""
-
-
-def compacted(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out the requests that a later one about the same thing replaces entirely."""
-    keys = [_replacing_key(entry) for entry in entries]
-    last: dict[tuple[str, str] | None, int] = {key: index for index, key in enumerate(keys) if key}
-    return [entry for index, entry in enumerate(entries) if last.get(keys[index], index) == index]
+    return _signed_for(environ)[0]
 
 
 def read_body(environ: Environ) -> bytes:
@@ -113,24 +112,17 @@ def read_body(environ: Environ) -> bytes:
     return body
 
 
-def _replacing_key(entry: dict[str, Any]) -> tuple[str, str] | None:
-    target = entry["headers"].get("HTTP_X_AMZ_TARGET", "")
-    if target not in _REPLACING:
-        return None
-    match = re.search(rb'"%s":\s*"([^"]+)"' % _REPLACING[target].encode(), base64.b64decode(entry["body"]))
-    return (target, match.group(1).decode()) if match else None
+def _update_of(entry: dict[str, Any]) -> tuple[str, ...]:
+    """Return the pipeline and the members that a request changes; nothing for other requests."""
+    if entry["headers"].get("HTTP_X_AMZ_TARGET") != "SageMaker.UpdatePipeline":
+        return ()
+    request = json.loads(base64.b64decode(entry["body"]))
+    return (str(request.get("PipelineName")), *sorted(request))
 
 
-def _is_bucket_creation(entry: dict[str, Any]) -> bool:
-    return entry["method"] == "PUT" and not entry["query"] and "HTTP_X_AMZ_TARGET" not in entry["headers"]
-
-
-def _scope_only(authorization: str) -> str:
-    """Keep the region and service of a signature: moto needs them, and nobody needs the rest."""
-    match = _SCOPE.search(authorization)
-    region, service = match.groups()[1:] if match else ("us-east-1", "s3")
-    scope = f"local/20200101/{region}/{service}/aws4_request"
-    return f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
+def _signed_for(environ: Environ) -> tuple[str, str, str]:
+    match = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    return (match[1], match[2], match[3]) if match else ("", "", "")
 
 
 def _call(app: WsgiApp, entry: dict[str, Any]) -> int:

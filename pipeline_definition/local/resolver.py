@@ -51,7 +51,7 @@ class Resolver:
         if name == GET:
             return self._get(value[GET])
         if name == JOIN:
-            return self._join(value[JOIN])
+            return str(value[JOIN]["On"]).join(to_text(self.resolve(item)) for item in value[JOIN]["Values"])
         return self._json_get(value[name])
 
     def _get(self, reference: str) -> Any:
@@ -59,21 +59,15 @@ class Resolver:
         if kind == "Parameters":
             return self.parameters[rest]
         if kind == "Execution":
-            return self._variable(rest)
+            if rest == "CurrentDateTime":
+                return iso_time(time.time())
+            if rest not in self.variables:
+                raise StepFailureError(f"ClientError: Execution.{rest} has no value in this step")
+            return self.variables[rest]
         step, *path = split_path(rest)
         if step not in self.properties:
             raise StepFailureError(f"ClientError: {reference}: step {step!r} has not finished")
         return walk(self.properties[str(step)], path, reference)
-
-    def _variable(self, name: str) -> str:
-        if name == "CurrentDateTime":
-            return iso_time(time.time())
-        if name not in self.variables:
-            raise StepFailureError(f"ClientError: Execution.{name} has no value in this step")
-        return self.variables[name]
-
-    def _join(self, argument: Mapping[str, Any]) -> str:
-        return str(argument["On"]).join(to_text(self.resolve(item)) for item in argument["Values"])
 
     def _json_get(self, argument: Mapping[str, Any]) -> Any:
         uri = self._property_file_uri(argument) if "PropertyFile" in argument else str(self.resolve(argument["S3Uri"]))

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pipeline_definition.local.definition import RetryPolicy
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
 from pipeline_definition.local.errors import StepFailureError
 
 T = TypeVar("T")
-# SageMaker's own default where a policy names neither attempts nor a time.
-DEFAULT_ATTEMPTS = 5
+Retryable = Literal[
+    "Step.SERVICE_FAULT",
+    "Step.THROTTLING",
+    "SageMaker.JOB_INTERNAL_ERROR",
+    "SageMaker.CAPACITY_ERROR",
+    "SageMaker.RESOURCE_LIMIT",
+]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class RetryPolicy(BaseModel):
+    """When and how often a failed step is tried again, as a definition says it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    exception_types: Annotated[frozenset[Retryable], BeforeValidator(_listed)] = Field(
+        alias="ExceptionType", min_length=1
+    )
+    interval_s: float = Field(1.0, alias="IntervalSeconds")
+    backoff_rate: float = Field(2.0, alias="BackoffRate")
+    # SageMaker's own default where a policy names neither attempts nor a time.
+    max_attempts: int = Field(5, alias="MaxAttempts")
+    expires_after_min: float | None = Field(None, alias="ExpireAfterMin")
+
+    def is_spent(self, retries: int, elapsed_s: float) -> bool:
+        """Whether a failure is not tried again after so many retries, and so long since the first attempt."""
+        if self.expires_after_min is not None:
+            return elapsed_s > 60.0 * self.expires_after_min
+        return retries >= self.max_attempts
 
 
 def with_retries(policies: Sequence[RetryPolicy], attempt: Callable[[], T], sleep: Callable[[float], None]) -> T:
@@ -21,30 +53,16 @@ def with_retries(policies: Sequence[RetryPolicy], attempt: Callable[[], T], slee
     IntervalSeconds * BackoffRate^(k - 1).
     """
     began_s = time.monotonic()
-    used: dict[int, int] = {}
+    used: Counter[RetryPolicy] = Counter()
     while True:
         try:
             return attempt()
         except StepFailureError as failure:
-            index = _covering(policies, failure)
-            if index is None:
+            policy = next((policy for policy in policies if failure.exception_type in policy.exception_types), None)
+            if policy is None:
                 raise
-            policy, retries = policies[index], used.get(index, 0)
-            wait_s = policy.interval_s * policy.backoff_rate**retries
-            if _spent(policy, retries, time.monotonic() - began_s + wait_s):
+            wait_s = policy.interval_s * policy.backoff_rate ** used[policy]
+            if policy.is_spent(used[policy], time.monotonic() - began_s + wait_s):
                 raise
-            used[index] = retries + 1
+            used[policy] += 1
         sleep(wait_s)
-
-
-def _covering(policies: Sequence[RetryPolicy], failure: StepFailureError) -> int | None:
-    for index, policy in enumerate(policies):
-        if failure.exception_type in policy.exception_types:
-            return index
-    return None
-
-
-def _spent(policy: RetryPolicy, retries: int, elapsed_s: float) -> bool:
-    if policy.expires_after_s is not None:
-        return elapsed_s > policy.expires_after_s
-    return retries >= (DEFAULT_ATTEMPTS if policy.max_attempts is None else policy.max_attempts)

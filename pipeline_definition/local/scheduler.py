@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from params.layout import ENDED_STATUSES
 from pipeline_definition.local.definition import DefinedStep
-from pipeline_definition.local.errors import StepFailureError, StepStoppedError
+from pipeline_definition.local.errors import StepStoppedError, as_failure
 from pipeline_definition.local.execution import LocalExecution, StepState
 from pipeline_definition.local.stop_signal import StopSignal
 
@@ -23,25 +23,19 @@ RunStep = Callable[[DefinedStep, StopSignal], None]
 
 def readiness(step: DefinedStep, states: Mapping[str, StepState], skipped: set[str]) -> bool | None:
     """Whether a step can begin now: True; never: False; not yet: None."""
-    if step.branch:
-        condition = states.get(step.branch.condition)
-        if step.branch.condition in skipped:
-            return False
-        if condition is None or condition.status not in ENDED_STATUSES:
-            return None
+    if step.needed & skipped:
+        return False
+    ended = {name: states[name] for name in step.needed if name in states and states[name].status in ENDED_STATUSES}
+    condition = ended.get(step.branch.condition) if step.branch else None
+    if step.branch and condition:
         outcome = (condition.properties or {}).get("Outcome")
         if condition.status != "Succeeded" or outcome != str(step.branch.outcome):
             return False
-    waiting = False
     for name, trigger in step.dependencies.items():
-        state = states.get(name)
-        if name in skipped:
+        status = ended[name].status if name in ended else None
+        if status and trigger not in ("Any", "Completed" if status == "Succeeded" else status):
             return False
-        if state is None or state.status not in ENDED_STATUSES:
-            waiting = True
-        elif not _triggered(state.status, trigger):
-            return False
-    return None if waiting else True
+    return True if len(ended) == len(step.needed) else None
 
 
 def final_status(execution: LocalExecution) -> tuple[str, str | None]:
@@ -81,16 +75,16 @@ class Scheduler:
         try:
             self._run_steps()
         except Exception as error:  # such as a full disk: say so rather than hang
-            self._execution.set_status("Failed", f"InternalServerError: {type(error).__name__}: {error}")
+            self._execution.set_status("Failed", as_failure(error).reason)
 
     def _run_steps(self) -> None:
         execution = self._execution
-        waiting = [step for name, step in execution.definition.steps.items() if name not in execution.steps]
+        waiting = {name: step for name, step in execution.definition.steps.items() if name not in execution.steps}
         limit = execution.identity.parallelism or DEFAULT_PARALLEL_STEPS
         skipped: set[str] = set()
         running: set[str] = set()
         while True:
-            waiting = self._begin_ready(waiting, running, skipped, limit)
+            self._begin_ready(waiting, running, skipped, limit)
             if not running:
                 break
             running.discard(self._ended.get())
@@ -99,25 +93,21 @@ class Scheduler:
         else:
             execution.set_status(*final_status(execution))
 
-    def _begin_ready(
-        self, waiting: list[DefinedStep], running: set[str], skipped: set[str], limit: int
-    ) -> list[DefinedStep]:
-        """Begin every step that is ready, and skip those that never will be; return the steps that still wait."""
-        changed = True
-        while changed and not self._stop.is_set:
-            changed, left = False, []
-            for step in waiting:
+    def _begin_ready(self, waiting: dict[str, DefinedStep], running: set[str], skipped: set[str], limit: int) -> None:
+        """Begin every step that is ready, and skip those that never will be."""
+        skipped_before = -1
+        while skipped_before != len(skipped) and not self._stop.is_set:
+            skipped_before = len(skipped)
+            for step in list(waiting.values()):
                 ready = readiness(step, self._execution.steps, skipped)
                 if ready is None or (ready and len(running) >= limit):
-                    left.append(step)
-                elif ready:
+                    continue
+                del waiting[step.name]
+                if ready:
                     running.add(step.name)
                     self._begin(step)
                 else:
                     skipped.add(step.name)
-                    changed = True
-            waiting = left
-        return waiting
 
     def _begin(self, step: DefinedStep) -> None:
         self._execution.set_step(step.name, status="Executing", start_time=time.time())
@@ -130,18 +120,12 @@ class Scheduler:
             changes = {"status": "Succeeded"}
         except StepStoppedError:
             changes = {"status": "Stopped"}
-        except StepFailureError as error:
-            changes = {"status": "Failed", "failure_reason": error.reason}
         except Exception as error:
-            changes = {"status": "Failed", "failure_reason": f"InternalServerError: {type(error).__name__}: {error}"}
+            changes = {"status": "Failed", "failure_reason": as_failure(error).reason}
         try:
             self._execution.set_step(step.name, end_time=time.time(), **changes)
         finally:
             self._ended.put(step.name)
-
-
-def _triggered(status: str, trigger: str) -> bool:
-    return trigger == "Any" or status == {"Completed": "Succeeded"}.get(trigger, trigger)
 
 
 def _is_handled(failed: str, execution: LocalExecution) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
@@ -16,27 +15,33 @@ from pipeline_definition.local.records import Records
 from pipeline_definition.local.settings import CREDENTIALS, REGION, SERVICE_KEY, LocalSettings
 
 _new_client: Any = boto3.client  # typed by a literal name for each service
+# Of the records of each kind, as an ARN names it.
+_FOLDERS = {
+    "processing-job": "processing-jobs",
+    "training-job": "training-jobs",
+    "hyper-parameter-tuning-job": "tuning-jobs",
+    "endpoint": "endpoints",
+    "model-package": "model-packages",
+    "model-package-group": "model-package-groups",
+}
 _clients_lock = threading.Lock()
 
 
-@dataclass
 class Services:
     """Settings, storage and records of one control plane."""
 
-    settings: LocalSettings
-    store: ObjectStore
-    file_systems: FileSystems
-    processing_jobs: Records
-    training_jobs: Records
-    tuning_jobs: Records
-    endpoints: Records
-    model_packages: Records
-    model_package_groups: Records
-    url: str = ""
-    """Where the control plane can be reached; known once it listens."""
-    cloud: Cloud = field(default_factory=Cloud)
-    """How unlike a laptop it is."""
-    _clients: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, settings: LocalSettings) -> None:
+        """Load the state folder."""
+        self.settings = settings
+        self.store = ObjectStore(settings.objects_dir, settings.state / "s3.jsonl")
+        folder = settings.state / "records"
+        self.file_systems = FileSystems(settings.file_systems_dir, folder, self.store)
+        self.records = {kind: Records(folder / name) for kind, name in _FOLDERS.items()}
+        self.url = ""
+        """Where the control plane can be reached; known once it listens."""
+        self.cloud = Cloud()
+        """How unlike a laptop it is."""
+        self._clients: dict[str, Any] = {}
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of this control plane: the engine makes its own changes through the API, too."""
@@ -52,25 +57,7 @@ class Services:
             return self._clients[service]
 
     def set_cloud(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Turn the switches of `local.cloud:` as a request says; all others are off. Return what they were."""
-        before, self.cloud = self.cloud, Cloud.model_validate(request)
+        """Turn the switches of `local.cloud:` as a request says; all others are off."""
+        self.cloud = Cloud.model_validate(request)
         self.store.denied, self.file_systems.import_lag_s = self.cloud.denied, self.cloud.import_lag_s
-        return before.model_dump(mode="json")
-
-    @classmethod
-    def open(cls, settings: LocalSettings) -> Services:
-        """Load the state folder."""
-        store = ObjectStore(settings.objects_dir, settings.state / "s3.jsonl")
-        store.load()
-        records = settings.state / "records"
-        return cls(
-            settings=settings,
-            store=store,
-            file_systems=FileSystems(settings.file_systems_dir, records, store),
-            processing_jobs=Records(records / "processing-jobs"),
-            training_jobs=Records(records / "training-jobs"),
-            tuning_jobs=Records(records / "tuning-jobs"),
-            endpoints=Records(records / "endpoints"),
-            model_packages=Records(records / "model-packages"),
-            model_package_groups=Records(records / "model-package-groups"),
-        )
+        return {}

@@ -25,15 +25,10 @@ class StateLock:
     """The right to a state folder."""
 
     def __init__(self, state: Path) -> None:
+        """Take it; raise StateInUseError that names the process which has it."""
         self._state = state
         state.mkdir(parents=True, exist_ok=True)
         self._file = (state / "lock").open("a+")
-
-    def acquire(self) -> None:
-        """Take the lock.
-
-        Raises StateInUseError that names the process which has it.
-        """
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -48,16 +43,8 @@ class StateLock:
 
     def announce(self, url: str, runs: Path, backend: str = PROCESS) -> None:
         """Say where the control plane is and how it runs jobs."""
-        write_json(
-            self._state / "control_plane.json",
-            {
-                "url": url,
-                "pid": os.getpid(),
-                "state": str(self._state.resolve()),
-                "runs": str(runs.resolve()),
-                "backend": backend,
-            },
-        )
+        folders = {"state": str(self._state.resolve()), "runs": str(runs.resolve())}
+        write_json(self._state / "control_plane.json", {"url": url, "pid": os.getpid(), **folders, "backend": backend})
 
     def release(self) -> None:
         """Let go."""

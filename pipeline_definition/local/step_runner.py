@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline_definition.local.cache import CachedResult, StepCache
@@ -24,7 +25,7 @@ from pipeline_definition.local.jobs import Jobs
 from pipeline_definition.local.model_registry import ModelRegistry
 from pipeline_definition.local.processing import ProcessingJobs
 from pipeline_definition.local.records import Record
-from pipeline_definition.local.request_shapes import OPERATIONS, check_request
+from pipeline_definition.local.request_checks import check_request
 from pipeline_definition.local.resolver import Resolver, to_text
 from pipeline_definition.local.retries import with_retries
 from pipeline_definition.local.services import Services
@@ -69,60 +70,46 @@ class StepRunner:
             "Processing": lambda attempt: self._job(attempt, kinds.processing, "ProcessingJob"),
             "Training": lambda attempt: self._job(attempt, kinds.training, "TrainingJob"),
             "Tuning": lambda attempt: self._job(attempt, kinds.tuning, "TuningJob"),
-            "Model": self._model,
+            "Model": lambda attempt: self._create(attempt, "Model", attempt.name),
             "RegisterModel": self._register,
             "EndpointConfig": self._endpoint_config,
             "Endpoint": self._endpoint,
             "Condition": self._condition,
             "Fail": self._fail,
-            "Lambda": self._lambda,
         }
 
     def run(self, step: DefinedStep, stop: StopSignal) -> None:
-        """Do one step; raises StepFailureError or StepStoppedError."""
-        if step.type != "Condition" and self._take_cached(step):
-            return
+        """Do one step, or take what an earlier execution left; raises StepFailureError or StepStoppedError."""
+        arguments: Mapping[str, Any] = {}
+        if step.cache_expires_after_s is not None:
+            # The job's own name differs each time and must not decide.
+            resolver = self._resolver().with_variables(TrainingJobName="", ProcessingJobName="")
+            arguments = resolver.resolve(dict(step.arguments))
+            result = self._cache.find(step, arguments)
+            if result is not None:
+                kept = {"properties": result.properties, "metadata": result.metadata}
+                self._execution.set_step(step.name, cache_source=result.source_arn, **kept)
+                return
         properties = with_retries(step.retry_policies, lambda: self._attempt(step, stop), stop.sleep)
         state = self._execution.set_step(step.name, properties=properties)
-        if step.cache_expires_after_s is not None:
-            result = CachedResult(self._execution.identity.arn, time.time(), properties, state.metadata)
-            self._cache.keep(step, self._cache_arguments(step), result)
-
-    def _take_cached(self, step: DefinedStep) -> bool:
-        if step.cache_expires_after_s is None:
-            return False
-        result = self._cache.find(step, self._cache_arguments(step))
-        if result is None:
-            return False
-        self._execution.set_step(
-            step.name, properties=result.properties, metadata=result.metadata, cache_source=result.source_arn
-        )
-        return True
-
-    def _cache_arguments(self, step: DefinedStep) -> Mapping[str, Any]:
-        # The job's own name differs each time and must not decide.
-        resolver = self._resolver().with_variables(TrainingJobName="", ProcessingJobName="")
-        resolved: Mapping[str, Any] = resolver.resolve(dict(step.arguments))
-        return resolved
+        result = CachedResult(self._execution.identity.arn, time.time(), properties, state.metadata)
+        self._cache.keep(step, arguments, result)
 
     def _attempt(self, step: DefinedStep, stop: StopSignal) -> Record:
-        number = self._execution.attempts_of(step.name) + 1
+        number = self._execution.attempts[step.name] + 1
         self._execution.set_step(step.name, attempts=number)
         try:
-            return self._do[step.type](self._prepared(step, number, stop))
+            name = self._name(step, number)
+            resolver = self._resolver().with_variables(TrainingJobName=name, ProcessingJobName=name)
+            # Of conditions, only those are resolved that decide.
+            own = {} if step.type == "Condition" else resolver.resolve(dict(step.arguments))
+            return self._do[step.type](Attempt(step, own, name, stop))
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             kind = "Step.THROTTLING" if code in _THROTTLED else None
             raise StepFailureError(f"ClientError: {error}", kind) from None
         except (BotoCoreError, OSError) as error:
             raise StepFailureError(f"InternalServerError: {error}", "Step.SERVICE_FAULT") from None
-
-    def _prepared(self, step: DefinedStep, number: int, stop: StopSignal) -> Attempt:
-        name = self._name(step, number)
-        resolver = self._resolver().with_variables(TrainingJobName=name, ProcessingJobName=name)
-        # The steps in a condition's branches are not its arguments.
-        own = {} if step.type == "Condition" else resolver.resolve(dict(step.arguments))
-        return Attempt(step, own, name, stop)
 
     def _name(self, step: DefinedStep, number: int) -> str:
         """Return the job's name: it depends on the execution, the step and the attempt alone."""
@@ -155,39 +142,37 @@ class StepRunner:
         request = {**attempt.arguments, f"{jobs.prefix}Name": attempt.name}
         return jobs.run(request, self._execution.folder / "logs" / attempt.step.name, attempt.stop)
 
-    def _model(self, attempt: Attempt) -> Record:
-        request = {**attempt.arguments, "ModelName": attempt.name}
-        check_request(OPERATIONS["Model"], request)
+    def _endpoint_config(self, attempt: Attempt) -> Record:
+        name, suffix = attempt.arguments.get("EndpointConfigName"), self._services.cloud.name_suffix
+        return self._create(attempt, "EndpointConfig", _suffixed(attempt, name, suffix) if name else attempt.name)
+
+    def _create(self, attempt: Attempt, kind: str, name: str) -> Record:
+        """Create what moto keeps, a model or an endpoint configuration; return what Describe says of it."""
+        own_name = {f"{kind}Name": name}
+        request = {**attempt.arguments, **own_name}
+        check_request(f"Create{kind}", request)
         client = self._services.client("sagemaker")
-        client.create_model(**request)
-        model = _plain(client.describe_model(ModelName=attempt.name))
-        self._show(attempt, Model={"Arn": model["ModelArn"]})
-        return model
+        getattr(client, xform_name(f"Create{kind}"))(**request)
+        response = getattr(client, xform_name(f"Describe{kind}"))(**own_name)
+        response.pop("ResponseMetadata")
+        # As a JSON document: times are seconds since 1970.
+        record: Record = json.loads(json.dumps(response, default=datetime.timestamp))
+        self._show(attempt, **{kind: {"Arn": record[f"{kind}Arn"]}})
+        return record
 
     def _register(self, attempt: Attempt) -> Record:
-        check_request(OPERATIONS["RegisterModel"], attempt.arguments)
+        check_request("CreateModelPackage", attempt.arguments)
         if "ModelPackageGroupName" in attempt.arguments:
             self._kinds.registry.ensure_group(attempt.arguments["ModelPackageGroupName"])
-        package_arn = self._kinds.registry.create_package(attempt.arguments)["ModelPackageArn"]
+        package_arn = self._kinds.registry.create_model_package(attempt.arguments)["ModelPackageArn"]
         self._show(attempt, RegisterModel={"Arn": package_arn})
-        return self._kinds.registry.describe_package({"ModelPackageName": package_arn})
-
-    def _endpoint_config(self, attempt: Attempt) -> Record:
-        request = {"EndpointConfigName": attempt.name, **attempt.arguments}
-        if self._services.cloud.name_suffix and "EndpointConfigName" in attempt.arguments:
-            request["EndpointConfigName"] = _suffixed(attempt, "EndpointConfigName", self._services.cloud.name_suffix)
-        check_request(OPERATIONS["EndpointConfig"], request)
-        client = self._services.client("sagemaker")
-        client.create_endpoint_config(**request)
-        config = _plain(client.describe_endpoint_config(EndpointConfigName=request["EndpointConfigName"]))
-        self._show(attempt, EndpointConfig={"Arn": config["EndpointConfigArn"]})
-        return config
+        return self._kinds.registry.describe_model_package({"ModelPackageName": package_arn})
 
     def _endpoint(self, attempt: Attempt) -> Record:
         request = {"EndpointName": attempt.name, **attempt.arguments}
-        check_request(OPERATIONS["Endpoint"], request)
+        check_request("CreateEndpoint", request)
         self._show(attempt, Endpoint={"Arn": arn("endpoint", request["EndpointName"])})
-        return self._kinds.hosting.create_or_update(request, attempt.stop)
+        return self._kinds.hosting.serve(request, attempt.stop)
 
     def _condition(self, attempt: Attempt) -> Record:
         resolve = self._resolver().resolve
@@ -200,26 +185,16 @@ class StepRunner:
         self._show(attempt, Fail={"ErrorMessage": message})
         raise StepFailureError(message or f"{attempt.step.name} was reached")
 
-    def _lambda(self, attempt: Attempt) -> Record:
-        function_arn = str(attempt.step.source.get("FunctionArn"))
-        raise StepFailureError(f"ClientError: no local handler is registered for the function {function_arn}")
 
-
-def _suffixed(attempt: Attempt, member: str, characters: int) -> str:
+def _suffixed(attempt: Attempt, name: str, characters: int) -> str:
     """Return a given name with what SageMaker appends, so that each execution has its own.
 
     Source: https://github.com/aws/sagemaker-python-sdk/pull/6224. Raises StepFailureError where it becomes too long.
     """
     digest = hashlib.sha256(attempt.name.encode()).hexdigest()
-    name = f"{attempt.arguments[member]}-{digest}"[: len(attempt.arguments[member]) + characters]
-    if len(name) > _JOB_NAME_CHARACTERS:
+    own = f"{name}-{digest}"[: len(name) + characters]
+    if len(own) > _JOB_NAME_CHARACTERS:
         limit = f"Member must have length less than or equal to {_JOB_NAME_CHARACTERS}"
-        raise StepFailureError(f"ClientError: Value '{name}' at '{member}' failed to satisfy constraint: {limit}")
-    return name
-
-
-def _plain(response: dict[str, Any]) -> Record:
-    """Return a boto3 response as a JSON document; times are seconds since 1970."""
-    response.pop("ResponseMetadata")
-    document: Record = json.loads(json.dumps(response, default=datetime.timestamp))
-    return document
+        problem = f"Value '{own}' at 'EndpointConfigName' failed to satisfy constraint: {limit}"
+        raise StepFailureError(f"ClientError: {problem}")
+    return own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -25,12 +24,9 @@ def fetch_source(store: ObjectStore, source: Mapping[str, Any], folder: Path, pa
     if source.get("S3CompressionType", "None") != "None":
         raise StepFailureError("ClientError: S3CompressionType Gzip is not supported on this machine")
     part, parts = (part, parts) if distribution == SHARDED else (0, 1)
-    kind, uri = source.get("S3DataType", "S3Prefix"), source["S3Uri"]
-    if kind == "S3Prefix":
-        return fetch_prefix(store, uri, folder, part, parts)
-    if kind == "ManifestFile":
-        return _fetch_manifest(store, uri, folder, part, parts)
-    raise StepFailureError(f"ClientError: S3DataType {kind!r} is not supported on this machine")
+    if source.get("S3DataType", "S3Prefix") != "S3Prefix":
+        raise StepFailureError(f"ClientError: S3DataType {source['S3DataType']!r} is not supported on this machine")
+    return fetch_prefix(store, source["S3Uri"], folder, part, parts)
 
 
 def fetch_prefix(
@@ -48,7 +44,10 @@ def fetch_prefix(
     folder.mkdir(parents=True, exist_ok=True)
     for key in keys[part::parts]:
         name = key.rsplit("/", 1)[-1] if key == prefix else key.removeprefix(prefix.rstrip("/")).lstrip("/")
-        _copy(store, f"s3://{bucket}/{key}", inside(folder, name))
+        target = inside(folder, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A copy, never a link: a job may write to its inputs, as it may on SageMaker.
+        shutil.copyfile(store.file(f"s3://{bucket}/{key}"), target)
     return len(keys[part::parts])
 
 
@@ -56,7 +55,7 @@ def send_folder(store: ObjectStore, folder: Path, uri: str) -> int:
     """Make objects of a folder's files, oldest first; they must not change again. Return how many."""
     files = sorted((path.stat().st_mtime_ns, path) for path in folder.rglob("*") if path.is_file())
     for _, path in files:
-        store.put_file(f"{uri.rstrip('/')}/{path.relative_to(folder).as_posix()}", path, link=True)
+        store.put(f"{uri.rstrip('/')}/{path.relative_to(folder).as_posix()}", path)
     return len(files)
 
 
@@ -69,22 +68,3 @@ def inside(folder: Path, name: str) -> Path:
     if path.is_absolute() or ".." in path.parts:
         raise StepFailureError(f"ClientError: object name {name!r} leads out of its folder")
     return folder / path
-
-
-def _fetch_manifest(store: ObjectStore, uri: str, folder: Path, part: int, parts: int) -> int:
-    """Copy what a manifest lists: `[{"prefix": "s3://bucket/folder/"}, "name", ...]`."""
-    try:
-        head, *names = json.loads(store.read(uri))
-        prefix = str(head["prefix"])
-    except (ValueError, TypeError, KeyError):
-        raise StepFailureError(f'ClientError: {uri} is not a manifest ([{{"prefix": ...}}, name, ...])') from None
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names[part::parts]:
-        _copy(store, prefix + name, inside(folder, name))
-    return len(names[part::parts])
-
-
-def _copy(store: ObjectStore, uri: str, target: Path) -> None:
-    """Copy, never link: a job may write to its inputs, as it may on SageMaker."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(store.file(uri), target)

@@ -11,28 +11,21 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeKey
 
+from pipeline_definition.local.journal import Journal
+
+_DEFAULT_TYPE = "binary/octet-stream"
+
 
 class SlowDownError(S3ClientError):
     """The object was replaced while it was read: clients try again by themselves (503)."""
 
     code = "SlowDown"
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file that becomes an object."""
-
-    path: Path
-    how: str
-    """`link`: share its bytes, it will not change; `copy`: it may change; `keep`: it is the object's file already."""
 
 
 def object_path(root: Path, bucket: str, key: str) -> Path:
@@ -72,10 +65,11 @@ class StoredKey(FakeKey):
     root: ClassVar[Path]
     """Folder of the buckets; set once before the server starts."""
 
-    on_metadata: ClassVar[Callable[[StoredKey], None]]
-    """Called when an object has got its metadata."""
+    index: ClassVar[Journal]
+    """What files cannot hold: ETags and metadata."""
 
-    _in_file = False
+    in_file = False
+    """Whether the bytes are in a file: not so for the former versions in a versioned bucket."""
     _inode: int = 0
 
     def __deepcopy__(self, _memo: object) -> StoredKey:
@@ -90,31 +84,39 @@ class StoredKey(FakeKey):
 
         Raises SlowDownError where another object has taken the file.
         """
-        if not self._in_file:
+        if not self.in_file:
             return bytes(_MotoKey.value.fget(self))
         with self._open() as file:
             return bytes(file.read())
 
     @value.setter
-    def value(self, new_value: bytes | LocalFile) -> None:
+    def value(self, new_value: bytes | Path) -> None:
+        """Store bytes, or a file that does not change again; it may be the object's own already."""
         if self.bucket_name is None:
             _MotoKey.value.fset(self, new_value)
             return
-        self._in_file = True
-        if isinstance(new_value, LocalFile) and new_value.how == "keep":
-            self._identify(new_value.path)
+        self.in_file = True
+        if new_value == self.path:
+            self._identify(self.path)
             return
         path = _make_room(self.path, self.root / self.bucket_name)
         beside = self.root / ".incoming" / uuid.uuid4().hex
         beside.parent.mkdir(parents=True, exist_ok=True)
-        self._write(beside, new_value)
+        if not isinstance(new_value, Path):
+            self._etag = self._etag or _md5(new_value).hexdigest()
+            beside.write_bytes(new_value)
+        else:
+            try:
+                beside.hardlink_to(new_value)
+            except OSError:  # another disk
+                shutil.copyfile(new_value, beside)
         self._identify(beside)
         beside.replace(path)
 
     @property
     def etag(self) -> str:
         """The quoted MD5 of the object, read in blocks."""
-        if self._etag is None and self._in_file:
+        if self._etag is None and self.in_file:
             with self._open() as file:
                 self._etag = hashlib.file_digest(file, _md5).hexdigest()
         return str(_MotoKey.etag.fget(self))
@@ -124,21 +126,28 @@ class StoredKey(FakeKey):
         """The object's file."""
         return object_path(self.root, str(self.bucket_name), self.name)
 
-    @property
-    def in_file(self) -> bool:
-        """Whether the bytes are in a file: not so for the former versions in a versioned bucket."""
-        return self._in_file
-
     def set_metadata(self, metadata: Any, replace: bool = False) -> None:
-        """Set user metadata and content type."""
+        """Set user metadata and content type, and note them with the ETag."""
         super().set_metadata(metadata, replace)
-        StoredKey.on_metadata(self)
+        if not self.in_file:
+            return
+        status = self.path.stat()
+        entry: dict[str, Any] = {
+            "bucket": self.bucket_name,
+            "key": self.name,
+            "stamp": [status.st_size, status.st_mtime_ns],
+            "etag": self.etag.strip('"'),
+        }
+        own = {name: str(value) for name, value in self.metadata.items()}
+        if own != {"content-type": _DEFAULT_TYPE}:
+            entry["metadata"] = own
+        self.index.append(entry)
 
     def detach(self) -> None:
         """Take the bytes into memory: a former version of a versioned object, whose file goes to the next one."""
-        if self._in_file:
+        if self.in_file:
             value = self.value
-            self._in_file = False
+            self.in_file = False
             _MotoKey.value.fset(self, value)
 
     def dispose(self, garbage: bool = False) -> None:
@@ -156,17 +165,6 @@ class StoredKey(FakeKey):
             file.close()
             raise SlowDownError("The object was replaced while it was read")
         return file
-
-    def _write(self, beside: Path, value: bytes | LocalFile) -> None:
-        if isinstance(value, LocalFile):
-            if value.how == "link":
-                with contextlib.suppress(OSError):  # another disk
-                    beside.hardlink_to(value.path)
-                    return
-            shutil.copyfile(value.path, beside)
-        else:
-            self._etag = self._etag or _md5(value).hexdigest()
-            beside.write_bytes(value)
 
     def _identify(self, path: Path) -> None:
         status = path.stat()

@@ -1,6 +1,6 @@
 """The small process that leads one job: it starts the hosts, and ends all of them when one fails or on request.
 
-Reads a line of JSON and then commands from standard input; writes events as JSON lines to standard output. When
+Reads a line of JSON and then commands from standard input; writes how the job ended as JSON to standard output. When
 standard input ends, the control plane has died, and the job ends too.
 
     python supervisor.py   <<< '{"mark": ..., "grace_s": 10, "max_runtime_s": null, "hosts": [{"name": ..., "argv":
@@ -33,19 +33,18 @@ class Supervisor:
         self._spec, self._wake = spec, wake
         self._hosts: dict[str, subprocess.Popen[bytes]] = {}
         self._codes: dict[str, int] = {}
-        self._cause: str | None = None
+        self._cause: dict[str, str] = {}
         self._kill_at_s = float("inf")
-        limit_s = spec.get("max_runtime_s")
-        self._limit_at_s = time.monotonic() + limit_s if limit_s else float("inf")
+        self._limit_at_s = time.monotonic() + (spec.get("max_runtime_s") or float("inf"))
 
-    def run(self) -> None:
-        """Run the job; report the cause of its end: finished, failed, stopped, timeout or orphaned."""
+    def run(self) -> dict[str, Any]:
+        """Run the job; return how it ended: `Outcome` of host_group."""
         for host in self._spec["hosts"]:
-            if not self._start(host):
-                break
+            if not self._cause:
+                self._start(host)
         watching = [sys.stdin.fileno(), self._wake.fileno()]
         while self._codes.keys() != self._hosts.keys():
-            due_s = min(self._kill_at_s, self._limit_at_s if self._cause is None else float("inf"))
+            due_s = min(self._kill_at_s, float("inf") if self._cause else self._limit_at_s)
             wait_s = None if due_s == float("inf") else max(0.0, due_s - time.monotonic())
             ready, _, _ = select.select(watching, [], [], wait_s)
             if sys.stdin.fileno() in ready and not self._command():
@@ -55,12 +54,12 @@ class Supervisor:
             self._reap()
             self._check_clock()
         kill_marked(self._spec["mark"])
-        self._report(event="done", cause=self._cause or "finished", codes=self._codes)
+        return {"codes": self._codes, **(self._cause or {"cause": "finished"})}
 
-    def _start(self, host: dict[str, Any]) -> bool:
+    def _start(self, host: dict[str, Any]) -> None:
         with Path(host["log"]).open("ab") as log:
             try:
-                process = subprocess.Popen(
+                self._hosts[host["name"]] = subprocess.Popen(
                     host["argv"],
                     cwd=host["folder"],
                     env={**host["environment"], JOB_MARK: self._spec["mark"]},
@@ -70,12 +69,7 @@ class Supervisor:
                 )
             except OSError as error:
                 log.write(f"cannot run {host['argv']}: {error}\n".encode())
-                self._report(event="unstartable", host=host["name"], error=str(error))
-                self._end("failed")
-                return False
-        self._hosts[host["name"]] = process
-        self._report(event="started", host=host["name"], pid=process.pid)
-        return True
+                self._end("failed", first_failed=host["name"], error=str(error))
 
     def _command(self) -> bool:
         """Read a command of the control plane; return False when the control plane has died."""
@@ -90,13 +84,12 @@ class Supervisor:
         for name, process in self._hosts.items():
             if name not in self._codes and process.poll() is not None:
                 self._codes[name] = process.returncode
-                self._report(event="exited", host=name, code=process.returncode)
                 if process.returncode != 0:
-                    self._end("failed")
+                    self._end("failed", first_failed=name)
 
     def _check_clock(self) -> None:
         now_s = time.monotonic()
-        if self._cause is None and now_s >= self._limit_at_s:
+        if not self._cause and now_s >= self._limit_at_s:
             self._end("timeout")
         if now_s >= self._kill_at_s:
             self._kill_at_s = float("inf")
@@ -105,19 +98,14 @@ class Supervisor:
                 with contextlib.suppress(OSError):
                     process.kill()
 
-    def _end(self, cause: str) -> None:
-        if self._cause is not None:
+    def _end(self, cause: str, **details: str) -> None:
+        if self._cause:
             return
-        self._cause = cause
+        self._cause = {"cause": cause, **details}
         self._kill_at_s = time.monotonic() + self._spec["grace_s"]
         for process in self._hosts.values():
             with contextlib.suppress(OSError):
                 process.terminate()
-
-    @staticmethod
-    def _report(**event: Any) -> None:
-        with contextlib.suppress(OSError):
-            os.write(sys.stdout.fileno(), (json.dumps(event) + "\n").encode())
 
 
 def main() -> None:
@@ -131,7 +119,9 @@ def main() -> None:
     # Unbuffered: what follows the first line stays in the pipe for select.
     line = sys.stdin.buffer.raw.readline()  # type: ignore[union-attr]
     if line:
-        Supervisor(json.loads(line), wake).run()
+        outcome = Supervisor(json.loads(line), wake).run()
+        with contextlib.suppress(OSError):
+            os.write(sys.stdout.fileno(), json.dumps(outcome).encode())
 
 
 if __name__ == "__main__":

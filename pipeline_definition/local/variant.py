@@ -6,7 +6,6 @@ Writes <state>/endpoints/<endpoint>/<deployment>/<variant>/model; a server that 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import http.client
 import shutil
 import threading
@@ -15,13 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline_definition.local.archive import extract_archive
-from pipeline_definition.local.environment import free_ports, hostile_environment, job_environment
+from pipeline_definition.local.container_engine import Program
+from pipeline_definition.local.environment import free_ports, job_environment
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
-from pipeline_definition.local.host_group import Host, HostGroup
-from pipeline_definition.local.job_hosts import NO_CAPACITY
-from pipeline_definition.local.job_logs import ENDPOINT_GROUP, JobLogs, Metrics, last_lines
-from pipeline_definition.local.jobs import state_mark
-from pipeline_definition.local.placement import Program, placed
+from pipeline_definition.local.host_group import Host, run_hosts
+from pipeline_definition.local.job_hosts import require_capacity
+from pipeline_definition.local.job_logs import ENDPOINT_GROUP, JobLogs, last_lines
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import HOST
 from pipeline_definition.local.stop_signal import StopSignal
@@ -29,6 +27,7 @@ from pipeline_definition.local.storage import fetch_prefix
 
 _PING_EVERY_S = 0.1
 _PING_TIMEOUT_S = 5.0
+_STARTUP_TIMEOUT_S = 600.0  # unless the configuration gives a limit
 INVOCATION_TIMEOUT_S = 60.0
 _FIRST_RESTART_S, _LAST_RESTART_S = 0.5, 30.0
 _STEADY_AFTER_S = 60.0
@@ -44,12 +43,11 @@ class RunningVariant:
         self.weight = float(config.get("InitialVariantWeight", 1.0))
         self.log = services.settings.endpoints_dir / endpoint / "logs" / f"{self.name}.log"
         self.endpoint = endpoint
+        self.in_flight: set[object] = set()
         self._services, self._config, self._count = services, config, variants
         self._folder = services.settings.endpoints_dir / endpoint / deployment / self.name
-        self._mark = f"{state_mark(services.settings.state)}endpoint/{endpoint}/{deployment}/{self.name}/"
-        self._port = 0
-        self._program = Program("", (), ("serve",))
-        self._environment: dict[str, str] = {}
+        self._mark = f"{services.settings.mark}endpoint/{endpoint}/{deployment}/{self.name}/"
+        self._port = free_ports(1)[0]
         self._stop = StopSignal()
         self._thread: threading.Thread | None = None
         self._deaths = 0
@@ -59,21 +57,18 @@ class RunningVariant:
 
         Raises StepFailureError with the server's last lines when it ends or takes too long.
         """
-        patterns = self._services.cloud.no_capacity
-        if any(fnmatch.fnmatchcase(self._config.get("InstanceType", ""), pattern) for pattern in patterns):
-            raise StepFailureError(NO_CAPACITY)
+        settings = self._services.settings
+        require_capacity(self._services.cloud, self._config.get("InstanceType", ""))
         container = self._container()
         self._fetch_model(container)
-        self._port = free_ports(1)[0]
-        self._program = Program(str(container.get("Image", "")), (), ("serve",))
-        self._environment = {
-            **job_environment(self._services.url, self._services.settings.source_dir, self._folder, self._count),
-            **{key: str(value) for key, value in (container.get("Environment") or {}).items()},
-            **hostile_environment(self._services.cloud),
-            "SAGEMAKER_BIND_TO_PORT": str(self._port),
-        }
+        own = {key: str(value) for key, value in (container.get("Environment") or {}).items()}
+        own["SAGEMAKER_BIND_TO_PORT"] = str(self._port)
+        environment = job_environment(self._services.url, self._folder, self._count, own, self._services.cloud)
+        program = Program(str(container.get("Image", "")), (), ("serve",))
+        argv = settings.command(program, environment, self._folder, self._mark)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        host = Host(self.name, argv, environment, self._folder, self.log)
+        self._thread = threading.Thread(target=self._serve, args=(host,), daemon=True)
         self._thread.start()
         self._wait_until_ready()
 
@@ -86,17 +81,24 @@ class RunningVariant:
 
     def ping(self) -> bool:
         """Whether the server is ready."""
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=_PING_TIMEOUT_S)
-        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-            connection.request("GET", "/ping")
-            return connection.getresponse().status == 200
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self._ask("GET", "/ping", _PING_TIMEOUT_S)[0] == 200
         return False
 
     def invoke(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
         """Post to /invocations; return status, headers and body. Raises OSError where the server cannot be reached."""
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=INVOCATION_TIMEOUT_S)
-        with contextlib.closing(connection):
-            connection.request("POST", "/invocations", body=body, headers=dict(headers))
+        request = object()
+        self.in_flight.add(request)
+        try:
+            return self._ask("POST", "/invocations", INVOCATION_TIMEOUT_S, body, headers)
+        finally:
+            self.in_flight.discard(request)
+
+    def _ask(
+        self, method: str, path: str, timeout_s: float, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        with contextlib.closing(http.client.HTTPConnection(HOST, self._port, timeout=timeout_s)) as connection:
+            connection.request(method, path, body, headers or {})
             response = connection.getresponse()
             return response.status, dict(response.getheaders()), response.read()
 
@@ -127,13 +129,15 @@ class RunningVariant:
             extract_archive(archive, target)
             shutil.rmtree(self._folder / "download")
 
-    def _serve(self) -> None:
+    def _serve(self, host: Host) -> None:
         """Keep a server running until asked to stop; the pause before a restart doubles, unless it ran steadily."""
         pause_s = _FIRST_RESTART_S
         try:
             while not self._stop.is_set:
                 began_s = time.monotonic()
-                self._run_once()
+                logs = JobLogs(ENDPOINT_GROUP.format(name=self.endpoint), self.name, {"instance": self.log})
+                run_hosts(self._services.settings, self._mark, [host], self._stop, logs.pump)
+                logs.pump(final=True)
                 self._deaths += 1
                 pause_s = _FIRST_RESTART_S if time.monotonic() - began_s > _STEADY_AFTER_S else pause_s
                 self._stop.sleep(pause_s)
@@ -141,24 +145,8 @@ class RunningVariant:
         except StepStoppedError:
             return
 
-    def _run_once(self) -> None:
-        settings = self._services.settings
-        group_name = ENDPOINT_GROUP.format(name=self.endpoint)
-        logs = JobLogs(group_name, self.name, {"instance": self.log}, Metrics(()))
-        logs.files["instance"].skip_old_lines()
-        host = Host(self.name, (), self._environment, self._folder, self.log)
-        group = HostGroup(self._mark, [placed(settings, self._program, host, self._mark)], settings.grace_s)
-        try:
-            with self._stop.calling(group.stop):
-                group.wait(logs.pump, settings.log_every_s)
-        finally:
-            if settings.engine is not None:
-                settings.engine.remove(self._mark)
-        logs.pump(final=True)
-
     def _wait_until_ready(self) -> None:
-        default_s = self._services.settings.startup_timeout_s
-        limit_s = float(self._config.get("ContainerStartupHealthCheckTimeoutInSeconds", default_s))
+        limit_s = float(self._config.get("ContainerStartupHealthCheckTimeoutInSeconds", _STARTUP_TIMEOUT_S))
         deadline_s = time.monotonic() + limit_s
         while not self.ping():
             self._stop.check()

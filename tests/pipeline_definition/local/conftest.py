@@ -20,9 +20,9 @@ from moto.s3.models import s3_backends
 from params.cloud import Cloud
 from params.layout import ENDED_STATUSES
 from pipeline_definition.local.client import LocalControlPlane, ensure_up
-from pipeline_definition.local.jobs import state_mark
 from pipeline_definition.local.object_store import ObjectStore
 from pipeline_definition.local.processes import marked
+from pipeline_definition.local.settings import LocalSettings
 from pipeline_definition.session import Target
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -39,9 +39,7 @@ def make_store(tmp_path: Path) -> Iterator[Callable[[], ObjectStore]]:
 
     def opened() -> ObjectStore:
         forget()
-        store = ObjectStore(tmp_path / "state" / "s3", tmp_path / "state" / "s3.jsonl")
-        store.load()
-        return store
+        return ObjectStore(tmp_path / "state" / "s3", tmp_path / "state" / "s3.jsonl")
 
     yield opened
     forget()
@@ -155,7 +153,7 @@ class World:
 
     def processes(self) -> list[Any]:
         """All processes of jobs and endpoints of this control plane."""
-        return marked(state_mark(self.folder / "state"))
+        return marked(LocalSettings(self.folder / "state", self.folder / "runs").mark)
 
     def kill(self) -> None:
         """SIGKILL the control plane."""

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_definition.local.container_engine import ContainerEngine, ContainerEngineError
+from params.cloud import Cloud
+from pipeline_definition.local.container_engine import ContainerEngine, ContainerEngineError, Program
 from pipeline_definition.local.environment import job_environment
-from pipeline_definition.local.host_group import Host
-from pipeline_definition.local.placement import Program, placed
-from pipeline_definition.local.settings import ImageEntryPoints, LocalSettings
+from pipeline_definition.local.settings import LocalSettings
 
 ENGINE = """#!/bin/sh
 echo "$@" >> "$LOG"
@@ -37,15 +36,16 @@ def asked(tmp_path: Path) -> list[str]:
     return (tmp_path / "log").read_text(encoding="utf-8").splitlines()
 
 
-def host(tmp_path: Path) -> Host:
-    environment = job_environment("http://127.0.0.1:1234", tmp_path, tmp_path / "algo-1", 1)
-    return Host("algo-1", (), {**environment, "TRAINING_JOB_NAME": "train"}, tmp_path / "algo-1", tmp_path / "log")
+def command(settings: LocalSettings, program: Program, tmp_path: Path) -> tuple[str, ...]:
+    own = {"TRAINING_JOB_NAME": "train"}
+    environment = job_environment("http://127.0.0.1:1234", tmp_path / "algo-1", 1, own, Cloud())
+    return settings.command(program, environment, tmp_path / "algo-1", "state/job-1/")
 
 
 def test_a_container_sees_its_folder_the_network_and_the_file_systems(engine: ContainerEngine, tmp_path: Path) -> None:
     settings = LocalSettings(tmp_path / "state", tmp_path / "runs", engine=engine)
     settings.file_systems_dir.mkdir(parents=True)
-    argv = placed(settings, Program("train:1", (), ("train",)), host(tmp_path), "state/job-1/").argv
+    argv = command(settings, Program("train:1", (), ("train",)), tmp_path)
     assert argv[0] == engine.command[0]
     assert argv[-2:] == ("train:1", "train")
     options = " ".join(argv[1:-2])
@@ -68,18 +68,18 @@ def test_a_container_sees_its_folder_the_network_and_the_file_systems(engine: Co
 def test_a_jobs_own_entry_point_takes_the_place_of_the_images(engine: ContainerEngine, tmp_path: Path) -> None:
     settings = LocalSettings(tmp_path / "state", tmp_path / "runs", engine=engine)
     program = Program("data:1", ("python", "-m", "steps", "download"), ("--threads", "4"))
-    argv = placed(settings, program, host(tmp_path), "mark").argv
+    argv = command(settings, program, tmp_path)
     assert argv[-8:] == ("--entrypoint", "python", "data:1", "-m", "steps", "download", "--threads", "4")
 
 
 def test_without_an_engine_the_images_command_line_is_run_by_this_python(tmp_path: Path) -> None:
     import sys
 
-    images = ImageEntryPoints({"other/*": ("python", "other.py")})
+    images = {"other/*": ("python", "other.py")}
     settings = LocalSettings(tmp_path, tmp_path, images)
     own = Program("any:1", ("python", "-m", "steps", "encode"), ("--batch-size", "8"))
-    assert placed(settings, own, host(tmp_path), "mark").argv == (sys.executable, *own.entry_point[1:], *own.arguments)
-    train = placed(settings, Program("other/train:1", (), ("train",)), host(tmp_path), "mark").argv
+    assert command(settings, own, tmp_path) == (sys.executable, *own.entry_point[1:], *own.arguments)
+    train = command(settings, Program("other/train:1", (), ("train",)), tmp_path)
     assert train == (sys.executable, "other.py", "train")
 
 
@@ -108,7 +108,6 @@ def test_the_control_plane_says_how_it_runs_jobs(tmp_path: Path) -> None:
     from pipeline_definition.local.state_lock import StateLock, announced
 
     lock = StateLock(tmp_path)
-    lock.acquire()
     lock.announce("http://127.0.0.1:1", tmp_path / "runs", "podman")
     assert json.loads((tmp_path / "control_plane.json").read_text())["backend"] == "podman"
     assert announced(tmp_path) is not None

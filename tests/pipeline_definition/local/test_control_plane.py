@@ -304,11 +304,11 @@ def test_a_bad_parameter_or_definition_is_refused_at_once(world: World) -> None:
         world.start("never-made")
 
 
-def test_a_lambda_without_a_local_handler_is_named(world: World) -> None:
+def test_a_lambda_step_is_refused_by_name_before_anything_runs(world: World) -> None:
     function = "arn:aws:lambda:us-east-1:123456789012:function:notify"
-    world.create("lambda", [{"Name": "Notify", "Type": "Lambda", "FunctionArn": function, "Arguments": {}}])
-    _, steps = world.run("lambda")
-    assert f"no local handler is registered for the function {function}" in steps["Notify"]["FailureReason"]
+    step = {"Name": "Notify", "Type": "Lambda", "FunctionArn": function, "Arguments": {}}
+    with pytest.raises(ClientError, match="step 'Notify': unknown type of step 'Lambda'"):
+        world.create("lambda", [step])
 
 
 def test_a_request_with_a_wrong_type_names_the_argument(world: World) -> None:

@@ -48,7 +48,10 @@ def test_steps_of_a_branch_know_their_side() -> None:
         ([processing("X"), processing("X")], "step name 'X' is used twice"),
         ([processing("X", DependsOn=["Y"]), processing("Y", DependsOn=["X"])], "circle"),
         ([processing("X", CacheConfig={"Enabled": True, "ExpireAfter": "30 days"})], "not an ISO 8601 duration"),
-        ([processing("X", RetryPolicies=[{"ExceptionType": ["Step.BAD"]}])], "unknown exception type"),
+        (
+            [processing("X", RetryPolicies=[{"ExceptionType": ["Step.BAD"]}])],
+            "RetryPolicies: ExceptionType.*'Step.BAD'",
+        ),
         ([condition("X", [{"Type": "Like"}], [], [])], "unknown condition 'Like'"),
         ([condition("X", [{"Type": "Equals", "Left": 1}], [], [])], r"condition Equals: arguments \['Left'\]"),
         ([{"Name": "X", "Type": "Fail", "Arguments": {"Message": ""}}], "unknown argument 'Message'"),

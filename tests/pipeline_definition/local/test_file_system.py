@@ -18,7 +18,7 @@ def systems(store: ObjectStore, tmp_path: Path) -> FileSystems:
 def made(systems: FileSystems, **association: Any) -> str:
     name = str(systems.create_file_system(LUSTRE)["FileSystem"]["FileSystemId"])
     wanted = {"FileSystemPath": "/latents", "DataRepositoryPath": "s3://bucket/latents/", **association}
-    systems.create_association({"FileSystemId": name, **wanted})
+    systems.create_data_repository_association({"FileSystemId": name, **wanted})
     return name
 
 
@@ -87,14 +87,14 @@ def test_file_systems_and_associations_outlive_the_process(
     system = again.describe_file_systems({"FileSystemIds": [name]})["FileSystems"][0]
     assert (system["Lifecycle"], system["LustreConfiguration"]["MountName"]) == ("AVAILABLE", "fsx")
     filters = [{"Name": "file-system-id", "Values": [name]}]
-    found = again.describe_associations({"Filters": filters})["Associations"]
+    found = again.describe_data_repository_associations({"Filters": filters})["Associations"]
     assert [(a["FileSystemPath"], a["DataRepositoryPath"]) for a in found] == [("/latents", "s3://bucket/latents/")]
 
 
 def test_overlapping_associations_and_unknown_file_systems_are_refused(systems: FileSystems) -> None:
     name = made(systems)
     with pytest.raises(RefusedRequestError, match="overlaps"):
-        systems.create_association(
+        systems.create_data_repository_association(
             {"FileSystemId": name, "FileSystemPath": "/latents/deep", "DataRepositoryPath": "s3://bucket/x"}
         )
     with pytest.raises(RefusedRequestError, match="no file system 'fs-1'"):

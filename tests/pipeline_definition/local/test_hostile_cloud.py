@@ -16,7 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from pipeline_definition.local import namespaces
-from pipeline_definition.local.jobs import namespace_tag
+from pipeline_definition.local.settings import LocalSettings
 from pipeline_definition.runs.executions import Executions
 from pipeline_definition.runs.watch import Watcher
 from steps.cloud_faults import cloud_fault
@@ -277,7 +277,7 @@ def test_a_host_is_a_network_of_its_own_that_reaches_the_control_plane_alone(wor
         assert host["algo-1"] == "10.9.0.1" and host["algo-2"] == "10.9.0.2"
         assert host["buckets"] == ["bucket"] and host["internet"] != "reached"
         assert host["master"] is None
-    assert not list(namespaces.NAMESPACES.glob(f"{namespace_tag(world.folder / 'state')}*"))
+    assert not list(namespaces.NAMESPACES.glob(f"{LocalSettings(world.folder / 'state', world.folder).namespace_tag}*"))
 
 
 @needs_namespaces

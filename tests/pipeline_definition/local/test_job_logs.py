@@ -10,7 +10,7 @@ LOSS = {"Name": "loss", "Regex": r"(?:^|\s)loss=([0-9.eE+-]+)"}
 
 def test_lines_are_read_once_and_whole(tmp_path: Path) -> None:
     path = tmp_path / "algo-1.log"
-    log = LogFile(path, "group", "stream")
+    log = LogFile(path, "stream")
     assert log.new_lines() == []
     path.write_bytes("eins\nzw\xc3".encode("latin-1"))
     assert log.new_lines() == ["eins"]
@@ -24,7 +24,6 @@ def test_the_last_value_of_a_metric_counts() -> None:
     metrics = Metrics([LOSS])
     metrics.read(["loss=3 validation_loss=7", "no loss here", "a loss=2.5e-1", "loss=many"], 10.0)
     assert metrics.as_list() == [{"MetricName": "loss", "Value": 0.25, "Timestamp": 10.0}]
-    assert metrics.value("other") is None
 
 
 def test_a_pattern_that_is_none_is_named() -> None:

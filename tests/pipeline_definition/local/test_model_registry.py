@@ -20,8 +20,8 @@ class Stored:
     """The two kinds of records that a registry needs."""
 
     def __init__(self, folder: Path) -> None:
-        self.model_packages = Records(folder / "packages")
-        self.model_package_groups = Records(folder / "groups")
+        names = ("model-package", "model-package-group")
+        self.records = {name: Records(folder / name) for name in names}
 
 
 def registry(folder: Path) -> ModelRegistry:
@@ -29,34 +29,34 @@ def registry(folder: Path) -> ModelRegistry:
 
 
 def created(own: ModelRegistry, **changes: Any) -> str:
-    return str(own.create_package({**PACKAGE, **changes})["ModelPackageArn"])
+    return str(own.create_model_package({**PACKAGE, **changes})["ModelPackageArn"])
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> ModelRegistry:
     made = registry(tmp_path)
-    made.create_group({"ModelPackageGroupName": "group"})
+    made.create_model_package_group({"ModelPackageGroupName": "group"})
     return made
 
 
 def test_a_package_keeps_every_member_through_a_restart(own: ModelRegistry, tmp_path: Path) -> None:
     arn = created(own)
-    found = registry(tmp_path).describe_package({"ModelPackageName": arn})
+    found = registry(tmp_path).describe_model_package({"ModelPackageName": arn})
     assert {key: found[key] for key in PACKAGE} == PACKAGE
     assert (found["ModelPackageVersion"], found["ModelPackageStatus"]) == (1, "Completed")
 
 
 def test_an_update_changes_only_what_it_names(own: ModelRegistry) -> None:
     arn = created(own)
-    own.update_package({"ModelPackageArn": arn, "ModelApprovalStatus": "Approved", "ApprovalDescription": "good"})
-    own.update_package(
+    own.update_model_package({"ModelPackageArn": arn, "ModelApprovalStatus": "Approved", "ApprovalDescription": "good"})
+    own.update_model_package(
         {
             "ModelPackageArn": arn,
             "CustomerMetadataProperties": {"fid": "3.4"},
             "CustomerMetadataPropertiesToRemove": ["data"],
         }
     )
-    found = own.describe_package({"ModelPackageName": arn})
+    found = own.describe_model_package({"ModelPackageName": arn})
     assert (found["ModelApprovalStatus"], found["ApprovalDescription"]) == ("Approved", "good")
     assert found["CustomerMetadataProperties"] == {"fid": "3.4"}
     assert found["ModelLifeCycle"] == PACKAGE["ModelLifeCycle"]
@@ -64,7 +64,7 @@ def test_an_update_changes_only_what_it_names(own: ModelRegistry) -> None:
 
 def test_versions_count_up_and_are_not_given_twice(own: ModelRegistry) -> None:
     assert [created(own).rsplit("/", 1)[1] for _ in range(3)] == ["1", "2", "3"]
-    own.delete_package({"ModelPackageName": "arn:aws:sagemaker:us-east-1:123456789012:model-package/group/2"})
+    own.delete_model_package({"ModelPackageName": "arn:aws:sagemaker:us-east-1:123456789012:model-package/group/2"})
     assert created(own).endswith("/4")
 
 
@@ -72,10 +72,10 @@ def test_packages_are_listed_newest_first_and_by_status(own: ModelRegistry) -> N
     for status in ("Approved", "Rejected", "Approved"):
         created(own, ModelApprovalStatus=status)
     request = {"ModelPackageGroupName": "group", "ModelApprovalStatus": "Approved"}
-    versions = [p["ModelPackageVersion"] for p in own.list_packages(request)["ModelPackageSummaryList"]]
+    versions = [p["ModelPackageVersion"] for p in own.list_model_packages(request)["ModelPackageSummaryList"]]
     assert versions == [3, 1]
-    first = own.list_packages({"ModelPackageGroupName": "group", "MaxResults": 2})
-    rest = own.list_packages({"ModelPackageGroupName": "group", "MaxResults": 2, "NextToken": first["NextToken"]})
+    first = own.list_model_packages({"ModelPackageGroupName": "group", "MaxResults": 2})
+    rest = own.list_model_packages({"ModelPackageGroupName": "group", "MaxResults": 2, "NextToken": first["NextToken"]})
     assert [len(first["ModelPackageSummaryList"]), len(rest["ModelPackageSummaryList"])] == [2, 1]
 
 
@@ -95,4 +95,4 @@ def test_a_bad_package_is_refused(own: ModelRegistry, changes: dict[str, Any], m
 def test_a_group_with_packages_is_kept(own: ModelRegistry) -> None:
     created(own)
     with pytest.raises(RefusedRequestError, match="still has"):
-        own.delete_group({"ModelPackageGroupName": "group"})
+        own.delete_model_package_group({"ModelPackageGroupName": "group"})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline_definition.local.moto_patches import clock
-from pipeline_definition.local.request_journal import RequestJournal, changes_state, compacted, read_body, service_of
+from pipeline_definition.local.request_journal import RequestJournal, changes_state, read_body, service_of
 
 SIGNED = "AWS4-HMAC-SHA256 Credential=AKIASECRET/20260101/eu-west-1/{}/aws4_request, Signature=c0ffee"
 
@@ -70,10 +70,23 @@ def test_no_signature_reaches_the_disk(tmp_path: Path) -> None:
     assert "AKIASECRET" not in text and "c0ffee" not in text and "eu-west-1/iam" in text
 
 
-def test_only_the_last_definition_of_a_pipeline_is_kept(tmp_path: Path) -> None:
+def test_only_the_last_update_of_the_same_members_of_a_pipeline_is_kept(tmp_path: Path) -> None:
     journal = RequestJournal(tmp_path / "requests.jsonl")
-    for name, text in (("a", "1"), ("b", "2"), ("a", "3")):
-        body = json.dumps({"PipelineName": name, "PipelineDefinition": text}).encode()
-        journal.write(environ("sagemaker", target="SageMaker.UpdatePipeline"), body, 0.0)
-    entries = list(journal._journal.entries())
-    assert compacted(entries) == entries[1:]
+    updates = [
+        {"PipelineName": "a", "PipelineDefinition": "1"},
+        {"PipelineName": "b", "PipelineDefinition": "2"},
+        {"PipelineName": "a", "PipelineDescription": "of a"},
+        {"PipelineName": "a", "PipelineDefinition": "3"},
+    ]
+    for update in updates:
+        journal.write(environ("sagemaker", target="SageMaker.UpdatePipeline"), json.dumps(update).encode(), 0.0)
+    seen: list[dict[str, str]] = []
+
+    def app(received: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        seen.append(json.loads(read_body(received)))
+        start("200 OK", [])
+        return [b""]
+
+    assert journal.replay(app) == [] and seen == updates[1:]
+    seen.clear()
+    assert RequestJournal(tmp_path / "requests.jsonl").replay(app) == [] and seen == updates[1:]

@@ -1,10 +1,13 @@
 import pytest
 
-from pipeline_definition.local.definition import RetryPolicy
 from pipeline_definition.local.errors import StepFailureError
-from pipeline_definition.local.retries import with_retries
+from pipeline_definition.local.retries import RetryPolicy, with_retries
 
 FAULT, THROTTLED = "SageMaker.JOB_INTERNAL_ERROR", "Step.THROTTLING"
+
+
+def policy(kind: str, **members: float) -> RetryPolicy:
+    return RetryPolicy.model_validate({"ExceptionType": [kind], **members})
 
 
 class Failing:
@@ -25,29 +28,29 @@ class Failing:
 
 def test_a_covered_failure_is_tried_again_with_growing_pauses() -> None:
     failing = Failing(FAULT, FAULT, FAULT)
-    policy = RetryPolicy(frozenset({FAULT}), interval_s=2.0, backoff_rate=3.0, max_attempts=3)
-    assert failing.run(policy) == "done"
+    covering = policy(FAULT, IntervalSeconds=2.0, BackoffRate=3.0, MaxAttempts=3)
+    assert failing.run(covering) == "done"
     assert failing.waits_s == [2.0, 6.0, 18.0]
 
 
 def test_attempts_are_counted() -> None:
     failing = Failing(FAULT, FAULT, FAULT)
     with pytest.raises(StepFailureError, match="failure 3"):
-        failing.run(RetryPolicy(frozenset({FAULT}), max_attempts=2))
+        failing.run(policy(FAULT, MaxAttempts=2))
 
 
 @pytest.mark.parametrize("kind", [None, THROTTLED])
 def test_a_failure_that_no_policy_covers_is_not_tried_again(kind: str | None) -> None:
     failing = Failing(kind)
     with pytest.raises(StepFailureError, match="failure 1"):
-        failing.run(RetryPolicy(frozenset({FAULT}), max_attempts=9))
+        failing.run(policy(FAULT, MaxAttempts=9))
     assert failing.attempts == 1
 
 
 def test_each_policy_counts_its_own_retries() -> None:
     failing = Failing(FAULT, THROTTLED, FAULT)
-    fault = RetryPolicy(frozenset({FAULT}), interval_s=1.0, max_attempts=2)
-    throttled = RetryPolicy(frozenset({THROTTLED}), interval_s=5.0, max_attempts=1)
+    fault = policy(FAULT, IntervalSeconds=1.0, MaxAttempts=2)
+    throttled = policy(THROTTLED, IntervalSeconds=5.0, MaxAttempts=1)
     assert failing.run(fault, throttled) == "done"
     assert failing.waits_s == [1.0, 5.0, 2.0]
 
@@ -55,4 +58,4 @@ def test_each_policy_counts_its_own_retries() -> None:
 def test_a_policy_ends_with_its_time() -> None:
     failing = Failing(FAULT)
     with pytest.raises(StepFailureError):
-        failing.run(RetryPolicy(frozenset({FAULT}), interval_s=61.0, expires_after_s=60.0))
+        failing.run(policy(FAULT, IntervalSeconds=61.0, ExpireAfterMin=1))

@@ -153,7 +153,7 @@ def test_a_retry_keeps_what_has_succeeded_and_counts_attempts_on(tmp_path: Path)
     assert run(made, lambda step, stop: ran.append(step.name)) == {"A": "Succeeded", "B": "Succeeded"}
     assert ran == ["B"]
     assert made.status == "Succeeded"
-    assert LocalExecution.load(tmp_path / "run").attempts_of("B") == 2
+    assert LocalExecution.load(tmp_path / "run").attempts["B"] == 2
 
 
 def test_an_interrupted_execution_is_stopped_and_says_why(tmp_path: Path) -> None:

@@ -8,19 +8,15 @@ from pipeline_definition.local.state_lock import StateInUseError, StateLock, ann
 
 def test_a_second_one_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
     first = StateLock(tmp_path)
-    first.acquire()
     with pytest.raises(StateInUseError, match=f"pid {os.getpid()}"):
-        StateLock(tmp_path).acquire()
+        StateLock(tmp_path)
     first.release()
-    again = StateLock(tmp_path)
-    again.acquire()
-    again.release()
+    StateLock(tmp_path).release()
 
 
 def test_a_lock_that_a_dead_process_left_is_none(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text("99999999")
     lock = StateLock(tmp_path)
-    lock.acquire()
     lock.announce("http://127.0.0.1:1", tmp_path / "runs")
     assert announced(tmp_path) == {
         "url": "http://127.0.0.1:1",

@@ -1,4 +1,3 @@
-import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -53,14 +52,6 @@ def test_one_object_lands_under_its_own_name_and_may_be_written_to(store: Object
     assert store.read("s3://bucket/in/model.tar.gz") == b"model"
 
 
-def test_a_manifest_lists_its_objects(store: ObjectStore, tmp_path: Path) -> None:
-    store.put("s3://bucket/data/a/1", b"1")
-    store.put("s3://bucket/data/2", b"2")
-    store.put("s3://bucket/list", json.dumps([{"prefix": "s3://bucket/data/"}, "a/1", "2"]).encode())
-    fetch_source(store, source("s3://bucket/list", kind="ManifestFile"), tmp_path / "in", 0, 1)
-    assert names(tmp_path / "in") == ["2", "a/1"]
-
-
 def test_an_empty_prefix_is_named(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(StepFailureError, match="no objects under s3://bucket/none"):
         fetch_prefix(store, "s3://bucket/none", tmp_path / "in")
@@ -74,7 +65,8 @@ def test_a_key_never_leads_out_of_its_folder(store: ObjectStore, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("kind", "distribution"), [("AugmentedManifestFile", "FullyReplicated"), ("S3Prefix", "Random")]
+    ("kind", "distribution"),
+    [("ManifestFile", "FullyReplicated"), ("AugmentedManifestFile", "FullyReplicated"), ("S3Prefix", "Random")],
 )
 def test_an_unknown_kind_of_source_is_named(store: ObjectStore, tmp_path: Path, kind: str, distribution: str) -> None:
     with pytest.raises(StepFailureError, match=f"{kind}|{distribution}"):

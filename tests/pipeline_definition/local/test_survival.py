@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline_definition.local.client import LocalControlPlaneError, down, ensure_up, is_up
-from pipeline_definition.local.jobs import state_mark
 from pipeline_definition.local.processes import is_alive, marked
+from pipeline_definition.local.settings import LocalSettings
 from tests.pipeline_definition.local.conftest import ROLE, World, processing, s3_output, training, until
 
 
@@ -118,7 +118,7 @@ def test_a_second_control_plane_is_refused_and_told_who_is_there(own_world: Worl
     assert second.returncode == 3
     assert f"in use by the control plane with pid {own_world.plane.pid}" in second.stderr
     again = ensure_up(own_world.folder / "state", own_world.folder / "runs")
-    assert (again.pid, again.leashed) == (own_world.plane.pid, False)
+    assert (again.pid, again.leash) == (own_world.plane.pid, None)
     with pytest.raises(LocalControlPlaneError, match="writes its runs to"):
         ensure_up(own_world.folder / "state", own_world.folder / "elsewhere")
 
@@ -131,7 +131,7 @@ def test_killing_the_holder_of_the_leash_ends_everything(tmp_path: Path) -> None
     holder.kill()
     holder.wait()
     until(lambda: not is_alive(plane.pid))
-    assert is_up(state) is None and marked(state_mark(state)) == []
+    assert is_up(state) is None and marked(LocalSettings(state, state).mark) == []
 
 
 def test_after_stay_it_outlives_the_holder_until_it_is_asked_to_end(tmp_path: Path) -> None:
@@ -166,9 +166,7 @@ def test_a_control_plane_that_cannot_start_says_why(tmp_path: Path) -> None:
         ensure_up(tmp_path / "state", tmp_path / "runs", arguments=("--nonsense",))
 
 
-def test_the_url_file_appears_once_it_answers(tmp_path: Path) -> None:
-    url_file = tmp_path / "url"
-    plane = ensure_up(tmp_path / "state", tmp_path / "runs", leash=True, arguments=("--url-file", str(url_file)))
-    with plane:
-        assert until(lambda: url_file.exists() and url_file.read_text()) == plane.url
-        assert json.loads((tmp_path / "state" / "control_plane.json").read_text())["pid"] == plane.pid
+def test_its_address_is_in_the_state_folder_once_it_answers(tmp_path: Path) -> None:
+    with ensure_up(tmp_path / "state", tmp_path / "runs", leash=True) as plane:
+        announced = json.loads((tmp_path / "state" / "control_plane.json").read_text())
+        assert (announced["url"], announced["pid"]) == (plane.url, plane.pid)

@@ -1,39 +1,14 @@
-"""SageMaker's own request shapes, from botocore: which arguments a step may have, and of which types."""
+"""A step's request against SageMaker's own shapes: which arguments it may have, and of which types."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import botocore.session
-from botocore.model import ServiceModel, Shape
 from botocore.validate import ParamValidator
 
+from pipeline_definition.jobs.request_shapes import REQUESTS, request_shape
 from pipeline_definition.local.errors import DefinitionError, StepFailureError
 from pipeline_definition.local.expressions import function_of
-
-OPERATIONS = {
-    "Processing": "CreateProcessingJob",
-    "Training": "CreateTrainingJob",
-    "Tuning": "CreateHyperParameterTuningJob",
-    "Model": "CreateModel",
-    "RegisterModel": "CreateModelPackage",
-    "EndpointConfig": "CreateEndpointConfig",
-    "Endpoint": "CreateEndpoint",
-}
-
-
-@functools.cache
-def service_model() -> ServiceModel:
-    """Return botocore's model of SageMaker (half a second the first time)."""
-    return botocore.session.get_session().get_service_model("sagemaker")
-
-
-def request_shape(operation: str) -> Shape:
-    """Return the input of an operation."""
-    shape = service_model().operation_model(operation).input_shape
-    assert shape is not None
-    return shape
 
 
 def check_names(step_type: str, arguments: dict[str, Any]) -> None:
@@ -41,7 +16,7 @@ def check_names(step_type: str, arguments: dict[str, Any]) -> None:
 
     Raises DefinitionError that names the argument and what is known beside it.
     """
-    _check_value(request_shape(OPERATIONS[step_type]), arguments, "")
+    _check_value(request_shape(REQUESTS[step_type]), arguments, "")
 
 
 def check_request(operation: str, request: dict[str, Any]) -> None:
