@@ -159,8 +159,8 @@ def is_up(state: Path) -> LocalControlPlane | None:
         return None
     with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
         if _ask(plane["url"], "GET", HEALTH_PATH).get("pid") == plane["pid"]:
-            folders, backend = (Path(plane["state"]), Path(plane["runs"])), plane.get("backend", PROCESS)
-            return LocalControlPlane(plane["url"], plane["pid"], *folders, backend)
+            state, runs, backend = Path(plane["state"]), Path(plane["runs"]), plane.get("backend", PROCESS)
+            return LocalControlPlane(plane["url"], plane["pid"], state, runs, backend)
     return None
 
 

@@ -16,9 +16,9 @@ from pipeline_definition.local.settings import ACCOUNT, CREDENTIALS, HOST, REGIO
 
 # All that a job inherits from whoever started the control plane: like a container, it sees nothing else.
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH")
+_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "DYLD_", "COVERAGE_", "SSL_CERT_")
 _BACKLOG = 4
 _silent: list[socket.socket] = []
-_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "DYLD_", "COVERAGE_", "SSL_CERT_")
 
 
 def aws_environment(url: str) -> dict[str, str]:

@@ -127,8 +127,7 @@ class FileSystems:
             inside(target, name).parent.mkdir(parents=True, exist_ok=True)
             if time.time() - file.stat().st_ctime >= self.import_lag_s:
                 _refresh(file, inside(target, name))
-        policy = association.get("S3", {}).get("AutoImportPolicy", {}).get("Events", ())
-        if "DELETED" in policy:
+        if "DELETED" in association.get("S3", {}).get("AutoImportPolicy", {}).get("Events", ()):
             for path in [path for path in target.rglob("*") if path.is_file()]:
                 if path.relative_to(target).as_posix() not in names:
                     path.unlink()

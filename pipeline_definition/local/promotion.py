@@ -60,8 +60,9 @@ class Promotion:
         """Do what the rule does when a package has been approved; the answer to the approval does not wait for it."""
         group = str(package.get("ModelPackageGroupName") or _PRETRAINED_SUFFIX)
         if not group.endswith(_PRETRAINED_SUFFIX):
-            arguments = (package["ModelPackageArn"],)
-            threading.Thread(target=self._start, args=arguments, name="approved", daemon=True).start()
+            threading.Thread(
+                target=self._start, args=(package["ModelPackageArn"],), name="approved", daemon=True
+            ).start()
 
     def start_execution(self, request: Mapping[str, Any]) -> Record:
         """Make the machine; moto starts it."""

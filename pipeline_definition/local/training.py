@@ -155,7 +155,6 @@ class TrainingJobs(Jobs):
         syncs = []
         for host in hosts.names:
             folder = local_path(hosts.folder_of(host), config.get("LocalPath", CHECKPOINT_DIR))
-            folder.mkdir(parents=True, exist_ok=True)
             syncs.append(FolderSync(self.services.store, folder, config["S3Uri"]))
             syncs[-1].fetch()
         return syncs

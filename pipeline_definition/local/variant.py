@@ -47,7 +47,7 @@ class RunningVariant:
         self._services, self._config, self._count = services, config, variants
         self._folder = services.settings.endpoints_dir / endpoint / deployment / self.name
         self._mark = f"{services.settings.mark}endpoint/{endpoint}/{deployment}/{self.name}/"
-        self._port = free_ports(1)[0]
+        self._port = 0
         self._stop = StopSignal()
         self._thread: threading.Thread | None = None
         self._deaths = 0
@@ -62,6 +62,7 @@ class RunningVariant:
         container = self._container()
         self._fetch_model(container)
         own = {key: str(value) for key, value in (container.get("Environment") or {}).items()}
+        self._port = free_ports(1)[0]
         own["SAGEMAKER_BIND_TO_PORT"] = str(self._port)
         environment = job_environment(self._services.url, self._folder, self._count, own, self._services.cloud)
         program = Program(str(container.get("Image", "")), (), ("serve",))
