@@ -59,7 +59,7 @@ class ControlPlane:
             _log.warning("could not be made again: %s", failure)
         answered = operations(services, kinds, self._executions, promotion)
         health = {"pid": os.getpid(), "state": str(settings.state), "runs": str(settings.runs)}
-        app = HostileCloud(Gateway(moto, journal, kinds.hosting, answered, health), services)
+        app = HostileCloud(Gateway(moto, journal, kinds.hosting, answered, health).answer, services)
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it says every request
         self._server = make_server(HOST, port, app, threaded=True, request_handler=MotoRequestHandler)
         self.url = services.url = f"http://{HOST}:{self._server.server_port}"

@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from werkzeug.datastructures import EnvironHeaders
@@ -23,7 +23,7 @@ from pipeline_definition.local.errors import (
 )
 from pipeline_definition.local.hosting import Hosting
 from pipeline_definition.local.moto_patches import clock
-from pipeline_definition.local.operations import Operation
+from pipeline_definition.local.records import Operation
 from pipeline_definition.local.request_journal import (
     Environ,
     RequestJournal,
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """A WSGI application."""
+    """Answers every request."""
 
     def __init__(
         self,
@@ -55,10 +55,6 @@ class Gateway:
         self._moto, self._journal, self._hosting = moto, journal, hosting
         self._operations, self._health = operations, health
         self._changing = threading.Lock()
-
-    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Answer one request."""
-        return self.answer(environ)(environ, start_response)
 
     def answer(self, environ: Environ) -> Response:
         """Return the answer to one request; whatever goes wrong is an answer, too."""

@@ -24,7 +24,6 @@ from params.cloud import Cloud
 from params.s3 import is_under
 from pipeline_definition.local.answers import error_answer, json_answer
 from pipeline_definition.local.errors import RefusedRequestError, invalid
-from pipeline_definition.local.gateway import Gateway
 from pipeline_definition.local.request_journal import Environ, key_of_request, read_body, service_of
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import ROLE_KEY, SERVICE_KEY
@@ -38,7 +37,7 @@ _THROTTLED = {"sagemaker": "throttled_api", "logs": "throttled_logs"}
 class HostileCloud:
     """A WSGI application."""
 
-    def __init__(self, gateway: Gateway, services: Services) -> None:
+    def __init__(self, gateway: Callable[[Environ], Response], services: Services) -> None:
         self._gateway, self._services = gateway, services
         self._asked: Counter[str] = Counter()
         self._answers: dict[tuple[str, str], Response] = {}
@@ -53,12 +52,12 @@ class HostileCloud:
         return answer(environ, start_response)
 
     def _answer(self, environ: Environ, cloud: Cloud) -> Response:
-        service, kindly = service_of(environ), self._gateway.answer
+        service = service_of(environ)
         if cloud == Cloud() or key_of_request(environ) == SERVICE_KEY:
-            return kindly(environ)
+            return self._gateway(environ)
         if service in ("", "s3"):
             _refuse_object(environ, cloud)
-            return kindly(environ)
+            return self._gateway(environ)
         operation, request = _operation(environ)
         action = f"{service}:{operation}"
         if any(fnmatch.fnmatchcase(action, pattern) for pattern in cloud.denied_actions):
@@ -70,12 +69,12 @@ class HostileCloud:
             _refuse_members(operation, request, cloud)
         token = str(request.get("ClientRequestToken") or request.get("ClientToken") or "")
         if operation == "SimulatePrincipalPolicy" and cloud.denied:
-            return _simulated(kindly(environ), request, cloud)
+            return _simulated(self._gateway(environ), request, cloud)
         if operation == "GetLogEvents" and cloud.empty_log_pages:
             return self._log_page(environ, request)
         if token and cloud.tokens_honoured:
             return self._first_answer((action, token), environ)
-        return kindly(environ)
+        return self._gateway(environ)
 
     def _throttle(self, service: str, action: str, cloud: Cloud) -> None:
         refused = getattr(cloud, _THROTTLED.get(service, ""), 0)
@@ -87,7 +86,7 @@ class HostileCloud:
 
     def _first_answer(self, key: tuple[str, str], environ: Environ) -> Response:
         with self._lock:
-            answer = self._answers.get(key) or self._gateway.answer(environ)
+            answer = self._answers.get(key) or self._gateway(environ)
             if answer.status_code < 400:
                 answer.make_sequence()
                 self._answers[key] = answer
@@ -100,7 +99,7 @@ class HostileCloud:
             return json_answer({"events": [], **dict.fromkeys(_TOKENS, _AFTER_EMPTY + token)})
         own = token.removeprefix(_AFTER_EMPTY)
         body = json.dumps({**request, "nextToken": own or None}).encode()
-        answer = self._gateway.answer({**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
+        answer = self._gateway({**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
         if answer.status_code == 200:
             page = json.loads(answer.get_data())
             page |= {name: token for name in _TOKENS if page.get(name) == own}

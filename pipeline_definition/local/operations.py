@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from botocore import xform_name
@@ -11,12 +11,10 @@ from pipeline_definition.jobs.request_shapes import service_model
 from pipeline_definition.local.errors import NotOursError, not_found
 from pipeline_definition.local.executions import LocalExecutions
 from pipeline_definition.local.promotion import Promotion
-from pipeline_definition.local.records import Record, Records
+from pipeline_definition.local.records import Operation, Record, Records
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import SET_CLOUD
 from pipeline_definition.local.step_runner import Kinds
-
-Operation = Callable[[Mapping[str, Any]], Record]
 
 
 def operations(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +17,8 @@ from pipeline_definition.jobs.request_shapes import service_model
 from pipeline_definition.local.errors import RefusedRequestError
 
 Record = dict[str, Any]
+Operation = Callable[[Mapping[str, Any]], Record]
+"""What answers a request of the API."""
 _PAGE = 100
 
 
