@@ -49,8 +49,8 @@ def facts_of(row: Mapping[str, Any], reading: Reading) -> Row:
     own = {name: value for name, value in plain.items() if name not in ("text", CAPTION, URL, LOST)}
     for key in reading.caption_keys:
         value = row.get(key)
-        if key in plain and not isinstance(value, bool):
-            is_short = isinstance(value, str) or abs(plain[key]) < 1e300
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            is_short = isinstance(value, str) or abs(value) < 1e300
             return {**own, CAPTION: str(value) if is_short else "\ud800"}
         if isinstance(value, list) and value:
             return {**own, CAPTION: value}
