@@ -21,7 +21,6 @@ pretrained_app = typer.Typer(
 )
 
 Place = Annotated[str, typer.Argument(metavar="PLACE", help="s3:// prefix or folder of shards, latents or pictures.")]
-
 Limits = Annotated[
     Path | None,
     typer.Option(
@@ -65,9 +64,9 @@ def show(
     from pipeline_definition.report.data_page import data_document
 
     context = options.CommandContext(params or options.DEFAULT_PARAMS, local, state)
-    if not place.startswith(SCHEME) and not Path(place).is_dir():
-        raise UsageError(f"PLACE: {place} is neither an s3:// address nor a folder")
     is_stored = place.startswith(SCHEME)
+    if not is_stored and not Path(place).is_dir():
+        raise UsageError(f"PLACE: {place} is neither an s3:// address nor a folder")
     files: DataFiles = DataPrefix(context.target.client("s3"), place) if is_stored else DataFolder(Path(place))
     sample = sample_of(files, place, context.settings.download if params else None)
     write_text(out, to_html(data_document(place, sample)))

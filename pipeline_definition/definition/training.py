@@ -80,10 +80,9 @@ def throughput_step(blueprint: Blueprint, settings: ThroughputStep, encode: Proc
     """
     phase = blueprint.settings.phases[0]
     hosts = blueprint.parameters.of_phase(phase).training
+    values = program_values(phase.train, TrainArguments)
     hyperparameters = {
-        **{
-            name: value for name, value in program_values(phase.train, TrainArguments).items() if name not in UNMEASURED
-        },
+        **{name: value for name, value in values.items() if name not in UNMEASURED},
         **latents_address(blueprint, encode),
         "throughput_micro_batch_sizes": settings.micro_batch_sizes,
         "throughput_s": settings.seconds_per_size,

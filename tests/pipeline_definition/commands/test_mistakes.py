@@ -181,6 +181,10 @@ def test_a_folder_that_is_no_runs_is_told_without_asking_aws(tmp_path: Path) -> 
     assert mistake("report", str(tmp_path)).startswith(f"RUN {tmp_path}: no run's folder is there")
 
 
+def test_data_that_are_in_s3_already_are_not_uploaded() -> None:
+    assert "--set UrlTable=, names it" in mistake("data", "upload", "s3://bucket/mine")
+
+
 def test_a_budget_and_a_deadline_are_finite() -> None:
     for budget in ("inf", "nan", "0"):
         assert mistake(*PLAN[:4], budget).startswith(f"--budget {budget}: give a number of dollars above 0")

@@ -12,6 +12,8 @@ import pytest
 from rich.console import Console
 
 from params.layout import ENDED_STATUSES
+from pipeline_definition.cost.prices import load_prices
+from pipeline_definition.jobs.planned import Values, planned_jobs
 from pipeline_definition.runs.executions import Execution, ExecutionStep
 from pipeline_definition.runs.live_view import print_json_lines, progress_text, show, steps_table
 from pipeline_definition.runs.watch import Progress, RunningCost, Snapshot
@@ -132,8 +134,6 @@ def test_a_progress_line_in_words(said: dict[str, Any], text: str) -> None:
 
 
 def test_every_jobs_hosts_cost_their_price() -> None:
-    from pipeline_definition.cost.prices import load_prices
-
     prices, changes = load_prices(), {"TrainingInstanceCount": "2", "TrainingInstanceType": "ml.p4d.24xlarge"}
     found = RunningCost.load(Target("us-east-1"), definition_of("octank_100gb"), changes)
     assert found.usd_per_hour["Train"] == pytest.approx(2 * prices.instance_hour_usd("ml.p4d.24xlarge"))
@@ -147,3 +147,12 @@ def test_without_known_prices_nothing_is_said() -> None:
     definition = definition_of("octank_100gb")
     assert RunningCost.load(Target("us-east-1", "http://127.0.0.1:1"), definition, {}) == RunningCost()
     assert RunningCost.load(Target("eu-west-1"), definition, {}) == RunningCost()
+
+
+def test_the_hosts_of_both_groups_of_a_training_cost() -> None:
+    definition = definition_of("sd2_heterogeneous")
+    groups = [job for job in planned_jobs(definition, Values(definition, {})) if job.step == "Train"]
+    prices = load_prices().on_demand()
+    found = RunningCost.load(Target("us-east-1"), definition, {}).usd_per_hour["Train"]
+    assert len(groups) == 2
+    assert found == pytest.approx(sum(job.count * prices[job.instance.name] for job in groups))
