@@ -94,7 +94,10 @@ def test_a_price_is_written_with_its_source_and_the_forecast_takes_it(tmp_path: 
     ("words", "named"),
     [
         (("set", "ml.g7.5xlarge", "3.5", "--source", "x"), "did you mean ml.g7"),
-        (("set", "ml.g7.4xlarge", "3.5", "--source", "x", "--way", "reserved"), "--way reserved"),
+        (
+            ("set", "ml.g7.4xlarge", "3.5", "--source", "x", "--way", "reserved"),
+            "'reserved' is not one of 'on_demand', 'spot'",
+        ),
         (("plan", "arn:aws:sagemaker:eu-west-1:123456789012:training-plan/spring"), "a training plan in us-east-1"),
     ],
 )
