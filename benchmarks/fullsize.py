@@ -176,10 +176,10 @@ class Rehearsal:
         """Return the peak of all ranks, with the copy of the state that the first one writes as a checkpoint."""
         arguments = TrainArguments(**TRAINING)
         unet = FakeUnet(unet_config(self.pretrained), arguments.precision, gradient_checkpointing=True)
-        each = state_bytes(unet.parameters, arguments, ranks)
+        each = state_bytes(unet.parameters, 0, arguments, ranks)
         passing = unet.pass_bytes(1, LATENT_SHAPE, CAPTION_LENGTH)
         gradients = 4 * unet.parameters
-        copied = state_bytes(unet.parameters, arguments, 1) - gradients
+        copied = state_bytes(unet.parameters, 0, arguments, 1) - gradients
         # One rank alone has no gradients between its steps, when it writes.
         writing = copied - (gradients if ranks == 1 else 0)
         return ranks * (each + PROCESS_BYTES) + max(ranks * passing, writing)

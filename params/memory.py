@@ -62,6 +62,8 @@ class ModelMemory(Model):
     """Keys of unet/config.json that decide memory, where they differ from UNET_DEFAULTS."""
     unet_parameters: int
     """Trained."""
+    unet_matrix_parameters: int = 0
+    """Those of them that Muon may train; 0: not counted, and all are reckoned as AdamW's, which keeps more."""
     text_encoder_parameters: int
     """Frozen."""
     training: tuple[PassMemory, ...]
@@ -81,7 +83,7 @@ class ModelMemory(Model):
         if not passes:
             return None
         captions = self.text_encoder_parameters * BYTES[arguments.precision] if encodes_captions else 0
-        state = state_bytes(self.unet_parameters, arguments, ranks)
+        state = state_bytes(self.unet_parameters, self.unet_matrix_parameters, arguments, ranks)
         return state + captions + _at(passes, resolution_px, micro_batch_size)
 
     def encoding_bytes(
@@ -94,12 +96,14 @@ class ModelMemory(Model):
         return captions + _at(passes, resolution_px, batch_size) if passes else None
 
 
-def state_bytes(parameters: int, arguments: TrainArguments, ranks: int) -> float:
-    """Return weights, gradients, AdamW's two moments and the average of the weights, on one rank."""
+def state_bytes(parameters: int, matrix_parameters: int, arguments: TrainArguments, ranks: int) -> float:
+    """Return weights, gradients, AdamW's two moments or Muon's one, and the average of the weights, on one rank."""
     width = BYTES["float64" if arguments.precision == "float64" else "float32"]
     average = BYTES["bfloat16"] if arguments.ema_precision == "bfloat16" else width
-    divided = 2 * width + (average if arguments.ema_decay else 0)
-    return parameters * (2 * width + divided / (ranks if arguments.shard_optimizer else 1))
+    divided = parameters * (2 * width + (average if arguments.ema_decay else 0))
+    if arguments.optimizer == "muon":
+        divided -= matrix_parameters * width
+    return parameters * 2 * width + divided / (ranks if arguments.shard_optimizer else 1)
 
 
 def unet_shape(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from params.programs import MemoryArguments
 from steps.container import Container
 from steps.data.encoding.encoder import DTYPES
 from steps.model.pretrained import TEXT_ENCODER, UNET, VAE, empty_text_encoder, empty_unet, part_config
-from steps.training.peak_memory import FakeUnet, encoding_bytes, parameter_count
+from steps.training.peak_memory import FakeUnet, encoding_bytes, matrix_parameter_count, parameter_count
 
 
 def main(argv: list[str]) -> int:
@@ -33,10 +33,12 @@ def main(argv: list[str]) -> int:
     arguments = parse(MemoryArguments, argv, "memory")
     folder = Path(arguments.pretrained_dir or Container().channel_dir(PRETRAINED_CHANNEL))
     unet, vae, text = (part_config(folder, part) for part in (UNET, VAE, TEXT_ENCODER))
+    empty = empty_unet(unet)
     entry = {
         "name": arguments.name,
         "unet": unet_shape(unet),
-        "unet_parameters": parameter_count(empty_unet(unet)),
+        "unet_parameters": parameter_count(empty),
+        "unet_matrix_parameters": matrix_parameter_count(empty),
         "text_encoder_parameters": parameter_count(empty_text_encoder(text)),
         "training": list(_training(arguments, unet, vae, int(text["max_position_embeddings"]))),
         "encoding": list(_encoding(arguments, vae)),

@@ -18,8 +18,12 @@ class TrainArguments(Model):
     """Samples for one optimizer step, over all ranks (Stable Diffusion 2: 2,048). [content]"""
     micro_batch_size: int = Field(128, ge=1)
     """Samples on one device at once. Global batch / (micro-batch x ranks) is the gradient accumulation. [running]"""
+    optimizer: Literal["adamw", "muon"] = added("adamw")
+    """`muon`: torch's Muon (Jordan et al. 2024) for the matrices inside the blocks, AdamW for the rest. Muon's steps
+    are scaled to the size of AdamW's (arXiv:2502.16982), so that learning_rate and weight_decay serve both.
+    [content]"""
     learning_rate: float = Field(1e-4, gt=0)
-    """Peak learning rate of AdamW (Stable Diffusion 2: 1e-4). [content]"""
+    """Peak learning rate (Stable Diffusion 2: 1e-4). [content]"""
     learning_rate_batch_size: int = Field(0, ge=0)
     """The global batch for which learning_rate was found, such as Tune's. AdamW's rate grows with the square root of
     the batch (Malladi et al. 2022, arXiv:2205.10287): the peak is learning_rate x sqrt(global_batch_size / this). 0: it
@@ -29,7 +33,7 @@ class TrainArguments(Model):
     warmup_samples: int = Field(20_480_000, ge=0)
     """Linear warm-up (Stable Diffusion 2: 10,000 steps of 2,048). [content]"""
     weight_decay: float = Field(0.01, ge=0)
-    """AdamW's decoupled weight decay (Stable Diffusion 2: 0.01). [content]"""
+    """Decoupled weight decay (Stable Diffusion 2: 0.01). [content]"""
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     """AdamW's first moment (torch's default). [content]"""
     adam_beta2: float = Field(0.999, ge=0, lt=1)

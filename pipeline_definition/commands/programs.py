@@ -44,7 +44,7 @@ Pretrained = Annotated[
 Sizes = Annotated[str, typer.Option("--micro-batch-sizes", help="Comma-separated; the smallest first.")]
 # What of Train's settings decides how fast it is.
 SPEED = {
-    *("precision", "compile", "cuda_graphs", "gradient_checkpointing", "shard_optimizer"),
+    *("precision", "compile", "cuda_graphs", "gradient_checkpointing", "optimizer", "shard_optimizer"),
     *("ema_decay", "ema_precision", "prediction_type"),
 }
 

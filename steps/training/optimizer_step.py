@@ -1,4 +1,4 @@
-"""One optimizer step: forward and backward passes over a global batch, clipping, AdamW, moving average.
+"""One optimizer step: forward and backward passes over a global batch, clipping, the optimizer, moving average.
 
 Nothing in it waits for the device: the results are read when a log line is written.
 """
@@ -110,12 +110,7 @@ class OptimizerStep:
         norm = torch.nn.utils.get_total_norm(gradients)
         torch.nn.utils.clip_grads_with_norm_(self._state.parameters, self._arguments.max_gradient_norm, norm)
         skipped = (~torch.isfinite(norm)).float()
-        optimizer: Any = self._state.optimizer
-        # At 1 the fused kernels change nothing: torch's GradScaler skips a step this way.
-        optimizer.found_inf = skipped
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self._arguments, seen_samples, self._total_samples)
-        optimizer.step()
+        self._state.optimizer.step(learning_rate(self._arguments, seen_samples, self._total_samples), skipped)
         if self._state.shards.divided:
             with self._gradients.sum.waiting():
                 self._state.shards.share()

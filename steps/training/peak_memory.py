@@ -25,6 +25,7 @@ from params.programs import TrainArguments
 from steps.model.pretrained import empty_unet, empty_vae
 from steps.training.model import PiecewiseAttention
 from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES
+from steps.training.optimizer import is_matrix
 
 RGB: Final = 3
 
@@ -89,7 +90,7 @@ class FakeUnet:
             self._unet.enable_gradient_checkpointing()
         if not on_gpu and self._dtype == torch.bfloat16:
             self._unet.set_attn_processor(PiecewiseAttention())
-        self.parameters = parameter_count(self._unet)
+        self.parameters, self.matrix_parameters = parameter_count(self._unet), matrix_parameter_count(self._unet)
         with self._mode:
             self._unet.to_empty(device="cpu")
             for parameter in self._unet.parameters() if keeps_gradients else ():
@@ -123,7 +124,7 @@ def training_peak_bytes(
     unet: FakeUnet, arguments: TrainArguments, latent_shape: tuple[int, int, int], caption_length: int
 ) -> float:
     """Return the peak of one rank that trains alone, the text encoder left out."""
-    state = state_bytes(unet.parameters, arguments, ranks=1)
+    state = state_bytes(unet.parameters, unet.matrix_parameters, arguments, ranks=1)
     gradients = 0 if unet.keeps_gradients else unet.parameters * WEIGHT_DTYPES[arguments.precision].itemsize
     return state - gradients + unet.pass_bytes(arguments.micro_batch_size, latent_shape, caption_length)
 
@@ -147,6 +148,11 @@ def encoding_bytes(config: Mapping[str, Any], dtype: torch.dtype, batch_size: in
 def parameter_count(model: Any) -> int:
     """Return how many weights a model has."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def matrix_parameter_count(model: Any) -> int:
+    """Return how many of a model's weights Muon may train."""
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if is_matrix(name, parameter))
 
 
 @contextmanager

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from params.programs import TrainArguments
+from steps.errors import StepError
 from steps.model.weight_average import WeightAverage
+from steps.training.optimizer import Optimizer, by_muon, first_moments, is_matrix
 from steps.training.ranks import World
 from steps.training.shards import Shards
 
@@ -22,7 +24,7 @@ Tensors = dict[str, dict[str, Tensor]]
 
 
 class TrainingState:
-    """A UNet, AdamW over it, and the moving average of its weights."""
+    """A UNet, the optimizer of its weights, and their moving average."""
 
     def __init__(self, unet: Any, arguments: TrainArguments, world: World) -> None:
         """Prepare a training that has seen no samples."""
@@ -31,7 +33,11 @@ class TrainingState:
         self.parameters: list[Tensor] = [parameter for _, parameter in unet.named_parameters()]
         self.shards = Shards(self.parameters, world, arguments.shard_optimizer)
         own = [self.parameters[place] for place in self.shards.own]
-        self.optimizer = _optimizer(own, arguments)
+        self._arguments = arguments
+        named = zip(self.names, self.parameters, strict=True)
+        if arguments.optimizer == "muon" and not any(is_matrix(*one) for one in named):
+            raise StepError("optimizer muon: the model has no matrix inside its blocks; set adamw")
+        self.optimizer = Optimizer({self.names[place]: self.parameters[place] for place in self.shards.own}, arguments)
         self.average = (
             WeightAverage(
                 own,
@@ -89,32 +95,7 @@ class TrainingState:
             if self.average is not None:
                 elsewhere = torch.empty(parameter.shape, dtype=kind, device="meta")
                 yield AVERAGE, name, place, averages.get(place, elsewhere)
-            moments = self.optimizer.state.get(parameter) or _moments(parameter.detach().to("meta"))
+            muon = by_muon(name, parameter, self._arguments)
+            moments = self.optimizer.moments.get(parameter) or first_moments(parameter.to("meta"), muon)
             for key in sorted(moments):
                 yield OPTIMIZER, f"{key}.{name}", place, moments[key]
-
-
-def _optimizer(parameters: list[Tensor], arguments: TrainArguments) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with its state initialised as in its first step.
-
-    Fused: one kernel for all tensors on a GPU, and the device decides whether to skip a step.
-    """
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=arguments.learning_rate,
-        betas=(arguments.adam_beta1, arguments.adam_beta2),
-        weight_decay=arguments.weight_decay,
-        fused=True,
-    )
-    for parameter in parameters:
-        optimizer.state[parameter] = _moments(parameter)
-    return optimizer
-
-
-def _moments(parameter: Tensor) -> dict[str, Tensor]:
-    """Return AdamW's state of a parameter before its first step."""
-    return {
-        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-        "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-        "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-    }

@@ -93,11 +93,17 @@ def test_every_gpu_that_sagemaker_sells_has_its_count_and_memory_or_a_line_that_
 
 def test_the_published_arithmetic_of_the_state_holds() -> None:
     whole = TrainArguments()
-    assert state_bytes(SD2.unet_parameters, whole, 8) == 20 * SD2.unet_parameters
+    assert state_bytes(SD2.unet_parameters, SD2.unet_matrix_parameters, whole, 8) == 20 * SD2.unet_parameters
     divided = whole.model_copy(update={"shard_optimizer": True})
-    assert state_bytes(SD2.unet_parameters, divided, 8) == (8 + 12 / 8) * SD2.unet_parameters
+    assert (
+        state_bytes(SD2.unet_parameters, SD2.unet_matrix_parameters, divided, 8) == (8 + 12 / 8) * SD2.unet_parameters
+    )
     light = whole.model_copy(update={"ema_precision": "bfloat16"})
-    assert state_bytes(SD2.unet_parameters, light, 1) == 18 * SD2.unet_parameters
+    assert state_bytes(SD2.unet_parameters, SD2.unet_matrix_parameters, light, 1) == 18 * SD2.unet_parameters
+    # Muon keeps one moment of a matrix where AdamW keeps two.
+    matrices = whole.model_copy(update={"optimizer": "muon"})
+    saved = 4 * SD2.unet_matrix_parameters
+    assert state_bytes(SD2.unet_parameters, SD2.unet_matrix_parameters, matrices, 8) == 20 * SD2.unet_parameters - saved
 
 
 @given(size=st.integers(1, 512), side_px=st.sampled_from([256, 384, 512, 768]))

@@ -119,7 +119,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(value: float) -> None:
 
 def test_the_state_begins_as_the_optimizers_own() -> None:
     _, state = step_with(batch_plan(8, 8, 1))
-    prepared = {key: (value.shape, value.dtype) for key, value in state.optimizer.state[state.parameters[0]].items()}
+    prepared = {key: (value.shape, value.dtype) for key, value in state.optimizer.moments[state.parameters[0]].items()}
     model = Linear()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     model.weight.grad = torch.ones(2, dtype=torch.float64)

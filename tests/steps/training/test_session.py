@@ -128,9 +128,19 @@ def test_after_sigkill_it_goes_on_to_the_same_bits(make_job: MakeJob, unbroken: 
     assert curve(job) == curve(unbroken[0])
 
 
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory, pretrained: Path, latents: Path) -> Job:
-    job = Job(tmp_path_factory.mktemp("two-ranks"), {"ema_precision": "bfloat16"}).write(pretrained, latents)
+def test_muon_trains_the_same_model_on_two_ranks(make_job: MakeJob) -> None:
+    jobs = [make_job(f"{ranks}-ranks", optimizer="muon", precision="float64") for ranks in (1, 2)]
+    for ranks, job in enumerate(jobs, 1):
+        job.run(ranks)
+    assert_close(jobs[1], jobs[0], 1e-9)
+
+
+@pytest.fixture(scope="module", params=["adamw", "muon"])
+def two_ranks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, pretrained: Path, latents: Path
+) -> Job:
+    settings = {"ema_precision": "bfloat16", "optimizer": request.param}
+    job = Job(tmp_path_factory.mktemp("two-ranks"), settings).write(pretrained, latents)
     job.run(2)
     return job
 
@@ -139,12 +149,12 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory, pretrained: Path, latent
 def test_two_ranks_killed_go_on_to_the_same_bits_whoever_keeps_the_optimizer(
     make_job: MakeJob, two_ranks: Job, divided: bool
 ) -> None:
-    job = make_job(ema_precision="bfloat16", shard_optimizer=divided)
+    job = make_job(**two_ranks.settings, shard_optimizer=divided)
     running = job.start(2, **SLOW)
     running.until("checkpoint ")
     running.send(signal.SIGKILL)
     running.wait()
-    other = make_job(ema_precision="bfloat16", shard_optimizer=not divided)
+    other = make_job(**two_ranks.settings, shard_optimizer=not divided)
     assert "going on from" in other.run(2).output
     assert_same_bits(other, two_ranks)
     assert curve(other) == curve(two_ranks)
