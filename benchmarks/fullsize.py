@@ -37,8 +37,8 @@ from params.layout import MANIFEST_FILE
 from params.memory import state_bytes
 from params.programs import TrainArguments
 from steps.model.digest import folder_digest
-from steps.model.pretrained import part_config, unet_config
-from steps.training.peak_memory import FakeUnet, encoding_bytes
+from steps.model.pretrained import TEXT_ENCODER, empty_text_encoder, part_config, unet_config
+from steps.training.peak_memory import FakeUnet, encoding_bytes, parameter_count
 
 SIDE_PX: Final = 256
 LATENT_SHAPE: Final = (4, SIDE_PX // 8, SIDE_PX // 8)
@@ -173,16 +173,16 @@ class Rehearsal:
         return ranks
 
     def estimated_training_bytes(self, ranks: int) -> float:
-        """Return the peak of all ranks, with the copy of the state that the first one writes as a checkpoint."""
+        """Return the peak of all ranks together, the text encoder and what comes on top of the state included."""
         arguments = TrainArguments(**TRAINING)
         unet = FakeUnet(unet_config(self.pretrained), arguments.precision, gradient_checkpointing=True)
-        each = state_bytes(unet.parameters, 0, arguments, ranks)
-        passing = unet.pass_bytes(1, LATENT_SHAPE, CAPTION_LENGTH)
-        gradients = 4 * unet.parameters
-        copied = state_bytes(unet.parameters, 0, arguments, 1) - gradients
-        # One rank alone has no gradients between its steps, when it writes.
-        writing = copied - (gradients if ranks == 1 else 0)
-        return ranks * (each + PROCESS_BYTES) + max(ranks * passing, writing)
+        whole, each = (state_bytes(unet.parameters, 0, arguments, count) for count in (1, ranks))
+        text = 4 * parameter_count(empty_text_encoder(part_config(self.pretrained, TEXT_ENCODER)))
+        passing = ranks * unet.pass_bytes(1, LATENT_SHAPE, CAPTION_LENGTH)
+        # The first rank gathers the others' part for a checkpoint. While the average stands in for the weights, they
+        # are kept aside; one rank alone has no gradients then.
+        kept_aside = 4 * unet.parameters if ranks > 1 else 0
+        return ranks * (each + text + PROCESS_BYTES) + max(passing, whole - each, kept_aside)
 
     def estimated_encoding_bytes(self) -> float:
         return PROCESS_BYTES + encoding_bytes(

@@ -60,16 +60,17 @@ class TrainingState:
             groups.setdefault(group, {})[name] = tensor
         return groups
 
-    def snapshot(self) -> Tensors:
-        """Return copies of every tensor in CPU memory, on the head rank only.
+    def snapshot(self, copied: bool = True) -> Tensors:
+        """Return every tensor in CPU memory, on the head rank only.
 
-        If the ranks divide the state, all of them must call this together.
+        If the ranks divide the state, all of them must call this together. Unless `copied`, a tensor that is in CPU
+        memory anyway is the live one, which the next step changes.
         """
         groups: Tensors = {}
         for group, name, place, tensor in self._entries():
             whole = tensor if group == WEIGHTS else self.shards.gather(place, tensor)
             if self._is_head:
-                groups.setdefault(group, {})[name] = whole.to("cpu", copy=True).contiguous()
+                groups.setdefault(group, {})[name] = whole.to("cpu", copy=copied).contiguous()
         return groups
 
     @contextmanager

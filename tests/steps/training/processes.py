@@ -122,6 +122,19 @@ def _flipped_bit() -> None:
     OptimizerStep.take = faulty  # type: ignore[method-assign, assignment]
 
 
+def _slow_disk() -> None:
+    """Take long over each checkpoint: longer than a step."""
+    from steps.training.checkpoint_folder import CheckpointFolder
+
+    write = CheckpointFolder.write
+
+    def slowly(self: CheckpointFolder, *args: object) -> object:
+        time.sleep(0.5)
+        return write(self, *args)  # type: ignore[arg-type]
+
+    CheckpointFolder.write = slowly  # type: ignore[method-assign, assignment]
+
+
 def _early_spikes() -> None:
     """Look for spikes from the fifth step on: these trainings are short."""
     from steps.training import guards
@@ -144,6 +157,7 @@ _hooks = {
     "full_disk": _full_disk,
     "read_only_volume": _read_only_volume,
     "flipped_bit": _flipped_bit,
+    "slow_disk": _slow_disk,
     "early_spikes": _early_spikes,
     "killed_in_export": _killed_in_export,
 }

@@ -126,6 +126,15 @@ def test_a_checkpoint_names_the_moments_of_each_parameter() -> None:
     assert first_moments(torch.empty(2, 3, device="meta"), muon=True)["momentum_buffer"].is_meta
 
 
+def test_a_snapshot_without_copies_is_the_live_state() -> None:
+    state = TrainingState(tiny_unet(), MUON, WORLD)
+    live, copied, own = state.snapshot(copied=False), state.snapshot(), state.tensors()
+    for group, tensors in own.items():
+        for name, tensor in tensors.items():
+            assert live[group][name].data_ptr() == tensor.data_ptr() != copied[group][name].data_ptr()
+            assert torch.equal(copied[group][name], tensor)
+
+
 def test_muon_without_a_matrix_to_train_is_refused() -> None:
     with pytest.raises(StepError, match="optimizer muon: the model has no matrix"):
         TrainingState(Linear(), MUON, WORLD)

@@ -203,6 +203,17 @@ def test_a_spent_budget_stops_all_ranks_with_a_checkpoint_and_a_larger_one_goes_
     assert richer.log()[-1 - bool("validation_loss" in richer.log()[-1])]["cost_usd"] > spent_usd
 
 
+def test_a_checkpoint_that_is_written_slowly_holds_the_weights_of_its_own_samples(
+    make_job: MakeJob, unbroken: tuple[Job, str]
+) -> None:
+    job = make_job()
+    job.run(TEST_HOOK="slow_disk")
+    for path, expected in zip(job.checkpoints, unbroken[0].checkpoints, strict=True):
+        for file in ("weights", "average", "optimizer"):
+            name = f"{file}.safetensors"
+            assert (path / name).read_bytes() == (expected / name).read_bytes(), (path.name, name)
+
+
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(make_job: MakeJob, unbroken: tuple[Job, str]) -> None:
     job = make_job()
     shutil.copytree(unbroken[0].base / "checkpoints", job.base / "checkpoints")
