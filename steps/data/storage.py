@@ -82,6 +82,10 @@ class Storage:
             return {names[0]: contents}
         return {paths[path]: content for path, content in contents.items()}
 
+    def fetch(self, folder: Path) -> None:
+        """Copy everything under the prefix into a new folder. Raises FileNotFoundError where there is nothing."""
+        _patiently(lambda: self._files.get(f"{self._root}/", f"{folder}/", recursive=True))
+
     def delete(self, name: str) -> None:
         """Remove an object if it is there."""
         if self.size(name) is not None:

@@ -19,6 +19,7 @@ from steps.container import Cluster, Container
 from steps.data.loading.lustre import wait_for_files, warm_in_background
 from steps.errors import StepError
 from steps.training.batch_plan import batch_plan
+from steps.training.compiled import keep_compiled
 from steps.training.initial_model import initial_folder, unpack_initial_model
 from steps.training.launch import is_rank, launch_ranks
 from steps.training.objective import resolved_precision
@@ -57,6 +58,7 @@ def _run_host(
     arguments: TrainArguments, argv: Sequence[str], container: Container, cluster: Cluster, ranks: int
 ) -> int:
     """Run this host's ranks among those of a cluster."""
+    keep_compiled(arguments, container)
     unpack_initial_model(arguments, container)
     initial, pretrained = initial_folder(arguments, container), container.channel_dir(PRETRAINED_CHANNEL)
     check_starting_weights(arguments, initial, pretrained)

@@ -70,6 +70,8 @@ class Session:
             beginning = resume(parts.state, folder, self.world)
             self.watchdog.beat("first pass", beginning.seen_samples)
             warm_up(parts, self.plan)
+            if self.arguments.compile:
+                parts.validation.warm_up(parts.state.unet)
             return self._train(parts, beginning, folder, identity)
 
     def _train(

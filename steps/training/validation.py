@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from params.layout import HELDOUT_SPLIT
 from steps.data.latents.order import Rows
@@ -35,6 +36,8 @@ BATCH_SIZE: Final = 32
 class _Batch:
     start: int
     """Number of samples before it."""
+    bucket: int
+    """Which of the shapes."""
     rows: Rows
     """Of the held-out split."""
     strata: npt.NDArray[np.float64]
@@ -62,14 +65,28 @@ class Validation:
     def loss(self, state: TrainingState, beat: Callable[[], None] = lambda: None) -> float:
         """Return the mean squared error of the prediction, unweighted, over all samples; the same on all ranks."""
         losses = torch.zeros(self.samples, dtype=torch.float64)
-        state.unet.eval()
-        with torch.no_grad(), state.averaged():
-            for batch in self._batches[self._world.rank :: self._world.size]:
+        with state.averaged():
+            for batch in self._own:
                 beat()
-                batch_losses = self._objective.losses(state.unet, self._inputs_of(batch))
+                batch_losses = self._losses_of(batch, state.unet)
                 losses[batch.start : batch.start + len(batch.rows)] = batch_losses.to("cpu", torch.float64)
-        state.unet.train()
         return math.fsum(self._world.sum_(losses).tolist()) / self.samples
+
+    def warm_up(self, unet: Any) -> None:
+        """Run one of this rank's batches of each shape, so that a UNet is compiled for all before the clock starts."""
+        for batch in {(batch.bucket, len(batch.rows)): batch for batch in self._own}.values():
+            self._losses_of(batch, unet)
+
+    @property
+    def _own(self) -> list[_Batch]:
+        return self._batches[self._world.rank :: self._world.size]
+
+    @torch.no_grad()
+    def _losses_of(self, batch: _Batch, unet: Any) -> Tensor:
+        unet.eval()
+        losses = self._objective.losses(unet, self._inputs_of(batch))
+        unet.train()
+        return losses
 
     def _inputs_of(self, batch: _Batch) -> Inputs:
         held_out = self._dataset.read(HELDOUT_SPLIT, batch.rows)
@@ -82,10 +99,10 @@ class Validation:
 def _batches(dataset: LatentsDataset, samples: int) -> Iterator[_Batch]:
     """Yield batches of one shape: the first held-out rows of every bucket, in proportion to its size."""
     count, start, before = dataset.count(HELDOUT_SPLIT), 0, 0
-    for span in dataset.spans(HELDOUT_SPLIT).values():
+    for bucket, span in enumerate(dataset.spans(HELDOUT_SPLIT).values()):
         before += len(span)
         share = before * samples // count - start
         for first in range(0, share, BATCH_SIZE):
             places = np.arange(first, min(first + BATCH_SIZE, share), dtype=np.int64)
-            yield _Batch(start + first, span.start + places, (places + 0.5) / share)
+            yield _Batch(start + first, bucket, span.start + places, (places + 0.5) / share)
         start += share

@@ -103,3 +103,19 @@ def test_buckets_have_their_share_of_the_samples_and_of_the_timesteps(pretrained
         assert inputs.mean.shape[1:] == inputs.noise.shape[1:] == shape
         assert inputs.timesteps.tolist() == [int(1000 * (place + 0.5) / size) for place in range(size)]
     assert validation.loss(state) > 0
+
+
+def test_warming_up_runs_each_shape_of_a_batch_once_as_the_loss_does(pretrained: Path, many: Path) -> None:
+    validation, state = validation_of(pretrained, many)
+    seen: list[tuple[int, bool, bool]] = []
+
+    def note(unet: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append((len(inputs[0]), unet.training, torch.is_grad_enabled()))
+
+    state.unet.register_forward_pre_hook(note)
+    validation.warm_up(state.unet)
+    warmed = set(seen)
+    assert (len(seen), {size for size, _, _ in seen}) == (2, {32, 6})
+    assert state.unet.training
+    validation.loss(state)
+    assert set(seen) == warmed
