@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (its usual name)
 
 from benchmarks.train.contest import Contender, Step, Task, contest, memory_ratio, ratio
 from params.programs import TrainArguments
@@ -102,6 +104,8 @@ def variants(task: Task) -> dict[str, Contender]:
             contenders["fused attention"] = changed(lambda unet: _set_attention(unet, "AttnProcessor2_0"))
     if on_gpu:
         contenders["CUDA graphs"] = changed(compile=True, cuda_graphs=True)
+        if task.precision == "bfloat16":
+            contenders["GroupNorm in bfloat16"] = changed(_normalise_as_given)
     return contenders
 
 
@@ -117,3 +121,16 @@ def what_each_buys(task: Task, rounds: int, turn_s: float) -> dict[str, dict[str
 
 def _set_attention(unet: Any, name: str) -> None:
     unet.set_attn_processor(getattr(importlib.import_module("diffusers.models.attention_processor"), name)())
+
+
+def _normalise_as_given(unet: Any) -> None:
+    """Have GroupNorm compute in its input's precision, where autocast on a GPU takes float32."""
+    for module in unet.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.forward = partial(_group_norm, module)
+
+
+def _group_norm(module: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+    assert module.weight is not None and module.bias is not None
+    with torch.autocast(x.device.type, enabled=False):
+        return F.group_norm(x, module.num_groups, module.weight.to(x.dtype), module.bias.to(x.dtype), module.eps)

@@ -49,11 +49,12 @@ def test_a_micro_batch_that_does_not_fit_is_named_with_the_one_that_does() -> No
 
 def test_a_start_is_blocked_only_by_what_is_known_and_larger_than_the_gpu() -> None:
     small = {"TuneInstanceType": "ml.g5.12xlarge"}
-    whole = changed(train={"shard_optimizer": False})
+    whole = changed(train={"shard_optimizer": False, "compile": False})
     assert findings_of(whole, SD2_CONFIG, **small)["tune.micro_batch_size"].blocking
     assert not findings_of(whole, None, **small)["tune.micro_batch_size"].blocking
     # Less than the whole GPU is told of.
-    assert not findings_of(settings(), SD2_CONFIG, **small)["tune.micro_batch_size"].blocking
+    less = changed(train={"compile": False})
+    assert not findings_of(less, SD2_CONFIG, **small)["tune.micro_batch_size"].blocking
     compiled = changed(train={"shard_optimizer": False, "compile": True})
     assert not findings_of(compiled, SD2_CONFIG, **small)["tune.micro_batch_size"].blocking
 
