@@ -87,8 +87,8 @@ class Rehearsal:
     def run(self) -> dict[str, Any]:
         with self.stage("build", self.pretrained):
             harness.in_new_processes(_build, [(self.options.width, self.pretrained)])
-        self.encode()
         ranks = self.ranks()
+        self.encode()
         for step in (1, 2):
             self.train(ranks, step)
         self.pack()
