@@ -114,7 +114,7 @@ class Playground:
                 gallery = gr.Gallery(label="Pictures", elem_id="pictures", object_fit="contain", height="auto")
                 about = gr.Markdown(elem_id="about")
         label = "History: click one to have its settings again"
-        shown = gr.Gallery(label=label, columns=8, height=240, elem_id="history", preview=False)
+        shown = gr.Gallery(label=label, object_fit="contain", height="auto", elem_id="history", preview=False)
         restored = [where, prompt, negative, seed, chance, guidance, steps, sampler, width, height]
 
         def run(
