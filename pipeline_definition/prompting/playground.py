@@ -35,7 +35,7 @@ SYSTEM_FONTS: Final = ("system-ui", "sans-serif")
 MONO_FONTS: Final = ("ui-monospace", "monospace")
 # gradio lets a gallery's label cover its pictures, its frame cut them off, and a single one fill the width.
 WHOLE_PICTURES: Final = """
-#pictures .grid-wrap, #history .grid-wrap { max-height: none; }
+#pictures .grid-wrap { max-height: none; }
 #pictures .grid-container, #history .grid-container { padding-top: 32px; }
 #history .grid-container { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
 """
@@ -114,7 +114,7 @@ class Playground:
                 gallery = gr.Gallery(label="Pictures", elem_id="pictures", object_fit="contain", height="auto")
                 about = gr.Markdown(elem_id="about")
         label = "History: click one to have its settings again"
-        shown = gr.Gallery(label=label, object_fit="contain", height="auto", elem_id="history", preview=False)
+        shown = gr.Gallery(label=label, object_fit="contain", height=240, elem_id="history", preview=False)
         restored = [where, prompt, negative, seed, chance, guidance, steps, sampler, width, height]
 
         def run(
