@@ -59,6 +59,12 @@ SAMPLES_FILE: Final = "samples.json"
 TRAINING_LOG_FILE: Final = "training_log.jsonl"
 THROUGHPUT_FILE: Final = "throughput.json"
 LINEAGE_FILE: Final = "lineage.json"
+# In a model's folder: adapters to choose from, each in a folder of its name, and those that its weights hold already.
+ADAPTERS_DIR: Final = "adapters"
+MERGED_ADAPTERS_DIR: Final = "merged_adapters"
+ADAPTER_FILE: Final = "pytorch_lora_weights.safetensors"
+# In a pretrained folder: where each part came from.
+SOURCES_FILE: Final = "sources.json"
 CHECKSUMS_FILE: Final = "checksums.json"
 MODEL_ARCHIVE: Final = "model.tar.gz"
 OUTPUT_ARCHIVE: Final = "output.tar.gz"

@@ -97,8 +97,13 @@ class ModelMemory(Model):
 
 
 def state_bytes(parameters: int, matrix_parameters: int, arguments: TrainArguments, ranks: int) -> float:
-    """Return weights, gradients, AdamW's two moments or Muon's one, and the average of the weights, on one rank."""
+    """Return weights, gradients, AdamW's two moments or Muon's one, and the average of the weights, on one rank.
+
+    Of a LoRA's own, which are some hundredths of the weights, nothing is reckoned.
+    """
     width = BYTES["float64" if arguments.precision == "float64" else "float32"]
+    if arguments.lora_rank:
+        return parameters * width
     average = BYTES["bfloat16"] if arguments.ema_precision == "bfloat16" else width
     divided = parameters * (2 * width + (average if arguments.ema_decay else 0))
     if arguments.optimizer == "muon":

@@ -207,6 +207,17 @@ class Settings(Model):
             raise ValueError("endpoint.job.instance_preferences: an endpoint has one count; leave out instance_count")
         return self
 
+    @model_validator(mode="after")
+    def _a_lora_is_one_training_on_tokens(self) -> Self:
+        if self.train.lora_rank and self.phase_2 is not None:
+            raise ValueError("train.lora_rank: a LoRA is one training; leave phase_2 out, or set lora_rank to 0")
+        if self.train.lora_text_encoder and self.encode.caption_embeddings:
+            raise ValueError(
+                "train.lora_text_encoder: the text encoder cannot learn from embeddings that were stored; set "
+                "encode.caption_embeddings to false"
+            )
+        return self
+
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The trainings in order; the last one's model is evaluated, registered and deployed."""

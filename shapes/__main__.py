@@ -1,4 +1,4 @@
-"""python -m shapes serve | render | train-models: the command line of the local run's world.
+"""python -m shapes serve | render | new-shape | train-models: the command line of the local run's world.
 
 Each command is described by the module that does it: `shapes.web`, `shapes.render`, `shapes.train_models`. They are
 imported when they are called, so that the web server starts without torch.
@@ -18,7 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        {"serve": _serve, "render": _render, "train-models": _train_models}[arguments.command](arguments)
+        {"serve": _serve, "render": _render, "new-shape": _new_shape, "train-models": _train_models}[arguments.command](
+            arguments
+        )
     except (ValueError, OSError) as error:
         parser.exit(2, f"shapes {arguments.command}: {error}\n")
     return 0
@@ -41,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--rows", type=int, default=4000, help="rows of the table, 16 to 4000 (default)")
     render.add_argument("--seed", type=int, default=0, help="which captions, which faults, in which order")
     render.add_argument("--max-aspect-ratio", type=float, default=1.0, help="above 1: square, wide and tall in turns")
+    new = commands.add_parser("new-shape", help="draw a shape that the others do not have, with captions", **exact)
+    new.add_argument("--folder", type=Path, required=True, help="folder for the pictures")
     models = commands.add_parser("train-models", help="train the tokenizer, the small CLIP and the small VAE", **exact)
     models.add_argument("--out", type=Path, required=True, help="folder for the models, as shapes/models")
     models.add_argument("--clip-steps", type=int, default=None, help="steps of the CLIP, in place of the recipe's")
@@ -65,6 +69,12 @@ def _render(arguments: argparse.Namespace) -> None:
     )
     changed = render.render(request)
     print(f"{'wrote' if changed else 'complete already:'} {arguments.table} ({arguments.rows} rows)")
+
+
+def _new_shape(arguments: argparse.Namespace) -> None:
+    from shapes import render
+
+    print(f"wrote {render.render_new_shape(arguments.folder)} pictures into {arguments.folder}")
 
 
 def _train_models(arguments: argparse.Namespace) -> None:

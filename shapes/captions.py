@@ -7,6 +7,7 @@ Reads nothing, writes nothing. 2 sizes x 8 colours x 7 shapes x 5 places x 7 oth
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import params.heldout
@@ -15,6 +16,8 @@ SIZES: Final = ("small", "large")
 # Far apart in RGB, so that a small model tells them apart, and all taking the article 'a'.
 COLOURS: Final = ("red", "yellow", "green", "cyan", "blue", "pink", "black", "white")
 SHAPES: Final = ("circle", "square", "triangle", "star", "heart", "cross", "ring")
+# Drawn on request alone, so that a model can be taught something that it has never seen.
+NEW_SHAPE: Final = "moon"
 PLACES: Final = ("at the top", "at the bottom", "on the left", "on the right", "in the centre")
 
 
@@ -32,9 +35,9 @@ class Caption(NamedTuple):
         return f"a {self.size} {self.colour} {self.shape} {self.place} on a {self.background} background"
 
 
-def every() -> list[Caption]:
-    """Return the whole grid, 3,920 captions, always in the same order."""
-    grid = itertools.product(SIZES, COLOURS, SHAPES, PLACES, COLOURS)
+def every(shapes: Sequence[str] = SHAPES) -> list[Caption]:
+    """Return the whole grid, 3,920 captions, or that of other shapes, 560 of each, always in the same order."""
+    grid = itertools.product(SIZES, COLOURS, shapes, PLACES, COLOURS)
     return [Caption(*parts) for parts in grid if parts[1] != parts[4]]
 
 

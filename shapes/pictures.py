@@ -139,6 +139,12 @@ def _heart() -> Distance:
     return _union(_polygon(scaled), *lobes)
 
 
+def _moon() -> Distance:
+    """Return a crescent: a circle without another one, which covers its right side."""
+    whole, bite = _circle(1.0), _circle(0.82, 0.46)
+    return lambda x, y: np.maximum(whole(x, y), -bite(x, y))
+
+
 # In units of the radius; drawn a little within or beyond it, so that all look of one size.
 _DISTANCE: Final[dict[str, Distance]] = {
     "circle": _circle(0.98),
@@ -148,4 +154,5 @@ _DISTANCE: Final[dict[str, Distance]] = {
     "heart": _heart(),
     "cross": _polygon(_cross(1.0, 0.34)),
     "ring": _ring(1.0, 0.52),
+    "moon": _moon(),
 }

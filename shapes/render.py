@@ -2,6 +2,7 @@
 
     python -m shapes render --folder DIR --table FILE.parquet --base-url http://127.0.0.1:PORT [--rows 4000] [--seed 0]
         [--max-aspect-ratio 1.0]
+    python -m shapes new-shape --folder DIR
 
 Reads nothing but what it wrote before; writes DIR/pictures and the folders of the faults that need files, the table
 (url, caption, width, height, similarity, punsafe, pwatermark, aesthetic), and last, beside the table, faults.json: how
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
-from params.files import write_bytes, write_json
+from params.files import write_bytes, write_json, write_text
 from shapes import captions, faults, pictures
 from shapes.captions import Caption
 
@@ -91,6 +92,16 @@ def render(request: Request) -> bool:
     write_bytes(request.table, _table(request, rows, grid))
     write_json(faults_file, record)
     return True
+
+
+def render_new_shape(folder: Path) -> int:
+    """Write pictures of the shape that no table has, each with its caption beside it; return how many."""
+    grid = captions.every((captions.NEW_SHAPE,))
+    for number, caption in enumerate(grid):
+        picture = folder / f"{number:03d}.png"
+        write_bytes(picture, picture_bytes(UrlRow(faults.PICTURES, 0), caption))
+        write_text(picture.with_suffix(".txt"), caption.text())
+    return len(grid)
 
 
 def plan(rows: int, seed: int) -> list[UrlRow]:

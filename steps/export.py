@@ -2,8 +2,9 @@
 
     python -m steps export --model model.tar.gz --out octank --half true --single-file octank.safetensors
 
-Reads a model archive or folder, whose checksums are verified. Writes the folder and, last, its checksums.json; and the
-single file with its yaml. Each is whole or absent, is read back, and draws the picture that the model draws.
+Reads a model archive or folder, whose checksums are verified. Writes the folder and, last, its checksums.json; the
+single file with its yaml; and a LoRA in kohya's format. Each is whole or absent, is read back, and draws the picture
+that the model draws.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from params.files import PARTIAL, whole_file
 from params.layout import CHECKSUMS_FILE
 from params.programs import ExportArguments
 from steps.errors import StepError
+from steps.model.adapters import merged, own_adapter, own_file, write_kohya
 from steps.model.archive import PIPELINE_FILE, unpack_model
 from steps.model.digest import checked_digest, write_checksums
 from steps.model.json_object import read_object
@@ -29,6 +31,7 @@ from steps.model.portable import add_vocabulary, make_portable
 from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, load_pipeline, load_single_file, unet_config
 from steps.model.single_file import write_single_file
 
+Drawn = np.ndarray[Any, np.dtype[np.float32]]
 # Largest difference of a pixel's value, 0..1, by what the weights are kept in; the check computes in float32.
 TOLERANCES: Final = {torch.float32: 1e-4, torch.float16: 0.02}
 PROMPT: Final = "a red circle"
@@ -42,7 +45,8 @@ def main(argv: list[str]) -> int:
     """Run the program; return its exit status."""
     arguments = parse(ExportArguments, argv, "export")
     out, file = Path(arguments.out), Path(arguments.single_file) if arguments.single_file else None
-    for path in filter(None, (out, file)):
+    kohya = Path(arguments.lora_kohya) if arguments.lora_kohya else None
+    for path in filter(None, (out, file, kohya)):
         if path.exists():
             raise StepError(f"{path}: exists already; name another, or remove it")
     dtype = torch.float16 if arguments.half else torch.float32
@@ -54,6 +58,11 @@ def main(argv: list[str]) -> int:
             print(f"note: {note}", flush=True)
         if arguments.check:
             _check(source, folder, made, TOLERANCES[dtype])
+        lora = own_file(folder)
+        if kohya:
+            _export_lora(folder, lora, kohya, Path(work) / "kohya" / kohya.name, arguments.check)
+        elif own_adapter(folder):
+            print("note: the weights are those without the adapter; --lora-kohya FILE writes it for other programs")
         if file and made:
             _move(made, file)
         # On one disk: it appears at once.
@@ -93,6 +102,18 @@ def _move(made: Path, file: Path) -> None:
             shutil.move(path, partial)
 
 
+def _export_lora(folder: Path, lora: Path | None, file: Path, made: Path, check: bool) -> None:
+    """Write the model's LoRA in kohya's format. Raises StepError where there is none, or it draws another picture."""
+    if lora is None:
+        raise StepError(f"lora_kohya {file}: this model was trained without a LoRA; leave it out")
+    write_kohya(lora, made)
+    if check:
+        expected, found = (_drawn(merged(load_pipeline(folder, torch.float32), "lora", one)) for one in (lora, made))
+        _compare(file.name, found, expected, TOLERANCES[torch.float32])
+    with whole_file(file) as partial:
+        shutil.move(made, partial)
+
+
 def _check(source: Path, folder: Path, file: Path | None, tolerance: float) -> None:
     """Draw from the source and from what was written, with one seed. Raises StepError where the pictures differ."""
     expected = _drawn(load_pipeline(source, torch.float32))
@@ -100,21 +121,22 @@ def _check(source: Path, folder: Path, file: Path | None, tolerance: float) -> N
     if file:
         written[file.name] = lambda: load_single_file(file, folder)
     for name, load in written.items():
-        difference = float(np.abs(_drawn(load()) - expected).max())
-        # Not "more than": a picture of NaN is no picture.
-        if not difference <= tolerance:
-            raise StepError(f"{name} draws another picture than the model: a pixel differs by {difference:.4f} of 1")
-        print(
-            f"{name} draws the model's picture: {difference:.5f} apart at most, {tolerance} allowed",
-            flush=True,
-        )
+        _compare(name, _drawn(load()), expected, tolerance)
 
 
-def _drawn(pipeline: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _compare(name: str, picture: Drawn, expected: Drawn, tolerance: float) -> None:
+    difference = float(np.abs(picture - expected).max())
+    # Not "more than": a picture of NaN is no picture.
+    if not difference <= tolerance:
+        raise StepError(f"{name} draws another picture than the model: a pixel differs by {difference:.4f} of 1")
+    print(f"{name} draws the model's picture: {difference:.5f} apart at most, {tolerance} allowed", flush=True)
+
+
+def _drawn(pipeline: Any) -> Drawn:
     pipeline.set_progress_bar_config(disable=True)
     size_px = min(int(pipeline.unet.config.sample_size or 64) * int(pipeline.vae_scale_factor), MAX_CHECK_PX)
     seed = torch.Generator().manual_seed(0)
-    picture: np.ndarray[Any, np.dtype[np.float32]] = pipeline(
+    picture: Drawn = pipeline(
         PROMPT, height=size_px, width=size_px, num_inference_steps=CHECK_STEPS, generator=seed, output_type="np"
     ).images[0]
     return picture

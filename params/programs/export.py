@@ -14,6 +14,8 @@ class ExportArguments(Model):
     """Folder that is written."""
     single_file: str = ""
     """File in the layout of other programs, NAME.safetensors; NAME.yaml is written next to it. Empty: none."""
+    lora_kohya: str = ""
+    """File for the LoRA that the model's training left, NAME.safetensors in kohya's format. Empty: none."""
     half: bool = False
     """Keep the weights in float16, all of them."""
     check: bool = True

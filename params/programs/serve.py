@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from params.model import Model
+from params.model import Model, added
 
 
 class ServeArguments(Model):
@@ -45,6 +45,11 @@ class ServeArguments(Model):
     without `compile`; where a GPU's kernels depend on the batch, pictures are denoised one by one."""
     threads: int = Field(0, ge=0)
     """CPU threads of one operation; 0: PyTorch's own choice."""
+    adapter: str = added("", max_length=64)
+    """Adapter of requests that name none; empty: the model's own weights."""
+    adapters_uri: str = added("", pattern=r"^(s3://.+)?$")
+    """s3:// prefix of more adapters, NAME.safetensors or NAME/pytorch_lora_weights.safetensors, in diffusers' format or
+    kohya's; they are loaded at start, beside those of the model's own archive. Empty: none."""
     safety_checker: bool = True
     """Use the model folder's safety checker, where it has one: what it flags comes out black and is named."""
     model_name: str = Field("", max_length=256)

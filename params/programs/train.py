@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from params.model import Decides, Model, added
+
+# A folder's name and, to peft, a key without dots.
+ADAPTER_NAME: Final = r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$"
 
 
 class TrainArguments(Model):
@@ -65,6 +68,20 @@ class TrainArguments(Model):
     new_objective: bool = added(False)
     """Let the starting weights go on with another prediction_type or noise schedule than they were trained with, as
     Stable Diffusion 2 at 768 px did from the base model; without it, a contradiction is refused. [content]"""
+    lora_rank: int = added(0, ge=0)
+    """Train a LoRA of this rank (Hu et al. 2021, arXiv:2106.09685) and leave the starting weights as they are: 4 to 64;
+    0: train all weights. [content]"""
+    lora_alpha: float = added(0.0, ge=0)
+    """The LoRA's product counts lora_alpha / lora_rank times; 0: once. [content]"""
+    lora_targets: tuple[str, ...] = added(("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
+    """Layers of the UNet that get a LoRA, by the ends of their names. [content]"""
+    lora_text_encoder: bool = added(False)
+    """Also train a LoRA of the text encoder's attention; captions must be stored as tokens. [content]"""
+    lora_output: Literal["separate", "merged"] = added("separate")
+    """`separate`: the model is the one that training began with, with the adapter beside it, for requests that name it;
+    `merged`: the adapter is added to the model's weights. [running]"""
+    lora_name: str = added("lora", pattern=ADAPTER_NAME)
+    """Name of the adapter, by which requests ask for it. [running]"""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "bfloat16"
     """Of the forward pass (autocast); the weights stay in float32. auto: bfloat16 where the device has instructions for
     it, otherwise float32. float64 is for tests of exactness. [content]"""
@@ -136,6 +153,14 @@ class TrainArguments(Model):
     """Part of budget_usd that the run's other steps take; the rest is for training. [money]"""
     instance_hour_usd: float = Field(0.0, ge=0)
     """Dollars for one host-hour of training; 0: not known, and no cost is logged. [money]"""
+
+    @model_validator(mode="after")
+    def _a_lora_needs_a_model(self) -> Self:
+        if self.lora_rank and self.initial_weights == "scratch":
+            raise ValueError("lora_rank: a LoRA changes a trained model; set initial_weights to pretrained or model")
+        if not self.lora_rank and (self.lora_alpha or self.lora_text_encoder):
+            raise ValueError("lora_rank is 0, and with it lora_alpha and lora_text_encoder do nothing; set lora_rank")
+        return self
 
 
 # Settings of training that say what it may cost.

@@ -64,7 +64,7 @@ def own_set(params: Path, data: str | None, pretrained: Path | None, state: Path
     side_px, name = base.encode.resolution_px, ""
     if pretrained:
         side_px = side_px if is_own else side_of(pretrained)
-        changes = merged(_pretrained(pretrained.resolve(), bucket), fine_tuning(pretrained))
+        changes = merged(_pretrained(pretrained.resolve(), bucket), fine_tuning(pretrained, keeps_rates=is_own))
         name = changes["data"]["pretrained_uri"].rsplit("/", 1)[-1]
     own: OwnData | None = None
     if data:
@@ -215,13 +215,14 @@ def side_of(pretrained: Path) -> int:
         raise UsageError(f"--pretrained: a config.json under {pretrained} lacks or garbles {error}") from None
 
 
-def fine_tuning(pretrained: Path) -> dict[str, Any]:
+def fine_tuning(pretrained: Path, keeps_rates: bool = False) -> dict[str, Any]:
     """Return the settings to start from a folder's own UNet; none where it holds no weights of one."""
     if not any((pretrained / "unet").glob("*.safetensors")):
         return {}
     kind = _config(pretrained, "scheduler", "scheduler_config.json").get("prediction_type", "epsilon")
-    start = {"initial_weights": "pretrained", "prediction_type": kind, "learning_rate": 1e-5}
-    return {"train": start, "tune": {"learning_rate": {"low": 3e-6, "high": 3e-5, "scaling": "Logarithmic"}}}
+    start: dict[str, Any] = {"train": {"initial_weights": "pretrained", "prediction_type": kind}}
+    rates = {"low": 3e-6, "high": 3e-5, "scaling": "Logarithmic"}
+    return start if keeps_rates else merged(start, {"train": {"learning_rate": 1e-5}, "tune": {"learning_rate": rates}})
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

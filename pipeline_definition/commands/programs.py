@@ -36,6 +36,10 @@ SingleFile = Annotated[
     Path | None,
     typer.Option("--single-file", help="Also NAME.safetensors, as ComfyUI, A1111 and kohya read it, and NAME.yaml."),
 ]
+LoraKohya = Annotated[
+    Path | None,
+    typer.Option("--lora-kohya", help="Also the LoRA that it was trained with, as ComfyUI and A1111 read it."),
+]
 
 Pretrained = Annotated[
     Path | None,
@@ -58,6 +62,7 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder that is written, for diffusers.")],
     single_file: SingleFile = None,
+    lora_kohya: LoraKohya = None,
     half: Annotated[bool, typer.Option("--half", help="Keep all weights in float16: half the size.")] = False,
     hub: Annotated[bool, typer.Option("--hub", help="Also README.md: a model card, as the Hub reads it.")] = False,
     check: Annotated[bool, typer.Option(help="Read back what was written, and draw two denoising steps.")] = True,
@@ -73,22 +78,29 @@ def export(
     from pipeline_definition.models.model_card import write_card
     from pipeline_definition.models.package_record import PackageFiles
 
-    if single_file and single_file.suffix != ".safetensors":
-        raise UsageError(f"--single-file {single_file}: its name must end with .safetensors")
+    for option, file in (("--single-file", single_file), ("--lora-kohya", lora_kohya)):
+        if file and file.suffix != ".safetensors":
+            raise UsageError(f"{option} {file}: its name must end with .safetensors")
     address, package = model, None
     if not Path(model).exists() and not model.startswith(SCHEME):
         if "/" in model and not model.startswith("arn:"):
             raise UsageError(f"{model}: no such file or folder")
         package = find(context.settings, context.target, model)
         address = package.model_uri
-    export_model(lambda: context.target, address, out, single_file, half, check)
+    export_model(lambda: context.target, address, out, single_file, half, check, lora_kohya)
     if hub:
         files = PackageFiles(context.target) if package else None
         write_card(out, *((files.record(package), files.ledger(package)) if files and package else (None, {})))
 
 
 def export_model(
-    target: Callable[[], Target], address: str, out: Path, single_file: Path | None, half: bool, check: bool
+    target: Callable[[], Target],
+    address: str,
+    out: Path,
+    single_file: Path | None,
+    half: bool,
+    check: bool,
+    lora_kohya: Path | None = None,
 ) -> None:
     """Export the model at a path or an s3:// address of an archive; the program's progress goes to the terminal."""
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +110,8 @@ def export_model(
             model = Path(folder) / MODEL_ARCHIVE
             _download(target(), address, model)
         values = {"model": model.resolve(), "out": out.resolve(), "half": half, "check": check}
-        flags = map(str, to_flags({**values, "single_file": single_file and single_file.resolve()}))
+        files = {"single_file": single_file, "lora_kohya": lora_kohya}
+        flags = map(str, to_flags(values | {name: file and file.resolve() for name, file in files.items()}))
         done = _run("export", flags, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]

@@ -62,6 +62,10 @@ def prompt(
     width: Annotated[int | None, typer.Option("--width", help="Pixels, a multiple of 8.")] = None,
     height: Annotated[int | None, typer.Option("--height", help="Pixels, a multiple of 8.")] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="ddim, dpm++ or euler.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="Draw with this adapter (LoRA) of the model.")
+    ] = None,
+    adapter_scale: Annotated[float | None, typer.Option("--adapter-scale", help="How much it counts: 1.")] = None,
     images: Annotated[int | None, typer.Option("--images", help="Number of pictures, from consecutive seeds.")] = None,
     show: Annotated[Show, typer.Option("--show", help="How to show it in the terminal.")] = "auto",
     endpoint: EndpointName = None,
@@ -84,6 +88,8 @@ def prompt(
         "width": width,
         "height": height,
         "sampler": sampler,
+        "adapter": adapter,
+        "adapter_scale": adapter_scale,
         "num_images": images,
         "format": form,
     }

@@ -58,7 +58,7 @@ def _front_matter(name: str, record: PackageRecord | None) -> dict[str, Any]:
 def _sections(
     lineage: Mapping[str, Any], record: PackageRecord | None, ledger: Mapping[str, Any]
 ) -> Iterator[tuple[str, list[Fact]]]:
-    settings = lineage.get("settings") or {}
+    settings, lora = lineage.get("settings") or {}, lineage.get("lora") or {}
     manifest = record.data_manifest if record else {}
     metadata = record.package.metadata if record else {}
     yield (
@@ -66,7 +66,8 @@ def _sections(
         [
             _fact("samples seen", lineage.get("seen_samples")),
             _fact("prediction", settings.get("prediction_type")),
-            _fact("starting weights", settings.get("initial_weights")),
+            _fact("starting weights", lineage.get("base_model") or settings.get("initial_weights")),
+            *(_fact(f"LoRA's {name.replace('_', ' ')}", value) for name, value in lora.items()),
             _fact("final validation loss", lineage.get("validation_loss")),
             _fact("code digest", lineage.get("code_digest")),
         ],

@@ -20,11 +20,10 @@ from typing import Any, Final, cast
 import yaml
 
 from params.files import file_digest, whole_file, write_json
-from params.layout import UNKNOWN
+from params.layout import SOURCES_FILE, UNKNOWN
 from pipeline_definition.errors import OperatorError
 
 SOURCES: Final = Path(__file__).with_name("pretrained_sources.yaml")
-SOURCES_FILE: Final = "sources.json"
 CONFIG: Final = "config.json"
 WEIGHTS: Final = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 CLIP: Final = "evaluator/clip"

@@ -103,7 +103,7 @@ class Playground:
             with gr.Column(scale=2):
                 prompt, negative = _prompt_boxes()
                 where = self._endpoint_choice("Endpoint")
-                guidance, steps, sampler = self._sliders()
+                sliders = self._sliders()
                 with gr.Row():
                     width, height = self._side("Width"), self._side("Height")
                 most = self.limits.max_images
@@ -115,13 +115,14 @@ class Playground:
                 about = gr.Markdown(elem_id="about")
         label = "History: click one to have its settings again"
         shown = gr.Gallery(label=label, object_fit="contain", height=240, elem_id="history", preview=False)
-        restored = [where, prompt, negative, seed, chance, guidance, steps, sampler, width, height]
+        restored = [where, prompt, negative, seed, chance, *sliders, width, height]
 
         def run(
             where: str, prompt: str, negative: str, seed: float, chance: bool, guidance: float, steps: int,
-            sampler: str, width: int, height: int, images: int, history: History,
+            sampler: str, adapter: str, adapter_scale: float, width: int, height: int, images: int, history: History,
         ) -> tuple[list[str], str, History, list[tuple[str, str]]]:  # fmt: skip
-            request = _request(prompt, negative, None if chance else seed, guidance, steps, sampler)
+            chosen = None if chance else seed
+            request = _request(prompt, negative, chosen, guidance, steps, sampler, adapter, adapter_scale)
             request |= {"width": int(width), "height": int(height), "num_images": int(images)}
             files, line, longer = self.draw(where, request, history)
             return files, line, longer, [(file, caption) for file, caption, _ in longer]
@@ -147,8 +148,8 @@ class Playground:
         def run(prompt: str, negative: str, seed: float, chance: bool, *sides: Any) -> tuple[str, ...]:
             same = int.from_bytes(os.urandom(4)) if chance else seed
             requests = [
-                (where, _request(prompt, negative, same, guidance, steps, sampler))
-                for where, guidance, steps, sampler in (sides[:4], sides[4:])
+                (where, _request(prompt, negative, same, *sliders))
+                for where, *sliders in (sides[: len(sides) // 2], sides[len(sides) // 2 :])
             ]
             return tuple(value for side in self.compare(requests) for value in side)
 
@@ -158,11 +159,15 @@ class Playground:
         names = [endpoint.name for endpoint in self.endpoints]
         return gr.Dropdown(names, value=names[min(place, len(names) - 1)], label=label, visible=len(names) > 1)
 
-    def _sliders(self) -> tuple[gr.Slider, gr.Slider, gr.Dropdown]:
+    def _sliders(self) -> tuple[gr.Slider, gr.Slider, gr.Dropdown, gr.Textbox, gr.Slider]:
         limits = self.limits
         guidance = gr.Slider(0, MAX_GUIDANCE, limits.guidance_scale, step=0.5, label="Guidance scale")
         steps = gr.Slider(1, limits.max_inference_steps, limits.inference_steps, step=1, label="Steps")
-        return guidance, steps, gr.Dropdown(list(SAMPLERS), value=limits.sampler, label="Sampler")
+        sampler = gr.Dropdown(list(SAMPLERS), value=limits.sampler, label="Sampler")
+        adapter = gr.Textbox(
+            limits.adapter, label="Adapter", placeholder="A LoRA by its name; empty: the endpoint's own choice"
+        )
+        return guidance, steps, sampler, adapter, gr.Slider(0, 2, 1, step=0.05, label="Adapter scale")
 
     def _side(self, label: str) -> gr.Slider:
         most, value = self.limits.max_size_px, self.limits.default_size_px
@@ -205,8 +210,16 @@ def _seed_boxes() -> tuple[gr.Number, gr.Checkbox]:
 
 
 def _request(
-    prompt: str, negative: str, seed: float | None, guidance: float, steps: int, sampler: str
+    prompt: str,
+    negative: str,
+    seed: float | None,
+    guidance: float,
+    steps: int,
+    sampler: str,
+    adapter: str,
+    adapter_scale: float,
 ) -> dict[str, Any]:
+    chosen = {"adapter": adapter.strip(), "adapter_scale": float(adapter_scale)} if adapter.strip() else {}
     return {
         "prompt": prompt,
         "negative_prompt": negative or None,
@@ -214,20 +227,23 @@ def _request(
         "guidance_scale": float(guidance),
         "steps": int(steps),
         "sampler": sampler,
+        **chosen,
         "format": "png",
     }
 
 
 def _restore(history: History, event: gr.SelectData) -> tuple[Any, ...]:
     """Return the settings of the picture that was clicked, with its own seed."""
-    request = {**history[event.index][2], "a_new_seed": False}
+    request = {"adapter": "", "adapter_scale": 1.0, **history[event.index][2], "a_new_seed": False}
     names = ("where", "prompt", "negative_prompt", "seed", "a_new_seed", "guidance_scale", "steps", "sampler")
-    return tuple(request[name] for name in (*names, "width", "height"))
+    return tuple(request[name] for name in (*names, "adapter", "adapter_scale", "width", "height"))
 
 
 def _about(answer: Answer) -> str:
     settings, seeds = answer.settings, ", ".join(str(picture.seed) for picture in answer.pictures)
     how = [f"{settings['steps']} steps of {settings['sampler']}", f"guidance {settings['guidance_scale']:g}"]
+    if adapter := settings.get("adapter"):
+        how.append(f"adapter {adapter} at {settings['adapter_scale']:g}")
     notes = [f"seed {seeds}", *how, f"{answer.elapsed_s:.1f} s", f"model `{answer.model}`"]
     if any(picture.truncated for picture in answer.pictures):
         notes.append("the model did not read the end of the prompt")

@@ -28,6 +28,7 @@ from steps.errors import StepError
 from steps.evaluation.captions import Prompt, batches
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.evaluation.pictures import PictureStore
+from steps.model.adapters import load_judged
 from steps.model.pretrained import load_pipeline, new_unet
 from steps.progress import Progress
 
@@ -142,7 +143,9 @@ class _Models:
         source = row.source
         if self._generator is None or self._folder != source.folder:
             self._generator = None  # frees its memory before the next is loaded
-            pipeline = load_pipeline(source.folder, getattr(torch, self._arguments.precision))
+            # Training began at the generic model's own weights, whatever lies beside them.
+            load = load_pipeline if row.name == PRETRAINED else load_judged
+            pipeline = load(source.folder, getattr(torch, self._arguments.precision))
             self._folder, self._generator = source.folder, PictureGenerator(pipeline, row.drawing, self._device)
         own_unet = self._generator.own_unet
         unet = new_unet(source.folder, self._arguments.seed) if source.fresh_weights else own_unet

@@ -129,6 +129,8 @@ class DrawnRequest:
                 width=self.shape.width_px,
                 height=self.shape.height_px,
                 sampler=self.request.sampler,
+                adapter=self.shape.adapter,
+                adapter_scale=self.shape.adapter_scale,
             ),
             queue_s=round(self.queue_s, 4),
             render_s=round(self.render_s, 4),
@@ -155,6 +157,8 @@ class DrawnRequest:
             "Guidance scale": str(self.shape.guidance_scale),
             "Sampler": self.shape.sampler,
         }
+        if self.shape.adapter:
+            settings |= {"Adapter": self.shape.adapter, "Adapter scale": str(self.shape.adapter_scale)}
         if self.request.embed_prompt:
             settings |= {"Prompt": self.request.texts[index], "Negative prompt": self.request.negative_prompt}
         return Provenance(self.model, settings)

@@ -16,6 +16,9 @@ class Shape:
     steps: int
     guidance_scale: float
     sampler: str
+    adapter: str = ""
+    """Empty: the model's own weights."""
+    adapter_scale: float = 1.0
 
     @property
     def work(self) -> float:

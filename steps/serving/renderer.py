@@ -24,6 +24,7 @@ from steps.device import choose_device
 from steps.model.digest import checked_digest
 from steps.model.json_object import read_object
 from steps.model.pretrained import load_pipeline, sampler
+from steps.serving.adapters import load_adapters
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.exact import MIN_ROWS, deviation, make_rows_independent
 from steps.serving.pictures import Picture, PictureJob, Shape, WarmUp
@@ -42,6 +43,8 @@ class PipelineRenderer:
     def __init__(self, pipeline: Any, arguments: ServeArguments, identity: str) -> None:
         self.identity = identity
         self.max_batch_size = arguments.max_batch_size
+        self.adapters = tuple(sorted({name for names in pipeline.get_list_adapters().values() for name in names}))
+        self._adapter_in_use: tuple[str, float] | None = None
         self._pipeline, self._arguments = pipeline, arguments
         self._prompts = PromptEncoder(pipeline.tokenizer, pipeline.text_encoder)
         self._sampler = functools.cache(lambda name: sampler(name, pipeline.scheduler.config))
@@ -64,7 +67,10 @@ class PipelineRenderer:
         # Every size where equality decides about batching; otherwise the powers of two show it well enough.
         sizes = range(2, largest + 1) if self._arguments.exact_batches else _powers_of_two(largest)
         noise = torch.cat([self._noise(shape, seed) for seed in range(largest)])
-        worst = deviation(self._one_step, noise, sizes)
+        worst = 0.0
+        for adapter in ("", *self.adapters) if self._arguments.exact_batches else ("",):
+            self._use_adapter(adapter, 1.0)
+            worst = max(worst, deviation(self._one_step, noise, sizes))
         if worst > 0 and self._arguments.exact_batches:
             logger.warning("pictures are drawn one by one: batches deviate by %g", worst)
             self.max_batch_size = 1
@@ -83,6 +89,7 @@ class PipelineRenderer:
         Raises AbandonedError when `abandoned`, asked at each step, says that nobody waits any more, and RenderError
         when the result is not a picture.
         """
+        self._use_adapter(shape.adapter, shape.adapter_scale)
         guided = shape.guidance_scale > 1
         # Without guidance a single picture would be a single row, which takes other kernels than several.
         rows = list(jobs) if guided else [*jobs, *[jobs[-1]] * (MIN_ROWS - len(jobs))]
@@ -129,6 +136,19 @@ class PipelineRenderer:
             torch.cuda.empty_cache()
             raise RenderError("the device has too little memory for this size") from None
 
+    def _use_adapter(self, name: str, scale: float) -> None:
+        """Draw with an adapter from now on, or with the model's own weights; what another left is forgotten."""
+        if (name, scale) == self._adapter_in_use:
+            return
+        if name:
+            self._pipeline.enable_lora()
+            self._pipeline.set_adapters(name, scale)
+        elif self.adapters:
+            self._pipeline.disable_lora()
+        self._adapter_in_use = name, scale
+        # The text encoder may be another one now.
+        self._prompts.encode.cache_clear()
+
     def _one_step(self, latents: Tensor) -> Tensor:
         """Run the UNet as the pipeline does with guidance: each picture has two rows, all at one timestep."""
         timestep = self._pipeline.scheduler.timesteps[0]
@@ -155,8 +175,11 @@ class PipelineRenderer:
         return noise.to(self._pipeline.device, self._pipeline.unet.dtype)
 
     def _unet_for(self, shape: Shape) -> Any:
-        """Return the compiled UNet for the one size that was compiled at start: any other would take minutes."""
-        is_default = shape.width_px == shape.height_px == self._arguments.default_size_px
+        """Return the compiled UNet for the one size that was compiled at start: any other would take minutes.
+
+        An adapter is other layers, and would be compiled anew.
+        """
+        is_default = shape.width_px == shape.height_px == self._arguments.default_size_px and not shape.adapter
         return self._default_unet if is_default and shape.guidance_scale > 1 else self._eager_unet
 
     def _shape(self, side_px: int, steps: int) -> Shape:
@@ -211,6 +234,7 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
     pipeline: Any = load_pipeline(model_dir, dtype)
     if arguments.safety_checker:
         load_safety_checker(pipeline, model_dir, dtype)
+    load_adapters(pipeline, model_dir, arguments)
     pipeline = pipeline.to(device)
     if arguments.channels_last:
         for model in (pipeline.unet, pipeline.vae):

@@ -39,6 +39,10 @@ class GenerationRequest(Model):
     """Pixels, a multiple of 8."""
     sampler: Sampler
     """Which scheduler denoises."""
+    adapter: str
+    """Draw with this adapter; empty: with the model's own weights."""
+    adapter_scale: float
+    """How much the adapter counts; 1: as it was trained."""
     num_images: int
     """Pictures for each prompt."""
     format: PictureFormat | None
@@ -77,6 +81,8 @@ def request_type(arguments: ServeArguments) -> type[GenerationRequest]:
         "width": (int, side),
         "height": (int, side),
         "sampler": (Sampler, arguments.sampler),
+        "adapter": (str, Field(arguments.adapter, max_length=64)),
+        "adapter_scale": (float, Field(1.0, ge=0, le=2, allow_inf_nan=False)),
         "num_images": (int, Field(1, ge=1, le=arguments.max_images)),
         "format": (PictureFormat | None, None),
         "embed_prompt": (bool, False),
@@ -115,6 +121,8 @@ class GenerationSettings(Model):
     width: int
     height: int
     sampler: Sampler
+    adapter: str
+    adapter_scale: float
 
 
 class GenerationResponse(Model):

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from params.programs import ServeArguments
@@ -51,12 +52,12 @@ class Service:
     async def draw(self, request: GenerationRequest, arrived_s: float, gone: asyncio.Task[None]) -> DrawnRequest:
         """Draw a request's pictures.
 
-        Raises ClientGoneError when `gone` ends first, and ApiError: 429 where the queue is full, 503 where it is
-        closed, 504 past the time-out and 500 where the model fails.
+        Raises ClientGoneError when `gone` ends first, and ApiError: 422 for an unknown adapter, 429 where the queue is
+        full, 503 where it is closed, 504 past the time-out and 500 where the model fails.
         """
         first_seed = request.seed if request.seed is not None else random.SystemRandom().randint(0, MAX_SEED)
         seeds = request.seeds(first_seed)
-        shape = Shape(request.width, request.height, request.steps, request.guidance_scale, request.sampler)
+        shape = self._shape(request)
         jobs = [
             PictureJob(text, request.negative_prompt, seed) for text, seed in zip(request.texts, seeds, strict=True)
         ]
@@ -67,6 +68,18 @@ class Service:
         queue_s, render_s = started_s - arrived_s, time.monotonic() - started_s
         self.metrics.queue_s.observe(queue_s)
         return DrawnRequest(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s)
+
+    def _shape(self, request: GenerationRequest) -> Shape:
+        """Return what the request shares with others of its batch. Raises ApiError 422 for an unknown adapter."""
+        names = ("steps", "guidance_scale", "sampler", "adapter")
+        shape = Shape(request.width, request.height, **request.model_dump(include=set(names)))
+        if not request.adapter:
+            return shape
+        if request.adapter not in self.worker.adapters:
+            known = ", ".join(self.worker.adapters) or "none"
+            finding = {"field": "adapter", "message": f"unknown; this endpoint's adapters: {known}"}
+            raise ApiError(422, f"adapter: {finding['message']}", [finding])
+        return replace(shape, adapter_scale=request.adapter_scale)
 
     async def _wait(self, ticket: Ticket, gone: asyncio.Task[None]) -> list[Picture]:
         drawn = asyncio.wrap_future(ticket.future)

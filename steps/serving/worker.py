@@ -50,6 +50,11 @@ class ModelWorker:
         return self._renderer.identity if self._renderer else ""
 
     @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that it can draw with."""
+        return self._renderer.adapters if self._renderer else ()
+
+    @property
     def alive(self) -> bool:
         """Whether its thread runs."""
         with self._starting:

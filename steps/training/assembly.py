@@ -19,6 +19,7 @@ from steps.training.captions import load_captions
 from steps.training.diffusion import load_diffusion
 from steps.training.gradients import Gradients
 from steps.training.inputs import InputMaker
+from steps.training.lora import with_text_encoder
 from steps.training.model import build_unet
 from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES, Objective
 from steps.training.optimizer_step import OptimizerStep
@@ -58,12 +59,15 @@ def assemble(
     encoder_dtype, dtype = FORWARD_DTYPES[arguments.precision], WEIGHT_DTYPES[arguments.precision]
     diffusion = load_diffusion(pretrained, arguments, world.device, dtype)
     length, cached = manifest.caption_length, manifest.caption_embeddings
-    captions = load_captions(pretrained, length, cached, world.device, encoder_dtype)
+    captions = load_captions(pretrained, length, cached, world.device, encoder_dtype, not arguments.lora_text_encoder)
     objective = Objective(diffusion, captions, manifest.scaling_factor, arguments.precision, world.device)
     dropout, offset = arguments.caption_dropout, arguments.noise_offset
     inputs = InputMaker(arguments.seed, dropout, offset, diffusion, captions, world.device)
-    state = TrainingState(build_unet(arguments, initial, manifest, world.device), arguments, world)
-    utilisation = measure_utilisation(state.unet, manifest, arguments.precision, world.device)
+    model = build_unet(arguments, initial, manifest, world.device)
+    utilisation = measure_utilisation(model, manifest, arguments, world.device)
+    if arguments.lora_text_encoder:
+        model = with_text_encoder(model, arguments, pretrained, dtype, world.device)
+    state = TrainingState(model, arguments, world)
     gradients = Gradients(state.unet, world, plan.accumulation_steps, in_place=arguments.cuda_graphs)
     return Parts(
         dataset=dataset,

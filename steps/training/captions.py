@@ -11,21 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steps.errors import StepError
 from steps.model.pretrained import load_text_encoder, load_tokenizer
 
 
 class CaptionConditioning:
     """Token ids or embeddings of captions, and those of the empty caption."""
 
-    def __init__(self, text_encoder: Any, empty: Tensor, keep_encoder: bool, device: torch.device) -> None:
+    def __init__(self, text_encoder: Any | None, empty: Tensor, keep_encoder: bool, device: torch.device) -> None:
         """Take a frozen text encoder and the empty caption's token ids, [caption length] int32.
 
         Without `keep_encoder` captions come as embeddings, and the encoder is used once, for the empty caption.
+        Without any encoder token ids stay as they are: the model that is trained encodes them.
         """
         self._device = device
-        self._encoder = text_encoder.to(device)
+        self._encoder = text_encoder.to(device) if text_encoder is not None else None
         self._empty = empty
-        if not keep_encoder:
+        if text_encoder is not None and not keep_encoder:
             self._empty = self.encode(empty[None].to(device))[0].cpu()
             self._encoder = None
 
@@ -45,10 +47,19 @@ class CaptionConditioning:
 
 
 def load_captions(
-    folder: Path, length: int, cached: bool, device: torch.device, dtype: torch.dtype
+    folder: Path, length: int, cached: bool, device: torch.device, dtype: torch.dtype, is_frozen: bool = True
 ) -> CaptionConditioning:
-    """Return the captions of a pretrained folder's tokenizer and text encoder, `length` tokens each."""
+    """Return the captions of a pretrained folder's tokenizer and, if it is frozen, text encoder, `length` tokens each.
+
+    Raises StepError where the text encoder is to learn and captions come as embeddings.
+    """
+    if cached and not is_frozen:
+        raise StepError(
+            "lora_text_encoder: the latents hold embeddings that the text encoder made as it was; set "
+            "encode.caption_embeddings to false, or lora_text_encoder"
+        )
     tokenizer: Any = load_tokenizer(folder)
     tokens = tokenizer("", padding="max_length", max_length=length, truncation=True).input_ids
     empty = torch.tensor(tokens, dtype=torch.int32)
-    return CaptionConditioning(load_text_encoder(folder, dtype), empty, keep_encoder=not cached, device=device)
+    encoder = load_text_encoder(folder, dtype) if is_frozen else None
+    return CaptionConditioning(encoder, empty, keep_encoder=not cached, device=device)

@@ -3,7 +3,7 @@
 Reads the pretrained folder, and copies its VAE, text encoder and tokenizer, whose values made the latents; all parts
 are in float32 and named as published checkpoints are.
 Writes <model>/{unet,vae,text_encoder,tokenizer,scheduler}/, model_index.json, training_log.jsonl, lineage.json and,
-last, checksums.json.
+last, checksums.json; of a LoRA, adapters/NAME/, or merged_adapters/NAME/ where the weights hold it already.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from params.layout import LINEAGE_FILE, TRAINING_LOG_FILE
+from params.layout import ADAPTERS_DIR, LINEAGE_FILE, TRAINING_LOG_FILE
 from params.programs import TrainArguments
 from steps.errors import StepError
+from steps.model.adapters import merge
 from steps.model.digest import write_checksums
 from steps.model.portable import make_portable
 from steps.model.pretrained import SAMPLERS, TEXT_ENCODER, TOKENIZER, UNET, VAE, sampler, scheduler_config
 from steps.model.pretrained import SCHEDULER as SCHEDULER_DIR
 from steps.training.diffusion import noise_schedule_changes
+from steps.training.lora import take_off
 from steps.training.state import TrainingState
 
 MODEL_INDEX_FILE: Final = "model_index.json"
@@ -43,9 +45,13 @@ def export_model(
     for part in _COPIED:
         _copy_part(pretrained / part, folder / part)
         make_portable(folder / part)
-    state.unet.save_pretrained(folder / UNET, safe_serialization=True)
+    unet = take_off(state.unet, arguments, folder / ADAPTERS_DIR / arguments.lora_name)
+    unet.save_pretrained(folder / UNET, safe_serialization=True)
     _sampling_scheduler(pretrained, arguments).save_pretrained(folder / SCHEDULER_DIR)
     _write_json(folder / MODEL_INDEX_FILE, _model_index())
+    if arguments.lora_rank and arguments.lora_output == "merged":
+        merge(folder, arguments.lora_name)
+        make_portable(folder / TEXT_ENCODER)
     write_record(folder, log, lineage)
     write_checksums(folder)
 

@@ -86,7 +86,7 @@ class Gradients:
         self.warm_up_passes = 3 if in_place else 1
         if in_place:
             for parameter in unet.parameters():
-                parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         self.sum = GradientSum(world.device)
         self.forward: Any = unet
         self._ddp: Any = None

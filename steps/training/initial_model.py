@@ -9,12 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from params.layout import INITIAL_MODEL_CHANNEL, LINEAGE_FILE, MODEL_ARCHIVE, PRETRAINED_CHANNEL
+from params.layout import INITIAL_MODEL_CHANNEL, LINEAGE_FILE, MODEL_ARCHIVE, PRETRAINED_CHANNEL, SOURCES_FILE
 from params.programs import TrainArguments
 from steps.container import Container
 from steps.errors import StepError
+from steps.model.adapters import own_adapter
 from steps.model.archive import unpack_model
 from steps.model.json_object import read_object
+from steps.model.pretrained import UNET
 
 # On the job's volume: the root file system of an instance is small.
 UNPACKED_DIR: Final = "/opt/ml/output/initial_model"
@@ -40,7 +42,12 @@ def unpack_initial_model(arguments: TrainArguments, container: Container) -> Non
             f"initial_weights is model and there is no channel {INITIAL_MODEL_CHANNEL}: add it with the former "
             "training's model.tar.gz, or set initial_weights to scratch or pretrained"
         )
-    unpack_model(channel / MODEL_ARCHIVE, initial_folder(arguments, container))
+    folder = initial_folder(arguments, container)
+    unpack_model(channel / MODEL_ARCHIVE, folder)
+    if name := own_adapter(folder):
+        print(
+            f"note: training begins at the model without its adapter {name}, which lies beside its weights", flush=True
+        )
 
 
 def former_lineage(arguments: TrainArguments, container: Container) -> dict[str, Any] | None:
@@ -49,3 +56,14 @@ def former_lineage(arguments: TrainArguments, container: Container) -> dict[str,
         return None
     path = initial_folder(arguments, container) / LINEAGE_FILE
     return read_object(path) if path.is_file() else None
+
+
+def base_model(arguments: TrainArguments, container: Container, unet: object) -> str | None:
+    """Return what the training began with, as people know it; `unet` is the digest of its weights."""
+    if arguments.initial_weights == "scratch":
+        return None
+    folder = initial_folder(arguments, container)
+    if (folder / LINEAGE_FILE).is_file():
+        return f"the model of job {read_object(folder / LINEAGE_FILE).get('job_name')}"
+    source = read_object(folder / SOURCES_FILE).get(UNET) if (folder / SOURCES_FILE).is_file() else None
+    return f"{source['source']} {source['revision']}".strip() if source else f"unet sha256:{unet}"

@@ -13,10 +13,11 @@ import torch
 
 from params.layout import VALIDATION_LOSS
 from params.programs import TrainArguments
+from steps.training.lora import lora_record
 from steps.training.ranks import World
 from steps.training.training_log import TrainingLog
 
-LIBRARIES: Final = ("torch", "diffusers", "transformers", "numpy", "safetensors")
+LIBRARIES: Final = ("torch", "diffusers", "transformers", "peft", "numpy", "safetensors")
 _ROOT: Final = Path(__file__).parents[2]
 
 
@@ -38,6 +39,7 @@ def lineage(
         "latents_manifest_digest": identity["latents"],
         "text_encoder_digest": identity["text_encoder"],
         "initial_unet": identity["unet"],
+        "lora": lora_record(arguments),
         "seen_samples": seen_samples,
         "skipped_steps": skipped_steps,
         "training_loss": log.last("training_loss"),

@@ -13,6 +13,7 @@ from params.programs import TrainArguments
 from steps.data.latents.latents_manifest import LatentsManifest
 from steps.errors import StepError
 from steps.model.pretrained import load_unet, new_unet
+from steps.training.lora import add_lora
 from steps.training.objective import WEIGHT_DTYPES
 
 # For training, validation and its smaller last batch, each in training and in evaluation mode.
@@ -33,6 +34,7 @@ def build_unet(arguments: TrainArguments, folder: Path, manifest: LatentsManifes
     _check(unet, manifest)
     # The exported pipeline draws pictures of the size that it was trained on.
     unet.register_to_config(sample_size=manifest.latent_shape[-1])
+    add_lora(unet, arguments, arguments.lora_targets)
     if dtype != torch.float32:
         unet.to(dtype)
     unet.to(device).train()

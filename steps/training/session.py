@@ -28,7 +28,7 @@ from steps.training.export import export_model, write_record
 from steps.training.extension import lengthen
 from steps.training.guards import SkipGuard
 from steps.training.identity import WITHOUT_EFFECT, identity_digest, training_identity
-from steps.training.initial_model import former_lineage, initial_folder
+from steps.training.initial_model import base_model, former_lineage, initial_folder
 from steps.training.lineage import lineage
 from steps.training.online import online_data, trainer_hosts
 from steps.training.rank_errors import LostRankError
@@ -145,6 +145,7 @@ class Session:
         origin = lineage(self.arguments, identity, job_name, self.world, seen_samples, skipped_steps, log)
         origin["lost_samples"] = lost_samples
         origin["initial_model"] = former_lineage(self.arguments, self.container)
+        origin["base_model"] = base_model(self.arguments, self.container, identity["unet"])
         pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
         export_model(self.container.model_dir, pretrained, trainer.parts.state, self.arguments, log.text, origin)
         write_record(self.container.output_data_dir, log.text, origin)

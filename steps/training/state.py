@@ -1,4 +1,7 @@
-"""The state that training changes and a checkpoint holds: weights, their moving average, the optimizer's moments."""
+"""The state that training changes and a checkpoint holds: weights, their moving average, the optimizer's moments.
+
+Frozen weights are no part of it: beside a LoRA they are the starting weights, which the training's identity knows.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,9 @@ class TrainingState:
     def __init__(self, unet: Any, arguments: TrainArguments, world: World) -> None:
         """Prepare a training that has seen no samples."""
         self.unet, self._is_head = unet, world.is_head
-        self.names = [name for name, _ in unet.named_parameters()]
-        self.parameters: list[Tensor] = [parameter for _, parameter in unet.named_parameters()]
+        trained = {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
+        self.names = list(trained)
+        self.parameters: list[Tensor] = list(trained.values())
         self.shards = Shards(self.parameters, world, arguments.shard_optimizer)
         own = [self.parameters[place] for place in self.shards.own]
         self._arguments = arguments

@@ -19,8 +19,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from params.layout import TRAIN_SPLIT
+from params.programs import TrainArguments
 from steps.data.latents.latents_manifest import LatentsManifest
 from steps.model.pretrained import empty_unet
+from steps.training.lora import add_lora
 from steps.training.objective import FORWARD_DTYPES
 
 _STATUS: Final = Path("/proc/self/status")
@@ -49,14 +51,16 @@ class Utilisation:
         return figures | ({"peak_memory_gb": peak / 1e9} if peak else {})
 
 
-def measure_utilisation(unet: Any, manifest: LatentsManifest, precision: str, device: torch.device) -> Utilisation:
-    """Measure a UNet and a device; takes a few seconds."""
+def measure_utilisation(
+    unet: Any, manifest: LatentsManifest, arguments: TrainArguments, device: torch.device
+) -> Utilisation:
+    """Measure a UNet, as it is trained, and a device; takes a few seconds."""
     width = int(unet.config.cross_attention_dim)
     shapes = manifest.latent_shapes
-    flops = [flops_of_sample(unet.config, shape, manifest.caption_length, width) for shape in shapes]
+    flops = [flops_of_sample(unet.config, shape, manifest.caption_length, width, arguments) for shape in shapes]
     counts = [bucket.counts[TRAIN_SPLIT] for bucket in manifest.buckets] or [1]
     mean = sum(cost * count for cost, count in zip(flops, counts, strict=True)) // sum(counts)
-    return Utilisation(device, mean, matmul_flops_per_s(device, precision))
+    return Utilisation(device, mean, matmul_flops_per_s(device, arguments.precision))
 
 
 def start_over(device: torch.device) -> None:
@@ -95,14 +99,20 @@ def _status_bytes(key: str) -> int:
 
 
 def flops_of_sample(
-    unet_config: Mapping[str, Any], latent_shape: tuple[int, int, int], caption_length: int, embedding_width: int
+    unet_config: Mapping[str, Any],
+    latent_shape: tuple[int, int, int],
+    caption_length: int,
+    embedding_width: int,
+    arguments: TrainArguments | None = None,
 ) -> int:
     """Return FLOPs of one sample's forward and backward pass; one multiply-add is two.
 
     Exact, by torch's counter over every matrix product and convolution, on a UNet without memory (the meta device):
-    539.3 GFLOP for Stable Diffusion 2 at 256 px, 2,409 GFLOP at 512 px.
+    539.3 GFLOP for Stable Diffusion 2 at 256 px, 2,409 GFLOP at 512 px. Weights beside a LoRA have no gradients.
     """
     unet = empty_unet(unet_config)
+    if arguments is not None:
+        add_lora(unet, arguments, arguments.lora_targets)
     latents = torch.empty((1, *latent_shape), device="meta")
     timesteps = torch.zeros(1, dtype=torch.int64, device="meta")
     captions = torch.empty((1, caption_length, embedding_width), device="meta")

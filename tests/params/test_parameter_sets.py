@@ -17,7 +17,7 @@ from pipeline_definition.jobs.instances import instance, known_types
 from tests.pipeline_definition.definitions import definition_of
 
 REAL_SETS = ("octank_100gb", "sd2_base", "sd2_heterogeneous")
-ALL_SETS = (*REAL_SETS, "finetune_own", "local")
+ALL_SETS = (*REAL_SETS, "finetune_own", "local", "local_lora")
 STACK = {
     "BucketName": "sd-pipeline-123456789012-us-east-1",
     "RoleArn": "arn:aws:iam::123456789012:role/execution",
@@ -48,8 +48,9 @@ def test_a_real_set_on_a_stack_of_ones_own_has_nothing_in_its_way(name: str) -> 
     assert preflight(settings, json.loads(build_definition(settings)), {}) == []
 
 
-def test_the_local_set_has_nothing_in_its_way() -> None:
-    assert preflight(settings_of("local"), definition_of("local"), {}) == []
+@pytest.mark.parametrize("name", ["local", "local_lora"])
+def test_a_local_set_has_nothing_in_its_way(name: str) -> None:
+    assert preflight(settings_of(name), definition_of(name), {}) == []
 
 
 def test_fine_tuning_starts_from_the_pretrained_unet_on_one_gpu_and_is_gated_against_it() -> None:

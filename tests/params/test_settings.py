@@ -89,6 +89,22 @@ def test_any_text_loads_or_is_refused_with_the_file_named(text):
         assert str(error).startswith("any.yaml: ")
 
 
+LORA = "train: {initial_weights: pretrained, lora_rank: 8, lora_text_encoder: true}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("encode: {caption_embeddings: true}", "lora_text_encoder.*set encode.caption_embeddings to false"),
+        ("phase_2: {resolution_px: 512}", "train.lora_rank: a LoRA is one training; leave phase_2 out"),
+    ],
+)
+def test_what_a_lora_cannot_go_with_is_refused(more, said):
+    assert parse_settings(LORA, "x.yaml").train.lora_rank == 8
+    with pytest.raises(SettingsError, match=said):
+        parse_settings(LORA + more, "x.yaml")
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Settings().pipeline_name = "other"  # type: ignore[misc]

@@ -38,3 +38,14 @@ def test_a_bad_argument_ends_with_one_line_that_names_it(
 def test_serving_and_rendering_do_not_import_torch() -> None:
     code = "import sys, shapes.__main__, shapes.web, shapes.render; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_shape_that_no_table_has_is_drawn_with_its_captions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shapes.captions.COLOURS", ("red", "blue"))
+    assert main(["new-shape", "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"wrote 20 pictures into {tmp_path}\n"
+    texts = {path.read_text() for path in tmp_path.glob("*.txt")}
+    assert len(texts) == 20 and "a small red moon at the top on a blue background" in texts
+    assert all(path.with_suffix(".png").read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.txt"))

@@ -78,6 +78,12 @@ def test_a_pretrained_unet_is_fine_tuned_with_its_own_kind_of_prediction(tmp_pat
     changes = merged({"train": {"training_samples": 5}}, fine_tuning(tmp_path))
     train = Settings.model_validate(changes).train
     assert (train.initial_weights, train.prediction_type, train.training_samples) == ("pretrained", "v_prediction", 5)
+    assert train.learning_rate == 1e-5
+    assert merged({"train": {"learning_rate": 1e-3}}, fine_tuning(tmp_path, keeps_rates=True))["train"] == {
+        "initial_weights": "pretrained",
+        "prediction_type": "v_prediction",
+        "learning_rate": 1e-3,
+    }
 
 
 def test_a_folder_without_parts_is_one_line(tmp_path: Path) -> None:

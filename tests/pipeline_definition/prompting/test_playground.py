@@ -83,8 +83,16 @@ def test_a_prompt_gives_the_endpoints_own_file(page: PlaygroundPage, left: Drawi
     assert picture == grey(7)
     assert (asked["prompt"], asked["negative_prompt"]) == ("a small red circle", "blue")
     assert (asked["steps"], asked["guidance_scale"], asked["sampler"], asked["width"]) == (15, 3.0, "dpm++", 64)
-    assert "seed" not in asked
+    assert not {"seed", "adapter", "adapter_scale"} & asked.keys()
     assert "seed 7" in page.text("#about")
+
+
+def test_an_adapter_is_asked_for_by_its_name(page: PlaygroundPage, left: DrawingServer) -> None:
+    page.type("Prompt", "a moon")
+    page.type("Adapter", "moon")
+    page.click("#draw")
+    page.pictures("#pictures")
+    assert (left.requests[-1]["adapter"], left.requests[-1]["adapter_scale"]) == ("moon", 1.0)
 
 
 def test_nothing_is_asked_of_anyone_else(page: PlaygroundPage, url: str) -> None:

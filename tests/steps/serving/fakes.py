@@ -15,6 +15,7 @@ class FakeRenderer:
     """Draws grey squares whose level is the seed; `gate` holds it, `before` may raise."""
 
     identity = "fake"
+    adapters = ("ink", "oil")
 
     def __init__(self, before: Callable[[Sequence[PictureJob]], None] | None = None) -> None:
         self.max_batch_size = 4

@@ -23,7 +23,7 @@ def another_value(name: str) -> object:
     if isinstance(value, str):
         return next((option for option in typing.get_args(annotation) if option != value), "another")
     if isinstance(value, tuple):
-        return (*value, 1)
+        return (*value, value[-1] if value else 1)
     return value + 1 if isinstance(value, int) else 0.5 + value / 3
 
 

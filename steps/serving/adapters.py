@@ -1,0 +1,62 @@
+"""The adapters that an endpoint has: those in the model's archive, and those under an S3 prefix, side by side.
+
+Reads <model>/adapters/NAME/pytorch_lora_weights.safetensors, and <adapters_uri>/NAME.safetensors or
+<adapters_uri>/NAME/pytorch_lora_weights.safetensors. Their matrices stay beside the weights: all pictures of a batch
+have the same adapter (steps.serving.pictures.Shape), and switching takes no time.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from params.layout import ADAPTER_FILE
+from params.programs import ServeArguments
+from params.programs.train import ADAPTER_NAME
+from params.s3 import split_uri
+from steps.errors import StepError
+from steps.model.adapters import adapter_files, load_adapter
+
+
+def load_adapters(pipeline: Any, model_dir: Path, arguments: ServeArguments) -> None:
+    """Load every adapter into a pipeline, all switched off; raises StepError that names one that is unusable."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = adapter_files(model_dir)
+        for name, file in _fetched(arguments.adapters_uri, Path(folder)).items():
+            if name in files:
+                raise StepError(f"adapters_uri: the model's archive has an adapter {name}, too; give one another name")
+            files[name] = file
+        for name, file in files.items():
+            load_adapter(pipeline, name, file)
+    if arguments.adapter and arguments.adapter not in files:
+        raise StepError(f"adapter: {arguments.adapter!r} is none of this model's: {', '.join(files) or 'it has none'}")
+    if files:
+        pipeline.disable_lora()
+
+
+def _fetched(uri: str, folder: Path) -> dict[str, Path]:
+    """Return the adapters under a prefix, by name, as files in a folder."""
+    if not uri:
+        return {}
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, prefix = split_uri(uri.rstrip("/") + "/")
+    files: dict[str, Path] = {}
+    try:
+        client = boto3.client("s3")
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Contents", ()):
+                name = item["Key"].removeprefix(prefix).removesuffix(f"/{ADAPTER_FILE}").removesuffix(".safetensors")
+                if item["Key"].endswith(".safetensors"):
+                    if not re.match(ADAPTER_NAME, name) or name in files:
+                        raise StepError(f"adapters_uri: {item['Key']}: a name has letters, digits, - and _, once each")
+                    files[name] = folder / f"{name}.safetensors"
+                    client.download_file(bucket, item["Key"], str(files[name]))
+    except (BotoCoreError, ClientError) as error:
+        raise StepError(f"adapters_uri: {uri} cannot be read: {error}") from None
+    if not files:
+        raise StepError(f"adapters_uri: no NAME.safetensors under {uri}")
+    return files
