@@ -18,9 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
-        {"serve": _serve, "render": _render, "new-shape": _new_shape, "train-models": _train_models}[arguments.command](
-            arguments
-        )
+        run = {"serve": _serve, "render": _render, "new-shape": _new_shape, "train-models": _train_models}
+        run[arguments.command](arguments)
     except (ValueError, OSError) as error:
         parser.exit(2, f"shapes {arguments.command}: {error}\n")
     return 0

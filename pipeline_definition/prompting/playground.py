@@ -164,9 +164,7 @@ class Playground:
         guidance = gr.Slider(0, MAX_GUIDANCE, limits.guidance_scale, step=0.5, label="Guidance scale")
         steps = gr.Slider(1, limits.max_inference_steps, limits.inference_steps, step=1, label="Steps")
         sampler = gr.Dropdown(list(SAMPLERS), value=limits.sampler, label="Sampler")
-        adapter = gr.Textbox(
-            limits.adapter, label="Adapter", placeholder="A LoRA by its name; empty: the endpoint's own choice"
-        )
+        adapter = gr.Textbox(limits.adapter, label="Adapter", placeholder="A LoRA by its name; empty: the default")
         return guidance, steps, sampler, adapter, gr.Slider(0, 2, 1, step=0.05, label="Adapter scale")
 
     def _side(self, label: str) -> gr.Slider:
@@ -209,17 +207,9 @@ def _seed_boxes() -> tuple[gr.Number, gr.Checkbox]:
         return seed, gr.Checkbox(True, label="A new seed each time")
 
 
-def _request(
-    prompt: str,
-    negative: str,
-    seed: float | None,
-    guidance: float,
-    steps: int,
-    sampler: str,
-    adapter: str,
-    adapter_scale: float,
-) -> dict[str, Any]:
-    chosen = {"adapter": adapter.strip(), "adapter_scale": float(adapter_scale)} if adapter.strip() else {}
+def _request(prompt: str, negative: str, seed: float | None, *sliders: Any) -> dict[str, Any]:
+    guidance, steps, sampler, adapter, scale = sliders
+    chosen = {"adapter": adapter.strip(), "adapter_scale": float(scale)} if adapter.strip() else {}
     return {
         "prompt": prompt,
         "negative_prompt": negative or None,

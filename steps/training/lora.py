@@ -52,9 +52,9 @@ def lora_record(arguments: TrainArguments) -> dict[str, Any] | None:
     """Return what a model's lineage says of its LoRA, or None without one."""
     if not arguments.lora_rank:
         return None
-    names = ("lora_name", "lora_output", "lora_rank", "lora_targets", "lora_text_encoder")
-    values = arguments.model_dump(mode="json", include=set(names))
-    return {name.removeprefix("lora_"): values[name] for name in names} | {"alpha": lora_alpha(arguments)}
+    names = {"lora_name", "lora_output", "lora_rank", "lora_targets", "lora_text_encoder"}
+    values = arguments.model_dump(mode="json", include=names)
+    return {name.removeprefix("lora_"): value for name, value in values.items()} | {"alpha": lora_alpha(arguments)}
 
 
 class TextAndUnet(nn.Module):
@@ -63,11 +63,6 @@ class TextAndUnet(nn.Module):
     def __init__(self, unet: Any, text_encoder: Any) -> None:
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
-
-    @property
-    def config(self) -> Any:
-        """The UNet's configuration."""
-        return self.unet.config
 
     def forward(self, noisy: Tensor, timesteps: Tensor, captions: Tensor, return_dict: bool = False) -> Any:
         """Return what the UNet returns; captions are (n, tokens)."""

@@ -152,7 +152,7 @@ def test_without_known_prices_nothing_is_said() -> None:
 def test_the_hosts_of_both_groups_of_a_training_cost() -> None:
     definition = definition_of("sd2_heterogeneous")
     groups = [job for job in planned_jobs(definition, Values(definition, {})) if job.step == "Train"]
-    prices = load_prices().on_demand()
+    prices = load_prices().by_hosts()
     found = RunningCost.load(Target("us-east-1"), definition, {}).usd_per_hour["Train"]
     assert len(groups) == 2
     assert found == pytest.approx(sum(job.count * prices[job.instance.name] for job in groups))
