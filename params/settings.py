@@ -93,7 +93,7 @@ class Data(Model):
     url_table: str = "s3://sd-pipeline-000000000000-us-east-1/urls/"
     """Parquet table of image addresses and captions."""
     rows: int = Field(0, ge=0)
-    """Length of that table, where it is known: the cost forecast reckons with it; 0: with TrainingSamples."""
+    """Length of that table, if known: the cost forecast uses it; 0: the forecast uses TrainingSamples."""
     pretrained_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/stable-diffusion-2-base"
     """Folder with the VAE, text encoder, tokenizer, scheduler and the UNet's configuration, as diffusers saves them."""
     evaluator_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/evaluator"
@@ -152,7 +152,7 @@ class LocalWorld(Model):
     rows: int = Field(4000, ge=16)
     """Rows of the url table."""
     max_aspect_ratio: float = Field(1.0, ge=1.0, le=4.0)
-    """Above 1, pictures are in turns square, wide and tall, with this ratio of sides: see encode.max_bucket_ratio."""
+    """Above 1, pictures alternate: square, wide, tall, with this ratio of sides: see encode.max_bucket_ratio."""
     pretrained_dir: str = "shapes/models/pretrained"
     """Folder that is uploaded to data.pretrained_uri."""
     evaluator_dir: str = "shapes/models/evaluator"

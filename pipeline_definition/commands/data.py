@@ -82,7 +82,7 @@ def upload(
     stack: Stack = None,
     replace: options.Replace = False,
 ) -> None:
-    """Look at pictures or a table of your own, upload them, and say how to train on them.
+    """Check your own pictures or table, upload them, and say how to train on them.
 
     Each file is sent once, verified by its SHA-256; run again, it sends what is missing.
 

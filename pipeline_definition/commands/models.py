@@ -194,7 +194,7 @@ def promote(
 ) -> None:
     """Promote an approved model package: blue/green with a canary; an alarm rolls back to the former model.
 
-    An approval starts this by itself; by hand it is for promoting again, or for two models side by side.
+    An approval starts this automatically; run it by hand to promote again, or to serve two models side by side.
 
     Example: sd-pipeline promote latest --beside pretrained --share 0.1
     """

@@ -1,4 +1,4 @@
-"""Data of one's own, before anything runs: looked at, told, and a parameter set with the sizes of a small set for them.
+"""The user's own data, before anything runs: check it, report on it, and write a parameter set sized for it.
 
 Reads the data; writes <runs>/NAME.html, the page to look at, and <state>/sets/NAME.yaml, the parameter set of the run.
 """
@@ -54,7 +54,7 @@ class OwnSet:
 def own_set(params: Path, data: str | None, pretrained: Path | None, state: Path, runs: Path, client: Any) -> OwnSet:
     """Return the set for `--data` and `--pretrained`, on the base of `params`.
 
-    The local set's sizes give way to those of a small set; those of a set of one's own stay.
+    The local set's sizes are replaced by those of a small set; a user's own parameter set keeps its sizes.
     """
     from pipeline_definition.artifacts.own_data import own_data
 
@@ -123,7 +123,7 @@ def _of_data(own: OwnData, bucket: str) -> dict[str, Any]:
 
 
 def _photo_models(bucket: str) -> dict[str, Any]:
-    """Return where the shipped models for pictures of one's own go: those of the local set know shapes alone."""
+    """Return where the shipped models for the user's own pictures go: the local set's models know only shapes."""
     uri = join_uri(f"{SCHEME}{bucket}", "pretrained", "photographs")
     return {
         "data": {"pretrained_uri": f"{uri}/pretrained", "evaluator_uri": f"{uri}/evaluator"},
