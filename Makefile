@@ -42,7 +42,7 @@ bench: install .bench/.installed  ## Run every benchmark: each prints ratios to 
 	$(BIN)/python -m benchmarks.train --device cpu
 	$(BIN)/python -m benchmarks.serve --rounds 2
 
-# By estimate one rank takes 25 GB at the full width and two take 36; FULLSIZE="--width 2" takes 7 and 10.
+# By estimate one rank takes 18 GB at the full width and two take 31; FULLSIZE="--width 2" takes 5 and 9.
 fullsize: install  ## Stable Diffusion 2 at its real size on this machine: bytes, seconds and memory of each stage.
 	$(BIN)/python -m benchmarks.fullsize $(FULLSIZE)
 

@@ -32,7 +32,7 @@ from pipeline_definition.session import Target
 
 STARTUP_LIMIT_S = 60.0
 STDERR = 2
-MODELS: Final = (".safetensors", ".json", ".txt")
+MODELS: Final = (".safetensors", ".json", ".jsonl", ".txt")
 SHAPES_TABLE: Final = "urls.parquet"
 # By which a run knows the objects that it put into the bucket.
 RUN_LOCAL: Final = "run-local"
