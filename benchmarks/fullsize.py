@@ -37,8 +37,9 @@ from params.layout import MANIFEST_FILE
 from params.memory import state_bytes
 from params.programs import TrainArguments
 from steps.model.digest import folder_digest
-from steps.model.pretrained import TEXT_ENCODER, empty_text_encoder, part_config, unet_config
-from steps.training.peak_memory import FakeUnet, encoding_bytes, parameter_count
+from steps.model.families import denoiser_of
+from steps.model.pretrained import TEXT_ENCODER, empty_text_encoder, part_config
+from steps.training.peak_memory import FakeNetwork, encoding_bytes, parameter_count
 
 SIDE_PX: Final = 256
 LATENT_SHAPE: Final = (4, SIDE_PX // 8, SIDE_PX // 8)
@@ -174,14 +175,14 @@ class Rehearsal:
 
     def estimated_training_bytes(self, ranks: int) -> float:
         """Return the peak of all ranks together, the text encoder and what comes on top of the state included."""
-        arguments = TrainArguments(**TRAINING)
-        unet = FakeUnet(unet_config(self.pretrained), arguments.precision, gradient_checkpointing=True)
-        whole, each = (state_bytes(unet.parameters, 0, arguments, count) for count in (1, ranks))
+        arguments, denoiser = TrainArguments(**TRAINING), denoiser_of(self.pretrained)
+        network = FakeNetwork(denoiser, denoiser.config(self.pretrained), arguments.precision, True)
+        whole, each = (state_bytes(network.parameters, 0, arguments, count) for count in (1, ranks))
         text = 4 * parameter_count(empty_text_encoder(part_config(self.pretrained, TEXT_ENCODER)))
-        passing = ranks * unet.pass_bytes(1, LATENT_SHAPE, CAPTION_LENGTH)
+        passing = ranks * network.pass_bytes(1, LATENT_SHAPE, CAPTION_LENGTH)
         # The first rank gathers the others' part for a checkpoint. While the average stands in for the weights, they
         # are kept aside; one rank alone has no gradients then.
-        kept_aside = 4 * unet.parameters if ranks > 1 else 0
+        kept_aside = 4 * network.parameters if ranks > 1 else 0
         return ranks * (each + text + PROCESS_BYTES) + max(passing, whole - each, kept_aside)
 
     def estimated_encoding_bytes(self) -> float:

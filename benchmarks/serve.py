@@ -40,6 +40,7 @@ from params.programs import ServeArguments
 from params.settings import load_settings
 from shapes import captions
 from steps.model import pretrained
+from steps.model.families import denoiser_of, load_pipeline
 from steps.serving.logs import quiet_libraries
 
 CLIENTS = (1, 4, 16)
@@ -103,14 +104,15 @@ def serve_arguments(threads: int) -> ServeArguments:
 def write_model(folder: Path) -> Path:
     from diffusers import StableDiffusionPipeline
 
-    parts = {"unet": pretrained.new_unet(SMALL_MODEL, seed=0), "safety_checker": None, "feature_extractor": None}
+    unet = denoiser_of(SMALL_MODEL).new(SMALL_MODEL, seed=0)
+    parts = {"unet": unet, "safety_checker": None, "feature_extractor": None}
     StableDiffusionPipeline.from_pretrained(SMALL_MODEL, local_files_only=True, **parts).save_pretrained(folder)
     return folder
 
 
 def bare_loop(model_dir: Path, arguments: ServeArguments) -> Callable[[str, int], None]:
     """Return a function that draws one picture as a script around diffusers would."""
-    pipeline: Any = pretrained.load_pipeline(model_dir, getattr(torch, arguments.precision))
+    pipeline: Any = load_pipeline(model_dir, getattr(torch, arguments.precision))
     pipeline.scheduler = pretrained.sampler(arguments.sampler, pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     pipeline = pipeline.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,31 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
+from params.families import FAMILIES, UNET
 from params.model import Model
 from params.programs.train import TrainArguments
 
 # Encode decodes so many pictures of a shard's first block again, and compares them.
 CHECKED_PICTURES: Final = 4
 BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-# What decides a UNet's memory, with diffusers' defaults (UNet2DConditionModel): other keys may have any value.
-UNET_DEFAULTS: Final[Mapping[str, Any]] = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-    "only_cross_attention": False,
-    "dual_cross_attention": False,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "layers_per_block": 2,
-    "cross_attention_dim": 1280,
-    "transformer_layers_per_block": 1,
-    "attention_head_dim": 8,
-    "num_attention_heads": None,
-    "use_linear_projection": False,
-    "class_embed_type": None,
-    "addition_embed_type": None,
-}
 
 
 class PassMemory(Model):
@@ -58,11 +40,11 @@ class ModelMemory(Model):
 
     name: str
     """In words."""
-    unet: dict[str, Any]
-    """Keys of unet/config.json that decide memory, where they differ from UNET_DEFAULTS."""
-    unet_parameters: int
+    denoiser: dict[str, Any]
+    """Keys of its denoiser's config.json that decide memory, where they differ from diffusers' defaults."""
+    denoiser_parameters: int
     """Trained."""
-    unet_matrix_parameters: int = 0
+    denoiser_matrix_parameters: int = 0
     """Those of them that Muon may train; 0: not counted, and all are reckoned as AdamW's, which keeps more."""
     text_encoder_parameters: int
     """Frozen."""
@@ -83,7 +65,7 @@ class ModelMemory(Model):
         if not passes:
             return None
         captions = self.text_encoder_parameters * BYTES[arguments.precision] if encodes_captions else 0
-        state = state_bytes(self.unet_parameters, self.unet_matrix_parameters, arguments, ranks)
+        state = state_bytes(self.denoiser_parameters, self.denoiser_matrix_parameters, arguments, ranks)
         return state + captions + _at(passes, resolution_px, micro_batch_size)
 
     def encoding_bytes(
@@ -111,11 +93,12 @@ def state_bytes(parameters: int, matrix_parameters: int, arguments: TrainArgumen
     return parameters * 2 * width + divided / (ranks if arguments.shard_optimizer else 1)
 
 
-def unet_shape(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a UNet's configuration decides its memory and differs from diffusers' defaults."""
-    values = {key: config.get(key, default) for key, default in UNET_DEFAULTS.items()}
+def denoiser_shape(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a denoiser's configuration decides its memory and differs from diffusers' defaults."""
+    defaults = next((of.decisive for of in FAMILIES if of.network == config.get("_class_name")), UNET.decisive)
+    values = {key: config.get(key, default) for key, default in defaults.items()}
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-    return {key: value for key, value in plain.items() if value != UNET_DEFAULTS[key]}
+    return {key: value for key, value in plain.items() if value != defaults[key]}
 
 
 def _at(passes: Sequence[PassMemory], resolution_px: int, samples: int) -> float:

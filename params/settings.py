@@ -201,6 +201,10 @@ class Settings(Model):
             raise ValueError(
                 "train.job.training_plan: a plan reserves one type, and encoders are another; leave one out"
             )
+        if self.train.prediction_type == "flow":
+            for key, name in (("evaluate", self.evaluate.sampler), ("endpoint", self.endpoint.sampler)):
+                if name == "ddim":
+                    raise ValueError(f"{key}.sampler: ddim does not draw with a model that predicts flow; set dpm++")
         if self.endpoint.capacity_reservation and self.endpoint.job.instance_preferences:
             raise ValueError("endpoint.job.instance_preferences: a capacity reservation has one type; leave them out")
         if any(other.instance_count for other in self.endpoint.job.instance_preferences):

@@ -42,6 +42,7 @@ from steps.data.encoding.reference import ReferenceManifest
 from steps.data.shards.shards_artifact import ShardsManifest, read_shards_manifest
 from steps.device import gpus_to_lend
 from steps.errors import StepError
+from steps.model.digest import folder_family
 from steps.progress import Progress
 from steps.ray_cluster import join, leading
 
@@ -85,6 +86,9 @@ class Encode:
             )
         self._source_digest = hashlib.sha256(content).hexdigest()
         self._pretrained = pretrained
+        family = folder_family(pretrained)
+        if arguments.caption_embeddings and len(family.text) > 1:
+            raise StepError(f"caption_embeddings: those of a {family.pipeline} are made in training; set it to false")
         self._models = model_facts(pretrained)
         self._buckets = self._planned_buckets()
         identity = self._identity()
@@ -185,18 +189,18 @@ class Encode:
         finished = self.latents.finished(LatentsRecord)
         records = {shard.name: finished[shard.name] for shard in planned if shard.name in finished}
         for record in records.values():
-            check_shard(record, self._models.scaling_factor)
+            check_shard(record, self._models.scaling_factor, self._models.shift_factor)
         done = sum(record.shard.listed.rows for record in records.values())
         progress = Progress("encode", sum(shard.rows for shard in planned), "rows", done=done)
         missing = [shard for shard in planned if shard.name not in records]
         for record in encode_shards(job, missing, progress.advance):
-            check_shard(record, self._models.scaling_factor)
+            check_shard(record, self._models.scaling_factor, self._models.shift_factor)
             records[record.shard.listed.name] = record
         return [records[shard.name] for shard in planned]
 
     def _identity(self) -> Identity:
         settings = self._arguments.deciding(self._arguments.names(Decides.CONTENT))
-        return settings | {"shards": self._source_digest, "models": vars(self._models)}
+        return settings | {"shards": self._source_digest, "models": self._models.identity()}
 
 
 def _json(model: Model) -> bytes:

@@ -19,17 +19,17 @@ import numpy as np
 import torch
 
 from params.arguments import parse
+from params.families import INDEX_FILE, VAE
 from params.files import PARTIAL, whole_file
 from params.layout import CHECKSUMS_FILE
 from params.programs import ExportArguments
 from steps.errors import StepError
 from steps.model.adapters import merged, own_adapter, own_file, write_kohya
-from steps.model.archive import PIPELINE_FILE, unpack_model
+from steps.model.archive import unpack_model
 from steps.model.digest import checked_digest, write_checksums
+from steps.model.families import denoiser_in, denoiser_of, load_pipeline
 from steps.model.json_object import read_object
 from steps.model.portable import add_vocabulary, make_portable
-from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, load_pipeline, load_single_file, unet_config
-from steps.model.single_file import write_single_file
 
 Drawn = np.ndarray[Any, np.dtype[np.float32]]
 # Largest difference of a pixel's value, 0..1, by what the weights are kept in; the check computes in float32.
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         source, folder = _unpacked(Path(arguments.model), Path(work)), Path(work) / out.name
         _copy(source, folder, dtype)
         made = Path(work) / "single" / file.name if file else None
-        for note in write_single_file(folder, made, out.name) if made else ():
+        for note in denoiser_of(folder).write_single_file(folder, made, out.name) if made else ():
             print(f"note: {note}", flush=True)
         if arguments.check:
             _check(source, folder, made, TOLERANCES[dtype])
@@ -79,20 +79,22 @@ def _unpacked(model: Path, work: Path) -> Path:
         print(f"unpacking {model}", flush=True)
         unpack_model(model, folder)
     checked_digest(folder)
-    kind = read_object(folder / PIPELINE_FILE).get("_class_name")
-    if kind != "StableDiffusionPipeline" or unet_config(folder).get("addition_embed_type"):
-        raise StepError(f"{model}: {PIPELINE_FILE} says {kind}: only a StableDiffusionPipeline can be exported")
+    read_object(folder / INDEX_FILE)
+    for problem in denoiser_of(folder).contradictions(folder, folder):
+        raise StepError(f"{model}: {problem}")
     return folder
 
 
 def _copy(source: Path, folder: Path, dtype: torch.dtype) -> None:
     print(f"copying the model in {str(dtype).removeprefix('torch.')}", flush=True)
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    for part in (UNET, VAE, TEXT_ENCODER):
+    denoiser = denoiser_of(folder)
+    for part in {VAE, denoiser.part, *denoiser.family.text.values()} - {*denoiser.lacking(folder)}:
         if not any((folder / part).glob("*.safetensors")):
             raise StepError(f"{source / part}: no weights in safetensors; save the model with safe_serialization=True")
         make_portable(folder / part, dtype)
-    add_vocabulary(folder / TOKENIZER)
+    for tokenizer in denoiser.family.text:
+        add_vocabulary(folder / tokenizer)
     write_checksums(folder)
 
 
@@ -119,7 +121,7 @@ def _check(source: Path, folder: Path, file: Path | None, tolerance: float) -> N
     expected = _drawn(load_pipeline(source, torch.float32))
     written: dict[str, Callable[[], Any]] = {"the folder": lambda: load_pipeline(folder, torch.float32)}
     if file:
-        written[file.name] = lambda: load_single_file(file, folder)
+        written[file.name] = lambda: denoiser_of(folder).load_single_file(file, folder)
     for name, load in written.items():
         _compare(name, _drawn(load()), expected, tolerance)
 
@@ -134,9 +136,18 @@ def _compare(name: str, picture: Drawn, expected: Drawn, tolerance: float) -> No
 
 def _drawn(pipeline: Any) -> Drawn:
     pipeline.set_progress_bar_config(disable=True)
-    size_px = min(int(pipeline.unet.config.sample_size or 64) * int(pipeline.vae_scale_factor), MAX_CHECK_PX)
+    denoiser = denoiser_in(pipeline)
+    side = int(getattr(pipeline, denoiser.part).config.sample_size or 64)
+    size_px = min(side * int(pipeline.vae_scale_factor), MAX_CHECK_PX)
+    reader = denoiser.reader_of(pipeline)
+    wanted, unwanted = (reader.encode(reader.tokens([text])) for text in (PROMPT, ""))
     seed = torch.Generator().manual_seed(0)
     picture: Drawn = pipeline(
-        PROMPT, height=size_px, width=size_px, num_inference_steps=CHECK_STEPS, generator=seed, output_type="np"
+        **denoiser.prompts(wanted, unwanted),
+        height=size_px,
+        width=size_px,
+        num_inference_steps=CHECK_STEPS,
+        generator=seed,
+        output_type="np",
     ).images[0]
     return picture

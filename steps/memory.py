@@ -2,9 +2,9 @@
 
     python -m steps memory --pretrained-dir pretrained/stable-diffusion-2-base [--figures-file FILE]
 
-Reads <folder>/{unet,vae,text_encoder}/config.json; prints the figures as YAML, or writes them into a file of models
-(pipeline_definition/jobs/memory.yaml), from which preflight and `plan` take them. Takes minutes: one pass is traced for
-each size, precision and way.
+Reads <folder>/<part>/config.json of denoiser, VAE and text encoders; prints the figures as YAML, or writes them into a
+file of models (pipeline_definition/jobs/memory.yaml), from which preflight and `plan` take them. Takes minutes: one
+pass is traced for each size, precision and way.
 """
 
 from __future__ import annotations
@@ -18,29 +18,37 @@ from typing import Any
 import yaml
 
 from params.arguments import parse
+from params.families import VAE
 from params.files import write_text
 from params.layout import PRETRAINED_CHANNEL
-from params.memory import PassMemory, unet_shape
+from params.memory import PassMemory, denoiser_shape
 from params.programs import MemoryArguments
 from steps.container import Container
 from steps.data.encoding.encoder import DTYPES
-from steps.model.pretrained import TEXT_ENCODER, UNET, VAE, empty_text_encoder, empty_unet, part_config
-from steps.training.peak_memory import FakeUnet, encoding_bytes, matrix_parameter_count, parameter_count
+from steps.model.denoiser import Denoiser
+from steps.model.families import denoiser_of
+from steps.model.pretrained import empty_text_encoder, part_config
+from steps.model.token_lengths import token_lengths
+from steps.training.peak_memory import FakeNetwork, encoding_bytes, matrix_parameter_count, parameter_count
 
 
 def main(argv: list[str]) -> int:
     """Reckon; return the exit status."""
     arguments = parse(MemoryArguments, argv, "memory")
     folder = Path(arguments.pretrained_dir or Container().channel_dir(PRETRAINED_CHANNEL))
-    unet, vae, text = (part_config(folder, part) for part in (UNET, VAE, TEXT_ENCODER))
-    empty = empty_unet(unet)
+    denoiser = denoiser_of(folder)
+    config, vae = part_config(folder, denoiser.part), part_config(folder, VAE)
+    lengths, classes = token_lengths(folder, denoiser.family), denoiser.family.classes
+    encoders = [part for part in lengths if part not in denoiser.lacking(folder)]
+    texts = [empty_text_encoder(part_config(folder, part), classes[part][1]) for part in encoders]
+    empty = denoiser.empty(config)
     entry = {
         "name": arguments.name,
-        "unet": unet_shape(unet),
-        "unet_parameters": parameter_count(empty),
-        "unet_matrix_parameters": matrix_parameter_count(empty),
-        "text_encoder_parameters": parameter_count(empty_text_encoder(text)),
-        "training": list(_training(arguments, unet, vae, int(text["max_position_embeddings"]))),
+        "denoiser": denoiser_shape(config),
+        "denoiser_parameters": parameter_count(empty),
+        "denoiser_matrix_parameters": matrix_parameter_count(empty),
+        "text_encoder_parameters": sum(map(parameter_count, texts)),
+        "training": list(_training(arguments, denoiser, config, vae, denoiser.positions(lengths))),
         "encoding": list(_encoding(arguments, vae)),
     }
     if arguments.figures_file:
@@ -51,14 +59,14 @@ def main(argv: list[str]) -> int:
 
 
 def _training(
-    arguments: MemoryArguments, config: dict[str, Any], vae: dict[str, Any], caption_length: int
+    arguments: MemoryArguments, denoiser: Denoiser, config: dict[str, Any], vae: dict[str, Any], positions: int
 ) -> Iterator[dict[str, Any]]:
     pixels = 2 ** (len(vae["block_out_channels"]) - 1)
     for precision, checkpointing in itertools.product(arguments.precisions, (False, True)):
-        unet = FakeUnet(config, precision, checkpointing)
+        network = FakeNetwork(denoiser, config, precision, checkpointing)
         for side in arguments.resolutions_px:
             shape = (int(config["in_channels"]), side // pixels, side // pixels)
-            peaks = {size: unet.pass_bytes(size, shape, caption_length) for size in arguments.micro_batch_sizes}
+            peaks = {size: network.pass_bytes(size, shape, positions) for size in arguments.micro_batch_sizes}
             _say(f"training at {side} px in {precision}, gradient_checkpointing {checkpointing}")
             yield _plain(resolution_px=side, precision=precision, gradient_checkpointing=checkpointing, bytes_of=peaks)
 
@@ -80,11 +88,11 @@ def _plain(**figures: Any) -> dict[str, Any]:
 
 
 def _put(entry: dict[str, Any], file: Path) -> None:
-    """Write an entry in the place of the one with the same UNet, or behind the others; the comment on top stays."""
+    """Write an entry in the place of the one with the same denoiser, or behind the others; the comment on top stays."""
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     comment = "".join(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
     former = yaml.safe_load(text) or []
-    kept = [entry if one["unet"] == entry["unet"] else one for one in former]
+    kept = [entry if one["denoiser"] == entry["denoiser"] else one for one in former]
     write_text(file, comment + _text(kept if entry in kept else [*kept, entry]))
 
 

@@ -2,7 +2,7 @@
 
     python -m steps serve
 
-Reads the model folder (/opt/ml/model: a StableDiffusionPipeline as diffusers saves it), settings from SERVE_<FIELD>
+Reads the model folder (/opt/ml/model: a pipeline as diffusers saves it), settings from SERVE_<FIELD>
 (see `params.programs.ServeArguments`; flags of the same names win), the port from SAGEMAKER_BIND_TO_PORT (8080).
 Writes nothing but its log. With PROBE_<FIELD> (`params.programs.ProbeArguments`) it is the probe's endpoint.
 """
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     model_dir = Container().model_dir
     # Before PyTorch is imported, which takes seconds.
     if not (model_dir / "model_index.json").is_file():
-        raise StepError(f"{model_dir}: no model_index.json: the model must be a StableDiffusionPipeline folder")
+        raise StepError(f"{model_dir}: no model_index.json: the model must be a pipeline folder as diffusers saves it")
     configure_logs()
     service = Service(arguments, lambda: _load(model_dir, arguments))
     run(create_app(service), service, [bind(arguments.host, port())])

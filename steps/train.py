@@ -6,7 +6,7 @@
 Reads the channels `latents` (manifest.json, index.json, shards), `pretrained` (a diffusers folder) and, in a second
 phase, `initial_model` (the first one's model.tar.gz), and the checkpoints of an unfinished training of the same
 settings. With --shards-uri a second instance group encodes pictures meanwhile. Writes checkpoints to
-checkpoints/<digest>/ and, at the end, the model: a StableDiffusionPipeline folder with lineage.json and
+checkpoints/<digest>/ and, at the end, the model: the folder of a pipeline of diffusers with lineage.json and
 training_log.jsonl. Tuning trials run the same.
 The process starts one rank for each GPU through torchrun; a single rank runs in the process itself.
 """

@@ -35,10 +35,10 @@ from benchmarks.train.pictures import write_latents, write_pictures
 from benchmarks.train.scaling import scaling
 from benchmarks.train.script import cached, online
 from steps.data.loading.latents import LatentsDataset
-from steps.model.pretrained import unet_config
+from steps.model.families import denoiser_of
 from steps.training.lineage import device_name
 from steps.training.objective import resolved_precision
-from steps.training.utilisation import flops_of_sample, matmul_flops_per_s
+from steps.training.utilisation import matmul_flops_per_s
 
 CONTENDERS: Final = {"diffusers_online": online, "diffusers_cached": cached, "ours": ours}
 DEFAULTS: Final = {
@@ -141,8 +141,9 @@ def numbers(text: str) -> tuple[int, ...]:
 
 def compare(task: Task, rounds: int, turn_s: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the ratios of ours to the others, and the figures of all three."""
-    manifest, config = LatentsDataset(task.latents).manifest, unet_config(task.pretrained)
-    flops = flops_of_sample(config, manifest.latent_shape, manifest.caption_length, config["cross_attention_dim"])
+    manifest, denoiser = LatentsDataset(task.latents).manifest, denoiser_of(task.pretrained)
+    config = denoiser.config(task.pretrained)
+    flops = denoiser.flops_of_sample(config, manifest.latent_shape, manifest.caption_length)
     ceiling = matmul_flops_per_s(task.device, task.precision, clock_of(task.device))
     figures = contest(CONTENDERS, task, rounds, turn_s)
     setting = {"resolution_px": task.resolution_px, "batch_size": task.batch_size}

@@ -18,9 +18,10 @@ from benchmarks.harness import in_new_processes
 from benchmarks.train.contest import Task
 from benchmarks.train.ours import arguments_of, ours
 from steps.data.loading.latents import LatentsDataset
-from steps.model.pretrained import TEXT_ENCODER, empty_text_encoder, part_config, unet_config
+from steps.model.families import denoiser_of
+from steps.model.pretrained import TEXT_ENCODER, empty_text_encoder, part_config
 from steps.training.objective import FORWARD_DTYPES
-from steps.training.peak_memory import FakeUnet, parameter_count, training_peak_bytes
+from steps.training.peak_memory import FakeNetwork, parameter_count, training_peak_bytes
 from steps.training.utilisation import peak_bytes, resident_bytes, start_over
 
 STEPS: Final = 2
@@ -52,14 +53,16 @@ def estimated_bytes(task: Task, changes: dict[str, Any]) -> float:
     arguments = arguments_of(task).model_copy(update=changes)
     manifest = LatentsDataset(task.latents).manifest
     text = parameter_count(empty_text_encoder(part_config(task.pretrained, TEXT_ENCODER)))
-    unet = FakeUnet(
-        unet_config(task.pretrained),
+    denoiser = denoiser_of(task.pretrained)
+    network = FakeNetwork(
+        denoiser,
+        denoiser.config(task.pretrained),
         arguments.precision,
         arguments.gradient_checkpointing,
         on_gpu=task.device.type == "cuda",
         keeps_gradients=False,
     )
-    peak = training_peak_bytes(unet, arguments, manifest.latent_shape, manifest.caption_length)
+    peak = training_peak_bytes(network, arguments, manifest.latent_shape, manifest.caption_length)
     return peak + text * FORWARD_DTYPES[arguments.precision].itemsize
 
 

@@ -68,19 +68,19 @@ def ours(task: Task, world: World | None = None, changes: Mapping[str, Any] | No
         batches.close()  # type: ignore[attr-defined]
 
 
-def changed(change_unet: Callable[[Any], object] = lambda unet: None, **settings: Any) -> Contender:
-    """Return ours with some settings changed, and the UNet changed before the optimizer sees it."""
+def changed(change: Callable[[Any], object] = lambda network: None, **settings: Any) -> Contender:
+    """Return ours with some settings changed, and the network changed before the optimizer sees it."""
 
     @contextmanager
     def run(task: Task) -> Iterator[Step]:
-        build = assembly.build_unet
+        build = assembly.build_network
 
         def build_changed(*arguments: Any) -> Any:
-            unet = build(*arguments)
-            change_unet(unet)
-            return unet
+            network = build(*arguments)
+            change(network)
+            return network
 
-        with mock.patch.object(assembly, "build_unet", build_changed), ours(task, changes=settings) as step:
+        with mock.patch.object(assembly, "build_network", build_changed), ours(task, changes=settings) as step:
             yield step
 
     return run
@@ -91,8 +91,8 @@ def variants(task: Task) -> dict[str, Contender]:
     layout = torch.contiguous_format if on_gpu else torch.channels_last
     contenders = {
         "not compiled" if task.compile else "compiled": changed(compile=not task.compile, cuda_graphs=False),
-        "channels first" if on_gpu else "channels last": changed(lambda unet: unet.to(memory_format=layout)),
-        "plain attention": changed(lambda unet: _set_attention(unet, "AttnProcessor")),
+        "channels first" if on_gpu else "channels last": changed(lambda network: network.to(memory_format=layout)),
+        "plain attention": changed(lambda network: _set_attention(network, "AttnProcessor")),
         "loss read in every step": changed(log_every_steps=1),
         "average in bfloat16": changed(ema_precision="bfloat16"),
         "no average": changed(ema_decay=0.0),
@@ -101,7 +101,7 @@ def variants(task: Task) -> dict[str, Contender]:
     if task.precision == "bfloat16":
         contenders["float32"] = changed(precision="float32")
         if not on_gpu:
-            contenders["fused attention"] = changed(lambda unet: _set_attention(unet, "AttnProcessor2_0"))
+            contenders["fused attention"] = changed(lambda network: _set_attention(network, "AttnProcessor2_0"))
     if on_gpu:
         contenders["CUDA graphs"] = changed(compile=True, cuda_graphs=True)
         if task.precision == "bfloat16":
@@ -119,13 +119,13 @@ def what_each_buys(task: Task, rounds: int, turn_s: float) -> dict[str, dict[str
     }
 
 
-def _set_attention(unet: Any, name: str) -> None:
-    unet.set_attn_processor(getattr(importlib.import_module("diffusers.models.attention_processor"), name)())
+def _set_attention(network: Any, name: str) -> None:
+    network.set_attn_processor(getattr(importlib.import_module("diffusers.models.attention_processor"), name)())
 
 
-def _normalise_as_given(unet: Any) -> None:
+def _normalise_as_given(network: Any) -> None:
     """Have GroupNorm compute in its input's precision, where autocast on a GPU takes float32."""
-    for module in unet.modules():
+    for module in network.modules():
         if isinstance(module, torch.nn.GroupNorm):
             module.forward = partial(_group_norm, module)
 

@@ -26,7 +26,8 @@ from benchmarks.train.contest import Step, Task
 from benchmarks.train.pictures import read_captions
 from params.layout import TRAIN_SPLIT
 from steps.data.loading.latents import LatentsDataset
-from steps.model.pretrained import load_noise_scheduler, load_text_encoder, load_tokenizer, load_vae, new_unet
+from steps.model.families import denoiser_of
+from steps.model.pretrained import load_noise_scheduler, load_text_encoder, load_tokenizer, load_vae
 
 LEARNING_RATE: Final = 1e-4
 MIXED_PRECISION: Final = {"bfloat16": "bf16", "float32": "no"}
@@ -100,7 +101,7 @@ def _script(task: Task, dataset: Dataset[Sample], latents_of: Callable[[Sample],
     dtype = WEIGHT_DTYPES[task.precision]
     noise_scheduler = load_noise_scheduler(task.pretrained)
     text_encoder = load_text_encoder(task.pretrained, torch.float32).to(accelerator.device, dtype=dtype)
-    unet = new_unet(task.pretrained, seed=0).train()
+    unet = denoiser_of(task.pretrained).new(task.pretrained, seed=0).train()
     ema = EMAModel(unet.parameters(), model_cls=type(unet), model_config=unet.config)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
     loader: Any = DataLoader(

@@ -52,6 +52,9 @@ class ServeArguments(Model):
     kohya's; they are loaded at start, beside those of the model's own archive. Empty: none."""
     safety_checker: bool = True
     """Use the model folder's safety checker, where it has one: what it flags comes out black and is named."""
+    without_encoders: tuple[Literal["text_encoder", "text_encoder_2", "text_encoder_3"], ...] = added(())
+    """Text encoders that are not loaded, of a model that has several and was trained with train.encoder_dropout:
+    without Stable Diffusion 3's T5 (text_encoder_3) a host needs 9 GB less."""
     model_name: str = Field("", max_length=256)
     """Written into every picture, such as the ARN of the model package; empty: the digest of the model folder."""
     max_prompt_characters: int = Field(2000, ge=1)

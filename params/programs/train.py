@@ -43,8 +43,11 @@ class TrainArguments(Model):
     """AdamW's second moment (torch's default). [content]"""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm. [content]"""
-    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    """What the UNet predicts (SD2-base: epsilon; SD2 at 768 px: v). [content]"""
+    prediction_type: Literal["epsilon", "v_prediction", "flow"] = "epsilon"
+    """What the network predicts (SD2-base: epsilon; SD2 at 768 px: v; SD3: flow, arXiv:2403.03206). [content]"""
+    timestep_shift: float = added(0.0, ge=0)
+    """With flow: how far timesteps are shifted towards noise, in training and in the exported model (SD3: 3 at 1024
+    px); 0: by resolution, side / 256 px, and 1 below. [content]"""
     snr_gamma: float = Field(0.0, ge=0)
     """Min-SNR weighting (Hang et al. 2023, arXiv:2303.09556: 5); 0: off. [content]"""
     zero_terminal_snr: bool = False
@@ -54,6 +57,9 @@ class TrainArguments(Model):
     caption_dropout: float = Field(0.1, ge=0, le=1)
     """Fraction of captions replaced by the empty one, for classifier-free guidance (Stable Diffusion:
     0.1). [content]"""
+    encoder_dropout: float = added(0.0, ge=0, lt=1)
+    """Of several text encoders: fraction of the samples for which each is left out, independently, so that the model
+    can also be drawn with without it (SD3: 0.464). [content]"""
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     """Decay of the moving average of the weights, for each ema_reference_samples; 0: no average. [content]"""
     ema_reference_samples: int = Field(2048, ge=1)
@@ -63,7 +69,7 @@ class TrainArguments(Model):
     """In which the average is kept. bfloat16 saves 2 bytes a parameter; it is rounded at random, so that small steps
     are not lost. [content]"""
     initial_weights: Literal["scratch", "pretrained", "model"] = "scratch"
-    """`pretrained` starts from the UNet weights of the pretrained channel, `model` from those of the model archive in
+    """`pretrained` starts from the weights of the pretrained channel, `model` from those of the model archive in
     the channel initial_model, as a second phase does. [content]"""
     new_objective: bool = added(False)
     """Let the starting weights go on with another prediction_type or noise schedule than they were trained with, as
@@ -86,9 +92,9 @@ class TrainArguments(Model):
     """Of the forward pass (autocast); the weights stay in float32. auto: bfloat16 where the device has instructions for
     it, otherwise float32. float64 is for tests of exactness. [content]"""
     compile: bool = False
-    """torch.compile the UNet. [running]"""
+    """torch.compile the network. [running]"""
     cuda_graphs: bool = False
-    """With compile, on a GPU: record the UNet's kernels once and replay them as CUDA graphs, which pays where a
+    """With compile, on a GPU: record the network's kernels once and replay them as CUDA graphs, which pays where a
     micro-batch is so small that starting kernels takes longer than they do. Takes memory of its own. [running]"""
     gradient_checkpointing: bool = False
     """Trade a third more compute for activations' memory. [running]"""
@@ -160,6 +166,16 @@ class TrainArguments(Model):
             raise ValueError("lora_rank: a LoRA changes a trained model; set initial_weights to pretrained or model")
         if not self.lora_rank and (self.lora_alpha or self.lora_text_encoder):
             raise ValueError("lora_rank is 0, and with it lora_alpha and lora_text_encoder do nothing; set lora_rank")
+        return self
+
+    @model_validator(mode="after")
+    def _flow_stands_alone(self) -> Self:
+        asked = [name for name in ("snr_gamma", "zero_terminal_snr", "noise_offset") if getattr(self, name)]
+        if self.prediction_type == "flow" and asked:
+            what = "flow has none: it ends in pure noise and weighs by its timesteps"
+            raise ValueError(f"{asked[0]}: {what}; leave it out, or set prediction_type to v_prediction")
+        if self.prediction_type != "flow" and self.timestep_shift:
+            raise ValueError("timestep_shift: only flow has one; leave it out, or set prediction_type to flow")
         return self
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from params.families import CONFIG_FILE, INDEX_FILE, Family, FamilyError, family_of
 from params.layout import LATENTS
 from params.parameter_names import BUCKET, FSX_ID, FSX_PATH, IMAGES, PRETRAINED_MODEL, URL_TABLE
 from params.s3 import join_uri, split_uri, unless_missing
@@ -25,10 +26,7 @@ from pipeline_definition.checks.permissions import permission_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values
 from pipeline_definition.session import Target
 
-UNET_CONFIG = "unet/config.json"
 MAX_CONFIG_BYTES = 1 << 20
-# What every job that takes the pretrained channel reads first.
-PRETRAINED_FILES = ("vae/config.json", "text_encoder/config.json", UNET_CONFIG, "scheduler/scheduler_config.json")
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # Kinds that name their columns line by line, or behind a compression that only a job unpacks.
 LINE_SUFFIXES = tuple(
@@ -89,16 +87,23 @@ class AccountChecks:
     def _pretrained(self) -> Iterator[Finding]:
         address = self._values.text(PRETRAINED_MODEL).rstrip("/")
         bucket, prefix = split_uri(join_uri(address, ""))
-        for file in PRETRAINED_FILES:
+        try:
+            family = _family(self._values, self._target)
+        except FamilyError as error:
+            yield Finding(PRETRAINED_MODEL, f"{address}: {error}", "copy a model of a known family there")
+            return
+        for file in family.config_files:
             if unless_missing(self._target.client("s3").head_object, Bucket=bucket, Key=prefix + file) is None:
                 problem = f"{address} has no {file}"
                 yield Finding(PRETRAINED_MODEL, problem, "copy the model there as diffusers saves it")
                 return
         if not self._settings.gate.compares_with_pretrained:
             return
-        objects = self._target.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}unet/").get("Contents", [])
+        address = f"{address}/{family.denoiser}"
+        prefix = f"{prefix}{family.denoiser}/"
+        objects = self._target.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
         if not any(item["Key"].endswith(".safetensors") for item in objects):
-            problem = f"{address}/unet has no weights, and the gate compares with the generic model"
+            problem = f"{address} has no weights, and the gate compares with the generic model"
             fix = "copy them there, or set gate.max_fid_above_pretrained and the like to null"
             yield Finding(PRETRAINED_MODEL, problem, fix)
 
@@ -183,11 +188,24 @@ def url_table_columns(target: Target, address: str) -> list[str] | None:
         return []
 
 
-def unet_config_of(values: Values, target: Target) -> dict[str, Any] | None:
-    """Return unet/config.json of the pretrained folder; None where it cannot be read, of which the checks have told."""
+def denoiser_config_of(values: Values, target: Target) -> dict[str, Any] | None:
+    """Return the configuration of the denoiser in the pretrained folder; None where it cannot be read, of which the
+    checks have told.
+    """
+    try:
+        return _pretrained_json(values, target, f"{_family(values, target).denoiser}/{CONFIG_FILE}")
+    except FamilyError:
+        return None
+
+
+def _family(values: Values, target: Target) -> Family:
+    return family_of(_pretrained_json(values, target, INDEX_FILE))
+
+
+def _pretrained_json(values: Values, target: Target, file: str) -> dict[str, Any] | None:
     bucket, prefix = split_uri(join_uri(values.text(PRETRAINED_MODEL).rstrip("/"), ""))
     try:
-        body = target.client("s3").get_object(Bucket=bucket, Key=f"{prefix}{UNET_CONFIG}")["Body"]
+        body = target.client("s3").get_object(Bucket=bucket, Key=prefix + file)["Body"]
         config = json.loads(body.read(MAX_CONFIG_BYTES))
     except (ClientError, BotoCoreError, OSError, ValueError):
         return None

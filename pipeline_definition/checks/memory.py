@@ -25,16 +25,16 @@ ROOM = (("shard_optimizer",), ("gradient_checkpointing",), ("shard_optimizer", "
 
 
 def memory_findings(
-    settings: Settings, jobs: list[PlannedJob], values: Values, unet_config: Mapping[str, Any] | None
+    settings: Settings, jobs: list[PlannedJob], values: Values, denoiser_config: Mapping[str, Any] | None
 ) -> Iterator[Finding]:
     """Check trainings, trials and encoders against their GPUs.
 
-    `unet_config` is unet/config.json of the pretrained folder. Without one Stable Diffusion 2 is assumed, and nothing
+    `denoiser_config` is the denoiser's in the pretrained folder. Without one Stable Diffusion 2 is assumed, and nothing
     blocks a start. What needs less than a GPU's whole memory is told of, and not refused.
     """
-    model = memory.model_of(unet_config)
+    model = memory.model_of(denoiser_config)
     if model is None:
-        problem = f"how much memory its UNet takes is not in {memory.MEMORY_FILE.name}, and was not checked"
+        problem = f"how much memory its denoiser takes is not in {memory.MEMORY_FILE.name}, and was not checked"
         fix = "`python -m steps memory --pretrained-dir FOLDER` reckons it in minutes, without a GPU"
         yield Finding(PRETRAINED_MODEL, problem, fix, blocking=False)
         return
@@ -42,7 +42,7 @@ def memory_findings(
         if job.instance.gpu is not None and job.count > 0:
             findings = _training(settings, job, jobs, values, model) if job.program == "train" else ()
             for finding in _encoding(settings, job, model) if job.program in ("encode", "stream") else findings:
-                known = unet_config is not None and not settings.train.compile
+                known = denoiser_config is not None and not settings.train.compile
                 yield replace(finding, blocking=finding.blocking and known)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from params.settings import Settings
 from params.stages import Range
 from pipeline_definition.checks import addresses
-from pipeline_definition.checks.account import AccountChecks, unet_config_of
+from pipeline_definition.checks.account import AccountChecks, denoiser_config_of
 from pipeline_definition.checks.budget import budget_findings, duration_findings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.jobs import (
@@ -63,14 +63,14 @@ def preflight(
     if not any(finding.blocking for finding in findings):
         findings += budget_findings(settings, definition, good)
         findings += [] if is_local else duration_findings(settings, definition, good, jobs)
-    unet_config = None
+    denoiser_config = None
     if target is not None and not any(finding.blocking for finding in findings):
         # Without an account it is only a guess whether the role reads other buckets.
         guessed = addresses.foreign_addresses(settings, values)
         findings = [finding for finding in findings if finding.blocking or finding.parameter not in guessed]
         findings += AccountChecks(settings, values, jobs, target).findings()
-        unet_config = unet_config_of(values, target)
-    findings += [] if is_local else memory_findings(settings, jobs, values, unet_config)
+        denoiser_config = denoiser_config_of(values, target)
+    findings += [] if is_local else memory_findings(settings, jobs, values, denoiser_config)
     return list(dict.fromkeys(findings))
 
 

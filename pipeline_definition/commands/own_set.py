@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from params.families import INDEX_FILE, SCHEDULER, SCHEDULER_CONFIG_FILE, VAE, Family, FamilyError, family_of, predicted
 from params.files import write_text
 from params.heldout import caption_hash, is_heldout
 from params.s3 import SCHEME, join_uri
@@ -29,7 +30,7 @@ MIN_HELDOUT: Final = 8
 """What Evaluate needs."""
 MIN_PICTURES: Final = 24
 SIDE_PX: Final = 64
-# Above it a VAE and a UNet of full size are no work for a CPU.
+# Above it a VAE and a denoiser of full size are no work for a CPU.
 MAX_SIDE_PX: Final = 256
 # About 8 minutes of a run on two cores; more passes over a smaller set learn it by heart.
 TRAINING_SAMPLES: Final = (9_600, 44_800)
@@ -207,19 +208,19 @@ def small_set(count: int, captions: Sequence[str], side_px: int = SIDE_PX) -> di
 
 
 def side_of(pretrained: Path) -> int:
-    """Return the side at which a pretrained folder's UNet was built to draw, within what a CPU can do."""
-    unet, vae = _config(pretrained, "unet"), _config(pretrained, "vae")
+    """Return the side at which a pretrained folder's denoiser was built to draw, within what a CPU can do."""
+    denoiser, vae = _config(pretrained, _family(pretrained).denoiser), _config(pretrained, VAE)
     try:
-        return min(int(unet["sample_size"]) << (len(vae["block_out_channels"]) - 1), MAX_SIDE_PX)
+        return min(int(denoiser["sample_size"]) << (len(vae["block_out_channels"]) - 1), MAX_SIDE_PX)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"--pretrained: a config.json under {pretrained} lacks or garbles {error}") from None
 
 
 def fine_tuning(pretrained: Path, keeps_rates: bool = False) -> dict[str, Any]:
-    """Return the settings to start from a folder's own UNet; none where it holds no weights of one."""
-    if not any((pretrained / "unet").glob("*.safetensors")):
+    """Return the settings to start from a folder's own denoiser; none where it holds no weights of one."""
+    if not any((pretrained / _family(pretrained).denoiser).glob("*.safetensors")):
         return {}
-    kind = _config(pretrained, "scheduler", "scheduler_config.json").get("prediction_type", "epsilon")
+    kind = predicted(_config(pretrained, SCHEDULER, SCHEDULER_CONFIG_FILE))
     start: dict[str, Any] = {"train": {"initial_weights": "pretrained", "prediction_type": kind}}
     rates = {"low": 3e-6, "high": 3e-5, "scaling": "Logarithmic"}
     return start if keeps_rates else merged(start, {"train": {"learning_rate": 1e-5}, "tune": {"learning_rate": rates}})
@@ -232,6 +233,13 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         is_section = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
         values[key] = merged(values[key], value) if is_section else value
     return values
+
+
+def _family(pretrained: Path) -> Family:
+    try:
+        return family_of(_config(pretrained, "", INDEX_FILE) if (pretrained / INDEX_FILE).is_file() else None)
+    except FamilyError as error:
+        raise UsageError(f"--pretrained: {pretrained}: {error}") from None
 
 
 def _config(folder: Path, part: str, name: str = "config.json") -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from params.arguments import to_flags
+from params.families import CONFIG_FILE, FAMILIES
 from params.files import import_path
 from params.layout import BASE_DIR_VARIABLE, ENTRY_POINT, MODEL_ARCHIVE, PRETRAINED_CHANNEL, THROUGHPUT_FILE
 from params.s3 import SCHEME
@@ -43,7 +44,7 @@ LoraKohya = Annotated[
 
 Pretrained = Annotated[
     Path | None,
-    typer.Option("--pretrained", help="Folder with unet/, vae/, text_encoder/ and tokenizer/, as diffusers saves it."),
+    typer.Option("--pretrained", help="Folder with all parts of a model, as diffusers saves it."),
 ]
 Sizes = Annotated[str, typer.Option("--micro-batch-sizes", help="Comma-separated; the smallest first.")]
 # What of Train's settings decides how fast it is.
@@ -152,8 +153,8 @@ def throughput(
     settings = load_settings(params)
     if pretrained is None and settings.local is not None:
         pretrained = options.ROOT / settings.local.pretrained_dir
-    if pretrained is None or not (pretrained / "unet" / "config.json").is_file():
-        raise UsageError("--pretrained: name a folder with unet/config.json, as diffusers saves it")
+    if pretrained is None or not any((pretrained / of.denoiser / CONFIG_FILE).is_file() for of in FAMILIES):
+        raise UsageError("--pretrained: name a folder with the denoiser's config.json, as diffusers saves it")
     if phase > len(settings.phases):
         raise UsageError(f"--phase {phase}: this parameter set has {len(settings.phases)}")
     chosen = settings.phases[phase - 1]

@@ -20,7 +20,7 @@ SECONDS_PER_HOUR = 3600.0
 HOURS_PER_MONTH = 730.0
 # A third more compute for activations that are computed twice (params: train.gradient_checkpointing).
 CHECKPOINTING_COMPUTE = 4 / 3
-# Building and compiling the UNet for one micro-batch size: assumed.
+# Building and compiling the denoiser for one micro-batch size: assumed.
 SWEEP_SET_UP_S = 120.0
 
 Bill = Mapping[Purchase, float | None]

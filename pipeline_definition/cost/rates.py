@@ -63,8 +63,8 @@ class DownloadRate(Model):
 class Flops(Model):
     """GFLOP of one sample, by the side of its picture in pixels."""
 
-    unet_forward: dict[int, float]
-    unet_train: dict[int, float]
+    denoiser_forward: dict[int, float]
+    denoiser_train: dict[int, float]
     vae_encode: dict[int, float]
     vae_decode: dict[int, float]
     text_encoder: float
@@ -115,7 +115,7 @@ class Assumed(Model):
     source_picture_bytes: float
     upload_part_bytes: float
     checkpoint_bytes_per_parameter: float
-    unet_parameters: int
+    denoiser_parameters: int
     model_archive_bytes: float
     spot_time_factor: float = Field(ge=1)
     """Wall time with spot instances over wall time without."""
@@ -140,7 +140,7 @@ class Rates(Model):
         entries = [entry for entry in self.train if (entry.gpu, entry.resolution_px) == (gpu.name, resolution_px)]
         if entries:
             return self._with_text(min(entries, key=lambda entry: KINDS.index(entry.kind)), text_online)
-        gflop = gflop_at(self.flops.unet_train, resolution_px) + (self.flops.text_encoder if text_online else 0.0)
+        gflop = gflop_at(self.flops.denoiser_train, resolution_px) + (self.flops.text_encoder if text_online else 0.0)
         return self._derived(gpu, "bfloat16", "train", gflop)
 
     def encode_rate(
@@ -155,7 +155,7 @@ class Rates(Model):
     ) -> Rate:
         """Return pictures/s of one GPU: denoising steps, twice each with guidance, then the VAE's decoder."""
         passes = steps * (2 if guided else 1)
-        gflop = passes * gflop_at(self.flops.unet_forward, resolution_px)
+        gflop = passes * gflop_at(self.flops.denoiser_forward, resolution_px)
         gflop += gflop_at(self.flops.vae_decode, resolution_px)
         return self._derived(gpu_of(instance, parameter), precision, "generate", gflop)
 
@@ -172,8 +172,8 @@ class Rates(Model):
     def _with_text(self, entry: TrainRate, text_online: bool) -> Rate:
         if entry.text == "online" or not text_online:
             return Rate(entry.samples_per_s_per_gpu, entry.kind, entry.source)
-        unet = gflop_at(self.flops.unet_train, entry.resolution_px)
-        share = unet / (unet + self.flops.text_encoder)
+        denoiser = gflop_at(self.flops.denoiser_train, entry.resolution_px)
+        share = denoiser / (denoiser + self.flops.text_encoder)
         source = f"{entry.source}; times {share:.3f} for the text encoder's FLOPs, which were cached there"
         return Rate(entry.samples_per_s_per_gpu * share, entry.kind, source)
 

@@ -73,7 +73,7 @@ def workload_of(settings: Settings, values: Values, assumed: Assumed, rows: int 
     count, source = _rows(settings, values, rows)
     stored = settings.download.image_size_px
     phases = tuple(_phase(phase, values, count) for phase in settings.phases)
-    checkpoint = assumed.unet_parameters * assumed.checkpoint_bytes_per_parameter
+    checkpoint = assumed.denoiser_parameters * assumed.checkpoint_bytes_per_parameter
     return Workload(
         rows=count,
         rows_source=source,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from params.memory import ModelMemory, unet_shape
+from params.memory import ModelMemory, denoiser_shape
 from params.phases import Phase
 from params.programs import TrainArguments
 from pipeline_definition.jobs.instances import BFLOAT16_COMPUTE_CAPABILITY, Gpu
@@ -30,12 +30,12 @@ def known_models() -> tuple[ModelMemory, ...]:
     return tuple(map(ModelMemory.model_validate, yaml.safe_load(MEMORY_FILE.read_text(encoding="utf-8"))))
 
 
-def model_of(unet_config: Mapping[str, Any] | None) -> ModelMemory | None:
-    """Return the model with the UNet of a configuration; None: it was never reckoned. No configuration: the first."""
-    if unet_config is None:
+def model_of(config: Mapping[str, Any] | None) -> ModelMemory | None:
+    """Return the model whose denoiser has a configuration; None: it was never reckoned. No configuration: the first."""
+    if config is None:
         return known_models()[0]
-    shape = unet_shape(unet_config)
-    return next((model for model in known_models() if model.unet == shape), None)
+    shape = denoiser_shape(config)
+    return next((model for model in known_models() if model.denoiser == shape), None)
 
 
 def whole_bytes(gpu: Gpu) -> int:

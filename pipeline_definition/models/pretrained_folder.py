@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 
 import yaml
 
+from params.families import INDEX_FILE, UNET
 from params.files import file_digest, whole_file, write_json
 from params.layout import SOURCES_FILE, UNKNOWN
 from pipeline_definition.errors import OperatorError
@@ -27,30 +28,18 @@ SOURCES: Final = Path(__file__).with_name("pretrained_sources.yaml")
 CONFIG: Final = "config.json"
 WEIGHTS: Final = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 CLIP: Final = "evaluator/clip"
-UNET: Final = "unet"
 # What each part needs, and what it may have beside that.
 NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "vae": (CONFIG, WEIGHTS[0]),
     "text_encoder": (CONFIG, WEIGHTS[1]),
     "tokenizer": ("tokenizer_config.json",),
     "scheduler": ("scheduler_config.json",),
-    UNET: (CONFIG,),
+    UNET.denoiser: (CONFIG,),
     CLIP: (CONFIG, WEIGHTS[1], "preprocessor_config.json", "tokenizer_config.json"),
 }
 VOCABULARY: Final = ("merges.txt", "vocab.json", "tokenizer.json", "special_tokens_map.json")
 ALLOWED: Final = {"tokenizer": VOCABULARY, CLIP: VOCABULARY}
 _SOURCE: Final = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<folder>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")
-# What diffusers calls the classes of the parts.
-MODEL_INDEX: Final = {
-    "_class_name": "StableDiffusionPipeline",
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-    **{part: [None, None] for part in ("feature_extractor", "image_encoder", "safety_checker")},
-    "requires_safety_checker": False,
-}
 
 
 @dataclass(frozen=True)
@@ -77,7 +66,8 @@ def fetch(out: Path, sources: Mapping[str, Source], unet_weights: bool, say: Cal
     for part, source in sources.items():
         if part not in NEEDED:
             raise OperatorError(f"--part {part}: it is one of {', '.join(NEEDED)}")
-        wanted = {*NEEDED[part], *ALLOWED.get(part, ()), *(WEIGHTS[:1] if part == UNET and unet_weights else ())}
+        weights = WEIGHTS[:1] if part == UNET.denoiser and unet_weights else ()
+        wanted = {*NEEDED[part], *ALLOWED.get(part, ()), *weights}
         asked, known = {"source": source.text, "wanted": sorted(wanted)}, record.get(part, {})
         if asked.items() <= known.items() and _is_whole(out / part, known.get("files", {})):
             say(f"{part}: there already, {known['licence']}")
@@ -86,7 +76,7 @@ def fetch(out: Path, sources: Mapping[str, Source], unet_weights: bool, say: Cal
         record[part] = asked | (_from_folder if is_here else _from_hub)(out / part, part, source, wanted)
         write_json(path, record)
         say(f"{part}: {source.text}, licence {record[part]['licence']}")
-    write_json(out / "model_index.json", MODEL_INDEX)
+    write_json(out / INDEX_FILE, UNET.index("DDPMScheduler"))
     return record
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from params.arguments import to_environment
+from params.families import INDEX_FILE, VAE, FamilyError, family_of
 from params.layout import CLIP_SCORE_BELOW_APPROVED, FID_ABOVE_APPROVED, MODEL_ARCHIVE, SERVE_PREFIX
 from params.parameter_names import APPROVED_MODEL, MODEL_PACKAGE_GROUP
 from params.programs import ServeArguments
@@ -25,9 +26,6 @@ from pipeline_definition.jobs.planned import Values
 from pipeline_definition.session import Target
 
 GROUP_SUFFIX: Final = "-pretrained"
-INDEX_FILE: Final = "model_index.json"
-# What a Stable Diffusion pipeline is made of; each part's weights are safetensors, and nothing else is loaded.
-WEIGHTED_PARTS: Final = ("unet", "vae", "text_encoder")
 
 
 @dataclass(frozen=True)
@@ -178,13 +176,17 @@ def _checked(target: Target, uri: str) -> str:
     bucket, prefix = split_uri(uri, OperatorError)
     try:
         index: Any = json.loads(s3.get_object(Bucket=bucket, Key=prefix + INDEX_FILE)["Body"].read())
-    except (ClientError, ValueError):
+        family = family_of(index)
+    except FamilyError as error:
+        raise OperatorError(f"{uri}: {error}") from None
+    except (ClientError, ValueError, AttributeError):
         raise OperatorError(f"{uri} has no {INDEX_FILE}: copy the model there as diffusers saves it") from None
-    for part in WEIGHTED_PARTS:
+    # Each part's weights are safetensors, and nothing else is loaded.
+    for part in (of for of in (family.denoiser, VAE, *family.text.values()) if of not in family.optional):
         files = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}{part}/").get("Contents", [])
         if not any(item["Key"].endswith(".safetensors") for item in files):
             raise OperatorError(f"{uri}{part}/ has no weights in safetensors: it cannot be served; copy them there")
-    return str(index.get("_class_name", "pipeline")) if isinstance(index, dict) else "pipeline"
+    return family.pipeline
 
 
 def _model_uri_of(container: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from steps.evaluation.captions import Prompt, batches
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.evaluation.pictures import PictureStore
 from steps.model.adapters import load_judged
-from steps.model.pretrained import load_pipeline, new_unet
+from steps.model.families import denoiser_of, load_pipeline
 from steps.progress import Progress
 
 TRAINED: Final = "trained"
@@ -49,7 +49,7 @@ class ModelSource:
     folder: Path
     digest: str
     fresh_weights: bool = False
-    """Whether its UNet is replaced by an untrained one."""
+    """Whether its network is replaced by an untrained one."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,10 @@ class _Models:
             load = load_pipeline if row.name == PRETRAINED else load_judged
             pipeline = load(source.folder, getattr(torch, self._arguments.precision))
             self._folder, self._generator = source.folder, PictureGenerator(pipeline, row.drawing, self._device)
-        own_unet = self._generator.own_unet
-        unet = new_unet(source.folder, self._arguments.seed) if source.fresh_weights else own_unet
-        self._generator.use_unet(unet, row.drawing)
+        network = self._generator.own_network
+        if source.fresh_weights:
+            network = denoiser_of(source.folder).new(source.folder, self._arguments.seed)
+        self._generator.use(network, row.drawing)
         return self._generator
 
 

@@ -1,4 +1,4 @@
-"""Draws pictures for prompts with a Stable Diffusion pipeline.
+"""Draws pictures for prompts with a pipeline of diffusers.
 
 Each picture starts from the noise of its own seed, made on the CPU in float32: device, batch and
 number of workers change it by rounding alone.
@@ -19,7 +19,8 @@ from torch import Tensor
 from steps.errors import StepError
 from steps.evaluation.captions import Prompt
 from steps.evaluation.reference import Pictures
-from steps.model.pretrained import sampler
+from steps.model.denoiser import Conditions, batched
+from steps.model.families import denoiser_in
 
 # 4,096 captions of 77 x 1024 in float16 are 0.6 GB.
 MAX_KEPT_CAPTIONS: Final = 4096
@@ -41,23 +42,29 @@ class SamplingSettings:
 
 
 class PictureGenerator:
-    """A StableDiffusionPipeline on one device, with the captions that it has encoded."""
+    """A pipeline on one device, with the captions that it has encoded."""
 
     def __init__(self, pipeline: Any, drawing: SamplingSettings, device: torch.device) -> None:
         self._pipeline = pipeline
         self._pipeline.to(device)
         self._pipeline.set_progress_bar_config(disable=True)
-        self._pipeline.scheduler = sampler(drawing.sampler, self._pipeline.scheduler.config)
-        self.own_unet: Any = self._pipeline.unet
+        self._denoiser = denoiser_in(pipeline)
+        self._pipeline.scheduler = self._denoiser.sampler(drawing.sampler, self._pipeline.scheduler.config)
+        self._reader = self._denoiser.reader_of(pipeline)
+        self.own_network = self._network
         self._drawing = drawing
         self._device = device
-        self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
+        self._conditions: OrderedDict[str, Conditions] = OrderedDict()
 
-    def use_unet(self, unet: Any, drawing: SamplingSettings) -> None:
-        """Draw with this UNet2DConditionModel and these settings from now on; the sampler stays the same."""
+    @property
+    def _network(self) -> Any:
+        return getattr(self._pipeline, self._denoiser.part)
+
+    def use(self, network: Any, drawing: SamplingSettings) -> None:
+        """Draw with this network and these settings from now on; the sampler stays the same."""
         self._drawing = drawing
-        unet = unet.to(self._device).eval()
-        self._pipeline.unet = unet if unet.dtype == self._pipeline.vae.dtype else unet.to(self._pipeline.vae.dtype)
+        network, dtype = network.to(self._device).eval(), self._pipeline.vae.dtype
+        setattr(self._pipeline, self._denoiser.part, network if network.dtype == dtype else network.to(dtype))
 
     def draw(self, prompts: Sequence[Prompt]) -> Pictures:
         """Return the prompts' pictures, (N, H, W, 3) uint8, at their kept size.
@@ -65,10 +72,10 @@ class PictureGenerator:
         Raises StepError naming the prompt of a picture that is not finite: float16 overflows in some models.
         """
         captions = [prompt.caption for prompt in prompts]
-        embeddings = self._encode([*captions, ""])
+        conditions = self._encode([*captions, ""])
+        wanted, unwanted = (batched(conditions[caption] for caption in of) for of in (captions, [""] * len(captions)))
         pixels: Tensor = self._pipeline(
-            prompt_embeds=torch.stack([embeddings[caption] for caption in captions]),
-            negative_prompt_embeds=torch.stack([embeddings[""]] * len(captions)),
+            **self._denoiser.prompts(wanted, unwanted),
             latents=self._noise(prompts),
             guidance_scale=self._drawing.guidance_scale,
             num_inference_steps=self._drawing.inference_steps,
@@ -82,22 +89,21 @@ class PictureGenerator:
 
     def _noise(self, prompts: Sequence[Prompt]) -> Tensor:
         side = self._drawing.size_px // self._pipeline.vae_scale_factor
-        shape = (1, self._pipeline.unet.config.in_channels, side, side)
+        shape = (1, self._network.config.in_channels, side, side)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(prompt.seed)) for prompt in prompts]
-        return torch.cat(noise).to(device=self._device, dtype=self._pipeline.unet.dtype)
+        return torch.cat(noise).to(device=self._device, dtype=self._network.dtype)
 
-    def _encode(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Return the captions' embeddings, (tokens, width) each; a caption already encoded is not encoded again."""
-        fresh = [caption for caption in dict.fromkeys(captions) if caption not in self._embeddings]
+    def _encode(self, captions: Sequence[str]) -> dict[str, Conditions]:
+        """Return each caption's conditions; a caption already encoded is not encoded again."""
+        fresh = [caption for caption in dict.fromkeys(captions) if caption not in self._conditions]
         if fresh:
-            with torch.inference_mode():
-                embeddings, _ = self._pipeline.encode_prompt(fresh, self._device, 1, False)
-            self._embeddings.update(zip(fresh, embeddings, strict=True))
-        wanted = {caption: self._embeddings[caption] for caption in captions}
+            encoded = self._reader.encode(self._reader.tokens(fresh))
+            self._conditions.update(zip(fresh, zip(*encoded, strict=True), strict=True))
+        wanted = {caption: self._conditions[caption] for caption in captions}
         for caption in wanted:
-            self._embeddings.move_to_end(caption)
-        while len(self._embeddings) > MAX_KEPT_CAPTIONS:
-            self._embeddings.popitem(last=False)
+            self._conditions.move_to_end(caption)
+        while len(self._conditions) > MAX_KEPT_CAPTIONS:
+            self._conditions.popitem(last=False)
         return wanted
 
     def _check(self, pixels: Tensor, prompts: Sequence[Prompt]) -> None:
@@ -106,7 +112,7 @@ class PictureGenerator:
             if not good:
                 raise StepError(
                     f"picture {prompt.index} ({prompt.caption!r}) is not a number; "
-                    f"the model ran in {self._pipeline.unet.dtype}: try precision bfloat16 or float32"
+                    f"the model ran in {self._network.dtype}: try precision bfloat16 or float32"
                 )
 
 

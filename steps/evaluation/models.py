@@ -28,19 +28,20 @@ from steps.errors import StepError
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, ModelSource
 from steps.model.archive import PIPELINE_FILE, unpack_model
 from steps.model.digest import checked_digest
+from steps.model.families import denoiser_of
 from steps.model.json_object import read_object
-from steps.model.pretrained import UNET
 
 UNPACKED_DIR: Final = "/opt/ml/processing/models"
 
 
 def check_models(container: Container, arguments: EvaluateArguments) -> None:
-    """Raise StepError if the gate needs the generic pretrained model and its UNet has no weights."""
+    """Raise StepError if the gate needs the generic pretrained model and it has no weights."""
     folder = container.input_dir(PRETRAINED_CHANNEL)
-    if arguments.require_pretrained and not (_is_whole(folder) and arguments.comparison_samples):
+    is_judged = arguments.comparison_samples and denoiser_of(folder).has_weights(folder)
+    if arguments.require_pretrained and not is_judged:
         raise StepError(
-            f"{folder}: no {PIPELINE_FILE} with a UNet's weights, and the gate compares with the generic pretrained "
-            "model; add them, set comparison_samples above 0, or set gate.max_fid_above_pretrained and "
+            f"{folder}: no {PIPELINE_FILE} with a denoiser's weights, and the gate compares with the generic "
+            "pretrained model; add them, set comparison_samples above 0, or set gate.max_fid_above_pretrained and "
             "gate.max_clip_score_below_pretrained to null"
         )
 
@@ -52,13 +53,13 @@ def find_models(container: Container, arguments: EvaluateArguments) -> dict[str,
     """
     unpacked = container.path(UNPACKED_DIR)
     unpack_model(container.input_dir(MODEL) / MODEL_ARCHIVE, unpacked / TRAINED)
-    folders = {TRAINED: unpacked / TRAINED}
+    folders, pretrained = {TRAINED: unpacked / TRAINED}, container.input_dir(PRETRAINED_CHANNEL)
     if arguments.comparison_samples:
         if arguments.approved_model != NO_MODEL:
             _fetch_model(arguments.approved_model, unpacked)
             folders[APPROVED] = unpacked / APPROVED
-        if _is_whole(container.input_dir(PRETRAINED_CHANNEL)):
-            folders[PRETRAINED] = container.input_dir(PRETRAINED_CHANNEL)
+        if denoiser_of(pretrained).has_weights(pretrained):
+            folders[PRETRAINED] = pretrained
     return {name: ModelSource(folder, checked_digest(folder)) for name, folder in folders.items()}
 
 
@@ -82,11 +83,6 @@ def remove_models(container: Container) -> None:
 def digests(sources: Mapping[str, ModelSource]) -> dict[str, str]:
     """Return each model's digest under the key that metrics.json gives it: the trained one's is `model`."""
     return {MODEL if name == TRAINED else name: source.digest for name, source in sources.items()}
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a folder is a pipeline that can draw: training does not need the UNet's weights in it."""
-    return (folder / PIPELINE_FILE).is_file() and any((folder / UNET).glob("*.safetensors"))
 
 
 def _fetch_model(address: str, folder: Path) -> None:

@@ -21,9 +21,10 @@ from torch import Tensor
 from params.files import whole_file
 from params.layout import ADAPTER_FILE, ADAPTERS_DIR, LINEAGE_FILE, MERGED_ADAPTERS_DIR
 from steps.errors import StepError
+from steps.model.families import denoiser_in, load_pipeline
 from steps.model.json_object import read_object
 from steps.model.portable import PREFIX
-from steps.model.pretrained import TEXT_ENCODER, UNET, load_pipeline
+from steps.model.pretrained import TEXT_ENCODER
 
 # Of each layer's two, in the formats that diffusers reads.
 _FIRST_MATRIX: Final = re.compile(r"lora_A\.|lora_down\.|lora(_linear_layer)?\.down\.")
@@ -66,6 +67,8 @@ def load_adapter(pipeline: Any, name: str, file: Path) -> None:
 
     Raises StepError where it is damaged, or belongs in part or altogether to another kind of model.
     """
+    if not denoiser_in(pipeline).has_lora:
+        raise StepError(f"{file}: a {denoiser_in(pipeline).family.pipeline} draws without adapters")
     try:
         with safe_open(file, "pt") as tensors:
             keys = list(tensors.keys())
@@ -75,11 +78,15 @@ def load_adapter(pipeline: Any, name: str, file: Path) -> None:
             pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=name, local_files_only=True)
     except (OSError, SafetensorError, ValueError, RuntimeError, KeyError) as error:
         raise StepError(f"{file}: no adapter of this model: {' '.join(str(error).split())[:200]}") from None
-    layers = [layer for part in (pipeline.unet, pipeline.text_encoder) for layer in part.modules()]
+    layers = [layer for part in _changed_parts(pipeline) for layer in getattr(pipeline, part).modules()]
     found = sum(name in getattr(layer, "lora_A", ()) for layer in layers)
     listed = sum(bool(_FIRST_MATRIX.search(key)) for key in keys)
     if found != listed or any("dora_scale" in key for key in keys):
         raise StepError(f"{file}: no LoRA of this model: it changes {listed} layers, of which the model has {found}")
+
+
+def _changed_parts(pipeline: Any) -> tuple[str, str]:
+    return denoiser_in(pipeline).part, TEXT_ENCODER
 
 
 def load_judged(folder: Path, dtype: torch.dtype) -> Any:
@@ -100,7 +107,7 @@ def merged(pipeline: Any, name: str, file: Path) -> Any:
 def merge(folder: Path, name: str) -> None:
     """Add a folder's adapter to the weights of its parts; the adapter's file is kept where nobody adds it again."""
     pipeline = merged(load_pipeline(folder, torch.float32), name, adapter_files(folder)[name])
-    for part in (UNET, TEXT_ENCODER):
+    for part in _changed_parts(pipeline):
         getattr(pipeline, part).save_pretrained(folder / part, safe_serialization=True)
     shutil.rmtree(folder / MERGED_ADAPTERS_DIR, ignore_errors=True)
     (folder / ADAPTERS_DIR).rename(folder / MERGED_ADAPTERS_DIR)

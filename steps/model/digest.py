@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from params.families import INDEX_FILE, VAE, Family, FamilyError, family_of
 from params.files import file_digest
 from params.layout import CHECKSUMS_FILE
 from steps.errors import StepError
@@ -19,6 +20,31 @@ from steps.model.json_object import read_object
 def folder_digest(folder: Path) -> str:
     """Return a sha256 over the names and contents of all files below a folder."""
     return _combined(_file_digests(folder))
+
+
+def folder_family(folder: Path) -> Family:
+    """Return the family of a folder as diffusers saves it. Raises StepError where it is of no known one."""
+    index = folder / INDEX_FILE
+    try:
+        return family_of(read_object(index) if index.is_file() else None)
+    except FamilyError as error:
+        raise StepError(f"{folder}: {error}") from None
+
+
+def encoder_digests(folder: Path, family: Family) -> dict[str, str]:
+    """Return the digests of what made latents, as their manifest names them: VAE, tokenizers and text encoders."""
+    return {
+        "encoder_digest": folder_digest(folder / VAE),
+        "tokenizer_digest": _parts_digest(folder, tuple(family.text)),
+        "text_encoder_digest": _parts_digest(folder, tuple(family.text.values())),
+    }
+
+
+def _parts_digest(folder: Path, parts: Sequence[str]) -> str:
+    """Return the digest of the only part, or that of all which are there."""
+    if len(parts) == 1:
+        return folder_digest(folder / parts[0])
+    return _combined({part: folder_digest(folder / part) for part in parts if (folder / part).is_dir()})
 
 
 def write_checksums(folder: Path) -> None:

@@ -21,6 +21,7 @@ from steps.model.json_object import read_object
 from steps.model.pretrained import CONFIG_FILE, TEXT_ENCODER
 
 PREFIX: Final = "text_model."
+CLIPS: Final = (TEXT_ENCODER, f"{TEXT_ENCODER}_2")
 # In what a program computes unless told otherwise, however weights are stored: diffusers takes float32 for its own
 # parts, and transformers 5 what the text encoder's configuration says.
 PRECISION: Final = "float32"
@@ -40,7 +41,11 @@ def make_portable(part: Path, dtype: torch.dtype = torch.float32) -> None:
         content["weight_map"] = {_published(part, name): file for name, file in content["weight_map"].items()}
         write_json(index, content)
     config = read_object(part / CONFIG_FILE) if (part / CONFIG_FILE).is_file() else {}
-    keys = PRECISION_KEYS if part.name == TEXT_ENCODER and config else [key for key in PRECISION_KEYS if key in config]
+    keys = (
+        PRECISION_KEYS
+        if part.name.startswith(TEXT_ENCODER) and config
+        else [key for key in PRECISION_KEYS if key in config]
+    )
     stated = {key: PRECISION for key in keys}
     if any(config.get(key) != value for key, value in stated.items()):
         write_json(part / CONFIG_FILE, {**config, **stated})
@@ -52,6 +57,8 @@ def add_vocabulary(tokenizer: Path) -> None:
     if (tokenizer / "vocab.json").is_file() or not whole.is_file():
         return
     model = read_object(whole)["model"]
+    if "merges" not in model:
+        return
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     write_json(tokenizer / "vocab.json", model["vocab"])
     write_text(tokenizer / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
@@ -71,5 +78,5 @@ def _rewrite(file: Path, dtype: torch.dtype) -> None:
 
 
 def _published(part: Path, name: str) -> str:
-    flat = part.name == TEXT_ENCODER and name.startswith(("embeddings.", "encoder.", "final_layer_norm."))
+    flat = part.name in CLIPS and name.startswith(("embeddings.", "encoder.", "final_layer_norm."))
     return PREFIX + name if flat else name

@@ -1,24 +1,24 @@
-"""Loads the parts of Stable Diffusion from a folder as diffusers saves it.
+"""Loads the parts of a model from a folder as diffusers saves it.
 
-Reads <folder>/{unet,vae,text_encoder,tokenizer,scheduler}/; writes nothing, looks nothing up on a network, and loads
-weights from safetensors alone. The libraries are imported when a part is asked for: diffusers takes seconds. What is
-returned is typed as Any: the libraries are typed in parts only.
+Reads <folder>/{vae,text_encoder,tokenizer,scheduler}/, and any part that is asked for by its class; writes nothing,
+looks nothing up on a network, and loads weights from safetensors alone. The libraries are imported when a part is asked
+for: diffusers takes seconds. What is returned is typed as Any: the libraries are typed in parts only.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from params.families import FLOW, FLOW_PREDICTION, FLOW_SCHEDULER, predicted
 from steps.errors import StepError
 from steps.model.digest import folder_digest as folder_digest
 from steps.model.json_object import read_object
 
-UNET: Final = "unet"
 VAE: Final = "vae"
 TEXT_ENCODER: Final = "text_encoder"
 TOKENIZER: Final = "tokenizer"
@@ -34,24 +34,24 @@ SAMPLERS: Final = {
 }
 
 # No download, no pickle.
-_LOCAL_SAFETENSORS: Final = {"local_files_only": True, "use_safetensors": True}
+LOCAL_SAFETENSORS: Final = {"local_files_only": True, "use_safetensors": True}
 
 
 def load_vae(folder: Path, dtype: torch.dtype) -> Any:
     """Return the AutoencoderKL of <folder>/vae, frozen and in evaluation mode."""
-    return _frozen(_from_pretrained("diffusers", "AutoencoderKL", folder / VAE, dtype))
+    return _frozen(load_part("diffusers", "AutoencoderKL", folder / VAE, dtype))
 
 
-def load_text_encoder(folder: Path, dtype: torch.dtype) -> Any:
-    """Return the CLIPTextModel of <folder>/text_encoder, frozen and in evaluation mode."""
-    return _frozen(_from_pretrained("transformers", "CLIPTextModel", folder / TEXT_ENCODER, dtype))
+def load_text_encoder(folder: Path, dtype: torch.dtype, part: str = TEXT_ENCODER, kind: str = "CLIPTextModel") -> Any:
+    """Return a text encoder, frozen and in evaluation mode."""
+    return _frozen(load_part("transformers", kind, folder / part, dtype))
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Return the CLIPTokenizer of <folder>/tokenizer."""
-    part = _part(folder / TOKENIZER, "tokenizer_config.json")
-    load = _library("transformers").CLIPTokenizer.from_pretrained
-    return _loaded(part, lambda: load(part, local_files_only=True))
+def load_tokenizer(folder: Path, name: str = TOKENIZER, kind: str = "CLIPTokenizer") -> Any:
+    """Return a tokenizer."""
+    part = _part(folder / name, "tokenizer_config.json")
+    load = getattr(library("transformers"), kind).from_pretrained
+    return loaded(part, lambda: load(part, local_files_only=True))
 
 
 def load_noise_scheduler(folder: Path, **changes: Any) -> Any:
@@ -60,8 +60,8 @@ def load_noise_scheduler(folder: Path, **changes: Any) -> Any:
     It may have been saved as any sampler.
     """
     config = scheduler_config(folder) | changes
-    from_config = _library("diffusers").DDPMScheduler.from_config
-    return _loaded(folder / SCHEDULER, lambda: from_config(config))
+    from_config = library("diffusers").DDPMScheduler.from_config
+    return loaded(folder / SCHEDULER, lambda: from_config(config))
 
 
 def scheduler_config(folder: Path) -> dict[str, Any]:
@@ -69,93 +69,66 @@ def scheduler_config(folder: Path) -> dict[str, Any]:
     return read_object(_part(folder / SCHEDULER, SCHEDULER_CONFIG_FILE) / SCHEDULER_CONFIG_FILE)
 
 
-def unet_config(folder: Path) -> dict[str, Any]:
-    """Return what <folder>/unet/config.json says."""
-    return part_config(folder, UNET)
-
-
 def part_config(folder: Path, part: str) -> dict[str, Any]:
     """Return what <folder>/<part>/config.json says."""
     return read_object(_part(folder / part, CONFIG_FILE) / CONFIG_FILE)
 
 
-def new_unet(folder: Path, seed: int) -> Any:
-    """Return an untrained float32 UNet2DConditionModel of <folder>/unet/config.json; the seed decides its weights."""
-    config = unet_config(folder)
-    from_config = _library("diffusers").UNet2DConditionModel.from_config
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _loaded(folder / UNET, lambda: from_config(config))
-
-
-def empty_unet(config: Mapping[str, Any]) -> Any:
-    """Return a UNet2DConditionModel of a configuration whose weights have shapes and no memory (the meta device)."""
-    return _empty("UNet2DConditionModel", config)
-
-
 def empty_vae(config: Mapping[str, Any]) -> Any:
-    """Return an AutoencoderKL of a configuration, likewise without memory."""
-    return _empty("AutoencoderKL", config)
+    """Return an AutoencoderKL of a configuration whose weights have shapes and no memory (the meta device)."""
+    return empty_model("AutoencoderKL", config)
 
 
-def empty_text_encoder(config: Mapping[str, Any]) -> Any:
-    """Return a CLIPTextModel of a configuration, likewise without memory."""
-    library = _library("transformers")
+def empty_text_encoder(config: Mapping[str, Any], kind: str = "CLIPTextModel") -> Any:
+    """Return a text encoder of a configuration, likewise without memory."""
+    model = getattr(library("transformers"), kind)
     with torch.device("meta"):
-        return library.CLIPTextModel(library.CLIPTextConfig.from_dict(dict(config)))
+        return model(model.config_class.from_dict(dict(config)))
 
 
-def load_unet(folder: Path, dtype: torch.dtype) -> Any:
-    """Return the trained UNet2DConditionModel of <folder>/unet."""
-    return _from_pretrained("diffusers", "UNet2DConditionModel", folder / UNET, dtype)
+def flow_schedule(shift: float) -> dict[str, Any]:
+    """Return the keys by which schedulers know flow and the shift of its timesteps, those of one and of the other."""
+    return {"prediction_type": FLOW_PREDICTION, "use_flow_sigmas": True, "flow_shift": shift, "shift": shift}
 
 
-def load_pipeline(folder: Path, dtype: torch.dtype) -> Any:
-    """Return the StableDiffusionPipeline of a folder, without a safety checker."""
-    _part(folder, "model_index.json")
-    _library("transformers")
-    load = _library("diffusers").StableDiffusionPipeline.from_pretrained
-    without = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    return _loaded(folder, lambda: load(folder, dtype=dtype, **without, **_LOCAL_SAFETENSORS))
-
-
-def load_single_file(file: Path, folder: Path) -> Any:
-    """Return the float32 pipeline of a single file, whose configurations are those of a folder."""
-    _library("transformers")
-    load = _library("diffusers").StableDiffusionPipeline.from_single_file
-    options = {"config": str(folder), "local_files_only": True, "torch_dtype": torch.float32}
-    return _loaded(file, lambda: load(str(file), **options))
-
-
-def sampler(name: str, config: Any) -> Any:
+def sampler(name: str, config: Mapping[str, Any], for_flow: Sequence[str] = ()) -> Any:
     """Return the scheduler `ddim`, `dpm++` or `euler` on the noise schedule of another scheduler's configuration.
 
     DDIM is told not to clip: its default is for pixels in [-1, 1], and latents lie outside. (stable-diffusion-2-base
-    says the same in its scheduler_config.json.)
+    says the same in its scheduler_config.json.) `for_flow` are the samplers that a pipeline draws with where its model
+    predicts flow; for `euler` it is then another class.
     """
     if name not in SAMPLERS:
         raise StepError(f"sampler: {name!r} is none of {', '.join(SAMPLERS)}")
-    scheduler = getattr(_library("diffusers"), SAMPLERS[name])
-    return scheduler.from_config(config, clip_sample=False) if name == "ddim" else scheduler.from_config(config)
+    if predicted(config) != FLOW:
+        changes = {"clip_sample": False} if name == "ddim" else {}
+        return getattr(library("diffusers"), SAMPLERS[name]).from_config(config, **changes)
+    if name not in for_flow:
+        raise StepError(f"sampler: {name} cannot draw with a model that predicts flow: set {' or '.join(for_flow)}")
+    kind = FLOW_SCHEDULER if name == "euler" else SAMPLERS[name]
+    shift = config.get("shift", config.get("flow_shift", 1.0))
+    return getattr(library("diffusers"), kind).from_config(config, **flow_schedule(shift))
 
 
-def _empty(model: str, config: Mapping[str, Any]) -> Any:
-    from_config = getattr(_library("diffusers"), model).from_config
+def empty_model(model: str, config: Mapping[str, Any]) -> Any:
+    """Return a model of diffusers of a configuration, likewise without memory."""
+    from_config = getattr(library("diffusers"), model).from_config
     with torch.device("meta"):
         return from_config(dict(config))
 
 
-def _library(name: str) -> Any:
-    library: Any = importlib.import_module(name)
-    # A job's log is no terminal.
-    library.utils.logging.disable_progress_bar()
-    return library
+def library(name: str) -> Any:
+    """Return a library, imported and quiet: a job's log is no terminal."""
+    imported: Any = importlib.import_module(name)
+    imported.utils.logging.disable_progress_bar()
+    return imported
 
 
-def _from_pretrained(library: str, model: str, part: Path, dtype: torch.dtype) -> Any:
+def load_part(of: str, model: str, part: Path, dtype: torch.dtype) -> Any:
+    """Return a part with its weights, as a model of the library `of`."""
     _part(part, CONFIG_FILE)
-    load = getattr(_library(library), model).from_pretrained
-    return _loaded(part, lambda: load(part, dtype=dtype, **_LOCAL_SAFETENSORS))
+    load = getattr(library(of), model).from_pretrained
+    return loaded(part, lambda: load(part, dtype=dtype, **LOCAL_SAFETENSORS))
 
 
 def _part(part: Path, file: str) -> Path:
@@ -164,7 +137,8 @@ def _part(part: Path, file: str) -> Path:
     return part
 
 
-def _loaded(part: Path, load: Callable[[], Any]) -> Any:
+def loaded(part: Path, load: Callable[[], Any]) -> Any:
+    """Return what `load` returns. Raises StepError that names the part and says why, in one line."""
     try:
         return load()
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -1,7 +1,7 @@
 """The same picture whatever it was batched with: layers whose arithmetic does not depend on the batch.
 
 Libraries choose their kernels by the number of rows, and kernels round differently. On CPUs that was measured to
-concern, in a UNet:
+concern, in a denoiser:
 
 - the timestep embedding, one vector for each row: all rows are at the same timestep, so it is computed once;
 - 1 x 1 convolutions, a matrix product over all pictures: here one product for each;
@@ -34,9 +34,9 @@ Compute = Callable[..., Tensor]
 Condition = Callable[[Tensor], bool]
 
 
-def make_rows_independent(unet: nn.Module) -> None:
-    """Change, in place, how a UNet computes what would depend on the batch; all rows must be at the same timestep."""
-    for layer in unet.modules():
+def make_rows_independent(network: nn.Module) -> None:
+    """Change, in place, how a network computes what depends on the batch; all rows must be at the same timestep."""
+    for layer in network.modules():
         if isinstance(layer, TimestepEmbedding):
             _replace(layer, "forward", _first_row(layer.forward))
         elif isinstance(layer, nn.Conv2d) and _is_pointwise(layer):
@@ -52,7 +52,7 @@ def make_rows_independent(unet: nn.Module) -> None:
 def deviation(draw: Callable[[Tensor], Tensor], noise: Tensor, batch_sizes: Sequence[int]) -> float:
     """Return the largest difference between a picture's row in a batch and the same row computed alone.
 
-    `draw` maps latents (pictures, C, H, W) to the UNet's output of the same shape; 0.0 means equal bit for bit.
+    `draw` maps latents (pictures, C, H, W) to the network's output of the same shape; 0.0 means equal bit for bit.
     """
     alone = torch.cat([draw(row) for row in torch.split(noise, 1)])
     differences = [(draw(noise[:size]) - alone[:size]).abs().max().item() for size in batch_sizes]
@@ -95,10 +95,11 @@ def _product_for_each_row(layer: nn.Conv2d) -> Compute:
 
 
 def _row_by_row(compute: Compute, condition: Condition) -> Compute:
-    def rows_compute(value: Tensor, *others: Any, **named: Any) -> Tensor:
+    def rows_compute(*positional: Any, **named: Any) -> Any:
+        value: Tensor = positional[0] if positional else named["hidden_states"]
         rows = value.shape[0]
         if rows == 1 or not condition(value):
-            return compute(value, *others, **named)
+            return compute(*positional, **named)
 
         def row_of(argument: Any, row: int) -> Any:
             is_batch = isinstance(argument, Tensor) and argument.dim() > 0 and argument.shape[0] == rows
@@ -106,8 +107,11 @@ def _row_by_row(compute: Compute, condition: Condition) -> Compute:
 
         results = []
         for row in range(rows):
-            own = [row_of(other, row) for other in others]
-            results.append(compute(value[row : row + 1], *own, **{key: row_of(v, row) for key, v in named.items()}))
-        return torch.cat(results)
+            own = [row_of(one, row) for one in positional]
+            results.append(compute(*own, **{key: row_of(one, row) for key, one in named.items()}))
+        # Attention over picture and text returns both.
+        return (
+            torch.cat(results) if isinstance(results[0], Tensor) else tuple(map(torch.cat, zip(*results, strict=True)))
+        )
 
     return rows_compute

@@ -26,7 +26,7 @@ class ServingMetrics:
         self.restarts = Counter("serving_model_thread_restarts", "Times its thread died", registry=self.registry)
         self.load_s = self._gauge("serving_load_seconds", "Time to load and warm up the model")
         self.deviation = self._gauge(
-            "serving_batch_deviation", "Largest difference that batching makes to the UNet's output; 0: none"
+            "serving_batch_deviation", "Largest difference that batching makes to the denoiser's output; 0: none"
         )
         self.model = Info("serving_model", "The model behind the endpoint", registry=self.registry)
 

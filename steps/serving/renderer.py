@@ -1,8 +1,8 @@
 """The pipeline behind the endpoint: batches of jobs that share a shape to pictures.
 
-Reads a StableDiffusionPipeline folder (safetensors). Each picture starts from the noise of its own seed, drawn in
-float32 on the CPU, so that a seed means the same picture on every device and in every batch. Where the folder has a
-safety_checker/ and feature_extractor/, pictures that the checker flags are replaced with black ones.
+Reads the folder of a pipeline as diffusers saves it (safetensors). Each picture starts from the noise of its own seed,
+drawn in float32 on the CPU, so that a seed means the same picture on every device and in every batch. Where the folder
+has a safety_checker/ and feature_extractor/, pictures that the checker flags are replaced with black ones.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from torch import Tensor
 
 from params.programs import ServeArguments
 from steps.device import choose_device
+from steps.errors import StepError
+from steps.model.denoiser import Conditions, TextReader, batched
 from steps.model.digest import checked_digest
+from steps.model.families import denoiser_in, load_pipeline
 from steps.model.json_object import read_object
-from steps.model.pretrained import load_pipeline, sampler
 from steps.serving.adapters import load_adapters
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.exact import MIN_ROWS, deviation, make_rows_independent
@@ -38,7 +40,7 @@ MAX_KEPT_PROMPTS: Final = 256
 
 
 class PipelineRenderer:
-    """A StableDiffusionPipeline that draws pictures independent of what they are batched with."""
+    """A pipeline that draws pictures independent of what they are batched with."""
 
     def __init__(self, pipeline: Any, arguments: ServeArguments, identity: str) -> None:
         self.identity = identity
@@ -46,22 +48,32 @@ class PipelineRenderer:
         self.adapters = tuple(sorted({name for names in pipeline.get_list_adapters().values() for name in names}))
         self._adapter_in_use: tuple[str, float] | None = None
         self._pipeline, self._arguments = pipeline, arguments
-        self._prompts = PromptEncoder(pipeline.tokenizer, pipeline.text_encoder)
-        self._sampler = functools.cache(lambda name: sampler(name, pipeline.scheduler.config))
-        self._eager_unet = self._default_unet = pipeline.unet
+        self._denoiser = denoiser_in(pipeline)
+        self._prompts = PromptEncoder(self._denoiser.reader_of(pipeline))
+        config = pipeline.scheduler.config
+        self._sampler = functools.cache(lambda name: self._denoiser.sampler(name, config))
+        self._eager = self._default = getattr(pipeline, self._denoiser.part)
         # One picture at a time: the decoder's arithmetic and memory then do not depend on the batch.
         pipeline.vae.enable_slicing()
         pipeline.set_progress_bar_config(disable=True)
         if arguments.compile:
-            self._default_unet = torch.compile(pipeline.unet)
+            self._default = torch.compile(self._eager)
         elif arguments.exact_batches or pipeline.device.type == "cpu":
-            make_rows_independent(pipeline.unet)
+            make_rows_independent(self._eager)
+
+    def refusal(self, shape: Shape) -> str:
+        """Return why the model cannot draw pictures of a shape, in one line; empty where it can."""
+        try:
+            self._sampler(shape.sampler)
+        except StepError as error:
+            return str(error)
+        return self._denoiser.undrawable(self._eager.config, self._latent_size(shape))
 
     def warm_up(self) -> WarmUp:
         """Draw pictures of the default shape, then one step in each batch size."""
         shape = self._shape(self._arguments.default_size_px, WARM_UP_STEPS)
         largest = self.max_batch_size
-        # A compiled UNet is compiled again for the second size, and then for all others at once.
+        # A compiled network is compiled again for the second size, and then for all others at once.
         for size in (1, 2, largest) if self._arguments.compile else (1,):
             self.render(shape, [PictureJob("", "", 0)] * size, lambda: False)
         # Every size where equality decides about batching; otherwise the powers of two show it well enough.
@@ -97,32 +109,36 @@ class PipelineRenderer:
         negatives = [self._prompts.encode(job.negative_prompt) for job in rows] if guided else []
         output = self._call(
             shape,
-            torch.cat([prompt.states for prompt in prompts]),
-            torch.cat([negative.states for negative in negatives]) if guided else None,
+            batched(prompt.conditions for prompt in prompts),
+            batched(negative.conditions for negative in negatives) if guided else None,
             torch.cat([self._noise(shape, job.seed) for job in rows]),
             abandoned,
         )
         if not bool(torch.isfinite(output.images).all()):
             raise RenderError(f"the model gave infinite or undefined pixels (precision {self._arguments.precision})")
-        flags = output.nsfw_content_detected or [False] * len(rows)
+        flags = getattr(output, "nsfw_content_detected", None) or [False] * len(rows)
         images = _to_images(output.images)
         drawn = zip(images, flags, prompts, strict=True)
         return [Picture(image, bool(flag), prompt.truncated) for image, flag, prompt in drawn][: len(jobs)]
 
     def _call(
-        self, shape: Shape, prompts: Tensor, negatives: Tensor | None, noise: Tensor, abandoned: Callable[[], bool]
+        self,
+        shape: Shape,
+        wanted: Conditions,
+        unwanted: Conditions | None,
+        noise: Tensor,
+        abandoned: Callable[[], bool],
     ) -> Any:
         def at_each_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if abandoned():
                 raise AbandonedError
             return tensors
 
-        self._pipeline.unet = self._unet_for(shape)
+        setattr(self._pipeline, self._denoiser.part, self._network_for(shape))
         self._pipeline.scheduler = self._sampler(shape.sampler)
         try:
             return self._pipeline(
-                prompt_embeds=prompts,
-                negative_prompt_embeds=negatives,
+                **self._denoiser.prompts(wanted, unwanted),
                 latents=noise,
                 width=shape.width_px,
                 height=shape.height_px,
@@ -150,37 +166,30 @@ class PipelineRenderer:
         self._prompts.encode.cache_clear()
 
     def _one_step(self, latents: Tensor) -> Tensor:
-        """Run the UNet as the pipeline does with guidance: each picture has two rows, all at one timestep."""
+        """Run the network as the pipeline does with guidance: each picture has two rows, all at one timestep."""
         timestep = self._pipeline.scheduler.timesteps[0]
-        states = torch.cat([self._prompts.encode("").states] * 2 * len(latents))
-        # Argument for argument the pipeline's own call: to a compiled UNet any other is another one.
+        conditions = batched([self._prompts.encode("").conditions] * 2 * len(latents))
         with torch.no_grad():
-            output: Tensor = self._default_unet(
-                torch.cat([latents] * 2),
-                timestep,
-                encoder_hidden_states=states,
-                timestep_cond=None,
-                cross_attention_kwargs=None,
-                added_cond_kwargs=None,
-                return_dict=False,
-            )[0]
+            output = self._denoiser.forward(self._default, torch.cat([latents] * 2), timestep, conditions)
         unguided, guided = output.chunk(2)
         return torch.cat([unguided, guided], dim=1)
 
     def _noise(self, shape: Shape, seed: int) -> Tensor:
-        factor = self._pipeline.vae_scale_factor
-        channels = self._pipeline.unet.config.in_channels
-        size = (1, channels, shape.height_px // factor, shape.width_px // factor)
+        size = (1, self._eager.config.in_channels, *self._latent_size(shape))
         noise = torch.randn(size, generator=torch.Generator("cpu").manual_seed(seed))
-        return noise.to(self._pipeline.device, self._pipeline.unet.dtype)
+        return noise.to(self._pipeline.device, self._eager.dtype)
 
-    def _unet_for(self, shape: Shape) -> Any:
-        """Return the compiled UNet for the one size that was compiled at start: any other would take minutes.
+    def _latent_size(self, shape: Shape) -> tuple[int, int]:
+        factor = self._pipeline.vae_scale_factor
+        return shape.height_px // factor, shape.width_px // factor
+
+    def _network_for(self, shape: Shape) -> Any:
+        """Return the compiled network for the one size that was compiled at start: any other would take minutes.
 
         An adapter is other layers, and would be compiled anew.
         """
         is_default = shape.width_px == shape.height_px == self._arguments.default_size_px and not shape.adapter
-        return self._default_unet if is_default and shape.guidance_scale > 1 else self._eager_unet
+        return self._default if is_default and shape.guidance_scale > 1 else self._eager
 
     def _shape(self, side_px: int, steps: int) -> Shape:
         return Shape(side_px, side_px, steps, self._arguments.guidance_scale, self._arguments.sampler)
@@ -188,40 +197,28 @@ class PipelineRenderer:
 
 @dataclass(frozen=True)
 class Embedding:
-    """What the text encoder makes of one prompt."""
+    """What the text encoders make of one prompt."""
 
-    states: Tensor
-    """(1, tokens, width)."""
+    conditions: Conditions
+    """What the network is told of it, without a dimension of prompts."""
     truncated: bool
     """The prompt is longer than the text encoder reads."""
 
 
 class PromptEncoder:
-    """Tokenizer and text encoder of a pipeline, with the last prompts' embeddings.
+    """The text reader of a pipeline, with the last prompts' embeddings.
 
     Prompts are encoded one at a time, so that an embedding does not depend on the batch.
     """
 
-    def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
-        self._tokenizer, self._text_encoder = tokenizer, text_encoder
+    def __init__(self, reader: TextReader) -> None:
+        self._reader = reader
         self.encode = functools.lru_cache(MAX_KEPT_PROMPTS)(self._encode)
 
-    @torch.no_grad()
     def _encode(self, prompt: str) -> Embedding:
-        """Return the embedding of a prompt, as StableDiffusionPipeline.encode_prompt computes it."""
-        length = self._tokenizer.model_max_length
-        tokens = self._tokenizer(prompt, padding="max_length", max_length=length, return_tensors="pt", verbose=False)
-        ids, mask = tokens.input_ids, tokens.attention_mask
-        truncated = ids.shape[1] > length
-        if truncated:
-            tokens = self._tokenizer(
-                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-            )
-            ids, mask = tokens.input_ids, tokens.attention_mask
-        device = self._text_encoder.device
-        wants_mask = getattr(self._text_encoder.config, "use_attention_mask", False)
-        states = self._text_encoder(ids.to(device), attention_mask=mask.to(device) if wants_mask else None)[0]
-        return Embedding(states, truncated)
+        """Return the embedding of a prompt, as the pipeline's encode_prompt computes it."""
+        conditions = self._reader.encode(self._reader.tokens([prompt]))
+        return Embedding(tuple(one[0] for one in conditions), self._reader.cuts(prompt))
 
 
 def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRenderer:
@@ -231,13 +228,13 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     dtype: torch.dtype = getattr(torch, arguments.precision)
-    pipeline: Any = load_pipeline(model_dir, dtype)
+    pipeline: Any = load_pipeline(model_dir, dtype, arguments.without_encoders)
     if arguments.safety_checker:
         load_safety_checker(pipeline, model_dir, dtype)
     load_adapters(pipeline, model_dir, arguments)
     pipeline = pipeline.to(device)
     if arguments.channels_last:
-        for model in (pipeline.unet, pipeline.vae):
+        for model in (getattr(pipeline, denoiser_in(pipeline).part), pipeline.vae):
             model.to(memory_format=torch.channels_last)
     # Which algorithm runs fastest may change from day to day, but a seed must always give the same picture.
     torch.backends.cudnn.benchmark = False

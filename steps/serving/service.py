@@ -52,12 +52,15 @@ class Service:
     async def draw(self, request: GenerationRequest, arrived_s: float, gone: asyncio.Task[None]) -> DrawnRequest:
         """Draw a request's pictures.
 
-        Raises ClientGoneError when `gone` ends first, and ApiError: 422 for an unknown adapter, 429 where the queue is
-        full, 503 where it is closed, 504 past the time-out and 500 where the model fails.
+        Raises ClientGoneError when `gone` ends first, and ApiError: 422 for an unknown adapter and for what the model
+        cannot draw, 429 where the queue is full, 503 where it is closed, 504 past the time-out and 500 where the model
+        fails.
         """
         first_seed = request.seed if request.seed is not None else random.SystemRandom().randint(0, MAX_SEED)
         seeds = request.seeds(first_seed)
         shape = self._shape(request)
+        if refusal := self.worker.refusal(shape):
+            raise ApiError(422, refusal)
         jobs = [
             PictureJob(text, request.negative_prompt, seed) for text, seed in zip(request.texts, seeds, strict=True)
         ]

@@ -17,6 +17,7 @@ from steps.errors import StepError
 from steps.serving.batch_queue import BatchQueue, Slot
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.metrics import ServingMetrics
+from steps.serving.pictures import Shape
 
 if TYPE_CHECKING:
     from steps.serving.renderer import PipelineRenderer
@@ -48,6 +49,10 @@ class ModelWorker:
     def identity(self) -> str:
         """What its pictures say they were made by."""
         return self._renderer.identity if self._renderer else ""
+
+    def refusal(self, shape: Shape) -> str:
+        """Return why the model cannot draw pictures of a shape, in one line; empty where it can."""
+        return self._renderer.refusal(shape) if self._renderer else ""
 
     @property
     def adapters(self) -> tuple[str, ...]:

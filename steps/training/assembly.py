@@ -14,13 +14,14 @@ from steps.container import Container
 from steps.data.loading.bucket_order import TrainingOrder
 from steps.data.loading.latents import LatentsDataset
 from steps.data.loading.loader import LatentsLoader, Share
+from steps.model.families import denoiser_of
 from steps.training.batch_plan import BatchPlan
-from steps.training.captions import load_captions
-from steps.training.diffusion import load_diffusion
+from steps.training.captions import CaptionConditioning
+from steps.training.diffusion import load_process
 from steps.training.gradients import Gradients
 from steps.training.inputs import InputMaker
 from steps.training.lora import with_text_encoder
-from steps.training.model import build_unet
+from steps.training.model import build_network
 from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES, Objective
 from steps.training.optimizer_step import OptimizerStep
 from steps.training.ranks import World
@@ -50,32 +51,34 @@ def latents_location(arguments: TrainArguments, container: Container) -> Path | 
 def assemble(
     arguments: TrainArguments, plan: BatchPlan, world: World, latents: Path | str, pretrained: Path, initial: Path
 ) -> Parts:
-    """Return the parts before the first sample; `initial` is the folder with the initial UNet.
+    """Return the parts before the first sample; `initial` is the folder with the initial weights.
 
     Raises StepError if settings, model and latents do not fit each other.
     """
-    dataset = LatentsDataset(latents)
+    dataset, denoiser = LatentsDataset(latents), denoiser_of(pretrained)
     manifest = dataset.manifest
     encoder_dtype, dtype = FORWARD_DTYPES[arguments.precision], WEIGHT_DTYPES[arguments.precision]
-    diffusion = load_diffusion(pretrained, arguments, world.device, dtype)
-    length, cached = manifest.caption_length, manifest.caption_embeddings
-    captions = load_captions(pretrained, length, cached, world.device, encoder_dtype, not arguments.lora_text_encoder)
-    objective = Objective(diffusion, captions, manifest.scaling_factor, arguments.precision, world.device)
+    process = load_process(pretrained, arguments, manifest.latent_shape[-1], world.device, dtype)
+    text_learns = arguments.lora_text_encoder
+    reader = denoiser.reader(pretrained, manifest.caption_length, None if text_learns else encoder_dtype)
+    captions = CaptionConditioning(reader, manifest.caption_embeddings, world.device, text_learns)
+    scaling, shift = manifest.scaling_factor, manifest.shift_factor
+    objective = Objective(denoiser, process, captions, scaling, arguments.precision, world.device, shift)
     dropout, offset = arguments.caption_dropout, arguments.noise_offset
-    inputs = InputMaker(arguments.seed, dropout, offset, diffusion, captions, world.device)
-    model = build_unet(arguments, initial, manifest, world.device)
-    utilisation = measure_utilisation(model, manifest, arguments, world.device)
-    if arguments.lora_text_encoder:
+    inputs = InputMaker(arguments.seed, dropout, offset, process, captions, world.device, arguments.encoder_dropout)
+    model = build_network(denoiser, arguments, initial, manifest, world.device)
+    utilisation = measure_utilisation(denoiser, model, manifest, captions.positions, arguments, world.device)
+    if text_learns:
         model = with_text_encoder(model, arguments, pretrained, dtype, world.device)
     state = TrainingState(model, arguments, world)
-    gradients = Gradients(state.unet, world, plan.accumulation_steps, in_place=arguments.cuda_graphs)
+    gradients = Gradients(state.network, world, plan.accumulation_steps, in_place=arguments.cuda_graphs)
     return Parts(
         dataset=dataset,
         state=state,
         gradients=gradients,
         inputs=inputs,
         optimizer_step=OptimizerStep(arguments, plan, state, gradients, objective),
-        validation=Validation(dataset, arguments.validation_samples, diffusion, objective, inputs, world),
+        validation=Validation(dataset, arguments.validation_samples, process, objective, inputs, world),
         utilisation=utilisation,
     )
 

@@ -1,4 +1,7 @@
-"""The diffusion process: noisy latents, the target of the prediction, and the weights of samples."""
+"""The diffusion process: noisy latents, the target of the prediction, and the weights of samples.
+
+`load_process` returns it, or the flow of flow.py: both have the same methods.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from params.families import FLOW
 from params.programs import TrainArguments
 from steps.errors import StepError
-from steps.model.pretrained import load_noise_scheduler
+from steps.model.pretrained import flow_schedule, load_noise_scheduler
+from steps.training.flow import RectifiedFlow, shift_of
 
 # Some schedulers write 2^-24 in place of the last alpha^2 of 0.
 PURE_NOISE: Final = 1e-6
@@ -40,6 +45,10 @@ class Diffusion:
         """Return timesteps, int64, for numbers uniform in [0, 1)."""
         return (uniform * self.timesteps).long().clamp_(max=self.timesteps - 1)
 
+    def evenly(self, places: Tensor) -> Tensor:
+        """Return timesteps, int64, for places in [0, 1): those of validation."""
+        return self.timestep_of(places)
+
     def noisy_and_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Return the noisy latents and what the model must predict from them, both [n, C, H, W].
 
@@ -55,23 +64,30 @@ class Diffusion:
         return self._weight[timesteps]
 
 
-def load_diffusion(folder: Path, arguments: TrainArguments, device: torch.device, dtype: torch.dtype) -> Diffusion:
-    """Return the diffusion process of the settings, with the noise schedule of a pretrained folder."""
+def load_process(
+    folder: Path, arguments: TrainArguments, latent_side: int, device: torch.device, dtype: torch.dtype
+) -> Diffusion | RectifiedFlow:
+    """Return the process of the settings; diffusion has the noise schedule of a pretrained folder."""
+    if arguments.prediction_type == FLOW:
+        return RectifiedFlow(shift_of(arguments.timestep_shift, latent_side), device, dtype)
     if arguments.zero_terminal_snr and arguments.prediction_type == "epsilon":
         raise StepError(
             "zero_terminal_snr needs prediction_type v_prediction: at the last timestep there is only noise, and "
             "predicting it teaches nothing (arXiv:2305.08891)"
         )
-    scheduler = load_noise_scheduler(folder, **noise_schedule_changes(arguments))
+    scheduler = load_noise_scheduler(folder, **noise_schedule_changes(arguments, latent_side))
     return Diffusion(scheduler.alphas_cumprod, arguments.prediction_type, arguments.snr_gamma, device, dtype)
 
 
-def noise_schedule_changes(arguments: TrainArguments) -> dict[str, str | bool]:
+def noise_schedule_changes(arguments: TrainArguments, latent_side: int) -> dict[str, str | bool | float]:
     """Return what the settings change in a scheduler's configuration, for training and for the exported model.
 
-    A schedule that ends in pure noise must be sampled from its very last timestep: trailing spacing.
+    A schedule that ends in pure noise must be sampled from its very last timestep: trailing spacing. Flow is sampled
+    with the shift that it was trained with.
     """
-    changes: dict[str, str | bool] = {"prediction_type": arguments.prediction_type}
+    if arguments.prediction_type == FLOW:
+        return flow_schedule(shift_of(arguments.timestep_shift, latent_side))
+    changes: dict[str, str | bool | float] = {"prediction_type": arguments.prediction_type}
     if arguments.zero_terminal_snr:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return changes

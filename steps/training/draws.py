@@ -19,6 +19,7 @@ from torch import Tensor
 # Each purpose has its own streams.
 TRAINING: Final = 0
 VALIDATION: Final = 1
+ENCODERS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,18 @@ class Draws:
     """[n, C, H, W] float32, normal: the noise that the model learns to remove."""
     offset: Tensor
     """[n, C, 1, 1] float32, normal: offset noise, one value per channel."""
+
+
+def draw_kept(seed: int, positions: Sequence[int], encoders: int, dropout: float) -> Tensor:
+    """Return which text encoders are kept for the samples at `positions`, [n, encoders] bool.
+
+    These have streams of their own, so that what `draw` returns is the same with and without dropout.
+    """
+    kept = torch.ones((len(positions), encoders), dtype=torch.bool)
+    for row, position in enumerate(positions if dropout else ()):
+        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, position, ENCODERS]))
+        kept[row] = torch.from_numpy(generator.random(encoders) >= dropout)
+    return kept
 
 
 def draw(

@@ -1,9 +1,9 @@
-"""Writes the trained model: a folder that StableDiffusionPipeline.from_pretrained loads, safetensors only.
+"""Writes the trained model: a folder that its family's pipeline of diffusers loads, safetensors only.
 
-Reads the pretrained folder, and copies its VAE, text encoder and tokenizer, whose values made the latents; all parts
+Reads the pretrained folder, and copies its VAE, text encoders and tokenizers, whose values made the latents; all parts
 are in float32 and named as published checkpoints are.
-Writes <model>/{unet,vae,text_encoder,tokenizer,scheduler}/, model_index.json, training_log.jsonl, lineage.json and,
-last, checksums.json; of a LoRA, adapters/NAME/, or merged_adapters/NAME/ where the weights hold it already.
+Writes <model>/<part>/, model_index.json, training_log.jsonl, lineage.json and, last, checksums.json; of a LoRA,
+adapters/NAME/, or merged_adapters/NAME/ where the weights hold it already.
 """
 
 from __future__ import annotations
@@ -12,24 +12,20 @@ import importlib.metadata
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from params.families import INDEX_FILE, SCHEDULER
 from params.layout import ADAPTERS_DIR, LINEAGE_FILE, TRAINING_LOG_FILE
 from params.programs import TrainArguments
 from steps.errors import StepError
 from steps.model.adapters import merge
 from steps.model.digest import write_checksums
+from steps.model.families import denoiser_of
 from steps.model.portable import make_portable
-from steps.model.pretrained import SAMPLERS, TEXT_ENCODER, TOKENIZER, UNET, VAE, sampler, scheduler_config
-from steps.model.pretrained import SCHEDULER as SCHEDULER_DIR
+from steps.model.pretrained import TEXT_ENCODER, scheduler_config
 from steps.training.diffusion import noise_schedule_changes
 from steps.training.lora import take_off
 from steps.training.state import TrainingState
-
-MODEL_INDEX_FILE: Final = "model_index.json"
-# The pipeline's default sampler; every other one is made from its configuration.
-SCHEDULER: Final = "ddim"
-_COPIED: Final = (VAE, TEXT_ENCODER, TOKENIZER)
 
 
 def export_model(
@@ -40,15 +36,22 @@ def export_model(
     log: str,
     lineage: dict[str, Any],
 ) -> None:
-    """Write the model, with the UNet's current weights (see TrainingState.averaged)."""
+    """Write the model, with the network's current weights (see TrainingState.averaged)."""
     folder.mkdir(parents=True, exist_ok=True)
-    for part in _COPIED:
+    denoiser = denoiser_of(pretrained)
+    lacking = denoiser.lacking(pretrained)
+    for part in denoiser.family.copied:
+        if part in lacking:
+            continue
         _copy_part(pretrained / part, folder / part)
         make_portable(folder / part)
-    unet = take_off(state.unet, arguments, folder / ADAPTERS_DIR / arguments.lora_name)
-    unet.save_pretrained(folder / UNET, safe_serialization=True)
-    _sampling_scheduler(pretrained, arguments).save_pretrained(folder / SCHEDULER_DIR)
-    _write_json(folder / MODEL_INDEX_FILE, _model_index())
+    network = take_off(state.network, arguments, folder / ADAPTERS_DIR / arguments.lora_name)
+    network.save_pretrained(folder / denoiser.part, safe_serialization=True)
+    changes = noise_schedule_changes(arguments, network.config.sample_size)
+    scheduler = denoiser.exported_scheduler(scheduler_config(pretrained) | changes)
+    scheduler.save_pretrained(folder / SCHEDULER)
+    version = {"_diffusers_version": importlib.metadata.version("diffusers")}
+    _write_json(folder / INDEX_FILE, denoiser.family.index(type(scheduler).__name__, lacking) | version)
     if arguments.lora_rank and arguments.lora_output == "merged":
         merge(folder, arguments.lora_name)
         make_portable(folder / TEXT_ENCODER)
@@ -72,32 +75,6 @@ def _copy_part(source: Path, target: Path) -> None:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.py"))
     if not any(target.iterdir()):
         raise StepError(f"{source}: it contains nothing to export")
-
-
-def _sampling_scheduler(pretrained: Path, arguments: TrainArguments) -> Any:
-    """Return the pretrained schedule as a sampler with the UNet's type of prediction.
-
-    Offset 1 and a last step that ends at the first alpha are the choices of stable-diffusion-2-base.
-    """
-    config = scheduler_config(pretrained) | {"steps_offset": 1, "set_alpha_to_one": False}
-    return sampler(SCHEDULER, config | noise_schedule_changes(arguments))
-
-
-def _model_index() -> dict[str, Any]:
-    """Return the index that diffusers writes for a StableDiffusionPipeline without a safety checker."""
-    return {
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": importlib.metadata.version("diffusers"),
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", SAMPLERS[SCHEDULER]],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -73,26 +73,26 @@ class GradientSum:
 
 
 class Gradients:
-    """The UNet as the forward pass calls it, and the sum of its gradients over the ranks."""
+    """The network as the forward pass calls it, and the sum of its gradients over the ranks."""
 
-    def __init__(self, unet: Any, world: World, accumulation_steps: int, in_place: bool = False) -> None:
-        """Wrap the UNet if there are several ranks; all then take the head's weights.
+    def __init__(self, network: Any, world: World, accumulation_steps: int, in_place: bool = False) -> None:
+        """Wrap the network if there are several ranks; all then take the head's weights.
 
         `in_place` keeps the gradients' memory from step to step, as CUDA graphs require: the next replay overwrites
         what a graph returned, so it must be added to our own memory at once.
         """
-        self._unet, self._in_place = unet, in_place
+        self._network, self._in_place = network, in_place
         # A CUDA graph runs normally once, is recorded in the second pass, and replayed from the third on.
         self.warm_up_passes = 3 if in_place else 1
         if in_place:
-            for parameter in unet.parameters():
+            for parameter in network.parameters():
                 parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         self.sum = GradientSum(world.device)
-        self.forward: Any = unet
+        self.forward: Any = network
         self._ddp: Any = None
         if world.size > 1:
             self._ddp = self.forward = DistributedDataParallel(
-                unet,
+                network,
                 device_ids=[world.local_rank] if world.device.type == "cuda" else None,
                 forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
@@ -103,7 +103,7 @@ class Gradients:
 
     def clear(self) -> None:
         """Reset all gradients for the next step."""
-        self._unet.zero_grad(set_to_none=not self._in_place)
+        self._network.zero_grad(set_to_none=not self._in_place)
 
     def accumulating(self, last: bool) -> AbstractContextManager[Any]:
         """Return the context of a backward pass: only the last of a step sends gradients."""

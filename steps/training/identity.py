@@ -13,7 +13,9 @@ from steps.artifact import Identity, digest
 from steps.data.latents.latents_manifest import LatentsManifest
 from steps.data.loading.block_files import open_files
 from steps.errors import StepError
-from steps.model.pretrained import TEXT_ENCODER, TOKENIZER, UNET, VAE, folder_digest, scheduler_config, unet_config
+from steps.model.digest import encoder_digests, folder_digest
+from steps.model.families import denoiser_of
+from steps.model.pretrained import scheduler_config
 
 # Speed, monitoring, place and cost: none of these changes the weights (except by rounding).
 WITHOUT_EFFECT: Final = TrainArguments.names(Decides.RUNNING, Decides.MONEY, Decides.PLACE)
@@ -24,8 +26,8 @@ def training_identity(
 ) -> dict[str, Any]:
     """Return the settings and the digests of everything that decides the weights.
 
-    `initial` is the folder with the initial UNet. Reads all of both folders: call it on one rank only. Raises StepError
-    if there are no latents, or an encoder other than the pretrained folder's made them.
+    `initial` is the folder with the initial weights. Reads all of both folders: call it on one rank only. Raises
+    StepError if there are no latents, or an encoder other than the pretrained folder's made them.
     """
     try:
         manifest_bytes = open_files(latents).read(MANIFEST_FILE)
@@ -33,16 +35,15 @@ def training_identity(
         raise StepError(
             f"{latents}/{MANIFEST_FILE}: cannot be read ({error}): the latents were never finished"
         ) from None
-    digests = {part: folder_digest(pretrained / part) for part in (VAE, TOKENIZER, TEXT_ENCODER)}
-    LatentsManifest.model_validate_json(manifest_bytes).require(
-        encoder_digest=digests[VAE], tokenizer_digest=digests[TOKENIZER], text_encoder_digest=digests[TEXT_ENCODER]
-    )
+    denoiser = denoiser_of(pretrained)
+    digests = encoder_digests(pretrained, denoiser.family)
+    LatentsManifest.model_validate_json(manifest_bytes).require(**digests)
     from_scratch = arguments.initial_weights == "scratch"
     return {
         "settings": arguments.deciding(TrainArguments.model_fields.keys() - WITHOUT_EFFECT),
         "latents": hashlib.sha256(manifest_bytes).hexdigest(),
-        "text_encoder": digests[TEXT_ENCODER],
-        "unet": unet_config(pretrained) if from_scratch else folder_digest(initial / UNET),
+        "text_encoder": digests["text_encoder_digest"],
+        denoiser.part: denoiser.config(pretrained) if from_scratch else folder_digest(initial / denoiser.part),
         "scheduler": scheduler_config(pretrained),
     }
 

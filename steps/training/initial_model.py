@@ -15,15 +15,15 @@ from steps.container import Container
 from steps.errors import StepError
 from steps.model.adapters import own_adapter
 from steps.model.archive import unpack_model
+from steps.model.digest import folder_family
 from steps.model.json_object import read_object
-from steps.model.pretrained import UNET
 
 # On the job's volume: the root file system of an instance is small.
 UNPACKED_DIR: Final = "/opt/ml/output/initial_model"
 
 
 def initial_folder(arguments: TrainArguments, container: Container) -> Path:
-    """Return the diffusers folder with the initial UNet."""
+    """Return the diffusers folder with the initial weights."""
     if arguments.initial_weights == "model":
         return container.path(UNPACKED_DIR)
     return container.channel_dir(PRETRAINED_CHANNEL)
@@ -58,12 +58,13 @@ def former_lineage(arguments: TrainArguments, container: Container) -> dict[str,
     return read_object(path) if path.is_file() else None
 
 
-def base_model(arguments: TrainArguments, container: Container, unet: object) -> str | None:
-    """Return what the training began with, as people know it; `unet` is the digest of its weights."""
+def base_model(arguments: TrainArguments, container: Container, identity: dict[str, Any]) -> str | None:
+    """Return what the training with an identity began with, as people know it."""
     if arguments.initial_weights == "scratch":
         return None
     folder = initial_folder(arguments, container)
     if (folder / LINEAGE_FILE).is_file():
         return f"the model of job {read_object(folder / LINEAGE_FILE).get('job_name')}"
-    source = read_object(folder / SOURCES_FILE).get(UNET) if (folder / SOURCES_FILE).is_file() else None
-    return f"{source['source']} {source['revision']}".strip() if source else f"unet sha256:{unet}"
+    part = folder_family(folder).denoiser
+    source = read_object(folder / SOURCES_FILE).get(part) if (folder / SOURCES_FILE).is_file() else None
+    return f"{source['source']} {source['revision']}".strip() if source else f"{part} sha256:{identity[part]}"

@@ -13,7 +13,8 @@ from torch import Tensor
 from steps.data.loading.batch_ring import LoadedBatch
 from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
-from steps.training.draws import Draws, draw
+from steps.training.draws import Draws, draw, draw_kept
+from steps.training.flow import RectifiedFlow
 
 # Enough that a GPU never waits for its next step, and few enough that what is queued does not fill its memory.
 STEPS_AHEAD: Final = 2
@@ -68,6 +69,8 @@ class Inputs:
     noise: Tensor
     timesteps: Tensor
     captions: Tensor
+    kept: Tensor
+    """[n, encoders] bool: the text encoders that tell of each caption."""
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -87,26 +90,36 @@ class InputMaker:
         seed: int,
         caption_dropout: float,
         noise_offset: float,
-        diffusion: Diffusion,
+        process: Diffusion | RectifiedFlow,
         captions: CaptionConditioning,
         device: torch.device,
+        encoder_dropout: float = 0.0,
     ) -> None:
         self._seed, self._caption_dropout, self._noise_offset = seed, caption_dropout, noise_offset
-        self._diffusion, self._captions, self._device = diffusion, captions, device
+        self._encoder_dropout = encoder_dropout
+        self._process, self._captions, self._device = process, captions, device
         self._courier = Courier(device)
 
     def training(self, rows: LoadedBatch, positions: Tensor) -> Inputs:
         """Return the inputs of a rank's slice of a global batch; `positions` [n] are those of the training stream."""
         draws = draw(self._seed, positions.tolist(), latent_shape_of(rows.mean), pin_memory=self._device.type == "cuda")
-        timesteps = self._diffusion.timestep_of(draws.timestep)
+        timesteps = self._process.timestep_of(draws.timestep)
         # Noise that a channel shares lets the model learn dark and bright pictures (Guttenberg 2023, offset noise).
         noise = draws.noise.add_(draws.offset, alpha=self._noise_offset) if self._noise_offset else draws.noise
-        return self.assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout)
+        kept = draw_kept(self._seed, positions.tolist(), self._captions.encoders, self._encoder_dropout)
+        return self._assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout, kept)
 
-    def assemble(self, rows: LoadedBatch, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor) -> Inputs:
+    def whole(self, rows: LoadedBatch, draws: Draws, timesteps: Tensor) -> Inputs:
+        """Return inputs in which no caption and no text encoder is dropped."""
+        kept = torch.ones((len(timesteps), self._captions.encoders), dtype=torch.bool)
+        return self._assemble(rows, draws, draws.noise, timesteps, ~kept[:, 0], kept)
+
+    def _assemble(
+        self, rows: LoadedBatch, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor, kept: Tensor
+    ) -> Inputs:
         """Return inputs on the device."""
         captions = self._captions.choose(rows.token_ids, rows.embeddings, dropped)
-        tensors = (rows.mean, rows.std, draws.posterior, noise, timesteps, captions)
+        tensors = (rows.mean, rows.std, draws.posterior, noise, timesteps, captions, kept)
         return Inputs(*self._courier.bring(tensors))
 
 

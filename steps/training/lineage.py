@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 
+from params.families import FAMILIES
 from params.layout import VALIDATION_LOSS
 from params.programs import TrainArguments
 from steps.training.lora import lora_record
@@ -38,7 +39,7 @@ def lineage(
         "code_digest": code_digest(),
         "latents_manifest_digest": identity["latents"],
         "text_encoder_digest": identity["text_encoder"],
-        "initial_unet": identity["unet"],
+        **{f"initial_{of.denoiser}": identity[of.denoiser] for of in FAMILIES if of.denoiser in identity},
         "lora": lora_record(arguments),
         "seen_samples": seen_samples,
         "skipped_steps": skipped_steps,

@@ -23,7 +23,7 @@ TEXT_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 def add_lora(model: Any, arguments: TrainArguments, targets: tuple[str, ...]) -> None:
-    """Freeze a UNet or a text encoder and give its target layers a LoRA, the same on every rank; without one, nothing.
+    """Freeze a model and give its target layers a LoRA, the same on every rank; without one, nothing.
 
     Raises StepError that names a target which is no layer, or of a kind that has no LoRA.
     """
@@ -64,10 +64,15 @@ class TextAndUnet(nn.Module):
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, captions: Tensor, return_dict: bool = False) -> Any:
-        """Return what the UNet returns; captions are (n, tokens)."""
-        states = self.text_encoder(captions.long())[0]
-        return self.unet(noisy, timesteps, states, return_dict=return_dict)
+    @property
+    def config(self) -> Any:
+        """The UNet's configuration."""
+        return self.unet.config
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor, **named: Any) -> Any:
+        """Return what the UNet returns; where it takes the text encoder's states, this takes token ids, (n, tokens)."""
+        states = self.text_encoder(encoder_hidden_states.long())[0]
+        return self.unet(noisy, timesteps, encoder_hidden_states=states, **named)
 
     def train(self, mode: bool = True) -> TextAndUnet:
         """Set the UNet's mode: a text encoder with dropout would draw from a generator that nobody seeds."""
@@ -86,17 +91,17 @@ def with_text_encoder(
 
 
 def take_off(model: Any, arguments: TrainArguments, folder: Path) -> Any:
-    """Return the UNet as it was before the training, and write its LoRA, if there is one, into the folder.
+    """Return the network as it was before the training, and write its LoRA, if there is one, into the folder.
 
     The product's weight is put into the matrices: programs that read no alpha draw the same.
     """
-    unet = model.unet if isinstance(model, TextAndUnet) else model
+    network = model.unet if isinstance(model, TextAndUnet) else model
     if arguments.lora_rank:
         scale = lora_alpha(arguments) / arguments.lora_rank
         text = _matrices(model.text_encoder, scale) if isinstance(model, TextAndUnet) else {}
-        save_adapter(folder, _matrices(unet, scale), text)
-        unet.unload_lora()
-    return unet
+        save_adapter(folder, _matrices(network, scale), text)
+        network.unload_lora()
+    return network
 
 
 def _matrices(model: Any, scale: float) -> dict[str, Tensor]:

@@ -9,8 +9,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from steps.model.denoiser import Denoiser
 from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
+from steps.training.flow import RectifiedFlow
 from steps.training.inputs import Inputs
 
 # Of weights, optimizer and losses; bfloat16 is for the forward pass alone.
@@ -39,33 +41,36 @@ class Objective:
 
     def __init__(
         self,
-        diffusion: Diffusion,
+        denoiser: Denoiser,
+        process: Diffusion | RectifiedFlow,
         captions: CaptionConditioning,
         scaling_factor: float,
         precision: str,
         device: torch.device,
+        shift_factor: float = 0.0,
     ) -> None:
-        self._diffusion, self._captions, self._scaling_factor = diffusion, captions, scaling_factor
+        self._denoiser, self._captions = denoiser, captions
+        self._process, self._scaling_factor, self._shift_factor = process, scaling_factor, shift_factor
         self._dtype = WEIGHT_DTYPES[precision]
         self._autocast = _autocast(device, precision)
 
-    def losses(self, unet: Callable[..., Any], inputs: Inputs) -> Tensor:
+    def losses(self, network: Callable[..., Any], inputs: Inputs) -> Tensor:
         """Return the mean squared error of each sample, [n]."""
         mean, std = inputs.mean.to(self._dtype), inputs.std.to(self._dtype)
         # Stored moments are unscaled: latents are scaled here and nowhere else.
-        latents = (mean + std * inputs.posterior) * self._scaling_factor
+        latents = (mean + std * inputs.posterior - self._shift_factor) * self._scaling_factor
         noise = inputs.noise.to(self._dtype)
-        noisy, target = self._diffusion.noisy_and_target(latents, noise, inputs.timesteps)
+        noisy, target = self._process.noisy_and_target(latents, noise, inputs.timesteps)
         with self._autocast():
-            embeddings = self._captions.encode(inputs.captions)
-            if embeddings.dtype == torch.float16 or self._dtype == torch.float64:
-                embeddings = embeddings.to(self._dtype)
-            prediction: Tensor = unet(noisy, inputs.timesteps, embeddings, return_dict=False)[0]
+            conditions = self._captions.encode(inputs.captions, inputs.kept)
+            if conditions[0].dtype == torch.float16 or self._dtype == torch.float64:
+                conditions = tuple(condition.to(self._dtype) for condition in conditions)
+            prediction = self._denoiser.forward(network, noisy, inputs.timesteps, conditions)
         return (prediction.to(self._dtype) - target).square().flatten(1).mean(1)
 
-    def weighted_losses(self, unet: Callable[..., Any], inputs: Inputs) -> Tensor:
+    def weighted_losses(self, network: Callable[..., Any], inputs: Inputs) -> Tensor:
         """Return the weighted losses whose sum training minimises, [n]."""
-        return self.losses(unet, inputs) * self._diffusion.weight_of(inputs.timesteps)
+        return self.losses(network, inputs) * self._process.weight_of(inputs.timesteps)
 
 
 def _autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:

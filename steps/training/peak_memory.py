@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_leaves
 
 from params.memory import CHECKED_PICTURES, state_bytes
 from params.programs import TrainArguments
-from steps.model.pretrained import empty_unet, empty_vae
-from steps.training.model import PiecewiseAttention
+from steps.model.denoiser import Denoiser
+from steps.model.pretrained import empty_vae
 from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES
 from steps.training.optimizer import is_matrix
 
@@ -68,65 +68,67 @@ class LivingBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._now -= size
 
 
-class FakeUnet:
-    """A UNet of fake tensors in training mode: weights and gradients take no memory, and passes take none."""
+class FakeNetwork:
+    """A network of fake tensors in training mode: weights and gradients take no memory, and passes take none."""
 
     def __init__(
         self,
+        denoiser: Denoiser,
         config: Mapping[str, Any],
         precision: str,
         gradient_checkpointing: bool,
         on_gpu: bool = True,
         keeps_gradients: bool = True,
     ) -> None:
-        """Prepare the UNet of a configuration as training sets it up, on a GPU or on this machine's cores.
+        """Prepare the network of a configuration as training sets it up, on a GPU or on this machine's cores.
 
         With several ranks or accumulation, gradients stay where they are while a pass runs (`keeps_gradients`).
         """
         self._dtype, self._on_gpu, self.keeps_gradients = FORWARD_DTYPES[precision], on_gpu, keeps_gradients
-        self._mode, self._unet = FakeTensorMode(allow_non_fake_inputs=True), empty_unet(config)
-        self._unet.train()
+        self._denoiser, self._mode = denoiser, FakeTensorMode(allow_non_fake_inputs=True)
+        self._network = denoiser.empty(config)
+        self._network.train()
         if gradient_checkpointing:
-            self._unet.enable_gradient_checkpointing()
-        if not on_gpu and self._dtype == torch.bfloat16:
-            self._unet.set_attn_processor(PiecewiseAttention())
-        self.parameters, self.matrix_parameters = parameter_count(self._unet), matrix_parameter_count(self._unet)
+            self._network.enable_gradient_checkpointing()
+        if not on_gpu:
+            denoiser.set_up(self._network, on_gpu, self._dtype)
+        self.parameters, self.matrix_parameters = parameter_count(self._network), matrix_parameter_count(self._network)
         with self._mode:
-            self._unet.to_empty(device="cpu")
-            for parameter in self._unet.parameters() if keeps_gradients else ():
+            self._network.to_empty(device="cpu")
+            for parameter in self._network.parameters() if keeps_gradients else ():
                 parameter.grad = torch.empty_like(parameter)
 
-    def pass_bytes(self, micro_batch_size: int, latent_shape: tuple[int, int, int], caption_length: int) -> int:
+    def pass_bytes(self, micro_batch_size: int, latent_shape: tuple[int, int, int], positions: int) -> int:
         """Return the peak of a forward and backward pass, beyond the weights and the gradients that are kept.
 
-        `latent_shape` is channels, height and width.
+        `latent_shape` is channels, height and width; the network attends to `positions` vectors of each caption.
         """
         half = self._dtype == torch.bfloat16
         with self._mode:
             latents = torch.empty(micro_batch_size, *latent_shape)
             timesteps = torch.zeros(micro_batch_size, dtype=torch.int64)
-            width = self._unet.config.cross_attention_dim
-            captions = torch.empty(micro_batch_size, caption_length, width, dtype=self._dtype)
-            living = LivingBytes(self._unet)
+            shapes = self._denoiser.condition_shapes(self._network.config, positions)
+            conditions = tuple(torch.empty(micro_batch_size, *shape, dtype=self._dtype) for shape in shapes)
+            living = LivingBytes(self._network)
             with living, _norms_of_cuda(half and self._on_gpu):
                 with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                    prediction: Tensor = self._unet(latents, timesteps, captions, return_dict=False)[0]
+                    prediction = self._denoiser.forward(self._network, latents, timesteps, conditions)
                 losses = (prediction.float() - torch.empty_like(latents)).square().flatten(1).mean(1)
                 backward: Any = losses.sum().backward
                 backward()
         peak = living.peak - living.before
         if not self.keeps_gradients:
-            self._unet.zero_grad(set_to_none=True)
+            self._network.zero_grad(set_to_none=True)
         return peak
 
 
 def training_peak_bytes(
-    unet: FakeUnet, arguments: TrainArguments, latent_shape: tuple[int, int, int], caption_length: int
+    network: FakeNetwork, arguments: TrainArguments, latent_shape: tuple[int, int, int], positions: int
 ) -> float:
     """Return the peak of one rank that trains alone, the text encoder left out."""
-    state = state_bytes(unet.parameters, unet.matrix_parameters, arguments, ranks=1)
-    gradients = 0 if unet.keeps_gradients else unet.parameters * WEIGHT_DTYPES[arguments.precision].itemsize
-    return state - gradients + unet.pass_bytes(arguments.micro_batch_size, latent_shape, caption_length)
+    state = state_bytes(network.parameters, network.matrix_parameters, arguments, ranks=1)
+    gradients = 0 if network.keeps_gradients else network.parameters * WEIGHT_DTYPES[arguments.precision].itemsize
+    return state - gradients + network.pass_bytes(arguments.micro_batch_size, latent_shape, positions)
 
 
 def encoding_bytes(config: Mapping[str, Any], dtype: torch.dtype, batch_size: int, side_px: int) -> int:

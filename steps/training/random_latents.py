@@ -17,8 +17,10 @@ from steps.data.latents.block import Array, to_bytes
 from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest
 from steps.data.latents.latents_shard import BuiltShard, build_shard
 from steps.errors import StepError
+from steps.model.families import denoiser_of
 from steps.model.json_object import read_object
-from steps.model.pretrained import CONFIG_FILE, VAE, load_tokenizer, unet_config
+from steps.model.pretrained import CONFIG_FILE, VAE
+from steps.model.token_lengths import token_lengths
 
 ROWS_PER_BLOCK: Final = 64
 # The digest of latents that no encoder made.
@@ -35,18 +37,22 @@ def write_random_latents(folder: Path, pretrained: Path, resolution_px: int, cou
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     if resolution_px % factor:
         raise StepError(f"random_latents_px {resolution_px} is no multiple of {factor}, by which the VAE divides it")
-    shape = (unet_config(pretrained)["in_channels"], resolution_px // factor, resolution_px // factor)
-    tokenizer = load_tokenizer(pretrained)
+    denoiser = denoiser_of(pretrained)
+    shape = (denoiser.config(pretrained)["in_channels"], resolution_px // factor, resolution_px // factor)
+    length = sum(token_lengths(pretrained, denoiser.family).values())
+    caption = denoiser.reader(pretrained, length, None).tokens([""]).numpy()
     numbers = np.random.default_rng(SEED)
     rows = {
         "mean": numbers.standard_normal((count, *shape), dtype=np.float32).astype(np.float16),
         "std": np.full((count, *shape), 0.1, dtype=np.float16),
-        "token_ids": np.full((count, tokenizer.model_max_length), tokenizer.eos_token_id, dtype=np.int32),
+        "token_ids": caption.repeat(count, axis=0),
     }
-    write_rows(folder, rows, resolution_px, float(vae["scaling_factor"]))
+    write_rows(folder, rows, resolution_px, float(vae["scaling_factor"]), float(vae.get("shift_factor") or 0.0))
 
 
-def write_rows(folder: Path, rows: Mapping[str, Array], resolution_px: int, scaling_factor: float) -> None:
+def write_rows(
+    folder: Path, rows: Mapping[str, Array], resolution_px: int, scaling_factor: float, shift_factor: float = 0.0
+) -> None:
     """Write latents of rows in memory, the same in both splits; their digests say that no encoder made them."""
     folder.mkdir(parents=True, exist_ok=True)
     count = len(rows["mean"])
@@ -69,6 +75,7 @@ def write_rows(folder: Path, rows: Mapping[str, Array], resolution_px: int, scal
         channel_stds=tuple(mean.std((0, 2, 3)).tolist()),
         resolution_px=resolution_px,
         scaling_factor=scaling_factor,
+        shift_factor=shift_factor,
     )
 
 

@@ -71,7 +71,7 @@ class Session:
             self.watchdog.beat("first pass", beginning.seen_samples)
             warm_up(parts, self.plan)
             if self.arguments.compile:
-                parts.validation.warm_up(parts.state.unet)
+                parts.validation.warm_up(parts.state.network)
             return self._train(parts, beginning, folder, identity)
 
     def _train(
@@ -145,7 +145,7 @@ class Session:
         origin = lineage(self.arguments, identity, job_name, self.world, seen_samples, skipped_steps, log)
         origin["lost_samples"] = lost_samples
         origin["initial_model"] = former_lineage(self.arguments, self.container)
-        origin["base_model"] = base_model(self.arguments, self.container, identity["unet"])
+        origin["base_model"] = base_model(self.arguments, self.container, identity)
         pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
         export_model(self.container.model_dir, pretrained, trainer.parts.state, self.arguments, log.text, origin)
         write_record(self.container.output_data_dir, log.text, origin)

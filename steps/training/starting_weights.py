@@ -1,7 +1,7 @@
 """Compares what the starting weights say of themselves with what training is told to do with them.
 
 Reads the configurations of the initial folder and of the pretrained one; writes nothing, loads no weights. `python -m
-steps train` calls it before any rank starts: a UNet that predicts v and is trained as epsilon, or one of another
+steps train` calls it before any rank starts: a network that predicts v and is trained as epsilon, or one of another
 architecture, would cost days without an error.
 """
 
@@ -11,18 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from params.families import FLOW, predicted
 from params.programs import TrainArguments
 from steps.errors import StepError
+from steps.model.families import denoiser_of
 from steps.model.json_object import read_object
-from steps.model.pretrained import CONFIG_FILE, TEXT_ENCODER, VAE, scheduler_config, unet_config
+from steps.model.pretrained import CONFIG_FILE, TEXT_ENCODER, VAE, scheduler_config
 
-# What a UNet may ask for besides the noisy latents, the timestep and the text, and whose it is.
-OTHER_CONDITIONS: Final = {
-    "addition_embed_type": "as Stable Diffusion XL's",
-    "class_embed_type": "as the upscaler's",
-    "encoder_hid_dim_type": "as Kandinsky's",
-    "time_cond_proj_dim": "as a latent consistency model's",
-}
 # diffusers' defaults, for what a scheduler's configuration does not say.
 SCHEDULE: Final = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 TEXT_SHAPE: Final = ("num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings")
@@ -33,7 +28,22 @@ def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained:
 
     Raises StepError in one line that names the configuration, the setting and both values.
     """
-    _refuse(_architecture(unet_config(initial), _config(pretrained / TEXT_ENCODER)))
+    denoiser = denoiser_of(initial)
+    if denoiser is not denoiser_of(pretrained):
+        raise StepError(f"{initial}: a {denoiser.family.pipeline}, which {pretrained} is not: use parts of one family")
+    if arguments.prediction_type not in denoiser.predictions:
+        known = " or ".join(denoiser.predictions)
+        raise StepError(
+            f"train.prediction_type is {arguments.prediction_type}: a {denoiser.family.pipeline} is trained to predict "
+            f"{known}"
+        )
+    if arguments.lora_rank and not denoiser.has_lora:
+        raise StepError(f"train.lora_rank: a {denoiser.family.pipeline} is trained whole; set it to 0")
+    if arguments.encoder_dropout and len(denoiser.family.text) == 1:
+        raise StepError(
+            f"train.encoder_dropout: a {denoiser.family.pipeline} has one text encoder: use caption_dropout"
+        )
+    _refuse(denoiser.contradictions(initial, pretrained))
     if arguments.initial_weights == "scratch":
         return
     if not arguments.new_objective:
@@ -41,7 +51,7 @@ def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained:
     if initial != pretrained:
         _refuse(_parts(initial, pretrained))
         if not arguments.new_objective:
-            _refuse(_schedule(scheduler_config(initial), scheduler_config(pretrained)))
+            _refuse(_schedule(scheduler_config(initial), scheduler_config(pretrained), arguments))
 
 
 def _refuse(problems: Iterator[str]) -> None:
@@ -50,30 +60,15 @@ def _refuse(problems: Iterator[str]) -> None:
         raise StepError(text)
 
 
-def _architecture(unet: Mapping[str, Any], text_encoder: Mapping[str, Any] | None) -> Iterator[str]:
-    for name, whose in OTHER_CONDITIONS.items():
-        if unet.get(name) is not None:
-            yield (
-                f"unet/config.json: {name} is {unet[name]!r}, {whose}: this pipeline trains UNets conditioned on text "
-                "and time alone, such as Stable Diffusion 1 and 2; name another data.pretrained_uri"
-            )
-    wide, width = unet.get("cross_attention_dim"), (text_encoder or {}).get("hidden_size")
-    if width is not None and isinstance(wide, int) and wide != width:
-        yield (
-            f"unet/config.json: cross_attention_dim is {wide}, and text_encoder/config.json has hidden_size {width}: "
-            "they are parts of different models"
-        )
-
-
 def _objective(config: Mapping[str, Any], arguments: TrainArguments) -> Iterator[str]:
-    trained, asked = config.get("prediction_type", "epsilon"), arguments.prediction_type
+    trained, asked = predicted(config), arguments.prediction_type
     if trained != asked:
         yield (
             f"train.prediction_type is {asked}, and the starting weights' scheduler_config.json says {trained}: set "
             f"prediction_type to {trained}, or new_objective to true if the model is to learn {asked} in its place"
         )
     ends_in_noise = bool(config.get("rescale_betas_zero_snr", False))
-    if ends_in_noise != arguments.zero_terminal_snr:
+    if trained != FLOW and asked != FLOW and ends_in_noise != arguments.zero_terminal_snr:
         yield (
             f"train.zero_terminal_snr is {_yaml(arguments.zero_terminal_snr)}, and the starting weights' "
             f"scheduler_config.json has rescale_betas_zero_snr {_yaml(ends_in_noise)}: set zero_terminal_snr to "
@@ -81,7 +76,9 @@ def _objective(config: Mapping[str, Any], arguments: TrainArguments) -> Iterator
         )
 
 
-def _schedule(initial: Mapping[str, Any], pretrained: Mapping[str, Any]) -> Iterator[str]:
+def _schedule(initial: Mapping[str, Any], pretrained: Mapping[str, Any], arguments: TrainArguments) -> Iterator[str]:
+    if arguments.prediction_type == FLOW:
+        return
     for name, default in SCHEDULE.items():
         was, becomes = initial.get(name, default), pretrained.get(name, default)
         if was != becomes:

@@ -27,12 +27,12 @@ Tensors = dict[str, dict[str, Tensor]]
 
 
 class TrainingState:
-    """A UNet, the optimizer of its weights, and their moving average."""
+    """A network, the optimizer of its weights, and their moving average."""
 
-    def __init__(self, unet: Any, arguments: TrainArguments, world: World) -> None:
+    def __init__(self, network: Any, arguments: TrainArguments, world: World) -> None:
         """Prepare a training that has seen no samples."""
-        self.unet, self._is_head = unet, world.is_head
-        trained = {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
+        self.network, self._is_head = network, world.is_head
+        trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         self.names = list(trained)
         self.parameters: list[Tensor] = list(trained.values())
         self.shards = Shards(self.parameters, world, arguments.shard_optimizer)

@@ -1,27 +1,27 @@
 """Utilisation of a device: MFU and memory, for every line of the training log.
 
 Model FLOP utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is images/s on one device x FLOPs of a
-sample / the device's ceiling. FLOPs count only the UNet's forward and backward pass: neither recomputation by gradient
-checkpointing nor the frozen text encoder. The ceiling is measured, not read from a data sheet:
-the fastest of a few large matrix products in the precision of the forward pass.
+sample / the device's ceiling. FLOPs count only the network's forward and backward pass: neither recomputation by
+gradient checkpointing nor the frozen text encoders. The ceiling is measured, not read from a data sheet: the fastest
+of a few large matrix products in the precision of the forward pass.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from params.layout import TRAIN_SPLIT
 from params.programs import TrainArguments
 from steps.data.latents.latents_manifest import LatentsManifest
-from steps.model.pretrained import empty_unet
+from steps.model.denoiser import Denoiser
 from steps.training.lora import add_lora
 from steps.training.objective import FORWARD_DTYPES
 
@@ -39,7 +39,7 @@ class Utilisation:
 
     device: torch.device
     flops_of_sample: int
-    """Forward and backward pass of the UNet; with buckets, on average over the training samples."""
+    """Forward and backward pass of the network; with buckets, on average over the training samples."""
     ceiling_flops_per_s: float
     """Of large matrix products, measured here."""
 
@@ -52,12 +52,17 @@ class Utilisation:
 
 
 def measure_utilisation(
-    unet: Any, manifest: LatentsManifest, arguments: TrainArguments, device: torch.device
+    denoiser: Denoiser,
+    network: Any,
+    manifest: LatentsManifest,
+    positions: int,
+    arguments: TrainArguments,
+    device: torch.device,
 ) -> Utilisation:
-    """Measure a UNet, as it is trained, and a device; takes a few seconds."""
-    width = int(unet.config.cross_attention_dim)
+    """Measure a network, as it is trained, and a device; takes a few seconds."""
+    with_lora = functools.partial(add_lora, arguments=arguments, targets=arguments.lora_targets)
     shapes = manifest.latent_shapes
-    flops = [flops_of_sample(unet.config, shape, manifest.caption_length, width, arguments) for shape in shapes]
+    flops = [denoiser.flops_of_sample(network.config, shape, positions, with_lora) for shape in shapes]
     counts = [bucket.counts[TRAIN_SPLIT] for bucket in manifest.buckets] or [1]
     mean = sum(cost * count for cost, count in zip(flops, counts, strict=True)) // sum(counts)
     return Utilisation(device, mean, matmul_flops_per_s(device, arguments.precision))
@@ -96,31 +101,6 @@ def resident_bytes() -> int:
 def _status_bytes(key: str) -> int:
     lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)
-
-
-def flops_of_sample(
-    unet_config: Mapping[str, Any],
-    latent_shape: tuple[int, int, int],
-    caption_length: int,
-    embedding_width: int,
-    arguments: TrainArguments | None = None,
-) -> int:
-    """Return FLOPs of one sample's forward and backward pass; one multiply-add is two.
-
-    Exact, by torch's counter over every matrix product and convolution, on a UNet without memory (the meta device):
-    539.3 GFLOP for Stable Diffusion 2 at 256 px, 2,409 GFLOP at 512 px. Weights beside a LoRA have no gradients.
-    """
-    unet = empty_unet(unet_config)
-    if arguments is not None:
-        add_lora(unet, arguments, arguments.lora_targets)
-    latents = torch.empty((1, *latent_shape), device="meta")
-    timesteps = torch.zeros(1, dtype=torch.int64, device="meta")
-    captions = torch.empty((1, caption_length, embedding_width), device="meta")
-    counter = FlopCounterMode(display=False)
-    with counter:
-        output: Any = unet(latents, timesteps, captions, return_dict=False)[0]
-        output.sum().backward()
-    return int(counter.get_total_flops())
 
 
 def matmul_flops_per_s(device: torch.device, precision: str, clock: Callable[[], float] = time.perf_counter) -> float:

@@ -22,6 +22,7 @@ from steps.data.latents.order import Rows
 from steps.data.loading.latents import LatentsDataset
 from steps.training.diffusion import Diffusion
 from steps.training.draws import VALIDATION, draw
+from steps.training.flow import RectifiedFlow
 from steps.training.inputs import InputMaker, Inputs, latent_shape_of
 from steps.training.objective import Objective
 from steps.training.ranks import World
@@ -51,12 +52,12 @@ class Validation:
         self,
         dataset: LatentsDataset,
         samples: int,
-        diffusion: Diffusion,
+        process: Diffusion | RectifiedFlow,
         objective: Objective,
         inputs: InputMaker,
         world: World,
     ) -> None:
-        self._dataset, self._diffusion, self._objective = dataset, diffusion, objective
+        self._dataset, self._process, self._objective = dataset, process, objective
         self._inputs, self._world = inputs, world
         self.samples = min(samples, dataset.count(HELDOUT_SPLIT))
         """Number of held-out samples that are used; 0 without any."""
@@ -68,32 +69,31 @@ class Validation:
         with state.averaged():
             for batch in self._own:
                 beat()
-                batch_losses = self._losses_of(batch, state.unet)
+                batch_losses = self._losses_of(batch, state.network)
                 losses[batch.start : batch.start + len(batch.rows)] = batch_losses.to("cpu", torch.float64)
         return math.fsum(self._world.sum_(losses).tolist()) / self.samples
 
-    def warm_up(self, unet: Any) -> None:
-        """Run one of this rank's batches of each shape, so that a UNet is compiled for all before the clock starts."""
+    def warm_up(self, network: Any) -> None:
+        """Run one of this rank's batches of each shape, so that all are compiled before the clock starts."""
         for batch in {(batch.bucket, len(batch.rows)): batch for batch in self._own}.values():
-            self._losses_of(batch, unet)
+            self._losses_of(batch, network)
 
     @property
     def _own(self) -> list[_Batch]:
         return self._batches[self._world.rank :: self._world.size]
 
     @torch.no_grad()
-    def _losses_of(self, batch: _Batch, unet: Any) -> Tensor:
-        unet.eval()
-        losses = self._objective.losses(unet, self._inputs_of(batch))
-        unet.train()
+    def _losses_of(self, batch: _Batch, network: Any) -> Tensor:
+        network.eval()
+        losses = self._objective.losses(network, self._inputs_of(batch))
+        network.train()
         return losses
 
     def _inputs_of(self, batch: _Batch) -> Inputs:
         held_out = self._dataset.read(HELDOUT_SPLIT, batch.rows)
         draws = draw(SEED, batch.rows.tolist(), latent_shape_of(held_out.mean), VALIDATION)
-        timesteps = self._diffusion.timestep_of(torch.from_numpy(batch.strata))
-        kept = torch.zeros(len(batch.rows), dtype=torch.bool)
-        return self._inputs.assemble(held_out, draws, draws.noise, timesteps, kept)
+        timesteps = self._process.evenly(torch.from_numpy(batch.strata))
+        return self._inputs.whole(held_out, draws, timesteps)
 
 
 def _batches(dataset: LatentsDataset, samples: int) -> Iterator[_Batch]:

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from steps.__main__ import main
 from steps.model.digest import checked_digest, write_checksums
-from steps.model.pretrained import load_pipeline, load_single_file
-from steps.model.single_file import FolderConfigs, layout
+from steps.model.families import load_pipeline
+from steps.model.families.single_file import FolderConfigs, layout
+from steps.model.families.unet import UNet
 from tests.steps.serving.tiny_pipeline import write_pipeline
 
 PARTS = ("unet", "vae", "text_encoder")
@@ -45,7 +46,7 @@ def export(model: Path, *flags: str) -> int:
 def test_every_weight_is_in_the_single_file_and_comes_back_to_the_bit(model: Path, tmp_path: Path) -> None:
     assert export(model) == 0
     read, expected = (
-        load_single_file(tmp_path / "out.safetensors", tmp_path / "out"),
+        UNet().load_single_file(tmp_path / "out.safetensors", tmp_path / "out"),
         load_pipeline(model, torch.float32),
     )
     for part in PARTS:

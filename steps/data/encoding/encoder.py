@@ -16,7 +16,8 @@ from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.latents.block import Array, to_bytes
 from steps.device import choose_device
 from steps.errors import StepError
-from steps.model.pretrained import load_text_encoder, load_tokenizer, load_vae
+from steps.model.families import denoiser_of
+from steps.model.pretrained import load_vae
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # So many pictures of the first block of every shard are decoded again and compared.
@@ -35,10 +36,10 @@ class BlockEncoder:
             torch.set_num_threads(1)
         torch.backends.cudnn.deterministic = True
         self._vae = load_vae(settings.pretrained, DTYPES[settings.precision]).to(self._device)
-        self._tokenizer = load_tokenizer(settings.pretrained)
-        self._text_encoder: Any = None
+        denoiser, dtype = denoiser_of(settings.pretrained), torch.float32 if settings.caption_embeddings else None
+        self._reader = denoiser.reader(settings.pretrained, settings.caption_length, dtype)
         if settings.caption_embeddings:
-            self._text_encoder = load_text_encoder(settings.pretrained, torch.float32).to(self._device)
+            self._reader.to(self._device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a block: its safetensors, its sums for the statistics, and the PSNR of the first ones of a shard."""
@@ -68,13 +69,13 @@ class BlockEncoder:
             posterior = self._vae.encode(batch).latent_dist
             means.append(posterior.mean.to("cpu", torch.float16))
             stds.append(posterior.std.to("cpu", torch.float16))
-        token_ids = self._tokens(captions)
+        token_ids = self._reader.tokens(captions)
         tensors: dict[str, Array] = {
             "mean": torch.cat(means).numpy(),
             "std": torch.cat(stds).numpy(),
             "token_ids": token_ids.numpy(),
         }
-        if self._text_encoder is not None:
+        if self._settings.caption_embeddings:
             tensors["embeddings"] = self._embed(token_ids).numpy()
         return tensors
 
@@ -92,21 +93,9 @@ class BlockEncoder:
         batch = torch.from_numpy(pixels.copy()).to(self._device).permute(0, 3, 1, 2)
         return (batch.float() / 127.5 - 1).to(self._vae.dtype)
 
-    def _tokens(self, captions: list[str]) -> torch.Tensor:
-        tokens = self._tokenizer(
-            captions,
-            padding="max_length",
-            max_length=self._settings.caption_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        ids: torch.Tensor = tokens["input_ids"]
-        return ids.to(torch.int32)
-
     def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        parts = torch.split(token_ids.long(), self._settings.batch_size)
-        outputs = [self._text_encoder(part.to(self._device))[0].to("cpu", torch.float16) for part in parts]
-        return torch.cat(outputs)
+        parts = torch.split(token_ids, self._settings.batch_size)
+        return torch.cat([self._reader.encode(part)[0].to("cpu", torch.float16) for part in parts])
 
 
 def moments_sums(mean: Array, std: Array) -> list[float]:

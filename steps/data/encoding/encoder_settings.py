@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from params.families import CONFIG_FILE, VAE
 from steps.data.encoding.latents_artifact import ModelFacts
 from steps.errors import StepError
-from steps.model.digest import folder_digest
+from steps.model.digest import encoder_digests, folder_family
 from steps.model.json_object import read_object
+from steps.model.token_lengths import token_lengths
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,19 @@ def model_facts(pretrained: Path) -> ModelFacts:
 
     Raises StepError where a configuration lacks what is needed.
     """
-    vae = read_object(pretrained / "vae" / "config.json")
-    text = read_object(pretrained / "text_encoder" / "config.json")
+    family = folder_family(pretrained)
+    vae = read_object(pretrained / VAE / CONFIG_FILE)
+    encoders = [part for part in family.text.values() if part not in family.optional or (pretrained / part).is_dir()]
+    texts = [read_object(pretrained / part / CONFIG_FILE) for part in encoders]
     try:
         return ModelFacts(
-            encoder_digest=folder_digest(pretrained / "vae"),
-            tokenizer_digest=folder_digest(pretrained / "tokenizer"),
-            text_encoder_digest=folder_digest(pretrained / "text_encoder"),
+            **encoder_digests(pretrained, family),
             scaling_factor=float(vae["scaling_factor"]),
-            caption_length=int(text["max_position_embeddings"]),
-            embedding_width=int(text["hidden_size"]),
+            caption_length=sum(token_lengths(pretrained, family).values()),
+            embedding_width=int(texts[0]["d_model" if "d_model" in texts[0] else "hidden_size"]),
             latent_channels=int(vae["latent_channels"]),
             factor=2 ** (len(vae["block_out_channels"]) - 1),
+            shift_factor=float(vae.get("shift_factor") or 0.0),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise StepError(f"{pretrained}: a config.json lacks or garbles {error}") from None

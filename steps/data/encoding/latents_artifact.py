@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from params.layout import TRAIN_SPLIT
 from params.programs import EncodeSettings
-from steps.artifact import PartRecord
+from steps.artifact import Identity, PartRecord
 from steps.data.encoding.buckets import Size
 from steps.data.encoding.plan import EncodePlan, PlannedShard
 from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsBucket, LatentsIndex, LatentsManifest
@@ -85,6 +85,12 @@ class ModelFacts:
     latent_channels: int
     factor: int
     """By which the VAE divides the sides of a picture."""
+    shift_factor: float = 0.0
+    """The VAE's: what is taken from a latent before it is scaled."""
+
+    def identity(self) -> Identity:
+        """Return what it is known by; without a shift as before there was one."""
+        return {name: value for name, value in vars(self).items() if name != "shift_factor" or value}
 
     def latent_shape(self, size: Size) -> tuple[int, int, int]:
         """Return channels, height and width. Raises StepError where the VAE cannot divide the sides of the picture."""
@@ -122,7 +128,7 @@ def statistics(records: Sequence[LatentsRecord]) -> Statistics:
     )
 
 
-def check_shard(record: LatentsRecord, scaling_factor: float) -> None:
+def check_shard(record: LatentsRecord, scaling_factor: float, shift_factor: float = 0.0) -> None:
     """Check a shard as soon as it is there, so that what is wrong ends the step early; one that an earlier start made
     is checked as well. Raises StepError with all that is wrong.
     """
@@ -130,13 +136,15 @@ def check_shard(record: LatentsRecord, scaling_factor: float) -> None:
     problem = _psnr_problem(record)
     # Beside a bad picture even the statistics of few rows tell something.
     if listed.split == TRAIN_SPLIT and (problem or listed.rows >= MIN_CHECKED_ROWS):
-        problem = "; ".join(filter(None, (problem, _statistics_problem(statistics([record]), scaling_factor))))
+        problem = "; ".join(
+            filter(None, (problem, _statistics_problem(statistics([record]), scaling_factor, shift_factor)))
+        )
     _refuse(problem)
 
 
-def check_statistics(found: Statistics, scaling_factor: float) -> None:
+def check_statistics(found: Statistics, scaling_factor: float, shift_factor: float = 0.0) -> None:
     """Raise StepError unless the scaled latents have about the centre and the spread that training expects."""
-    _refuse(_statistics_problem(found, scaling_factor))
+    _refuse(_statistics_problem(found, scaling_factor, shift_factor))
 
 
 def _refuse(problem: str) -> None:
@@ -147,8 +155,8 @@ def _refuse(problem: str) -> None:
         )
 
 
-def _statistics_problem(found: Statistics, scaling_factor: float) -> str:
-    scaled_mean = found.mean * scaling_factor
+def _statistics_problem(found: Statistics, scaling_factor: float, shift_factor: float) -> str:
+    scaled_mean = (found.mean - shift_factor) * scaling_factor
     if not abs(scaled_mean) <= MAX_MEAN:
         return f"the latents' mean times scaling_factor {scaling_factor:g} is {scaled_mean:.3f}, and should be near 0"
     scaled = found.std * scaling_factor
@@ -178,7 +186,7 @@ def latents_artifact(
 ) -> tuple[LatentsManifest, LatentsIndex]:
     """Return manifest and index of all shards, in the order of the plan. Raises StepError where a check fails."""
     found = statistics([record for record in records if record.shard.listed.split == TRAIN_SPLIT])
-    check_statistics(found, models.scaling_factor)
+    check_statistics(found, models.scaling_factor, models.shift_factor)
     manifest = LatentsManifest(
         format_version=FORMAT_VERSION,
         plan_digest=records[0].plan_digest,

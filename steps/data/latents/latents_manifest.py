@@ -53,8 +53,10 @@ class LatentsManifest(Model):
     """The shapes of the pictures, in the order of their rows; empty: squares alone."""
     scaling_factor: float
     """The VAE's: training multiplies sampled latents by it, once, where it loads them. Stored moments are raw."""
+    shift_factor: float = Field(0.0, exclude_if=lambda shift: not shift)
+    """The VAE's: training takes it from sampled latents before it scales them."""
     caption_length: int
-    """Token ids for each caption."""
+    """Token ids for each caption; of several tokenizers, those of each in a row."""
     caption_embeddings: bool
     """Whether the text encoder's output is stored too."""
     embedding_width: int

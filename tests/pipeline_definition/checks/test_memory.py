@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from params.memory import UNET_DEFAULTS, state_bytes, unet_shape
+from params.families import FAMILIES, Family
+from params.memory import denoiser_shape, state_bytes
 from params.programs import TrainArguments
 from params.settings import Settings, load_settings
 from pipeline_definition.checks.findings import Finding
@@ -24,7 +25,7 @@ from tests.pipeline_definition.definitions import PARAMETER_SETS, definition_of
 
 SD2 = known_models()[0]
 # stable-diffusion-2-base's unet/config.json, where it differs from diffusers' defaults, and a key that counts nothing.
-SD2_CONFIG = {**SD2.unet, "sample_size": 64}
+SD2_CONFIG = {**SD2.denoiser, "sample_size": 64}
 
 
 def findings_of(asked: Settings, unet: dict[str, Any] | None = None, **changes: str) -> dict[str, Finding]:
@@ -94,17 +95,25 @@ def test_every_gpu_that_sagemaker_sells_has_its_count_and_memory_or_a_line_that_
 
 def test_the_published_arithmetic_of_the_state_holds() -> None:
     whole = TrainArguments()
-    assert state_bytes(SD2.unet_parameters, SD2.unet_matrix_parameters, whole, 8) == 20 * SD2.unet_parameters
+    assert (
+        state_bytes(SD2.denoiser_parameters, SD2.denoiser_matrix_parameters, whole, 8) == 20 * SD2.denoiser_parameters
+    )
     divided = whole.model_copy(update={"shard_optimizer": True})
     assert (
-        state_bytes(SD2.unet_parameters, SD2.unet_matrix_parameters, divided, 8) == (8 + 12 / 8) * SD2.unet_parameters
+        state_bytes(SD2.denoiser_parameters, SD2.denoiser_matrix_parameters, divided, 8)
+        == (8 + 12 / 8) * SD2.denoiser_parameters
     )
     light = whole.model_copy(update={"ema_precision": "bfloat16"})
-    assert state_bytes(SD2.unet_parameters, SD2.unet_matrix_parameters, light, 1) == 18 * SD2.unet_parameters
+    assert (
+        state_bytes(SD2.denoiser_parameters, SD2.denoiser_matrix_parameters, light, 1) == 18 * SD2.denoiser_parameters
+    )
     # Muon keeps one moment of a matrix where AdamW keeps two.
     matrices = whole.model_copy(update={"optimizer": "muon"})
-    saved = 4 * SD2.unet_matrix_parameters
-    assert state_bytes(SD2.unet_parameters, SD2.unet_matrix_parameters, matrices, 8) == 20 * SD2.unet_parameters - saved
+    saved = 4 * SD2.denoiser_matrix_parameters
+    assert (
+        state_bytes(SD2.denoiser_parameters, SD2.denoiser_matrix_parameters, matrices, 8)
+        == 20 * SD2.denoiser_parameters - saved
+    )
 
 
 @given(size=st.integers(1, 512), side_px=st.sampled_from([256, 384, 512, 768]))
@@ -143,13 +152,25 @@ def test_the_largest_size_divides_and_an_unknown_one_passes() -> None:
     assert largest([1, 2, 4], gpu, lambda _size: 1e12) == 0
 
 
-def test_a_unet_is_known_by_what_decides_its_memory_with_diffusers_own_defaults() -> None:
-    from diffusers import UNet2DConditionModel
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.network)
+def test_a_denoiser_is_known_by_what_decides_its_memory_with_diffusers_own_defaults(family: Family) -> None:
+    import diffusers
 
-    signature = inspect.signature(UNet2DConditionModel.__init__).parameters
-    for key, default in UNET_DEFAULTS.items():
-        own = signature[key].default
+    signature = inspect.signature(getattr(diffusers, family.network).__init__).parameters
+    for key, default in family.decisive.items():
+        own = signature[key].default if key in signature else ""
         assert (list(own) if isinstance(own, tuple) else own) == default, key
-    assert unet_shape(SD2_CONFIG) == SD2.unet
+    assert set(denoiser_shape({"_class_name": family.network})) <= {"_class_name"}
+
+
+def test_a_transformer_is_not_taken_for_a_unet() -> None:
+    assert denoiser_shape({"_class_name": "SD3Transformer2DModel", "num_layers": 24}) == {
+        "_class_name": "SD3Transformer2DModel",
+        "num_layers": 24,
+    }
+
+
+def test_stable_diffusion_2_is_known() -> None:
+    assert denoiser_shape(SD2_CONFIG) == SD2.denoiser
     assert model_of(SD2_CONFIG) is SD2
     assert model_of({}) is None

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
+from params.families import UNET
 from params.settings import Settings, load_settings
 from pipeline_definition.checks import account as account_checks
 from pipeline_definition.checks.findings import Finding
@@ -282,9 +283,9 @@ def account(target: Target, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     """An account with everything that the start needs; tests take something away."""
     s3 = target.client("s3")
     s3.create_bucket(Bucket=STACK["BucketName"])
-    for file in account_checks.PRETRAINED_FILES:
+    for file in UNET.config_files:
         s3.put_object(Bucket=STACK["BucketName"], Key=f"pretrained/stable-diffusion-2-base/{file}", Body=b"{}")
-    unet = json.dumps(known_models()[0].unet).encode()
+    unet = json.dumps(known_models()[0].denoiser).encode()
     s3.put_object(Bucket=STACK["BucketName"], Key="pretrained/stable-diffusion-2-base/unet/config.json", Body=unet)
     for kind in ("data", "training", "inference"):
         push(target, f"sd-pipeline-{kind}")

@@ -34,7 +34,7 @@ def test_mosaicmls_own_rate_is_reproduced_by_the_derived_utilisation() -> None:
 
 @given(st.integers(8, 128).map(lambda side: 8 * side))
 def test_flops_are_exact_at_the_counted_sizes_and_grow_faster_than_pixels(pixels: int) -> None:
-    table = RATES.flops.unet_train
+    table = RATES.flops.denoiser_train
     assert gflop_at(table, 256) == pytest.approx(539.3)
     assert gflop_at(table, 512) == pytest.approx(2409.0)
     assert gflop_at(table, 2 * pixels) > 4 * gflop_at(table, pixels)

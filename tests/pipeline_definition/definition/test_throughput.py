@@ -50,7 +50,7 @@ def test_it_measures_the_parameter_sets_training(commands: list[list[str]]) -> N
 def test_a_set_for_aws_needs_a_folder(commands: list[list[str]]) -> None:
     done = CliRunner().invoke(app, ["throughput", "--params", "params/sd2_base.yaml"])
     assert done.exit_code == 2
-    assert "--pretrained: name a folder with unet/config.json" in done.output
+    assert "--pretrained: name a folder with the denoiser's config.json" in done.output
     assert not commands
 
 

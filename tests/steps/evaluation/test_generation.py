@@ -18,7 +18,7 @@ from steps.evaluation.captions import Captions, choose_prompts
 from steps.evaluation.generation import TRAINED, ModelSource, Work, draw_in_processes, generate, plan
 from steps.evaluation.generator import PictureGenerator
 from steps.evaluation.reference import Pictures
-from steps.model.pretrained import load_pipeline
+from steps.model.families import load_pipeline
 from steps.progress import Progress
 from tests.steps.evaluation.conftest import CAPTIONS, SIZE_PX
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from steps.errors import StepError
 from steps.evaluation.captions import Captions, Prompt, choose_prompts
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.evaluation.reference import Pictures
-from steps.model.pretrained import load_pipeline
+from steps.model.families import load_pipeline
+from steps.model.families.unet import ClipReader
 from tests.steps.evaluation.conftest import CAPTIONS, SIZE_PX
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -82,14 +84,13 @@ def test_a_picture_that_is_not_a_number_names_its_prompt(pipeline_dir: Path) -> 
 
 def test_a_caption_is_encoded_once(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
-    encode = pipeline.encode_prompt
+    tokens = ClipReader.tokens
 
-    def counting(captions: Any, *arguments: Any, **options: Any) -> Any:
-        if isinstance(captions, list):
-            encoded.extend(captions)
-        return encode(captions, *arguments, **options)
+    def counting(reader: ClipReader, captions: Sequence[str]) -> torch.Tensor:
+        encoded.extend(captions)
+        return tokens(reader, captions)
 
-    monkeypatch.setattr(pipeline, "encode_prompt", counting)
+    monkeypatch.setattr(ClipReader, "tokens", counting)
     generator = PictureGenerator(pipeline, DRAWING, torch.device("cpu"))
     twice = [PROMPTS[0], replace(PROMPTS[0], index=9, seed=9), PROMPTS[1]]
     assert len(generator.draw(twice)) == 3

@@ -55,7 +55,9 @@ def test_a_gate_that_needs_the_generic_model_refuses_a_folder_without_it(
         weights.unlink()
     check_models(container, arguments())
     assert "pretrained" not in find_models(container, arguments())
-    with pytest.raises(StepError, match=r"pretrained: no model_index\.json with a UNet's weights.*max_fid_above_pret"):
+    with pytest.raises(
+        StepError, match=r"pretrained: no model_index\.json with a denoiser's weights.*max_fid_above_pret"
+    ):
         check_models(container, arguments(require_pretrained=True))
 
 

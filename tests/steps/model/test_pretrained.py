@@ -11,7 +11,11 @@ import torch
 
 from steps.errors import StepError
 from steps.model import pretrained as parts
+from steps.model.families import load_pipeline
+from steps.model.families.unet import UNet
 from tests.steps.training.tiny_model import CAPTION_LENGTH, LATENT_SHAPE, write_pretrained
+
+UNET = UNet()
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_part_loads_in_the_dtype_that_was_asked_for(folder: Path) -> None:
-    for load in (parts.load_vae, parts.load_text_encoder, parts.load_unet):
+    for load in (parts.load_vae, parts.load_text_encoder, UNET.load):
         assert load(folder, torch.float64).dtype == torch.float64, load
     tokens = parts.load_tokenizer(folder)("a", padding="max_length", max_length=CAPTION_LENGTH).input_ids
     assert len(tokens) == CAPTION_LENGTH
@@ -34,11 +38,11 @@ def test_encoders_are_frozen(folder: Path) -> None:
 
 def test_the_seed_decides_a_new_unet_and_nothing_else_does(folder: Path) -> None:
     torch.manual_seed(1)
-    first = parts.new_unet(folder, seed=5).state_dict()
+    first = UNET.new(folder, seed=5).state_dict()
     after_first = torch.rand(1)
     torch.manual_seed(1)
     assert torch.equal(after_first, torch.rand(1)), "the caller's random numbers stay as they were"
-    again, other = parts.new_unet(folder, seed=5).state_dict(), parts.new_unet(folder, seed=6).state_dict()
+    again, other = UNET.new(folder, seed=5).state_dict(), UNET.new(folder, seed=6).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
@@ -47,9 +51,9 @@ def test_a_new_unet_takes_no_weights_from_the_folder(folder: Path, tmp_path: Pat
     only_config = tmp_path / "pretrained"
     (only_config / "unet").mkdir(parents=True)
     shutil.copy(folder / "unet" / "config.json", only_config / "unet")
-    assert parts.new_unet(only_config, 0).config.in_channels == LATENT_SHAPE[0]
+    assert UNET.new(only_config, 0).config.in_channels == LATENT_SHAPE[0]
     with pytest.raises(StepError, match="unet: cannot be loaded"):
-        parts.load_unet(only_config, torch.float32)
+        UNET.load(only_config, torch.float32)
 
 
 def test_pickled_weights_are_not_loaded(folder: Path, tmp_path: Path) -> None:
@@ -68,7 +72,7 @@ def test_a_missing_part_is_named(folder: Path, tmp_path: Path, part: str) -> Non
     shutil.copytree(folder, without)
     shutil.rmtree(without / part)
     with pytest.raises(StepError, match=f"pretrained/{part}: no config.json"):
-        getattr(parts, f"load_{part}")(without, torch.float32)
+        {"unet": UNET.load}.get(part, getattr(parts, f"load_{part}", None))(without, torch.float32)
 
 
 @pytest.mark.parametrize("saved_as", ["PNDMScheduler", "DDIMScheduler"])
@@ -98,7 +102,7 @@ def test_an_unknown_sampler_is_named(folder: Path) -> None:
 
 
 def test_a_pipeline_draws_from_a_folder(folder: Path) -> None:
-    pipeline = parts.load_pipeline(folder, torch.float32)
+    pipeline = load_pipeline(folder, torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pictures = pipeline(["a b"], num_inference_steps=2, height=8, width=8, output_type="np").images
     assert pictures.shape == (1, 8, 8, 3)

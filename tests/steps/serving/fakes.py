@@ -32,6 +32,9 @@ class FakeRenderer:
         assert self.loaded.wait(30)
         return self
 
+    def refusal(self, shape: Shape) -> str:
+        return ""
+
     def warm_up(self) -> WarmUp:
         return WarmUp(0.0, 1.0, 0.0)
 

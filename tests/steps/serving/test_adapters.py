@@ -16,7 +16,8 @@ from PIL import Image
 from params.layout import ADAPTER_FILE
 from steps.errors import StepError
 from steps.model.adapters import save_adapter, write_kohya
-from steps.model.pretrained import load_pipeline, sampler
+from steps.model.families import load_pipeline
+from steps.model.pretrained import sampler
 from steps.serving.batch_queue import BatchQueue, Ticket
 from steps.serving.pictures import PictureJob, Shape
 from steps.serving.renderer import PipelineRenderer, load_renderer

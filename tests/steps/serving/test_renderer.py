@@ -17,7 +17,8 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 from steps.errors import StepError
 from steps.model.digest import folder_digest, write_checksums
-from steps.model.pretrained import load_pipeline, sampler
+from steps.model.families import load_pipeline
+from steps.model.pretrained import sampler
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.pictures import Picture, PictureJob, Shape
 from steps.serving.renderer import PipelineRenderer, load_renderer

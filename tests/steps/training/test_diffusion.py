@@ -11,7 +11,7 @@ import torch
 
 from params.programs import TrainArguments
 from steps.errors import StepError
-from steps.training.diffusion import Diffusion, load_diffusion, noise_schedule_changes
+from steps.training.diffusion import Diffusion, load_process, noise_schedule_changes
 
 diffusers: Any = importlib.import_module("diffusers")
 training_utils: Any = importlib.import_module("diffusers.training_utils")
@@ -65,13 +65,13 @@ def test_timesteps_cover_the_schedule_evenly() -> None:
 def test_zero_terminal_snr_needs_v_prediction(pretrained: Path) -> None:
     arguments = TrainArguments(zero_terminal_snr=True)
     with pytest.raises(StepError, match="prediction_type v_prediction"):
-        load_diffusion(pretrained, arguments, torch.device("cpu"), torch.float32)
+        load_process(pretrained, arguments, 4, torch.device("cpu"), torch.float32)
 
 
 def test_zero_terminal_snr_ends_in_pure_noise_and_is_sampled_from_there(pretrained: Path) -> None:
     arguments = TrainArguments(zero_terminal_snr=True, prediction_type="v_prediction")
-    diffusion = load_diffusion(pretrained, arguments, torch.device("cpu"), torch.float32)
+    diffusion = load_process(pretrained, arguments, 4, torch.device("cpu"), torch.float32)
     latents, noise = torch.ones(2, 1, 4, 2, 2)
     noisy, _ = diffusion.noisy_and_target(latents, 3 * noise, torch.tensor([999]))
     torch.testing.assert_close(noisy, 3 * noise, atol=1e-3, rtol=0)
-    assert noise_schedule_changes(arguments)["timestep_spacing"] == "trailing"
+    assert noise_schedule_changes(arguments, 4)["timestep_spacing"] == "trailing"

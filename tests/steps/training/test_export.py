@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from params.programs import TrainArguments
 from steps.data.loading.latents import LatentsDataset
 from steps.model.digest import checked_digest, folder_digest
-from steps.model.pretrained import load_pipeline, load_unet
+from steps.model.families import load_pipeline
+from steps.model.families.unet import UNet
 from steps.training.export import export_model
 from steps.training.lineage import code_digest
-from steps.training.model import build_unet
+from steps.training.model import build_network
 from steps.training.ranks import World
 from steps.training.state import TrainingState
 
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def state_of(arguments: TrainArguments, pretrained: Path, latents: Path) -> TrainingState:
-    unet = build_unet(arguments, pretrained, LatentsDataset(latents).manifest, CPU)
+    unet = build_network(UNet(), arguments, pretrained, LatentsDataset(latents).manifest, CPU)
     state = TrainingState(unet, arguments, World(rank=0, size=1, local_rank=0, device=CPU))
     if state.average is not None:
         for tensor in state.average.tensors:
@@ -41,7 +42,7 @@ def test_the_average_is_exported_where_there_is_one(
     state = state_of(arguments, pretrained, latents)
     with state.averaged():
         export_model(tmp_path, pretrained, state, arguments, "", {})
-    exported = load_unet(tmp_path, torch.float32).state_dict()
+    exported = UNet().load(tmp_path, torch.float32).state_dict()
     factor = 2 if decay else 1
     for name, parameter in zip(state.names, state.parameters, strict=True):
         assert torch.equal(exported[name], factor * parameter.detach()), name

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from steps.data.loading.latents import LatentsDataset
-from steps.training.captions import load_captions
+from steps.model.families.unet import UNet
+from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
 from steps.training.draws import draw
 from steps.training.inputs import InputMaker, Inputs
@@ -22,7 +23,7 @@ POSITIONS = torch.tensor([100, 101, 102, 2**40])
 
 
 def inputs(pretrained: Path, latents: Path, dropout: float = 0.0, offset: float = 0.0) -> Inputs:
-    captions = load_captions(pretrained, CAPTION_LENGTH, False, CPU, torch.float32)
+    captions = CaptionConditioning(UNet().reader(pretrained, CAPTION_LENGTH, torch.float32), False, CPU)
     maker = InputMaker(5, dropout, offset, DIFFUSION, captions, CPU)
     return maker.training(LatentsDataset(latents).read("train", ROWS), POSITIONS)
 

@@ -19,7 +19,7 @@ from params.programs import TrainArguments
 from steps.__main__ import main
 from steps.errors import StepError
 from steps.model.adapters import load_judged, merged
-from steps.model.pretrained import load_pipeline
+from steps.model.families import load_pipeline
 from steps.training.lora import add_lora
 from tests.steps.training.conftest import MakeJob
 from tests.steps.training.jobs import Job

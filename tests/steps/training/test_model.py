@@ -12,10 +12,11 @@ import torch
 from params.programs import TrainArguments
 from steps.data.loading.latents import LatentsDataset, LatentsManifest
 from steps.errors import StepError
-from steps.model.pretrained import load_unet, new_unet
-from steps.training import model
-from steps.training.model import _set_up, build_unet
+from steps.model.families import piecewise_attention
+from steps.model.families.unet import UNet
+from steps.training.model import _set_up, build_network
 
+UNET = UNet()
 CPU = torch.device("cpu")
 ARGUMENTS = TrainArguments(precision="float32", seed=4)
 
@@ -26,46 +27,46 @@ def manifest(latents: Path) -> LatentsManifest:
 
 
 def test_from_scratch_the_seed_decides(pretrained: Path, manifest: LatentsManifest) -> None:
-    unet = build_unet(ARGUMENTS, pretrained, manifest, CPU)
-    expected = new_unet(pretrained, seed=4).state_dict()
+    unet = build_network(UNET, ARGUMENTS, pretrained, manifest, CPU)
+    expected = UNET.new(pretrained, seed=4).state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in unet.state_dict().items())
     assert unet.training
 
 
 def test_pretrained_weights_are_taken_over(pretrained: Path, manifest: LatentsManifest) -> None:
     arguments = ARGUMENTS.model_copy(update={"initial_weights": "pretrained", "precision": "float64"})
-    unet = build_unet(arguments, pretrained, manifest, CPU)
-    expected = load_unet(pretrained, torch.float64).state_dict()
+    unet = build_network(UNET, arguments, pretrained, manifest, CPU)
+    expected = UNET.load(pretrained, torch.float64).state_dict()
     assert unet.dtype == torch.float64
     assert all(torch.equal(tensor, expected[name]) for name, tensor in unet.state_dict().items())
 
 
 def test_the_configuration_says_which_size_was_learnt(pretrained: Path, manifest: LatentsManifest) -> None:
     larger = manifest.model_copy(update={"latent_shape": (4, 16, 16)})
-    assert build_unet(ARGUMENTS, pretrained, larger, CPU).config.sample_size == 16
+    assert build_network(UNET, ARGUMENTS, pretrained, larger, CPU).config.sample_size == 16
 
 
 def test_other_channels_are_refused(pretrained: Path, manifest: LatentsManifest) -> None:
     other = manifest.model_copy(update={"latent_shape": (8, 4, 4)})
     with pytest.raises(StepError, match="in_channels 4, but the latents have 8"):
-        build_unet(ARGUMENTS, pretrained, other, CPU)
+        build_network(UNET, ARGUMENTS, pretrained, other, CPU)
 
 
 def test_embeddings_of_another_width_are_refused(pretrained: Path, manifest: LatentsManifest) -> None:
     other = manifest.model_copy(update={"caption_embeddings": True, "embedding_width": 9})
-    with pytest.raises(StepError, match="cross_attention_dim 8, but the captions' embeddings are 9 wide"):
-        build_unet(ARGUMENTS, pretrained, other, CPU)
+    with pytest.raises(StepError, match="it reads embeddings 8 wide, but the captions' embeddings are 9 wide"):
+        build_network(UNET, ARGUMENTS, pretrained, other, CPU)
 
 
 @pytest.mark.parametrize("scores_at_once", [1, 64, 1 << 20])
 def test_on_a_cpu_bfloat16_has_attention_that_gives_the_same(
     pretrained: Path, manifest: LatentsManifest, monkeypatch: pytest.MonkeyPatch, scores_at_once: int
 ) -> None:
-    monkeypatch.setattr(model, "SCORES_AT_ONCE", scores_at_once)
+    monkeypatch.setattr(piecewise_attention, "SCORES_AT_ONCE", scores_at_once)
     torch.manual_seed(0)
     inputs = (torch.randn(2, 4, 4, 4), torch.tensor([3, 700]), torch.randn(2, 6, 8))
-    plain = build_unet(ARGUMENTS, pretrained, manifest, CPU)
-    fast = build_unet(ARGUMENTS.model_copy(update={"precision": "bfloat16"}), pretrained, manifest, CPU)
+    plain = build_network(UNET, ARGUMENTS, pretrained, manifest, CPU)
+    fast = build_network(UNET, ARGUMENTS.model_copy(update={"precision": "bfloat16"}), pretrained, manifest, CPU)
     kinds = [{type(p).__name__ for p in unet.attn_processors.values()} for unet in (plain, fast)]
     assert kinds == [{"AttnProcessor2_0"}, {"PiecewiseAttention"}]
     expected, found = (unet(*inputs, return_dict=False)[0] for unet in (plain, fast))
@@ -80,7 +81,7 @@ def test_gradient_checkpointing_changes_no_gradient(pretrained: Path, manifest: 
     gradients = []
     for checkpointing in (False, True):
         arguments = ARGUMENTS.model_copy(update={"gradient_checkpointing": checkpointing})
-        unet = build_unet(arguments, pretrained, manifest, CPU)
+        unet = build_network(UNET, arguments, pretrained, manifest, CPU)
         torch.manual_seed(0)
         output = unet(torch.randn(2, 4, 4, 4), torch.tensor([3, 700]), torch.randn(2, 6, 8), return_dict=False)[0]
         output.square().sum().backward()
@@ -95,15 +96,15 @@ def test_cuda_graphs_are_asked_of_the_compiler(
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: asked.append(how))
     for changes in ({}, {"compile": True}, {"compile": True, "cuda_graphs": True}):
-        build_unet(ARGUMENTS.model_copy(update=changes), pretrained, manifest, CPU)
+        build_network(UNET, ARGUMENTS.model_copy(update=changes), pretrained, manifest, CPU)
     assert [how["mode"] for how in asked] == [None, "reduce-overhead"]
     with pytest.raises(StepError, match="cuda_graphs needs compile"):
-        build_unet(ARGUMENTS.model_copy(update={"cuda_graphs": True}), pretrained, manifest, CPU)
+        build_network(UNET, ARGUMENTS.model_copy(update={"cuda_graphs": True}), pretrained, manifest, CPU)
 
 
 def test_on_a_gpu_weights_lie_channels_last_and_attention_is_fused(pretrained: Path) -> None:
-    unet = new_unet(pretrained, seed=4)
-    _set_up(unet, ARGUMENTS.model_copy(update={"precision": "bfloat16"}), torch.device("cuda"), 1)
+    unet = UNET.new(pretrained, seed=4)
+    UNET.set_up(unet, on_gpu=True, dtype=torch.bfloat16)
     weight = unet.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     assert {type(processor).__name__ for processor in unet.attn_processors.values()} == {"AttnProcessor2_0"}
@@ -135,7 +136,7 @@ def test_every_shape_of_a_bucket_has_a_compiled_graph_of_its_own(monkeypatch: py
     """By itself torch gives up after eight of them, and goes on without."""
     monkeypatch.setattr(importlib.import_module("torch._dynamo.config"), "recompile_limit", 8)
     unet, shapes = Countable(), [(2 + number, 20 - number) for number in range(12)]
-    _set_up(unet, ARGUMENTS.model_copy(update={"compile": True}), CPU, len(shapes))
+    _set_up(unet, ARGUMENTS.model_copy(update={"compile": True}), len(shapes))
     for _ in range(2):
         for height, width in shapes:
             unet(torch.zeros(1, 1, height, width))

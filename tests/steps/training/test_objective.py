@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from steps.data.loading.latents import LatentsDataset
-from steps.training.captions import load_captions
+from steps.model.families.unet import UNet
+from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
 from steps.training.inputs import InputMaker, Inputs
 from steps.training.objective import Objective, resolved_precision
@@ -24,12 +25,12 @@ def objective_and_inputs(
     pretrained: Path, latents: Path, precision: str = "float64", prediction: str = "v_prediction", gamma: float = 0.0
 ) -> tuple[Objective, Inputs]:
     dtype = torch.float64 if precision == "float64" else torch.float32
-    captions = load_captions(pretrained, CAPTION_LENGTH, False, CPU, dtype)
+    captions = CaptionConditioning(UNet().reader(pretrained, CAPTION_LENGTH, dtype), False, CPU)
     diffusion = Diffusion(ALPHAS, prediction, gamma, CPU, dtype)
     rows = np.arange(6, dtype=np.int64)
     maker = InputMaker(0, 0.0, 0.0, diffusion, captions, CPU)
     inputs = maker.training(LatentsDataset(latents).read("train", rows), torch.from_numpy(rows))
-    return Objective(diffusion, captions, SCALING_FACTOR, precision, CPU), inputs
+    return Objective(UNet(), diffusion, captions, SCALING_FACTOR, precision, CPU), inputs
 
 
 def oracle(inputs: Inputs, prediction: str, scale: float = SCALING_FACTOR) -> Any:
@@ -37,7 +38,7 @@ def oracle(inputs: Inputs, prediction: str, scale: float = SCALING_FACTOR) -> An
     latents = (inputs.mean.double() + inputs.std.double() * inputs.posterior.double()) * scale
     alpha, sigma = ALPHAS[inputs.timesteps].double().sqrt(), (1 - ALPHAS[inputs.timesteps].double()).sqrt()
 
-    def unet(noisy: torch.Tensor, timesteps: torch.Tensor, captions: torch.Tensor, return_dict: bool) -> Any:
+    def unet(noisy: torch.Tensor, timesteps: torch.Tensor, **named: Any) -> Any:
         v = alpha[:, None, None, None] * inputs.noise - sigma[:, None, None, None] * latents
         return (inputs.noise if prediction == "epsilon" else v,)
 
@@ -60,7 +61,7 @@ def test_latents_are_scaled_exactly_once(pretrained: Path, latents: Path, factor
 def test_a_loss_is_the_mean_square_of_one_sample(pretrained: Path, latents: Path) -> None:
     objective, inputs = objective_and_inputs(pretrained, latents, prediction="epsilon")
 
-    def silent(noisy: torch.Tensor, *args: Any, return_dict: bool) -> Any:
+    def silent(noisy: torch.Tensor, *args: Any, **named: Any) -> Any:
         return (torch.zeros_like(noisy),)
 
     expected = inputs.noise.double().square().mean((1, 2, 3))

@@ -43,7 +43,7 @@ class LinearObjective(Objective):
 
 def inputs_of(values: torch.Tensor) -> Inputs:
     unused = torch.zeros(len(values))
-    return Inputs(values, unused, unused, unused, unused.long(), unused)
+    return Inputs(values, unused, unused, unused, unused.long(), unused, unused)
 
 
 def step_with(
@@ -53,7 +53,7 @@ def step_with(
     in_place: bool = False,
 ) -> tuple[OptimizerStep, TrainingState]:
     state = TrainingState(Linear(), arguments, WORLD)
-    gradients = Gradients(state.unet, WORLD, plan.accumulation_steps, in_place)
+    gradients = Gradients(state.network, WORLD, plan.accumulation_steps, in_place)
     return OptimizerStep(arguments, plan, state, gradients, objective or LinearObjective()), state
 
 

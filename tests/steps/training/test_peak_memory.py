@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from params.memory import ModelMemory, unet_shape
+from params.memory import ModelMemory, denoiser_shape
 from steps import memory
+from steps.model.families.unet import UNet
 from steps.model.pretrained import part_config
-from steps.training.peak_memory import FakeUnet
+from steps.training.peak_memory import FakeNetwork
 from tests.steps.training.tiny_model import write_pretrained
 
 # Beside its tensors a process holds what its libraries work with: 1.08 to 1.16 were measured (docs/benchmarks.md).
@@ -49,21 +50,29 @@ def test_a_unet_on_a_gpu_normalises_in_float32_and_leaves_the_norms_as_they_were
 
     norms, config = (F.group_norm, F.layer_norm), part_config(folder, "unet")
     shape = (4, 8, 8)
-    peaks = {on_gpu: FakeUnet(config, "bfloat16", False, on_gpu).pass_bytes(4, shape, 8) for on_gpu in (True, False)}
+    peaks = {
+        on_gpu: FakeNetwork(UNet(), config, "bfloat16", False, on_gpu).pass_bytes(4, shape, 8)
+        for on_gpu in (True, False)
+    }
     assert peaks[True] > peaks[False]
     assert norms == (F.group_norm, F.layer_norm)
 
 
 def test_a_pass_can_be_repeated_and_grows_with_the_batch(folder: Path) -> None:
     for keeps in (True, False):
-        unet = FakeUnet(part_config(folder, "unet"), "float32", False, keeps_gradients=keeps)
+        unet = FakeNetwork(UNet(), part_config(folder, "unet"), "float32", False, keeps_gradients=keeps)
         peaks = [unet.pass_bytes(size, (4, 8, 8), 8) for size in (4, 8, 4)]
         assert peaks[0] == peaks[2] < peaks[1]
 
 
 def test_the_figures_of_a_model_are_written_beside_those_of_others(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "memory.yaml"
-    other = {"name": "another", "unet": {"layers_per_block": 9}, "unet_parameters": 1, "text_encoder_parameters": 1}
+    other = {
+        "name": "another",
+        "denoiser": {"layers_per_block": 9},
+        "denoiser_parameters": 1,
+        "text_encoder_parameters": 1,
+    }
     file.write_text("# How.\n" + yaml.safe_dump([other | {"training": [], "encoding": []}]))
     flags = ["--resolutions-px", "64", "--micro-batch-sizes", "1,2", "--precisions", "float32"]
     flags += ["--pretrained-dir", str(folder), "--figures-file", str(file), "--name", "tiny"]
@@ -72,6 +81,6 @@ def test_the_figures_of_a_model_are_written_beside_those_of_others(folder: Path,
     models = [ModelMemory.model_validate(one) for one in yaml.safe_load(file.read_text())]
     assert file.read_text().startswith("# How.\n")
     assert [model.name for model in models] == ["another", "tiny"]
-    assert models[1].unet == unet_shape(part_config(folder, "unet"))
+    assert models[1].denoiser == denoiser_shape(part_config(folder, "unet"))
     assert [one.gradient_checkpointing for one in models[1].training] == [False, True]
     assert models[1].training[0].bytes_of[2] > models[1].training[0].bytes_of[1] > 0

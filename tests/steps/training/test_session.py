@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from params.layout import PROGRESS_PREFIX, TRAINING_METRICS, metric_regex
-from steps.model.pretrained import load_pipeline
+from steps.model.families import load_pipeline
 from tests.steps.training.conftest import MakeJob
 from tests.steps.training.jobs import SETTINGS, Job
 from tests.steps.training.tiny_model import write_latents

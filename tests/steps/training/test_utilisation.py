@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from steps.training.utilisation import Utilisation, flops_of_sample, matmul_flops_per_s, peak_bytes, reset_peak
+from steps.model.families.unet import UNet
+from steps.training.utilisation import Utilisation, matmul_flops_per_s, peak_bytes, reset_peak
 from tests.steps.training.tiny_model import tiny_unet
 
 CPU = torch.device("cpu")
@@ -21,12 +22,14 @@ SD2: dict[str, Any] = {
 
 
 def test_a_sample_of_stable_diffusion_2_costs_539_gflop() -> None:
-    assert flops_of_sample(SD2, (4, 32, 32), caption_length=77, embedding_width=1024) == 539_310_899_200
+    assert UNet().flops_of_sample(SD2, (4, 32, 32), positions=77) == 539_310_899_200
 
 
 def test_flops_grow_with_the_picture_and_the_caption() -> None:
     config = tiny_unet().config
-    small, wide, long = (flops_of_sample(config, (4, 4, side), length, 8) for side, length in ((4, 6), (8, 6), (4, 12)))
+    small, wide, long = (
+        UNet().flops_of_sample(config, (4, 4, side), length) for side, length in ((4, 6), (8, 6), (4, 12))
+    )
     assert small < long < wide
 
 

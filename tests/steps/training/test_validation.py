@@ -86,7 +86,7 @@ def test_it_measures_the_average_of_the_weights_and_leaves_training_as_it_was(pr
     for tensor in state.average.tensors:
         tensor.mul_(0.5)
     assert validation.loss(state) != pytest.approx(expected)
-    assert state.unet.training
+    assert state.network.training
     after = state.snapshot()["weights"]
     assert all(torch.equal(after[name], 3 * tensor) for name, tensor in before["weights"].items())
 
@@ -112,10 +112,10 @@ def test_warming_up_runs_each_shape_of_a_batch_once_as_the_loss_does(pretrained:
     def note(unet: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         seen.append((len(inputs[0]), unet.training, torch.is_grad_enabled()))
 
-    state.unet.register_forward_pre_hook(note)
-    validation.warm_up(state.unet)
+    state.network.register_forward_pre_hook(note)
+    validation.warm_up(state.network)
     warmed = set(seen)
     assert (len(seen), {size for size, _, _ in seen}) == (2, {32, 6})
-    assert state.unet.training
+    assert state.network.training
     validation.loss(state)
     assert set(seen) == warmed

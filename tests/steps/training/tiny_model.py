@@ -15,7 +15,7 @@ from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTE
 from steps.data.latents.block import Array, to_bytes
 from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest
 from steps.data.latents.latents_shard import BuiltShard, build_shard
-from steps.model.pretrained import folder_digest
+from steps.model.digest import encoder_digests, folder_family
 from tests.steps.data.latents_folders import buckets_of, manifest
 
 # Typed in parts only.
@@ -31,7 +31,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def write_pretrained(folder: Path) -> Path:
     """Write a random pipeline, as the pretrained channel holds it."""
     torch.manual_seed(3)
-    tokenizer = _tokenizer()
+    tokenizer = clip_tokenizer()
     pipeline = diffusers.StableDiffusionPipeline(
         vae=diffusers.AutoencoderKL(
             block_out_channels=(4, 4),
@@ -93,6 +93,7 @@ def write_latents(
     broken_value: float = np.nan,
     shape: tuple[int, int, int] = LATENT_SHAPE,
     buckets: Sequence[tuple[int, int, int]] = (),
+    caption_length: int = CAPTION_LENGTH,
 ) -> Path:
     """Write random latents of `pretrained`, in blocks of 8 rows; the mean of `broken_row` is `broken_value`.
 
@@ -105,7 +106,7 @@ def write_latents(
         sizes = [min(8, rows - first) for first in range(0, rows, 8)]
         for bucket, of in enumerate(buckets or (shape,)):
             name = LATENTS_SHARD_PATTERN.format(split=split, index=bucket)
-            tensors = [_tensors(numbers, size, embeddings, of) for size in sizes]
+            tensors = [_tensors(numbers, size, embeddings, of, caption_length) for size in sizes]
             if broken_row is not None and split == TRAIN_SPLIT:
                 tensors[broken_row // 8]["mean"][broken_row % 8] = broken_value
             content, shard = build_shard(name, split, map(to_bytes, tensors), bucket)
@@ -114,7 +115,7 @@ def write_latents(
     (folder / LATENTS_INDEX_FILE).write_text(LatentsIndex(shards=tuple(s.indexed for s in built)).model_dump_json())
     times = len(buckets) or 1
     counts = {TRAIN_SPLIT: times * train, HELDOUT_SPLIT: times * heldout}
-    made = _manifest(pretrained, built, counts, embeddings, shape)
+    made = _manifest(pretrained, built, counts, embeddings, shape).model_copy(update={"caption_length": caption_length})
     if buckets:
         made = made.model_copy(update={"buckets": buckets_of(built, buckets)})
     (folder / MANIFEST_FILE).write_text(made.model_dump_json())
@@ -122,12 +123,12 @@ def write_latents(
 
 
 def _tensors(
-    numbers: np.random.Generator, rows: int, embeddings: bool, shape: tuple[int, int, int]
+    numbers: np.random.Generator, rows: int, embeddings: bool, shape: tuple[int, int, int], caption_length: int
 ) -> dict[str, Array]:
     tensors: dict[str, Array] = {
         "mean": numbers.normal(size=(rows, *shape)).astype(np.float16),
         "std": numbers.uniform(0.01, 0.1, (rows, *shape)).astype(np.float16),
-        "token_ids": numbers.integers(0, 50, (rows, CAPTION_LENGTH)).astype(np.int32),
+        "token_ids": numbers.integers(0, 50, (rows, caption_length)).astype(np.int32),
     }
     if embeddings:
         tensors["embeddings"] = numbers.normal(size=(rows, CAPTION_LENGTH, WIDTH)).astype(np.float16)
@@ -138,9 +139,7 @@ def _manifest(
     pretrained: Path, built: list[BuiltShard], counts: dict[str, int], embeddings: bool, shape: tuple[int, int, int]
 ) -> LatentsManifest:
     changes = {
-        "encoder_digest": folder_digest(pretrained / "vae"),
-        "tokenizer_digest": folder_digest(pretrained / "tokenizer"),
-        "text_encoder_digest": folder_digest(pretrained / "text_encoder"),
+        **encoder_digests(pretrained, folder_family(pretrained)),
         "resolution_px": shape[-1] * 2,
         "latent_shape": shape,
         "scaling_factor": SCALING_FACTOR,
@@ -150,7 +149,8 @@ def _manifest(
     return manifest(built, counts, embeddings).model_copy(update=changes)
 
 
-def _tokenizer() -> CLIPTokenizer:
+def clip_tokenizer() -> CLIPTokenizer:
+    """Return a byte-pair tokenizer without merges: every letter is a token."""
     ends = ("<|startoftext|>", "<|endoftext|>")
     entries = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), *ends]
     return CLIPTokenizer(

@@ -20,11 +20,12 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from params.families import FLOW, predicted
 from params.files import whole_file, write_text
 from steps.errors import StepError
+from steps.model.families.ldm_config import DEFAULT_SCALING, ldm_config
 from steps.model.json_object import read_object
-from steps.model.ldm_config import DEFAULT_SCALING, ldm_config
-from steps.model.pretrained import CONFIG_FILE, TEXT_ENCODER, UNET, VAE, scheduler_config
+from steps.model.pretrained import CONFIG_FILE, TEXT_ENCODER, VAE, scheduler_config
 
 Tensors = dict[str, torch.Tensor]
 Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
@@ -33,6 +34,7 @@ V_KEY: Final = "v_pred"
 ZERO_SNR_KEY: Final = "ztsnr"
 # OpenCLIP's layout has 24 layers, of which Stable Diffusion 2 uses the first 23; readers skip the last.
 OPENCLIP_LAYERS: Final = 23
+UNET: Final = "unet"
 # By the width of the text: the text encoder's layers and the UNet's channels, in Stable Diffusion 1 and 2.
 KNOWN_SHAPES: Final = {768: (12, [320, 640, 1280, 1280]), 1024: (OPENCLIP_LAYERS, [320, 640, 1280, 1280])}
 # From its spread ComfyUI tells what Stable Diffusion 2 predicts (comfy/supported_models.py, SD20).
@@ -130,6 +132,10 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
     if (kind := described.schedule.get("beta_schedule")) != "scaled_linear":
         raise StepError(
             f"scheduler_config.json: beta_schedule is {kind}: a single file's readers know scaled_linear alone"
+        )
+    if predicted(described.schedule) == FLOW:
+        raise StepError(
+            "--single-file: its readers know no flow in this layout, and would draw something else; take the folder"
         )
     tensors = layout(described, *(_weights(folder / part) for part in (UNET, VAE, TEXT_ENCODER)))
     markers = {V_KEY: described.predicts_v, ZERO_SNR_KEY: described.ends_in_noise}

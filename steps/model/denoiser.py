@@ -1,0 +1,202 @@
+"""What the house asks of a network that turns noise into latents, whichever family it is of.
+
+Each family is one module of steps/model/families with one subclass, which says how its network is built, called,
+measured and drawn with. Order, draws, checkpoints, averages and guards know no family. Reads <folder>/<part>/; writes
+nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from params.families import CONFIG_FILE, INDEX_FILE, Family
+from steps.errors import StepError
+from steps.model.pretrained import LOCAL_SAFETENSORS, empty_model, library, load_part, loaded, part_config, sampler
+
+Conditions = tuple[Tensor, ...]
+"""What a network is told beside the noisy latents and the time, each [n, ...]."""
+Shape = tuple[int, ...]
+
+
+def batched(rows: Iterable[Conditions]) -> Conditions:
+    """Return the conditions of single captions, which have no first dimension, as those of a batch."""
+    return tuple(map(torch.stack, zip(*rows, strict=True)))
+
+
+class TextReader(Protocol):
+    """The tokenizers and text encoders of a model."""
+
+    positions: int
+    """Vectors for each caption that the network attends to."""
+    encoders: int
+    """How many text encoders there are."""
+
+    def tokens(self, captions: Sequence[str]) -> Tensor:
+        """Return the captions' token ids, [n, length] int32, padded and cut."""
+
+    def cuts(self, caption: str) -> bool:
+        """Return whether a caption is longer than the encoders read."""
+
+    def encode(self, tokens: Tensor, kept: Tensor | None = None) -> Conditions:
+        """Return what the network is told of captions with these token ids.
+
+        `kept` [n, encoders] bool says which of several encoders tell of each; without it all do.
+        """
+
+    def to(self, device: torch.device) -> TextReader:
+        """Move the encoders, and return the reader."""
+
+
+class Denoiser(ABC):
+    """One family's networks; nothing of a single network is kept in it."""
+
+    family: ClassVar[Family]
+    predictions: ClassVar[tuple[str, ...]]
+    """What it can be trained to predict, in the words of train.prediction_type."""
+    flow_samplers: ClassVar[tuple[str, ...]]
+    """The samplers that its pipeline draws with where the network predicts flow."""
+    has_lora: ClassVar[bool] = False
+    """Whether a LoRA of it can be trained, and adapters beside it drawn with."""
+
+    @property
+    def part(self) -> str:
+        """Its folder, and its attribute in a pipeline."""
+        return self.family.denoiser
+
+    @property
+    def config_name(self) -> str:
+        """Its configuration, as errors name it."""
+        return f"{self.part}/{CONFIG_FILE}"
+
+    def config(self, folder: Path) -> dict[str, Any]:
+        """Return the network's configuration."""
+        return part_config(folder, self.part)
+
+    def new(self, folder: Path, seed: int) -> Any:
+        """Return an untrained float32 network of a folder's configuration; the seed decides its weights."""
+        config, make = self.config(folder), getattr(library("diffusers"), self.family.network).from_config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return loaded(folder / self.part, lambda: make(config))
+
+    def load(self, folder: Path, dtype: torch.dtype) -> Any:
+        """Return a folder's trained network."""
+        return load_part("diffusers", self.family.network, folder / self.part, dtype)
+
+    def empty(self, config: Mapping[str, Any]) -> Any:
+        """Return a network of a configuration whose weights have shapes and no memory (the meta device)."""
+        return empty_model(self.family.network, config)
+
+    def lacking(self, folder: Path) -> tuple[str, ...]:
+        """Return the optional parts that a folder does not have."""
+        return tuple(
+            part for part in self.family.classes if part in self.family.optional and not (folder / part).is_dir()
+        )
+
+    def has_weights(self, folder: Path) -> bool:
+        """Whether a folder can draw: training does not need the network's weights in it."""
+        return (folder / INDEX_FILE).is_file() and any((folder / self.part).glob("*.safetensors"))
+
+    @abstractmethod
+    def set_up(self, network: Any, on_gpu: bool, dtype: torch.dtype) -> None:
+        """Make a network fast for training in place; `dtype` is the forward pass's."""
+
+    @abstractmethod
+    def forward(self, network: Any, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
+        """Return the network's prediction, [n, C, H, W], called just as its pipeline calls it.
+
+        `timesteps` [n], or one for all: to a compiled network any other kind of call is another one.
+        """
+
+    @abstractmethod
+    def positions(self, lengths: Mapping[str, int]) -> int:
+        """Return how many vectors of each caption the network attends to; `lengths` are token ids by text encoder."""
+
+    @abstractmethod
+    def condition_shapes(self, config: Mapping[str, Any], positions: int) -> Sequence[Shape]:
+        """Return the shapes of one caption's conditions, of which the network attends to `positions` vectors."""
+
+    def flops_of_sample(
+        self,
+        config: Mapping[str, Any],
+        latent_shape: Shape,
+        positions: int,
+        change: Callable[[Any], None] = lambda network: None,
+    ) -> int:
+        """Return FLOPs of one sample's forward and backward pass; one multiply-add is two.
+
+        Exact, by torch's counter over every matrix product and convolution, on a network without memory (the meta
+        device): 539.3 GFLOP for Stable Diffusion 2 at 256 px, 2,409 GFLOP at 512 px. `change` is made to the network
+        first: weights beside a LoRA have no gradients.
+        """
+        network = self.empty(config)
+        change(network)
+        with torch.device("meta"):
+            conditions = tuple(torch.empty(1, *shape) for shape in self.condition_shapes(network.config, positions))
+            latents, timesteps = torch.empty(1, *latent_shape), torch.zeros(1, dtype=torch.int64)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            backward: Any = self.forward(network, latents, timesteps, conditions).sum().backward
+            backward()
+        return int(counter.get_total_flops())
+
+    @abstractmethod
+    def misfits(self, config: Mapping[str, Any], latent_shapes: Sequence[Shape]) -> Iterator[str]:
+        """Yield why a network of a configuration cannot be trained on latents, (C, H, W) each."""
+
+    def undrawable(self, config: Mapping[str, Any], size: tuple[int, int]) -> str:
+        """Return why a network cannot draw latents of a height and width; empty where it can."""
+        return ""
+
+    @abstractmethod
+    def contradictions(self, folder: Path, pretrained: Path) -> Iterator[str]:
+        """Yield what a folder's configuration asks for that the parts of the pretrained folder do not give."""
+
+    @abstractmethod
+    def reader(self, folder: Path, length: int, dtype: torch.dtype | None) -> TextReader:
+        """Return a folder's text reader, `length` token ids each; without dtype one that cannot encode."""
+
+    @abstractmethod
+    def reader_of(self, pipeline: Any) -> TextReader:
+        """Return the text reader of a loaded pipeline."""
+
+    def load_pipeline(self, folder: Path, dtype: torch.dtype, left_out: Sequence[str] = ()) -> Any:
+        """Return the pipeline of a folder, without a safety checker and without some of the optional parts."""
+        for part in left_out:
+            if part not in self.family.optional:
+                raise StepError(f"without_encoders: a {self.family.pipeline} cannot draw without {part}")
+        library("transformers")
+        load = getattr(library("diffusers"), self.family.pipeline).from_pretrained
+        without = {part: None if value == [None, None] else value for part, value in self.family.unused.items()}
+        without |= dict.fromkeys((*self.lacking(folder), *left_out))
+        return loaded(folder, lambda: load(folder, dtype=dtype, **without, **LOCAL_SAFETENSORS))
+
+    def write_single_file(self, folder: Path, file: Path, title: str) -> list[str]:
+        """Write a folder's model into one file as other programs read it; return what their users must know."""
+        raise StepError(f"--single-file: for a {self.family.pipeline} none is written; take the folder")
+
+    def load_single_file(self, file: Path, folder: Path) -> Any:
+        """Return the float32 pipeline of a single file, whose configurations are those of a folder."""
+        library("transformers")
+        load = getattr(library("diffusers"), self.family.pipeline).from_single_file
+        options = {"config": str(folder), "local_files_only": True, "torch_dtype": torch.float32}
+        return loaded(file, lambda: load(str(file), **options))
+
+    @abstractmethod
+    def prompts(self, wanted: Conditions, unwanted: Conditions | None) -> dict[str, Any]:
+        """Return the pipeline's arguments for the conditions of prompts, and those of what must not be drawn."""
+
+    @abstractmethod
+    def exported_scheduler(self, config: Mapping[str, Any]) -> Any:
+        """Return the pipeline's default sampler on a noise schedule; every other one is made from its configuration."""
+
+    def sampler(self, name: str, config: Mapping[str, Any]) -> Any:
+        """Return the sampler `ddim`, `dpm++` or `euler` on the noise schedule of another scheduler's configuration."""
+        return sampler(name, config, self.flow_samplers)

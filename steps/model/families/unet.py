@@ -1,0 +1,156 @@
+"""Stable Diffusion 1 and 2: a UNet that attends to the last layer of one CLIP text encoder.
+
+Reads <folder>/{unet,tokenizer,text_encoder}/; writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import torch
+from torch import Tensor
+
+from params.families import FLOW, UNET, predicted
+from steps.model.denoiser import Conditions, Denoiser, Shape
+from steps.model.families.piecewise_attention import PiecewiseAttention
+from steps.model.families.single_file import write_single_file
+from steps.model.json_object import read_object
+from steps.model.pretrained import CONFIG_FILE, TEXT_ENCODER, VAE, load_text_encoder, load_tokenizer
+
+# What a UNet may ask for besides the noisy latents, the timestep and the text, and whose it is.
+OTHER_CONDITIONS: Final = {
+    "addition_embed_type": "as Stable Diffusion XL's",
+    "class_embed_type": "as the upscaler's",
+    "encoder_hid_dim_type": "as Kandinsky's",
+    "time_cond_proj_dim": "as a latent consistency model's",
+}
+
+
+class ClipReader:
+    """One CLIP tokenizer and its text encoder."""
+
+    encoders = 1
+
+    def __init__(self, tokenizer: Any, encoder: Any, length: int) -> None:
+        self._tokenizer, self._encoder, self.positions = tokenizer, encoder, length
+
+    def tokens(self, captions: Sequence[str]) -> Tensor:
+        """Return the captions' token ids, [n, length] int32, padded and cut."""
+        tokens = self._tokenizer(
+            list(captions), padding="max_length", max_length=self.positions, truncation=True, return_tensors="pt"
+        )
+        ids: Tensor = tokens["input_ids"]
+        return ids.to(torch.int32)
+
+    def cuts(self, caption: str) -> bool:
+        """Return whether a caption is longer than the encoder reads."""
+        return len(self._tokenizer(caption, verbose=False)["input_ids"]) > self.positions
+
+    @torch.no_grad()
+    def encode(self, tokens: Tensor, kept: Tensor | None = None) -> Conditions:
+        """Return the encoder's last layer, [n, length, width], for token ids."""
+        return (self._encoder(tokens.to(self._encoder.device, torch.int64))[0],)
+
+    def to(self, device: torch.device) -> Self:
+        """Move the encoder, and return the reader."""
+        self._encoder = self._encoder.to(device)
+        return self
+
+
+class UNet(Denoiser):
+    """UNet2DConditionModel in a StableDiffusionPipeline."""
+
+    family = UNET
+    has_lora = True
+    predictions = ("epsilon", "v_prediction", FLOW)
+    # FlowMatchEuler lacks what a StableDiffusionPipeline asks of its scheduler.
+    flow_samplers = ("dpm++",)
+
+    def set_up(self, network: Any, on_gpu: bool, dtype: torch.dtype) -> None:
+        """Make a network fast for training in place; `dtype` is the forward pass's."""
+        if on_gpu:
+            # Tensor cores read channels last; on CPUs it measured 0 to 10 % slower.
+            network.to(memory_format=torch.channels_last)
+        elif dtype == torch.bfloat16:
+            network.set_attn_processor(PiecewiseAttention())
+
+    def forward(self, network: Any, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
+        """Return the network's prediction; see Denoiser."""
+        prediction: Tensor = network(
+            noisy,
+            timesteps,
+            encoder_hidden_states=conditions[0],
+            timestep_cond=None,
+            cross_attention_kwargs=None,
+            added_cond_kwargs=None,
+            return_dict=False,
+        )[0]
+        return prediction
+
+    def positions(self, lengths: Mapping[str, int]) -> int:
+        """Return the length of a caption."""
+        return sum(lengths.values())
+
+    def condition_shapes(self, config: Mapping[str, Any], positions: int) -> Sequence[Shape]:
+        """Return the shape of a caption's embeddings."""
+        return ((positions, int(config["cross_attention_dim"])),)
+
+    def misfits(self, config: Mapping[str, Any], latent_shapes: Sequence[Shape]) -> Iterator[str]:
+        """Yield why a network of a configuration cannot be trained on latents, (C, H, W) each."""
+        step = 2 ** (len(config["block_out_channels"]) - 1)
+        for channels, height, width in latent_shapes:
+            if config["in_channels"] != channels:
+                yield f"in_channels {config['in_channels']}, but the latents have {channels}"
+            if height % step or width % step:
+                yield (
+                    f"latents of {height} x {width} cannot be halved {step.bit_length() - 1} times; "
+                    "change encode.resolution_px or encode.bucket_step_px"
+                )
+
+    def contradictions(self, folder: Path, pretrained: Path) -> Iterator[str]:
+        """Yield what a folder's configuration asks for that the parts of the pretrained folder do not give."""
+        unet, text = self.config(folder), pretrained / TEXT_ENCODER / CONFIG_FILE
+        for name, whose in OTHER_CONDITIONS.items():
+            if unet.get(name) is not None:
+                yield (
+                    f"{self.config_name}: {name} is {unet[name]!r}, {whose}: this pipeline trains UNets conditioned on "
+                    "text and time alone, such as Stable Diffusion 1 and 2; name another data.pretrained_uri"
+                )
+        vae = pretrained / VAE / CONFIG_FILE
+        if vae.is_file() and read_object(vae).get("shift_factor"):
+            yield "vae/config.json: shift_factor: a StableDiffusionPipeline draws without one; take another VAE"
+        wide, width = unet.get("cross_attention_dim"), (read_object(text) if text.is_file() else {}).get("hidden_size")
+        if width is not None and isinstance(wide, int) and wide != width:
+            yield (
+                f"{self.config_name}: cross_attention_dim is {wide}, and text_encoder/config.json has hidden_size "
+                f"{width}: they are parts of different models"
+            )
+
+    def reader(self, folder: Path, length: int, dtype: torch.dtype | None) -> ClipReader:
+        """Return a folder's text reader, `length` token ids each; without dtype one that cannot encode."""
+        return ClipReader(load_tokenizer(folder), dtype and load_text_encoder(folder, dtype), length)
+
+    def reader_of(self, pipeline: Any) -> ClipReader:
+        """Return the text reader of a loaded pipeline."""
+        return ClipReader(pipeline.tokenizer, pipeline.text_encoder, pipeline.tokenizer.model_max_length)
+
+    def write_single_file(self, folder: Path, file: Path, title: str) -> list[str]:
+        """Write a folder's model into one file, as Stable Diffusion 1 and 2 were published."""
+        return write_single_file(folder, file, title)
+
+    def prompts(self, wanted: Conditions, unwanted: Conditions | None) -> dict[str, Any]:
+        """Return the pipeline's arguments for the conditions of prompts, and those of what must not be drawn."""
+        return {"prompt_embeds": wanted[0], "negative_prompt_embeds": unwanted[0] if unwanted else None}
+
+    def exported_scheduler(self, config: Mapping[str, Any]) -> Any:
+        """Return DDIM, or DPM-Solver++ for flow.
+
+        Offset 1 and a last step that ends at the first alpha are the choices of stable-diffusion-2-base.
+        """
+        config = {**config, "steps_offset": 1, "set_alpha_to_one": False}
+        if predicted(config) == FLOW:
+            return self.sampler("dpm++", config)
+        # Of starting weights that predicted flow.
+        return self.sampler("ddim", config | ({"use_flow_sigmas": False} if config.get("use_flow_sigmas") else {}))

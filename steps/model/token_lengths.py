@@ -1,0 +1,31 @@
+"""How many token ids a caption has for each text encoder of a model. Imports no torch.
+
+Reads <folder>/{text_encoder*,tokenizer*}/; writes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from params.families import CONFIG_FILE, Family
+from steps.model.json_object import read_object
+
+# T5 knows no longest text, and its tokenizers' own limit is larger (Stable Diffusion 3's pipeline takes as many).
+MAX_TOKENS: Final = 256
+
+
+def token_lengths(folder: Path, family: Family) -> dict[str, int]:
+    """Return token ids for each caption by text encoder; where only its tokenizer is there, an encoder has its place.
+
+    CLIP has position embeddings for so many; otherwise the tokenizer says it.
+    """
+    lengths = {}
+    for tokenizer, encoder in family.text.items():
+        if encoder in family.optional and not (folder / tokenizer).is_dir():
+            continue
+        is_lacking = encoder in family.optional and not (folder / encoder).is_dir()
+        length = None if is_lacking else read_object(folder / encoder / CONFIG_FILE).get("max_position_embeddings")
+        stated = length or read_object(folder / tokenizer / "tokenizer_config.json")["model_max_length"]
+        lengths[encoder] = min(MAX_TOKENS, int(stated))
+    return lengths
