@@ -162,6 +162,9 @@ class LocalRun:
         if summary["endpoint_name"]:
             prompt = shlex.quote(_prompt_of(artifacts.captions))
             here = f"--local --params {self.own.params}{self._state_option}"
+            train = self.own.settings.train
+            if train.lora_rank and train.lora_output == "separate":
+                here = f"--adapter {train.lora_name} {here}"
             say(f"\nprompt it:     {_this_command()} prompt {prompt} {here}")
             say(f"stop it:       {_this_command()} local down{self._state_option}")
         return summary

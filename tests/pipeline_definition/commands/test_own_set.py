@@ -110,11 +110,13 @@ def test_data_upload_looks_uploads_and_ends_with_the_command_that_starts(s3: Any
 
 
 def test_pretrained_upload_sends_models_and_evaluator_to_their_addresses_and_no_pickle(s3: Any) -> None:
-    for name in ("vae/config.json", "vae/old.bin", "evaluator/clip/config.json", ".cache/x.json"):
+    for name in ("vae/config.json", "vae/old.bin", "training_log.jsonl", "evaluator/clip/config.json", ".cache/x.json"):
         path = Path("sd", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     done = CliRunner().invoke(app, ["pretrained", "upload", "sd", "--local"])
     assert done.exit_code == 0, done.output
     keys = [item["Key"] for item in s3.list_objects_v2(Bucket="sd-pipeline-local")["Contents"]]
-    assert keys == ["pretrained/evaluator/clip/config.json", "pretrained/shapes/vae/config.json"]
+    # An exported folder's checksums.json lists its training log, too.
+    shapes = ["pretrained/shapes/training_log.jsonl", "pretrained/shapes/vae/config.json"]
+    assert keys == ["pretrained/evaluator/clip/config.json", *shapes]
