@@ -33,12 +33,13 @@ from benchmarks import harness
 from benchmarks.train.models import Scale
 from benchmarks.train.pictures import ENCODED_AT_ONCE, write_latents, write_pictures
 from params.arguments import to_flags
+from params.families import TEXT_ENCODER
 from params.layout import MANIFEST_FILE
 from params.memory import state_bytes
 from params.programs import TrainArguments
 from steps.model.digest import folder_digest
 from steps.model.families import denoiser_of
-from steps.model.pretrained import TEXT_ENCODER, empty_text_encoder, part_config
+from steps.model.pretrained import empty_text_encoder, part_config
 from steps.training.peak_memory import FakeNetwork, encoding_bytes, parameter_count
 
 SIDE_PX: Final = 256

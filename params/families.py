@@ -11,6 +11,8 @@ from typing import Any, Final
 
 INDEX_FILE: Final = "model_index.json"
 VAE: Final = "vae"
+TEXT_ENCODER: Final = "text_encoder"
+TOKENIZER: Final = "tokenizer"
 SCHEDULER: Final = "scheduler"
 CONFIG_FILE: Final = "config.json"
 SCHEDULER_CONFIG_FILE: Final = "scheduler_config.json"
@@ -69,10 +71,10 @@ class Family:
 UNET: Final = Family(
     pipeline="StableDiffusionPipeline",
     denoiser="unet",
-    text={"tokenizer": "text_encoder"},
+    text={TOKENIZER: TEXT_ENCODER},
     classes={
-        "text_encoder": ("transformers", "CLIPTextModel"),
-        "tokenizer": ("transformers", "CLIPTokenizer"),
+        TEXT_ENCODER: ("transformers", "CLIPTextModel"),
+        TOKENIZER: ("transformers", "CLIPTokenizer"),
         "unet": ("diffusers", "UNet2DConditionModel"),
         VAE: ("diffusers", "AutoencoderKL"),
     },

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from params.arguments import ArgumentError, from_environment, parse, to_flags
+from params.families import INDEX_FILE
 from params.layout import PROBE_PREFIX
 from params.programs import ServeArguments
 from steps.container import Container
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
     arguments = settings(argv)
     model_dir = Container().model_dir
     # Before PyTorch is imported, which takes seconds.
-    if not (model_dir / "model_index.json").is_file():
+    if not (model_dir / INDEX_FILE).is_file():
         raise StepError(f"{model_dir}: no model_index.json: the model must be a pipeline folder as diffusers saves it")
     configure_logs()
     service = Service(arguments, lambda: _load(model_dir, arguments))

@@ -17,9 +17,10 @@ import torch
 from benchmarks.harness import in_new_processes
 from benchmarks.train.contest import Task
 from benchmarks.train.ours import arguments_of, ours
+from params.families import TEXT_ENCODER
 from steps.data.loading.latents import LatentsDataset
 from steps.model.families import denoiser_of
-from steps.model.pretrained import TEXT_ENCODER, empty_text_encoder, part_config
+from steps.model.pretrained import empty_text_encoder, part_config
 from steps.training.objective import FORWARD_DTYPES
 from steps.training.peak_memory import FakeNetwork, parameter_count, training_peak_bytes
 from steps.training.utilisation import peak_bytes, resident_bytes, start_over

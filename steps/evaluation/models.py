@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from params.families import INDEX_FILE
 from params.layout import (
     LINEAGE_FILE,
     MODEL,
@@ -26,7 +27,7 @@ from steps.container import Container
 from steps.data.storage import Storage
 from steps.errors import StepError
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, ModelSource
-from steps.model.archive import PIPELINE_FILE, unpack_model
+from steps.model.archive import unpack_model
 from steps.model.digest import checked_digest
 from steps.model.families import denoiser_of
 from steps.model.json_object import read_object
@@ -40,7 +41,7 @@ def check_models(container: Container, arguments: EvaluateArguments) -> None:
     is_judged = arguments.comparison_samples and denoiser_of(folder).has_weights(folder)
     if arguments.require_pretrained and not is_judged:
         raise StepError(
-            f"{folder}: no {PIPELINE_FILE} with a denoiser's weights, and the gate compares with the generic "
+            f"{folder}: no {INDEX_FILE} with a denoiser's weights, and the gate compares with the generic "
             "pretrained model; add them, set comparison_samples above 0, or set gate.max_fid_above_pretrained and "
             "gate.max_clip_score_below_pretrained to null"
         )

@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from params.families import TEXT_ENCODER
 from params.files import whole_file
 from params.layout import ADAPTER_FILE, ADAPTERS_DIR, LINEAGE_FILE, MERGED_ADAPTERS_DIR
 from steps.errors import StepError
 from steps.model.families import denoiser_in, load_pipeline
 from steps.model.json_object import read_object
 from steps.model.portable import PREFIX
-from steps.model.pretrained import TEXT_ENCODER
 
 # Of each layer's two, in the formats that diffusers reads.
 _FIRST_MATRIX: Final = re.compile(r"lora_A\.|lora_down\.|lora(_linear_layer)?\.down\.")

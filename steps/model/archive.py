@@ -13,13 +13,13 @@ import zlib
 from pathlib import Path
 from typing import Final
 
+from params.families import INDEX_FILE
 from steps.errors import StepError
 
 MAX_UNPACKED_BYTES: Final = 64 * 2**30
 MAX_MEMBERS: Final = 10_000
 # tarfile copies 16 KiB at a time; only a header made to exhaust the memory asks for more than this at once.
 MAX_READ_BYTES: Final = 2**20
-PIPELINE_FILE: Final = "model_index.json"
 
 
 def unpack_model(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
@@ -35,8 +35,8 @@ def unpack_model(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED_BYTE
         _extract(archive, folder, max_bytes)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise StepError(f"{archive}: cannot be unpacked: {error}") from None
-    if not (folder / PIPELINE_FILE).is_file():
-        raise StepError(f"{archive}: holds no {PIPELINE_FILE}, so it is not a diffusers pipeline")
+    if not (folder / INDEX_FILE).is_file():
+        raise StepError(f"{archive}: holds no {INDEX_FILE}, so it is not a diffusers pipeline")
 
 
 def _extract(archive: Path, folder: Path, max_bytes: int) -> None:

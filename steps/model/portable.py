@@ -15,10 +15,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from params.families import CONFIG_FILE, TEXT_ENCODER
 from params.files import whole_file, write_json, write_text
 from steps.errors import StepError
 from steps.model.json_object import read_object
-from steps.model.pretrained import CONFIG_FILE, TEXT_ENCODER
 
 PREFIX: Final = "text_model."
 CLIPS: Final = (TEXT_ENCODER, f"{TEXT_ENCODER}_2")

@@ -14,17 +14,21 @@ from typing import Any, Final
 
 import torch
 
-from params.families import FLOW, FLOW_PREDICTION, FLOW_SCHEDULER, predicted
+from params.families import (
+    CONFIG_FILE,
+    FLOW,
+    FLOW_PREDICTION,
+    FLOW_SCHEDULER,
+    SCHEDULER,
+    SCHEDULER_CONFIG_FILE,
+    TEXT_ENCODER,
+    TOKENIZER,
+    VAE,
+    predicted,
+)
 from steps.errors import StepError
 from steps.model.digest import folder_digest as folder_digest
 from steps.model.json_object import read_object
-
-VAE: Final = "vae"
-TEXT_ENCODER: Final = "text_encoder"
-TOKENIZER: Final = "tokenizer"
-SCHEDULER: Final = "scheduler"
-CONFIG_FILE: Final = "config.json"
-SCHEDULER_CONFIG_FILE: Final = "scheduler_config.json"
 
 # How diffusers names them: what each sampler of the settings is.
 SAMPLERS: Final = {

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from params.families import INDEX_FILE
 from params.programs import ServeArguments
 from steps.device import choose_device
 from steps.errors import StepError
@@ -244,7 +245,7 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
 
 def load_safety_checker(pipeline: Any, folder: Path, dtype: torch.dtype) -> bool:
     """Add the folder's safety checker to the pipeline; return whether it has one."""
-    entry = read_object(folder / "model_index.json").get("safety_checker") or [None]
+    entry = read_object(folder / INDEX_FILE).get("safety_checker") or [None]
     if entry[0] is None or not (folder / "safety_checker").is_dir():
         logger.info("the model folder has no safety checker")
         return False

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from params.families import INDEX_FILE, SCHEDULER
+from params.families import INDEX_FILE, SCHEDULER, TEXT_ENCODER
 from params.layout import ADAPTERS_DIR, LINEAGE_FILE, TRAINING_LOG_FILE
 from params.programs import TrainArguments
 from steps.errors import StepError
@@ -22,7 +22,7 @@ from steps.model.adapters import merge
 from steps.model.digest import write_checksums
 from steps.model.families import denoiser_of
 from steps.model.portable import make_portable
-from steps.model.pretrained import TEXT_ENCODER, scheduler_config
+from steps.model.pretrained import scheduler_config
 from steps.training.diffusion import noise_schedule_changes
 from steps.training.lora import take_off
 from steps.training.state import TrainingState

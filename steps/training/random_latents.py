@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from params.families import CONFIG_FILE, VAE
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
 from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest
@@ -19,7 +20,6 @@ from steps.data.latents.latents_shard import BuiltShard, build_shard
 from steps.errors import StepError
 from steps.model.families import denoiser_of
 from steps.model.json_object import read_object
-from steps.model.pretrained import CONFIG_FILE, VAE
 from steps.model.token_lengths import token_lengths
 
 ROWS_PER_BLOCK: Final = 64

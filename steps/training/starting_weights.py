@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from params.families import FLOW, predicted
+from params.families import CONFIG_FILE, FLOW, TEXT_ENCODER, VAE, predicted
 from params.programs import TrainArguments
 from steps.errors import StepError
 from steps.model.families import denoiser_of
 from steps.model.json_object import read_object
-from steps.model.pretrained import CONFIG_FILE, TEXT_ENCODER, VAE, scheduler_config
+from steps.model.pretrained import scheduler_config
 
 # diffusers' defaults, for what a scheduler's configuration does not say.
 SCHEDULE: Final = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}

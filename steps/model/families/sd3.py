@@ -15,10 +15,10 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor
 
-from params.families import FLOW, SD3
+from params.families import FLOW, SD3, VAE
 from steps.errors import StepError
 from steps.model.denoiser import Conditions, Denoiser, Shape
-from steps.model.pretrained import VAE, load_text_encoder, load_tokenizer, part_config
+from steps.model.pretrained import load_text_encoder, load_tokenizer, part_config
 from steps.model.token_lengths import MAX_TOKENS, token_lengths
 
 CLIPS: Final = ("text_encoder", "text_encoder_2")

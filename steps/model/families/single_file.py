@@ -20,12 +20,12 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from params.families import FLOW, predicted
+from params.families import CONFIG_FILE, FLOW, TEXT_ENCODER, VAE, predicted
 from params.files import whole_file, write_text
 from steps.errors import StepError
 from steps.model.families.ldm_config import DEFAULT_SCALING, ldm_config
 from steps.model.json_object import read_object
-from steps.model.pretrained import CONFIG_FILE, TEXT_ENCODER, VAE, scheduler_config
+from steps.model.pretrained import scheduler_config
 
 Tensors = dict[str, torch.Tensor]
 Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]

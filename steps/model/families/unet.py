@@ -12,12 +12,12 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor
 
-from params.families import FLOW, UNET, predicted
+from params.families import CONFIG_FILE, FLOW, TEXT_ENCODER, UNET, VAE, predicted
 from steps.model.denoiser import Conditions, Denoiser, Shape
 from steps.model.families.piecewise_attention import PiecewiseAttention
 from steps.model.families.single_file import write_single_file
 from steps.model.json_object import read_object
-from steps.model.pretrained import CONFIG_FILE, TEXT_ENCODER, VAE, load_text_encoder, load_tokenizer
+from steps.model.pretrained import load_text_encoder, load_tokenizer
 
 # What a UNet may ask for besides the noisy latents, the timestep and the text, and whose it is.
 OTHER_CONDITIONS: Final = {
