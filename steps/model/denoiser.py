@@ -147,9 +147,17 @@ class Denoiser(ABC):
             backward()
         return int(counter.get_total_flops())
 
-    @abstractmethod
     def misfits(self, config: Mapping[str, Any], latent_shapes: Sequence[Shape]) -> Iterator[str]:
         """Yield why a network of a configuration cannot be trained on latents, (C, H, W) each."""
+        for channels, height, width in latent_shapes:
+            if config["in_channels"] != channels:
+                yield f"in_channels {config['in_channels']}, but the latents have {channels}"
+            if problem := self.untrainable(config, (height, width)):
+                yield f"{problem}; change encode.resolution_px or encode.bucket_step_px"
+
+    def untrainable(self, config: Mapping[str, Any], size: tuple[int, int]) -> str:
+        """Return why a network cannot be trained on latents of a height and width; empty where it can."""
+        return self.undrawable(config, size)
 
     def undrawable(self, config: Mapping[str, Any], size: tuple[int, int]) -> str:
         """Return why a network cannot draw latents of a height and width; empty where it can."""

@@ -115,14 +115,6 @@ class Sd3(Denoiser):
             return f"latents of {size[0]} x {size[1]} have more than {most} patches (pos_embed_max_size) at a side"
         return ""
 
-    def misfits(self, config: Mapping[str, Any], latent_shapes: Sequence[Shape]) -> Iterator[str]:
-        """Yield why a network of a configuration cannot be trained on latents, (C, H, W) each."""
-        for channels, height, width in latent_shapes:
-            if config["in_channels"] != channels:
-                yield f"in_channels {config['in_channels']}, but the latents have {channels}"
-            if problem := self.undrawable(config, (height, width)):
-                yield f"{problem}; change encode.resolution_px or encode.bucket_step_px"
-
     def contradictions(self, folder: Path, pretrained: Path) -> Iterator[str]:
         """Yield what a folder's configuration asks for that the parts of the pretrained folder do not give."""
         config, lacking = self.config(folder), self.lacking(pretrained)

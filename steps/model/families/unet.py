@@ -97,17 +97,12 @@ class UNet(Denoiser):
         """Return the shape of a caption's embeddings."""
         return ((positions, int(config["cross_attention_dim"])),)
 
-    def misfits(self, config: Mapping[str, Any], latent_shapes: Sequence[Shape]) -> Iterator[str]:
-        """Yield why a network of a configuration cannot be trained on latents, (C, H, W) each."""
-        step = 2 ** (len(config["block_out_channels"]) - 1)
-        for channels, height, width in latent_shapes:
-            if config["in_channels"] != channels:
-                yield f"in_channels {config['in_channels']}, but the latents have {channels}"
-            if height % step or width % step:
-                yield (
-                    f"latents of {height} x {width} cannot be halved {step.bit_length() - 1} times; "
-                    "change encode.resolution_px or encode.bucket_step_px"
-                )
+    def untrainable(self, config: Mapping[str, Any], size: tuple[int, int]) -> str:
+        """Return why a network cannot be trained on latents of a height and width; empty where it can."""
+        halvings = len(config["block_out_channels"]) - 1
+        if any(side % 2**halvings for side in size):
+            return f"latents of {size[0]} x {size[1]} cannot be halved {halvings} times"
+        return ""
 
     def contradictions(self, folder: Path, pretrained: Path) -> Iterator[str]:
         """Yield what a folder's configuration asks for that the parts of the pretrained folder do not give."""
