@@ -13,13 +13,20 @@ from typing import Any, Final
 
 import numpy as np
 
+from params import layout
 from params.layout import CLIP_FID, CLIP_SCORE, CLIP_SCORE_MARGIN, FID, FID_ABOVE_UNTRAINED, KID
 from steps.evaluation.distances import fid, fid_replicates, kid, kid_replicates
-from steps.evaluation.generation import TRAINED, UNTRAINED
+from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED
 from steps.evaluation.intervals import CONFIDENCE, Floats, interval, mean_replicates
 from steps.evaluation.scoring import Scores
 
 REAL: Final = "real"
+# What the gate and the page call the differences, of FID and of CLIP score.
+DIFFERENCES: Final = {
+    UNTRAINED: (FID_ABOVE_UNTRAINED, layout.CLIP_SCORE_BELOW_UNTRAINED),
+    PRETRAINED: (layout.FID_ABOVE_PRETRAINED, layout.CLIP_SCORE_BELOW_PRETRAINED),
+    APPROVED: (layout.FID_ABOVE_APPROVED, layout.CLIP_SCORE_BELOW_APPROVED),
+}
 # The same object each time, by which _resampled_fid knows it.
 _first: Final = lru_cache(maxsize=16)(Scores.first)
 
@@ -78,8 +85,9 @@ def comparisons(real: Scores, trained: Scores, others: Mapping[str, Scores], see
     for name, other in others.items():
         pictures = min(len(trained.cosines), len(other.cosines))
         mine, its = _first(trained, pictures), _first(other, pictures)
-        entries[f"{FID}_above_{name}"] = _fid_difference(real, mine, its, seed)
-        entries[f"{CLIP_SCORE}_below_{name}"] = _mean(its.cosines - mine.cosines, seed)
+        fid_above, clip_score_below = DIFFERENCES[name]
+        entries[fid_above] = _fid_difference(real, mine, its, seed)
+        entries[clip_score_below] = _mean(its.cosines - mine.cosines, seed)
     return entries
 
 

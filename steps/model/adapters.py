@@ -91,9 +91,8 @@ def _changed_parts(pipeline: Any) -> tuple[str, str]:
 
 def load_judged(folder: Path, dtype: torch.dtype) -> Any:
     """Return the pipeline of a folder with its own training's adapter, if it is separate, added to the weights."""
-    pipeline = load_pipeline(folder, dtype)
-    name = own_adapter(folder)
-    return merged(pipeline, name, folder / ADAPTERS_DIR / name / ADAPTER_FILE) if name else pipeline
+    pipeline, name, file = load_pipeline(folder, dtype), own_adapter(folder), own_file(folder)
+    return merged(pipeline, name, file) if name and file else pipeline
 
 
 def merged(pipeline: Any, name: str, file: Path) -> Any:
