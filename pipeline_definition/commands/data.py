@@ -94,7 +94,7 @@ def upload(
     """
     from pipeline_definition.artifacts.own_data import own_data
     from pipeline_definition.commands.own_set import show as show_data
-    from pipeline_definition.commands.own_set import too_few_held_out
+    from pipeline_definition.runs.small_set import too_few_held_out
     from pipeline_definition.runs.upload import Upload
 
     if place.startswith(SCHEME):

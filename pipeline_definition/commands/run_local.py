@@ -24,9 +24,10 @@ from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import cloud_of, definition_text, engine_of, refuse_findings
 from pipeline_definition.commands.mistakes import INTERRUPTED
 from pipeline_definition.commands.options import console, parse_changes, print_json, say
-from pipeline_definition.commands.own_set import OPEN_GATE, OwnSet, own_set
+from pipeline_definition.commands.own_set import OwnSet, own_set
 from pipeline_definition.jobs.planned import Values
 from pipeline_definition.runs.executions import SUMMARY_FILE, Execution, Executions, point_latest_at, summarise
+from pipeline_definition.runs.small_set import OPEN_GATE
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from params.heldout import is_heldout
 from params.settings import Settings
-from pipeline_definition.commands.own_set import fine_tuning, held_out, merged, side_of, small_set, too_few_held_out
 from pipeline_definition.errors import UsageError
+from pipeline_definition.runs.small_set import fine_tuning, held_out, merged, side_of, small_set, too_few_held_out
 
 
 @given(st.lists(st.integers(0, 40).map("caption {}".format), min_size=24, max_size=300))
