@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from tests.steps.training.tiny_model import clip_config
 
 TOKENS = 8
 WIDTH = 16
@@ -28,7 +30,7 @@ def tiny_pipeline() -> Any:
     )
     return StableDiffusionPipeline(
         vae=_vae(),
-        text_encoder=CLIPTextModel(_text_config(tokenizer)),
+        text_encoder=CLIPTextModel(clip_config(tokenizer, WIDTH, TOKENS, intermediate=16)),
         tokenizer=tokenizer,
         unet=_unet(),
         scheduler=scheduler,
@@ -58,21 +60,6 @@ def _unet() -> Any:
         cross_attention_dim=WIDTH,
         attention_head_dim=2,
         norm_num_groups=4,
-    )
-
-
-def _text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=TOKENS,
-        projection_dim=WIDTH,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
 
 

@@ -40,20 +40,7 @@ def write_pretrained(folder: Path) -> Path:
             norm_num_groups=2,
             scaling_factor=SCALING_FACTOR,
         ),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=WIDTH,
-                intermediate_size=8,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                max_position_embeddings=CAPTION_LENGTH,
-                projection_dim=WIDTH,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        ),
+        text_encoder=CLIPTextModel(clip_config(tokenizer, WIDTH, CAPTION_LENGTH)),
         tokenizer=tokenizer,
         unet=tiny_unet(),
         scheduler=diffusers.DDPMScheduler(
@@ -147,6 +134,24 @@ def _manifest(
         "embedding_width": WIDTH,
     }
     return manifest(built, counts, embeddings).model_copy(update=changes)
+
+
+def clip_config(
+    tokenizer: CLIPTokenizer, width: int, length: int, layers: int = 1, intermediate: int = 8
+) -> CLIPTextConfig:
+    """Return the configuration of a small CLIP text encoder that reads a tokenizer's ids."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=length,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 def clip_tokenizer() -> CLIPTokenizer:

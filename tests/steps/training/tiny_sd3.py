@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPTextConfig, T5Config
+from transformers import T5Config
 
-from tests.steps.training.tiny_model import LETTERS, clip_tokenizer
+from tests.steps.training.tiny_model import LETTERS, clip_config, clip_tokenizer
 
 # Typed in parts only.
 diffusers: Any = importlib.import_module("diffusers")
@@ -78,21 +78,7 @@ def tiny_transformer() -> Any:
 
 
 def _clip(width: int) -> Any:
-    tokenizer = clip_tokenizer()
-    return transformers.CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=8,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=CLIP_LENGTH,
-            projection_dim=width,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    return transformers.CLIPTextModelWithProjection(clip_config(clip_tokenizer(), width, CLIP_LENGTH, layers=2))
 
 
 def _t5() -> Any:
