@@ -25,7 +25,7 @@ from pipeline_definition.commands import (
     run_local,
 )
 from pipeline_definition.commands.mistakes import MISTAKES, told
-from pipeline_definition.commands.options import console, errors, say
+from pipeline_definition.commands.options import complete, console, errors, say
 
 
 class OneCommand(TyperCommand):
@@ -66,30 +66,14 @@ def sd_pipeline(version: Version = False) -> None:
     """Stable Diffusion pre-training as one SageMaker Pipeline."""
 
 
-app.command()(init.init)
-app.command()(executions.definition)
-app.command()(executions.parameters)
-app.command()(run_local.run_local)
-app.command()(executions.upsert)
-app.command()(executions.start)
-app.command()(executions.status)
-app.command()(executions.stop)
-app.command("list")(executions.list_executions)
-app.command()(executions.logs)
-app.command()(probe.probe)
-app.command()(executions.report)
-app.command()(programs.throughput)
-app.command()(programs.export)
-app.command()(prompt.prompt)
-app.command()(prompt.compare)
-app.command()(prompt.playground)
-app.command()(prompt.prompt_study)
-app.command()(models.production)
-app.command()(models.promote)
-app.command()(models.rollback)
-app.command()(models.scale)
-app.command()(cost.plan)
-app.command()(cost.business_case)
+for command in (
+    *(init.init, executions.definition, executions.parameters, run_local.run_local, executions.upsert),
+    *(executions.start, executions.status, executions.stop, executions.list_executions, executions.logs),
+    *(probe.probe, executions.report, programs.throughput, programs.export),
+    *(prompt.prompt, prompt.compare, prompt.playground, prompt.prompt_study),
+    *(models.production, models.promote, models.rollback, models.scale, cost.plan, cost.business_case),
+):
+    app.command("list" if command is executions.list_executions else None)(command)
 app.add_typer(cost.app, name="cost")
 app.add_typer(data.app, name="data")
 app.add_typer(data.pretrained_app, name="pretrained")
@@ -98,15 +82,16 @@ app.add_typer(models.app, name="models")
 app.add_typer(local.app, name="local")
 
 
-def _end_with_one_line(group: typer.Typer) -> None:
+def _finish(group: typer.Typer) -> None:
     for command in group.registered_commands:
         command.cls = OneCommand
+        command.callback = command.callback and complete(command.callback)
     for inner in group.registered_groups:
         if inner.typer_instance:
-            _end_with_one_line(inner.typer_instance)
+            _finish(inner.typer_instance)
 
 
-_end_with_one_line(app)
+_finish(app)
 
 
 def main() -> None:

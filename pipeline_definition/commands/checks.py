@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline_definition.checks.findings import Finding
     from pipeline_definition.local.container_engine import ContainerEngine
 
-Stack = Annotated[str | None, typer.Option("--stack", help="Take account, network and file system from this stack.")]
+Stack = Annotated[str | None, typer.Option(help="Take account, network and file system from this stack.")]
 
 
 def filled(settings: Settings, stack: str | None) -> Settings:

@@ -13,7 +13,7 @@ from params.files import write_text
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import answer, console, parse_changes, print_json, say
+from pipeline_definition.commands.options import Answer, dim, parse_changes, say
 from pipeline_definition.cost.prices import PRICES_FILE, Purchase, load_prices
 from pipeline_definition.errors import UsageError
 from pipeline_definition.session import Target
@@ -24,7 +24,7 @@ app.add_typer(prices_app, name="prices")
 
 PriceFile = Annotated[Path, typer.Option("--file", help="Price file.", show_default="the package's own")]
 Rows = Annotated[
-    int | None, typer.Option("--rows", help="Length of the url table.", show_default="data.rows of the parameter set")
+    int | None, typer.Option(help="Length of the url table.", show_default="data.rows of the parameter set")
 ]
 
 
@@ -35,14 +35,11 @@ def forecast_command(
     rows: Rows = None,
     fsx_gib: Annotated[
         int | None,
-        typer.Option("--fsx-gib", min=1200, help="FSx for Lustre storage.", show_default="holds the latents"),
+        typer.Option(min=1200, help="FSx for Lustre storage.", show_default="holds the latents"),
     ] = None,
-    fsx_throughput: Annotated[
-        int, typer.Option("--fsx-throughput", help="MB/s per TiB of FSx for Lustre storage.")
-    ] = 125,
-    storage_months: Annotated[float, typer.Option("--storage-months", min=0, help="How long S3 keeps the data.")] = 1.0,
-    as_json: options.AsJson = False,
-) -> None:
+    fsx_throughput: Annotated[int, typer.Option(help="MB/s per TiB of FSx for Lustre storage.")] = 125,
+    storage_months: Annotated[float, typer.Option(min=0, help="How long S3 keeps the data.")] = 1.0,
+) -> Answer:
     """Forecast GPU-hours, days and dollars of every step, and say where each figure comes from.
 
     Example: sd-pipeline cost forecast --params params/sd2_base.yaml --set TrainingInstanceCount=16
@@ -54,21 +51,15 @@ def forecast_command(
     settings, definition = _definition(params)
     around = Surroundings(fsx_gib, fsx_throughput, storage_months)
     bill = forecast(settings, definition, parse_changes(changes), around, rows)
-    if as_json:
-        print_json(forecast_json(bill))
-        return
-    console.print(forecast_table(bill))
-    for note in forecast_notes(bill):
-        say(note, style="dim")
+    return Answer(forecast_json(bill), forecast_table(bill), *map(dim, forecast_notes(bill)))
 
 
 @app.command()
 def training(
-    gpu_hours: Annotated[float, typer.Option("--gpu-hours", help="GPU-hours of the training.")],
-    gpus_per_instance: Annotated[int, typer.Option("--gpus-per-instance", help="GPUs of one instance.")],
+    gpu_hours: Annotated[float, typer.Option(help="GPU-hours of the training.")],
+    gpus_per_instance: Annotated[int, typer.Option(help="GPUs of one instance.")],
     price: Annotated[float, typer.Option("--price-per-instance-hour", help="Dollars for one instance-hour.")],
-    as_json: options.AsJson = False,
-) -> None:
+) -> Answer:
     """Compute what a number of GPU-hours costs, with the forecast's arithmetic.
 
     Example: sd-pipeline cost training --gpu-hours 13165 --gpus-per-instance 8 --price-per-instance-hour 40.96
@@ -82,13 +73,13 @@ def training(
     )
     inputs = {"gpus_per_instance": gpus_per_instance, "usd_per_instance_hour": price}
     figures = {"gpu_hours": cost.gpu_hours, "instance_hours": cost.instance_hours, "usd": round(cost.usd, 2)}
-    answer(line, {**figures, "inputs": inputs}, as_json)
+    return Answer({**figures, "inputs": inputs}, line)
 
 
 @prices_app.command("refresh")
 def refresh_prices(
-    region: Annotated[str, typer.Option("--region", help="Region of the prices.")] = "us-east-1",
-    add: Annotated[list[str] | None, typer.Option("--add", help="Another instance type; can be repeated.")] = None,
+    region: Annotated[str, typer.Option(help="Region of the prices.")] = "us-east-1",
+    add: Annotated[list[str] | None, typer.Option(help="Another instance type; can be repeated.")] = None,
     gpus: Annotated[bool, typer.Option("--gpus", help="Also every GPU instance type that SageMaker has.")] = False,
     file: PriceFile = PRICES_FILE,
 ) -> None:
@@ -111,8 +102,8 @@ def refresh_prices(
 def set_price(
     instance_type: Annotated[str, typer.Argument(help="SageMaker instance type, such as ml.p5e.48xlarge.")],
     usd: Annotated[float, typer.Argument(min=0.0001, help="Dollars for one hour of one host.")],
-    source: Annotated[str, typer.Option("--source", help="Where the price comes from: it is shown with it.")],
-    way: Annotated[Purchase, typer.Option("--way", help="How the host is paid for.")] = "on_demand",
+    source: Annotated[str, typer.Option(help="Where the price comes from: it is shown with it.")],
+    way: Annotated[Purchase, typer.Option(help="How the host is paid for.")] = "on_demand",
     file: PriceFile = PRICES_FILE,
 ) -> None:
     """Write a price that you know, with its source and today's date, into the price file.
@@ -148,16 +139,15 @@ def price_of_plan(
 
 
 def plan(
-    deadline: Annotated[str, typer.Option("--deadline", help="Wall time of the whole run: 36h, 10d or 2w.")],
-    budget: Annotated[float, typer.Option("--budget", help="Dollars for the whole run, without the endpoint.")],
+    deadline: Annotated[str, typer.Option(help="Wall time of the whole run: 36h, 10d or 2w.")],
+    budget: Annotated[float, typer.Option(help="Dollars for the whole run, without the endpoint.")],
     params: options.Params = options.DEFAULT_PARAMS,
     changes: options.Changes = None,
     rows: Rows = None,
     savings_plan: Annotated[bool, typer.Option("--savings-plan", help="Assume that a savings plan exists.")] = False,
     training_only: Annotated[bool, typer.Option("--training-only", help="Apply the limits to Train only.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Write a page with the chart here.")] = None,
-    as_json: options.AsJson = False,
-) -> None:
+    out: Annotated[Path | None, typer.Option(help="Write a page with the chart here.")] = None,
+) -> Answer:
     """Find the cheapest training hosts that meet a deadline and a budget; exit status 1 when none does.
 
     Example: sd-pipeline plan --deadline 14d --budget 150000 --params params/sd2_base.yaml --out plan.html
@@ -174,24 +164,14 @@ def plan(
     planned = plan_of(settings, definition, parse_changes(changes), days, budget, purchases, training_only, rows)
     if out:
         write_text(out, to_html(plan_document(planned, settings.pipeline_name)))
-    if as_json:
-        print_json(plan_json(planned))
-    else:
-        say(planned.verdict())
-        console.print(plan_table(planned))
-        for note in NOTES:
-            say(note, style="dim")
-    if not planned.best:
-        raise typer.Exit(1)
+    shown = (planned.verdict(), plan_table(planned), *map(dim, NOTES))
+    return Answer(plan_json(planned), *shown, status=0 if planned.best else 1)
 
 
 def business_case(
-    inputs: Annotated[
-        Path | None, typer.Option("--inputs", help="Inputs in YAML.", show_default="the worked example")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the document and the page.")] = Path("business_case"),
-    as_json: options.AsJson = False,
-) -> None:
+    inputs: Annotated[Path | None, typer.Option(help="Inputs in YAML.", show_default="the worked example")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the document and the page.")] = Path("business_case"),
+) -> Answer:
     """Answer a decision maker's three questions from a file of inputs, as Markdown and as a page with charts.
 
     Example: sd-pipeline business-case --inputs my_case.yaml --out business_case
@@ -206,8 +186,7 @@ def business_case(
     document = case_document(answers)
     write_text(out / "business_case.html", to_html(document))
     write_text(out / "business_case.md", to_markdown(document, "business_case.html"))
-    made = f"{out / 'business_case.md'} and {out / 'business_case.html'}"
-    answer(f"{document.lead}\n{made}", case_json(answers), as_json)
+    return Answer(case_json(answers), document.lead, f"{out / 'business_case.md'} and {out / 'business_case.html'}")
 
 
 def _definition(params: Path) -> tuple[Settings, dict[str, Any]]:

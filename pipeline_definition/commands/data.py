@@ -12,7 +12,7 @@ from params.files import write_text
 from params.s3 import SCHEME
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import answer, console, parse_changes, print_json, say
+from pipeline_definition.commands.options import Answer, console, parse_changes, say
 from pipeline_definition.errors import UsageError
 
 app = typer.Typer(help="Look at data before they are paid for.", no_args_is_help=True)
@@ -29,13 +29,13 @@ Limits = Annotated[
 ]
 
 OwnPlace = Annotated[str, typer.Argument(metavar="PLACE", help="Folder of pictures, or a table of addresses.")]
-Name = Annotated[str, typer.Option("--name", help="Name of the data set; default: the folder's and a digest.")]
+Name = Annotated[str, typer.Option(help="Name of the data set; default: the folder's and a digest.")]
 
 PretrainedOut = Annotated[Path, typer.Option("--out", help="Folder to assemble.", show_default=True)]
 From = Annotated[str, typer.Option("--from", help="Named sources: sd2, or sd2-mse with the VAE of sd-vae-ft-mse.")]
 Part = Annotated[
     list[str] | None,
-    typer.Option("--part", metavar="PART=SOURCE", help="Source of one part: OWNER/REPOSITORY/FOLDER, or a folder."),
+    typer.Option(metavar="PART=SOURCE", help="Source of one part: OWNER/REPOSITORY/FOLDER, or a folder."),
 ]
 UnetWeights = Annotated[bool, typer.Option("--unet-weights", help="The UNet's weights too: to fine-tune, to compare.")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="What `fetch` assembled.")]
@@ -44,12 +44,11 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="What `fetch` ass
 @app.command()
 def show(
     place: Place,
-    out: Annotated[Path, typer.Option("--out", help="Where to write the page.", show_default=True)] = Path("data.html"),
+    out: Annotated[Path, typer.Option(help="Where to write the page.", show_default=True)] = Path("data.html"),
     params: Limits = None,
-    as_json: options.AsJson = False,
     local: options.Local = False,
     state: options.State = options.DEFAULT_STATE,
-) -> None:
+) -> Answer:
     """Write a page of what went in: pictures with captions, what was left out and why, sizes, captions and copies.
 
     Examples:
@@ -70,11 +69,10 @@ def show(
     files: DataFiles = DataPrefix(context.target.client("s3"), place) if is_stored else DataFolder(Path(place))
     sample = sample_of(files, place, context.settings.download if params else None)
     write_text(out, to_html(data_document(place, sample)))
-    answer(out, {"page": str(out)}, as_json)
+    return Answer({"page": str(out)}, out)
 
 
 @app.command()
-@options.with_context
 def upload(
     context: options.CommandContext,
     place: OwnPlace,
@@ -124,8 +122,7 @@ def fetch(
     name: From = "sd2",
     part: Part = None,
     unet_weights: UnetWeights = False,
-    as_json: options.AsJson = False,
-) -> None:
+) -> Answer:
     """Assemble VAE, text encoder, tokenizer, scheduler, UNet and evaluator; sources.json says what came from where.
 
     Examples:
@@ -137,17 +134,13 @@ def fetch(
     from pipeline_definition.models.pretrained_folder import Source, named_sources
     from pipeline_definition.models.pretrained_folder import fetch as fetched
 
-    options.console.stderr = as_json
     changed = parse_changes(part, "--part", "PART=SOURCE")
     sources = named_sources(name) | {key: Source(source) for key, source in changed.items()}
     record = fetched(out, sources, unet_weights, say)
-    if as_json:
-        print_json(record)
-    say(f"try it: sd-pipeline run-local --data FOLDER --pretrained {out}")
+    return Answer(record, f"try it: sd-pipeline run-local --data FOLDER --pretrained {out}")
 
 
 @pretrained_app.command("upload")
-@options.with_context
 def upload_pretrained(
     context: options.CommandContext, folder: Folder, stack: Stack = None, replace: options.Replace = False
 ) -> None:

@@ -9,27 +9,16 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from params.settings import load_settings
-from pipeline_definition.commands import options
-from pipeline_definition.commands.checks import (
-    Stack,
-    definition_text,
-    filled,
-    local_world,
-    refuse_findings,
-    refuse_offline,
-)
-from pipeline_definition.commands.options import answer, console, parse_changes, print_json, say, table
+from pipeline_definition.commands import checks, options
+from pipeline_definition.commands.checks import Stack, definition_text
+from pipeline_definition.commands.options import Answer, console, dim, parse_changes, say, table
 from pipeline_definition.errors import UsageError
 from pipeline_definition.runs.executions import Execution, Executions
-
-if TYPE_CHECKING:
-    from pipeline_definition.artifacts import Artifacts
-
 
 ARTIFACTS = "artifacts"
 PAGE = "report.html"
@@ -51,38 +40,35 @@ def definition(params: options.Params = options.LOCAL_PARAMS) -> None:
     sys.stdout.write(definition_text(load_settings(params)) + "\n")
 
 
-def parameters(params: options.Params = options.LOCAL_PARAMS, as_json: options.AsJson = False) -> None:
+def parameters(params: options.Params = options.LOCAL_PARAMS) -> Answer:
     """Print the pipeline parameters with their defaults: what `--set` and the console can change.
 
     Example: sd-pipeline parameters --params params/octank_100gb.yaml
     """
     listed = json.loads(definition_text(load_settings(params)))["Parameters"]
     rows = ((p["Name"], p["Type"], str(p.get("DefaultValue", "")), p["Description"]) for p in listed)
-    answer(table(("parameter", "type", "default", "what it is"), rows), listed, as_json)
+    return Answer(listed, table(("parameter", "type", "default", "what it is"), rows))
 
 
-@options.with_context
-def upsert(context: options.CommandContext, stack: Stack = None, as_json: options.AsJson = False) -> None:
+def upsert(context: options.CommandContext, stack: Stack = None) -> Answer:
     """Create the pipeline in SageMaker, or update it to this parameter set.
 
     Example: sd-pipeline upsert --params params/octank_100gb.yaml --stack sd-pipeline
     """
-    settings = filled(context.settings, stack)
+    settings = checks.filled(context.settings, stack)
     name, account, definition = settings.pipeline_name, settings.account, definition_text(settings)
     if context.local:
-        local_world(context)
+        checks.local_world(context)
     arn = Executions(context.target).upsert(name, definition, account.role_arn, account.bucket, account.tags)
-    answer(arn, {"pipeline_arn": arn}, as_json)
+    return Answer({"pipeline_arn": arn}, arn)
 
 
-@options.with_context
 def start(
     context: options.CommandContext,
     changes: options.Changes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would block the start.")] = False,
     stack: Stack = None,
-    as_json: options.AsJson = False,
-) -> None:
+) -> Answer:
     """Start the upserted pipeline, with some parameters changed, once preflight has passed.
 
     Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
@@ -94,12 +80,12 @@ def start(
 
     given = parse_changes(changes)
     if not context.local:
-        refuse_offline(context.settings, given, stack)
-    settings, executions = filled(context.settings, stack), Executions(context.target)
+        checks.refuse_offline(context.settings, given, stack)
+    settings, executions = checks.filled(context.settings, stack), Executions(context.target)
     # What SageMaker holds is what will run; reading it back takes a moment, building it anew takes seconds.
     definition = executions.current_definition(settings.pipeline_name)
     if context.local:
-        given = {**local_world(context), **given}
+        given = {**checks.local_world(context), **given}
     else:
         jobs = planned_jobs(definition, Values(definition, given))
         chosen, lines = Capacity(settings, context.target).chosen_hosts(jobs, given)
@@ -107,18 +93,17 @@ def start(
         for line in lines:
             say(line)
     values = with_approved_model(context.target, definition, filled_in(settings, definition, given))
-    refuse_findings(settings, definition, values, context.target)
+    checks.refuse_findings(settings, definition, values, context.target)
     arn = None if dry_run else executions.start(settings.pipeline_name, values)
-    answer(arn or "nothing blocks the start", {"execution_arn": arn, "parameters": values}, as_json)
+    return Answer({"execution_arn": arn, "parameters": values}, arn or "nothing blocks the start")
 
 
-@options.with_context
 def status(
     context: options.CommandContext,
     run: options.RunId = "latest",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Live table until the execution ends.")] = False,
     as_json: options.AsJson = False,
-) -> None:
+) -> Answer:
     """Show an execution's steps, their progress and their cost; exit status 1 if it failed.
 
     With --json once, or with --watch a line whenever something changed.
@@ -132,18 +117,12 @@ def status(
     watcher = Watcher(context.target, arn, context.poll_s)
     if watch:
         execution = print_json_lines(watcher.snapshots()) if as_json else show(watcher.snapshots(), console)
-    else:
-        snapshot = watcher.look()
-        execution = snapshot.execution
-        if as_json:
-            print_json(snapshot.as_dict())
-        else:
-            console.print(steps_table(snapshot))
-    raise typer.Exit(1 if execution.status == "Failed" else 0)
+        raise typer.Exit(execution.status == "Failed")
+    snapshot = watcher.look()
+    return Answer(snapshot.as_dict(), steps_table(snapshot), status=snapshot.execution.status == "Failed")
 
 
-@options.with_context
-def stop(context: options.CommandContext, run: options.RunId = "latest", as_json: options.AsJson = False) -> None:
+def stop(context: options.CommandContext, run: options.RunId = "latest") -> Answer:
     """Stop an execution; Train writes a checkpoint first.
 
     Example: sd-pipeline stop latest
@@ -151,32 +130,26 @@ def stop(context: options.CommandContext, run: options.RunId = "latest", as_json
     executions = Executions(context.target)
     arn = executions.find(context.settings.pipeline_name, run)
     executions.stop(arn)
-    answer(f"stopping {arn}", {"execution_arn": arn}, as_json)
+    return Answer({"execution_arn": arn}, f"stopping {arn}")
 
 
-@options.with_context
-def list_executions(context: options.CommandContext, as_json: options.AsJson = False) -> None:
+def list_executions(context: options.CommandContext) -> Answer:
     """List the pipeline's executions, newest first.
 
     Example: sd-pipeline list --json
     """
     items = Executions(context.target).list(context.settings.pipeline_name)
-    rows = (
-        (
-            item["PipelineExecutionArn"].rsplit("/", 1)[-1],
-            item["PipelineExecutionStatus"],
-            item["StartTime"].isoformat(sep=" ", timespec="seconds"),
-        )
-        for item in items
-    )
-    answer(table(("execution", "status", "started"), rows), items, as_json)
+    shown = table(("execution", "status", "started"))
+    for item in items:
+        started = item["StartTime"].isoformat(sep=" ", timespec="seconds")
+        shown.add_row(item["PipelineExecutionArn"].rsplit("/", 1)[-1], item["PipelineExecutionStatus"], started)
+    return Answer(items, shown)
 
 
-@options.with_context
 def logs(
     context: options.CommandContext,
     run: options.RunId = "latest",
-    step: Annotated[str | None, typer.Option("--step", help="Only this step.")] = None,
+    step: Annotated[str | None, typer.Option(help="Only this step.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the execution ends.")] = False,
 ) -> None:
     """Print the logs of an execution's jobs.
@@ -203,14 +176,12 @@ def logs(
         time.sleep(context.poll_s)
 
 
-@options.with_context
 def report(
     context: options.CommandContext,
     run: RunOrFolder = "latest",
     out: ReportFile = None,
-    as_json: options.AsJson = False,
     runs: options.Runs = options.DEFAULT_RUNS,
-) -> None:
+) -> Answer:
     """Write a run's page: one self-contained HTML file that opens without a network.
 
     What the run left is gathered into <runs>/<id>/artifacts; given that folder, the page is made again from it alone.
@@ -221,7 +192,8 @@ def report(
 
       sd-pipeline report runs/latest --out page.html
     """
-    from pipeline_definition.artifacts.folder import Artifacts
+    from pipeline_definition.artifacts import Artifacts, collect
+    from pipeline_definition.report.bill import with_forecast
     from pipeline_definition.report.page import write_report
 
     # A run's folder, or the folder of its artifacts.
@@ -229,23 +201,16 @@ def report(
     folder = next((place for place in places if (place / "execution.json").is_file()), None)
     if folder is None and "/" in run and not run.startswith("arn:"):
         raise UsageError(f"RUN {run}: no run's folder is there; name one under {runs}, or an execution's id or ARN")
-    artifacts = Artifacts.load(folder.resolve()) if folder else _gathered(context, run, runs)
+    if folder:
+        artifacts = Artifacts.load(folder.resolve())
+    else:
+        executions = Executions(context.target)
+        execution = executions.describe(executions.find(context.settings.pipeline_name, run))
+        with console.status(f"gathering what {execution.id} left ..."):
+            gathered = collect(context.target, execution, runs / execution.id / ARTIFACTS)
+            artifacts = with_forecast(context.settings, gathered)
     path = out or artifacts.folder.parent / PAGE
     write_report(artifacts, path)
     left_out = artifacts.execution.get("left_out") or {}
-    if as_json:
-        print_json({"page": str(path), "status": artifacts.execution.get("status"), "left_out": left_out})
-        return
-    say(path)
-    for name, reason in left_out.items():
-        say(f"left out: {name}: {reason}", style="dim")
-
-
-def _gathered(context: options.CommandContext, run: str, runs: Path) -> Artifacts:
-    from pipeline_definition.artifacts.collection import collect
-    from pipeline_definition.report.bill import with_forecast
-
-    executions = Executions(context.target)
-    execution = executions.describe(executions.find(context.settings.pipeline_name, run))
-    with console.status(f"gathering what {execution.id} left ..."):
-        return with_forecast(context.settings, collect(context.target, execution, runs / execution.id / ARTIFACTS))
+    told = {"page": str(path), "status": artifacts.execution.get("status"), "left_out": left_out}
+    return Answer(told, path, *(dim(f"left out: {name}: {reason}") for name, reason in left_out.items()))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from params.settings import load_settings
-from pipeline_definition.commands.options import AsJson, Changes, answer, parse_changes, print_json, say
+from pipeline_definition.commands.options import Answer, Changes, parse_changes, print_json, say
 from pipeline_definition.infrastructure.stack import Infrastructure
 from pipeline_definition.session import Target
 
@@ -17,8 +17,8 @@ app = typer.Typer(
     help="Network, bucket, FSx for Lustre, roles, registry and promotion: one stack.", no_args_is_help=True
 )
 
-Stack = Annotated[str, typer.Option("--stack", help="Name of the stack.")]
-Region = Annotated[str, typer.Option("--region", help="Region of the stack.")]
+Stack = Annotated[str, typer.Option(help="Name of the stack.")]
+Region = Annotated[str, typer.Option(help="Region of the stack.")]
 Empty = Annotated[bool, typer.Option("--empty", help="Also delete what the bucket and the registry hold.")]
 
 
@@ -29,10 +29,10 @@ def deploy(
     changes: Changes = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option("--tag", metavar="KEY=VALUE", help="Tag of everything, jobs and endpoints too; can be repeated."),
+        typer.Option(metavar="KEY=VALUE", help="Tag of everything, jobs and endpoints too; can be repeated."),
     ] = None,
     params: Annotated[
-        Path | None, typer.Option("--params", help="Parameter set: a new stack is where its training hosts are.")
+        Path | None, typer.Option(help="Parameter set: a new stack is where its training hosts are.")
     ] = None,
 ) -> None:
     """Create the stack or bring it up to date; prints its outputs.
@@ -45,7 +45,7 @@ def deploy(
 
 
 @app.command()
-def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1", as_json: AsJson = False) -> None:
+def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1") -> Answer:
     """Show the stack, its outputs, and what it costs while it exists.
 
     Example: sd-pipeline infra status
@@ -53,7 +53,7 @@ def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1", as_json: 
     about = Infrastructure(Target(region), stack, say).status()
     outputs = (f"  {name:24} {value}" for name, value in about.outputs.items())
     billed = (f"  billed: {line}" for line in about.costs)
-    answer("\n".join([f"{stack}: {about.status} {about.reason}".rstrip(), *outputs, *billed]), asdict(about), as_json)
+    return Answer(asdict(about), f"{stack}: {about.status} {about.reason}".rstrip(), *outputs, *billed)
 
 
 @app.command()

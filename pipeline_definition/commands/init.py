@@ -15,7 +15,7 @@ from params.files import write_text
 from params.s3 import split_uri
 from params.settings import parse_settings
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import AsJson, answer, say
+from pipeline_definition.commands.options import Answer
 from pipeline_definition.errors import UsageError
 
 NAME: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
@@ -26,11 +26,11 @@ MIN_ROWS: Final = 100
 MAX_EVALUATED: Final = 30_000
 MAX_TRIAL_SAMPLES: Final = 2_048_000
 
-Name = Annotated[str, typer.Option("--name", prompt="Name of the pipeline and its data set", help="Its name.")]
+Name = Annotated[str, typer.Option(prompt="Name of the pipeline and its data set", help="Its name.")]
 UrlTable = Annotated[
     str, typer.Option("--url-table", prompt="Address of the url table, s3://...", help="Prefix or file in S3.")
 ]
-Rows = Annotated[int, typer.Option("--rows", min=MIN_ROWS, prompt="Rows of the url table", help="About how many.")]
+Rows = Annotated[int, typer.Option(min=MIN_ROWS, prompt="Rows of the url table", help="About how many.")]
 Resolution = Annotated[
     int, typer.Option("--resolution-px", min=64, prompt="Picture size in pixels", help="256 or 512: a multiple of 64.")
 ]
@@ -43,9 +43,8 @@ def init(
     rows: Rows = 1_000_000,
     resolution_px: Resolution = 256,
     instance_type: Host = "ml.p4d.24xlarge",
-    out: Annotated[Path | None, typer.Option("--out", help="The file.", show_default="NAME.yaml")] = None,
-    as_json: AsJson = False,
-) -> None:
+    out: Annotated[Path | None, typer.Option(help="The file.", show_default="NAME.yaml")] = None,
+) -> Answer:
     """Write a parameter set with comments, and say what of it would block a start.
 
     Example: sd-pipeline init --name birds --url-table s3://my-bucket/birds/ --rows 200000 --resolution-px 256
@@ -68,9 +67,7 @@ def init(
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(answers | _sizes(rows, resolution_px), file=file)
     notes = _findings(text, file)
     write_text(file, text)
-    for note in notes:
-        say(f"note: {note}")
-    answer(file, {"file": str(file), "notes": notes}, as_json)
+    return Answer({"file": str(file), "notes": notes}, *(f"note: {note}" for note in notes), file)
 
 
 def _sizes(rows: int, resolution_px: int) -> dict[str, object]:

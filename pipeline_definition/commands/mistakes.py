@@ -9,14 +9,8 @@ from pathlib import Path
 from typing import Final
 
 import boto3
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
+from botocore import exceptions
+from botocore.exceptions import BotoCoreError, ClientError
 
 from params.s3 import error_code
 from params.settings import SettingsError
@@ -41,6 +35,7 @@ FIXES: Final[Mapping[int | None, str]] = {
     errno.EDQUOT: _FULL,
 }
 SIGN_IN: Final = "`aws configure` or `aws sso login` signs in, AWS_PROFILE names a profile; --local needs no account"
+UNSIGNED: Final = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound)
 # What AWS calls credentials that it does not take, or takes no longer.
 STALE: Final = {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
 
@@ -63,15 +58,13 @@ def _of_system(error: OSError, options: Mapping[str, object]) -> tuple[str, int]
     fix = FIXES.get(error.errno, error.strerror or str(error))
     files = [Path(name).absolute() for name in (error.filename2, error.filename) if isinstance(name, str)]
     for name, value in _paths(options):
-        if any(_is_of(file, value.absolute()) for file in files):
-            return f"{name} {value}: {fix}", 2
+        named = value.absolute()
+        for file in files:
+            # The named one, inside it, a folder on the way to it, or its unfinished twin.
+            is_unfinished = file.parent == named.parent and file.name.startswith(f".{named.name}.")
+            if file == named or named in file.parents or file in named.parents or is_unfinished:
+                return f"{name} {value}: {fix}", 2
     return (f"{error.filename}: {fix}" if files else fix), 1
-
-
-def _is_of(file: Path, named: Path) -> bool:
-    """Tell whether a file is the named one, inside it, its unfinished twin, or a folder on the way to it."""
-    is_unfinished = file.parent == named.parent and file.name.startswith(f".{named.name}.")
-    return file == named or named in file.parents or is_unfinished or file in named.parents
 
 
 def _paths(options: Mapping[str, object]) -> Iterator[tuple[str, Path]]:
@@ -81,17 +74,13 @@ def _paths(options: Mapping[str, object]) -> Iterator[tuple[str, Path]]:
 
 
 def _of_aws(error: ClientError | BotoCoreError) -> str:
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound) or error_code(error) in STALE:
+    if isinstance(error, UNSIGNED) or error_code(error) in STALE:
         return f"{error}; {SIGN_IN}"
-    if isinstance(error, EndpointConnectionError):
-        return f"{error}; {_reachability(str(error))}"
-    return with_fix(str(error))
-
-
-def _reachability(text: str) -> str:
-    known = boto3.Session().get_available_regions("sagemaker")
+    if not isinstance(error, exceptions.EndpointConnectionError):
+        return with_fix(str(error))
+    text, known = str(error), boto3.Session().get_available_regions("sagemaker")
     if any(f".{region}." in text for region in known):
-        return "check the network, a proxy or a VPN"
+        return f"{text}; check the network, a proxy or a VPN"
     region = text.partition("//")[2].partition(".")[2].partition(".")[0]
-    close = difflib.get_close_matches(region, known, n=3, cutoff=0)
-    return f"there is no such region: did you mean {', '.join(close)}? account.region or --region names it"
+    close = ", ".join(difflib.get_close_matches(region, known, n=3, cutoff=0))
+    return f"{text}; there is no such region: did you mean {close}? account.region or --region names it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.table import Column, Table
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import answer, print_json, say, table
+from pipeline_definition.commands.options import Answer, say, table
 from pipeline_definition.models.promote import Production, Serving
 from pipeline_definition.models.registry import ModelPackage, PackageGroup
 from pipeline_definition.session import Target
@@ -24,45 +25,33 @@ app = typer.Typer(
 
 PACKAGE_HELP = "Model package: its ARN, its version, `latest` or `pretrained`."
 Package = Annotated[str, typer.Argument(help=PACKAGE_HELP)]
-Reason = Annotated[str, typer.Option("--reason", help="Kept with the package.")]
+Reason = Annotated[str, typer.Option(help="Kept with the package.")]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Also fetch metrics, manifests, training record and pictures into here.")
+    Path | None, typer.Option(help="Also fetch metrics, manifests, training record and pictures into here.")
 ]
 
 
 ProductionStack = Annotated[str, typer.Option("--stack", help="Stack that has the production endpoint.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Start it and do not wait for the end.")]
-Share = Annotated[float, typer.Option("--share", help="Share of the requests that the second variant serves.")]
+Share = Annotated[float, typer.Option(help="Share of the requests that the second variant serves.")]
 
 
 @app.command("list")
-@options.with_context
-def list_packages(context: options.CommandContext, as_json: options.AsJson = False) -> None:
+def list_packages(context: options.CommandContext) -> Answer:
     """List the model packages, newest first.
 
     Example: sd-pipeline models list --local --params params/local.yaml
     """
     packages = PackageGroup(context.target, context.settings.registry.group).list()
-    rows = (
-        (
-            str(package.version),
-            package.status,
-            package.created,
-            _short(package.metadata.get("fid", "")),
-            _short(package.metadata.get("clip_score", "")),
-            package.metadata.get("dataset", ""),
-        )
-        for package in packages
-    )
-    shown = table(("version", "status", "created", "FID", "CLIP score", "data set"), rows)
-    answer(shown, [asdict(package) for package in packages], as_json)
+    shown = table(("version", "status", "created", "FID", "CLIP score", "data set"))
+    for one in packages:
+        metrics = (_short(one.metadata.get(name, "")) for name in ("fid", "clip_score"))
+        shown.add_row(str(one.version), one.status, one.created, *metrics, one.metadata.get("dataset", ""))
+    return Answer([asdict(package) for package in packages], shown)
 
 
 @app.command()
-@options.with_context
-def show(
-    context: options.CommandContext, package: Package = "latest", out: Out = None, as_json: options.AsJson = False
-) -> None:
+def show(context: options.CommandContext, package: Package = "latest", out: Out = None) -> Answer:
     """Show a model package: metrics, data, settings, code, images, throughput, cost, and where its pictures are.
 
     Example: sd-pipeline models show latest --out package
@@ -76,16 +65,12 @@ def show(
     for name, text in facts(record):
         grid.add_row(name, text)
     evaluated = {"metrics": record.metrics, "data_manifest": record.data_manifest}
-    answer(grid, {**asdict(shown), **evaluated, "training_usd": record.training_usd}, as_json)
-    if out and not as_json:
-        say(f"{len(fetched)} files in {out}")
+    told = {**asdict(shown), **evaluated, "training_usd": record.training_usd}
+    return Answer(told, grid, *([f"{len(fetched)} files in {out}"] if out else ()))
 
 
 @app.command()
-@options.with_context
-def compare(
-    context: options.CommandContext, first: Package, second: Package = "latest", as_json: options.AsJson = False
-) -> None:
+def compare(context: options.CommandContext, first: Package, second: Package = "latest") -> Answer:
     """Compare two model packages: each metric with a verdict on the second, and every difference.
 
     Example: sd-pipeline models compare 3 latest
@@ -97,42 +82,33 @@ def compare(
     records = [files.record(find(context.settings, context.target, package)) for package in (first, second)]
     rows = compare_records(*records)
     shown = table(("", first, second, "the second is"), ((r.name, r.first, r.second, r.verdict) for r in rows))
-    answer(shown, [asdict(row) for row in rows], as_json)
+    return Answer([asdict(row) for row in rows], shown)
 
 
 @app.command()
-@options.with_context
 def approve(
-    context: options.CommandContext,
-    package: Package,
-    reason: Reason = "approved on the command line",
-    as_json: options.AsJson = False,
-) -> None:
+    context: options.CommandContext, package: Package, reason: Reason = "approved on the command line"
+) -> Answer:
     """Approve a model package for production, which starts its promotion.
 
     Example: sd-pipeline models approve latest --reason "sheet looked at, FID 12"
     """
-    _decide(context, package, "Approved", reason, as_json)
+    return _decided(context, package, "Approved", reason)
 
 
 @app.command()
-@options.with_context
 def reject(
-    context: options.CommandContext,
-    package: Package,
-    reason: Reason = "rejected on the command line",
-    as_json: options.AsJson = False,
-) -> None:
+    context: options.CommandContext, package: Package, reason: Reason = "rejected on the command line"
+) -> Answer:
     """Reject a model package.
 
     Example: sd-pipeline models reject 3 --reason "colours are off"
     """
-    _decide(context, package, "Rejected", reason, as_json)
+    return _decided(context, package, "Rejected", reason)
 
 
 @app.command("register-pretrained")
-@options.with_context
-def register(context: options.CommandContext, stack: Stack = None, as_json: options.AsJson = False) -> None:
+def register(context: options.CommandContext, stack: Stack = None) -> Answer:
     """Register the pretrained model at data.pretrained_uri, to deploy it alone or next to your own.
 
     Example: sd-pipeline models register-pretrained --stack sd-pipeline
@@ -140,7 +116,7 @@ def register(context: options.CommandContext, stack: Stack = None, as_json: opti
     from pipeline_definition.models.registry import register_pretrained
 
     package = register_pretrained(filled(context.settings, stack), context.target)
-    answer(package.arn, asdict(package), as_json)
+    return Answer(asdict(package), package.arn)
 
 
 def find(settings: Settings, target: Target, package: str) -> ModelPackage:
@@ -153,9 +129,9 @@ def find(settings: Settings, target: Target, package: str) -> ModelPackage:
     return PackageGroup(target, group).show(package)
 
 
-def _decide(context: options.CommandContext, package: str, status: str, reason: str, as_json: bool) -> None:
+def _decided(context: options.CommandContext, package: str, status: str, reason: str) -> Answer:
     decided = PackageGroup(context.target, context.settings.registry.group).decide(package, status, reason)
-    answer(f"{decided.arn} is now {decided.status}", asdict(decided), as_json)
+    return Answer(asdict(decided), f"{decided.arn} is now {decided.status}")
 
 
 def _short(text: str) -> str:
@@ -164,34 +140,25 @@ def _short(text: str) -> str:
     return ""
 
 
-@options.with_context
-def production(
-    context: options.CommandContext, stack: ProductionStack = "sd-pipeline", as_json: options.AsJson = False
-) -> None:
+def production(context: options.CommandContext, stack: ProductionStack = "sd-pipeline") -> Answer:
     """Show which model packages serve in production, and which configuration `rollback` would restore.
 
     Example: sd-pipeline production
     """
     _settings, _target, place = _production(context, stack)
-    serving = place.serving()
-    if as_json:
-        print_json(asdict(serving) if serving else None)
-    elif serving is None:
-        say("nothing was promoted yet; `sd-pipeline models approve` does")
-    else:
-        _say_serving(serving)
+    if serving := place.serving():
+        return Answer(asdict(serving), *_lines_about(serving))
+    return Answer(None, "nothing was promoted yet; `sd-pipeline models approve` does")
 
 
-@options.with_context
 def promote(
     context: options.CommandContext,
     package: Package = "latest",
-    beside: Annotated[str | None, typer.Option("--beside", help=f"A second variant. {PACKAGE_HELP}")] = None,
+    beside: Annotated[str | None, typer.Option(help=f"A second variant. {PACKAGE_HELP}")] = None,
     share: Share = 0.1,
     no_wait: NoWait = False,
-    as_json: options.AsJson = False,
     stack: ProductionStack = "sd-pipeline",
-) -> None:
+) -> Answer:
     """Promote an approved model package: blue/green with a canary; an alarm rolls back to the former model.
 
     An approval starts this automatically; run it by hand to promote again, or to serve two models side by side.
@@ -200,30 +167,24 @@ def promote(
     """
     settings, target, place = _production(context, stack)
     second = find(settings, target, beside).arn if beside else ""
-    execution = place.promote(find(settings, target, package).arn, second, share)
-    _finish(place, execution, no_wait, as_json)
+    return _followed(place, place.promote(find(settings, target, package).arn, second, share), no_wait)
 
 
-@options.with_context
 def rollback(
-    context: options.CommandContext,
-    no_wait: NoWait = False,
-    as_json: options.AsJson = False,
-    stack: ProductionStack = "sd-pipeline",
-) -> None:
+    context: options.CommandContext, no_wait: NoWait = False, stack: ProductionStack = "sd-pipeline"
+) -> Answer:
     """Return the production endpoint to what it served before, at once.
 
     Example: sd-pipeline rollback
     """
     _settings, _target, place = _production(context, stack)
-    _finish(place, place.rollback(), no_wait, as_json)
+    return _followed(place, place.rollback(), no_wait)
 
 
 def scale(
-    endpoint: Annotated[str | None, typer.Option("--endpoint", help="Its name; default: the parameter set's.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Its name; default: the parameter set's.")] = None,
     params: options.Params = options.DEFAULT_PARAMS,
-    as_json: options.AsJson = False,
-) -> None:
+) -> Answer:
     """Apply endpoint.scaling of the parameter set to the endpoint on AWS; max_instances 0 removes scaling.
 
     Example: sd-pipeline scale --params params/octank_100gb.yaml
@@ -233,14 +194,11 @@ def scale(
     settings = load_settings(params)
     name = endpoint or settings.endpoint.name
     variants = Autoscaling(Target(settings.account.region), name).apply(settings.endpoint)
-    if as_json:
-        print_json([asdict(variant) for variant in variants])
-        return
-    for variant in variants:
-        hosts = f"{variant.min_instances} to {variant.max_instances} hosts"
-        say(f"{name}/{variant.variant}: {hosts}, by {', '.join(variant.policies)}")
-    if not variants:
-        say(f"endpoint {name} is not scaled")
+    lines = [
+        f"{name}/{one.variant}: {one.min_instances} to {one.max_instances} hosts, by {', '.join(one.policies)}"
+        for one in variants
+    ]
+    return Answer([asdict(variant) for variant in variants], *(lines or [f"endpoint {name} is not scaled"]))
 
 
 def _production(context: options.CommandContext, stack: str) -> tuple[Settings, Target, Production]:
@@ -256,19 +214,18 @@ def _production(context: options.CommandContext, stack: str) -> tuple[Settings, 
     return settings.model_copy(update={"registry": registry}), target, Production(target, outputs, say, context.poll_s)
 
 
-def _finish(place: Production, execution: str, no_wait: bool, as_json: bool) -> None:
+def _followed(place: Production, execution: str, no_wait: bool) -> Answer:
     say(f"started {execution}")
-    serving = None if no_wait else place.follow(execution)
-    if serving:
-        _say_serving(serving)
-    if as_json:
-        print_json({"execution_arn": execution, "serving": asdict(serving) if serving else None})
+    if no_wait:
+        return Answer({"execution_arn": execution, "serving": None})
+    serving = place.follow(execution)
+    return Answer({"execution_arn": execution, "serving": asdict(serving)}, *_lines_about(serving))
 
 
-def _say_serving(serving: Serving) -> None:
-    say(f"{serving.endpoint} is {serving.status} {serving.reason}".rstrip())
+def _lines_about(serving: Serving) -> Iterator[str]:
+    yield f"{serving.endpoint} is {serving.status} {serving.reason}".rstrip()
     total = sum(variant.weight for variant in serving.variants) or 1.0
     for variant in serving.variants:
         package = variant.package or "a model without a package"
-        say(f"  {variant.variant}: {package}, {variant.weight / total:.0%} of the requests, {variant.instances}")
-    say(f"  rollback goes to: {serving.former or 'nothing, it is the first'}")
+        yield f"  {variant.variant}: {package}, {variant.weight / total:.0%} of the requests, {variant.instances}"
+    yield f"  rollback goes to: {serving.former or 'nothing, it is the first'}"

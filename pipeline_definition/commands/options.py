@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable
 from rich.table import Column, Table
+from rich.text import Text
 
 from params.layout import ASYNC
 from params.settings import Settings, load_settings
@@ -36,7 +37,7 @@ def _params_of(context: typer.Context, params: Path) -> Path:
 
 
 PARAMS_HELP: Final = "Parameter set: a file, or the name of one that ships with sd-pipeline; with --local, local."
-Params = Annotated[Path, typer.Option("--params", help=PARAMS_HELP, callback=_params_of, show_default=True)]
+Params = Annotated[Path, typer.Option(help=PARAMS_HELP, callback=_params_of, show_default=True)]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change a pipeline parameter for this run; can be repeated."),
@@ -45,12 +46,12 @@ Changes = Annotated[
 Local = Annotated[
     bool, typer.Option("--local", is_eager=True, help="Use the local control plane (`sd-pipeline local up`), not AWS.")
 ]
-State = Annotated[Path, typer.Option("--state", help="Folder of the local control plane; delete it to start afresh.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of the runs' logs, summaries and reports.")]
+State = Annotated[Path, typer.Option(help="Folder of the local control plane; delete it to start afresh.")]
+Runs = Annotated[Path, typer.Option(help="Folder of the runs' logs, summaries and reports.")]
 RunId = Annotated[str, typer.Argument(help="Execution: its ARN, its id, or `latest`.")]
 Backend = Annotated[
     Literal["process", "docker", "podman"],
-    typer.Option("--backend", help="What runs jobs and endpoints: processes, or containers of their images."),
+    typer.Option(help="What runs jobs and endpoints: processes, or containers of their images."),
 ]
 EndpointName = Annotated[
     str | None,
@@ -63,7 +64,7 @@ EvaluatorDir = Annotated[
     Path | None, typer.Option("--evaluator", help="Folder with clip/; default: the parameter set's.")
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite objects that differ.")]
-Variant = Annotated[str | None, typer.Option("--variant", help="One of the endpoint's variants; default: by weight.")]
+Variant = Annotated[str | None, typer.Option(help="One of the endpoint's variants; default: by weight.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 # A file or a pipe has no width to fold a table to; rich would take 80 columns and cut words.
@@ -112,19 +113,48 @@ class CommandContext:
         return 0.5 if self.local else 10.0
 
 
-def with_context(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options --params, --local and --state: its first argument is made of them."""
+class Answer:
+    """What a command made or did: a value for programs, tables and lines for people, and the exit status."""
+
+    def __init__(self, value: Any, *shown: object, status: int = 0) -> None:
+        self.value, self.shown, self.status = value, shown, status
+
+    def tell(self, as_json: bool) -> None:
+        """Print it, and end the command where it did not go well."""
+        if as_json:
+            print_json(self.value)
+        for shown in () if as_json else self.shown:
+            if isinstance(shown, ConsoleRenderable):
+                console.print(shown, soft_wrap=isinstance(shown, Text))
+            else:
+                say(shown)
+        if self.status:
+            raise typer.Exit(self.status)
+
+
+def complete(command: Callable[..., Any]) -> Callable[..., None]:
+    """Give a command the options that its signature implies.
+
+    These are --params, --local and --state where its first argument is a CommandContext, and --json where it returns
+    an Answer.
+    """
+    own = inspect.signature(command, eval_str=True)
     shared = inspect.signature(CommandContext, eval_str=True).parameters
-    own = inspect.signature(command, eval_str=True).parameters
-    options = [option.replace(kind=option.KEYWORD_ONLY) for option in (*[*own.values()][1:], *shared.values())]
+    options = {name: option for name, option in own.parameters.items() if option.annotation is not CommandContext}
+    has_context, tells = len(options) < len(own.parameters), own.return_annotation is Answer
+    as_json = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
+    options |= {**(shared if has_context else {}), **({as_json.name: as_json} if tells else {})}
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        context = CommandContext(**{name: values.pop(name) for name in shared})
-        command(context, **values)
+        context = [CommandContext(**{name: values.pop(name) for name in shared})] if has_context else []
+        result = command(*context, **{name: value for name, value in values.items() if name in own.parameters})
+        if isinstance(result, Answer):
+            result.tell(values[as_json.name])
 
-    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-    run.__annotations__ = {option.name: option.annotation for option in options}
+    keywords = [option.replace(kind=option.KEYWORD_ONLY) for option in options.values()]
+    run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in keywords}
     return run
 
 
@@ -155,17 +185,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
-def answer(shown: object, value: Any, as_json: bool) -> None:
-    """Print what a command made or did: a table or a line for people or, with --json, a value for programs."""
-    if as_json:
-        print_json(value)
-    elif isinstance(shown, Table):
-        console.print(shown)
-    else:
-        say(shown)
+def dim(line: str) -> Text:
+    """Return a line that people may pass over."""
+    return Text(line, "dim")
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> Table:
     """Return rows of text under headers."""
     made = Table(*(Column(header, overflow="fold") for header in headers), box=None, pad_edge=False)
     for row in rows:

@@ -40,7 +40,6 @@ WayOut = Annotated[
 WaitMinutes = Annotated[float, typer.Option("--wait-minutes", min=1, help="How long to wait for hosts and results.")]
 
 
-@options.with_context
 def probe(
     context: options.CommandContext,
     stack: Stack = None,
@@ -49,7 +48,7 @@ def probe(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent.")] = False,
     way_out: WayOut = None,
     wait_minutes: WaitMinutes = 45.0,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the result as JSON here.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the result as JSON here.")] = None,
     as_json: options.AsJson = False,
     runs: options.Runs = options.DEFAULT_RUNS,
 ) -> None:

@@ -27,7 +27,7 @@ from params.settings import load_settings
 from pipeline_definition.artifacts.archive import open_object
 from pipeline_definition.commands import options
 from pipeline_definition.commands.models import find
-from pipeline_definition.commands.options import print_json
+from pipeline_definition.commands.options import Answer
 from pipeline_definition.errors import OperatorError, UsageError
 from pipeline_definition.session import Target
 
@@ -42,10 +42,7 @@ LoraKohya = Annotated[
     typer.Option("--lora-kohya", help="Also the LoRA that it was trained with, as ComfyUI and A1111 read it."),
 ]
 
-Pretrained = Annotated[
-    Path | None,
-    typer.Option("--pretrained", help="Folder with all parts of a model, as diffusers saves it."),
-]
+Pretrained = Annotated[Path | None, typer.Option(help="Folder with all parts of a model, as diffusers saves it.")]
 Sizes = Annotated[str, typer.Option("--micro-batch-sizes", help="Comma-separated; the smallest first.")]
 # What of Train's settings decides how fast it is.
 SPEED = {
@@ -54,7 +51,6 @@ SPEED = {
 }
 
 
-@options.with_context
 def export(
     context: options.CommandContext,
     model: Annotated[
@@ -108,8 +104,12 @@ def export_model(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.download.") as folder:
         model = Path(address)
         if address.startswith(SCHEME):
+            if not address.endswith(".tar.gz"):
+                fix = "copy a folder in S3 to this machine and name the copy"
+                raise OperatorError(f"{address}: not a {MODEL_ARCHIVE}; {fix}")
             model = Path(folder) / MODEL_ARCHIVE
-            _download(target(), address, model)
+            with model.open("wb") as local:
+                shutil.copyfileobj(open_object(target().client("s3"), address, MAX_ARCHIVE_BYTES), local)
         values = {"model": model.resolve(), "out": out.resolve(), "half": half, "check": check}
         files = {"single_file": single_file, "lora_kohya": lora_kohya}
         flags = map(str, to_flags(values | {name: file and file.resolve() for name, file in files.items()}))
@@ -127,21 +127,14 @@ def _run(
     return subprocess.run(command, env=environment, **more)
 
 
-def _download(target: Target, address: str, file: Path) -> None:
-    if not address.endswith(".tar.gz"):
-        raise OperatorError(f"{address}: not a {MODEL_ARCHIVE}; copy a folder in S3 to this machine and name the copy")
-    with file.open("wb") as local:
-        shutil.copyfileobj(open_object(target.client("s3"), address, MAX_ARCHIVE_BYTES), local)
-
-
 def throughput(
     params: options.Params = options.LOCAL_PARAMS,
     sizes: Sizes = "8,16,32,64,128",
-    seconds: Annotated[float, typer.Option("--seconds", help="Measuring time per size.")] = 10.0,
-    phase: Annotated[int, typer.Option("--phase", min=1, help="Which phase's resolution and settings.")] = 1,
+    seconds: Annotated[float, typer.Option(help="Measuring time per size.")] = 10.0,
+    phase: Annotated[int, typer.Option(min=1, help="Which phase's resolution and settings.")] = 1,
     pretrained: Pretrained = None,
     as_json: options.AsJson = False,
-) -> None:
+) -> Answer:
     """Measure iterations/s, images/s, MFU and memory at each micro-batch size on this machine; pick the best.
 
     Examples:
@@ -161,20 +154,12 @@ def throughput(
     values: dict[str, Any] = chosen.train.model_dump(include=SPEED)
     values |= {"throughput_micro_batch_sizes": sizes, "throughput_s": seconds}
     values |= {"random_latents_px": chosen.encode.resolution_px}
-    result = _measured(list(map(str, to_flags(values))), pretrained.resolve(), quiet=as_json)
-    if as_json:
-        print_json(result)
-
-
-def _measured(flags: list[str], pretrained: Path, quiet: bool) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="throughput-") as name:
-        base = Path(name)
-        data = base / "input" / "data"
+    with tempfile.TemporaryDirectory(prefix="throughput-") as base:
+        data = Path(base, "input", "data")
         data.mkdir(parents=True)
-        (data / PRETRAINED_CHANNEL).symlink_to(pretrained)
-        output = subprocess.DEVNULL if quiet else None
-        done = _run("throughput", flags, {BASE_DIR_VARIABLE: name}, stdout=output)
+        (data / PRETRAINED_CHANNEL).symlink_to(pretrained.resolve())
+        output = subprocess.DEVNULL if as_json else None
+        done = _run("throughput", map(str, to_flags(values)), {BASE_DIR_VARIABLE: base}, stdout=output)
         if done.returncode:
             raise OperatorError(f"the measurement ended with status {done.returncode}; its reason is above")
-        result: dict[str, Any] = json.loads((base / "output" / "data" / THROUGHPUT_FILE).read_text(encoding="utf-8"))
-        return result
+        return Answer(json.loads(Path(base, "output", "data", THROUGHPUT_FILE).read_text(encoding="utf-8")))

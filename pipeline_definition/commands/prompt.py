@@ -13,28 +13,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
 from params.files import read_text, write_text
 from params.programs import ServeArguments
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import (
-    EndpointName,
-    Variant,
-    answer,
-    console,
-    endpoint_of,
-    errors,
-    print_json,
-    say,
-    table,
-)
+from pipeline_definition.commands.options import Answer, EndpointName, Variant, console, endpoint_of, errors, say, table
 from pipeline_definition.errors import UsageError
-
-if TYPE_CHECKING:
-    from pipeline_definition.prompting.study_results import RankedSetting
 
 N = TypeVar("N", int, float)
 
@@ -50,28 +37,25 @@ Endpoints = Annotated[
 ]
 
 
-@options.with_context
 def prompt(
     context: options.CommandContext,
     text: Annotated[str, typer.Argument(help="What to draw.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Picture file: .png, .jpg or .webp.")] = Path("picture.png"),
-    negative: Annotated[str | None, typer.Option("--negative", help="What the picture should not show.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="The same seed draws the same picture.")] = None,
-    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
-    width: Annotated[int | None, typer.Option("--width", help="Pixels, a multiple of 8.")] = None,
-    height: Annotated[int | None, typer.Option("--height", help="Pixels, a multiple of 8.")] = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help="ddim, dpm++ or euler.")] = None,
-    adapter: Annotated[
-        str | None, typer.Option("--adapter", help="Draw with this adapter (LoRA) of the model.")
-    ] = None,
-    adapter_scale: Annotated[float | None, typer.Option("--adapter-scale", help="How much it counts: 1.")] = None,
-    images: Annotated[int | None, typer.Option("--images", help="Number of pictures, from consecutive seeds.")] = None,
-    show: Annotated[Show, typer.Option("--show", help="How to show it in the terminal.")] = "auto",
+    negative: Annotated[str | None, typer.Option(help="What the picture should not show.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed draws the same picture.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels, a multiple of 8.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, dpm++ or euler.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Draw with this adapter (LoRA) of the model.")] = None,
+    adapter_scale: Annotated[float | None, typer.Option(help="How much it counts: 1.")] = None,
+    images: Annotated[int | None, typer.Option(help="Number of pictures, from consecutive seeds.")] = None,
+    show: Annotated[Show, typer.Option(help="How to show it in the terminal.")] = "auto",
     endpoint: EndpointName = None,
     variant: Variant = None,
     as_json: options.AsJson = False,
-) -> None:
+) -> Answer:
     """Ask the endpoint for a picture.
 
     Example: sd-pipeline prompt "a small red circle at the top on a blue background" --local --params params/local.yaml
@@ -105,8 +89,7 @@ def prompt(
             errors.print("note: the safety checker replaced this picture with a black one", highlight=False)
         drawn.append({"path": str(path), "seed": picture.seed, "flagged": picture.flagged})
         say(f"{path}  seed {picture.seed}")
-    if as_json:
-        print_json(drawn)
+    return Answer(drawn)
 
 
 def _show(content: bytes, show: Show) -> None:
@@ -121,17 +104,16 @@ def _show(content: bytes, show: Show) -> None:
         sys.stdout.flush()
 
 
-@options.with_context
 def playground(
     context: options.CommandContext,
     endpoint: EndpointName = None,
     variant: Variant = None,
     against: Annotated[
         list[str] | None,
-        typer.Option("--against", help="Another endpoint, or /VARIANT of this one, for side by side; repeatable."),
+        typer.Option(help="Another endpoint, or /VARIANT of this one, for side by side; repeatable."),
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0: the first free one from 7860 on.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: the first free one from 7860 on.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Open a page for drawing: prompt, negative prompt, sliders, seeds, history, two settings side by side.
@@ -155,21 +137,19 @@ def playground(
         launch(Playground(endpoints, limits, Path(folder)), host, port, open_browser)
 
 
-@options.with_context
 def compare(
     context: options.CommandContext,
     prompts: Annotated[list[str] | None, typer.Argument(help="What to draw; can be repeated.")] = None,
     prompt_file: Annotated[Path | None, typer.Option("--prompts", help="File of prompts, one per line.")] = None,
     endpoint: Endpoints = None,
-    variant: Annotated[list[str] | None, typer.Option("--variant", help="Only this variant; can be repeated.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this variant; can be repeated.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("comparison.html"),
-    seed: Annotated[int, typer.Option("--seed", help="First seed.")] = 0,
-    images: Annotated[int, typer.Option("--images", min=1, help="Pictures per prompt, from consecutive seeds.")] = 1,
-    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None,
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    images: Annotated[int, typer.Option(min=1, help="Pictures per prompt, from consecutive seeds.")] = 1,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     evaluator: options.EvaluatorDir = None,
-    as_json: options.AsJson = False,
-) -> None:
+) -> Answer:
     """Have several models draw the same prompts and seeds; write a page with scores, latency and cost per image.
 
     Examples:
@@ -197,9 +177,7 @@ def compare(
     chosen = {"guidance": guidance, "steps": steps}
     write_text(out, render(compared, {name: value for name, value in chosen.items() if value is not None}))
     rows = (summary(standing, compared.standings[0]) for standing in compared.standings)
-    answer(table(HEADERS, rows), compared.as_dict(), as_json)
-    for line in () if as_json else filter(None, (compared.note, out)):
-        say(line)
+    return Answer(compared.as_dict(), table(HEADERS, rows), *filter(None, (compared.note, out)))
 
 
 def _texts(prompts: list[str] | None, file: Path | None) -> list[str]:
@@ -213,28 +191,26 @@ def _texts(prompts: list[str] | None, file: Path | None) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-@options.with_context
 def prompt_study(
     context: options.CommandContext,
-    prompts: Annotated[Path, typer.Option("--prompts", help="File of prompts, one per line.")],
+    prompts: Annotated[Path, typer.Option(help="File of prompts, one per line.")],
     modifier: Annotated[
         list[str] | None,
-        typer.Option("--modifier", help="Words to try, such as 'oil painting' or 'a photo of {prompt}'; repeatable."),
+        typer.Option(help="Words to try, such as 'oil painting' or 'a photo of {prompt}'; repeatable."),
     ] = None,
-    guidance: Annotated[str, typer.Option("--guidance", help="Guidance scales, comma-separated.")] = "1,3,7.5",
-    steps: Annotated[str, typer.Option("--steps", help="Step counts, comma-separated.")] = "10,25",
-    sampler: Annotated[str, typer.Option("--sampler", help="Samplers, comma-separated.")] = "dpm++,ddim,euler",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Pictures per prompt and setting.")] = 2,
-    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="First seed.")] = 0,
-    clients: Annotated[int, typer.Option("--clients", min=1, max=64, help="Concurrent requests.")] = 8,
+    guidance: Annotated[str, typer.Option(help="Guidance scales, comma-separated.")] = "1,3,7.5",
+    steps: Annotated[str, typer.Option(help="Step counts, comma-separated.")] = "10,25",
+    sampler: Annotated[str, typer.Option(help="Samplers, comma-separated.")] = "dpm++,ddim,euler",
+    seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt and setting.")] = 2,
+    first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    clients: Annotated[int, typer.Option(min=1, max=64, help="Concurrent requests.")] = 8,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the study; an interrupted study resumes there.")
     ] = Path("runs/prompt-study"),
     evaluator: options.EvaluatorDir = None,
     endpoint: EndpointName = None,
     variant: Variant = None,
-    as_json: options.AsJson = False,
-) -> None:
+) -> Answer:
     """Draw every prompt with every modifier, guidance, step count and sampler; score, rank, and show what works.
 
     Example: sd-pipeline prompt-study --prompts prompts.txt --modifier "oil painting" --local --params params/local.yaml
@@ -258,12 +234,13 @@ def prompt_study(
     with Progress(console=console) as progress:
         drawing = progress.add_task("drawing", total=len(plan.trials))
         results = study.run(lambda count: progress.advance(drawing, count))
-    _print_place("best", results.best)
-    _print_place("cheapest as good", results.cheapest)
-    _print_place("worst", results.worst)
     places = {"best": results.best, "cheapest": results.cheapest, "worst": results.worst}
+    lines = []
+    for name, entry in places.items():
+        score, label = entry.clip_score, "cheapest as good" if name == "cheapest" else name
+        lines.append(f"{label:17} {score.mean:.3f} ({score.low:.3f} to {score.high:.3f})  {entry.setting.label}")
     made = {"page": str(out / PAGE_FILE)} | {name: asdict(entry) for name, entry in places.items()}
-    answer(out / PAGE_FILE, made, as_json)
+    return Answer(made, *lines, out / PAGE_FILE)
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
@@ -271,9 +248,3 @@ def _numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:
         return tuple(kind(word) for word in text.split(",") if word.strip())
     except ValueError:
         raise UsageError(f"{option} {text}: write numbers with commas between them, such as 1,3,8") from None
-
-
-def _print_place(name: str, entry: RankedSetting) -> None:
-    score = entry.clip_score
-    interval = f"{score.mean:.3f} ({score.low:.3f} to {score.high:.3f})"
-    say(f"{name:17} {interval}  {entry.setting.label}")

@@ -35,14 +35,11 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 
-Resume = Annotated[
-    str | None, typer.Option("--resume", metavar="RUN", help="Resume a killed run: its id, or `latest`.")
-]
+Resume = Annotated[str | None, typer.Option(metavar="RUN", help="Resume a killed run: its id, or `latest`.")]
 
 Data = Annotated[
     str | None,
     typer.Option(
-        "--data",
         metavar="PLACE",
         help="Your own pictures in place of drawn shapes: a folder, a table (.csv, .tsv, .jsonl, .parquet) of "
         "addresses or pictures, or an s3:// address of the local control plane.",
@@ -50,7 +47,7 @@ Data = Annotated[
 ]
 Pretrained = Annotated[
     Path | None,
-    typer.Option("--pretrained", metavar="DIR", help="Models as diffusers saves them, in place of the small ones."),
+    typer.Option(metavar="DIR", help="Models as diffusers saves them, in place of the small ones."),
 ]
 
 
@@ -132,8 +129,14 @@ class LocalRun:
         from pipeline_definition.runs.watch import Watcher
 
         laptop = Laptop(self.own.settings, self.target, self.state / "world", options.ROOT, self.own.files)
+        executions = Executions(self.target)
         with laptop.ready() as world:
-            arn = self._resume(resume) if resume else self._start({**world, **values})
+            if resume:
+                arn = executions.find(self.own.settings.pipeline_name, resume)
+                if executions.describe(arn).status in ("Failed", "Stopped"):
+                    executions.retry(arn)
+            else:
+                arn = self._start(executions, {**world, **values})
             run_dir = self.run_dir(arn)
             run_dir.mkdir(parents=True, exist_ok=True)
             point_latest_at(run_dir)
@@ -141,7 +144,10 @@ class LocalRun:
             try:
                 return show(Watcher(self.target, arn, POLL_S).snapshots(), console)
             except KeyboardInterrupt:
-                self._interrupt(arn)
+                say("stopping ...")
+                executions.stop(arn)
+                again = f"run-local --params {self.own.params}{self._state_option} --resume {run_dir.name}"
+                say(f"stopped; resume with: {_this_command()} {again}")
                 raise typer.Exit(INTERRUPTED) from None
 
     def run_dir(self, arn: str) -> Path:
@@ -174,26 +180,12 @@ class LocalRun:
     def _state_option(self) -> str:
         return "" if self.state == options.DEFAULT_STATE else f" --state {self.state}"
 
-    def _start(self, values: Mapping[str, str]) -> str:
+    def _start(self, executions: Executions, values: Mapping[str, str]) -> str:
         from pipeline_definition.models.registry import with_approved_model
 
-        executions, account, name = Executions(self.target), self.own.settings.account, self.own.settings.pipeline_name
+        account, name = self.own.settings.account, self.own.settings.pipeline_name
         executions.upsert(name, self.definition, account.role_arn, account.bucket)
         return executions.start(name, with_approved_model(self.target, json.loads(self.definition), values))
-
-    def _resume(self, run: str) -> str:
-        executions = Executions(self.target)
-        arn = executions.find(self.own.settings.pipeline_name, run)
-        if executions.describe(arn).status in ("Failed", "Stopped"):
-            executions.retry(arn)
-        return arn
-
-    def _interrupt(self, arn: str) -> None:
-        say("stopping ...")
-        Executions(self.target).stop(arn)
-        run = arn.rsplit("/", 1)[-1]
-        again = f"{_this_command()} run-local --params {self.own.params}{self._state_option} --resume {run}"
-        say(f"stopped; resume with: {again}")
 
 
 def _prompt_of(drawn: Iterable[Mapping[str, Any]]) -> str:
