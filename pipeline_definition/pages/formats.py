@@ -93,13 +93,10 @@ def dollars(value: float) -> str:
 
 def size(value: float) -> str:
     """Return bytes in decimal units."""
-    if abs(value) < 1000:
-        return f"{value:,.0f} bytes"
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if abs(value) < 1000:
-            return f"{value:.3g} {unit}"
-    return f"{value / 1000:.3g} TB"
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g} {name}"
+    return f"{value:,.0f} bytes"
 
 
 def moment(text: Any) -> datetime | None:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from pipeline_definition.pages.document import Document, Fact, Table
+from pipeline_definition.pages.document import Document, Table
 
 
 def to_markdown(document: Document, chart_page: str) -> str:
     """Return the same facts and tables as Markdown; `chart_page` is the file that has the charts."""
     parts = [f"# {_plain(document.title)}", _plain(document.lead)]
     for section in document.sections:
-        parts += [f"## {_plain(section.title)}", _plain(section.lead)]
-        parts.append("\n".join(map(_fact, section.facts)))
+        facts = []
+        for fact in section.facts:
+            note = f" ({_plain(fact.note)})" if fact.note else ""
+            facts.append(f"- {_plain(fact.label)}: **{_plain(fact.value)}**{note}")
+        parts += [f"## {_plain(section.title)}", _plain(section.lead), "\n".join(facts)]
         parts += [_table(table) for table in section.tables if table.rows]
         parts += [f"Chart: {_plain(chart.title)} ([page]({chart_page}))." for chart in section.charts]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _fact(fact: Fact) -> str:
-    return f"- {_plain(fact.label)}: **{_plain(fact.value)}**" + (f" ({_plain(fact.note)})" if fact.note else "")
-
-
 def _table(table: Table) -> str:
-    rules = tuple("---:" if column in table.numeric else "---" for column in range(len(table.headers)))
-    rows = [table.headers, rules, *table.rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
-
-
-def _cell(text: str) -> str:
-    return text if set(text) <= set("-:") else _plain(text).replace("|", "\\|")
+    rules = " | ".join("---:" if column in table.numeric else "---" for column in range(len(table.headers)))
+    cells = (" | ".join(_plain(cell).replace("|", "\\|") for cell in row) for row in (table.headers, *table.rows))
+    headers, *rows = (f"| {line} |" for line in cells)
+    return "\n".join((headers, f"| {rules} |", *rows))
 
 
 def _plain(text: str) -> str:

@@ -81,8 +81,14 @@ def cost_section(run: Run) -> Section:
     if run.is_local or not expected:
         return Section("cost", "What it cost")
     rows = tuple(bill(run))
-    facts, drawn, tables = tuple(_facts(expected, rows)), tuple(_charts(rows)), (_table(rows),) if rows else ()
-    return Section("cost", "What it cost", _lead(expected, rows), facts, drawn, tables)
+    facts = [*known_facts(expected, {"usd": "forecast of the whole run"}, dollars, "storage and network included")]
+    if spent := [row.usd for row in rows if row.usd is not None]:
+        facts.append(Fact("billed for jobs", dollars(sum(spent)), "seconds of their hosts"))
+    if expected.get("prices_date"):
+        bought = str(expected.get("purchase") or "").replace("_", " ")
+        facts.append(Fact("prices of", str(expected["prices_date"]), f"{expected.get('region') or ''}, {bought}"))
+    tables = (_table(rows),) if rows else ()
+    return Section("cost", "What it cost", _lead(expected, rows), tuple(facts), tuple(_charts(rows)), tables)
 
 
 def bill(run: Run) -> Iterator[BillLine]:
@@ -113,16 +119,6 @@ def _lead(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> str:
     return f"Its jobs were forecast at {dollars(expected)} and {cost}."
 
 
-def _facts(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> Iterator[Fact]:
-    yield from known_facts(forecast, {"usd": "forecast of the whole run"}, dollars, "storage and network included")
-    spent = [row.usd for row in rows if row.usd is not None]
-    if spent:
-        yield Fact("billed for jobs", dollars(sum(spent)), "seconds of their hosts")
-    if forecast.get("prices_date"):
-        bought = str(forecast.get("purchase") or "").replace("_", " ")
-        yield Fact("prices of", str(forecast["prices_date"]), f"{forecast.get('region') or ''}, {bought}")
-
-
 def _charts(rows: tuple[BillLine, ...]) -> Iterator[Chart]:
     known = [(row.name, (row.expected_usd or 0.0, row.usd or 0.0)) for row in rows if row.is_comparable]
     shown = [(name, [(usd, dollars(usd)) for usd in both]) for name, both in known]
@@ -135,10 +131,9 @@ def _charts(rows: tuple[BillLine, ...]) -> Iterator[Chart]:
 def _table(rows: tuple[BillLine, ...]) -> Table:
     headers = ("step", "hosts", "time, forecast", "time", "dollars, forecast", "dollars")
     known = ([row.expected_hours, row.hours, row.expected_usd, row.usd] for row in rows)
-    sums = (sum(filter(None, column)) for column in zip(*known, strict=True))
-    return Table(headers, tuple(map(_cells, (*rows, BillLine("all", "", *sums)))), frozenset({2, 3, 4, 5}))
-
-
-def _cells(row: BillLine) -> tuple[str, ...]:
-    hours = [DASH if own is None else duration(own * SECONDS_PER_HOUR) for own in (row.expected_hours, row.hours)]
-    return (row.name, row.what, *hours, *(DASH if usd is None else dollars(usd) for usd in (row.expected_usd, row.usd)))
+    cells = []
+    for row in (*rows, BillLine("all", "", *(sum(filter(None, column)) for column in zip(*known, strict=True)))):
+        hours = [DASH if own is None else duration(own * SECONDS_PER_HOUR) for own in (row.expected_hours, row.hours)]
+        usd = [DASH if own is None else dollars(own) for own in (row.expected_usd, row.usd)]
+        cells.append((row.name, row.what, *hours, *usd))
+    return Table(headers, tuple(cells), frozenset({2, 3, 4, 5}))

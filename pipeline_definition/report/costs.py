@@ -44,8 +44,13 @@ def total(costs: Iterable[Cost]) -> Cost:
 
 def job_cost(job: Mapping[str, Any], prices: Prices) -> Cost:
     """Return what a job or a trial cost."""
-    seconds = number(job.get("billable_seconds")) or number(job.get("seconds")) or 0.0
-    return total(_hosts_cost(hosts, seconds, prices) for hosts in job.get("hosts") or ())
+    seconds, spent = number(job.get("billable_seconds")) or number(job.get("seconds")) or 0.0, Cost()
+    for hosts in job.get("hosts") or ():
+        hours = hosts["instance_count"] * seconds / SECONDS_PER_HOUR
+        name = hosts["instance_type"] + (BY_PLAN if hosts.get("is_reserved") else "")
+        price = prices.get(name)
+        spent += Cost(hours, 0.0, frozenset({name})) if price is None else Cost(hours, hours * price)
+    return spent
 
 
 def step_cost(step: Mapping[str, Any], tuning: Mapping[str, Any] | None, prices: Prices) -> Cost:
@@ -56,12 +61,3 @@ def step_cost(step: Mapping[str, Any], tuning: Mapping[str, Any] | None, prices:
     if job.get("kind") == "TuningJob":
         return total(job_cost(trial, prices) for trial in (tuning or {}).get("trials", []))
     return job_cost({**job, "seconds": job.get("seconds") or step.get("seconds")}, prices)
-
-
-def _hosts_cost(hosts: Mapping[str, Any], seconds: float, prices: Prices) -> Cost:
-    hours = hosts["instance_count"] * seconds / SECONDS_PER_HOUR
-    name = hosts["instance_type"] + (BY_PLAN if hosts.get("is_reserved") else "")
-    price = prices.get(name)
-    if price is None:
-        return Cost(hours, 0.0, frozenset({name}))
-    return Cost(hours, hours * price)

@@ -38,7 +38,13 @@ def download_section(run: Run) -> Section:
         *share_chart("causes", "Rows that failed, by cause", fates(ledger, "failed"), rows),
         *share_chart("filters", "Rows left out, by filter", fates(ledger, "filtered"), rows),
     )
-    return Section("download", "What was downloaded", lead, tuple(_download_facts(manifest, ledger)), shares)
+    facts = [*known_facts(ledger, {"rows": "rows of the table", "tried": "fetched", "kept": "kept"}, count)]
+    written, shards = number(ledger.get("bytes")), manifest.get("shards")
+    if written is not None:
+        facts.append(Fact("written", size(written), f"{_shards(shards)}, verified" if isinstance(shards, list) else ""))
+    mode = plain(manifest.get("resize_mode")).replace("_", " ")
+    facts += known_facts(manifest, {"image_size_px": "picture side"}, "{:,.0f} px".format, mode)
+    return Section("download", "What was downloaded", lead, tuple(facts), shares)
 
 
 def went_in_section(run: Run) -> Section:
@@ -76,12 +82,11 @@ def latents_section(run: Run) -> Section:
     if train is not None:
         lead = f"{count(train)} samples to train on" + (f", {count(heldout)} held out." if heldout is not None else ".")
     title = f"What was encoded{f' for {run.phase}' if run.phase else ''}"
-    facts = (*_latents_checks(manifest), *_latents_facts(manifest))
     tables = (
         Table(("width × height, px", "for training", "held out"), tuple(bucket_rows(manifest)), frozenset({1, 2})),
         Table(("made from", "digest"), digests, summary="Digests of what made them"),
     )
-    return Section(f"latents{run.phase}", title, lead, facts, tables=tables)
+    return Section(f"latents{run.phase}", title, lead, tuple(_latents_facts(manifest)), tables=tables)
 
 
 def bucket_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -96,15 +101,6 @@ def bucket_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _download_facts(manifest: Mapping[str, Any], ledger: Mapping[str, Any]) -> Iterator[Fact]:
-    yield from known_facts(ledger, {"rows": "rows of the table", "tried": "fetched", "kept": "kept"}, count)
-    written, shards = number(ledger.get("bytes")), manifest.get("shards")
-    if written is not None:
-        yield Fact("written", size(written), f"{_shards(shards)}, verified" if isinstance(shards, list) else "")
-    mode = plain(manifest.get("resize_mode")).replace("_", " ")
-    yield from known_facts(manifest, {"image_size_px": "picture side"}, "{:,.0f} px".format, mode)
-
-
 def share_chart(name: str, title: str, counts: Mapping[str, float], whole: float | None) -> Iterator[Chart]:
     """Yield a chart of counts, each with its share of the whole where that is known; none where nothing was counted."""
     if not counts:
@@ -115,7 +111,7 @@ def share_chart(name: str, title: str, counts: Mapping[str, float], whole: float
     yield Chart(title, charts.bars(name, description, rows))
 
 
-def _latents_checks(manifest: Mapping[str, Any]) -> Iterator[Fact]:
+def _latents_facts(manifest: Mapping[str, Any]) -> Iterator[Fact]:
     std, factor = number(manifest.get("latents_std")), number(manifest.get("scaling_factor"))
     if std is not None and factor is not None:
         low, high = SCALED_STD_RANGE
@@ -126,9 +122,6 @@ def _latents_checks(manifest: Mapping[str, Any]) -> Iterator[Fact]:
         yield Fact("mean once scaled", figure(mean * factor), "near 0")
     psnr = {"decoded_psnr_db": "decoded against the pictures"}
     yield from known_facts(manifest, psnr, lambda value: f"{figure(value)} dB", "PSNR of a few")
-
-
-def _latents_facts(manifest: Mapping[str, Any]) -> Iterator[Fact]:
     shape = manifest.get("latent_shape")
     if isinstance(shape, (list, tuple)):
         yield Fact("latent", " × ".join(plain(length) for length in shape), "channels, height, width")

@@ -29,14 +29,26 @@ CHARACTERS = (1, 10, 30, 75, 150, 300, 1000)
 
 def data_document(place: str, sample: DataSample) -> Document:
     """Return the page of a sample; every text in it comes from outside and is escaped by the template."""
-    sections = (_overview(sample), _pictures(sample), *_charts(sample), _pairs(sample), _causes(sample))
-    return Document(
-        eyebrow=("data set", place),
-        title="What went in",
-        lead=_lead(sample),
-        sections=sections,
-        notes=("Pictures are shown small; captions are cut after 160 characters.",),
+    look_for = "pictures that lie on their side, washed-out colours, and captions that are not theirs"
+    evenly, pictures = f"Evenly from the whole set. Look for {look_for}.", tuple(map(_embedded, sample.pictures))
+    told = ("counts", "is left out as a copy")
+    copies = tuple(_embedded(*one) for pair in sample.pairs for one in zip(pair, told, strict=True))
+    beside = "Side by side: the picture that counts, and the one that was taken for a copy of it."
+    examples = tuple(
+        (cause.replace("_", " ")[:60], address[:200], caption[:MAX_CAPTION_CHARACTERS])
+        for cause, some in sample.examples.items()
+        for address, caption in some
     )
+    tables = (Table(("cause", "address", "caption"), examples, wraps=True),)
+    sections = (
+        _overview(sample),
+        Section("pictures", "Pictures", evenly, pictures=pictures, is_wide=True),
+        _measures(sample),
+        Section("copies", "Copies", beside, pictures=copies, is_wide=True),
+        Section("causes", "Examples of what is left out", tables=tables, is_wide=True),
+    )
+    notes = ("Pictures are shown small; captions are cut after 160 characters.",)
+    return Document(("data set", place), "What went in", _lead(sample), sections, notes)
 
 
 def _lead(sample: DataSample) -> str:
@@ -82,31 +94,23 @@ def _overview(sample: DataSample) -> Section:
     return Section("overview", "In figures", facts=tuple(facts), charts=drawn)
 
 
-def _pictures(sample: DataSample) -> Section:
-    look_for = "pictures that lie on their side, washed-out colours, and captions that are not theirs"
-    lead = f"Evenly from the whole set. Look for {look_for}."
-    return Section("pictures", "Pictures", lead, pictures=tuple(map(_embedded, sample.pictures)), is_wide=True)
-
-
 def _embedded(picture: ShownPicture, title: str = "") -> EmbeddedPicture:
     return embedded(picture.jpeg, picture.caption, title or picture.name[-40:])
 
 
-def _charts(sample: DataSample) -> Iterator[Section]:
+def _measures(sample: DataSample) -> Section:
     known = [(width, height) for width, height in sample.sides if width > 0 and height > 0]
     ratios = [max(sides) / min(sides) for sides in known]
-    yield Section(
-        anchor="measures",
-        title="Sizes and captions",
-        lead=f"Of {count(len(sample.captions))} samples that were looked at.",
-        charts=(
-            *_bars("Shorter side of the originals, px", _counted([min(sides) for sides in known], SIDES_PX)),
-            *_bars("Longer side to shorter side", _counted(ratios, RATIOS)),
-            *_bars("Characters of a caption", _counted([len(text.strip()) for text in sample.captions], CHARACTERS)),
-            *_bars("Writing of the captions", scripts(sample.captions)),
-            *(chart for name, values in sample.scores.items() for chart in _bars(name, _spans(values))),
-        ),
-    )
+    counted = {
+        "Shorter side of the originals, px": _counted([min(sides) for sides in known], SIDES_PX),
+        "Longer side to shorter side": _counted(ratios, RATIOS),
+        "Characters of a caption": _counted([len(text.strip()) for text in sample.captions], CHARACTERS),
+        "Writing of the captions": scripts(sample.captions),
+        **{name: _spans(values) for name, values in sample.scores.items()},
+    }
+    charts = tuple(chart for title, values in counted.items() for chart in _bars(title, values))
+    lead = f"Of {count(len(sample.captions))} samples that were looked at."
+    return Section("measures", "Sizes and captions", lead, charts=charts)
 
 
 def _counted(values: Sequence[float], edges: Sequence[float]) -> dict[str, float]:
@@ -139,23 +143,3 @@ def scripts(captions: Sequence[str]) -> dict[str, float]:
 def _bars(title: str, values: Mapping[str, float], whole: float | None = None) -> Iterator[Chart]:
     """Yield a chart of counts, as shares of the whole, or of their sum."""
     return share_chart(title.lower().replace(" ", "-"), title, values, whole or sum(values.values()) or 1)
-
-
-def _pairs(sample: DataSample) -> Section:
-    pictures = [
-        _embedded(picture, title)
-        for pair in sample.pairs
-        for picture, title in zip(pair, ("counts", "is left out as a copy"), strict=True)
-    ]
-    lead = "Side by side: the picture that counts, and the one that was taken for a copy of it."
-    return Section("copies", "Copies", lead, pictures=tuple(pictures), is_wide=True)
-
-
-def _causes(sample: DataSample) -> Section:
-    rows = tuple(
-        (cause.replace("_", " ")[:60], address[:200], caption[:MAX_CAPTION_CHARACTERS])
-        for cause, some in sample.examples.items()
-        for address, caption in some
-    )
-    tables = (Table(("cause", "address", "caption"), rows, wraps=True),)
-    return Section("causes", "Examples of what is left out", tables=tables, is_wide=True)

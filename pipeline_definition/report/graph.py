@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Any
 
 _REFERENCE = re.compile(r"^Steps\.([^.\[]+)")
@@ -33,9 +34,22 @@ class Node:
 
 def step_graph(definition: Mapping[str, Any]) -> tuple[Node, ...]:
     """Return the steps of a definition in its order, those behind conditions included."""
-    steps = dict(_flat(definition.get("Steps", []), ()))
-    parents = {name: _reduced(name, _all_parents(steps)) for name in steps}
-    ranks = _ranks(parents)
+    steps = {str(step["Name"]): (step, condition) for step, condition in _flat(definition.get("Steps", []), ())}
+    waits: dict[str, list[str]] = {}
+    for name, (step, condition) in steps.items():
+        own = {key: value for key, value in step.get("Arguments", {}).items() if key not in _BRANCHES}
+        named = dict.fromkeys((*condition, *step.get("DependsOn", []), *_references(own)))
+        waits[name] = [parent for parent in named if parent in steps and parent != name]
+    ancestors: dict[str, set[str]] = {}
+    ranks: dict[str, int] = {}
+    for name in TopologicalSorter(waits).static_order():
+        ancestors[name] = {*waits[name]}.union(*(ancestors[parent] for parent in waits[name]))
+        ranks[name] = max((ranks[parent] + 1 for parent in waits[name]), default=0)
+    # A parent that another parent waits for anyway is left out.
+    parents = {
+        name: tuple(one for one in own if not any(one in ancestors[other] for other in own))
+        for name, own in waits.items()
+    }
     lanes = _lanes(parents, ranks)
     nodes = []
     for name, (step, _) in steps.items():
@@ -44,31 +58,12 @@ def step_graph(definition: Mapping[str, Any]) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-Steps = Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]]
-
-
-def _flat(steps: Any, condition: tuple[str, ...]) -> Iterator[tuple[str, tuple[Mapping[str, Any], tuple[str, ...]]]]:
-    """Yield (name, (step, the condition that leads to it, if any))."""
+def _flat(steps: Any, condition: tuple[str, ...]) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
+    """Yield each step with the condition that leads to it, if any."""
     for step in steps:
-        name = str(step["Name"])
-        yield name, (step, condition)
-        if step.get("Type") == "Condition":
-            for branch in _BRANCHES:
-                yield from _flat(step.get("Arguments", {}).get(branch, []), (name,))
-
-
-def _all_parents(steps: Steps) -> dict[str, tuple[str, ...]]:
-    parents = {}
-    for name, (step, condition) in steps.items():
-        named = dict.fromkeys((*condition, *step.get("DependsOn", []), *_references(_own(step))))
-        parents[name] = tuple(parent for parent in named if parent in steps and parent != name)
-    return parents
-
-
-def _own(step: Mapping[str, Any]) -> Any:
-    """Return a step's arguments without the steps of its branches."""
-    branches = _BRANCHES if step.get("Type") == "Condition" else ()
-    return {key: value for key, value in step.get("Arguments", {}).items() if key not in branches}
+        yield step, condition
+        for branch in _BRANCHES if step.get("Type") == "Condition" else ():
+            yield from _flat(step.get("Arguments", {}).get(branch, []), (step["Name"],))
 
 
 def _references(value: Any) -> Iterator[str]:
@@ -76,33 +71,6 @@ def _references(value: Any) -> Iterator[str]:
         yield match[1]
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _references(item)
-
-
-def _reduced(name: str, parents: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Leave out a parent that another parent waits for anyway."""
-    direct = parents[name]
-    return tuple(
-        one for one in direct if not any(one in _ancestors(other, parents) for other in direct if other != one)
-    )
-
-
-def _ancestors(name: str, parents: Mapping[str, tuple[str, ...]]) -> set[str]:
-    ancestors: set[str] = set()
-    waiting = list(parents[name])
-    while waiting:
-        parent = waiting.pop()
-        if parent not in ancestors:
-            ancestors.add(parent)
-            waiting += parents[parent]
-    return ancestors
-
-
-def _ranks(parents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
-    """Return the length of the longest path to each step; without a cycle, one round for each step is enough."""
-    ranks = dict.fromkeys(parents, 0)
-    for _ in parents:
-        ranks = {name: max((ranks[parent] + 1 for parent in parents[name]), default=0) for name in parents}
-    return ranks
 
 
 def _lanes(parents: Mapping[str, tuple[str, ...]], ranks: Mapping[str, int]) -> dict[str, int]:

@@ -6,7 +6,7 @@ These are how good the model is (FID and CLIP score), how fast it was trained, a
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -16,7 +16,7 @@ from params.parameter_names import ENDPOINT_HOSTS, instance_count_of, instance_t
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number
 from pipeline_definition.report.costs import total
-from pipeline_definition.report.gate import Metric, Threshold, asked_of, metric, thresholds, warnings
+from pipeline_definition.report.gate import Threshold, asked_of, metric, thresholds, warnings
 from pipeline_definition.report.lineage import registered
 from pipeline_definition.report.run import Run
 
@@ -58,9 +58,11 @@ def verdict(run: Run) -> Verdict:
     if run.status != "Failed":
         return Verdict("running", "Still running", quality(run))
     step = run.failed_step
-    if step is not None and step.node.kind == "Fail" and _missed(run):
-        lead = " ".join((*warnings(run.artifacts.metrics), quality(run)))
-        return Verdict("failed", "Missed the quality gate", lead)
+    measured = [(metric(run.artifacts.metrics, name), threshold) for name, threshold in _gate(run).items()]
+    missed = any(value is not None and not threshold.is_met_by(value) for value, threshold in measured)
+    reservations = warnings(run.artifacts.metrics)
+    if step is not None and step.node.kind == "Fail" and (missed or reservations):
+        return Verdict("failed", "Missed the quality gate", " ".join((*reservations, quality(run))))
     return Verdict("failed", f"Failed at {step.name}" if step else "Failed", quality(run))
 
 
@@ -70,7 +72,13 @@ def quality(run: Run) -> str:
     for name, label in ((FID, "FID"), (CLIP_SCORE, "CLIP score")):
         if (measured := metric(run.artifacts.metrics, name)) is not None:
             asked = f" (the gate asks for {gate[name]})" if name in gate else ""
-            sentences.append(f"{label} is {figure(measured.value)}{asked}{_others(run, name, measured)}.")
+            others = [
+                f"{subject} {beside(other.value, measured.value)}"
+                for suffix, subject in (("_real", "real pictures have"), ("_untrained", "the untrained model has"))
+                if (other := metric(run.artifacts.metrics, name + suffix)) is not None
+            ]
+            compared = f"; {', '.join(others)}" if others else ""
+            sentences.append(f"{label} is {figure(measured.value)}{asked}{compared}.")
     return " ".join(sentences)
 
 
@@ -87,22 +95,6 @@ def failure(run: Run) -> Failure | None:
 
 def _gate(run: Run) -> Mapping[str, Threshold]:
     return thresholds(run.artifacts.definition, run.artifacts.parameters)
-
-
-def _missed(run: Run) -> bool:
-    measured = ((metric(run.artifacts.metrics, name), threshold) for name, threshold in _gate(run).items())
-    missed = any(value is not None and not threshold.is_met_by(value) for value, threshold in measured)
-    return missed or bool(warnings(run.artifacts.metrics))
-
-
-def _others(run: Run, name: str, measured: Metric) -> str:
-    """Return what real pictures and the untrained model reach, where that was measured."""
-    clauses = [
-        f"{subject} {beside(other.value, measured.value)}"
-        for suffix, subject in (("_real", "real pictures have"), ("_untrained", "the untrained model has"))
-        if (other := metric(run.artifacts.metrics, name + suffix)) is not None
-    ]
-    return "; " + ", ".join(clauses) if clauses else ""
 
 
 @dataclass(frozen=True)
@@ -137,21 +129,15 @@ def _quality(run: Run, name: str, label: str, asked: Threshold | None, lower_is_
     compared = {text: other for text, other in others.items() if other is not None}
     marks = [charts.Mark("model", measured.value, measured.low, measured.high)]
     marks += [charts.Mark(text, other.value) for text, other in compared.items()]
-    notes = tuple(_quality_notes(measured, asked, compared))
+    notes = [f"gate: {asked}"] if asked else []
+    if measured.interval:
+        share = f"{100 * measured.confidence:.0f} % interval " if measured.confidence else ""
+        notes.append(f"{share}{measured.interval}")
+    notes += [f"{text}: {beside(other.value, measured.value)}" for text, other in compared.items()]
     description = ", ".join((f"{label} {figure(measured.value)}", *notes))
     passed, scale = asked.is_met_by(measured) if asked else None, f"scale-{name}"
     drawing = charts.scale(scale, description, marks, asked.limit if asked else None, lower_is_better)
-    return Tile(label, figure(measured.value), passed, notes, drawing)
-
-
-def _quality_notes(measured: Metric, asked: Threshold | None, compared: Mapping[str, Metric]) -> Iterator[str]:
-    if asked:
-        yield f"gate: {asked}"
-    if measured.interval:
-        share = f"{100 * measured.confidence:.0f} % interval " if measured.confidence else ""
-        yield f"{share}{measured.interval}"
-    for text, other in compared.items():
-        yield f"{text}: {beside(other.value, measured.value)}"
+    return Tile(label, figure(measured.value), passed, tuple(notes), drawing)
 
 
 def _speed(run: Run) -> Tile | None:
@@ -192,13 +178,10 @@ def _cost(run: Run) -> Tile | None:
     hours = f"{figure(spent.instance_hours)} instance-hours"
     if spent.usd == 0 and not spent.is_known:
         return Tile("Cost", hours, notes=("no prices were given",))
-    unpriced = () if spent.is_known else (f"without {', '.join(sorted(spent.unpriced))}: no price given",)
-    return Tile("Cost", dollars(spent.usd), notes=(hours, *unpriced, *_standing(run)))
-
-
-def _standing(run: Run) -> Iterator[str]:
-    """Yield what the endpoint costs an hour: it is billed until it is deleted."""
+    notes = [hours] if spent.is_known else [hours, f"without {', '.join(sorted(spent.unpriced))}: no price given"]
     kind, instances = (run.artifacts.parameters.get(name) for name in ENDPOINT_PARAMETERS)
     price, instances = run.prices.get(str(kind)), number(instances)
     if price is not None and instances and run.endpoint is not None:
-        yield f"and {dollars(price * instances)} an hour while the endpoint stands"
+        # It is billed until it is deleted.
+        notes.append(f"and {dollars(price * instances)} an hour while the endpoint stands")
+    return Tile("Cost", dollars(spent.usd), notes=tuple(notes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline_definition.artifacts import Artifacts
@@ -34,8 +33,24 @@ def parameters_section(run: Run) -> Section:
 def lineage_section(run: Run) -> Section:
     """Return the package, its approval, and what the training recorded with the model."""
     package, lineage = run.artifacts.model_package or {}, run.artifacts.lineage or {}
-    facts, tables = tuple(_facts(run, package)), tuple(_tables(package, lineage))
-    return Section("lineage", "Where the model stands", registered(run.artifacts), facts, tables=tables)
+    rows = [("model package", str(package["arn"]))] if package.get("arn") else []
+    rows += [("model archive", str(uri)) for uri in package.get("model_data") or () if uri]
+    rows += [("metrics", str(package["metrics_uri"]))] if package.get("metrics_uri") else []
+    rows += [(key.replace("_", " "), _value(value)) for key, value in (package.get("metadata") or {}).items()]
+    written = tuple(leaves(lineage)) if lineage else ()
+    tables = (
+        Table(("registered with", ""), tuple(rows), wraps=True),
+        Table(("recorded by the training", ""), written, summary="The training’s own record", wraps=True),
+    )
+    facts, state = [], str(package.get("approval_status") or "")
+    if package:
+        facts.append(Fact("approval", APPROVAL.get(state, state), str(package.get("approval_description") or "")))
+        if created := moment(package.get("created")):
+            facts.append(Fact("registered", date(created)))
+        if run.endpoint is not None:
+            name = run.artifacts.parameters.get("EndpointName") or run.endpoint.name
+            facts.append(Fact("endpoint", str(name)))
+    return Section("lineage", "Where the model stands", registered(run.artifacts), tuple(facts), tables=tables)
 
 
 def registered(artifacts: Artifacts) -> str:
@@ -46,28 +61,6 @@ def registered(artifacts: Artifacts) -> str:
     state = str(package.get("approval_status") or "")
     name = f"{package.get('group')} version {package.get('version')}" if package.get("group") else package.get("arn")
     return f"Registered as {name}, {APPROVAL.get(state, state)}."
-
-
-def _facts(run: Run, package: Mapping[str, Any]) -> Iterator[Fact]:
-    if not package:
-        return
-    state = str(package.get("approval_status") or "")
-    yield Fact("approval", APPROVAL.get(state, state), str(package.get("approval_description") or ""))
-    created = moment(package.get("created"))
-    if created:
-        yield Fact("registered", date(created))
-    if run.endpoint is not None:
-        yield Fact("endpoint", str(run.artifacts.parameters.get("EndpointName") or run.endpoint.name))
-
-
-def _tables(package: Mapping[str, Any], lineage: Mapping[str, Any]) -> Iterator[Table]:
-    rows = [("model package", str(package["arn"]))] if package.get("arn") else []
-    rows += [("model archive", str(uri)) for uri in package.get("model_data") or () if uri]
-    rows += [("metrics", str(package["metrics_uri"]))] if package.get("metrics_uri") else []
-    rows += [(key.replace("_", " "), _value(value)) for key, value in (package.get("metadata") or {}).items()]
-    yield Table(("registered with", ""), tuple(rows), wraps=True)
-    written = tuple(leaves(lineage)) if lineage else ()
-    yield Table(("recorded by the training", ""), written, summary="The training’s own record", wraps=True)
 
 
 def _value(value: Any) -> str:

@@ -7,7 +7,7 @@ Reads a run's artifacts folder; writes one file. The same artifacts give the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from params.files import write_text
@@ -52,13 +52,20 @@ def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] |
 
 def render(run: Run) -> str:
     """Return the page as HTML; everything that came from outside is escaped."""
-    ending = verdict(run)
+    ending, execution = verdict(run), run.artifacts.execution
+    eyebrow = (
+        # From arn:aws:sagemaker:REGION:ACCOUNT:pipeline/NAME/execution/ID.
+        [*str(execution.get("arn", "")).split("/"), "pipeline"][1],
+        f"run {execution['id']}" if execution.get("id") else "",
+        date(run.start) if run.start else "",
+        "on this machine" if run.is_local else str(execution.get("region") or ""),
+    )
     document = Document(
-        eyebrow=tuple(filter(None, _eyebrow(run))),
+        eyebrow=tuple(filter(None, eyebrow)),
         title=ending.title,
         lead=ending.lead,
         sections=tuple(part(seen) for part in SECTIONS for seen in (run.phases if part in OF_A_PHASE else (run,))),
-        notes=tuple(filter(None, (ORIGIN, str(run.artifacts.execution.get("arn") or "")))),
+        notes=tuple(filter(None, (ORIGIN, str(execution.get("arn") or "")))),
     )
     return to_html(
         document,
@@ -71,17 +78,8 @@ def render(run: Run) -> str:
         steps=tuple(timeline(run)),
         summary=summary(run),
         is_local=run.is_local,
-        left_out=run.artifacts.execution.get("left_out") or {},
+        left_out=execution.get("left_out") or {},
     )
-
-
-def _eyebrow(run: Run) -> Iterator[str]:
-    """Yield the pipeline, from arn:aws:sagemaker:REGION:ACCOUNT:pipeline/NAME/execution/ID, the run, when and where."""
-    execution = run.artifacts.execution
-    yield [*str(execution.get("arn", "")).split("/"), "pipeline"][1]
-    yield f"run {execution['id']}" if execution.get("id") else ""
-    yield date(run.start) if run.start else ""
-    yield "on this machine" if run.is_local else str(execution.get("region") or "")
 
 
 def pictures_section(artifacts: Artifacts) -> Section:

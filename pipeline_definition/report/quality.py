@@ -50,8 +50,11 @@ def quality_section(run: Run) -> Section:
     asked = asked_of(run.artifacts)
     facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
     lead = " ".join([LEAD, *map(str, metrics.get("notes") or ())]) if metrics else ""
-    drawn, tables = tuple(_charts(run, asked)), tuple(_tables(metrics, asked))
-    return Section("quality", "How good it is", lead, facts, drawn, tables)
+    tables = (
+        _table(("metric", "of", "value"), _metric_rows(metrics, asked)),
+        _table(("metric", "on the same prompts", "by"), _comparison_rows(metrics, asked)),
+    )
+    return Section("quality", "How good it is", lead, facts, tuple(_charts(run, asked)), tables)
 
 
 def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
@@ -93,12 +96,8 @@ def _mark(name: str, value: Metric) -> charts.Mark:
     return charts.Mark(name, value.value, value.low, value.high)
 
 
-def _tables(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[Table]:
-    for headers, rows in (
-        (("metric", "of", "value"), _metric_rows(metrics, asked)),
-        (("metric", "on the same prompts", "by"), _comparison_rows(metrics, asked)),
-    ):
-        yield Table((*headers, "interval", "gate", "pictures"), tuple(rows), frozenset({2, 3, 5}))
+def _table(headers: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Table:
+    return Table((*headers, "interval", "gate", "pictures"), tuple(rows), frozenset({2, 3, 5}))
 
 
 def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[tuple[str, ...]]:

@@ -143,7 +143,9 @@ class Run:
 def run_of(artifacts: Artifacts, prices: Prices) -> Run:
     """Return the run that left these artifacts."""
     records = {str(step["name"]): step for step in artifacts.execution.get("steps", ()) if "name" in step}
-    nodes = step_graph(artifacts.definition) or _nodes_in_a_row(list(records))
+    # The steps of a run whose definition is missing are drawn one after the other.
+    in_a_row = (Node(name, "", name, "", (*records,)[max(0, at - 1) : at], at, 0) for at, name in enumerate(records))
+    nodes = step_graph(artifacts.definition) or tuple(in_a_row)
     states = _states(nodes, records, artifacts.execution.get("status") in ENDED_STATUSES)
     steps = (
         RunStep(node, record, states[node.name], step_cost(record, artifacts.tuning, prices))
@@ -151,13 +153,6 @@ def run_of(artifacts: Artifacts, prices: Prices) -> Run:
         for record in (records.get(node.name, {}),)
     )
     return Run(artifacts, tuple(steps), prices)
-
-
-def _nodes_in_a_row(names: Sequence[str]) -> tuple[Node, ...]:
-    """Return the nodes of a run whose definition is missing: one after the other."""
-    return tuple(
-        Node(name, "", name, "", tuple(names[max(0, place - 1) : place]), place, 0) for place, name in enumerate(names)
-    )
 
 
 def _states(nodes: Sequence[Node], records: Mapping[str, Mapping[str, Any]], finished: bool) -> dict[str, str]:

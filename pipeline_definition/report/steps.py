@@ -90,7 +90,13 @@ def timeline(run: Run) -> Iterator[TimelineRow]:
         attempts = int(step.record.get("attempts") or 1)
         time = step.time if step.time and step.style != "cached" else step.state
         note = f"{attempts} attempts" if attempts > 1 else ""
-        yield TimelineRow(step, *_bar(run, step), time, _cost(run, step), note)
+        start = width = 0.0
+        if run.start is not None and run.seconds and step.start is not None and step.seconds is not None:
+            start = min(1.0, max(0.0, (step.start - run.start).total_seconds() / run.seconds))
+            width = min(1.0 - start, step.seconds / run.seconds)
+        cost = dollars(step.cost.usd) if step.cost.is_known else f"{figure(step.cost.instance_hours)} h"
+        shown = "" if run.is_local or not step.cost.instance_hours else cost
+        yield TimelineRow(step, round(100 * start, 2), round(100 * width, 2), time, shown, note)
 
 
 def summary(run: Run) -> str:
@@ -106,16 +112,3 @@ def summary(run: Run) -> str:
         return f"{hours}: {dollars(spent.usd)}."
     missing = f"no price given for {', '.join(sorted(spent.unpriced))}"
     return f"{hours}: {dollars(spent.usd)}, with {missing}." if spent.usd else f"{hours}; {missing}."
-
-
-def _bar(run: Run, step: RunStep) -> tuple[float, float]:
-    if run.start is None or not run.seconds or step.start is None or step.seconds is None:
-        return 0.0, 0.0
-    start = min(1.0, max(0.0, (step.start - run.start).total_seconds() / run.seconds))
-    return round(100 * start, 2), round(100 * min(1.0 - start, step.seconds / run.seconds), 2)
-
-
-def _cost(run: Run, step: RunStep) -> str:
-    if run.is_local or not step.cost.instance_hours:
-        return ""
-    return dollars(step.cost.usd) if step.cost.is_known else f"{figure(step.cost.instance_hours)} h"

@@ -28,8 +28,16 @@ LOGARITHMIC_FROM = 20.0
 def training_section(run: Run) -> Section:
     """Return what the training log shows."""
     title = f"How it was trained{f': {run.phase}' if run.phase else ''}"
-    facts = (*_speed_facts(run), *_batch_facts(run), *_loss_facts(run), *_online_facts(run), *_checkpoint_facts(run))
-    return Section(f"training{run.phase}", title, _lead(run), facts, tuple(_charts(run)), tuple(_tables(run)))
+    train, seen, lead = run.of_kind("TrainingJob"), points(run, SEEN), ""
+    if train is not None and train.seconds is not None and seen:
+        lead = f"{count(seen[-1][1])} samples in {train.time}{f' on {train.hosts}' if train.hosts else ''}."
+    facts = (*_speed_and_loss(run), *_waits(run))
+    losses = tuple((f"{count(seen)}", figure(value, 4)) for seen, value in points(run, "validation_loss"))
+    tables = (
+        Table(("micro-batch", "measured in", "iterations/s", "images/s"), tuple(_speeds(run)), frozenset({2, 3})),
+        Table(("samples seen", "validation loss"), losses, frozenset({0, 1}), "Validation losses"),
+    )
+    return Section(f"training{run.phase}", title, lead, facts, tuple(_charts(run)), tables)
 
 
 def points(run: Run, name: str) -> charts.Points:
@@ -42,50 +50,31 @@ def points(run: Run, name: str) -> charts.Points:
     return sorted(course)
 
 
-def _lead(run: Run) -> str:
-    train, seen = run.of_kind("TrainingJob"), points(run, SEEN)
-    if train is None or train.seconds is None or not seen:
-        return ""
-    on = f" on {train.hosts}" if train.hosts else ""
-    return f"{count(seen[-1][1])} samples in {train.time}{on}."
-
-
-def _speed_facts(run: Run) -> Iterator[Fact]:
-    medians = {name: typical(run, name) for name in (*SPEEDS, "mfu")}
+def _speed_and_loss(run: Run) -> Iterator[Fact]:
+    medians, lineage = {name: typical(run, name) for name in (*SPEEDS, "mfu")}, run.artifacts.lineage or {}
     yield from known_facts(medians, SPEEDS, figure, "median")
     yield from known_facts(medians, {"mfu": "model FLOPs utilisation"}, percent)
-
-
-def _batch_facts(run: Run) -> Iterator[Fact]:
-    lineage = run.artifacts.lineage or {}
-    settings = lineage.get("settings") or {}
-    yield from known_facts(settings, {"global_batch_size": "global batch", "micro_batch_size": "micro-batch"}, count)
+    batches = {"global_batch_size": "global batch", "micro_batch_size": "micro-batch"}
+    yield from known_facts(lineage.get("settings") or {}, batches, count)
     yield from known_facts(lineage, {"world_size": "ranks"}, count, str(lineage.get("device") or ""))
-
-
-def _loss_facts(run: Run) -> Iterator[Fact]:
     skipped = points(run, "skipped_steps")
     if skipped and skipped[-1][1] > 0:
         yield Fact("steps left out", count(skipped[-1][1]), "their gradients were not finite")
-    for name, label in (("training_loss", "training loss"), ("validation_loss", "validation loss")):
-        course = points(run, name)
-        if course:
-            yield Fact(label, figure(course[-1][1], 4), "last")
+    for name in ("training_loss", "validation_loss"):
+        if course := points(run, name):
+            yield Fact(name.replace("_", " "), figure(course[-1][1], 4), "last")
 
 
-def _online_facts(run: Run) -> Iterator[Fact]:
-    """Yield which side waited, where pictures were encoded while training."""
+def _waits(run: Run) -> Iterator[Fact]:
+    """Yield which side waited, where pictures were encoded while training, and whether checkpoints reached S3."""
     waits = {name: [value for _, value in points(run, name)] for name in (DATA_S, ENCODER_WAIT_S)}
-    if not waits[ENCODER_WAIT_S]:
-        return
-    trainers_s, encoders_s = (math.fsum(waits[name]) for name in (DATA_S, ENCODER_WAIT_S))
-    trainers_wait = trainers_s > encoders_s
-    yield Fact("trainers waited", duration(trainers_s), "the encoders were slower: add some" if trainers_wait else "")
-    yield Fact("an encoder waited", duration(encoders_s), "" if trainers_wait else "the trainers were slower")
-
-
-def _checkpoint_facts(run: Run) -> Iterator[Fact]:
-    """Yield whether the checkpoints reached S3, as the job itself measured it."""
+    if waits[ENCODER_WAIT_S]:
+        trainers_s, encoders_s = (math.fsum(waits[name]) for name in (DATA_S, ENCODER_WAIT_S))
+        slower = (
+            ("the encoders were slower: add some", "") if trainers_s > encoders_s else ("", "the trainers were slower")
+        )
+        yield Fact("trainers waited", duration(trainers_s), slower[0])
+        yield Fact("an encoder waited", duration(encoders_s), slower[1])
     train = run.of_kind("TrainingJob")
     metrics = ((train.record.get("job") or {}).get("final_metrics") or {}) if train else {}
     age_s, lag_s = number(metrics.get(CHECKPOINT_AGE_S)), number(metrics.get(CHECKPOINT_LAG_S))
@@ -99,12 +88,15 @@ def _charts(run: Run) -> Iterator[Chart]:
     for name, title in (("learning_rate", "Learning rate"), ("iterations_per_s", "Iterations/s")):
         course = points(run, name)
         if len(course) > 1:
-            ends, series = (
-                f"{title} from {figure(course[0][1])} to {figure(course[-1][1])}",
-                charts.Series(title, course),
-            )
-            yield Chart(title, charts.curves(f"curve-{name}{run.phase}", ends, [series], from_zero=True))
-    yield from _time_chart(run)
+            ends = f"{title} from {figure(course[0][1])} to {figure(course[-1][1])}"
+            svg = charts.curves(f"curve-{name}{run.phase}", ends, [charts.Series(title, course)], from_zero=True)
+            yield Chart(title, svg)
+    parts = sorted(time_parts(run).items(), key=lambda part: -part[1])
+    whole = sum(seconds for _, seconds in parts)
+    if whole > 0:
+        rows = [(name, [(value, percent(value / whole))]) for name, value in parts]
+        description = ", ".join(f"{name} {text}" for name, [(_, text)] in rows)
+        yield Chart("Where the time of the training went", charts.bars(f"time{run.phase}", description, rows))
 
 
 def _loss_chart(run: Run) -> Iterator[Chart]:
@@ -117,17 +109,6 @@ def _loss_chart(run: Run) -> Iterator[Chart]:
     ends = "; ".join(f"{one.name} from {figure(one.points[0][1])} to {figure(one.points[-1][1])}" for one in series)
     svg = charts.curves(f"curve-loss{run.phase}", ends, series, logarithmic=logarithmic)
     yield Chart("Loss", svg, tuple(one.name for one in series))
-
-
-def _time_chart(run: Run) -> Iterator[Chart]:
-    parts = time_parts(run)
-    whole = sum(parts.values())
-    if whole <= 0:
-        return
-    ordered = sorted(parts.items(), key=lambda part: -part[1])
-    rows = [(name, [(value, percent(value / whole))]) for name, value in ordered]
-    description = ", ".join(f"{name} {text}" for name, [(_, text)] in rows)
-    yield Chart("Where the time of the training went", charts.bars(f"time{run.phase}", description, rows))
 
 
 def time_parts(run: Run) -> dict[str, float]:
@@ -152,10 +133,3 @@ def _speeds(run: Run) -> Iterator[tuple[str, ...]]:
 
 def _micro_batch(settings: Mapping[str, Any] | None) -> float | None:
     return number((settings or {}).get("micro_batch_size"))
-
-
-def _tables(run: Run) -> Iterator[Table]:
-    speeds = tuple(_speeds(run))
-    yield Table(("micro-batch", "measured in", "iterations/s", "images/s"), speeds, frozenset({2, 3}))
-    rows = tuple((f"{count(seen)}", figure(value, 4)) for seen, value in points(run, "validation_loss"))
-    yield Table(("samples seen", "validation loss"), rows, frozenset({0, 1}), "Validation losses")

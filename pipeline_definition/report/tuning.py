@@ -32,8 +32,12 @@ def tuning_section(run: Run) -> Section:
     trials = trials_of(tuning, run.prices)
     best = next((trial for trial in trials if trial.is_best), None)
     lead = f"{len(trials)} trials, {str(tuning.get('strategy', '')).lower()} search on {objective}." if trials else ""
+    chosen = best.hyperparameters.items() if best else ()
+    facts = [Fact(name.replace("_", " "), _value(value), "chosen") for name, value in chosen]
+    if best and best.objective is not None:
+        facts.append(Fact(objective, figure(best.objective, 4), "of the best trial"))
     drawn, tables = tuple(_charts(run, tuning, trials, objective)), tuple(_tables(run, trials, objective))
-    return Section("tuning", "What tuning chose", lead, tuple(_facts(best, objective)), drawn, tables)
+    return Section("tuning", "What tuning chose", lead, tuple(facts), drawn, tables)
 
 
 def trials_of(tuning: Mapping[str, Any], prices: Prices) -> tuple[TuningTrial, ...]:
@@ -66,15 +70,6 @@ def lower_is_better(tuning: Mapping[str, Any]) -> bool:
     return (tuning.get("objective") or {}).get("type") != "Maximize"
 
 
-def _facts(best: TuningTrial | None, objective: str) -> Iterator[Fact]:
-    if best is None:
-        return
-    for name, value in best.hyperparameters.items():
-        yield Fact(name.replace("_", " "), _value(value), "chosen")
-    if best.objective is not None:
-        yield Fact(objective, figure(best.objective, 4), "of the best trial")
-
-
 def _charts(run: Run, tuning: Mapping[str, Any], trials: tuple[TuningTrial, ...], objective: str) -> Iterator[Chart]:
     in_dollars = not run.is_local and all(trial.cost.is_known for trial in trials)
     reached = [
@@ -98,16 +93,15 @@ def _tables(run: Run, trials: tuple[TuningTrial, ...], objective: str) -> Iterat
         return
     names = tuple(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
     headers = ("trial", *(name.replace("_", " ") for name in names), objective, "time", "cost")
-    rows = tuple(_row(run, number, trial, names) for number, trial in enumerate(trials, start=1))
-    yield Table(headers, rows, frozenset(range(1, len(headers))))
-
-
-def _row(run: Run, place: int, trial: TuningTrial, names: tuple[str, ...]) -> tuple[str, ...]:
-    objective = figure(trial.objective, 4) if trial.objective is not None else trial.status.lower() or DASH
-    time = duration(trial.seconds) if trial.seconds is not None else DASH
-    cost = dollars(trial.cost.usd) if trial.cost.is_known and trial.cost.instance_hours else DASH
-    tried = (_value(trial.hyperparameters.get(name, DASH)) for name in names)
-    return (f"{place} ★" if trial.is_best else str(place), *tried, objective, time, "nothing" if run.is_local else cost)
+    rows = []
+    for place, trial in enumerate(trials, start=1):
+        reached = figure(trial.objective, 4) if trial.objective is not None else trial.status.lower() or DASH
+        time = duration(trial.seconds) if trial.seconds is not None else DASH
+        cost = dollars(trial.cost.usd) if trial.cost.is_known and trial.cost.instance_hours else DASH
+        tried = (_value(trial.hyperparameters.get(name, DASH)) for name in names)
+        cost = "nothing" if run.is_local else cost
+        rows.append((f"{place} ★" if trial.is_best else str(place), *tried, reached, time, cost))
+    yield Table(headers, tuple(rows), frozenset(range(1, len(headers))))
 
 
 def _value(value: Any) -> str:
