@@ -21,15 +21,7 @@ from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.prompting.bootstrap import estimate
 from pipeline_definition.prompting.clip_scores import ScoringError, score_pictures
-from pipeline_definition.prompting.endpoint import (
-    Answer,
-    DrawnPicture,
-    Endpoint,
-    SageMakerEndpoint,
-    ServerEndpoint,
-    draw_patiently,
-    is_address,
-)
+from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, Endpoint, connect, draw_patiently, is_address
 from pipeline_definition.session import Target
 
 PATIENCE_S: Final = 120.0
@@ -124,12 +116,23 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers for programs."""
-        first = self.standings[0]
-        return {
-            "models": [_as_dict(standing, first) for standing in self.standings],
-            "clip": self.clip,
-            "note": self.note,
-        }
+        models = []
+        for standing in self.standings:
+            gap = None if standing is self.standings[0] else difference(self.standings[0], standing)
+            about = {
+                "name": standing.contender.name,
+                "instance_type": standing.contender.instance_type,
+                "model": standing.shots[0].answer.model,
+                "images": len(standing.shots),
+                "clip_score": standing.clip_score,
+                "clip_score_above_first": asdict(gap) if gap else None,
+                "latency_p50_s": standing.latency_s(0.5),
+                "latency_p95_s": standing.latency_s(0.95),
+                "render_s": standing.render_s,
+                "usd_per_image": standing.usd_per_image,
+            }
+            models.append(about)
+        return {"models": models, "clip": self.clip, "note": self.note}
 
 
 def contenders_of(target: Callable[[], Target], endpoints: Sequence[str], variants: Sequence[str]) -> list[Contender]:
@@ -146,7 +149,7 @@ def contenders_of(target: Callable[[], Target], endpoints: Sequence[str], varian
         raise ContenderError("--variant chooses among the variants of one endpoint: give one --endpoint, by its name")
     else:
         contenders = [
-            Contender(name, ServerEndpoint(name))
+            Contender(name, connect(target, name))
             if is_address(name)
             else _priced(target(), name, next(iter(_instance_types(target(), name).values())))
             for name in endpoints
@@ -213,23 +216,7 @@ def _instance_types(target: Target, endpoint: str) -> dict[str, str]:
 
 def _priced(target: Target, endpoint: str, instance_type: str, variant: str | None = None) -> Contender:
     usd_per_hour = load_prices().in_region(target.region, instance_type) or None
-    return Contender(variant or endpoint, SageMakerEndpoint(target, endpoint, variant), instance_type, usd_per_hour)
-
-
-def _as_dict(standing: Standing, first: Standing) -> dict[str, Any]:
-    gap = None if standing is first else difference(first, standing)
-    return {
-        "name": standing.contender.name,
-        "instance_type": standing.contender.instance_type,
-        "model": standing.shots[0].answer.model,
-        "images": len(standing.shots),
-        "clip_score": standing.clip_score,
-        "clip_score_above_first": asdict(gap) if gap else None,
-        "latency_p50_s": standing.latency_s(0.5),
-        "latency_p95_s": standing.latency_s(0.95),
-        "render_s": standing.render_s,
-        "usd_per_image": standing.usd_per_image,
-    }
+    return Contender(variant or endpoint, connect(lambda: target, endpoint, variant), instance_type, usd_per_hour)
 
 
 def _draw(contender: Contender, prompt: str, seed: int, request: dict[str, Any]) -> Shot:

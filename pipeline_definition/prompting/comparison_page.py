@@ -11,7 +11,7 @@ from typing import Any
 from pipeline_definition.pages.document import Document, EmbeddedPicture, Section, Table, data_address
 from pipeline_definition.pages.formats import DASH, count, figure
 from pipeline_definition.pages.html import to_html
-from pipeline_definition.prompting.comparison import Comparison, Shot, Standing, difference
+from pipeline_definition.prompting.comparison import Comparison, Standing, difference
 
 HEADERS = (
     *("model", "CLIP score", "above the first (95 %)", "higher in", "median wait", "95 % within", "drawing"),
@@ -27,11 +27,14 @@ NUMBERS = (
 def render(comparison: Comparison, settings: Mapping[str, Any]) -> str:
     """Return the page as HTML; every text in it is escaped."""
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items())
+    rows = tuple(summary(standing, comparison.standings[0]) for standing in comparison.standings)
+    lead, tables = f"{NUMBERS} {comparison.note}".strip(), (Table(HEADERS, rows, NUMERIC),)
+    numbers = Section("numbers", "Numbers", lead, tables=tables, is_wide=True)
     document = Document(
         eyebrow=("models side by side", *filter(None, (chosen,))),
         title=" beside ".join(standing.contender.name for standing in comparison.standings),
         lead=_lead(comparison),
-        sections=(_numbers(comparison), *_pairs(comparison.standings)),
+        sections=(numbers, *_pairs(comparison.standings)),
         notes=(f"Scored with the CLIP {comparison.clip}",) if comparison.clip else (),
     )
     return to_html(document)
@@ -71,24 +74,14 @@ def _lead(comparison: Comparison) -> str:
     return " ".join([asked, *verdicts])
 
 
-def _numbers(comparison: Comparison) -> Section:
-    rows = tuple(summary(standing, comparison.standings[0]) for standing in comparison.standings)
-    tables, lead = (Table(HEADERS, rows, NUMERIC),), f"{NUMBERS} {comparison.note}".strip()
-    return Section("numbers", "Numbers", lead, tables=tables, is_wide=True)
-
-
 def _pairs(standings: Sequence[Standing]) -> Iterator[Section]:
     """Yield each prompt and seed, as every contender drew it."""
     for number, shots in enumerate(zip(*(standing.shots for standing in standings), strict=True), 1):
         best = max((shot.clip_score for shot in shots if shot.clip_score is not None), default=None)
-        pictures = tuple(
-            _picture(standing.contender.name, shot, best is not None and shot.clip_score == best)
-            for standing, shot in zip(standings, shots, strict=True)
-        )
-        yield Section(f"pair-{number}", shots[0].prompt, f"seed {shots[0].seed}", pictures=pictures)
-
-
-def _picture(name: str, shot: Shot, is_best: bool) -> EmbeddedPicture:
-    score = "" if shot.clip_score is None else f"CLIP {shot.clip_score:.3f}, "
-    source, alt = data_address(shot.picture.content, shot.picture.form), f"{name}: {shot.prompt}"
-    return EmbeddedPicture(source, alt, name, f"{score}{shot.answer.elapsed_s:.2f} s", is_best)
+        pictures = []
+        for name, shot in zip((standing.contender.name for standing in standings), shots, strict=True):
+            score = "" if shot.clip_score is None else f"CLIP {shot.clip_score:.3f}, "
+            source, alt = data_address(shot.picture.content, shot.picture.form), f"{name}: {shot.prompt}"
+            is_best = best is not None and shot.clip_score == best
+            pictures.append(EmbeddedPicture(source, alt, name, f"{score}{shot.answer.elapsed_s:.2f} s", is_best))
+        yield Section(f"pair-{number}", shots[0].prompt, f"seed {shots[0].seed}", pictures=tuple(pictures))

@@ -13,7 +13,7 @@ import json
 import operator
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -103,16 +103,14 @@ def results(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Results:
         behind = estimate([other - own for other, own in zip(best, values, strict=True)])
         ranking.append(RankedSetting(setting, estimate(values), behind, as_good=behind.low <= 0))
     ranking.sort(key=lambda entry: -entry.clip_score.mean)
-    return Results(tuple(ranking), tuple(_effects(plan, scored)))
-
-
-def _effects(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Iterator[Effect]:
+    effects = []
     for factor, levels in zip(FACTORS, vars(plan.grid).values(), strict=True):
-        values = _by_prompt(plan, scored, operator.attrgetter(factor))
+        of_level = _by_prompt(plan, scored, operator.attrgetter(factor))
         for level in levels:
-            gaps = [value - base for value, base in zip(values[level], values[levels[0]], strict=True)]
-            text = f"{level:g}" if isinstance(level, float) else str(level)
-            yield Effect(factor, text, estimate(values[level]), estimate(gaps) if level != levels[0] else None)
+            gaps = [value - base for value, base in zip(of_level[level], of_level[levels[0]], strict=True)]
+            text, change = f"{level:g}" if isinstance(level, float) else str(level), estimate(gaps)
+            effects.append(Effect(factor, text, estimate(of_level[level]), change if level != levels[0] else None))
+    return Results(tuple(ranking), tuple(effects))
 
 
 def _by_prompt(plan: StudyPlan, scored: Sequence[ScoredTrial], key: Callable[[Setting], K]) -> dict[K, list[float]]:
