@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from params import layout
-from params.files import write_bytes
+from params.files import write_bytes, write_text
 from params.s3 import join_uri
 from pipeline_definition.artifacts import folder as files
 from pipeline_definition.artifacts import jobs
@@ -118,33 +118,31 @@ class _Collector:
         return files.PHASE_FOLDER.format(number=of_program.index(step.name) + 1) + "/"
 
     def _processing(self, job: jobs.DescribedJob, folder: str) -> None:
-        manifests = {layout.SHARDS: files.SHARDS_MANIFEST_FILE, layout.LATENTS: folder + files.LATENTS_MANIFEST_FILE}
-        for output, name in manifests.items():
+        for output, file, name in (
+            (layout.SHARDS, layout.MANIFEST_FILE, files.SHARDS_MANIFEST_FILE),
+            (layout.LATENTS, layout.MANIFEST_FILE, folder + files.LATENTS_MANIFEST_FILE),
+            (layout.EVALUATION, layout.METRICS_FILE, layout.METRICS_FILE),
+            (layout.EVALUATION, layout.CONTACT_SHEET_FILE, layout.CONTACT_SHEET_FILE),
+            (layout.EVALUATION, layout.SAMPLES_FILE, layout.SAMPLES_FILE),
+        ):
             if uri := job.outputs.get(output):
-                manifest = join_uri(uri, layout.MANIFEST_FILE)
                 with self._attempt(name):
-                    self._json_at(manifest, name, MAX_MANIFEST_BYTES)
+                    self._copy(join_uri(uri, file), name)
         if uri := job.outputs.get(layout.SHARDS):
             with self._attempt(files.WENT_IN_DIR):
                 self._went_in(uri)
         if uri := job.outputs.get(layout.EVALUATION):
-            with self._attempt(layout.METRICS_FILE):
-                self._json_at(join_uri(uri, layout.METRICS_FILE), layout.METRICS_FILE)
-            with self._attempt(layout.CONTACT_SHEET_FILE):
-                self._file_at(join_uri(uri, layout.CONTACT_SHEET_FILE), layout.CONTACT_SHEET_FILE)
             with self._attempt(layout.SAMPLES_DIR):
                 pictures = join_uri(uri, layout.SAMPLES_DIR)
                 for name in picture_names(self._s3, pictures):
-                    self._file_at(join_uri(pictures, name), f"{layout.SAMPLES_DIR}/{name}")
-            with self._attempt(layout.SAMPLES_FILE):
-                self._captions(join_uri(uri, layout.SAMPLES_FILE))
+                    self._copy(join_uri(pictures, name), f"{layout.SAMPLES_DIR}/{name}")
 
     def _went_in(self, uri: str) -> None:
         sample = sample_of_artifact(DataPrefix(self._s3, uri), uri)
         pictures = spread(sample.pictures if sample else (), MAX_WENT_IN)
         captions = {f"{number:02d}.jpg": picture.caption for number, picture in enumerate(pictures)}
         for name, picture in zip(captions, pictures, strict=True):
-            self._write(f"{files.WENT_IN_DIR}/{name}", picture.jpeg)
+            write_bytes(self.folder / files.WENT_IN_DIR / name, picture.jpeg)
         self._write_json(files.WENT_IN_FILE, {"captions": captions})
 
     def _training(self, job: jobs.DescribedJob, folder: str) -> None:
@@ -152,32 +150,26 @@ class _Collector:
         prefix = join_uri(job.outputs["model"], f"{job.name}/output")
         members: dict[str, bytes] = {}
         for archive in (layout.OUTPUT_ARCHIVE, layout.MODEL_ARCHIVE):
-            if len(members) < len(TRAINING_RECORD):
-                members = {**self._members(join_uri(prefix, archive)), **members}
+            # The other archive may have them; what neither has is reported below.
+            with suppress(ClientError, OperatorError):
+                if len(members) < len(TRAINING_RECORD):
+                    stream = open_object(self._s3, join_uri(prefix, archive), MAX_ARCHIVE_BYTES)
+                    members = {**read_members(stream, TRAINING_RECORD), **members}
         if log := members.get(layout.TRAINING_LOG_FILE):
             lines = (json.dumps(redacted(entry)) + "\n" for entry in parsed_lines(log))
-            self._write(folder + layout.TRAINING_LOG_FILE, "".join(lines).encode())
+            write_text(self.folder / folder / layout.TRAINING_LOG_FILE, "".join(lines))
         if lineage := members.get(layout.LINEAGE_FILE):
             self._write_json(folder + layout.LINEAGE_FILE, parsed(lineage, layout.LINEAGE_FILE))
         missing = [name for name in TRAINING_RECORD if name not in members]
         if missing:
             raise OperatorError(f"no {' and no '.join(missing)} in the archives under {prefix}")
 
-    def _members(self, uri: str) -> dict[str, bytes]:
-        try:
-            return read_members(self._open(uri, MAX_ARCHIVE_BYTES), TRAINING_RECORD)
-        except (ClientError, OperatorError):
-            # The other archive may have them; `_training` reports what neither has.
-            return {}
-
-    def _captions(self, uri: str) -> None:
-        entries = parsed(self._open(uri).read(), layout.SAMPLES_FILE)
-        kept = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-        self._write_json(layout.SAMPLES_FILE, {"samples": kept[:MAX_SAMPLES]})
-
     def _about_execution(self) -> Json:
-        starts = [step.start for step in self.execution.steps if step.start]
-        ends = [step.end for step in self.execution.steps if step.end]
+        steps = []
+        for step in self.execution.steps:
+            job, failed = self.made.get(step.name), step.status == "Failed"
+            about = {"seconds": step.seconds, "job": asdict(job) if job else None}
+            steps.append({**asdict(step), **about, "log_tail": jobs.log_tail(self.target, step) if failed else []})
         return {
             "arn": self.execution.arn,
             "id": self.execution.id,
@@ -185,35 +177,31 @@ class _Collector:
             "failure_reason": self.execution.failure_reason,
             "region": self.target.region,
             "is_local": self.target.is_local,
-            "start": min(starts, default=None),
-            "end": max(ends, default=None),
-            "steps": [self._about_step(step) for step in self.execution.steps],
+            "start": min((step.start for step in self.execution.steps if step.start), default=None),
+            "end": max((step.end for step in self.execution.steps if step.end), default=None),
+            "steps": steps,
             "left_out": dict(sorted(self.left_out.items())),
         }
 
-    def _about_step(self, step: ExecutionStep) -> Json:
-        job = self.made.get(step.name)
-        return {
-            **asdict(step),
-            "seconds": step.seconds,
-            "job": asdict(job) if job else None,
-            "log_tail": jobs.log_tail(self.target, step) if step.status == "Failed" else [],
-        }
-
-    def _json_at(self, uri: str, name: str, max_bytes: int = MAX_FILE_BYTES) -> None:
-        self._write_json(name, parsed(self._open(uri, max_bytes).read(), uri))
-
-    def _file_at(self, uri: str, name: str) -> None:
-        self._write(name, self._open(uri).read())
-
-    def _open(self, uri: str, max_bytes: int = MAX_FILE_BYTES) -> Any:
-        return open_object(self._s3, uri, max_bytes)
+    def _copy(self, uri: str, name: str) -> None:
+        """Write a file as it is; of JSON what may be shown, and of the captions those of the pictures that are kept."""
+        limit = MAX_MANIFEST_BYTES if uri.endswith(layout.MANIFEST_FILE) else MAX_FILE_BYTES
+        content = open_object(self._s3, uri, limit).read()
+        if not name.endswith(".json"):
+            write_bytes(self.folder / name, content)
+            return
+        value = parsed(content, uri)
+        if name == layout.SAMPLES_FILE:
+            kept = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+            value = {"samples": kept[:MAX_SAMPLES]}
+        self._write_json(name, value)
 
     def _write_json(self, name: str, value: Any) -> None:
-        self._write(name, (json.dumps(redacted(value), indent=2, default=_text) + "\n").encode())
-
-    def _write(self, name: str, content: bytes) -> None:
-        write_bytes(self.folder / name, content)
+        # JSON has no word for a time: it is written as ISO 8601 has it.
+        text = json.dumps(
+            redacted(value), indent=2, default=lambda one: one.isoformat() if isinstance(one, datetime) else str(one)
+        )
+        write_text(self.folder / name, text + "\n")
 
 
 def phase_steps(definition: Json) -> list[list[str]]:
@@ -226,11 +214,6 @@ def phase_steps(definition: Json) -> list[list[str]]:
         elif arguments.get("AppSpecification", {}).get("ContainerEntrypoint", [""])[-1] == "encode":
             encodes.append(step["Name"])
     return [encodes, trainings]
-
-
-def _text(value: Any) -> str:
-    """Return what JSON has no word for: a time as ISO 8601 writes it."""
-    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _typed(kind: str, value: Any) -> Any:

@@ -127,7 +127,7 @@ def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
         pairs=tuple(islice(_pairs(files, rows), MAX_PAIRS)),
         examples={cause: tuple(some) for cause, some in sorted(examples.items()) if cause and some},
         captions=tuple(str(row.get("caption") or "") for _, row in kept),
-        sides=tuple(_sides(row) for _, row in kept),
+        sides=tuple((_px(row, "width"), _px(row, "height")) for _, row in kept),
         rows=len(rows),
         scores=scores_of([*(row for _, row in kept), *(row for row in fates if row.get("status") == "success")]),
     )
@@ -135,12 +135,12 @@ def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
 
 def scores_of(rows: Sequence[Row]) -> dict[str, tuple[float, ...]]:
     """Return the numbers that published columns of scores hold."""
-    scores = {name: tuple(float(row[name]) for row in rows if _is_number(row.get(name))) for name in SCORES}
+    held: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in SCORES}
+    scores = {
+        name: tuple(float(one) for one in own if type(one) in (int, float) and math.isfinite(one))
+        for name, own in held.items()
+    }
     return {name: values for name, values in scores.items() if values}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
@@ -167,10 +167,9 @@ def parquet_rows(files: DataFiles, name: str, columns: Sequence[str] | None = No
     return rows
 
 
-def _sides(row: Row) -> tuple[int, int]:
-    values = [row.get("original_width") or row.get("width"), row.get("original_height") or row.get("height")]
-    width, height = (value if isinstance(value, int) else 0 for value in values)
-    return width, height
+def _px(row: Row, side: str) -> int:
+    length = row.get(f"original_{side}") or row.get(side)
+    return length if isinstance(length, int) else 0
 
 
 def _pairs(files: DataFiles, rows: Sequence[tuple[str, Row]]) -> Iterator[tuple[ShownPicture, ShownPicture]]:

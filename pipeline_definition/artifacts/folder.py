@@ -6,7 +6,7 @@ Reads that folder; writes nothing. Every artifact is optional: a run that failed
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +77,8 @@ class Artifacts:
             raise UsageError(f"{folder}: no such folder; collect the run's artifacts first")
         parameters = _object(folder, PARAMETERS_FILE) or {}
         sheet, log = folder / layout.CONTACT_SHEET_FILE, folder / layout.TRAINING_LOG_FILE
+        went_in = (_object(folder, WENT_IN_FILE) or {}).get("captions")
+        captions, pictures = went_in if isinstance(went_in, dict) else {}, sorted((folder / WENT_IN_DIR).glob("*.jpg"))
         return cls(
             folder=folder,
             execution=_object(folder, EXECUTION_FILE) or {},
@@ -84,7 +86,7 @@ class Artifacts:
             parameters=parameters.get("values", {}),
             defaults=parameters.get("defaults", {}),
             shards_manifest=_object(folder, SHARDS_MANIFEST_FILE),
-            went_in=tuple(_went_in(folder)),
+            went_in=tuple((path, str(captions.get(path.name, ""))) for path in pictures),
             latents_manifest=_object(folder, LATENTS_MANIFEST_FILE),
             tuning=_object(folder, TUNING_FILE),
             training_log=parsed_lines(log.read_bytes()) if log.is_file() else (),
@@ -99,12 +101,6 @@ class Artifacts:
         )
 
 
-def _went_in(folder: Path) -> Iterator[tuple[Path, str]]:
-    captions = (_object(folder, WENT_IN_FILE) or {}).get("captions")
-    for path in sorted((folder / WENT_IN_DIR).glob("*.jpg")):
-        yield path, str(captions.get(path.name, "")) if isinstance(captions, dict) else ""
-
-
 def parsed(content: bytes, name: str) -> Any:
     """Return what JSON says. Raises UsageError that names the artifact."""
     try:
@@ -113,11 +109,11 @@ def parsed(content: bytes, name: str) -> Any:
         raise UsageError(f"{name}: not valid JSON: {error}") from None
 
 
-def parsed_lines(content: bytes) -> tuple[Json, ...]:
-    """Return the objects of JSON lines; a line that was cut off is left out."""
+def parsed_lines(content: bytes, most: int | None = None) -> tuple[Json, ...]:
+    """Return the objects of JSON lines, of the first `most` lines alone; a line that was cut off is left out."""
     entries = []
-    for line in content.decode("utf-8", errors="replace").splitlines():
-        with suppress(ValueError):
+    for line in content.decode("utf-8-sig", errors="replace").split("\n")[:most]:
+        with suppress(ValueError, RecursionError):
             entries.append(json.loads(line))
     return tuple(entry for entry in entries if isinstance(entry, dict))
 

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import html
 import io
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,22 +21,10 @@ import numpy as np
 from params.filters.published import AspectRatio, LongCaption, ShortCaption, TooSmall
 from params.layout import CAPTION_FILES, MANIFEST_FILE, METADATA_FILES, PICTURES
 from params.programs import DownloadSettings
+from pipeline_definition.artifacts import data_sample
 from pipeline_definition.artifacts.data_files import DataFiles
-from pipeline_definition.artifacts.data_sample import (
-    MAX_EXAMPLES,
-    MAX_MEMBERS_BYTES,
-    MAX_ROWS,
-    MAX_SHOWN,
-    DataSample,
-    Row,
-    ShownPicture,
-    SmallPicture,
-    parquet_rows,
-    sample_of_artifact,
-    scores_of,
-    small_picture,
-    spread,
-)
+from pipeline_definition.artifacts.data_sample import MAX_ROWS, DataSample, Row, ShownPicture, SmallPicture, spread
+from pipeline_definition.artifacts.folder import parsed_lines
 from pipeline_definition.errors import OperatorError
 
 MAX_LOOKED_AT: Final = 480
@@ -47,7 +34,7 @@ UNDECODED: Final = (".heic", ".heif", ".jxl")
 
 def sample_of(files: DataFiles, place: str, settings: DownloadSettings | None = None) -> DataSample:
     """Return a sample; by `settings` a folder's pictures are judged."""
-    return sample_of_artifact(files, place) or _of_folder(files, place, settings)
+    return data_sample.sample_of_artifact(files, place) or _of_folder(files, place, settings)
 
 
 def _of_folder(files: DataFiles, place: str, settings: DownloadSettings | None) -> DataSample:
@@ -60,15 +47,15 @@ def _of_folder(files: DataFiles, place: str, settings: DownloadSettings | None) 
         )
     facts, known = _metadata(files, names), set(names)
     names = spread(pictures, MAX_LOOKED_AT)
-    to_show = set(spread(names, MAX_SHOWN))
+    to_show = set(spread(names, data_sample.MAX_SHOWN))
     judged: list[tuple[str, str, str]] = []
     shown: list[ShownPicture] = []
     sides: list[tuple[int, int]] = []
     kept: set[bytes] = set()
     for name in names:
         caption = caption_in(facts.get(name, {})) or _caption_beside(files, name, known)
-        content = files.read(name, limit=MAX_MEMBERS_BYTES) or b""
-        small, digest = small_picture(content, is_upright=True), hashlib.sha256(content).digest()
+        content = files.read(name, limit=data_sample.MAX_MEMBERS_BYTES) or b""
+        small, digest = data_sample.small_picture(content, is_upright=True), hashlib.sha256(content).digest()
         if small:
             sides.append((small.width, small.height))
             if name in to_show:
@@ -83,7 +70,7 @@ def _of_folder(files: DataFiles, place: str, settings: DownloadSettings | None) 
         sides=tuple(sides),
         rows=len(pictures),
         least_px=TooSmall.from_settings(settings).least_px if settings else 0,
-        scores=scores_of([facts.get(name, {}) for name in names]),
+        scores=data_sample.scores_of([facts.get(name, {}) for name in names]),
     )
 
 
@@ -98,7 +85,7 @@ def sample_of_judged(rows: Sequence[tuple[str, str, str]]) -> DataSample:
         kept=tuple(caption for _, caption, cause in rows if not cause),
         rows=len(rows),
         left_out={cause: len(some) for cause, some in examples.items()},
-        examples={cause: tuple(some[:MAX_EXAMPLES]) for cause, some in sorted(examples.items())},
+        examples={cause: tuple(some[: data_sample.MAX_EXAMPLES]) for cause, some in sorted(examples.items())},
     )
 
 
@@ -148,22 +135,15 @@ def _metadata(files: DataFiles, names: Sequence[str]) -> dict[str, Row]:
 def rows_of(files: DataFiles, name: str) -> list[Row]:
     """Return the first rows of a table: parquet, CSV, TSV or JSON Lines; none of what is no table."""
     if name.lower().endswith(".parquet"):
-        return parquet_rows(files, name)
-    text = (files.read(name) or b"").decode("utf-8-sig", "replace")
+        return data_sample.parquet_rows(files, name)
+    content = files.read(name) or b""
     if name.lower().endswith(".jsonl"):
-        return list(_objects(text))
-    lines = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if name.lower().endswith(".tsv") else ",")
+        return list(parsed_lines(content, MAX_ROWS))
+    text = io.StringIO(content.decode("utf-8-sig", "replace"), newline="")
+    lines = csv.DictReader(text, delimiter="\t" if name.lower().endswith(".tsv") else ",")
     with contextlib.suppress(csv.Error):
         return list(islice(lines, MAX_ROWS))
     return []
-
-
-def _objects(text: str) -> Iterator[Row]:
-    for line in text.split("\n")[:MAX_ROWS]:
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(line)
-            if isinstance(row, dict):
-                yield row
 
 
 def caption_in(row: Row, keys: Sequence[str] = ("text", "caption", "prompt")) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline_definition.runs.executions import ExecutionStep
@@ -23,6 +23,12 @@ LOG_TAIL_LINES: Final = 40
 BUSY_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
 
 PROCESSING, TRAINING, TUNING = "ProcessingJob", "TrainingJob", "TuningJob"
+# How Describe calls each: its noun, the time that it began, and the structure, if any, whose member has its hosts.
+READ: Final = {
+    PROCESSING: ("Processing", "ProcessingStartTime", "ProcessingResources", "ClusterConfig"),
+    TRAINING: ("Training", "TrainingStartTime", "", "ResourceConfig"),
+    TUNING: ("HyperParameterTuning", "CreationTime", "TrainingJobDefinition", "ResourceConfig"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,9 @@ class DescribedJob:
 
 def describe(sagemaker: Any, step: ExecutionStep) -> DescribedJob | None:
     """Return the job that a step ran, or None for a step that runs none."""
-    for kind, read in {PROCESSING: _processing_job, TRAINING: _training_job, TUNING: _tuning_job}.items():
+    for kind in READ:
         if arn := step.arn(kind):
-            return read(sagemaker, arn.rsplit("/", 1)[-1])
+            return _job(sagemaker, kind, arn.rsplit("/", 1)[-1])
     return None
 
 
@@ -105,57 +111,32 @@ def log_tail(target: Target, step: ExecutionStep) -> list[str]:
     return ["warning: the log cannot be read: CloudWatch Logs is busy; collect the run again in a minute"]
 
 
-def _processing_job(sagemaker: Any, name: str) -> DescribedJob:
-    about = sagemaker.describe_processing_job(ProcessingJobName=name)
+def _job(sagemaker: Any, kind: str, name: str) -> DescribedJob:
+    noun, begun, definition, resources = READ[kind]
+    about = getattr(sagemaker, xform_name(f"Describe{noun}Job"))(**{f"{noun}JobName": name})
+    start, end = about.get(begun), about.get(f"{noun}EndTime")
     outputs = about.get("ProcessingOutputConfig", {}).get("Outputs", [])
+    uris = {item["OutputName"]: item["S3Output"]["S3Uri"] for item in outputs if "S3Output" in item}
     return DescribedJob(
-        kind=PROCESSING,
+        kind=kind,
         name=name,
-        status=about.get("ProcessingJobStatus", ""),
-        seconds=_seconds(about.get("ProcessingStartTime"), about.get("ProcessingEndTime")),
-        hosts=_hosts(about.get("ProcessingResources", {}).get("ClusterConfig", {})),
-        outputs={item["OutputName"]: item["S3Output"]["S3Uri"] for item in outputs if "S3Output" in item},
-    )
-
-
-def _training_job(sagemaker: Any, name: str) -> DescribedJob:
-    about = sagemaker.describe_training_job(TrainingJobName=name)
-    metrics = about.get("FinalMetricDataList") or []
-    return DescribedJob(
-        kind=TRAINING,
-        name=name,
-        status=about.get("TrainingJobStatus", ""),
-        seconds=_seconds(about.get("TrainingStartTime"), about.get("TrainingEndTime")),
+        status=about.get(f"{noun}JobStatus", ""),
+        seconds=round((end - start).total_seconds(), 3) if start and end else None,
         billable_seconds=about.get("BillableTimeInSeconds"),
-        hosts=_hosts(about.get("ResourceConfig", {})),
-        outputs={"model": about.get("OutputDataConfig", {}).get("S3OutputPath", "")},
-        final_metrics={item["MetricName"]: float(item["Value"]) for item in metrics},
-    )
-
-
-def _tuning_job(sagemaker: Any, name: str) -> DescribedJob:
-    about = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
-    return DescribedJob(
-        kind=TUNING,
-        name=name,
-        status=about.get("HyperParameterTuningJobStatus", ""),
-        seconds=_seconds(about.get("CreationTime"), about.get("HyperParameterTuningEndTime")),
-        hosts=_hosts(about.get("TrainingJobDefinition", {}).get("ResourceConfig", {})),
+        hosts=_hosts((about.get(definition, {}) if definition else about).get(resources, {})),
+        outputs={"model": about.get("OutputDataConfig", {}).get("S3OutputPath", "")} if kind == TRAINING else uris,
+        final_metrics={item["MetricName"]: float(item["Value"]) for item in about.get("FinalMetricDataList") or ()},
     )
 
 
 def _trial(sagemaker: Any, item: Mapping[str, Any]) -> dict[str, Any]:
-    job = _training_job(sagemaker, item["TrainingJobName"])
+    job = asdict(_job(sagemaker, TRAINING, item["TrainingJobName"]))
     objective = item.get("FinalHyperParameterTuningJobObjectiveMetric") or {}
     return {
-        "name": job.name,
+        **{key: job[key] for key in ("name", "seconds", "billable_seconds", "hosts", "final_metrics")},
         "status": item.get("TrainingJobStatus"),
         "hyperparameters": dict(item.get("TunedHyperParameters", {})),
         "objective": objective.get("Value"),
-        "seconds": job.seconds,
-        "billable_seconds": job.billable_seconds,
-        "hosts": list(job.hosts),
-        "final_metrics": dict(job.final_metrics),
     }
 
 
@@ -173,7 +154,3 @@ def _hosts(resources: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         for group in groups
         if "InstanceType" in group
     )
-
-
-def _seconds(start: datetime | None, end: datetime | None) -> float | None:
-    return round((end - start).total_seconds(), 3) if start and end else None

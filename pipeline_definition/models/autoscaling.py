@@ -45,19 +45,21 @@ class Autoscaling:
     def __init__(self, target: Target, endpoint: str) -> None:
         self._endpoint, self._alarm = endpoint, f"{endpoint}-wake"
         self._prefix = f"endpoint/{endpoint}/variant/"
-        self._dimensions = [{"Name": "EndpointName", "Value": endpoint}]
+        self._metrics = {"Namespace": "AWS/SageMaker", "Dimensions": [{"Name": "EndpointName", "Value": endpoint}]}
         self._sagemaker = target.client("sagemaker")
         self._scaling = target.client("application-autoscaling")
         self._alarms = target.client("cloudwatch")
 
     def apply(self, settings: EndpointStep) -> list[Scaled]:
         """Apply the parameter set's scaling, or none, to the endpoint's variants; return the result."""
-        variants = self._variants(settings.asynchronous)
-        for variant in variants:
+        is_scaled = {scaled.variant for scaled in self.described()}
+        for variant in self._variants(settings.asynchronous):
             if settings.scaling.max_instances:
                 self._register(variant, settings)
-            else:
-                self._remove(variant)
+            elif variant in is_scaled:
+                # With the target go its policies and alarms; the running hosts stay.
+                self._scaling.deregister_scalable_target(**NAMESPACE, ResourceId=self._prefix + variant)
+                self._alarms.delete_alarms(AlarmNames=[self._alarm])
         return self.described()
 
     def described(self) -> list[Scaled]:
@@ -67,10 +69,8 @@ class Autoscaling:
             name = target["ResourceId"]
             if name.startswith(self._prefix):
                 policies = self._scaling.describe_scaling_policies(**NAMESPACE, ResourceId=name)["ScalingPolicies"]
-                names = tuple(sorted(policy["PolicyName"] for policy in policies))
-                scaled.append(
-                    Scaled(name.removeprefix(self._prefix), target["MinCapacity"], target["MaxCapacity"], names)
-                )
+                names, variant = tuple(sorted(one["PolicyName"] for one in policies)), name.removeprefix(self._prefix)
+                scaled.append(Scaled(variant, target["MinCapacity"], target["MaxCapacity"], names))
         return scaled
 
     def _variants(self, asynchronous: bool) -> list[str]:
@@ -86,8 +86,13 @@ class Autoscaling:
         return [variant["VariantName"] for variant in about["ProductionVariants"]]
 
     def _register(self, variant: str, settings: EndpointStep) -> None:
-        scaling = settings.scaling
-        resource = {**NAMESPACE, "ResourceId": self._prefix + variant}
+        scaling, resource = settings.scaling, {**NAMESPACE, "ResourceId": self._prefix + variant}
+        metric: dict[str, Any] = {
+            "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+        }
+        if settings.asynchronous:
+            backlog = {"MetricName": "ApproximateBacklogSizePerInstance", "Statistic": "Average", **self._metrics}
+            metric = {"CustomizedMetricSpecification": backlog}
         self._scaling.register_scalable_target(
             **resource, MinCapacity=scaling.min_instances, MaxCapacity=scaling.max_instances
         )
@@ -99,22 +104,11 @@ class Autoscaling:
                 "TargetValue": scaling.target_load,
                 "ScaleOutCooldown": scaling.scale_out_cooldown_s,
                 "ScaleInCooldown": scaling.scale_in_cooldown_s,
-                **self._metric(settings.asynchronous),
+                **metric,
             },
         )
         if scaling.min_instances == 0:
             self._wake_when_asked(resource, scaling)
-
-    def _metric(self, asynchronous: bool) -> dict[str, Any]:
-        if not asynchronous:
-            return {"PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}}
-        backlog = {
-            "MetricName": "ApproximateBacklogSizePerInstance",
-            "Namespace": "AWS/SageMaker",
-            "Dimensions": self._dimensions,
-            "Statistic": "Average",
-        }
-        return {"CustomizedMetricSpecification": backlog}
 
     def _wake_when_asked(self, resource: Mapping[str, Any], scaling: Scaling) -> None:
         """Add a host when requests wait without one: the backlog per instance is then undefined."""
@@ -132,9 +126,8 @@ class Autoscaling:
         self._alarms.put_metric_alarm(
             AlarmName=self._alarm,
             AlarmDescription="Requests wait for an asynchronous endpoint without a host",
-            Namespace="AWS/SageMaker",
+            **self._metrics,
             MetricName="HasBacklogWithoutCapacity",
-            Dimensions=self._dimensions,
             Statistic="Average",
             Period=ALARM_PERIOD_S,
             EvaluationPeriods=ALARM_PERIODS,
@@ -144,9 +137,3 @@ class Autoscaling:
             TreatMissingData="missing",
             AlarmActions=[policy["PolicyARN"]],
         )
-
-    def _remove(self, variant: str) -> None:
-        """Deregister the target, with its policies and alarms; the running hosts stay."""
-        if any(scaled.variant == variant for scaled in self.described()):
-            self._scaling.deregister_scalable_target(**NAMESPACE, ResourceId=self._prefix + variant)
-            self._alarms.delete_alarms(AlarmNames=[self._alarm])

@@ -35,8 +35,7 @@ def write_card(folder: Path, record: PackageRecord | None, ledger: Mapping[str, 
     file = folder / LINEAGE_FILE
     lineage = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     front = yaml.safe_dump(_front_matter(folder.name, record), sort_keys=False, allow_unicode=True)
-    sections = tuple(Section(title, title, facts=tuple(facts)) for title, facts in _sections(lineage, record, ledger))
-    body = to_markdown(Document((), folder.name, USE, sections), CARD_FILE)
+    body = to_markdown(Document((), folder.name, USE, tuple(_sections(lineage, record, ledger))), CARD_FILE)
     write_text(folder / CARD_FILE, f"---\n{front}---\n\n{body}")
 
 
@@ -55,53 +54,43 @@ def _front_matter(name: str, record: PackageRecord | None) -> dict[str, Any]:
     return front
 
 
-def _sections(
-    lineage: Mapping[str, Any], record: PackageRecord | None, ledger: Mapping[str, Any]
-) -> Iterator[tuple[str, list[Fact]]]:
+def _sections(lineage: Mapping[str, Any], record: PackageRecord | None, ledger: Mapping[str, Any]) -> Iterator[Section]:
     settings, lora = lineage.get("settings") or {}, lineage.get("lora") or {}
     manifest = record.data_manifest if record else {}
     metadata = record.package.metadata if record else {}
-    yield (
-        "Training",
-        [
-            _fact("samples seen", lineage.get("seen_samples")),
-            _fact("prediction", settings.get("prediction_type")),
-            _fact("starting weights", lineage.get("base_model") or settings.get("initial_weights")),
-            *(_fact(f"LoRA's {name.replace('_', ' ')}", value) for name, value in lora.items()),
-            _fact("final validation loss", lineage.get("validation_loss")),
-            _fact("code digest", lineage.get("code_digest")),
-        ],
-    )
-    yield (
-        "Data",
-        [
-            _fact("data set", metadata.get("dataset")),
-            _fact("pictures", manifest.get("counts")),
-            _fact("resolution, px", manifest.get("resolution_px")),
-            _fact("latents manifest", lineage.get("latents_manifest_digest")),
-            _fact("rows of the table", ledger.get("rows")),
-            _fact("stored", ledger.get("kept")),
-            _fact("left out by filters", ledger.get("filtered")),
-            _fact("licences of the pictures", None),
-        ],
-    )
-    metrics = [Fact(name, metric_text(entry)) for name, entry in _metrics(record).items()]
-    yield "Metrics, with 95 % intervals", metrics or [_fact("metrics", None)]
     usd, seconds = record.training_usd if record else None, metadata.get("billable_seconds")
-    yield (
-        "Cost and energy of Train",
-        [
-            _fact("hosts", hosts_text(record.package) if record else None),
-            _fact("hours", f"{float(seconds) / SECONDS_PER_HOUR:,.2f}" if seconds else None),
-            _fact("dollars, on demand", None if usd is None else f"{usd:,.2f}"),
-            _fact("energy", None),
-        ],
-    )
+    metrics = {name: metric_text(entry) for name, entry in _metrics(record).items()}
+    told: dict[str, dict[str, Any]] = {
+        "Training": {
+            "samples seen": lineage.get("seen_samples"),
+            "prediction": settings.get("prediction_type"),
+            "starting weights": lineage.get("base_model") or settings.get("initial_weights"),
+            **{f"LoRA's {name.replace('_', ' ')}": value for name, value in lora.items()},
+            "final validation loss": lineage.get("validation_loss"),
+            "code digest": lineage.get("code_digest"),
+        },
+        "Data": {
+            "data set": metadata.get("dataset"),
+            "pictures": manifest.get("counts"),
+            "resolution, px": manifest.get("resolution_px"),
+            "latents manifest": lineage.get("latents_manifest_digest"),
+            "rows of the table": ledger.get("rows"),
+            "stored": ledger.get("kept"),
+            "left out by filters": ledger.get("filtered"),
+            "licences of the pictures": None,
+        },
+        "Metrics, with 95 % intervals": metrics or {"metrics": None},
+        "Cost and energy of Train": {
+            "hosts": hosts_text(record.package) if record else None,
+            "hours": f"{float(seconds) / SECONDS_PER_HOUR:,.2f}" if seconds else None,
+            "dollars, on demand": None if usd is None else f"{usd:,.2f}",
+            "energy": None,
+        },
+    }
+    for title, facts in told.items():
+        shown = {label: UNKNOWN if value in (None, "") else plain_text(value) for label, value in facts.items()}
+        yield Section(title, title, facts=tuple(Fact(label, value) for label, value in shown.items()))
 
 
 def _metrics(record: PackageRecord | None) -> Mapping[str, Any]:
     return (record.metrics.get("metrics") or {}) if record else {}
-
-
-def _fact(label: str, value: Any) -> Fact:
-    return Fact(label, UNKNOWN if value in (None, "") else plain_text(value))

@@ -91,21 +91,18 @@ class PackageFiles:
             SHARDS_MANIFEST_FILE: metadata.get("shards_manifest", ""),
             layout.CONTACT_SHEET_FILE: metadata.get("contact_sheet", ""),
         }
-        contents = {name: self._read(uri) for name, uri in named.items() if uri}
-        if uri := metadata.get("training_record"):
-            contents |= self._training_record(uri)
         if uri := metadata.get("samples"):
             names = picture_names(self._s3, uri)
-            contents |= {f"{layout.SAMPLES_DIR}/{name}": self._read(join_uri(uri, name)) for name in names}
+            named |= {f"{layout.SAMPLES_DIR}/{name}": join_uri(uri, name) for name in names}
+        contents = {name: self._read(uri) for name, uri in named.items() if uri}
+        if uri := metadata.get("training_record"):
+            try:
+                contents |= read_members(self._open(uri), (layout.LINEAGE_FILE, layout.TRAINING_LOG_FILE))
+            except OperatorError as error:
+                raise OperatorError(f"{uri}: {error}") from None
         for name, content in contents.items():
             write_bytes(folder / name, content)
         return [folder / name for name in contents]
-
-    def _training_record(self, uri: str) -> dict[str, bytes]:
-        try:
-            return read_members(self._open(uri), (layout.LINEAGE_FILE, layout.TRAINING_LOG_FILE))
-        except OperatorError as error:
-            raise OperatorError(f"{uri}: {error}") from None
 
     def _json(self, uri: str) -> dict[str, Any]:
         try:

@@ -69,7 +69,9 @@ def fetch(out: Path, sources: Mapping[str, Source], unet_weights: bool, say: Cal
         weights = WEIGHTS[:1] if part == UNET.denoiser and unet_weights else ()
         wanted = {*NEEDED[part], *ALLOWED.get(part, ()), *weights}
         asked, known = {"source": source.text, "wanted": sorted(wanted)}, record.get(part, {})
-        if asked.items() <= known.items() and _is_whole(out / part, known.get("files", {})):
+        files = {out / part / name: digest for name, digest in known.get("files", {}).items()}
+        is_asked = bool(files) and asked.items() <= known.items()
+        if is_asked and all(path.is_file() and file_digest(path) == digest for path, digest in files.items()):
             say(f"{part}: there already, {known['licence']}")
             continue
         is_here = source.text.startswith((".", "/")) or Path(source.text).is_dir()
@@ -78,11 +80,6 @@ def fetch(out: Path, sources: Mapping[str, Source], unet_weights: bool, say: Cal
         say(f"{part}: {source.text}, licence {record[part]['licence']}")
     write_json(out / INDEX_FILE, UNET.index("DDPMScheduler"))
     return record
-
-
-def _is_whole(folder: Path, digests: Mapping[str, str]) -> bool:
-    paths = {folder / name: digest for name, digest in digests.items()}
-    return bool(paths) and all(path.is_file() and file_digest(path) == digest for path, digest in paths.items())
 
 
 def _from_folder(target: Path, part: str, source: Source, wanted: set[str]) -> dict[str, Any]:

@@ -86,7 +86,10 @@ class Production:
         OperatorError when a package is not approved.
         """
         for arn in filter(None, (package, beside)):
-            self._refuse_unapproved(arn)
+            status = self._sagemaker.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"]
+            if status != "Approved":
+                version = arn.rsplit("/", 1)[-1]
+                raise OperatorError(f"{arn} is {status}: `sd-pipeline models approve {version}` first")
         detail: dict[str, Any] = {"ModelPackageArn": package}
         if beside:
             if not 0 < share < 1:
@@ -134,12 +137,6 @@ class Production:
             stateMachineArn=self._machine, name=f"{name}-{uuid.uuid4().hex[:8]}", input=json.dumps({"detail": detail})
         )
         return str(started["executionArn"])
-
-    def _refuse_unapproved(self, arn: str) -> None:
-        status = self._sagemaker.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"]
-        if status != "Approved":
-            version = arn.rsplit("/", 1)[-1]
-            raise OperatorError(f"{arn} is {status}: `sd-pipeline models approve {version}` first")
 
     def _config(self, name: str) -> Any:
         config: Any = unless_missing(self._sagemaker.describe_endpoint_config, EndpointConfigName=name)

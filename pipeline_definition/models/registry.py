@@ -70,6 +70,12 @@ class PackageGroup:
         about = self._describe(self.arn(package))
         metrics = about.get("ModelMetrics") or {}
         containers = (about.get("InferenceSpecification") or {}).get("Containers", [])
+        images, addresses = [], list[str]()
+        for container in containers:
+            image, digest = str(container.get("Image", "")), container.get("ImageDigest")
+            images.append(f"{image} ({digest})" if digest and digest not in image else image)
+            folder = (container.get("ModelDataSource") or {}).get("S3DataSource") or {}
+            addresses.append(str(container.get("ModelDataUrl") or folder.get("S3Uri", "")))
         return ModelPackage(
             arn=about["ModelPackageArn"],
             version=int(about.get("ModelPackageVersion", 0)),
@@ -78,9 +84,9 @@ class PackageGroup:
             metadata=dict(about.get("CustomerMetadataProperties") or {}),
             metrics_uri=_uri_of(metrics.get("ModelQuality")),
             data_manifest_uri=_uri_of(metrics.get("ModelDataQuality")),
-            images=tuple(_image_of(container) for container in containers),
+            images=tuple(images),
             reason=about.get("ApprovalDescription") or "",
-            model_uri=next(filter(None, map(_model_uri_of, containers)), ""),
+            model_uri=next(filter(None, addresses), ""),
         )
 
     def approved_model(self) -> str:
@@ -189,15 +195,5 @@ def _checked(target: Target, uri: str) -> str:
     return family.pipeline
 
 
-def _model_uri_of(container: Mapping[str, Any]) -> str:
-    source = (container.get("ModelDataSource") or {}).get("S3DataSource") or {}
-    return str(container.get("ModelDataUrl") or source.get("S3Uri", ""))
-
-
 def _uri_of(quality: Mapping[str, Any] | None) -> str:
     return str(((quality or {}).get("Statistics") or {}).get("S3Uri", ""))
-
-
-def _image_of(container: Mapping[str, Any]) -> str:
-    image, digest = str(container.get("Image", "")), container.get("ImageDigest")
-    return f"{image} ({digest})" if digest and digest not in image else image

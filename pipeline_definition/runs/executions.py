@@ -17,23 +17,18 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
+from params import layout
 from params.files import whole_file
-from params.layout import (
-    CLIP_SCORE,
-    CLIP_SCORE_REAL,
-    CLIP_SCORE_UNTRAINED,
-    ENDED_STATUSES,
-    FID,
-    FID_UNTRAINED,
-    WARNINGS,
-)
 from params.s3 import error_code, unless_missing
 from pipeline_definition.checks.fixes import with_fix
 from pipeline_definition.errors import UsageError
 from pipeline_definition.session import Target
 
 SUMMARY_FILE = "summary.json"
-SUMMARY_METRICS = (FID, FID_UNTRAINED, CLIP_SCORE, CLIP_SCORE_UNTRAINED, CLIP_SCORE_REAL)
+SUMMARY_METRICS = (
+    *(layout.FID, layout.FID_UNTRAINED),
+    *(layout.CLIP_SCORE, layout.CLIP_SCORE_UNTRAINED, layout.CLIP_SCORE_REAL),
+)
 # Above this the API wants the definition in S3 rather than in the request.
 INLINE_DEFINITION_BYTES = 100_000
 BUSY: Final = (
@@ -93,7 +88,7 @@ class Execution:
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will happen."""
-        return self.status in ENDED_STATUSES
+        return self.status in layout.ENDED_STATUSES
 
     def step(self, name: str) -> ExecutionStep | None:
         """Return the step of this name, if it has begun."""
@@ -154,17 +149,14 @@ class Executions:
     def describe(self, arn: str, known: Execution | None = None) -> Execution:
         """Return an execution as it stands; where SageMaker is busy, as it was `known` a moment ago, and why."""
         try:
-            return self._described(arn)
+            about = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+            listed = self._sagemaker.get_paginator("list_pipeline_execution_steps")
+            pages = listed.paginate(PipelineExecutionArn=arn, SortOrder="Ascending")
+            steps = tuple(_step(item) for page in pages for item in page["PipelineExecutionSteps"])
         except (ClientError, ConnectionError, HTTPClientError) as error:
             if known is None or not is_busy(error):
                 raise
             return replace(known, problem=f"SageMaker does not answer now, and is asked again: {error}")
-
-    def _described(self, arn: str) -> Execution:
-        about = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
-        listed = self._sagemaker.get_paginator("list_pipeline_execution_steps")
-        pages = listed.paginate(PipelineExecutionArn=arn, SortOrder="Ascending")
-        steps = tuple(_step(item) for page in pages for item in page["PipelineExecutionSteps"])
         return Execution(arn, about["PipelineExecutionStatus"], with_fix(about.get("FailureReason", "")), steps)
 
     def definition(self, arn: str) -> dict[str, Any]:
@@ -236,7 +228,7 @@ def summarise(execution: Execution, metrics: Mapping[str, Any] | None) -> dict[s
             for step in execution.steps
         },
         "metrics": {name: values.get(name, {}).get("value") for name in SUMMARY_METRICS},
-        "warnings": list((metrics or {}).get(WARNINGS, ())),
+        "warnings": list((metrics or {}).get(layout.WARNINGS, ())),
         "model_package_arn": execution.made("RegisterModel"),
         "endpoint_name": endpoint_arn.rsplit("/", 1)[-1] if endpoint_arn else None,
     }

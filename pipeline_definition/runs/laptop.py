@@ -64,7 +64,10 @@ class Laptop:
             Upload(self._s3, self.settings.data.url_table, self.own_files, RUN_LOCAL).send()
         self._upload_models(self._local.pretrained_dir, self.settings.data.pretrained_uri)
         self._upload_models(self._local.evaluator_dir, self.settings.data.evaluator_uri)
-        with self._shapes_served() if self._draws_shapes() else nullcontext():
+        with self._picture_server() if self._draws_shapes() else nullcontext() as port:
+            if port:
+                self._draw_pictures(f"http://127.0.0.1:{port}")
+                self._table_upload().send()
             yield {FSX_ID: self._make_file_system()}
 
     @property
@@ -83,7 +86,10 @@ class Laptop:
         is_same = (self.world_dir / SHAPES_TABLE).is_file() and not table.differing
         is_ours = SHAPES_TABLE in table.there and (is_same or table.is_ours(SHAPES_TABLE))
         others = [name for name in table.there if not (is_ours and name == SHAPES_TABLE)]
-        if not others and not self._is_object(uri):
+        bucket, key = split_uri(uri)
+        is_name = bool(key) and not key.endswith("/")
+        is_object = is_name and unless_missing(self._s3.head_object, Bucket=bucket, Key=key) is not None
+        if not others and not is_object:
             if self.settings.download.source != "urls":
                 raise OperatorError(
                     f"data.url_table: nothing lies under {uri}; `run-local --data FOLDER` puts it there"
@@ -97,13 +103,6 @@ class Laptop:
     def _table_upload(self) -> Upload:
         table = {SHAPES_TABLE: self.world_dir / SHAPES_TABLE}
         return Upload(self._s3, self.settings.data.url_table, table, RUN_LOCAL, replace=True)
-
-    @contextmanager
-    def _shapes_served(self) -> Iterator[None]:
-        with self._picture_server() as port:
-            self._draw_pictures(f"http://127.0.0.1:{port}")
-            self._table_upload().send()
-            yield
 
     @contextmanager
     def _picture_server(self) -> Iterator[int]:
@@ -160,11 +159,6 @@ class Laptop:
     def _s3(self) -> Any:
         return self.target.client("s3")
 
-    def _is_object(self, uri: str) -> bool:
-        bucket, key = split_uri(uri)
-        is_name = bool(key) and not key.endswith("/")
-        return is_name and unless_missing(self._s3.head_object, Bucket=bucket, Key=key) is not None
-
     def _make_file_system(self) -> str:
         """Return the file system's id: FSx for Lustre linked to the bucket's latents/, as infrastructure makes it."""
         fsx = self.target.client("fsx")
@@ -202,13 +196,9 @@ def _port_in(file: Path) -> int:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
 
 
 def _serves_pictures(port: int) -> bool:

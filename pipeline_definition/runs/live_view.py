@@ -56,8 +56,10 @@ def steps_table(snapshot: Snapshot) -> Group:
         rows.add_column(header, justify="right" if right else "left", overflow="ellipsis", no_wrap=header != "progress")
     for step in snapshot.steps():
         rows.add_row(*_row(snapshot, step, priced))
-    name, status = snapshot.execution.id, _styled(snapshot.execution.status)
-    heading = Text.assemble(("execution ", "dim"), name, "  ", status, (_cost(snapshot), "dim"))
+    name, usd = snapshot.execution.id, snapshot.cost.usd(snapshot.execution)
+    cost = "" if usd is None else f"  about {usd_text(usd)} so far"
+    cost = "  on this machine: nothing to pay" if snapshot.is_local else cost
+    heading = Text.assemble(("execution ", "dim"), name, "  ", _styled(snapshot.execution.status), (cost, "dim"))
     return Group(heading, rows, *(Text(f"warning: {problem}", "yellow") for problem in snapshot.problems))
 
 
@@ -65,7 +67,11 @@ def _print_lines(snapshots: Iterable[Snapshot], console: Console) -> Execution:
     printed: dict[str, str] = {}
     for snapshot in snapshots:
         news = {problem: ("", f"warning: {problem}") for problem in snapshot.problems}
-        news |= {step.name: (_news(snapshot, step), _line(snapshot, step)) for step in snapshot.execution.steps}
+        for step in snapshot.execution.steps:
+            known = _fractions(snapshot, step)
+            # A file gets a line for every quarter of a step, not for every second.
+            state = f"{step.status} {int(4 * max(known))}" if known else step.status
+            news[step.name] = (state, _line(snapshot, step))
         for about, (state, line) in news.items():
             if printed.get(about) != state:
                 printed[about] = state
@@ -78,12 +84,6 @@ def _fractions(snapshot: Snapshot, step: ExecutionStep) -> list[float]:
     lines = snapshot.progress.get(step.name, {}).values()
     known = ((float(line.get("done", 0)), float(line.get("total", 0))) for line in lines)
     return [min(1.0, done / total) for done, total in known if total > 0]
-
-
-def _news(snapshot: Snapshot, step: ExecutionStep) -> str:
-    """Return what a step's line depends on: a file gets a line for every quarter of a step, not for every second."""
-    known = _fractions(snapshot, step)
-    return f"{step.status} {int(4 * max(known))}" if known else step.status
 
 
 def _line(snapshot: Snapshot, step: ExecutionStep) -> str:
@@ -113,13 +113,6 @@ def _detail(snapshot: Snapshot, step: ExecutionStep) -> str:
     progress = "  ".join(dict.fromkeys(progress_text(line) for line in lines.values()))
     # The rest of a reason is in the log.
     return step.failure_reason.strip().partition("\n")[0] or progress
-
-
-def _cost(snapshot: Snapshot) -> str:
-    if snapshot.is_local:
-        return "  on this machine: nothing to pay"
-    usd = snapshot.cost.usd(snapshot.execution)
-    return "" if usd is None else f"  about {usd_text(usd)} so far"
 
 
 def _status(step: ExecutionStep) -> str:

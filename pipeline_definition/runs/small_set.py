@@ -69,22 +69,14 @@ def small_set(count: int, captions: Sequence[str], side_px: int = SIDE_PX) -> di
     judged = min(heldout, 256)
     fewest, most = TRAINING_SAMPLES
     samples = min(max(count * PASSES, fewest), most) // 32 * 32 if count else most
+    validation = {"validate_every_samples": samples // 4, "validation_samples": min(heldout, 128)}
+    shown = {"grid_samples": min(judged, 32), "contact_sheet_samples": min(judged, 40)}
     return {
         "download": {"image_size_px": side_px, "min_yield": 0.5},
         "encode": {"resolution_px": side_px, "heldout_fraction": fraction},
         "tune": {"trials": 2, "training_samples": 640, "warmup_samples": 64},
-        "train": {
-            "training_samples": samples,
-            "validate_every_samples": samples // 4,
-            "validation_samples": min(heldout, 128),
-        },
-        "evaluate": {
-            "samples": judged,
-            "untrained_samples": judged,
-            "grid_samples": min(judged, 32),
-            "comparison_samples": judged,
-            "contact_sheet_samples": min(judged, 40),
-        },
+        "train": {"training_samples": samples, **validation},
+        "evaluate": {**dict.fromkeys(("samples", "untrained_samples", "comparison_samples"), judged), **shown},
         "gate": OPEN_GATE,
         "endpoint": {"default_size_px": side_px, "max_size_px": side_px},
     }

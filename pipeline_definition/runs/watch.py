@@ -119,8 +119,13 @@ class Watcher:
         """Return the execution as it stands."""
         execution = self._known = self._executions.describe(self._arn, self._known)
         running = [step for step in execution.steps if step.status == "Executing"]
-        for step in running:
-            self._read_progress(step)
+        for step in (step for step in running if step.metadata):
+            if step.name not in self._logs:
+                # Making its client takes as long as a whole look at the execution.
+                self._logs[step.name] = JobLog(self._target, step)
+            for stream, line in self._logs[step.name].new_lines():
+                if about := progress_of(line):
+                    self._progress.setdefault(step.name, {})[stream] = about
         progress = {step.name: dict(self._progress[step.name]) for step in running if step.name in self._progress}
         troubles = [execution.problem, *(log.problem for log in self._logs.values()), *map(self._trouble, running)]
         problems = tuple(dict.fromkeys(trouble for trouble in troubles if trouble))
@@ -139,13 +144,3 @@ class Watcher:
                 if about.get("SecondaryStatus") == "Interrupted":
                     return f"{step.name}: its spot hosts were taken back; it goes on from its checkpoint on others"
         return ""
-
-    def _read_progress(self, step: ExecutionStep) -> None:
-        if not step.metadata:
-            return
-        if step.name not in self._logs:
-            # Making its client takes as long as a whole look at the execution.
-            self._logs[step.name] = JobLog(self._target, step)
-        for stream, line in self._logs[step.name].new_lines():
-            if progress := progress_of(line):
-                self._progress.setdefault(step.name, {})[stream] = progress
