@@ -78,11 +78,10 @@ class AccountChecks:
         if not columns:
             problem = f"{address} holds no parquet, CSV, TSV, JSON or text file that can be read"
             yield Finding(URL_TABLE, problem, "copy the url table there")
-            return
-        for key, column in (("url_column", download.url_column), ("caption_column", download.caption_column)):
-            if column not in columns:
-                has = ", ".join(columns)
-                yield Finding(URL_TABLE, f"{address} has no column {column!r}", f"set download.{key} to one of: {has}")
+        for key in ("url_column", "caption_column") if columns else ():
+            if (column := getattr(download, key)) not in columns:
+                fix = f"set download.{key} to one of: {', '.join(columns)}"
+                yield Finding(URL_TABLE, f"{address} has no column {column!r}", fix)
 
     def _pretrained(self) -> Iterator[Finding]:
         address = self._values.text(PRETRAINED_MODEL).rstrip("/")
@@ -108,8 +107,8 @@ class AccountChecks:
             yield Finding(PRETRAINED_MODEL, problem, fix)
 
     def _file_system(self) -> Iterator[Finding]:
-        name, path = self._values.text(FSX_ID), self._values.text(FSX_PATH)
-        _, own_mount, folder = path.split("/", 2)
+        name = self._values.text(FSX_ID)
+        _, own_mount, folder = self._values.text(FSX_PATH).split("/", 2)
         answer = unless_missing(self._target.client("fsx").describe_file_systems, FileSystemIds=[name])
         if not answer or not answer["FileSystems"]:
             fix = "take it from your stack with --stack NAME, or set file_system.kind to s3"

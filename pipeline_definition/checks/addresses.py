@@ -55,8 +55,6 @@ def address_findings(settings: Settings, values: Values, is_local: bool) -> Iter
             yield Finding(name, f"{values.text(name)!r} is not an S3 address", "set it to s3://BUCKET/FOLDER/")
         elif PLACEHOLDER_ACCOUNT in values.text(name):
             yield Finding(name, "it is in the placeholder's bucket", FILL)
-    if not is_local:
-        yield from _foreign_bucket_findings(settings, values)
     for name, (word, example) in JUDGED.items():
         if name in values and values.text(name) != word and not S3_ADDRESS.fullmatch(values.text(name)):
             problem = f"{values.text(name)!r} is neither an S3 address nor {word!r}"
@@ -80,15 +78,6 @@ def foreign_addresses(settings: Settings, values: Values) -> dict[str, str]:
     return {
         name: asked[name] for name, bucket in buckets.items() if bucket not in own and PLACEHOLDER_ACCOUNT not in bucket
     }
-
-
-def _foreign_bucket_findings(settings: Settings, values: Values) -> Iterator[Finding]:
-    """Say which addresses the role of the jobs cannot read, as far as `infra deploy` made it; an account tells more."""
-    for name, address in foreign_addresses(settings, values).items():
-        bucket = address.removeprefix("s3://").split("/")[0]
-        problem = f"{address} is in the bucket {bucket}, and the role that `infra deploy` makes reads its own alone"
-        fix = f"copy it there, or allow {settings.account.role_arn} s3:GetObject and s3:ListBucket on {bucket}"
-        yield Finding(name, problem, fix, blocking=False)
 
 
 def file_system_findings(
@@ -160,6 +149,12 @@ def _image_findings(name: str, image: str, region: str, is_local: bool) -> Itera
 
 
 def _account_findings(settings: Settings, values: Values) -> Iterator[Finding]:
+    # What the role of the jobs cannot read, as far as `infra deploy` made it; an account tells more.
+    for name, address in foreign_addresses(settings, values).items():
+        bucket = address.removeprefix("s3://").split("/")[0]
+        problem = f"{address} is in the bucket {bucket}, and the role that `infra deploy` makes reads its own alone"
+        fix = f"copy it there, or allow {settings.account.role_arn} s3:GetObject and s3:ListBucket on {bucket}"
+        yield Finding(name, problem, fix, blocking=False)
     match = ROLE.fullmatch(settings.account.role_arn)
     if match is None:
         problem = f"{settings.account.role_arn!r} is not the ARN of a role"

@@ -1,60 +1,21 @@
 """The fix for what AWS says: a refusal of its API, or the reason why a job or an endpoint failed.
 
-Reads texts; writes nothing. AWS names the fault, in its own words, and seldom what to do.
+Reads texts, and fixes.yaml; writes nothing. AWS names the fault, in its own words, and seldom what to do.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
-# What a definition holds beyond its published schema, and how to do without: docs/operations.md has the list.
-WITHOUT: Final = {
-    "InstanceGroups": "leave out encoders and encode.max_train_rows: the same training, from stored latents",
-    "InstanceGroupNames": "leave out encoders and encode.max_train_rows: the same training, from stored latents",
-    "InstancePreferences": "leave out instance_preferences: one type, or another by --set",
-    "InstancePools": "leave out endpoint.job.instance_preferences",
-    "TrainingPlanArn": "leave out training_plan: on demand",
-    "TrainingPlanArns": "leave out training_plan: on demand",
-    "CapacityReservationConfig": "leave out endpoint.capacity_reservation: on demand",
-    "RandomSeed": "set tune.strategy to Bayesian",
-    "InferenceAmiVersion": "set endpoint.inference_ami_version to none",
-}
-# The words of a fault, and its fix; a group of the pattern fills the braces.
-FIXES: Final = (
-    (
-        r"CapacityError|Insufficient\w*Capacity",
-        "take another instance type or zone, or start again later: finished steps are kept",
-    ),
-    (
-        r"Throttling|Rate exceeded|TooManyRequests",
-        "ask again in a minute; other programs of the account use up what AWS answers in a second",
-    ),
-    (r"not authorized to perform:? (\w[\w-]*:\w+)", "allow {} in the policy of the user or role that asks"),
-    (
-        r"\((?:AccessDenied|AccessDeniedException|403)\) when calling the (\w+) operation",
-        "allow {} in the policy of the user or role that asks",
-    ),
-    (
-        r"(s3://\S+) \(AccessDenied|AccessDenied\S* .*?(s3://\S+)",
-        "allow the jobs' role to read and write {}, or move it to the run's own bucket",
-    ),
-    (r"ResourceLimitExceeded", "ask Service Quotas for more, or use fewer hosts"),
-    (
-        r"Member must have length less than or equal to (\d+)",
-        "choose a shorter name: AWS appends to it, and takes {} characters",
-    ),
-    (
-        r"Could not connect to the endpoint URL|Connect timeout on endpoint URL|ConnectTimeout",
-        "look at the network; inside a network without a NAT gateway the service needs an interface endpoint",
-    ),
-    (
-        r"min_yield: 0 of .* no_connection",
-        "give the hosts a way out: `sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway",
-    ),
-    (r"No space left on device", "raise volume_size_gb in the section of the step's job"),
-    (r"spot capacity was taken back", "start again: it goes on from its checkpoint; or set spot to false"),
-)
+import yaml
+
+_KNOWN: Final = yaml.safe_load(Path(__file__).with_name("fixes.yaml").read_text(encoding="utf-8"))
+WITHOUT: Final[Mapping[str, str]] = _KNOWN["without"]
+OF_JOBS: Final[Sequence[Mapping[str, str]]] = _KNOWN["jobs"]
+"""What SageMaker says of a job: the words, the probe's check to which they belong, and the fix."""
 _UNKNOWN_MEMBER: Final = re.compile(r"[Uu]nknown (?:Argument )?member '(\w+)'")
 
 
@@ -64,9 +25,9 @@ def fix_of(text: str) -> str:
         return ""
     if member := _UNKNOWN_MEMBER.search(text):
         return WITHOUT.get(member[1], f"leave out the setting that {member[1]} comes from, or update the SDK")
-    for pattern, fix in FIXES:
-        if match := re.search(pattern, text):
-            return fix.format(next(filter(None, match.groups()), ""))
+    for fault in _KNOWN["faults"]:
+        if match := re.search(fault["words"], text):
+            return str(fault["fix"]).format(next(filter(None, match.groups()), ""))
     return ""
 
 

@@ -58,7 +58,9 @@ def _size(value: Any, shape: Shape) -> float | None:
 
 
 def _finding(place: str, value: Any, most: int, operation: str, values: Values) -> Finding:
-    name = _parameter_in(value) or place
+    # The parameter that a value is, or the first that it is joined of.
+    parts = value["Std:Join"]["Values"] if isinstance(value, Mapping) and "Std:Join" in value else [value]
+    name = next(filter(None, map(parameter_of, parts)), place)
     resolved = value if isinstance(value, list) else values.resolved(value)
     limit = f"{operation} takes at most {most}"
     if isinstance(resolved, list):
@@ -68,11 +70,3 @@ def _finding(place: str, value: Any, most: int, operation: str, values: Values) 
     return Finding(
         name, f"{resolved} is above the {most} that {operation} takes as {place}", f"set it to at most {most}"
     )
-
-
-def _parameter_in(value: Any) -> str:
-    """Return the parameter that a value is, or the first that it is joined of; nothing where it is of none."""
-    own = parameter_of(value)
-    if own or not (isinstance(value, Mapping) and "Std:Join" in value):
-        return own
-    return next((name for part in value["Std:Join"]["Values"] if (name := parameter_of(part))), "")

@@ -15,17 +15,10 @@ from typing import Any, Final
 from params.settings import Settings
 from params.stages import Range
 from pipeline_definition.checks import addresses
+from pipeline_definition.checks import jobs as job_checks
 from pipeline_definition.checks.account import AccountChecks, denoiser_config_of
 from pipeline_definition.checks.budget import budget_findings, duration_findings
 from pipeline_definition.checks.findings import Finding
-from pipeline_definition.checks.jobs import (
-    batch_findings,
-    disk_key_findings,
-    host_image_findings,
-    instance_findings,
-    micro_batches_of,
-    sample_budget_findings,
-)
 from pipeline_definition.checks.limits import limit_findings
 from pipeline_definition.checks.memory import memory_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
@@ -78,13 +71,10 @@ def parameter_findings(definition: Mapping[str, Any], parameters: Mapping[str, s
     """Check what `--set` names against a definition's parameters."""
     known = {parameter["Name"]: parameter for parameter in definition["Parameters"]}
     for name, text in parameters.items():
-        if problem := _value_problem(known[name], text) if name in known else _unknown(name, known):
+        close = difflib.get_close_matches(name, known, n=1)
+        near = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        if problem := _value_problem(known[name], text) if name in known else f"unknown parameter {name}; {near}":
             yield Finding(name, problem, "`sd-pipeline parameters` lists them")
-
-
-def _unknown(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"unknown parameter {name}; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
 
 
 def _value_problem(parameter: Mapping[str, Any], text: str) -> str:
@@ -100,20 +90,22 @@ def _value_problem(parameter: Mapping[str, Any], text: str) -> str:
 
 def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is_local: bool) -> Iterator[Finding]:
     for job in (one for planned in jobs for one in planned.alternatives()):
-        unfit = [] if is_local else list(instance_findings(job))
+        unfit = [] if is_local else list(job_checks.instance_findings(job))
         yield from unfit
         # A value that is not an integer is reported elsewhere.
         if job.count_parameter in values and job.count < 1:
             yield Finding(job.count_parameter, f"{job.step} cannot run on {job.count} hosts", "set it to 1 or more")
         if not is_local:
-            yield from disk_key_findings(job, settings.account.kms_key_arn)
+            yield from job_checks.disk_key_findings(job, settings.account.kms_key_arn)
         if job.kind == "endpoint" and not unfit and not is_local:
-            yield from host_image_findings(job, settings.endpoint.inference_ami_version)
+            yield from job_checks.host_image_findings(job, settings.endpoint.inference_ami_version)
         if job.program == "train" and not unfit:
             # On this machine a host is one process, whatever its instance type says.
             ranks_per_host = 1 if is_local else job.instance.ranks
-            yield from batch_findings(job, micro_batches_of(job, jobs, values), values, ranks_per_host)
-            yield from sample_budget_findings(job, values, settings.phase_of(job.step).settings_key)
+            yield from job_checks.batch_findings(
+                job, job_checks.micro_batches_of(job, jobs, values), values, ranks_per_host
+            )
+            yield from job_checks.sample_budget_findings(job, values, settings.phase_of(job.step).settings_key)
 
 
 def phase_findings(settings: Settings) -> Iterator[Finding]:
@@ -125,24 +117,19 @@ def phase_findings(settings: Settings) -> Iterator[Finding]:
             problem = f"pictures stored at {stored} px would be scaled up to the {side} px of {phase.encode_name}"
             fix = f"set it to {side} or more, or {section}.resolution_px to {stored} or less"
             yield Finding("download.image_size_px", problem, fix)
-    yield from _bucket_findings(settings)
+    # Buckets are for pictures of many shapes that are stored so, and encoded beforehand.
+    has_buckets, mode = settings.encode.max_bucket_ratio != 1, settings.download.resize_mode
+    if has_buckets and mode != "keep_ratio":
+        problem = f"resize_mode {mode} stores squares, and encode.max_bucket_ratio is above 1"
+        yield Finding("download.resize_mode", problem, "set it to keep_ratio, or encode.max_bucket_ratio to 1")
+    if has_buckets and (settings.encoders is not None or settings.encode.max_train_rows):
+        problem = "buckets are for latents that are all encoded before training"
+        fix = "set it to 1, or leave out encoders and encode.max_train_rows"
+        yield Finding("encode.max_bucket_ratio", problem, fix)
     sides = [phase.encode.resolution_px for phase in settings.phases]
     if len(set(sides)) < len(sides):
         problem = f"both phases are at {sides[0]} px, and their latents would overwrite each other"
         yield Finding("phase_2.resolution_px", problem, "set it to another size, or leave phase_2 out")
-
-
-def _bucket_findings(settings: Settings) -> Iterator[Finding]:
-    """Check that pictures of many shapes are stored, and encoded beforehand, where Encode has buckets for them."""
-    if settings.encode.max_bucket_ratio == 1:
-        return
-    if settings.download.resize_mode != "keep_ratio":
-        problem = f"resize_mode {settings.download.resize_mode} stores squares, and encode.max_bucket_ratio is above 1"
-        yield Finding("download.resize_mode", problem, "set it to keep_ratio, or encode.max_bucket_ratio to 1")
-    if settings.encoders is not None or settings.encode.max_train_rows:
-        problem = "buckets are for latents that are all encoded before training"
-        fix = "set it to 1, or leave out encoders and encode.max_train_rows"
-        yield Finding("encode.max_bucket_ratio", problem, fix)
 
 
 def _search_findings(settings: Settings) -> Iterator[Finding]:

@@ -37,10 +37,9 @@ class StackContents:
     def costs(self) -> list[str]:
         """Return a line for everything that is billed while it exists."""
         pages = self._target.client("cloudformation").get_paginator("list_stack_resources")
-        resources = [item for page in pages.paginate(StackName=self._stack) for item in page["StackResourceSummaries"]]
         inside = [
             f"{item['LogicalResourceId']} {item.get('PhysicalResourceId', '')}: {BILLED[item['ResourceType']]}"
-            for item in resources
+            for item in pages.paginate(StackName=self._stack).search("StackResourceSummaries[]")
             if item["ResourceType"] in BILLED and item["LogicalResourceId"] not in FREE
         ]
         return inside + self.costs_outside()
@@ -48,11 +47,9 @@ class StackContents:
     def costs_outside(self) -> list[str]:
         """Return a line for each endpoint outside the stack: the pipeline's and the production endpoint."""
         production = self._outputs.get("ProductionEndpoint", "")
-        pages = self._sagemaker.get_paginator("list_endpoints").paginate()
-        names = [item["EndpointName"] for page in pages for item in page["Endpoints"]]
         return [
             f"endpoint {name}, by the hour of each host; `aws sagemaker delete-endpoint --endpoint-name {name}` ends it"
-            for name in names
+            for name in self._sagemaker.get_paginator("list_endpoints").paginate().search("Endpoints[].EndpointName")
             if name == production or name.startswith(self._stack)
         ]
 
@@ -66,8 +63,10 @@ class StackContents:
         """Delete every object with all its versions, every unfinished upload and every model package."""
         for deleted in delete_versions(self._s3, self._bucket, self._object_versions()):
             say(f"deleted {deleted:,} object versions of s3://{self._bucket}")
-        for upload in self._uploads():
-            self._s3.abort_multipart_upload(Bucket=self._bucket, **upload)
+        pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket)
+        for page in pages_unless_missing(pages) if self._bucket else ():
+            for item in page.get("Uploads", []):
+                self._s3.abort_multipart_upload(Bucket=self._bucket, Key=item["Key"], UploadId=item["UploadId"])
         for arn in self._packages():
             self._sagemaker.delete_model_package(ModelPackageName=arn)
             say(f"deleted {arn}")
@@ -77,28 +76,17 @@ class StackContents:
 
         So the model package names the image it was trained in, and a new image cannot replace it during a run.
         """
-        images = {}
+        images, pages = {}, self._target.client("ecr").get_paginator("describe_images")
         for kind in ("Data", "Training", "Inference"):
-            uri = self._outputs.get(f"{kind}RepositoryUri", "")
-            tagged = self._tagged_images(uri.split("/", 1)[-1]) if uri else []
-            if tagged:
-                newest = max(tagged, key=lambda image: image["imagePushedAt"])
-                images[f"{kind}Image"] = f"{uri}@{newest['imageDigest']}"
+            if uri := self._outputs.get(f"{kind}RepositoryUri", ""):
+                about = {"repositoryName": uri.split("/", 1)[-1], "filter": {"tagStatus": "TAGGED"}}
+                tagged = [one for page in pages_unless_missing(pages.paginate(**about)) for one in page["imageDetails"]]
+                if newest := max(tagged, key=lambda image: image["imagePushedAt"], default=None):
+                    images[f"{kind}Image"] = f"{uri}@{newest['imageDigest']}"
         return images
-
-    def _tagged_images(self, repository: str) -> list[dict[str, Any]]:
-        pages = self._target.client("ecr").get_paginator("describe_images")
-        tagged = pages_unless_missing(pages.paginate(repositoryName=repository, filter={"tagStatus": "TAGGED"}))
-        return [image for page in tagged for image in page["imageDetails"]]
 
     def _object_versions(self) -> Iterator[dict[str, str]]:
         return object_versions(self._s3, self._bucket) if self._bucket else iter(())
-
-    def _uploads(self) -> Iterator[dict[str, str]]:
-        pages = self._s3.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket)
-        for page in pages_unless_missing(pages) if self._bucket else ():
-            for item in page.get("Uploads", []):
-                yield {"Key": item["Key"], "UploadId": item["UploadId"]}
 
     def _packages(self) -> list[str]:
         if not self._group:

@@ -6,7 +6,7 @@ Reads the stack's events every `interval_s`; writes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from pipeline_definition.errors import OperatorError
@@ -30,11 +30,15 @@ class StackEvents:
             # The status first: an event that comes after it is read in the last round at the latest.
             status = str(self._client.describe_stacks(StackName=self._stack_id)["Stacks"][0]["StackStatus"])
             for event in self._events():
-                if event["EventId"] not in self._seen:
-                    self._seen.add(event["EventId"])
-                    self._say(_line(event))
-                    if event["ResourceStatus"].endswith("_FAILED") and CANCELLED not in _reason(event):
-                        failures.append(f"{event['LogicalResourceId']} ({event['ResourceType']}): {_reason(event)}")
+                if event["EventId"] in self._seen:
+                    continue
+                self._seen.add(event["EventId"])
+                name, state, reason = (
+                    str(event.get(key) or "") for key in ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
+                )
+                self._say(f"{event['Timestamp']:%H:%M:%S}  {state:<20}  {name}  {reason}".rstrip())
+                if state.endswith("_FAILED") and CANCELLED not in reason:
+                    failures.append(f"{name} ({event['ResourceType']}): {reason}")
             if not status.endswith("_IN_PROGRESS"):
                 break
             time.sleep(self._interval_s)
@@ -46,12 +50,3 @@ class StackEvents:
         """Return the stack's events, oldest first."""
         pages = self._client.get_paginator("describe_stack_events").paginate(StackName=self._stack_id)
         return [event for page in pages for event in page["StackEvents"]][::-1]
-
-
-def _line(event: Mapping[str, Any]) -> str:
-    text = f"{event['Timestamp']:%H:%M:%S}  {event['ResourceStatus']:<20}  {event['LogicalResourceId']}"
-    return f"{text}  {_reason(event)}".rstrip()
-
-
-def _reason(event: Mapping[str, Any]) -> str:
-    return str(event.get("ResourceStatusReason") or "")

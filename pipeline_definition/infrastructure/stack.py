@@ -96,14 +96,22 @@ class Infrastructure:
         """Make a change set and return it; None when there is nothing to change."""
         if problem := self._template.problem(parameters):
             raise OperatorError(problem)
-        stack = self._usable_stack() or {}
+        stack = self._describe() or {}
+        if stack.get("StackStatus") == "ROLLBACK_COMPLETE":
+            # After a failed first creation CloudFormation has rolled everything back and refuses updates of the rest.
+            self._say(f"deleting what is left of the failed creation of {self._stack}")
+            self._delete(stack["StackId"])
+            stack = {}
         exists = stack.get("StackStatus", "REVIEW_IN_PROGRESS") != "REVIEW_IN_PROGRESS"
         current = stack if exists else {}
         kept = {item["ParameterKey"]: item.get("ParameterValue", "") for item in current.get("Parameters", [])}
         if contradiction := self._template.contradiction({**kept, **parameters}):
             raise OperatorError(contradiction)
-        if settings is not None and not exists:
-            parameters = self._in_a_zone(parameters, settings)
+        if settings is not None and not exists and not (parameters.get(ZONE) or parameters.get("VpcId")):
+            zone, why = zone_for(settings, self._target)
+            unknown = "EC2 tells of no zone with these hosts; the region's first"
+            self._say(f"{ZONE}={zone}: {why}" if zone else f"{ZONE}: {unknown}")
+            parameters = {**parameters, ZONE: zone}
         own = {**_own_tags(current), **(tags or {})}
         if tags and PROMOTION_TAGS in self._template.parameters:
             parameters = {**parameters, PROMOTION_TAGS: _fragment(own)}
@@ -168,25 +176,6 @@ class Infrastructure:
             contents.empty(self._say)
         self._delete(stack["StackId"])
 
-    def _in_a_zone(self, parameters: Mapping[str, str], settings: Settings) -> Mapping[str, str]:
-        """Add the zone of a new network, where the operator names none."""
-        if parameters.get(ZONE) or parameters.get("VpcId"):
-            return parameters
-        zone, why = zone_for(settings, self._target)
-        self._say(
-            f"{ZONE}={zone}: {why}" if zone else f"{ZONE}: EC2 tells of no zone with these hosts; the region's first"
-        )
-        return {**parameters, ZONE: zone}
-
-    def _usable_stack(self) -> dict[str, Any] | None:
-        stack = self._describe()
-        if stack is None or stack["StackStatus"] != "ROLLBACK_COMPLETE":
-            return stack
-        # After a failed first creation CloudFormation has rolled everything back and refuses updates of the rest.
-        self._say(f"deleting what is left of the failed creation of {self._stack}")
-        self._delete(stack["StackId"])
-        return None
-
     def _delete(self, stack_id: str) -> None:
         with self._followed(stack_id):
             self._client.delete_stack(StackName=stack_id)
@@ -210,8 +199,12 @@ class Infrastructure:
             time.sleep(self._interval_s)
         if about["Status"] == "CREATE_COMPLETE":
             pages = self._client.get_paginator("describe_change_set").paginate(ChangeSetName=change_set)
-            changes = (item["ResourceChange"] for page in pages for item in page.get("Changes", []))
-            return ChangeSet(change_set, stack_id, tuple(map(_change_line, changes)))
+            lines = []
+            for change in (item["ResourceChange"] for page in pages for item in page.get("Changes", [])):
+                replaced = " by replacement" if change.get("Replacement") == "True" else ""
+                name, kind = change["LogicalResourceId"], change["ResourceType"]
+                lines.append(f"{change['Action']} {name} ({kind}){replaced}")
+            return ChangeSet(change_set, stack_id, tuple(lines))
         reason = about.get("StatusReason", "")
         self._client.delete_change_set(ChangeSetName=change_set)
         if _says_no_changes(reason):
@@ -242,8 +235,9 @@ def fill(settings: Settings, outputs: Mapping[str, str]) -> Settings:
         raise SettingsError(f"the stack has no output {error}; `sd-pipeline infra deploy` renews it") from None
     latents = {"fsx_id": outputs.get("FileSystemId"), "fsx_path": outputs.get("FileSystemPath")}
     file_system = {name: value for name, value in latents.items() if value is not None}
-    data = {name: _moved(value, settings.account.bucket, bucket) for name, value in settings.data.model_dump().items()}
     values: dict[str, Any] = settings.model_dump()
+    former, moved = f"s3://{settings.account.bucket}/", f"s3://{bucket}/"
+    data = {name: moved + of.removeprefix(former) for name, of in values["data"].items() if str(of).startswith(former)}
     parts = {"account": account, "images": images, "registry": registry, "file_system": file_system, "data": data}
     for name, part in parts.items():
         values[name].update(part)
@@ -259,11 +253,6 @@ def _image(outputs: Mapping[str, str], name: str, current: str) -> str:
         return newest
     tag = current.rsplit(":", 1)[-1] if ":" in current.rsplit("/", 1)[-1] else "latest"
     return f"{outputs[f'{name.title()}RepositoryUri']}:{tag}"
-
-
-def _moved(value: Any, old_bucket: str, new_bucket: str) -> Any:
-    prefix = f"s3://{old_bucket}/"
-    return f"s3://{new_bucket}/{value.removeprefix(prefix)}" if str(value).startswith(prefix) else value
 
 
 def _outputs(stack: Mapping[str, Any]) -> dict[str, str]:
@@ -286,8 +275,3 @@ def _fragment(tags: Mapping[str, str]) -> str:
 
 def _says_no_changes(text: str) -> bool:
     return any(words in text for words in NO_CHANGES)
-
-
-def _change_line(change: Mapping[str, Any]) -> str:
-    replaced = " by replacement" if change.get("Replacement") == "True" else ""
-    return f"{change['Action']} {change['LogicalResourceId']} ({change['ResourceType']}){replaced}"

@@ -12,43 +12,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
-from pipeline_definition.checks.fixes import fix_of
+from pipeline_definition.checks.fixes import OF_JOBS, fix_of
 from pipeline_definition.probing.jobs import ProbeJob
 from pipeline_definition.runs.executions import ExecutionStep
 
-# What SageMaker says of a job that it could not run, the check to which that belongs, and the fix where its words have
-# none of its own (`checks.fixes`); the first counts.
-CHECKS: Final = (
-    (r"ResourceLimitExceeded|service limit|quota", "quota", "ask Service Quotas for more, or take another type"),
-    (
-        r"[Cc]apacity|Unable to provision|has not started",
-        "capacity",
-        "try again later, take another type or zone, or reserve it by a training plan",
-    ),
-    (
-        r"AccessDenied|not authorized|NotAuthorized|PassRole",
-        "permission",
-        "allow it: your own user what it starts, the jobs' role what they read and write",
-    ),
-    (
-        r"Throttl|TooManyRequests",
-        "throttling",
-        "start again later: other programs of the account ask SageMaker as well",
-    ),
-    (
-        r"ValidationException|ValidationError|[Uu]nknown (?:[Aa]rgument|member|parameter)|Parameter validation",
-        "request",
-        "docs/operations.md, Newer than the published definition schema, says what to leave out of the set",
-    ),
-    (r"MaxRuntimeExceeded|ran longer", "time", "see the last lines of its log: what hangs there is what to mend"),
-    (
-        r"FSx|[Ff]ile ?[Ss]ystem|mount",
-        "file_system",
-        "its security group must admit the jobs on ports 988 and 1018-1023, and FsxPath must exist",
-    ),
-    (r"ECR|[Ii]mage", "image", "`containers/build.sh --push` puts it there; the role must be allowed to pull it"),
-    ("", "job", "see its log: `aws logs tail` on /aws/sagemaker, or the host's lines above"),
-)
 MARKS: Final = {GOOD: "✓", NOTE: "·", FAILED: "✗"}
 
 
@@ -71,8 +38,8 @@ class ProbeOutcome:
     def explain(self, reason: str) -> None:
         """Add why a job failed or was refused: the check that its reason belongs to, and the fix."""
         text = " ".join(reason.split())[:600]
-        check, fix = next((check, fix) for pattern, check, fix in CHECKS if re.search(pattern, text))
-        self.add(check, FAILED, text, fix_of(text) or fix)
+        known = next(known for known in OF_JOBS if re.search(known["words"], text))
+        self.add(known["check"], FAILED, text, fix_of(text) or known["fix"])
 
     def judge(self) -> None:
         """Add how the job itself ended, and which of its hosts said nothing."""
