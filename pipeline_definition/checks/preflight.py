@@ -14,13 +14,11 @@ from typing import Any, Final
 
 from params.settings import Settings
 from params.stages import Range
-from pipeline_definition.checks import addresses
+from pipeline_definition.checks import addresses, limits, memory
 from pipeline_definition.checks import jobs as job_checks
 from pipeline_definition.checks.account import AccountChecks, denoiser_config_of
 from pipeline_definition.checks.budget import budget_findings, duration_findings
 from pipeline_definition.checks.findings import Finding
-from pipeline_definition.checks.limits import limit_findings
-from pipeline_definition.checks.memory import memory_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 from pipeline_definition.session import Target
 
@@ -51,7 +49,7 @@ def preflight(
         *addresses.threshold_findings(values),
         *addresses.sample_findings(settings, values),
         *phase_findings(settings),
-        *limit_findings(definition, values),
+        *limits.limit_findings(definition, values),
     ]
     if not any(finding.blocking for finding in findings):
         findings += budget_findings(settings, definition, good)
@@ -63,7 +61,7 @@ def preflight(
         findings = [finding for finding in findings if finding.blocking or finding.parameter not in guessed]
         findings += AccountChecks(settings, values, jobs, target).findings()
         denoiser_config = denoiser_config_of(values, target)
-    findings += [] if is_local else memory_findings(settings, jobs, values, denoiser_config)
+    findings += [] if is_local else memory.memory_findings(settings, jobs, values, denoiser_config)
     return list(dict.fromkeys(findings))
 
 

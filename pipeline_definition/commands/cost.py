@@ -176,17 +176,16 @@ def business_case(
 
     Example: sd-pipeline business-case --inputs my_case.yaml --out business_case
     """
-    from pipeline_definition.cost.business_case import answers_of
-    from pipeline_definition.cost.business_inputs import EXAMPLE_FILE, load_case
-    from pipeline_definition.cost.business_page import case_document, case_json
-    from pipeline_definition.pages.html import to_html
-    from pipeline_definition.pages.markdown import to_markdown
+    from pipeline_definition.cost import business_case, business_inputs, business_page
+    from pipeline_definition.pages import html, markdown
 
-    answers = answers_of(load_case(inputs or EXAMPLE_FILE))
-    document = case_document(answers)
-    write_text(out / "business_case.html", to_html(document))
-    write_text(out / "business_case.md", to_markdown(document, "business_case.html"))
-    return Answer(case_json(answers), document.lead, f"{out / 'business_case.md'} and {out / 'business_case.html'}")
+    answers = business_case.answers_of(business_inputs.load_case(inputs or business_inputs.EXAMPLE_FILE))
+    document = business_page.case_document(answers)
+    write_text(out / "business_case.html", html.to_html(document))
+    write_text(out / "business_case.md", markdown.to_markdown(document, "business_case.html"))
+    return Answer(
+        business_page.case_json(answers), document.lead, f"{out / 'business_case.md'} and {out / 'business_case.html'}"
+    )
 
 
 def _definition(params: Path) -> tuple[Settings, dict[str, Any]]:

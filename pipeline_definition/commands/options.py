@@ -19,8 +19,7 @@ from rich.text import Text
 from params.layout import ASYNC
 from params.settings import Settings, load_settings
 from pipeline_definition.errors import UsageError
-from pipeline_definition.prompting.async_endpoint import AsyncEndpoint
-from pipeline_definition.prompting.endpoint import Endpoint, connect
+from pipeline_definition.prompting.endpoint import AsyncEndpoint, Endpoint, connect
 from pipeline_definition.session import Target
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -218,7 +218,7 @@ def prompt_study(
     from rich.progress import Progress
 
     from pipeline_definition.prompting.clip_scores import evaluator_folder
-    from pipeline_definition.prompting.study import PAGE_FILE, Study
+    from pipeline_definition.prompting.study import PAGE_FILE, run_study
     from pipeline_definition.prompting.study_plan import Grid, make_plan, read_prompts
     from pipeline_definition.session import Target
 
@@ -230,10 +230,10 @@ def prompt_study(
     )
     plan = make_plan(read_prompts(prompts), seeds, first_seed, grid)
     folder = evaluator or evaluator_folder(context.settings, Target(context.settings.account.region), out)
-    study = Study(plan, endpoint_of(context, endpoint, variant), folder, out, clients)
+    chosen = endpoint_of(context, endpoint, variant)
     with Progress(console=console) as progress:
         drawing = progress.add_task("drawing", total=len(plan.trials))
-        results = study.run(lambda count: progress.advance(drawing, count))
+        results = run_study(plan, chosen, folder, out, clients, lambda count: progress.advance(drawing, count))
     places = {"best": results.best, "cheapest": results.cheapest, "worst": results.worst}
     lines = []
     for name, entry in places.items():

@@ -1,6 +1,7 @@
 """An endpoint that draws: one in SageMaker (or the local control plane) by name, or a bare server by its address.
 
-Reads InvokeEndpoint's answer, or that of POST <address>/invocations; writes nothing.
+Reads InvokeEndpoint's answer, or that of POST <address>/invocations; writes nothing. A request to an asynchronous
+endpoint is an object in S3, <prefix>/requests/<id>.json, and so is the answer.
 
     sd-pipeline prompt "a small red circle at the top on a blue background" --local
     sd-pipeline prompt "a small red circle at the top on a blue background" --endpoint http://127.0.0.1:8080
@@ -13,6 +14,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,12 +22,18 @@ from typing import Any, Final, Protocol
 
 from botocore.exceptions import ClientError
 
+from params.s3 import error_code, is_missing, split_uri
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.session import Target
 
 JSON: Final = "application/json"
 # SageMaker itself gives up at 60 s.
 TIMEOUT_S: Final = 70.0
+# A host that has to start first, with a model to load, takes some ten minutes.
+ASYNC_TIMEOUT_S: Final = 1200.0
+POLL_S: Final = 1.0
+# The failure object holds the model's words; its status does not come along.
+MODEL_FAILED: Final = 500
 BUSY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 FIRST_PAUSE_S: Final = 1.0
 LAST_PAUSE_S: Final = 10.0
@@ -109,6 +117,48 @@ class SageMakerEndpoint:
         return answer_of(response["Body"].read(), time.monotonic() - started_s)
 
 
+class AsyncEndpoint:
+    """An endpoint behind InvokeEndpointAsync, in AWS or in the local control plane."""
+
+    def __init__(self, target: Target, name: str, prefix: str) -> None:
+        """`prefix` is the s3:// folder of requests, such as s3://bucket/async/NAME."""
+        self.name, self._prefix = name, prefix.rstrip("/")
+        self._s3, self._runtime = target.client("s3"), target.client("sagemaker-runtime")
+
+    def draw(self, request: Mapping[str, Any], sleep: Callable[[float], None] = time.sleep) -> Answer:
+        """Draw the pictures of one request, however long the endpoint takes up to the time limit."""
+        started_s = time.monotonic()
+        location = f"{self._prefix}/requests/{uuid.uuid4().hex}.json"
+        try:
+            self._s3.put_object(**_place(location), Body=body_of(request), ContentType=JSON)
+            accepted = self._runtime.invoke_endpoint_async(
+                EndpointName=self.name, ContentType=JSON, Accept=JSON, InputLocation=location
+            )
+        except ClientError as error:
+            raise PromptError(f"endpoint {self.name}: {error.response['Error']['Message']}") from None
+        while time.monotonic() - started_s < ASYNC_TIMEOUT_S:
+            content = self._object(accepted["OutputLocation"])
+            if content is not None:
+                return answer_of(content, time.monotonic() - started_s)
+            failure = self._object(accepted.get("FailureLocation", ""))
+            if failure is not None:
+                raise refusal(self.name, MODEL_FAILED, failure.decode("utf-8", "replace"))
+            sleep(POLL_S)
+        raise PromptError(f"endpoint {self.name}: no answer within {ASYNC_TIMEOUT_S:g} s; it may still come")
+
+    def _object(self, uri: str) -> bytes | None:
+        """Return an object; None while it is not there (without ListBucket, S3 says AccessDenied for that)."""
+        if not uri:
+            return None
+        try:
+            content: bytes = self._s3.get_object(**_place(uri))["Body"].read()
+        except ClientError as error:
+            if not is_missing(error) and error_code(error) != "AccessDenied":
+                raise
+            return None
+        return content
+
+
 class ServerEndpoint:
     """A server of the inference image at an address, such as http://127.0.0.1:8080."""
 
@@ -182,3 +232,8 @@ def refusal(name: str, status: int, text: str) -> PromptError:
         message = text.strip()[:300] or f"status {status}"
     kind = EndpointBusyError if status in BUSY else PromptError
     return kind(f"endpoint {name}: {message}")
+
+
+def _place(uri: str) -> dict[str, str]:
+    bucket, key = split_uri(uri, PromptError)
+    return {"Bucket": bucket, "Key": key}

@@ -11,17 +11,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from params.files import write_bytes
 from pipeline_definition.prompting.clip_scores import score_pictures
 from pipeline_definition.prompting.endpoint import Endpoint, draw_patiently
-from pipeline_definition.prompting.study_page import write_page
+from pipeline_definition.prompting.study_page import columns, draw_sheet, write_page
 from pipeline_definition.prompting.study_plan import StudyPicture, StudyPlan
 from pipeline_definition.prompting.study_results import Results, ScoredTrial, StudyProvenance, results, write_tables
-from pipeline_definition.prompting.study_sheet import columns, draw_sheet
 
 PICTURES_DIR: Final = "pictures"
 SHEET_FILE: Final = "contact_sheet.png"
@@ -30,31 +28,22 @@ PAGE_FILE: Final = "study.html"
 PATIENCE_S: Final = 600.0
 
 
-@dataclass(frozen=True)
-class Study:
-    """A plan, and what it is carried out with."""
-
-    plan: StudyPlan
-    endpoint: Endpoint
-    evaluator_dir: Path
-    folder: Path
-    clients: int
-
-    def run(self, report: Callable[[int], None]) -> Results:
-        """Draw, score, rank and write everything; `report` counts pictures. An interrupted study resumes."""
-        trials = self.plan.trials
-        self.folder.mkdir(parents=True, exist_ok=True)
-        model, pictures = draw_trials(self.endpoint, trials, self.folder, self.clients, report)
-        pairs = [(picture, trial.prompt) for picture, trial in zip(pictures, trials, strict=True)]
-        scores = score_pictures(pairs, self.evaluator_dir)
-        scored = [ScoredTrial(*item) for item in zip(trials, pictures, scores.scores, strict=True)]
-        outcome = results(self.plan, scored)
-        about = StudyProvenance(self.endpoint.name, model, scores.clip)
-        write_tables(self.folder, self.plan, scored, outcome, about)
-        sheet = self.folder / SHEET_FILE
-        draw_sheet(sheet, self.plan, scored, columns(self.plan, outcome))
-        write_page(self.folder / PAGE_FILE, self.plan, outcome, about, sheet)
-        return outcome
+def run_study(
+    plan: StudyPlan, endpoint: Endpoint, evaluator_dir: Path, folder: Path, clients: int, report: Callable[[int], None]
+) -> Results:
+    """Draw, score, rank and write everything; `report` counts pictures. An interrupted study resumes."""
+    trials = plan.trials
+    folder.mkdir(parents=True, exist_ok=True)
+    model, pictures = draw_trials(endpoint, trials, folder, clients, report)
+    scores = score_pictures([(path, one.prompt) for path, one in zip(pictures, trials, strict=True)], evaluator_dir)
+    scored = [ScoredTrial(*item) for item in zip(trials, pictures, scores.scores, strict=True)]
+    outcome = results(plan, scored)
+    about = StudyProvenance(endpoint.name, model, scores.clip)
+    write_tables(folder, plan, scored, outcome, about)
+    sheet = folder / SHEET_FILE
+    draw_sheet(sheet, plan, scored, columns(plan, outcome))
+    write_page(folder / PAGE_FILE, plan, outcome, about, sheet)
+    return outcome
 
 
 def draw_trials(

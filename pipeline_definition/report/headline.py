@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -33,16 +34,6 @@ class Verdict:
     """passed, failed, stopped or running: the page's seal."""
     title: str
     lead: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a run did not end well."""
-
-    step: str
-    reason: str
-    log: tuple[str, ...]
-    """The last lines of the step's log, where they are known."""
 
 
 def verdict(run: Run) -> Verdict:
@@ -82,15 +73,15 @@ def quality(run: Run) -> str:
     return " ".join(sentences)
 
 
-def failure(run: Run) -> Failure | None:
-    """Return why the run did not end well, or None where it did."""
+def failure(run: Run) -> dict[str, Any] | None:
+    """Return why the run did not end well: step, reason and last log lines; None where it did, or nothing is known."""
     if run.status == "Succeeded" or not run.is_finished:
         return None
     step = run.failed_step or next((step for step in run.steps if step.style == "stopped"), None)
     reason = str(step.record.get("failure_reason") or "") if step else ""
     reason = reason or str(run.artifacts.execution.get("failure_reason") or "")
     log = tuple(str(line) for line in (step.record.get("log_tail") or ())) if step else ()
-    return Failure(step.name if step else "", reason, log) if reason or log else None
+    return {"step": step.name if step else "", "reason": reason, "log": log} if reason or log else None
 
 
 def _gate(run: Run) -> Mapping[str, Threshold]:

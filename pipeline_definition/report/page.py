@@ -15,22 +15,21 @@ from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.document import Document, EmbeddedPicture, Section, data_address
 from pipeline_definition.pages.formats import date
 from pipeline_definition.pages.html import to_html
-from pipeline_definition.report.bill import cost_section
-from pipeline_definition.report.data import download_section, latents_section, went_in_section
-from pipeline_definition.report.headline import failure, tiles, verdict
-from pipeline_definition.report.lineage import lineage_section, parameters_section
-from pipeline_definition.report.quality import quality_section
+from pipeline_definition.report import bill, data, headline, lineage, quality, steps, training, tuning
 from pipeline_definition.report.run import Run, run_of
-from pipeline_definition.report.steps import lying, standing, summary, timeline
-from pipeline_definition.report.training import training_section
-from pipeline_definition.report.tuning import tuning_section
 
 SECTIONS = (
-    *(quality_section, cost_section, training_section, tuning_section, went_in_section),
-    *(download_section, latents_section, parameters_section, lineage_section),
+    *(
+        quality.quality_section,
+        bill.cost_section,
+        training.training_section,
+        tuning.tuning_section,
+        data.went_in_section,
+    ),
+    *(data.download_section, data.latents_section, lineage.parameters_section, lineage.lineage_section),
 )
 # Told once for each phase of the training.
-OF_A_PHASE = (training_section, latents_section)
+OF_A_PHASE = (training.training_section, data.latents_section)
 # The page is to be sent around: a mail takes 10 MB, and base64 makes a third more of every byte.
 MAX_SHEET_BYTES = 4 * 2**20
 MAX_GALLERY_BYTES = 2 * 2**20
@@ -52,7 +51,7 @@ def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] |
 
 def render(run: Run) -> str:
     """Return the page as HTML; everything that came from outside is escaped."""
-    ending, execution = verdict(run), run.artifacts.execution
+    ending, execution = headline.verdict(run), run.artifacts.execution
     eyebrow = (
         # From arn:aws:sagemaker:REGION:ACCOUNT:pipeline/NAME/execution/ID.
         [*str(execution.get("arn", "")).split("/"), "pipeline"][1],
@@ -71,12 +70,12 @@ def render(run: Run) -> str:
         document,
         Path(__file__).with_name("run.html"),
         seal=ending.kind,
-        failure=failure(run),
-        tiles=tiles(run),
+        failure=headline.failure(run),
+        tiles=headline.tiles(run),
         pictures=pictures_section(run.artifacts),
-        drawings=(lying(run.steps), standing(run.steps)),
-        steps=tuple(timeline(run)),
-        summary=summary(run),
+        drawings=(steps.lying(run.steps), steps.standing(run.steps)),
+        steps=tuple(steps.timeline(run)),
+        summary=steps.summary(run),
         is_local=run.is_local,
         left_out=execution.get("left_out") or {},
     )

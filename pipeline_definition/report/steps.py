@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline_definition.pages.formats import dollars, duration, figure
 from pipeline_definition.report.costs import total
@@ -25,21 +26,6 @@ class GraphDrawing:
     """Each step with the x and y of its circle."""
     lines: tuple[tuple[str, bool], ...]
     """SVG path from one step to the next, and whether the run went this way."""
-
-
-@dataclass(frozen=True)
-class TimelineRow:
-    """One step over time."""
-
-    step: RunStep
-    from_percent: float
-    width_percent: float
-    """Position and length of its bar between the run's start and end."""
-    time: str
-    """How long it ran, or why it did not."""
-    cost: str
-    note: str
-    """Number of attempts, where there was more than one."""
 
 
 def lying(steps: Sequence[RunStep]) -> GraphDrawing:
@@ -84,19 +70,23 @@ def _path(direction: str, start: Place, end: Place) -> str:
     return f"M{x1:g} {y1:g}C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2:g}"
 
 
-def timeline(run: Run) -> Iterator[TimelineRow]:
-    """Yield the steps of the definition in order."""
+def timeline(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield a row for each step of the definition: when it ran in percent of the run, how long or why not, the cost."""
     for step in run.steps:
-        attempts = int(step.record.get("attempts") or 1)
-        time = step.time if step.time and step.style != "cached" else step.state
-        note = f"{attempts} attempts" if attempts > 1 else ""
         start = width = 0.0
         if run.start is not None and run.seconds and step.start is not None and step.seconds is not None:
             start = min(1.0, max(0.0, (step.start - run.start).total_seconds() / run.seconds))
             width = min(1.0 - start, step.seconds / run.seconds)
+        attempts = int(step.record.get("attempts") or 1)
         cost = dollars(step.cost.usd) if step.cost.is_known else f"{figure(step.cost.instance_hours)} h"
-        shown = "" if run.is_local or not step.cost.instance_hours else cost
-        yield TimelineRow(step, round(100 * start, 2), round(100 * width, 2), time, shown, note)
+        yield {
+            "step": step,
+            "from_percent": round(100 * start, 2),
+            "width_percent": round(100 * width, 2),
+            "time": step.time if step.time and step.style != "cached" else step.state,
+            "cost": "" if run.is_local or not step.cost.instance_hours else cost,
+            "note": f"{attempts} attempts" if attempts > 1 else "",
+        }
 
 
 def summary(run: Run) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, dollars, duration, figure, number, setting
-from pipeline_definition.report.costs import Cost, Prices, job_cost
+from pipeline_definition.report.costs import Cost, job_cost
 from pipeline_definition.report.run import Run
 
 
@@ -17,43 +17,30 @@ from pipeline_definition.report.run import Run
 class TuningTrial:
     """One trial."""
 
+    record: Mapping[str, Any]
+    """Its entry in tuning.json."""
     cost: Cost
     is_best: bool
-    status: str
     objective: float | None
     seconds: float | None
-    hyperparameters: Mapping[str, Any]
 
 
 def tuning_section(run: Run) -> Section:
     """Return the search."""
     tuning = run.artifacts.tuning or {}
     objective = str((tuning.get("objective") or {}).get("metric") or "objective").replace("_", " ")
-    trials = trials_of(tuning, run.prices)
-    best = next((trial for trial in trials if trial.is_best), None)
+    trials, facts = [], []
+    for item in tuning.get("trials") or ():
+        reached = number(item.get("objective"))
+        is_best = item.get("name") == best_name(tuning)
+        trials.append(TuningTrial(item, job_cost(item, run.prices), is_best, reached, number(item.get("seconds"))))
+        if is_best:
+            chosen = (item.get("hyperparameters") or {}).items()
+            facts = [Fact(name.replace("_", " "), _value(value), "chosen") for name, value in chosen]
+            facts += [] if reached is None else [Fact(objective, figure(reached, 4), "of the best trial")]
     lead = f"{len(trials)} trials, {str(tuning.get('strategy', '')).lower()} search on {objective}." if trials else ""
-    chosen = best.hyperparameters.items() if best else ()
-    facts = [Fact(name.replace("_", " "), _value(value), "chosen") for name, value in chosen]
-    if best and best.objective is not None:
-        facts.append(Fact(objective, figure(best.objective, 4), "of the best trial"))
-    drawn, tables = tuple(_charts(run, tuning, trials, objective)), tuple(_tables(run, trials, objective))
-    return Section("tuning", "What tuning chose", lead, tuple(facts), drawn, tables)
-
-
-def trials_of(tuning: Mapping[str, Any], prices: Prices) -> tuple[TuningTrial, ...]:
-    """Return the trials in the order in which they began."""
-    best = best_name(tuning)
-    return tuple(
-        TuningTrial(
-            cost=job_cost(item, prices),
-            is_best=item.get("name") == best,
-            status=str(item.get("status") or ""),
-            objective=number(item.get("objective")),
-            seconds=number(item.get("seconds")),
-            hyperparameters=item.get("hyperparameters") or {},
-        )
-        for item in tuning.get("trials") or ()
-    )
+    tables = (_table(run, trials, objective),) if trials else ()
+    return Section("tuning", "What tuning chose", lead, tuple(facts), tuple(_charts(run, trials, objective)), tables)
 
 
 def best_name(tuning: Mapping[str, Any]) -> str | None:
@@ -70,7 +57,7 @@ def lower_is_better(tuning: Mapping[str, Any]) -> bool:
     return (tuning.get("objective") or {}).get("type") != "Maximize"
 
 
-def _charts(run: Run, tuning: Mapping[str, Any], trials: tuple[TuningTrial, ...], objective: str) -> Iterator[Chart]:
+def _charts(run: Run, trials: Sequence[TuningTrial], objective: str) -> Iterator[Chart]:
     in_dollars = not run.is_local and all(trial.cost.is_known for trial in trials)
     reached = [
         (cost, trial.objective, trial.is_best)
@@ -83,25 +70,26 @@ def _charts(run: Run, tuning: Mapping[str, Any], trials: tuple[TuningTrial, ...]
     points = [(cost, value) for cost, value, _ in reached]
     best = next(((cost, value) for cost, value, is_best in reached if is_best), None)
     description = f"{objective} of {len(points)} trials over {axis}"
-    svg = charts.trade_off("trials", description, points, best, axis, lower_is_better=lower_is_better(tuning))
+    is_minimised = lower_is_better(run.artifacts.tuning or {})
+    svg = charts.trade_off("trials", description, points, best, axis, lower_is_better=is_minimised)
     title = f"{objective.capitalize()} over {axis}; the line is the frontier, the large dot the choice"
     yield Chart(title, svg)
 
 
-def _tables(run: Run, trials: tuple[TuningTrial, ...], objective: str) -> Iterator[Table]:
-    if not trials:
-        return
-    names = tuple(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
+def _table(run: Run, trials: Sequence[TuningTrial], objective: str) -> Table:
+    tried = [trial.record.get("hyperparameters") or {} for trial in trials]
+    names = tuple(dict.fromkeys(name for own in tried for name in own))
     headers = ("trial", *(name.replace("_", " ") for name in names), objective, "time", "cost")
     rows = []
-    for place, trial in enumerate(trials, start=1):
-        reached = figure(trial.objective, 4) if trial.objective is not None else trial.status.lower() or DASH
+    for place, (trial, own) in enumerate(zip(trials, tried, strict=True), start=1):
+        status = str(trial.record.get("status") or "").lower() or DASH
+        reached = figure(trial.objective, 4) if trial.objective is not None else status
         time = duration(trial.seconds) if trial.seconds is not None else DASH
         cost = dollars(trial.cost.usd) if trial.cost.is_known and trial.cost.instance_hours else DASH
-        tried = (_value(trial.hyperparameters.get(name, DASH)) for name in names)
+        values = (_value(own.get(name, DASH)) for name in names)
         cost = "nothing" if run.is_local else cost
-        rows.append((f"{place} ★" if trial.is_best else str(place), *tried, reached, time, cost))
-    yield Table(headers, tuple(rows), frozenset(range(1, len(headers))))
+        rows.append((f"{place} ★" if trial.is_best else str(place), *values, reached, time, cost))
+    return Table(headers, tuple(rows), frozenset(range(1, len(headers))))
 
 
 def _value(value: Any) -> str:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline_definition.prompting.async_endpoint import AsyncEndpoint
-from pipeline_definition.prompting.endpoint import PromptError
+from pipeline_definition.prompting.endpoint import AsyncEndpoint, PromptError
 from tests.pipeline_definition.fake_aws import FakeTarget, fake_s3
 from tests.pipeline_definition.prompting.conftest import DrawingServer, grey
 
