@@ -91,9 +91,14 @@ class _Collector:
         self._write_json(files.DEFINITION_FILE, definition)
         self.phases = phase_steps(definition)
         given = executions.parameters(self.execution.arn)
-        known = definition.get("Parameters", [])
-        defaults = {item["Name"]: item.get("DefaultValue") for item in known}
-        values = {item["Name"]: _typed(item["Type"], given.get(item["Name"], defaults[item["Name"]])) for item in known}
+        values, defaults = {}, {}
+        for item in definition.get("Parameters", []):
+            name, kind = item["Name"], {"Integer": int, "Float": float}.get(item["Type"], str)
+            defaults[name] = item.get("DefaultValue")
+            values[name] = given.get(name, defaults[name])
+            # The API returns text; a value has the type that the definition gives it.
+            with suppress(ValueError):
+                values[name] = kind(values[name]) if isinstance(values[name], str) else values[name]
         self._write_json(files.PARAMETERS_FILE, {"values": values, "defaults": defaults})
 
     def _outputs_of(self, job: jobs.DescribedJob, step: ExecutionStep) -> None:
@@ -214,13 +219,3 @@ def phase_steps(definition: Json) -> list[list[str]]:
         elif arguments.get("AppSpecification", {}).get("ContainerEntrypoint", [""])[-1] == "encode":
             encodes.append(step["Name"])
     return [encodes, trainings]
-
-
-def _typed(kind: str, value: Any) -> Any:
-    """Return a parameter's value as the definition types it; the API returns text."""
-    if not isinstance(value, str) or kind == "String":
-        return value
-    try:
-        return {"Integer": int, "Float": float}.get(kind, str)(value)
-    except ValueError:
-        return value

@@ -62,16 +62,23 @@ def tuning(sagemaker: Any, name: str) -> dict[str, Any]:
     about = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     config = about["HyperParameterTuningJobConfig"]
     objective = config.get("HyperParameterTuningJobObjective", {})
-    trials = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
+    pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
         HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending"
     )
+    trials = []
+    for item in (item for page in pages for item in page["TrainingJobSummaries"]):
+        job = asdict(_job(sagemaker, TRAINING, item["TrainingJobName"]))
+        trial = {key: job[key] for key in ("name", "seconds", "billable_seconds", "hosts", "final_metrics")}
+        trial |= {"status": item.get("TrainingJobStatus"), "hyperparameters": item.get("TunedHyperParameters", {})}
+        reached = item.get("FinalHyperParameterTuningJobObjectiveMetric") or {}
+        trials.append(trial | {"objective": reached.get("Value")})
     return {
         "name": name,
         "status": about.get("HyperParameterTuningJobStatus"),
         "strategy": config.get("Strategy"),
         "objective": {"metric": objective.get("MetricName"), "type": objective.get("Type", "Minimize")},
         "best_trial": about.get("BestTrainingJob", {}).get("TrainingJobName"),
-        "trials": [_trial(sagemaker, item) for page in trials for item in page["TrainingJobSummaries"]],
+        "trials": trials,
     }
 
 
@@ -127,17 +134,6 @@ def _job(sagemaker: Any, kind: str, name: str) -> DescribedJob:
         outputs={"model": about.get("OutputDataConfig", {}).get("S3OutputPath", "")} if kind == TRAINING else uris,
         final_metrics={item["MetricName"]: float(item["Value"]) for item in about.get("FinalMetricDataList") or ()},
     )
-
-
-def _trial(sagemaker: Any, item: Mapping[str, Any]) -> dict[str, Any]:
-    job = asdict(_job(sagemaker, TRAINING, item["TrainingJobName"]))
-    objective = item.get("FinalHyperParameterTuningJobObjectiveMetric") or {}
-    return {
-        **{key: job[key] for key in ("name", "seconds", "billable_seconds", "hosts", "final_metrics")},
-        "status": item.get("TrainingJobStatus"),
-        "hyperparameters": dict(item.get("TunedHyperParameters", {})),
-        "objective": objective.get("Value"),
-    }
 
 
 def _hosts(resources: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

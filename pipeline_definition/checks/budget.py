@@ -112,21 +112,17 @@ def duration_findings(
         hours = {line.step: line.hours for line in forecast(settings, definition, changes).lines}
     except CostError:
         return
+    tunings = (step for step in all_steps(definition["Steps"]) if step["Type"] == "Tuning")
+    limits = {one["Name"]: one["Arguments"]["HyperParameterTuningJobConfig"]["ResourceLimits"] for one in tunings}
     for job in jobs:
-        needed_h, limit_h = hours.get(job.step, 0.0) / _turns(definition, job), job.max_runtime_s / HOUR_S
+        # The jobs of a step that follow each other: a tuner's trials, some of them at once.
+        trials = as_integer(limits.get(job.step, {}).get("MaxNumberOfTrainingJobs"))
+        turns = max(1, math.ceil(trials / max(1, job.parallel)))
+        needed_h, limit_h = hours.get(job.step, 0.0) / turns, job.max_runtime_s / HOUR_S
         if job.program != "stream" and 0 < limit_h < needed_h:
             problem = f"{job.step} is forecast to take {needed_h:,.1f} h, and is stopped after {limit_h:,.1f} h"
             fix = f"set it to {math.ceil(needed_h * MARGIN) * HOUR_S}, or use more or faster hosts"
             yield Finding(f"{job_key(job.step)}.max_runtime_s", problem, fix, blocking=job.kind != "training")
-
-
-def _turns(definition: Mapping[str, Any], job: PlannedJob) -> int:
-    """Return how many jobs of a step follow each other: a tuner's trials, some of them at once."""
-    step = next(step for step in all_steps(definition["Steps"]) if step["Name"] == job.step)
-    if step["Type"] != "Tuning":
-        return 1
-    limits = step["Arguments"]["HyperParameterTuningJobConfig"]["ResourceLimits"]
-    return max(1, math.ceil(as_integer(limits.get("MaxNumberOfTrainingJobs")) / max(1, job.parallel)))
 
 
 def _price_findings(settings: Settings, phase: Phase, values: Values) -> Iterator[Finding]:

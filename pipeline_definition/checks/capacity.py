@@ -81,7 +81,13 @@ class Capacity:
             if plan is None:
                 yield Finding(key, f"there is no {arn}", "take the ARN from `aws sagemaker list-training-plans`")
                 continue
-            for problem in filter(None, (_misfit(plan, job), self._elsewhere(plan, job))):
+            problems, own = [_misfit(plan, job)], self._own_zones if job.in_network else set()
+            zones = {one.get("AvailabilityZone", "") for one in plan.get("ReservedCapacitySummaries", ())} - {""}
+            if zones and own and not zones & own:
+                problems.append(
+                    f"is in {' and '.join(sorted(zones))}, and the subnets are in {' and '.join(sorted(own))}"
+                )
+            for problem in filter(None, problems):
                 yield Finding(key, f"{arn} {problem}", "name a plan that fits, or leave it out")
             now, end = datetime.now(UTC), plan.get("EndTime")
             if end and (end - max(now, plan.get("StartTime") or now)).total_seconds() < job.max_runtime_s:
@@ -147,14 +153,6 @@ class Capacity:
             return None
         problem = f"{job.step} needs {needed} and the quota '{name}' is {self._quotas[name]:g}"
         return Finding(job.count_parameter, problem, "ask Service Quotas for more, or use fewer hosts or another type")
-
-    def _elsewhere(self, plan: Mapping[str, Any], job: PlannedJob) -> str:
-        """Return where the reserved hosts are, if that is in none of the subnets' zones."""
-        zones = {capacity.get("AvailabilityZone", "") for capacity in plan.get("ReservedCapacitySummaries", ())} - {""}
-        own = self._own_zones if job.in_network else set()
-        if not zones or not own or zones & own:
-            return ""
-        return f"is in {' and '.join(sorted(zones))}, and the subnets are in {' and '.join(sorted(own))}"
 
 
 def _of_alternatives(job: PlannedJob, finding_of: Callable[[PlannedJob], Finding | None]) -> Iterator[Finding]:

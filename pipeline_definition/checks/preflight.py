@@ -43,12 +43,11 @@ def preflight(
     findings = [
         *bad,
         *_job_findings(settings, jobs, values, is_local),
-        *_search_findings(settings),
         *addresses.address_findings(settings, values, is_local),
         *addresses.file_system_findings(definition, values, jobs, is_local),
         *addresses.threshold_findings(values),
         *addresses.sample_findings(settings, values),
-        *phase_findings(settings),
+        *set_findings(settings),
         *limits.limit_findings(definition, values),
     ]
     if not any(finding.blocking for finding in findings):
@@ -106,8 +105,15 @@ def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is
             yield from job_checks.sample_budget_findings(job, values, settings.phase_of(job.step).settings_key)
 
 
-def phase_findings(settings: Settings) -> Iterator[Finding]:
-    """Check that phases find pictures of the size and shape that they need, and that two phases differ in size."""
+def set_findings(settings: Settings) -> Iterator[Finding]:
+    """Check the search's intervals, and that phases find the pictures that they need and differ in their size."""
+    for name in ("learning_rate", "caption_dropout"):
+        interval: Range = getattr(settings.tune, name)
+        if interval.low >= interval.high:
+            problem = f"the interval from {interval.low} to {interval.high} is empty"
+            yield Finding(f"tune.{name}", problem, "set low below high")
+        elif interval.scaling == "Logarithmic" and interval.low <= 0:
+            yield Finding(f"tune.{name}", f"{interval.low} has no logarithm", "set low above 0, or scaling to Linear")
     stored = settings.download.image_size_px
     for phase in settings.phases:
         side, section = phase.encode.resolution_px, "phase_2" if phase.suffix else "encode"
@@ -128,13 +134,3 @@ def phase_findings(settings: Settings) -> Iterator[Finding]:
     if len(set(sides)) < len(sides):
         problem = f"both phases are at {sides[0]} px, and their latents would overwrite each other"
         yield Finding("phase_2.resolution_px", problem, "set it to another size, or leave phase_2 out")
-
-
-def _search_findings(settings: Settings) -> Iterator[Finding]:
-    for name in ("learning_rate", "caption_dropout"):
-        interval: Range = getattr(settings.tune, name)
-        if interval.low >= interval.high:
-            problem = f"the interval from {interval.low} to {interval.high} is empty"
-            yield Finding(f"tune.{name}", problem, "set low below high")
-        elif interval.scaling == "Logarithmic" and interval.low <= 0:
-            yield Finding(f"tune.{name}", f"{interval.low} has no logarithm", "set low above 0, or scaling to Linear")

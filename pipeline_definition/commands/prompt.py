@@ -164,7 +164,11 @@ def compare(
     from pipeline_definition.prompting.comparison_page import HEADERS, render, summary
 
     settings = context.settings
-    texts = _texts(prompts, prompt_file)
+    lines = read_text(prompt_file, UsageError).splitlines() if prompt_file else []
+    # Those of the command line come first; each is drawn once.
+    texts = list(dict.fromkeys(text.strip() for text in [*(prompts or []), *lines] if text.strip()))
+    if not texts:
+        raise UsageError("nothing to draw: give a prompt, or a file of them with --prompts")
     contenders = contenders_of(lambda: context.target, endpoint or [settings.endpoint.name], variant or [])
     request = {"guidance_scale": guidance, "steps": steps, "num_images": 1, "format": "png"}
     compared = compare_models(
@@ -178,17 +182,6 @@ def compare(
     write_text(out, render(compared, {name: value for name, value in chosen.items() if value is not None}))
     rows = (summary(standing, compared.standings[0]) for standing in compared.standings)
     return Answer(compared.as_dict(), table(HEADERS, rows), *filter(None, (compared.note, out)))
-
-
-def _texts(prompts: list[str] | None, file: Path | None) -> list[str]:
-    """Return the prompts of the command line, then those of the file, each once."""
-    lines: list[str] = []
-    if file is not None:
-        lines = read_text(file, UsageError).splitlines()
-    texts = [text.strip() for text in [*(prompts or []), *lines] if text.strip()]
-    if not texts:
-        raise UsageError("nothing to draw: give a prompt, or a file of them with --prompts")
-    return list(dict.fromkeys(texts))
 
 
 def prompt_study(

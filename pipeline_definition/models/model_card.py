@@ -34,12 +34,6 @@ def write_card(folder: Path, record: PackageRecord | None, ledger: Mapping[str, 
     """
     file = folder / LINEAGE_FILE
     lineage = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    front = yaml.safe_dump(_front_matter(folder.name, record), sort_keys=False, allow_unicode=True)
-    body = to_markdown(Document((), folder.name, USE, tuple(_sections(lineage, record, ledger))), CARD_FILE)
-    write_text(folder / CARD_FILE, f"---\n{front}---\n\n{body}")
-
-
-def _front_matter(name: str, record: PackageRecord | None) -> dict[str, Any]:
     front: dict[str, Any] = {
         "license": UNKNOWN,
         "library_name": "diffusers",
@@ -50,8 +44,10 @@ def _front_matter(name: str, record: PackageRecord | None) -> dict[str, Any]:
     if record and metrics:
         data = record.package.metadata.get("dataset", UNKNOWN)
         result = {"task": {"type": "text-to-image"}, "dataset": {"name": data, "type": data}, "metrics": metrics}
-        front["model-index"] = [{"name": name, "results": [result]}]
-    return front
+        front["model-index"] = [{"name": folder.name, "results": [result]}]
+    body = to_markdown(Document((), folder.name, USE, tuple(_sections(lineage, record, ledger))), CARD_FILE)
+    yaml_front = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    write_text(folder / CARD_FILE, f"---\n{yaml_front}---\n\n{body}")
 
 
 def _sections(lineage: Mapping[str, Any], record: PackageRecord | None, ledger: Mapping[str, Any]) -> Iterator[Section]:

@@ -173,17 +173,22 @@ class ComparedValue:
 
 def compare(first: PackageRecord, second: PackageRecord) -> list[ComparedValue]:
     """Return the metrics with a verdict each, then throughput and cost, then everything in which the two differ."""
+    rows = [ComparedValue("version", str(first.package.version), str(second.package.version))]
+    rows.append(ComparedValue("status", first.package.status, second.package.status))
+    one, two = (record.metrics.get("metrics") or {} for record in (first, second))
+    for name in dict.fromkeys([*one, *two]):
+        judged = verdict(name, one[name], two[name]) if name in one and name in two else ""
+        rows.append(ComparedValue(name, *(metric_text(own[name]) if name in own else "" for own in (one, two)), judged))
+    features = [str(record.metrics.get("fid_features", "")) for record in (first, second)]
+    if all(features) and features[0] != features[1]:
+        rows.append(ComparedValue("FID features", features[0], features[1], "FID cannot be compared"))
+    rates, costs = (first.images_per_s, second.images_per_s), (first.training_usd, second.training_usd)
+    rows.append(ComparedValue("images/s", *("" if rate is None else f"{rate:,.1f}" for rate in rates)))
+    rows.append(ComparedValue("Train cost", *("" if usd is None else f"${usd:,.2f}" for usd in costs)))
+    rows.append(ComparedValue("hosts", hosts_text(first.package), hosts_text(second.package)))
     one, two = _flat(first), _flat(second)
-    rows = [(name, one.get(name, ""), two.get(name, "")) for name in dict.fromkeys([*one, *two])]
-    return [
-        ComparedValue("version", str(first.package.version), str(second.package.version)),
-        ComparedValue("status", first.package.status, second.package.status),
-        *_metrics(first, second),
-        ComparedValue("images/s", *(_number(record.images_per_s, "{:,.1f}") for record in (first, second))),
-        ComparedValue("Train cost", *(_number(record.training_usd, "${:,.2f}") for record in (first, second))),
-        ComparedValue("hosts", hosts_text(first.package), hosts_text(second.package)),
-        *(ComparedValue(*row) for row in rows if row[1] != row[2]),
-    ]
+    texts = ((name, one.get(name, ""), two.get(name, "")) for name in dict.fromkeys([*one, *two]))
+    return rows + [ComparedValue(*text) for text in texts if text[1] != text[2]]
 
 
 def verdict(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
@@ -196,19 +201,6 @@ def verdict(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> s
     return "better" if (second is low) == (name in LOWER_IS_BETTER) else "worse"
 
 
-def _metrics(first: PackageRecord, second: PackageRecord) -> Iterator[ComparedValue]:
-    one, two = (record.metrics.get("metrics") or {} for record in (first, second))
-    for name in dict.fromkeys([*one, *two]):
-        if name in one and name in two:
-            judged = verdict(name, one[name], two[name])
-            yield ComparedValue(name, metric_text(one[name]), metric_text(two[name]), judged)
-        else:
-            yield ComparedValue(name, *(metric_text(side[name]) if name in side else "" for side in (one, two)))
-    features = [str(record.metrics.get("fid_features", "")) for record in (first, second)]
-    if all(features) and features[0] != features[1]:
-        yield ComparedValue("FID features", features[0], features[1], "FID cannot be compared")
-
-
 def _flat(record: PackageRecord) -> dict[str, str]:
     """Return everything that describes a package, except what differs between any two."""
     settings = {f"setting {name}": plain_text(value) for name, value in (record.model.get("settings") or {}).items()}
@@ -216,7 +208,3 @@ def _flat(record: PackageRecord) -> dict[str, str]:
     metadata = {name: value for name, value in record.package.metadata.items() if name in COMPARED}
     images = {"inference image": ", ".join(record.package.images)}
     return settings | data | metadata | images
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)

@@ -73,11 +73,18 @@ class Production:
         if about is None:
             return None
         config = self._config(about["EndpointConfigName"])
-        variants = tuple(self._served(variant) for variant in config["ProductionVariants"])
+        variants = []
+        for one in config["ProductionVariants"]:
+            model = unless_missing(self._sagemaker.describe_model, ModelName=one["ModelName"]) or {}
+            container = model.get("PrimaryContainer") or (model.get("Containers") or [{}])[0]
+            package, weight = str(container.get("ModelPackageName") or ""), one.get("InitialVariantWeight", 1.0)
+            instances = f"{one.get('InitialInstanceCount', 1)} x {one.get('InstanceType', '?')}"
+            variants.append(Served(one["VariantName"], package, weight, instances))
         tags = self._sagemaker.list_tags(ResourceArn=config["EndpointConfigArn"])["Tags"]
         former = next((tag["Value"] for tag in tags if tag["Key"] == FORMER_TAG), "")
         reason = about.get("FailureReason") or ""
-        return Serving(self._endpoint, about["EndpointStatus"], about["EndpointConfigName"], former, variants, reason)
+        name, status = about["EndpointConfigName"], about["EndpointStatus"]
+        return Serving(self._endpoint, status, name, former, tuple(variants), reason)
 
     def promote(self, package: str, beside: str = "", share: float = 0.1) -> str:
         """Start the promotion of a package by its ARN; return the ARN of the state machine's execution.
@@ -143,13 +150,3 @@ class Production:
         if config is None:
             raise OperatorError(f"endpoint configuration {name} was deleted: `sd-pipeline promote` its package again")
         return config
-
-    def _served(self, variant: Mapping[str, Any]) -> Served:
-        model = unless_missing(self._sagemaker.describe_model, ModelName=variant["ModelName"]) or {}
-        container = model.get("PrimaryContainer") or (model.get("Containers") or [{}])[0]
-        return Served(
-            variant=variant["VariantName"],
-            package=str(container.get("ModelPackageName") or ""),
-            weight=variant.get("InitialVariantWeight", 1.0),
-            instances=f"{variant.get('InitialInstanceCount', 1)} x {variant.get('InstanceType', '?')}",
-        )

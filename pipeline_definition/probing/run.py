@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -130,24 +130,19 @@ class ProbeRun:
 
     def _finish(self, outcome: ProbeOutcome, log: JobLog) -> None:
         """Read the results of an ended job, and say what of it can be read."""
-        is_ended_well = outcome.step.status == "Succeeded"
-        if outcome.job.kind != "endpoint":
-            self._guard(outcome, self._read_results)
-            if log.problem:
-                outcome.add("logs", FAILED, log.problem, "without it nobody sees why a job fails")
-            elif outcome.streams:
-                outcome.add("logs", GOOD, f"those of {len(outcome.streams)} hosts are read")
-            elif is_ended_well:
-                outcome.add("logs", NOTE, "no line of them yet", "look again in a minute: they come late")
-        elif is_ended_well:
-            self._guard(outcome, self._invoke)
-        outcome.judge()
-
-    def _guard(self, outcome: ProbeOutcome, read: Callable[[ProbeOutcome], None]) -> None:
+        is_ended_well, is_endpoint = outcome.step.status == "Succeeded", outcome.job.kind == "endpoint"
         try:
-            self.patience.ask(partial(read, outcome))
+            if is_ended_well or not is_endpoint:
+                self.patience.ask(partial(self._invoke if is_endpoint else self._read_results, outcome))
         except (ClientError, BotoCoreError, ValueError) as error:
             outcome.explain(str(error))
+        if log.problem:
+            outcome.add("logs", FAILED, log.problem, "without it nobody sees why a job fails")
+        elif outcome.streams:
+            outcome.add("logs", GOOD, f"those of {len(outcome.streams)} hosts are read")
+        elif is_ended_well and not is_endpoint:
+            outcome.add("logs", NOTE, "no line of them yet", "look again in a minute: they come late")
+        outcome.judge()
 
     def _read_results(self, outcome: ProbeOutcome) -> None:
         s3, (bucket, prefix) = self.target.client("s3"), split_uri(self.probe.results_uri)

@@ -73,13 +73,18 @@ def metric(metrics: Mapping[str, Any] | None, name: str) -> Metric | None:
 
 def thresholds(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Threshold]:
     """Return what the definition's conditions ask, by metric."""
-    return {
-        threshold.metric: threshold
-        for step in definition.get("Steps", [])
-        if step.get("Type") == "Condition"
-        for condition in _flat(step["Arguments"].get("Conditions", []))
-        if (threshold := _threshold(condition, parameters)) is not None and threshold.metric not in _FALLBACKS
-    }
+    asked = {}
+    gates = (step for step in definition.get("Steps", []) if step.get("Type") == "Condition")
+    for condition in (one for step in gates for one in _flat(step["Arguments"].get("Conditions", []))):
+        left, right = condition.get("LeftValue"), condition.get("RightValue")
+        path = left.get("Std:JsonGet", {}).get("Path", "") if isinstance(left, dict) else ""
+        name, sign = _METRIC_PATH.match(path), _SIGNS.get(str(condition.get("Type")))
+        if isinstance(right, dict):
+            right = parameters.get(str(right.get("Get", "")).removeprefix("Parameters."))
+        limit = number(right)
+        if name is not None and sign is not None and limit is not None and name[1] not in _FALLBACKS:
+            asked[name[1]] = Threshold(name[1], sign[0], limit, name[2])
+    return asked
 
 
 def asked_of(artifacts: Artifacts) -> dict[str, Threshold]:
@@ -104,16 +109,3 @@ def _flat(conditions: Any) -> Iterator[Mapping[str, Any]]:
             yield from _flat(condition.get("Conditions", []))
         else:
             yield condition
-
-
-def _threshold(condition: Mapping[str, Any], parameters: Mapping[str, Any]) -> Threshold | None:
-    left = condition.get("LeftValue")
-    path = left.get("Std:JsonGet", {}).get("Path", "") if isinstance(left, dict) else ""
-    name, sign = _METRIC_PATH.match(path), _SIGNS.get(str(condition.get("Type")))
-    right = condition.get("RightValue")
-    if isinstance(right, dict):
-        right = parameters.get(str(right.get("Get", "")).removeprefix("Parameters."))
-    limit = number(right)
-    if name is None or sign is None or limit is None:
-        return None
-    return Threshold(name[1], sign[0], limit, name[2])

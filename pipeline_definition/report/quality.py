@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,13 +47,25 @@ FACTS = {
 
 def quality_section(run: Run) -> Section:
     """Return what Evaluate measured."""
-    metrics = run.artifacts.metrics or {}
-    asked = asked_of(run.artifacts)
+    metrics, asked = run.artifacts.metrics or {}, asked_of(run.artifacts)
     facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
     lead = " ".join([LEAD, *map(str, metrics.get("notes") or ())]) if metrics else ""
+    of_models, differences = [], []
+    for key, suffix in itertools.product(METRIC_NAMES, ROWS):
+        if (measured := metric(metrics, key + suffix)) is not None:
+            value = beside(measured.value, (metric(metrics, key) or measured).value)
+            judged = _judgement(metrics, key + suffix, measured, asked)
+            of_models.append((METRIC_NAMES[key], ROWS[suffix], value, *judged))
+    for key, (name, text) in COMPARISONS.items():
+        measured = metric(metrics, key)
+        # Without another model, the model is compared with itself: the difference is exactly 0.
+        if measured is not None and (measured.low, measured.high) != (0.0, 0.0):
+            judged = _judgement(metrics, key, measured, asked)
+            differences.append((name, text, figure(measured.value), *judged))
+    judgement, numeric = ("interval", "gate", "pictures"), frozenset({2, 3, 5})
     tables = (
-        _table(("metric", "of", "value"), _metric_rows(metrics, asked)),
-        _table(("metric", "on the same prompts", "by"), _comparison_rows(metrics, asked)),
+        Table(("metric", "of", "value", *judgement), tuple(of_models), numeric),
+        Table(("metric", "on the same prompts", "by", *judgement), tuple(differences), numeric),
     )
     return Section("quality", "How good it is", lead, facts, tuple(_charts(run, asked)), tables)
 
@@ -94,28 +107,6 @@ def _guidance_chart(metrics: Mapping[str, Any], limits: charts.Limits) -> Iterat
 
 def _mark(name: str, value: Metric) -> charts.Mark:
     return charts.Mark(name, value.value, value.low, value.high)
-
-
-def _table(headers: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Table:
-    return Table((*headers, "interval", "gate", "pictures"), tuple(rows), frozenset({2, 3, 5}))
-
-
-def _metric_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[tuple[str, ...]]:
-    for key, name in METRIC_NAMES.items():
-        model = metric(metrics, key)
-        for suffix, text in ROWS.items():
-            measured = metric(metrics, key + suffix)
-            if measured is not None:
-                value = beside(measured.value, (model or measured).value)
-                yield (name, text, value, *_judgement(metrics, key + suffix, measured, asked))
-
-
-def _comparison_rows(metrics: Mapping[str, Any], asked: Mapping[str, Threshold]) -> Iterator[tuple[str, ...]]:
-    for key, (name, text) in COMPARISONS.items():
-        measured = metric(metrics, key)
-        # Without another model, the model is compared with itself: the difference is exactly 0.
-        if measured is not None and (measured.low, measured.high) != (0.0, 0.0):
-            yield (name, text, figure(measured.value), *_judgement(metrics, key, measured, asked))
 
 
 def _judgement(

@@ -71,7 +71,10 @@ def _print_lines(snapshots: Iterable[Snapshot], console: Console) -> Execution:
             known = _fractions(snapshot, step)
             # A file gets a line for every quarter of a step, not for every second.
             state = f"{step.status} {int(4 * max(known))}" if known else step.status
-            news[step.name] = (state, _line(snapshot, step))
+            elapsed, usd = clock(step.seconds) if step.seconds is not None else "", snapshot.cost.step_usd(step)
+            cost = f" {usd_text(usd):>9}" if usd is not None else ""
+            line = f"{step.name:16} {_status(step):10} {elapsed:>7}{cost}  {_detail(snapshot, step)}"
+            news[step.name] = (state, line.rstrip())
         for about, (state, line) in news.items():
             if printed.get(about) != state:
                 printed[about] = state
@@ -84,13 +87,6 @@ def _fractions(snapshot: Snapshot, step: ExecutionStep) -> list[float]:
     lines = snapshot.progress.get(step.name, {}).values()
     known = ((float(line.get("done", 0)), float(line.get("total", 0))) for line in lines)
     return [min(1.0, done / total) for done, total in known if total > 0]
-
-
-def _line(snapshot: Snapshot, step: ExecutionStep) -> str:
-    elapsed = clock(step.seconds) if step.seconds is not None else ""
-    usd = snapshot.cost.step_usd(step)
-    cost = f" {usd_text(usd):>9}" if usd is not None else ""
-    return f"{step.name:16} {_status(step):10} {elapsed:>7}{cost}  {_detail(snapshot, step)}".rstrip()
 
 
 def _row(snapshot: Snapshot, step: ExecutionStep, priced: bool) -> list[RenderableType]:
