@@ -76,8 +76,11 @@ def to_environment(values: Mapping[str, Any], prefix: str) -> dict[str, str]:
     return {prefix + name.upper(): to_text(value) for name, value in values.items() if value is not None}
 
 
-def parser_of(model: type[Model], program: str) -> argparse.ArgumentParser:
-    """Return the command-line parser of a program: one flag for each field, its docstring as help."""
+def parse(model: type[M], argv: Sequence[str], program: str) -> M:
+    """Parse a program's command line: one flag for each field, its docstring as help.
+
+    A bad flag or value ends the process with status 2 and one line that names it.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m steps {program}",
         description=(model.__doc__ or "").strip(),
@@ -92,12 +95,6 @@ def parser_of(model: type[Model], program: str) -> argparse.ArgumentParser:
         parser.add_argument(
             flag(name), dest=name, nargs=words, default=default, required=field.is_required(), help=text
         )
-    return parser
-
-
-def parse(model: type[M], argv: Sequence[str], program: str) -> M:
-    """Parse a program's command line; a bad flag or value ends the process with status 2 and one line that names it."""
-    parser = parser_of(model, program)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     texts = {name: ",".join(value) if isinstance(value, list) else value for name, value in given.items()}
     try:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,14 +75,11 @@ def own_data(place: str, settings: DownloadSettings, client: Any, name: str = ""
     folder = path if path.is_dir() else path.parent
     files = DataFolder(folder)
     names = files.names() if path.is_dir() else [path.name]
-    source, read, sample, columns = _looked_at(place, files, names, settings)
+    own, read = _looked_at(place, files, names, settings)
     digests = {one: file_digest(folder / one) for one in read}
-    return OwnData(
-        place=place,
+    return replace(
+        own,
         name=name or _name(path.resolve().stem, digests.items()),
-        source=source,
-        columns=columns,
-        sample=sample,
         files={one: folder / one for one in read},
         digests=digests,
         passed_over=Counter(Path(one).suffix.lower() or one for one in set(names) - set(read)),
@@ -102,21 +99,20 @@ def _in_s3(uri: str, settings: DownloadSettings, client: Any) -> OwnData:
             f"--data: nothing lies under {uri} in the S3 that this command talks to; "
             f"for a bucket in AWS: aws s3 sync {uri} ./data, then --data ./data"
         )
-    files = DataPrefix(client, f"{SCHEME}{bucket}/{prefix}")
-    source, _, sample, columns = _looked_at(uri, files, names, settings)
-    return OwnData(uri, _name(Path(key).stem or bucket, sorted(below.items())), source, columns, sample, uri=uri)
+    own, _ = _looked_at(uri, DataPrefix(client, f"{SCHEME}{bucket}/{prefix}"), names, settings)
+    return replace(own, name=_name(Path(key).stem or bucket, sorted(below.items())), uri=uri)
 
 
 def _looked_at(
     place: str, files: DataFiles, names: Sequence[str], settings: DownloadSettings
-) -> tuple[str, list[str], DataSample, dict[str, str]]:
-    """Return what Download is to take data for, the files that it reads, a sample, and the columns of a table."""
+) -> tuple[OwnData, list[str]]:
+    """Return what can be said of data before they have a name, and the files that Download reads."""
     source = _source(place, files, names)
     read = [one for one in names if not is_debris(one) and _is_read(one, source)]
     if source == WEBDATASET:
-        return source, read, DataSample(), {}
+        return OwnData(place, "", source, {}, DataSample()), read
     if any(one.lower().endswith(PICTURES) for one in read):
-        return source, read, sample_of(files, place, settings), {}
+        return OwnData(place, "", source, {}, sample_of(files, place, settings)), read
     rows = [row for one in read for row in rows_of(files, one)]
     if not rows:
         raise UsageError(f"--data: no row of {place} can be read: it is empty, damaged, or larger than 256 MB")
@@ -125,7 +121,7 @@ def _looked_at(
     if source == URLS:
         columns["url_column"] = _column(place, "url", URL_COLUMNS, keys, settings.url_column)
     changed = {key: value for key, value in columns.items() if value != key.removesuffix("_column")}
-    return source, read, sample_of_judged(list(_judged(rows, columns))), changed
+    return OwnData(place, "", source, changed, sample_of_judged(list(_judged(rows, columns)))), read
 
 
 def _source(place: str, files: DataFiles, names: Sequence[str]) -> str:

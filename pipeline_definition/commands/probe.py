@@ -66,8 +66,7 @@ def probe(
       sd-pipeline probe --local --params params/local.yaml
     """
     from pipeline_definition.jobs.planned import Values
-    from pipeline_definition.probing.forecast import ProbeForecast
-    from pipeline_definition.probing.jobs import Probe
+    from pipeline_definition.probing.jobs import Probe, ProbeForecast
 
     console.stderr = as_json
     settings, given, local = filled(context.settings, stack), parse_changes(changes), context.local

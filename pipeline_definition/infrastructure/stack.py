@@ -107,11 +107,8 @@ class Infrastructure:
         kept = {item["ParameterKey"]: item.get("ParameterValue", "") for item in current.get("Parameters", [])}
         if contradiction := self._template.contradiction({**kept, **parameters}):
             raise OperatorError(contradiction)
-        if settings is not None and not exists and not (parameters.get(ZONE) or parameters.get("VpcId")):
-            zone, why = zone_for(settings, self._target)
-            unknown = "EC2 tells of no zone with these hosts; the region's first"
-            self._say(f"{ZONE}={zone}: {why}" if zone else f"{ZONE}: {unknown}")
-            parameters = {**parameters, ZONE: zone}
+        if settings is not None and not exists:
+            parameters = self._in_a_zone(parameters, settings)
         own = {**_own_tags(current), **(tags or {})}
         if tags and PROMOTION_TAGS in self._template.parameters:
             parameters = {**parameters, PROMOTION_TAGS: _fragment(own)}
@@ -175,6 +172,15 @@ class Infrastructure:
         if empty:
             contents.empty(self._say)
         self._delete(stack["StackId"])
+
+    def _in_a_zone(self, parameters: Mapping[str, str], settings: Settings) -> Mapping[str, str]:
+        """Add the zone of a new network, where the operator names none."""
+        if parameters.get(ZONE) or parameters.get("VpcId"):
+            return parameters
+        zone, why = zone_for(settings, self._target)
+        unknown = "EC2 tells of no zone with these hosts; the region's first"
+        self._say(f"{ZONE}={zone}: {why}" if zone else f"{ZONE}: {unknown}")
+        return {**parameters, ZONE: zone}
 
     def _delete(self, stack_id: str) -> None:
         with self._followed(stack_id):

@@ -178,7 +178,8 @@ def compare(first: PackageRecord, second: PackageRecord) -> list[ComparedValue]:
     one, two = (record.metrics.get("metrics") or {} for record in (first, second))
     for name in dict.fromkeys([*one, *two]):
         judged = verdict(name, one[name], two[name]) if name in one and name in two else ""
-        rows.append(ComparedValue(name, *(metric_text(own[name]) if name in own else "" for own in (one, two)), judged))
+        was, now = (metric_text(own[name]) if name in own else "" for own in (one, two))
+        rows.append(ComparedValue(name, was, now, judged))
     features = [str(record.metrics.get("fid_features", "")) for record in (first, second)]
     if all(features) and features[0] != features[1]:
         rows.append(ComparedValue("FID features", features[0], features[1], "FID cannot be compared"))

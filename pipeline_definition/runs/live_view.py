@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pipeline_definition.pages.formats import dollars
 from pipeline_definition.runs.executions import Execution, ExecutionStep
 from pipeline_definition.runs.watch import Snapshot
 
@@ -57,7 +58,7 @@ def steps_table(snapshot: Snapshot) -> Group:
     for step in snapshot.steps():
         rows.add_row(*_row(snapshot, step, priced))
     name, usd = snapshot.execution.id, snapshot.cost.usd(snapshot.execution)
-    cost = "" if usd is None else f"  about {usd_text(usd)} so far"
+    cost = "" if usd is None else f"  about {dollars(usd)} so far"
     cost = "  on this machine: nothing to pay" if snapshot.is_local else cost
     heading = Text.assemble(("execution ", "dim"), name, "  ", _styled(snapshot.execution.status), (cost, "dim"))
     return Group(heading, rows, *(Text(f"warning: {problem}", "yellow") for problem in snapshot.problems))
@@ -72,7 +73,7 @@ def _print_lines(snapshots: Iterable[Snapshot], console: Console) -> Execution:
             # A file gets a line for every quarter of a step, not for every second.
             state = f"{step.status} {int(4 * max(known))}" if known else step.status
             elapsed, usd = clock(step.seconds) if step.seconds is not None else "", snapshot.cost.step_usd(step)
-            cost = f" {usd_text(usd):>9}" if usd is not None else ""
+            cost = f" {dollars(usd):>9}" if usd is not None else ""
             line = f"{step.name:16} {_status(step):10} {elapsed:>7}{cost}  {_detail(snapshot, step)}"
             news[step.name] = (state, line.rstrip())
         for about, (state, line) in news.items():
@@ -97,7 +98,7 @@ def _row(snapshot: Snapshot, step: ExecutionStep, priced: bool) -> list[Renderab
         Text(step.name),
         _styled(step.status, _status(step)),
         Text(clock(step.seconds) if step.seconds is not None else ""),
-        *([Text(usd_text(usd) if usd is not None else "")] if priced else []),
+        *([Text(dollars(usd) if usd is not None else "")] if priced else []),
         bar,
         Text(_detail(snapshot, step), overflow="ellipsis"),
     ]
@@ -130,9 +131,9 @@ def progress_text(line: Mapping[str, Any]) -> str:
     if line.get("remaining_s") is not None and done < total:
         parts.append(f"{clock(float(line['remaining_s']))} left")
     if line.get("cost_usd") is not None:
-        parts.append(f"{usd_text(float(line['cost_usd']))} so far")
+        parts.append(f"{dollars(float(line['cost_usd']))} so far")
     if line.get("remaining_usd") is not None and done < total:
-        parts.append(f"{usd_text(float(line['remaining_usd']))} to go")
+        parts.append(f"{dollars(float(line['remaining_usd']))} to go")
     return ", ".join(parts)
 
 
@@ -141,8 +142,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def usd_text(usd: float) -> str:
-    """Return whole dollars from $1,000 on, cents below."""
-    return f"${usd:,.0f}" if usd >= 1000 else f"${usd:,.2f}"

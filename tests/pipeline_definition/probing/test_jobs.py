@@ -11,8 +11,7 @@ from botocore.validate import ParamValidator
 from params.settings import load_settings
 from pipeline_definition.definition.terms import with_terms
 from pipeline_definition.jobs.planned import Values, planned_jobs
-from pipeline_definition.probing.forecast import ProbeForecast
-from pipeline_definition.probing.jobs import Probe, ProbeJob, base_name
+from pipeline_definition.probing.jobs import Probe, ProbeForecast, ProbeJob, base_name
 from tests.pipeline_definition.definition.test_terms import PLAN, set_with
 from tests.pipeline_definition.definitions import PARAMETER_SETS, definition_of
 
