@@ -103,8 +103,15 @@ class Capacity:
         changes: dict[str, str] = {}
         lines: list[str] = []
         for job in jobs:
-            reasons: list[str] = []
-            for option in self._options(job, given):
+            wished, reasons = self._settings.job_of(job.step), list[str]()
+            decided = job.fallbacks or job.training_plan or job.type_parameter in given or job.program in FOLLOWERS
+            others = () if wished is None or decided else wished.instance_preferences
+            options = [job]
+            for one in others:
+                options.append(
+                    replace(job, instance=instance(one.instance_type), count=one.instance_count or job.count)
+                )
+            for option in options if others else ():
                 try:
                     finding = self._zone_finding(option) or self._quota_finding(option)
                 except (ClientError, BotoCoreError) as error:
@@ -117,15 +124,6 @@ class Capacity:
                     break
                 reasons.append(finding.problem)
         return changes, lines
-
-    def _options(self, job: PlannedJob, given: Mapping[str, str]) -> Iterator[PlannedJob]:
-        wished = self._settings.job_of(job.step)
-        decided = bool(job.fallbacks or job.training_plan) or job.type_parameter in given or job.program in FOLLOWERS
-        if wished is None or not wished.instance_preferences or decided:
-            return
-        yield job
-        for other in wished.instance_preferences:
-            yield replace(job, instance=instance(other.instance_type), count=other.instance_count or job.count)
 
     def _offering_zones(self, job: PlannedJob) -> set[str]:
         """Return the region's zones that have a job's type; none for a job outside the operator's network.

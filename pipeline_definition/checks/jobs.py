@@ -107,8 +107,14 @@ def batch_findings(job: PlannedJob, tuned: tuple[str, ...], values: Values, rank
     uneven = [size for size in sizes if batch % (size * ranks)]
     if uneven:
         micro = f"{job.step}'s micro-batch of {words(uneven)} x {ranks_per_host} ranks x {job.count} hosts"
-        fix = _batch_fix(name, batch, sizes, uneven, job, ranks_per_host)
-        yield Finding(job.count_parameter, f"{name} {batch:,} does not divide by {micro}", fix)
+        unit = math.lcm(*sizes)
+        hosts = [n for n in range(1, MAX_SUGGESTED_HOSTS + 1) if batch % (unit * ranks_per_host * n) == 0]
+        fixes = [f"set it to {words(hosts)}"] if hosts else []
+        whole = unit * ranks
+        fixes.append(f"set {name} to a multiple of {whole} such as {math.ceil(batch / whole) * whole}")
+        if len(uneven) < len(sizes):
+            fixes.append(f"leave {words(uneven)} out of tune.micro_batch_size")
+        yield Finding(job.count_parameter, f"{name} {batch:,} does not divide by {micro}", ", or ".join(fixes))
 
 
 def sample_budget_findings(job: PlannedJob, values: Values, section: str = "train") -> Iterator[Finding]:
@@ -131,17 +137,6 @@ def sample_budget_findings(job: PlannedJob, values: Values, section: str = "trai
     if samples >= batch and warmup >= samples:
         key = "tune.warmup_samples" if job.choices else f"{section}.warmup_samples"
         yield Finding(name, f"{samples:,} samples end within the warm-up of {warmup:,}", f"raise it, or lower {key}")
-
-
-def _batch_fix(name: str, batch: int, sizes: list[int], uneven: list[int], job: PlannedJob, ranks_per_host: int) -> str:
-    unit = math.lcm(*sizes)
-    hosts = [n for n in range(1, MAX_SUGGESTED_HOSTS + 1) if batch % (unit * ranks_per_host * n) == 0]
-    whole = unit * ranks_per_host * job.count
-    fixes = [f"set it to {words(hosts)}"] if hosts else []
-    fixes.append(f"set {name} to a multiple of {whole} such as {math.ceil(batch / whole) * whole}")
-    if len(uneven) < len(sizes):
-        fixes.append(f"leave {words(uneven)} out of tune.micro_batch_size")
-    return ", or ".join(fixes)
 
 
 def micro_batches_of(job: PlannedJob, jobs: list[PlannedJob], values: Values) -> tuple[str, ...]:

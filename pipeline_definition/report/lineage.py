@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.document import Fact, Section, Table
 from pipeline_definition.pages.formats import date, figure, leaves, moment, number, plain
@@ -36,7 +34,11 @@ def lineage_section(run: Run) -> Section:
     rows = [("model package", str(package["arn"]))] if package.get("arn") else []
     rows += [("model archive", str(uri)) for uri in package.get("model_data") or () if uri]
     rows += [("metrics", str(package["metrics_uri"]))] if package.get("metrics_uri") else []
-    rows += [(key.replace("_", " "), _value(value)) for key, value in (package.get("metadata") or {}).items()]
+    for key, value in (package.get("metadata") or {}).items():
+        # The registry holds numbers as texts with all their digits.
+        parsed = number(value)
+        text = figure(parsed, 5) if parsed is not None and "." in str(value) else str(value)
+        rows.append((key.replace("_", " "), text))
     written = tuple(leaves(lineage)) if lineage else ()
     tables = (
         Table(("registered with", ""), tuple(rows), wraps=True),
@@ -61,9 +63,3 @@ def registered(artifacts: Artifacts) -> str:
     state = str(package.get("approval_status") or "")
     name = f"{package.get('group')} version {package.get('version')}" if package.get("group") else package.get("arn")
     return f"Registered as {name}, {APPROVAL.get(state, state)}."
-
-
-def _value(value: Any) -> str:
-    """Return a text of the registry, which holds numbers as texts with all their digits."""
-    parsed = number(value)
-    return figure(parsed, 5) if parsed is not None and "." in str(value) else str(value)
