@@ -34,8 +34,8 @@ test: install  ## Run the tests.
 chaos: install  ## Run the tests that kill things, for minutes.
 	$(BIN)/python -m pytest -m chaos
 
-bench: install .bench/.installed  ## Run every benchmark: each prints ratios to what it is measured against.
-	$(BIN)/python -m benchmarks.download --rounds 1
+bench: install  ## Run every benchmark: each prints ratios to what it is measured against.
+	$(BIN)/python -m benchmarks.download --turns 3
 	$(BIN)/python -m benchmarks.encode --rounds 1
 	$(BIN)/python -m benchmarks.loader --rounds 3
 	$(BIN)/python -m benchmarks.loader --scale
@@ -45,11 +45,6 @@ bench: install .bench/.installed  ## Run every benchmark: each prints ratios to 
 # By estimate one rank takes 18 GB at the full width and two take 31; FULLSIZE="--width 2" takes 5 and 9.
 fullsize: install  ## Stable Diffusion 2 at its real size on this machine: bytes, seconds and memory of each stage.
 	$(BIN)/python -m benchmarks.fullsize $(FULLSIZE)
-
-# Other loaders, to be measured against: beside the environment, so that their own pins change nothing in it.
-.bench/.installed: requirements.bench.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target .bench --upgrade --requirement requirements.bench.lock
-	touch $@
 
 # What people still run: beside the environment, whose torch it uses. Its tokenizers is built for Linux on x86-64.
 .matrix/.installed: requirements.matrix.lock

@@ -19,6 +19,7 @@ it is printed by itself. Prints pictures/s and CPU-ms for each picture, and medi
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -88,19 +89,16 @@ def make_shards(base: Path, samples: int, size_px: int) -> None:
 
 
 def measure(options: argparse.Namespace, base: Path) -> dict[str, Any]:
-    bare, step, starts_s = Turns(), Turns(), list[float]()
-    loop = bare_loop(options, base)
+    starts_s = list[float]()
+    sides = {"bare": bare_loop(options, base), "step": functools.partial(run_step, options, base, starts_s)}
     with leading(THIS_HOST, "benchmark", 600):
-        # An uncounted turn, so that neither pays for what is slow only the first time.
-        loop()
-        for number in range(options.rounds):
-            bare.append(loop())
-            step.append(run_step(options, base, number, starts_s))
-        bare.append(loop())
-    return results(options, bare, step, starts_s)
+        # Uncounted, so that the loop does not pay for what is slow only the first time.
+        sides["bare"](0)
+        turns = harness.take_turns(sides, options.rounds)
+    return results(options, turns, starts_s)
 
 
-def bare_loop(options: argparse.Namespace, base: Path) -> Callable[[], tuple[float, float]]:
+def bare_loop(options: argparse.Namespace, base: Path) -> Callable[[int], tuple[float, float]]:
     """Return a function that encodes all pictures as a script would: seconds and CPU-seconds for each."""
     text_encoder = json.loads((options.pretrained / "text_encoder" / "config.json").read_text(encoding="utf-8"))
     encoder = BlockEncoder(
@@ -118,7 +116,7 @@ def bare_loop(options: argparse.Namespace, base: Path) -> Callable[[], tuple[flo
         table = read_table(storage, name)
         samples += read_samples(storage, table, np.arange(len(table.keys)))
 
-    def encode_all() -> tuple[float, float]:
+    def encode_all(_: int) -> tuple[float, float]:
         started_s, started_cpu_s = time.perf_counter(), time.process_time()
         for first in range(0, len(samples), BATCH_SIZE):
             batch = samples[first : first + BATCH_SIZE]
@@ -130,7 +128,7 @@ def bare_loop(options: argparse.Namespace, base: Path) -> Callable[[], tuple[flo
     return encode_all
 
 
-def run_step(options: argparse.Namespace, base: Path, number: int, starts_s: list[float]) -> tuple[float, float]:
+def run_step(options: argparse.Namespace, base: Path, starts_s: list[float], number: int) -> tuple[float, float]:
     """Encode all pictures with the step; return seconds and CPU-seconds for each while it flows."""
     arguments = EncodeArguments(
         resolution_px=options.resolution_px,
@@ -166,15 +164,13 @@ def tree_cpu_s(root: psutil.Process) -> float:
     return total
 
 
-def results(options: argparse.Namespace, bare: Turns, step: Turns, starts_s: list[float]) -> dict[str, Any]:
+def results(options: argparse.Namespace, turns: dict[str, Turns], starts_s: list[float]) -> dict[str, Any]:
     def overhead(kind: int) -> float:
-        # Each turn of the step lies between two of the bare loop.
-        turns = zip(step, bare[:-1], bare[1:], strict=True)
-        return statistics.median(own[kind] / ((one[kind] + other[kind]) / 2) - 1 for own, one, other in turns)
+        return harness.median_ratio(*([turn[kind] for turn in turns[name]] for name in ("step", "bare"))) - 1
 
     return {
         "ratios": {"overhead": overhead(0), "overhead_cpu": overhead(1)},
-        "sides": {"bare": harness.summary(bare, "picture"), "step": harness.summary(step, "picture")},
+        "sides": {name: harness.summary(its, "picture") for name, its in turns.items()},
         "start_s": statistics.median(starts_s),
         "settings": {name: getattr(options, name) for name in ("rounds", "samples", "resolution_px")},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",

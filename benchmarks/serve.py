@@ -4,9 +4,9 @@
 
 Reads a StableDiffusionPipeline folder; by default the small model of shapes/models with an untrained UNet of its
 configuration (what is drawn does not change the time). Starts `python -m steps serve` on loopback, and measures in
-turns, so that both sides see the same machine: the bare loop and one client, three pictures each, then closed loads of
-4 and 16 clients. Every picture has a prompt and a seed of its own. Prints images/s and latency percentiles for each,
-and three ratios:
+turns, so that both sides see the same machine: the bare loop and one client, three pictures each; then the bare loop
+and closed loads of 4 and 16 clients. Every picture has a prompt and a seed of its own. Prints images/s and latency
+percentiles for each, and three ratios:
 
     overhead_one_client    (median time of a picture with one client) / (bare loop's) - 1; 0.03 is 3 %
     cpu_one_client         (CPU seconds of the server's process for those) / (the bare loop's) - 1: other work on the
@@ -16,18 +16,18 @@ and three ratios:
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import itertools
 import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -43,28 +43,23 @@ from steps.model import pretrained
 from steps.model.families import denoiser_of, load_pipeline
 from steps.serving.logs import quiet_libraries
 
-CLIENTS = (1, 4, 16)
-BARE = "bare loop"
+BARE, ONE, FOUR, SIXTEEN = "bare loop", "1 client", "4 clients", "16 clients"
 # More than one, to show the cost of reusing a connection at once.
 TURN = 3
 
+Draw = Callable[[str, int], None]
+"""Draws a prompt's picture from a seed."""
 
-@dataclass
-class Load:
-    latencies_s: list[float] = field(default_factory=list)
-    images_per_s: list[float] = field(default_factory=list)
-    """One figure for each round."""
-    cpu_s: float = 0.0
-    """CPU-seconds of the process that draws, if counted."""
 
-    def add(self, latencies_s: Sequence[float], elapsed_s: float) -> None:
-        self.latencies_s += latencies_s
-        self.images_per_s.append(len(latencies_s) / elapsed_s)
+class Turn(NamedTuple):
+    latencies_s: list[float]
+    elapsed_s: float
+    cpu_s: float
+    """CPU-seconds of the process that draws."""
 
-    def summary(self) -> dict[str, float]:
-        cuts = statistics.quantiles(self.latencies_s, n=100, method="inclusive")
-        figures = {"images_per_s": statistics.median(self.images_per_s), "pictures": len(self.latencies_s)}
-        return figures | {f"p{percent}_s": cuts[percent - 1] for percent in (50, 95, 99)}
+    @property
+    def images_per_s(self) -> float:
+        return len(self.latencies_s) / self.elapsed_s
 
 
 def main(argv: list[str]) -> int:
@@ -88,9 +83,10 @@ def main(argv: list[str]) -> int:
         model_dir = options.model_dir or write_model(base_dir / "small")
         (base_dir / "model").symlink_to(model_dir.resolve())
         bare = bare_loop(base_dir / "model", arguments)
-        with server(base_dir, arguments) as (url, process):
-            loads = measure(bare, url, process, options.rounds, options.pictures)
-    harness.print_result(results(loads, arguments), options.json)
+        with server(base_dir, arguments) as (url, process), httpx.Client(timeout=120) as connection:
+            ask = functools.partial(ask_endpoint, connection, url)
+            one, many = measure(bare, ask, process, options.rounds, options.pictures)
+    harness.print_result(results(one, many, arguments), options.json)
     return 0
 
 
@@ -110,7 +106,7 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def bare_loop(model_dir: Path, arguments: ServeArguments) -> Callable[[str, int], None]:
+def bare_loop(model_dir: Path, arguments: ServeArguments) -> Draw:
     """Return a function that draws one picture as a script around diffusers would."""
     pipeline: Any = load_pipeline(model_dir, getattr(torch, arguments.precision))
     pipeline.scheduler = pretrained.sampler(arguments.sampler, pipeline.scheduler.config)
@@ -143,46 +139,39 @@ def server(base_dir: Path, arguments: ServeArguments) -> Iterator[tuple[str, psu
 
 
 def measure(
-    bare: Callable[[str, int], None], url: str, process: psutil.Process, rounds: int, pictures: int
-) -> dict[str, Load]:
-    loads = {BARE: Load()} | {f"{clients} clients": Load() for clients in CLIENTS}
+    bare: Draw, ask: Draw, process: psutil.Process, rounds: int, pictures: int
+) -> tuple[dict[str, list[Turn]], dict[str, list[Turn]]]:
+    """Return the turns of the bare loop with one client, and with many."""
     # No prompt comes again for thousands of pictures: no side may answer from a cache.
     jobs = enumerate(itertools.cycle(caption.text() for caption in captions.every()))
-    # An uncounted turn of each load, so that none pays for what is slow only the first time.
-    for seed, prompt in itertools.islice(jobs, 2):
-        bare(prompt, seed)
-    for clients in CLIENTS:
-        asyncio.run(run_clients(url, clients, list(itertools.islice(jobs, 2 * clients))))
-    for _ in range(rounds):
-        own = [next(jobs) for _ in range(2 * pictures)]
-        asyncio.run(in_turns(bare, url, process, own, loads))
-        for clients in CLIENTS[1:]:
-            own = list(itertools.islice(jobs, pictures * min(clients, 4)))
-            loads[f"{clients} clients"].add(*asyncio.run(run_clients(url, clients, own)))
-    return loads
+
+    def side(draw: Draw, count: int, clients: int = 1) -> Callable[[int], Turn]:
+        return lambda _: take_turn(draw, psutil.Process() if draw is bare else process, jobs, count, clients)
+
+    # An uncounted turn of each, so that none pays for what is slow only the first time.
+    one = {BARE: side(bare, TURN), ONE: side(ask, TURN)}
+    many = {BARE: side(bare, pictures), FOUR: side(ask, 4 * pictures, 4), SIXTEEN: side(ask, 4 * pictures, 16)}
+    turns = -(-rounds * pictures // TURN)
+    return harness.take_turns(one, turns, uncounted=1), harness.take_turns(many, rounds, uncounted=1)
 
 
-async def in_turns(
-    bare: Callable[[str, int], None],
-    url: str,
-    process: psutil.Process,
-    jobs: Sequence[tuple[int, str]],
-    loads: Mapping[str, Load],
-) -> None:
-    """Draw by the bare loop and by one client, a few pictures in turns: other load affects both alike."""
-    sides = ((loads[BARE], psutil.Process(), list[float]()), (loads["1 clients"], process, list[float]()))
-    async with httpx.AsyncClient(timeout=120) as connection:
-        for number, (seed, prompt) in enumerate(jobs):
-            load, drawing, latencies_s = sides[number // TURN % 2]
-            before_s, before_cpu_s = time.perf_counter(), cpu_s(drawing)
-            if drawing is process:
-                await ask(connection, url, prompt, seed)
-            else:
-                bare(prompt, seed)
-            latencies_s.append(time.perf_counter() - before_s)
-            load.cpu_s += cpu_s(drawing) - before_cpu_s
-    for load, _, latencies_s in sides:
-        load.add(latencies_s, sum(latencies_s))
+def take_turn(draw: Draw, process: psutil.Process, jobs: Iterator[tuple[int, str]], count: int, clients: int) -> Turn:
+    """Draw pictures as `clients` do, each of which asks for its next one when it has the last."""
+
+    def timed(job: tuple[int, str]) -> float:
+        seed, prompt = job
+        before_s = time.perf_counter()
+        draw(prompt, seed)
+        return time.perf_counter() - before_s
+
+    own = list(itertools.islice(jobs, count))
+    started_s, started_cpu_s = time.perf_counter(), cpu_s(process)
+    if clients == 1:
+        latencies_s = [timed(job) for job in own]
+    else:
+        with ThreadPoolExecutor(clients) as threads:
+            latencies_s = list(threads.map(timed, own))
+    return Turn(latencies_s, time.perf_counter() - started_s, cpu_s(process) - started_cpu_s)
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -190,40 +179,23 @@ def cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-async def ask(connection: httpx.AsyncClient, url: str, prompt: str, seed: int) -> None:
-    answer = await connection.post(f"{url}/invocations", json={"prompt": prompt, "seed": seed})
+def ask_endpoint(connection: httpx.Client, url: str, prompt: str, seed: int) -> None:
+    answer = connection.post(f"{url}/invocations", json={"prompt": prompt, "seed": seed})
     if answer.status_code != 200:
         raise SystemExit(f"error: the endpoint answered {answer.status_code}: {answer.text[:200]}")
 
 
-async def run_clients(url: str, clients: int, jobs: Sequence[tuple[int, str]]) -> tuple[list[float], float]:
-    """Answer all jobs with `clients` clients, each of which sends its next request when it has its picture."""
-    waiting, latencies_s = iter(jobs), []
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-
-    async def client(connection: httpx.AsyncClient) -> None:
-        for seed, prompt in waiting:
-            before_s = time.perf_counter()
-            await ask(connection, url, prompt, seed)
-            latencies_s.append(time.perf_counter() - before_s)
-
-    async with httpx.AsyncClient(timeout=120, limits=limits) as connection:
-        started_s = time.perf_counter()
-        await asyncio.gather(*(client(connection) for _ in range(clients)))
-        return latencies_s, time.perf_counter() - started_s
-
-
-def results(loads: dict[str, Load], arguments: ServeArguments) -> dict[str, Any]:
-    bare = loads[BARE].images_per_s
-    median_s = {name: statistics.median(loads[name].latencies_s) for name in (BARE, "1 clients")}
+def results(one: dict[str, list[Turn]], many: dict[str, list[Turn]], arguments: ServeArguments) -> dict[str, Any]:
+    median_s = {name: statistics.median(s for turn in turns for s in turn.latencies_s) for name, turns in one.items()}
+    total_cpu_s = {name: sum(turn.cpu_s for turn in turns) for name, turns in one.items()}
+    rates = {name: [turn.images_per_s for turn in turns] for name, turns in many.items()}
     return {
         "ratios": {
-            "overhead_one_client": median_s["1 clients"] / median_s[BARE] - 1,
-            "cpu_one_client": loads["1 clients"].cpu_s / loads[BARE].cpu_s - 1,
-            "throughput_16_clients": harness.median_ratio(loads["16 clients"].images_per_s, bare),
+            "overhead_one_client": median_s[ONE] / median_s[BARE] - 1,
+            "cpu_one_client": total_cpu_s[ONE] / total_cpu_s[BARE] - 1,
+            "throughput_16_clients": harness.median_ratio(rates[SIXTEEN], rates[BARE]),
         },
-        "loads": {name: load.summary() for name, load in loads.items()},
-        "rounds": len(bare),
+        "loads": {name: summary(turns) for name, turns in (many | one).items()},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -231,6 +203,13 @@ def results(loads: dict[str, Load], arguments: ServeArguments) -> dict[str, Any]
             include={"inference_steps", "guidance_scale", "sampler", "default_size_px", "precision", "max_batch_size"}
         ),
     }
+
+
+def summary(turns: list[Turn]) -> dict[str, float]:
+    latencies_s = [seconds for turn in turns for seconds in turn.latencies_s]
+    cuts = statistics.quantiles(latencies_s, n=100, method="inclusive")
+    figures = {"images_per_s": statistics.median(turn.images_per_s for turn in turns), "pictures": len(latencies_s)}
+    return figures | {f"p{percent}_s": cuts[percent - 1] for percent in (50, 95, 99)}
 
 
 if __name__ == "__main__":

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; a bad argument ends with status 2 and one line that names it."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    flags = vars(parser.parse_args(argv))
+    command = flags.pop("command")
     try:
-        run = {"serve": _serve, "render": _render, "new-shape": _new_shape, "train-models": _train_models}
-        run[arguments.command](arguments)
+        _COMMANDS[command](**flags)
     except (ValueError, OSError) as error:
-        parser.exit(2, f"shapes {arguments.command}: {error}\n")
+        parser.exit(2, f"shapes {command}: {error}\n")
     return 0
 
 
@@ -46,41 +46,47 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--folder", type=Path, required=True, help="folder for the pictures")
     models = commands.add_parser("train-models", help="train the tokenizer, the small CLIP and the small VAE", **exact)
     models.add_argument("--out", type=Path, required=True, help="folder for the models, as shapes/models")
-    models.add_argument("--clip-steps", type=int, default=None, help="steps of the CLIP, in place of the recipe's")
-    models.add_argument("--vae-steps", type=int, nargs="+", help="steps of the VAE's cycles, in place of the recipe's")
+    models.add_argument("--clip-steps", type=int, help="steps of the CLIP, in place of the recipe's")
+    models.add_argument(
+        "--vae-steps", type=int, nargs="+", dest="vae_cycles", help="steps of the VAE's cycles, likewise"
+    )
     models.add_argument("--seed", type=int, default=0, help="of both trainings")
     models.add_argument("--photographs", action="store_true", help="for photographs and any caption, not shapes alone")
     return parser
 
 
-def _serve(arguments: argparse.Namespace) -> None:
+def _serve(**flags: Any) -> None:
     from shapes import web
 
-    web.serve(arguments.folder, arguments.port, arguments.port_file, arguments.drip_s, arguments.until)
+    web.serve(**flags)
 
 
-def _render(arguments: argparse.Namespace) -> None:
+def _render(base_url: str, **flags: Any) -> None:
     from shapes import render
 
-    base_url = arguments.base_url.rstrip("/")
-    request = render.Request(
-        arguments.folder, arguments.table, base_url, arguments.rows, arguments.seed, arguments.max_aspect_ratio
-    )
+    request = render.Request(base_url=base_url.rstrip("/"), **flags)
     changed = render.render(request)
-    print(f"{'wrote' if changed else 'complete already:'} {arguments.table} ({arguments.rows} rows)")
+    print(f"{'wrote' if changed else 'complete already:'} {request.table} ({request.rows} rows)")
 
 
-def _new_shape(arguments: argparse.Namespace) -> None:
+def _new_shape(folder: Path) -> None:
     from shapes import render
 
-    print(f"wrote {render.render_new_shape(arguments.folder)} pictures into {arguments.folder}")
+    print(f"wrote {render.render_new_shape(folder)} pictures into {folder}")
 
 
-def _train_models(arguments: argparse.Namespace) -> None:
+def _train_models(out: Path, **flags: Any) -> None:
     from shapes import train_models
 
-    recipe = train_models.recipe(arguments.clip_steps, arguments.vae_steps, arguments.seed, arguments.photographs)
-    train_models.train(arguments.out, recipe)
+    train_models.train(out, train_models.recipe(**flags))
+
+
+_COMMANDS: Final[dict[str, Callable[..., None]]] = {
+    "serve": _serve,
+    "render": _render,
+    "new-shape": _new_shape,
+    "train-models": _train_models,
+}
 
 
 if __name__ == "__main__":

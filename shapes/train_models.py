@@ -16,6 +16,7 @@ Weights are safetensors in float16. Some 1,000 CPU-seconds.
 
 from __future__ import annotations
 
+import operator
 import shutil
 import time
 from collections.abc import Sequence
@@ -83,9 +84,9 @@ def recipe(
     photographs: bool = False,
 ) -> Recipe:
     """Return the recipe, shortened where a number of steps is given; ValueError for fewer than one."""
-    usual_steps, usual_cycles = PHOTOS_STEPS if photographs else SHAPES_STEPS
-    clip = usual_steps if clip_steps is None else clip_steps
-    vae = usual_cycles if vae_cycles is None else tuple(vae_cycles)
+    usual = PHOTOS_STEPS if photographs else SHAPES_STEPS
+    clip = usual[0] if clip_steps is None else clip_steps
+    vae = usual[1] if vae_cycles is None else tuple(vae_cycles)
     if min(clip, *vae) < 1:
         raise ValueError(f"clip-steps {clip}, vae-steps {' '.join(map(str, vae))}: all must be at least 1")
     return Recipe(clip, vae, seed, photographs)
@@ -202,14 +203,14 @@ def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[st
     sets = (photos.SUBJECTS, photos.HELDOUT) if spent["photographs"] else ()
     crops = [photos.load(subjects, HELDOUT_CROPS, seed=1).pixels for subjects in sets]
     photo_psnrs_db = [train_vae.psnr_db(pictures, train_vae.reconstruct(vae, pictures)) for pictures in crops]
-    best = (images @ all_texts.T).argmax(dim=1).tolist()
+    best = [grid[row] for row in (images @ all_texts.T).argmax(dim=1).tolist()]
     latents = train_vae.latents(vae, pixels)
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(0))
     return TrainingFigures(
         **spent,
         clip_bytes=_weights_bytes(folder / CLIP_FOLDER),
         vae_bytes=_weights_bytes(folder / PRETRAINED_FOLDER / "vae"),
-        retrieval_at_1=sum(grid[i] == caption for i, caption in zip(best, heldout, strict=True)) / len(heldout),
+        retrieval_at_1=sum(map(operator.eq, best, heldout)) / len(heldout),
         clip_score_right=100.0 * float((images * texts).sum(dim=1).mean()),
         clip_score_shuffled=100.0 * float((images * texts[shuffled]).sum(dim=1).mean()),
         psnr_db=train_vae.psnr_db(pixels, train_vae.reconstruct(vae, pixels)),
@@ -228,30 +229,21 @@ def _weights_bytes(folder: Path) -> int:
 def readme(figures: TrainingFigures) -> str:
     """Return the page in Markdown."""
     f = figures
-    cycles = " ".join(map(str, f.vae_cycles))
-    flags = f"--clip-steps {f.clip_steps} --vae-steps {cycles} --seed {f.seed}"
+    title, folder, tokens, psnr = "The small models of the local run", "models", "word of the captions", ""
     if f.photographs:
         title, folder = "The small models for pictures of one's own", "photo_models --photographs"
-        sources = """from the project's own drawings and
-textures, and from crops of the photographs that scikit-image and scikit-learn carry (public domain, CC0, and CC BY for
-the temple; `shapes/photos.py` names them)"""
-        tokens = """one token for each of some 500 common English words (`shapes/words.txt`).
-  Other words, in any script, fall apart into bytes; the text tower reads 48 tokens."""
+        tokens = "of some 500 common English words (`shapes/words.txt`)"
         psnr = f", of photographs {f.photo_psnr_db:.1f} dB, of photographs never seen {f.unseen_photo_psnr_db:.1f} dB"
-    else:
-        title, folder, psnr = "The small models of the local run", "models", ""
-        sources = "from the project's own drawings (`shapes/captions.py`,\n`shapes/pictures.py`) and nothing else"
-        tokens = """one token for each word of the captions (`shapes/tokenizer.py`). Other
-  words fall apart into bytes, and 16 tokens are all that the text tower reads."""
+    flags = f"{folder} --clip-steps {f.clip_steps} --vae-steps {' '.join(map(str, f.vae_cycles))} --seed {f.seed}"
     return f"""# {title}
 
-Made by `python -m shapes train-models --out shapes/{folder} {flags}`
-{sources}. Weights are safetensors in float16. The figures are on
-the tenth of the captions, by a hash of the text, that no training sees.
+Made by `python -m shapes train-models --out shapes/{flags}`
+from the project's own drawings and, with `--photographs`, from textures and crops of the photographs that scikit-image
+and scikit-learn carry (public domain, CC0, and CC BY for the temple; `shapes/photos.py` names them). Weights are
+safetensors in float16. The figures are on the tenth of the captions, by a hash of the text, that no training sees.
 
 | | CLIP (`evaluator/clip`, its text tower `pretrained/text_encoder`) | VAE (`pretrained/vae`) |
 |---|---|---|
-| made by | `shapes/train_clip.py` | `shapes/train_vae.py` |
 | steps | {f.clip_steps:,} | {" + ".join(f"{steps:,}" for steps in f.vae_cycles)} |
 | CPU-seconds | {f.clip_cpu_s:,.0f} | {f.vae_cpu_s:,.0f} |
 | weights | {f.clip_bytes / 1e6:.1f} MB | {f.vae_bytes / 1e6:.1f} MB |
@@ -259,9 +251,7 @@ the tenth of the captions, by a hash of the text, that no training sees.
 | | CLIP score {f.clip_score_right:.1f} for the right caption, {f.clip_score_shuffled:.1f} for another's | \
 scaled latents: mean {f.latent_mean:.2f}, standard deviation {f.latent_std:.2f} (factor {f.scaling_factor}) |
 
-- `pretrained/` has the layout of stable-diffusion-2-base. `unet/` holds a configuration only: the
-  pipeline trains it from scratch.
-- `tokenizer/` is CLIP's byte-level BPE with {tokens}
-- `evaluator/clip` serves FID features and CLIP scores. Its scores are comparable with each other only, not with those
-  of other CLIP models.
+- `pretrained/` has the layout of stable-diffusion-2-base. `unet/` holds a configuration only: the pipeline trains it
+  from scratch. `tokenizer/` is CLIP's byte-level BPE with one token for each {tokens}.
+- The scores of `evaluator/clip` are comparable with each other only, not with those of other CLIP models.
 """

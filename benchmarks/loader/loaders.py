@@ -1,23 +1,17 @@
 """Each loader: the folder that it reads, and its batches without end, as how many samples are in memory for training.
 
-The samples are moments and token ids; with embeddings, or of half a picture, as other kinds. They are written as our
-shards, plain WebDataset, MDS of mosaicml-streaming, and chunks of litdata.
+The samples are moments and token ids, with embeddings as another kind, in our shards and as plain WebDataset.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors.torch
-import torch
 
 from params.layout import LATENTS_SHARD_PATTERN, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
@@ -66,8 +60,6 @@ class Kind:
 KINDS = (
     Kind("tokens", (4, 32, 32), False, rival_samples=8_192, rows_per_block=256, rows_per_shard=8_192),
     Kind("embeddings", (4, 32, 32), True, rival_samples=2_048, rows_per_block=32, rows_per_shard=512),
-    # Pictures of 256 x 128 px: as many bytes as a latent of 256 px has without its standard deviation.
-    Kind("half_tokens", (4, 32, 16), False, rival_samples=16_384, rows_per_block=512, rows_per_shard=16_384),
 )
 
 
@@ -129,44 +121,13 @@ def write_listing(folder: Path, built: Sequence[BuiltShard], kind: Kind) -> None
 
 def write_plain_webdataset(folder: Path, kind: Kind) -> Path:
     """Write tars with an .npy file for each tensor of each sample."""
+    import webdataset
+
     folder.mkdir(parents=True)
     for number, first in enumerate(range(0, kind.rival_samples, _SHARD_SAMPLES)):
-        with tarfile.open(folder / f"{number:05d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        with webdataset.TarWriter(str(folder / f"{number:05d}.tar")) as tar:
             for index, sample in _samples(kind, first, min(first + _SHARD_SAMPLES, kind.rival_samples)):
-                for name, array in sample.items():
-                    stream = io.BytesIO()
-                    np.save(stream, array)
-                    member = tarfile.TarInfo(f"{index:08d}.{name}.npy")
-                    member.size = stream.tell()
-                    stream.seek(0)
-                    tar.addfile(member, stream)
-    return folder
-
-
-def write_mosaicml(folder: Path, kind: Kind) -> Path:
-    """Write MDS shards, as mosaicml-streaming's own writer makes them by default."""
-    from streaming import MDSWriter
-
-    latent = f"ndarray:float16:{','.join(map(str, kind.latent_shape))}"
-    columns = {"mean": latent, "std": latent, "token_ids": f"ndarray:int32:{CAPTION_LENGTH}"}
-    if kind.embeddings:
-        columns["embeddings"] = f"ndarray:float16:{CAPTION_LENGTH},{EMBEDDING_WIDTH}"
-    with MDSWriter(out=str(folder), columns=columns) as writer:
-        for _, sample in _samples(kind, 0, kind.rival_samples):
-            writer.write(sample)
-    return folder
-
-
-def write_litdata(folder: Path, kind: Kind) -> Path:
-    """Write litdata's chunks of 64 MB, which is what its `optimize` makes by default."""
-    from litdata.streaming import Cache
-
-    folder.mkdir(parents=True)
-    cache: Any = Cache(str(folder), chunk_bytes="64MB")
-    for index, (_, sample) in enumerate(_samples(kind, 0, kind.rival_samples)):
-        cache[index] = sample
-    cache.done()
-    cache.merge()
+                tar.write({"__key__": f"{index:08d}"} | {f"{name}.npy": array for name, array in sample.items()})
     return folder
 
 
@@ -186,32 +147,19 @@ def ours(folder: Path, kind: Kind) -> Iterator[int]:
         yield len(batch.positions)
 
 
-def pread(folder: Path, kind: Kind, batches: int = PREFETCHED_BATCHES + HELD_BATCHES) -> Iterator[int]:
-    """The machine's ceiling: the bytes of the same blocks, a system call each, into as many batches as are in use.
-
-    With memory for one batch alone it is faster still, but useless: nothing leaves the CPU's cache.
-    """
+def pread(folder: Path, kind: Kind) -> Iterator[int]:
+    """The machine's ceiling: the bytes of the same blocks, a system call each, into as many batches as are in use."""
     table = LatentsDataset(folder).table(TRAIN_SPLIT)
     files = [os.open(folder / name, os.O_RDONLY) for name in table.names]
     size = int(table.sizes[0])
-    buffers = [np.ones(size, np.uint8) for _ in range(max(1, batches * BATCH // kind.rows_per_block))]
+    count = max(1, (PREFETCHED_BATCHES + HELD_BATCHES) * BATCH // kind.rows_per_block)
+    buffers = [np.ones(size, np.uint8) for _ in range(count)]
     reads = 0
     while True:
         for block in np.random.default_rng(reads).permutation(len(table.rows)).tolist():
-            count = os.preadv(files[table.shards[block]], [buffers[reads % len(buffers)]], int(table.offsets[block]))
-            if count != size:
-                raise OSError(f"{table.name(block)}: {count} of {size} bytes")
+            os.preadv(files[table.shards[block]], [buffers[reads % len(buffers)]], int(table.offsets[block]))
             reads += 1
             yield kind.rows_per_block
-
-
-def stock_webdataset(folder: Path, kind: Kind) -> Iterator[int]:
-    """Stock WebDataset over our own shards: a block is a batch, copied to tensors of its own; no shuffle, no check."""
-    import webdataset
-
-    shards = sorted(map(str, folder.glob("*.tar")))
-    for sample in webdataset.WebDataset(shards, shardshuffle=False).repeat():
-        yield len(safetensors.torch.load(sample["safetensors"])["mean"])
 
 
 def plain_webdataset(folder: Path, kind: Kind) -> Iterator[int]:
@@ -223,23 +171,3 @@ def plain_webdataset(folder: Path, kind: Kind) -> Iterator[int]:
     stream = webdataset.WebDataset(shards, shardshuffle=False).repeat().shuffle(1000)
     for batch in stream.decode().to_tuple(*names).batched(BATCH):
         yield len(batch[0])
-
-
-def mosaicml(folder: Path, kind: Kind) -> Iterator[int]:
-    """mosaicml-streaming, shuffled, through torch's DataLoader in this process."""
-    from streaming import StreamingDataset
-
-    dataset: Any = StreamingDataset(local=str(folder), shuffle=True, batch_size=BATCH)
-    while True:
-        for batch in torch.utils.data.DataLoader(dataset, batch_size=BATCH, drop_last=True):
-            yield len(batch["mean"])
-
-
-def litdata(folder: Path, kind: Kind) -> Iterator[int]:
-    """litdata, shuffled, through its own StreamingDataLoader in this process."""
-    from litdata import StreamingDataLoader, StreamingDataset
-
-    dataset: Any = StreamingDataset(str(folder), shuffle=True, drop_last=True)
-    while True:
-        for batch in StreamingDataLoader(dataset, batch_size=BATCH, drop_last=True, num_workers=0):
-            yield len(batch["mean"])

@@ -12,7 +12,6 @@ import itertools
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,6 @@ from steps.errors import StepError
 Pictures = npt.NDArray[np.uint8]
 
 _PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-
-
-@dataclass(frozen=True)
-class _Entry:
-    shard: Path
-    offset: int
-    size: int
-    name: str
 
 
 class Reference:
@@ -49,7 +40,7 @@ class Reference:
         content = manifest.read_bytes()
         self.digest = hashlib.sha256(content).hexdigest()
         self.captions: list[str] = []
-        self._entries: list[_Entry] = []
+        self._entries: list[tuple[Path, tarfile.TarInfo]] = []
         try:
             listing = json.loads(content)
             self.size_px = int(listing["resolution_px"])
@@ -66,7 +57,7 @@ class Reference:
 
     def read(self, rows: Sequence[int]) -> Pictures:
         """Return pictures, (N, H, W, 3) uint8; one of another size is cropped to a square and resized."""
-        return np.stack([self._picture(self._entries[row]) for row in rows])
+        return np.stack([self._picture(*self._entries[row]) for row in rows])
 
     def _index(self, shard: Path) -> None:
         if not shard.is_file():
@@ -79,19 +70,19 @@ class Reference:
                     if picture is None or caption is None:
                         raise StepError(f"{shard}: sample {key} lacks its picture or its caption")
                     self.captions.append(caption.read().decode("utf-8").strip())
-                    self._entries.append(_Entry(shard, picture.offset_data, picture.size, picture.name))
+                    self._entries.append((shard, picture))
         except (tarfile.TarError, UnicodeDecodeError) as error:
             raise StepError(f"{shard}: cannot be read: {error}") from None
 
-    def _picture(self, entry: _Entry) -> Pictures:
-        with entry.shard.open("rb") as file:
-            file.seek(entry.offset)
-            content = file.read(entry.size)
+    def _picture(self, shard: Path, member: tarfile.TarInfo) -> Pictures:
+        with shard.open("rb") as file:
+            file.seek(member.offset_data)
+            content = file.read(member.size)
         try:
             with Image.open(io.BytesIO(content)) as image:
                 picture = image.convert("RGB")
         except (UnidentifiedImageError, OSError) as error:
-            raise StepError(f"{entry.shard}: {entry.name} cannot be decoded: {error}") from None
+            raise StepError(f"{shard}: {member.name} cannot be decoded: {error}") from None
         if picture.size != (self.size_px, self.size_px):
             picture = ImageOps.fit(picture, (self.size_px, self.size_px), Image.Resampling.LANCZOS)
         return np.asarray(picture)

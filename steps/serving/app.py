@@ -173,19 +173,11 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 def _picture_response(drawing: DrawnRequest, media_type: str) -> Response:
     form = media.picture_format(media_type, drawing.request)
     content = drawing.json(form) if media_type == media.JSON else drawing.file(0, form)
-    attributes = {
-        "seed": ",".join(str(seed) for seed in drawing.seeds),
-        "model": drawing.model,
-        "flagged": str(sum(picture.flagged for picture in drawing.pictures)),
-    }
-    headers = {
-        "X-Seed": attributes["seed"],
-        "X-Model": _header_text(drawing.model),
-        # SageMaker's limit: 1024 visible ASCII characters.
-        "X-Amzn-SageMaker-Custom-Attributes": _header_text(
-            ";".join(f"{name}={value}" for name, value in attributes.items())
-        )[:1024],
-    }
+    seeds, model = ",".join(map(str, drawing.seeds)), _header_text(drawing.model)
+    flagged = sum(picture.flagged for picture in drawing.pictures)
+    # SageMaker's limit: 1024 visible ASCII characters.
+    attributes = f"seed={seeds};model={model};flagged={flagged}"[:1024]
+    headers = {"X-Seed": seeds, "X-Model": model, "X-Amzn-SageMaker-Custom-Attributes": attributes}
     return Response(content, media_type=media_type, headers=headers)
 
 
@@ -195,10 +187,9 @@ def _header_text(text: str) -> str:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     """Answer unknown paths and methods in the endpoint's own form."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = dict(getattr(error, "headers", None) or {})
-    phrase = HTTPStatus(status).phrase.lower()
-    return _error(ApiError(status, f"{request.method} {request.url.path}: {phrase}", headers=headers))
+    assert isinstance(error, HTTPException), "it is registered for these alone"
+    message = f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}"
+    return _error(ApiError(error.status_code, message, headers=error.headers))
 
 
 def _error(error: ApiError) -> Response:
@@ -211,12 +202,10 @@ def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = No
 
 def _documentation(service: Service) -> dict[str, Any]:
     """Return what /openapi.json says of the request and the answer: the schema is checked by hand, not by FastAPI."""
-    pictures: dict[str, Any] = {f"image/{name}": {} for name in media.PICTURE_FORMATS}
-    answer = {media.JSON: {"schema": GenerationResponse.model_json_schema()}, **pictures}
+    asked = {media.JSON: {"schema": service.request_type.model_json_schema()}}
+    answer: dict[str, Any] = {media.JSON: {"schema": GenerationResponse.model_json_schema()}}
+    answer |= {f"image/{name}": {} for name in media.PICTURE_FORMATS}
     return {
-        "requestBody": {
-            "required": True,
-            "content": {media.JSON: {"schema": service.request_type.model_json_schema()}},
-        },
+        "requestBody": {"required": True, "content": asked},
         "responses": {"200": {"description": "The pictures", "content": answer}},
     }

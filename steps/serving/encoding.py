@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
+from PIL.ExifTags import IFD, Base
 from PIL.Image import Exif
 from PIL.PngImagePlugin import PngInfo
 
@@ -33,10 +34,6 @@ SOURCE_TYPE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgo
 # Segments of a JPEG end at 64 KiB, and a character takes up to 12 bytes in ASCII JSON.
 MAX_TEXT_CHARACTERS: Final = 2000
 _NOT_IN_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_EXIF_SOFTWARE: Final = 0x0131
-_EXIF_MODEL: Final = 0x0110
-_EXIF_IFD: Final = 0x8769
-_EXIF_USER_COMMENT: Final = 0x9286
 _XMP: Final = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"
@@ -49,8 +46,7 @@ _XMP: Final = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <?xpacket end="w"?>"""
 
 # Visually lossless: JPEG without chroma subsampling.
-JPEG_OPTIONS: Final = {"quality": 95, "subsampling": 0}
-WEBP_OPTIONS: Final = {"quality": 92, "method": 4}
+OPTIONS: Final = {"png": {}, "jpeg": {"quality": 95, "subsampling": 0}, "webp": {"quality": 92, "method": 4}}
 
 
 @dataclass(frozen=True)
@@ -73,9 +69,9 @@ class Provenance:
     def exif(self) -> Exif:
         """Return the EXIF block of a JPEG or WebP."""
         exif = Exif()
-        exif[_EXIF_SOFTWARE] = GENERATOR
-        exif[_EXIF_MODEL] = self.model.encode("ascii", "replace").decode("ascii")
-        exif.get_ifd(_EXIF_IFD)[_EXIF_USER_COMMENT] = b"ASCII\0\0\0" + self._description().encode("ascii")
+        exif[Base.Software] = GENERATOR
+        exif[Base.Model] = self.model.encode("ascii", "replace").decode("ascii")
+        exif.get_ifd(IFD.Exif)[Base.UserComment] = b"ASCII\0\0\0" + self._description().encode("ascii")
         return exif
 
     def xmp(self) -> bytes:
@@ -108,30 +104,22 @@ class DrawnRequest:
     def file(self, index: int, form: PictureFormat) -> bytes:
         """Return a picture as a file that says where it comes from."""
         provenance = self._provenance(index)
-        options: dict[str, Any]
+        options: dict[str, Any] = {**OPTIONS[form]}
         if form == "png":
-            options = {"pnginfo": provenance.png_text()}
+            options["pnginfo"] = provenance.png_text()
         else:
-            quality = JPEG_OPTIONS if form == "jpeg" else WEBP_OPTIONS
-            options = {**quality, "exif": provenance.exif(), "xmp": provenance.xmp()}
+            options |= {"exif": provenance.exif(), "xmp": provenance.xmp()}
         file = io.BytesIO()
         self.pictures[index].image.save(file, form.upper(), **options)
         return file.getvalue()
 
     def json(self, form: PictureFormat) -> bytes:
         """Return the JSON answer."""
+        settings = self.request.model_dump(include=set(GenerationSettings.model_fields))
         response = GenerationResponse(
             images=tuple(self._entry(index, form) for index in range(len(self.pictures))),
             model=self.model,
-            settings=GenerationSettings(
-                steps=self.shape.steps,
-                guidance_scale=self.shape.guidance_scale,
-                width=self.shape.width_px,
-                height=self.shape.height_px,
-                sampler=self.request.sampler,
-                adapter=self.shape.adapter,
-                adapter_scale=self.shape.adapter_scale,
-            ),
+            settings=GenerationSettings.model_validate(settings | {"adapter_scale": self.shape.adapter_scale}),
             queue_s=round(self.queue_s, 4),
             render_s=round(self.render_s, 4),
         )

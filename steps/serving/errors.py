@@ -28,16 +28,13 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message = status, message
-        self.fields = tuple(fields)
+        self.status, self.message, self.fields = status, message, fields
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
         """Return the JSON body."""
-        error: dict[str, Any] = {"status": self.status, "message": self.message}
-        if self.fields:
-            error["fields"] = [dict(field) for field in self.fields]
-        return {"error": error}
+        named = {"fields": self.fields} if self.fields else {}
+        return {"error": {"status": self.status, "message": self.message, **named}}
 
 
 class ClientGoneError(Exception):

@@ -9,10 +9,6 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Final
-
-# Libraries that speak to stderr in their own format, or about the prompts they are given.
-_LIBRARIES: Final = ("diffusers", "transformers")
 
 
 class JsonFormatter(logging.Formatter):
@@ -43,7 +39,7 @@ def configure_logs() -> None:
 
 
 def quiet_libraries() -> None:
-    """Take away the model libraries' own handlers; only their errors go on, to ours."""
+    """Take away the model libraries' own handlers, which tell of prompts; only errors go on, to ours."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -51,5 +47,4 @@ def quiet_libraries() -> None:
         library.disable_default_handler()
         library.enable_propagation()
         library.disable_progress_bar()
-    for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        library.set_verbosity_error()

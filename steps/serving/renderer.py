@@ -78,7 +78,8 @@ class PipelineRenderer:
         for size in (1, 2, largest) if self._arguments.compile else (1,):
             self.render(shape, [PictureJob("", "", 0)] * size, lambda: False)
         # Every size where equality decides about batching; otherwise the powers of two show it well enough.
-        sizes = range(2, largest + 1) if self._arguments.exact_batches else _powers_of_two(largest)
+        some = [size for size in (2, 4, 8, 16, 32, 64, largest) if 1 < size <= largest]
+        sizes = range(2, largest + 1) if self._arguments.exact_batches else sorted(set(some))
         noise = torch.cat([self._noise(shape, seed) for seed in range(largest)])
         worst = 0.0
         for adapter in ("", *self.adapters) if self._arguments.exact_batches else ("",):
@@ -243,12 +244,12 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
     return PipelineRenderer(pipeline, arguments, arguments.model_name or f"sha256:{digest}")
 
 
-def load_safety_checker(pipeline: Any, folder: Path, dtype: torch.dtype) -> bool:
-    """Add the folder's safety checker to the pipeline; return whether it has one."""
+def load_safety_checker(pipeline: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Add the folder's safety checker to the pipeline, if it has one."""
     entry = read_object(folder / INDEX_FILE).get("safety_checker") or [None]
     if entry[0] is None or not (folder / "safety_checker").is_dir():
         logger.info("the model folder has no safety checker")
-        return False
+        return
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPImageProcessor
 
@@ -257,14 +258,8 @@ def load_safety_checker(pipeline: Any, folder: Path, dtype: torch.dtype) -> bool
     )
     extractor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
     pipeline.register_modules(safety_checker=checker.eval(), feature_extractor=extractor)
-    return True
 
 
 def _to_images(pixels: Tensor) -> list[Image.Image]:
     levels = (pixels.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(level) for level in levels]
-
-
-def _powers_of_two(largest: int) -> list[int]:
-    sizes = [size for size in (2, 4, 8, 16, 32, 64) if size < largest]
-    return [*sizes, largest] if largest > 1 else []

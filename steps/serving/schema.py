@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
@@ -27,7 +27,7 @@ class GenerationRequest(Model):
     """Draw each of these; excludes `prompt`."""
     negative_prompt: str
     """What guidance leads away from."""
-    seed: int | None
+    seed: int | None = Field(None, ge=0, le=MAX_SEED)
     """Picture i of the answer is drawn from seed + i; left out: the server chooses and says which."""
     steps: int
     """Denoising steps."""
@@ -41,19 +41,26 @@ class GenerationRequest(Model):
     """Which scheduler denoises."""
     adapter: str
     """Draw with this adapter; empty: with the model's own weights."""
-    adapter_scale: float
+    adapter_scale: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
     """How much the adapter counts; 1: as it was trained."""
     num_images: int
     """Pictures for each prompt."""
-    format: PictureFormat | None
+    format: PictureFormat | None = None
     """Picture format; left out: what Accept says, otherwise PNG."""
-    embed_prompt: bool
+    embed_prompt: bool = False
     """Write the prompt into the picture's metadata."""
 
+    max_images: ClassVar[int]
+    """Of all prompts together."""
+
     @model_validator(mode="after")
-    def _one_source_of_prompts(self) -> Self:
+    def _check(self) -> Self:
         if (self.prompt is None) == (self.prompts is None):
             raise _finding("prompt", "exactly one of prompt and prompts is needed")
+        count, most = len(self.texts), self.max_images
+        if count > most:
+            field = "prompts" if self.num_images == 1 else "num_images"
+            raise _finding(field, f"prompts times num_images is {count}: at most {most} pictures for one request")
         return self
 
     @property
@@ -75,21 +82,17 @@ def request_type(arguments: ServeArguments) -> type[GenerationRequest]:
         "prompt": (str | None, Field(None, max_length=arguments.max_prompt_characters)),
         "prompts": (tuple[Annotated[str, text], ...] | None, Field(None, min_length=1)),
         "negative_prompt": (str, Field("", max_length=arguments.max_prompt_characters)),
-        "seed": (int | None, Field(None, ge=0, le=MAX_SEED)),
         "steps": (int, Field(arguments.inference_steps, ge=1, le=arguments.max_inference_steps)),
         "guidance_scale": (float, Field(arguments.guidance_scale, ge=0, le=30, allow_inf_nan=False)),
         "width": (int, side),
         "height": (int, side),
         "sampler": (Sampler, arguments.sampler),
         "adapter": (str, Field(arguments.adapter, max_length=64)),
-        "adapter_scale": (float, Field(1.0, ge=0, le=2, allow_inf_nan=False)),
         "num_images": (int, Field(1, ge=1, le=arguments.max_images)),
-        "format": (PictureFormat | None, None),
-        "embed_prompt": (bool, False),
     }
-    return create_model(
-        "GenerationRequest", __base__=GenerationRequest, __validators__=_limit_images(arguments.max_images), **fields
-    )
+    made: type[GenerationRequest] = create_model("GenerationRequest", __base__=GenerationRequest, **fields)
+    made.max_images = arguments.max_images
+    return made
 
 
 class GeneratedPicture(Model):
@@ -136,17 +139,6 @@ class GenerationResponse(Model):
     """Seconds before the model began."""
     render_s: float
     """Seconds from then until the last picture."""
-
-
-def _limit_images(max_images: int) -> dict[str, Any]:
-    def limit(request: GenerationRequest) -> GenerationRequest:
-        count = len(request.texts)
-        if count > max_images:
-            field = "prompts" if request.num_images == 1 else "num_images"
-            raise _finding(field, f"prompts times num_images is {count}: at most {max_images} pictures for one request")
-        return request
-
-    return {"limit_images": model_validator(mode="after")(limit)}
 
 
 def _finding(field: str, message: str) -> PydanticCustomError:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from params.programs import ServeArguments
@@ -58,8 +57,9 @@ class Service:
         """
         first_seed = request.seed if request.seed is not None else random.SystemRandom().randint(0, MAX_SEED)
         seeds = request.seeds(first_seed)
-        shape = self._shape(request)
-        if refusal := self.worker.refusal(shape):
+        assert self.worker.renderer is not None, "require_ready has passed"
+        shape = _shape(request, self.worker.renderer.adapters)
+        if refusal := self.worker.renderer.refusal(shape):
             raise ApiError(422, refusal)
         jobs = [
             PictureJob(text, request.negative_prompt, seed) for text, seed in zip(request.texts, seeds, strict=True)
@@ -71,18 +71,6 @@ class Service:
         queue_s, render_s = started_s - arrived_s, time.monotonic() - started_s
         self.metrics.queue_s.observe(queue_s)
         return DrawnRequest(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s)
-
-    def _shape(self, request: GenerationRequest) -> Shape:
-        """Return what the request shares with others of its batch. Raises ApiError 422 for an unknown adapter."""
-        names = ("steps", "guidance_scale", "sampler", "adapter")
-        shape = Shape(request.width, request.height, **request.model_dump(include=set(names)))
-        if not request.adapter:
-            return shape
-        if request.adapter not in self.worker.adapters:
-            known = ", ".join(self.worker.adapters) or "none"
-            finding = {"field": "adapter", "message": f"unknown; this endpoint's adapters: {known}"}
-            raise ApiError(422, f"adapter: {finding['message']}", [finding])
-        return replace(shape, adapter_scale=request.adapter_scale)
 
     async def _wait(self, ticket: Ticket, gone: asyncio.Task[None]) -> list[Picture]:
         drawn = asyncio.wrap_future(ticket.future)
@@ -99,3 +87,13 @@ class Service:
             raise ApiError(504, f"not drawn within {self.arguments.timeout_s:g} s")
         finally:
             ticket.cancel()
+
+
+def _shape(request: GenerationRequest, adapters: Sequence[str]) -> Shape:
+    """Return what the request shares with others of its batch. Raises ApiError 422 for an unknown adapter."""
+    settings = request.model_dump(include={"steps", "guidance_scale", "sampler", "adapter"})
+    scale = request.adapter_scale if request.adapter else 1.0
+    if request.adapter and request.adapter not in adapters:
+        finding = {"field": "adapter", "message": f"unknown; this endpoint's adapters: {', '.join(adapters) or 'none'}"}
+        raise ApiError(422, f"adapter: {finding['message']}", [finding])
+    return Shape(request.width, request.height, **settings, adapter_scale=scale)

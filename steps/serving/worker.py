@@ -17,7 +17,6 @@ from steps.errors import StepError
 from steps.serving.batch_queue import BatchQueue, Slot
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.metrics import ServingMetrics
-from steps.serving.pictures import Shape
 
 if TYPE_CHECKING:
     from steps.serving.renderer import PipelineRenderer
@@ -34,7 +33,8 @@ class ModelWorker:
 
     def __init__(self, load: Callable[[], PipelineRenderer], queue: BatchQueue, metrics: ServingMetrics) -> None:
         self._load, self._queue, self._metrics = load, queue, metrics
-        self._renderer: PipelineRenderer | None = None
+        self.renderer: PipelineRenderer | None = None
+        """None until it is loaded and warmed up."""
         self._thread: threading.Thread | None = None
         # A thread that is assigned and not yet started looks like one that died.
         self._starting = threading.Lock()
@@ -48,16 +48,7 @@ class ModelWorker:
     @property
     def identity(self) -> str:
         """What its pictures say they were made by."""
-        return self._renderer.identity if self._renderer else ""
-
-    def refusal(self, shape: Shape) -> str:
-        """Return why the model cannot draw pictures of a shape, in one line; empty where it can."""
-        return self._renderer.refusal(shape) if self._renderer else ""
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """Names of the adapters that it can draw with."""
-        return self._renderer.adapters if self._renderer else ()
+        return self.renderer.identity if self.renderer else ""
 
     @property
     def alive(self) -> bool:
@@ -93,7 +84,7 @@ class ModelWorker:
 
     def _run(self) -> None:
         try:
-            renderer = self._renderer or self._start_up()
+            renderer = self.renderer or self._start_up()
             if renderer is not None:
                 self._work(renderer)
         except BaseException as error:
@@ -119,7 +110,7 @@ class ModelWorker:
         load_s = round(time.monotonic() - started_s, 3)
         fields = {"model": renderer.identity, "load_s": load_s, "batch_deviation": warm_up.deviation}
         logger.info("the model is ready", extra={"fields": fields})
-        self._renderer, self.state = renderer, "ready"
+        self.renderer, self.state = renderer, "ready"
         return renderer
 
     def _work(self, renderer: PipelineRenderer) -> None:

@@ -24,7 +24,7 @@ from steps.artifact import Artifact, Identity, digest
 from steps.data.causes import Cause
 from steps.data.collecting import release_0_1
 from steps.data.collecting.deduplication import mark_samples
-from steps.data.collecting.fates import ALL, FateBook, Fates, Mask, RowFates, Rows, is_known_by_caption
+from steps.data.collecting.fates import FateBook, Fates, Mask, RowFates, Rows
 from steps.data.collecting.pending import Pending, next_pending, tasks
 from steps.data.collecting.screening import Screening, screen
 from steps.data.pictures.picture_measures import READER_VERSION
@@ -69,7 +69,7 @@ class Collection:
             arguments.shards_uri, self._identity(READER_VERSION), (extent, self.table.digest, self._blocklist.digest)
         )
         self._storage = self.artifact.storage
-        self._book = FateBook(self._storage, self._limits, self._blocklist, is_known_by_caption(arguments))
+        self._book = FateBook(self._storage, self._limits, self._blocklist, arguments.captions != "all")
         former = release_0_1.identity_of(arguments, self.table.digest, self._blocklist)
         self._former_digest = digest(former)
         self.artifact.former_digest = release_0_1.whole_digest(arguments, self._former_digest)
@@ -243,7 +243,7 @@ class Collection:
         """Return what decides the bytes of a row's sample that a reader makes."""
         identity = self._arguments.deciding(self._arguments.names(Decides.CONTENT))
         identity |= {"img2dataset": version("img2dataset"), "picture_reader": reader}
-        if self._arguments.source != "urls" or self._arguments.captions == ALL or row_checks_columns(self._arguments):
+        if self._arguments.source != "urls" or self._arguments.captions == "all" or row_checks_columns(self._arguments):
             # Address and caption do not say all of these rows.
             identity["table"] = self.table.digest
         return identity

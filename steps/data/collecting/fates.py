@@ -16,7 +16,6 @@ import numpy.typing as npt
 import xxhash
 
 from params.filters import FILTERS
-from params.programs import DownloadSettings
 from steps.data.causes import Cause, can_pass, from_message
 from steps.data.parquet import read_parquet
 from steps.data.shards.blocklist import Blocklist
@@ -30,16 +29,9 @@ Rows = npt.NDArray[np.int64]
 
 SHARDS_AT_ONCE: Final = 64
 SUCCESS: Final = "success"
-ALL: Final = "all"
-"""DownloadSettings.captions: a picture is stored with all its captions."""
 _COLUMNS: Final = ["url", "caption", "status", "error_message", "original_width", "original_height"]
 # Release 0.1.0 listed rows in its shards that the table alone left out: they were not fetched.
 _NOT_FETCHED: Final = frozenset([Cause.NO_URL, Cause.DUPLICATE, *(one.cause for one in FILTERS if not one.measured)])
-
-
-def is_known_by_caption(settings: DownloadSettings) -> bool:
-    """Return whether a row has one caption; with all of several, its address alone tells it."""
-    return settings.captions != ALL
 
 
 def row_key(url: str | None, caption: str | None) -> int:
@@ -70,6 +62,11 @@ class Fates:
         sample: Mask = self.causes == SUCCESS
         return sample
 
+    @property
+    def may_pass(self) -> Mask:
+        """Whether it may be another at another time."""
+        return np.array([cause != SUCCESS and can_pass(cause) for cause in self.causes], np.bool_)
+
 
 _NO_FATES: Final = Fates(
     *(np.empty(0, kind) for kind in (np.uint64, np.int64, object, np.bool_, np.int64, np.int64, np.bool_))
@@ -86,7 +83,7 @@ class FateBook:
     blocklist: Blocklist
     """Of now."""
     by_caption: bool
-    """Whether rows are known by their captions, too."""
+    """Whether rows are known by their captions, too; of a picture with all of several, its address alone tells it."""
     _shards: dict[int, Fates] = field(default_factory=dict)
 
     def fates(self, made_with: Mapping[int, Limits]) -> Fates:
@@ -149,8 +146,3 @@ class RowFates:
     def ended_in(self, is_so: Mask) -> Mask:
         """Return the rows whose last fate is one of these."""
         return (self.last >= 0) & is_so[self.last] if len(is_so) else np.zeros(len(self.last), np.bool_)
-
-
-def may_pass(fates: Fates) -> Mask:
-    """Return the fates that may be another at another time."""
-    return np.array([cause != SUCCESS and can_pass(cause) for cause in fates.causes], np.bool_)

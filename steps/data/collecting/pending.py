@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from steps.data.collecting.fates import Mask, RowFates, Rows, may_pass
+from steps.data.collecting.fates import Mask, RowFates, Rows
 from steps.data.tables.url_table import TableSlice, UrlTable
 
 
@@ -41,7 +41,7 @@ def next_pending(state: RowFates, wanted: Mask, former_end: int, top_up: int) ->
     reopened = wanted & state.ended_in(state.fates.is_reopened)
     if reopened.any():
         return Pending(np.flatnonzero(reopened), former_end)
-    failed = wanted & state.ended_in(may_pass(state.fates))
+    failed = wanted & state.ended_in(state.fates.may_pass)
     for level in range(1, top_up + 1):
         again = failed & (state.tries == level)
         if again.any():

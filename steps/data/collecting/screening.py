@@ -21,7 +21,7 @@ from params.filters import FILTERS, Filter, TableColumn
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.collecting.deduplication import repeated
-from steps.data.collecting.fates import Keys, Mask, Rows, is_known_by_caption, row_key
+from steps.data.collecting.fates import Keys, Mask, Rows, row_key
 from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST
 from steps.data.tables.score_column import ScoreColumn
 from steps.data.tables.url_table import UrlTable
@@ -83,7 +83,7 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
         checks.append(_Check(Cause.NO_CAPTION, (table.caption_column,), _is_blank))
     checks += _checks(settings, table)
     causes = (*(one.cause for one in checks), Cause.DUPLICATE)
-    by_caption = is_known_by_caption(settings)
+    by_caption = settings.captions != "all"
     known_by = (table.url_column, table.caption_column)
     columns = list(dict.fromkeys([*known_by, *(column for one in checks for column in one.columns)]))
     fates = np.zeros(table.rows, np.uint8)
@@ -103,7 +103,7 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
         score.finish()
     wanted = np.flatnonzero(fates == 0)
     again = wanted[repeated(hashes[wanted])]
-    if settings.captions == "all":
+    if not by_caption:
         table.further = further_captions(table, hashes, wanted, again)
     fates[again] = len(causes)
     return Screening(fates, causes, keys)

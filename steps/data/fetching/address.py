@@ -8,6 +8,7 @@ octal, IPv6-mapped) nor a name that resolves differently the second time gets ar
 from __future__ import annotations
 
 import ipaddress
+import math
 import socket
 import threading
 import time
@@ -21,7 +22,6 @@ from steps.data.causes import Cause, FetchError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 SocketAddress = tuple[socket.AddressFamily, tuple[str, int]]
 Resolver = Callable[[str, int], list[SocketAddress]]
-_Answer = list[SocketAddress] | OSError
 
 # One process asks for the same few hosts again and again; name servers throttle (img2dataset #145). An address that
 # does not answer is forgotten at once, so that a name may be kept for long.
@@ -78,8 +78,7 @@ class AddressGuard:
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
         self._blocked = blocked_hosts
         self._resolver = resolver
-        self._cache: OrderedDict[tuple[str, int], tuple[float, _Answer]] = OrderedDict()
-        self._asked: dict[tuple[str, int], Future[_Answer]] = {}
+        self._cache: OrderedDict[tuple[str, int], _Answer] = OrderedDict()
         self._lock = threading.Lock()
 
     def addresses(self, host: str, port: int) -> list[SocketAddress]:
@@ -102,7 +101,7 @@ class AddressGuard:
         """Ask for a name's addresses anew: none of them answered. That it has none is remembered."""
         with self._lock:
             known = self._cache.get((host, port))
-            if known is not None and not isinstance(known[1], OSError):
+            if known is not None and known.addresses.done() and known.addresses.exception() is None:
                 del self._cache[host, port]
 
     def _is_allowed(self, host: str, port: int) -> bool:
@@ -115,43 +114,39 @@ class AddressGuard:
         key = (host, port)
         with self._lock:
             known = self._cache.get(key)
-            if known is not None and time.monotonic() < known[0]:
-                self._cache.move_to_end(key)
-                return _addresses_in(known[1])
-            answer = self._asked.get(key)
-            is_first = answer is None
-            if answer is None:
-                answer = self._asked[key] = Future()
-        if is_first:
-            self._ask(key, answer)
-        return _addresses_in(answer.result())
-
-    def _ask(self, key: tuple[str, int], answer: Future[_Answer]) -> None:
-        found: _Answer
-        try:
-            found = self._resolver(*key)
-        except OSError as error:
-            found = error
-        except ValueError as error:  # a name that IDNA refuses
-            found = socket.gaierror(str(error))
-        except BaseException as error:
-            answer.set_exception(error)
-            raise
-        finally:
-            with self._lock:
-                del self._asked[key]
-        life_s = FAILURE_CACHE_S if isinstance(found, OSError) else CACHE_S
-        with self._lock:
-            self._cache[key] = (time.monotonic() + life_s, found)
+            is_known = known is not None and time.monotonic() < known.until_s
+            if not is_known:
+                self._cache[key] = _Answer()
+            answer = self._cache[key]
+            self._cache.move_to_end(key)
             if len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
-        answer.set_result(found)
+        if not is_known:
+            self._ask(key, answer)
+        if error := answer.addresses.exception():
+            # One of its own for each thread: a traceback that grew with every row would hold all of their frames.
+            raise type(error)(*error.args)
+        return answer.addresses.result()
+
+    def _ask(self, key: tuple[str, int], answer: _Answer) -> None:
+        try:
+            found = self._resolver(*key)
+        except BaseException as error:
+            # A name that IDNA refuses is a ValueError.
+            told = socket.gaierror(str(error)) if isinstance(error, ValueError) else error
+            answer.until_s = time.monotonic() + (FAILURE_CACHE_S if isinstance(told, OSError) else 0.0)
+            answer.addresses.set_exception(told)
+            return
+        answer.until_s = time.monotonic() + CACHE_S
+        answer.addresses.set_result(found)
 
 
-def _addresses_in(answer: _Answer) -> list[SocketAddress]:
-    if isinstance(answer, OSError):
-        raise type(answer)(*answer.args)
-    return answer
+class _Answer:
+    """A name's addresses, or that it has none, and until when that is remembered: while it is asked for, as well."""
+
+    def __init__(self) -> None:
+        self.addresses: Future[list[SocketAddress]] = Future()
+        self.until_s = math.inf
 
 
 def _with_parents(host: str) -> Iterator[str]:

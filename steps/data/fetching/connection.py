@@ -119,7 +119,7 @@ def _begin(address: SocketAddress) -> socket.socket:
     return opened
 
 
-class _DeadlineSocket:
+class _DeadlineSocket(io.RawIOBase):
     """What http.client uses of a socket, with one deadline for all of it: a slow drip does not start it anew."""
 
     def __init__(self, opened: socket.socket, deadline_s: float) -> None:
@@ -130,15 +130,7 @@ class _DeadlineSocket:
         self._socket.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_DeadlineReader(self._socket, self._deadline_s), 1 << 16)
-
-    def close(self) -> None:
-        """Leave the connection open: whoever opened it closes it."""
-
-
-class _DeadlineReader(io.RawIOBase):
-    def __init__(self, opened: socket.socket, deadline_s: float) -> None:
-        self._socket, self._deadline_s = opened, deadline_s
+        return io.BufferedReader(self, 1 << 16)
 
     def readable(self) -> bool:
         return True
@@ -146,6 +138,9 @@ class _DeadlineReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         self._socket.settimeout(remaining_s(self._deadline_s))
         return self._socket.recv_into(buffer)
+
+    def close(self) -> None:
+        """Leave the connection open: whoever opened it closes it."""
 
 
 def remaining_s(deadline_s: float) -> float:

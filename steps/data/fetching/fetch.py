@@ -14,6 +14,7 @@ import ssl
 import time
 import urllib.parse
 import zlib
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Final
 
@@ -76,18 +77,17 @@ class Fetcher:
         return self._patiently(unescaped)
 
     def _patiently(self, url: str) -> bytes:
-        for attempt in range(self._settings.retries + 1):
-            is_last = attempt == self._settings.retries
+        for attempt in range(self._settings.retries):
             try:
                 body = self._try(url)
-                # The same bytes again may be how the picture is: the decoder decides about it.
-                if is_last or not is_cut(body):
+                if not is_cut(body):
                     return body
             except FetchError as error:
-                if is_last or not can_pass(error.cause):
+                if not can_pass(error.cause):
                     raise
             time.sleep(BACK_OFF_S * 2**attempt)
-        raise AssertionError("retries is never negative")
+        # The same bytes again may be how the picture is: the decoder decides about it.
+        return self._try(url)
 
     def _try(self, url: str) -> bytes:
         deadline_s = time.monotonic() + self._settings.timeout_s
@@ -97,8 +97,7 @@ class Fetcher:
                 deadline_s += waited_s
                 answer = self._request(address, deadline_s)
             if isinstance(answer, bytes):
-                cause = refusal(answer)
-                if cause is not None:
+                if cause := refusal(answer):
                     raise FetchError(cause)
                 return answer
             address = _parse(redirect_target(address.url, answer))
@@ -112,18 +111,8 @@ class Fetcher:
             response = connection.getresponse()
             self._heed(url.netloc or "", response, asked_s)
             return self._receive(response)
-        except socket.gaierror:
-            raise FetchError(Cause.NO_ADDRESS) from None
-        except TimeoutError:
-            raise FetchError(Cause.TIMEOUT) from None
-        except ssl.SSLError:
-            raise FetchError(Cause.BAD_CERTIFICATE) from None
-        except http.client.IncompleteRead:
-            raise FetchError(Cause.TRUNCATED) from None
-        except (http.client.HTTPException, ValueError):
-            raise FetchError(Cause.BAD_RESPONSE) from None
-        except OSError:
-            raise FetchError(Cause.NO_CONNECTION) from None
+        except tuple(_CAUSES) as error:
+            raise FetchError(next(cause for kind, cause in _CAUSES.items() if isinstance(error, kind))) from None
         finally:
             connection.release()
 
@@ -164,6 +153,16 @@ class Fetcher:
         return ssl.create_default_context()
 
 
+# The first that fits: most of these are OSErrors.
+_CAUSES: Final[Mapping[type[Exception], Cause]] = {
+    socket.gaierror: Cause.NO_ADDRESS,
+    TimeoutError: Cause.TIMEOUT,
+    ssl.SSLError: Cause.BAD_CERTIFICATE,
+    http.client.IncompleteRead: Cause.TRUNCATED,
+    http.client.HTTPException: Cause.BAD_RESPONSE,
+    ValueError: Cause.BAD_RESPONSE,
+    OSError: Cause.NO_CONNECTION,
+}
 _HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
 
 

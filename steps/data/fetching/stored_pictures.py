@@ -10,7 +10,7 @@ import gzip
 import re
 import threading
 import zlib
-from typing import BinaryIO, Final
+from typing import Final
 
 from steps.data.causes import Cause, FetchError
 from steps.data.pictures.picture_format import refusal
@@ -38,8 +38,7 @@ class StoredPictures:
             content = self._read(address)
         except FileNotFoundError:
             raise FetchError(Cause.MISSING) from None
-        cause = refusal(content)
-        if cause is not None:
+        if cause := refusal(content):
             raise FetchError(cause)
         return content
 
@@ -48,21 +47,17 @@ class StoredPictures:
             content = self._parquet.read(place[1], int(place[2]), int(place[3]))
             if content is None:
                 raise FetchError(Cause.MISSING)
-            return self._bounded(content)
-        if place := _TAR_PLACE.fullmatch(address):
-            return self._read_range(place[1], int(place[2]), int(place[3]))
-        stream: BinaryIO
-        with self._storage.open(address, BLOCK_BYTES) as stream:
-            return self._bounded(stream.read(self._max_bytes + 1))
-
-    def _bounded(self, content: bytes) -> bytes:
+        elif place := _TAR_PLACE.fullmatch(address):
+            start = int(place[2])
+            content = self._read_range(place[1], start, min(int(place[3]), start + self._max_bytes + 1))
+        else:
+            with self._storage.open(address, BLOCK_BYTES) as stream:
+                content = stream.read(self._max_bytes + 1)
         if len(content) > self._max_bytes:
             raise FetchError(Cause.BODY_TOO_LARGE)
         return content
 
     def _read_range(self, name: str, start: int, stop: int) -> bytes:
-        if stop - start > self._max_bytes:
-            raise FetchError(Cause.BODY_TOO_LARGE)
         if name.lower().endswith(".tar"):
             return self._storage.read_range(name, start, stop)
         with self._lock:

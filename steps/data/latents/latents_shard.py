@@ -27,34 +27,21 @@ class BuiltShard(Model):
 def build_shard(name: str, split: str, blocks: Iterable[bytes], bucket: int = 0) -> tuple[bytes, BuiltShard]:
     """Return the bytes of a shard and its description; `blocks` are safetensors, in the order of their rows."""
     stream = io.BytesIO()
-    rows: list[int] = []
-    offsets: list[int] = []
-    sizes: list[int] = []
-    digests: list[str] = []
+    described: list[tuple[int, int, int, str]] = []
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for number, block in enumerate(blocks):
             # A WebDataset key ends at the first dot.
             member = tarfile.TarInfo(f"{PurePosixPath(name).stem}-{number:05d}.{SUFFIX}")
             member.size, member.mode = len(block), 0o444
             tar.addfile(member, io.BytesIO(block))
-            offsets.append(stream.tell() - _padded(len(block)))
-            rows.append(parse_layout(block).rows)
-            sizes.append(len(block))
-            digests.append(digest(block))
+            # The padding behind a member is written with it.
+            offset = stream.tell() + -len(block) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+            described.append((parse_layout(block).rows, offset, len(block), digest(block)))
     content = stream.getvalue()
+    rows, offsets, sizes, xxh3 = zip(*described, strict=True)
     indexed = IndexedShard(
-        name=name,
-        split=split,
-        bucket=bucket,
-        block_rows=tuple(rows),
-        offsets=tuple(offsets),
-        sizes=tuple(sizes),
-        xxh3=tuple(digests),
+        name=name, split=split, bucket=bucket, block_rows=rows, offsets=offsets, sizes=sizes, xxh3=xxh3
     )
     sha256 = hashlib.sha256(content).hexdigest()
     listed = LatentsShard(name=name, split=split, rows=sum(rows), bytes=len(content), sha256=sha256)
     return content, BuiltShard(listed=listed, indexed=indexed)
-
-
-def _padded(size: int) -> int:
-    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

@@ -143,10 +143,9 @@ class SampleOrder:
     def _epoch_rows(self, epoch: int, start: int, stop: int) -> Rows:
         state = self._epoch(epoch)
         positions = np.arange(start, stop, dtype=np.int64)
-        in_batch = positions % self.global_batch_size
-        lane_rows = self.lane_rows
-        lane = in_batch // lane_rows
-        in_lane = positions // self.global_batch_size * lane_rows + in_batch % lane_rows
+        batch, in_batch = np.divmod(positions, self.global_batch_size)
+        lane, in_share = np.divmod(in_batch, self.lane_rows)
+        in_lane = batch * self.lane_rows + in_share
         sequence = state.lane_starts[lane] + in_lane - state.lane_offsets[lane]
         return self._window_rows(epoch, sequence)
 

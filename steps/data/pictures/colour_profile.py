@@ -31,10 +31,6 @@ _INTENT: Final = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS: Final = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
 
-class ProfileError(Exception):
-    """The profile is broken, too large, or of another kind of picture."""
-
-
 @dataclass(frozen=True)
 class ProfileTransform:
     """From one profile to sRGB."""
@@ -61,16 +57,10 @@ class ColourProfiles:
 
     def __init__(self) -> None:
         self._srgb = ImageCms.createProfile("sRGB")
-        self._built = lru_cache(CACHE_SIZE)(self._build)
-
-    def transform(self, profile: bytes, channels: int) -> ProfileTransform:
-        """Return the way from a profile to sRGB. Raises ProfileError where there is none for so many channels."""
-        transform = self._built(profile, channels)
-        if transform is None:
-            raise ProfileError
-        return transform
+        self.transform = lru_cache(CACHE_SIZE)(self._build)
 
     def _build(self, content: bytes, channels: int) -> ProfileTransform | None:
+        """Return the way from a profile to sRGB; None where it is broken, too large, or not for so many channels."""
         if len(content) > MAX_PROFILE_BYTES:
             return None
         try:

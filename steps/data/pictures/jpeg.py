@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -80,25 +81,18 @@ class JpegStructure:
 
 def jpeg_structure(content: bytes) -> JpegStructure:
     """Return what the markers say, up to the end of the picture: what stands behind it is not looked at."""
-    structure, position = JpegStructure(), len(_SOI)
-    marker = _MARKER
-    while structure.scans <= MAX_SCANS and (marked := marker.search(content, position)):
-        code, position = content[marked.start() + 1], marked.end()
-        marker = _MARKER
+    structure = JpegStructure()
+    for code, _, segment, end in _segments(content):
         if code == _END:
-            structure.end = position
-            break
-        if code in _WITHOUT_LENGTH:
-            continue
-        length = int.from_bytes(content[position : position + 2], "big")
-        segment, position = content[position + 2 : position + length], position + max(length, 2)
+            structure.end = end
         # A header that ends early leaves the picture incomplete.
         with contextlib.suppress(IndexError):
             if code in _START_OF_FRAME:
-                structure.begin_frame(code, segment)
+                structure.begin_frame(code, segment[2:])
             elif code == _START_OF_SCAN:
-                marker = _AFTER_SCAN
-                structure.begin_scan(segment)
+                structure.begin_scan(segment[2:])
+        if structure.scans > MAX_SCANS:
+            break
     return structure
 
 
@@ -109,23 +103,27 @@ def tidied(content: bytes) -> bytes:
     sequential scan, and zeros that fill up a scan. libjpeg tells only of the first thing that it finds, so that these
     would hide real damage; what it warns of afterwards is damage.
     """
-    structure, position, parts = jpeg_structure(content), len(_SOI), [_SOI]
-    is_scan = False
-    while marked := (_AFTER_SCAN if is_scan else _MARKER).search(content, position):
+    structure, parts, is_scan = jpeg_structure(content), [_SOI], False
+    for code, before, segment, _ in _segments(content):
         if is_scan:
-            data = content[position : marked.start()]
             # The data's own last bytes may be zeros, and libjpeg takes a few more without a word.
-            parts.append(data.rstrip(b"\x00") + bytes(2 * data.endswith(b"\x00")))
-        code, position = content[marked.start() + 1], marked.end()
-        parts.append(bytes([0xFF, code]))
-        if code == _END:
-            break
+            parts.append(before.rstrip(b"\x00") + bytes(2 * before.endswith(b"\x00")))
+        parts += [bytes([0xFF, code]), _tidied_segment(code, segment, structure)]
         is_scan = code == _START_OF_SCAN
-        if code not in _WITHOUT_LENGTH:
-            end = position + max(int.from_bytes(content[position : position + 2], "big"), 2)
-            parts.append(_tidied_segment(code, content[position:end], structure))
-            position = end
     return b"".join(parts)
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, bytes, bytes, int]]:
+    """Yield each marker up to the end's: its code, what stands before it, its segment from its length on, its end."""
+    position, marker = len(_SOI), _MARKER
+    while marked := marker.search(content, position):
+        code, before, begin = content[marked.start() + 1], content[position : marked.start()], marked.end()
+        has_length = code != _END and code not in _WITHOUT_LENGTH
+        position = begin + max(int.from_bytes(content[begin : begin + 2], "big"), 2) if has_length else begin
+        yield code, before, content[begin:position], position
+        if code == _END:
+            return
+        marker = _AFTER_SCAN if code == _START_OF_SCAN else _MARKER
 
 
 def _tidied_segment(code: int, segment: bytes, structure: JpegStructure) -> bytes:

@@ -20,8 +20,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from steps.data.causes import Cause, LostRowError
 from steps.data.pictures.jpeg import EOI, MAX_SCANS, jpeg_structure, tidied
 from steps.data.pictures.perceptual_hash import Pixels
-from steps.data.pictures.picture_format import format_of, formats, is_cut
-from steps.data.pictures.stated_colours import HighDynamicRangeError, stated_profile, without_words
+from steps.data.pictures.picture_format import format_of, is_cut, refusal
+from steps.data.pictures.stated_colours import stated_profile, without_words
 
 _ANIMATED_FORMATS: Final = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 # Pillow obeys TIFF's tag while it reads the pixels. HEIC and JPEG XL have an orientation of their own, which their
@@ -31,10 +31,6 @@ _PILLOW_MODES: Final = {"1": "L", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGB
 _SAMPLE_FORMAT, _BITS_PER_SAMPLE, _PHOTOMETRIC = 339, 258, 262
 _UNSIGNED: Final = frozenset({1, 4})
 _READ_MODES: Final = frozenset({"L", "RGB", "CMYK"})
-
-
-class PictureError(LostRowError):
-    """The picture is not kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,19 +54,17 @@ class PictureFile:
     """A picture whose header was read."""
 
     def __init__(self, content: bytes) -> None:
-        """Open it. Raises PictureError."""
+        """Open it. Raises LostRowError."""
         self._content = content
+        if cause := refusal(content):
+            raise LostRowError(cause)
         self.format = format_of(content) or ""
-        if not self.format:
-            raise PictureError(Cause.NOT_A_PICTURE)
-        if self.format not in formats():
-            raise PictureError(Cause.UNSUPPORTED_FORMAT)
         if self.format == "JPEG":
             self._structure = jpeg_structure(content)
             if not self._structure.is_decodable:
-                raise PictureError(Cause.UNSUPPORTED_FORMAT)
+                raise LostRowError(Cause.UNSUPPORTED_FORMAT)
             if self._structure.scans > MAX_SCANS:
-                raise PictureError(Cause.CORRUPT)
+                raise LostRowError(Cause.CORRUPT)
         self._picture = self._opened()
 
     @property
@@ -79,7 +73,7 @@ class PictureFile:
         return self._picture.size
 
     def decode(self) -> DecodedPicture:
-        """Read the pixels of the first frame. Raises PictureError."""
+        """Read the pixels of the first frame. Raises LostRowError."""
         try:
             is_animated = self.format in _ANIMATED_FORMATS and bool(getattr(self._picture, "is_animated", False))
             stated = stated_profile(self._content, self.format)
@@ -88,10 +82,8 @@ class PictureFile:
             else:
                 pixels, has_alpha = _pixels(_loaded(self._picture))
             orientation = 1 if self.format in _TURNED_BY_DECODERS else _orientation(_exif(self._picture))
-        except PictureError:
+        except LostRowError:
             raise
-        except HighDynamicRangeError:
-            raise PictureError(Cause.UNSUPPORTED_FORMAT) from None
         except Exception as error:  # what a parser raises on hostile bytes is not to be foreseen
             # A TIFF may have its data anywhere: only its decoder sees that some of it is missing.
             raise self._damage(self.format == "TIFF" and "truncated" in str(error)) from None
@@ -107,14 +99,14 @@ class PictureFile:
             content = without_words(self._content) if self.format == "PNG" else self._content
             return Image.open(io.BytesIO(content), formats=names)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise PictureError(Cause.TOO_MANY_PIXELS) from None
+            raise LostRowError(Cause.TOO_MANY_PIXELS) from None
         except Exception:
             if self.format == "TIFF" and _is_of_unknown_pixels(self._content):
-                raise PictureError(Cause.UNSUPPORTED_FORMAT) from None
+                raise LostRowError(Cause.UNSUPPORTED_FORMAT) from None
             raise self._damage() from None
 
-    def _damage(self, is_truncated: bool = False) -> PictureError:
-        return PictureError(Cause.TRUNCATED if is_truncated or is_cut(self._content) else Cause.CORRUPT)
+    def _damage(self, is_truncated: bool = False) -> LostRowError:
+        return LostRowError(Cause.TRUNCATED if is_truncated or is_cut(self._content) else Cause.CORRUPT)
 
     def _jpeg_pixels(self) -> tuple[Pixels, bool]:
         if not self._structure.is_complete:
@@ -185,7 +177,7 @@ def _orientation(exif: bytes | None) -> int:
 def _pixels(picture: Image.Image) -> tuple[Pixels, bool]:
     """Return a loaded picture's pixels in the space of its profile, and whether something was transparent."""
     if not _UNSIGNED.issuperset(_tiff_tag(picture, _SAMPLE_FORMAT, (1,))):
-        raise PictureError(Cause.UNSUPPORTED_FORMAT)
+        raise LostRowError(Cause.UNSUPPORTED_FORMAT)
     if picture.mode.startswith("I;16"):
         return _pixels_of_16_bits(picture)
     if "transparency" in picture.info and picture.mode in ("1", "L", "P", "RGB"):
@@ -198,7 +190,7 @@ def _pixels(picture: Image.Image) -> tuple[Pixels, bool]:
         return _on_white(picture)
     if picture.mode not in _READ_MODES:
         # CIELAB, and numbers without a range: 32-bit integers and floats.
-        raise PictureError(Cause.UNSUPPORTED_FORMAT)
+        raise LostRowError(Cause.UNSUPPORTED_FORMAT)
     return _array(picture), False
 
 

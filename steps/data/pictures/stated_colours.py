@@ -11,9 +11,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import cache
+from itertools import takewhile
 from typing import Final
 
 import numpy as np
+
+from steps.data.causes import Cause, LostRowError
 
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
 """x and y of white, red, green and blue."""
@@ -42,17 +45,15 @@ _SRGB_CURVE: Final = b"para\0\0\0\0\0\3\0\0" + struct.pack(
 )
 
 
-class HighDynamicRangeError(Exception):
-    """The numbers stand for light (PQ, HLG) that no picture in sRGB shows."""
-
-
 def stated_profile(content: bytes, name: str) -> bytes | None:
     """Return the profile that a picture states, or None where it states nothing.
 
-    `name` is Pillow's of the format. Raises HighDynamicRangeError.
+    `name` is Pillow's of the format. Raises LostRowError where the numbers stand for light (PQ, HLG) that no picture in
+    sRGB shows.
     """
     if name == "PNG":
-        return _stated_by_png(dict(_chunks_before_pixels(content)))
+        before_pixels = takewhile(lambda chunk: chunk[0] != b"IDAT", _chunks(content))
+        return _stated_by_png({kind: whole[8:-4] for kind, whole in before_pixels})
     if name == "AVIF":
         place = content.find(_NCLX, 0, _BOXES_BYTES)
         if place >= 0:
@@ -67,17 +68,14 @@ def stated_profile(content: bytes, name: str) -> bytes | None:
 
 def without_words(content: bytes) -> bytes:
     """Return a PNG without its words (prompts, XMP) and without an endless profile: Pillow refuses it for long ones."""
-    parts, position = [content[:_PNG_START]], _PNG_START
-    while position + 8 <= len(content):
-        length, kind = struct.unpack(">I4s", content[position : position + 8])
-        whole = content[position : position + length + 12]
-        is_dropped = (kind in _WORDS and not whole[8:].startswith(_RAW_EXIF)) or (
-            kind == b"iCCP" and _is_unreadable(whole[8:-4])
-        )
-        if not is_dropped:
-            parts.append(whole)
-        position += length + 12
-    return b"".join(parts)
+    kept = (whole for kind, whole in _chunks(content) if not _is_dropped(kind, whole))
+    return content[:_PNG_START] + b"".join(kept)
+
+
+def _is_dropped(kind: bytes, whole: bytes) -> bool:
+    if kind in _WORDS:
+        return not whole[8:].startswith(_RAW_EXIF)
+    return kind == b"iCCP" and _is_unreadable(whole[8:-4])
 
 
 def _is_unreadable(chunk: bytes) -> bool:
@@ -88,13 +86,12 @@ def _is_unreadable(chunk: bytes) -> bool:
         return True
 
 
-def _chunks_before_pixels(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield each chunk's kind, and the whole of it: length, kind, data and checksum."""
     position = _PNG_START
     while position + 8 <= len(content):
         length, kind = struct.unpack(">I4s", content[position : position + 8])
-        if kind == b"IDAT":
-            return
-        yield kind, content[position + 8 : position + 8 + length]
+        yield kind, content[position : position + length + 12]
         position += length + 12
 
 
@@ -120,7 +117,7 @@ def _stated_by_png(chunks: dict[bytes, bytes]) -> bytes | None:
 def _coded(primaries: int, transfer: int) -> bytes | None:
     """Return what code points of H.273 stand for; unknown ones state nothing."""
     if transfer in _HDR:
-        raise HighDynamicRangeError
+        raise LostRowError(Cause.UNSUPPORTED_FORMAT)
     curve = _power(1.0) if transfer == _LINEAR else _SRGB_CURVE
     if primaries == 1 or primaries in _PRIMARIES:
         return _profile(_PRIMARIES.get(primaries, SRGB), curve)

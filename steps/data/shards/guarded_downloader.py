@@ -53,7 +53,7 @@ class ShardMaker:
         settings = self._settings
         from PIL import Image
 
-        from steps.data.shards.picture_reader import PictureReader
+        from steps.data.shards.picture_reader import FetchedPicture, PictureReader
         from steps.data.shards.shard_writer import Downloader, OrderedShardWriter
 
         # Pillow's own guard, before a header's word costs memory.
@@ -61,7 +61,7 @@ class ShardMaker:
 
         if on_row is not None:
             OrderedShardWriter.on_row = staticmethod(on_row)
-        self._source = self._open_source()
+        self._source, self._picture = self._open_source(), FetchedPicture
         self._reader = PictureReader(settings, self._blocklist.has_look)
         self._downloader = Downloader(
             sample_writer_class=OrderedShardWriter,
@@ -104,18 +104,12 @@ class ShardMaker:
             body = self._source.fetch(url)
             if self._blocklist.has(body):
                 return key, None, Cause.BLOCKED_PICTURE.value
-            return key, self._picture(rows, key, body), None
+            return key, self._picture(body, key, self._checks.check(rows, key, body)), None
         except FetchError as error:
             return key, None, error.cause
         except Exception:
             traceback.print_exc()
             return key, None, Cause.UNEXPECTED.value
-
-    def _picture(self, rows: TableSlice, key: int, body: bytes) -> io.BytesIO:
-        """Return a body for the reader. Raises FetchError where it is not what the table says."""
-        from steps.data.shards.picture_reader import FetchedPicture
-
-        return FetchedPicture(body, key, self._checks.check(rows, key, body))
 
     def _open_source(self) -> Fetcher | StoredPictures:
         settings = self._settings

@@ -21,10 +21,10 @@ from PIL import Image
 from params.filters import FILTERS
 from params.filters.published import SIDES
 from params.programs import DownloadSettings
-from steps.data.causes import Cause
-from steps.data.pictures.colour_profile import ColourProfiles, ProfileError
+from steps.data.causes import Cause, LostRowError
+from steps.data.pictures.colour_profile import ColourProfiles
 from steps.data.pictures.perceptual_hash import Pixels, colour_layout, perceptual_hash
-from steps.data.pictures.picture_decoder import DecodedPicture, PictureError, PictureFile
+from steps.data.pictures.picture_decoder import DecodedPicture, PictureFile
 from steps.data.pictures.picture_measures import PictureMeasures
 from steps.data.shards.row_checks import Box
 
@@ -61,7 +61,7 @@ class PictureReader:
         """Return the picture as JPEG; an exception here would lose the whole shard."""
         try:
             return self._read(stream)
-        except PictureError as error:
+        except LostRowError as error:
             cause = error.cause
         except Exception:
             traceback.print_exc()
@@ -78,7 +78,7 @@ class PictureReader:
             original = original[::-1]
         pixels, measures = self._shown(decoded, stream.boxes)
         if self._is_blocked(measures.perceptual_hash):
-            raise PictureError(Cause.BLOCKED_PICTURE)
+            raise LostRowError(Cause.BLOCKED_PICTURE)
         if self._settings.resize_mode == "center_crop":
             pixels = _cropped(pixels, self._settings.image_size_px)
         self.measured[stream.row] = measures
@@ -86,10 +86,10 @@ class PictureReader:
 
     def _judge(self, width: int, height: int) -> None:
         if width * height > self._settings.max_image_megapixels * 10**6:
-            raise PictureError(Cause.TOO_MANY_PIXELS)
+            raise LostRowError(Cause.TOO_MANY_PIXELS)
         for one in self._filters:
             if not np.all(one.keeps(np.float64(width), np.float64(height))):
-                raise PictureError(one.cause)
+                raise LostRowError(one.cause)
 
     def _shown(self, decoded: DecodedPicture, boxes: tuple[Box, ...]) -> tuple[Pixels, PictureMeasures]:
         """Return the shrunk picture, whole, upright and in sRGB."""
@@ -112,13 +112,10 @@ class PictureReader:
 
     def _in_srgb(self, pixels: Pixels, profile: bytes) -> tuple[Pixels, str | None, bool]:
         """Return pixels [H, W, 3], what the profile is called, and whether it was of no use."""
-        if profile:
-            try:
-                transform = self._profiles.transform(profile, pixels.shape[2])
-                return transform.apply(pixels), transform.description, False
-            except ProfileError:
-                pass
-        return _without_profile(pixels), None, bool(profile)
+        transform = self._profiles.transform(profile, pixels.shape[2]) if profile else None
+        if transform is None:
+            return _without_profile(pixels), None, bool(profile)
+        return transform.apply(pixels), transform.description, False
 
     def _blurred(self, pixels: Pixels, boxes: tuple[Box, ...]) -> Pixels:
         """Blur boxes (x and y of two corners, as fractions of the picture before it is turned), as img2dataset does."""

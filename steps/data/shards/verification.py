@@ -68,10 +68,10 @@ def verify_shard(
             tar = read_tar(stream)
     except (FileNotFoundError, ValueError, tarfile.TarError, pa.ArrowException) as error:
         raise UnverifiedShardError(f"{stem}: {type(error).__name__}: {error}") from None
-    kept = fates.filter(pa.compute.equal(fates["status"], "success"))
+    is_kept = pa.compute.equal(fates["status"], "success")
+    kept = fates.filter(is_kept)
     _compare(stem, rows, statistics, fates.num_rows, kept["key"].to_pylist(), tar)
-    places = pa.compute.indices_nonzero(pa.compute.equal(fates["status"], "success")).to_pylist()
-    measures = [measured.get(place) for place in places]
+    measures = [measured.get(place) for place in pa.compute.indices_nonzero(is_kept).to_pylist()]
     write_samples(storage, stem, _samples_table(kept, tar, measures))
     failed: Counter[str] = Counter()
     for message, count in statistics["status_dict"].items():
@@ -113,10 +113,7 @@ def _samples_table(kept: pa.Table, tar: TarContent, measures: Sequence[PictureMe
             "start": pa.array(starts, pa.int64()),
             "stop": pa.array(stops, pa.int64()),
             "xxh3": pa.array(digests, pa.uint64()),
-            "width": _side(kept, "width"),
-            "height": _side(kept, "height"),
-            "original_width": _side(kept, "original_width"),
-            "original_height": _side(kept, "original_height"),
+            **{name: _side(kept, name) for name in ("width", "height", "original_width", "original_height")},
             "sha256": kept["sha256"],
             **measures_columns(measures),
             "dropped": pa.nulls(len(kept), pa.string()),

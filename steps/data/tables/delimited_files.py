@@ -21,7 +21,6 @@ from steps.data.tables.row_files import (
     TableFiles,
     hash_file,
     kind_of,
-    lost_rows,
     opened,
     require_columns,
     with_lost,
@@ -49,7 +48,8 @@ class DelimitedFiles(TableFiles):
             for batch in reader:
                 yield with_lost(batch)
         if lost.count:
-            yield lost_rows(columns, Cause.BAD_ROW, lost.count)
+            nulls = pa.nulls(lost.count, pa.string())
+            yield with_lost(pa.record_batch(dict.fromkeys(columns, nulls)), Cause.BAD_ROW)
 
     def _header(self, path: str) -> tuple[str, ...]:
         with self._reader(path, _LostLines(path, Oddities())) as reader:
@@ -65,18 +65,15 @@ class DelimitedFiles(TableFiles):
     @contextmanager
     def _reader(self, path: str, lost: _LostLines, columns: Sequence[str] | None = None) -> Iterator[Any]:
         csv, kind = pyarrow.csv, kind_of(path)
-        quoted = kind != ".tsv" or self._reading.tsv_quotes
-        with opened(self._files, path) as packed:
-            delimiter, content = DELIMITERS[kind], packed
+        names, delimiter = self._reading.settings.column_names, DELIMITERS[kind]
+        quoted = kind != ".tsv" or self._reading.settings.tsv_quotes
+        with opened(self._files, path) as content:
             if quoted:
-                names = self._reading.column_names
-                content = whole_lines(packed, delimiter, names, self._reading.url_column, lost.stray)
+                content = whole_lines(content, delimiter, names, self._reading.url_column, lost.stray)
             try:
                 yield csv.open_csv(
                     content,
-                    read_options=csv.ReadOptions(
-                        block_size=CSV_BLOCK_BYTES, column_names=list(self._reading.column_names) or None
-                    ),
+                    read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=list(names) or None),
                     parse_options=csv.ParseOptions(
                         delimiter=delimiter,
                         quote_char='"' if quoted else False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, BinaryIO, Final, cast
 
@@ -33,7 +33,7 @@ from steps.errors import StepError
 MAX_LINE_BYTES: Final = 16 << 20
 MAX_NAMES: Final = 10_000
 
-Row = Mapping[str, Any] | None
+Row = dict[str, Any] | None
 """None: it cannot be read."""
 
 
@@ -62,7 +62,7 @@ class LineFiles(TableFiles):
             if not names and self.oddities.examples:
                 raise StepError(f"url_table: {next(iter(self.oddities.examples.values()))}")
             require_columns(path, names, self._reading)
-        elif not self._reading.uncaptioned:
+        elif not self._reading.settings.keep_uncaptioned:
             raise StepError(
                 f"url_table: {path} has addresses and no captions; set download.keep_uncaptioned to keep pictures "
                 "without, or write url and caption as columns of a .csv"
@@ -70,14 +70,14 @@ class LineFiles(TableFiles):
 
     def _rows(self, path: str) -> Iterator[Row]:
         with opened(self._files, path) as content:
-            stream = io.BufferedReader(cast(Any, content), 1 << 20)
+            stream: Any = io.BufferedReader(cast(Any, content), 1 << 20)
             try:
                 if kind_of(path) == TEXT:
                     yield from self._addresses(stream)
                 elif kind_of(path) == JSON:
-                    yield from read_json(cast(BinaryIO, stream), path, self._reading.url_column, self.oddities)
+                    yield from read_json(stream, path, self._reading.url_column, self.oddities)
                 else:
-                    yield from read_lines(cast(BinaryIO, stream), path, self.oddities)
+                    yield from read_lines(stream, path, self.oddities)
             except OSError as error:
                 raise StepError(f"url_table: {path}: {str(error)[:200]}") from None
 
@@ -105,9 +105,15 @@ def read_lines(stream: BinaryIO, path: str, oddities: Oddities) -> Iterator[Row]
         if line is not None and not text.strip():
             continue
         row = parsed(text)
-        if not isinstance(row, dict):
-            oddities.note(Cause.BAD_ROW, f"{path} line {number}: no JSON object: {text[:80]!r}")
-        yield row if isinstance(row, dict) else None
+        yield _object(row, f"{path} line {number}: no JSON object: {text[:80]!r}", oddities)
+
+
+def _object(row: Any, words: str, oddities: Oddities) -> Row:
+    """Return what was read if it is a JSON object; else note it in these words, and return None."""
+    if isinstance(row, dict):
+        return row
+    oddities.note(Cause.BAD_ROW, words)
+    return None
 
 
 def read_json(stream: BinaryIO, path: str, url_column: str, oddities: Oddities) -> Iterator[Row]:
@@ -127,14 +133,12 @@ def read_json(stream: BinaryIO, path: str, url_column: str, oddities: Oddities) 
         raise StepError(f"url_table: {path} is no JSON: {error}; JSON Lines would lose a row alone") from None
     if isinstance(document, list):
         for number, row in enumerate(document, 1):
-            if not isinstance(row, dict):
-                oddities.note(Cause.BAD_ROW, f"{path} entry {number}: no JSON object: {row!r:.80}")
-            yield row if isinstance(row, dict) else None
+            yield _object(row, f"{path} entry {number}: no JSON object: {row!r:.80}", oddities)
         return
     yield from _of_object(document if isinstance(document, dict) else {}, path, url_column)
 
 
-def _of_object(document: Mapping[str, Any], path: str, url_column: str) -> Iterator[Row]:
+def _of_object(document: dict[str, Any], path: str, url_column: str) -> Iterator[Row]:
     if url_column not in document:
         names = ", ".join(document)[:300] or "nothing"
         raise StepError(

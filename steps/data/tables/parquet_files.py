@@ -34,25 +34,19 @@ class ParquetFiles(TableFiles):
 
     def _look_at(self, path: str, hasher: Any) -> None:
         schema, footer, facts = _footer(self._files, path)
-        self._require(path, schema)
+        hint = "; these rows hold pictures: set download.source to pictures" if image_columns(schema) else ""
+        require_columns(path, schema.names, self._reading, hint)
+        for setting in ("url_column", "caption_column"):
+            column = getattr(self._reading, setting)
+            require_text(path, column, schema.field(column).type, setting)
         self.names = self.names or tuple(schema.names)
         hasher.update(f"{path.rsplit('/', 1)[-1]}\n{footer.num_rows}\n{footer.serialized_size}\n".encode() + facts)
         self.rows += footer.num_rows
 
     def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
         with self._files.open(path, "rb") as stream:
-            file = pq.ParquetFile(stream)
-            self._require(path, file.schema_arrow)
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+            for batch in pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=list(columns)):
                 yield with_lost(batch.select(list(columns)))
-
-    def _require(self, path: str, schema: Any) -> None:
-        reading = self._reading
-        hint = "; these rows hold pictures: set download.source to pictures" if image_columns(schema) else ""
-        require_columns(path, schema.names, reading, hint)
-        for setting in ("url_column", "caption_column"):
-            column = getattr(reading, setting)
-            require_text(path, column, schema.field(column).type, setting)
 
 
 class PictureParquet(TableFiles):
@@ -79,6 +73,7 @@ class PictureParquet(TableFiles):
 
     def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
         stored = {name: self._caption if name == CAPTION else name for name in columns if name != URL}
+        nothing = pa.nulls(BATCH_ROWS, pa.string())
         with self._files.open(f"{self._root}/{path}", "rb") as stream:
             file = pq.ParquetFile(stream)
             wanted = sorted({column for column in stored.values() if column}) or [file.schema_arrow.names[0]]
@@ -87,7 +82,8 @@ class PictureParquet(TableFiles):
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted):
                     urls = pa.array([f"{path}#{group}:{first + row}" for row in range(batch.num_rows)])
                     first += batch.num_rows
-                    yield with_lost(pa.record_batch(_columns(columns, stored, batch, urls)))
+                    arrays = {name: batch.column(of) if of else nothing[: len(urls)] for name, of in stored.items()}
+                    yield with_lost(pa.record_batch({name: (arrays | {URL: urls})[name] for name in columns}))
 
 
 def _footer(files: Any, path: str) -> tuple[Any, Any, bytes]:
@@ -120,11 +116,6 @@ def image_columns(schema: Any) -> list[str]:
     ]
 
 
-def _columns(columns: Sequence[str], stored: dict[str, str], batch: Any, urls: Any) -> dict[str, Any]:
-    nothing = pa.nulls(batch.num_rows, pa.string())
-    return {name: urls if name == URL else batch.column(of) if (of := stored[name]) else nothing for name in columns}
-
-
 def image_column(schema: Any) -> str:
     """Return the column that holds pictures, or ''."""
     binary = [
@@ -141,7 +132,7 @@ def _caption_column(path: str, schema: Any, reading: Reading) -> str:
         if key in schema.names:
             require_text(path, key, schema.field(key).type, "caption_column")
             return key
-    if reading.uncaptioned:
+    if reading.settings.keep_uncaptioned:
         return ""
     raise StepError(
         f"url_table: {path} has no column {' or '.join(reading.caption_keys)}; it has {', '.join(schema.names)}; name "
@@ -194,5 +185,4 @@ class _Group:
             self._end += batch.num_rows
         first, column = next(kept for kept in self._kept if kept[0] <= row < kept[0] + len(kept[1]))
         value = column[row - first].as_py()
-        content: bytes | None = value.get("bytes") if isinstance(value, dict) else value
-        return content
+        return value.get("bytes") if isinstance(value, dict) else value

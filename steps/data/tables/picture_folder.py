@@ -107,16 +107,13 @@ def _metadata(
 def _picture_named(name: str, folder: str, written: Mapping[str, str]) -> str | None:
     """Return the picture that metadata mean: other systems write accents and separators in other ways."""
     path = unicodedata.normalize("NFC", folder + name)
-    return next(
-        (written[own] for own in (path, *map(posixpath.normpath, (path, path.replace("\\", "/")))) if own in written),
-        None,
-    )
+    spellings = (path, posixpath.normpath(path), posixpath.normpath(path.replace("\\", "/")))
+    return next((written[own] for own in spellings if own in written), None)
 
 
-def _rows(storage: Storage, file: str, oddities: Oddities) -> Iterator[dict[str, Any] | None]:
+def _rows(storage: Storage, file: str, oddities: Oddities) -> Iterator[Row | None]:
     if file.endswith(".jsonl"):
-        for row in read_lines(BytesIO(storage.read(file)), file, oddities):
-            yield None if row is None else dict(row)
+        yield from read_lines(BytesIO(storage.read(file)), file, oddities)
         return
     table = open_files(f"{storage.uri}/{file}", Reading(FILE_NAME, FILE_NAME))
     repeated = next((name for name in table.names if table.names.count(name) > 1), None)

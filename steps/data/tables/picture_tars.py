@@ -84,7 +84,7 @@ def _tar_rows(uri: str, name: str, reading: Reading) -> tuple[list[Row], Odditie
                     stream.seek(tar.offset)
                     if 0 < len(stream.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
                         raise tarfile.ReadError("unexpected end of data")
-                    if _goes_on(stream):
+                    if any(part.count(0) < len(part) for part in iter(partial(stream.read, BLOCK_BYTES), b"")):
                         oddities.leave("second_tar", f"{place}: another tar stands behind its end; store it on its own")
             except _ENDS_EARLY as error:
                 oddities.leave("cut_tar", f"{place}: {type(error).__name__}: {error}; copy or download it again")
@@ -104,13 +104,6 @@ def opened_tar(storage: Storage, name: str) -> Iterator[tuple[BinaryIO, int | No
             yield stream, storage.size(name)
         else:
             yield cast(BinaryIO, gzip.GzipFile(fileobj=stream)), None
-
-
-def _goes_on(stream: BinaryIO) -> bool:
-    while content := stream.read(BLOCK_BYTES):
-        if content.count(0) < len(content):
-            return True
-    return False
 
 
 class _BoundedStream:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import fsspec
 import pyarrow as pa
 
+from params.programs import DownloadSettings
 from steps.errors import StepError
 
 BATCH_ROWS: Final = 1 << 16
@@ -72,14 +73,7 @@ class Reading:
 
     url_column: str
     caption_column: str
-    column_names: tuple[str, ...] = ()
-    """Of files without a line of names."""
-    tsv_quotes: bool = False
-    """Whether fields of TSV files may stand in quotes."""
-    caption_lines: bool = False
-    """Whether each line of a caption file is a caption of its own."""
-    uncaptioned: bool = False
-    """Whether pictures without a caption are kept."""
+    settings: DownloadSettings = field(default_factory=DownloadSettings)
 
     @property
     def caption_keys(self) -> tuple[str, ...]:
@@ -131,7 +125,7 @@ def open_files(uri: str, reading: Reading) -> TableFiles:
     if len(kinds) > 1:
         raise StepError(f"url_table: {uri} holds {' and '.join(sorted(kinds))}; keep one kind of file there")
     kind = kinds.pop()
-    if reading.column_names and kind not in DELIMITERS:
+    if reading.settings.column_names and kind not in DELIMITERS:
         raise StepError(f"column_names: they are for CSV and TSV files without a line of names; {uri} is {kind}")
     if kind == PARQUET:
         return ParquetFiles(files, paths, reading)
@@ -177,15 +171,9 @@ def hash_file(hasher: Any, files: Any, path: str) -> None:
             hasher.update(content)
 
 
-def lost_rows(columns: Sequence[str], cause: str, count: int) -> Any:
-    """Return a batch of rows that cannot be read."""
-    nulls: dict[str, Any] = {name: pa.nulls(count, pa.string()) for name in columns}
-    return pa.record_batch({**nulls, LOST: pa.repeat(cause, count)})
-
-
-def with_lost(batch: Any) -> Any:
-    """Return a batch none of whose rows is lost."""
-    return batch.append_column(LOST, pa.nulls(batch.num_rows, pa.string()))
+def with_lost(batch: Any, cause: str | None = None) -> Any:
+    """Return a batch all of whose rows are lost by a cause, or none."""
+    return batch.append_column(LOST, pa.array([cause] * batch.num_rows, pa.string()))
 
 
 def require_columns(path: str, names: Sequence[str], reading: Reading, hint: str = "") -> None:

@@ -94,5 +94,4 @@ class ScoreColumn:
 
 def _to_numpy(column: Any) -> npt.NDArray[Any]:
     # A copy: what Arrow hands out without one cannot be written to.
-    values: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False).copy()
-    return values
+    return np.array(column.to_numpy(zero_copy_only=False))

@@ -29,11 +29,8 @@ class StoredRows:
 
     def __init__(self, rows: list[Row], digest: str, oddities: Oddities) -> None:
         self._rows, self.rows, self.digest, self.oddities = rows, len(rows), digest, oddities
-        self.names: tuple[str, ...] = (
-            URL,
-            CAPTION,
-            *sorted({name for row in rows for name in row} - {URL, CAPTION, LOST}),
-        )
+        others = {name for row in rows for name in row} - {URL, CAPTION, LOST}
+        self.names: tuple[str, ...] = (URL, CAPTION, *sorted(others))
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
         """Yield record batches with these columns, and LOST."""
@@ -80,7 +77,7 @@ def caption_in(content: bytes, reading: Reading) -> str | list[str]:
     if len(content) > MAX_TEXT_BYTES:
         return "\ud800"
     text = content.decode("utf-8", "surrogateescape").strip()
-    return text.split("\n") if reading.caption_lines else text
+    return text.split("\n") if reading.settings.caption_lines else text
 
 
 def stored_rows(
@@ -99,7 +96,9 @@ def stored_rows(
 
 def _require_captions(uri: str, rows: Sequence[Row], reading: Reading, oddities: Oddities, where: str) -> None:
     usable = [row for row in rows if LOST not in row]
-    if any(row.get(CAPTION) and is_well_formed(row[CAPTION]) for row in usable) or (reading.uncaptioned and usable):
+    if usable and reading.settings.keep_uncaptioned:
+        return
+    if any(row.get(CAPTION) and is_well_formed(row[CAPTION]) for row in usable):
         return
     reason = next(iter(oddities.examples.values()), None)
     if reason:

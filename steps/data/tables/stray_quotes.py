@@ -23,27 +23,26 @@ _LINE_START: Final = rb"(?<![^\r\n])"
 _LINE_END: Final = rb"(?=[\r\n]|\Z)"
 
 
-class WholeLines(io.RawIOBase):
-    """A stream of CSV without the lines whose quotes are stray."""
+def whole_lines(
+    stream: Any, delimiter: str, names: Sequence[str], url_column: str, lose: Callable[[int, bytes], None]
+) -> io.BufferedReader:
+    """Return a stream of CSV without the lines whose quotes are stray.
 
-    def __init__(
-        self,
-        stream: Any,
-        delimiter: str,
-        names: Sequence[str],
-        url_column: str,
-        lose: Callable[[int, bytes], None],
-    ) -> None:
-        """`names` are the columns, where the file does not begin with them; `lose` takes lines that are left out."""
-        self._pieces = _whole(stream, delimiter.encode(), names, url_column, lose)
-        self._rest = memoryview(b"")
+    `names` are the columns, where the file does not begin with them; `lose` takes lines that are left out.
+    """
+    return io.BufferedReader(_Pieces(_whole(stream, delimiter.encode(), names, url_column, lose)), BLOCK_BYTES)
+
+
+class _Pieces(io.RawIOBase):
+    """A stream of what an iterator yields."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest = pieces, memoryview(b"")
 
     def readable(self) -> bool:
-        """Return true."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with what comes next; 0 at the end."""
         while not self._rest:
             piece = next(self._pieces, None)
             if piece is None:
@@ -160,8 +159,3 @@ def _split(text: bytes, patterns: _Patterns, lose: Callable[[int, bytes], None],
         lose(len(text[lost].splitlines()), text[lost])
         begin = place = lost.stop
     return b"".join([*kept, text[begin:end]]), text[end:]
-
-
-def whole_lines(stream: Any, *arguments: Any) -> io.BufferedReader:
-    """Return a stream as WholeLines has it, to be read from in any sizes."""
-    return io.BufferedReader(WholeLines(stream, *arguments), BLOCK_BYTES)

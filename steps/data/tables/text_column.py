@@ -90,8 +90,7 @@ def _texts(array: Any) -> ReadColumn:
         with suppress(pa.ArrowInvalid):
             return ReadColumn(content.cast(pa.string()), np.zeros(len(array), np.bool_))
     values = [_decoded(value) for value in content.to_pylist()]
-    lost = np.array([value is NOT_TEXT for value in values], np.bool_)
-    return ReadColumn(pa.array([None if value is NOT_TEXT else value for value in values], pa.string()), lost)
+    return _without_lost(values, [value is NOT_TEXT for value in values], pa.string())
 
 
 def _decoded(value: bytes | None) -> Any:
@@ -105,9 +104,12 @@ def _decoded(value: bytes | None) -> Any:
 def _lists(array: Any) -> ReadColumn:
     rows = array.cast(pa.list_(pa.binary())).to_pylist()
     decoded = [None if row is None else [_decoded(value) for value in row] for row in rows]
-    lost = np.array([row is not None and NOT_TEXT in row for row in decoded], np.bool_)
-    kept = [None if bad else row for row, bad in zip(decoded, lost.tolist(), strict=True)]
-    return ReadColumn(pa.array(kept, pa.list_(pa.string())), lost)
+    return _without_lost(decoded, [row is not None and NOT_TEXT in row for row in decoded], pa.list_(pa.string()))
+
+
+def _without_lost(values: Sequence[Any], lost: Sequence[bool], kind: Any) -> ReadColumn:
+    kept = [None if is_lost else value for value, is_lost in zip(values, lost, strict=True)]
+    return ReadColumn(pa.array(kept, kind), np.array(lost, np.bool_))
 
 
 def _numbers(array: Any) -> Any:

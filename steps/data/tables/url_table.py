@@ -7,7 +7,7 @@ text_column: texts are text, and a row that cannot be read is marked with its ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -25,6 +25,12 @@ from steps.data.tables.row_files import CAPTION, LOST, URL, Reading, TableFiles,
 from steps.data.tables.stored_rows import StoredRows
 from steps.data.tables.text_column import Mask, ReadColumn, clean, is_list, only_ones, through
 from steps.errors import StepError
+
+_OPENERS: Final[dict[str, Callable[[str, Reading], TableFiles | StoredRows]]] = {
+    "urls": open_files,
+    "webdataset": open_shards,
+    "pictures": open_folder,
+}
 
 Captions = str | list[str] | None
 """Of one picture: a list where all of several count."""
@@ -119,15 +125,7 @@ class UrlTable:
         self._columns = (url_column, caption_column) if source == "urls" else (URL, CAPTION)
         self.url_column, self.caption_column = self._columns
         self._choice = CaptionChoice(asked.captions, asked.captions_seed)
-        reading = Reading(
-            url_column=url_column,
-            caption_column=caption_column,
-            column_names=asked.column_names,
-            tsv_quotes=asked.tsv_quotes,
-            caption_lines=asked.caption_lines,
-            uncaptioned=asked.keep_uncaptioned,
-        )
-        self._rows = _open(uri, reading, source)
+        self._rows = _OPENERS[source](uri, Reading(url_column, caption_column, asked))
         self.rows = min(self._rows.rows, max_rows) if max_rows else self._rows.rows
         if not self.rows:
             raise StepError(f"url_table: {uri} has no rows")
@@ -147,13 +145,12 @@ class UrlTable:
         """Yield the table in slices of `samples_per_shard` rows; the last one may be shorter."""
         names = list(dict.fromkeys([*self._columns, *self.others]))
         held: list[list[Any]] = [[] for _ in names]
-        index = row = 0
-        for batch in self._batches(names):
+        index = 0
+        for row, batch in self._batches(names):
             held[0] += self._texts(batch.column(0), self.url_column, row).values.to_pylist()
             held[1] += self._choice.several(self._texts(batch.column(1), self.caption_column, row).values, row)
             for values, name in zip(held[2:], names[2:], strict=True):
                 values += through(batch.column(name)).values.to_pylist()
-            row += batch.num_rows
             while len(held[0]) >= samples_per_shard:
                 yield self._slice(index, samples_per_shard, names, [values[:samples_per_shard] for values in held])
                 index += 1
@@ -167,45 +164,43 @@ class UrlTable:
         Addresses and captions are text; LOST, asked for or not, is the last column.
         """
         names = [name for name in columns if name != LOST]
-        row = 0
-        for batch in self._batches(list(dict.fromkeys([*names, *self._columns]))):
-            lost = batch.column(LOST)
-            values: dict[str, Any] = {}
-            for name in dict.fromkeys([*names, *self._columns]):
-                if name in self._columns:
-                    column = self._texts(batch.column(name), name, row)
-                    lost = _marked(lost, column.lost)
-                    is_caption = name == self.caption_column
-                    values[name] = self._choice.one(column.values, row) if is_caption else column.values
-                else:
+        read = list(dict.fromkeys([*names, *self._columns]))
+        for row, batch in self._batches(read):
+            lost, values = batch.column(LOST), dict[str, Any]()
+            for name in read:
+                if name not in self._columns:
                     values[name] = through(batch.column(name)).values
-            row += batch.num_rows
+                    continue
+                column = self._texts(batch.column(name), name, row)
+                lost = _marked(lost, column.lost)
+                is_caption = name == self.caption_column
+                values[name] = self._choice.one(column.values, row) if is_caption else column.values
             yield pa.record_batch({name: values[name] for name in names} | {LOST: lost})
 
-    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        left = self.rows
+    def _batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield the first row of each batch, and the batch."""
+        row = 0
         for batch in self._rows.batches(columns):
-            if not left:
+            if row == self.rows:
                 return
-            part = batch.slice(0, min(left, batch.num_rows))
-            left -= part.num_rows
-            yield part
+            part = batch.slice(0, self.rows - row)
+            yield row, part
+            row += part.num_rows
 
     def _texts(self, stored: Any, name: str, first_row: int) -> ReadColumn:
         """Return addresses or captions, of which numbers are written out."""
         column = through(stored)
-        if pa.types.is_floating(column.values.type) or pa.types.is_integer(column.values.type):
-            values = column.values
-            if pa.types.is_floating(values.type):
-                values = pc.if_else(pc.is_finite(values), values, None)
+        values = column.values
+        if pa.types.is_floating(values.type):
+            values = pc.if_else(pc.is_finite(values), values, None)
+        if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
             return column._replace(values=values.cast(pa.string()))
         if name == self.url_column and is_list(column.values.type):
             column = only_ones(column)
         kind = column.values.type
         if not (pa.types.is_string(kind) or (is_list(kind) and pa.types.is_string(kind.value_type))):
-            column = ReadColumn(
-                pa.nulls(len(stored), pa.string()), column.values.is_valid().to_numpy(zero_copy_only=False)
-            )
+            is_there = column.values.is_valid().to_numpy(zero_copy_only=False)
+            column = ReadColumn(pa.nulls(len(stored), pa.string()), is_there)
         if column.lost.any():
             row = first_row + int(np.flatnonzero(column.lost)[0]) + 1
             self.oddities.note(
@@ -224,9 +219,3 @@ class UrlTable:
 def _marked(lost: Any, bad: Mask) -> Any:
     """Return the causes of lost rows, with those whose text is none."""
     return pc.if_else(pa.array(bad & lost.is_null().to_numpy(zero_copy_only=False)), Cause.BAD_TEXT.value, lost)
-
-
-def _open(uri: str, reading: Reading, source: str) -> TableFiles | StoredRows:
-    if source == "urls":
-        return open_files(uri, reading)
-    return open_shards(uri, reading) if source == "webdataset" else open_folder(uri, reading)

@@ -88,7 +88,7 @@ def test_slow_clients_get_408_and_keep_nobody_else_waiting(running: Running) -> 
 def test_a_client_that_reads_its_answer_slowly_keeps_nobody_else_waiting(running: Running) -> None:
     with connect(running) as slow, connect(running) as quick:
         slow.sendall(request(1))
-        until(lambda: len(running.service.worker._batch) == 0 and bool(running.service.worker._renderer.batches))  # type: ignore[union-attr]
+        until(lambda: len(running.service.worker._batch) == 0 and bool(running.service.worker.renderer.batches))  # type: ignore[union-attr]
         quick.sendall(request(2))
         assert status(read_all(quick)) == 200
         first = slow.recv(16)
