@@ -38,7 +38,6 @@ bench: install  ## Run every benchmark: each prints ratios to what it is measure
 	$(BIN)/python -m benchmarks.download --turns 3
 	$(BIN)/python -m benchmarks.encode --rounds 1
 	$(BIN)/python -m benchmarks.loader --rounds 3
-	$(BIN)/python -m benchmarks.loader --scale
 	$(BIN)/python -m benchmarks.train --device cpu
 	$(BIN)/python -m benchmarks.serve --rounds 2
 

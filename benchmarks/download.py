@@ -2,7 +2,7 @@
 
     python -m benchmarks.download [--json] [--turns 6] [--processes 2] [--threads 32]
 
-Serves pictures (benchmarks/web.py) and an S3 API (moto) on loopback, each in a process of its own. The processes of
+Serves pictures (shapes/web.py) and an S3 API (moto) on loopback, each in a process of its own. The processes of
 both sides run all the time, and in a turn those of one side make two shards each: so other load on the machine affects
 both alike, and imports, which weigh nothing in a job of hours, are left out. Both resize, crop, hash and write alike;
 the step also guards addresses, bounds bodies and pixels, reads its shard back and records it. Prints images/s and
@@ -16,22 +16,28 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
+from PIL import Image
 
 from benchmarks import harness
 from benchmarks.harness import Turns
+from params.files import write_bytes
 from params.programs import DownloadArguments
 from steps.data.shards.blocklist import Blocklist
 from steps.data.shards.guarded_downloader import ShardMaker, arrow_file
@@ -45,6 +51,7 @@ ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
+PICTURES = 64
 SAMPLES_PER_SHARD = 500
 IMAGE_SIZE_PX = 256
 # Per process: one may read a shard back while the others download, as in the step.
@@ -62,8 +69,11 @@ def main(argv: list[str]) -> int:
         processes=(2, "processes of each side"),
         threads=(32, "connections of each"),
     ).parse_args(argv)
-    with ExitStack() as stack:
-        web, s3 = (stack.enter_context(serving(module)) for module in ("benchmarks.web", "moto.server"))
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        for number in range(PICTURES):
+            write_bytes(Path(folder) / "pictures" / f"{number}.jpg", picture(number))
+        web = stack.enter_context(serving("shapes", "/pictures/0.jpg", "serve", "--folder", folder, "--port"))
+        s3 = stack.enter_context(serving("moto.server", "", "-H", "127.0.0.1", "-p"))
         os.environ |= {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3}
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         sides = measure(options, Flow(web, options.threads))
@@ -72,14 +82,22 @@ def main(argv: list[str]) -> int:
 
 
 @contextmanager
-def serving(module: str) -> Iterator[str]:
-    """Run a server as a process of its own, which ends with the block; yields its address."""
+def serving(module: str, path: str, *flags: str) -> Iterator[str]:
+    """Run a server, the last of whose flags is its port's, until it answers at a path; yields its address."""
     port = harness.free_port()
-    flags = [str(port)] if module == "benchmarks.web" else ["-H", "127.0.0.1", "-p", str(port)]
-    with harness.process([sys.executable, "-m", module, *flags], subprocess.DEVNULL, **ENVIRONMENT) as server:
+    command = [sys.executable, "-m", module, *flags, str(port)]
+    with harness.process(command, subprocess.DEVNULL, **ENVIRONMENT) as server:
         address = f"http://127.0.0.1:{port}"
-        harness.wait_for_answer(address, server)
+        harness.wait_for_answer(address + path, server)
         yield address
+
+
+def picture(number: int) -> bytes:
+    """Return a JPEG of 480 x 360 with detail, some 60 KB: about what LAION's have."""
+    coarse = Image.fromarray(np.random.default_rng(number).integers(0, 256, (60, 80, 3), np.uint8))
+    buffer = io.BytesIO()
+    coarse.resize((480, 360), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,7 @@ class Flow:
 
     def shard(self, number: int) -> TableSlice:
         first = number * SAMPLES_PER_SHARD
-        urls = [f"{self.web}/{row}.jpg" for row in range(first, first + SAMPLES_PER_SHARD)]
+        urls = [f"{self.web}/pictures/{row % PICTURES}.jpg" for row in range(SAMPLES_PER_SHARD)]
         return TableSlice(number, first, list(urls), [f"picture {row}" for row in range(len(urls))])
 
 
