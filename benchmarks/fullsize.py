@@ -31,13 +31,11 @@ import torch
 
 from benchmarks import harness
 from benchmarks.train.models import Scale
-from benchmarks.train.pictures import ENCODED_AT_ONCE, write_latents, write_pictures
+from benchmarks.train.pictures import ENCODED_AT_ONCE, sign, write_latents, write_pictures
 from params.arguments import to_flags
 from params.families import TEXT_ENCODER
-from params.layout import MANIFEST_FILE
 from params.memory import state_bytes
 from params.programs import TrainArguments
-from steps.model.digest import folder_digest
 from steps.model.families import denoiser_of
 from steps.model.pretrained import empty_text_encoder, part_config
 from steps.training.peak_memory import FakeNetwork, encoding_bytes, parameter_count
@@ -105,13 +103,7 @@ class Rehearsal:
         """
         with self.stage("encode", self.folder / "latents", self.estimated_encoding_bytes()):
             harness.in_new_processes(_draw_and_encode, [(self.folder, self.options.pictures)])
-            self._sign(self.folder / "latents" / MANIFEST_FILE)
-
-    def _sign(self, file: Path) -> None:
-        """Write into the latents' manifest by which models they were made, as Encode does: training compares."""
-        parts = {"encoder_digest": "vae", "tokenizer_digest": "tokenizer", "text_encoder_digest": "text_encoder"}
-        digests = {name: folder_digest(self.pretrained / part) for name, part in parts.items()}
-        file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | digests), encoding="utf-8")
+            sign(self.folder / "latents", self.pretrained)
 
     def train(self, ranks: int, step: int) -> None:
         """Run `python -m steps train` to the end of one step; the second goes on from the first one's checkpoint."""
@@ -247,6 +239,8 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if OOM_SCORE.exists():
         OOM_SCORE.write_text("1000")
+    if options.folder:
+        Path(options.folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder or None, prefix="fullsize-") as folder:
         harness.print_result(Rehearsal(options, Path(folder)).run(), options.json)
     return 0

@@ -6,7 +6,7 @@ Writes <folder>/pictures/*.jpg with metadata.jsonl, and <folder>/latents/ as Enc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from params.layout import MANIFEST_FILE
 from shapes import captions, pictures
 from steps.data.latents.block import Array
+from steps.model.digest import encoder_digests
+from steps.model.families import denoiser_of
 from steps.model.pretrained import load_tokenizer, load_vae
 from steps.training.random_latents import write_rows
 
@@ -26,9 +29,13 @@ ENCODED_AT_ONCE: Final = 4
 
 def write_pictures(folder: Path, resolution_px: int, count: int) -> Path:
     """Write pictures of the local world, stored at the training resolution, as Download stores them."""
-    folder.mkdir(parents=True)
     grid = captions.every()
-    chosen = [grid[index * 17 % len(grid)] for index in range(count)]
+    return draw_captions(folder, resolution_px, [grid[index * 17 % len(grid)] for index in range(count)])
+
+
+def draw_captions(folder: Path, resolution_px: int, chosen: Sequence[captions.Caption]) -> Path:
+    """Write the pictures of these captions."""
+    folder.mkdir(parents=True)
     lines = []
     for index, caption in enumerate(chosen):
         picture = Image.fromarray(pictures.draw(caption, resolution_px))
@@ -58,6 +65,13 @@ def write_latents(folder: Path, source: Path, pretrained: Path, device: torch.de
     }
     write_rows(folder, rows, 8 * rows["mean"].shape[-1], float(vae.config.scaling_factor))
     return folder
+
+
+def sign(folder: Path, pretrained: Path) -> None:
+    """Write into latents' manifest by which models they were made, as Encode does: training compares."""
+    file = folder / MANIFEST_FILE
+    digests = encoder_digests(pretrained, denoiser_of(pretrained).family)
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | digests), encoding="utf-8")
 
 
 def _batches(paths: list[Path]) -> Iterator[torch.Tensor]:
