@@ -136,7 +136,9 @@ class Rehearsal:
 
     def serve(self) -> None:
         port, picture = harness.free_port(), self.folder / "picture.png"
+        # A CPU has no arithmetic in float16, the endpoint's default; a batch's warm-up draws every size up to it.
         flags = {"inference_steps": 2, "default_size_px": SIDE_PX, "max_size_px": SIDE_PX, "timeout_s": 59.0}
+        flags |= {"precision": "float32", "max_batch_size": 1}
         with (
             self.stage("serve one picture", picture),
             harness.process(

@@ -1,6 +1,6 @@
 """Recipes of training side by side on the local world: the same FLOPs, several seeds, the same judge.
 
-    python -m benchmarks.recipes [--recipes adamw,muon] [--seeds 3] [--tflop 5] [--rates 1e-3,2e-3,4e-3]
+    python -m benchmarks.recipes [--recipes adamw,muon] [--seeds 3] [--tflop 10] [--rates 1e-3,2e-3,4e-3]
 
 Draws the grid's pictures, encodes them, and trains each recipe from fresh weights by `python -m steps train`, for as
 many samples as its FLOPs allow: of forward and backward pass, and of the optimizer's matrix products, all by torch's
@@ -119,13 +119,13 @@ class World:
     def judged(self, recipe: str, rate: float, seed: int) -> tuple[float, float, float]:
         """Train and judge one model, unless it was; return CPU-seconds of training, FID and CLIP score."""
         base = self.folder / f"{recipe}-{rate:g}-{seed}"
-        figures = base.with_suffix(".json")
+        figures = Path(f"{base}.json")
         if not figures.exists():
             shutil.rmtree(base, ignore_errors=True)
             samples = self.samples_of(COMMON | RECIPES[recipe])
             settings = COMMON | RECIPES[recipe] | {"training_samples": samples, "learning_rate": rate, "seed": seed}
             cpu_s = self._train(Container({BASE_DIR_VARIABLE: str(base)}), settings)
-            metrics = self._judge(Container({BASE_DIR_VARIABLE: str(base)}), seed, base.with_suffix(".png"))
+            metrics = self._judge(Container({BASE_DIR_VARIABLE: str(base)}), seed, Path(f"{base}.png"))
             own = (cpu_s, metrics[FID]["value"], metrics[CLIP_SCORE]["value"])
             figures.write_text(json.dumps(own), encoding="utf-8")
             shutil.rmtree(base)
@@ -202,7 +202,7 @@ def main(argv: list[str]) -> int:
         __doc__,
         recipes=(",".join(RECIPES), "what to compare"),
         seeds=(3, "runs of each, 2 or more"),
-        tflop=(5.0, "of training, for each run"),
+        tflop=(10.0, "of training, for each run"),
         rates=("1e-3,2e-3,4e-3", "learning rates to choose from"),
         folder=("runs/recipes", "where runs that ended are kept: they are not run again"),
     ).parse_args(argv)
