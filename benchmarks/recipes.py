@@ -1,6 +1,6 @@
 """Recipes of training side by side on the local world: the same FLOPs, several seeds, the same judge.
 
-    python -m benchmarks.recipes [--recipes adamw,muon] [--seeds 3] [--tflop 10] [--rates 1e-3,2e-3,4e-3]
+    python -m benchmarks.recipes [--recipes adamw,muon] [--seeds 3] [--tflop 5] [--rates 1e-3,2e-3,4e-3]
 
 Draws the grid's pictures, encodes them, and trains each recipe from fresh weights by `python -m steps train`, for as
 many samples as its FLOPs allow: of forward and backward pass, and of the optimizer's matrix products, all by torch's
@@ -202,7 +202,7 @@ def main(argv: list[str]) -> int:
         __doc__,
         recipes=(",".join(RECIPES), "what to compare"),
         seeds=(3, "runs of each, 2 or more"),
-        tflop=(10.0, "of training, for each run"),
+        tflop=(5.0, "of training, for each run"),
         rates=("1e-3,2e-3,4e-3", "learning rates to choose from"),
         folder=("runs/recipes", "where runs that ended are kept: they are not run again"),
     ).parse_args(argv)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline_definition.local.errors import StepFailureError
 
-# Stored: compressing saves 7 % of float32 weights and takes 18 times as long.
+# Stored: compressing takes eight times as long, and saves 7 % of float32 weights (36 % of those averaged in bfloat16).
 _COMPRESS_LEVEL = 0
 _BLOCK_BYTES = 1 << 20
 
