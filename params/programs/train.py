@@ -74,6 +74,22 @@ class TrainArguments(Model):
     new_objective: bool = added(False)
     """Let the starting weights go on with another prediction_type or noise schedule than they were trained with, as
     Stable Diffusion 2 at 768 px did from the base model; without it, a contradiction is refused. [content]"""
+    routing_fraction: float = added(0.0, ge=0, lt=1)
+    """Of a transformer's picture tokens: fraction, drawn anew for each sample, that skips the blocks from
+    routing_first_block to routing_last_block in training (TREAD, arXiv:2501.04765: 0.5); 0: none. [content]"""
+    routing_first_block: int = added(3, ge=1)
+    """First block that routed tokens skip, counted from 1: as published, early. [content]"""
+    routing_last_block: int = added(-3)
+    """Last block that they skip, as published late; below 0 counted from the end: -3 leaves the last two. [content]"""
+    routing_from_px: int = added(0, ge=0)
+    """Route no tokens where encode.resolution_px is below this: it pays where tokens are many. [content]"""
+    alignment_weight: float = added(0.0, ge=0)
+    """Weight of the loss that aligns a transformer's block with the features that Encode stored (encode.features; REPA,
+    arXiv:2410.06940: 0.5); 0: none. [content]"""
+    alignment_block: int = added(0, ge=0)
+    """Which block is aligned, counted from 1; 0: the last of the first third (REPA: 8 of 24 or 28). [content]"""
+    alignment_samples: int = added(0, ge=0)
+    """Align during the first so many samples alone: later it holds the model back; 0: to the end. [content]"""
     lora_rank: int = added(0, ge=0)
     """Train a LoRA of this rank (Hu et al. 2021, arXiv:2106.09685) and leave the starting weights as they are: 4 to 64;
     0: train all weights. [content]"""

@@ -54,6 +54,16 @@ class TextReader(Protocol):
         """Move the encoders, and return the reader."""
 
 
+class BlockHooks(Protocol):
+    """What training does between a network's blocks, whose picture tokens are [n, tokens, width]."""
+
+    def before(self, block: int, tokens: Tensor) -> Tensor:
+        """Return the tokens that a block reads; blocks are counted from 1."""
+
+    def after(self, block: int, tokens: Tensor) -> Tensor:
+        """Return the tokens that the next one is given."""
+
+
 class Denoiser(ABC):
     """One family's networks; nothing of a single network is kept in it."""
 
@@ -114,6 +124,18 @@ class Denoiser(ABC):
 
         `timesteps` [n], or one for all: to a compiled network any other kind of call is another one.
         """
+
+    def blocks(self, config: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the number of blocks over picture tokens and the tokens' width; 0 where it is built otherwise."""
+        return 0, 0
+
+    def token_grid(self, config: Mapping[str, Any], latent_shape: Shape) -> tuple[int, int]:
+        """Return rows and columns of the picture tokens of latents (C, H, W), where there are blocks of them."""
+        return 0, 0
+
+    def on_blocks(self, network: Any, hooks: BlockHooks, gradient_checkpointing: bool) -> None:
+        """Have the hooks called before and after each block, in passes that compute gradients alone."""
+        raise StepError(f"a {self.family.pipeline} has no blocks of picture tokens")
 
     @abstractmethod
     def positions(self, lengths: Mapping[str, int]) -> int:

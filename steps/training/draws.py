@@ -20,6 +20,7 @@ from torch import Tensor
 TRAINING: Final = 0
 VALIDATION: Final = 1
 ENCODERS: Final = 2
+ROUTES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ def draw_kept(seed: int, positions: Sequence[int], encoders: int, dropout: float
         generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, position, ENCODERS]))
         kept[row] = torch.from_numpy(generator.random(encoders) >= dropout)
     return kept
+
+
+def draw_routes(seed: int, positions: Sequence[int], tokens: int, kept: int) -> Tensor:
+    """Return which of a picture's tokens skip no block, ascending, for the samples at `positions`: [n, kept] int64."""
+    routes = np.empty((len(positions), kept), np.int64)
+    for row, position in enumerate(positions):
+        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, position, ROUTES]))
+        routes[row] = np.sort(generator.permutation(tokens)[:kept])
+    return torch.from_numpy(routes)
 
 
 def draw(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from steps.data.loading.batch_ring import LoadedBatch
+from steps.training.block_aids import BlockAids
 from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
 from steps.training.draws import Draws, draw, draw_kept
@@ -71,15 +73,24 @@ class Inputs:
     captions: Tensor
     kept: Tensor
     """[n, encoders] bool: the text encoders that tell of each caption."""
+    routes: Tensor | None = None
+    """[n, kept] int64: the tokens that skip no block, where some do."""
+    features: Tensor | None = None
+    """[n, side, side, width] float16: what a block is aligned with, where one is."""
+    aligned: Tensor | None = None
+    """[n] bool: samples that still count in it."""
 
     def __len__(self) -> int:
         return len(self.timesteps)
 
     def micro_batches(self, size: int) -> Iterator[Inputs]:
         """Yield pieces of `size` samples, as views."""
-        tensors = [getattr(self, field.name) for field in fields(self)]
         for start in range(0, len(self), size):
-            yield Inputs(*(tensor[start : start + size] for tensor in tensors))
+            yield Inputs(**{name: tensor[start : start + size] for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is there, by name."""
+        return {field.name: tensor for field in fields(self) if (tensor := getattr(self, field.name)) is not None}
 
 
 class InputMaker:
@@ -94,7 +105,9 @@ class InputMaker:
         captions: CaptionConditioning,
         device: torch.device,
         encoder_dropout: float = 0.0,
+        aids: BlockAids | None = None,
     ) -> None:
+        self._aids = aids
         self._seed, self._caption_dropout, self._noise_offset = seed, caption_dropout, noise_offset
         self._encoder_dropout = encoder_dropout
         self._process, self._captions, self._device = process, captions, device
@@ -107,7 +120,8 @@ class InputMaker:
         # Noise that a channel shares lets the model learn dark and bright pictures (Guttenberg 2023, offset noise).
         noise = draws.noise.add_(draws.offset, alpha=self._noise_offset) if self._noise_offset else draws.noise
         kept = draw_kept(self._seed, positions.tolist(), self._captions.encoders, self._encoder_dropout)
-        return self._assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout, kept)
+        aids = self._aids.draw(positions, latent_shape_of(noise), rows.features) if self._aids else {}
+        return self._assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout, kept, aids)
 
     def whole(self, rows: LoadedBatch, draws: Draws, timesteps: Tensor) -> Inputs:
         """Return inputs in which no caption and no text encoder is dropped."""
@@ -115,12 +129,19 @@ class InputMaker:
         return self._assemble(rows, draws, draws.noise, timesteps, ~kept[:, 0], kept)
 
     def _assemble(
-        self, rows: LoadedBatch, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor, kept: Tensor
+        self,
+        rows: LoadedBatch,
+        draws: Draws,
+        noise: Tensor,
+        timesteps: Tensor,
+        dropped: Tensor,
+        kept: Tensor,
+        aids: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> Inputs:
         """Return inputs on the device."""
         captions = self._captions.choose(rows.token_ids, rows.embeddings, dropped)
-        tensors = (rows.mean, rows.std, draws.posterior, noise, timesteps, captions, kept)
-        return Inputs(*self._courier.bring(tensors))
+        made = Inputs(rows.mean, rows.std, draws.posterior, noise, timesteps, captions, kept, **aids).tensors()
+        return Inputs(**dict(zip(made, self._courier.bring(list(made.values())), strict=True)))
 
 
 def latent_shape_of(latents: Tensor) -> tuple[int, int, int]:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from steps.model.denoiser import Denoiser
+from steps.training.block_aids import BlockAids
 from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
 from steps.training.flow import RectifiedFlow
-from steps.training.inputs import Inputs
+from steps.training.inputs import Inputs, latent_shape_of
 
 # Of weights, optimizer and losses; bfloat16 is for the forward pass alone.
 WEIGHT_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -48,7 +49,9 @@ class Objective:
         precision: str,
         device: torch.device,
         shift_factor: float = 0.0,
+        aids: BlockAids | None = None,
     ) -> None:
+        self._aids = aids
         self._denoiser, self._captions = denoiser, captions
         self._process, self._scaling_factor, self._shift_factor = process, scaling_factor, shift_factor
         self._dtype = WEIGHT_DTYPES[precision]
@@ -70,7 +73,12 @@ class Objective:
 
     def weighted_losses(self, network: Callable[..., Any], inputs: Inputs) -> Tensor:
         """Return the weighted losses whose sum training minimises, [n]."""
-        return self.losses(network, inputs) * self._process.weight_of(inputs.timesteps)
+        if self._aids is not None:
+            self._aids.prepare(latent_shape_of(inputs.mean), inputs.routes, inputs.mean.to(self._dtype))
+        losses = self.losses(network, inputs) * self._process.weight_of(inputs.timesteps)
+        if self._aids is None or inputs.features is None:
+            return losses
+        return losses + self._aids.losses(inputs.features, inputs.aligned)
 
 
 def _autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from params.families import CONFIG_FILE, FLOW, TEXT_ENCODER, VAE, predicted
+from params.families import CONFIG_FILE, FLOW, SD3, TEXT_ENCODER, VAE, predicted
 from params.programs import TrainArguments
 from steps.errors import StepError
 from steps.model.families import denoiser_of
@@ -39,6 +39,12 @@ def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained:
         )
     if arguments.lora_rank and not denoiser.has_lora:
         raise StepError(f"train.lora_rank: a {denoiser.family.pipeline} is trained whole; set it to 0")
+    for name, what in (("routing_fraction", "skip"), ("alignment_weight", "be aligned in")):
+        if getattr(arguments, name) and not denoiser.blocks(denoiser.config(initial))[0]:
+            raise StepError(
+                f"train.{name}: a {denoiser.family.pipeline} has no row of blocks that picture tokens could {what}; "
+                f"set it to 0, or data.pretrained_uri to a {SD3.pipeline}"
+            )
     if arguments.encoder_dropout and len(denoiser.family.text) == 1:
         raise StepError(
             f"train.encoder_dropout: a {denoiser.family.pipeline} has one text encoder: use caption_dropout"

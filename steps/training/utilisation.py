@@ -21,7 +21,8 @@ import torch
 from params.layout import TRAIN_SPLIT
 from params.programs import TrainArguments
 from steps.data.latents.latents_manifest import LatentsManifest
-from steps.model.denoiser import Denoiser
+from steps.model.denoiser import Denoiser, Shape
+from steps.training.block_aids import block_aids
 from steps.training.lora import add_lora
 from steps.training.objective import FORWARD_DTYPES
 
@@ -60,9 +61,15 @@ def measure_utilisation(
     device: torch.device,
 ) -> Utilisation:
     """Measure a network, as it is trained, and a device; takes a few seconds."""
-    with_lora = functools.partial(add_lora, arguments=arguments, targets=arguments.lora_targets)
+
+    def as_trained(shape: Shape, network: Any) -> None:
+        add_lora(network, arguments, arguments.lora_targets)
+        if aids := block_aids(denoiser, arguments, network.config, manifest):
+            aids.rehearse(network, shape)
+
     shapes = manifest.latent_shapes
-    flops = [denoiser.flops_of_sample(network.config, shape, positions, with_lora) for shape in shapes]
+    configured = functools.partial(denoiser.flops_of_sample, network.config)
+    flops = [configured(shape, positions, functools.partial(as_trained, shape)) for shape in shapes]
     counts = [bucket.counts[TRAIN_SPLIT] for bucket in manifest.buckets] or [1]
     mean = sum(cost * count for cost, count in zip(flops, counts, strict=True)) // sum(counts)
     return Utilisation(device, mean, matmul_flops_per_s(device, arguments.precision))

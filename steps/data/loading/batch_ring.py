@@ -35,6 +35,8 @@ class LoadedBatch:
     """[rows, caption length] int32."""
     embeddings: torch.Tensor | None = None
     """[rows, caption length, width] float16, where they are cached."""
+    features: torch.Tensor | None = None
+    """[rows, side, side, width] float16: a vision model's, where they are stored."""
 
 
 class BatchRing:

@@ -9,15 +9,17 @@ tokenizer, too, there is no place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from params.families import FLOW, SD3, VAE
 from steps.errors import StepError
-from steps.model.denoiser import Conditions, Denoiser, Shape
+from steps.model.denoiser import BlockHooks, Conditions, Denoiser, Shape
 from steps.model.pretrained import load_text_encoder, load_tokenizer, part_config
 from steps.model.token_lengths import MAX_TOKENS, token_lengths
 
@@ -98,6 +100,31 @@ class Sd3(Denoiser):
         )[0]
         return prediction
 
+    def blocks(self, config: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the number of blocks and the width of their tokens."""
+        return int(config["num_layers"]), int(config["num_attention_heads"] * config["attention_head_dim"])
+
+    def token_grid(self, config: Mapping[str, Any], latent_shape: Shape) -> tuple[int, int]:
+        """Return rows and columns of patches."""
+        patch = int(config["patch_size"])
+        return latent_shape[1] // patch, latent_shape[2] // patch
+
+    def on_blocks(self, network: Any, hooks: BlockHooks, gradient_checkpointing: bool) -> None:
+        """Have the hooks called before and after each block, in passes that compute gradients alone.
+
+        diffusers lets a function of the caller's run the blocks in such passes, which otherwise checkpoints them. Hooks
+        stay outside of what is computed twice.
+        """
+        run = partial(checkpoint, use_reentrant=False) if gradient_checkpointing else _call
+        numbers = {block: number for number, block in enumerate(network.transformer_blocks, 1)}
+
+        def around(block: Any, tokens: Tensor, text: Tensor, *others: Any) -> tuple[Any, Tensor]:
+            number = numbers[block]
+            text, tokens = run(block, hooks.before(number, tokens), text, *others)
+            return text, hooks.after(number, tokens)
+
+        network.enable_gradient_checkpointing(around)
+
     def positions(self, lengths: Mapping[str, int]) -> int:
         """Return those of the CLIPs, which lie side by side, and T5's."""
         return max((lengths[part] for part in CLIPS if part in lengths), default=0) + lengths.get(T5, 0)
@@ -171,3 +198,7 @@ class Sd3(Denoiser):
     def exported_scheduler(self, config: Mapping[str, Any]) -> Any:
         """Return FlowMatchEuler with the shift that was trained with."""
         return self.sampler("euler", config)
+
+
+def _call(block: Any, *inputs: Any) -> Any:
+    return block(*inputs)

@@ -81,6 +81,7 @@ def write_latents(
     shape: tuple[int, int, int] = LATENT_SHAPE,
     buckets: Sequence[tuple[int, int, int]] = (),
     caption_length: int = CAPTION_LENGTH,
+    features: tuple[int, int, int] = (0, 0, 0),
 ) -> Path:
     """Write random latents of `pretrained`, in blocks of 8 rows; the mean of `broken_row` is `broken_value`.
 
@@ -94,6 +95,9 @@ def write_latents(
         for bucket, of in enumerate(buckets or (shape,)):
             name = LATENTS_SHARD_PATTERN.format(split=split, index=bucket)
             tensors = [_tensors(numbers, size, embeddings, of, caption_length) for size in sizes]
+            for one in tensors if features[-1] else ():
+                shape_of_features = (len(one["mean"]), *features)
+                one["features"] = np.random.default_rng(6).normal(size=shape_of_features).astype(np.float16)
             if broken_row is not None and split == TRAIN_SPLIT:
                 tensors[broken_row // 8]["mean"][broken_row % 8] = broken_value
             content, shard = build_shard(name, split, map(to_bytes, tensors), bucket)
@@ -103,6 +107,7 @@ def write_latents(
     times = len(buckets) or 1
     counts = {TRAIN_SPLIT: times * train, HELDOUT_SPLIT: times * heldout}
     made = _manifest(pretrained, built, counts, embeddings, shape).model_copy(update={"caption_length": caption_length})
+    made = made.model_copy(update={"features_side": features[0], "features_width": features[-1]})
     if buckets:
         made = made.model_copy(update={"buckets": buckets_of(built, buckets)})
     (folder / MANIFEST_FILE).write_text(made.model_dump_json())

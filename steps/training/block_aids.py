@@ -1,0 +1,170 @@
+"""What helps a transformer learn and is in no exported model: tokens that skip blocks, and a block that is aligned.
+
+Routing (TREAD, Krause et al. 2025, arXiv:2501.04765): in training a fixed share of a picture's tokens, drawn anew for
+each sample, skips the blocks between a first and a last one and is put back at its place. Alignment (REPA, Yu et al.
+2024, arXiv:2410.06940): what a block holds of a picture, averaged over the cells of a grid and projected by a small
+network, is to point where a vision model's features of the same cells do, which Encode stored. Reads nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from params.programs import TrainArguments
+from steps.data.latents.latents_manifest import LatentsManifest
+from steps.errors import StepError
+from steps.model.denoiser import Denoiser, Shape
+from steps.training.draws import draw_routes
+
+# A part of the network while it is trained, so that its weights are summed, divided, saved and resumed like all others.
+PROJECTOR: Final = "alignment_projector"
+# Divides the share of a cell that has no tokens.
+_SMALL: Final = 1e-6
+
+
+class BlockAids:
+    """The aids of one network, and what its blocks are told of the micro-batch that is passing."""
+
+    def __init__(
+        self, denoiser: Denoiser, arguments: TrainArguments, config: Mapping[str, Any], manifest: LatentsManifest
+    ) -> None:
+        """Raise StepError that names the setting which fits neither the network nor the latents."""
+        self._denoiser, self._arguments, self._config = denoiser, arguments, config
+        blocks, self._token_width = denoiser.blocks(config)
+        last, self._first = arguments.routing_last_block, arguments.routing_first_block
+        self._last = last if last > 0 else blocks + 1 + last
+        self._fraction = arguments.routing_fraction if manifest.resolution_px >= arguments.routing_from_px else 0.0
+        self._aligned_block = arguments.alignment_block or max(1, blocks // 3)
+        self._features_shape = manifest.features_shape
+        if self._fraction and not self._first <= self._last <= blocks:
+            raise StepError(
+                f"train.routing_first_block {self._first}, routing_last_block {last}: the network has {blocks} blocks"
+            )
+        if arguments.alignment_weight and self._aligned_block > blocks:
+            raise StepError(f"train.alignment_block {self._aligned_block}: the network has {blocks} blocks")
+        if arguments.alignment_weight and not manifest.features_width:
+            raise StepError(
+                "train.alignment_weight: the latents hold no features to align with; set encode.features, or "
+                "alignment_weight to 0"
+            )
+        self._poolings: dict[Shape, Tensor] = {}
+        self._projector: Any = None
+        self._routes: Any = None
+        self._pooling: Any = None
+        self._whole: Any = None
+        self._projected: Any = None
+
+    def attach(self, network: Any) -> None:
+        """Give a network its projector, the same on every rank, and have its blocks ask here."""
+        if self._arguments.alignment_weight:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self._arguments.seed)
+                self._projector = _projector(self._token_width, self._features_shape[-1])
+            setattr(network, PROJECTOR, self._projector)
+        self._denoiser.on_blocks(network, self, self._arguments.gradient_checkpointing)
+
+    def rehearse(self, network: Any, latent_shape: Shape) -> None:
+        """Have a network without memory route the tokens of one sample. The projector is left out of its FLOPs."""
+        self._denoiser.on_blocks(network, self, gradient_checkpointing=False)
+        if self._fraction:
+            self._routes = torch.zeros(1, self._counts(latent_shape)[1], dtype=torch.int64, device="meta")
+
+    def draw(self, positions: Tensor, latent_shape: Shape, features: Tensor | None) -> dict[str, Tensor]:
+        """Return what inputs hold for the aids, for samples at `positions` [n] with latents of shape (C, H, W).
+
+        Raises StepError where the latents' features are not those of their manifest.
+        """
+        found: dict[str, Tensor] = {}
+        if self._fraction:
+            found["routes"] = draw_routes(self._arguments.seed, positions.tolist(), *self._counts(latent_shape))
+        if self._arguments.alignment_weight:
+            if features is None or features.shape[1:] != self._features_shape:
+                raise StepError("latents: their features are not those of the manifest; run encode again")
+            last = self._arguments.alignment_samples or positions.max() + 1
+            found |= {"features": features, "aligned": positions < last}
+        return found
+
+    def prepare(self, latent_shape: Shape, routes: Tensor | None, like: Tensor) -> None:
+        """Tell the blocks of the micro-batch that comes, of latents (C, H, W); `like` has its device and precision."""
+        self._routes = routes
+        if not self._arguments.alignment_weight:
+            return
+        if latent_shape not in self._poolings:
+            grid = self._denoiser.token_grid(self._config, latent_shape)
+            self._poolings[latent_shape] = _pooling(grid, self._features_shape[0]).to(like)
+        self._pooling = self._poolings[latent_shape]
+        if routes is not None and self._first <= self._aligned_block <= self._last:
+            # Only what passes the block is averaged; [cells, n, kept] to [n, cells, kept].
+            self._pooling = self._pooling[:, routes].transpose(0, 1)
+
+    def before(self, block: int, tokens: Tensor) -> Tensor:
+        """Return the tokens that a block reads: from the first one that some skip, only the others."""
+        if self._routes is None or block != self._first:
+            return tokens
+        self._whole = tokens
+        return tokens.gather(1, self._places(tokens))
+
+    def after(self, block: int, tokens: Tensor) -> Tensor:
+        """Return the tokens that follow a block: after the last one that some skip, all of them."""
+        if self._pooling is not None and block == self._aligned_block:
+            shares = self._pooling / self._pooling.sum(-1, keepdim=True).clamp_min(_SMALL)
+            self._projected = self._projector(shares @ tokens)
+        if self._routes is None or block != self._last:
+            return tokens
+        whole, self._whole = self._whole, None
+        together: Tensor = whole.scatter(1, self._places(whole), tokens.to(whole.dtype))
+        return together
+
+    def losses(self, features: Tensor, aligned: Tensor | None) -> Tensor:
+        """Return the weighted losses of alignment of the micro-batch that passed, [n]: 1 - cosine, cells averaged.
+
+        A cell all of whose tokens skip the block is left out. After alignment_samples the losses are 0, and the
+        projector, whose gradient then is 0, stays: every step sends the same gradients.
+        """
+        projected, self._projected = self._projected, None
+        wanted = features.to(self._pooling.dtype).flatten(1, 2)
+        cosines = functional.cosine_similarity(projected.to(wanted.dtype), wanted, dim=-1)
+        seen = (self._pooling.sum(-1) > 0).to(wanted.dtype).expand_as(cosines)
+        losses: Tensor = ((1.0 - cosines) * seen).sum(1) / seen.sum(1) * aligned
+        return self._arguments.alignment_weight * losses
+
+    def _counts(self, latent_shape: Shape) -> tuple[int, int]:
+        """Return how many tokens a picture has, and how many of them skip no block."""
+        tokens = math.prod(self._denoiser.token_grid(self._config, latent_shape))
+        return tokens, tokens - int(tokens * self._fraction)
+
+    def _places(self, tokens: Tensor) -> Tensor:
+        places: Tensor = self._routes[:, :, None].expand(-1, -1, tokens.shape[2])
+        return places
+
+
+def block_aids(
+    denoiser: Denoiser, arguments: TrainArguments, config: Mapping[str, Any], manifest: LatentsManifest
+) -> BlockAids | None:
+    """Return the aids that the settings ask for, if any; raises StepError as BlockAids does."""
+    wanted = arguments.routing_fraction or arguments.alignment_weight
+    return BlockAids(denoiser, arguments, config, manifest) if wanted else None
+
+
+def without_projector(network: Any) -> Any:
+    """Return a network as it is exported."""
+    if hasattr(network, PROJECTOR):
+        delattr(network, PROJECTOR)
+    return network
+
+
+def _projector(width: int, features_width: int) -> nn.Module:
+    layers = [nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, features_width)]
+    return nn.Sequential(*layers)
+
+
+def _pooling(grid: tuple[int, int], side: int) -> Tensor:
+    """Return which share each token of a grid has in each of side x side cells, [cells, tokens]."""
+    down, across = (functional.adaptive_avg_pool1d(torch.eye(length), side) for length in grid)
+    return torch.kron(down, across).T.contiguous()
