@@ -222,6 +222,14 @@ class Settings(Model):
             )
         return self
 
+    @model_validator(mode="after")
+    def _features_are_stored_before_training(self) -> Self:
+        if self.train.alignment_weight and not self.encode.features:
+            raise ValueError("train.alignment_weight: Encode stores no features; set encode.features, such as dinov2")
+        if self.encoders is not None and self.encode.features:
+            raise ValueError("encode.features: what encodes while Train runs makes none; leave encoders out")
+        return self
+
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The trainings in order; the last one's model is evaluated, registered and deployed."""

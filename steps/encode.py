@@ -1,8 +1,8 @@
 """Verified shards to latents and caption tokens.
 
-Reads the shards' manifest (input `shards`), the models (input `pretrained`, as diffusers saves them) and the pictures
-under --shards-uri. Writes latents shards straight to --latents-uri and held-out pictures to --reference-uri, and the
-manifests, last, to the outputs `latents` and `reference`.
+Reads the shards' manifest (input `shards`), the models (input `pretrained`, as diffusers saves them, and for features
+one in the input `evaluator`) and the pictures under --shards-uri. Writes latents shards straight to --latents-uri and
+held-out pictures to --reference-uri, and the manifests, last, to the outputs `latents` and `reference`.
 
     python -m steps encode --shards-uri s3://B/shards --latents-uri s3://B/latents --reference-uri s3://B/reference
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from params.arguments import parse
 from params.layout import (
+    EVALUATOR,
     LATENTS,
     LATENTS_INDEX_FILE,
     LATENTS_PLAN_FILE,
@@ -42,7 +43,7 @@ from steps.data.encoding.reference import ReferenceManifest
 from steps.data.shards.shards_artifact import ShardsManifest, read_shards_manifest
 from steps.device import gpus_to_lend
 from steps.errors import StepError
-from steps.model.digest import folder_family
+from steps.model.digest import folder_digest, folder_family
 from steps.progress import Progress
 from steps.ray_cluster import join, leading
 
@@ -55,7 +56,9 @@ def main(argv: list[str]) -> int:
     if not cluster.is_head:
         join(cluster, container.job_name, arguments.host_wait_s, gpus=gpus)
         return 0
-    encode = Encode(arguments, container.input_dir(SHARDS) / MANIFEST_FILE, container.input_dir("pretrained"))
+    vision = container.input_dir(EVALUATOR) / arguments.features if arguments.features else None
+    shards, pretrained = container.input_dir(SHARDS) / MANIFEST_FILE, container.input_dir("pretrained")
+    encode = Encode(arguments, shards, pretrained, vision)
     artifacts = encode.published()
     # The other hosts wait for a head, also where there is nothing left to do.
     if artifacts is None or len(cluster.hosts) > 1:
@@ -72,9 +75,11 @@ Artifacts = dict[str, dict[str, bytes]]
 class Encode:
     """One encoding: what goes in, and what comes out of it."""
 
-    def __init__(self, arguments: EncodeArguments, manifest: Path, pretrained: Path) -> None:
+    def __init__(
+        self, arguments: EncodeArguments, manifest: Path, pretrained: Path, vision: Path | None = None
+    ) -> None:
         """Read what goes in. Raises StepError where something is missing or does not fit."""
-        self._arguments = arguments
+        self._arguments, self._vision = arguments, vision
         if not manifest.is_file():
             raise StepError(f"{manifest}: not there; encode needs the manifest that download writes")
         content = manifest.read_bytes()
@@ -89,7 +94,7 @@ class Encode:
         family = folder_family(pretrained)
         if arguments.caption_embeddings and len(family.text) > 1:
             raise StepError(f"caption_embeddings: those of a {family.pipeline} are made in training; set it to false")
-        self._models = model_facts(pretrained)
+        self._models = model_facts(pretrained, vision, arguments.features_side)
         self._buckets = self._planned_buckets()
         identity = self._identity()
         self.latents, self.reference = (
@@ -179,6 +184,8 @@ class Encode:
                 caption_length=self._models.caption_length,
                 caption_embeddings=arguments.caption_embeddings,
                 precision=arguments.precision,
+                features=self._vision,
+                features_side=arguments.features_side,
             ),
             latents_uri=arguments.latents_uri,
             plan_digest=self.latents.digest,
@@ -200,7 +207,8 @@ class Encode:
 
     def _identity(self) -> Identity:
         settings = self._arguments.deciding(self._arguments.names(Decides.CONTENT))
-        return settings | {"shards": self._source_digest, "models": self._models.identity()}
+        vision = {"vision": folder_digest(self._vision)} if self._vision else {}
+        return settings | {"shards": self._source_digest, "models": self._models.identity()} | vision
 
 
 def _json(model: Model) -> bytes:

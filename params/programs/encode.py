@@ -43,6 +43,12 @@ class EncodeSettings(Model):
     evaluation). [content]"""
     caption_embeddings: bool = False
     """Also store the text encoder's output: 79 % of the bytes to save 8 % of the compute at 256 px. [content]"""
+    features: str = added("", pattern=r"^[a-zA-Z0-9._-]*$")
+    """Also store a vision model's features of each picture, for train.alignment_weight: its folder in
+    data.evaluator_uri, as transformers saves it, such as dinov2; empty: none. [content]"""
+    features_side: int = added(8, ge=1, le=8)
+    """With features: they are averaged over this many rows and columns of cells, and take side^2 x the model's width x
+    2 bytes a sample: 98 KB with DINOv2-base (768), 25 KB at 4. [content]"""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """In which the VAE runs. The SD2 VAE is known to overflow in float16. [content]"""
     workers: int = Field(0, ge=0)

@@ -75,12 +75,8 @@ class TrainArguments(Model):
     """Let the starting weights go on with another prediction_type or noise schedule than they were trained with, as
     Stable Diffusion 2 at 768 px did from the base model; without it, a contradiction is refused. [content]"""
     routing_fraction: float = added(0.0, ge=0, lt=1)
-    """Of a transformer's picture tokens: fraction, drawn anew for each sample, that skips the blocks from
-    routing_first_block to routing_last_block in training (TREAD, arXiv:2501.04765: 0.5); 0: none. [content]"""
-    routing_first_block: int = added(3, ge=1)
-    """First block that routed tokens skip, counted from 1: as published, early. [content]"""
-    routing_last_block: int = added(-3)
-    """Last block that they skip, as published late; below 0 counted from the end: -3 leaves the last two. [content]"""
+    """Of a transformer's picture tokens: fraction, drawn anew for each sample, that in training skips all blocks but
+    the first two and the last two (TREAD, arXiv:2501.04765: 0.5); 0: none. [content]"""
     routing_from_px: int = added(0, ge=0)
     """Route no tokens where encode.resolution_px is below this: it pays where tokens are many. [content]"""
     alignment_weight: float = added(0.0, ge=0)

@@ -19,6 +19,8 @@ MOMENT_BYTES_PER_POSITION = 2 * 4 * 2
 PIXELS_PER_POSITION = 8
 TOKEN_BYTES = 77 * 2
 EMBEDDING_BYTES = 77 * 1024 * 2
+# Float16 features of a cell by DINOv2-base.
+FEATURE_BYTES_PER_CELL = 768 * 2
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def _phase(phase: Phase, values: Values, rows: int) -> PhaseWork:
     pixels = phase.encode.resolution_px
     latent = MOMENT_BYTES_PER_POSITION * (pixels // PIXELS_PER_POSITION) ** 2 + TOKEN_BYTES
     latent += EMBEDDING_BYTES if phase.encode.caption_embeddings else 0
+    latent += FEATURE_BYTES_PER_CELL * phase.encode.features_side**2 if phase.encode.features else 0
     samples = _positive(values, phase.samples_name)
     limit = phase.encode.max_train_rows
     encoded = min(rows, limit + phase.encode.max_heldout_samples) if limit else rows

@@ -71,6 +71,7 @@ def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) ->
             inputs=[
                 processing_input(layout.SHARDS, Join(on="/", values=[shards_uri, layout.MANIFEST_FILE])),
                 processing_input("pretrained", p.pretrained),
+                *([processing_input(layout.EVALUATOR, p.evaluator)] if settings.features else []),
             ],
             outputs=list(map(processing_output, OUTPUTS, (latents_uri, reference_uri))),
         ),

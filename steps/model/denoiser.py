@@ -23,6 +23,8 @@ from steps.model.pretrained import LOCAL_SAFETENSORS, empty_model, library, load
 Conditions = tuple[Tensor, ...]
 """What a network is told beside the noisy latents and the time, each [n, ...]."""
 Shape = tuple[int, ...]
+BlockHook = Callable[[int, Tensor], Tensor]
+"""Takes the number of a block, from 1, and picture tokens [n, tokens, width]; returns those to go on with."""
 
 
 def batched(rows: Iterable[Conditions]) -> Conditions:
@@ -52,16 +54,6 @@ class TextReader(Protocol):
 
     def to(self, device: torch.device) -> TextReader:
         """Move the encoders, and return the reader."""
-
-
-class BlockHooks(Protocol):
-    """What training does between a network's blocks, whose picture tokens are [n, tokens, width]."""
-
-    def before(self, block: int, tokens: Tensor) -> Tensor:
-        """Return the tokens that a block reads; blocks are counted from 1."""
-
-    def after(self, block: int, tokens: Tensor) -> Tensor:
-        """Return the tokens that the next one is given."""
 
 
 class Denoiser(ABC):
@@ -125,16 +117,12 @@ class Denoiser(ABC):
         `timesteps` [n], or one for all: to a compiled network any other kind of call is another one.
         """
 
-    def blocks(self, config: Mapping[str, Any]) -> tuple[int, int]:
-        """Return the number of blocks over picture tokens and the tokens' width; 0 where it is built otherwise."""
-        return 0, 0
+    def blocks(self, config: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Return the number of blocks over picture tokens, the tokens' width, and their side in latents; or zeros."""
+        return 0, 0, 0
 
-    def token_grid(self, config: Mapping[str, Any], latent_shape: Shape) -> tuple[int, int]:
-        """Return rows and columns of the picture tokens of latents (C, H, W), where there are blocks of them."""
-        return 0, 0
-
-    def on_blocks(self, network: Any, hooks: BlockHooks, gradient_checkpointing: bool) -> None:
-        """Have the hooks called before and after each block, in passes that compute gradients alone."""
+    def on_blocks(self, network: Any, before: BlockHook, after: BlockHook, gradient_checkpointing: bool) -> None:
+        """Have hooks called before and after each block, in passes that compute gradients alone."""
         raise StepError(f"a {self.family.pipeline} has no blocks of picture tokens")
 
     @abstractmethod

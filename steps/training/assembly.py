@@ -16,7 +16,7 @@ from steps.data.loading.latents import LatentsDataset
 from steps.data.loading.loader import LatentsLoader, Share
 from steps.model.families import denoiser_of
 from steps.training.batch_plan import BatchPlan
-from steps.training.block_aids import block_aids
+from steps.training.block_aids import BlockAids
 from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import load_process
 from steps.training.gradients import Gradients
@@ -64,11 +64,14 @@ def assemble(
     reader = denoiser.reader(pretrained, manifest.caption_length, None if text_learns else encoder_dtype)
     captions = CaptionConditioning(reader, manifest.caption_embeddings, world.device, text_learns)
     scaling, shift = manifest.scaling_factor, manifest.shift_factor
-    aids = block_aids(denoiser, arguments, denoiser.config(initial), manifest)
+    helped = arguments.routing_fraction or arguments.alignment_weight
+    aids = BlockAids(denoiser, arguments, denoiser.config(initial), manifest) if helped else None
     objective = Objective(denoiser, process, captions, scaling, arguments.precision, world.device, shift, aids)
     dropouts, offset = (arguments.caption_dropout, arguments.encoder_dropout), arguments.noise_offset
     inputs = InputMaker(arguments.seed, dropouts[0], offset, process, captions, world.device, dropouts[1], aids)
-    model = build_network(denoiser, arguments, initial, manifest, world.device, aids)
+    model = build_network(denoiser, arguments, initial, manifest, world.device)
+    if aids is not None:
+        aids.attach(model)
     utilisation = measure_utilisation(denoiser, model, manifest, captions.positions, arguments, world.device)
     if text_learns:
         model = with_text_encoder(model, arguments, pretrained, dtype, world.device)

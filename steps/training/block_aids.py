@@ -8,7 +8,6 @@ network, is to point where a vision model's features of the same cells do, which
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -24,8 +23,8 @@ from steps.training.draws import draw_routes
 
 # A part of the network while it is trained, so that its weights are summed, divided, saved and resumed like all others.
 PROJECTOR: Final = "alignment_projector"
-# Divides the share of a cell that has no tokens.
-_SMALL: Final = 1e-6
+# At the beginning and at the end of the network, so many blocks see all tokens.
+WHOLE_BLOCKS: Final = 2
 
 
 class BlockAids:
@@ -35,26 +34,22 @@ class BlockAids:
         self, denoiser: Denoiser, arguments: TrainArguments, config: Mapping[str, Any], manifest: LatentsManifest
     ) -> None:
         """Raise StepError that names the setting which fits neither the network nor the latents."""
-        self._denoiser, self._arguments, self._config = denoiser, arguments, config
-        blocks, self._token_width = denoiser.blocks(config)
-        last, self._first = arguments.routing_last_block, arguments.routing_first_block
-        self._last = last if last > 0 else blocks + 1 + last
+        self._denoiser, self._arguments, self._features_shape = denoiser, arguments, manifest.features_shape
         self._fraction = arguments.routing_fraction if manifest.resolution_px >= arguments.routing_from_px else 0.0
+        blocks, self._token_width, self._patch = denoiser.blocks(config)
+        self._first, self._last = WHOLE_BLOCKS + 1, blocks - WHOLE_BLOCKS
         self._aligned_block = arguments.alignment_block or max(1, blocks // 3)
-        self._features_shape = manifest.features_shape
-        if self._fraction and not self._first <= self._last <= blocks:
-            raise StepError(
-                f"train.routing_first_block {self._first}, routing_last_block {last}: the network has {blocks} blocks"
-            )
+        if self._fraction and self._first > self._last:
+            raise StepError(f"train.routing_fraction: of {blocks} blocks none could be skipped; set it to 0")
         if arguments.alignment_weight and self._aligned_block > blocks:
             raise StepError(f"train.alignment_block {self._aligned_block}: the network has {blocks} blocks")
-        if arguments.alignment_weight and not manifest.features_width:
+        if arguments.alignment_weight and not self._features_shape:
             raise StepError(
-                "train.alignment_weight: the latents hold no features to align with; set encode.features, or "
-                "alignment_weight to 0"
+                "train.alignment_weight: the latents hold no features; set encode.features, or alignment_weight to 0"
             )
         self._poolings: dict[Shape, Tensor] = {}
         self._projector: Any = None
+        # Of the micro-batch that is passing.
         self._routes: Any = None
         self._pooling: Any = None
         self._whole: Any = None
@@ -66,40 +61,40 @@ class BlockAids:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self._arguments.seed)
                 self._projector = _projector(self._token_width, self._features_shape[-1])
-            setattr(network, PROJECTOR, self._projector)
-        self._denoiser.on_blocks(network, self, self._arguments.gradient_checkpointing)
+            setattr(network, PROJECTOR, self._projector.to(network.device, network.dtype))
+        self._denoiser.on_blocks(network, self.before, self.after, self._arguments.gradient_checkpointing)
 
-    def rehearse(self, network: Any, latent_shape: Shape) -> None:
-        """Have a network without memory route the tokens of one sample. The projector is left out of its FLOPs."""
-        self._denoiser.on_blocks(network, self, gradient_checkpointing=False)
-        if self._fraction:
-            self._routes = torch.zeros(1, self._counts(latent_shape)[1], dtype=torch.int64, device="meta")
+    def rehearse(self, latent_shape: Shape, network: Any) -> None:
+        """Have a network without memory route the tokens of a sample; the projector is left out of its FLOPs."""
+        tokens, kept = self._counts(latent_shape)
+        self._routes = torch.zeros(1, kept, dtype=torch.int64, device="meta") if kept < tokens else None
+        self._denoiser.on_blocks(network, self.before, self.after, gradient_checkpointing=False)
 
-    def draw(self, positions: Tensor, latent_shape: Shape, features: Tensor | None) -> dict[str, Tensor]:
-        """Return what inputs hold for the aids, for samples at `positions` [n] with latents of shape (C, H, W).
+    def draw(self, positions: Tensor, latent_shape: Shape, features: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the inputs' routes and features, for samples at `positions` [n] with latents (C, H, W).
 
         Raises StepError where the latents' features are not those of their manifest.
         """
-        found: dict[str, Tensor] = {}
-        if self._fraction:
-            found["routes"] = draw_routes(self._arguments.seed, positions.tolist(), *self._counts(latent_shape))
-        if self._arguments.alignment_weight:
-            if features is None or features.shape[1:] != self._features_shape:
-                raise StepError("latents: their features are not those of the manifest; run encode again")
-            last = self._arguments.alignment_samples or positions.max() + 1
-            found |= {"features": features, "aligned": positions < last}
-        return found
+        tokens, kept = self._counts(latent_shape)
+        routes = draw_routes(self._arguments.seed, positions.tolist(), tokens, kept if kept < tokens else 0)
+        if not self._arguments.alignment_weight:
+            return routes, torch.empty(len(positions), 0)
+        if features is None or features.shape[1:] != self._features_shape:
+            raise StepError("latents: their features are not those of the manifest; run encode again")
+        if last := self._arguments.alignment_samples:
+            features = features * (positions < last)[:, None, None, None]
+        return routes, features
 
-    def prepare(self, latent_shape: Shape, routes: Tensor | None, like: Tensor) -> None:
+    def prepare(self, latent_shape: Shape, routes: Tensor, like: Tensor) -> None:
         """Tell the blocks of the micro-batch that comes, of latents (C, H, W); `like` has its device and precision."""
-        self._routes = routes
+        self._routes = routes if routes.shape[1] else None
         if not self._arguments.alignment_weight:
             return
         if latent_shape not in self._poolings:
-            grid = self._denoiser.token_grid(self._config, latent_shape)
+            grid = (latent_shape[1] // self._patch, latent_shape[2] // self._patch)
             self._poolings[latent_shape] = _pooling(grid, self._features_shape[0]).to(like)
         self._pooling = self._poolings[latent_shape]
-        if routes is not None and self._first <= self._aligned_block <= self._last:
+        if self._routes is not None and self._first <= self._aligned_block <= self._last:
             # Only what passes the block is averaged; [cells, n, kept] to [n, cells, kept].
             self._pooling = self._pooling[:, routes].transpose(0, 1)
 
@@ -108,55 +103,41 @@ class BlockAids:
         if self._routes is None or block != self._first:
             return tokens
         self._whole = tokens
-        return tokens.gather(1, self._places(tokens))
+        return tokens.gather(1, _places(self._routes, tokens))
 
     def after(self, block: int, tokens: Tensor) -> Tensor:
         """Return the tokens that follow a block: after the last one that some skip, all of them."""
         if self._pooling is not None and block == self._aligned_block:
-            shares = self._pooling / self._pooling.sum(-1, keepdim=True).clamp_min(_SMALL)
+            shares = self._pooling / self._pooling.sum(-1, keepdim=True).clamp_min(1e-6)
             self._projected = self._projector(shares @ tokens)
         if self._routes is None or block != self._last:
             return tokens
-        whole, self._whole = self._whole, None
-        together: Tensor = whole.scatter(1, self._places(whole), tokens.to(whole.dtype))
-        return together
+        whole: Tensor = self._whole
+        self._whole = None
+        return whole.scatter(1, _places(self._routes, whole), tokens.to(whole.dtype))
 
-    def losses(self, features: Tensor, aligned: Tensor | None) -> Tensor:
+    def losses(self, features: Tensor) -> Tensor:
         """Return the weighted losses of alignment of the micro-batch that passed, [n]: 1 - cosine, cells averaged.
 
-        A cell all of whose tokens skip the block is left out. After alignment_samples the losses are 0, and the
-        projector, whose gradient then is 0, stays: every step sends the same gradients.
+        Cells all of whose tokens skip the block are left out, and those without features: after alignment_samples the
+        losses are 0. The projector, whose gradient then is 0, stays, so that every step sends the same gradients.
         """
+        if not self._arguments.alignment_weight:
+            return features.new_zeros(len(features))
         projected, self._projected = self._projected, None
         wanted = features.to(self._pooling.dtype).flatten(1, 2)
         cosines = functional.cosine_similarity(projected.to(wanted.dtype), wanted, dim=-1)
-        seen = (self._pooling.sum(-1) > 0).to(wanted.dtype).expand_as(cosines)
-        losses: Tensor = ((1.0 - cosines) * seen).sum(1) / seen.sum(1) * aligned
-        return self._arguments.alignment_weight * losses
+        seen = (self._pooling.sum(-1) > 0) & wanted.any(-1)
+        return self._arguments.alignment_weight * ((1.0 - cosines) * seen).sum(1) / seen.sum(1).clamp_min(1)
 
     def _counts(self, latent_shape: Shape) -> tuple[int, int]:
         """Return how many tokens a picture has, and how many of them skip no block."""
-        tokens = math.prod(self._denoiser.token_grid(self._config, latent_shape))
+        tokens = (latent_shape[1] // self._patch) * (latent_shape[2] // self._patch)
         return tokens, tokens - int(tokens * self._fraction)
 
-    def _places(self, tokens: Tensor) -> Tensor:
-        places: Tensor = self._routes[:, :, None].expand(-1, -1, tokens.shape[2])
-        return places
 
-
-def block_aids(
-    denoiser: Denoiser, arguments: TrainArguments, config: Mapping[str, Any], manifest: LatentsManifest
-) -> BlockAids | None:
-    """Return the aids that the settings ask for, if any; raises StepError as BlockAids does."""
-    wanted = arguments.routing_fraction or arguments.alignment_weight
-    return BlockAids(denoiser, arguments, config, manifest) if wanted else None
-
-
-def without_projector(network: Any) -> Any:
-    """Return a network as it is exported."""
-    if hasattr(network, PROJECTOR):
-        delattr(network, PROJECTOR)
-    return network
+def _places(routes: Tensor, tokens: Tensor) -> Tensor:
+    return routes[:, :, None].expand(-1, -1, tokens.shape[2])
 
 
 def _projector(width: int, features_width: int) -> nn.Module:

@@ -23,7 +23,7 @@ from steps.model.digest import write_checksums
 from steps.model.families import denoiser_of
 from steps.model.portable import make_portable
 from steps.model.pretrained import scheduler_config
-from steps.training.block_aids import without_projector
+from steps.training.block_aids import PROJECTOR
 from steps.training.diffusion import noise_schedule_changes
 from steps.training.lora import take_off
 from steps.training.state import TrainingState
@@ -47,7 +47,9 @@ def export_model(
         _copy_part(pretrained / part, folder / part)
         make_portable(folder / part)
     network = take_off(state.network, arguments, folder / ADAPTERS_DIR / arguments.lora_name)
-    without_projector(network).save_pretrained(folder / denoiser.part, safe_serialization=True)
+    if hasattr(network, PROJECTOR):
+        delattr(network, PROJECTOR)
+    network.save_pretrained(folder / denoiser.part, safe_serialization=True)
     changes = noise_schedule_changes(arguments, network.config.sample_size)
     scheduler = denoiser.exported_scheduler(scheduler_config(pretrained) | changes)
     scheduler.save_pretrained(folder / SCHEDULER)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -74,23 +73,18 @@ class Inputs:
     kept: Tensor
     """[n, encoders] bool: the text encoders that tell of each caption."""
     routes: Tensor | None = None
-    """[n, kept] int64: the tokens that skip no block, where some do."""
+    """[n, kept] int64, with BlockAids: the tokens that skip no block; [n, 0] where none do."""
     features: Tensor | None = None
-    """[n, side, side, width] float16: what a block is aligned with, where one is."""
-    aligned: Tensor | None = None
-    """[n] bool: samples that still count in it."""
+    """[n, side, side, width] float16, with BlockAids that align: what a block is aligned with, or zeros."""
 
     def __len__(self) -> int:
         return len(self.timesteps)
 
     def micro_batches(self, size: int) -> Iterator[Inputs]:
         """Yield pieces of `size` samples, as views."""
+        tensors = [tensor for field in fields(self) if (tensor := getattr(self, field.name)) is not None]
         for start in range(0, len(self), size):
-            yield Inputs(**{name: tensor[start : start + size] for name, tensor in self.tensors().items()})
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what is there, by name."""
-        return {field.name: tensor for field in fields(self) if (tensor := getattr(self, field.name)) is not None}
+            yield Inputs(*(tensor[start : start + size] for tensor in tensors))
 
 
 class InputMaker:
@@ -120,28 +114,21 @@ class InputMaker:
         # Noise that a channel shares lets the model learn dark and bright pictures (Guttenberg 2023, offset noise).
         noise = draws.noise.add_(draws.offset, alpha=self._noise_offset) if self._noise_offset else draws.noise
         kept = draw_kept(self._seed, positions.tolist(), self._captions.encoders, self._encoder_dropout)
-        aids = self._aids.draw(positions, latent_shape_of(noise), rows.features) if self._aids else {}
-        return self._assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout, kept, aids)
+        aids = self._aids.draw(positions, latent_shape_of(noise), rows.features) if self._aids else ()
+        return self._assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout, (kept, *aids))
 
     def whole(self, rows: LoadedBatch, draws: Draws, timesteps: Tensor) -> Inputs:
         """Return inputs in which no caption and no text encoder is dropped."""
         kept = torch.ones((len(timesteps), self._captions.encoders), dtype=torch.bool)
-        return self._assemble(rows, draws, draws.noise, timesteps, ~kept[:, 0], kept)
+        return self._assemble(rows, draws, draws.noise, timesteps, ~kept[:, 0], [kept])
 
     def _assemble(
-        self,
-        rows: LoadedBatch,
-        draws: Draws,
-        noise: Tensor,
-        timesteps: Tensor,
-        dropped: Tensor,
-        kept: Tensor,
-        aids: Mapping[str, Tensor] = MappingProxyType({}),
+        self, rows: LoadedBatch, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor, rest: Sequence[Tensor]
     ) -> Inputs:
         """Return inputs on the device."""
         captions = self._captions.choose(rows.token_ids, rows.embeddings, dropped)
-        made = Inputs(rows.mean, rows.std, draws.posterior, noise, timesteps, captions, kept, **aids).tensors()
-        return Inputs(**dict(zip(made, self._courier.bring(list(made.values())), strict=True)))
+        tensors = (rows.mean, rows.std, draws.posterior, noise, timesteps, captions, *rest)
+        return Inputs(*self._courier.bring(tensors))
 
 
 def latent_shape_of(latents: Tensor) -> tuple[int, int, int]:

@@ -12,7 +12,6 @@ from params.programs import TrainArguments
 from steps.data.latents.latents_manifest import LatentsManifest
 from steps.errors import StepError
 from steps.model.denoiser import Denoiser
-from steps.training.block_aids import BlockAids
 from steps.training.lora import add_lora
 from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES
 
@@ -21,12 +20,7 @@ GRAPHS_PER_SHAPE: Final = 6
 
 
 def build_network(
-    denoiser: Denoiser,
-    arguments: TrainArguments,
-    folder: Path,
-    manifest: LatentsManifest,
-    device: torch.device,
-    aids: BlockAids | None = None,
+    denoiser: Denoiser, arguments: TrainArguments, folder: Path, manifest: LatentsManifest, device: torch.device
 ) -> Any:
     """Return the network on its device, in training mode; every rank builds the same.
 
@@ -40,10 +34,6 @@ def build_network(
     # The exported pipeline draws pictures of the size that it was trained on.
     network.register_to_config(sample_size=manifest.latent_shape[-1])
     add_lora(network, arguments, arguments.lora_targets)
-    if arguments.gradient_checkpointing:
-        network.enable_gradient_checkpointing()
-    if aids is not None:
-        aids.attach(network)
     if dtype != torch.float32:
         network.to(dtype)
     network.to(device).train()
@@ -53,6 +43,8 @@ def build_network(
 
 
 def _set_up(network: Any, arguments: TrainArguments, shapes: int) -> None:
+    if arguments.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
     if arguments.cuda_graphs and not arguments.compile:
         raise StepError("cuda_graphs needs compile: set compile, too")
     if arguments.compile:

@@ -73,12 +73,11 @@ class Objective:
 
     def weighted_losses(self, network: Callable[..., Any], inputs: Inputs) -> Tensor:
         """Return the weighted losses whose sum training minimises, [n]."""
-        if self._aids is not None:
-            self._aids.prepare(latent_shape_of(inputs.mean), inputs.routes, inputs.mean.to(self._dtype))
-        losses = self.losses(network, inputs) * self._process.weight_of(inputs.timesteps)
-        if self._aids is None or inputs.features is None:
-            return losses
-        return losses + self._aids.losses(inputs.features, inputs.aligned)
+        weights = self._process.weight_of(inputs.timesteps)
+        if self._aids is None or inputs.routes is None or inputs.features is None:
+            return self.losses(network, inputs) * weights
+        self._aids.prepare(latent_shape_of(inputs.mean), inputs.routes, inputs.mean.to(self._dtype))
+        return self.losses(network, inputs) * weights + self._aids.losses(inputs.features)
 
 
 def _autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from params.families import CONFIG_FILE, FLOW, SD3, TEXT_ENCODER, VAE, predicted
+from params.families import CONFIG_FILE, FLOW, TEXT_ENCODER, VAE, predicted
 from params.programs import TrainArguments
 from steps.errors import StepError
 from steps.model.families import denoiser_of
@@ -39,11 +39,10 @@ def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained:
         )
     if arguments.lora_rank and not denoiser.has_lora:
         raise StepError(f"train.lora_rank: a {denoiser.family.pipeline} is trained whole; set it to 0")
-    for name, what in (("routing_fraction", "skip"), ("alignment_weight", "be aligned in")):
+    for name in ("routing_fraction", "alignment_weight"):
         if getattr(arguments, name) and not denoiser.blocks(denoiser.config(initial))[0]:
             raise StepError(
-                f"train.{name}: a {denoiser.family.pipeline} has no row of blocks that picture tokens could {what}; "
-                f"set it to 0, or data.pretrained_uri to a {SD3.pipeline}"
+                f"train.{name}: a {denoiser.family.pipeline} has no blocks over picture tokens; set it to 0"
             )
     if arguments.encoder_dropout and len(denoiser.family.text) == 1:
         raise StepError(

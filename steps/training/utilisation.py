@@ -22,7 +22,7 @@ from params.layout import TRAIN_SPLIT
 from params.programs import TrainArguments
 from steps.data.latents.latents_manifest import LatentsManifest
 from steps.model.denoiser import Denoiser, Shape
-from steps.training.block_aids import block_aids
+from steps.training.block_aids import BlockAids
 from steps.training.lora import add_lora
 from steps.training.objective import FORWARD_DTYPES
 
@@ -64,12 +64,11 @@ def measure_utilisation(
 
     def as_trained(shape: Shape, network: Any) -> None:
         add_lora(network, arguments, arguments.lora_targets)
-        if aids := block_aids(denoiser, arguments, network.config, manifest):
-            aids.rehearse(network, shape)
+        if arguments.routing_fraction:
+            BlockAids(denoiser, arguments, network.config, manifest).rehearse(shape, network)
 
-    shapes = manifest.latent_shapes
-    configured = functools.partial(denoiser.flops_of_sample, network.config)
-    flops = [configured(shape, positions, functools.partial(as_trained, shape)) for shape in shapes]
+    count, shapes = functools.partial(denoiser.flops_of_sample, network.config), manifest.latent_shapes
+    flops = [count(shape, positions, functools.partial(as_trained, shape)) for shape in shapes]
     counts = [bucket.counts[TRAIN_SPLIT] for bucket in manifest.buckets] or [1]
     mean = sum(cost * count for cost, count in zip(flops, counts, strict=True)) // sum(counts)
     return Utilisation(device, mean, matmul_flops_per_s(device, arguments.precision))

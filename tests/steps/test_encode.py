@@ -231,11 +231,14 @@ def test_pictures_of_many_shapes_are_encoded_in_buckets(world: World, tmp_path: 
     manifest = write_shards(uri, [40, 30], ratios=ratios)
     (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
     settings = {"shards_uri": uri, "max_bucket_ratio": 4.0, "bucket_step_px": 16, "min_bucket_samples": 8}
-    artifacts = Encode(world.arguments("wide", **settings), tmp_path / "manifest.json", PRETRAINED).run()
+    clip, with_features = PRETRAINED.with_name("evaluator") / "clip", {"features": "clip", "features_side": 2}
+    arguments = world.arguments("wide", **settings, **with_features)
+    artifacts = Encode(arguments, tmp_path / "manifest.json", PRETRAINED, clip).run()
     dataset = LatentsDataset(world.fetch("wide", artifacts) / LATENTS)
     # No picture is nearly as tall as the tallest shape.
     assert [bucket.size_px for bucket in dataset.manifest.buckets] == [(80, 48), (64, 64), (48, 80), (32, 128)]
     assert dataset.manifest.latent_shapes == ((4, 10, 6), (4, 8, 8), (4, 6, 10), (4, 4, 16))
+    assert dataset.manifest.features_shape == (2, 2, 128)
     tables = [read_table(Storage(uri), f"{index:05d}.tar") for index in range(2)]
     tokenizer, vae = load_tokenizer(PRETRAINED), load_vae(PRETRAINED, torch.float32)
     for bucket, ratio in enumerate((0.6, 1.0, 1.7, 3.5)):
@@ -247,6 +250,7 @@ def test_pictures_of_many_shapes_are_encoded_in_buckets(world: World, tmp_path: 
             texts = [table.captions[row] for table, row in own]
             tokens = tokenizer(texts, padding="max_length", max_length=16, truncation=True, return_tensors="pt")
             assert torch.equal(found.token_ids, tokens["input_ids"].to(torch.int32))
+            assert found.features is not None and found.features.shape == (len(own), 2, 2, 128)
             with torch.inference_mode():
                 decoded = ((vae.decode(found.mean[:1].float()).sample / 2 + 0.5).clamp(0, 1) * 255)[0]
             picture = read_samples(Storage(uri), own[0][0], np.array([own[0][1]]))[0]

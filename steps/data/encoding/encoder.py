@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from steps.data.encoding.encoder_settings import EncoderSettings
+from steps.data.encoding.patch_features import PatchFeatures
 from steps.data.latents.block import Array, to_bytes
 from steps.device import choose_device
 from steps.errors import StepError
@@ -40,6 +41,8 @@ class BlockEncoder:
         self._reader = denoiser.reader(settings.pretrained, settings.caption_length, dtype)
         if settings.caption_embeddings:
             self._reader.to(self._device)
+        vision, side = settings.features, settings.features_side
+        self._features = PatchFeatures(vision, side, self._device) if vision is not None else None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a block: its safetensors, its sums for the statistics, and the PSNR of the first ones of a shard."""
@@ -63,9 +66,11 @@ class BlockEncoder:
     @torch.inference_mode()
     def encode(self, pixels: Array, captions: list[str]) -> dict[str, Array]:
         """Return the tensors of a block of pictures, uint8 [rows, H, W, 3], and their captions."""
-        means, stds = [], []
+        means, stds, features = [], [], []
         for start in range(0, len(pixels), self._settings.batch_size):
             batch = self._to_device(pixels[start : start + self._settings.batch_size])
+            if self._features is not None:
+                features.append(self._features.of(batch))
             posterior = self._vae.encode(batch).latent_dist
             means.append(posterior.mean.to("cpu", torch.float16))
             stds.append(posterior.std.to("cpu", torch.float16))
@@ -75,6 +80,8 @@ class BlockEncoder:
             "std": torch.cat(stds).numpy(),
             "token_ids": token_ids.numpy(),
         }
+        if features:
+            tensors["features"] = torch.cat(features).numpy()
         if self._settings.caption_embeddings:
             tensors["embeddings"] = self._embed(token_ids).numpy()
         return tensors

@@ -25,14 +25,21 @@ class EncoderSettings:
     caption_length: int
     caption_embeddings: bool
     precision: str
+    features: Path | None = None
+    """Folder of the vision model whose features are stored."""
+    features_side: int = 0
 
 
-def model_facts(pretrained: Path) -> ModelFacts:
+def model_facts(pretrained: Path, features: Path | None = None, features_side: int = 0) -> ModelFacts:
     """Return what the manifest says of the models.
 
     Raises StepError where a configuration lacks what is needed.
     """
-    family = folder_family(pretrained)
+    if features is not None and not (features / CONFIG_FILE).is_file():
+        raise StepError(f"encode.features {features.name}: data.evaluator_uri has no {features.name}/{CONFIG_FILE}")
+    family, vision = folder_family(pretrained), read_object(features / CONFIG_FILE) if features else {}
+    # A CLIP has two halves.
+    sees = vision.get("vision_config", vision)
     vae = read_object(pretrained / VAE / CONFIG_FILE)
     encoders = [part for part in family.text.values() if part not in family.optional or (pretrained / part).is_dir()]
     texts = [read_object(pretrained / part / CONFIG_FILE) for part in encoders]
@@ -45,6 +52,7 @@ def model_facts(pretrained: Path) -> ModelFacts:
             latent_channels=int(vae["latent_channels"]),
             factor=2 ** (len(vae["block_out_channels"]) - 1),
             shift_factor=float(vae.get("shift_factor") or 0.0),
+            features_shape=(features_side, features_side, int(sees["hidden_size"])) if sees else (),
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise StepError(f"{pretrained}: a config.json lacks or garbles {error}") from None

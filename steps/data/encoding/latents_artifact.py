@@ -87,10 +87,13 @@ class ModelFacts:
     """By which the VAE divides the sides of a picture."""
     shift_factor: float = 0.0
     """The VAE's: what is taken from a latent before it is scaled."""
+    features_shape: tuple[int, ...] = ()
+    """See LatentsManifest."""
 
     def identity(self) -> Identity:
-        """Return what it is known by; without a shift as before there was one."""
-        return {name: value for name, value in vars(self).items() if name != "shift_factor" or value}
+        """Return what it is known by; without a shift and features as before there were any."""
+        later = ("shift_factor", "features_shape")
+        return {name: value for name, value in vars(self).items() if name not in later or value}
 
     def latent_shape(self, size: Size) -> tuple[int, int, int]:
         """Return channels, height and width. Raises StepError where the VAE cannot divide the sides of the picture."""

@@ -4,6 +4,7 @@
     std        [rows, C, H, W]              float16   posterior standard deviation, unscaled
     token_ids  [rows, caption length]       int32     the caption's tokens, padded
     embeddings [rows, caption length, width] float16  the text encoder's output; where it was asked for
+    features   [rows, side, side, width]    float16   a vision model's, averaged over cells; where they were asked for
 
 Format: https://huggingface.co/docs/safetensors/index#format (8 bytes of header length, JSON header, tensors).
 """

@@ -60,12 +60,8 @@ class LatentsManifest(Model):
     caption_embeddings: bool
     """Whether the text encoder's output is stored too."""
     embedding_width: int
-    features_side: int = Field(0, exclude_if=not_)
-    """Rows and columns of the cells of a picture that a vision model's features are stored of; 0: none are."""
-    features_width: int = Field(0, exclude_if=not_)
-    """The vision model's."""
-    features_digest: str = Field("", exclude_if=not_)
-    """Of the vision model's folder."""
+    features_shape: tuple[int, ...] = Field((), exclude_if=not_)
+    """Rows and columns of cells and width of a vision model's features of a picture, where they are stored."""
     precision: str
     """In which the VAE ran."""
     rows_per_block: int
@@ -90,11 +86,6 @@ class LatentsManifest(Model):
     def latent_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """The shape of each bucket's latents: one at least."""
         return tuple(bucket.latent_shape for bucket in self.buckets) or (self.latent_shape,)
-
-    @property
-    def features_shape(self) -> tuple[int, int, int]:
-        """Rows, columns and width of the features of a picture."""
-        return self.features_side, self.features_side, self.features_width
 
     def require(self, *, encoder_digest: str, tokenizer_digest: str, text_encoder_digest: str) -> None:
         """Raise StepError unless the latents were made by this VAE and tokenizer (and text encoder, where cached)."""

@@ -9,7 +9,6 @@ tokenizer, too, there is no place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -19,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from params.families import FLOW, SD3, VAE
 from steps.errors import StepError
-from steps.model.denoiser import BlockHooks, Conditions, Denoiser, Shape
+from steps.model.denoiser import BlockHook, Conditions, Denoiser, Shape
 from steps.model.pretrained import load_text_encoder, load_tokenizer, part_config
 from steps.model.token_lengths import MAX_TOKENS, token_lengths
 
@@ -100,28 +99,23 @@ class Sd3(Denoiser):
         )[0]
         return prediction
 
-    def blocks(self, config: Mapping[str, Any]) -> tuple[int, int]:
-        """Return the number of blocks and the width of their tokens."""
-        return int(config["num_layers"]), int(config["num_attention_heads"] * config["attention_head_dim"])
+    def blocks(self, config: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Return the number of blocks, the width of their tokens, and the tokens' side in latents."""
+        width = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+        return int(config["num_layers"]), width, int(config["patch_size"])
 
-    def token_grid(self, config: Mapping[str, Any], latent_shape: Shape) -> tuple[int, int]:
-        """Return rows and columns of patches."""
-        patch = int(config["patch_size"])
-        return latent_shape[1] // patch, latent_shape[2] // patch
-
-    def on_blocks(self, network: Any, hooks: BlockHooks, gradient_checkpointing: bool) -> None:
-        """Have the hooks called before and after each block, in passes that compute gradients alone.
+    def on_blocks(self, network: Any, before: BlockHook, after: BlockHook, gradient_checkpointing: bool) -> None:
+        """Have hooks called before and after each block, in passes that compute gradients alone.
 
         diffusers lets a function of the caller's run the blocks in such passes, which otherwise checkpoints them. Hooks
         stay outside of what is computed twice.
         """
-        run = partial(checkpoint, use_reentrant=False) if gradient_checkpointing else _call
         numbers = {block: number for number, block in enumerate(network.transformer_blocks, 1)}
 
         def around(block: Any, tokens: Tensor, text: Tensor, *others: Any) -> tuple[Any, Tensor]:
-            number = numbers[block]
-            text, tokens = run(block, hooks.before(number, tokens), text, *others)
-            return text, hooks.after(number, tokens)
+            given = (before(numbers[block], tokens), text, *others)
+            text, tokens = checkpoint(block, *given, use_reentrant=False) if gradient_checkpointing else block(*given)
+            return text, after(numbers[block], tokens)
 
         network.enable_gradient_checkpointing(around)
 
@@ -198,7 +192,3 @@ class Sd3(Denoiser):
     def exported_scheduler(self, config: Mapping[str, Any]) -> Any:
         """Return FlowMatchEuler with the shift that was trained with."""
         return self.sampler("euler", config)
-
-
-def _call(block: Any, *inputs: Any) -> Any:
-    return block(*inputs)

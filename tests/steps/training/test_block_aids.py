@@ -16,7 +16,7 @@ from params.programs import TrainArguments
 from steps.data.loading.latents import LatentsDataset
 from steps.errors import StepError
 from steps.model.families.sd3 import Sd3
-from steps.training.block_aids import PROJECTOR, BlockAids, _pooling, block_aids
+from steps.training.block_aids import PROJECTOR, BlockAids, _pooling
 from steps.training.captions import CaptionConditioning
 from steps.training.draws import draw_routes
 from steps.training.flow import RectifiedFlow
@@ -30,10 +30,10 @@ from tests.steps.training.tiny_model import write_latents, write_pretrained
 from tests.steps.training.tiny_sd3 import ID_COUNT, LATENT_SHAPE, write_sd3
 
 CPU, SD3 = torch.device("cpu"), Sd3()
-BLOCKS = 5
+BLOCKS = 6
 FEATURES = (2, 2, 7)
 BUCKETS = [(16, 4, 4), (16, 2, 8)]
-ROUTED: dict[str, Any] = {"routing_fraction": 0.5, "routing_first_block": 2, "routing_last_block": -2}
+ROUTED: dict[str, Any] = {"routing_fraction": 0.5}
 ALIGNED: dict[str, Any] = {"alignment_weight": 0.5, "alignment_block": 3}
 BASE = TrainArguments(prediction_type="flow", precision="float64", seed=3)
 
@@ -59,8 +59,10 @@ class World:
         self.arguments = BASE.model_copy(update=changes)
         self.dataset, process = LatentsDataset(latents), RectifiedFlow(1.0, dtype=torch.float64)
         captions = CaptionConditioning(SD3.reader(sd3, ID_COUNT, torch.float64), False, CPU)
-        self.aids = block_aids(SD3, self.arguments, SD3.config(sd3), self.dataset.manifest)
-        self.network = build_network(SD3, self.arguments, sd3, self.dataset.manifest, CPU, self.aids)
+        self.network = build_network(SD3, self.arguments, sd3, self.dataset.manifest, CPU)
+        self.aids = BlockAids(SD3, self.arguments, SD3.config(sd3), self.dataset.manifest) if changes else None
+        if self.aids is not None:
+            self.aids.attach(self.network)
         numbers = torch.Generator().manual_seed(1)
         with torch.no_grad():
             # At first the modulations are 0 and no block changes a token.
@@ -84,13 +86,13 @@ class World:
 
 
 def by_hand(network: Any, noisy: Tensor, timesteps: Tensor, conditions: Any, routes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the prediction whose tokens outside of `routes` skip blocks 2 to 4, and what passes block 3."""
+    """Return the prediction whose tokens outside of `routes` skip blocks 3 and 4, and what passes block 3."""
     tokens, text = network.pos_embed(noisy), network.context_embedder(conditions[0])
     temb = network.time_text_embed(timesteps, conditions[1])
     whole = middle = tokens
     row = torch.arange(len(tokens))[:, None]
     for number, block in enumerate(network.transformer_blocks, 1):
-        if number == 2:
+        if number == 3:
             whole, tokens = tokens, tokens[row, routes]
         text, tokens = block(tokens, text, temb)
         middle = tokens if number == 3 else middle
@@ -117,7 +119,7 @@ def test_routed_tokens_skip_the_blocks_and_are_put_back(sd3: Path, sd3_latents: 
     cells, row = inputs.features.double().flatten(1, 2), torch.arange(4)[:, None]
     projector = world.network.get_submodule(PROJECTOR)
     cosines = torch.nn.functional.cosine_similarity(projector(middle), cells[row, inputs.routes], dim=-1)
-    torch.testing.assert_close(aids.losses(inputs.features, inputs.aligned), 0.5 * (1 - cosines).mean(1))
+    torch.testing.assert_close(aids.losses(inputs.features), 0.5 * (1 - cosines).mean(1))
     with torch.no_grad():
         plain = World(sd3, sd3_latents, {})
         assert torch.equal(world.objective.losses(world.network, inputs), plain.objective.losses(plain.network, inputs))
@@ -167,7 +169,7 @@ def test_routed_tokens_cost_less(sd3: Path, sd3_latents: Path) -> None:
 
     def flops(**changes: Any) -> int:
         aids = BlockAids(SD3, BASE.model_copy(update=changes), config, manifest)
-        return SD3.flops_of_sample(config, (16, 64, 64), 16, lambda network: aids.rehearse(network, (16, 64, 64)))
+        return SD3.flops_of_sample(config, (16, 64, 64), 16, lambda network: aids.rehearse((16, 64, 64), network))
 
     whole, routed, below = flops(), flops(**ROUTED), flops(**ROUTED, routing_from_px=1024)
     assert whole == below == SD3.flops_of_sample(config, (16, 64, 64), 16)
@@ -233,7 +235,7 @@ def test_what_does_not_fit_is_refused_by_name(sd3: Path, sd3_latents: Path, tmp_
     unet = write_pretrained(tmp_path / "unet")
     for name, value in (("routing_fraction", 0.5), ("alignment_weight", 0.5)):
         with pytest.raises(
-            StepError, match=f"train.{name}: a StableDiffusionPipeline has no row of blocks .* StableDiffusion3Pipeline"
+            StepError, match=f"train.{name}: a StableDiffusionPipeline has no blocks over picture tokens; set it to 0"
         ):
             check_starting_weights(TrainArguments(**{name: value}), unet, unet)
     manifest, config = LatentsDataset(sd3_latents).manifest, SD3.config(sd3)
@@ -241,12 +243,12 @@ def test_what_does_not_fit_is_refused_by_name(sd3: Path, sd3_latents: Path, tmp_
     def aids(of: Any = manifest, **changes: Any) -> BlockAids:
         return BlockAids(SD3, BASE.model_copy(update=ROUTED | ALIGNED | changes), config, of)
 
-    with pytest.raises(StepError, match="routing_first_block 4, routing_last_block -3: the network has 5 blocks"):
-        aids(routing_first_block=4, routing_last_block=-3)
-    with pytest.raises(StepError, match="alignment_block 6: the network has 5 blocks"):
-        aids(alignment_block=6)
-    bare = manifest.model_copy(update={"features_width": 0})
-    with pytest.raises(StepError, match=r"hold no features to align with; set encode\.features, or"):
+    with pytest.raises(StepError, match=r"train\.routing_fraction: of 4 blocks none could be skipped; set it to 0"):
+        BlockAids(SD3, BASE.model_copy(update=ROUTED), config | {"num_layers": 4}, manifest)
+    with pytest.raises(StepError, match=r"train\.alignment_block 7: the network has 6 blocks"):
+        aids(alignment_block=7)
+    bare = manifest.model_copy(update={"features_shape": ()})
+    with pytest.raises(StepError, match=r"train\.alignment_weight: the latents hold no features; set encode\.features"):
         aids(bare)
     with pytest.raises(StepError, match="features are not those of the manifest; run encode again"):
         aids().draw(torch.arange(2), LATENT_SHAPE, torch.zeros(2, 2, 2, 6))

@@ -107,7 +107,7 @@ def write_latents(
     times = len(buckets) or 1
     counts = {TRAIN_SPLIT: times * train, HELDOUT_SPLIT: times * heldout}
     made = _manifest(pretrained, built, counts, embeddings, shape).model_copy(update={"caption_length": caption_length})
-    made = made.model_copy(update={"features_side": features[0], "features_width": features[-1]})
+    made = made.model_copy(update={"features_shape": features if features[-1] else ()})
     if buckets:
         made = made.model_copy(update={"buckets": buckets_of(built, buckets)})
     (folder / MANIFEST_FILE).write_text(made.model_dump_json())
