@@ -75,11 +75,9 @@ Artifacts = dict[str, dict[str, bytes]]
 class Encode:
     """One encoding: what goes in, and what comes out of it."""
 
-    def __init__(
-        self, arguments: EncodeArguments, manifest: Path, pretrained: Path, vision: Path | None = None
-    ) -> None:
+    def __init__(self, arguments: EncodeArguments, manifest: Path, pretrained: Path, sight: Path | None = None) -> None:
         """Read what goes in. Raises StepError where something is missing or does not fit."""
-        self._arguments, self._vision = arguments, vision
+        self._arguments, self._vision = arguments, sight
         if not manifest.is_file():
             raise StepError(f"{manifest}: not there; encode needs the manifest that download writes")
         content = manifest.read_bytes()
@@ -94,7 +92,7 @@ class Encode:
         family = folder_family(pretrained)
         if arguments.caption_embeddings and len(family.text) > 1:
             raise StepError(f"caption_embeddings: those of a {family.pipeline} are made in training; set it to false")
-        self._models = model_facts(pretrained, vision, arguments.features_side)
+        self._models = model_facts(pretrained, sight, arguments.features_side)
         self._buckets = self._planned_buckets()
         identity = self._identity()
         self.latents, self.reference = (

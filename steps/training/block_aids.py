@@ -44,23 +44,19 @@ class BlockAids:
         if arguments.alignment_weight and self._aligned_block > blocks:
             raise StepError(f"train.alignment_block {self._aligned_block}: the network has {blocks} blocks")
         if arguments.alignment_weight and not self._features_shape:
-            raise StepError(
-                "train.alignment_weight: the latents hold no features; set encode.features, or alignment_weight to 0"
-            )
+            raise StepError("train.alignment_weight: the latents hold no features; set encode.features, or it to 0")
         self._poolings: dict[Shape, Tensor] = {}
-        self._projector: Any = None
-        # Of the micro-batch that is passing.
-        self._routes: Any = None
-        self._pooling: Any = None
-        self._whole: Any = None
-        self._projected: Any = None
+        nothing: Any = None
+        self._projector = self._routes = self._pooling = self._whole = self._projected = nothing
 
     def attach(self, network: Any) -> None:
         """Give a network its projector, the same on every rank, and have its blocks ask here."""
         if self._arguments.alignment_weight:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self._arguments.seed)
-                self._projector = _projector(self._token_width, self._features_shape[-1])
+                wide, out = self._token_width, self._features_shape[-1]
+                hidden = (nn.Linear(wide, wide), nn.SiLU(), nn.Linear(wide, wide), nn.SiLU())
+                self._projector = nn.Sequential(*hidden, nn.Linear(wide, out))
             setattr(network, PROJECTOR, self._projector.to(network.device, network.dtype))
         self._denoiser.on_blocks(network, self.before, self.after, self._arguments.gradient_checkpointing)
 
@@ -103,7 +99,7 @@ class BlockAids:
         if self._routes is None or block != self._first:
             return tokens
         self._whole = tokens
-        return tokens.gather(1, _places(self._routes, tokens))
+        return tokens.gather(1, self._routes[:, :, None].expand(-1, -1, tokens.shape[2]))
 
     def after(self, block: int, tokens: Tensor) -> Tensor:
         """Return the tokens that follow a block: after the last one that some skip, all of them."""
@@ -114,7 +110,7 @@ class BlockAids:
             return tokens
         whole: Tensor = self._whole
         self._whole = None
-        return whole.scatter(1, _places(self._routes, whole), tokens.to(whole.dtype))
+        return whole.scatter(1, self._routes[:, :, None].expand_as(tokens), tokens.to(whole.dtype))
 
     def losses(self, features: Tensor) -> Tensor:
         """Return the weighted losses of alignment of the micro-batch that passed, [n]: 1 - cosine, cells averaged.
@@ -126,23 +122,14 @@ class BlockAids:
             return features.new_zeros(len(features))
         projected, self._projected = self._projected, None
         wanted = features.to(self._pooling.dtype).flatten(1, 2)
-        cosines = functional.cosine_similarity(projected.to(wanted.dtype), wanted, dim=-1)
+        distances: Tensor = 1.0 - functional.cosine_similarity(projected.to(wanted.dtype), wanted, dim=-1)
         seen = (self._pooling.sum(-1) > 0) & wanted.any(-1)
-        return self._arguments.alignment_weight * ((1.0 - cosines) * seen).sum(1) / seen.sum(1).clamp_min(1)
+        return self._arguments.alignment_weight * (distances * seen).sum(1) / seen.sum(1).clamp_min(1)
 
     def _counts(self, latent_shape: Shape) -> tuple[int, int]:
         """Return how many tokens a picture has, and how many of them skip no block."""
         tokens = (latent_shape[1] // self._patch) * (latent_shape[2] // self._patch)
         return tokens, tokens - int(tokens * self._fraction)
-
-
-def _places(routes: Tensor, tokens: Tensor) -> Tensor:
-    return routes[:, :, None].expand(-1, -1, tokens.shape[2])
-
-
-def _projector(width: int, features_width: int) -> nn.Module:
-    layers = [nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, features_width)]
-    return nn.Sequential(*layers)
 
 
 def _pooling(grid: tuple[int, int], side: int) -> Tensor:

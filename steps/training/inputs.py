@@ -101,9 +101,8 @@ class InputMaker:
         encoder_dropout: float = 0.0,
         aids: BlockAids | None = None,
     ) -> None:
-        self._aids = aids
         self._seed, self._caption_dropout, self._noise_offset = seed, caption_dropout, noise_offset
-        self._encoder_dropout = encoder_dropout
+        self._encoder_dropout, self._aids = encoder_dropout, aids
         self._process, self._captions, self._device = process, captions, device
         self._courier = Courier(device)
 

@@ -51,8 +51,7 @@ class Objective:
         shift_factor: float = 0.0,
         aids: BlockAids | None = None,
     ) -> None:
-        self._aids = aids
-        self._denoiser, self._captions = denoiser, captions
+        self._denoiser, self._captions, self._aids = denoiser, captions, aids
         self._process, self._scaling_factor, self._shift_factor = process, scaling_factor, shift_factor
         self._dtype = WEIGHT_DTYPES[precision]
         self._autocast = _autocast(device, precision)

@@ -41,9 +41,7 @@ def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained:
         raise StepError(f"train.lora_rank: a {denoiser.family.pipeline} is trained whole; set it to 0")
     for name in ("routing_fraction", "alignment_weight"):
         if getattr(arguments, name) and not denoiser.blocks(denoiser.config(initial))[0]:
-            raise StepError(
-                f"train.{name}: a {denoiser.family.pipeline} has no blocks over picture tokens; set it to 0"
-            )
+            raise StepError(f"train.{name}: a {denoiser.family.pipeline} has no blocks of tokens; set it to 0")
     if arguments.encoder_dropout and len(denoiser.family.text) == 1:
         raise StepError(
             f"train.encoder_dropout: a {denoiser.family.pipeline} has one text encoder: use caption_dropout"

@@ -8,11 +8,11 @@ of a few large matrix products in the precision of the forward pass.
 
 from __future__ import annotations
 
-import functools
 import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,13 +62,13 @@ def measure_utilisation(
 ) -> Utilisation:
     """Measure a network, as it is trained, and a device; takes a few seconds."""
 
-    def as_trained(shape: Shape, network: Any) -> None:
+    def trained(shape: Shape, network: Any) -> None:
         add_lora(network, arguments, arguments.lora_targets)
         if arguments.routing_fraction:
             BlockAids(denoiser, arguments, network.config, manifest).rehearse(shape, network)
 
-    count, shapes = functools.partial(denoiser.flops_of_sample, network.config), manifest.latent_shapes
-    flops = [count(shape, positions, functools.partial(as_trained, shape)) for shape in shapes]
+    config, shapes = network.config, manifest.latent_shapes
+    flops = [denoiser.flops_of_sample(config, shape, positions, partial(trained, shape)) for shape in shapes]
     counts = [bucket.counts[TRAIN_SPLIT] for bucket in manifest.buckets] or [1]
     mean = sum(cost * count for cost, count in zip(flops, counts, strict=True)) // sum(counts)
     return Utilisation(device, mean, matmul_flops_per_s(device, arguments.precision))

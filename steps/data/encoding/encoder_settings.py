@@ -26,7 +26,6 @@ class EncoderSettings:
     caption_embeddings: bool
     precision: str
     features: Path | None = None
-    """Folder of the vision model whose features are stored."""
     features_side: int = 0
 
 

@@ -30,6 +30,8 @@ MAX_MEAN: Final = 1.0
 MIN_PSNR_DB: Final = 15.0
 # A shard with fewer rows may be odd by chance; the statistics of all of them are checked at the end.
 MIN_CHECKED_ROWS: Final = 256
+# Facts that the first releases did not know.
+LATER: Final = ("shift_factor", "features_shape")
 
 
 class LatentsRecord(PartRecord):
@@ -88,12 +90,10 @@ class ModelFacts:
     shift_factor: float = 0.0
     """The VAE's: what is taken from a latent before it is scaled."""
     features_shape: tuple[int, ...] = ()
-    """See LatentsManifest."""
 
     def identity(self) -> Identity:
         """Return what it is known by; without a shift and features as before there were any."""
-        later = ("shift_factor", "features_shape")
-        return {name: value for name, value in vars(self).items() if name not in later or value}
+        return {name: value for name, value in vars(self).items() if value or name not in LATER}
 
     def latent_shape(self, size: Size) -> tuple[int, int, int]:
         """Return channels, height and width. Raises StepError where the VAE cannot divide the sides of the picture."""

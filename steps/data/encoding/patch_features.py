@@ -7,7 +7,7 @@ Reads <evaluator>/NAME/{config.json,model.safetensors,preprocessor_config.json} 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,15 +17,13 @@ from steps.errors import StepError
 from steps.model.json_object import read_object
 from steps.model.pretrained import load_part
 
-PREPROCESSING: Final = "preprocessor_config.json"
-
 
 class PatchFeatures:
     """One vision model, in float32, and how it wants pictures."""
 
     def __init__(self, folder: Path, side: int, device: torch.device) -> None:
         """Load the model, to average over `side` x `side` cells. Raises StepError where the folder is not one."""
-        self._name, self._side, wanted = folder.name, side, read_object(folder / PREPROCESSING)
+        self._name, self._side, wanted = folder.name, side, read_object(folder / "preprocessor_config.json")
         model: Any = load_part("transformers", "AutoModel", folder, torch.float32)
         self._model = getattr(model, "vision_model", model).eval().to(device)
         try:

@@ -107,8 +107,7 @@ class Sd3(Denoiser):
     def on_blocks(self, network: Any, before: BlockHook, after: BlockHook, gradient_checkpointing: bool) -> None:
         """Have hooks called before and after each block, in passes that compute gradients alone.
 
-        diffusers lets a function of the caller's run the blocks in such passes, which otherwise checkpoints them. Hooks
-        stay outside of what is computed twice.
+        diffusers lets a function of the caller's run them in such passes. Hooks stay outside of what is computed twice.
         """
         numbers = {block: number for number, block in enumerate(network.transformer_blocks, 1)}
 

@@ -15,6 +15,7 @@ from params.arguments import from_texts, parse
 from params.layout import CHECKPOINT_METRICS, TRAINING_METRICS
 from params.programs import DownloadArguments, EncodeArguments, EvaluateArguments, ServeArguments, TrainArguments
 from params.settings import load_settings, parse_settings
+from pipeline_definition.cost.host_hours import priced
 from pipeline_definition.definition.pipeline import build_definition
 from pipeline_definition.local.conditions import holds
 from tests.pipeline_definition.definitions import (
@@ -382,3 +383,12 @@ def test_an_asynchronous_endpoint_is_one_key_of_the_set():
         .input_shape,
     )
     assert not report.has_errors(), report.generate_report()
+
+
+def test_features_bring_the_evaluator_to_encode() -> None:
+    text = Path("params/local.yaml").read_text().replace("encode:\n", "encode:\n  features: clip\n  features_side: 2\n")
+    step = all_steps(json.loads(build_definition(priced(parse_settings(text, "x.yaml")))))["Encode"]["Arguments"]
+    names = [item["InputName"] for item in step["ProcessingInputs"]]
+    assert names == ["shards", "pretrained", "evaluator"]
+    words = step["AppSpecification"]["ContainerArguments"]
+    assert words[words.index("--features") + 1] == "clip" and words[words.index("--features-side") + 1] == "2"

@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_refused_by_name(sd3: Path, sd3_latents: Path, tmp_
     unet = write_pretrained(tmp_path / "unet")
     for name, value in (("routing_fraction", 0.5), ("alignment_weight", 0.5)):
         with pytest.raises(
-            StepError, match=f"train.{name}: a StableDiffusionPipeline has no blocks over picture tokens; set it to 0"
+            StepError, match=f"train.{name}: a StableDiffusionPipeline has no blocks of tokens; set it to 0"
         ):
             check_starting_weights(TrainArguments(**{name: value}), unet, unet)
     manifest, config = LatentsDataset(sd3_latents).manifest, SD3.config(sd3)
