@@ -123,7 +123,7 @@ class BlockAids:
         projected, self._projected = self._projected, None
         wanted = features.to(self._pooling.dtype).flatten(1, 2)
         distances: Tensor = 1.0 - functional.cosine_similarity(projected.to(wanted.dtype), wanted, dim=-1)
-        seen = (self._pooling.sum(-1) > 0) & wanted.any(-1)
+        seen: Tensor = (self._pooling.sum(-1) > 0) & wanted.any(-1)
         return self._arguments.alignment_weight * (distances * seen).sum(1) / seen.sum(1).clamp_min(1)
 
     def _counts(self, latent_shape: Shape) -> tuple[int, int]:

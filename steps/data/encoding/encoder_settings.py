@@ -34,11 +34,11 @@ def model_facts(pretrained: Path, features: Path | None = None, features_side: i
 
     Raises StepError where a configuration lacks what is needed.
     """
-    if features is not None and not (features / CONFIG_FILE).is_file():
-        raise StepError(f"encode.features {features.name}: data.evaluator_uri has no {features.name}/{CONFIG_FILE}")
-    family, vision = folder_family(pretrained), read_object(features / CONFIG_FILE) if features else {}
-    # A CLIP has two halves.
-    sees = vision.get("vision_config", vision)
+    family, file = folder_family(pretrained), (features or pretrained) / CONFIG_FILE
+    whole = read_object(file) if features and file.is_file() else {}
+    sees = whole.get("vision_config", whole)
+    if features and "hidden_size" not in sees:
+        raise StepError(f"encode.features {features.name}: no vision model is in data.evaluator_uri/{features.name}")
     vae = read_object(pretrained / VAE / CONFIG_FILE)
     encoders = [part for part in family.text.values() if part not in family.optional or (pretrained / part).is_dir()]
     texts = [read_object(pretrained / part / CONFIG_FILE) for part in encoders]

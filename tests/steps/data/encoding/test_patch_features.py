@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,11 @@ def test_a_block_holds_the_features_and_is_the_same_without_them(pixels: Array) 
 
 
 def test_a_folder_that_is_no_vision_model_is_refused_by_its_key(tmp_path: Path, dinov2: Path) -> None:
-    with pytest.raises(StepError, match=r"encode\.features none: data\.evaluator_uri has no none/config\.json"):
+    with pytest.raises(StepError, match=r"encode\.features none: no vision model is in data\.evaluator_uri/none"):
         model_facts(PRETRAINED, tmp_path / "none", 8)
-    folder = tmp_path / "other"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    with pytest.raises(StepError, match=r"encode\.features vae: no vision model is in data\.evaluator_uri/vae"):
+        model_facts(PRETRAINED, PRETRAINED / "vae", 8)
+    folder = Path(shutil.copytree(PRETRAINED / "text_encoder", tmp_path / "other"))
     (folder / "preprocessor_config.json").write_text((dinov2 / "preprocessor_config.json").read_text())
     with pytest.raises(StepError, match=r"encode\.features other: no vision model of square patches"):
         PatchFeatures(folder, 2, CPU)
