@@ -125,10 +125,6 @@ def _cross(arm: float, half: float) -> list[tuple[float, float]]:
     return [corner for turn in turns for corner in turn]
 
 
-def _union(*parts: Distance) -> Distance:
-    return lambda x, y: functools.reduce(np.minimum, [part(x, y) for part in parts])
-
-
 def _heart() -> Distance:
     """Return a heart: a square on its tip, and a half circle on each of its two upper sides."""
     half, down = 0.58, 0.12
@@ -136,7 +132,8 @@ def _heart() -> Distance:
     scaled = [(x / math.sqrt(2), down + (y - down) / math.sqrt(2)) for x, y in diamond]
     side, reach = half / math.sqrt(2), half
     lobes = [_circle(reach, sign * side, down - side) for sign in (-1, 1)]
-    return _union(_polygon(scaled), *lobes)
+    parts = [_polygon(scaled), *lobes]
+    return lambda x, y: functools.reduce(np.minimum, [part(x, y) for part in parts])
 
 
 def _moon() -> Distance:

@@ -193,17 +193,13 @@ def plan(
     """
     samples_dir, others_dir = folders
     drawing = SamplingSettings(arguments.guidance_scale, arguments.inference_steps, arguments.sampler, size_px, size_px)
-
-    def row(name: str, source: ModelSource, how: SamplingSettings, samples: int, folder: Path) -> PictureSet:
-        generation = _generation(arguments, source, how, min(samples, len(prompts)), captions_digest)
-        uri = arguments.samples_uri.rstrip("/")
-        mirror = f"{uri}/{digest(generation)[:DIGEST_LETTERS]}" if uri else ""
-        return PictureSet(name, source, how, prompts[:samples], folder, generation, mirror)
-
-    rows = [row(TRAINED, sources[TRAINED], drawing, len(prompts), samples_dir)]
-    for name, source, how, samples in _others(arguments, sources, drawing):
+    uri, rows = arguments.samples_uri.rstrip("/"), []
+    for name, source, how, samples in _drawn(arguments, sources, drawing):
         if samples:
-            rows.append(row(name, source, how, samples, others_dir / name))
+            generation = _generation(arguments, source, how, min(samples, len(prompts)), captions_digest)
+            mirror = f"{uri}/{digest(generation)[:DIGEST_LETTERS]}" if uri else ""
+            folder = samples_dir if name == TRAINED else others_dir / name
+            rows.append(PictureSet(name, source, how, prompts[:samples], folder, generation, mirror))
     return Work(rows, arguments)
 
 
@@ -212,11 +208,12 @@ def guidance_row(scale: float) -> str:
     return f"guidance-{scale:g}"
 
 
-def _others(
+def _drawn(
     arguments: EvaluateArguments, sources: Mapping[str, ModelSource], drawing: SamplingSettings
 ) -> Iterator[tuple[str, ModelSource, SamplingSettings, int]]:
-    """Yield name, model, sampling settings and number of pictures of each row other than the trained model's own."""
+    """Yield name, model, sampling settings and number of pictures of each row, the trained model's own first."""
     trained = sources[TRAINED]
+    yield TRAINED, trained, drawing, arguments.samples
     for scale in sorted(set(arguments.guidance_grid) - {arguments.guidance_scale}):
         yield guidance_row(scale), trained, replace(drawing, guidance_scale=scale), arguments.grid_samples
     yield UNTRAINED, replace(trained, fresh_weights=True), drawing, arguments.untrained_samples

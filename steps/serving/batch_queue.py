@@ -122,7 +122,6 @@ class BatchQueue:
         self._recent_requests = 0
 
     def __len__(self) -> int:
-        """Return how many requests wait."""
         return len(self._tickets)
 
     def submit(self, ticket: Ticket) -> None:

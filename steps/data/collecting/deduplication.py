@@ -130,15 +130,10 @@ def _columns(table: Any, blocklist: Blocklist) -> tuple[npt.NDArray[Any], ...]:
         width.astype(np.int64) * height,
         blocklist.blocked(table["sha256"].to_pylist(), facts["perceptual_hash"].to_pylist()),
         hashes,
-        _is_valid(facts["perceptual_hash"]) & ~np.isin(hashes, FLAT_HASHES),
+        np.asarray(facts["perceptual_hash"].is_valid()) & ~np.isin(hashes, FLAT_HASHES),
         np.frombuffer(colours, np.uint8).reshape(-1, COLOUR_BYTES),
-        _is_valid(facts["colour_layout"]),
+        np.asarray(facts["colour_layout"].is_valid()),
     )
-
-
-def _is_valid(column: Any) -> Mask:
-    valid: Mask = column.is_valid().to_numpy(zero_copy_only=False)
-    return valid
 
 
 def _tables(storage: Storage, shards: Sequence[VerifiedShard]) -> Iterator[tuple[VerifiedShard, pa.Table]]:
@@ -154,8 +149,7 @@ def repeated(*keys: npt.NDArray[Any]) -> Rows:
     """Return the places all of whose keys stand together at an earlier place."""
     order = np.lexsort(keys)
     is_same = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
-    places: Rows = order[1:][is_same]
-    return places
+    return np.asarray(order[1:][is_same])
 
 
 def near_duplicates(looks: Looks, max_distance: int) -> Rows:
@@ -176,8 +170,7 @@ def near_duplicates(looks: Looks, max_distance: int) -> Rows:
             # The places of a group ascend: each is compared with those before it.
             for position in range(1, len(group)):
                 is_copy[group[position]] |= _is_alike(looks, group[position], group[:position], max_distance)
-    places: Rows = np.flatnonzero(is_copy)
-    return places
+    return np.flatnonzero(is_copy)
 
 
 def _is_alike(looks: Looks, place: int, others: Rows, max_distance: int) -> bool:

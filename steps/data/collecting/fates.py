@@ -59,8 +59,7 @@ class Fates:
     @property
     def is_sample(self) -> Mask:
         """Whether the row became a sample."""
-        sample: Mask = self.causes == SUCCESS
-        return sample
+        return np.asarray(self.causes == SUCCESS)
 
     @property
     def may_pass(self) -> Mask:

@@ -19,7 +19,7 @@ from params.filters import FILTERS
 from params.layout import MANIFEST_FILE
 from params.model import Decides
 from params.programs import DownloadArguments
-from steps.artifact import Identity, digest
+from steps.artifact import Identity, digest, from_text
 from steps.data.shards.blocklist import Blocklist
 from steps.data.shards.limits import Limits, limits_of
 from steps.data.shards.shards_artifact import ShardRecord
@@ -86,7 +86,6 @@ def _settings_of_before(settings: DownloadArguments, rows: set[int]) -> Iterator
 
 def _read_json(storage: Storage, name: str) -> dict[str, Any]:
     try:
-        content = json.loads(storage.read(name))
-    except (FileNotFoundError, ValueError):
+        return dict(from_text(storage.read(name).decode()) or {})
+    except (FileNotFoundError, UnicodeDecodeError):
         return {}
-    return content if isinstance(content, dict) else {}

@@ -33,8 +33,6 @@ SCORES: Final = dict.fromkeys(column.name for one in FILTERS for column in one.c
 
 @dataclass(frozen=True)
 class _Check:
-    """One reason to leave a row out."""
-
     cause: str
     columns: tuple[str, ...]
     drops: Callable[..., Mask]
@@ -57,8 +55,7 @@ class Screening:
     @property
     def is_wanted(self) -> Mask:
         """Whether a row is to become a sample."""
-        wanted: Mask = self.fates == 0
-        return wanted
+        return np.asarray(self.fates == 0)
 
     def cause(self, row: int) -> str:
         """Return why a row is left out."""
@@ -67,7 +64,7 @@ class Screening:
     def counts(self) -> Counter[str]:
         """Return how many rows are left out, by cause."""
         numbers = np.bincount(self.fates, minlength=len(self.causes) + 1).tolist()
-        return Counter({str(cause): number for cause, number in zip(self.causes, numbers[1:], strict=True) if number})
+        return +Counter(dict(zip(map(str, self.causes), numbers[1:], strict=True)))
 
 
 def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
@@ -158,7 +155,7 @@ class _Columns:
     """Finds the columns of scores in a table."""
 
     def __init__(self, named: tuple[str, ...], table: UrlTable) -> None:
-        self._names = table.names
+        self._names = ", ".join(table.names)
         self._by_lower = {name.lower(): name for name in reversed(table.names)}
         self._named = {CAPTION: table.caption_column}
         for pair in named:
@@ -166,35 +163,31 @@ class _Columns:
             if not equals or score not in SCORES:
                 raise StepError(f"score_columns: {pair!r} is not SCORE=COLUMN with one of {', '.join(SCORES)}")
             if column not in table.names:
-                raise StepError(
-                    f"score_columns: the url table has no column {column!r}; it has {', '.join(table.names)}"
-                )
+                raise StepError(f"score_columns: the url table has no column {column!r}; it has {self._names}")
             self._named[score] = column
 
     def named_for(self, one: Filter) -> tuple[str, ...]:
         """Return the columns of a filter; nothing where it does without. Raises StepError where one is not there."""
-        names = [self._find(column) for column in one.columns]
-        if None not in names:
-            return tuple(name for name in names if name is not None)
+        names = tuple(self._find(column) for column in one.columns)
+        if all(names):
+            return names
         if one.measured:
             return ()
-        missing = one.columns[names.index(None)]
+        missing = one.columns[names.index("")]
         raise StepError(
             f"url_table: a filter on {missing.name} is set, but there is no column for it "
             f"({', '.join(missing.published_as)}); name it as score_columns={missing.name}=COLUMN: "
-            f"the table has {', '.join(self._names)}"
+            f"the table has {self._names}"
         )
 
-    def _find(self, column: TableColumn) -> str | None:
+    def _find(self, column: TableColumn) -> str:
         known = (self._by_lower[name] for name in column.published_as if name in self._by_lower)
-        return self._named.get(column.name) or next(known, None)
+        return self._named.get(column.name) or next(known, "")
 
 
 def _is(cause: str, lost: Any) -> Mask:
-    mask: Mask = pc.fill_null(pc.equal(lost, cause), False).to_numpy(zero_copy_only=False)
-    return mask
+    return np.asarray(pc.fill_null(pc.equal(lost, cause), False))
 
 
 def _is_blank(texts: Any) -> Mask:
-    blank: Mask = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(texts, "")), "").to_numpy(zero_copy_only=False)
-    return blank
+    return np.asarray(pc.equal(pc.utf8_trim_whitespace(pc.fill_null(texts, "")), ""))

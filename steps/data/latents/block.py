@@ -58,8 +58,7 @@ class BlockLayout:
 
 def to_bytes(tensors: Mapping[str, Array]) -> bytes:
     """Return a block; the same tensors give the same bytes."""
-    content: bytes = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
-    return content
+    return bytes(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
 
 
 def digest(*parts: bytes | bytearray | memoryview) -> str:

@@ -184,8 +184,7 @@ class SampleOrder:
         first_rows, sizes = self._first_rows, self._sizes
         blocks = self._window_blocks(self._epoch(epoch), number)
         together = np.concatenate([np.arange(first_rows[b], first_rows[b] + sizes[b]) for b in blocks])
-        rows: Rows = together[permutation(len(together), self.seed, epoch, _ROWS, number, *self._stream)]
-        return rows
+        return np.asarray(together[permutation(len(together), self.seed, epoch, _ROWS, number, *self._stream)])
 
     def _window_blocks(self, state: _Epoch, number: int) -> tuple[int, ...]:
         return tuple(state.blocks[number * self.window_blocks : (number + 1) * self.window_blocks].tolist())

@@ -122,12 +122,10 @@ class PictureFile:
 
 def _strictly_decoded(content: bytes, space: str) -> Pixels:
     """Return the pixels of a JPEG. Raises ValueError where it is damaged."""
-    pixels: Pixels
     try:
-        pixels = simplejpeg.decode_jpeg(content, space)
+        return np.asarray(simplejpeg.decode_jpeg(content, space))
     except ValueError:
-        pixels = simplejpeg.decode_jpeg(tidied(content), space)
-    return pixels
+        return np.asarray(simplejpeg.decode_jpeg(tidied(content), space))
 
 
 def _is_of_unknown_pixels(content: bytes) -> bool:

@@ -126,8 +126,7 @@ class PictureReader:
         with warnings.catch_warnings():
             # It sets a flag of albumentations that is on its way out.
             warnings.simplefilter("ignore", DeprecationWarning)
-            blurred: Pixels = self._blur(pixels, boxes)
-        return blurred
+            return np.asarray(self._blur(pixels, boxes))
 
     def _encoded(self, pixels: Pixels) -> bytes:
         flags = [int(cv2.IMWRITE_JPEG_QUALITY), self._settings.jpeg_quality]

@@ -92,13 +92,10 @@ class DelimitedFiles(TableFiles):
 
 
 class _LostLines:
-    """Takes the lines that are no rows."""
-
     def __init__(self, path: str, oddities: Oddities) -> None:
         self._path, self._oddities, self.count = path, oddities, 0
 
     def __call__(self, row: Any) -> str:
-        """Count a line and pass over it."""
         self.count += 1
         fields = f"{row.actual_columns} fields where {row.expected_columns} are expected"
         self._oddities.note(Cause.BAD_ROW, f"{self._path}: {fields}: {row.text[:80]!r}")

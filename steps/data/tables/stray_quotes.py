@@ -54,8 +54,6 @@ class _Pieces(io.RawIOBase):
 
 
 class _Patterns:
-    """How lines of one table look."""
-
     def __init__(self, delimiter: bytes, columns: int, url_place: int) -> None:
         self._delimiter = delimiter
         plain = rb'[^"%b\r\n][^%b\r\n]*+|' % (delimiter, delimiter)
