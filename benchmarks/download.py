@@ -27,7 +27,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ def main(argv: list[str]) -> int:
         s3 = stack.enter_context(serving("moto.server", "", "-H", "127.0.0.1", "-p"))
         os.environ |= {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3}
         boto3.client("s3").create_bucket(Bucket=BUCKET)
-        sides = measure(options, Flow(web, options.threads))
+        sides = measure(options, web)
     harness.print_result(results(sides, options), options.json)
     return 0
 
@@ -100,42 +99,37 @@ def picture(number: int) -> bytes:
     return buffer.getvalue()
 
 
-@dataclass(frozen=True)
-class Flow:
-    web: str
-    threads: int
-
-    def shard(self, number: int) -> TableSlice:
-        first = number * SAMPLES_PER_SHARD
-        urls = [f"{self.web}/pictures/{row % PICTURES}.jpg" for row in range(SAMPLES_PER_SHARD)]
-        return TableSlice(number, first, list(urls), [f"picture {row}" for row in range(len(urls))])
+def shard(web: str, number: int) -> TableSlice:
+    urls: list[str | None] = [f"{web}/pictures/{row % PICTURES}.jpg" for row in range(SAMPLES_PER_SHARD)]
+    return TableSlice(number, number * SAMPLES_PER_SHARD, urls, [f"picture {row}" for row in range(len(urls))])
 
 
-def measure(options: argparse.Namespace, flow: Flow) -> dict[str, Turns]:
+def measure(options: argparse.Namespace, web: str) -> dict[str, Turns]:
     """Return for `step` and `same` seconds and CPU-seconds for each picture, one pair for each turn."""
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         sides = {}
         for name, maker in (("step", step_maker), ("same", plain_maker)):
-            pool = stack.enter_context(ProcessPoolExecutor(options.processes, context, begin, (maker, flow)))
-            sides[name] = functools.partial(take_turn, pool, flow, SHARDS_OF_TURN * options.processes)
+            begun = (maker, web, options.threads)
+            pool = stack.enter_context(ProcessPoolExecutor(options.processes, context, begin, begun))
+            sides[name] = functools.partial(take_turn, pool, web, SHARDS_OF_TURN * options.processes)
         return harness.take_turns(sides, options.turns, uncounted=1)
 
 
-def take_turn(pool: ProcessPoolExecutor, flow: Flow, count: int, number: int) -> tuple[float, float]:
+def take_turn(pool: ProcessPoolExecutor, web: str, count: int, number: int) -> tuple[float, float]:
     """Make some shards on each process; return seconds and CPU-seconds of the processes for each picture."""
     started_s = time.perf_counter()
-    cpu_s = sum(pool.map(work, [flow.shard(number * count + shard) for shard in range(count)]))
+    cpu_s = sum(pool.map(work, [shard(web, number * count + place) for place in range(count)]))
     elapsed_s, rows = time.perf_counter() - started_s, count * SAMPLES_PER_SHARD
     return elapsed_s / rows, cpu_s / rows
 
 
-def begin(maker: Callable[[Flow], Make], flow: Flow) -> None:
+def begin(maker: Callable[[str, int], Make], web: str, threads: int) -> None:
     global _make
     warnings.simplefilter("ignore")  # img2dataset's libraries have much to say
     # As the step's workers do: webdataset would import it needlessly.
     sys.modules["torch"] = None  # type: ignore[assignment]
-    _make = maker(flow)
+    _make = maker(web, threads)
 
 
 def work(rows: TableSlice) -> float:
@@ -145,21 +139,21 @@ def work(rows: TableSlice) -> float:
     return time.process_time() - started_cpu_s
 
 
-def step_maker(flow: Flow) -> Make:
+def step_maker(web: str, threads: int) -> Make:
     arguments = DownloadArguments(
         url_table="",
         shards_uri=f"s3://{BUCKET}/step",
         image_size_px=IMAGE_SIZE_PX,
-        threads=flow.threads,
+        threads=threads,
         samples_per_shard=SAMPLES_PER_SHARD,
-        allowed_hosts=(flow.web.removeprefix("http://"),),
+        allowed_hosts=(web.removeprefix("http://"),),
     )
     maker = ShardMaker(arguments, "benchmark", Blocklist())
     maker.prepare()
     return maker.make
 
 
-def plain_maker(flow: Flow) -> Make:
+def plain_maker(_: str, threads: int) -> Make:
     """Return img2dataset's own downloader, as its main program makes it."""
     from img2dataset.downloader import Downloader
     from img2dataset.resizer import Resizer
@@ -174,7 +168,7 @@ def plain_maker(flow: Flow) -> Make:
             max_aspect_ratio=3.0,
             resize_only_if_bigger=False,
         ),
-        thread_count=flow.threads,
+        thread_count=threads,
         number_sample_per_shard=SAMPLES_PER_SHARD,
         extract_exif=False,
         retries=1,

@@ -6,7 +6,6 @@ number of workers change it by rounding alone.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,7 +53,7 @@ class PictureGenerator:
         self.own_network = self._network
         self._drawing = drawing
         self._device = device
-        self._conditions: OrderedDict[str, Conditions] = OrderedDict()
+        self._conditions: dict[str, Conditions] = {}
 
     @property
     def _network(self) -> Any:
@@ -95,16 +94,13 @@ class PictureGenerator:
 
     def _encode(self, captions: Sequence[str]) -> dict[str, Conditions]:
         """Return each caption's conditions; a caption already encoded is not encoded again."""
+        if len(self._conditions) > MAX_KEPT_CAPTIONS:
+            self._conditions.clear()
         fresh = [caption for caption in dict.fromkeys(captions) if caption not in self._conditions]
         if fresh:
             encoded = self._reader.encode(self._reader.tokens(fresh))
             self._conditions.update(zip(fresh, zip(*encoded, strict=True), strict=True))
-        wanted = {caption: self._conditions[caption] for caption in captions}
-        for caption in wanted:
-            self._conditions.move_to_end(caption)
-        while len(self._conditions) > MAX_KEPT_CAPTIONS:
-            self._conditions.popitem(last=False)
-        return wanted
+        return self._conditions
 
     def _check(self, pixels: Tensor, prompts: Sequence[Prompt]) -> None:
         finite = pixels.isfinite().flatten(1).all(1).tolist()

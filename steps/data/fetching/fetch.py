@@ -15,7 +15,6 @@ import time
 import urllib.parse
 import zlib
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Final
 
 from urllib3.exceptions import LocationParseError
@@ -58,7 +57,7 @@ class Fetcher:
 
     def __init__(self, settings: DownloadSettings, guard: AddressGuard) -> None:
         """`settings` bound a picture's time and bytes, and say how the crawler presents itself."""
-        self._settings, self._guard = settings, guard
+        self._settings, self._guard, self._tls = settings, guard, ssl.create_default_context()
         self._turns = HostTurns(settings.max_retry_after_s, settings.connections_per_host)
         words = ("compatible", CRAWLER, *([f"+{settings.contact}"] if settings.contact else []))
         self._headers = {**_HEADERS, "User-Agent": f"Mozilla/5.0 ({'; '.join(words)})"}
@@ -147,10 +146,6 @@ class Fetcher:
             raise FetchError(Cause.TRUNCATED)
         codings = ",".join(map(str, response.headers.get_all("Content-Encoding", [])))
         return decoded(body.getvalue(), codings, limit) if codings else body.getvalue()
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return ssl.create_default_context()
 
 
 # The first that fits: most of these are OSErrors.

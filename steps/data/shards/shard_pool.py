@@ -33,7 +33,7 @@ _maker: ShardMaker | None = None
 _makers: dict[str, ShardMaker] = {}
 
 
-class HostPool:
+class HostPool(contextlib.AbstractContextManager["HostPool"]):
     """Processes of this host. Use as a context manager."""
 
     def __init__(self, maker: ShardMaker, processes: int, on_progress: Callable[[int], None]) -> None:
@@ -43,9 +43,6 @@ class HostPool:
         self._counter = self._context.Value("q", 0)
         self._executor: ProcessPoolExecutor | None = None
         self._alive: list[Connection] = []
-
-    def __enter__(self) -> HostPool:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()

@@ -27,7 +27,6 @@ from steps.data.tables.stored_rows import (
     is_blank,
     note_if_no_text,
     stored_names,
-    stored_rows,
 )
 from steps.data.tables.text_column import through
 from steps.errors import StepError
@@ -61,7 +60,7 @@ def open_folder(uri: str, reading: Reading) -> PictureParquet | StoredRows:
         rows.append({**row, URL: name})
     where = f"{', '.join(METADATA_FILES)}, nor a .txt or .caption beside it"
     captions = json.dumps([row.get(CAPTION) for row in rows])
-    return stored_rows(uri, rows, reading, oddities, where, {name: sizes[name] for name in pictures}, captions)
+    return StoredRows(uri, rows, reading, oddities, where, {name: sizes[name] for name in pictures}, captions)
 
 
 def _caption_files(names: Mapping[str, Any], pictures: list[str]) -> dict[str, list[str]]:

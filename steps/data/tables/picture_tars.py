@@ -31,7 +31,6 @@ from steps.data.tables.stored_rows import (
     is_blank,
     note_if_no_text,
     stored_names,
-    stored_rows,
 )
 from steps.errors import StepError
 
@@ -60,7 +59,7 @@ def open_shards(uri: str, reading: Reading) -> StoredRows:
         raise StepError(f"url_table: {reason}")
     where = "its .json, nor a .txt or .caption of its key"
     facts = json.dumps(rows, sort_keys=True)
-    return stored_rows(uri, rows, reading, oddities, where, {name: sizes[name] for name in tars}, facts)
+    return StoredRows(uri, rows, reading, oddities, where, {name: sizes[name] for name in tars}, facts)
 
 
 def _tar_rows(uri: str, name: str, reading: Reading) -> tuple[list[Row], Oddities]:

@@ -27,8 +27,26 @@ MAX_TEXT_BYTES: Final = 1 << 20
 class StoredRows:
     """Rows that lie in memory."""
 
-    def __init__(self, rows: list[Row], digest: str, oddities: Oddities) -> None:
-        self._rows, self.rows, self.digest, self.oddities = rows, len(rows), digest, oddities
+    def __init__(
+        self,
+        uri: str,
+        rows: list[Row],
+        reading: Reading,
+        oddities: Oddities,
+        where: str,
+        sizes: Mapping[str, int],
+        facts: str,
+    ) -> None:
+        """Take rows, known by the sizes of their files, by name, and by facts about them as JSON.
+
+        `where` says where captions were looked for. Raises StepError, with the first thing that could not be read,
+        where no row has a caption that is text.
+        """
+        _require_captions(uri, rows, reading, oddities, where)
+        self._rows, self.rows, self.oddities = rows, len(rows), oddities
+        # Pictures that change without a trace of these go unnoticed.
+        traces = [sizes, hashlib.sha256(facts.encode()).hexdigest()]
+        self.digest = hashlib.sha256(json.dumps(traces, sort_keys=True).encode()).hexdigest()
         others = {name for row in rows for name in row} - {URL, CAPTION, LOST}
         self.names: tuple[str, ...] = (URL, CAPTION, *sorted(others))
 
@@ -78,20 +96,6 @@ def caption_in(content: bytes, reading: Reading) -> str | list[str]:
         return "\ud800"
     text = content.decode("utf-8", "surrogateescape").strip()
     return text.split("\n") if reading.settings.caption_lines else text
-
-
-def stored_rows(
-    uri: str, rows: list[Row], reading: Reading, oddities: Oddities, where: str, sizes: Mapping[str, int], facts: str
-) -> StoredRows:
-    """Return rows as a table, known by the sizes of its files, by name, and by facts about its rows as JSON.
-
-    Raises StepError, with the first thing that could not be read, where no row has a caption that is text.
-    """
-    _require_captions(uri, rows, reading, oddities, where)
-    # Pictures that change without a trace of these go unnoticed.
-    traces = [sizes, hashlib.sha256(facts.encode()).hexdigest()]
-    digest = hashlib.sha256(json.dumps(traces, sort_keys=True).encode()).hexdigest()
-    return StoredRows(rows, digest, oddities)
 
 
 def _require_captions(uri: str, rows: Sequence[Row], reading: Reading, oddities: Oddities, where: str) -> None:

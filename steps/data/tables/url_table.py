@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -36,37 +36,28 @@ Captions = str | list[str] | None
 """Of one picture: a list where all of several count."""
 
 
-@dataclass(frozen=True)
-class CaptionChoice:
-    """How a list of captions becomes what is stored."""
+def _one(column: Any, first_row: int, settings: DownloadSettings) -> Any:
+    """Return a caption for each row, trimmed; null where there is none.
 
-    kind: Literal["first", "random", "all"] = "first"
-    seed: int = 0
+    `column` is a pyarrow array of strings or of lists of them; its first value is of row `first_row` of the table.
+    """
+    if pa.types.is_string(column.type):
+        return clean(column)
 
-    def one(self, column: Any, first_row: int) -> Any:
-        """Return a caption for each row, trimmed; null where there is none.
+    def chosen(row: int, captions: list[str]) -> str | None:
+        place = 0
+        if settings.captions == "random" and captions:
+            place = xxhash.xxh3_64_intdigest(f"{settings.captions_seed} {row}".encode()) % len(captions)
+        return captions[place] if captions else None
 
-        `column` is a pyarrow array of strings or of lists of them; its first value is of row `first_row` of the table.
-        """
-        if pa.types.is_string(column.type):
-            return clean(column)
-        rows = [list(row) for row in _lists(column)]
-        return pa.array(
-            [row[self._place(number, len(row))] if row else None for number, row in enumerate(rows, first_row)],
-            pa.string(),
-        )
+    return pa.array([chosen(row, captions) for row, captions in enumerate(_lists(column), first_row)], pa.string())
 
-    def several(self, column: Any, first_row: int) -> list[Captions]:
-        """Return what each row is to be stored with."""
-        if self.kind != "all" or pa.types.is_string(column.type):
-            texts: list[Captions] = self.one(column, first_row).to_pylist()
-            return texts
+
+def _several(column: Any, first_row: int, settings: DownloadSettings) -> list[Captions]:
+    """Return what each row is to be stored with."""
+    if settings.captions == "all" and not pa.types.is_string(column.type):
         return [_captions(row) for row in _lists(column)]
-
-    def _place(self, row: int, count: int) -> int:
-        if self.kind != "random":
-            return 0
-        return int(xxhash.xxh3_64_intdigest(f"{self.seed} {row}".encode())) % count
+    return list(_one(column, first_row, settings).to_pylist())
 
 
 def joined(captions: Captions, further: list[str]) -> Captions:
@@ -121,11 +112,10 @@ class UrlTable:
         `others` are further columns, and the settings that name them. Raises StepError where there is no table, or it
         lacks a column.
         """
-        asked = settings or DownloadSettings()
+        self._settings = settings or DownloadSettings()
         self._columns = (url_column, caption_column) if source == "urls" else (URL, CAPTION)
         self.url_column, self.caption_column = self._columns
-        self._choice = CaptionChoice(asked.captions, asked.captions_seed)
-        self._rows = _OPENERS[source](uri, Reading(url_column, caption_column, asked))
+        self._rows = _OPENERS[source](uri, Reading(url_column, caption_column, self._settings))
         self.rows = min(self._rows.rows, max_rows) if max_rows else self._rows.rows
         if not self.rows:
             raise StepError(f"url_table: {uri} has no rows")
@@ -148,7 +138,8 @@ class UrlTable:
         index = 0
         for row, batch in self._batches(names):
             held[0] += self._texts(batch.column(0), self.url_column, row).values.to_pylist()
-            held[1] += self._choice.several(self._texts(batch.column(1), self.caption_column, row).values, row)
+            captions = self._texts(batch.column(1), self.caption_column, row).values
+            held[1] += _several(captions, row, self._settings)
             for values, name in zip(held[2:], names[2:], strict=True):
                 values += through(batch.column(name)).values.to_pylist()
             while len(held[0]) >= samples_per_shard:
@@ -174,7 +165,7 @@ class UrlTable:
                 column = self._texts(batch.column(name), name, row)
                 lost = _marked(lost, column.lost)
                 is_caption = name == self.caption_column
-                values[name] = self._choice.one(column.values, row) if is_caption else column.values
+                values[name] = _one(column.values, row, self._settings) if is_caption else column.values
             yield pa.record_batch({name: values[name] for name in names} | {LOST: lost})
 
     def _batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
