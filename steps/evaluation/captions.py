@@ -74,12 +74,8 @@ def read_captions(source: str, heldout: Sequence[str]) -> Captions:
     empty = next((number for number, text in enumerate(texts) if not text), None)
     if empty is not None:
         raise StepError(f"captions: {source}: caption {empty} is empty")
-    return Captions(texts, _matches(texts, heldout), seeds)
-
-
-def _matches(texts: Sequence[str], heldout: Sequence[str]) -> list[int | None]:
-    first = {" ".join(heldout[row].split()): row for row in reversed(range(len(heldout)))}
-    return [first.get(text) for text in texts]
+    rows_of = {" ".join(caption.split()): row for row, caption in reversed(list(enumerate(heldout)))}
+    return Captions(texts, [rows_of.get(text) for text in texts], seeds)
 
 
 def _rows(suffix: str, content: bytes) -> Iterable[Mapping[str, Any]]:

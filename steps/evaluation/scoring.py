@@ -71,11 +71,13 @@ class Scorer:
         for pictures, captions in pairs:
             clip.update(pictures, captions)
             if self._inception is not None:
-                inception.append(_features(self._inception, pictures, self._device))
+                with torch.inference_mode():
+                    features = self._inception(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self._device))
+                inception.append(features.double().cpu())
             report(len(captions))
-        features = clip.features()
-        fid_features = torch.cat(inception).numpy() if inception else features
-        return Scores(clip.score(), clip.cosines(), clip.margins(), features, np.asarray(fid_features))
+        clip_features = clip.features()
+        fid_features = torch.cat(inception).numpy() if inception else clip_features
+        return Scores(clip.score(), clip.cosines(), clip.margins(), clip_features, np.asarray(fid_features))
 
 
 def real_pairs(reference: Reference) -> Iterator[CaptionedPictures]:
@@ -91,9 +93,3 @@ def generated_pairs(row: PictureSet) -> Iterator[CaptionedPictures]:
     for start in range(0, len(row.prompts), BATCH_SIZE):
         prompts = row.prompts[start : start + BATCH_SIZE]
         yield store.read([prompt.index for prompt in prompts]), [prompt.caption for prompt in prompts]
-
-
-@torch.inference_mode()
-def _features(network: nn.Module, pictures: Pictures, device: torch.device) -> Tensor:
-    features: Tensor = network(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device))
-    return features.double().cpu()

@@ -108,17 +108,14 @@ class _Exchange:
             raise invalid_request(error) from None
         media_type = media.choose(headers.get("accept"), generation)
         self._describe(generation)
-        drawing = await self._draw(generation)
+        watch = asyncio.create_task(gone(self._request))
+        try:
+            drawing = await self._service.draw(generation, self._arrived_s, watch)
+        finally:
+            watch.cancel()
         self._log |= {"seed": drawing.seeds[0], "queue_s": drawing.queue_s, "render_s": drawing.render_s}
         # Compressing a picture takes milliseconds: not on the event loop.
         return await asyncio.to_thread(_picture_response, drawing, media_type)
-
-    async def _draw(self, generation: GenerationRequest) -> DrawnRequest:
-        watch = asyncio.create_task(gone(self._request))
-        try:
-            return await self._service.draw(generation, self._arrived_s, watch)
-        finally:
-            watch.cancel()
 
     def _describe(self, generation: GenerationRequest) -> None:
         names = {"width", "height", "steps", "guidance_scale", "sampler", "adapter"}

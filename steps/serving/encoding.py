@@ -49,39 +49,26 @@ _XMP: Final = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 OPTIONS: Final = {"png": {}, "jpeg": {"quality": 95, "subsampling": 0}, "webp": {"quality": 92, "method": 4}}
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What a picture says about itself."""
+def _provenance(form: PictureFormat, model: str, settings: dict[str, str]) -> dict[str, Any]:
+    """Return what a picture says about itself, as Pillow's options of its format.
 
-    model: str
-    settings: dict[str, str]
-    """Seed, steps and so on, and the prompt only where it was asked for."""
-
-    def png_text(self) -> PngInfo:
-        """Return the text chunks of a PNG."""
+    `settings` are seed, steps and so on, and the prompt only where it was asked for.
+    """
+    description = json.dumps({name: _plain(text) for name, text in settings.items()})
+    texts = {name: escape(_plain(text)) for name, text in {"model": model, "description": description}.items()}
+    xmp = _XMP.format(generator=GENERATOR, source_type=SOURCE_TYPE, **texts)
+    if form == "png":
         info = PngInfo()
-        info.add_itxt("XML:com.adobe.xmp", self.xmp().decode("utf-8"))
+        info.add_itxt("XML:com.adobe.xmp", xmp)
         info.add_text("Software", GENERATOR)
-        for name, text in {"Model": self.model, **self.settings}.items():
+        for name, text in {"Model": model, **settings}.items():
             info.add_itxt(name, _plain(text))
-        return info
-
-    def exif(self) -> Exif:
-        """Return the EXIF block of a JPEG or WebP."""
-        exif = Exif()
-        exif[Base.Software] = GENERATOR
-        exif[Base.Model] = self.model.encode("ascii", "replace").decode("ascii")
-        exif.get_ifd(IFD.Exif)[Base.UserComment] = b"ASCII\0\0\0" + self._description().encode("ascii")
-        return exif
-
-    def xmp(self) -> bytes:
-        """Return the XMP packet."""
-        values = {"model": self.model, "description": self._description()}
-        texts = {name: escape(_plain(value)) for name, value in values.items()}
-        return _XMP.format(generator=GENERATOR, source_type=SOURCE_TYPE, **texts).encode("utf-8")
-
-    def _description(self) -> str:
-        return json.dumps({name: _plain(text) for name, text in self.settings.items()})
+        return {"pnginfo": info}
+    exif = Exif()
+    exif[Base.Software] = GENERATOR
+    exif[Base.Model] = model.encode("ascii", "replace").decode("ascii")
+    exif.get_ifd(IFD.Exif)[Base.UserComment] = b"ASCII\0\0\0" + description.encode("ascii")
+    return {"exif": exif, "xmp": xmp.encode("utf-8")}
 
 
 def _plain(text: str) -> str:
@@ -103,14 +90,9 @@ class DrawnRequest:
 
     def file(self, index: int, form: PictureFormat) -> bytes:
         """Return a picture as a file that says where it comes from."""
-        provenance = self._provenance(index)
-        options: dict[str, Any] = {**OPTIONS[form]}
-        if form == "png":
-            options["pnginfo"] = provenance.png_text()
-        else:
-            options |= {"exif": provenance.exif(), "xmp": provenance.xmp()}
+        provenance = _provenance(form, self.model, self._settings(index))
         file = io.BytesIO()
-        self.pictures[index].image.save(file, form.upper(), **options)
+        self.pictures[index].image.save(file, form.upper(), **OPTIONS[form], **provenance)
         return file.getvalue()
 
     def json(self, form: PictureFormat) -> bytes:
@@ -138,7 +120,7 @@ class DrawnRequest:
             truncated=picture.truncated,
         )
 
-    def _provenance(self, index: int) -> Provenance:
+    def _settings(self, index: int) -> dict[str, str]:
         settings = {
             "Seed": str(self.seeds[index]),
             "Steps": str(self.shape.steps),
@@ -149,4 +131,4 @@ class DrawnRequest:
             settings |= {"Adapter": self.shape.adapter, "Adapter scale": str(self.shape.adapter_scale)}
         if self.request.embed_prompt:
             settings |= {"Prompt": self.request.texts[index], "Negative prompt": self.request.negative_prompt}
-        return Provenance(self.model, settings)
+        return settings

@@ -119,9 +119,9 @@ class PipelineRenderer:
         if not bool(torch.isfinite(output.images).all()):
             raise RenderError(f"the model gave infinite or undefined pixels (precision {self._arguments.precision})")
         flags = getattr(output, "nsfw_content_detected", None) or [False] * len(rows)
-        images = _to_images(output.images)
-        drawn = zip(images, flags, prompts, strict=True)
-        return [Picture(image, bool(flag), prompt.truncated) for image, flag, prompt in drawn][: len(jobs)]
+        levels = (output.images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        drawn = list(zip(map(Image.fromarray, levels), flags, prompts, strict=True))
+        return [Picture(image, bool(flag), prompt.truncated) for image, flag, prompt in drawn[: len(jobs)]]
 
     def _call(
         self,
@@ -258,8 +258,3 @@ def load_safety_checker(pipeline: Any, folder: Path, dtype: torch.dtype) -> None
     )
     extractor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
     pipeline.register_modules(safety_checker=checker.eval(), feature_extractor=extractor)
-
-
-def _to_images(pixels: Tensor) -> list[Image.Image]:
-    levels = (pixels.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(level) for level in levels]

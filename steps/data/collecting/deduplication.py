@@ -92,18 +92,14 @@ def mark_samples(
     for shard, table in _tables(storage, shards):
         part = causes[first : first + len(table)]
         first += len(table)
-        _mark(storage, shard, table, part)
+        wanted = pa.array(part, pa.string())
+        if not table["dropped"].combine_chunks().equals(wanted):
+            place = table.schema.get_field_index("dropped")
+            write_samples(storage, shard.name.removesuffix(".tar"), table.set_column(place, "dropped", wanted))
         counts = Counter(cause for cause in part if cause)
         update = {"samples": len(table) - counts.total(), "dropped": dict(sorted(counts.items()))}
         marked.append(shard.model_copy(update=update))
     return marked, causes
-
-
-def _mark(storage: Storage, shard: VerifiedShard, table: pa.Table, marks: Sequence[str | None]) -> None:
-    wanted = pa.array(marks, pa.string())
-    if not table["dropped"].combine_chunks().equals(wanted):
-        column = table.schema.get_field_index("dropped")
-        write_samples(storage, shard.name.removesuffix(".tar"), table.set_column(column, "dropped", wanted))
 
 
 def _pictures(

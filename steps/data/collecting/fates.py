@@ -6,7 +6,7 @@ caption: the same row of a longer table, or under another threshold, is not fetc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from html import unescape
 from typing import Final
@@ -94,7 +94,8 @@ class FateBook:
                 number = names[name]
                 reopened = laxer(self.limits, made_with[number])
                 self._shards[number] = _fates(number, content, reopened, self)
-        return _joined([self._shards[number] for number in sorted(made_with)])
+        parts = [_NO_FATES, *(self._shards[number] for number in sorted(made_with))]
+        return Fates(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Fates)))
 
 
 def _fates(number: int, content: bytes, reopened: frozenset[str], book: FateBook) -> Fates:
@@ -115,11 +116,6 @@ def _fates(number: int, content: bytes, reopened: frozenset[str], book: FateBook
         heights=np.array([side or 0 for side in columns["original_height"]], np.int64)[is_fetched],
         is_blocked_host=np.array(blocked, np.bool_)[is_fetched],
     )
-
-
-def _joined(parts: Sequence[Fates]) -> Fates:
-    columns = ([getattr(part, one.name) for part in (_NO_FATES, *parts)] for one in fields(Fates))
-    return Fates(*map(np.concatenate, columns))
 
 
 class RowFates:

@@ -60,7 +60,8 @@ class Fetcher:
         self._settings, self._guard, self._tls = settings, guard, ssl.create_default_context()
         self._turns = HostTurns(settings.max_retry_after_s, settings.connections_per_host)
         words = ("compatible", CRAWLER, *([f"+{settings.contact}"] if settings.contact else []))
-        self._headers = {**_HEADERS, "User-Agent": f"Mozilla/5.0 ({'; '.join(words)})"}
+        agent = f"Mozilla/5.0 ({'; '.join(words)})"
+        self._headers = {"Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close", "User-Agent": agent}
 
     def fetch(self, url: str) -> bytes:
         """Return the body: a picture of a format that is read, whole as far as a glance tells. Raises FetchError.
@@ -158,7 +159,6 @@ _CAUSES: Final[Mapping[type[Exception], Cause]] = {
     ValueError: Cause.BAD_RESPONSE,
     OSError: Cause.NO_CONNECTION,
 }
-_HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
 
 
 def _is_whole_range(response: http.client.HTTPResponse) -> bool:

@@ -80,7 +80,9 @@ class PictureReader:
         if self._is_blocked(measures.perceptual_hash):
             raise LostRowError(Cause.BLOCKED_PICTURE)
         if self._settings.resize_mode == "center_crop":
-            pixels = _cropped(pixels, self._settings.image_size_px)
+            side = self._settings.image_size_px
+            top, left = ((length - side) // 2 for length in pixels.shape[:2])
+            pixels = pixels[top : top + side, left : left + side]
         self.measured[stream.row] = measures
         return self._encoded(pixels), pixels.shape[1], pixels.shape[0], original[0], original[1], None
 
@@ -143,11 +145,6 @@ def _scaled(pixels: Pixels, shorter_px: int) -> Pixels:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     resized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LANCZOS4)
     return np.asarray(resized, np.uint8).reshape(size[1], size[0], pixels.shape[2])
-
-
-def _cropped(pixels: Pixels, side_px: int) -> Pixels:
-    top, left = ((side - side_px) // 2 for side in pixels.shape[:2])
-    return pixels[top : top + side_px, left : left + side_px]
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -162,10 +162,9 @@ def clean(texts: Any) -> Any:
     """
     entities = pc.fill_null(pc.and_(pc.match_substring(texts, "&"), pc.match_substring(texts, ";")), False)
     if pc.any(entities).as_py():
-        texts = pa.array([value and _ENTITY.sub(_undone, value) for value in texts.to_pylist()], pa.string())
+        texts = pa.array(
+            [value and _ENTITY.sub(lambda one: html.unescape(one.group()), value) for value in texts.to_pylist()],
+            pa.string(),
+        )
     trimmed = pc.utf8_trim_whitespace(pc.utf8_ltrim(texts, characters=_BYTE_ORDER_MARK))
     return pc.if_else(pc.match_substring_regex(trimmed, _VISIBLE), trimmed, None)
-
-
-def _undone(entity: re.Match[str]) -> str:
-    return html.unescape(entity.group())

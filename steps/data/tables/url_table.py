@@ -23,7 +23,7 @@ from steps.data.tables.picture_folder import open_folder
 from steps.data.tables.picture_tars import open_shards
 from steps.data.tables.row_files import CAPTION, LOST, URL, Reading, TableFiles, open_files
 from steps.data.tables.stored_rows import StoredRows
-from steps.data.tables.text_column import Mask, ReadColumn, clean, is_list, only_ones, through
+from steps.data.tables.text_column import ReadColumn, clean, is_list, only_ones, through
 from steps.errors import StepError
 
 _OPENERS: Final[dict[str, Callable[[str, Reading], TableFiles | StoredRows]]] = {
@@ -163,7 +163,8 @@ class UrlTable:
                     values[name] = through(batch.column(name)).values
                     continue
                 column = self._texts(batch.column(name), name, row)
-                lost = _marked(lost, column.lost)
+                is_marked = column.lost & np.asarray(lost.is_null())
+                lost = pc.if_else(pa.array(is_marked), Cause.BAD_TEXT.value, lost)
                 is_caption = name == self.caption_column
                 values[name] = _one(column.values, row, self._settings) if is_caption else column.values
             yield pa.record_batch({name: values[name] for name in names} | {LOST: lost})
@@ -205,8 +206,3 @@ class UrlTable:
             captions = [joined(own, self.further.get(row, [])) for row, own in enumerate(captions, index * size)]
         others = {name: held[names.index(name)] for name in self.others}
         return TableSlice(index, index * size, urls, captions, others)
-
-
-def _marked(lost: Any, bad: Mask) -> Any:
-    """Return the causes of lost rows, with those whose text is none."""
-    return pc.if_else(pa.array(bad & lost.is_null().to_numpy(zero_copy_only=False)), Cause.BAD_TEXT.value, lost)
