@@ -70,7 +70,12 @@ class PictureReader:
 
     def _read(self, stream: FetchedPicture) -> Resized:
         file = PictureFile(stream.getvalue())
-        self._judge(*file.size)
+        width, height = file.size
+        if width * height > self._settings.max_image_megapixels * 10**6:
+            raise LostRowError(Cause.TOO_MANY_PIXELS)
+        for one in self._filters:
+            if not np.all(one.keeps(np.float64(width), np.float64(height))):
+                raise LostRowError(one.cause)
         decoded = file.decode()
         # Other tags than the header's may have turned it.
         original = decoded.pixels.shape[1::-1]
@@ -85,13 +90,6 @@ class PictureReader:
             pixels = pixels[top : top + side, left : left + side]
         self.measured[stream.row] = measures
         return self._encoded(pixels), pixels.shape[1], pixels.shape[0], original[0], original[1], None
-
-    def _judge(self, width: int, height: int) -> None:
-        if width * height > self._settings.max_image_megapixels * 10**6:
-            raise LostRowError(Cause.TOO_MANY_PIXELS)
-        for one in self._filters:
-            if not np.all(one.keeps(np.float64(width), np.float64(height))):
-                raise LostRowError(one.cause)
 
     def _shown(self, decoded: DecodedPicture, boxes: tuple[Box, ...]) -> tuple[Pixels, PictureMeasures]:
         """Return the shrunk picture, whole, upright and in sRGB."""

@@ -83,7 +83,8 @@ class PictureParquet(TableFiles):
                     urls = pa.array([f"{path}#{group}:{first + row}" for row in range(batch.num_rows)])
                     first += batch.num_rows
                     arrays = {name: batch.column(of) if of else nothing[: len(urls)] for name, of in stored.items()}
-                    yield with_lost(pa.record_batch({name: (arrays | {URL: urls})[name] for name in columns}))
+                    arrays[URL] = urls
+                    yield with_lost(pa.record_batch({name: arrays[name] for name in columns}))
 
 
 def _footer(files: Any, path: str) -> tuple[Any, Any, bytes]:

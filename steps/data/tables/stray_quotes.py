@@ -55,7 +55,8 @@ class _Pieces(io.RawIOBase):
 
 class _Patterns:
     def __init__(self, delimiter: bytes, columns: int, url_place: int) -> None:
-        self._delimiter = delimiter
+        self.field_ends = (b"", b"\r", b"\n", delimiter)
+        """What stands behind a closing quote."""
         plain = rb'[^"%b\r\n][^%b\r\n]*+|' % (delimiter, delimiter)
         in_line = rb'(?:"(?:[^"\r\n]|"")*+"[^%b\r\n]*+|%b)' % (delimiter, plain)
         over_lines = rb'(?:"(?:[^"]|"")*+"[^%b\r\n]*+|%b)' % (delimiter, plain)
@@ -85,10 +86,6 @@ class _Patterns:
             rb"(?:%b%b){%d}(%b)(?:%b%b){%d}" % (naive, delimiter, url_place, address, delimiter, naive, behind)
         )
         """A line that is a row where quotes are characters; its group is the address."""
-
-    def ends_field(self, text: bytes, place: int) -> bool:
-        """Return whether a field ends there, as it does behind a closing quote."""
-        return text[place : place + 1] in (b"", b"\r", b"\n", self._delimiter)
 
     def is_whole(self, text: bytes, record: re.Match[bytes] | None) -> bool:
         """Return whether a row has all its fields, and an address where that belongs."""
@@ -143,7 +140,11 @@ def _split(text: bytes, patterns: _Patterns, lose: Callable[[int, bytes], None],
             # The quoted field holds the address of its own line. If the row is whole all the same, then whose its last
             # address is cannot be told.
             lost = slice(opening.start(), stop) if patterns.is_whole(text, record) else first_line
-        elif record and patterns.ends_field(text, close) and patterns.fields.fullmatch(text, *record.span()):
+        elif (
+            record
+            and text[close : close + 1] in patterns.field_ends
+            and patterns.fields.fullmatch(text, *record.span())
+        ):
             place = stop
             continue
         elif record:
