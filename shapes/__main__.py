@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; a bad argument ends with status 2 and one line that names it."""
     parser = _parser()
     flags = vars(parser.parse_args(argv))
-    command = flags.pop("command")
+    command, run = flags.pop("command"), flags.pop("run")
     try:
-        _COMMANDS[command](**flags)
+        run(**flags)
     except (ValueError, OSError) as error:
         parser.exit(2, f"shapes {command}: {error}\n")
     return 0
@@ -30,12 +30,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     exact: dict[str, Any] = {"allow_abbrev": False}
     serve = commands.add_parser("serve", help="serve the pictures on loopback, with the web's faults", **exact)
+    serve.set_defaults(run=_serve)
     serve.add_argument("--folder", type=Path, required=True, help="folder that render writes")
     serve.add_argument("--port", type=int, default=0, help="0: a free one (default)")
     serve.add_argument("--port-file", type=Path, help="file that gets the port once the server listens")
     serve.add_argument("--drip-s", type=float, default=30.0, help="how long a slow picture takes (default 30)")
     serve.add_argument("--until", type=int, default=0, metavar="PID", help="end when this process does")
     render = commands.add_parser("render", help="draw the pictures and write the url table", **exact)
+    render.set_defaults(run=_render)
     render.add_argument("--folder", type=Path, required=True, help="folder for the pictures")
     render.add_argument("--table", type=Path, required=True, help="parquet file for the url table")
     render.add_argument("--base-url", required=True, help="where the folder is served, as http://127.0.0.1:8000")
@@ -43,8 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--seed", type=int, default=0, help="which captions, which faults, in which order")
     render.add_argument("--max-aspect-ratio", type=float, default=1.0, help="above 1: square, wide and tall in turns")
     new = commands.add_parser("new-shape", help="draw a shape that the others do not have, with captions", **exact)
+    new.set_defaults(run=_new_shape)
     new.add_argument("--folder", type=Path, required=True, help="folder for the pictures")
     models = commands.add_parser("train-models", help="train the tokenizer, the small CLIP and the small VAE", **exact)
+    models.set_defaults(run=_train_models)
     models.add_argument("--out", type=Path, required=True, help="folder for the models, as shapes/models")
     models.add_argument("--clip-steps", type=int, help="steps of the CLIP, in place of the recipe's")
     models.add_argument(
@@ -79,14 +83,6 @@ def _train_models(out: Path, **flags: Any) -> None:
     from shapes import train_models
 
     train_models.train(out, train_models.recipe(**flags))
-
-
-_COMMANDS: Final[dict[str, Callable[..., None]]] = {
-    "serve": _serve,
-    "render": _render,
-    "new-shape": _new_shape,
-    "train-models": _train_models,
-}
 
 
 if __name__ == "__main__":

@@ -166,12 +166,10 @@ def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, wo
     row = work.rows[0]
     prompts = row.prompts[: work.arguments.contact_sheet_samples]
     generated = row.store().read([prompt.index for prompt in prompts])
-    cards = [
-        Card(
-            prompt.caption, None if prompt.reference_row is None else reference.read([prompt.reference_row])[0], picture
-        )
-        for prompt, picture in zip(prompts, generated, strict=True)
-    ]
+    cards = []
+    for prompt, picture in zip(prompts, generated, strict=True):
+        real = None if prompt.reference_row is None else reference.read([prompt.reference_row])[0]
+        cards.append(Card(prompt.caption, real, picture))
     drawing = row.drawing
     title = f"FID {_figure(entries, FID, 1)}   CLIP score {_figure(entries, CLIP_SCORE, 3)}"
     subtitle = (

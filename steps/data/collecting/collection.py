@@ -176,10 +176,8 @@ class Collection:
         """Return why samples are left out, as far as their rows and sizes decide it."""
         decisions, keys = self._decisions, fates.keys[chosen]
         marks: list[str | None] = [None] * len(keys)
-        sides, former = (
-            (fates.widths[chosen], fates.heights[chosen]),
-            np.isin(fates.numbers[chosen], list(self._former)),
-        )
+        sides = fates.widths[chosen], fates.heights[chosen]
+        former = np.isin(fates.numbers[chosen], list(self._former))
         for kind in (kind for kind in FILTERS if kind.measured):
             before, now = (kind.from_settings(one) for one in (self._as_before, self._arguments))
             passes = np.where(former, before.keeps(*sides), now.keeps(*sides))

@@ -206,8 +206,8 @@ def decoded(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
 
     Raises FetchError.
     """
-    codings = [name.strip().lower() for name in content_encoding.split(",")]
-    codings = [name for name in codings if name in _UNDONE | _NOT_UNDONE]
+    named = (name.strip().lower() for name in content_encoding.split(","))
+    codings = [name for name in named if name in _UNDONE | _NOT_UNDONE]
     if len(codings) > MAX_CODINGS:
         raise FetchError(Cause.BAD_RESPONSE)
     for name in reversed(codings):

@@ -14,7 +14,7 @@ https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag#xrob
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from email.message import Message
 from typing import Final
 
@@ -34,15 +34,19 @@ _NAME = re.compile(r"[a-z0-9_.*/-]+")
 
 def is_reserved(headers: Message, crawler: str, ignored: Collection[str] = ()) -> bool:
     """Return whether any header, but for the ignored ones (in lower case), forbids it to everyone or to `crawler`."""
-    return any(
-        forbids([str(value).lower() for value in headers.get_all(name, [])], crawler)
-        for name, forbids in _HEADERS.items()
-        if name not in ignored
+
+    def stated(name: str) -> list[str]:
+        return [] if name in ignored else [str(value).lower() for value in headers.get_all(name, [])]
+
+    values = ",".join(stated("tdm-reservation")).split(",")
+    mining = (value.partition(";")[0].strip(_BLANKS_AND_QUOTES) for value in values)
+    usage = _members(stated("content-usage"))
+    return (
+        any(DISALLOWED & _directives(header, crawler) for header in stated("x-robots-tag"))
+        or not _RESERVED.isdisjoint(mining)
+        or next((usage[one] == "n" for one in _USAGES if one in usage), False)
+        or _members(stated("content-signal")).get("ai-train") == "no"
     )
-
-
-def _robots_forbid(headers: Iterable[str], crawler: str) -> bool:
-    return any(DISALLOWED & _directives(header, crawler) for header in headers)
 
 
 def _directives(header: str, crawler: str) -> set[str]:
@@ -58,20 +62,6 @@ def _directives(header: str, crawler: str) -> set[str]:
     return directives
 
 
-def _mining_is_reserved(headers: Iterable[str], _crawler: str) -> bool:
-    values = ",".join(headers).split(",")
-    return any(value.partition(";")[0].strip(_BLANKS_AND_QUOTES) in _RESERVED for value in values)
-
-
-def _usage_is_reserved(headers: Iterable[str], _crawler: str) -> bool:
-    stated = _members(headers)
-    return next((stated[usage] == "n" for usage in _USAGES if usage in stated), False)
-
-
-def _signal_is_reserved(headers: Iterable[str], _crawler: str) -> bool:
-    return _members(headers).get("ai-train") == "no"
-
-
 def _members(headers: Iterable[str]) -> dict[str, str]:
     """Return the members of a dictionary (RFC 9651, 3.2), and their parameters: some servers put `;` for `,`."""
     members = {}
@@ -79,11 +69,3 @@ def _members(headers: Iterable[str]) -> dict[str, str]:
         name, _, value = part.partition("=")
         members[name.strip(_BLANKS_AND_QUOTES)] = value.strip(_BLANKS_AND_QUOTES)
     return members
-
-
-_HEADERS: Final[Mapping[str, Callable[[Iterable[str], str], bool]]] = {
-    "x-robots-tag": _robots_forbid,
-    "tdm-reservation": _mining_is_reserved,
-    "content-usage": _usage_is_reserved,
-    "content-signal": _signal_is_reserved,
-}
