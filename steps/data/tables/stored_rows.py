@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from steps.data.causes import Cause
 from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST, URL, Oddities, Reading, is_debris
-from steps.data.tables.text_column import ZERO, from_values
+from steps.data.tables.text_column import from_values, is_read
 from steps.errors import StepError
 
 Row = dict[str, Any]
@@ -78,16 +78,8 @@ def is_blank(caption: Any) -> bool:
 
 
 def is_well_formed(caption: Any) -> bool:
-    """Return whether a caption, or each of a list, is text: half a surrogate pair stands for what is none."""
-    if isinstance(caption, list):
-        return all(value is None or is_well_formed(value) for value in caption)
-    if isinstance(caption, (bool, dict)):
-        return False
-    try:
-        str(caption).encode()
-    except UnicodeEncodeError:
-        return False
-    return ZERO not in str(caption)
+    """Return whether a caption, or each of a list, becomes text: half a surrogate pair stands for what is none."""
+    return all(map(is_read, caption if isinstance(caption, list) else [caption]))
 
 
 def caption_in(content: bytes, reading: Reading) -> str | list[str]:

@@ -146,6 +146,11 @@ def _encoded(value: Any) -> bytes | None:
     return repr(value).encode() if _is_number(value) and abs(value) < 1e300 else NOT_TEXT
 
 
+def is_read(value: Any) -> bool:
+    """Return whether a value of JSON, but for lists, is text, a number or nothing."""
+    return _decoded(_encoded(value)) is not NOT_TEXT
+
+
 def only_ones(column: ReadColumn) -> ReadColumn:
     """Return lists of one text as that text; longer ones are lost."""
     lengths = pc.fill_null(pc.list_value_length(column.values), 0)
