@@ -53,11 +53,6 @@ class RunStep:
         return duration(self.seconds) if self.seconds is not None else ""
 
     @property
-    def label(self) -> str:
-        """Text under its name in the graph."""
-        return self.time if self.style == "succeeded" else self.state
-
-    @property
     def hosts(self) -> str:
         """The hosts it ran on, as in `4 × ml.p4d.24xlarge`."""
         hosts = (self.record.get("job") or {}).get("hosts") or ()
