@@ -12,7 +12,11 @@ import typer
 from params.cloud import Cloud
 from params.settings import Settings
 from pipeline_definition.commands.options import ROOT, CommandContext, say
+from pipeline_definition.cost.host_hours import priced
+from pipeline_definition.definition.cache import definition_of
 from pipeline_definition.errors import UsageError
+from pipeline_definition.infrastructure.stack import Infrastructure, fill
+from pipeline_definition.runs.laptop import Laptop
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
@@ -26,15 +30,12 @@ def filled(settings: Settings, stack: str | None) -> Settings:
     """Return the parameter set with a stack's account, network, file system and images; as it is without a stack."""
     if stack is None:
         return settings
-    from pipeline_definition.infrastructure.stack import Infrastructure, fill
-
     return fill(settings, Infrastructure(Target(settings.account.region), stack).outputs())
 
 
 def local_world(context: CommandContext) -> dict[str, str]:
     """Make what an account would hold, for as long as the local control plane is up; return what only it knows."""
     from pipeline_definition.local.client import is_up
-    from pipeline_definition.runs.laptop import Laptop
 
     plane = is_up(context.state)
     if context.settings.local is None or plane is None:
@@ -46,9 +47,6 @@ def local_world(context: CommandContext) -> dict[str, str]:
 
 def definition_text(settings: Settings) -> str:
     """Return the definition of a parameter set, the prices of its training hosts filled in as they are today."""
-    from pipeline_definition.cost.host_hours import priced
-    from pipeline_definition.definition.cache import definition_of
-
     return definition_of(priced(settings))
 
 

@@ -13,9 +13,12 @@ from params.files import write_text
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import Answer, dim, parse_changes, say
-from pipeline_definition.cost.prices import PRICES_FILE, Purchase, load_prices
+from pipeline_definition.commands.options import Reply, dim, parse_changes, say
+from pipeline_definition.cost.price_list import API_REGION, refresh, training_plan_usd, with_price, write_prices
+from pipeline_definition.cost.prices import PRICES_FILE, PURCHASES, Purchase, load_prices
+from pipeline_definition.cost.training import training_cost
 from pipeline_definition.errors import UsageError
+from pipeline_definition.jobs.instances import every_type, gpu_types, nearest_of
 from pipeline_definition.session import Target
 
 app = typer.Typer(help="What a run costs: forecast, arithmetic, prices.", no_args_is_help=True)
@@ -39,7 +42,7 @@ def forecast_command(
     ] = None,
     fsx_throughput: Annotated[int, typer.Option(help="MB/s per TiB of FSx for Lustre storage.")] = 125,
     storage_months: Annotated[float, typer.Option(min=0, help="How long S3 keeps the data.")] = 1.0,
-) -> Answer:
+) -> Reply:
     """Forecast GPU-hours, days and dollars of every step, and say where each figure comes from.
 
     Example: sd-pipeline cost forecast --params params/sd2_base.yaml --set TrainingInstanceCount=16
@@ -51,7 +54,7 @@ def forecast_command(
     settings, definition = _definition(params)
     around = Surroundings(fsx_gib, fsx_throughput, storage_months)
     bill = forecast(settings, definition, parse_changes(changes), around, rows)
-    return Answer(forecast_json(bill), forecast_table(bill), *map(dim, forecast_notes(bill)))
+    return Reply(forecast_json(bill), forecast_table(bill), *map(dim, forecast_notes(bill)))
 
 
 @app.command()
@@ -59,13 +62,11 @@ def training(
     gpu_hours: Annotated[float, typer.Option(help="GPU-hours of the training.")],
     gpus_per_instance: Annotated[int, typer.Option(help="GPUs of one instance.")],
     price: Annotated[float, typer.Option("--price-per-instance-hour", help="Dollars for one instance-hour.")],
-) -> Answer:
+) -> Reply:
     """Compute what a number of GPU-hours costs, with the forecast's arithmetic.
 
     Example: sd-pipeline cost training --gpu-hours 13165 --gpus-per-instance 8 --price-per-instance-hour 40.96
     """
-    from pipeline_definition.cost.training import training_cost
-
     cost = training_cost(gpu_hours, gpus_per_instance, price)
     line = (
         f"{gpu_hours:,.0f} GPU-hours / {gpus_per_instance} GPUs = {cost.instance_hours:,.1f} instance-hours"
@@ -73,7 +74,7 @@ def training(
     )
     inputs = {"gpus_per_instance": gpus_per_instance, "usd_per_instance_hour": price}
     figures = {"gpu_hours": cost.gpu_hours, "instance_hours": cost.instance_hours, "usd": round(cost.usd, 2)}
-    return Answer({**figures, "inputs": inputs}, line)
+    return Reply({**figures, "inputs": inputs}, line)
 
 
 @prices_app.command("refresh")
@@ -87,9 +88,6 @@ def refresh_prices(
 
     Example: sd-pipeline cost prices refresh --gpus
     """
-    from pipeline_definition.cost.price_list import API_REGION, refresh, write_prices
-    from pipeline_definition.jobs.instances import gpu_types
-
     client, sought = Target(API_REGION).client("pricing"), gpu_types() if gpus else ()
     refreshed = refresh(load_prices(file), client, region, date.today(), add or (), sought)
     write_prices(refreshed.text, file)
@@ -110,9 +108,6 @@ def set_price(
 
     Example: sd-pipeline cost prices set ml.g7.48xlarge 20.5 --source "our account team, 3 November"
     """
-    from pipeline_definition.cost.price_list import with_price, write_prices
-    from pipeline_definition.jobs.instances import every_type, nearest_of
-
     if instance_type not in every_type():
         raise UsageError(f"SageMaker has no {instance_type}; did you mean {nearest_of(instance_type, every_type())}?")
     write_prices(with_price(load_prices(file), instance_type, way, usd, source, date.today()), file)
@@ -127,8 +122,6 @@ def price_of_plan(
 
     Example: sd-pipeline cost prices plan arn:aws:sagemaker:us-east-1:111122223333:training-plan/spring
     """
-    from pipeline_definition.cost.price_list import training_plan_usd, with_price, write_prices
-
     region = arn.split(":")[3] if arn.count(":") == 5 else ""
     prices = load_prices(file)
     if region != prices.region:
@@ -147,7 +140,7 @@ def plan(
     savings_plan: Annotated[bool, typer.Option("--savings-plan", help="Assume that a savings plan exists.")] = False,
     training_only: Annotated[bool, typer.Option("--training-only", help="Apply the limits to Train only.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write a page with the chart here.")] = None,
-) -> Answer:
+) -> Reply:
     """Find the cheapest training hosts that meet a deadline and a budget; exit status 1 when none does.
 
     Example: sd-pipeline plan --deadline 14d --budget 150000 --params params/sd2_base.yaml --out plan.html
@@ -155,7 +148,6 @@ def plan(
     from pipeline_definition.cost.plan import parse_days
     from pipeline_definition.cost.plan import plan as plan_of
     from pipeline_definition.cost.plan_page import NOTES, plan_document, plan_json, plan_table
-    from pipeline_definition.cost.prices import PURCHASES
     from pipeline_definition.pages.html import to_html
 
     days = parse_days(deadline)
@@ -165,14 +157,14 @@ def plan(
     if out:
         write_text(out, to_html(plan_document(planned, settings.pipeline_name)))
     shown = (planned.verdict(), plan_table(planned), *map(dim, NOTES))
-    return Answer(plan_json(planned), *shown, status=0 if planned.best else 1)
+    return Reply(plan_json(planned), *shown, status=0 if planned.best else 1)
 
 
 def business_case(
     inputs: Annotated[Path | None, typer.Option(help="Inputs in YAML.", show_default="the worked example")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the document and the page.")] = Path("business_case"),
-) -> Answer:
-    """Answer a decision maker's three questions from a file of inputs, as Markdown and as a page with charts.
+) -> Reply:
+    """Reply a decision maker's three questions from a file of inputs, as Markdown and as a page with charts.
 
     Example: sd-pipeline business-case --inputs my_case.yaml --out business_case
     """
@@ -183,7 +175,7 @@ def business_case(
     document = business_page.case_document(answers)
     write_text(out / "business_case.html", html.to_html(document))
     write_text(out / "business_case.md", markdown.to_markdown(document, "business_case.html"))
-    return Answer(
+    return Reply(
         business_page.case_json(answers), document.lead, f"{out / 'business_case.md'} and {out / 'business_case.html'}"
     )
 

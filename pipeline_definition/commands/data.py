@@ -10,10 +10,14 @@ from rich.progress import DownloadColumn, Progress
 
 from params.files import write_text
 from params.s3 import SCHEME
-from pipeline_definition.commands import options
+from pipeline_definition.commands import options, own_set
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import Answer, console, parse_changes, say
+from pipeline_definition.commands.options import Reply, console, parse_changes, say
 from pipeline_definition.errors import UsageError
+from pipeline_definition.models import pretrained_folder
+from pipeline_definition.runs.laptop import model_files
+from pipeline_definition.runs.small_set import too_few_held_out
+from pipeline_definition.runs.upload import Upload
 
 app = typer.Typer(help="Look at data before they are paid for.", no_args_is_help=True)
 pretrained_app = typer.Typer(
@@ -48,7 +52,7 @@ def show(
     params: Limits = None,
     local: options.Local = False,
     state: options.State = options.DEFAULT_STATE,
-) -> Answer:
+) -> Reply:
     """Write a page of what went in: pictures with captions, what was left out and why, sizes, captions and copies.
 
     Examples:
@@ -69,7 +73,7 @@ def show(
     files: DataFiles = DataPrefix(context.target.client("s3"), place) if is_stored else DataFolder(Path(place))
     sample = sample_of(files, place, context.settings.download if params else None)
     write_text(out, to_html(data_document(place, sample)))
-    return Answer({"page": str(out)}, out)
+    return Reply({"page": str(out)}, out)
 
 
 @app.command()
@@ -91,15 +95,12 @@ def upload(
       sd-pipeline data upload pictures.parquet --local
     """
     from pipeline_definition.artifacts.own_data import own_data
-    from pipeline_definition.commands.own_set import show as show_data
-    from pipeline_definition.runs.small_set import too_few_held_out
-    from pipeline_definition.runs.upload import Upload
 
     if place.startswith(SCHEME):
         raise UsageError(f"PLACE: {place} is in S3 already; data.url_table, or --set UrlTable=, names it")
     settings, params = filled(context.settings, stack), context.params
     own = own_data(place, settings.download, None, name)
-    show_data(own, Path(f"{own.name}.html"))
+    own_set.show(own, Path(f"{own.name}.html"))
     client, uri = context.target.client("s3"), own.uri_in(settings.account.bucket)
     with Progress(*Progress.get_default_columns(), DownloadColumn(), console=console) as progress:
         task = progress.add_task("upload", total=sum(path.stat().st_size for path in own.files.values()))
@@ -122,7 +123,7 @@ def fetch(
     name: From = "sd2",
     part: Part = None,
     unet_weights: UnetWeights = False,
-) -> Answer:
+) -> Reply:
     """Assemble VAE, text encoder, tokenizer, scheduler, UNet and evaluator; sources.json says what came from where.
 
     Examples:
@@ -131,13 +132,12 @@ def fetch(
 
       sd-pipeline pretrained fetch --part vae=stabilityai/sd-vae-ft-mse --part tokenizer=./my-tokenizer
     """
-    from pipeline_definition.models.pretrained_folder import Source, named_sources
-    from pipeline_definition.models.pretrained_folder import fetch as fetched
-
     changed = parse_changes(part, "--part", "PART=SOURCE")
-    sources = named_sources(name) | {key: Source(source) for key, source in changed.items()}
-    record = fetched(out, sources, unet_weights, say)
-    return Answer(record, f"try it: sd-pipeline run-local --data FOLDER --pretrained {out}")
+    sources = pretrained_folder.named_sources(name) | {
+        key: pretrained_folder.Source(source) for key, source in changed.items()
+    }
+    record = pretrained_folder.fetch(out, sources, unet_weights, say)
+    return Reply(record, f"try it: sd-pipeline run-local --data FOLDER --pretrained {out}")
 
 
 @pretrained_app.command("upload")
@@ -148,9 +148,6 @@ def upload_pretrained(
 
     Example: sd-pipeline pretrained upload ./stable-diffusion --params finetune_own --stack sd-pipeline
     """
-    from pipeline_definition.runs.laptop import model_files
-    from pipeline_definition.runs.upload import Upload
-
     data, client = filled(context.settings, stack).data, context.target.client("s3")
     parts = {data.pretrained_uri: folder, data.evaluator_uri: folder / "evaluator"}
     for uri, place in parts.items():

@@ -16,9 +16,12 @@ import typer
 from params.settings import load_settings
 from pipeline_definition.commands import checks, options
 from pipeline_definition.commands.checks import Stack, definition_text
-from pipeline_definition.commands.options import Answer, console, dim, parse_changes, say, table
+from pipeline_definition.commands.options import Reply, console, dim, parse_changes, say, table
 from pipeline_definition.errors import UsageError
 from pipeline_definition.runs.executions import Execution, Executions
+from pipeline_definition.runs.job_logs import JobLog
+from pipeline_definition.runs.live_view import print_json_lines, show, steps_table
+from pipeline_definition.runs.watch import Watcher
 
 ARTIFACTS = "artifacts"
 PAGE = "report.html"
@@ -40,17 +43,17 @@ def definition(params: options.Params = options.LOCAL_PARAMS) -> None:
     sys.stdout.write(definition_text(load_settings(params)) + "\n")
 
 
-def parameters(params: options.Params = options.LOCAL_PARAMS) -> Answer:
+def parameters(params: options.Params = options.LOCAL_PARAMS) -> Reply:
     """Print the pipeline parameters with their defaults: what `--set` and the console can change.
 
     Example: sd-pipeline parameters --params params/octank_100gb.yaml
     """
     listed = json.loads(definition_text(load_settings(params)))["Parameters"]
     rows = ((p["Name"], p["Type"], str(p.get("DefaultValue", "")), p["Description"]) for p in listed)
-    return Answer(listed, table(("parameter", "type", "default", "what it is"), rows))
+    return Reply(listed, table(("parameter", "type", "default", "what it is"), rows))
 
 
-def upsert(context: options.CommandContext, stack: Stack = None) -> Answer:
+def upsert(context: options.CommandContext, stack: Stack = None) -> Reply:
     """Create the pipeline in SageMaker, or update it to this parameter set.
 
     Example: sd-pipeline upsert --params params/octank_100gb.yaml --stack sd-pipeline
@@ -60,7 +63,7 @@ def upsert(context: options.CommandContext, stack: Stack = None) -> Answer:
     if context.local:
         checks.local_world(context)
     arn = Executions(context.target).upsert(name, definition, account.role_arn, account.bucket, account.tags)
-    return Answer({"pipeline_arn": arn}, arn)
+    return Reply({"pipeline_arn": arn}, arn)
 
 
 def start(
@@ -68,7 +71,7 @@ def start(
     changes: options.Changes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would block the start.")] = False,
     stack: Stack = None,
-) -> Answer:
+) -> Reply:
     """Start the upserted pipeline, with some parameters changed, once preflight has passed.
 
     Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
@@ -95,7 +98,7 @@ def start(
     values = with_approved_model(context.target, definition, filled_in(settings, definition, given))
     checks.refuse_findings(settings, definition, values, context.target)
     arn = None if dry_run else executions.start(settings.pipeline_name, values)
-    return Answer({"execution_arn": arn, "parameters": values}, arn or "nothing blocks the start")
+    return Reply({"execution_arn": arn, "parameters": values}, arn or "nothing blocks the start")
 
 
 def status(
@@ -103,26 +106,23 @@ def status(
     run: options.RunId = "latest",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Live table until the execution ends.")] = False,
     as_json: options.AsJson = False,
-) -> Answer:
+) -> Reply:
     """Show an execution's steps, their progress and their cost; exit status 1 if it failed.
 
     With --json once, or with --watch a line whenever something changed.
 
     Example: sd-pipeline status --watch
     """
-    from pipeline_definition.runs.live_view import print_json_lines, show, steps_table
-    from pipeline_definition.runs.watch import Watcher
-
     arn = Executions(context.target).find(context.settings.pipeline_name, run)
     watcher = Watcher(context.target, arn, context.poll_s)
     if watch:
         execution = print_json_lines(watcher.snapshots()) if as_json else show(watcher.snapshots(), console)
         raise typer.Exit(execution.status == "Failed")
     snapshot = watcher.look()
-    return Answer(snapshot.as_dict(), steps_table(snapshot), status=snapshot.execution.status == "Failed")
+    return Reply(snapshot.as_dict(), steps_table(snapshot), status=snapshot.execution.status == "Failed")
 
 
-def stop(context: options.CommandContext, run: options.RunId = "latest") -> Answer:
+def stop(context: options.CommandContext, run: options.RunId = "latest") -> Reply:
     """Stop an execution; Train writes a checkpoint first.
 
     Example: sd-pipeline stop latest
@@ -130,10 +130,10 @@ def stop(context: options.CommandContext, run: options.RunId = "latest") -> Answ
     executions = Executions(context.target)
     arn = executions.find(context.settings.pipeline_name, run)
     executions.stop(arn)
-    return Answer({"execution_arn": arn}, f"stopping {arn}")
+    return Reply({"execution_arn": arn}, f"stopping {arn}")
 
 
-def list_executions(context: options.CommandContext) -> Answer:
+def list_executions(context: options.CommandContext) -> Reply:
     """List the pipeline's executions, newest first.
 
     Example: sd-pipeline list --json
@@ -143,7 +143,7 @@ def list_executions(context: options.CommandContext) -> Answer:
     for item in items:
         started = item["StartTime"].isoformat(sep=" ", timespec="seconds")
         shown.add_row(item["PipelineExecutionArn"].rsplit("/", 1)[-1], item["PipelineExecutionStatus"], started)
-    return Answer(items, shown)
+    return Reply(items, shown)
 
 
 def logs(
@@ -156,8 +156,6 @@ def logs(
 
     Example: sd-pipeline logs latest --step Train --follow
     """
-    from pipeline_definition.runs.job_logs import JobLog
-
     executions = Executions(context.target)
     arn = executions.find(context.settings.pipeline_name, run)
     readers: dict[str, JobLog] = {}
@@ -181,7 +179,7 @@ def report(
     run: RunOrFolder = "latest",
     out: ReportFile = None,
     runs: options.Runs = options.DEFAULT_RUNS,
-) -> Answer:
+) -> Reply:
     """Write a run's page: one self-contained HTML file that opens without a network.
 
     What the run left is gathered into <runs>/<id>/artifacts; given that folder, the page is made again from it alone.
@@ -213,4 +211,4 @@ def report(
     write_report(artifacts, path)
     left_out = artifacts.execution.get("left_out") or {}
     told = {"page": str(path), "status": artifacts.execution.get("status"), "left_out": left_out}
-    return Answer(told, path, *(dim(f"left out: {name}: {reason}") for name, reason in left_out.items()))
+    return Reply(told, path, *(dim(f"left out: {name}: {reason}") for name, reason in left_out.items()))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from params.settings import load_settings
-from pipeline_definition.commands.options import Answer, Changes, parse_changes, print_json, say
+from pipeline_definition.commands.options import Changes, Reply, parse_changes, print_json, say
 from pipeline_definition.infrastructure.stack import Infrastructure
 from pipeline_definition.session import Target
 
@@ -45,7 +45,7 @@ def deploy(
 
 
 @app.command()
-def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1") -> Answer:
+def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1") -> Reply:
     """Show the stack, its outputs, and what it costs while it exists.
 
     Example: sd-pipeline infra status
@@ -53,7 +53,7 @@ def status(stack: Stack = "sd-pipeline", region: Region = "us-east-1") -> Answer
     about = Infrastructure(Target(region), stack, say).status()
     outputs = (f"  {name:24} {value}" for name, value in about.outputs.items())
     billed = (f"  billed: {line}" for line in about.costs)
-    return Answer(asdict(about), f"{stack}: {about.status} {about.reason}".rstrip(), *outputs, *billed)
+    return Reply(asdict(about), f"{stack}: {about.status} {about.reason}".rstrip(), *outputs, *billed)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from params.files import write_text
 from params.s3 import split_uri
 from params.settings import parse_settings
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import Answer
+from pipeline_definition.commands.options import Reply
 from pipeline_definition.errors import UsageError
 
 NAME: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
@@ -44,7 +44,7 @@ def init(
     resolution_px: Resolution = 256,
     instance_type: Host = "ml.p4d.24xlarge",
     out: Annotated[Path | None, typer.Option(help="The file.", show_default="NAME.yaml")] = None,
-) -> Answer:
+) -> Reply:
     """Write a parameter set with comments, and say what of it would block a start.
 
     Example: sd-pipeline init --name birds --url-table s3://my-bucket/birds/ --rows 200000 --resolution-px 256
@@ -67,7 +67,7 @@ def init(
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(answers | _sizes(rows, resolution_px), file=file)
     notes = _findings(text, file)
     write_text(file, text)
-    return Answer({"file": str(file), "notes": notes}, *(f"note: {note}" for note in notes), file)
+    return Reply({"file": str(file), "notes": notes}, *(f"note: {note}" for note in notes), file)
 
 
 def _sizes(rows: int, resolution_px: int) -> dict[str, object]:

@@ -7,7 +7,7 @@ import typer
 from params.settings import load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import cloud_of, engine_of
-from pipeline_definition.commands.options import Answer, say
+from pipeline_definition.commands.options import Reply, say
 
 app = typer.Typer(help="The local control plane: SageMaker's API on this machine.", no_args_is_help=True)
 
@@ -18,7 +18,7 @@ def up(
     state: options.State = options.DEFAULT_STATE,
     runs: options.Runs = options.DEFAULT_RUNS,
     backend: options.Backend = "process",
-) -> Answer:
+) -> Reply:
     """Start the local control plane and leave it running; endpoints of earlier runs come back.
 
     It is as unlike a laptop as `local.cloud:` of the parameter set says: docs/operations.md has the switches.
@@ -33,7 +33,7 @@ def up(
     switches = cloud.model_dump(mode="json", exclude_defaults=True)
     line = f"up at {plane.url} (pid {plane.pid}); `sd-pipeline local down` stops it"
     turned_on = (f"local.cloud: {name} {value}" for name, value in switches.items())
-    return Answer({"url": plane.url, "pid": plane.pid, "cloud": switches}, line, *turned_on)
+    return Reply({"url": plane.url, "pid": plane.pid, "cloud": switches}, line, *turned_on)
 
 
 @app.command()
@@ -48,7 +48,7 @@ def down(state: options.State = options.DEFAULT_STATE) -> None:
 
 
 @app.command()
-def status(state: options.State = options.DEFAULT_STATE) -> Answer:
+def status(state: options.State = options.DEFAULT_STATE) -> Reply:
     """Report whether the local control plane is up; exit status 1 if not.
 
     Example: sd-pipeline local status
@@ -57,5 +57,5 @@ def status(state: options.State = options.DEFAULT_STATE) -> Answer:
 
     plane = is_up(state)
     if plane is None:
-        return Answer(None, f"nothing is up on {state}", status=1)
-    return Answer({"url": plane.url, "pid": plane.pid}, f"up at {plane.url} (pid {plane.pid})")
+        return Reply(None, f"nothing is up on {state}", status=1)
+    return Reply({"url": plane.url, "pid": plane.pid}, f"up at {plane.url} (pid {plane.pid})")

@@ -14,9 +14,12 @@ from rich.table import Column, Table
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import Answer, say, table
+from pipeline_definition.commands.options import Reply, say, table
+from pipeline_definition.infrastructure.stack import Infrastructure
+from pipeline_definition.models import package_record
+from pipeline_definition.models.autoscaling import Autoscaling
 from pipeline_definition.models.promote import Production, Serving
-from pipeline_definition.models.registry import ModelPackage, PackageGroup
+from pipeline_definition.models.registry import ModelPackage, PackageGroup, pretrained_group, register_pretrained
 from pipeline_definition.session import Target
 
 app = typer.Typer(
@@ -37,7 +40,7 @@ Share = Annotated[float, typer.Option(help="Share of the requests that the secon
 
 
 @app.command("list")
-def list_packages(context: options.CommandContext) -> Answer:
+def list_packages(context: options.CommandContext) -> Reply:
     """List the model packages, newest first.
 
     Example: sd-pipeline models list --local --params params/local.yaml
@@ -47,48 +50,43 @@ def list_packages(context: options.CommandContext) -> Answer:
     for one in packages:
         metrics = (_short(one.metadata.get(name, "")) for name in ("fid", "clip_score"))
         shown.add_row(str(one.version), one.status, one.created, *metrics, one.metadata.get("dataset", ""))
-    return Answer([asdict(package) for package in packages], shown)
+    return Reply([asdict(package) for package in packages], shown)
 
 
 @app.command()
-def show(context: options.CommandContext, package: Package = "latest", out: Out = None) -> Answer:
+def show(context: options.CommandContext, package: Package = "latest", out: Out = None) -> Reply:
     """Show a model package: metrics, data, settings, code, images, throughput, cost, and where its pictures are.
 
     Example: sd-pipeline models show latest --out package
     """
-    from pipeline_definition.models.package_record import PackageFiles, facts
-
-    shown, files = find(context.settings, context.target, package), PackageFiles(context.target)
+    shown, files = find(context.settings, context.target, package), package_record.PackageFiles(context.target)
     fetched = files.fetch(shown, out) if out else []
     record = files.record(shown)
     grid = Table(Column(style="dim"), Column(overflow="fold"), box=None, pad_edge=False, show_header=False)
-    for name, text in facts(record):
+    for name, text in package_record.facts(record):
         grid.add_row(name, text)
     evaluated = {"metrics": record.metrics, "data_manifest": record.data_manifest}
     told = {**asdict(shown), **evaluated, "training_usd": record.training_usd}
-    return Answer(told, grid, *([f"{len(fetched)} files in {out}"] if out else ()))
+    return Reply(told, grid, *([f"{len(fetched)} files in {out}"] if out else ()))
 
 
 @app.command()
-def compare(context: options.CommandContext, first: Package, second: Package = "latest") -> Answer:
+def compare(context: options.CommandContext, first: Package, second: Package = "latest") -> Reply:
     """Compare two model packages: each metric with a verdict on the second, and every difference.
 
     Example: sd-pipeline models compare 3 latest
     """
-    from pipeline_definition.models.package_record import PackageFiles
-    from pipeline_definition.models.package_record import compare as compare_records
-
-    files = PackageFiles(context.target)
+    files = package_record.PackageFiles(context.target)
     records = [files.record(find(context.settings, context.target, package)) for package in (first, second)]
-    rows = compare_records(*records)
+    rows = package_record.compare(*records)
     shown = table(("", first, second, "the second is"), ((r.name, r.first, r.second, r.verdict) for r in rows))
-    return Answer([asdict(row) for row in rows], shown)
+    return Reply([asdict(row) for row in rows], shown)
 
 
 @app.command()
 def approve(
     context: options.CommandContext, package: Package, reason: Reason = "approved on the command line"
-) -> Answer:
+) -> Reply:
     """Approve a model package for production, which starts its promotion.
 
     Example: sd-pipeline models approve latest --reason "sheet looked at, FID 12"
@@ -97,9 +95,7 @@ def approve(
 
 
 @app.command()
-def reject(
-    context: options.CommandContext, package: Package, reason: Reason = "rejected on the command line"
-) -> Answer:
+def reject(context: options.CommandContext, package: Package, reason: Reason = "rejected on the command line") -> Reply:
     """Reject a model package.
 
     Example: sd-pipeline models reject 3 --reason "colours are off"
@@ -108,30 +104,26 @@ def reject(
 
 
 @app.command("register-pretrained")
-def register(context: options.CommandContext, stack: Stack = None) -> Answer:
+def register(context: options.CommandContext, stack: Stack = None) -> Reply:
     """Register the pretrained model at data.pretrained_uri, to deploy it alone or next to your own.
 
     Example: sd-pipeline models register-pretrained --stack sd-pipeline
     """
-    from pipeline_definition.models.registry import register_pretrained
-
     package = register_pretrained(filled(context.settings, stack), context.target)
-    return Answer(asdict(package), package.arn)
+    return Reply(asdict(package), package.arn)
 
 
 def find(settings: Settings, target: Target, package: str) -> ModelPackage:
     """Return a package given as its ARN, its version, `latest`, or `pretrained`: the newest that was registered so."""
-    from pipeline_definition.models.registry import pretrained_group
-
     group = settings.registry.group
     if package == "pretrained":
         return PackageGroup(target, pretrained_group(group)).show("latest")
     return PackageGroup(target, group).show(package)
 
 
-def _decided(context: options.CommandContext, package: str, status: str, reason: str) -> Answer:
+def _decided(context: options.CommandContext, package: str, status: str, reason: str) -> Reply:
     decided = PackageGroup(context.target, context.settings.registry.group).decide(package, status, reason)
-    return Answer(asdict(decided), f"{decided.arn} is now {decided.status}")
+    return Reply(asdict(decided), f"{decided.arn} is now {decided.status}")
 
 
 def _short(text: str) -> str:
@@ -140,15 +132,15 @@ def _short(text: str) -> str:
     return ""
 
 
-def production(context: options.CommandContext, stack: ProductionStack = "sd-pipeline") -> Answer:
+def production(context: options.CommandContext, stack: ProductionStack = "sd-pipeline") -> Reply:
     """Show which model packages serve in production, and which configuration `rollback` would restore.
 
     Example: sd-pipeline production
     """
     _settings, _target, place = _production(context, stack)
     if serving := place.serving():
-        return Answer(asdict(serving), *_lines_about(serving))
-    return Answer(None, "nothing was promoted yet; `sd-pipeline models approve` does")
+        return Reply(asdict(serving), *_lines_about(serving))
+    return Reply(None, "nothing was promoted yet; `sd-pipeline models approve` does")
 
 
 def promote(
@@ -158,7 +150,7 @@ def promote(
     share: Share = 0.1,
     no_wait: NoWait = False,
     stack: ProductionStack = "sd-pipeline",
-) -> Answer:
+) -> Reply:
     """Promote an approved model package: blue/green with a canary; an alarm rolls back to the former model.
 
     An approval starts this automatically; run it by hand to promote again, or to serve two models side by side.
@@ -170,9 +162,7 @@ def promote(
     return _followed(place, place.promote(find(settings, target, package).arn, second, share), no_wait)
 
 
-def rollback(
-    context: options.CommandContext, no_wait: NoWait = False, stack: ProductionStack = "sd-pipeline"
-) -> Answer:
+def rollback(context: options.CommandContext, no_wait: NoWait = False, stack: ProductionStack = "sd-pipeline") -> Reply:
     """Return the production endpoint to what it served before, at once.
 
     Example: sd-pipeline rollback
@@ -184,13 +174,11 @@ def rollback(
 def scale(
     endpoint: Annotated[str | None, typer.Option(help="Its name; default: the parameter set's.")] = None,
     params: options.Params = options.DEFAULT_PARAMS,
-) -> Answer:
+) -> Reply:
     """Apply endpoint.scaling of the parameter set to the endpoint on AWS; max_instances 0 removes scaling.
 
     Example: sd-pipeline scale --params params/octank_100gb.yaml
     """
-    from pipeline_definition.models.autoscaling import Autoscaling
-
     settings = load_settings(params)
     name = endpoint or settings.endpoint.name
     variants = Autoscaling(Target(settings.account.region), name).apply(settings.endpoint)
@@ -198,7 +186,7 @@ def scale(
         f"{name}/{one.variant}: {one.min_instances} to {one.max_instances} hosts, by {', '.join(one.policies)}"
         for one in variants
     ]
-    return Answer([asdict(variant) for variant in variants], *(lines or [f"endpoint {name} is not scaled"]))
+    return Reply([asdict(variant) for variant in variants], *(lines or [f"endpoint {name} is not scaled"]))
 
 
 def _production(context: options.CommandContext, stack: str) -> tuple[Settings, Target, Production]:
@@ -207,19 +195,17 @@ def _production(context: options.CommandContext, stack: str) -> tuple[Settings, 
         from pipeline_definition.local.promotion import OUTPUTS
 
         return settings, target, Production(target, OUTPUTS, say, context.poll_s)
-    from pipeline_definition.infrastructure.stack import Infrastructure
-
     outputs = Infrastructure(target, stack).outputs()
     registry = settings.registry.model_copy(update={"group": outputs["ModelPackageGroupName"]})
     return settings.model_copy(update={"registry": registry}), target, Production(target, outputs, say, context.poll_s)
 
 
-def _followed(place: Production, execution: str, no_wait: bool) -> Answer:
+def _followed(place: Production, execution: str, no_wait: bool) -> Reply:
     say(f"started {execution}")
     if no_wait:
-        return Answer({"execution_arn": execution, "serving": None})
+        return Reply({"execution_arn": execution, "serving": None})
     serving = place.follow(execution)
-    return Answer({"execution_arn": execution, "serving": asdict(serving)}, *_lines_about(serving))
+    return Reply({"execution_arn": execution, "serving": asdict(serving)}, *_lines_about(serving))
 
 
 def _lines_about(serving: Serving) -> Iterator[str]:

@@ -112,7 +112,7 @@ class CommandContext:
         return 0.5 if self.local else 10.0
 
 
-class Answer:
+class Reply:
     """What a command made or did: a value for programs, tables and lines for people, and the exit status."""
 
     def __init__(self, value: Any, *shown: object, status: int = 0) -> None:
@@ -135,12 +135,12 @@ def complete(command: Callable[..., Any]) -> Callable[..., None]:
     """Give a command the options that its signature implies.
 
     These are --params, --local and --state where its first argument is a CommandContext, and --json where it returns
-    an Answer.
+    a Reply.
     """
     own = inspect.signature(command, eval_str=True)
     shared = inspect.signature(CommandContext, eval_str=True).parameters
     options = {name: option for name, option in own.parameters.items() if option.annotation is not CommandContext}
-    has_context, tells = len(options) < len(own.parameters), own.return_annotation is Answer
+    has_context, tells = len(options) < len(own.parameters), own.return_annotation is Reply
     as_json = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
     options |= {**(shared if has_context else {}), **({as_json.name: as_json} if tells else {})}
 
@@ -148,7 +148,7 @@ def complete(command: Callable[..., Any]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         context = [CommandContext(**{name: values.pop(name) for name in shared})] if has_context else []
         result = command(*context, **{name: value for name, value in values.items() if name in own.parameters})
-        if isinstance(result, Answer):
+        if isinstance(result, Reply):
             result.tell(values[as_json.name])
 
     keywords = [option.replace(kind=option.KEYWORD_ONLY) for option in options.values()]

@@ -18,6 +18,8 @@ from pipeline_definition.commands.mistakes import INTERRUPTED
 from pipeline_definition.commands.options import console, parse_changes, print_json, say, table
 from pipeline_definition.commands.run_local import sigterm_as_interrupt
 from pipeline_definition.errors import UsageError
+from pipeline_definition.runs.laptop import Laptop
+from pipeline_definition.runs.live_view import show
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
@@ -101,7 +103,6 @@ def _target(
         yield Target(settings.account.region, "http://127.0.0.1" if context.local else None), {}
         return
     from pipeline_definition.local.client import ensure_up
-    from pipeline_definition.runs.laptop import Laptop
 
     with ensure_up(context.state, runs, leash=True, cloud=cloud_of(settings)) as plane:
         target = Target(settings.account.region, plane.url)
@@ -115,7 +116,6 @@ def _run(one: Probe, jobs: list[ProbeJob], target: Target, poll_s: float, wait_s
     from pipeline_definition.probing.outcomes import verdict_dict, verdict_lines
     from pipeline_definition.probing.patience import ProbePatience
     from pipeline_definition.probing.run import ProbeRun
-    from pipeline_definition.runs.live_view import show
 
     patience = ProbePatience(poll_s)
     leftovers = Leftovers(target, one.identity.rsplit("-", 1)[0], one.writes, patience)

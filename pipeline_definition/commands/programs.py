@@ -27,7 +27,7 @@ from params.settings import load_settings
 from pipeline_definition.artifacts.archive import open_object
 from pipeline_definition.commands import options
 from pipeline_definition.commands.models import find
-from pipeline_definition.commands.options import Answer
+from pipeline_definition.commands.options import Reply
 from pipeline_definition.errors import OperatorError, UsageError
 from pipeline_definition.session import Target
 
@@ -134,7 +134,7 @@ def throughput(
     phase: Annotated[int, typer.Option(min=1, help="Which phase's resolution and settings.")] = 1,
     pretrained: Pretrained = None,
     as_json: options.AsJson = False,
-) -> Answer:
+) -> Reply:
     """Measure iterations/s, images/s, MFU and memory at each micro-batch size on this machine; pick the best.
 
     Examples:
@@ -162,4 +162,4 @@ def throughput(
         done = _run("throughput", map(str, to_flags(values)), {BASE_DIR_VARIABLE: base}, stdout=output)
         if done.returncode:
             raise OperatorError(f"the measurement ended with status {done.returncode}; its reason is above")
-        return Answer(json.loads(Path(base, "output", "data", THROUGHPUT_FILE).read_text(encoding="utf-8")))
+        return Reply(json.loads(Path(base, "output", "data", THROUGHPUT_FILE).read_text(encoding="utf-8")))

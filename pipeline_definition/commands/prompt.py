@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import typer
+from rich.progress import Progress
 
 from params.files import read_text, write_text
 from params.programs import ServeArguments
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import Answer, EndpointName, Variant, console, endpoint_of, errors, say, table
+from pipeline_definition.commands.options import EndpointName, Reply, Variant, console, endpoint_of, errors, say, table
 from pipeline_definition.errors import UsageError
+from pipeline_definition.prompting.clip_scores import evaluator_folder
+from pipeline_definition.session import Target
 
 N = TypeVar("N", int, float)
 
@@ -55,7 +58,7 @@ def prompt(
     endpoint: EndpointName = None,
     variant: Variant = None,
     as_json: options.AsJson = False,
-) -> Answer:
+) -> Reply:
     """Ask the endpoint for a picture.
 
     Example: sd-pipeline prompt "a small red circle at the top on a blue background" --local --params params/local.yaml
@@ -89,7 +92,7 @@ def prompt(
             errors.print("note: the safety checker replaced this picture with a black one", highlight=False)
         drawn.append({"path": str(path), "seed": picture.seed, "flagged": picture.flagged})
         say(f"{path}  seed {picture.seed}")
-    return Answer(drawn)
+    return Reply(drawn)
 
 
 def _show(content: bytes, show: Show) -> None:
@@ -149,7 +152,7 @@ def compare(
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     evaluator: options.EvaluatorDir = None,
-) -> Answer:
+) -> Reply:
     """Have several models draw the same prompts and seeds; write a page with scores, latency and cost per image.
 
     Examples:
@@ -158,7 +161,6 @@ def compare(
 
       sd-pipeline compare "a red dot" --endpoint http://127.0.0.1:8080 --endpoint http://127.0.0.1:8081
     """
-    from pipeline_definition.prompting.clip_scores import evaluator_folder
     from pipeline_definition.prompting.comparison import compare as compare_models
     from pipeline_definition.prompting.comparison import contenders_of
     from pipeline_definition.prompting.comparison_page import HEADERS, render, summary
@@ -181,7 +183,7 @@ def compare(
     chosen = {"guidance": guidance, "steps": steps}
     write_text(out, render(compared, {name: value for name, value in chosen.items() if value is not None}))
     rows = (summary(standing, compared.standings[0]) for standing in compared.standings)
-    return Answer(compared.as_dict(), table(HEADERS, rows), *filter(None, (compared.note, out)))
+    return Reply(compared.as_dict(), table(HEADERS, rows), *filter(None, (compared.note, out)))
 
 
 def prompt_study(
@@ -203,17 +205,13 @@ def prompt_study(
     evaluator: options.EvaluatorDir = None,
     endpoint: EndpointName = None,
     variant: Variant = None,
-) -> Answer:
+) -> Reply:
     """Draw every prompt with every modifier, guidance, step count and sampler; score, rank, and show what works.
 
     Example: sd-pipeline prompt-study --prompts prompts.txt --modifier "oil painting" --local --params params/local.yaml
     """
-    from rich.progress import Progress
-
-    from pipeline_definition.prompting.clip_scores import evaluator_folder
     from pipeline_definition.prompting.study import PAGE_FILE, run_study
     from pipeline_definition.prompting.study_plan import Grid, make_plan, read_prompts
-    from pipeline_definition.session import Target
 
     grid = Grid(
         tuple(modifier or ()),
@@ -233,7 +231,7 @@ def prompt_study(
         score, label = entry.clip_score, "cheapest as good" if name == "cheapest" else name
         lines.append(f"{label:17} {score.mean:.3f} ({score.low:.3f} to {score.high:.3f})  {entry.setting.label}")
     made = {"page": str(out / PAGE_FILE)} | {name: asdict(entry) for name, entry in places.items()}
-    return Answer(made, *lines, out / PAGE_FILE)
+    return Reply(made, *lines, out / PAGE_FILE)
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:

@@ -26,8 +26,12 @@ from pipeline_definition.commands.mistakes import INTERRUPTED
 from pipeline_definition.commands.options import console, parse_changes, print_json, say
 from pipeline_definition.commands.own_set import OwnSet, own_set
 from pipeline_definition.jobs.planned import Values
+from pipeline_definition.models.registry import with_approved_model
 from pipeline_definition.runs.executions import SUMMARY_FILE, Execution, Executions, point_latest_at, summarise
+from pipeline_definition.runs.laptop import Laptop
+from pipeline_definition.runs.live_view import show
 from pipeline_definition.runs.small_set import OPEN_GATE
+from pipeline_definition.runs.watch import Watcher
 from pipeline_definition.session import Target
 
 if TYPE_CHECKING:
@@ -124,10 +128,6 @@ class LocalRun:
 
     def run(self, values: Mapping[str, str], resume: str | None) -> Execution:
         """Make the world, start or resume, and watch until the end."""
-        from pipeline_definition.runs.laptop import Laptop
-        from pipeline_definition.runs.live_view import show
-        from pipeline_definition.runs.watch import Watcher
-
         laptop = Laptop(self.own.settings, self.target, self.state / "world", options.ROOT, self.own.files)
         executions = Executions(self.target)
         with laptop.ready() as world:
@@ -181,8 +181,6 @@ class LocalRun:
         return "" if self.state == options.DEFAULT_STATE else f" --state {self.state}"
 
     def _start(self, executions: Executions, values: Mapping[str, str]) -> str:
-        from pipeline_definition.models.registry import with_approved_model
-
         account, name = self.own.settings.account, self.own.settings.pipeline_name
         executions.upsert(name, self.definition, account.role_arn, account.bucket)
         return executions.start(name, with_approved_model(self.target, json.loads(self.definition), values))
