@@ -6,17 +6,33 @@ Reads nothing, writes nothing. One phase is the rule; Stable Diffusion 2 has two
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from params import parameter_names
-from params.model import Model
+from params.arguments import describe
+from params.model import Decides, Model, added
+from params.programs import EncodeSettings, TrainArguments
 from params.stages import EncodeStep, Job, TrainingHosts, TrainStep
 
+S = TypeVar("S", EncodeStep, TrainStep)
+# Settings of a program that a later phase may have otherwise: not what the run may cost or where something lies, and
+# not where it starts.
+_CHANGEABLE: Final = (Decides.CONTENT, Decides.EXTENT, Decides.RUNNING)
+_FIXED: Final = frozenset({"initial_weights", "shards_uri"})
+# What Tune chooses.
+TUNED: Final = ("learning_rate", "micro_batch_size", "caption_dropout")
 
-class SecondPhase(Model):
-    """A training that goes on from the first one's model at another resolution. What is not here is as in the first."""
+
+class LaterPhase(Model):
+    """A training that goes on from the model of the one before, at another resolution.
+
+    What is neither here nor in `encode_settings` or `train_settings` is as in the first phase.
+    """
 
     encode: Job = Job(instance_type="ml.g5.12xlarge", instance_count=4)
     """GPU hosts that encode the same pictures once more."""
@@ -40,16 +56,71 @@ class SecondPhase(Model):
     """Trade a third more compute for activations' memory."""
     instance_hour_usd: float = Field(0.0, ge=0)
     """Dollars for one host-hour of this phase; 0: the first phase's on the same type, else the price file's."""
+    encode_settings: dict[str, Any] = added({})
+    """Other settings of `encode` that differ in this phase, by their names there."""
+    train_settings: dict[str, Any] = added({})
+    """Other settings of `train` that differ in this phase, by their names there. What Tune would choose, such as the
+    learning rate, is then not taken from it; a global_batch_size becomes a pipeline parameter of this phase."""
+
+    def after(self, first: Phase, number: int) -> Phase:
+        """Return the phase of this number in a run that begins with `first`. Raises ValueError that names the key."""
+        key, hosts = later_key(number), first.train.job.instance_type
+        encode_changes = {
+            "job": self.encode,
+            "resolution_px": self.resolution_px,
+            "batch_size": self.encode_batch_size,
+            "rows_per_shard": self.rows_per_shard,
+        }
+        own = ("training_samples", "warmup_samples", "micro_batch_size", "gradient_checkpointing")
+        kept_usd = first.train.instance_hour_usd if self.train.instance_type == hosts else 0.0
+        train_changes = {name: getattr(self, name) for name in own} | {
+            "job": self.train,
+            "initial_weights": "model",
+            "instance_hour_usd": self.instance_hour_usd or kept_usd,
+        }
+        encode = _changed(first.encode, encode_changes, EncodeSettings, self.encode_settings, f"{key}.encode_settings")
+        train = _changed(first.train, train_changes, TrainArguments, self.train_settings, f"{key}.train_settings")
+        return Phase(number, encode, train, frozenset({*own, *self.train_settings}))
+
+
+def later_key(number: int) -> str:
+    """Return the section of the parameter set with the phase of this number, from 2; the list counts from 0."""
+    return f"phases.{number - 2}"
+
+
+def _changed(step: S, changes: Mapping[str, Any], program: type[Model], settings: Mapping[str, Any], key: str) -> S:
+    """Return the first phase's step with changes, and with the settings of its program that `key` names."""
+    names = program.names(*_CHANGEABLE) - _FIXED
+    if unknown := [name for name in settings if name not in names]:
+        close = difflib.get_close_matches(unknown[0], names, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(names))}"
+        raise ValueError(f"{key}.{unknown[0]} cannot differ between phases; {hint}")
+    try:
+        return type(step).model_validate({**step.model_dump(), **changes, **settings})
+    except ValidationError as error:
+        raise ValueError(f"{key}: {describe(error)}") from None
 
 
 @dataclass(frozen=True)
 class Phase:
     """One training of the run: the settings that its Encode and its Train have."""
 
-    suffix: str
-    """What its steps' and parameters' names end in: nothing for the first phase."""
+    number: int
+    """From 1."""
     encode: EncodeStep
     train: TrainStep
+    own: frozenset[str] = frozenset()
+    """Settings of train that a later phase has itself: not the first one's, and not Tune's."""
+
+    @property
+    def suffix(self) -> str:
+        """What its steps' and parameters' names end in: nothing for the first phase."""
+        return f"Phase{self.number}" if self.number > 1 else ""
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """Settings that are Tune's choice. It tried micro-batches of the first phase's pictures, which are smaller."""
+        return tuple(name for name in TUNED if name not in self.own)
 
     @property
     def encode_name(self) -> str:
@@ -72,6 +143,11 @@ class Phase:
         return f"{parameter_names.TRAINING_SAMPLES}{self.suffix}"
 
     @property
+    def batch_name(self) -> str:
+        """Name of the pipeline parameter for the samples of its optimizer step: the first's, unless it has its own."""
+        return f"{parameter_names.GLOBAL_BATCH_SIZE}{self.suffix if 'global_batch_size' in self.own else ''}"
+
+    @property
     def other_steps_name(self) -> str:
         """Name of the pipeline parameter for what the other steps take of the budget."""
         return f"{parameter_names.OTHER_STEPS_USD}{self.suffix}"
@@ -88,26 +164,16 @@ class Phase:
 
     @property
     def settings_key(self) -> str:
-        """Section of the parameter set in which it is told apart from another phase."""
-        return "phase_2" if self.suffix else "train"
+        """Section of the parameter set in which its training is told apart from another phase's."""
+        return later_key(self.number) if self.suffix else "train"
+
+    @property
+    def encode_key(self) -> str:
+        """Section of the parameter set with the resolution of its pictures."""
+        return self.settings_key if self.suffix else "encode"
 
 
-def phases_of(encode: EncodeStep, train: TrainStep, second: SecondPhase | None) -> tuple[Phase, ...]:
+def phases_of(encode: EncodeStep, train: TrainStep, later: Sequence[LaterPhase]) -> tuple[Phase, ...]:
     """Return the phases in order."""
-    first = Phase("", encode, train)
-    if second is None:
-        return (first,)
-    encode_changes = {
-        "job": second.encode,
-        "resolution_px": second.resolution_px,
-        "batch_size": second.encode_batch_size,
-        "rows_per_shard": second.rows_per_shard,
-    }
-    kept_usd = train.instance_hour_usd if second.train.instance_type == train.job.instance_type else 0.0
-    own = ("training_samples", "warmup_samples", "micro_batch_size", "gradient_checkpointing")
-    train_changes = second.model_dump(include=set(own)) | {
-        "job": second.train,
-        "initial_weights": "model",
-        "instance_hour_usd": second.instance_hour_usd or kept_usd,
-    }
-    return first, Phase("Phase2", encode.model_copy(update=encode_changes), train.model_copy(update=train_changes))
+    first = Phase(1, encode, train)
+    return first, *(phase.after(first, number) for number, phase in enumerate(later, start=2))

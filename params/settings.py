@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from params import stages
 from params.arguments import describe
@@ -22,7 +22,7 @@ from params.cloud import Cloud
 from params.files import read_text
 from params.layout import THROUGHPUT_STEP
 from params.model import Model, added
-from params.phases import Phase, SecondPhase, phases_of
+from params.phases import LaterPhase, Phase, phases_of
 
 ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
 # A parameter set is four levels deep; Python's own stack ends near a thousand.
@@ -163,6 +163,8 @@ class LocalWorld(Model):
 class Settings(Model):
     """A whole parameter set."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     pipeline_name: str = Field("sd-pipeline", pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,255}$")
     """Name of the SageMaker pipeline."""
     training_run: str = Field("default", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9-]{0,62}$")
@@ -179,8 +181,9 @@ class Settings(Model):
     throughput: stages.ThroughputStep | None = None
     """A step beside Tune that measures Train's hosts at each micro-batch size; absent: none."""
     train: stages.TrainStep = stages.TrainStep()
-    phase_2: SecondPhase | None = None
-    """A second training at another resolution, from the first one's model; absent: one training."""
+    later_phases: tuple[LaterPhase, ...] = Field((), alias="phases", max_length=8)
+    """Further trainings, each at another resolution and from the model of the one before; absent: one training.
+    `phase_2: {...}`, of release 0.1.0, is read as a list of one."""
     encoders: stages.Encoders | None = None
     """Instance group that encodes while Train runs; absent: latents are read. Encode then makes encode.max_train_rows
     of them for Tune, the held-out ones, and the plan of all."""
@@ -201,7 +204,7 @@ class Settings(Model):
             raise ValueError(
                 "train.job.training_plan: a plan reserves one type, and encoders are another; leave one out"
             )
-        if self.train.prediction_type == "flow":
+        if self.phases[-1].train.prediction_type == "flow":
             for key, name in (("evaluate", self.evaluate.sampler), ("endpoint", self.endpoint.sampler)):
                 if name == "ddim":
                     raise ValueError(f"{key}.sampler: ddim does not draw with a model that predicts flow; set dpm++")
@@ -213,8 +216,8 @@ class Settings(Model):
 
     @model_validator(mode="after")
     def _a_lora_is_one_training_on_tokens(self) -> Self:
-        if self.train.lora_rank and self.phase_2 is not None:
-            raise ValueError("train.lora_rank: a LoRA is one training; leave phase_2 out, or set lora_rank to 0")
+        if self.train.lora_rank and self.later_phases:
+            raise ValueError("train.lora_rank: a LoRA is one training; leave phases out, or set lora_rank to 0")
         if self.train.lora_text_encoder and self.encode.caption_embeddings:
             raise ValueError(
                 "train.lora_text_encoder: the text encoder cannot learn from embeddings that were stored; set "
@@ -233,7 +236,7 @@ class Settings(Model):
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The trainings in order; the last one's model is evaluated, registered and deployed."""
-        return phases_of(self.encode, self.train, self.phase_2)
+        return phases_of(self.encode, self.train, self.later_phases)
 
     def phase_of(self, step: str) -> Phase:
         """Return the phase to which a step of the definition belongs: the first, where it belongs to none."""
@@ -275,6 +278,11 @@ def parse_settings(text: str, source: str) -> Settings:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise SettingsError(f"{source}: a parameter set is a mapping of sections, not {type(values).__name__}")
+    if "phase_2" in values:
+        if "phases" in values:
+            raise SettingsError(f"{source}: phase_2 is the first of phases: write it there")
+        second = values.pop("phase_2")
+        values["phases"] = [] if second is None else [second]
     if unknown := list(_unknown_keys(values, Settings, "")):
         raise SettingsError(f"{source}: " + "; ".join(unknown))
     try:
@@ -313,16 +321,20 @@ class StrictLoader(yaml.SafeLoader):
 
 
 def _unknown_keys(values: dict[Any, Any], model: type[Model], prefix: str) -> Iterator[str]:
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
     for key, value in values.items():
-        field = model.model_fields.get(str(key))
+        field = fields.get(str(key))
         if f"{prefix}{key}" in GONE:
             yield f"{prefix}{key} is gone: {GONE[f'{prefix}{key}']}; remove the line"
         elif field is None:
-            close = difflib.get_close_matches(str(key), model.model_fields, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(model.model_fields)}"
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(fields)}"
             yield f"unknown key {prefix}{key}; {hint}"
-        elif isinstance(value, dict) and (section := _section(field.annotation)):
-            yield from _unknown_keys(value, section, f"{prefix}{key}.")
+        elif section := _section(field.annotation):
+            in_list = isinstance(value, list)
+            for place, item in enumerate(value if in_list else [value]):
+                if isinstance(item, dict):
+                    yield from _unknown_keys(item, section, f"{prefix}{key}.{place}." if in_list else f"{prefix}{key}.")
 
 
 def _section(annotation: Any) -> type[Model] | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from params.parameter_names import BUDGET_USD, TRAINING_SAMPLES
-from params.phases import Phase
+from params.phases import Phase, later_key
 from params.settings import Settings
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.cost.forecast import Forecast, forecast
@@ -27,12 +27,12 @@ PRICE_TOLERANCE: Final = 0.005
 HOUR_S: Final = 3600
 # The time limit that is suggested, over the forecast.
 MARGIN: Final = 1.5
-KEYS: Final = {"Tune": "tune.job", "EncodePhase2": "phase_2.encode", "TrainPhase2": "phase_2.train"}
 
 
 def job_key(step: str) -> str:
     """Return the key of the parameter set that has a step's job."""
-    return KEYS.get(step, f"{step.lower()}.job")
+    program, _, number = step.lower().partition("phase")
+    return f"{later_key(int(number))}.{program}" if number else f"{program}.job"
 
 
 def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:

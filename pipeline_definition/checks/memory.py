@@ -81,7 +81,7 @@ def _encoding(settings: Settings, job: PlannedJob, model: ModelMemory) -> Iterat
     if peak is None or peak <= memory.usable_bytes(gpu):
         return
     key = "train.encode_batch_size" if online else "encode.batch_size"
-    key = "phase_2.encode_batch_size" if phase.suffix else key
+    key = f"{phase.settings_key}.encode_batch_size" if phase.suffix else key
     fits = memory.largest(range(1, size), gpu, needs)
     fix = f"{fits} is the largest that fits" if fits else "not even one picture fits: take a GPU with more memory"
     yield _finding(key, f"batch of {size} pictures at {encode.resolution_px} px", peak, job, gpu, fix, True)

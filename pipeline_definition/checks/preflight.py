@@ -9,6 +9,7 @@ target it needs no network, no credentials and no SageMaker SDK.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -116,21 +117,23 @@ def set_findings(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"tune.{name}", f"{interval.low} has no logarithm", "set low above 0, or scaling to Linear")
     stored = settings.download.image_size_px
     for phase in settings.phases:
-        side, section = phase.encode.resolution_px, "phase_2" if phase.suffix else "encode"
+        side = phase.encode.resolution_px
         if side > stored:
             problem = f"pictures stored at {stored} px would be scaled up to the {side} px of {phase.encode_name}"
-            fix = f"set it to {side} or more, or {section}.resolution_px to {stored} or less"
+            fix = f"set it to {side} or more, or {phase.encode_key}.resolution_px to {stored} or less"
             yield Finding("download.image_size_px", problem, fix)
     # Buckets are for pictures of many shapes that are stored so, and encoded beforehand.
-    has_buckets, mode = settings.encode.max_bucket_ratio != 1, settings.download.resize_mode
+    encodes, mode = [phase.encode for phase in settings.phases], settings.download.resize_mode
+    has_buckets = any(encode.max_bucket_ratio != 1 for encode in encodes)
     if has_buckets and mode != "keep_ratio":
         problem = f"resize_mode {mode} stores squares, and encode.max_bucket_ratio is above 1"
         yield Finding("download.resize_mode", problem, "set it to keep_ratio, or encode.max_bucket_ratio to 1")
-    if has_buckets and (settings.encoders is not None or settings.encode.max_train_rows):
+    if has_buckets and (settings.encoders is not None or any(encode.max_train_rows for encode in encodes)):
         problem = "buckets are for latents that are all encoded before training"
         fix = "set it to 1, or leave out encoders and encode.max_train_rows"
         yield Finding("encode.max_bucket_ratio", problem, fix)
-    sides = [phase.encode.resolution_px for phase in settings.phases]
-    if len(set(sides)) < len(sides):
-        problem = f"both phases are at {sides[0]} px, and their latents would overwrite each other"
-        yield Finding("phase_2.resolution_px", problem, "set it to another size, or leave phase_2 out")
+    for former, phase in itertools.combinations(settings.phases, 2):
+        if former.encode.resolution_px == (side := phase.encode.resolution_px):
+            problem = f"{former.encode_name} at {side} px would overwrite the latents of {phase.encode_name}"
+            fix = "set it to another size, or leave the phase out"
+            yield Finding(f"{phase.settings_key}.resolution_px", problem, fix)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from params.settings import Settings
@@ -37,7 +36,7 @@ class Forecast:
 
     @property
     def hours(self) -> float:
-        """Wall time: steps wait for each other, except a second phase's Encode, which overlaps the first phase."""
+        """Wall time: steps wait for each other, except a later phase's Encode, which overlaps the phases before it."""
         return wall_hours(self.workload, self.lines)
 
     @property
@@ -68,9 +67,13 @@ def wall_hours(workload: Workload, lines: Sequence[ForecastLine]) -> float:
     """Return how long a run takes from its first step to its last."""
     hours = defaultdict(float, {line.step: line.hours for line in lines})
     whole = sum(hours.values())
-    for former, phase in pairwise(workload.phases):
-        parallel = hours[former.encode_step] + hours["Tune"] + hours[former.train_step]
-        whole -= min(parallel, hours[phase.encode_step])
+    first, *later = workload.phases
+    # Since Download's end, by when the phases so far are trained.
+    trained = hours[first.encode_step] + hours["Tune"] + hours[first.train_step]
+    for phase in later:
+        encoded = hours[phase.encode_step]
+        whole -= min(trained, encoded)
+        trained = max(trained, encoded) + hours[phase.train_step]
     return whole
 
 

@@ -7,8 +7,6 @@ Reads a parameter set and the price file; writes nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
 from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.prices import Purchase, load_prices
@@ -21,11 +19,12 @@ def priced(settings: Settings) -> Settings:
     """
     if settings.local is not None:
         return settings
-    first, *second = (training_price_usd(settings, phase) for phase in settings.phases)
-    filled: dict[str, Any] = {"train": settings.train.model_copy(update={"instance_hour_usd": first})}
-    if settings.phase_2 is not None:
-        filled["phase_2"] = settings.phase_2.model_copy(update={"instance_hour_usd": second[0]})
-    return settings.model_copy(update=filled)
+    sections = zip((settings.train, *settings.later_phases), settings.phases, strict=True)
+    train, *later = (
+        section.model_copy(update={"instance_hour_usd": training_price_usd(settings, phase)})
+        for section, phase in sections
+    )
+    return settings.model_copy(update={"train": train, "later_phases": tuple(later)})
 
 
 def training_price_usd(settings: Settings, phase: Phase) -> float:

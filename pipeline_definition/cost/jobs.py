@@ -100,12 +100,11 @@ class Estimator:
 
     def train_hours(self, job: PlannedJob, samples: int) -> tuple[float, Rate]:
         """Return the hours of one training, the start and the loss of many GPUs included."""
-        train = self.settings.phase_of(job.step).train
-        side_px = self.workload.phase_of(job.step).resolution_px
+        train, work = self.settings.phase_of(job.step).train, self.workload.phase_of(job.step)
         text_online = not self.settings.encode.caption_embeddings
-        rate = self.rates.train_rate(job.instance, side_px, text_online, job.type_parameter)
+        rate = self.rates.train_rate(job.instance, work.resolution_px, text_online, job.type_parameter)
         gpus = job.count * job.instance.ranks
-        speed = rate.samples_per_s * gpus * self.rates.efficiency(gpus, self.workload.global_batch_size)
+        speed = rate.samples_per_s * gpus * self.rates.efficiency(gpus, work.global_batch_size)
         if train.gradient_checkpointing:
             speed /= CHECKPOINTING_COMPUTE
         if (stream := self.streams.get(job.step)) and not job.choices:

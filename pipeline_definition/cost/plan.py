@@ -136,8 +136,10 @@ def plan(
     rest = (0.0, 0.0, 0.0) if training_only else _rest(bill, {job.step for job in jobs})
     options = list(_options(estimator, jobs, purchases, rest))
     if not options:
-        batch = f"{GLOBAL_BATCH_SIZE} {bill.workload.global_batch_size:,}"
-        raise CostError(f"{batch} divides among no priced host's GPUs that have room for a micro-batch")
+        batches = " and ".join(sorted({f"{phase.global_batch_size:,}" for phase in bill.workload.phases}))
+        raise CostError(
+            f"{GLOBAL_BATCH_SIZE} {batches} divides among no priced host's GPUs that have room for a micro-batch"
+        )
     return Plan(deadline_days, budget_usd, tuple(sorted(options, key=lambda o: (o.usd, o.days))))
 
 
@@ -154,12 +156,12 @@ def _rest(bill: Forecast, trainings: Collection[str]) -> tuple[float, float, flo
 def _options(
     estimator: Estimator, jobs: Sequence[PlannedJob], purchases: Sequence[Purchase], rest: tuple[float, float, float]
 ) -> Iterator[Option]:
-    batch = estimator.workload.global_batch_size
+    batches = {phase.global_batch_size for phase in estimator.workload.phases}
     for name in _candidates(estimator.prices, estimator.rates):
         host = instance(name)
         for count in range(1, MAX_HOSTS + 1):
             gpus = count * host.ranks
-            if batch % gpus:
+            if any(batch % gpus for batch in batches):
                 continue
             sizes = tuple(_micro_batch_size(estimator, job, host, gpus) for job in jobs)
             if 0 in sizes:
@@ -176,7 +178,7 @@ def _options(
                     purchase=purchase,
                     days=all_hours / HOURS_PER_DAY,
                     usd=usd + rest[1] + rest[2] * all_hours,
-                    efficiency=estimator.rates.efficiency(gpus, batch),
+                    efficiency=estimator.rates.efficiency(gpus, min(batches)),
                     rate_kind=rate_kind,
                     training_days=wall / HOURS_PER_DAY,
                     training_usd=usd,
@@ -188,7 +190,7 @@ def _micro_batch_size(estimator: Estimator, job: PlannedJob, host: Instance, gpu
     """Return the largest micro-batch of a phase that a host's GPUs have room for; 0: none. Rates are SD2's, as this."""
     model, phase, gpu = model_of(None), estimator.settings.phase_of(job.step), host.gpu
     assert model is not None and gpu is not None
-    sizes = even_sizes(estimator.workload.global_batch_size // gpus)
+    sizes = even_sizes(estimator.workload.phase_of(job.step).global_batch_size // gpus)
     return largest(sizes, gpu, functools.partial(training_bytes, model, phase, gpu, gpus))
 
 

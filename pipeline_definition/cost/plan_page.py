@@ -22,7 +22,7 @@ NOTES = (
     "the slope is fitted on MosaicML's 8 to 128 A100 (3.5 % off at worst); more than 128 GPUs are an extrapolation.",
     "Spot: 15 % more wall time for waiting, an assumption; the rest of the run stays as the parameter set has it.",
     "Micro-batch: the largest that fits the GPU's memory, by phase, as estimated for Stable Diffusion 2: "
-    "tune.micro_batch_size and phase_2.micro_batch_size may be this or less.",
+    "tune.micro_batch_size and each later phase's micro_batch_size may be this or less.",
     "A savings plan binds for a year: its price counts only where a plan is there already (--savings-plan).",
 )
 

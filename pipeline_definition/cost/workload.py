@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from params.parameter_names import EVALUATION_SAMPLES, GLOBAL_BATCH_SIZE, MAX_ROWS, TRAINING_SAMPLES, TUNE_SAMPLES
+from params.parameter_names import EVALUATION_SAMPLES, MAX_ROWS, TRAINING_SAMPLES, TUNE_SAMPLES
 from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.rates import Assumed
@@ -31,6 +31,7 @@ class PhaseWork:
     train_step: str
     resolution_px: int
     training_samples: int
+    global_batch_size: int
     encoded_rows: int
     """Rows that its Encode encodes: all, or what a training that encodes the others itself leaves to it."""
     latents_bytes: float
@@ -49,7 +50,6 @@ class Workload:
     tune_samples: int
     """Of one trial."""
     trials: int
-    global_batch_size: int
     evaluation_samples: int
     shards_bytes: float
     latents_bytes: float
@@ -82,7 +82,6 @@ def workload_of(settings: Settings, values: Values, assumed: Assumed, rows: int 
         phases=phases,
         tune_samples=_positive(values, TUNE_SAMPLES),
         trials=settings.tune.trials,
-        global_batch_size=_positive(values, GLOBAL_BATCH_SIZE),
         evaluation_samples=_positive(values, EVALUATION_SAMPLES),
         shards_bytes=count * assumed.jpeg_bytes_256_px * (stored / 256) ** 2,
         latents_bytes=sum(phase.latents_bytes for phase in phases),
@@ -96,10 +95,10 @@ def _phase(phase: Phase, values: Values, rows: int) -> PhaseWork:
     latent = MOMENT_BYTES_PER_POSITION * (pixels // PIXELS_PER_POSITION) ** 2 + TOKEN_BYTES
     latent += EMBEDDING_BYTES if phase.encode.caption_embeddings else 0
     latent += FEATURE_BYTES_PER_CELL * phase.encode.features_side**2 if phase.encode.features else 0
-    samples = _positive(values, phase.samples_name)
+    samples, batch = _positive(values, phase.samples_name), _positive(values, phase.batch_name)
     limit = phase.encode.max_train_rows
     encoded = min(rows, limit + phase.encode.max_heldout_samples) if limit else rows
-    return PhaseWork(phase.encode_name, phase.train_name, pixels, samples, encoded, float(encoded * latent))
+    return PhaseWork(phase.encode_name, phase.train_name, pixels, samples, batch, encoded, float(encoded * latent))
 
 
 def _rows(settings: Settings, values: Values, rows: int | None) -> tuple[int, str]:

@@ -57,19 +57,24 @@ class PhaseParameters:
     """What an operator changes about one phase of the training."""
 
     training_samples: Count
+    global_batch_size: Count
     other_steps: Number
     training_price: Number
     encode: Hosts
     training: Hosts
 
     @classmethod
-    def for_phase(cls, phase: Phase) -> PhaseParameters:
-        """Return the parameters of a phase that has its own."""
+    def for_phase(cls, phase: Phase, batch: Count) -> PhaseParameters:
+        """Return the parameters of a later phase; `batch` is the first one's global batch."""
         train, name = phase.train, phase.train_name
         seen = f"Samples that {name} sees, at {phase.encode.resolution_px} px"
         price = f"Dollars for one host-hour of {name}; 0: not known"
+        if phase.batch_name != batch.name:
+            step = f"Samples for one optimizer step of {name}, all GPUs"
+            batch = Count(phase.batch_name, train.global_batch_size, step)
         return cls(
             Count(phase.samples_name, train.training_samples, seen),
+            batch,
             Number(phase.other_steps_name, train.other_steps_usd, f"What of BudgetUsd the steps besides {name} take"),
             Number(phase.instance_hour_name, train.instance_hour_usd, price),
             Hosts(phase.encode_name, phase.encode.job),
@@ -92,7 +97,7 @@ class PipelineParameters:
         self.endpoint_name = Text(names.ENDPOINT_NAME, s.endpoint.name, "Endpoint that is created or updated")
         self._of_hosts(s)
         self._of_account(s)
-        self.phase_2 = next((PhaseParameters.for_phase(phase) for phase in s.phases if phase.suffix), None)
+        self.later_phases = [PhaseParameters.for_phase(phase, self.global_batch_size) for phase in s.phases[1:]]
         self.encoders = Hosts(names.ENCODERS_HOSTS, s.encoders) if s.encoders else None
 
     def _of_data(self, s: Settings) -> None:
@@ -161,13 +166,15 @@ class PipelineParameters:
 
     def flat(self) -> list[Parameter]:
         """Return the parameters for `Pipeline(parameters=...)`, which drops anything else in silence."""
-        return list(_parameters(self))
+        # Phases may share one: it stands once.
+        return list({parameter.name: parameter for parameter in _parameters(self)}.values())
 
     def of_phase(self, phase: Phase) -> PhaseParameters:
         """Return the parameters of a phase; the first one's are the pipeline's own."""
-        if phase.suffix and self.phase_2 is not None:
-            return self.phase_2
-        return PhaseParameters(self.training_samples, self.other_steps, self.training_price, self.encode, self.training)
+        if phase.suffix:
+            return self.later_phases[phase.number - 2]
+        samples, batch = self.training_samples, self.global_batch_size
+        return PhaseParameters(samples, batch, self.other_steps, self.training_price, self.encode, self.training)
 
 
 def _parameters(group: Any) -> Iterator[Parameter]:

@@ -41,7 +41,10 @@ def register_step(
         "training_job": job,
         "training_record": _under(blueprint.uri(layout.MODEL), job, "output", layout.OUTPUT_ARCHIVE),
         "training_samples": p.training_samples.to_string(),
-        **({"training_samples_phase_2": p.phase_2.training_samples.to_string()} if p.phase_2 else {}),
+        **{
+            f"training_samples_phase_{number}": phase.training_samples.to_string()
+            for number, phase in enumerate(p.later_phases, start=2)
+        },
         "global_batch_size": p.global_batch_size.to_string(),
         "training_instance_type": p.training.instance_type,
         "training_instance_count": p.training.instance_count.to_string(),

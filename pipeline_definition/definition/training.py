@@ -19,8 +19,6 @@ from pipeline_definition.definition.blueprint import Blueprint, program_values, 
 from pipeline_definition.definition.data import output_uri
 from pipeline_definition.definition.parameters import Hosts
 
-# Tune chooses these; Train takes them from its best trial.
-TUNED = ("learning_rate", "micro_batch_size", "caption_dropout")
 # Of Throughput: where a training resumes, what it may cost, and what is fetched for it; nothing is trained there.
 UNMEASURED = (*MONEY, "checkpoints_uri", "shards_uri", "warm_latents")
 
@@ -30,26 +28,28 @@ def train_step(
 ) -> TrainingStep:
     """Return the step that trains one phase over as many GPUs as there are.
 
-    The first takes Tune's best hyperparameters. A second begins with the model of the `former`, and takes them too, but
-    for the micro-batch: it was tried with smaller pictures.
+    The first takes Tune's best hyperparameters. A later one begins with the model of the `former`, and takes those of
+    them that it does not have itself.
     """
     p, settings = blueprint.parameters, phase.train
     own = p.of_phase(phase)
-    tuned = TUNED if former is None else tuple(name for name in TUNED if name != "micro_batch_size")
     best = tune.properties.BestTrainingJob.TunedHyperParameters
     hyperparameters = {
         **program_values(settings, TrainArguments),
         "training_samples": own.training_samples.to_string(),
-        "global_batch_size": p.global_batch_size.to_string(),
+        "global_batch_size": own.global_batch_size.to_string(),
         "checkpoints_uri": blueprint.checkpoints_uri(phase),
         "budget_usd": p.budget.to_string(),
         "other_steps_usd": own.other_steps.to_string(),
         "instance_hour_usd": own.training_price.to_string(),
         **({"shards_uri": blueprint.uri(layout.SHARDS)} if p.encoders else {}),
         **latents_address(blueprint, encode),
-        **{name: best[name] for name in tuned},
-        "learning_rate_batch_size": blueprint.settings.tune.global_batch_size,
+        **{name: best[name] for name in phase.tuned},
     }
+    if "learning_rate" in phase.tuned:
+        hyperparameters["learning_rate_batch_size"] = blueprint.settings.tune.global_batch_size or (
+            0 if own.global_batch_size is p.global_batch_size else p.global_batch_size.to_string()
+        )
     model_trainer = trainer(
         blueprint,
         phase.train_name.lower(),

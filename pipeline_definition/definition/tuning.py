@@ -12,11 +12,11 @@ from sagemaker.train.tuner import HyperparameterTuner
 
 from params.arguments import to_text
 from params.layout import CHECKPOINT_DIR, CHECKPOINTS, TRAINING_METRICS, TUNING, VALIDATION_LOSS, metric_regex
+from params.phases import TUNED
 from params.programs import MONEY, TrainArguments
 from params.stages import Range
 from pipeline_definition.definition.blueprint import Blueprint, program_values
 from pipeline_definition.definition.training import (
-    TUNED,
     channels,
     compute_on,
     latents_address,

@@ -96,7 +96,7 @@ LORA = "train: {initial_weights: pretrained, lora_rank: 8, lora_text_encoder: tr
     ("more", "said"),
     [
         ("encode: {caption_embeddings: true}", "lora_text_encoder.*set encode.caption_embeddings to false"),
-        ("phase_2: {resolution_px: 512}", "train.lora_rank: a LoRA is one training; leave phase_2 out"),
+        ("phase_2: {resolution_px: 512}", "train.lora_rank: a LoRA is one training; leave phases out"),
     ],
 )
 def test_what_a_lora_cannot_go_with_is_refused(more, said):

@@ -33,7 +33,7 @@ def test_the_choice_meets_both_and_nothing_cheaper_does() -> None:
 
 def test_both_phases_run_on_the_hosts_that_are_chosen() -> None:
     two = load_settings(Path("params/sd2_base.yaml"))
-    one = two.model_copy(update={"phase_2": None})
+    one = two.model_copy(update={"later_phases": ()})
     whole = plan(two, definition_of("sd2_base"), {}, 30.0, 1e6, training_only=True)
     first = plan(one, json.loads(build_definition(one)), {}, 30.0, 1e6, training_only=True)
     hosts = [option for option in first.options if (option.instance_type, option.instances) == ("ml.p4d.24xlarge", 8)]

@@ -83,9 +83,9 @@ def local_settings(text: str) -> Any:
 @pytest.mark.parametrize(
     ("text", "parameter", "fix"),
     [
-        ("phase_2: {resolution_px: 512}", "download.image_size_px", "512 or more, or phase_2.resolution_px"),
+        ("phase_2: {resolution_px: 512}", "download.image_size_px", "512 or more, or phases.0.resolution_px"),
         ("encode: {resolution_px: 512}", "download.image_size_px", "512 or more, or encode.resolution_px"),
-        ("phase_2: {resolution_px: 256}", "phase_2.resolution_px", "another size"),
+        ("phase_2: {resolution_px: 256}", "phases.0.resolution_px", "another size"),
     ],
 )
 def test_phases_that_do_not_fit_are_refused(text: str, parameter: str, fix: str) -> None:
@@ -107,4 +107,4 @@ def test_the_second_phases_arithmetic_is_checked_before_the_start(name: str, val
     found = preflight(settings, definition_of("sd2_base"), {name: value})
     assert any(finding.parameter == name and problem in finding.problem for finding in found), found
     if "warm-up" in problem:
-        assert any("phase_2.warmup_samples" in finding.fix for finding in found)
+        assert any("phases.0.warmup_samples" in finding.fix for finding in found)

@@ -427,7 +427,7 @@ def test_a_new_stack_is_in_a_zone_that_has_the_training_hosts_and_most_of_the_ot
     offered = {"p4d.24xlarge": ["us-east-1c", "us-east-1d"], "g5.12xlarge": ["us-east-1a", "us-east-1d"]}
     assert zone_for(Settings(), zone_target(offered)) == ("us-east-1d", "ml.p4d.24xlarge is offered there")
     assert zone_for(Settings(), zone_target({})) == ("", "")
-    two = Settings.model_validate({"phase_2": {"train": {"instance_type": "ml.p5.48xlarge"}}})
+    two = Settings.model_validate({"phases": [{"train": {"instance_type": "ml.p5.48xlarge"}}]})
     with pytest.raises(OperatorError, match=r"no zone of us-east-1 has ml\.p4d.* and ml\.p5"):
         zone_for(two, zone_target({**offered, "p5.48xlarge": ["us-east-1a"]}))
 
