@@ -16,7 +16,7 @@ TOP_UP: Final = "TopUp"
 PRETRAINED_MODEL: Final = "PretrainedModel"
 EVALUATOR: Final = "Evaluator"
 
-# The training. A later phase has its own TRAINING_SAMPLES and OTHER_STEPS_USD, and may have GLOBAL_BATCH_SIZE: with suffix.
+# The training. Later phases have TRAINING_SAMPLES and OTHER_STEPS_USD of their own: their suffix follows.
 TRAINING_SAMPLES: Final = "TrainingSamples"
 GLOBAL_BATCH_SIZE: Final = "GlobalBatchSize"
 TRAINING_RUN: Final = "TrainingRun"

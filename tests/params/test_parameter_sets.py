@@ -16,8 +16,8 @@ from pipeline_definition.infrastructure.stack import fill
 from pipeline_definition.jobs.instances import instance, known_types
 from tests.pipeline_definition.definitions import definition_of
 
-REAL_SETS = ("octank_100gb", "sd2_base", "sd2_heterogeneous")
-ALL_SETS = (*REAL_SETS, "finetune_own", "local", "local_lora")
+REAL_SETS = ("octank_100gb", "sd2_base", "sd2_heterogeneous", "sd3_budget")
+ALL_SETS = (*REAL_SETS, "sd3_budget_smoke", "finetune_own", "local", "local_lora")
 STACK = {
     "BucketName": "sd-pipeline-123456789012-us-east-1",
     "RoleArn": "arn:aws:iam::123456789012:role/execution",
@@ -42,7 +42,7 @@ def values_of(name: str) -> dict[str, object]:
     return values
 
 
-@pytest.mark.parametrize("name", [*REAL_SETS, "finetune_own"])
+@pytest.mark.parametrize("name", [*REAL_SETS, "sd3_budget_smoke", "finetune_own"])
 def test_a_real_set_on_a_stack_of_ones_own_has_nothing_in_its_way(name: str) -> None:
     settings = fill(settings_of(name), STACK)
     assert preflight(settings, json.loads(build_definition(settings)), {}) == []
