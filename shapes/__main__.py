@@ -1,7 +1,7 @@
-"""python -m shapes serve | render | new-shape | train-models: the command line of the local run's world.
+"""python -m shapes serve | render | new-shape | train-models | flow-models: the command line of the local run's world.
 
-Each command is described by the module that does it: `shapes.web`, `shapes.render`, `shapes.train_models`. They are
-imported when they are called, so that the web server starts without torch.
+Each command is described by the module that does it: `shapes.web`, `shapes.render`, `shapes.train_models`,
+`shapes.flow_models`. They are imported when they are called, so that the web server starts without torch.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     models.add_argument("--seed", type=int, default=0, help="of both trainings")
     models.add_argument("--photographs", action="store_true", help="for photographs and any caption, not shapes alone")
+    flow = commands.add_parser("flow-models", help="lay them out as Stable Diffusion 3, for local_flow.yaml", **exact)
+    flow.set_defaults(run=_flow_models)
+    flow.add_argument("--models", type=Path, required=True, help="folder that train-models wrote, as shapes/models")
     return parser
 
 
@@ -83,6 +86,12 @@ def _train_models(out: Path, **flags: Any) -> None:
     from shapes import train_models
 
     train_models.train(out, train_models.recipe(**flags))
+
+
+def _flow_models(models: Path) -> None:
+    from shapes import flow_models
+
+    print(f"wrote {flow_models.write(models)}")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,8 @@ class TrainArguments(Model):
     lora_alpha: float = added(0.0, ge=0)
     """The LoRA's product counts lora_alpha / lora_rank times; 0: once. [content]"""
     lora_targets: tuple[str, ...] = added(("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
-    """Layers of the UNet that get a LoRA, by the ends of their names. [content]"""
+    """Layers of the network that get a LoRA, by the ends of their names. A transformer's attention has add_q_proj,
+    add_k_proj, add_v_proj and to_add_out, too, for the text. [content]"""
     lora_text_encoder: bool = added(False)
     """Also train a LoRA of the text encoder's attention; captions must be stored as tokens. [content]"""
     lora_output: Literal["separate", "merged"] = added("separate")

@@ -18,25 +18,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from params.families import TEXT_ENCODER
+from params.families import SD3, UNET, Family
 from params.files import whole_file
 from params.layout import ADAPTER_FILE, ADAPTERS_DIR, LINEAGE_FILE, MERGED_ADAPTERS_DIR
 from steps.errors import StepError
 from steps.model.families import denoiser_in, load_pipeline
 from steps.model.json_object import read_object
-from steps.model.portable import PREFIX
+from steps.model.portable import CLIPS, PREFIX, make_portable
+from steps.model.pretrained import library
 
 # Of each layer's two, in the formats that diffusers reads.
 _FIRST_MATRIX: Final = re.compile(r"lora_A\.|lora_down\.|lora(_linear_layer)?\.down\.")
 
 
-def save_adapter(folder: Path, unet: Mapping[str, Tensor], text_encoder: Mapping[str, Tensor]) -> None:
-    """Write an adapter whose alpha is its rank, as published ones are named."""
-    from diffusers import StableDiffusionPipeline
-
+def save_adapter(
+    folder: Path, network: Mapping[str, Tensor], text_encoder: Mapping[str, Tensor], family: Family = UNET
+) -> None:
+    """Write an adapter whose alpha is its rank, as published ones of a family are named."""
     published = {f"{PREFIX}{name.removeprefix(PREFIX)}": tensor for name, tensor in text_encoder.items()}
-    pipeline: Any = StableDiffusionPipeline
-    pipeline.save_lora_weights(folder, dict(unet), published or None, weight_name=ADAPTER_FILE)
+    pipeline = getattr(library("diffusers"), family.pipeline)
+    pipeline.save_lora_weights(folder, dict(network), published or None, weight_name=ADAPTER_FILE)
 
 
 def adapter_files(folder: Path) -> dict[str, Path]:
@@ -85,8 +86,8 @@ def load_adapter(pipeline: Any, name: str, file: Path) -> None:
         raise StepError(f"{file}: no LoRA of this model: it changes {listed} layers, of which the model has {found}")
 
 
-def _changed_parts(pipeline: Any) -> tuple[str, str]:
-    return denoiser_in(pipeline).part, TEXT_ENCODER
+def _changed_parts(pipeline: Any) -> list[str]:
+    return [denoiser_in(pipeline).part, *(part for part in CLIPS if getattr(pipeline, part, None) is not None)]
 
 
 def load_judged(folder: Path, dtype: torch.dtype) -> Any:
@@ -108,16 +109,23 @@ def merge(folder: Path, name: str) -> None:
     pipeline = merged(load_pipeline(folder, torch.float32), name, adapter_files(folder)[name])
     for part in _changed_parts(pipeline):
         getattr(pipeline, part).save_pretrained(folder / part, safe_serialization=True)
+        make_portable(folder / part)
     shutil.rmtree(folder / MERGED_ADAPTERS_DIR, ignore_errors=True)
     (folder / ADAPTERS_DIR).rename(folder / MERGED_ADAPTERS_DIR)
 
 
 def write_kohya(source: Path, target: Path) -> None:
-    """Write an adapter of diffusers' format in kohya's, which ComfyUI, A1111 and Forge read."""
+    """Write an adapter of diffusers' format in kohya's, which ComfyUI, A1111 and Forge read.
+
+    Raises StepError for one of a transformer, whose layers kohya's scripts have under other names.
+    """
     from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 
+    weights = load_file(source)
+    if any(name.startswith(f"{SD3.denoiser}.") for name in weights):
+        raise StepError("lora_kohya: of a transformer none is written; ComfyUI reads the adapter's own file")
     convert: Any = convert_state_dict_to_kohya
     # The name that text encoders of Stable Diffusion 1 and 2 have there; diffusers writes that of SDXL's first.
-    tensors = {name.replace("lora_te1_", "lora_te_"): value for name, value in convert(load_file(source)).items()}
+    tensors = {name.replace("lora_te1_", "lora_te_"): value for name, value in convert(weights).items()}
     with whole_file(target) as partial:
         save_file({name: value.contiguous() for name, value in tensors.items()}, partial)

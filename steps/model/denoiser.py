@@ -205,7 +205,7 @@ class Denoiser(ABC):
         library("transformers")
         load = getattr(library("diffusers"), self.family.pipeline).from_single_file
         options = {"config": str(folder), "local_files_only": True, "torch_dtype": torch.float32}
-        return loaded(file, lambda: load(str(file), **options))
+        return loaded(file, lambda: load(str(file), **options, **dict.fromkeys(self.lacking(folder))))
 
     @abstractmethod
     def prompts(self, wanted: Conditions, unwanted: Conditions | None) -> dict[str, Any]:

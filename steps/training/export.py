@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from params.families import INDEX_FILE, SCHEDULER, TEXT_ENCODER
+from params.families import INDEX_FILE, SCHEDULER
 from params.layout import ADAPTERS_DIR, LINEAGE_FILE, TRAINING_LOG_FILE
 from params.programs import TrainArguments
 from steps.errors import StepError
@@ -46,7 +46,7 @@ def export_model(
             continue
         _copy_part(pretrained / part, folder / part)
         make_portable(folder / part)
-    network = take_off(state.network, arguments, folder / ADAPTERS_DIR / arguments.lora_name)
+    network = take_off(state.network, arguments, folder / ADAPTERS_DIR / arguments.lora_name, denoiser.family)
     if hasattr(network, PROJECTOR):
         delattr(network, PROJECTOR)
     network.save_pretrained(folder / denoiser.part, safe_serialization=True)
@@ -57,7 +57,6 @@ def export_model(
     _write_json(folder / INDEX_FILE, denoiser.family.index(type(scheduler).__name__, lacking) | version)
     if arguments.lora_rank and arguments.lora_output == "merged":
         merge(folder, arguments.lora_name)
-        make_portable(folder / TEXT_ENCODER)
     write_record(folder, log, lineage)
     write_checksums(folder)
 

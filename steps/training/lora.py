@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from params.families import Family
 from params.programs import TrainArguments
 from steps.errors import StepError
 from steps.model.adapters import save_adapter
@@ -34,7 +35,7 @@ def add_lora(model: Any, arguments: TrainArguments, targets: tuple[str, ...]) ->
         if not found or not all(isinstance(layer, nn.Linear | nn.Conv2d) for layer in found):
             raise StepError(
                 f"lora_targets: {target!r} ends the name of no linear layer or convolution; attention has to_q, to_k, "
-                "to_v and to_out.0"
+                "to_v and to_out.0, of a transformer's text also add_q_proj, add_k_proj, add_v_proj and to_add_out"
             )
     config = _peft().LoraConfig(r=arguments.lora_rank, lora_alpha=lora_alpha(arguments), target_modules=list(targets))
     model.requires_grad_(False)
@@ -90,7 +91,7 @@ def with_text_encoder(
     return TextAndUnet(unet, encoder.to(device, dtype)).train()
 
 
-def take_off(model: Any, arguments: TrainArguments, folder: Path) -> Any:
+def take_off(model: Any, arguments: TrainArguments, folder: Path, family: Family) -> Any:
     """Return the network as it was before the training, and write its LoRA, if there is one, into the folder.
 
     The product's weight is put into the matrices: programs that read no alpha draw the same.
@@ -99,7 +100,7 @@ def take_off(model: Any, arguments: TrainArguments, folder: Path) -> Any:
     if arguments.lora_rank:
         scale = lora_alpha(arguments) / arguments.lora_rank
         text = _matrices(model.text_encoder, scale) if isinstance(model, TextAndUnet) else {}
-        save_adapter(folder, _matrices(network, scale), text)
+        save_adapter(folder, _matrices(network, scale), text, family)
         network.unload_lora()
     return network
 

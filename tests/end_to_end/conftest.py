@@ -67,8 +67,8 @@ class LocalPipeline:
     def down(self) -> None:
         subprocess.run([COMMAND, "local", "down", "--state", str(self.state)], check=False, env=clean_environment())
 
-    def weights(self, execution_id: str) -> dict[str, Any]:
-        """Return the trained UNet of a run, by tensor."""
+    def weights(self, execution_id: str, part: str = "unet") -> dict[str, Any]:
+        """Return the trained network of a run, by tensor."""
         import io
         import tarfile
 
@@ -78,7 +78,7 @@ class LocalPipeline:
         bucket, key = split_uri(job["ModelArtifacts"]["S3ModelArtifacts"])
         archive = self.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            names = [name for name in tar.getnames() if name.endswith("unet/diffusion_pytorch_model.safetensors")]
+            names = [name for name in tar.getnames() if name.endswith(f"{part}/diffusion_pytorch_model.safetensors")]
             member = tar.extractfile(names[0])
             assert member is not None
             return load(member.read())

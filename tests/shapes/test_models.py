@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
-from shapes import captions, photos, picture_set, train_models, train_vae
+from shapes import captions, flow_models, photos, picture_set, train_models, train_vae
 
 MODELS = Path(train_models.__file__).parent / "models"
 PHOTO_MODELS = MODELS.with_name("photo_models")
@@ -58,6 +59,15 @@ def test_restored_shapes_have_the_right_colours(pixels: torch.Tensor) -> None:
     for wanted in (mask, 1.0 - mask):
         error = ((restored - pixels.float()) * wanted).sum(dim=(2, 3)) / wanted.sum(dim=(2, 3))
         assert error.abs().mean() < 8.0
+
+
+def test_the_folder_for_flow_is_made_of_the_same_weights(tmp_path: Path) -> None:
+    shutil.copytree(MODELS, tmp_path / "models", ignore=shutil.ignore_patterns("pretrained_flow"))
+    written, committed = flow_models.write(tmp_path / "models"), MODELS / "pretrained_flow"
+    files = sorted(file.relative_to(committed) for file in committed.rglob("*") if file.is_file())
+    assert [file.relative_to(written) for file in sorted(written.rglob("*")) if file.is_file()] == files
+    assert all((written / file).read_bytes() == (committed / file).read_bytes() for file in files)
+    assert sum((committed / file).lstat().st_size for file in files if not (committed / file).is_symlink()) < 0.4e6
 
 
 def test_the_models_are_a_few_megabytes() -> None:

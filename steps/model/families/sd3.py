@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from params.families import FLOW, SD3, VAE
 from steps.errors import StepError
 from steps.model.denoiser import BlockHook, Conditions, Denoiser, Shape
+from steps.model.families.sd3_single_file import write_single_file
 from steps.model.pretrained import load_text_encoder, load_tokenizer, part_config
 from steps.model.token_lengths import MAX_TOKENS, token_lengths
 
@@ -81,6 +82,7 @@ class Sd3(Denoiser):
     """SD3Transformer2DModel in a StableDiffusion3Pipeline."""
 
     family = SD3
+    has_lora = True
     predictions = (FLOW,)
     flow_samplers = ("euler", "dpm++")
 
@@ -177,6 +179,10 @@ class Sd3(Denoiser):
         encoders = {part: getattr(pipeline, part) for part in tokenizers if getattr(pipeline, part) is not None}
         lengths = {part: min(MAX_TOKENS, tokenizer.model_max_length) for part, tokenizer in tokenizers.items()}
         return Sd3Reader(tokenizers, encoders, lengths, pipeline.transformer.config)
+
+    def write_single_file(self, folder: Path, file: Path, title: str) -> list[str]:
+        """Write a folder's model into one file, as Stable Diffusion 3 was published."""
+        return write_single_file(folder, file, title)
 
     def prompts(self, wanted: Conditions, unwanted: Conditions | None) -> dict[str, Any]:
         """Return the pipeline's arguments for the conditions of prompts, and those of what must not be drawn."""

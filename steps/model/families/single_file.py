@@ -137,7 +137,7 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
         raise StepError(
             "--single-file: its readers know no flow in this layout, and would draw something else; take the folder"
         )
-    tensors = layout(described, *(_weights(folder / part) for part in (UNET, VAE, TEXT_ENCODER)))
+    tensors = layout(described, *(weights_of(folder / part) for part in (UNET, VAE, TEXT_ENCODER)))
     markers = {V_KEY: described.predicts_v, ZERO_SNR_KEY: described.ends_in_noise}
     tensors |= {key: torch.zeros(0) for key, marked in markers.items() if marked}
     with whole_file(file) as partial:
@@ -150,21 +150,26 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
 def layout(described: FolderConfigs, unet: Tensors, vae: Tensors, text: Tensors) -> Tensors:
     """Return the weights under their names in one file: each once, values unchanged.
 
-    A VAE's attention is made of convolutions there, and OpenCLIP keeps queries, keys and values in one matrix.
+    OpenCLIP keeps queries, keys and values in one matrix.
     """
-    blocks = len(described.vae["block_out_channels"])
-    placed = _renamed("vae", _decoder_from_finest(vae, blocks), _VAE, _VAE_NAME)
-    for name, tensor in placed.items():
-        if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", name):
-            placed[name] = tensor[:, :, None, None] if tensor.dim() == 2 else tensor
     if described.is_openclip:
         named_text = {f"cond_stage_model.model.{name}": tensor for name, tensor in _openclip(described, text).items()}
     else:
         named_text = {f"cond_stage_model.transformer.{name}": tensor for name, tensor in text.items()}
-    named_unet = _renamed("unet", unet, _unet_rules(described.unet), _UNET_NAME)
+    named_unet = renamed("unet", unet, _unet_rules(described.unet), _UNET_NAME)
     all_named = {f"model.diffusion_model.{name}": tensor for name, tensor in named_unet.items()}
-    all_named |= {f"first_stage_model.{name}": tensor for name, tensor in placed.items()}
+    all_named |= vae_layout(described.vae, vae)
     return {name: tensor.contiguous() for name, tensor in (all_named | named_text).items()}
+
+
+def vae_layout(config: Mapping[str, Any], vae: Tensors) -> Tensors:
+    """Return a VAE's weights under their names in one file, where its attention is made of convolutions."""
+    blocks = len(config["block_out_channels"])
+    placed = renamed("vae", _decoder_from_finest(vae, blocks), _VAE, _VAE_NAME)
+    for name, tensor in placed.items():
+        if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", name):
+            placed[name] = tensor[:, :, None, None] if tensor.dim() == 2 else tensor
+    return {f"first_stage_model.{name}": tensor for name, tensor in placed.items()}
 
 
 def notes(described: FolderConfigs, tensors: Tensors) -> Iterator[str]:
@@ -234,29 +239,30 @@ def _openclip(described: FolderConfigs, text: Tensors) -> Tensors:
         )
     # A buffer of 0, 1, 2, ...: not learnt, and made anew by every reader.
     learnt = {name: tensor for name, tensor in text.items() if not name.endswith("position_ids")}
-    renamed = _renamed("text_encoder", learnt, _OPENCLIP, _OPENCLIP_NAME)
+    placed = renamed("text_encoder", learnt, _OPENCLIP, _OPENCLIP_NAME)
     for layer in range(layers):
         for kind in ("weight", "bias"):
             attention = f"transformer.resblocks.{layer}.attn."
-            renamed[f"{attention}in_proj_{kind}"] = torch.cat([renamed.pop(f"{attention}{x}_{kind}") for x in "qkv"])
+            placed[f"{attention}in_proj_{kind}"] = torch.cat([placed.pop(f"{attention}{x}_{kind}") for x in "qkv"])
     # Stable Diffusion does not use it, but readers look for it, and some take the width from it.
-    return renamed | {"text_projection": torch.eye(width, dtype=renamed["positional_embedding"].dtype)}
+    return placed | {"text_projection": torch.eye(width, dtype=placed["positional_embedding"].dtype)}
 
 
-def _renamed(part: str, tensors: Tensors, rules: Rules, form: str) -> Tensors:
+def renamed(part: str, tensors: Tensors, rules: Rules, form: str) -> Tensors:
     """Return tensors by their new names, each of which must have a form; two never share one."""
-    renamed: Tensors = {}
+    placed: Tensors = {}
     for name, tensor in tensors.items():
         new = name
         for pattern, place in (*(_IN_RESNET if part == UNET and ".resnets." in name else ()), *rules):
             new = re.sub(pattern, place, new)
-        if new in renamed or not re.fullmatch(form, new):
+        if new in placed or not re.fullmatch(form, new):
             raise StepError(f"{part}: the layout of a single file has no place for {name}")
-        renamed[new] = tensor
-    return renamed
+        placed[new] = tensor
+    return placed
 
 
-def _weights(part: Path) -> Tensors:
+def weights_of(part: Path) -> Tensors:
+    """Return all weights of a part, by name."""
     tensors: Tensors = {}
     for file in sorted(part.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:

@@ -25,6 +25,7 @@ from steps.evaluation.captions import Prompt
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.model.families import denoiser_of, load_pipeline
 from steps.model.families.sd3 import Sd3, Sd3Reader
+from steps.model.families.sd3_single_file import write_single_file
 from steps.serving.pictures import PictureJob, Shape
 from steps.serving.renderer import load_renderer
 from steps.training.captions import CaptionConditioning
@@ -135,8 +136,8 @@ def test_what_cannot_be_trained_is_refused(pretrained: Path, tmp_path: Path) -> 
         StepError, match="prediction_type is epsilon: a StableDiffusion3Pipeline is trained to predict flow"
     ):
         check_starting_weights(TrainArguments(), pretrained, pretrained)
-    with pytest.raises(StepError, match=r"train\.lora_rank: a StableDiffusion3Pipeline is trained whole"):
-        lora = TrainArguments(prediction_type="flow", lora_rank=4, initial_weights="pretrained")
+    with pytest.raises(StepError, match=r"train\.lora_text_encoder: those of a StableDiffusion3Pipeline stay"):
+        lora = TrainArguments(prediction_type="flow", lora_rank=4, lora_text_encoder=True, initial_weights="pretrained")
         check_starting_weights(lora, pretrained, pretrained)
     textless = without(pretrained, tmp_path / "textless", "text_encoder", "text_encoder_2", "text_encoder_3")
     with pytest.raises(StepError, match="no text encoder: one of text_encoder, text_encoder_2, text_encoder_3"):
@@ -266,6 +267,46 @@ def test_a_seed_means_one_picture_whatever_the_batch(pretrained: Path, guidance:
     assert "patches" in renderer.refusal(Shape(10, 8, 3, 3.0, "euler"))
 
 
+LORA = {
+    **{"initial_weights": "pretrained", "lora_rank": 2, "lora_alpha": 3, "learning_rate": 0.05},
+    "lora_targets": "to_q,to_out.0,add_k_proj,to_add_out",
+}
+
+
+def test_a_lora_learns_beside_the_network_and_is_drawn_with_as_diffusers_does(
+    make_job: MakeJob, pretrained: Path, latents: Path, tmp_path: Path
+) -> None:
+    job, merged = (
+        job_of(make_job, name, pretrained, latents, **LORA, lora_output=name) for name in ("separate", "merged")
+    )
+    job.run()
+    merged.run()
+    before = load_file(pretrained / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights_of(job).items())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in weights_of(merged).items())
+    arguments = ServeArguments(precision="float32", default_size_px=8, max_size_px=8, exact_batches=True)
+    renderer, whole = load_renderer(job.model_dir, arguments), load_renderer(merged.model_dir, arguments)
+    assert renderer.adapters == ("lora",) and renderer.warm_up().deviation == 0.0 and renderer.max_batch_size == 8
+    jobs = [PictureJob(text, "", seed) for seed, text in enumerate(("ab", "c d"))]
+    base, shape = Shape(8, 8, 3, 3.0, "euler"), Shape(8, 8, 3, 3.0, "euler", "lora", 1.0)
+    together = [np.asarray(one.image) for one in renderer.render(shape, jobs, lambda: False)]
+    apart = [np.asarray(renderer.render(shape, [one], lambda: False)[0].image) for one in jobs]
+    assert all(map(np.array_equal, together, apart))
+    without_it, merged_in = (np.asarray(of.render(base, jobs[:1], lambda: False)[0].image) for of in (renderer, whole))
+    assert np.abs(together[0].astype(int) - merged_in).max() <= 1 < np.abs(together[0].astype(int) - without_it).max()
+    pipeline = plain(job.model_dir)
+    pipeline.load_lora_weights(job.model_dir / "adapters" / "lora")
+    by_hand = pipeline(
+        "ab",
+        **{"generator": torch.Generator().manual_seed(0), "guidance_scale": 3.0, "num_inference_steps": 3},
+        **{"max_sequence_length": T5_LENGTH, "output_type": "np"},
+    ).images
+    assert np.abs(together[0] - by_hand[0] * 255.0).max() <= 1
+    flags = ["--model", str(job.model_dir), "--out", str(tmp_path / "out"), "--lora-kohya", str(tmp_path / "k")]
+    with pytest.raises(StepError, match="lora_kohya: of a transformer none is written"):
+        export.main(flags)
+
+
 def test_a_folder_is_of_the_family_that_its_index_names(pretrained: Path, tmp_path: Path) -> None:
     assert denoiser_of(pretrained).family is SD3.family
     folder = without(pretrained, tmp_path / "xl")
@@ -315,14 +356,30 @@ def test_an_endpoint_draws_without_an_encoder_as_diffusers_does(pretrained: Path
     assert np.abs(np.asarray(picture.image) - by_hand[0] * 255.0).max() <= 1
 
 
-def test_a_copy_for_elsewhere_draws_the_same_and_has_no_single_file(pretrained: Path, tmp_path: Path) -> None:
-    folder = without(pretrained, tmp_path / "model", "text_encoder_3", "tokenizer_3")
-    assert export.main(["--model", str(folder), "--out", str(tmp_path / "out")]) == 0
-    assert not (tmp_path / "out" / "text_encoder_3").exists()
-    with pytest.raises(StepError, match="--single-file: for a StableDiffusion3Pipeline none is written"):
-        export.main(
-            ["--model", str(folder), "--out", str(tmp_path / "b"), "--single-file", str(tmp_path / "b.safetensors")]
-        )
+@pytest.mark.parametrize("lacking", [(), ("text_encoder_3", "tokenizer_3"), ("text_encoder", "tokenizer")])
+def test_a_copy_for_elsewhere_and_its_single_file_draw_the_same(
+    pretrained: Path, tmp_path: Path, lacking: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out, file = without(pretrained, tmp_path / "model", *lacking), tmp_path / "out", tmp_path / "b.safetensors"
+    assert export.main(["--model", str(folder), "--out", str(out), "--single-file", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "b.safetensors draws the model's picture" in said and "has not Stable Diffusion 3's shape" in said
+    assert not any((out / part).exists() for part in lacking)
+    # Every weight once, under a name that the published files have.
+    written = load_file(file)
+    assert "model.diffusion_model.joint_blocks.1.context_block.attn.qkv.weight" in written
+    assert not any("transformer_blocks" in name for name in written)
+    half = ["--model", str(folder), "--out", str(tmp_path / "half"), "--half", "true"]
+    assert export.main(half) == 0
+    kept = load_file(tmp_path / "half" / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float16}
+
+
+def test_clips_of_one_width_have_no_single_file(pretrained: Path, tmp_path: Path) -> None:
+    folder = without(pretrained, tmp_path / "model", "text_encoder_2")
+    shutil.copytree(folder / "text_encoder", folder / "text_encoder_2")
+    with pytest.raises(StepError, match="text_encoder and text_encoder_2 are both 8 wide: readers tell them apart"):
+        write_single_file(folder, tmp_path / "b.safetensors", "")
 
 
 def test_encode_stores_the_ids_of_every_tokenizer_and_knows_the_shift(pretrained: Path) -> None:

@@ -1,0 +1,81 @@
+"""The small models once more, in the layout of Stable Diffusion 3: what params/local_flow.yaml starts from.
+
+    python -m shapes flow-models --models shapes/models
+
+Reads MODELS/pretrained/ and MODELS/evaluator/clip/, which train-models wrote. Writes MODELS/pretrained_flow/, renamed
+at the end: a StableDiffusion3Pipeline folder whose transformer is a configuration only. Weights that pretrained/ has
+are links to it. CLIP-L and CLIP-G are one and the same small CLIP: plain diffusers cannot encode a prompt with one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from shapes.train_models import CLIP_FOLDER, PRETRAINED_FOLDER
+from shapes.train_vae import LATENT_CHANNELS
+
+FLOW_FOLDER: Final = "pretrained_flow"
+HEADS: Final = 6
+
+
+def write(models: Path) -> Path:
+    """Write the folder beside the one that it is made of, whole or not at all, and return it."""
+    source, folder = models / PRETRAINED_FOLDER, models / FLOW_FOLDER
+    draft = models / f"{FLOW_FOLDER}.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    load_clip: Any = CLIPTextModelWithProjection.from_pretrained
+    load_tokenizer: Any = CLIPTokenizer.from_pretrained
+    load_vae: Any = AutoencoderKL.from_pretrained
+    clip, tokenizer = load_clip(models / CLIP_FOLDER).half(), load_tokenizer(source / "tokenizer")
+    # The pipeline cannot draw without a shift; this one shifts nothing.
+    vae = load_vae(source / "vae").half()
+    vae.register_to_config(shift_factor=0.0, _name_or_path="")
+    transformer = build_transformer(clip.config.hidden_size, clip.config.projection_dim, vae.config)
+    pipeline: Any = StableDiffusion3Pipeline(
+        vae=vae,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        **dict.fromkeys(("text_encoder", "text_encoder_2"), clip),
+        **dict.fromkeys(("tokenizer", "tokenizer_2"), tokenizer),
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+    pipeline.save_pretrained(draft)
+    next((draft / "transformer").glob("*.safetensors")).unlink()
+    for file in sorted((source / "vae").glob("*.safetensors")) + sorted((source / "tokenizer").iterdir()):
+        _link(draft, file.parent.name, file.name, f"../../{PRETRAINED_FOLDER}/{file.parent.name}")
+    for part in ("tokenizer", "text_encoder"):
+        for file in sorted((draft / part).iterdir()):
+            _link(draft, f"{part}_2", file.name, f"../{part}")
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+    return folder
+
+
+def build_transformer(text_width: int, pooled_width: int, vae: Any) -> Any:
+    """Return the untrained SD3Transformer2DModel for a VAE's latents and two CLIPs of this width each."""
+    return SD3Transformer2DModel(
+        sample_size=vae.sample_size // 2 ** (len(vae.block_out_channels) - 1),
+        patch_size=2,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=4,
+        num_attention_heads=HEADS,
+        attention_head_dim=32,
+        joint_attention_dim=2 * text_width,
+        caption_projection_dim=32 * HEADS,
+        pooled_projection_dim=2 * pooled_width,
+        pos_embed_max_size=16,
+        qk_norm="rms_norm",
+    )
+
+
+def _link(folder: Path, part: str, name: str, source: str) -> None:
+    file = folder / part / name
+    file.unlink(missing_ok=True)
+    file.symlink_to(f"{source}/{name}")

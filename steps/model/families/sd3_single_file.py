@@ -1,0 +1,109 @@
+"""Writes a Stable Diffusion 3 as one file, in the layout that Stability AI published it in.
+
+Reads <folder>/{transformer,vae,text_encoder*,scheduler}/; writes NAME.safetensors. ComfyUI and diffusers'
+from_single_file read this layout: the names are those that diffusers' convert_sd3_transformer_checkpoint_to_diffusers
+takes apart. Text encoders that the folder lacks are not in the file. `python -m steps export` calls it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save_file
+
+from params.families import VAE
+from params.files import whole_file
+from steps.errors import StepError
+from steps.model.families.single_file import Rules, Tensors, renamed, vae_layout, weights_of
+from steps.model.pretrained import part_config, scheduler_config
+
+TRANSFORMER: Final = "transformer"
+CLIP_L, CLIP_G, T5 = "text_encoder", "text_encoder_2", "text_encoder_3"
+PREFIXES: Final = {
+    part: f"text_encoders.{of}.transformer." for part, of in ((CLIP_L, "clip_l"), (CLIP_G, "clip_g"), (T5, "t5xxl"))
+}
+PROJECTION: Final = "text_projection.weight"
+POOLED: Final = "y_embedder.mlp.0.weight"
+# What ComfyUI takes every model of this layout for (comfy/model_detection.py, latent_formats.py, supported_models.py).
+COMFY_HEAD_WIDTH: Final = 64
+COMFY_VAE: Final = {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609}
+COMFY_SHIFT: Final = 3.0
+
+_NAMES: Final[Rules] = (
+    (r"^pos_embed\.pos_embed", "pos_embed"),
+    (r"^pos_embed\.proj", "x_embedder.proj"),
+    (r"^time_text_embed\.timestep_embedder\.linear_([12])", lambda match: f"t_embedder.mlp.{2 * int(match[1]) - 2}"),
+    (r"^time_text_embed\.text_embedder\.linear_([12])", lambda match: f"y_embedder.mlp.{2 * int(match[1]) - 2}"),
+    (r"^proj_out", "final_layer.linear"),
+    (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
+    (r"^transformer_blocks\.(\d+)\.(?=.*(add_|added_|context))", r"joint_blocks.\1.context_block."),
+    (r"^transformer_blocks\.(\d+)\.", r"joint_blocks.\1.x_block."),
+    (r"norm1(_context)?\.linear", "adaLN_modulation.1"),
+    (r"ff(_context)?\.net\.0\.proj", "mlp.fc1"),
+    (r"ff(_context)?\.net\.2", "mlp.fc2"),
+    (r"(attn2?)\.(?:to_|add_)([qkv])(?:_proj)?\.", r"\1.\2."),
+    (r"norm_(?:added_)?([qk])\.", r"ln_\1."),
+    (r"to_out\.0|to_add_out", "proj"),
+)
+_NAME: Final = (
+    r"pos_embed|(x_embedder\.proj|[ty]_embedder\.mlp\.[02]|context_embedder|final_layer\.(linear|adaLN_modulation\.1))\.\w+"
+    r"|joint_blocks\.\d+\.(x|context)_block\.(adaLN_modulation\.1|mlp\.fc[12]|attn2?\.([qkv]|ln_[qk]|proj))\.\w+"
+)
+
+
+def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
+    """Write the model of a folder into one file; return what its users must know.
+
+    Raises StepError that names what the layout has no place for.
+    """
+    texts = {part: weights_of(folder / part) for part in PREFIXES if (folder / part).is_dir()}
+    network, clip_l = _transformer(weights_of(folder / TRANSFORMER)), texts.get(CLIP_L)
+    if clip_l is not None:
+        projection = clip_l.pop(PROJECTION)
+        if CLIP_G in texts and texts[CLIP_G][PROJECTION].shape == projection.shape:
+            raise StepError(
+                f"--single-file: {CLIP_L} and {CLIP_G} are both {len(projection)} wide: readers tell them apart by it"
+            )
+        # Readers take CLIP-L's projection for the identity, so the layer that reads its vectors does it.
+        width, pooled = len(projection), network[POOLED]
+        folded = pooled[:, :width].float() @ projection.float()
+        network[POOLED] = torch.cat([folded.to(pooled.dtype), pooled[:, width:]], dim=1)
+    tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in network.items()}
+    vae = part_config(folder, VAE)
+    tensors |= vae_layout(vae, weights_of(folder / VAE))
+    for part, weights in texts.items():
+        tensors |= {PREFIXES[part] + name: tensor for name, tensor in weights.items()}
+    with whole_file(file) as partial:
+        metadata = {"format": "pt", "modelspec.sai_model_spec": "1.0.1", "modelspec.title": title}
+        save_file({name: one.contiguous() for name, one in tensors.items()}, partial, metadata)
+    return list(_notes(part_config(folder, TRANSFORMER), vae, scheduler_config(folder)))
+
+
+def _transformer(tensors: Tensors) -> Tensors:
+    """Return the network's weights by their published names: of queries, keys and values one matrix."""
+    named = renamed(TRANSFORMER, tensors, _NAMES, _NAME)
+    last = max(int(name.split(".")[1]) for name in named if name.startswith("joint_blocks."))
+    for queries in [name for name in named if re.search(r"attn2?\.q\.", name)]:
+        parts = [named.pop(re.sub(r"\.q\.", f".{x}.", queries)) for x in "qkv"]
+        named[re.sub(r"\.q\.", ".qkv.", queries)] = torch.cat(parts)
+    # Shift and scale are the other way round where a layer has nothing else.
+    for layer in ("final_layer", f"joint_blocks.{last}.context_block"):
+        for name in (f"{layer}.adaLN_modulation.1.{kind}" for kind in ("weight", "bias")):
+            named[name] = torch.cat(named[name].chunk(2)[::-1])
+    return named
+
+
+def _notes(config: Mapping[str, Any], vae: Mapping[str, Any], schedule: Mapping[str, Any]) -> Iterator[str]:
+    heads, layers, shift = config["num_attention_heads"], config["num_layers"], schedule.get("shift", COMFY_SHIFT)
+    known = (heads, COMFY_HEAD_WIDTH) == (layers, config["attention_head_dim"])
+    if not known or any(vae.get(name) != value for name, value in COMFY_VAE.items()):
+        yield (
+            "this has not Stable Diffusion 3's shape: diffusers draws with the file, but ComfyUI knows only as many "
+            "layers as heads, each 64 wide, and Stable Diffusion 3's own VAE"
+        )
+    elif shift != COMFY_SHIFT:
+        yield f"ComfyUI shifts timesteps by {COMFY_SHIFT:g}: connect its ModelSamplingSD3 node, with shift {shift:g}"
