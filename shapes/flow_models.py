@@ -9,15 +9,16 @@ are links to it. CLIP-L and CLIP-G are one and the same small CLIP: plain diffus
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
-
 from shapes.train_models import CLIP_FOLDER, PRETRAINED_FOLDER
 from shapes.train_vae import LATENT_CHANNELS
+
+diffusers: Any = importlib.import_module("diffusers")
+transformers: Any = importlib.import_module("transformers")
 
 FLOW_FOLDER: Final = "pretrained_flow"
 HEADS: Final = 6
@@ -28,18 +29,15 @@ def write(models: Path) -> Path:
     source, folder = models / PRETRAINED_FOLDER, models / FLOW_FOLDER
     draft = models / f"{FLOW_FOLDER}.draft"
     shutil.rmtree(draft, ignore_errors=True)
-    load_clip: Any = CLIPTextModelWithProjection.from_pretrained
-    load_tokenizer: Any = CLIPTokenizer.from_pretrained
-    load_vae: Any = AutoencoderKL.from_pretrained
-    clip, tokenizer = load_clip(models / CLIP_FOLDER).half(), load_tokenizer(source / "tokenizer")
+    clip = transformers.CLIPTextModelWithProjection.from_pretrained(models / CLIP_FOLDER).half()
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(source / "tokenizer")
+    vae = diffusers.AutoencoderKL.from_pretrained(source / "vae").half()
     # The pipeline cannot draw without a shift; this one shifts nothing.
-    vae = load_vae(source / "vae").half()
     vae.register_to_config(shift_factor=0.0, _name_or_path="")
-    transformer = build_transformer(clip.config.hidden_size, clip.config.projection_dim, vae.config)
-    pipeline: Any = StableDiffusion3Pipeline(
+    pipeline = diffusers.StableDiffusion3Pipeline(
         vae=vae,
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+        transformer=build_transformer(clip.config.hidden_size, clip.config.projection_dim, vae.config),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
         **dict.fromkeys(("text_encoder", "text_encoder_2"), clip),
         **dict.fromkeys(("tokenizer", "tokenizer_2"), tokenizer),
         text_encoder_3=None,
@@ -47,11 +45,10 @@ def write(models: Path) -> Path:
     )
     pipeline.save_pretrained(draft)
     next((draft / "transformer").glob("*.safetensors")).unlink()
-    for file in sorted((source / "vae").glob("*.safetensors")) + sorted((source / "tokenizer").iterdir()):
-        _link(draft, file.parent.name, file.name, f"../../{PRETRAINED_FOLDER}/{file.parent.name}")
-    for part in ("tokenizer", "text_encoder"):
-        for file in sorted((draft / part).iterdir()):
-            _link(draft, f"{part}_2", file.name, f"../{part}")
+    _link(draft / "vae", f"../../{PRETRAINED_FOLDER}/vae", "*.safetensors")
+    _link(draft / "tokenizer", f"../../{PRETRAINED_FOLDER}/tokenizer")
+    _link(draft / "text_encoder_2", "../text_encoder")
+    _link(draft / "tokenizer_2", "../tokenizer")
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     return folder
@@ -59,7 +56,7 @@ def write(models: Path) -> Path:
 
 def build_transformer(text_width: int, pooled_width: int, vae: Any) -> Any:
     """Return the untrained SD3Transformer2DModel for a VAE's latents and two CLIPs of this width each."""
-    return SD3Transformer2DModel(
+    return diffusers.SD3Transformer2DModel(
         sample_size=vae.sample_size // 2 ** (len(vae.block_out_channels) - 1),
         patch_size=2,
         in_channels=LATENT_CHANNELS,
@@ -75,7 +72,7 @@ def build_transformer(text_width: int, pooled_width: int, vae: Any) -> Any:
     )
 
 
-def _link(folder: Path, part: str, name: str, source: str) -> None:
-    file = folder / part / name
-    file.unlink(missing_ok=True)
-    file.symlink_to(f"{source}/{name}")
+def _link(folder: Path, other: str, names: str = "*") -> None:
+    for file in (folder / other).glob(names):
+        (folder / file.name).unlink(missing_ok=True)
+        (folder / file.name).symlink_to(f"{other}/{file.name}")

@@ -99,7 +99,6 @@ def _copy(source: Path, folder: Path, dtype: torch.dtype) -> None:
 
 
 def _move(made: Path, file: Path) -> None:
-    # The yaml, where there is one, comes first.
     for path in sorted(made.parent.iterdir(), reverse=True):
         with whole_file(file.parent / path.name) as partial:
             shutil.move(path, partial)

@@ -39,7 +39,7 @@ class ServeArguments(Model):
     channels_last: bool = False
     """Convolutions in channels-last memory format (PyTorch's advice for half precision on tensor cores)."""
     compile: bool = False
-    """torch.compile the UNet for pictures of the default size: minutes of warm-up, then faster steps."""
+    """torch.compile the network for pictures of the default size: minutes of warm-up, then faster steps."""
     exact_batches: bool = False
     """Batch only where pictures then equal, bit for bit, those denoised alone. It is measured at start: so on CPUs
     without `compile`; where a GPU's kernels depend on the batch, pictures are denoised one by one."""

@@ -18,6 +18,7 @@ from typing import Annotated, Literal, TypeVar
 import typer
 from rich.progress import Progress
 
+from params.families import FLOW
 from params.files import read_text, write_text
 from params.programs import ServeArguments
 from pipeline_definition.commands import options
@@ -136,8 +137,9 @@ def playground(
     from pipeline_definition.prompting.playground import Playground, launch
 
     limits = ServeArguments(**context.settings.endpoint.model_dump(include=set(ServeArguments.model_fields)))
+    samplers = _samplers(context, of_flow="dpm++,euler").split(",")
     with tempfile.TemporaryDirectory(prefix="playground-") as folder:
-        launch(Playground(endpoints, limits, Path(folder)), host, port, open_browser)
+        launch(Playground(endpoints, limits, Path(folder), samplers), host, port, open_browser)
 
 
 def compare(
@@ -195,7 +197,7 @@ def prompt_study(
     ] = None,
     guidance: Annotated[str, typer.Option(help="Guidance scales, comma-separated.")] = "1,3,7.5",
     steps: Annotated[str, typer.Option(help="Step counts, comma-separated.")] = "10,25",
-    sampler: Annotated[str, typer.Option(help="Samplers, comma-separated.")] = "dpm++,ddim,euler",
+    sampler: Annotated[str, typer.Option(help="Comma-separated; left out: all, or dpm++ for flow.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt and setting.")] = 2,
     first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
     clients: Annotated[int, typer.Option(min=1, max=64, help="Concurrent requests.")] = 8,
@@ -217,7 +219,7 @@ def prompt_study(
         tuple(modifier or ()),
         _numbers("--guidance", guidance, float),
         _numbers("--steps", steps, int),
-        tuple(name.strip() for name in sampler.split(",") if name.strip()),
+        tuple(name.strip() for name in (sampler or _samplers(context, of_flow="dpm++")).split(",") if name.strip()),
     )
     plan = make_plan(read_prompts(prompts), seeds, first_seed, grid)
     folder = evaluator or evaluator_folder(context.settings, Target(context.settings.account.region), out)
@@ -232,6 +234,11 @@ def prompt_study(
         lines.append(f"{label:17} {score.mean:.3f} ({score.low:.3f} to {score.high:.3f})  {entry.setting.label}")
     made = {"page": str(out / PAGE_FILE)} | {name: asdict(entry) for name, entry in places.items()}
     return Reply(made, *lines, out / PAGE_FILE)
+
+
+def _samplers(context: options.CommandContext, of_flow: str) -> str:
+    """Return what the set's model may be drawn with: DDIM draws no flow, and Euler that of transformers alone."""
+    return of_flow if context.settings.train.prediction_type == FLOW else "dpm++,ddim,euler"
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], N]) -> tuple[N, ...]:

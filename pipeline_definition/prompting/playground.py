@@ -52,6 +52,7 @@ class Playground:
     limits: ServeArguments
     """Bounds and defaults of a request: the parameter set's."""
     folder: Path
+    samplers: Sequence[str] = SAMPLERS
 
     def blocks(self) -> gr.Blocks:
         """Return the page."""
@@ -163,7 +164,7 @@ class Playground:
         limits = self.limits
         guidance = gr.Slider(0, MAX_GUIDANCE, limits.guidance_scale, step=0.5, label="Guidance scale")
         steps = gr.Slider(1, limits.max_inference_steps, limits.inference_steps, step=1, label="Steps")
-        sampler = gr.Dropdown(list(SAMPLERS), value=limits.sampler, label="Sampler")
+        sampler = gr.Dropdown(list(self.samplers), value=limits.sampler, label="Sampler")
         adapter = gr.Textbox(limits.adapter, label="Adapter", placeholder="A LoRA by its name; empty: the default")
         return guidance, steps, sampler, adapter, gr.Slider(0, 2, 1, step=0.05, label="Adapter scale")
 

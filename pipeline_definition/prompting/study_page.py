@@ -103,10 +103,10 @@ def write_page(path: Path, plan: StudyPlan, results: Results, about: StudyProven
         found = f"As good, as far as this study can tell, at {cost}: {cheapest.label}."
     named = {"best": results.best, "cheapest that is as good": results.cheapest, "worst": results.worst}
     facts = tuple(
-        Fact(label, f"{one.clip_score.mean:.3f}", f"{one.setting.label}; {one.setting.unet_calls} UNet calls")
+        Fact(label, f"{one.clip_score.mean:.3f}", f"{one.setting.label}; {one.setting.unet_calls} network calls")
         for label, one in named.items()
     )
-    works = "CLIP score: the cosine of the picture with the prompt alone. The cost is how often the UNet is asked."
+    works = "CLIP score: the cosine of the picture with the prompt alone. The cost is how often the network is asked."
     picture = EmbeddedPicture(data_address(sheet.read_bytes()), "A row for each prompt, a column for each setting")
     own = f"Each prompt's picture of seed {plan.seeds[0]}, with its own CLIP score."
     sections = (
@@ -138,7 +138,7 @@ def _ranking(results: Results) -> Section:
         score = (f"{entry.clip_score.mean:.3f}", _interval(entry.clip_score, ".3f"))
         calls, as_good = str(entry.setting.unet_calls), "yes" if entry.as_good else "no"
         rows.append((str(place), entry.setting.label, calls, *score, as_good))
-    headers = ("place", "setting", "UNet calls", "CLIP score", "interval", "as good as the best")
+    headers = ("place", "setting", "network calls", "CLIP score", "interval", "as good as the best")
     lead = f"The first {len(shown)} of {len(results.ranking)}; table.csv has every picture."
     return Section("ranking", "Ranking", lead, tables=(Table(headers, tuple(rows), frozenset({0, 2, 3, 4})),))
 

@@ -40,7 +40,7 @@ class Setting:
 
     @property
     def unet_calls(self) -> int:
-        """Cost of one picture: guidance asks the UNet twice at each step."""
+        """Cost of one picture: guidance asks the network twice at each step."""
         return self.steps * (2 if self.guidance_scale > 1 else 1)
 
     @property

@@ -75,7 +75,7 @@ class Results:
 
     @property
     def cheapest(self) -> RankedSetting:
-        """The fewest UNet calls among those that the study cannot tell from the best."""
+        """The fewest network calls among those that the study cannot tell from the best."""
         return min((entry for entry in self.ranking if entry.as_good), key=lambda entry: entry.setting.unet_calls)
 
     @property

@@ -115,10 +115,7 @@ def merge(folder: Path, name: str) -> None:
 
 
 def write_kohya(source: Path, target: Path) -> None:
-    """Write an adapter of diffusers' format in kohya's, which ComfyUI, A1111 and Forge read.
-
-    Raises StepError for one of a transformer, whose layers kohya's scripts have under other names.
-    """
+    """Write an adapter of a UNet in kohya's format, which ComfyUI, A1111 and Forge read; StepError for any other."""
     from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 
     weights = load_file(source)

@@ -205,7 +205,12 @@ class Denoiser(ABC):
         library("transformers")
         load = getattr(library("diffusers"), self.family.pipeline).from_single_file
         options = {"config": str(folder), "local_files_only": True, "torch_dtype": torch.float32}
-        return loaded(file, lambda: load(str(file), **options, **dict.fromkeys(self.lacking(folder))))
+        lacking = self.lacking(folder)
+        pipeline = loaded(file, lambda: load(str(file), **options, **dict.fromkeys(lacking)))
+        for part in {*self.family.text.values()} - {*lacking}:
+            # diffusers leaves T5 as in training, where it forgets at random.
+            getattr(pipeline, part).eval()
+        return pipeline
 
     @abstractmethod
     def prompts(self, wanted: Conditions, unwanted: Conditions | None) -> dict[str, Any]:

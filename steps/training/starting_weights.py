@@ -43,9 +43,7 @@ def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained:
         if getattr(arguments, name) and not denoiser.blocks(denoiser.config(initial))[0]:
             raise StepError(f"train.{name}: a {denoiser.family.pipeline} has no blocks of tokens; set it to 0")
     if arguments.lora_text_encoder and len(denoiser.family.text) > 1:
-        raise StepError(
-            f"train.lora_text_encoder: those of a {denoiser.family.pipeline} stay as they are; leave it out"
-        )
+        raise StepError(f"train.lora_text_encoder: a {denoiser.family.pipeline} learns without; set it to false")
     if arguments.encoder_dropout and len(denoiser.family.text) == 1:
         raise StepError(
             f"train.encoder_dropout: a {denoiser.family.pipeline} has one text encoder: use caption_dropout"

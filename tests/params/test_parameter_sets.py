@@ -17,7 +17,7 @@ from pipeline_definition.jobs.instances import instance, known_types
 from tests.pipeline_definition.definitions import definition_of
 
 REAL_SETS = ("octank_100gb", "sd2_base", "sd2_heterogeneous", "sd3_budget")
-ALL_SETS = (*REAL_SETS, "sd3_budget_smoke", "finetune_own", "local", "local_lora")
+ALL_SETS = (*REAL_SETS, "sd3_budget_smoke", "finetune_own", "local", "local_flow", "local_lora")
 STACK = {
     "BucketName": "sd-pipeline-123456789012-us-east-1",
     "RoleArn": "arn:aws:iam::123456789012:role/execution",
@@ -48,7 +48,7 @@ def test_a_real_set_on_a_stack_of_ones_own_has_nothing_in_its_way(name: str) -> 
     assert preflight(settings, json.loads(build_definition(settings)), {}) == []
 
 
-@pytest.mark.parametrize("name", ["local", "local_lora"])
+@pytest.mark.parametrize("name", ["local", "local_flow", "local_lora"])
 def test_a_local_set_has_nothing_in_its_way(name: str) -> None:
     assert preflight(settings_of(name), definition_of(name), {}) == []
 

@@ -23,9 +23,7 @@ from steps.model.pretrained import part_config, scheduler_config
 
 TRANSFORMER: Final = "transformer"
 CLIP_L, CLIP_G, T5 = "text_encoder", "text_encoder_2", "text_encoder_3"
-PREFIXES: Final = {
-    part: f"text_encoders.{of}.transformer." for part, of in ((CLIP_L, "clip_l"), (CLIP_G, "clip_g"), (T5, "t5xxl"))
-}
+PUBLISHED: Final = {CLIP_L: "clip_l", CLIP_G: "clip_g", T5: "t5xxl"}
 PROJECTION: Final = "text_projection.weight"
 POOLED: Final = "y_embedder.mlp.0.weight"
 # What ComfyUI takes every model of this layout for (comfy/model_detection.py, latent_formats.py, supported_models.py).
@@ -60,7 +58,7 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
 
     Raises StepError that names what the layout has no place for.
     """
-    texts = {part: weights_of(folder / part) for part in PREFIXES if (folder / part).is_dir()}
+    texts = {part: weights_of(folder / part) for part in PUBLISHED if (folder / part).is_dir()}
     network, clip_l = _transformer(weights_of(folder / TRANSFORMER)), texts.get(CLIP_L)
     if clip_l is not None:
         projection = clip_l.pop(PROJECTION)
@@ -72,11 +70,14 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
         width, pooled = len(projection), network[POOLED]
         folded = pooled[:, :width].float() @ projection.float()
         network[POOLED] = torch.cat([folded.to(pooled.dtype), pooled[:, width:]], dim=1)
+    if T5 in texts:
+        # diffusers does not know that they are one, and leaves this one without a value.
+        texts[T5]["encoder.embed_tokens.weight"] = texts[T5]["shared.weight"].clone()
     tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in network.items()}
     vae = part_config(folder, VAE)
     tensors |= vae_layout(vae, weights_of(folder / VAE))
     for part, weights in texts.items():
-        tensors |= {PREFIXES[part] + name: tensor for name, tensor in weights.items()}
+        tensors |= {f"text_encoders.{PUBLISHED[part]}.transformer.{name}": one for name, one in weights.items()}
     with whole_file(file) as partial:
         metadata = {"format": "pt", "modelspec.sai_model_spec": "1.0.1", "modelspec.title": title}
         save_file({name: one.contiguous() for name, one in tensors.items()}, partial, metadata)

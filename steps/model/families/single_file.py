@@ -148,10 +148,7 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
 
 
 def layout(described: FolderConfigs, unet: Tensors, vae: Tensors, text: Tensors) -> Tensors:
-    """Return the weights under their names in one file: each once, values unchanged.
-
-    OpenCLIP keeps queries, keys and values in one matrix.
-    """
+    """Return the weights by their names in one file, each once; OpenCLIP has one matrix for queries, keys, values."""
     if described.is_openclip:
         named_text = {f"cond_stage_model.model.{name}": tensor for name, tensor in _openclip(described, text).items()}
     else:
