@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipeline_definition.cli import app
+from pipeline_definition.commands.options import CommandContext
+from pipeline_definition.commands.prompt import _samplers
 from tests.pipeline_definition.prompting.conftest import DrawingServer, grey, refusal
 
 
@@ -26,6 +28,11 @@ def test_the_picture_is_written_in_the_form_of_its_name(
     assert "seed 9" in result.output
     asked = {"prompt": "a red circle", "negative_prompt": "blue", "seed": 9, "steps": 2, "format": form}
     assert drawing.requests == [asked]
+
+
+@pytest.mark.parametrize(("name", "studied"), [("local", "dpm++,ddim,euler"), ("local_flow", "dpm++")])
+def test_a_study_draws_with_the_samplers_that_the_sets_model_has(name: str, studied: str) -> None:
+    assert _samplers(CommandContext(Path(f"params/{name}.yaml")), of_flow="dpm++") == studied
 
 
 def test_several_pictures_get_names_of_their_own(drawing: DrawingServer, tmp_path: Path) -> None:

@@ -15,13 +15,14 @@ import yaml
 from safetensors.torch import load_file
 
 from params.memory import ModelMemory, denoiser_shape
-from params.programs import ServeArguments, TrainArguments
+from params.programs import EvaluateArguments, ServeArguments, TrainArguments
 from steps import export, memory
 from steps.data.encoding.encoder import BlockEncoder
 from steps.data.encoding.encoder_settings import EncoderSettings, model_facts
 from steps.data.loading.latents import LatentsDataset
 from steps.errors import StepError
 from steps.evaluation.captions import Prompt
+from steps.evaluation.generation import APPROVED, TRAINED, ModelSource, generate, plan
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.model.families import denoiser_of, load_pipeline
 from steps.model.families.sd3 import Sd3, Sd3Reader
@@ -305,6 +306,18 @@ def test_a_lora_learns_beside_the_network_and_is_drawn_with_as_diffusers_does(
     flags = ["--model", str(job.model_dir), "--out", str(tmp_path / "out"), "--lora-kohya", str(tmp_path / "k")]
     with pytest.raises(StepError, match="lora_kohya: of a transformer none is written"):
         export.main(flags)
+
+
+def test_an_evaluation_compares_it_with_a_unet(pretrained: Path, tmp_path: Path) -> None:
+    unet = write_pretrained(tmp_path / "unet")
+    sources = {TRAINED: ModelSource(pretrained, "a"), APPROVED: ModelSource(unet, "b")}
+    few = dict.fromkeys(("samples", "batch_size", "inference_steps", "untrained_samples", "comparison_samples"), 2)
+    arguments = EvaluateArguments(**few, sampler="dpm++", precision="float32", guidance_grid=())
+    prompts = [Prompt(0, "ab c", 3, None), Prompt(1, "d", 4, None)]
+    work = plan(arguments, sources, prompts, "", 8, (tmp_path / "samples", tmp_path / "others"))
+    generate(work, ["cpu"])
+    assert [row.name for row in work.rows] == ["trained", "untrained", "approved"]
+    assert not any(row.store().missing(row.indices) for row in work.rows)
 
 
 def test_a_folder_is_of_the_family_that_its_index_names(pretrained: Path, tmp_path: Path) -> None:
