@@ -227,7 +227,7 @@ class Settings(Model):
 
     @model_validator(mode="after")
     def _features_are_stored_before_training(self) -> Self:
-        if self.train.alignment_weight and not self.encode.features:
+        if any(phase.train.alignment_weight and not phase.encode.features for phase in self.phases):
             raise ValueError("train.alignment_weight: Encode stores no features; set encode.features, such as dinov2")
         if self.encoders is not None and self.encode.features:
             raise ValueError("encode.features: what encodes while Train runs makes none; leave encoders out")
