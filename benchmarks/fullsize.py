@@ -37,7 +37,7 @@ from params.families import TEXT_ENCODER
 from params.memory import state_bytes
 from params.programs import TrainArguments
 from steps.model.families import denoiser_of
-from steps.model.pretrained import empty_text_encoder, part_config
+from steps.model.pretrained import empty_text_encoders, part_config
 from steps.training.peak_memory import FakeNetwork, encoding_bytes, parameter_count
 
 SIDE_PX: Final = 256
@@ -173,7 +173,7 @@ class Rehearsal:
         arguments, denoiser = TrainArguments(**TRAINING), denoiser_of(self.pretrained)
         network = FakeNetwork(denoiser, denoiser.config(self.pretrained), arguments.precision, True)
         whole, each = (state_bytes(network.parameters, 0, arguments, count) for count in (1, ranks))
-        text = 4 * parameter_count(empty_text_encoder(part_config(self.pretrained, TEXT_ENCODER)))
+        text = 4 * parameter_count(empty_text_encoders(self.pretrained, denoiser.family)[TEXT_ENCODER])
         passing = ranks * network.pass_bytes(1, LATENT_SHAPE, CAPTION_LENGTH)
         # The first rank gathers the others' part for a checkpoint. While the average stands in for the weights, they
         # are kept aside; one rank alone has no gradients then.

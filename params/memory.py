@@ -1,15 +1,17 @@
-"""How much of a device's memory a model takes, by what was reckoned once for it: training passes and encoding batches.
+"""What a model takes, by what was reckoned once for it: memory of passes, FLOPs and bytes of a sample.
 
-Reads nothing, writes nothing. `python -m steps memory` reckons the figures by fake tensors; preflight and `plan` use
-them where no torch is at hand.
+Reads nothing, writes nothing. `python -m steps memory` reckons the figures without values; preflight, forecast and
+`plan` use them where no torch is at hand.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Final, Literal
 
-from params.families import FAMILIES, UNET
+from params.families import FAMILIES, UNET, Family
 from params.model import Model
 from params.programs.train import TrainArguments
 
@@ -35,7 +37,24 @@ class PassMemory(Model):
         return _between(sorted(self.bytes_of.items()), samples)
 
 
-class ModelMemory(Model):
+class SampleFigures(Model):
+    """What one sample takes: FLOPs, by the side of its picture in pixels (a multiply-add is two), and numbers."""
+
+    denoiser_forward: dict[int, int]
+    denoiser_train: dict[int, int]
+    """A forward and a backward pass."""
+    vae_encode: dict[int, int]
+    vae_decode: dict[int, int]
+    text_encoders: int
+    """FLOPs of all of them, for one caption."""
+    latent_channels: int
+    token_ids: int
+    """Of one caption, for all text encoders."""
+    caption_values: int
+    """Numbers that the denoiser is told of one caption."""
+
+
+class ModelFigures(Model):
     """What one model takes."""
 
     name: str
@@ -47,11 +66,19 @@ class ModelMemory(Model):
     denoiser_matrix_parameters: int = 0
     """Those of them that Muon may train; 0: not counted, and all are reckoned as AdamW's, which keeps more."""
     text_encoder_parameters: int
+    """Frozen, of all text encoders."""
+    vae_parameters: int
     """Frozen."""
+    sample: SampleFigures
     training: tuple[PassMemory, ...]
     """Forward and backward passes."""
     encoding: tuple[PassMemory, ...]
     """The VAE's."""
+
+    @property
+    def family(self) -> Family:
+        """What its folder holds."""
+        return family_of_denoiser(self.denoiser)
 
     def training_bytes(
         self, arguments: TrainArguments, resolution_px: int, micro_batch_size: int, ranks: int, encodes_captions: bool
@@ -95,10 +122,26 @@ def state_bytes(parameters: int, matrix_parameters: int, arguments: TrainArgumen
 
 def denoiser_shape(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a denoiser's configuration decides its memory and differs from diffusers' defaults."""
-    defaults = next((of.decisive for of in FAMILIES if of.network == config.get("_class_name")), UNET.decisive)
+    defaults = family_of_denoiser(config).decisive
     values = {key: config.get(key, default) for key, default in defaults.items()}
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
     return {key: value for key, value in plain.items() if value != defaults[key]}
+
+
+def family_of_denoiser(config: Mapping[str, Any]) -> Family:
+    """Return the family whose denoiser has a configuration; one that names no class is of the oldest."""
+    return next((of for of in FAMILIES if of.network == config.get("_class_name")), UNET)
+
+
+def flops_at(table: Mapping[int, int], resolution_px: int) -> float:
+    """Return FLOPs of a sample at any resolution, from those at three: exact, for they are a parabola in the pixels.
+
+    Convolutions and weights cost in proportion to the positions n, attention among them n^2, and text the same at all.
+    """
+    pixels = {side**2: flops for side, flops in table.items()}
+    x = resolution_px**2
+    shares = {at: math.prod(Fraction(x - other, at - other) for other in pixels if other != at) for at in pixels}
+    return float(sum(flops * shares[at] for at, flops in pixels.items()))
 
 
 def _at(passes: Sequence[PassMemory], resolution_px: int, samples: int) -> float:

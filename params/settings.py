@@ -96,6 +96,9 @@ class Data(Model):
     """Length of that table, if known: the cost forecast uses it; 0: the forecast uses TrainingSamples."""
     pretrained_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/stable-diffusion-2-base"
     """Folder with the VAE, text encoder, tokenizer, scheduler and the UNet's configuration, as diffusers saves them."""
+    model: str = added("Stable Diffusion 2")
+    """The model of that folder, by its name in pipeline_definition/jobs/memory.yaml: forecast and plan reckon with its
+    FLOPs and memory."""
     evaluator_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/evaluator"
     """Folder with the CLIP model that scores pictures (clip/, or a Hugging Face cache as it is), and with Inception's
     weights where FID uses them."""

@@ -2,17 +2,19 @@
 
     python -m benchmarks.train --device cpu|cuda [--json]
 
-Three train the same UNet at the same batch, with bf16, an average of the weights and no gradient checkpointing:
+Three train the same network, a UNet or with --family sd3 a flow transformer, at the same batch, with bf16, an average
+of the weights and no gradient checkpointing:
 
     diffusers_online   the script as it is: JPEG files, VAE and text encoder in every step
     diffusers_cached   the script on cached latents
     ours               this project's loader, inputs and optimizer step on the same latents; text encoder online, too
 
-On a GPU it is Stable Diffusion 2 (865,910,724 parameters) at 256 and 512 px over batch sizes; on a CPU the same eight
-times narrower, at 128 px, on one core, and a second is one of this process's CPU time. Prints images/s, MFU against the
-matrix products measured here, peak memory, the ratios `vs_diffusers_online` and `vs_diffusers_cached` (medians over the
-rounds of the ratio within a round), and how well two ranks do. With --parts it measures ours alone, each time with one
-thing changed, at the last batch size and resolution. Writes to a temporary folder.
+On a GPU it is Stable Diffusion 2 (865,910,724 parameters) or 3 Medium (2,028,328,000; text from its two CLIPs) at 256
+and 512 px over batch sizes; on a CPU the same eight times narrower, at 128 px, on one core, and a second is one of this
+process's CPU time. Prints images/s, MFU against the matrix products measured here, peak memory, the ratios
+`vs_diffusers_online` and `vs_diffusers_cached` (medians over the rounds of the ratio within a round), and how well two
+ranks do. With --parts it measures ours alone, each time with one thing changed (a UNet's alone), at the last batch size
+and resolution. Writes to a temporary folder.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import torch
 from benchmarks import harness
 from benchmarks.train.contest import Task, clock_of, contest, ratio, summary
 from benchmarks.train.memory import estimated_bytes, memory
-from benchmarks.train.models import SD2, SD2_NARROW, Scale
+from benchmarks.train.models import SCALES, Scale
 from benchmarks.train.ours import ours, what_each_buys
 from benchmarks.train.pictures import write_latents, write_pictures
 from benchmarks.train.scaling import scaling
@@ -58,7 +60,7 @@ def main(argv: list[str]) -> int:
     device = torch.device(options.device)
     if device.type == "cpu":
         torch.set_num_threads(1)
-    scale, precision = SD2 if device.type == "cuda" else SD2_NARROW, resolved_precision("auto", device)
+    scale, precision = SCALES[options.family][device.type], resolved_precision("auto", device)
     result: dict[str, Any] = {
         "model": scale.name,
         "device": device_name(device),
@@ -123,6 +125,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "benchmarks.train", __doc__, rounds=(3, "turns of all three"), turn_s=(5.0, "length of a turn")
     )
     parser.add_argument("--device", choices=DEFAULTS, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--family", choices=SCALES, default="unet", help="what is trained")
     parser.add_argument("--resolutions", type=numbers, help="comma-separated, in pixels")
     parser.add_argument("--batch-sizes", type=numbers, help="comma-separated")
     parser.add_argument("--pictures", type=int, help="number of pictures")
@@ -132,7 +135,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--parts", action="store_true", help="measure the gain of each part of ours instead")
     parser.add_argument("--memory", action="store_true", help="measure peak memory beside its estimate instead")
     parser.set_defaults(**DEFAULTS[parser.parse_known_args(argv)[0].device])
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.parts and options.family != "unet":
+        parser.error("--parts: what is changed are parts of a UNet; leave --family out")
+    return options
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -143,7 +149,8 @@ def compare(task: Task, rounds: int, turn_s: float) -> tuple[dict[str, Any], lis
     """Return the ratios of ours to the others, and the figures of all three."""
     manifest, denoiser = LatentsDataset(task.latents).manifest, denoiser_of(task.pretrained)
     config = denoiser.config(task.pretrained)
-    flops = denoiser.flops_of_sample(config, manifest.latent_shape, manifest.caption_length)
+    positions = denoiser.reader(task.pretrained, manifest.caption_length, None).positions
+    flops = denoiser.flops_of_sample(config, manifest.latent_shape, positions)
     ceiling = matmul_flops_per_s(task.device, task.precision, clock_of(task.device))
     figures = contest(CONTENDERS, task, rounds, turn_s)
     setting = {"resolution_px": task.resolution_px, "batch_size": task.batch_size}

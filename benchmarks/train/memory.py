@@ -17,10 +17,9 @@ import torch
 from benchmarks.harness import in_new_processes
 from benchmarks.train.contest import Task
 from benchmarks.train.ours import arguments_of, ours
-from params.families import TEXT_ENCODER
 from steps.data.loading.latents import LatentsDataset
 from steps.model.families import denoiser_of
-from steps.model.pretrained import empty_text_encoder, part_config
+from steps.model.pretrained import empty_text_encoders
 from steps.training.objective import FORWARD_DTYPES
 from steps.training.peak_memory import FakeNetwork, parameter_count, training_peak_bytes
 from steps.training.utilisation import peak_bytes, resident_bytes, start_over
@@ -53,8 +52,9 @@ def estimated_bytes(task: Task, changes: dict[str, Any]) -> float:
     """Return the estimate of ours: one rank without accumulation makes its gradients anew in every step."""
     arguments = arguments_of(task).model_copy(update=changes)
     manifest = LatentsDataset(task.latents).manifest
-    text = parameter_count(empty_text_encoder(part_config(task.pretrained, TEXT_ENCODER)))
     denoiser = denoiser_of(task.pretrained)
+    text = sum(map(parameter_count, empty_text_encoders(task.pretrained, denoiser.family).values()))
+    positions = denoiser.reader(task.pretrained, manifest.caption_length, None).positions
     network = FakeNetwork(
         denoiser,
         denoiser.config(task.pretrained),
@@ -63,7 +63,7 @@ def estimated_bytes(task: Task, changes: dict[str, Any]) -> float:
         on_gpu=task.device.type == "cuda",
         keeps_gradients=False,
     )
-    peak = training_peak_bytes(network, arguments, manifest.latent_shape, manifest.caption_length)
+    peak = training_peak_bytes(network, arguments, manifest.latent_shape, positions)
     return peak + text * FORWARD_DTYPES[arguments.precision].itemsize
 
 

@@ -1,6 +1,7 @@
-"""The models that are compared: Stable Diffusion 2, and the same eight times narrower for a CPU. Weights are random.
+"""The models that are compared, and the same eight times narrower for a CPU. Weights are random.
 
-Writes a folder as diffusers saves it, with vae/, text_encoder/, tokenizer/, scheduler/ and unet/config.json.
+Stable Diffusion 2, and 3 Medium with its two CLIPs: T5, which is optional, is left out. Writes a folder as diffusers
+saves it, with a VAE, text encoders, tokenizers, a scheduler and the denoiser's config.json.
 """
 
 from __future__ import annotations
@@ -10,76 +11,113 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+import transformers
+from diffusers import AutoencoderKL, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from transformers import CLIPTextConfig, CLIPTokenizer
 
 from benchmarks.harness import SMALL_MODEL
+from params.families import INDEX_FILE, SCHEDULER, SD3, TEXT_ENCODER, UNET, VAE, Family
+from params.files import write_json
+from steps.model.pretrained import empty_model
 
 # A word-level tokenizer: what the words are does not matter, each caption is padded to the same length.
 TOKENIZER: Final = SMALL_MODEL / "tokenizer"
+# Width, layers and heads of each family's text encoders: OpenCLIP's ViT-H/14 without its last layer; CLIP-L and CLIP-G.
+TEXT_ENCODERS: Final = {
+    UNET.pipeline: {TEXT_ENCODER: (1024, 23, 16)},
+    SD3.pipeline: {TEXT_ENCODER: (768, 12, 12), "text_encoder_2": (1280, 32, 20)},
+}
+# What stable-diffusion-3-medium's vae/config.json has that stable-diffusion-2-base's has not.
+SD3_VAE: Final[dict[str, Any]] = {
+    "latent_channels": 16,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One size of Stable Diffusion 2; the depth is always the published one."""
+    """One size of a model; the depth is always the published one."""
 
     name: str
     width: int
-    """Narrower by this factor, in all three models."""
+    """Narrower by this factor, in all its parts."""
     vocabulary: int
-    """Entries of the text encoder's table."""
+    """Entries of the text encoders' tables."""
+    family: Family = UNET
 
     def write(self, folder: Path) -> Path:
         torch.manual_seed(0)
         tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, model_max_length=77)
-        tokenizer.save_pretrained(folder / "tokenizer")
-        self._vae().save_pretrained(folder / "vae", safe_serialization=True)
-        self._text_encoder(tokenizer).save_pretrained(folder / "text_encoder", safe_serialization=True)
-        with torch.device("meta"):
-            self._unet().save_config(folder / "unet")
-        DDPMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
-        ).save_pretrained(folder / "scheduler")
+        sizes = TEXT_ENCODERS[self.family.pipeline]
+        for part, read_by in self.family.text.items():
+            if read_by in sizes:
+                tokenizer.save_pretrained(folder / part)
+                self._text_encoder(tokenizer, read_by, *sizes[read_by]).save_pretrained(folder / read_by)
+        self._vae().save_pretrained(folder / VAE, safe_serialization=True)
+        empty_model(self.family.network, self._denoiser()).save_config(folder / self.family.denoiser)
+        scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
+        if self.family is UNET:
+            scheduler = DDPMScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+            )
+        scheduler.save_pretrained(folder / SCHEDULER)
+        lacking = [part for part in self.family.optional if not (folder / part).is_dir()]
+        write_json(folder / INDEX_FILE, self.family.index(type(scheduler).__name__, lacking))
         return folder
 
-    def _unet(self) -> Any:
-        """stable-diffusion-2-base's unet/config.json where the width is 1: 865,910,724 parameters."""
-        return UNet2DConditionModel(
-            sample_size=64,
-            block_out_channels=tuple(channels // self.width for channels in (320, 640, 1280, 1280)),
+    def _denoiser(self) -> dict[str, Any]:
+        """The published config.json where the width is 1: 865,910,724 and 2,028,328,000 parameters."""
+        if self.family is SD3:
+            return {
+                "num_layers": 24,
+                "num_attention_heads": 24,
+                "attention_head_dim": 64 // self.width,
+                "caption_projection_dim": 1536 // self.width,
+                "joint_attention_dim": 4096 // self.width,
+                "pooled_projection_dim": 2048 // self.width,
+                "pos_embed_max_size": 192,
+            }
+        return {
+            "sample_size": 64,
+            "block_out_channels": [channels // self.width for channels in (320, 640, 1280, 1280)],
             # diffusers' name for the number of heads: 64 channels each, or 8 where narrower.
-            attention_head_dim=[5, 10, 20, 20],
-            cross_attention_dim=1024 // self.width,
-            norm_num_groups=32 // self.width,
-            use_linear_projection=True,
-        )
+            "attention_head_dim": [5, 10, 20, 20],
+            "cross_attention_dim": 1024 // self.width,
+            "norm_num_groups": 32 // self.width,
+            "use_linear_projection": True,
+        }
 
     def _vae(self) -> Any:
-        """stable-diffusion-2-base's vae/config.json where the width is 1."""
+        """The published vae/config.json where the width is 1."""
         return AutoencoderKL(
             block_out_channels=tuple(channels // self.width for channels in (128, 256, 512, 512)),
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=2,
             norm_num_groups=32 // self.width,
+            **(SD3_VAE if self.family is SD3 else {}),
         )
 
-    def _text_encoder(self, tokenizer: Any) -> Any:
-        """OpenCLIP's ViT-H/14 without its last layer, as stable-diffusion-2-base has it, where the width is 1."""
+    def _text_encoder(self, tokenizer: Any, part: str, width: int, layers: int, heads: int) -> Any:
         config = CLIPTextConfig(
             vocab_size=self.vocabulary,
-            hidden_size=1024 // self.width,
-            intermediate_size=4096 // self.width,
-            projection_dim=1024 // self.width,
-            num_hidden_layers=23,
-            num_attention_heads=16 // self.width,
+            hidden_size=width // self.width,
+            intermediate_size=4 * width // self.width,
+            projection_dim=width // self.width,
+            num_hidden_layers=layers,
+            num_attention_heads=max(1, heads // self.width),
             hidden_act="gelu",
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        return CLIPTextModel(config)
+        return getattr(transformers, self.family.classes[part][1])(config)
 
 
-SD2: Final = Scale("sd2", width=1, vocabulary=49_408)
-SD2_NARROW: Final = Scale("sd2-narrow", width=8, vocabulary=1024)
+SCALES: Final = {
+    "unet": {"cuda": Scale("sd2", 1, 49_408), "cpu": Scale("sd2-narrow", 8, 1024)},
+    "sd3": {"cuda": Scale("sd3-medium", 1, 49_408, SD3), "cpu": Scale("sd3-medium-narrow", 8, 1024, SD3)},
+}

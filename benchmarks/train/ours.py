@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 
 from benchmarks.train.contest import Contender, Step, Task, contest, memory_ratio, ratio
 from params.programs import TrainArguments
+from steps.model.families import denoiser_of
 from steps.training import assembly
 from steps.training.assembly import assemble, loader_from, warm_up
 from steps.training.batch_plan import batch_plan
@@ -36,6 +37,7 @@ def arguments_of(task: Task, ranks: int = 1) -> TrainArguments:
         global_batch_size=batch,
         micro_batch_size=task.batch_size,
         warmup_samples=0,
+        prediction_type=denoiser_of(task.pretrained).predictions[0],
         precision="bfloat16" if task.precision == "bfloat16" else "float32",
         compile=task.compile,
         cuda_graphs=task.cuda_graphs,

@@ -19,7 +19,8 @@ from shapes import captions, pictures
 from steps.data.latents.block import Array
 from steps.model.digest import encoder_digests
 from steps.model.families import denoiser_of
-from steps.model.pretrained import load_tokenizer, load_vae
+from steps.model.pretrained import load_vae
+from steps.model.token_lengths import token_lengths
 from steps.training.random_latents import write_rows
 
 METADATA_FILE: Final = "metadata.jsonl"
@@ -53,17 +54,17 @@ def read_captions(folder: Path) -> list[str]:
 @torch.no_grad()
 def write_latents(folder: Path, source: Path, pretrained: Path, device: torch.device) -> Path:
     """Encode pictures to the artifact that the loader reads; the same rows are held out, too."""
-    tokenizer: Any = load_tokenizer(pretrained)
-    texts = read_captions(source)
-    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="np").input_ids.astype(np.int32)
+    denoiser = denoiser_of(pretrained)
+    reader = denoiser.reader(pretrained, sum(token_lengths(pretrained, denoiser.family).values()), None)
     vae = load_vae(pretrained, torch.float32).to(device)
     moments = [_moments(vae, batch, device) for batch in _batches(sorted(source.glob("*.jpg")))]
     rows = {
         "mean": np.concatenate([mean for mean, _ in moments]),
         "std": np.concatenate([std for _, std in moments]),
-        "token_ids": tokens,
+        "token_ids": reader.tokens(read_captions(source)).numpy(),
     }
-    write_rows(folder, rows, 8 * rows["mean"].shape[-1], float(vae.config.scaling_factor))
+    scaling, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor or 0.0)
+    write_rows(folder, rows, 8 * rows["mean"].shape[-1], scaling, shift)
     return folder
 
 

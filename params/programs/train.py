@@ -175,7 +175,8 @@ class TrainArguments(Model):
 
     @model_validator(mode="after")
     def _a_lora_needs_a_model(self) -> Self:
-        if self.lora_rank and self.initial_weights == "scratch":
+        # Speed does not depend on the weights.
+        if self.lora_rank and self.initial_weights == "scratch" and not self.throughput_micro_batch_sizes:
             raise ValueError("lora_rank: a LoRA changes a trained model; set initial_weights to pretrained or model")
         if not self.lora_rank and (self.lora_alpha or self.lora_text_encoder):
             raise ValueError("lora_rank is 0, and with it lora_alpha and lora_text_encoder do nothing; set lora_rank")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from params.memory import ModelMemory
+from params.memory import ModelFigures, family_of_denoiser
 from params.parameter_names import PRETRAINED_MODEL
 from params.settings import Settings
 from pipeline_definition.checks.findings import Finding
@@ -29,10 +29,14 @@ def memory_findings(
 ) -> Iterator[Finding]:
     """Check trainings, trials and encoders against their GPUs.
 
-    `denoiser_config` is the denoiser's in the pretrained folder. Without one Stable Diffusion 2 is assumed, and nothing
+    `denoiser_config` is the denoiser's in the pretrained folder. Without one the set's word is taken, and nothing
     blocks a start. What needs less than a GPU's whole memory is told of, and not refused.
     """
-    model = memory.model_of(denoiser_config)
+    model, declared = (memory.model_of(config, settings.data.model) for config in (denoiser_config, None))
+    if denoiser_config and declared and declared.family is not family_of_denoiser(denoiser_config):
+        problem = f"{declared.name} is of another family than the pretrained folder, and so is the forecast"
+        names = (one.name for one in memory.known_models() if one.family is not declared.family)
+        yield Finding("data.model", problem, f"set it to one of {', '.join(names)}", blocking=False)
     if model is None:
         problem = f"how much memory its denoiser takes is not in {memory.MEMORY_FILE.name}, and was not checked"
         fix = "`python -m steps memory --pretrained-dir FOLDER` reckons it in minutes, without a GPU"
@@ -47,7 +51,7 @@ def memory_findings(
 
 
 def _training(
-    settings: Settings, job: PlannedJob, jobs: list[PlannedJob], values: Values, model: ModelMemory
+    settings: Settings, job: PlannedJob, jobs: list[PlannedJob], values: Values, model: ModelFigures
 ) -> Iterator[Finding]:
     phase, gpu, ranks = settings.phase_of(job.step), job.instance.gpu, job.instance.ranks * job.count
     assert gpu is not None
@@ -71,7 +75,7 @@ def _training(
     yield _finding(key, batch_text, least, job, gpu, ", and ".join(fixes), unfit == sizes)
 
 
-def _encoding(settings: Settings, job: PlannedJob, model: ModelMemory) -> Iterator[Finding]:
+def _encoding(settings: Settings, job: PlannedJob, model: ModelFigures) -> Iterator[Finding]:
     phase, gpu = settings.phase_of(job.step), job.instance.gpu
     assert gpu is not None
     encode, online = phase.encode, job.program == "stream"

@@ -48,6 +48,7 @@ Sizes = Annotated[str, typer.Option("--micro-batch-sizes", help="Comma-separated
 SPEED = {
     *("precision", "compile", "cuda_graphs", "gradient_checkpointing", "optimizer", "shard_optimizer"),
     *("ema_decay", "ema_precision", "prediction_type"),
+    *("lora_rank", "lora_alpha", "lora_targets", "lora_text_encoder"),
 }
 
 

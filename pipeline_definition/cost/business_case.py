@@ -13,6 +13,7 @@ from pipeline_definition.cost.business_inputs import BusinessCase, Candidate, In
 from pipeline_definition.cost.jobs import SECONDS_PER_HOUR
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.cost.rates import load_rates
+from pipeline_definition.cost.workload import declared_model
 from pipeline_definition.jobs.instances import instance
 
 MONTHS_PER_YEAR = 12
@@ -159,8 +160,8 @@ def answers_of(case: BusinessCase) -> Answers:
     """Return every derived number. Raises CostError for an instance type whose price or speed is not known."""
     prices, rates = load_prices(), load_rates()
     made = case.generation
-    host, name = instance(made.instance_type), "generation.instance_type"
-    rate = rates.generate_rate(host, made.resolution_px, made.inference_steps, True, "float16", name)
+    host, name, model = instance(made.instance_type), "generation.instance_type", declared_model(made.model)
+    rate = rates.generate_rate(model, host, made.resolution_px, 2 * made.inference_steps, "float16", name)
     hourly = prices.instance_hour_usd(made.instance_type)
     pictures = rate.samples_per_s * host.ranks * SECONDS_PER_HOUR * made.busy_fraction
     picture_usd = hourly / pictures

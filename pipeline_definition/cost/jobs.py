@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from params.memory import ModelFigures
 from params.settings import Settings
 from pipeline_definition.cost.prices import PURCHASES, Prices, Purchase
 from pipeline_definition.cost.rates import Rate, Rates
-from pipeline_definition.cost.workload import Workload
+from pipeline_definition.cost.workload import Workload, declared_model
 from pipeline_definition.jobs.instances import Instance
 from pipeline_definition.jobs.planned import PlannedJob
 
@@ -61,6 +62,11 @@ class Estimator:
     trainings: tuple[PlannedJob, ...] = ()
     """The trainings that have encoders."""
 
+    @property
+    def model(self) -> ModelFigures:
+        """What the model that is trained takes."""
+        return declared_model(self.settings.data.model)
+
     def line(self, job: PlannedJob) -> ForecastLine | None:
         """Return the line of a step's jobs; None for an endpoint, which is paid by the month."""
         if job.program == "download":
@@ -102,7 +108,7 @@ class Estimator:
         """Return the hours of one training, the start and the loss of many GPUs included."""
         train, work = self.settings.phase_of(job.step).train, self.workload.phase_of(job.step)
         text_online = not self.settings.encode.caption_embeddings
-        rate = self.rates.train_rate(job.instance, work.resolution_px, text_online, job.type_parameter)
+        rate = self.rates.train_rate(self.model, job.instance, work.resolution_px, text_online, job.type_parameter)
         gpus = job.count * job.instance.ranks
         speed = rate.samples_per_s * gpus * self.rates.efficiency(gpus, work.global_batch_size)
         if train.gradient_checkpointing:
@@ -114,9 +120,8 @@ class Estimator:
 
     def _encode_rate(self, job: PlannedJob) -> Rate:
         encode = self.settings.phase_of(job.step).encode
-        return self.rates.encode_rate(
-            job.instance, encode.resolution_px, encode.precision, encode.caption_embeddings, job.type_parameter
-        )
+        how = (encode.resolution_px, encode.precision, encode.caption_embeddings)
+        return self.rates.encode_rate(self.model, job.instance, *how, job.type_parameter)
 
     def _stream(self, job: PlannedJob) -> ForecastLine | None:
         """Return the line of encoders: paid for as long as the training that they feed, and no longer than it."""
@@ -129,10 +134,12 @@ class Estimator:
         return replace(line, step=encoders_step(job.step), hours=0.0)
 
     def _evaluate(self, job: PlannedJob) -> ForecastLine:
-        evaluate, guided = self.settings.evaluate, self.settings.evaluate.guidance_scale != 1
+        evaluate = self.settings.evaluate
         pictures = self.workload.evaluation_samples + evaluate.untrained_samples + self._compared_pictures()
-        drawn = (self.workload.resolution_px, evaluate.inference_steps, guided, evaluate.precision)
-        rate = self.rates.generate_rate(job.instance, *drawn, job.type_parameter)
+        # With guidance, each step has two passes.
+        passes = evaluate.inference_steps * (1 if evaluate.guidance_scale == 1 else 2)
+        drawn = (self.workload.resolution_px, passes, evaluate.precision)
+        rate = self.rates.generate_rate(self.model, job.instance, *drawn, job.type_parameter)
         return self._single(job, pictures, rate, job.count * job.instance.ranks)
 
     def _compared_pictures(self) -> int:

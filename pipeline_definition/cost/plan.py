@@ -23,7 +23,7 @@ from pipeline_definition.cost.prices import Prices, Purchase, load_prices
 from pipeline_definition.cost.rates import Rates, load_rates
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
 from pipeline_definition.jobs.instances import BFLOAT16_COMPUTE_CAPABILITY, Instance, instance, known_types
-from pipeline_definition.jobs.memory import even_sizes, largest, model_of, training_bytes
+from pipeline_definition.jobs.memory import even_sizes, largest, training_bytes
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 
 # Twice as many GPUs as the model of the scaling loss is fitted on, with 8 to a host: no further can it be trusted.
@@ -187,9 +187,9 @@ def _options(
 
 
 def _micro_batch_size(estimator: Estimator, job: PlannedJob, host: Instance, gpus: int) -> int:
-    """Return the largest micro-batch of a phase that a host's GPUs have room for; 0: none. Rates are SD2's, as this."""
-    model, phase, gpu = model_of(None), estimator.settings.phase_of(job.step), host.gpu
-    assert model is not None and gpu is not None
+    """Return the largest micro-batch of a phase that a host's GPUs have room for; 0: none."""
+    model, phase, gpu = estimator.model, estimator.settings.phase_of(job.step), host.gpu
+    assert gpu is not None
     sizes = even_sizes(estimator.workload.phase_of(job.step).global_batch_size // gpus)
     return largest(sizes, gpu, functools.partial(training_bytes, model, phase, gpu, gpus))
 

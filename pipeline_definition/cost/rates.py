@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from params.arguments import describe
+from params.memory import ModelFigures, SampleFigures, flops_at
 from params.model import Model
 from params.parameter_names import DOWNLOAD_HOSTS, instance_type_of
 from pipeline_definition.cost.training import CostError
@@ -39,8 +39,10 @@ class Rate:
 
 
 class TrainRate(Model):
-    """Training on one kind of GPU at one resolution."""
+    """Training of one model on one kind of GPU at one resolution."""
 
+    model: str
+    """As in memory.yaml."""
     gpu: str
     """As in instances.yaml."""
     resolution_px: int
@@ -58,17 +60,6 @@ class DownloadRate(Model):
     samples_per_s_per_vcpu: float = Field(gt=0)
     kind: Kind
     source: str
-
-
-class Flops(Model):
-    """GFLOP of one sample, by the side of its picture in pixels."""
-
-    denoiser_forward: dict[int, float]
-    denoiser_train: dict[int, float]
-    vae_encode: dict[int, float]
-    vae_decode: dict[int, float]
-    text_encoder: float
-    """77 tokens."""
 
 
 class Peak(Model):
@@ -115,8 +106,6 @@ class Assumed(Model):
     source_picture_bytes: float
     upload_part_bytes: float
     checkpoint_bytes_per_parameter: float
-    denoiser_parameters: int
-    model_archive_bytes: float
     spot_time_factor: float = Field(ge=1)
     """Wall time with spot instances over wall time without."""
     interface_endpoints: int
@@ -127,37 +116,38 @@ class Rates(Model):
 
     train: list[TrainRate]
     download: DownloadRate
-    flops: Flops
     gpus: dict[str, Peak]
     """By the name in instances.yaml."""
-    utilisation: dict[Literal["train", "encode", "generate"], UtilisationRate]
+    utilisation: dict[str, UtilisationRate]
+    """Of encode, generate, and train_PART by the part that is trained."""
     scaling: PublishedScaling
     assumed: Assumed
 
-    def train_rate(self, instance: Instance, resolution_px: int, text_online: bool, parameter: str) -> Rate:
-        """Return training samples/s of one GPU; `text_online`: captions pass the text encoder while training."""
-        gpu = gpu_of(instance, parameter)
-        entries = [entry for entry in self.train if (entry.gpu, entry.resolution_px) == (gpu.name, resolution_px)]
+    def train_rate(
+        self, model: ModelFigures, instance: Instance, resolution_px: int, text_online: bool, parameter: str
+    ) -> Rate:
+        """Return training samples/s of one GPU; `text_online`: captions pass the text encoders while training."""
+        gpu, sample = gpu_of(instance, parameter), model.sample
+        asked = (model.name, gpu.name, resolution_px)
+        entries = [entry for entry in self.train if (entry.model, entry.gpu, entry.resolution_px) == asked]
         if entries:
-            return self._with_text(min(entries, key=lambda entry: KINDS.index(entry.kind)), text_online)
-        gflop = gflop_at(self.flops.denoiser_train, resolution_px) + (self.flops.text_encoder if text_online else 0.0)
-        return self._derived(gpu, "bfloat16", "train", gflop)
+            return _with_text(min(entries, key=lambda entry: KINDS.index(entry.kind)), text_online, sample)
+        flops = flops_at(sample.denoiser_train, resolution_px) + text_online * sample.text_encoders
+        return self._derived(gpu, "bfloat16", f"train_{model.family.denoiser}", flops)
 
     def encode_rate(
-        self, instance: Instance, resolution_px: int, precision: str, embeddings: bool, parameter: str
+        self, model: ModelFigures, instance: Instance, side_px: int, precision: str, embeddings: bool, parameter: str
     ) -> Rate:
-        """Return pictures/s of one GPU through the VAE, and through the text encoder where embeddings are stored."""
-        gflop = gflop_at(self.flops.vae_encode, resolution_px) + (self.flops.text_encoder if embeddings else 0.0)
-        return self._derived(gpu_of(instance, parameter), precision, "encode", gflop)
+        """Return pictures/s of one GPU through the VAE, and through the text encoders where embeddings are stored."""
+        flops = flops_at(model.sample.vae_encode, side_px) + embeddings * model.sample.text_encoders
+        return self._derived(gpu_of(instance, parameter), precision, "encode", flops)
 
     def generate_rate(
-        self, instance: Instance, resolution_px: int, steps: int, guided: bool, precision: str, parameter: str
+        self, model: ModelFigures, instance: Instance, side_px: int, passes: int, precision: str, parameter: str
     ) -> Rate:
-        """Return pictures/s of one GPU: denoising steps, twice each with guidance, then the VAE's decoder."""
-        passes = steps * (2 if guided else 1)
-        gflop = passes * gflop_at(self.flops.denoiser_forward, resolution_px)
-        gflop += gflop_at(self.flops.vae_decode, resolution_px)
-        return self._derived(gpu_of(instance, parameter), precision, "generate", gflop)
+        """Return pictures/s of one GPU: the denoiser's passes, then the VAE's decoder."""
+        flops = passes * flops_at(model.sample.denoiser_forward, side_px) + flops_at(model.sample.vae_decode, side_px)
+        return self._derived(gpu_of(instance, parameter), precision, "generate", flops)
 
     def download_rate(self, instance: Instance) -> Rate:
         """Return samples/s of one host."""
@@ -169,15 +159,7 @@ class Rates(Model):
         beyond = max(0, gpus - GPUS_OF_ONE_HOST) * self.scaling.global_batch_size / global_batch_size
         return 1.0 / (1.0 + self.scaling.slope * beyond)
 
-    def _with_text(self, entry: TrainRate, text_online: bool) -> Rate:
-        if entry.text == "online" or not text_online:
-            return Rate(entry.samples_per_s_per_gpu, entry.kind, entry.source)
-        denoiser = gflop_at(self.flops.denoiser_train, entry.resolution_px)
-        share = denoiser / (denoiser + self.flops.text_encoder)
-        source = f"{entry.source}; times {share:.3f} for the text encoder's FLOPs, which were cached there"
-        return Rate(entry.samples_per_s_per_gpu * share, entry.kind, source)
-
-    def _derived(self, gpu: Gpu, precision: str, work: Literal["train", "encode", "generate"], gflop: float) -> Rate:
+    def _derived(self, gpu: Gpu, precision: str, work: str, flops: float) -> Rate:
         if gpu.name not in self.gpus:
             raise CostError(f"no rate of {gpu.name} is known: write its peak under gpus in {RATES_FILE.name}")
         peak = self.gpus[gpu.name]
@@ -188,20 +170,17 @@ class Rates(Model):
                 f" under gpus in {RATES_FILE.name}"
             )
         used = self.utilisation[work]
-        source = f"{gflop:,.0f} GFLOP a sample at {used.value:.0%} of {peak_tflops:g} TFLOP/s ({used.source})"
-        return Rate(1000.0 * peak_tflops * used.value / gflop, "derived", source)
+        source = f"{flops / 1e9:,.0f} GFLOP a sample at {used.value:.0%} of {peak_tflops:g} TFLOP/s ({used.source})"
+        return Rate(1e12 * peak_tflops * used.value / flops, "derived", source)
 
 
-def gflop_at(table: Mapping[int, float], resolution_px: int) -> float:
-    """Return GFLOP of a sample at any resolution, exact at the two that the table holds.
-
-    Convolutions cost in proportion to the number of latent positions n and self-attention to its square: a n + b n^2.
-    """
-    small, large = sorted(table)
-    ratio = (large / small) ** 2
-    square = (table[large] - ratio * table[small]) / (ratio**2 - ratio)
-    n = (resolution_px / small) ** 2
-    return (table[small] - square) * n + square * n * n
+def _with_text(entry: TrainRate, text_online: bool, sample: SampleFigures) -> Rate:
+    if entry.text == "online" or not text_online:
+        return Rate(entry.samples_per_s_per_gpu, entry.kind, entry.source)
+    denoiser = flops_at(sample.denoiser_train, entry.resolution_px)
+    share = denoiser / (denoiser + sample.text_encoders)
+    source = f"{entry.source}; times {share:.3f} for the text encoder's FLOPs, which were cached there"
+    return Rate(entry.samples_per_s_per_gpu * share, entry.kind, source)
 
 
 def gpu_of(instance: Instance, parameter: str) -> Gpu:

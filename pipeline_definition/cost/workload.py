@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from params.memory import BYTES, ModelFigures, SampleFigures
 from params.parameter_names import EVALUATION_SAMPLES, MAX_ROWS, TRAINING_SAMPLES, TUNE_SAMPLES
 from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.rates import Assumed
 from pipeline_definition.cost.training import CostError
+from pipeline_definition.jobs.memory import MEMORY_FILE, known_models, model_of
 from pipeline_definition.jobs.planned import Values
 
-# Float16 mean and standard deviation of 4 channels, one position for 8 x 8 pixels; int16 token ids.
-MOMENT_BYTES_PER_POSITION = 2 * 4 * 2
+# Moments are a mean and a standard deviation in float16, for each channel of a position of 8 x 8 pixels; token ids are
+# int16, embeddings and features float16.
+MOMENTS = 2
 PIXELS_PER_POSITION = 8
-TOKEN_BYTES = 77 * 2
-EMBEDDING_BYTES = 77 * 1024 * 2
-# Float16 features of a cell by DINOv2-base.
-FEATURE_BYTES_PER_CELL = 768 * 2
+STORED_BYTES = 2
+# Of a cell, by DINOv2-base.
+FEATURE_WIDTH = 768
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,10 @@ def workload_of(settings: Settings, values: Values, assumed: Assumed, rows: int 
     """
     count, source = _rows(settings, values, rows)
     stored = settings.download.image_size_px
-    phases = tuple(_phase(phase, values, count) for phase in settings.phases)
-    checkpoint = assumed.denoiser_parameters * assumed.checkpoint_bytes_per_parameter
+    model = declared_model(settings.data.model)
+    phases = tuple(_phase(phase, values, count, model.sample) for phase in settings.phases)
+    checkpoint = model.denoiser_parameters * assumed.checkpoint_bytes_per_parameter
+    parameters = model.denoiser_parameters + model.text_encoder_parameters + model.vae_parameters
     return Workload(
         rows=count,
         rows_source=source,
@@ -86,15 +90,25 @@ def workload_of(settings: Settings, values: Values, assumed: Assumed, rows: int 
         shards_bytes=count * assumed.jpeg_bytes_256_px * (stored / 256) ** 2,
         latents_bytes=sum(phase.latents_bytes for phase in phases),
         checkpoints_bytes=float(checkpoint * settings.train.keep_checkpoints * len(phases)),
-        model_bytes=assumed.model_archive_bytes * len(phases),
+        model_bytes=float(parameters * BYTES["float32"] * len(phases)),
     )
 
 
-def _phase(phase: Phase, values: Values, rows: int) -> PhaseWork:
+def declared_model(name: str) -> ModelFigures:
+    """Return the figures of the model that a set says it trains. Raises CostError where there are none."""
+    if model := model_of(None, name):
+        return model
+    known = ", ".join(repr(one.name) for one in known_models())
+    fix = f"`python -m steps memory --pretrained-dir FOLDER --name {name!r}` adds a model to {MEMORY_FILE.name}"
+    raise CostError(f"data.model: {name!r} is none of {known}; {fix}")
+
+
+def _phase(phase: Phase, values: Values, rows: int, sample: SampleFigures) -> PhaseWork:
     pixels = phase.encode.resolution_px
-    latent = MOMENT_BYTES_PER_POSITION * (pixels // PIXELS_PER_POSITION) ** 2 + TOKEN_BYTES
-    latent += EMBEDDING_BYTES if phase.encode.caption_embeddings else 0
-    latent += FEATURE_BYTES_PER_CELL * phase.encode.features_side**2 if phase.encode.features else 0
+    moments = MOMENTS * sample.latent_channels * (pixels // PIXELS_PER_POSITION) ** 2
+    embeddings = sample.caption_values if phase.encode.caption_embeddings else 0
+    cells = phase.encode.features_side**2 if phase.encode.features else 0
+    latent = STORED_BYTES * (moments + sample.token_ids + embeddings + FEATURE_WIDTH * cells)
     samples, batch = _positive(values, phase.samples_name), _positive(values, phase.batch_name)
     limit = phase.encode.max_train_rows
     encoded = min(rows, limit + phase.encode.max_heldout_samples) if limit else rows

@@ -1,4 +1,4 @@
-"""Does a micro-batch fit a GPU? The figures of the models that were reckoned, against the memory of instance types.
+"""The figures of the models that were reckoned, and whether a micro-batch of theirs fits a GPU.
 
 Reads memory.yaml, which `python -m steps memory` writes; writes nothing, needs no torch.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from params.memory import ModelMemory, denoiser_shape
+from params.memory import ModelFigures, denoiser_shape
 from params.phases import Phase
 from params.programs import TrainArguments
 from pipeline_definition.jobs.instances import BFLOAT16_COMPUTE_CAPABILITY, Gpu
@@ -25,15 +25,15 @@ USABLE_FRACTION: Final = 0.93
 
 
 @functools.cache
-def known_models() -> tuple[ModelMemory, ...]:
-    """Return the models whose memory was reckoned; the first is Stable Diffusion 2."""
-    return tuple(map(ModelMemory.model_validate, yaml.safe_load(MEMORY_FILE.read_text(encoding="utf-8"))))
+def known_models() -> tuple[ModelFigures, ...]:
+    """Return the models that were reckoned; the first is Stable Diffusion 2."""
+    return tuple(map(ModelFigures.model_validate, yaml.safe_load(MEMORY_FILE.read_text(encoding="utf-8"))))
 
 
-def model_of(config: Mapping[str, Any] | None) -> ModelMemory | None:
-    """Return the model whose denoiser has a configuration; None: it was never reckoned. No configuration: the first."""
+def model_of(config: Mapping[str, Any] | None, name: str) -> ModelFigures | None:
+    """Return the model whose denoiser has a configuration, or without one that of a name; None: never reckoned."""
     if config is None:
-        return known_models()[0]
+        return next((model for model in known_models() if model.name == name), None)
     shape = denoiser_shape(config)
     return next((model for model in known_models() if model.denoiser == shape), None)
 
@@ -49,7 +49,7 @@ def usable_bytes(gpu: Gpu) -> float:
 
 
 def training_bytes(
-    model: ModelMemory, phase: Phase, gpu: Gpu, ranks: int, micro_batch_size: int, **changes: Any
+    model: ModelFigures, phase: Phase, gpu: Gpu, ranks: int, micro_batch_size: int, **changes: Any
 ) -> float | None:
     """Return the peak of a rank in the training of a phase, with some of its settings changed; None: not known."""
     precision = phase.train.precision

@@ -24,6 +24,7 @@ from params.families import (
     TEXT_ENCODER,
     TOKENIZER,
     VAE,
+    Family,
     predicted,
 )
 from steps.errors import StepError
@@ -83,11 +84,15 @@ def empty_vae(config: Mapping[str, Any]) -> Any:
     return empty_model("AutoencoderKL", config)
 
 
-def empty_text_encoder(config: Mapping[str, Any], kind: str = "CLIPTextModel") -> Any:
-    """Return a text encoder of a configuration, likewise without memory."""
-    model = getattr(library("transformers"), kind)
-    with torch.device("meta"):
-        return model(model.config_class.from_dict(dict(config)))
+def empty_text_encoders(folder: Path, family: Family) -> dict[str, Any]:
+    """Return the text encoders that a folder of a family has, by their part, likewise without memory."""
+    made = {}
+    for part in family.text.values():
+        if part not in family.optional or (folder / part).is_dir():
+            model = getattr(library("transformers"), family.classes[part][1])
+            with torch.device("meta"):
+                made[part] = model(model.config_class.from_dict(part_config(folder, part)))
+    return made
 
 
 def flow_schedule(shift: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,17 @@ def test_without_latents_random_ones_stand_in(container: Container, capsys: pyte
     result = result_of(container)
     assert result["best"] in result["sizes"]  # type: ignore[operator]
     assert f"best micro_batch_size={result['best']['micro_batch_size']}" in said  # type: ignore[index]
+
+
+def test_a_lora_is_measured_without_trained_weights(container: Container) -> None:
+    sizes = ["--throughput-micro-batch-sizes", "2", "--random-latents-px", "16"]
+    flops = []
+    for lora in ([], ["--lora-rank", "2"]):
+        assert throughput.main([*FLAGS, *sizes, *lora]) == 0
+        best: Any = result_of(container)["best"]
+        flops.append(best["tflops_per_s_per_gpu"] / best["images_per_s"])
+    # Frozen weights have no gradients.
+    assert flops[1] < 0.9 * flops[0]
 
 
 def test_a_size_that_needs_too_much_memory_ends_the_sweep(

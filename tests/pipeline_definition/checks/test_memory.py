@@ -66,6 +66,16 @@ def test_a_setting_that_makes_room_is_named_and_does() -> None:
     assert not findings_of(changed(train={"shard_optimizer": True}), SD2_CONFIG)
 
 
+def test_a_set_that_declares_another_family_than_the_folders_is_told_so() -> None:
+    flow = next(model for model in known_models() if model.family is not SD2.family)
+    declared = changed(data={"model": flow.name})
+    finding = findings_of(declared, SD2_CONFIG)["data.model"]
+    assert finding.fix.startswith("set it to one of Stable Diffusion 2") and not finding.blocking
+    assert "data.model" not in findings_of(declared, flow.denoiser)
+    # Without access to the folder, the set's word is taken.
+    assert findings_of(declared, None, TuneInstanceType="ml.p4d.24xlarge")["tune.micro_batch_size"]
+
+
 def test_encoders_are_checked_too() -> None:
     many = changed(encode={"batch_size": 4096})
     finding = findings_of(many, SD2_CONFIG)["encode.batch_size"]
@@ -172,5 +182,7 @@ def test_a_transformer_is_not_taken_for_a_unet() -> None:
 
 def test_stable_diffusion_2_is_known() -> None:
     assert denoiser_shape(SD2_CONFIG) == SD2.denoiser
-    assert model_of(SD2_CONFIG) is SD2
-    assert model_of({}) is None
+    assert model_of(SD2_CONFIG, "") is SD2
+    assert model_of({}, SD2.name) is None
+    assert model_of(None, SD2.name) is SD2
+    assert model_of(None, "sd4") is None

@@ -14,7 +14,7 @@ from pipeline_definition.cost.plan_page import plan_document, plan_json, plan_ta
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.definition.pipeline import build_definition
 from pipeline_definition.pages.html import to_html
-from tests.pipeline_definition.cost.samples import definition, settings
+from tests.pipeline_definition.cost.samples import changed, definition, settings
 from tests.pipeline_definition.definitions import definition_of
 
 
@@ -40,6 +40,16 @@ def test_both_phases_run_on_the_hosts_that_are_chosen() -> None:
     both = [option for option in whole.options if (option.instance_type, option.instances) == ("ml.p4d.24xlarge", 8)]
     # 850,000 steps of 2,409 GFLOP after 550,000 of 539.3: the published rates make it 5.6 times as long.
     assert both[0].training_days / hosts[0].training_days == pytest.approx(6.6, abs=0.2)
+
+
+def test_a_larger_model_has_smaller_micro_batches_and_takes_longer() -> None:
+    sizes, days = {}, {}
+    for name in ("Stable Diffusion 2", "Stable Diffusion 3 Medium"):
+        found = plan(changed(data={"model": name}), definition(), {}, 30.0, 1e6, training_only=True)
+        option = next(one for one in found.options if (one.instance_type, one.instances) == ("ml.p5.48xlarge", 1))
+        sizes[name], days[name] = option.micro_batch_sizes[0], option.training_days
+    assert sizes["Stable Diffusion 3 Medium"] < sizes["Stable Diffusion 2"]
+    assert days["Stable Diffusion 3 Medium"] > 4 * days["Stable Diffusion 2"]
 
 
 def test_a_tighter_deadline_never_costs_less() -> None:

@@ -6,38 +6,68 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_definition.cost.rates import gflop_at, load_rates, vcpus_of
-from pipeline_definition.cost.training import CostError
+from params.memory import ModelFigures, flops_at
+from pipeline_definition.cost.rates import load_rates, vcpus_of
+from pipeline_definition.cost.training import CostError, training_cost
+from pipeline_definition.cost.workload import declared_model
 from pipeline_definition.jobs.instances import instance
 
 RATES = load_rates()
+SD2, SD3 = declared_model("Stable Diffusion 2"), declared_model("Stable Diffusion 3 Medium")
+# micro_diffusion's four stages (the configurations of https://github.com/SonyResearch/micro_diffusion, batch 2,048):
+# FLOPs of a sample's forward and backward pass, by torch's counter on its published MicroDiT_XL_2 (1,165,442,320
+# parameters, 77 caption vectors), and steps. 75 % of the patches are masked behind the patch mixer, or none.
+MICRO_DIFFUSION = {
+    "256 px, 75 % masked": (285_418_696_704, 250_000),
+    "256 px": (730_614_706_176, 30_000),
+    "512 px, 75 % masked": (1_121_774_972_928, 50_000),
+    "512 px": (3_264_569_389_056, 5_000),
+}
 
 
 def test_a_measured_rate_beats_a_published_one() -> None:
     published = next(entry for entry in RATES.train if entry.gpu == "H200")
     own = published.model_copy(update={"kind": "measured", "samples_per_s_per_gpu": 160.0, "source": "ours"})
     rates = RATES.model_copy(update={"train": [*RATES.train, own]})
-    rate = rates.train_rate(instance("ml.p5en.48xlarge"), 512, text_online=True, parameter="TrainingInstanceType")
+    rate = rates.train_rate(SD2, instance("ml.p5en.48xlarge"), 512, text_online=True, parameter="TrainingInstanceType")
     assert (rate.samples_per_s, rate.kind, rate.source) == (160.0, "measured", "ours")
 
 
 def test_a_rate_that_nobody_published_is_derived_from_flops_and_says_so() -> None:
-    rate = RATES.train_rate(instance("ml.g5.12xlarge"), 256, text_online=True, parameter="TrainingInstanceType")
+    rate = RATES.train_rate(SD2, instance("ml.g5.12xlarge"), 256, text_online=True, parameter="TrainingInstanceType")
     assert rate.kind == "derived"
-    assert rate.samples_per_s == pytest.approx(70e12 * 0.24 / ((539.3 + 45.1) * 1e9))
+    assert rate.samples_per_s == pytest.approx(70e12 * 0.24 / ((539.3 + 45.1) * 1e9), rel=1e-4)
     assert "GFLOP" in rate.source
 
 
 def test_mosaicmls_own_rate_is_reproduced_by_the_derived_utilisation() -> None:
-    assert 312e12 * RATES.utilisation["train"].value / 539.3e9 == pytest.approx(137.5, rel=0.02)
+    assert 312e12 * RATES.utilisation["train_unet"].value / 539.3e9 == pytest.approx(137.5, rel=0.02)
 
 
-@given(st.integers(8, 128).map(lambda side: 8 * side))
-def test_flops_are_exact_at_the_counted_sizes_and_grow_faster_than_pixels(pixels: int) -> None:
-    table = RATES.flops.denoiser_train
-    assert gflop_at(table, 256) == pytest.approx(539.3)
-    assert gflop_at(table, 512) == pytest.approx(2409.0)
-    assert gflop_at(table, 2 * pixels) > 4 * gflop_at(table, pixels)
+def test_micro_diffusions_bill_is_reproduced_from_its_samples_masking_and_price() -> None:
+    flops = sum(each * steps * 2048 for each, steps in MICRO_DIFFUSION.values())
+    gpu_hours = flops / (RATES.gpus["H100"].half * 1e12 * RATES.utilisation["train_transformer"].value) / 3600
+    assert gpu_hours == pytest.approx(8 * 2.6 * 24, rel=0.05)
+    assert training_cost(gpu_hours, 8, 8 * 3.75).usd == pytest.approx(1890, rel=0.05)
+
+
+def test_a_transformer_is_reckoned_with_its_own_flops_its_encoders_and_its_own_utilisation() -> None:
+    host = instance("ml.p5en.48xlarge")
+    online, cached = (RATES.train_rate(SD3, host, 512, text, "TrainingInstanceType") for text in (True, False))
+    denoiser, text = SD3.sample.denoiser_train[512], SD3.sample.text_encoders
+    assert (online.kind, cached.kind) == ("derived", "derived")
+    assert online.samples_per_s == pytest.approx(989e12 * 0.19 / (denoiser + text))
+    assert cached.samples_per_s / online.samples_per_s == pytest.approx(1 + text / denoiser)
+    # Stable Diffusion 2's published rate is not taken for another model.
+    assert RATES.train_rate(SD2, host, 512, True, "TrainingInstanceType").kind == "published"
+
+
+@pytest.mark.parametrize("model", [SD2, SD3])
+@given(pixels=st.integers(8, 128).map(lambda side: 8 * side))
+def test_flops_are_exact_at_the_counted_sizes_and_grow_with_the_pixels(model: ModelFigures, pixels: int) -> None:
+    table = model.sample.denoiser_train
+    assert {side: flops_at(table, side) for side in table} == table
+    assert flops_at(table, pixels + 8) > flops_at(table, pixels) > 0
 
 
 @pytest.mark.parametrize(("name", "vcpus"), [("ml.c6i.4xlarge", 16), ("ml.c6i.xlarge", 4), ("ml.m5.large", 2)])

@@ -16,6 +16,19 @@ from pipeline_definition.cost.training import CostError, training_cost
 # MosaicML's Stable Diffusion 2: A100s, days, dollars at $2 for an A100-hour.
 MOSAICML = [(8, 81.33, 31_230), (16, 40.42, 31_043), (32, 20.06, 30_805), (64, 10.14, 31_146), (128, 5.51, 33_874)]
 
+# GPUs, hours, dollars for a GPU-hour and the total, all as published: Photoroom's PRX on H200
+# (https://huggingface.co/blog/Photoroom/prx-part3) and micro_diffusion on H100 (arXiv:2407.15811: 2.6 days, table 5).
+TRANSFORMERS = [(32, 24.0, 2.0, 768, 1500), (8, 2.6 * 24, 3.75, 500, 1890)]
+
+
+@pytest.mark.parametrize(("gpus", "hours", "price", "gpu_hours", "usd"), TRANSFORMERS)
+def test_published_bills_of_flow_transformers_come_out_within_five_percent(
+    gpus: int, hours: float, price: float, gpu_hours: int, usd: int
+) -> None:
+    cost = training_cost(gpus * hours, 8, 8 * price)
+    assert cost.gpu_hours == pytest.approx(gpu_hours, rel=0.05)
+    assert cost.usd == pytest.approx(usd, rel=0.05)
+
 
 @pytest.mark.parametrize(("price", "usd"), [(24.01, 39_511), (40.96, 67_405)])
 def test_anyscales_published_bill_comes_out_to_the_dollar(price: float, usd: int) -> None:

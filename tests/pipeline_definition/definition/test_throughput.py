@@ -47,6 +47,18 @@ def test_it_measures_the_parameter_sets_training(commands: list[list[str]]) -> N
     assert (asked.throughput_s, asked.random_latents_px, asked.prediction_type) == (2.0, 64, "v_prediction")
 
 
+def test_a_lora_is_measured_as_a_lora(commands: list[list[str]], tmp_path: Path) -> None:
+    lora = tmp_path / "lora.yaml"
+    local = Path("params/local.yaml").read_text(encoding="utf-8")
+    lora.write_text(local.replace("train:\n", "train:\n  lora_rank: 8\n  initial_weights: pretrained\n"))
+    done = CliRunner().invoke(app, ["throughput", "--params", str(lora), "--json"])
+    assert done.exit_code == 0, done.output
+    flags = {
+        flag[2:].replace("-", "_"): value for flag, value in zip(commands[0][5::2], commands[0][6::2], strict=True)
+    }
+    assert from_texts(ThroughputArguments, flags, "command line").lora_rank == 8
+
+
 def test_a_set_for_aws_needs_a_folder(commands: list[list[str]]) -> None:
     done = CliRunner().invoke(app, ["throughput", "--params", "params/sd2_base.yaml"])
     assert done.exit_code == 2

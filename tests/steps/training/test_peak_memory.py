@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from params.memory import ModelMemory, denoiser_shape
+from params.memory import ModelFigures, denoiser_shape
 from steps import memory
 from steps.model.families.unet import UNet
 from steps.model.pretrained import part_config
@@ -28,8 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pretrained(tmp_path_factory.mktemp("pretrained"))
 
 
-def test_the_estimate_is_what_a_real_process_takes_at_its_peak() -> None:
-    command = [sys.executable, "-m", "benchmarks.train", "--memory", "--device", "cpu", "--json"]
+@pytest.mark.parametrize("family", ["unet", "sd3"])
+def test_the_estimate_is_what_a_real_process_takes_at_its_peak(family: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.train", "--memory", "--device", "cpu", "--json", "--family", family]
     sizes = ["--batch-sizes", "16", "--pictures", "16"]
     done = subprocess.run(
         [*command, *sizes],
@@ -72,13 +73,16 @@ def test_the_figures_of_a_model_are_written_beside_those_of_others(folder: Path,
         "denoiser": {"layers_per_block": 9},
         "denoiser_parameters": 1,
         "text_encoder_parameters": 1,
+        "vae_parameters": 1,
+        "sample": {name: {} for name in ("denoiser_forward", "denoiser_train", "vae_encode", "vae_decode")}
+        | dict.fromkeys(("text_encoders", "latent_channels", "token_ids", "caption_values"), 1),
     }
     file.write_text("# How.\n" + yaml.safe_dump([other | {"training": [], "encoding": []}]))
     flags = ["--resolutions-px", "64", "--micro-batch-sizes", "1,2", "--precisions", "float32"]
     flags += ["--pretrained-dir", str(folder), "--figures-file", str(file), "--name", "tiny"]
     for _ in range(2):
         assert memory.main(flags) == 0
-    models = [ModelMemory.model_validate(one) for one in yaml.safe_load(file.read_text())]
+    models = [ModelFigures.model_validate(one) for one in yaml.safe_load(file.read_text())]
     assert file.read_text().startswith("# How.\n")
     assert [model.name for model in models] == ["another", "tiny"]
     assert models[1].denoiser == denoiser_shape(part_config(folder, "unet"))

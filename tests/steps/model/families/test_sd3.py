@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from params.memory import ModelMemory, denoiser_shape
+from params.memory import ModelFigures, denoiser_shape
 from params.programs import EvaluateArguments, ServeArguments, TrainArguments
 from steps import export, memory
 from steps.data.encoding.encoder import BlockEncoder
@@ -240,9 +240,9 @@ def test_memory_is_reckoned_by_fake_tensors(pretrained: Path) -> None:
 
 def test_the_figures_of_a_transformer_are_written_beside_those_of_others(pretrained: Path, tmp_path: Path) -> None:
     file = tmp_path / "memory.yaml"
-    flags = ["--resolutions-px", "8", "--micro-batch-sizes", "1,2", "--precisions", "float32", "--name", "tiny"]
+    flags = ["--resolutions-px", "16", "--micro-batch-sizes", "1,2", "--precisions", "float32", "--name", "tiny"]
     assert memory.main([*flags, "--pretrained-dir", str(pretrained), "--figures-file", str(file)]) == 0
-    model = ModelMemory.model_validate(yaml.safe_load(file.read_text())[0])
+    model = ModelFigures.model_validate(yaml.safe_load(file.read_text())[0])
     assert model.denoiser == denoiser_shape(SD3.config(pretrained))
     assert model.denoiser_parameters == sum(one.numel() for one in SD3.new(pretrained, 0).parameters())
     encoders = SD3.reader(pretrained, ID_COUNT, torch.float32)._encoders.values()
