@@ -75,11 +75,6 @@ class ModelFigures(Model):
     encoding: tuple[PassMemory, ...]
     """The VAE's."""
 
-    @property
-    def family(self) -> Family:
-        """What its folder holds."""
-        return family_of_denoiser(self.denoiser)
-
     def training_bytes(
         self, arguments: TrainArguments, resolution_px: int, micro_batch_size: int, ranks: int, encodes_captions: bool
     ) -> float | None:

@@ -27,14 +27,8 @@ TEXT_ENCODERS: Final = {
     UNET.pipeline: {TEXT_ENCODER: (1024, 23, 16)},
     SD3.pipeline: {TEXT_ENCODER: (768, 12, 12), "text_encoder_2": (1280, 32, 20)},
 }
-# What stable-diffusion-3-medium's vae/config.json has that stable-diffusion-2-base's has not.
-SD3_VAE: Final[dict[str, Any]] = {
-    "latent_channels": 16,
-    "scaling_factor": 1.5305,
-    "shift_factor": 0.0609,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
+# What tells stable-diffusion-3-medium's vae/config.json from stable-diffusion-2-base's, without its lack of two 1 x 1s.
+SD3_VAE: Final[dict[str, Any]] = {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609}
 
 
 @dataclass(frozen=True)

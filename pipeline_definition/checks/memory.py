@@ -33,10 +33,10 @@ def memory_findings(
     blocks a start. What needs less than a GPU's whole memory is told of, and not refused.
     """
     model, declared = (memory.model_of(config, settings.data.model) for config in (denoiser_config, None))
-    if denoiser_config and declared and declared.family is not family_of_denoiser(denoiser_config):
+    family = family_of_denoiser(denoiser_config or {})
+    if denoiser_config and declared and family_of_denoiser(declared.denoiser) is not family:
         problem = f"{declared.name} is of another family than the pretrained folder, and so is the forecast"
-        names = (one.name for one in memory.known_models() if one.family is not declared.family)
-        yield Finding("data.model", problem, f"set it to one of {', '.join(names)}", blocking=False)
+        yield Finding("data.model", problem, f"name the {family.pipeline} of that folder", blocking=False)
     if model is None:
         problem = f"how much memory its denoiser takes is not in {memory.MEMORY_FILE.name}, and was not checked"
         fix = "`python -m steps memory --pretrained-dir FOLDER` reckons it in minutes, without a GPU"

@@ -47,14 +47,16 @@ def forecast_command(
 
     Example: sd-pipeline cost forecast --params params/sd2_base.yaml --set TrainingInstanceCount=16
     """
-    from pipeline_definition.cost.forecast import forecast
+    from pipeline_definition.cost.forecast import caption_note, forecast
     from pipeline_definition.cost.storage import Surroundings
     from pipeline_definition.cost.tables import forecast_json, forecast_notes, forecast_table
 
     settings, definition = _definition(params)
     around = Surroundings(fsx_gib, fsx_throughput, storage_months)
-    bill = forecast(settings, definition, parse_changes(changes), around, rows)
-    return Reply(forecast_json(bill), forecast_table(bill), *map(dim, forecast_notes(bill)))
+    asked = (definition, parse_changes(changes), around, rows)
+    bill = forecast(settings, *asked)
+    notes = filter(None, (*forecast_notes(bill), caption_note(bill, settings, *asked)))
+    return Reply(forecast_json(bill), forecast_table(bill), *map(dim, notes))
 
 
 @app.command()

@@ -56,7 +56,6 @@ class Generation(Model):
 
     instance_type: str
     model: str = "Stable Diffusion 2"
-    """As in data.model of a parameter set."""
     resolution_px: int = Field(ge=8, multiple_of=8)
     inference_steps: int = Field(ge=1)
     busy_fraction: float = Field(gt=0, le=1)

@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from params.memory import family_of_denoiser
 from params.settings import Settings
 from pipeline_definition.cost.jobs import Estimator, ForecastLine, total_usd
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
 from pipeline_definition.cost.rates import Rates, load_rates
 from pipeline_definition.cost.storage import Surroundings, other_lines
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
-from pipeline_definition.cost.workload import Workload, workload_of
+from pipeline_definition.cost.workload import Workload, declared_model, workload_of
 from pipeline_definition.jobs.planned import Values, planned_jobs
 
 
@@ -105,6 +106,20 @@ def forecast(
     lines += other_lines(estimator, jobs, hours, around)
     monthly = [estimator.endpoint(job, 1.0) for job in jobs if job.program == "serve"]
     return Forecast(workload, prices, tuple(lines), tuple(monthly))
+
+
+def caption_note(bill: Forecast, settings: Settings, *rest: Any) -> str:
+    """Return the other value of a key if it makes captions cheaper, by its own forecast; `rest` as of `forecast`.
+
+    Stored embeddings cost their bytes, and save the text encoder's FLOPs in every epoch. Several encoders store none.
+    """
+    other = settings.encode.model_copy(update={"caption_embeddings": not settings.encode.caption_embeddings})
+    changed_usd = forecast(settings.model_copy(update={"encode": other}), *rest).usd("on_demand")
+    encoders = family_of_denoiser(declared_model(settings.data.model).denoiser).text
+    if changed_usd >= bill.usd("on_demand") or len(encoders) > 1 or settings.train.lora_text_encoder:
+        return ""
+    saved, value = bill.usd("on_demand") - changed_usd, str(other.caption_embeddings).lower()
+    return f"encode.caption_embeddings: {value} would make it ${saved:,.2f} cheaper"
 
 
 def _values(settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], prices: Prices) -> Values:

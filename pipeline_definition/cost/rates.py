@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from params.arguments import describe
-from params.memory import ModelFigures, SampleFigures, flops_at
+from params.memory import ModelFigures, family_of_denoiser, flops_at
 from params.model import Model
 from params.parameter_names import DOWNLOAD_HOSTS, instance_type_of
 from pipeline_definition.cost.training import CostError
@@ -127,13 +127,19 @@ class Rates(Model):
         self, model: ModelFigures, instance: Instance, resolution_px: int, text_online: bool, parameter: str
     ) -> Rate:
         """Return training samples/s of one GPU; `text_online`: captions pass the text encoders while training."""
-        gpu, sample = gpu_of(instance, parameter), model.sample
-        asked = (model.name, gpu.name, resolution_px)
-        entries = [entry for entry in self.train if (entry.model, entry.gpu, entry.resolution_px) == asked]
-        if entries:
-            return _with_text(min(entries, key=lambda entry: KINDS.index(entry.kind)), text_online, sample)
-        flops = flops_at(sample.denoiser_train, resolution_px) + text_online * sample.text_encoders
-        return self._derived(gpu, "bfloat16", f"train_{model.family.denoiser}", flops)
+        gpu, asked = gpu_of(instance, parameter), (model.name, resolution_px)
+        entries = [one for one in self.train if (one.model, one.resolution_px) == asked and one.gpu == gpu.name]
+        denoiser, text = flops_at(model.sample.denoiser_train, resolution_px), text_online * model.sample.text_encoders
+        if not entries:
+            return self._derived(
+                gpu, "bfloat16", f"train_{family_of_denoiser(model.denoiser).denoiser}", denoiser + text
+            )
+        entry = min(entries, key=lambda one: KINDS.index(one.kind))
+        if entry.text == "online" or not text:
+            return Rate(entry.samples_per_s_per_gpu, entry.kind, entry.source)
+        share = denoiser / (denoiser + text)
+        source = f"{entry.source}; times {share:.3f} for the text encoder's FLOPs, which were cached there"
+        return Rate(entry.samples_per_s_per_gpu * share, entry.kind, source)
 
     def encode_rate(
         self, model: ModelFigures, instance: Instance, side_px: int, precision: str, embeddings: bool, parameter: str
@@ -172,15 +178,6 @@ class Rates(Model):
         used = self.utilisation[work]
         source = f"{flops / 1e9:,.0f} GFLOP a sample at {used.value:.0%} of {peak_tflops:g} TFLOP/s ({used.source})"
         return Rate(1e12 * peak_tflops * used.value / flops, "derived", source)
-
-
-def _with_text(entry: TrainRate, text_online: bool, sample: SampleFigures) -> Rate:
-    if entry.text == "online" or not text_online:
-        return Rate(entry.samples_per_s_per_gpu, entry.kind, entry.source)
-    denoiser = flops_at(sample.denoiser_train, entry.resolution_px)
-    share = denoiser / (denoiser + sample.text_encoders)
-    source = f"{entry.source}; times {share:.3f} for the text encoder's FLOPs, which were cached there"
-    return Rate(entry.samples_per_s_per_gpu * share, entry.kind, source)
 
 
 def gpu_of(instance: Instance, parameter: str) -> Gpu:

@@ -99,8 +99,7 @@ def declared_model(name: str) -> ModelFigures:
     if model := model_of(None, name):
         return model
     known = ", ".join(repr(one.name) for one in known_models())
-    fix = f"`python -m steps memory --pretrained-dir FOLDER --name {name!r}` adds a model to {MEMORY_FILE.name}"
-    raise CostError(f"data.model: {name!r} is none of {known}; {fix}")
+    raise CostError(f"data.model: {name!r} is none of {known}; `python -m steps memory` adds it to {MEMORY_FILE.name}")
 
 
 def _phase(phase: Phase, values: Values, rows: int, sample: SampleFigures) -> PhaseWork:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from params.settings import load_settings
-from pipeline_definition.cost.forecast import Forecast, forecast
+from pipeline_definition.cost.forecast import Forecast, caption_note, forecast
 from pipeline_definition.cost.jobs import ForecastLine
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.cost.storage import Surroundings, fsx_gib
@@ -84,6 +84,17 @@ def test_a_set_is_forecast_as_the_model_that_it_declares() -> None:
     assert found.workload.checkpoints_bytes == 2 * 16 * 2_028_328_000
     assert found.workload.model_bytes == pytest.approx(4 * 7.69e9, rel=1e-3)
     assert line(found, "Evaluate").hours > 3 * line(before, "Evaluate").hours
+
+
+def test_stored_embeddings_are_advised_where_they_are_cheaper() -> None:
+    note = caption_note(bill(), settings(), definition(), {})
+    stored = changed(encode={"caption_embeddings": True})
+    cheaper = forecast(stored, definition(), {})
+    assert f"true would make it ${bill().usd('on_demand') - cheaper.usd('on_demand'):,.2f} cheaper" in note
+    assert caption_note(cheaper, stored, definition(), {}) == ""
+    # Three encoders store nothing.
+    flow = changed(data={"model": "Stable Diffusion 3 Medium"})
+    assert caption_note(forecast(flow, definition(), {}), flow, definition(), {}) == ""
 
 
 def test_a_model_that_nobody_counted_is_refused_by_name() -> None:
