@@ -1,4 +1,4 @@
-"""Two trainings in sequence: the second gets the first one's model as a channel, and checkpoints of its own."""
+"""Trainings in sequence: each later one gets the former one's model as a channel, and checkpoints of its own."""
 
 from __future__ import annotations
 
@@ -14,29 +14,39 @@ def join(separator: str, *values: Any) -> dict[str, Any]:
     return {"Std:Join": {"On": separator, "Values": list(values)}}
 
 
-def test_the_second_training_gets_the_model_of_the_first(world: World) -> None:
-    source = {"S3DataType": "S3Prefix", "S3Uri": {"Get": "Steps.Train.ModelArtifacts.S3ModelArtifacts"}}
+def later_training(number: int, former: str) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3Uri": {"Get": f"Steps.{former}.ModelArtifacts.S3ModelArtifacts"}}
     source["S3DataDistributionType"] = "FullyReplicated"
-    channel = {"ChannelName": "initial_model", "DataSource": {"S3DataSource": source}, "InputMode": "File"}
-    checkpoints = join("/", "s3:/", "bucket", "checkpoints", join("-", {"Get": "Parameters.Run"}, "phase2"))
-    second = {
+    checkpoints = join("/", "s3:/", "bucket", "checkpoints", join("-", {"Get": "Parameters.Run"}, f"phase{number}"))
+    arguments = {
         "HyperParameters": {"do": "look"},
-        "InputDataConfig": [channel],
+        "InputDataConfig": [
+            {"ChannelName": "initial_model", "DataSource": {"S3DataSource": source}, "InputMode": "File"}
+        ],
         "CheckpointConfig": {"S3Uri": checkpoints},
     }
+    return training(f"TrainPhase{number}", arguments=arguments)
+
+
+def test_each_later_training_gets_the_model_of_the_one_before(world: World) -> None:
     world.put("checkpoints/mine/001/manifest.json", b"{}")
     world.put("checkpoints/mine-phase2/002/manifest.json", b"{}")
+    world.put("checkpoints/mine-phase3/003/manifest.json", b"{}")
     parameters = [{"Name": "Run", "Type": "String", "DefaultValue": "mine"}]
-    world.create("phases", [training("Train"), training("TrainPhase2", arguments=second)], parameters)
+    world.create(
+        "phases", [training("Train"), later_training(2, "Train"), later_training(3, "TrainPhase2")], parameters
+    )
     found, steps = world.run("phases")
     assert found["PipelineExecutionStatus"] == "Succeeded"
-    name = steps["TrainPhase2"]["Metadata"]["TrainingJob"]["Arn"].rsplit("/", 1)[-1]
-    with tarfile.open(fileobj=io.BytesIO(world.get(f"models/{name}/output/model.tar.gz"))) as archive:
-        content = archive.extractfile(next(m for m in archive if m.name.endswith("algo-1.json")))
-        assert content is not None
-        seen = json.load(content)
-    assert "input/data/initial_model/model.tar.gz" in seen
-    assert [path for path in seen if path.startswith("checkpoints/")] == ["checkpoints/002/manifest.json"]
+    for number in (2, 3):
+        name = steps[f"TrainPhase{number}"]["Metadata"]["TrainingJob"]["Arn"].rsplit("/", 1)[-1]
+        with tarfile.open(fileobj=io.BytesIO(world.get(f"models/{name}/output/model.tar.gz"))) as archive:
+            content = archive.extractfile(next(m for m in archive if m.name.endswith("algo-1.json")))
+            assert content is not None
+            seen = json.load(content)
+        assert "input/data/initial_model/model.tar.gz" in seen
+        own = [path for path in seen if path.startswith("checkpoints/")]
+        assert own == [f"checkpoints/00{number}/manifest.json"]
 
 
 def test_two_instance_groups_are_processes_that_know_their_group(world: World) -> None:

@@ -68,6 +68,7 @@ def test_a_run_of_one_phase_is_told_as_before(tmp_path: Path) -> None:
     [
         ("local", [["Encode"], ["Train"]]),
         ("sd2_base", [["Encode", "EncodePhase2"], ["Train", "TrainPhase2"]]),
+        ("sd3_budget", [["Encode", "EncodePhase2", "EncodePhase3"], ["Train", "TrainPhase2", "TrainPhase3"]]),
     ],
 )
 def test_steps_that_do_the_same_for_one_phase_each_are_found(name: str, expected: Any) -> None:
