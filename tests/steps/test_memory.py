@@ -22,7 +22,7 @@ from tests.steps.training.tiny_model import write_pretrained
 from tests.steps.training.tiny_sd3 import write_sd3
 
 
-@pytest.mark.parametrize("name", ["Stable Diffusion 2", "Stable Diffusion 3 Medium"])
+@pytest.mark.parametrize("name", ["Stable Diffusion 2", "Stable Diffusion 3 Medium", "Stable Diffusion 3 1B"])
 def test_the_recorded_figures_are_what_torch_counts(tmp_path: Path, name: str) -> None:
     folder, recorded = write_published(tmp_path, name), model_of(None, name)
     assert recorded is not None

@@ -2,7 +2,7 @@
 
     python -m tests.steps.model.published FOLDER
 
-writes FOLDER/sd2 and FOLDER/sd3, for `python -m steps memory --pretrained-dir FOLDER/sd3`.
+writes FOLDER/sd2, FOLDER/sd3 and FOLDER/sd3_1b, for `python -m steps memory --pretrained-dir FOLDER/sd3`.
 """
 
 from __future__ import annotations
@@ -85,12 +85,25 @@ SD3_TEXT = {
         "is_encoder_decoder": False,
     },
 }
+# Not published: the smaller model of params/sd3_budget.yaml (docs/pretrained.md), with T5 v1.1 XL's encoder.
+SD3_1B = SD3_MEDIUM | {
+    "caption_projection_dim": 1280,
+    "joint_attention_dim": 2048,
+    "num_attention_heads": 20,
+    "num_layers": 20,
+    "qk_norm": "rms_norm",
+}
+SD3_1B_TEXT = SD3_TEXT | {
+    "text_encoder_3": SD3_TEXT["text_encoder_3"] | {"d_model": 2048, "d_ff": 5120, "num_heads": 32}
+}
 
 
 def write_published(folder: Path, name: str) -> Path:
     """Write the folder of a model by its name in memory.yaml."""
     if name == "Stable Diffusion 2":
         return _write(folder, UNET, SD2_UNET, SD2_VAE, {"text_encoder": SD2_TEXT})
+    if name == "Stable Diffusion 3 1B":
+        return _write(folder, SD3, SD3_1B, SD3_VAE, SD3_1B_TEXT)
     return _write(folder, SD3, SD3_MEDIUM, SD3_VAE, SD3_TEXT)
 
 
@@ -110,5 +123,9 @@ def _put(file: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for folder_name, model in (("sd2", "Stable Diffusion 2"), ("sd3", "Stable Diffusion 3 Medium")):
+    for folder_name, model in (
+        ("sd2", "Stable Diffusion 2"),
+        ("sd3", "Stable Diffusion 3 Medium"),
+        ("sd3_1b", "Stable Diffusion 3 1B"),
+    ):
         write_published(Path(sys.argv[1]) / folder_name, model)
