@@ -51,7 +51,7 @@ Draw = Callable[[str, int], None]
 """Draws a prompt's picture from a seed."""
 
 
-class Turn(NamedTuple):
+class DrawingTurn(NamedTuple):
     latencies_s: list[float]
     elapsed_s: float
     cpu_s: float
@@ -140,12 +140,12 @@ def server(base_dir: Path, arguments: ServeArguments) -> Iterator[tuple[str, psu
 
 def measure(
     bare: Draw, ask: Draw, process: psutil.Process, rounds: int, pictures: int
-) -> tuple[dict[str, list[Turn]], dict[str, list[Turn]]]:
+) -> tuple[dict[str, list[DrawingTurn]], dict[str, list[DrawingTurn]]]:
     """Return the turns of the bare loop with one client, and with many."""
     # No prompt comes again for thousands of pictures: no side may answer from a cache.
     jobs = enumerate(itertools.cycle(caption.text() for caption in captions.every()))
 
-    def side(draw: Draw, count: int, clients: int = 1) -> Callable[[int], Turn]:
+    def side(draw: Draw, count: int, clients: int = 1) -> Callable[[int], DrawingTurn]:
         return lambda _: take_turn(draw, psutil.Process() if draw is bare else process, jobs, count, clients)
 
     # An uncounted turn of each, so that none pays for what is slow only the first time.
@@ -155,7 +155,9 @@ def measure(
     return harness.take_turns(one, turns, uncounted=1), harness.take_turns(many, rounds, uncounted=1)
 
 
-def take_turn(draw: Draw, process: psutil.Process, jobs: Iterator[tuple[int, str]], count: int, clients: int) -> Turn:
+def take_turn(
+    draw: Draw, process: psutil.Process, jobs: Iterator[tuple[int, str]], count: int, clients: int
+) -> DrawingTurn:
     """Draw pictures as `clients` do, each of which asks for its next one when it has the last."""
 
     def timed(job: tuple[int, str]) -> float:
@@ -171,7 +173,7 @@ def take_turn(draw: Draw, process: psutil.Process, jobs: Iterator[tuple[int, str
     else:
         with ThreadPoolExecutor(clients) as threads:
             latencies_s = list(threads.map(timed, own))
-    return Turn(latencies_s, time.perf_counter() - started_s, cpu_s(process) - started_cpu_s)
+    return DrawingTurn(latencies_s, time.perf_counter() - started_s, cpu_s(process) - started_cpu_s)
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -185,7 +187,9 @@ def ask_endpoint(connection: httpx.Client, url: str, prompt: str, seed: int) -> 
         raise SystemExit(f"error: the endpoint answered {answer.status_code}: {answer.text[:200]}")
 
 
-def results(one: dict[str, list[Turn]], many: dict[str, list[Turn]], arguments: ServeArguments) -> dict[str, Any]:
+def results(
+    one: dict[str, list[DrawingTurn]], many: dict[str, list[DrawingTurn]], arguments: ServeArguments
+) -> dict[str, Any]:
     median_s = {name: statistics.median(s for turn in turns for s in turn.latencies_s) for name, turns in one.items()}
     total_cpu_s = {name: sum(turn.cpu_s for turn in turns) for name, turns in one.items()}
     rates = {name: [turn.images_per_s for turn in turns] for name, turns in many.items()}
@@ -205,7 +209,7 @@ def results(one: dict[str, list[Turn]], many: dict[str, list[Turn]], arguments: 
     }
 
 
-def summary(turns: list[Turn]) -> dict[str, float]:
+def summary(turns: list[DrawingTurn]) -> dict[str, float]:
     latencies_s = [seconds for turn in turns for seconds in turn.latencies_s]
     cuts = statistics.quantiles(latencies_s, n=100, method="inclusive")
     figures = {"images_per_s": statistics.median(turn.images_per_s for turn in turns), "pictures": len(latencies_s)}
