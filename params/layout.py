@@ -22,6 +22,7 @@ CHECKPOINT_DIR: Final = "/opt/ml/checkpoints"
 # Artifacts: each is a folder or prefix that holds its data and a manifest, written last.
 MANIFEST_FILE: Final = "manifest.json"
 SHARDS: Final = "shards"
+CAPTIONS: Final = "captions"
 LATENTS: Final = "latents"
 REFERENCE: Final = "reference"
 MODEL: Final = "model"
@@ -45,6 +46,7 @@ SERVE_PREFIX: Final = "SERVE_"
 
 # Files inside artifacts.
 SHARD_PATTERN: Final = "{index:05d}.tar"
+WRITTEN_CAPTIONS_SUFFIX: Final = ".captions.parquet"
 LATENTS_SHARD_PATTERN: Final = "{split}-{index:05d}.tar"
 LATENTS_INDEX_FILE: Final = "index.json"
 LATENTS_PLAN_FILE: Final = "plan.json"
@@ -86,6 +88,7 @@ TARS: Final = (".tar", ".tar.gz", ".tgz")
 LATENTS_CHANNEL: Final = "latents"
 PRETRAINED_CHANNEL: Final = "pretrained"
 INITIAL_MODEL_CHANNEL: Final = "initial_model"
+CAPTIONER: Final = "captioner"
 
 # Instance groups of a training job that encodes while it trains.
 TRAINERS_GROUP: Final = "trainers"

@@ -15,6 +15,7 @@ MIN_YIELD: Final = "MinYield"
 TOP_UP: Final = "TopUp"
 PRETRAINED_MODEL: Final = "PretrainedModel"
 EVALUATOR: Final = "Evaluator"
+CAPTIONER: Final = "Captioner"
 
 # The training. Later phases have TRAINING_SAMPLES and OTHER_STEPS_USD of their own: their suffix follows.
 TRAINING_SAMPLES: Final = "TrainingSamples"
@@ -57,6 +58,7 @@ FSX_PATH: Final = "FsxPath"
 
 # Hosts that are set together: the names of their parameters begin with this.
 DOWNLOAD_HOSTS: Final = "Download"
+RECAPTION_HOSTS: Final = "Recaption"
 TUNE_HOSTS: Final = "Tune"
 EVALUATE_HOSTS: Final = "Evaluate"
 ENDPOINT_HOSTS: Final = "Endpoint"

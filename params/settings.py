@@ -160,6 +160,8 @@ class LocalWorld(Model):
     """Folder that is uploaded to data.pretrained_uri."""
     evaluator_dir: str = "shapes/models/evaluator"
     """Folder that is uploaded to data.evaluator_uri."""
+    captioner_dir: str = "shapes/captioner"
+    """Folder that is uploaded to recaption.captioner_uri."""
     cloud: Cloud = Cloud()
 
 
@@ -179,6 +181,9 @@ class Settings(Model):
     file_system: FileSystem = FileSystem()
     data: Data = Data()
     download: stages.DownloadStep = stages.DownloadStep()
+    recaption: stages.RecaptionStep | None = None
+    """A step between Download and Encode that writes long captions; absent: none. train.written_captions
+    says which share of the samples is trained on with them."""
     encode: stages.EncodeStep = stages.EncodeStep()
     tune: stages.TuneStep = stages.TuneStep()
     throughput: stages.ThroughputStep | None = None
@@ -236,6 +241,16 @@ class Settings(Model):
             raise ValueError("encode.features: what encodes while Train runs makes none; leave encoders out")
         return self
 
+    @model_validator(mode="after")
+    def _written_captions_are_made_and_stored_as_tokens(self) -> Self:
+        if self.train.written_captions and self.recaption is None:
+            raise ValueError("train.written_captions: nothing writes any; add a `recaption:` section, or set it to 0")
+        if self.recaption and self.encode.caption_embeddings:
+            raise ValueError("encode.caption_embeddings: both captions are stored as token ids; set it to false")
+        if self.recaption and self.encoders:
+            raise ValueError("recaption: `encoders:` know the original captions alone; leave one of the two out")
+        return self
+
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The trainings in order; the last one's model is evaluated, registered and deployed."""
@@ -250,6 +265,7 @@ class Settings(Model):
         """Return on what a step of the definition runs; None for one that starts no job or endpoint."""
         jobs: dict[str, stages.Job] = {
             "Download": self.download.job,
+            **({"Recaption": self.recaption.job} if self.recaption else {}),
             "Tune": self.tune.job,
             THROUGHPUT_STEP: self.train.job,
             "Evaluate": self.evaluate.job,

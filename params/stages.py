@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from params.model import Model, added
 from params.programs import DownloadSettings, EncodeSettings, EvaluateArguments, ServeArguments, TrainArguments
+from params.programs.recaption import RecaptionSettings
 
 # Words of endpoint.inference_ami_version, and the host image with a driver for CUDA 13.
 AUTO: Final = "auto"
@@ -66,6 +67,15 @@ class DownloadStep(DownloadSettings):
 
     job: Job = Job(instance_type="ml.c6i.4xlarge", instance_count=4)
     """CPU hosts: img2dataset needs network and cores."""
+
+
+class RecaptionStep(RecaptionSettings):
+    """Stored pictures to long captions."""
+
+    job: Job = Job(instance_type="ml.g5.12xlarge", instance_count=4, max_runtime_s=432_000)
+    """GPU hosts: a captioner has to fit into the memory of one GPU."""
+    captioner_uri: str = "s3://sd-pipeline-000000000000-us-east-1/pretrained/captioner"
+    """Folder with a vision-language model as transformers saves it: safetensors, no code of its own."""
 
 
 class EncodeStep(EncodeSettings):

@@ -1,4 +1,4 @@
-"""python -m shapes serve | render | new-shape | train-models | flow-models: the command line of the local run's world.
+"""python -m shapes COMMAND: the command line of the local run's world.
 
 Each command is described by the module that does it: `shapes.web`, `shapes.render`, `shapes.train_models`,
 `shapes.flow_models`. They are imported when they are called, so that the web server starts without torch.
@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     flow = commands.add_parser("flow-models", help="lay them out as Stable Diffusion 3, for local_flow.yaml", **exact)
     flow.set_defaults(run=_flow_models)
     flow.add_argument("--models", type=Path, required=True, help="folder that train-models wrote, as shapes/models")
+    captioner = commands.add_parser("train-captioner", help="train the small captioner", **exact)
+    captioner.set_defaults(run=_train_captioner)
+    captioner.add_argument("--out", type=Path, required=True, help="folder for the model, as shapes/captioner")
+    captioner.add_argument("--steps", type=int, default=1000, help="1000 (default) take 90 CPU-seconds")
+    captioner.add_argument("--seed", type=int, default=0, help="of the training")
     return parser
 
 
@@ -92,6 +97,13 @@ def _flow_models(models: Path) -> None:
     from shapes import flow_models
 
     print(f"wrote {flow_models.write(models)}")
+
+
+def _train_captioner(out: Path, **flags: Any) -> None:
+    from shapes import train_captioner
+
+    right = train_captioner.train(out, **flags)
+    print(f"wrote {out}: {right:.1%} of the held-out pictures' captions are right to the letter")
 
 
 if __name__ == "__main__":

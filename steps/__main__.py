@@ -19,6 +19,7 @@ from steps.errors import StepError
 
 PROGRAMS = {
     "download": "url table to WebDataset shards",
+    "recaption": "stored pictures to long captions",
     "encode": "shards to latents and caption tokens",
     "train": "latents to a trained model",
     "throughput": "micro-batch sizes to iterations/s, and the best of them",

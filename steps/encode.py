@@ -14,6 +14,7 @@ from pathlib import Path
 
 from params.arguments import parse
 from params.layout import (
+    CAPTIONS,
     EVALUATOR,
     LATENTS,
     LATENTS_INDEX_FILE,
@@ -40,6 +41,7 @@ from steps.data.encoding.ray_encoding import (
     write_reference,
 )
 from steps.data.encoding.reference import ReferenceManifest
+from steps.data.encoding.written_captions import captions_digest
 from steps.data.shards.shards_artifact import ShardsManifest, read_shards_manifest
 from steps.device import gpus_to_lend
 from steps.errors import StepError
@@ -58,7 +60,7 @@ def main(argv: list[str]) -> int:
         return 0
     vision = container.input_dir(EVALUATOR) / arguments.features if arguments.features else None
     shards, pretrained = container.input_dir(SHARDS) / MANIFEST_FILE, container.input_dir("pretrained")
-    encode = Encode(arguments, shards, pretrained, vision)
+    encode = Encode(arguments, shards, pretrained, vision, container.input_dir(CAPTIONS))
     artifacts = encode.published()
     # The other hosts wait for a head, also where there is nothing left to do.
     if artifacts is None or len(cluster.hosts) > 1:
@@ -75,7 +77,14 @@ Artifacts = dict[str, dict[str, bytes]]
 class Encode:
     """One encoding: what goes in, and what comes out of it."""
 
-    def __init__(self, arguments: EncodeArguments, manifest: Path, pretrained: Path, sight: Path | None = None) -> None:
+    def __init__(
+        self,
+        arguments: EncodeArguments,
+        manifest: Path,
+        pretrained: Path,
+        sight: Path | None = None,
+        captions: Path = Path(),
+    ) -> None:
         """Read what goes in. Raises StepError where something is missing or does not fit."""
         self._arguments, self._vision = arguments, sight
         if not manifest.is_file():
@@ -88,6 +97,8 @@ class Encode:
                 f"{self._shards.image_size_px} px; download with image_size_px of at least that"
             )
         self._source_digest = hashlib.sha256(content).hexdigest()
+        written = captions / MANIFEST_FILE
+        self._captions_digest = captions_digest(written, self._source_digest) if arguments.captions_uri else ""
         self._pretrained = pretrained
         family = folder_family(pretrained)
         if arguments.caption_embeddings and len(family.text) > 1:
@@ -124,7 +135,8 @@ class Encode:
             if shard.split != TRAIN_SPLIT or not limit or shard.first_row < limit
         ]
         records = self._encode(job, planned)
-        manifest, index = latents_artifact(plan, records, self._arguments, self._models, self._source_digest)
+        sources = (self._source_digest, self._captions_digest)
+        manifest, index = latents_artifact(plan, records, self._arguments, self._models, *sources)
         reference = ReferenceManifest(
             plan_digest=self.latents.digest,
             source_manifest_digest=self._source_digest,
@@ -175,7 +187,7 @@ class Encode:
     def _job(self, plan: EncodePlan) -> EncodeJob:
         arguments = self._arguments
         return EncodeJob(
-            source=ShardsSource(arguments.shards_uri, plan),
+            source=ShardsSource(arguments.shards_uri, plan, arguments.captions_uri),
             encoder=EncoderSettings(
                 pretrained=self._pretrained,
                 batch_size=arguments.batch_size,
@@ -206,7 +218,8 @@ class Encode:
     def _identity(self) -> Identity:
         settings = self._arguments.deciding(self._arguments.names(Decides.CONTENT))
         vision = {"vision": folder_digest(self._vision)} if self._vision else {}
-        return settings | {"shards": self._source_digest, "models": self._models.identity()} | vision
+        captions = {"captions": self._captions_digest} if self._captions_digest else {}
+        return settings | {"shards": self._source_digest, "models": self._models.identity()} | vision | captions
 
 
 def _json(model: Model) -> bytes:

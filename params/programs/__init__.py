@@ -11,5 +11,6 @@ from params.programs.evaluate import EvaluateArguments, ScoreArguments
 from params.programs.export import ExportArguments
 from params.programs.memory import MemoryArguments
 from params.programs.probe import ProbeArguments
+from params.programs.recaption import RecaptionArguments, RecaptionSettings
 from params.programs.serve import ServeArguments
 from params.programs.train import MONEY, ThroughputArguments, TrainArguments

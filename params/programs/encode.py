@@ -71,3 +71,5 @@ class EncodeArguments(EncodeSettings):
     """Where the latents go: s3:// prefix. [place]"""
     reference_uri: str
     """Where the held-out pictures and captions go, for evaluation: s3:// prefix. [place]"""
+    captions_uri: str = ""
+    """Where Recaption wrote captions: token ids of both are stored; empty: of the original ones alone. [place]"""

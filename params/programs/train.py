@@ -57,6 +57,9 @@ class TrainArguments(Model):
     caption_dropout: float = Field(0.1, ge=0, le=1)
     """Fraction of captions replaced by the empty one, for classifier-free guidance (Stable Diffusion:
     0.1). [content]"""
+    written_captions: float = added(0.0, ge=0, le=1)
+    """Share of the samples that are trained on with the caption that Recaption wrote, drawn anew each time that one is
+    seen; the others have their original one, as validation and evaluation always do. [content]"""
     encoder_dropout: float = added(0.0, ge=0, lt=1)
     """Of several text encoders: fraction of the samples for which each is left out, independently, so that the model
     can also be drawn with without it (SD3: 0.464). [content]"""

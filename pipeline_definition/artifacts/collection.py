@@ -143,12 +143,16 @@ class _Collector:
                     self._copy(join_uri(pictures, name), f"{layout.SAMPLES_DIR}/{name}")
 
     def _went_in(self, uri: str) -> None:
-        sample = sample_of_artifact(DataPrefix(self._s3, uri), uri)
+        # Under the prefix an earlier run may have left captions that this one did not train on.
+        has_written = any(step.name == "Recaption" for step in self.execution.steps)
+        beside = DataPrefix(self._s3, uri.replace(f"/{layout.SHARDS}/", f"/{layout.CAPTIONS}/"))
+        sample = sample_of_artifact(DataPrefix(self._s3, uri), uri, beside if has_written else None)
         pictures = spread(sample.pictures if sample else (), MAX_WENT_IN)
         captions = {f"{number:02d}.jpg": picture.caption for number, picture in enumerate(pictures)}
+        written = dict(zip(captions, (picture.written for picture in pictures), strict=True))
         for name, picture in zip(captions, pictures, strict=True):
             write_bytes(self.folder / files.WENT_IN_DIR / name, picture.jpeg)
-        self._write_json(files.WENT_IN_FILE, {"captions": captions})
+        self._write_json(files.WENT_IN_FILE, {"captions": captions, "written": written})
 
     def _training(self, job: jobs.DescribedJob, folder: str) -> None:
         """Take the log and the lineage from the output archive, else from the model's archive if that is small."""

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 from PIL import ExifTags, Image, ImageOps
 
 from params.filters import FILTERS
-from params.layout import MANIFEST_FILE
+from params.layout import MANIFEST_FILE, WRITTEN_CAPTIONS_SUFFIX
 from pipeline_definition.artifacts.data_files import DataFiles
 from pipeline_definition.errors import OperatorError
 
@@ -60,6 +60,8 @@ class ShownPicture:
     jpeg: bytes
     caption: str
     name: str
+    written: str = ""
+    """The caption that Recaption wrote."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,11 @@ class DataSample:
     """Of the rows that were looked at, by the name of the column."""
 
 
-def sample_of_artifact(files: DataFiles, place: str) -> DataSample | None:
-    """Return a sample of shards or latents; None without a manifest. Raises OperatorError for an invalid one."""
+def sample_of_artifact(files: DataFiles, place: str, captions: DataFiles | None = None) -> DataSample | None:
+    """Return a sample of shards, with what Recaption wrote, or of latents; None without a manifest.
+
+    Raises OperatorError for an invalid one.
+    """
     content = files.read(MANIFEST_FILE)
     if content is None:
         return None
@@ -100,10 +105,10 @@ def sample_of_artifact(files: DataFiles, place: str) -> DataSample | None:
         manifest = json.loads(content)
     if not isinstance(manifest, dict):
         raise OperatorError(f"{place}/{MANIFEST_FILE}: not a manifest")
-    return _of_shards(files, manifest) if "ledger" in manifest else DataSample(manifest=manifest)
+    return _of_shards(files, manifest, captions) if "ledger" in manifest else DataSample(manifest=manifest)
 
 
-def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
+def _of_shards(files: DataFiles, manifest: dict[str, Any], captions: DataFiles | None) -> DataSample:
     listed = manifest.get("shards")
     shards = listed if isinstance(listed, list) else ()
     names = [str(shard.get("name")) for shard in shards if isinstance(shard, dict)]
@@ -112,7 +117,10 @@ def _of_shards(files: DataFiles, manifest: dict[str, Any]) -> DataSample:
     examples: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name in spread(names, MAX_SHARDS):
         stem = name.removesuffix(".tar")
-        rows += [(name, row) for row in parquet_rows(files, f"{stem}.samples.parquet")]
+        written = parquet_rows(captions, f"{stem}{WRITTEN_CAPTIONS_SUFFIX}") if captions else []
+        texts = {row.get("key"): row.get("caption") for row in written}
+        read = parquet_rows(files, f"{stem}.samples.parquet")
+        rows += [(name, {**row, "written": texts.get(row.get("key"))}) for row in read]
         for row in parquet_rows(files, f"{stem}.parquet", ("status", "error_message", "url", "caption", *SCORES)):
             fates.append(row)
             cause = str(row.get("error_message") or "")
@@ -193,7 +201,8 @@ def _shown(files: DataFiles, rows: Sequence[tuple[str, Row]]) -> Iterator[ShownP
             continue
         content = files.read(name, start, stop - start, MAX_MEMBERS_BYTES)
         if small := small_picture(_member(content or b"", ".jpg")):
-            yield ShownPicture(small.jpeg, str(row.get("caption") or ""), str(row.get("key") or ""))
+            caption, key, written = (str(row.get(name) or "") for name in ("caption", "key", "written"))
+            yield ShownPicture(small.jpeg, caption, key, written)
 
 
 def _member(content: bytes, suffix: str) -> bytes:

@@ -45,8 +45,8 @@ class Artifacts:
     """Pipeline parameters: name to the definition's default."""
     shards_manifest: Json | None = None
     """Download's manifest."""
-    went_in: tuple[tuple[Path, str], ...] = ()
-    """Some of the pictures that Download stored, small, each with its caption."""
+    went_in: tuple[tuple[Path, str, str], ...] = ()
+    """Some of the pictures that Download stored, small, each with its caption and the one that Recaption wrote."""
     latents_manifest: Json | None = None
     """Encode's manifest."""
     tuning: Json | None = None
@@ -77,8 +77,9 @@ class Artifacts:
             raise UsageError(f"{folder}: no such folder; collect the run's artifacts first")
         parameters = _object(folder, PARAMETERS_FILE) or {}
         sheet, log = folder / layout.CONTACT_SHEET_FILE, folder / layout.TRAINING_LOG_FILE
-        went_in = (_object(folder, WENT_IN_FILE) or {}).get("captions")
-        captions, pictures = went_in if isinstance(went_in, dict) else {}, sorted((folder / WENT_IN_DIR).glob("*.jpg"))
+        went_in, pictures = _object(folder, WENT_IN_FILE) or {}, sorted((folder / WENT_IN_DIR).glob("*.jpg"))
+        found = (went_in.get(key) for key in ("captions", "written"))
+        captions, written = (texts if isinstance(texts, dict) else {} for texts in found)
         return cls(
             folder=folder,
             execution=_object(folder, EXECUTION_FILE) or {},
@@ -86,7 +87,7 @@ class Artifacts:
             parameters=parameters.get("values", {}),
             defaults=parameters.get("defaults", {}),
             shards_manifest=_object(folder, SHARDS_MANIFEST_FILE),
-            went_in=tuple((path, str(captions.get(path.name, ""))) for path in pictures),
+            went_in=tuple((one, str(captions.get(one.name, "")), str(written.get(one.name, ""))) for one in pictures),
             latents_manifest=_object(folder, LATENTS_MANIFEST_FILE),
             tuning=_object(folder, TUNING_FILE),
             training_log=parsed_lines(log.read_bytes()) if log.is_file() else (),

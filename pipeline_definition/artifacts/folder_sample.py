@@ -32,9 +32,11 @@ UNDECODED: Final = (".heic", ".heif", ".jxl")
 """Pictures that Download reads with a package of their own, and this sample does not."""
 
 
-def sample_of(files: DataFiles, place: str, settings: DownloadSettings | None = None) -> DataSample:
+def sample_of(
+    files: DataFiles, place: str, settings: DownloadSettings | None = None, captions: DataFiles | None = None
+) -> DataSample:
     """Return a sample; by `settings` a folder's pictures are judged."""
-    return data_sample.sample_of_artifact(files, place) or _of_folder(files, place, settings)
+    return data_sample.sample_of_artifact(files, place, captions) or _of_folder(files, place, settings)
 
 
 def _of_folder(files: DataFiles, place: str, settings: DownloadSettings | None) -> DataSample:

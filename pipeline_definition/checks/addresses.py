@@ -37,7 +37,7 @@ NAMES = {
     # The endpoint's configuration is named after it and the execution, in 63 characters.
     names.ENDPOINT_NAME: re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,49}"),
 }
-ADDRESSES = (names.URL_TABLE, names.PRETRAINED_MODEL, names.EVALUATOR)
+ADDRESSES = (names.URL_TABLE, names.PRETRAINED_MODEL, names.EVALUATOR, names.CAPTIONER)
 # What is drawn, and which model it is compared with: these two may also be a word.
 JUDGED = {
     names.EVALUATION_CAPTIONS: (HELDOUT_CAPTIONS, "s3://BUCKET/captions.tsv"),

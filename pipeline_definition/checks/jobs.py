@@ -14,7 +14,7 @@ from pipeline_definition.checks.findings import Finding
 from pipeline_definition.jobs import instances
 from pipeline_definition.jobs.planned import PlannedJob, Values, as_integer, parameter_of
 
-GPU_PROGRAMS = ("encode", "train", "throughput", "stream", "evaluate", "serve")
+GPU_PROGRAMS = ("recaption", "encode", "train", "throughput", "stream", "evaluate", "serve")
 MAX_SUGGESTED_HOSTS = 64
 CUDA_DRIVER = 580
 # https://docs.aws.amazon.com/sagemaker/latest/dg/inference-gpu-drivers.html

@@ -9,6 +9,7 @@ import typer
 from rich.progress import DownloadColumn, Progress
 
 from params.files import write_text
+from params.layout import CAPTIONS, SHARDS
 from params.s3 import SCHEME
 from pipeline_definition.commands import options, own_set
 from pipeline_definition.commands.checks import Stack, filled
@@ -70,8 +71,12 @@ def show(
     is_stored = place.startswith(SCHEME)
     if not is_stored and not Path(place).is_dir():
         raise UsageError(f"PLACE: {place} is neither an s3:// address nor a folder")
-    files: DataFiles = DataPrefix(context.target.client("s3"), place) if is_stored else DataFolder(Path(place))
-    sample = sample_of(files, place, context.settings.download if params else None)
+
+    def files_at(place: str) -> DataFiles:
+        return DataPrefix(context.target.client("s3"), place) if is_stored else DataFolder(Path(place))
+
+    written = files_at(place.replace(f"/{SHARDS}/", f"/{CAPTIONS}/"))
+    sample = sample_of(files_at(place), place, context.settings.download if params else None, written)
     write_text(out, to_html(data_document(place, sample)))
     return Reply({"page": str(out)}, out)
 

@@ -71,6 +71,9 @@ class Estimator:
         """Return the line of a step's jobs; None for an endpoint, which is paid by the month."""
         if job.program == "download":
             return self._single(job, self.workload.rows, self.rates.download_rate(job.instance), job.count)
+        if job.program == "recaption" and self.settings.recaption:
+            rate = self.rates.caption_rate(job.instance, self.settings.recaption.precision, job.type_parameter)
+            return self._single(job, self.workload.rows, rate, job.count * job.instance.ranks)
         if job.program == "encode":
             rows = self.workload.phase_of(job.step).encoded_rows
             return self._single(job, rows, self._encode_rate(job), job.count * job.instance.ranks)

@@ -106,6 +106,7 @@ class Assumed(Model):
     source_picture_bytes: float
     upload_part_bytes: float
     checkpoint_bytes_per_parameter: float
+    caption_flops: float
     spot_time_factor: float = Field(ge=1)
     """Wall time with spot instances over wall time without."""
     interface_endpoints: int
@@ -119,7 +120,7 @@ class Rates(Model):
     gpus: dict[str, Peak]
     """By the name in instances.yaml."""
     utilisation: dict[str, UtilisationRate]
-    """Of encode, generate, and train_PART by the part that is trained."""
+    """Of caption, encode, generate, and train_PART by the part that is trained."""
     scaling: PublishedScaling
     assumed: Assumed
 
@@ -147,6 +148,10 @@ class Rates(Model):
         """Return pictures/s of one GPU through the VAE, and through the text encoders where embeddings are stored."""
         flops = flops_at(model.sample.vae_encode, side_px) + embeddings * model.sample.text_encoders
         return self._derived(gpu_of(instance, parameter), precision, "encode", flops)
+
+    def caption_rate(self, instance: Instance, precision: str, parameter: str) -> Rate:
+        """Return captions/s of one GPU."""
+        return self._derived(gpu_of(instance, parameter), precision, "caption", self.assumed.caption_flops)
 
     def generate_rate(
         self, model: ModelFigures, instance: Instance, side_px: int, passes: int, precision: str, parameter: str

@@ -1,6 +1,6 @@
-"""The data steps: Download (url table to shards) and Encode (shards to latents).
+"""The data steps: Download (url table to shards), Recaption (shards to long captions) and Encode (shards to latents).
 
-Both write their data straight to S3. What SageMaker uploads for them at the end of the job is the manifest alone, so a
+All write their data straight to S3. What SageMaker uploads for them at the end of the job is the manifest alone, so a
 prefix without a manifest was never finished.
 """
 
@@ -18,8 +18,8 @@ from sagemaker.mlops.workflow import ProcessingStep
 from params import layout
 from params.arguments import to_flags
 from params.phases import Phase
-from params.programs import DownloadSettings, EncodeSettings
-from params.stages import Job
+from params.programs import DownloadSettings, EncodeSettings, RecaptionSettings
+from params.stages import Job, RecaptionStep
 from pipeline_definition.definition.blueprint import Blueprint, program_values, size_folder
 from pipeline_definition.definition.parameters import Hosts, Text
 
@@ -48,20 +48,43 @@ def download_step(blueprint: Blueprint) -> ProcessingStep:
     )
 
 
-def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) -> ProcessingStep:
+def recaption_step(blueprint: Blueprint, settings: RecaptionStep, download: ProcessingStep) -> ProcessingStep:
+    """Return the optional step that writes a long caption for every sample, beside the one that it came with."""
+    p, captions_uri = blueprint.parameters, blueprint.uri(layout.CAPTIONS)
+    assert p.recaption is not None
+    arguments = {
+        **program_values(settings, RecaptionSettings),
+        "shards_uri": blueprint.uri(layout.SHARDS),
+        "captions_uri": captions_uri,
+    }
+    return ProcessingStep(
+        name="Recaption",
+        description="Long captions for the stored pictures, by a vision-language model; the original ones are kept",
+        step_args=processor(blueprint, "recaption", p.training_image, p.recaption, settings.job).run(
+            arguments=to_flags(arguments),
+            inputs=[_manifest_input(layout.SHARDS, download), processing_input(layout.CAPTIONER, p.captioner)],
+            outputs=[processing_output(layout.CAPTIONS, captions_uri)],
+        ),
+        **blueprint.job_options,
+    )
+
+
+def encode_step(
+    blueprint: Blueprint, phase: Phase, download: ProcessingStep, recaption: ProcessingStep | None = None
+) -> ProcessingStep:
     """Return the step that turns shards into a phase's VAE moments and caption tokens, on Ray Data.
 
     Each phase has its own, from the same shards: a second one overlaps the first training, and is cached by itself.
     """
     p, settings = blueprint.parameters, phase.encode
     hosts = p.of_phase(phase).encode
-    shards_uri = output_uri(download, layout.SHARDS)
     latents_uri, reference_uri = (blueprint.uri(kind, size_folder(phase)) for kind in OUTPUTS)
     arguments = {
         **program_values(settings, EncodeSettings),
         "shards_uri": blueprint.uri(layout.SHARDS),
         "latents_uri": latents_uri,
         "reference_uri": reference_uri,
+        **({"captions_uri": blueprint.uri(layout.CAPTIONS)} if recaption else {}),
     }
     return ProcessingStep(
         name=phase.encode_name,
@@ -69,9 +92,10 @@ def encode_step(blueprint: Blueprint, phase: Phase, download: ProcessingStep) ->
         step_args=processor(blueprint, "encode", p.training_image, hosts, settings.job).run(
             arguments=to_flags(arguments),
             inputs=[
-                processing_input(layout.SHARDS, Join(on="/", values=[shards_uri, layout.MANIFEST_FILE])),
+                _manifest_input(layout.SHARDS, download),
                 processing_input("pretrained", p.pretrained),
                 *([processing_input(layout.EVALUATOR, p.evaluator)] if settings.features else []),
+                *([_manifest_input(layout.CAPTIONS, recaption)] if recaption else []),
             ],
             outputs=list(map(processing_output, OUTPUTS, (latents_uri, reference_uri))),
         ),
@@ -96,6 +120,11 @@ def processor(
         sagemaker_session=blueprint.session,
         network_config=blueprint.network(NetworkConfig),
     )
+
+
+def _manifest_input(name: str, step: ProcessingStep) -> ProcessingInput:
+    """Return the manifest of an artifact that a step made."""
+    return processing_input(name, Join(on="/", values=[output_uri(step, name), layout.MANIFEST_FILE]))
 
 
 def processing_input(name: str, uri: str | PipelineVariable) -> ProcessingInput:

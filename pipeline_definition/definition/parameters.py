@@ -99,6 +99,9 @@ class PipelineParameters:
         self._of_account(s)
         self.later_phases = [PhaseParameters.for_phase(phase, self.global_batch_size) for phase in s.phases[1:]]
         self.encoders = Hosts(names.ENCODERS_HOSTS, s.encoders) if s.encoders else None
+        self.recaption = Hosts(names.RECAPTION_HOSTS, s.recaption.job) if s.recaption else None
+        written_by = "s3:// folder of the model that writes captions"
+        self.captioner = Text(names.CAPTIONER, s.recaption.captioner_uri, written_by) if s.recaption else None
 
     def _of_data(self, s: Settings) -> None:
         data, download = s.data, s.download

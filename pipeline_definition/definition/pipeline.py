@@ -26,7 +26,7 @@ def _build(settings: Settings) -> str:
     from sagemaker.mlops.workflow import Pipeline
 
     from pipeline_definition.definition.blueprint import Blueprint
-    from pipeline_definition.definition.data import download_step, encode_step
+    from pipeline_definition.definition.data import download_step, encode_step, recaption_step
     from pipeline_definition.definition.deployment import create_model_step, endpoint_config_step, endpoint_step
     from pipeline_definition.definition.evaluation import evaluate_step
     from pipeline_definition.definition.gate import gate_step
@@ -39,13 +39,14 @@ def _build(settings: Settings) -> str:
     blueprint = Blueprint(settings, PipelineParameters(settings), session)
 
     download = download_step(blueprint)
-    encode = encode_step(blueprint, settings.phases[0], download)
+    recaption = recaption_step(blueprint, settings.recaption, download) if settings.recaption else None
+    encode = encode_step(blueprint, settings.phases[0], download, recaption)
     tune = tune_step(blueprint, encode)
     train = train_step(blueprint, settings.phases[0], encode, tune)
     measured = [throughput_step(blueprint, settings.throughput, encode)] if settings.throughput else []
     trained = [encode, *measured, tune, train]
     for phase in settings.phases[1:]:
-        encode = encode_step(blueprint, phase, download)
+        encode = encode_step(blueprint, phase, download, recaption)
         train = train_step(blueprint, phase, encode, tune, former=train)
         trained += [encode, train]
     evaluate = evaluate_step(blueprint, encode, train)
@@ -59,7 +60,7 @@ def _build(settings: Settings) -> str:
     pipeline = Pipeline(
         name=settings.pipeline_name,
         parameters=blueprint.parameters.flat(),
-        steps=[download, *trained, evaluate, gate],
+        steps=[download, *([recaption] if recaption else []), *trained, evaluate, gate],
         sagemaker_session=session,
     )
     return str(pipeline.definition())

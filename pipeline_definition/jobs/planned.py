@@ -53,7 +53,7 @@ class PlannedJob:
     step: str
     kind: JobKind
     program: str
-    """download, encode, train, throughput, stream (encode for the training in the same job), evaluate or serve."""
+    """download, recaption, encode, train, throughput, stream (encode for a training's job), evaluate or serve."""
     instance: Instance
     count: int
     """Hosts of one job."""

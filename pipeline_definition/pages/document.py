@@ -43,6 +43,8 @@ class EmbeddedPicture:
     caption: str = ""
     is_best: bool = False
     """Whether it stands out among its neighbours."""
+    second: str = ""
+    """Another caption, which a model wrote: it stands beside the first."""
 
 
 @dataclass(frozen=True)

@@ -49,17 +49,21 @@ def download_section(run: Run) -> Section:
 
 def went_in_section(run: Run) -> Section:
     """Return some of the stored pictures with their captions."""
-    pictures = tuple(embedded(path.read_bytes(), caption) for path, caption in run.artifacts.went_in)
+    shown = run.artifacts.went_in
+    pictures = tuple(embedded(path.read_bytes(), caption, written=written) for path, caption, written in shown)
     lead = "Some of the stored pictures, with their captions; `sd-pipeline data show` has more."
     return Section("went-in", "What went in", lead, pictures=pictures, is_wide=True)
 
 
-def embedded(jpeg: bytes, caption: str, title: str = "") -> EmbeddedPicture:
-    """Return a small picture for a page, with the beginning of its caption."""
-    text = caption.strip() or "(no caption)"
-    if len(text) > MAX_CAPTION_CHARACTERS:
-        text = text[: MAX_CAPTION_CHARACTERS - 1] + "…"
-    return EmbeddedPicture(source=data_address(jpeg, "jpeg"), alt=text, title=title, caption=text)
+def embedded(jpeg: bytes, caption: str, title: str = "", written: str = "") -> EmbeddedPicture:
+    """Return a small picture for a page, with the beginnings of its caption and of the one that Recaption wrote."""
+    text = _beginning(caption) or "(no caption)"
+    return EmbeddedPicture(data_address(jpeg, "jpeg"), alt=text, title=title, caption=text, second=_beginning(written))
+
+
+def _beginning(caption: str) -> str:
+    text = caption.strip()
+    return text if len(text) <= MAX_CAPTION_CHARACTERS else text[: MAX_CAPTION_CHARACTERS - 1] + "…"
 
 
 def fates(ledger: Mapping[str, Any], kind: str) -> dict[str, float]:

@@ -95,7 +95,7 @@ def _overview(sample: DataSample) -> Section:
 
 
 def _embedded(picture: ShownPicture, title: str = "") -> EmbeddedPicture:
-    return embedded(picture.jpeg, picture.caption, title or picture.name[-40:])
+    return embedded(picture.jpeg, picture.caption, title or picture.name[-40:], picture.written)
 
 
 def _measures(sample: DataSample) -> Section:

@@ -64,6 +64,8 @@ class Laptop:
             Upload(self._s3, self.settings.data.url_table, self.own_files, RUN_LOCAL).send()
         self._upload_models(self._local.pretrained_dir, self.settings.data.pretrained_uri)
         self._upload_models(self._local.evaluator_dir, self.settings.data.evaluator_uri)
+        if self.settings.recaption:
+            self._upload_models(self._local.captioner_dir, self.settings.recaption.captioner_uri)
         with self._picture_server() if self._draws_shapes() else nullcontext() as port:
             if port:
                 self._draw_pictures(f"http://127.0.0.1:{port}")

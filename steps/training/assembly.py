@@ -14,6 +14,7 @@ from steps.container import Container
 from steps.data.loading.bucket_order import TrainingOrder
 from steps.data.loading.latents import LatentsDataset
 from steps.data.loading.loader import LatentsLoader, Share
+from steps.errors import StepError
 from steps.model.families import denoiser_of
 from steps.training.batch_plan import BatchPlan
 from steps.training.block_aids import BlockAids
@@ -58,6 +59,9 @@ def assemble(
     """
     dataset, denoiser = LatentsDataset(latents), denoiser_of(pretrained)
     manifest = dataset.manifest
+    if arguments.written_captions and not manifest.captions_manifest_digest:
+        fix = "add a `recaption:` section and encode again, or set it to 0"
+        raise StepError(f"train.written_captions: {latents} has none; {fix}")
     encoder_dtype, dtype = FORWARD_DTYPES[arguments.precision], WEIGHT_DTYPES[arguments.precision]
     process = load_process(pretrained, arguments, manifest.latent_shape[-1], world.device, dtype)
     text_learns = arguments.lora_text_encoder
@@ -68,7 +72,8 @@ def assemble(
     aids = BlockAids(denoiser, arguments, denoiser.config(initial), manifest) if helped else None
     objective = Objective(denoiser, process, captions, scaling, arguments.precision, world.device, shift, aids)
     dropouts, offset = (arguments.caption_dropout, arguments.encoder_dropout), arguments.noise_offset
-    inputs = InputMaker(arguments.seed, dropouts[0], offset, process, captions, world.device, dropouts[1], aids)
+    drawn = (dropouts[1], aids, arguments.written_captions)
+    inputs = InputMaker(arguments.seed, dropouts[0], offset, process, captions, world.device, *drawn)
     model = build_network(denoiser, arguments, initial, manifest, world.device)
     if aids is not None:
         aids.attach(model)

@@ -21,6 +21,7 @@ TRAINING: Final = 0
 VALIDATION: Final = 1
 ENCODERS: Final = 2
 ROUTES: Final = 3
+CAPTIONS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ def draw_routes(seed: int, positions: Sequence[int], tokens: int, kept: int) -> 
         generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, position, ROUTES]))
         routes[row] = np.sort(generator.permutation(tokens)[:kept])
     return torch.from_numpy(routes)
+
+
+def draw_written(seed: int, positions: Sequence[int], share: float) -> Tensor:
+    """Return which of the samples at `positions` get the written caption, [n] bool, from streams of their own too."""
+    streams = (np.random.Philox(key=seed, counter=[0, 0, position, CAPTIONS]) for position in positions)
+    return torch.tensor([np.random.Generator(stream).random() < share for stream in streams], dtype=torch.bool)
 
 
 def draw(

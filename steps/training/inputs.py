@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import torch
@@ -14,7 +14,7 @@ from steps.data.loading.batch_ring import LoadedBatch
 from steps.training.block_aids import BlockAids
 from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
-from steps.training.draws import Draws, draw, draw_kept
+from steps.training.draws import Draws, draw, draw_kept, draw_written
 from steps.training.flow import RectifiedFlow
 
 # Enough that a GPU never waits for its next step, and few enough that what is queued does not fill its memory.
@@ -100,9 +100,10 @@ class InputMaker:
         device: torch.device,
         encoder_dropout: float = 0.0,
         aids: BlockAids | None = None,
+        written_captions: float = 0.0,
     ) -> None:
         self._seed, self._caption_dropout, self._noise_offset = seed, caption_dropout, noise_offset
-        self._encoder_dropout, self._aids = encoder_dropout, aids
+        self._encoder_dropout, self._aids, self._written_captions = encoder_dropout, aids, written_captions
         self._process, self._captions, self._device = process, captions, device
         self._courier = Courier(device)
 
@@ -113,6 +114,9 @@ class InputMaker:
         # Noise that a channel shares lets the model learn dark and bright pictures (Guttenberg 2023, offset noise).
         noise = draws.noise.add_(draws.offset, alpha=self._noise_offset) if self._noise_offset else draws.noise
         kept = draw_kept(self._seed, positions.tolist(), self._captions.encoders, self._encoder_dropout)
+        if self._written_captions and rows.written_token_ids is not None:
+            is_written = draw_written(self._seed, positions.tolist(), self._written_captions)[:, None]
+            rows = replace(rows, token_ids=torch.where(is_written, rows.written_token_ids, rows.token_ids))
         aids = self._aids.draw(positions, latent_shape_of(noise), rows.features) if self._aids else ()
         return self._assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout, (kept, *aids))
 

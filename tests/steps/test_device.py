@@ -137,6 +137,7 @@ def test_a_gpu_that_this_torch_has_no_kernels_for_is_found_before_the_work(
     [
         ("train", []),
         ("evaluate", []),
+        ("recaption", ["--shards-uri", "s3://b/s", "--captions-uri", "s3://b/c"]),
         ("encode", ["--shards-uri", "s3://b/s", "--latents-uri", "s3://b/l", "--reference-uri", "s3://b/r"]),
     ],
 )

@@ -20,6 +20,7 @@ from params.layout import TRAIN_SPLIT
 from steps.data.encoding.buckets import Buckets, Size
 from steps.data.encoding.plan import EncodePlan, PlannedShard, Selection, train_rows
 from steps.data.encoding.samples import Sample, SampleTable, read_samples, read_table
+from steps.data.encoding.written_captions import captions_of
 from steps.data.latents.order import Rows
 from steps.data.pictures.perceptual_hash import Pixels
 from steps.data.storage import Storage
@@ -37,6 +38,8 @@ class ShardsSource:
     shards_uri: str
     plan: EncodePlan
     """Which samples become which rows, and which shape they have there."""
+    captions_uri: str = ""
+    """Where Recaption wrote captions; empty: there are none."""
 
 
 def spans(shards: list[PlannedShard], buckets: Buckets) -> Iterator[dict[str, Any]]:
@@ -58,7 +61,11 @@ def spans(shards: list[PlannedShard], buckets: Buckets) -> Iterator[dict[str, An
 
 
 def decode_span(span: dict[str, Any], source: ShardsSource) -> Iterator[dict[str, Any]]:
-    """Yield the decoded blocks of a task: shard, block, shape, pixels (uint8 of that shape, as bytes) and captions."""
+    """Yield the decoded blocks of a task: shard, block, shape, pixels (uint8 of that shape, as bytes) and captions.
+
+    `written` are the captions that Recaption wrote, of training samples alone; an empty one: there is none.
+    """
+    has_written = bool(source.captions_uri) and span["split"] == TRAIN_SPLIT
     first, size = int(span["first_row"]), source.plan.buckets.sizes[int(span["bucket"])]
     for number, rows in enumerate(span["sizes"]):
         samples = planned_samples(source, str(span["split"]), first, int(rows))
@@ -69,6 +76,7 @@ def decode_span(span: dict[str, Any], source: ShardsSource) -> Iterator[dict[str
             "shape": list(pixels.shape),
             "pixels": pixels.tobytes(),
             "captions": [sample.caption for sample in samples],
+            "written": [sample.written for sample in samples] if has_written else [],
         }
         first += int(rows)
 
@@ -81,7 +89,9 @@ def planned_samples(source: ShardsSource, split: str, first: int, count: int) ->
     for bucket, number, place, part in plan.locate(split, first, count):
         table, training_rows = _table(source.shards_uri, plan.sources[number], plan.selection)
         rows = training_rows[bucket] if split == TRAIN_SPLIT else plan.heldout_rows(bucket, number)
-        samples += read_samples(storage, table, rows[place : place + part])
+        written = _written(source.captions_uri, table.name)
+        read = read_samples(storage, table, rows[place : place + part])
+        samples += [sample._replace(written=written.get(sample.key, "")) for sample in read]
     return samples
 
 
@@ -99,6 +109,12 @@ def decode(sample: Sample, size: Size) -> Pixels:
     if picture.size != wanted:
         picture = ImageOps.fit(picture, wanted, Image.Resampling.LANCZOS)
     return np.asarray(picture)
+
+
+@lru_cache(maxsize=16)
+def _written(uri: str, name: str) -> dict[str, str]:
+    """Return the captions that Recaption wrote for a shard, by key; none without a place."""
+    return captions_of(Storage(uri), name) if uri else {}
 
 
 @lru_cache(maxsize=16)

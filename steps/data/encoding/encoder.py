@@ -14,7 +14,7 @@ import torch
 
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.encoding.patch_features import PatchFeatures
-from steps.data.latents.block import Array, to_bytes
+from steps.data.latents.block import WRITTEN_TOKEN_IDS, Array, to_bytes
 from steps.device import choose_device
 from steps.errors import StepError
 from steps.model.families import denoiser_of
@@ -47,7 +47,12 @@ class BlockEncoder:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a block: its safetensors, its sums for the statistics, and the PSNR of the first ones of a shard."""
         pixels = np.frombuffer(row["pixels"], np.uint8).reshape([int(side) for side in row["shape"]])
-        tensors = self.encode(pixels, [str(caption) for caption in row["captions"]])
+        captions, written = ([str(text) for text in row[name]] for name in ("captions", "written"))
+        tensors = self.encode(pixels, captions)
+        if written:
+            # A sample without one has its original caption twice.
+            both = [own or original for own, original in zip(written, captions, strict=True)]
+            tensors[WRITTEN_TOKEN_IDS] = self._reader.tokens(both).numpy()
         for name in ("mean", "std"):
             if not np.isfinite(tensors[name]).all():
                 raise StepError(
@@ -61,6 +66,7 @@ class BlockEncoder:
             "content": to_bytes(tensors),
             "sums": moments_sums(tensors["mean"], tensors["std"]),
             "psnr_db": self.psnr_db(pixels, tensors["mean"]) if checked else math.nan,
+            "written": sum(map(bool, written)),
         }
 
     @torch.inference_mode()

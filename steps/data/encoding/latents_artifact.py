@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import not_
 from typing import Any, Final
+
+from pydantic import Field
 
 from params.layout import TRAIN_SPLIT
 from params.programs import EncodeSettings
@@ -42,6 +45,8 @@ class LatentsRecord(PartRecord):
     """See steps.data.encoding.encoder.moments_sums."""
     psnr_db: float
     """Of its first pictures."""
+    written: int = Field(0, exclude_if=not_)
+    """Rows with a caption of Recaption's."""
 
     @property
     def part(self) -> tuple[str, int]:
@@ -69,6 +74,7 @@ def write_shard(storage: Storage, plan_digest: str, planned: PlannedShard, rows:
         shard=built,
         sums=tuple(map(math.fsum, zip(*(row["sums"] for row in ordered), strict=True))),
         psnr_db=float(ordered[0]["psnr_db"]),
+        written=sum(int(row["written"]) for row in ordered),
     )
     record.write(storage)
     return record
@@ -186,6 +192,7 @@ def latents_artifact(
     settings: EncodeSettings,
     models: ModelFacts,
     source_manifest_digest: str,
+    captions_manifest_digest: str = "",
 ) -> tuple[LatentsManifest, LatentsIndex]:
     """Return manifest and index of all shards, in the order of the plan. Raises StepError where a check fails."""
     found = statistics([record for record in records if record.shard.listed.split == TRAIN_SPLIT])
@@ -194,6 +201,8 @@ def latents_artifact(
         format_version=FORMAT_VERSION,
         plan_digest=records[0].plan_digest,
         source_manifest_digest=source_manifest_digest,
+        captions_manifest_digest=captions_manifest_digest,
+        written_captions=sum(record.written for record in records),
         latent_shape=models.latent_shape(Size(settings.resolution_px, settings.resolution_px)),
         buckets=_buckets(plan, models) if len(plan.buckets.candidates) > 1 else (),
         counts=_counts(plan, records),

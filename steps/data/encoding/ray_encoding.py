@@ -77,7 +77,7 @@ def encode_shards(
         try:
             yield from _encode_run(job, part, on_rows)
         except ray.exceptions.RayError as error:
-            raise _step_error(error) from error
+            raise step_error(error) from error
 
 
 def write_reference(job: EncodeJob, reference_uri: str) -> list[Any]:
@@ -163,10 +163,10 @@ def results(tasks: list[Any]) -> Any:
     try:
         return ray.get(tasks)
     except ray.exceptions.RayError as error:
-        raise _step_error(error) from error
+        raise step_error(error) from error
 
 
-def _step_error(error: BaseException) -> StepError:
+def step_error(error: BaseException) -> StepError:
     """Return what a worker said, out of the errors that Ray wrapped it in."""
     pending: list[BaseException | None] = [error]
     while pending:
@@ -176,4 +176,4 @@ def _step_error(error: BaseException) -> StepError:
         if isinstance(inner, StepError) and not isinstance(inner, ray.exceptions.RayError):
             return inner
         pending += [getattr(inner, "cause", None), inner.__cause__]
-    return StepError(f"encode: {' '.join(str(error).split())[-500:]}")
+    return StepError(f"ray: {' '.join(str(error).split())[-500:]}")

@@ -65,6 +65,8 @@ class Sample(NamedTuple):
     picture: bytes
     raw: bytes
     """The members as they lie in the tar."""
+    written: str = ""
+    """The caption that Recaption wrote, where it did."""
 
 
 def read_table(storage: Storage, name: str, min_original_px: int = 0) -> SampleTable:

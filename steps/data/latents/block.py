@@ -3,6 +3,7 @@
     mean       [rows, C, H, W]              float16   posterior mean of the VAE, unscaled
     std        [rows, C, H, W]              float16   posterior standard deviation, unscaled
     token_ids  [rows, caption length]       int32     the caption's tokens, padded
+    written_token_ids [rows, caption length] int32    those of the caption that Recaption wrote; where there are any
     embeddings [rows, caption length, width] float16  the text encoder's output; where it was asked for
     features   [rows, side, side, width]    float16   a vision model's, averaged over cells; where they were asked for
 
@@ -25,6 +26,7 @@ from safetensors.numpy import save
 Array = npt.NDArray[Any]
 
 SUFFIX: Final = "safetensors"
+WRITTEN_TOKEN_IDS: Final = "written_token_ids"
 DTYPES: Final[Mapping[str, np.dtype[Any]]] = {"F16": np.dtype("<f2"), "I32": np.dtype("<i4")}
 MAX_HEADER_BYTES: Final = 1 << 20
 

@@ -45,6 +45,10 @@ class LatentsManifest(Model):
     tokenizer_digest: str
     text_encoder_digest: str
     source_manifest_digest: str
+    captions_manifest_digest: str = Field("", exclude_if=not_)
+    """Of the captions that Recaption wrote, whose token ids training samples have beside their own; empty: none."""
+    written_captions: int = Field(0, exclude_if=not_)
+    """Training samples that have one; the others have their original caption twice."""
     resolution_px: int
     """Side of the pictures that the VAE saw, normalised to [-1, 1]; with buckets, the root of their area."""
     latent_shape: tuple[int, int, int]

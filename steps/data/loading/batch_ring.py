@@ -33,6 +33,8 @@ class LoadedBatch:
     """[rows, C, H, W] float16: posterior standard deviation, unscaled."""
     token_ids: torch.Tensor
     """[rows, caption length] int32."""
+    written_token_ids: torch.Tensor | None = None
+    """[rows, caption length] int32, of the captions that Recaption wrote, where there are any."""
     embeddings: torch.Tensor | None = None
     """[rows, caption length, width] float16, where they are cached."""
     features: torch.Tensor | None = None

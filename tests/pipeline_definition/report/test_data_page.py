@@ -80,6 +80,20 @@ def test_the_page_of_shards_shows_pictures_causes_measures_and_copies_and_runs_n
     assert HOSTILE not in html and "&lt;script&gt;alert(1)" in html
 
 
+def test_the_page_of_shards_shows_the_written_caption_beside_the_original_one(tmp_path: Path) -> None:
+    shards, written = tmp_path / "shards" / "cats", tmp_path / "captions" / "cats"
+    shards.mkdir(parents=True)
+    written.mkdir(parents=True)
+    write_shards(shards, ["a cat", "another"], {})
+    table = {"key": ["00001", "00000"], "caption": ["", f"A cat lies on a chair. {HOSTILE}"]}
+    pq.write_table(pa.table(table), written / "00000.captions.parquet")
+    out = tmp_path / "page.html"
+    assert CliRunner().invoke(app, ["data", "show", str(shards), "--out", str(out)]).exit_code == 0
+    html = out.read_text()
+    assert "<dt>original</dt><dd>a cat</dd><dt>written</dt><dd>A cat lies on a chair. &lt;script&gt;" in html
+    assert html.count("<dt>written</dt>") == 1 and HOSTILE not in html
+
+
 def test_the_page_of_a_folder_shows_its_pictures_with_their_captions(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg", "._a.jpg"):
         (tmp_path / name).write_bytes(jpeg("blue"))
@@ -141,9 +155,14 @@ def test_the_command_writes_the_page_and_names_what_is_no_place(tmp_path: Path) 
 def test_the_runs_page_shows_some_of_the_stored_pictures(tmp_path: Path) -> None:
     (tmp_path / "went_in").mkdir()
     (tmp_path / "went_in" / "00.jpg").write_bytes(jpeg("green"))
-    (tmp_path / "went_in.json").write_text(json.dumps({"captions": {"00.jpg": HOSTILE}}))
+    (tmp_path / "went_in.json").write_text(json.dumps({"captions": {"00.jpg": HOSTILE}, "written": {"00.jpg": "long"}}))
     html = render(run_of(Artifacts.load(tmp_path), {}))
-    assert 'id="went-in"' in html and "&lt;script&gt;alert(1)" in html and HOSTILE not in html
+    assert (
+        "<dt>written</dt><dd>long</dd>" in html
+        and 'id="went-in"' in html
+        and "&lt;script&gt;alert(1)" in html
+        and HOSTILE not in html
+    )
     (tmp_path / "went_in" / "00.jpg").unlink()
     assert 'id="went-in"' not in render(run_of(Artifacts.load(tmp_path), {}))
 
