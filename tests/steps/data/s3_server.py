@@ -101,5 +101,7 @@ def serving() -> Iterator[S3]:
         server.shutdown()
         thread.join()
         server.server_close()
+        # Ray's native part keeps the first token of a process: another one would keep the next cluster's head waiting.
+        token = {name: os.environ[name] for name in ("RAY_AUTH_TOKEN",) if name in os.environ}
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(before | token)
