@@ -1,24 +1,24 @@
 """Recipes of training side by side on the local world: the same FLOPs, several seeds, the same judge.
 
-    python -m benchmarks.recipes [--recipes adamw,muon] [--seeds 3] [--tflop 5] [--rates 1e-3,2e-3,4e-3]
+    python -m benchmarks.recipes [--recipes unet-v,sd3] [--seeds 3] [--tflop 5] [--rates 1e-3,2e-3,4e-3]
 
 Draws the grid's pictures, encodes them, and trains each recipe from fresh weights by `python -m steps train`, for as
 many samples as its FLOPs allow: of forward and backward pass, and of the optimizer's matrix products, all by torch's
 counter. `python -m steps evaluate` then draws the captions that training never saw. A recipe's learning rate is the
-one with the lowest FID for a seed that does not count. Prints means over the seeds with 95 % intervals (Student's t)
-and each rate's FID; the contact sheets lie in --folder.
+one with the highest CLIP score for a seed that does not count, unless --rates names one. Prints means over the seeds with 95 % intervals
+(Student's t) and each rate's CLIP score; the contact sheets lie in --folder.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
 import shutil
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +28,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from webdataset import TarWriter
 
 from benchmarks import harness
-from benchmarks.train.pictures import draw_captions, read_captions, sign, write_latents
+from benchmarks.train.pictures import METADATA_FILE, draw_captions, read_captions, sign, write_latents
 from params.arguments import to_flags
+from params.families import CONFIG_FILE
+from params.files import write_json
 from params.layout import (
     BASE_DIR_VARIABLE,
     CLIP_SCORE,
@@ -51,7 +53,9 @@ from steps.container import Container
 from steps.data.loading.latents import LatentsDataset
 from steps.model.families import denoiser_of
 from steps.training.optimizer import Optimizer
+from steps.training.utilisation import training_flops
 
+MODELS: Final = harness.SMALL_MODEL.parent
 SIDE_PX: Final = 64
 GLOBAL_BATCH: Final = 32
 # What all recipes share: params/local.yaml's training.
@@ -81,70 +85,111 @@ JUDGED: Final[dict[str, Any]] = {
     "precision": "float32",
     "fid_features": "clip",
 }
-RECIPES: Final[dict[str, dict[str, Any]]] = {
-    "adamw": {},
-    "muon": {"optimizer": "muon"},
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What of a recipe differs from COMMON, and from the folder of shapes/models that it starts from."""
+
+    folder: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """Changes of the denoiser's configuration."""
+
+
+FLOW: Final = {"prediction_type": "flow"}
+ALIGNED: Final = {"alignment_weight": 0.5}
+# Routing leaves the first two and the last two blocks whole, and local_flow.yaml's transformer has no more.
+DEEP: Final = {"num_layers": 6}
+RECIPES: Final = {
+    "unet-v": Recipe("pretrained"),
+    "unet-v-muon": Recipe("pretrained", {"optimizer": "muon"}),
+    "unet-flow": Recipe("pretrained", FLOW),
+    "sd3": Recipe("pretrained_flow", FLOW),
+    "sd3-muon": Recipe("pretrained_flow", FLOW | {"optimizer": "muon"}),
+    "sd3-aligned": Recipe("pretrained_flow", FLOW | ALIGNED),
+    "sd3-deep": Recipe("pretrained_flow", FLOW, DEEP),
+    "sd3-deep-routed": Recipe("pretrained_flow", FLOW | {"routing_fraction": 0.5}, DEEP),
 }
 # Of the run that chooses the learning rate.
 TRIAL_SEED: Final = 1000
 
 
 class World:
-    """The pictures, latents and captions that all recipes share."""
+    """The pictures and captions that all recipes share, and what each starts from."""
 
-    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        self.folder, self.options = folder, options
-        self.pretrained = harness.SMALL_MODEL
+    def __init__(self, folder: Path, tflop: float) -> None:
+        self.folder, self.tflop = folder, tflop
         grid = captions.every()
-        trained = [caption for caption in grid if not captions.is_heldout(caption.text())]
         self.heldout = [caption for caption in grid if captions.is_heldout(caption.text())]
-        if not (folder / "latents").exists():
+        if not (folder / "pictures" / METADATA_FILE).exists():
+            shutil.rmtree(folder / "heldout", ignore_errors=True)
+            shutil.rmtree(folder / "pictures", ignore_errors=True)
             self._write_reference(draw_captions(folder / "heldout", SIDE_PX, self.heldout))
-            pictures = draw_captions(folder / "pictures", SIDE_PX, trained)
-            write_latents(folder / "latents", pictures, self.pretrained, torch.device("cpu"))
-            sign(folder / "latents", self.pretrained)
+            trained = [caption for caption in grid if not captions.is_heldout(caption.text())]
+            draw_captions(folder / "pictures", SIDE_PX, trained)
 
-    def samples_of(self, settings: dict[str, Any]) -> int:
+    def pretrained(self, recipe: Recipe) -> Path:
+        """Return the folder that a recipe starts from."""
+        source = MODELS / recipe.folder
+        if not recipe.network:
+            return source
+        folder = self.folder / "-".join((recipe.folder, *map(str, recipe.network.values())))
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        denoiser = denoiser_of(folder)
+        write_json(folder / denoiser.part / CONFIG_FILE, denoiser.config(source) | dict(recipe.network))
+        return folder
+
+    def latents(self, recipe: Recipe) -> Path:
+        """Return latents of the pictures, with features where a transformer may be aligned with them."""
+        folder, pretrained = self.folder / f"latents-{recipe.folder}", MODELS / recipe.folder
+        if not (folder / MANIFEST_FILE).exists():
+            features = None if "flow" not in recipe.folder else MODELS / EVALUATOR / "clip"
+            write_latents(folder, self.folder / "pictures", pretrained, torch.device("cpu"), features)
+            sign(folder, pretrained)
+        return folder
+
+    def samples_of(self, recipe: Recipe) -> int:
         """Return how many samples the FLOPs of --tflop train, in whole batches."""
-        arguments, denoiser = TrainArguments(**settings), denoiser_of(self.pretrained)
-        manifest, config = LatentsDataset(self.folder / "latents").manifest, denoiser.config(self.pretrained)
-        of_batch = GLOBAL_BATCH * denoiser.flops_of_sample(config, manifest.latent_shape, manifest.caption_length)
-        parameters = dict(denoiser.new(self.pretrained, 0).named_parameters())
+        folder, manifest = self.pretrained(recipe), LatentsDataset(self.latents(recipe)).manifest
+        arguments, denoiser = TrainArguments(**COMMON | dict(recipe.settings)), denoiser_of(folder)
+        positions = denoiser.reader(folder, manifest.caption_length, None).positions
+        of_sample = training_flops(denoiser, denoiser.config(folder), manifest, positions, arguments)
+        parameters = dict(denoiser.new(folder, 0).named_parameters())
         for parameter in parameters.values():
             parameter.grad = torch.zeros_like(parameter)
         with FlopCounterMode(display=False) as counter:
             Optimizer(parameters, arguments).step(0.0, torch.zeros(()))
-        return GLOBAL_BATCH * int(1e12 * self.options.tflop / (of_batch + counter.get_total_flops()))
+        return GLOBAL_BATCH * int(1e12 * self.tflop / (GLOBAL_BATCH * of_sample + counter.get_total_flops()))
 
-    def judged(self, recipe: str, rate: float, seed: int) -> tuple[float, float, float]:
+    def judged(self, name: str, rate: float, seed: int) -> tuple[float, float, float]:
         """Train and judge one model, unless it was; return CPU-seconds of training, FID and CLIP score."""
-        base = self.folder / f"{recipe}-{rate:g}-{seed}"
+        base, recipe = self.folder / f"{name}-{rate:g}-{seed}", RECIPES[name]
         figures = Path(f"{base}.json")
         if not figures.exists():
             shutil.rmtree(base, ignore_errors=True)
-            samples = self.samples_of(COMMON | RECIPES[recipe])
-            settings = COMMON | RECIPES[recipe] | {"training_samples": samples, "learning_rate": rate, "seed": seed}
-            cpu_s = self._train(Container({BASE_DIR_VARIABLE: str(base)}), settings)
-            metrics = self._judge(Container({BASE_DIR_VARIABLE: str(base)}), seed, Path(f"{base}.png"))
+            settings = {"training_samples": self.samples_of(recipe), "learning_rate": rate, "seed": seed}
+            cpu_s = self._train(Container({BASE_DIR_VARIABLE: str(base)}), recipe, settings)
+            metrics = self._judge(Container({BASE_DIR_VARIABLE: str(base)}), recipe, seed, Path(f"{base}.png"))
             own = (cpu_s, metrics[FID]["value"], metrics[CLIP_SCORE]["value"])
             figures.write_text(json.dumps(own), encoding="utf-8")
             shutil.rmtree(base)
-            print(base.name, samples, *own, file=sys.stderr, flush=True)
+            print(base.name, *own, file=sys.stderr, flush=True)
         cpu_s, fid, clip_score = json.loads(figures.read_text(encoding="utf-8"))
         return cpu_s, fid, clip_score
 
-    def _train(self, job: Container, settings: dict[str, Any]) -> float:
-        _link(job.channel_dir("pretrained"), self.pretrained)
-        _link(job.channel_dir("latents"), self.folder / "latents")
+    def _train(self, job: Container, recipe: Recipe, settings: dict[str, Any]) -> float:
+        _link(job.channel_dir("pretrained"), self.pretrained(recipe))
+        _link(job.channel_dir("latents"), self.latents(recipe))
         before = os.times()
-        _step(job, "train", settings)
+        _step(job, "train", COMMON | dict(recipe.settings) | settings)
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
-    def _judge(self, job: Container, seed: int, contact_sheet: Path) -> dict[str, Any]:
-        _link(job.input_dir("pretrained"), self.pretrained)
+    def _judge(self, job: Container, recipe: Recipe, seed: int, contact_sheet: Path) -> dict[str, Any]:
+        _link(job.input_dir("pretrained"), self.pretrained(recipe))
         _link(job.input_dir(REFERENCE), self.folder / "heldout")
-        _link(job.input_dir(EVALUATOR), harness.SMALL_MODEL.parent / EVALUATOR)
+        _link(job.input_dir(EVALUATOR), MODELS / EVALUATOR)
         write_archive(job.input_dir(MODEL) / MODEL_ARCHIVE, merged_files([job.model_dir]))
         _step(job, "evaluate", JUDGED | {"samples": len(self.heldout), "seed": seed})
         output = job.output_dir(EVALUATION)
@@ -162,20 +207,20 @@ class World:
         (folder / MANIFEST_FILE).write_text(json.dumps(listing), encoding="utf-8")
 
 
-def compare(world: World, recipe: str, rates: Sequence[float], seeds: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a recipe's row, and the FID of the runs that chose its learning rate."""
-    tried = {f"{rate:g}": world.judged(recipe, rate, TRIAL_SEED)[1] for rate in rates}
-    rate = min(rates, key=lambda rate: tried[f"{rate:g}"])
-    cpu_s, fid, clip_score = zip(*(world.judged(recipe, rate, seed) for seed in range(seeds)), strict=True)
+def compare(world: World, name: str, rates: Sequence[float], seeds: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a recipe's row, and the CLIP scores of the runs that chose its learning rate."""
+    tried = {rate: world.judged(name, rate, TRIAL_SEED)[2] for rate in rates if len(rates) > 1}
+    rate = max(tried, key=tried.__getitem__, default=rates[0])
+    cpu_s, fid, clip_score = zip(*(world.judged(name, rate, seed) for seed in range(seeds)), strict=True)
     row = {
-        "recipe": recipe,
-        "samples": world.samples_of(COMMON | RECIPES[recipe]),
+        "recipe": name,
+        "samples": world.samples_of(RECIPES[name]),
         "rate": rate,
         "CPU-s": statistics.mean(cpu_s),
         "FID": with_interval(fid),
         "CLIP score": with_interval(clip_score),
     }
-    return row, {"recipe": recipe, **tried}
+    return row, {"recipe": name, **{f"{rate:g}": score for rate, score in tried.items()}}
 
 
 def with_interval(values: Sequence[float]) -> str:
@@ -207,11 +252,9 @@ def main(argv: list[str]) -> int:
         folder=("runs/recipes", "where runs that ended are kept: they are not run again"),
     ).parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    world, rates = World(Path(options.folder), options), [float(rate) for rate in options.rates.split(",")]
-    rows, tried = zip(
-        *(compare(world, recipe, rates, options.seeds) for recipe in options.recipes.split(",")), strict=True
-    )
-    harness.print_result({"recipes": [*rows], "FID by learning rate": [*tried]}, options.json)
+    world, rates = World(Path(options.folder), options.tflop), [float(rate) for rate in options.rates.split(",")]
+    rows, tried = zip(*(compare(world, name, rates, options.seeds) for name in options.recipes.split(",")), strict=True)
+    harness.print_result({"recipes": [*rows], "CLIP score by learning rate": [*tried]}, options.json)
     return 0
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from params.layout import MANIFEST_FILE
 from shapes import captions, pictures
+from steps.data.encoding.patch_features import PatchFeatures
 from steps.data.latents.block import Array
 from steps.model.digest import encoder_digests
 from steps.model.families import denoiser_of
@@ -26,6 +27,7 @@ from steps.training.random_latents import write_rows
 METADATA_FILE: Final = "metadata.jsonl"
 JPEG_QUALITY: Final = 95
 ENCODED_AT_ONCE: Final = 4
+FEATURES_SIDE: Final = 4
 
 
 def write_pictures(folder: Path, resolution_px: int, count: int) -> Path:
@@ -52,17 +54,26 @@ def read_captions(folder: Path) -> list[str]:
 
 
 @torch.no_grad()
-def write_latents(folder: Path, source: Path, pretrained: Path, device: torch.device) -> Path:
-    """Encode pictures to the artifact that the loader reads; the same rows are held out, too."""
+def write_latents(
+    folder: Path, source: Path, pretrained: Path, device: torch.device, vision: Path | None = None
+) -> Path:
+    """Encode pictures to the artifact that the loader reads, with a vision model's features where one is named.
+
+    The same rows are held out, too.
+    """
     denoiser = denoiser_of(pretrained)
     reader = denoiser.reader(pretrained, sum(token_lengths(pretrained, denoiser.family).values()), None)
     vae = load_vae(pretrained, torch.float32).to(device)
-    moments = [_moments(vae, batch, device) for batch in _batches(sorted(source.glob("*.jpg")))]
+    paths = sorted(source.glob("*.jpg"))
+    moments = [_moments(vae, batch, device) for batch in _batches(paths)]
     rows = {
         "mean": np.concatenate([mean for mean, _ in moments]),
         "std": np.concatenate([std for _, std in moments]),
         "token_ids": reader.tokens(read_captions(source)).numpy(),
     }
+    if vision is not None:
+        features = PatchFeatures(vision, FEATURES_SIDE, device)
+        rows["features"] = np.concatenate([features.of(batch.to(device)).numpy() for batch in _batches(paths)])
     scaling, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor or 0.0)
     write_rows(folder, rows, 8 * rows["mean"].shape[-1], scaling, shift)
     return folder

@@ -69,6 +69,7 @@ def write_rows(
         built,
         latent_shape=rows["mean"].shape[1:],
         caption_length=rows["token_ids"].shape[1],
+        features_shape=rows["features"].shape[1:] if "features" in rows else (),
         latents_mean=float(mean.mean()),
         latents_std=float(mean.std()),
         channel_means=tuple(mean.mean((0, 2, 3)).tolist()),

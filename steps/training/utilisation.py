@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,17 +61,24 @@ def measure_utilisation(
     device: torch.device,
 ) -> Utilisation:
     """Measure a network, as it is trained, and a device; takes a few seconds."""
+    flops = training_flops(denoiser, network.config, manifest, positions, arguments)
+    return Utilisation(device, flops, matmul_flops_per_s(device, arguments.precision))
+
+
+def training_flops(
+    denoiser: Denoiser, config: Mapping[str, Any], manifest: LatentsManifest, positions: int, arguments: TrainArguments
+) -> int:
+    """Return FLOPs of a sample's forward and backward pass under these settings, the mean over the buckets."""
 
     def trained(shape: Shape, network: Any) -> None:
         add_lora(network, arguments, arguments.lora_targets)
         if arguments.routing_fraction:
-            BlockAids(denoiser, arguments, network.config, manifest).rehearse(shape, network)
+            BlockAids(denoiser, arguments, config, manifest).rehearse(shape, network)
 
-    config, shapes = network.config, manifest.latent_shapes
+    shapes = manifest.latent_shapes
     flops = [denoiser.flops_of_sample(config, shape, positions, partial(trained, shape)) for shape in shapes]
     counts = [bucket.counts[TRAIN_SPLIT] for bucket in manifest.buckets] or [1]
-    mean = sum(cost * count for cost, count in zip(flops, counts, strict=True)) // sum(counts)
-    return Utilisation(device, mean, matmul_flops_per_s(device, arguments.precision))
+    return sum(cost * count for cost, count in zip(flops, counts, strict=True)) // sum(counts)
 
 
 def start_over(device: torch.device) -> None:
