@@ -4,9 +4,9 @@
 
 Draws the grid's pictures, encodes them, and trains each recipe from fresh weights by `python -m steps train`, for as
 many samples as its FLOPs allow: of forward and backward pass, and of the optimizer's matrix products, all by torch's
-counter. `python -m steps evaluate` then draws the captions that training never saw. A recipe's learning rate is the
-one with the highest CLIP score for a seed that does not count, unless --rates names one. Prints means over the seeds with 95 % intervals
-(Student's t) and each rate's CLIP score; the contact sheets lie in --folder.
+counter. `python -m steps evaluate` then draws the captions that training never saw. Of several --rates a recipe takes
+the one with the highest CLIP score for a seed that does not count. Prints means over the seeds with 95 % intervals
+(Student's t) and each rate's CLIP score. What ended is kept in --folder, with its contact sheets, and not run again.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ RECIPES: Final = {
 TRIAL_SEED: Final = 1000
 
 
-class World:
+class RecipeBench:
     """The pictures and captions that all recipes share, and what each starts from."""
 
     def __init__(self, folder: Path, tflop: float) -> None:
@@ -207,7 +207,7 @@ class World:
         (folder / MANIFEST_FILE).write_text(json.dumps(listing), encoding="utf-8")
 
 
-def compare(world: World, name: str, rates: Sequence[float], seeds: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def compare(world: RecipeBench, name: str, rates: Sequence[float], seeds: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a recipe's row, and the CLIP scores of the runs that chose its learning rate."""
     tried = {rate: world.judged(name, rate, TRIAL_SEED)[2] for rate in rates if len(rates) > 1}
     rate = max(tried, key=tried.__getitem__, default=rates[0])
@@ -252,7 +252,7 @@ def main(argv: list[str]) -> int:
         folder=("runs/recipes", "where runs that ended are kept: they are not run again"),
     ).parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    world, rates = World(Path(options.folder), options.tflop), [float(rate) for rate in options.rates.split(",")]
+    world, rates = RecipeBench(Path(options.folder), options.tflop), [float(rate) for rate in options.rates.split(",")]
     rows, tried = zip(*(compare(world, name, rates, options.seeds) for name in options.recipes.split(",")), strict=True)
     harness.print_result({"recipes": [*rows], "CLIP score by learning rate": [*tried]}, options.json)
     return 0
