@@ -88,7 +88,7 @@ JUDGED: Final[dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """What of a recipe differs from COMMON, and from the folder of shapes/models that it starts from."""
 
     folder: str
@@ -102,14 +102,14 @@ ALIGNED: Final = {"alignment_weight": 0.5}
 # Routing leaves the first two and the last two blocks whole, and local_flow.yaml's transformer has no more.
 DEEP: Final = {"num_layers": 6}
 RECIPES: Final = {
-    "unet-v": Recipe("pretrained"),
-    "unet-v-muon": Recipe("pretrained", {"optimizer": "muon"}),
-    "unet-flow": Recipe("pretrained", FLOW),
-    "sd3": Recipe("pretrained_flow", FLOW),
-    "sd3-muon": Recipe("pretrained_flow", FLOW | {"optimizer": "muon"}),
-    "sd3-aligned": Recipe("pretrained_flow", FLOW | ALIGNED),
-    "sd3-deep": Recipe("pretrained_flow", FLOW, DEEP),
-    "sd3-deep-routed": Recipe("pretrained_flow", FLOW | {"routing_fraction": 0.5}, DEEP),
+    "unet-v": TrainingRecipe("pretrained"),
+    "unet-v-muon": TrainingRecipe("pretrained", {"optimizer": "muon"}),
+    "unet-flow": TrainingRecipe("pretrained", FLOW),
+    "sd3": TrainingRecipe("pretrained_flow", FLOW),
+    "sd3-muon": TrainingRecipe("pretrained_flow", FLOW | {"optimizer": "muon"}),
+    "sd3-aligned": TrainingRecipe("pretrained_flow", FLOW | ALIGNED),
+    "sd3-deep": TrainingRecipe("pretrained_flow", FLOW, DEEP),
+    "sd3-deep-routed": TrainingRecipe("pretrained_flow", FLOW | {"routing_fraction": 0.5}, DEEP),
 }
 # Of the run that chooses the learning rate.
 TRIAL_SEED: Final = 1000
@@ -129,7 +129,7 @@ class RecipeBench:
             trained = [caption for caption in grid if not captions.is_heldout(caption.text())]
             draw_captions(folder / "pictures", SIDE_PX, trained)
 
-    def pretrained(self, recipe: Recipe) -> Path:
+    def pretrained(self, recipe: TrainingRecipe) -> Path:
         """Return the folder that a recipe starts from."""
         source = MODELS / recipe.folder
         if not recipe.network:
@@ -140,7 +140,7 @@ class RecipeBench:
         write_json(folder / denoiser.part / CONFIG_FILE, denoiser.config(source) | dict(recipe.network))
         return folder
 
-    def latents(self, recipe: Recipe) -> Path:
+    def latents(self, recipe: TrainingRecipe) -> Path:
         """Return latents of the pictures, with features where a transformer may be aligned with them."""
         folder, pretrained = self.folder / f"latents-{recipe.folder}", MODELS / recipe.folder
         if not (folder / MANIFEST_FILE).exists():
@@ -149,7 +149,7 @@ class RecipeBench:
             sign(folder, pretrained)
         return folder
 
-    def samples_of(self, recipe: Recipe) -> int:
+    def samples_of(self, recipe: TrainingRecipe) -> int:
         """Return how many samples the FLOPs of --tflop train, in whole batches."""
         folder, manifest = self.pretrained(recipe), LatentsDataset(self.latents(recipe)).manifest
         arguments, denoiser = TrainArguments(**COMMON | dict(recipe.settings)), denoiser_of(folder)
@@ -178,7 +178,7 @@ class RecipeBench:
         cpu_s, fid, clip_score = json.loads(figures.read_text(encoding="utf-8"))
         return cpu_s, fid, clip_score
 
-    def _train(self, job: Container, recipe: Recipe, settings: dict[str, Any]) -> float:
+    def _train(self, job: Container, recipe: TrainingRecipe, settings: dict[str, Any]) -> float:
         _link(job.channel_dir("pretrained"), self.pretrained(recipe))
         _link(job.channel_dir("latents"), self.latents(recipe))
         before = os.times()
@@ -186,7 +186,7 @@ class RecipeBench:
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
-    def _judge(self, job: Container, recipe: Recipe, seed: int, contact_sheet: Path) -> dict[str, Any]:
+    def _judge(self, job: Container, recipe: TrainingRecipe, seed: int, contact_sheet: Path) -> dict[str, Any]:
         _link(job.input_dir("pretrained"), self.pretrained(recipe))
         _link(job.input_dir(REFERENCE), self.folder / "heldout")
         _link(job.input_dir(EVALUATOR), MODELS / EVALUATOR)
