@@ -93,8 +93,9 @@ def test_a_unet_that_was_never_reckoned_is_said_and_does_not_block() -> None:
 @pytest.mark.parametrize("name", [name for name in PARAMETER_SETS if name != "local"])
 def test_every_delivered_set_fits_its_hosts(name: str) -> None:
     asked, definition = load_settings(Path(f"params/{name}.yaml")), definition_of(name)
-    values = Values(definition, {})
-    assert list(memory_findings(asked, planned_jobs(definition, values), values, SD2_CONFIG)) == []
+    values, model = Values(definition, {}), model_of(None, asked.data.model)
+    assert model is not None
+    assert list(memory_findings(asked, planned_jobs(definition, values), values, model.denoiser)) == []
 
 
 @pytest.mark.parametrize("name", gpu_types())
