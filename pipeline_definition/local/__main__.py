@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -26,12 +27,15 @@ from pipeline_definition.local.state_lock import StateInUseError
 
 STAY = "stay"
 STATE_IN_USE_STATUS = 3
+_M_ARENA_MAX = -8
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    with contextlib.suppress(AttributeError):  # only glibc keeps memory for each of many short threads
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -9,7 +9,7 @@ import shutil
 import threading
 from pathlib import Path
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler
 from werkzeug.serving import make_server
 
 from pipeline_definition.local import moto_patches, namespaces
@@ -53,7 +53,7 @@ class ControlPlane:
         tuning = TuningJobs(services, training)
         self._kinds = kinds = Kinds(ProcessingJobs(services), training, tuning, registry, Hosting(services))
         self._executions = LocalExecutions(services, kinds, state_id(settings.state))
-        moto = DomainDispatcherApplication(create_backend_app)
+        moto = DomainDispatcherApplication(moto_patches.backend_app)
         journal = RequestJournal(settings.state / "requests.jsonl")
         for failure in journal.replay(moto):
             _log.warning("could not be made again: %s", failure)

@@ -7,8 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import moto.sagemaker.models as moto_sagemaker
+from flask import Flask
+from moto import backends
+from moto.core.common_models import BaseModel
 from moto.core.responses import ActionResult
 from moto.iam.responses import IamResponse
+from moto.moto_server.werkzeug_app import create_backend_app
 from moto.sagemaker.models import FakeEndpointConfig, SageMakerModelBackend
 
 
@@ -32,8 +36,20 @@ def apply() -> None:
     # Its list of instance types is that of 2020: no ml.g5.*, ml.p4d.* and others. SageMaker's own check is the
     # account's quota, which a laptop does not have.
     FakeEndpointConfig.validate_instance_type = lambda self, instance_type: None  # type: ignore[method-assign]
+    # It keeps every model that was ever made: of S3, every object that was ever overwritten.
+    BaseModel.__new__ = lambda cls, *args, **kwargs: object.__new__(cls)  # type: ignore[method-assign]
+    # It reads a folder of some 200 at each request.
+    modules = tuple(backends.list_of_moto_modules())
+    backends.list_of_moto_modules = lambda: modules
     _keep_modified_time()
     _simulate_principal_policy()
+
+
+def backend_app(service: Any) -> Flask:
+    """Return moto's app of a service. In Flask's debug mode, each request holds itself and its body until a sweep."""
+    app = create_backend_app(service)
+    app.debug, app.config["PROPAGATE_EXCEPTIONS"] = False, True
+    return app
 
 
 def _keep_modified_time() -> None:

@@ -7,24 +7,38 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import threading
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import moto.s3.models as moto_s3
+import moto.s3.responses as moto_responses
 from moto.core.exceptions import ServiceException
-from moto.s3.models import FakeBucket, S3Backend, s3_backends
+from moto.s3.exceptions import S3ClientError
+from moto.s3.models import FakeBucket, FakeDeleteMarker, S3Backend, s3_backends
 
 from params.s3 import is_under, split_uri
 from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.journal import Journal
 from pipeline_definition.local.settings import ACCOUNT, REGION
-from pipeline_definition.local.stored_object import StoredKey, key_of, object_path
+from pipeline_definition.local.stored_object import (
+    INCOMING,
+    UNVERSIONED,
+    VERSIONS,
+    StoredKey,
+    StoredMultipart,
+    key_of,
+    note,
+    object_path,
+    show,
+    staged,
+    stamp,
+    version_path,
+)
 
-_INCOMING = ".incoming"
+_MAX_KEY_BYTES = 1024
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
@@ -35,54 +49,48 @@ def bucket_and_key(uri: str) -> tuple[str, str]:
 class DurableS3Backend(S3Backend):
     """moto's S3 whose objects are files."""
 
-    writing = threading.RLock()
-
-    def create_bucket(self, bucket_name: str, region_name: str, bucket_namespace: str | None = None) -> FakeBucket:
-        """Create a bucket and its folder."""
-        bucket = super().create_bucket(bucket_name, region_name, bucket_namespace)
-        (StoredKey.root / bucket_name).mkdir(parents=True, exist_ok=True)
-        return bucket
-
-    def delete_bucket(self, bucket_name: str) -> FakeBucket | None:
-        """Delete an empty bucket and its folder."""
-        bucket = super().delete_bucket(bucket_name)
-        if bucket is not None:
-            shutil.rmtree(StoredKey.root / bucket_name)
-        return bucket
+    @property
+    def flask_paths(self) -> dict[str, Any]:
+        """The routes; a key may have a line's end in it."""
+        return {path.replace('".+"', r'"[\s\S]+"'): view for path, view in super().flask_paths.items()}
 
     def put_object(self, bucket_name: str, key_name: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Write one object."""
-        with self.writing:
-            self._keep_version(bucket_name, key_name)
-            return super().put_object(bucket_name, key_name, value, *args, **kwargs)
+        if len(key_name.encode()) > _MAX_KEY_BYTES:
+            raise S3ClientError("KeyTooLongError", "Your key is too long")
+        bucket = self.get_bucket(bucket_name)
+        with staged(StoredKey.root, value) as file, self._changing(bucket, key_name):
+            return super().put_object(bucket_name, key_name, file, *args, **kwargs)  # type: ignore[arg-type]
 
     def delete_object(
         self, bucket_name: str, key_name: str, version_id: str | None = None, bypass: bool = False
     ) -> tuple[bool, dict[str, Any]]:
         """Delete one object, or one version of it."""
-        with self.writing:
-            path = object_path(StoredKey.root, bucket_name, key_name)
-            if version_id is None:
-                self._keep_version(bucket_name, key_name)
-            deleted = super().delete_object(bucket_name, key_name, version_id, bypass)
-            current = self.get_bucket(bucket_name).keys.get(key_name)
-            if not getattr(current, "in_file", False) and path.is_file():
-                path.unlink()
-                _remove_empty_parents(path.parent, StoredKey.root / bucket_name)
-            return deleted
+        with self._changing(self.get_bucket(bucket_name), key_name):
+            return super().delete_object(bucket_name, key_name, version_id, bypass)
 
     def complete_multipart_upload(self, bucket_name: str, multipart_id: str, body: Any) -> Any:
         """Join an upload's parts into one object, and let go of them."""
-        key = super().complete_multipart_upload(bucket_name, multipart_id, body)
-        if key is not None:
-            key.multipart = None
+        key: Any = super().complete_multipart_upload(bucket_name, multipart_id, body)
+        key.multipart = None
         return key
 
-    def _keep_version(self, bucket_name: str, key_name: str) -> None:
-        bucket = self.get_bucket(bucket_name)
-        current = bucket.keys.get(key_name)
-        if bucket.is_versioned and isinstance(current, StoredKey):
-            current.detach()
+    @contextlib.contextmanager
+    def _changing(self, bucket: FakeBucket, key: str) -> Iterator[None]:
+        """Change the versions of one key; then let index and file say what they are."""
+        with StoredKey.changing:
+            before = list(bucket.keys.getlist(key, []))
+            if before and isinstance(before[-1], StoredKey):
+                before[-1].step_aside(bucket.is_versioned)
+            yield
+            after = bucket.keys.getlist(key, [])
+            gone = [version for version in before if version not in after]
+            for version in gone:
+                version.is_kept = False
+            for version in [*gone, *(version for version in after if version not in before)]:
+                if version.version_id != UNVERSIONED:  # else the file is enough
+                    note(bucket.name, version, is_removed=version in gone)
+            show(bucket.name, key, after[-1] if after else None)
 
 
 class ObjectStore:
@@ -96,7 +104,9 @@ class ObjectStore:
         root.mkdir(parents=True, exist_ok=True)
         self._index = StoredKey.index = Journal(index)
         # moto makes its objects and backends by these names.
-        moto_s3.FakeKey = StoredKey  # type: ignore[misc]
+        moto_s3.FakeKey, moto_s3.FakeMultipart = StoredKey, StoredMultipart  # type: ignore[misc]
+        checksum = moto_responses.compute_checksum  # type: ignore[attr-defined]
+        moto_responses.compute_checksum = lambda body, **how: checksum(bytes(body), **how)  # type: ignore[attr-defined]
         s3_backends.backend = DurableS3Backend
         self._backend: Any = s3_backends[ACCOUNT]["aws"]
 
@@ -114,10 +124,9 @@ class ObjectStore:
     def file(self, uri: str) -> Path:
         """Return an object's file; StepFailureError where there is none."""
         bucket, key = self._located(uri, "Data download failed:Unable to download object")
-        stored = bucket.keys.get(key)
-        if not isinstance(stored, StoredKey):
+        if not isinstance(bucket.keys.get(key), StoredKey):
             raise StepFailureError(f"ClientError: there is no object {uri}")
-        return stored.path
+        return object_path(StoredKey.root, bucket.name, key)
 
     def keys(self, uri: str) -> list[str]:
         """Return the keys under a prefix in order: the object itself, else what lies in the folder of that name."""
@@ -133,15 +142,9 @@ class ObjectStore:
         bucket, key = self._located(uri, "Data upload failed:Unable to upload")
         self._backend.put_object(bucket.name, key, content)
 
-    @contextlib.contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self) -> contextlib.AbstractContextManager[Path]:
         """Yield the path of a file on the store's disk that is gone afterwards."""
-        path = StoredKey.root / _INCOMING / uuid.uuid4().hex
-        path.parent.mkdir(exist_ok=True)
-        try:
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
+        return staged(StoredKey.root)
 
     def _located(self, uri: str, failure: str) -> tuple[Any, str]:
         """Return an address's bucket and key.
@@ -158,27 +161,47 @@ class ObjectStore:
             raise StepFailureError(f"ClientError: there is no bucket {bucket!r}") from None
 
     def _load(self) -> None:
-        """Take up the objects that lie on disk."""
-        notes = {(entry["bucket"], entry["key"]): entry for entry in self._index.entries()}
-        kept = []
-        for left in StoredKey.root.glob(f"{_INCOMING}/*"):
-            left.unlink()
-        for bucket_dir in sorted(path for path in StoredKey.root.iterdir() if path.name != _INCOMING):
-            bucket = self._backend.create_bucket(bucket_dir.name, REGION)
-            for path in sorted(path for path in bucket_dir.rglob("*") if path.is_file()):
-                key, status = key_of(bucket_dir, path), path.stat()
-                note = notes.get((bucket_dir.name, key), {})
-                stored: Any = StoredKey(key, path, ACCOUNT, REGION, bucket_name=bucket.name)  # type: ignore[arg-type]
-                stored.last_modified = datetime.fromtimestamp(status.st_mtime, UTC).replace(tzinfo=None)
-                if note.get("stamp") == [status.st_size, status.st_mtime_ns]:
-                    stored._etag = note["etag"]
-                    stored.metadata.update(note.get("metadata", {}))
-                    kept.append(note)
-                bucket.keys.setlist(key, [stored])
-        self._index.rewrite(kept)
+        """Take up the objects that lie on disk: first the versions that the index knows, in order, then other files."""
+        notes: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for entry in self._index.entries():
+            name = (entry["bucket"], entry["key"], entry.get("version", UNVERSIONED))
+            notes.pop(name, None)
+            if "removed" not in entry:
+                notes[name] = entry
+        shutil.rmtree(StoredKey.root / INCOMING, ignore_errors=True)
+        folders = {path.name for path in StoredKey.root.iterdir() if path.name != VERSIONS}
+        for bucket in sorted(folders.union(bucket for bucket, _, _ in notes)):
+            self._backend.create_bucket(bucket, REGION)
+        self._index.rewrite([entry for name, entry in notes.items() if self._restored(*name, entry)])
+        for bucket in sorted(folders):
+            for path in sorted(path for path in (StoredKey.root / bucket).rglob("*") if path.is_file()):
+                key = key_of(StoredKey.root / bucket, path)
+                stored = [version for version in self._versions(bucket, key) if isinstance(version, StoredKey)]
+                if stamp(path) not in [stamp(version.path) for version in stored]:
+                    self._add(bucket, key, path, UNVERSIONED, {})
 
+    def _restored(self, bucket: str, key: str, version: str, entry: dict[str, Any]) -> bool:
+        """Add a version that the index has; return False where its file is not there any more."""
+        aside = version_path(StoredKey.root, bucket, key, version)
+        path = aside if aside.is_file() else object_path(StoredKey.root, bucket, key)
+        if "deleted" in entry:
+            marker: Any = FakeDeleteMarker(SimpleNamespace(name=key))  # type: ignore[arg-type]
+            marker._version_id, marker.last_modified = version, datetime.fromisoformat(entry["deleted"])
+            self._versions(bucket, key).append(marker)
+        elif path.is_file() and stamp(path) == entry.get("stamp"):
+            self._add(bucket, key, path, version, entry)
+        else:
+            return False
+        return True
 
-def _remove_empty_parents(folder: Path, stop: Path) -> None:
-    while folder != stop and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
+    def _add(self, bucket: str, key: str, path: Path, version: str, entry: dict[str, Any]) -> None:
+        about: Any = {"bucket_name": bucket, "version_id": version, "is_versioned": version != UNVERSIONED}
+        stored: Any = StoredKey(key, path, ACCOUNT, REGION, etag=entry.get("etag"), **about)  # type: ignore[arg-type]
+        stored.last_modified = datetime.fromtimestamp(path.stat().st_mtime, UTC).replace(tzinfo=None)
+        stored.metadata.update(entry.get("metadata", {}))
+        self._versions(bucket, key).append(stored)
+
+    def _versions(self, bucket: str, key: str) -> list[Any]:
+        """The versions of an object, oldest first: moto's own list."""
+        versions: list[Any] = dict.setdefault(self._backend.buckets[bucket].keys, key, [])
+        return versions

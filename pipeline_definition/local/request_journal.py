@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from werkzeug.test import create_environ, run_wsgi_app
 
@@ -128,7 +128,8 @@ def _signed_for(environ: Environ) -> tuple[str, str, str]:
 def _call(app: WsgiApp, entry: dict[str, Any]) -> int:
     body = base64.b64decode(entry["body"])
     environ: Environ = create_environ(base_url=f"http://{HOST}", method=entry["method"], data=body)
-    environ |= {"PATH_INFO": entry["path"], "QUERY_STRING": entry["query"], **entry["headers"]}
+    address = f"{quote(entry['path'])}?{entry['query']}"  # which moto reads, too
+    environ |= {"PATH_INFO": entry["path"], "QUERY_STRING": entry["query"], "RAW_URI": address, **entry["headers"]}
     try:
         _, status, _ = run_wsgi_app(app, environ, buffered=True)
     except Exception:  # moto raises for what it has not implemented
