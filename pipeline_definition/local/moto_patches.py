@@ -13,6 +13,7 @@ from moto.core.common_models import BaseModel
 from moto.core.responses import ActionResult
 from moto.iam.responses import IamResponse
 from moto.moto_server.werkzeug_app import create_backend_app
+from moto.s3.models import s3_backends
 from moto.sagemaker.models import FakeEndpointConfig, SageMakerModelBackend
 
 
@@ -41,6 +42,7 @@ def apply() -> None:
     # It reads a folder of some 200 at each request.
     modules = tuple(backends.list_of_moto_modules())
     backends.list_of_moto_modules = lambda: modules
+    moto_sagemaker.load_pipeline_definition_from_s3 = _definition_text  # type: ignore[assignment,attr-defined]
     _keep_modified_time()
     _simulate_principal_policy()
 
@@ -50,6 +52,12 @@ def backend_app(service: Any) -> Flask:
     app = create_backend_app(service)
     app.debug, app.config["PROPAGATE_EXCEPTIONS"] = False, True
     return app
+
+
+def _definition_text(place: dict[str, str], account_id: str, partition: str) -> str:
+    """A definition of more than 100 KB lies in S3, from where moto takes it parsed: the API's is a text."""
+    stored: Any = s3_backends[account_id][partition].get_object(place["Bucket"], place["ObjectKey"])
+    return bytes(stored.value).decode()
 
 
 def _keep_modified_time() -> None:

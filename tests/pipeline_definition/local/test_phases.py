@@ -49,6 +49,17 @@ def test_each_later_training_gets_the_model_of_the_one_before(world: World) -> N
         assert own == [f"checkpoints/00{number}/manifest.json"]
 
 
+def test_a_definition_too_long_for_a_request_is_run_and_told_from_s3(world: World) -> None:
+    world.create("long", [training("Train")])
+    text = world.sagemaker.describe_pipeline(PipelineName="long")["PipelineDefinition"]
+    world.put("definitions/long.json", text.encode())
+    place = {"Bucket": "bucket", "ObjectKey": "definitions/long.json"}
+    world.sagemaker.update_pipeline(PipelineName="long", PipelineDefinitionS3Location=place)
+    assert json.loads(world.sagemaker.describe_pipeline(PipelineName="long")["PipelineDefinition"]) == json.loads(text)
+    found, _ = world.run("long")
+    assert found["PipelineExecutionStatus"] == "Succeeded"
+
+
 def test_two_instance_groups_are_processes_that_know_their_group(world: World) -> None:
     groups = [
         {"InstanceGroupName": "trainers", "InstanceType": "ml.p4d.24xlarge", "InstanceCount": 2},
