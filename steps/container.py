@@ -60,10 +60,6 @@ class Cluster:
         address = self.head_address if self.head_address not in self.hosts else hosts[0]
         return replace(self, hosts=hosts, head_address=address)
 
-    def group_of(self, host: str) -> str:
-        """Return the instance group of a host; nothing where the job has no groups."""
-        return next((name for name, hosts in self.groups.items() if host in hosts), "")
-
     @property
     def rank(self) -> int:
         """Position of this host among the hosts."""

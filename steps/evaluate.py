@@ -19,7 +19,7 @@ import torch
 from params.arguments import parse
 from params.layout import EVALUATION, EVALUATOR, REFERENCE, SAMPLES_DIR
 from params.programs import EvaluateArguments
-from steps.container import Cluster, Container
+from steps.container import Container
 from steps.device import device_names
 from steps.errors import StepError
 from steps.evaluation.captions import choose_prompts, read_captions
@@ -42,7 +42,8 @@ def main(argv: list[str]) -> int:
     cluster = container.cluster()
     # Everything that can be missing is looked at first: generating takes hours.
     devices = device_names(container)
-    _check_hosts(cluster, arguments)
+    if len(cluster.hosts) > 1 and not arguments.samples_uri:
+        raise StepError(f"{len(cluster.hosts)} hosts share pictures through samples_uri: set it, or use one host")
     check_models(container, arguments)
     reference = Reference(container.input_dir(REFERENCE))
     captions = read_captions(arguments.captions, reference.captions)
@@ -63,8 +64,3 @@ def main(argv: list[str]) -> int:
         for sentence in warnings(entries):
             print(f"warning: {sentence}", flush=True)
     return 0
-
-
-def _check_hosts(cluster: Cluster, arguments: EvaluateArguments) -> None:
-    if len(cluster.hosts) > 1 and not arguments.samples_uri:
-        raise StepError(f"{len(cluster.hosts)} hosts share pictures through samples_uri: set it, or use one host")

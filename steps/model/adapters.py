@@ -68,8 +68,6 @@ def load_adapter(pipeline: Any, name: str, file: Path) -> None:
 
     Raises StepError where it is damaged, or belongs in part or altogether to another kind of model.
     """
-    if not denoiser_in(pipeline).has_lora:
-        raise StepError(f"{file}: a {denoiser_in(pipeline).family.pipeline} draws without adapters")
     try:
         with safe_open(file, "pt") as tensors:
             keys = list(tensors.keys())

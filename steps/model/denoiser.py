@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -40,28 +40,41 @@ def batched(rows: Iterable[Conditions]) -> Conditions:
     return tuple(map(torch.stack, zip(*rows, strict=True)))
 
 
-class TextReader(Protocol):
-    """The tokenizers and text encoders of a model."""
+class TextReader(ABC):
+    """The tokenizers of a model, and those of its text encoders that are there."""
 
-    positions: int
-    """Vectors for each caption that the network attends to."""
-    encoders: int
-    """How many text encoders there are."""
+    def __init__(
+        self, tokenizers: Mapping[str, Any], encoders: Mapping[str, Any], lengths: Mapping[str, int], positions: int
+    ) -> None:
+        """Take parts by the name of their encoder; `lengths` are token ids."""
+        self._tokenizers, self._encoders, self._lengths = tokenizers, encoders, lengths
+        self.positions = positions
+        """Vectors for each caption that the network attends to."""
+        self.encoders = len(encoders)
+        """How many text encoders there are."""
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
-        """Return the captions' token ids, [n, length] int32, padded and cut."""
+        """Return the captions' token ids, [n, length] int32: those of each tokenizer, padded and cut, in a row."""
+        how = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+        read = [of(list(captions), max_length=self._lengths[part], **how) for part, of in self._tokenizers.items()]
+        return torch.cat([one["input_ids"].to(torch.int32) for one in read], dim=1)
 
     def cuts(self, caption: str) -> bool:
-        """Return whether a caption is longer than the encoders read."""
+        """Return whether a caption is longer than all encoders that are there read."""
+        read = {part: self._tokenizers[part](caption, verbose=False)["input_ids"] for part in self._encoders}
+        return all(len(ids) > self._lengths[part] for part, ids in read.items())
 
+    @abstractmethod
     def encode(self, tokens: Tensor, kept: Tensor | None = None) -> Conditions:
         """Return what the network is told of captions with these token ids.
 
         `kept` [n, encoders] bool says which of several encoders tell of each; without it all do.
         """
 
-    def to(self, device: torch.device) -> TextReader:
+    def to(self, device: torch.device) -> Self:
         """Move the encoders, and return the reader."""
+        self._encoders = {part: encoder.to(device) for part, encoder in self._encoders.items()}
+        return self
 
 
 class Denoiser(ABC):
@@ -72,8 +85,8 @@ class Denoiser(ABC):
     """What it can be trained to predict, in the words of train.prediction_type."""
     flow_samplers: ClassVar[tuple[str, ...]]
     """The samplers that its pipeline draws with where the network predicts flow."""
-    has_lora: ClassVar[bool] = False
-    """Whether a LoRA of it can be trained, and adapters beside it drawn with."""
+    write_single_file: ClassVar[Callable[[Path, Path, str], list[str]]]
+    """Writes a folder's model into a file, with a title, as other programs read it; returns what users must know."""
 
     @property
     def part(self) -> str:
@@ -204,10 +217,6 @@ class Denoiser(ABC):
         without = {part: None if value == [None, None] else value for part, value in self.family.unused.items()}
         without |= dict.fromkeys((*self.lacking(folder), *left_out))
         return loaded(folder, lambda: load(folder, dtype=dtype, **without, **LOCAL_SAFETENSORS))
-
-    def write_single_file(self, folder: Path, file: Path, title: str) -> list[str]:
-        """Write a folder's model into one file as other programs read it; return what their users must know."""
-        raise StepError(f"--single-file: for a {self.family.pipeline} none is written; take the folder")
 
     def load_single_file(self, file: Path, folder: Path) -> Any:
         """Return the float32 pipeline of a single file, whose configurations are those of a folder."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -68,19 +69,16 @@ class WeightAverage:
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Put the average in place of the parameters for a while; every bit is back afterwards."""
-        if not self._is_rounded:
-            self._swap()
-            try:
-                yield
-            finally:
-                self._swap()
-            return
-        kept = [parameter.clone() for parameter in self._parameters]
-        self._set(self.tensors)
+        if self._is_rounded:
+            kept = [parameter.clone() for parameter in self._parameters]
+            there, back = partial(self._set, self.tensors), partial(self._set, kept)
+        else:
+            there = back = partial(self._swap)
+        there()
         try:
             yield
         finally:
-            self._set(kept)
+            back()
 
     @torch.no_grad()
     def _set(self, values: Sequence[Tensor]) -> None:

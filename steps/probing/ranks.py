@@ -30,6 +30,7 @@ from steps.probing.measurements import Measurements
 from steps.training.launch import launch_ranks
 from steps.training.rank_errors import record_error
 from steps.training.ranks import TIMEOUT_FACTOR, World, join_world, leave_world, ranks_per_host
+from steps.training.utilisation import wait_for
 
 COLLECTIVE_TIMEOUT_S: Final = 120.0
 WARM_UPS: Final = 2
@@ -95,21 +96,16 @@ def _bandwidth(world: World, message_mib: int, group: dist.ProcessGroup | None, 
     message = torch.ones((message_mib << 20) // 4, device=device)
     for _ in range(WARM_UPS):
         dist.all_reduce(message, op=dist.ReduceOp.MAX, group=group)
-    _finish(device)
+    wait_for(device)
     began_s = time.monotonic()
     for _ in range(REPEATS):
         dist.all_reduce(message, op=dist.ReduceOp.MAX, group=group)
-    _finish(device)
+    wait_for(device)
     seconds = (time.monotonic() - began_s) / REPEATS
     dist.all_reduce(message, group=group)
     if not bool((message == world.size).all()):
         raise StepError(f"an all-reduce over {world.size} ranks gave a wrong sum")
     return 2 * (world.size - 1) / world.size * message.nbytes / seconds / 1e9
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _network(folder: Path) -> str:

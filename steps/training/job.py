@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from params.arguments import ArgumentError, from_texts
-from params.layout import LATENTS_CHANNEL, PRETRAINED_CHANNEL, TRAINERS_GROUP
+from params.layout import ENCODERS_GROUP, LATENTS_CHANNEL, PRETRAINED_CHANNEL, TRAINERS_GROUP
 from params.programs import TrainArguments
 from steps.container import Cluster, Container
 from steps.data.loading.lustre import wait_for_files, warm_in_background
@@ -23,7 +23,7 @@ from steps.training.compiled import keep_compiled
 from steps.training.initial_model import initial_folder, unpack_initial_model
 from steps.training.launch import is_rank, launch_ranks
 from steps.training.objective import resolved_precision
-from steps.training.online import encoders, is_encoder, lend_encoder
+from steps.training.online import encoders, lend_encoder
 from steps.training.rank_errors import LostRankError, end_process, record_error
 from steps.training.ranks import World, join_world, leave_world, ranks_per_host
 from steps.training.session import Session
@@ -41,7 +41,7 @@ def run_job(arguments: TrainArguments, argv: Sequence[str], container: Container
     if is_rank(os.environ):
         return _run_as_rank(arguments, container)
     cluster = container.cluster()
-    if arguments.shards_uri and is_encoder(cluster):
+    if arguments.shards_uri and cluster.current_host in cluster.groups.get(ENCODERS_GROUP, ()):
         lend_encoder(arguments, container, cluster)
         return 0
     # A host without the GPUs that it should have says so before it waits for anything.

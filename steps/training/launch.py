@@ -75,24 +75,19 @@ def launch_ranks(
         try:
             elastic_launch(config, sys.executable)(*ENTRY_POINT[1:], program, *argv)
         except SignalException:
-            return _stopped(Path(folder))
+            return _status({}, Path(folder))
         except ChildFailedError as error:
-            return _failed(error, Path(folder))
+            return _status({rank: failure.exitcode for rank, failure in error.failures.items()}, Path(folder))
     return 0
 
 
-def _stopped(folder: Path) -> int:
-    error = first_error(folder)
-    if error is not None and not error.is_consequence:
-        raise StepError(f"rank {error.rank}: {error.message}")
-    return STOPPED_STATUS
-
-
-def _failed(error: ChildFailedError, folder: Path) -> int:
-    statuses = {rank: failure.exitcode for rank, failure in error.failures.items()}
+def _status(statuses: Mapping[int, int], folder: Path) -> int:
+    """Return the exit status of ranks that did not all end well, by their own; none: a signal stopped them."""
     recorded = first_error(folder)
     if recorded is not None and not recorded.is_consequence:
         raise StepError(f"rank {recorded.rank}: {recorded.message}") from None
+    if not statuses:
+        return STOPPED_STATUS
     killed = {rank: status for rank, status in statuses.items() if status < 0 and status != -signal.SIGTERM}
     if killed:
         rank, status = next(iter(killed.items()))

@@ -37,17 +37,6 @@ from steps.training.batch_plan import BatchPlan
 from steps.training.ranks import World
 
 
-def is_encoder(cluster: Cluster) -> bool:
-    """Return whether this host encodes for others."""
-    return cluster.group_of(cluster.current_host) == ENCODERS_GROUP
-
-
-def trainer_hosts(container: Container) -> int:
-    """Return on how many hosts ranks run."""
-    cluster = container.cluster()
-    return len(cluster.groups.get(TRAINERS_GROUP, cluster.hosts))
-
-
 def lend_encoder(arguments: TrainArguments, container: Container, cluster: Cluster) -> None:
     """Lend this host to the trainers until they end."""
     both = cluster.of_groups(TRAINERS_GROUP, ENCODERS_GROUP)

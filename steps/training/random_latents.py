@@ -55,11 +55,11 @@ def write_rows(
 ) -> None:
     """Write latents of rows in memory, the same in both splits; their digests say that no encoder made them."""
     folder.mkdir(parents=True, exist_ok=True)
-    count = len(rows["mean"])
     built = []
     for split in (TRAIN_SPLIT, HELDOUT_SPLIT):
         name = LATENTS_SHARD_PATTERN.format(split=split, index=0)
-        blocks = [to_bytes(_block(rows, first)) for first in range(0, count, ROWS_PER_BLOCK)]
+        pieces = (slice(first, first + ROWS_PER_BLOCK) for first in range(0, len(rows["mean"]), ROWS_PER_BLOCK))
+        blocks = [to_bytes({name: values[piece] for name, values in rows.items()}) for piece in pieces]
         content, shard = build_shard(name, split, blocks)
         (folder / name).write_bytes(content)
         built.append(shard)
@@ -101,7 +101,3 @@ def write_listings(folder: Path, built: Sequence[BuiltShard], **known: Any) -> N
     index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
     (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json(), encoding="utf-8")
     (folder / MANIFEST_FILE).write_text(LatentsManifest(**fields).model_dump_json(), encoding="utf-8")
-
-
-def _block(rows: Mapping[str, Array], first: int) -> dict[str, Array]:
-    return {name: values[first : first + ROWS_PER_BLOCK] for name, values in rows.items()}

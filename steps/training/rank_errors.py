@@ -6,7 +6,6 @@ others.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -70,7 +69,7 @@ def first_error(folder: Path) -> RankError | None:
     errors: list[RankError] = []
     for path in folder.rglob(ERROR_FILE):
         try:
-            errors.append(RankError.model_validate(json.loads(path.read_text(encoding="utf-8"))))
+            errors.append(RankError.model_validate_json(path.read_bytes()))
         except (OSError, ValueError):
             continue
     return min(errors, key=lambda error: (error.is_consequence, error.time_s), default=None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from params.files import write_text
-from params.layout import PRETRAINED_CHANNEL, TRAINING_LOG_FILE, VALIDATION_LOSS
+from params.layout import PRETRAINED_CHANNEL, TRAINERS_GROUP, TRAINING_LOG_FILE, VALIDATION_LOSS
 from params.programs import TrainArguments
 from steps.artifact import IDENTITY_FILE, to_text
 from steps.container import Container
@@ -30,7 +30,7 @@ from steps.training.guards import SkipGuard
 from steps.training.identity import WITHOUT_EFFECT, identity_digest, training_identity
 from steps.training.initial_model import base_model, former_lineage, initial_folder
 from steps.training.lineage import lineage
-from steps.training.online import online_data, trainer_hosts
+from steps.training.online import online_data
 from steps.training.rank_errors import LostRankError
 from steps.training.ranks import World
 from steps.training.resume import Beginning, prepare, resume
@@ -110,6 +110,8 @@ class Session:
         return sum(self.world.gather_int(loader.lost_samples))
 
     def _trainer(self, parts: Parts, beginning: Beginning, folder: CheckpointFolder | None) -> Trainer:
+        cluster = self.container.cluster()
+        hosts = len(cluster.groups.get(TRAINERS_GROUP, cluster.hosts))
         return Trainer(
             arguments=self.arguments,
             plan=self.plan,
@@ -119,7 +121,7 @@ class Session:
             skips=SkipGuard(self.arguments.max_skipped_steps, beginning.skipped_steps),
             writer=CheckpointWriter(folder) if folder else None,
             vote=self.vote,
-            spending=Spending(self.arguments, trainer_hosts(self.container), folder.folder if folder else None),
+            spending=Spending(self.arguments, hosts, folder.folder if folder else None),
             beat=self.watchdog.beat,
             seen_samples=beginning.seen_samples,
         )

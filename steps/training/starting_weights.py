@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from params.arguments import to_text
 from params.families import CONFIG_FILE, FLOW, TEXT_ENCODER, VAE, predicted
 from params.programs import TrainArguments
 from steps.errors import StepError
@@ -37,8 +38,6 @@ def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained:
             f"train.prediction_type is {arguments.prediction_type}: a {denoiser.family.pipeline} is trained to predict "
             f"{known}"
         )
-    if arguments.lora_rank and not denoiser.has_lora:
-        raise StepError(f"train.lora_rank: a {denoiser.family.pipeline} is trained whole; set it to 0")
     for name in ("routing_fraction", "alignment_weight"):
         if getattr(arguments, name) and not denoiser.blocks(denoiser.config(initial))[0]:
             raise StepError(f"train.{name}: a {denoiser.family.pipeline} has no blocks of tokens; set it to 0")
@@ -75,9 +74,9 @@ def _objective(config: Mapping[str, Any], arguments: TrainArguments) -> Iterator
     ends_in_noise = bool(config.get("rescale_betas_zero_snr", False))
     if trained != FLOW and asked != FLOW and ends_in_noise != arguments.zero_terminal_snr:
         yield (
-            f"train.zero_terminal_snr is {_yaml(arguments.zero_terminal_snr)}, and the starting weights' "
-            f"scheduler_config.json has rescale_betas_zero_snr {_yaml(ends_in_noise)}: set zero_terminal_snr to "
-            f"{_yaml(ends_in_noise)}, or new_objective to true if the schedule is to change"
+            f"train.zero_terminal_snr is {to_text(arguments.zero_terminal_snr)}, and the starting weights' "
+            f"scheduler_config.json has rescale_betas_zero_snr {to_text(ends_in_noise)}: set zero_terminal_snr to "
+            f"{to_text(ends_in_noise)}, or new_objective to true if the schedule is to change"
         )
 
 
@@ -108,7 +107,3 @@ def _parts(initial: Path, pretrained: Path) -> Iterator[str]:
 def _config(part: Path) -> Mapping[str, Any] | None:
     file = part / CONFIG_FILE
     return read_object(file) if file.is_file() else None
-
-
-def _yaml(value: bool) -> str:
-    return "true" if value else "false"

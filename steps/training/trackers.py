@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 Figures = Mapping[str, float | int]
 
@@ -26,16 +26,6 @@ DEFAULT_EXPERIMENT: Final = "sd-pipeline"
 # Lines that may wait for a slow server; further ones are dropped.
 WAITING_LINES: Final = 1000
 CLOSE_TIMEOUT_S: Final = 30.0
-
-
-class Tracker(Protocol):
-    """Receives the entries of the training log."""
-
-    def note(self, entry: Figures) -> None:
-        """Receive one entry."""
-
-    def close(self) -> None:
-        """Send what is still queued."""
 
 
 class TensorBoard:
@@ -105,6 +95,9 @@ class MLflow:
         for name, value in self._parameters.items():
             client.log_param(run_id, name, value)
         return run_id
+
+
+Tracker = TensorBoard | MLflow
 
 
 def trackers(

@@ -115,10 +115,8 @@ class Trainer:
     def _log_is_due(self) -> bool:
         steps = self.seen_samples // self.plan.global_batch_size
         at_end = self.seen_samples >= self._total_samples
-        return steps % self.arguments.log_every_steps == 0 or at_end or self._save_is_due()
-
-    def _save_is_due(self) -> bool:
-        return self._crossed(self.arguments.save_every_samples)
+        save_is_due = self._crossed(self.arguments.save_every_samples)
+        return steps % self.arguments.log_every_steps == 0 or at_end or save_is_due
 
     def _crossed(self, every_samples: int) -> bool:
         before = self.seen_samples - self.plan.global_batch_size
@@ -156,7 +154,7 @@ class Trainer:
         start_s = time.perf_counter()
         if not stop and self._crossed(self.arguments.validate_every_samples):
             self._validate()
-        if stop or self._save_is_due():
+        if stop or self._crossed(self.arguments.save_every_samples):
             self._save()
         return time.perf_counter() - start_s
 

@@ -6,7 +6,6 @@ Reads NNNNN.samples.parquet, and ranges of bytes of NNNNN.tar; writes nothing.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -84,11 +83,13 @@ def read_table(storage: Storage, name: str, min_original_px: int = 0) -> SampleT
     if "xxh3" not in table.column_names:
         raise StepError(f"{storage.uri}/{table_name}: has no checksums (an earlier version's); download again")
     counted = table.filter(table["dropped"].is_null())
-    large = counted.filter(pa.array(_is_large_enough(counted, min_original_px)))
+    shorter = np.minimum(_sides(counted, "original_width"), _sides(counted, "original_height"))
+    large = counted.filter(pa.array((shorter >= min_original_px) | (shorter == 0)))
     table, captions = large, large["caption"]
     if has_several := CAPTIONS in table.column_names:
         # Each caption of a picture is a sample to train on.
-        table, captions = _one_each(table)
+        lists = table[CAPTIONS].combine_chunks()
+        table, captions = table.take(pc.list_parent_indices(lists)), lists.flatten()
     return SampleTable(
         name=name,
         keys=table["key"].to_pylist(),
@@ -101,17 +102,6 @@ def read_table(storage: Storage, name: str, min_original_px: int = 0) -> SampleT
         too_small_samples=len(counted) - len(large),
         first_captions=table["caption"].to_pylist() if has_several else [],
     )
-
-
-def _is_large_enough(table: pa.Table, min_original_px: int) -> npt.NDArray[np.bool_]:
-    shorter = np.minimum(_sides(table, "original_width"), _sides(table, "original_height"))
-    large: npt.NDArray[np.bool_] = (shorter >= min_original_px) | (shorter == 0)
-    return large
-
-
-def _one_each(table: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
-    lists = table[CAPTIONS].combine_chunks()
-    return table.take(pc.list_parent_indices(lists)), lists.flatten()
 
 
 def _sides(table: pa.Table, name: str) -> Rows:
@@ -128,8 +118,9 @@ def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> list[Sampl
     Raises StepError where the shard is missing, or a sample in it is not, to the bit, the one that the table is of.
     """
     samples: list[Sample] = []
+    gaps = table.starts[rows[1:]] - table.stops[rows[:-1]]
     try:
-        for group in _neighbours(table, rows):
+        for group in np.split(rows, np.flatnonzero(gaps > MERGED_GAP_BYTES) + 1):
             start = int(table.starts[group[0]])
             content = storage.read_range(table.name, start, int(table.stops[group[-1]]))
             for row in group.tolist():
@@ -141,11 +132,6 @@ def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> list[Sampl
             f"{storage.uri}/{table.name}: not the shard that was verified ({reason}); download again"
         ) from None
     return samples
-
-
-def _neighbours(table: SampleTable, rows: Rows) -> Sequence[Rows]:
-    gaps = table.starts[rows[1:]] - table.stops[rows[:-1]]
-    return np.split(rows, np.flatnonzero(gaps > MERGED_GAP_BYTES) + 1)
 
 
 def _sample(table: SampleTable, row: int, raw: bytes) -> Sample:

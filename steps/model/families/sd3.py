@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from params.families import FLOW, SD3, VAE
 from steps.errors import StepError
-from steps.model.denoiser import BlockHook, Conditions, Denoiser, Shape
-from steps.model.families.sd3_single_file import write_single_file
+from steps.model.denoiser import BlockHook, Conditions, Denoiser, Shape, TextReader
+from steps.model.families import sd3_single_file
 from steps.model.pretrained import load_text_encoder, load_tokenizer, part_config
 from steps.model.token_lengths import MAX_TOKENS, token_lengths
 
@@ -28,27 +28,14 @@ T5: Final = "text_encoder_3"
 Parts = Mapping[str, Any]
 
 
-class Sd3Reader:
-    """The tokenizers of a model, and those of its encoders that are there."""
+class Sd3Reader(TextReader):
+    """CLIP-L, CLIP-G and T5, or those of them that are there."""
 
     def __init__(self, tokenizers: Parts, encoders: Parts, lengths: Mapping[str, int], config: Parts) -> None:
-        """Take parts by the name of their encoder; `lengths` are token ids, `config` is the network's."""
-        self._tokenizers, self._encoders, self._lengths = tokenizers, dict(encoders), lengths
+        """Take parts as TextReader does; `config` is the network's."""
+        super().__init__(tokenizers, encoders, lengths, Sd3().positions(lengths))
         self._width, self._pooled_width = int(config["joint_attention_dim"]), int(config["pooled_projection_dim"])
-        self.encoders = len(encoders)
-        self.positions = Sd3().positions(lengths)
         self._clip_positions = self.positions - lengths.get(T5, 0)
-
-    def tokens(self, captions: Sequence[str]) -> Tensor:
-        """Return the captions' token ids, [n, length] int32: those of each tokenizer, padded and cut, in a row."""
-        how = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        read = [of(list(captions), max_length=self._lengths[part], **how) for part, of in self._tokenizers.items()]
-        return torch.cat([one["input_ids"].to(torch.int32) for one in read], dim=1)
-
-    def cuts(self, caption: str) -> bool:
-        """Return whether a caption is longer than all encoders that are there read."""
-        read = {part: self._tokenizers[part](caption, verbose=False)["input_ids"] for part in self._encoders}
-        return all(len(ids) > self._lengths[part] for part, ids in read.items())
 
     @torch.no_grad()
     def encode(self, tokens: Tensor, kept: Tensor | None = None) -> Conditions:
@@ -72,17 +59,12 @@ class Sd3Reader:
             pooled[:, start : start + whole.shape[1]] = whole * told[:, None]
         return states, pooled
 
-    def to(self, device: torch.device) -> Self:
-        """Move the encoders, and return the reader."""
-        self._encoders = {part: encoder.to(device) for part, encoder in self._encoders.items()}
-        return self
-
 
 class Sd3(Denoiser):
     """SD3Transformer2DModel in a StableDiffusion3Pipeline."""
 
     family = SD3
-    has_lora = True
+    write_single_file = staticmethod(sd3_single_file.write_single_file)
     predictions = (FLOW,)
     flow_samplers = ("euler", "dpm++")
 
@@ -90,7 +72,6 @@ class Sd3(Denoiser):
         """Leave the network as it is: its products are large, and its attention is torch's."""
 
     def forward(self, network: Any, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
-        """Return the network's prediction; see Denoiser."""
         prediction: Tensor = network(
             hidden_states=noisy,
             timestep=timesteps.expand(len(noisy)),
@@ -102,15 +83,12 @@ class Sd3(Denoiser):
         return prediction
 
     def blocks(self, config: Mapping[str, Any]) -> tuple[int, int, int]:
-        """Return the number of blocks, the width of their tokens, and the tokens' side in latents."""
         width = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
         return int(config["num_layers"]), width, int(config["patch_size"])
 
     def on_blocks(self, network: Any, before: BlockHook, after: BlockHook, gradient_checkpointing: bool) -> None:
-        """Have hooks called before and after each block, in passes that compute gradients alone.
-
-        diffusers lets a function of the caller's run them in such passes. Hooks stay outside of what is computed twice.
-        """
+        # diffusers lets a function of the caller's run them in passes that compute gradients. Hooks stay outside of
+        # what is computed twice.
         numbers = {block: number for number, block in enumerate(network.transformer_blocks, 1)}
 
         def around(block: Any, tokens: Tensor, text: Tensor, *others: Any) -> tuple[Any, Tensor]:
@@ -125,11 +103,9 @@ class Sd3(Denoiser):
         return max((lengths[part] for part in CLIPS if part in lengths), default=0) + lengths.get(T5, 0)
 
     def condition_shapes(self, config: Mapping[str, Any], positions: int) -> Sequence[Shape]:
-        """Return the shapes of a caption's vectors and of its pooled vector."""
         return (positions, int(config["joint_attention_dim"])), (int(config["pooled_projection_dim"]),)
 
     def undrawable(self, config: Mapping[str, Any], size: tuple[int, int]) -> str:
-        """Return why a network cannot draw latents of a height and width; empty where it can."""
         patch, most = int(config["patch_size"]), int(config["pos_embed_max_size"])
         if any(side % patch for side in size):
             return f"latents of {size[0]} x {size[1]} are not made of patches of {patch} x {patch}"
@@ -138,7 +114,6 @@ class Sd3(Denoiser):
         return ""
 
     def contradictions(self, folder: Path, pretrained: Path) -> Iterator[str]:
-        """Yield what a folder's configuration asks for that the parts of the pretrained folder do not give."""
         config, lacking = self.config(folder), self.lacking(pretrained)
         if part_config(pretrained, VAE).get("shift_factor") is None:
             yield "vae/config.json: no shift_factor, and the pipeline cannot draw without one: 0.0 shifts nothing"
@@ -159,7 +134,6 @@ class Sd3(Denoiser):
             yield "text_encoder/config.json: hidden_size and projection_dim differ: it cannot be CLIP-L"
 
     def reader(self, folder: Path, length: int, dtype: torch.dtype | None) -> Sd3Reader:
-        """Return a folder's text reader, `length` token ids each; without dtype one that cannot encode."""
         lengths = token_lengths(folder, self.family)
         if sum(lengths.values()) != length:
             raise StepError(
@@ -173,19 +147,13 @@ class Sd3(Denoiser):
         return Sd3Reader(tokenizers, encoders, lengths, self.config(folder))
 
     def reader_of(self, pipeline: Any) -> Sd3Reader:
-        """Return the text reader of a loaded pipeline."""
         tokenizers = {encoder: getattr(pipeline, part) for part, encoder in self.family.text.items()}
         tokenizers = {part: tokenizer for part, tokenizer in tokenizers.items() if tokenizer is not None}
         encoders = {part: getattr(pipeline, part) for part in tokenizers if getattr(pipeline, part) is not None}
         lengths = {part: min(MAX_TOKENS, tokenizer.model_max_length) for part, tokenizer in tokenizers.items()}
         return Sd3Reader(tokenizers, encoders, lengths, pipeline.transformer.config)
 
-    def write_single_file(self, folder: Path, file: Path, title: str) -> list[str]:
-        """Write a folder's model into one file, as Stable Diffusion 3 was published."""
-        return write_single_file(folder, file, title)
-
     def prompts(self, wanted: Conditions, unwanted: Conditions | None) -> dict[str, Any]:
-        """Return the pipeline's arguments for the conditions of prompts, and those of what must not be drawn."""
         states, pooled = unwanted or (None, None)
         return {
             "prompt_embeds": wanted[0],

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from params.families import CONFIG_FILE, FLOW, TEXT_ENCODER, UNET, VAE, predicted
-from steps.model.denoiser import Conditions, Denoiser, Shape
+from steps.model.denoiser import Conditions, Denoiser, Shape, TextReader
+from steps.model.families import single_file
 from steps.model.families.piecewise_attention import PiecewiseAttention
-from steps.model.families.single_file import write_single_file
 from steps.model.json_object import read_object
 from steps.model.pretrained import load_text_encoder, load_tokenizer
 
@@ -28,48 +28,29 @@ OTHER_CONDITIONS: Final = {
 }
 
 
-class ClipReader:
+class ClipReader(TextReader):
     """One CLIP tokenizer and its text encoder."""
 
-    encoders = 1
-
     def __init__(self, tokenizer: Any, encoder: Any, length: int) -> None:
-        self._tokenizer, self._encoder, self.positions = tokenizer, encoder, length
-
-    def tokens(self, captions: Sequence[str]) -> Tensor:
-        """Return the captions' token ids, [n, length] int32, padded and cut."""
-        tokens = self._tokenizer(
-            list(captions), padding="max_length", max_length=self.positions, truncation=True, return_tensors="pt"
-        )
-        ids: Tensor = tokens["input_ids"]
-        return ids.to(torch.int32)
-
-    def cuts(self, caption: str) -> bool:
-        """Return whether a caption is longer than the encoder reads."""
-        return len(self._tokenizer(caption, verbose=False)["input_ids"]) > self.positions
+        super().__init__({TEXT_ENCODER: tokenizer}, {TEXT_ENCODER: encoder}, {TEXT_ENCODER: length}, length)
 
     @torch.no_grad()
     def encode(self, tokens: Tensor, kept: Tensor | None = None) -> Conditions:
         """Return the encoder's last layer, [n, length, width], for token ids."""
-        return (self._encoder(tokens.to(self._encoder.device, torch.int64))[0],)
-
-    def to(self, device: torch.device) -> Self:
-        """Move the encoder, and return the reader."""
-        self._encoder = self._encoder.to(device)
-        return self
+        encoder = self._encoders[TEXT_ENCODER]
+        return (encoder(tokens.to(encoder.device, torch.int64))[0],)
 
 
 class UNet(Denoiser):
     """UNet2DConditionModel in a StableDiffusionPipeline."""
 
     family = UNET
-    has_lora = True
+    write_single_file = staticmethod(single_file.write_single_file)
     predictions = ("epsilon", "v_prediction", FLOW)
     # FlowMatchEuler lacks what a StableDiffusionPipeline asks of its scheduler.
     flow_samplers = ("dpm++",)
 
     def set_up(self, network: Any, on_gpu: bool, dtype: torch.dtype) -> None:
-        """Make a network fast for training in place; `dtype` is the forward pass's."""
         if on_gpu:
             # Tensor cores read channels last; on CPUs it measured 0 to 10 % slower.
             network.to(memory_format=torch.channels_last)
@@ -77,7 +58,6 @@ class UNet(Denoiser):
             network.set_attn_processor(PiecewiseAttention())
 
     def forward(self, network: Any, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
-        """Return the network's prediction; see Denoiser."""
         prediction: Tensor = network(
             noisy,
             timesteps,
@@ -90,22 +70,18 @@ class UNet(Denoiser):
         return prediction
 
     def positions(self, lengths: Mapping[str, int]) -> int:
-        """Return the length of a caption."""
         return sum(lengths.values())
 
     def condition_shapes(self, config: Mapping[str, Any], positions: int) -> Sequence[Shape]:
-        """Return the shape of a caption's embeddings."""
         return ((positions, int(config["cross_attention_dim"])),)
 
     def untrainable(self, config: Mapping[str, Any], size: tuple[int, int]) -> str:
-        """Return why a network cannot be trained on latents of a height and width; empty where it can."""
         halvings = len(config["block_out_channels"]) - 1
         if any(side % 2**halvings for side in size):
             return f"latents of {size[0]} x {size[1]} cannot be halved {halvings} times"
         return ""
 
     def contradictions(self, folder: Path, pretrained: Path) -> Iterator[str]:
-        """Yield what a folder's configuration asks for that the parts of the pretrained folder do not give."""
         unet, text = self.config(folder), pretrained / TEXT_ENCODER / CONFIG_FILE
         for name, whose in OTHER_CONDITIONS.items():
             if unet.get(name) is not None:
@@ -124,19 +100,12 @@ class UNet(Denoiser):
             )
 
     def reader(self, folder: Path, length: int, dtype: torch.dtype | None) -> ClipReader:
-        """Return a folder's text reader, `length` token ids each; without dtype one that cannot encode."""
         return ClipReader(load_tokenizer(folder), dtype and load_text_encoder(folder, dtype), length)
 
     def reader_of(self, pipeline: Any) -> ClipReader:
-        """Return the text reader of a loaded pipeline."""
         return ClipReader(pipeline.tokenizer, pipeline.text_encoder, pipeline.tokenizer.model_max_length)
 
-    def write_single_file(self, folder: Path, file: Path, title: str) -> list[str]:
-        """Write a folder's model into one file, as Stable Diffusion 1 and 2 were published."""
-        return write_single_file(folder, file, title)
-
     def prompts(self, wanted: Conditions, unwanted: Conditions | None) -> dict[str, Any]:
-        """Return the pipeline's arguments for the conditions of prompts, and those of what must not be drawn."""
         return {"prompt_embeds": wanted[0], "negative_prompt_embeds": unwanted[0] if unwanted else None}
 
     def exported_scheduler(self, config: Mapping[str, Any]) -> Any:
