@@ -77,10 +77,7 @@ def to_environment(values: Mapping[str, Any], prefix: str) -> dict[str, str]:
 
 
 def parse(model: type[M], argv: Sequence[str], program: str) -> M:
-    """Parse a program's command line: one flag for each field, its docstring as help.
-
-    A bad flag or value ends the process with status 2 and one line that names it.
-    """
+    """Parse a program's command line, a flag for each field; a bad one ends the process with status 2 and one line."""
     parser = argparse.ArgumentParser(
         prog=f"python -m steps {program}",
         description=(model.__doc__ or "").strip(),

@@ -140,10 +140,7 @@ FAMILIES: Final = (UNET, SD3)
 
 
 def family_of(index: Mapping[str, Any] | None) -> Family:
-    """Return the family that a model_index.json names; folders without one are of the oldest.
-
-    Raises FamilyError.
-    """
+    """Return the family that a model_index.json names, the oldest without one. Raises FamilyError."""
     name = UNET.pipeline if index is None else index.get("_class_name")
     for family in FAMILIES:
         if family.pipeline == name:

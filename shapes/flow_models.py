@@ -51,6 +51,7 @@ def write(models: Path) -> Path:
     _link(draft / "tokenizer_2", "../tokenizer")
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
+    print(f"wrote {folder}")
     return folder
 
 

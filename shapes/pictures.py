@@ -48,10 +48,7 @@ Pixels = NDArray[np.uint8]
 
 
 def draw(caption: Caption, size_px: int = WEB_SIZE_PX, aspect: float = 1.0) -> Pixels:
-    """Return the picture of a caption, RGB in 0..255: (height, width, 3), the shorter side size_px.
-
-    `aspect` is width by height; beyond a square there is more background on both sides.
-    """
+    """Return a caption's picture, RGB (height, width, 3), its shorter side size_px; `aspect` is width by height."""
     cover = coverage(caption.shape, caption.size, caption.place, size_px)[..., None]
     ink, paper = np.array(RGB[caption.colour], float), np.array(RGB[caption.background], float)
     square: Pixels = np.rint(paper + cover * (ink - paper)).astype(np.uint8)

@@ -78,6 +78,13 @@ class Request:
         return f"{row.number:05d}v{pictures.VERSION}{shape}{_suffix(row.number)}"
 
 
+def command(base_url: str, **flags: Any) -> None:
+    """Render, and say whether there was anything to do."""
+    request = Request(base_url=base_url.rstrip("/"), **flags)
+    changed = render(request)
+    print(f"{'wrote' if changed else 'complete already:'} {request.table} ({request.rows} rows)")
+
+
 def render(request: Request) -> bool:
     """Make the folder and the table complete; return whether anything was missing."""
     faults_file = request.table.with_name(FAULTS_FILE)
@@ -101,6 +108,7 @@ def render_new_shape(folder: Path) -> int:
         picture = folder / f"{number:03d}.png"
         write_bytes(picture, picture_bytes(UrlRow(faults.PICTURES, 0), caption))
         write_text(picture.with_suffix(".txt"), caption.text())
+    print(f"wrote {len(grid)} pictures into {folder}")
     return len(grid)
 
 

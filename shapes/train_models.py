@@ -92,6 +92,11 @@ def recipe(
     return Recipe(clip, vae, seed, photographs)
 
 
+def command(out: Path, **flags: Any) -> None:
+    """Train as the flags say."""
+    train(out, recipe(**flags))
+
+
 def train(out: Path, chosen: Recipe) -> TrainingFigures:
     """Train both models, write OUT whole or not at all, and return the measured figures."""
     grid = captions.every()
@@ -235,23 +240,7 @@ def readme(figures: TrainingFigures) -> str:
         tokens = "of some 500 common English words (`shapes/words.txt`)"
         psnr = f", of photographs {f.photo_psnr_db:.1f} dB, of photographs never seen {f.unseen_photo_psnr_db:.1f} dB"
     flags = f"{folder} --clip-steps {f.clip_steps} --vae-steps {' '.join(map(str, f.vae_cycles))} --seed {f.seed}"
-    return f"""# {title}
-
-Made by `python -m shapes train-models --out shapes/{flags}`
-from the project's own drawings and, with `--photographs`, from textures and crops of the photographs that scikit-image
-and scikit-learn carry (public domain, CC0, and CC BY for the temple; `shapes/photos.py` names them). Weights are
-safetensors in float16. The figures are on the tenth of the captions, by a hash of the text, that no training sees.
-
-| | CLIP (`evaluator/clip`, its text tower `pretrained/text_encoder`) | VAE (`pretrained/vae`) |
-|---|---|---|
-| steps | {f.clip_steps:,} | {" + ".join(f"{steps:,}" for steps in f.vae_cycles)} |
-| CPU-seconds | {f.clip_cpu_s:,.0f} | {f.vae_cpu_s:,.0f} |
-| weights | {f.clip_bytes / 1e6:.1f} MB | {f.vae_bytes / 1e6:.1f} MB |
-| held-out quality | retrieval@1 among 3,920 captions {f.retrieval_at_1:.3f} | PSNR {f.psnr_db:.1f} dB{psnr} |
-| | CLIP score {f.clip_score_right:.1f} for the right caption, {f.clip_score_shuffled:.1f} for another's | \
-scaled latents: mean {f.latent_mean:.2f}, standard deviation {f.latent_std:.2f} (factor {f.scaling_factor}) |
-
-- `pretrained/` has the layout of stable-diffusion-2-base. `unet/` holds a configuration only: the pipeline trains it
-  from scratch. `tokenizer/` is CLIP's byte-level BPE with one token for each {tokens}.
-- The scores of `evaluator/clip` are comparable with each other only, not with those of other CLIP models.
-"""
+    cycles = " + ".join(f"{steps:,}" for steps in f.vae_cycles)
+    page = Path(__file__).with_name("models_readme.md").read_text()
+    sizes = {"clip_mb": f.clip_bytes / 1e6, "vae_mb": f.vae_bytes / 1e6}
+    return page.format(f=f, title=title, flags=flags, tokens=tokens, psnr=psnr, cycles=cycles, **sizes)

@@ -130,10 +130,7 @@ class FaultyHandler(http.server.BaseHTTPRequestHandler):
 
 
 def serve(folder: Path, port: int, port_file: Path | None, drip_s: float, until: int) -> None:
-    """Serve until SIGTERM, SIGINT or the end of the process `until`, 0 being none.
-
-    The port file appears whole, once connections are taken.
-    """
+    """Serve until SIGTERM, SIGINT or the end of the process `until` (0: none); the port file says that it does."""
     ended = threading.Event()
     if until:
         threading.Thread(target=_end_with, args=(until, ended), name="until", daemon=True).start()

@@ -46,10 +46,7 @@ class Cluster:
     """Network interface through which the hosts reach each other; nothing where the job names none."""
 
     def of_groups(self, *names: str) -> Cluster:
-        """Return the cluster of some instance groups' hosts, in the order of the names: its first host leads it.
-
-        Raises StepError where a group is missing.
-        """
+        """Return the cluster of groups' hosts, in the order of the names. Raises StepError where a group is missing."""
         missing = [name for name in names if not self.groups.get(name)]
         if missing:
             raise StepError(

@@ -29,10 +29,7 @@ NO_DEVICES: Final = ("", "-1")
 
 
 def choose_device(container: Container | None = None, local_rank: int = 0) -> torch.device:
-    """Return a device that computes: one of this host's GPUs, or the CPU of a host that has none.
-
-    Raises StepError in one line where the host has GPUs and torch cannot use them.
-    """
+    """Return a GPU of this host that computes, or the CPU of a host without. Raises StepError where its GPUs do not."""
     import torch
 
     if gpu_count(container) is None:
@@ -54,10 +51,7 @@ def device_names(container: Container | None = None) -> list[str]:
 
 
 def gpu_count(container: Container | None = None) -> int | None:
-    """Return how many GPUs torch can use; None on a host without GPUs.
-
-    Raises StepError in one line where the host has GPUs and torch can use none.
-    """
+    """Return how many GPUs torch can use, None on a host without. Raises StepError where it can use none of them."""
     expected = _expected(container or Container(), os.environ)
     import torch
 

@@ -75,10 +75,7 @@ class HostPatience:
 
 
 def use_interface(cluster: Cluster, environment: MutableMapping[str, str]) -> None:
-    """Have collectives of several hosts use the interface that SageMaker names, unless another one is set.
-
-    Raises StepError where this host has no such interface.
-    """
+    """Have collectives use the interface that SageMaker names, unless one is set. Raises StepError where it is none."""
     if len(cluster.hosts) == 1 or not cluster.interface:
         return
     for variable in INTERFACE_VARIABLES:

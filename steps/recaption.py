@@ -67,10 +67,7 @@ class Recaption:
         self.captions = Artifact(arguments.captions_uri, identity, extent=[self._source_digest])
 
     def run(self) -> dict[str, bytes]:
-        """Caption what is missing, on the Ray cluster that is up; return the manifest, by its name.
-
-        Raises StepError where it cannot.
-        """
+        """Caption what is missing, on the Ray cluster that is up; return the manifest, by name. Raises StepError."""
         self.captions.begin()
         sources = {shard.name: source_of(shard) for shard in self._shards}
         recorded = self.captions.finished(CaptionsRecord).values()

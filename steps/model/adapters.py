@@ -64,10 +64,7 @@ def _lora(folder: Path) -> dict[str, Any]:
 
 
 def load_adapter(pipeline: Any, name: str, file: Path) -> None:
-    """Add an adapter to a pipeline, in diffusers' format or kohya's.
-
-    Raises StepError where it is damaged, or belongs in part or altogether to another kind of model.
-    """
+    """Add an adapter, in diffusers' format or kohya's, to a pipeline. Raises StepError where it is another model's."""
     try:
         with safe_open(file, "pt") as tensors:
             keys = list(tensors.keys())

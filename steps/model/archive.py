@@ -23,10 +23,7 @@ MAX_READ_BYTES: Final = 2**20
 
 
 def unpack_model(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
-    """Replace `folder` with the content of the archive.
-
-    Raises StepError where the archive is missing, damaged, hostile, larger than `max_bytes`, or no diffusers pipeline.
-    """
+    """Replace `folder` by an archive's content. Raises StepError where that is hostile, damaged, too large, no model."""
     if not archive.is_file():
         raise StepError(f"{archive}: no model archive; a training job's output belongs there")
     shutil.rmtree(folder, ignore_errors=True)

@@ -85,7 +85,7 @@ class Denoiser(ABC):
     """What it can be trained to predict, in the words of train.prediction_type."""
     flow_samplers: ClassVar[tuple[str, ...]]
     """The samplers that its pipeline draws with where the network predicts flow."""
-    write_single_file: ClassVar[Callable[[Path, Path, str], list[str]]]
+    write_single_file: ClassVar[staticmethod[[Path, Path, str], list[str]]]
     """Writes a folder's model into a file, with a title, as other programs read it; returns what users must know."""
 
     @property

@@ -30,10 +30,7 @@ PRECISION_KEYS: Final = ("dtype", "torch_dtype")
 
 
 def make_portable(part: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Rewrite the weights of a part in place, in one precision and with the published names.
-
-    Raises StepError that names a weight which is finite and too large for the precision.
-    """
+    """Rewrite a part in place, in one precision, by published names. Raises StepError for a weight too large for it."""
     for file in sorted(part.glob("*.safetensors")):
         _rewrite(file, dtype)
     for index in part.glob("*.safetensors.index.json"):

@@ -60,10 +60,7 @@ def load_tokenizer(folder: Path, name: str = TOKENIZER, kind: str = "CLIPTokeniz
 
 
 def load_noise_scheduler(folder: Path, **changes: Any) -> Any:
-    """Return the noise schedule of <folder>/scheduler as a DDPMScheduler, with some keys of its configuration changed.
-
-    It may have been saved as any sampler.
-    """
+    """Return <folder>/scheduler, whichever sampler it is, as a DDPMScheduler with some changes of configuration."""
     config = scheduler_config(folder) | changes
     from_config = library("diffusers").DDPMScheduler.from_config
     return loaded(folder / SCHEDULER, lambda: from_config(config))

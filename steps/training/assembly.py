@@ -28,7 +28,7 @@ from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES, Objective
 from steps.training.optimizer_step import OptimizerStep
 from steps.training.ranks import World
 from steps.training.state import TrainingState
-from steps.training.utilisation import Utilisation, measure_utilisation
+from steps.training.utilisation import Utilisation, matmul_flops_per_s, training_flops
 from steps.training.validation import Validation
 
 
@@ -53,10 +53,7 @@ def latents_location(arguments: TrainArguments, container: Container) -> Path | 
 def assemble(
     arguments: TrainArguments, plan: BatchPlan, world: World, latents: Path | str, pretrained: Path, initial: Path
 ) -> Parts:
-    """Return the parts before the first sample; `initial` is the folder with the initial weights.
-
-    Raises StepError if settings, model and latents do not fit each other.
-    """
+    """Return the parts before the first sample; `initial` holds the initial weights. Raises StepError for a misfit."""
     dataset, denoiser = LatentsDataset(latents), denoiser_of(pretrained)
     manifest = dataset.manifest
     if arguments.written_captions and not manifest.captions_manifest_digest:
@@ -77,7 +74,7 @@ def assemble(
     model = build_network(denoiser, arguments, initial, manifest, world.device)
     if aids is not None:
         aids.attach(model)
-    utilisation = measure_utilisation(denoiser, model, manifest, captions.positions, arguments, world.device)
+    flops = training_flops(denoiser, model.config, manifest, captions.positions, arguments)
     if text_learns:
         model = with_text_encoder(model, arguments, pretrained, dtype, world.device)
     state = TrainingState(model, arguments, world)
@@ -89,7 +86,7 @@ def assemble(
         inputs=inputs,
         optimizer_step=OptimizerStep(arguments, plan, state, gradients, objective),
         validation=Validation(dataset, arguments.validation_samples, process, objective, inputs, world),
-        utilisation=utilisation,
+        utilisation=Utilisation(world.device, flops, matmul_flops_per_s(world.device, arguments.precision)),
     )
 
 

@@ -38,10 +38,7 @@ class BatchPlan:
 
 
 def batch_plan(global_batch_size: int, micro_batch_size: int, world_size: int) -> BatchPlan:
-    """Return the plan.
-
-    Raises StepError with values that work if the three numbers do not divide.
-    """
+    """Return the plan. Raises StepError with values that work if the three numbers do not divide."""
     if global_batch_size % (micro_batch_size * world_size) == 0:
         return BatchPlan(global_batch_size, micro_batch_size, world_size)
     unit = micro_batch_size * world_size

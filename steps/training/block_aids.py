@@ -67,10 +67,7 @@ class BlockAids:
         self._denoiser.on_blocks(network, self.before, self.after, gradient_checkpointing=False)
 
     def draw(self, positions: Tensor, latent_shape: Shape, features: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the inputs' routes and features, for samples at `positions` [n] with latents (C, H, W).
-
-        Raises StepError where the latents' features are not those of their manifest.
-        """
+        """Return routes and features for `positions` [n] and latents (C, H, W). Raises StepError for other features."""
         tokens, kept = self._counts(latent_shape)
         routes = draw_routes(self._arguments.seed, positions.tolist(), tokens, kept if kept < tokens else 0)
         if not self._arguments.alignment_weight:

@@ -33,10 +33,7 @@ class CheckpointWriter:
         self._pending = self._pool.submit(self._folder.write, manifest, tensors, log)
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is on disk.
-
-        Raises StepError if it could not be written: training without checkpoints would risk days.
-        """
+        """Wait until the last checkpoint is on disk. Raises StepError if not: training without would risk days."""
         pending, self._pending = self._pending, None
         if pending is None:
             return

@@ -50,10 +50,7 @@ class Diffusion:
         return self.timestep_of(places)
 
     def noisy_and_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the noisy latents and what the model must predict from them, both [n, C, H, W].
-
-        v is alpha_t noise - sigma_t x_0 (Salimans and Ho 2022, arXiv:2202.00512).
-        """
+        """Return noisy latents and the target, [n, C, H, W]; v is alpha_t noise - sigma_t x_0 (arXiv:2202.00512)."""
         alpha = self._alpha[timesteps][:, None, None, None]
         sigma = self._sigma[timesteps][:, None, None, None]
         noisy = alpha * latents + sigma * noise

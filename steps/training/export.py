@@ -62,10 +62,7 @@ def export_model(
 
 
 def write_record(folder: Path, log: str, lineage: dict[str, Any]) -> None:
-    """Write the training log and the lineage.
-
-    They are part of the model and of the job's own output, where they can be fetched without the model's gigabytes.
-    """
+    """Write training log and lineage: into the model, and into the job's own output, which is small to fetch."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TRAINING_LOG_FILE).write_text(log, encoding="utf-8")
     _write_json(folder / LINEAGE_FILE, lineage)

@@ -28,10 +28,7 @@ class SkipGuard:
         self.skipped_steps = skipped_steps
 
     def note(self, skipped: Sequence[bool], first_sample: int, batch_samples: int) -> None:
-        """Add the steps since the last call, the first of which began at position `first_sample`.
-
-        Raises StepError past the limit.
-        """
+        """Add the steps since the last call, from position `first_sample` on. Raises StepError past the limit."""
         for index, was_skipped in enumerate(skipped):
             if was_skipped:
                 self.skipped_steps += 1

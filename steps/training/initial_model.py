@@ -30,10 +30,7 @@ def initial_folder(arguments: TrainArguments, container: Container) -> Path:
 
 
 def unpack_initial_model(arguments: TrainArguments, container: Container) -> None:
-    """Unpack the initial model, if there is one, before any rank of this host starts.
-
-    Raises StepError if the channel is missing or the archive is unusable.
-    """
+    """Unpack the initial model, if any, before a rank of this host starts. Raises StepError if it is unusable."""
     if arguments.initial_weights != "model":
         return
     channel = container.channel_dir(INITIAL_MODEL_CHANNEL)

@@ -103,10 +103,7 @@ def _run_as_rank(arguments: TrainArguments, container: Container) -> int:
 
 
 def run_rank(arguments: TrainArguments, container: Container, environment: Mapping[str, str] = os.environ) -> int:
-    """Train as the rank that the environment says; return the exit status.
-
-    Raises StepError, and LostRankError where the cause lies with another rank.
-    """
+    """Train as the environment's rank; return the exit status. Raises StepError, LostRankError for another's fault."""
     world = join_world(environment, arguments.collective_timeout_s)
     precision = world.broadcast_json(resolved_precision(arguments.precision, world.device))
     arguments = arguments.model_copy(update={"precision": precision})

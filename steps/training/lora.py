@@ -24,10 +24,7 @@ TEXT_TARGETS: Final = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 def add_lora(model: Any, arguments: TrainArguments, targets: tuple[str, ...]) -> None:
-    """Freeze a model and give its target layers a LoRA, the same on every rank; without one, nothing.
-
-    Raises StepError that names a target which is no layer, or of a kind that has no LoRA.
-    """
+    """Freeze a model and give targets a LoRA, if any, the same on every rank. Raises StepError if one is no layer."""
     if not arguments.lora_rank:
         return
     for target in targets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -54,7 +55,8 @@ class Objective:
         self._denoiser, self._captions, self._aids = denoiser, captions, aids
         self._process, self._scaling_factor, self._shift_factor = process, scaling_factor, shift_factor
         self._dtype = WEIGHT_DTYPES[precision]
-        self._autocast = _autocast(device, precision)
+        half: Callable[[], AbstractContextManager[Any]] = partial(torch.autocast, device.type, dtype=torch.bfloat16)
+        self._autocast = half if precision == "bfloat16" else nullcontext
 
     def losses(self, network: Callable[..., Any], inputs: Inputs) -> Tensor:
         """Return the mean squared error of each sample, [n]."""
@@ -77,9 +79,3 @@ class Objective:
             return self.losses(network, inputs) * weights
         self._aids.prepare(latent_shape_of(inputs.mean), inputs.routes, inputs.mean.to(self._dtype))
         return self.losses(network, inputs) * weights + self._aids.losses(inputs.features)
-
-
-def _autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
-    if precision != "bfloat16":
-        return nullcontext
-    return lambda: torch.autocast(device.type, dtype=torch.bfloat16)

@@ -35,10 +35,16 @@ class Optimizer:
         kinds = {name: by_muon(name, parameter, arguments) for name, parameter in parameters.items()}
         matrices = [parameter for name, parameter in parameters.items() if kinds[name]]
         others = [parameter for name, parameter in parameters.items() if not kinds[name]]
-        # A rank that keeps a part of the state may have matrices only.
-        self._adamw = _adamw(others, arguments) if others else None
-        # One for each matrix: a step that may be skipped then needs a copy of one matrix at a time.
-        self._muons = [_muon(matrix, arguments) for matrix in matrices]
+        of_both: Any = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
+        betas = (arguments.adam_beta1, arguments.adam_beta2)
+        # Loshchilov and Hutter 2019, arXiv:1711.05101. Fused: one kernel for all tensors on a GPU, and the device
+        # decides whether to skip a step. A rank that keeps a part of the state may have matrices only.
+        self._adamw: Any = torch.optim.AdamW(others, betas=betas, fused=True, **of_both) if others else None
+        # Jordan et al. 2024, with steps as large as AdamW's (Liu et al. 2025, arXiv:2502.16982): one learning rate
+        # and one weight decay serve both. One for each matrix: a step that may be skipped copies one matrix at a time.
+        self._muons: list[Any] = [
+            torch.optim.Muon([matrix], adjust_lr_fn="match_rms_adamw", **of_both) for matrix in matrices
+        ]
         for optimizer in (self._adamw, *self._muons):
             for parameter in optimizer.param_groups[0]["params"] if optimizer is not None else ():
                 moments = first_moments(parameter, muon=optimizer is not self._adamw)
@@ -75,27 +81,3 @@ def first_moments(parameter: Tensor, muon: bool) -> dict[str, Tensor]:
         return {"momentum_buffer": zeros}
     step = torch.zeros((), dtype=torch.float32, device=parameter.device)
     return {"step": step, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
-
-
-def _adamw(parameters: list[Tensor], arguments: TrainArguments) -> Any:
-    """Return AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
-
-    Fused: one kernel for all tensors on a GPU, and the device decides whether to skip a step.
-    """
-    return torch.optim.AdamW(
-        parameters,
-        lr=arguments.learning_rate,
-        betas=(arguments.adam_beta1, arguments.adam_beta2),
-        weight_decay=arguments.weight_decay,
-        fused=True,
-    )
-
-
-def _muon(matrix: Tensor, arguments: TrainArguments) -> Any:
-    """Return Muon (Jordan et al. 2024) with steps as large as AdamW's (Liu et al. 2025, arXiv:2502.16982).
-
-    One learning rate and one weight decay then serve both.
-    """
-    return torch.optim.Muon(
-        [matrix], lr=arguments.learning_rate, weight_decay=arguments.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )

@@ -29,10 +29,7 @@ SEED: Final = 0
 
 
 def write_random_latents(folder: Path, pretrained: Path, resolution_px: int, count: int) -> None:
-    """Write `count` rows, the same in both splits, for square pictures of `resolution_px`.
-
-    Raises StepError if the VAE cannot encode pictures of that size.
-    """
+    """Write `count` rows of square pictures, in both splits. Raises StepError for a side that the VAE cannot divide."""
     vae = read_object(pretrained / VAE / CONFIG_FILE)
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     if resolution_px % factor:

@@ -48,10 +48,7 @@ def prepare(first: CheckpointFolder, job_name: str, settings: Mapping[str, Any])
 
 
 def resume(state: TrainingState, folder: CheckpointFolder | None, world: World) -> Beginning:
-    """Load the newest checkpoint into the state of every rank; only the head rank passes `folder`.
-
-    Only the head reads: other hosts need no copy of the checkpoint volume.
-    """
+    """Load the newest checkpoint into all ranks' state; the head alone passes `folder` and reads, for others have none."""
     checkpoint = folder.newest() if folder is not None else None
     beginning = Beginning()
     if checkpoint is not None:

@@ -32,10 +32,7 @@ class Spending:
         folder: Path | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start from the cost recorded in `folder`; without one (on ranks other than the head) write nothing.
-
-        Raises StepError if the budget is spent already, or no price is set.
-        """
+        """Start from the cost in the head's `folder`. Raises StepError for a spent budget, or without a price."""
         self._budget_usd, self._others_usd = arguments.budget_usd, arguments.other_steps_usd
         self._usd_per_s = hosts * arguments.instance_hour_usd / SECONDS_PER_HOUR
         self._path = folder / SPENT_FILE if folder else None

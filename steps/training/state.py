@@ -55,10 +55,7 @@ class TrainingState:
         )
 
     def tensors(self) -> Tensors:
-        """Return every live tensor, by file and name: writing to them restores the state.
-
-        Tensors that another rank keeps are on the meta device: shape and type without values.
-        """
+        """Return the live tensors, by file and name, to restore by writing; another rank's are on the meta device."""
         groups: Tensors = {}
         for group, name, _, tensor in self._entries():
             groups.setdefault(group, {})[name] = tensor
@@ -79,10 +76,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Swap the moving average, if there is one, with the weights for a while, on all ranks at once.
-
-        Afterwards every bit is as before.
-        """
+        """Swap the moving average, if any, with the weights for a while, on all ranks; every bit comes back."""
         if self.average is None:
             yield
             return

@@ -45,10 +45,7 @@ class Sweep:
     """Tells the watchdog what this rank does now."""
 
     def run(self) -> int:
-        """Measure the sizes, the smallest first, up to the first that does not fit into memory; return 0.
-
-        Raises StepError if not even the smallest fits.
-        """
+        """Measure the sizes, the smallest first, until one does not fit into memory; StepError if none fits."""
         entries: list[Entry] = []
         for size in sorted(set(self.arguments.throughput_micro_batch_sizes)):
             try:

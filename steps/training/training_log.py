@@ -19,10 +19,7 @@ class TrainingLog:
     """Entries of one training, oldest first."""
 
     def __init__(self, path: Path | None, history: str = "", trackers: Sequence[Tracker] = ()) -> None:
-        """Begin with the entries of a checkpoint; without `path` (on ranks other than the head) write nothing.
-
-        `trackers` receive every new entry.
-        """
+        """Begin with a checkpoint's entries; without `path` write nothing. `trackers` receive every new entry."""
         self._path, self._trackers = path, trackers
         self.entries: list[Entry] = [json.loads(line) for line in history.splitlines()]
         if path is not None:

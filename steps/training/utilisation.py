@@ -52,19 +52,6 @@ class Utilisation:
         return figures | ({"peak_memory_gb": peak / 1e9} if peak else {})
 
 
-def measure_utilisation(
-    denoiser: Denoiser,
-    network: Any,
-    manifest: LatentsManifest,
-    positions: int,
-    arguments: TrainArguments,
-    device: torch.device,
-) -> Utilisation:
-    """Measure a network, as it is trained, and a device; takes a few seconds."""
-    flops = training_flops(denoiser, network.config, manifest, positions, arguments)
-    return Utilisation(device, flops, matmul_flops_per_s(device, arguments.precision))
-
-
 def training_flops(
     denoiser: Denoiser, config: Mapping[str, Any], manifest: LatentsManifest, positions: int, arguments: TrainArguments
 ) -> int:

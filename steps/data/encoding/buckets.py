@@ -70,11 +70,6 @@ class Buckets:
         return _nearest(_log_ratios(self.candidates), self.sizes)
 
 
-def square(side_px: int) -> Buckets:
-    """Return the one bucket of squares."""
-    return Buckets((Size(side_px, side_px),), (0,))
-
-
 def buckets_of(side_px: int, max_ratio: float, step_px: int) -> Buckets:
     """Return the square, and for every height and width in steps the largest shape that is no larger than it.
 

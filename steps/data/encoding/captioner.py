@@ -48,10 +48,7 @@ class Captioner:
         self._model = model.to(self._device).eval()
 
     def caption(self, shard: VerifiedShard, first: int) -> tuple[VerifiedShard, dict[str, str]]:
-        """Return a shard and the captions of a batch of its samples, by key. Raises StepError where they are not there.
-
-        A picture with several captions is one sample here.
-        """
+        """Return a shard and captions of a batch of its samples, by key: of a picture with several captions, one."""
         table = self._table(shard.name)
         rows = np.sort(np.unique(table.keys, return_index=True)[1])
         samples = read_samples(self._storage, table, rows[first : first + self._arguments.batch_size])

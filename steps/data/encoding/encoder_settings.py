@@ -30,10 +30,7 @@ class EncoderSettings:
 
 
 def model_facts(pretrained: Path, features: Path | None = None, features_side: int = 0) -> ModelFacts:
-    """Return what the manifest says of the models.
-
-    Raises StepError where a configuration lacks what is needed.
-    """
+    """Return what the manifest says of the models. Raises StepError where a configuration lacks what is needed."""
     family, file = folder_family(pretrained), (features or pretrained) / CONFIG_FILE
     whole = read_object(file) if features and file.is_file() else {}
     sees = whole.get("vision_config", whole)

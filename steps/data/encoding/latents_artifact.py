@@ -8,7 +8,7 @@ looks; here they end the step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import not_
 from typing import Any, Final
@@ -55,10 +55,7 @@ class LatentsRecord(PartRecord):
 
 
 def write_shard(storage: Storage, plan_digest: str, planned: PlannedShard, rows: Iterable[Any]) -> LatentsRecord:
-    """Write a shard from the encoder's rows of it, in any order; rows of other shards are passed over.
-
-    Raises StepError where a block is missing, OSError where the object does not arrive.
-    """
+    """Write a shard from rows in any order. Raises StepError for a missing block, OSError where it does not arrive."""
     blocks = {int(row["block"]): row for row in rows if row["shard"] == planned.name}
     if sorted(blocks) != list(range(len(planned.block_rows))):
         raise StepError(f"encode: {planned.name}: {len(blocks)} of {len(planned.block_rows)} blocks arrived")
@@ -138,52 +135,39 @@ def statistics(records: Sequence[LatentsRecord]) -> Statistics:
 
 
 def check_shard(record: LatentsRecord, scaling_factor: float, shift_factor: float = 0.0) -> None:
-    """Check a shard as soon as it is there, so that what is wrong ends the step early; one that an earlier start made
-    is checked as well. Raises StepError with all that is wrong.
-    """
-    listed = record.shard.listed
-    problem = _psnr_problem(record)
+    """Check a shard, also of an earlier start, so that what is wrong ends the step early. Raises StepError."""
+    listed, problems = record.shard.listed, []
+    if not record.psnr_db >= MIN_PSNR_DB:
+        decoded = f"PSNR {record.psnr_db:.1f} dB, at least {MIN_PSNR_DB:.0f} expected"
+        problems.append(f"the first latents of {listed.name} decode to other pictures ({decoded})")
     # Beside a bad picture even the statistics of few rows tell something.
-    if listed.split == TRAIN_SPLIT and (problem or listed.rows >= MIN_CHECKED_ROWS):
-        problem = "; ".join(
-            filter(None, (problem, _statistics_problem(statistics([record]), scaling_factor, shift_factor)))
-        )
-    _refuse(problem)
+    if listed.split == TRAIN_SPLIT and (problems or listed.rows >= MIN_CHECKED_ROWS):
+        problems += _statistics_problems(statistics([record]), scaling_factor, shift_factor)
+    _refuse(problems)
 
 
 def check_statistics(found: Statistics, scaling_factor: float, shift_factor: float = 0.0) -> None:
     """Raise StepError unless the scaled latents have about the centre and the spread that training expects."""
-    _refuse(_statistics_problem(found, scaling_factor, shift_factor))
+    _refuse(_statistics_problems(found, scaling_factor, shift_factor))
 
 
-def _refuse(problem: str) -> None:
-    if problem:
+def _refuse(problems: Iterable[str]) -> None:
+    if problem := "; ".join(problems):
         raise StepError(
             f"encode: {problem}. Likely causes: the VAE's weights are damaged or untrained; vae/config.json is another "
             "VAE's; the pictures are of a kind that this VAE has not seen. See data.pretrained_uri"
         )
 
 
-def _statistics_problem(found: Statistics, scaling_factor: float, shift_factor: float) -> str:
-    scaled_mean = (found.mean - shift_factor) * scaling_factor
+def _statistics_problems(found: Statistics, scaling_factor: float, shift_factor: float) -> Iterator[str]:
+    scaled_mean, scaled = (found.mean - shift_factor) * scaling_factor, found.std * scaling_factor
     if not abs(scaled_mean) <= MAX_MEAN:
-        return f"the latents' mean times scaling_factor {scaling_factor:g} is {scaled_mean:.3f}, and should be near 0"
-    scaled = found.std * scaling_factor
-    if not STD_RANGE[0] <= scaled <= STD_RANGE[1]:
-        return (
+        yield f"the latents' mean times scaling_factor {scaling_factor:g} is {scaled_mean:.3f}, and should be near 0"
+    elif not STD_RANGE[0] <= scaled <= STD_RANGE[1]:
+        yield (
             f"the latents' standard deviation is {found.std:.3f}, times scaling_factor {scaling_factor:g} "
             f"it is {scaled:.3f}, and should be near 1"
         )
-    return ""
-
-
-def _psnr_problem(record: LatentsRecord) -> str:
-    if record.psnr_db >= MIN_PSNR_DB:
-        return ""
-    return (
-        f"the first latents of {record.shard.listed.name} decode to other pictures "
-        f"(PSNR {record.psnr_db:.1f} dB, at least {MIN_PSNR_DB:.0f} expected)"
-    )
 
 
 def latents_artifact(

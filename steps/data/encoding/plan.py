@@ -110,10 +110,7 @@ class EncodePlan:
                     index += 1
 
     def locate(self, split: str, first: int, count: int) -> list[tuple[int, int, int, int]]:
-        """Return (bucket, shard, first place, count) of rows.
-
-        A place counts the samples of the split and the bucket within the shard.
-        """
+        """Return (bucket, shard, first place, count) of rows; places count a split's samples of a bucket in a shard."""
         ends = self._ends[split]
         parts, row = [], first
         while row < first + count:

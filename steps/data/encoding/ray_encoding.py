@@ -68,10 +68,7 @@ def summarize_sources(shards_uri: str, names: Sequence[str], selection: Selectio
 def encode_shards(
     job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Callable[[int], None]
 ) -> Iterator[LatentsRecord]:
-    """Yield the record of each shard when it is written; `on_rows` hears how many more rows are encoded.
-
-    Raises StepError with a worker's own words where it gave up.
-    """
+    """Yield the records of written shards; `on_rows` hears how many more rows are encoded. Raises StepError."""
     for start in range(0, len(shards), SHARDS_PER_RUN):
         part = shards[start : start + SHARDS_PER_RUN]
         try:

@@ -113,10 +113,7 @@ def _sides(table: pa.Table, name: str) -> Rows:
 
 
 def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> list[Sample]:
-    """Return samples of one shard; `rows` ascend.
-
-    Raises StepError where the shard is missing, or a sample in it is not, to the bit, the one that the table is of.
-    """
+    """Return samples of a shard, `rows` ascending. Raises StepError unless they are, to the bit, the table's."""
     samples: list[Sample] = []
     gaps = table.starts[rows[1:]] - table.stops[rows[:-1]]
     try:

@@ -8,61 +8,36 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from params.s3 import SCHEME
 from steps.data.latents.block import BlockError
 from steps.data.storage import Storage
 
 
-class FolderFiles:
-    """Files of a folder."""
+class BlockFiles:
+    """Files by name; several threads may read at once."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = str(folder)
+    def __init__(self, location: str | Path) -> None:
+        """Use a folder or an s3:// prefix; nothing is looked up yet."""
+        self._location, self._storage = location, Storage(str(location))
 
     def read(self, name: str) -> bytes:
         """Return a whole file. Raises OSError."""
-        return Path(self._folder, name).read_bytes()
-
-    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer with the bytes from `offset` on: one call, unless the file system answers in pieces.
-
-        Raises OSError, and BlockError where the file ends before.
-        """
-        descriptor = os.open(f"{self._folder}/{name}", os.O_RDONLY)
-        try:
-            while buffer:
-                count = os.preadv(descriptor, [buffer], offset)
-                if count == 0:
-                    raise BlockError(f"the file ends {len(buffer)} bytes too early")
-                buffer, offset = buffer[count:], offset + count
-        finally:
-            os.close(descriptor)
-
-
-class ObjectFiles:
-    """Objects under a prefix in S3, read by byte ranges."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-
-    def read(self, name: str) -> bytes:
-        """Return a whole object. Raises OSError."""
         return self._storage.read(name)
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer from one ranged request. Raises OSError, and BlockError where the object ends before."""
-        content = self._storage.read_range(name, offset, offset + len(buffer))
-        if len(content) != len(buffer):
-            raise BlockError(f"the object ends {len(buffer) - len(content)} bytes too early")
-        buffer[:] = content
+        """Fill a buffer with the bytes from `offset` on: one request, unless a file system answers in pieces.
 
-
-BlockFiles = FolderFiles | ObjectFiles
-"""Files by name; several threads may read at once."""
-
-
-def open_files(location: str | Path) -> BlockFiles:
-    """Return the files of a folder or an s3:// prefix; nothing is looked up yet."""
-    if str(location).startswith(SCHEME):
-        return ObjectFiles(Storage(str(location)))
-    return FolderFiles(Path(location))
+        Raises OSError, and BlockError where the file ends before.
+        """
+        if self._storage.is_object_store:
+            content = self._storage.read_range(name, offset, offset + len(buffer))
+            buffer[: len(content)] = content
+            buffer = buffer[len(content) :]
+        else:
+            descriptor = os.open(f"{self._location}/{name}", os.O_RDONLY)
+            try:
+                while buffer and (count := os.preadv(descriptor, [buffer], offset)):
+                    buffer, offset = buffer[count:], offset + count
+            finally:
+                os.close(descriptor)
+        if buffer:
+            raise BlockError(f"the file ends {len(buffer)} bytes too early")

@@ -105,10 +105,7 @@ class BlockReader:
         latent_shapes: Sequence[tuple[int, int, int]],
         max_lost_fraction: float = MAX_LOST_FRACTION,
     ) -> None:
-        """Read the layout of the first block; `latent_shapes` are those of the buckets.
-
-        No more than `max_lost_fraction` of the rows may be unreadable.
-        """
+        """Read the first block's layout; no more than `max_lost_fraction` of the rows may be unreadable."""
         self.table = table
         fields = _fields(files, table)
         self.fields = tuple(_shaped(fields, shape) for shape in latent_shapes)
@@ -129,10 +126,7 @@ class BlockReader:
 
     @contextmanager
     def read(self, block: int) -> Iterator[Mapping[str, Array]]:
-        """Lend the tensors of a block, in memory that is used again afterwards.
-
-        Raises StepError when more rows are lost than allowed.
-        """
+        """Lend the tensors of a block, in memory that is used again. Raises StepError when too many rows are lost."""
         # The memory that came back last is the one that the CPU's cache still holds.
         scratch = self._free.pop() if self._free else self._scratch()
         try:
@@ -235,10 +229,7 @@ def _shaped(fields: tuple[Field, ...], latent_shape: tuple[int, int, int]) -> tu
 
 
 def _fields(files: BlockFiles, table: BlockTable) -> tuple[Field, ...]:
-    """Return the tensors of every block, as the first one that is sound has them.
-
-    Raises StepError where the first block of no shard among the first few can be read.
-    """
+    """Return the tensors of every block, by the first sound one of a few shards. Raises StepError where none is."""
     failure = ""
     for block in np.unique(table.shards, return_index=True)[1][:_TRIED_SHARDS].tolist():
         content = bytearray(int(table.sizes[block]))

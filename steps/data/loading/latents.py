@@ -24,7 +24,7 @@ from steps.data.latents.block import Array
 from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
 from steps.data.latents.order import Rows, SampleOrder
 from steps.data.loading.batch_ring import LoadedBatch, empty
-from steps.data.loading.block_files import open_files
+from steps.data.loading.block_files import BlockFiles
 from steps.data.loading.block_reader import MAX_LOST_FRACTION, BlockReader, BlockTable, block_table
 from steps.data.loading.bucket_order import BucketStream, TrainingOrder
 from steps.errors import StepError
@@ -39,12 +39,9 @@ class LatentsDataset:
     """The latents of one folder or prefix; row i of a split is its i-th sample in the order of the index."""
 
     def __init__(self, location: Path | str) -> None:
-        """Open the artifact.
-
-        Raises StepError where the manifest or the index is missing, unreadable, or one does not fit the other.
-        """
+        """Open the artifact. Raises StepError where manifest or index is missing, or one does not fit the other."""
         self.location = str(location)
-        self.files = open_files(location)
+        self.files = BlockFiles(location)
         """What blocks are read from."""
         self.manifest = self._open(MANIFEST_FILE, LatentsManifest)
         index = self._open(LATENTS_INDEX_FILE, LatentsIndex)

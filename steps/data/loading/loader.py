@@ -46,10 +46,7 @@ class Share:
     """The first position that is not loaded."""
 
     def check(self, global_batch_size: int) -> None:
-        """Raise ValueError unless each rank gets the same number of rows of whole global batches.
-
-        Otherwise the ranks would not do the same number of steps.
-        """
+        """Raise ValueError unless all ranks get as many rows, of whole global batches: they take the same steps."""
         size, first, last = global_batch_size, self.first_position, self.last_position
         if size % self.world_size:
             raise ValueError(f"global_batch_size: {size} samples must divide among {self.world_size} ranks")
@@ -77,10 +74,7 @@ class LatentsLoader:
         read_threads: int = READ_THREADS,
         max_lost_fraction: float = MAX_LOST_FRACTION,
     ) -> None:
-        """Say what to load; no rows are read before iteration.
-
-        Raises ValueError as Share.check does.
-        """
+        """Say what to load; no rows are read before iteration. Raises ValueError as Share.check does."""
         size = order.global_batch_size
         share.check(size)
         self.blocks: Final = dataset.blocks(TRAIN_SPLIT, max_lost_fraction)

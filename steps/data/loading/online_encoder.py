@@ -50,10 +50,7 @@ class OnlineEncoder:
         return context.get_node_id(), self._source, bool(context.get_accelerator_ids().get("GPU"))
 
     def encode(self, decoded: Decoded) -> dict[str, Array]:
-        """Return the tensors of a block, and as `waited_s` how long this encoder had nothing to do before.
-
-        Raises StepError where the result is not finite.
-        """
+        """Return a block's tensors and, as `waited_s`, the idle time before. Raises StepError unless they are finite."""
         waited_s = time.monotonic() - self._idle_since_s
         tensors = self._encoder.encode(*decoded)
         self._idle_since_s = time.monotonic()
@@ -63,10 +60,7 @@ class OnlineEncoder:
 
 
 def decode_rows(source: ShardsSource, first_row: int, rows: int) -> Decoded:
-    """Return the pictures of training rows, uint8 [rows, S, S, 3], and their captions.
-
-    Raises StepError where one cannot be read.
-    """
+    """Return training rows' pictures, uint8 [rows, S, S, 3], and captions. Raises StepError for one that is none."""
     samples = planned_samples(source, TRAIN_SPLIT, first_row, rows)
     size = source.plan.buckets.sizes[0]
     pixels = np.stack([decode(sample, size) for sample in samples])

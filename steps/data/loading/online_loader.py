@@ -95,10 +95,7 @@ class OnlineLoader:
         blocks_ahead: int,
         max_lost_fraction: float = MAX_LOST_FRACTION,
     ) -> None:
-        """Say what to load; nothing is asked for before iteration.
-
-        Raises ValueError as Share.check does.
-        """
+        """Say what to load; nothing is asked for before iteration. Raises ValueError as Share.check does."""
         share.check(order.global_batch_size)
         self._source, self._order, self._block_rows, self._share = source, order, block_rows, share
         self._blocks_ahead, self._max_lost_rows = blocks_ahead, max_lost_fraction * int(block_rows.sum())
@@ -218,10 +215,7 @@ class RayBlocks:
         return chosen, self._encoders[chosen].ask(first_row, rows)
 
     def take(self, ticket: tuple[int, Any]) -> Tensors:
-        """Return a block when it is made, as a copy: what lies in the object store is let go.
-
-        Raises BlockLostError where it cannot be made, StepError where its encoder is lost.
-        """
+        """Return a block, copied out of the object store. Raises BlockLostError, StepError for a lost encoder."""
         import ray
 
         from steps.data.loading.online_encoder import WAITED_S

@@ -54,10 +54,7 @@ _NAME: Final = (
 
 
 def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
-    """Write the model of a folder into one file; return what its users must know.
-
-    Raises StepError that names what the layout has no place for.
-    """
+    """Write a folder's model into one file; return what users must know. Raises StepError for what has no place."""
     texts = {part: weights_of(folder / part) for part in PUBLISHED if (folder / part).is_dir()}
     network, clip_l = _transformer(weights_of(folder / TRANSFORMER)), texts.get(CLIP_L)
     if clip_l is not None:

@@ -124,10 +124,7 @@ class FolderConfigs:
 
 
 def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
-    """Write the model of a folder into one file; return what its users must know (see `notes`).
-
-    Raises StepError that names the first weight that the layout has no place for.
-    """
+    """Write a folder's model into one file; return its `notes`. Raises StepError for a weight that has no place."""
     described = FolderConfigs.read(folder)
     if (kind := described.schedule.get("beta_schedule")) != "scaled_linear":
         raise StepError(

@@ -109,10 +109,7 @@ class UNet(Denoiser):
         return {"prompt_embeds": wanted[0], "negative_prompt_embeds": unwanted[0] if unwanted else None}
 
     def exported_scheduler(self, config: Mapping[str, Any]) -> Any:
-        """Return DDIM, or DPM-Solver++ for flow.
-
-        Offset 1 and a last step that ends at the first alpha are the choices of stable-diffusion-2-base.
-        """
+        """Return DDIM, or DPM-Solver++ for flow; offset and last step are stable-diffusion-2-base's."""
         config = {**config, "steps_offset": 1, "set_alpha_to_one": False}
         if predicted(config) == FLOW:
             return self.sampler("dpm++", config)

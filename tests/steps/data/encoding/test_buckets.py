@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.data.encoding.buckets import Size, buckets_of, square
+from steps.data.encoding.buckets import Buckets, Size, buckets_of
 
 sides = st.sampled_from([64, 256, 320, 512, 768])
 steps = st.sampled_from([8, 16, 64])
@@ -43,8 +43,8 @@ def test_a_picture_goes_to_the_nearest_shape() -> None:
 
 
 def test_without_a_ratio_there_are_squares_alone() -> None:
-    assert buckets_of(256, 1.0, 64) == square(256)
-    assert square(256).nearest(np.array([10, 500]), np.array([500, 10])).tolist() == [0, 0]
+    assert buckets_of(256, 1.0, 64) == Buckets((Size(256, 256),), (0,))
+    assert buckets_of(256, 1.0, 64).nearest(np.array([10, 500]), np.array([500, 10])).tolist() == [0, 0]
 
 
 @given(st.lists(st.integers(0, 50), min_size=7, max_size=7), st.integers(1, 40))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from shapes import captions, pictures
-from steps.data.encoding.buckets import Size, square
+from steps.data.encoding.buckets import Size, buckets_of
 from steps.data.encoding.decoding import ShardsSource, decode, decode_span, spans
 from steps.data.encoding.plan import PlannedShard, Selection, make_plan, plan_file, summarize
 from steps.data.encoding.samples import Sample, read_table
@@ -18,7 +18,7 @@ from steps.data.storage import Storage
 from steps.errors import StepError
 from tests.steps.data.shapes_shards import write_shards
 
-SQUARE = square(32)
+SQUARE = buckets_of(32, 1.0, 8)
 SELECTION = Selection(0.3, SQUARE)
 
 
@@ -88,9 +88,9 @@ def test_pictures_whose_originals_were_too_small_are_in_no_block(tmp_path: Path)
 
 def test_tasks_stay_small_whatever_the_resolution() -> None:
     shard = PlannedShard("train-00000.tar", "train", 0, (256,) * 32)
-    assert [len(span["sizes"]) for span in spans([shard], square(64))] == [4] * 8
-    assert [len(span["sizes"]) for span in spans([shard], square(512))] == [1] * 32
-    assert [span["first_row"] for span in spans([shard], square(64))] == list(range(0, 8192, 1024))
+    assert [len(span["sizes"]) for span in spans([shard], buckets_of(64, 1.0, 8))] == [4] * 8
+    assert [len(span["sizes"]) for span in spans([shard], buckets_of(512, 1.0, 8))] == [1] * 32
+    assert [span["first_row"] for span in spans([shard], buckets_of(64, 1.0, 8))] == list(range(0, 8192, 1024))
 
 
 @pytest.mark.parametrize(("mode", "size"), [("L", (64, 64)), ("RGB", (100, 64)), ("CMYK", (64, 90)), ("RGB", (20, 20))])

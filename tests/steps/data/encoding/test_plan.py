@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.data.encoding.buckets import Buckets, buckets_of, square
+from steps.data.encoding.buckets import Buckets, buckets_of
 from steps.data.encoding.plan import EncodePlan, PlanFile, Selection, make_plan, plan_file, summarize, train_rows
 from steps.data.encoding.samples import SampleTable, caption_hash, is_heldout
 from steps.data.latents.order import Rows
 from steps.errors import StepError
 from tests.steps.data.shard_tables import table_of
 
-SQUARE = square(64)
+SQUARE = buckets_of(64, 1.0, 8)
 captions = st.lists(
     st.lists(st.sampled_from([f"a caption {i}" for i in range(30)]), max_size=12), min_size=1, max_size=6
 )

@@ -7,7 +7,7 @@ import pytest
 
 from shapes import captions, pictures
 from steps.data.encoding import reference as module
-from steps.data.encoding.buckets import square
+from steps.data.encoding.buckets import buckets_of
 from steps.data.encoding.decoding import ShardsSource
 from steps.data.encoding.plan import Selection, make_plan, summarize
 from steps.data.encoding.reference import write_reference_shard
@@ -16,7 +16,7 @@ from steps.data.storage import Storage
 from steps.evaluation.reference import Reference
 from tests.steps.data.shapes_shards import write_shards
 
-SQUARE = square(64)
+SQUARE = buckets_of(64, 1.0, 8)
 SELECTION = Selection(0.3, SQUARE)
 
 

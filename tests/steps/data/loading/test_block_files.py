@@ -7,7 +7,7 @@ import pytest
 
 from steps.data import storage as storage_module
 from steps.data.latents.block import BlockError
-from steps.data.loading.block_files import BlockFiles, open_files
+from steps.data.loading.block_files import BlockFiles
 from steps.data.loading.latents import LatentsDataset
 from steps.data.loading.loader import LatentsLoader, Share
 from steps.data.storage import Storage
@@ -55,7 +55,7 @@ def test_a_busy_s3_costs_no_sample(s3: s3_server.S3, folder: Path, monkeypatch: 
 
 @pytest.mark.parametrize("place", ["folder", "s3"])
 def test_a_file_that_ends_early_is_no_block(folder: Path, place: str) -> None:
-    files: BlockFiles = open_files(folder if place == "folder" else PREFIX)
+    files: BlockFiles = BlockFiles(folder if place == "folder" else PREFIX)
     size = len(files.read("train-00000.tar"))
     with pytest.raises(BlockError, match="ends 10 bytes too early"):
         files.read_into("train-00000.tar", size - 20, memoryview(bytearray(30)))
