@@ -23,7 +23,7 @@ MAX_READ_BYTES: Final = 2**20
 
 
 def unpack_model(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
-    """Replace `folder` by an archive's content. Raises StepError where that is hostile, damaged, too large, no model."""
+    """Replace `folder` by an archive's content. Raises StepError where it is hostile, damaged, too large, no model."""
     if not archive.is_file():
         raise StepError(f"{archive}: no model archive; a training job's output belongs there")
     shutil.rmtree(folder, ignore_errors=True)

@@ -48,7 +48,7 @@ def prepare(first: CheckpointFolder, job_name: str, settings: Mapping[str, Any])
 
 
 def resume(state: TrainingState, folder: CheckpointFolder | None, world: World) -> Beginning:
-    """Load the newest checkpoint into all ranks' state; the head alone passes `folder` and reads, for others have none."""
+    """Load the newest checkpoint into all ranks' state; the head alone passes `folder` and reads: others have none."""
     checkpoint = folder.newest() if folder is not None else None
     beginning = Beginning()
     if checkpoint is not None:

@@ -96,7 +96,7 @@ def planned_samples(source: ShardsSource, split: str, first: int, count: int) ->
 
 
 def decode(sample: Sample, size: Size) -> Pixels:
-    """Return a picture, uint8 [H, W, 3], resized and cut to a shape in its middle. Raises StepError if it is no JPEG."""
+    """Return a picture, uint8 [H, W, 3], resized and cut to a shape in its middle. Raises StepError if it is none."""
     try:
         with Image.open(io.BytesIO(sample.picture), formats=("JPEG",)) as opened:
             picture = opened.convert("RGB")
