@@ -133,8 +133,8 @@ class Probe:
     @property
     def reads(self) -> tuple[str, ...]:
         """Return the addresses that the set's jobs read."""
-        foreign = foreign_addresses(self.settings, self.values).values()
-        return tuple(dict.fromkeys([*map(self.values.text, ADDRESSES), *foreign]))
+        own = (self.values.text(name) for name in ADDRESSES if name in self.values)
+        return tuple(dict.fromkeys([*own, *foreign_addresses(self.settings, self.values).values()]))
 
     @property
     def results_uri(self) -> str:

@@ -50,7 +50,7 @@ class OnlineEncoder:
         return context.get_node_id(), self._source, bool(context.get_accelerator_ids().get("GPU"))
 
     def encode(self, decoded: Decoded) -> dict[str, Array]:
-        """Return a block's tensors and, as `waited_s`, the idle time before. Raises StepError if they are infinite."""
+        """Return a block's tensors and, as `waited_s`, the idle time before; all finite, or raises StepError."""
         waited_s = time.monotonic() - self._idle_since_s
         tensors = self._encoder.encode(*decoded)
         self._idle_since_s = time.monotonic()
