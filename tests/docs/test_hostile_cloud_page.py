@@ -15,10 +15,11 @@ TABLE = {name: (aws, pipeline, probe) for name, aws, pipeline, probe in ROWS if 
 
 
 def texts() -> str:
-    """Return every text of the source, pieces that stand side by side joined."""
+    """Return every text of the source, pieces that stand side by side joined, and what it reads as data."""
     paths = [path for room in ("pipeline_definition", "steps") for path in Path(room).rglob("*.py")]
     nodes = (node for path in paths for node in ast.walk(ast.parse(path.read_text())))
-    return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    words = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return "\n".join((*words, Path("pipeline_definition/checks/fixes.yaml").read_text()))
 
 
 @pytest.fixture(scope="module")

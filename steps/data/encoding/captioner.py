@@ -21,6 +21,7 @@ from steps.data.encoding.samples import read_samples, read_table
 from steps.data.shards.shards_artifact import VerifiedShard
 from steps.data.storage import Storage
 from steps.device import choose_device
+from steps.errors import StepError
 from steps.model.pretrained import LOCAL_SAFETENSORS, library, loaded
 
 # What `prompt` says for a model that takes none.
@@ -58,10 +59,16 @@ class Captioner:
 
     @torch.inference_mode()
     def write(self, pictures: list[Image.Image]) -> list[str]:
-        """Return the caption of each picture; an empty one where there is none."""
+        """Return the caption of each picture; it may be empty. Raises StepError for an unfit prompt."""
         asked = self._asked(pictures).to(self._device, self._dtype)
-        limit = self._arguments.max_caption_tokens
-        written = self._model.generate(**asked, max_new_tokens=limit, do_sample=False, num_beams=1)
+        options = {"max_new_tokens": self._arguments.max_caption_tokens, "do_sample": False, "num_beams": 1}
+        try:
+            written = self._model.generate(**asked, **options)
+        except ValueError as error:
+            prompt = self._arguments.prompt
+            raise StepError(
+                f"recaption.prompt {prompt!r}: this captioner cannot be asked so; try none: {error}"
+            ) from None
         if "input_ids" in asked and not self._model.config.is_encoder_decoder:
             written = written[:, asked["input_ids"].shape[1] :]
         ends = torch.tensor(self._model.generation_config.eos_token_id, device=written.device)

@@ -52,6 +52,11 @@ def test_the_small_captioner_reads_pictures_that_no_training_saw() -> None:
     assert sum(right) >= 0.9 * len(right)
 
 
+def test_a_prompt_that_the_model_takes_none_of_is_refused_by_name() -> None:
+    with pytest.raises(StepError, match=r"recaption\.prompt 'Say it\.': .* try none"):
+        Captioner(CAPTIONER, settings(prompt="Say it.")).write(pictures(drawn(1)))
+
+
 @pytest.mark.parametrize(
     ("text", "ended", "expected"),
     [
