@@ -38,6 +38,7 @@ def row(pixels: Array, block: int = 0) -> dict[str, object]:
         "shape": list(pixels.shape),
         "pixels": pixels.tobytes(),
         "captions": TEXTS,
+        "written": [],
     }
 
 
