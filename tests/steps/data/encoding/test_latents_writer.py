@@ -25,6 +25,7 @@ def rows() -> list[dict[str, Any]]:
             "content": to_bytes(tensors_of(size)),
             "sums": [1.0, float(number)],
             "psnr_db": math.nan if number else 30.0,
+            "written": 0,
         }
         for number, size in enumerate(sizes)
     ]
