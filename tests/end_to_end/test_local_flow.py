@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -15,6 +16,7 @@ from PIL import Image
 
 from tests.end_to_end.conftest import TINY, LocalPipeline, clean_environment
 from tests.end_to_end.test_local_pipeline import STEPS, wait_for_checkpoint
+from tests.processes import outlive
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -43,8 +45,10 @@ def test_killed_on_two_hosts_it_ends_as_an_unbroken_run_on_one(flow: LocalPipeli
         env=clean_environment(),
     )
     wait_for_checkpoint(flow, running)
+    family = psutil.Process(running.pid).children(recursive=True)
     running.kill()
     running.wait()
+    assert not outlive(family, 20), "a killed run leaves nothing behind"
     killed = (flow.runs / "latest").readlink().name
     done = flow.run("--resume", killed)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
