@@ -69,11 +69,10 @@ class WeightAverage:
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Put the average in place of the parameters for a while; every bit is back afterwards."""
+        there = back = self._swap
         if self._is_rounded:
             kept = [parameter.clone() for parameter in self._parameters]
             there, back = partial(self._set, self.tensors), partial(self._set, kept)
-        else:
-            there = back = partial(self._swap)
         there()
         try:
             yield

@@ -68,9 +68,17 @@ def assemble(
     helped = arguments.routing_fraction or arguments.alignment_weight
     aids = BlockAids(denoiser, arguments, denoiser.config(initial), manifest) if helped else None
     objective = Objective(denoiser, process, captions, scaling, arguments.precision, world.device, shift, aids)
-    dropouts, offset = (arguments.caption_dropout, arguments.encoder_dropout), arguments.noise_offset
-    drawn = (dropouts[1], aids, arguments.written_captions)
-    inputs = InputMaker(arguments.seed, dropouts[0], offset, process, captions, world.device, *drawn)
+    inputs = InputMaker(
+        arguments.seed,
+        arguments.caption_dropout,
+        arguments.noise_offset,
+        process,
+        captions,
+        world.device,
+        encoder_dropout=arguments.encoder_dropout,
+        aids=aids,
+        written_captions=arguments.written_captions,
+    )
     model = build_network(denoiser, arguments, initial, manifest, world.device)
     if aids is not None:
         aids.attach(model)

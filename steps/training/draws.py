@@ -47,24 +47,23 @@ def draw_kept(seed: int, positions: Sequence[int], encoders: int, dropout: float
     """
     kept = torch.ones((len(positions), encoders), dtype=torch.bool)
     for row, position in enumerate(positions if dropout else ()):
-        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, position, ENCODERS]))
-        kept[row] = torch.from_numpy(generator.random(encoders) >= dropout)
+        kept[row] = torch.from_numpy(_stream(seed, position, ENCODERS).random(encoders) >= dropout)
     return kept
 
 
 def draw_routes(seed: int, positions: Sequence[int], tokens: int, kept: int) -> Tensor:
     """Return which of a picture's tokens skip no block, ascending, for the samples at `positions`: [n, kept] int64."""
     routes = np.empty((len(positions), kept), np.int64)
-    for row, position in enumerate(positions):
-        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, position, ROUTES]))
-        routes[row] = np.sort(generator.permutation(tokens)[:kept])
+    for row, position in enumerate(positions if kept else ()):
+        routes[row] = np.sort(_stream(seed, position, ROUTES).permutation(tokens)[:kept])
     return torch.from_numpy(routes)
 
 
 def draw_written(seed: int, positions: Sequence[int], share: float) -> Tensor:
     """Return which of the samples at `positions` get the written caption, [n] bool, from streams of their own too."""
-    streams = (np.random.Philox(key=seed, counter=[0, 0, position, CAPTIONS]) for position in positions)
-    return torch.tensor([np.random.Generator(stream).random() < share for stream in streams], dtype=torch.bool)
+    return torch.tensor(
+        [_stream(seed, position, CAPTIONS).random() < share for position in positions], dtype=torch.bool
+    )
 
 
 def draw(
@@ -81,8 +80,13 @@ def draw(
     normal = [torch.empty((len(positions), *shape), dtype=torch.float32, pin_memory=pin_memory) for shape in shapes]
     uniform_rows, normal_rows = uniform.numpy(), [tensor.numpy() for tensor in normal]
     for row, position in enumerate(positions):
-        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, position, purpose]))
+        generator = _stream(seed, position, purpose)
         generator.random(out=uniform_rows[row])
         for rows in normal_rows:
             generator.standard_normal(dtype=np.float32, out=rows[row])
     return Draws(uniform[:, 0], uniform[:, 1], *normal)
+
+
+def _stream(seed: int, position: int, purpose: int) -> np.random.Generator:
+    """Return the numbers that a position has for one purpose, from their beginning."""
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, position, purpose]))

@@ -77,5 +77,5 @@ class Objective:
         weights = self._process.weight_of(inputs.timesteps)
         if self._aids is None or inputs.routes is None or inputs.features is None:
             return self.losses(network, inputs) * weights
-        self._aids.prepare(latent_shape_of(inputs.mean), inputs.routes, inputs.mean.to(self._dtype))
+        self._aids.prepare(latent_shape_of(inputs.mean), inputs.routes, inputs.mean.new_empty(0, dtype=self._dtype))
         return self.losses(network, inputs) * weights + self._aids.losses(inputs.features)
