@@ -82,14 +82,14 @@ def decode_span(span: dict[str, Any], source: ShardsSource) -> Iterator[dict[str
 
 
 def planned_samples(source: ShardsSource, split: str, first: int, count: int) -> list[Sample]:
-    """Return the samples of rows of a split."""
+    """Return the samples of rows of a split; those of training with the caption that Recaption wrote, if any."""
     samples: list[Sample] = []
     storage = Storage(source.shards_uri)
     plan = source.plan
     for bucket, number, place, part in plan.locate(split, first, count):
         table, training_rows = _table(source.shards_uri, plan.sources[number], plan.selection)
         rows = training_rows[bucket] if split == TRAIN_SPLIT else plan.heldout_rows(bucket, number)
-        written = _written(source.captions_uri, table.name)
+        written = _written(source.captions_uri if split == TRAIN_SPLIT else "", table.name)
         read = read_samples(storage, table, rows[place : place + part])
         samples += [sample._replace(written=written.get(sample.key, "")) for sample in read]
     return samples
