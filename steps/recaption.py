@@ -24,7 +24,7 @@ from params.model import Decides
 from params.programs import RecaptionArguments
 from steps.artifact import Artifact, publish
 from steps.container import Container
-from steps.data.encoding.ray_encoding import ENCODER_CPUS, SHARDS_PER_RUN, step_error
+from steps.data.encoding.ray_encoding import ENCODER_CPUS, SHARDS_PER_RUN, step_error, workers_of
 from steps.data.encoding.written_captions import CaptionsManifest, CaptionsRecord, source_of, write_captions
 from steps.data.shards.shards_artifact import VerifiedShard, read_shards_manifest
 from steps.device import gpus_to_lend
@@ -111,13 +111,11 @@ class Recaption:
     def _pool(self, batches: int) -> ActorPool:
         from steps.data.encoding.captioner import Captioner
 
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
-        count = min(batches, self._arguments.workers or gpus or int(resources["CPU"]))
+        workers, gpus = workers_of(self._arguments.workers)
         share = {"num_gpus": 1 if gpus else 0, "num_cpus": ENCODER_CPUS}
         # A captioner that dies is started again, and what it was asked for is asked again.
         actor = ray.remote(max_restarts=-1, max_task_retries=-1, **share)(Captioner)
-        return ActorPool([actor.remote(self._captioner, self._arguments) for _ in range(count)])
+        return ActorPool([actor.remote(self._captioner, self._arguments) for _ in range(min(batches, workers))])
 
 
 def _caption(captioner: Any, batch: tuple[VerifiedShard, int]) -> Any:

@@ -57,6 +57,12 @@ class Storage:
             return
         write_bytes(Path(path), content)
 
+    def write_checked(self, name: str, content: bytes) -> None:
+        """Write an object, and look whether it is there. Raises OSError where it did not arrive whole."""
+        self.write(name, content)
+        if self.size(name) != len(content):
+            raise OSError(f"{self.uri}/{name} did not arrive whole")
+
     def size(self, name: str) -> int | None:
         """Return an object's size in bytes, or None where there is none."""
         try:

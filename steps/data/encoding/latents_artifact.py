@@ -63,9 +63,7 @@ def write_shard(storage: Storage, plan_digest: str, planned: PlannedShard, rows:
     content, built = build_shard(planned.name, planned.split, (row["content"] for row in ordered), planned.bucket)
     if built.indexed.block_rows != planned.block_rows:
         raise StepError(f"encode: {planned.name}: blocks of {built.indexed.block_rows} rows, not as planned")
-    storage.write(planned.name, content)
-    if storage.size(planned.name) != len(content):
-        raise OSError(f"{storage.uri}/{planned.name} did not arrive whole")
+    storage.write_checked(planned.name, content)
     record = LatentsRecord(
         plan_digest=plan_digest,
         shard=built,

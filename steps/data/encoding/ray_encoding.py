@@ -105,8 +105,7 @@ def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
     context.execution_options.preserve_order = True
     context.raise_original_map_exception = True
     tasks = list(spans(list(shards), job.source.plan.buckets))
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    workers = job.workers or gpus or int(ray.cluster_resources()["CPU"])
+    workers, gpus = workers_of(job.workers)
     decoded = ray.data.from_items(tasks, override_num_blocks=len(tasks)).flat_map(
         decode_span, fn_kwargs={"source": job.source}, num_cpus=1 if gpus else ENCODER_CPUS
     )
@@ -117,6 +116,13 @@ def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
         num_cpus=ENCODER_CPUS,
         num_gpus=1 if gpus else None,
     )
+
+
+def workers_of(asked: int) -> tuple[int, int]:
+    """Return how many workers with a model the cluster gets, and its GPUs: one for each GPU, else one for each core."""
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    return asked or gpus or int(resources["CPU"]), gpus
 
 
 def _by_shard(

@@ -72,9 +72,7 @@ def write_captions(uri: str, plan_digest: str, shard: VerifiedShard, captions: M
     buffer, storage, name = io.BytesIO(), Storage(uri), captions_name(shard.name)
     keys = sorted(captions)
     pq.write_table(pa.table({"key": keys, "caption": [captions[key] for key in keys]}), buffer)
-    storage.write(name, buffer.getvalue())
-    if storage.size(name) != len(buffer.getvalue()):
-        raise OSError(f"{uri}/{name} did not arrive whole")
+    storage.write_checked(name, buffer.getvalue())
     record = CaptionsRecord(
         plan_digest=plan_digest,
         shard=shard.name,
