@@ -24,7 +24,6 @@ from typing import Any, Final
 
 import torch
 from scipy import stats
-from torch.utils.flop_counter import FlopCounterMode
 from webdataset import TarWriter
 
 from benchmarks import harness
@@ -51,6 +50,7 @@ from pipeline_definition.local.archive import merged_files, write_archive
 from shapes import captions
 from steps.container import Container
 from steps.data.loading.latents import LatentsDataset
+from steps.model.denoiser import counted_flops
 from steps.model.families import denoiser_of
 from steps.training.optimizer import Optimizer
 from steps.training.utilisation import training_flops
@@ -158,9 +158,9 @@ class RecipeBench:
         parameters = dict(denoiser.new(folder, 0).named_parameters())
         for parameter in parameters.values():
             parameter.grad = torch.zeros_like(parameter)
-        with FlopCounterMode(display=False) as counter:
-            Optimizer(parameters, arguments).step(0.0, torch.zeros(()))
-        return GLOBAL_BATCH * int(1e12 * self.tflop / (GLOBAL_BATCH * of_sample + counter.get_total_flops()))
+        optimizer = Optimizer(parameters, arguments)
+        of_step = counted_flops(lambda: optimizer.step(0.0, torch.zeros(())))
+        return GLOBAL_BATCH * int(1e12 * self.tflop / (GLOBAL_BATCH * of_sample + of_step))
 
     def judged(self, name: str, rate: float, seed: int) -> tuple[float, float, float]:
         """Train and judge one model, unless it was; return CPU-seconds of training, FID and CLIP score."""

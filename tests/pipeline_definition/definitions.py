@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from params.settings import load_settings
+from params.settings import Settings, load_settings
 from pipeline_definition.cost.host_hours import priced
 from pipeline_definition.definition.pipeline import build_definition
 
@@ -21,6 +21,11 @@ def text_of(name: str) -> str:
 
 def definition_of(name: str) -> dict[str, Any]:
     return json.loads(text_of(name))
+
+
+def built(settings: Settings) -> dict[str, Any]:
+    """Return the definition of settings as they are, without prices filled in."""
+    return json.loads(build_definition(settings))
 
 
 def all_steps(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -15,8 +15,7 @@ from params.settings import Settings, SettingsError, parse_settings
 from pipeline_definition.artifacts.collection import phase_steps
 from pipeline_definition.checks.preflight import preflight
 from pipeline_definition.cost.forecast import forecast
-from pipeline_definition.definition.pipeline import build_definition
-from tests.pipeline_definition.definitions import all_steps, at_defaults, defaults_of, definition_of
+from tests.pipeline_definition.definitions import all_steps, at_defaults, built, defaults_of, definition_of
 
 SET = """
 file_system: {kind: s3}
@@ -37,8 +36,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def definition(settings: Settings) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(build_definition(settings))
-    return found
+    return built(settings)
 
 
 def arguments_of(step: dict[str, Any], definition: dict[str, Any]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import botocore.session
@@ -16,9 +15,8 @@ from params.settings import Settings, parse_settings
 from pipeline_definition.artifacts.collection import phase_steps
 from pipeline_definition.checks.preflight import preflight
 from pipeline_definition.cost.forecast import forecast
-from pipeline_definition.definition.pipeline import build_definition
 from pipeline_definition.jobs.planned import Values, planned_jobs
-from tests.pipeline_definition.definitions import all_steps, at_defaults, defaults_of, definition_of
+from tests.pipeline_definition.definitions import all_steps, at_defaults, built, defaults_of, definition_of
 
 SET = """
 file_system: {kind: s3}
@@ -35,8 +33,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def definition(settings: Settings) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(build_definition(settings))
-    return found
+    return built(settings)
 
 
 def test_without_the_section_there_is_no_such_step() -> None:
