@@ -135,17 +135,22 @@ class RecipeBench:
         if not recipe.network:
             return source
         folder = self.folder / "-".join((recipe.folder, *map(str, recipe.network.values())))
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-        denoiser = denoiser_of(folder)
-        write_json(folder / denoiser.part / CONFIG_FILE, denoiser.config(source) | dict(recipe.network))
+        if not folder.exists():
+            draft = folder.with_suffix(".draft")
+            shutil.copytree(source, draft, dirs_exist_ok=True)
+            denoiser = denoiser_of(draft)
+            write_json(draft / denoiser.part / CONFIG_FILE, denoiser.config(source) | dict(recipe.network))
+            draft.rename(folder)
         return folder
 
     def latents(self, recipe: TrainingRecipe) -> Path:
         """Return latents of the pictures, with features where a transformer may be aligned with them."""
         folder, pretrained = self.folder / f"latents-{recipe.folder}", MODELS / recipe.folder
         if not (folder / MANIFEST_FILE).exists():
-            features = None if "flow" not in recipe.folder else MODELS / EVALUATOR / "clip"
-            write_latents(folder, self.folder / "pictures", pretrained, torch.device("cpu"), features)
+            denoiser = denoiser_of(pretrained)
+            blocks, _, _ = denoiser.blocks(denoiser.config(pretrained))
+            vision = MODELS / EVALUATOR / "clip" if blocks else None
+            write_latents(folder, self.folder / "pictures", pretrained, torch.device("cpu"), vision)
             sign(folder, pretrained)
         return folder
 
@@ -254,7 +259,8 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     world, rates = RecipeBench(Path(options.folder), options.tflop), [float(rate) for rate in options.rates.split(",")]
     rows, tried = zip(*(compare(world, name, rates, options.seeds) for name in options.recipes.split(",")), strict=True)
-    harness.print_result({"recipes": [*rows], "CLIP score by learning rate": [*tried]}, options.json)
+    chosen = {"CLIP score by learning rate": [*tried]} if len(rates) > 1 else {}
+    harness.print_result({"recipes": [*rows], **chosen}, options.json)
     return 0
 
 
