@@ -31,7 +31,7 @@ PROGRAM = Path(__file__).with_name("program.py")
 @pytest.fixture
 def make_store(tmp_path: Path) -> Iterator[Callable[[], ObjectStore]]:
     """Return a function that opens the store of one folder, again and again as after a restart."""
-    key_class, backend_class = moto_s3.FakeKey, s3_backends.backend
+    classes = moto_s3.FakeKey, moto_s3.FakeMultipart, s3_backends.backend
 
     def forget() -> None:
         BackendDict.reset()
@@ -43,7 +43,7 @@ def make_store(tmp_path: Path) -> Iterator[Callable[[], ObjectStore]]:
 
     yield opened
     forget()
-    moto_s3.FakeKey, s3_backends.backend = key_class, backend_class  # type: ignore[misc]
+    moto_s3.FakeKey, moto_s3.FakeMultipart, s3_backends.backend = classes  # type: ignore[misc]
 
 
 @pytest.fixture
