@@ -6,6 +6,7 @@ Reads nothing, writes nothing. `python -m steps memory` reckons the figures with
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -133,10 +134,18 @@ def flops_at(table: Mapping[int, int], resolution_px: int) -> float:
 
     Convolutions and weights cost in proportion to the positions n, attention among them n^2, and text the same at all.
     """
-    pixels = {side**2: flops for side, flops in table.items()}
-    x = resolution_px**2
-    shares = {at: math.prod(Fraction(x - other, at - other) for other in pixels if other != at) for at in pixels}
-    return float(sum(flops * shares[at] for at, flops in pixels.items()))
+    shares = _shares(tuple(table), resolution_px)
+    return float(sum(flops * share for flops, share in zip(table.values(), shares, strict=True)))
+
+
+@functools.lru_cache
+def _shares(sides: tuple[int, ...], resolution_px: int) -> tuple[Fraction, ...]:
+    """Return the weights of values at these sides in the parabola through them: Lagrange's, over the pixels."""
+    x, pixels = resolution_px**2, [side**2 for side in sides]
+    return tuple(
+        math.prod((Fraction(x - other, at - other) for other in pixels if other != at), start=Fraction(1))
+        for at in pixels
+    )
 
 
 def _at(passes: Sequence[PassMemory], resolution_px: int, samples: int) -> float:

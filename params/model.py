@@ -6,6 +6,7 @@ the stored pictures. [content]`.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
     @classmethod
+    @functools.cache
     def names(cls, *decided: Decides) -> frozenset[str]:
         """Return the names of the fields that decide one of these; one that does not say decides content."""
         fields = cls.model_fields.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from params.files import write_text
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import definition_text
-from pipeline_definition.commands.options import Reply, dim, parse_changes, say
+from pipeline_definition.commands.options import Reply, dim, parse_changes, say, shown
 from pipeline_definition.cost.price_list import API_REGION, refresh, training_plan_usd, with_price, write_prices
 from pipeline_definition.cost.prices import PRICES_FILE, PURCHASES, Purchase, load_prices
 from pipeline_definition.cost.training import training_cost
@@ -56,7 +56,7 @@ def forecast_command(
     asked = (definition, parse_changes(changes), around, rows)
     bill = forecast(settings, *asked)
     notes = filter(None, (*forecast_notes(bill), caption_note(bill, settings, *asked)))
-    return Reply(forecast_json(bill), forecast_table(bill), *map(dim, notes))
+    return Reply(forecast_json(bill), shown(forecast_table(bill)), *map(dim, notes))
 
 
 @app.command()
@@ -134,32 +134,41 @@ def price_of_plan(
 
 
 def plan(
-    deadline: Annotated[str, typer.Option(help="Wall time of the whole run: 36h, 10d or 2w.")],
-    budget: Annotated[float, typer.Option(help="Dollars for the whole run, without the endpoint.")],
+    deadline: Annotated[str, typer.Option(help="Of the whole run: 36h, 10d, 2w, Friday or 2027-01-31.")],
+    budget: Annotated[str, typer.Option(help="For the run without the endpoint: 40000, $5,000,000, 5M or 40k EUR.")],
     params: options.Params = options.DEFAULT_PARAMS,
     changes: options.Changes = None,
     rows: Rows = None,
+    exchange_rate: Annotated[
+        float | None, typer.Option(min=1e-6, help="Dollars for one unit of the budget's currency.")
+    ] = None,
     savings_plan: Annotated[bool, typer.Option("--savings-plan", help="Assume that a savings plan exists.")] = False,
+    training_plan: Annotated[bool, typer.Option("--training-plan", help="Assume that hosts can be reserved.")] = False,
     training_only: Annotated[bool, typer.Option("--training-only", help="Apply the limits to Train only.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write a page with the chart here.")] = None,
 ) -> Reply:
-    """Find the cheapest training hosts that meet a deadline and a budget; exit status 1 when none does.
+    """Find the cheapest hosts of every step that meet a deadline and a budget; exit status 1 when none does.
 
-    Example: sd-pipeline plan --deadline 14d --budget 150000 --params params/sd2_base.yaml --out plan.html
+    Example: sd-pipeline plan --deadline 14d --budget 150k --params params/sd2_base.yaml --out plan.html
     """
-    from pipeline_definition.cost.plan import parse_days
+    from pipeline_definition.cost import plan_page
+    from pipeline_definition.cost.limits import parse_days, parse_usd
     from pipeline_definition.cost.plan import plan as plan_of
-    from pipeline_definition.cost.plan_page import NOTES, plan_document, plan_json, plan_table
     from pipeline_definition.pages.html import to_html
 
-    days = parse_days(deadline)
+    days, usd = parse_days(deadline, datetime.now().astimezone()), parse_usd(budget, exchange_rate)
     settings, definition = _definition(params)
-    purchases = PURCHASES if savings_plan else PURCHASES[:2]
-    planned = plan_of(settings, definition, parse_changes(changes), days, budget, purchases, training_only, rows)
+    wanted: dict[Purchase, bool] = {"savings_plan": savings_plan, "training_plan": training_plan}
+    purchases = (*PURCHASES[:2], *(way for way, is_there in wanted.items() if is_there))
+    fixed = parse_changes(changes)
+    planned = plan_of(settings, definition, fixed, days, usd, purchases, training_only, rows)
+    values = {item["Name"]: item.get("DefaultValue") for item in definition["Parameters"]}
+    how = (plan_page.start_line(planned, str(params), values), *plan_page.set_lines(planned, settings.train.spot))
     if out:
-        write_text(out, to_html(plan_document(planned, settings.pipeline_name)))
-    shown = (planned.verdict(), plan_table(planned), *map(dim, NOTES))
-    return Reply(plan_json(planned), *shown, status=0 if planned.best else 1)
+        write_text(out, to_html(plan_page.plan_document(planned, settings.pipeline_name, *how)))
+    tables = (shown(plan_page.step_table(planned)), "", shown(plan_page.option_table(planned)))
+    said = (plan_page.verdict(planned), *how, "", *tables, *map(dim, plan_page.NOTES))
+    return Reply(plan_page.plan_json(planned) | {"start": list(how)}, *said, status=0 if planned.best else 1)
 
 
 def business_case(

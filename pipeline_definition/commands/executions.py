@@ -139,11 +139,15 @@ def list_executions(context: options.CommandContext) -> Reply:
     Example: sd-pipeline list --json
     """
     items = Executions(context.target).list(context.settings.pipeline_name)
-    shown = table(("execution", "status", "started"))
-    for item in items:
-        started = item["StartTime"].isoformat(sep=" ", timespec="seconds")
-        shown.add_row(item["PipelineExecutionArn"].rsplit("/", 1)[-1], item["PipelineExecutionStatus"], started)
-    return Reply(items, shown)
+    rows = (
+        (
+            item["PipelineExecutionArn"].rsplit("/", 1)[-1],
+            item["PipelineExecutionStatus"],
+            item["StartTime"].isoformat(sep=" ", timespec="seconds"),
+        )
+        for item in items
+    )
+    return Reply(items, table(("execution", "status", "started"), rows))
 
 
 def logs(

@@ -46,11 +46,16 @@ def list_packages(context: options.CommandContext) -> Reply:
     Example: sd-pipeline models list --local --params params/local.yaml
     """
     packages = PackageGroup(context.target, context.settings.registry.group).list()
-    shown = table(("version", "status", "created", "FID", "CLIP score", "data set"))
-    for one in packages:
-        metrics = (_short(one.metadata.get(name, "")) for name in ("fid", "clip_score"))
-        shown.add_row(str(one.version), one.status, one.created, *metrics, one.metadata.get("dataset", ""))
-    return Reply([asdict(package) for package in packages], shown)
+    rows = [
+        (
+            *(str(one.version), one.status, one.created),
+            *(_short(one.metadata.get(name, "")) for name in ("fid", "clip_score")),
+            one.metadata.get("dataset", ""),
+        )
+        for one in packages
+    ]
+    headers = ("version", "status", "created", "FID", "CLIP score", "data set")
+    return Reply([asdict(package) for package in packages], table(headers, rows, {3, 4}))
 
 
 @app.command()

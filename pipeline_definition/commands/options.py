@@ -7,18 +7,19 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
-from rich.console import Console, ConsoleRenderable
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
 from params.layout import ASYNC
 from params.settings import Settings, load_settings
 from pipeline_definition.errors import UsageError
+from pipeline_definition.pages import document
 from pipeline_definition.prompting.endpoint import AsyncEndpoint, Endpoint, connect
 from pipeline_definition.session import Target
 
@@ -189,9 +190,44 @@ def dim(line: str) -> Text:
     return Text(line, "dim")
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> Table:
-    """Return rows of text under headers."""
-    made = Table(*(Column(header, overflow="fold") for header in headers), box=None, pad_edge=False)
-    for row in rows:
-        made.add_row(*row)
-    return made
+class FittedTable:
+    """Rows of text under headers, as wide as the terminal: where figures or words would be cut, a paragraph a row."""
+
+    def __init__(self, headers: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[int] = ()) -> None:
+        self._headers, self._rows, self._numeric = headers, [tuple(row) for row in rows], numeric
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table, or each row's cells with their headers."""
+        columns = list(zip(self._headers, *self._rows, strict=True))
+        needed = [max(self._narrowest(cell, at) for cell in column) for at, column in enumerate(columns)]
+        if sum(needed) + len(columns) <= options.max_width:
+            yield self._table()
+            return
+        for row in self._rows:
+            yield Text(row[0], "bold", overflow="fold")
+            named = zip(self._headers[1:], row[1:], strict=True)
+            yield from (Text(f"  {header}: {cell}", overflow="fold") for header, cell in named if cell)
+
+    def _narrowest(self, cell: str, column: int) -> int:
+        """Return how few characters hold a cell: figures stay whole, texts may be folded between words."""
+        return max(map(len, [cell] if column in self._numeric else cell.split()), default=0)
+
+    def _table(self) -> Table:
+        columns = (
+            Column(header, overflow="fold", justify="right", no_wrap=True) if at in self._numeric else Column(header)
+            for at, header in enumerate(self._headers)
+        )
+        made = Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for row in self._rows:
+            made.add_row(*map(Text, row))
+        return made
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[int] = ()) -> FittedTable:
+    """Return rows of text under headers, for a terminal of any width."""
+    return FittedTable(headers, rows, numeric)
+
+
+def shown(made: document.Table) -> FittedTable:
+    """Return a page's table for a terminal."""
+    return FittedTable(made.headers, made.rows, made.numeric)

@@ -15,13 +15,14 @@ from typing import Any
 
 from params.memory import family_of_denoiser
 from params.settings import Settings
+from pipeline_definition.cost.frontier import PlannedHosts
 from pipeline_definition.cost.jobs import Estimator, ForecastLine, total_usd
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
 from pipeline_definition.cost.rates import Rates, load_rates
 from pipeline_definition.cost.storage import Surroundings, other_lines
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
 from pipeline_definition.cost.workload import Workload, declared_model, workload_of
-from pipeline_definition.jobs.planned import Values, planned_jobs
+from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Forecast:
         return any(line.usd[purchase] is None for line in self.lines)
 
 
-def wall_hours(workload: Workload, lines: Sequence[ForecastLine]) -> float:
+def wall_hours(workload: Workload, lines: Sequence[ForecastLine | PlannedHosts]) -> float:
     """Return how long a run takes from its first step to its last."""
     hours = defaultdict(float, {line.step: line.hours for line in lines})
     whole = sum(hours.values())
@@ -91,21 +92,34 @@ def forecast(
 
     Raises CostError for a set that runs on this machine, and for an unknown parameter, rate or price.
     """
-    prices, rates, around = prices or load_prices(), rates or load_rates(), around or Surroundings()
-    values = _values(settings, definition, parameters, prices)
-    jobs = planned_jobs(definition, values)
-    workload = workload_of(settings, values, rates.assumed, rows)
-    streams = {job.step: job for job in jobs if job.program == "stream"}
-    trainings = tuple(job for job in jobs if job.program == "train" and job.step in streams)
-    estimator = Estimator(settings, workload, rates, prices, streams, trainings)
-    if empty := [job.count_parameter for job in jobs if job.count < 1]:
-        raise CostError(f"{empty[0]}: set it to 1 or more")
+    jobs, estimator = work_of(settings, definition, parameters, rows, prices, rates)
+    workload, around = estimator.workload, around or Surroundings()
     lines = [line for job in jobs if (line := estimator.line(job))]
     # Latents are written by Encode and read until Train ends: the file system is there for the whole run.
     hours = wall_hours(workload, lines)
     lines += other_lines(estimator, jobs, hours, around)
     monthly = [estimator.endpoint(job, 1.0) for job in jobs if job.program == "serve"]
-    return Forecast(workload, prices, tuple(lines), tuple(monthly))
+    return Forecast(workload, estimator.prices, tuple(lines), tuple(monthly))
+
+
+def work_of(
+    settings: Settings,
+    definition: Mapping[str, Any],
+    parameters: Mapping[str, str],
+    rows: int | None = None,
+    prices: Prices | None = None,
+    rates: Rates | None = None,
+) -> tuple[list[PlannedJob], Estimator]:
+    """Return the jobs of a start, and what tells the hours and dollars of each. Raises CostError as `forecast` does."""
+    prices, rates = prices or load_prices(), rates or load_rates()
+    values = _values(settings, definition, parameters, prices)
+    jobs = planned_jobs(definition, values)
+    streams = {job.step: job for job in jobs if job.program == "stream"}
+    trainings = tuple(job for job in jobs if job.program == "train" and job.step in streams)
+    workload = workload_of(settings, values, rates.assumed, rows)
+    if empty := [job.count_parameter for job in jobs if job.count < 1]:
+        raise CostError(f"{empty[0]}: set it to 1 or more")
+    return jobs, Estimator(settings, workload, rates, prices, streams, trainings)
 
 
 def caption_note(bill: Forecast, settings: Settings, *rest: Any) -> str:

@@ -5,11 +5,13 @@ Reads planned jobs, a workload, rates and prices; writes nothing.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from params.memory import ModelFigures
+from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.prices import PURCHASES, Prices, Purchase
 from pipeline_definition.cost.rates import Rate, Rates
@@ -62,10 +64,15 @@ class Estimator:
     trainings: tuple[PlannedJob, ...] = ()
     """The trainings that have encoders."""
 
-    @property
+    @functools.cached_property
     def model(self) -> ModelFigures:
         """What the model that is trained takes."""
         return declared_model(self.settings.data.model)
+
+    @functools.cached_property
+    def phase_of(self) -> Callable[[str], Phase]:
+        """`Settings.phase_of`, asked once for each step: a plan has thousands of lines."""
+        return functools.cache(self.settings.phase_of)
 
     def line(self, job: PlannedJob) -> ForecastLine | None:
         """Return the line of a step's jobs; None for an endpoint, which is paid by the month."""
@@ -109,7 +116,7 @@ class Estimator:
 
     def train_hours(self, job: PlannedJob, samples: int) -> tuple[float, Rate]:
         """Return the hours of one training, the start and the loss of many GPUs included."""
-        train, work = self.settings.phase_of(job.step).train, self.workload.phase_of(job.step)
+        train, work = self.phase_of(job.step).train, self.workload.phase_of(job.step)
         text_online = not self.settings.encode.caption_embeddings
         rate = self.rates.train_rate(self.model, job.instance, work.resolution_px, text_online, job.type_parameter)
         gpus = job.count * job.instance.ranks
@@ -122,7 +129,7 @@ class Estimator:
         return self._hours(samples / speed), rate
 
     def _encode_rate(self, job: PlannedJob) -> Rate:
-        encode = self.settings.phase_of(job.step).encode
+        encode = self.phase_of(job.step).encode
         how = (encode.resolution_px, encode.precision, encode.caption_embeddings)
         return self.rates.encode_rate(self.model, job.instance, *how, job.type_parameter)
 

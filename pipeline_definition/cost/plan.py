@@ -1,4 +1,4 @@
-"""The cheapest hosts for Train that keep the whole run within a deadline and a budget.
+"""The cheapest hosts of every step that keep the whole run within a deadline and a budget.
 
 Reads a parameter set, a definition, changed parameters, prices.yaml and rates.yaml; writes nothing.
 
@@ -8,48 +8,41 @@ Reads a parameter set, a definition, changed parameters, prices.yaml and rates.y
 from __future__ import annotations
 
 import functools
-import itertools
-import math
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from params.parameter_names import GLOBAL_BATCH_SIZE
 from params.settings import Settings
-from pipeline_definition.cost.forecast import Forecast, forecast
+from pipeline_definition.cost.forecast import wall_hours, work_of
+from pipeline_definition.cost.frontier import PlannedHosts, Way, frontier, in_turn, side_by_side
 from pipeline_definition.cost.jobs import Estimator
-from pipeline_definition.cost.prices import Prices, Purchase, load_prices
-from pipeline_definition.cost.rates import Rates, load_rates
+from pipeline_definition.cost.prices import PURCHASES, Purchase
+from pipeline_definition.cost.storage import Surroundings, other_lines
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
-from pipeline_definition.jobs.instances import BFLOAT16_COMPUTE_CAPABILITY, Instance, instance, known_types
+from pipeline_definition.cost.workload import Workload
+from pipeline_definition.jobs.instances import BFLOAT16_COMPUTE_CAPABILITY, instance, known_types
 from pipeline_definition.jobs.memory import even_sizes, largest, training_bytes
-from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
+from pipeline_definition.jobs.planned import PlannedJob
 
 # Twice as many GPUs as the model of the scaling loss is fitted on, with 8 to a host: no further can it be trusted.
-MAX_HOSTS = 32
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([hdw])")
-_HOURS = {"h": 1.0, "d": 24.0, "w": 168.0}
+MAX_TRAINING_HOSTS = 32
+# The most that CreateProcessingJob takes: steps that share out rows or pictures lose no speed with more hosts.
+MAX_HOSTS = 100
+SECONDS_PER_HOUR = 3600
+MORE_USD, MORE_DAYS = 1000.0, 1.0
 
 
 @dataclass(frozen=True)
 class Option:
-    """One way to train."""
+    """One way to run the whole, or the trainings alone where that was asked for."""
 
-    instance_type: str
-    instances: int
-    gpus: int
-    purchase: Purchase
     days: float
-    """Of the whole run, or of the training alone where that was asked for."""
     usd: float
-    efficiency: float
-    """What is left of a GPU's speed on one host."""
-    rate_kind: str
-    training_days: float
-    training_usd: float
-    micro_batch_sizes: tuple[int, ...]
-    """The largest that the GPU's memory has room for, for each phase; a smaller one does, too."""
+    hosts: tuple[PlannedHosts, ...]
+    """Of each step, in order."""
+    trainings: tuple[PlannedHosts, ...]
+    """Those of them that train, one for each phase."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +51,11 @@ class Plan:
 
     deadline_days: float
     budget_usd: float
+    workload: Workload
     options: tuple[Option, ...]
-    """Cheapest first."""
+    """That no other beats in days and dollars both, cheapest first."""
+    others: tuple[Option, ...] = field(default=(), repr=False)
+    """The same without the instance type that the choice trains on."""
 
     def meets(self, option: Option) -> bool:
         """Tell whether an option keeps both limits."""
@@ -67,48 +63,35 @@ class Plan:
 
     @property
     def best(self) -> Option | None:
-        """The cheapest that keeps both, the faster of two that cost the same; None where none does."""
-        return next((option for option in self.options if self.meets(option)), None)
+        """The cheapest that keeps both; None where none does."""
+        return next(filter(self.meets, self.options), None)
 
     @property
-    def nearest(self) -> Option:
-        """The option whose worse excess over the two limits is smallest."""
-        return min(self.options, key=lambda o: max(o.days / self.deadline_days, o.usd / self.budget_usd))
+    def choice(self) -> Option:
+        """The best, or the option whose worse excess over the two limits is smallest."""
+        return self.best or min(
+            self.options, key=lambda one: max(one.days / self.deadline_days, one.usd / self.budget_usd)
+        )
 
     @property
-    def frontier(self) -> tuple[Option, ...]:
-        """Options that no other beats in days and dollars both, cheapest first."""
-        fastest = itertools.accumulate((option.days for option in self.options), min, initial=math.inf)
-        return tuple(option for option, days in zip(self.options, fastest, strict=False) if option.days < days)
+    def runner_up(self) -> Option | None:
+        """The best that trains on another instance type; None where none keeps both limits."""
+        return next(filter(self.meets, self.others), None)
 
-    def verdict(self) -> str:
-        """Return one sentence: the choice, or what comes nearest and what each limit alone would allow."""
-        if self.best:
-            return f"{option_text(self.best)} meets both."
-        within = [option for option in self.options if option.days <= self.deadline_days]
-        paid = [option for option in self.options if option.usd <= self.budget_usd]
-        limits = f"{self.deadline_days:g} days and ${self.budget_usd:,.0f}"
-        parts = [f"nothing meets {limits}: nearest is {option_text(self.nearest)}"]
-        if within:
-            parts.append(f"within the deadline the cheapest is {option_text(within[0])}")
-        if paid:
-            parts.append(f"within the budget the fastest is {option_text(min(paid, key=lambda option: option.days))}")
-        return "; ".join(parts) + "."
+    def bottleneck(self, option: Option) -> PlannedHosts:
+        """Return the hosts of the step that would shorten the run most if it were twice as fast."""
 
+        def hours_without_half_of(step: str) -> float:
+            lines = [replace(one, hours=one.hours / 2) if one.step == step else one for one in option.hosts]
+            return wall_hours(self.workload, lines)
 
-def option_text(option: Option) -> str:
-    """Return an option in words."""
-    way = option.purchase.replace("_", " ")
-    return f"{option.instances} x {option.instance_type} {way} ({option.days:.1f} days, ${option.usd:,.0f})"
+        return min(option.hosts, key=lambda hosts: hours_without_half_of(hosts.step))
 
-
-def parse_days(text: str) -> float:
-    """Return days of `36h`, `10d` or `2w`."""
-    match = _DURATION.fullmatch(text.strip().lower())
-    days = float(match[1]) * _HOURS[match[2]] / HOURS_PER_DAY if match else 0.0
-    if not 0 < days < math.inf:
-        raise CostError(f"--deadline {text}: write it as 36h, 10d or 2w")
-    return days
+    def with_more(self, usd: float = 0.0, days: float = 0.0) -> Option:
+        """Return the fastest option for so many dollars more than the choice, or the cheapest in so many days more."""
+        if usd:
+            return min((one for one in self.options if one.usd <= self.choice.usd + usd), key=lambda one: one.days)
+        return next(one for one in self.options if one.days <= self.choice.days + days)
 
 
 def plan(
@@ -121,90 +104,158 @@ def plan(
     training_only: bool = False,
     rows: int | None = None,
 ) -> Plan:
-    """Return every way to train that the price file knows, against a deadline and a budget.
+    """Search the hosts of every step, against a deadline and a budget; what `parameters` set stays as it is.
 
-    Raises CostError as `forecast` does, or for a budget that is not a number above 0.
+    Raises CostError as `forecast` does, and where the global batch divides among no priced host's GPUs.
     """
-    if not 0 < budget_usd < math.inf:
-        raise CostError(f"--budget {budget_usd:g}: give a number of dollars above 0")
-    prices, rates = load_prices(), load_rates()
-    bill = forecast(settings, definition, parameters, rows=rows, prices=prices, rates=rates)
-    # The trainings of all phases run on the same hosts, one after the other.
-    planned = planned_jobs(definition, Values(definition, parameters))
-    jobs = [job for job in planned if job.program == "train" and not job.choices]
-    estimator = Estimator(settings, bill.workload, rates, prices)
-    rest = (0.0, 0.0, 0.0) if training_only else _rest(bill, {job.step for job in jobs})
-    options = list(_options(estimator, jobs, purchases, rest))
-    if not options:
-        batches = " and ".join(sorted({f"{phase.global_batch_size:,}" for phase in bill.workload.phases}))
+    jobs, estimator = work_of(settings, definition, parameters, rows)
+    search = _Search(estimator, tuple(jobs), frozenset(parameters), tuple(purchases), training_only)
+    found = search.options()
+    if not found:
+        batches = " and ".join(sorted({f"{phase.global_batch_size:,}" for phase in estimator.workload.phases}))
         raise CostError(
             f"{GLOBAL_BATCH_SIZE} {batches} divides among no priced host's GPUs that have room for a micro-batch"
         )
-    return Plan(deadline_days, budget_usd, tuple(sorted(options, key=lambda o: (o.usd, o.days))))
+    planned = Plan(deadline_days, budget_usd, estimator.workload, found)
+    used = {hosts.instance_type for hosts in planned.choice.trainings}
+    return replace(planned, others=search.options(without=used))
 
 
-def _rest(bill: Forecast, trainings: Collection[str]) -> tuple[float, float, float]:
-    """Return hours, dollars, and dollars for an hour more, of everything but the trainings."""
-    others = [line for line in bill.lines if line.step not in trainings]
-    # The file system and the private network are there as long as the run: they cost more when Train takes longer.
-    lasting = [line for line in others if line.step in ("FSx for Lustre", "Private endpoints")]
-    hourly = sum(line.usd["on_demand"] or 0.0 for line in lasting) / bill.hours
-    fixed = sum(line.usd["on_demand"] or 0.0 for line in others if line not in lasting)
-    return sum(line.hours for line in others), fixed, hourly
+@dataclass(frozen=True)
+class _Search:
+    """Every way that the price file knows, step by step."""
 
+    estimator: Estimator
+    jobs: tuple[PlannedJob, ...]
+    pinned: frozenset[str]
+    """Parameters that stay as they are."""
+    purchases: tuple[Purchase, ...]
+    training_only: bool
 
-def _options(
-    estimator: Estimator, jobs: Sequence[PlannedJob], purchases: Sequence[Purchase], rest: tuple[float, float, float]
-) -> Iterator[Option]:
-    batches = {phase.global_batch_size for phase in estimator.workload.phases}
-    for name in _candidates(estimator.prices, estimator.rates):
-        host = instance(name)
-        for count in range(1, MAX_HOSTS + 1):
-            gpus = count * host.ranks
-            if any(batch % gpus for batch in batches):
+    @property
+    def workload(self) -> Workload:
+        return self.estimator.workload
+
+    def options(self, without: Collection[str] = ()) -> tuple[Option, ...]:
+        """Return the frontier; `without`: instance types on which nothing is trained."""
+        ways = (way for purchase in self.purchases for way in self._whole(purchase, without))
+        return tuple(map(self._option, frontier(ways)))
+
+    def _option(self, way: Way) -> Option:
+        steps = {phase.train_step for phase in self.workload.phases}
+        trainings = tuple(hosts for hosts in way.hosts if hosts.step in steps)
+        steps_in_order = [job.step for job in self.jobs]
+        in_order = tuple(sorted(way.hosts, key=lambda hosts: steps_in_order.index(hosts.step)))
+        return Option(way.hours / HOURS_PER_DAY, way.usd, in_order, trainings)
+
+    def _whole(self, purchase: Purchase, without: Collection[str]) -> Sequence[Way]:
+        """Return the frontier of the run; steps wait for each other as `forecast.wall_hours` has it."""
+        trainings = {job.step: self._training_ways(job, purchase, without) for job in self.jobs if _is_training(job)}
+        others = {} if self.training_only else self._others.get(purchase, self._others["on_demand"])
+        if not all(trainings.values()):
+            return ()
+        ways = {**trainings, **others}
+        first, *later = self.workload.phases
+        trained = in_turn(ways.pop(step) for step in (first.encode_step, "Tune", first.train_step) if step in ways)
+        for phase in later:
+            encoded = ways.pop(phase.encode_step, None)
+            begun = side_by_side(trained, encoded) if encoded else trained
+            trained = in_turn((begun, ways.pop(phase.train_step)))
+        whole = in_turn((*ways.values(), trained))
+        if self.training_only:
+            return whole
+        fixed, hourly = self._surroundings()
+        return [replace(way, usd=way.usd + fixed + hourly * way.hours) for way in whole]
+
+    def _surroundings(self) -> tuple[float, float]:
+        """Return dollars, and dollars for each hour of the run, of what is no job: file system, bucket, network."""
+        usd = [
+            sum(line.usd["on_demand"] or 0.0 for line in other_lines(self.estimator, self.jobs, hours, Surroundings()))
+            for hours in (0.0, 1.0)
+        ]
+        return usd[0], usd[1] - usd[0]
+
+    @functools.cached_property
+    def _others(self) -> Mapping[Purchase, Mapping[str, Sequence[Way]]]:
+        """The frontiers of the steps that train nothing, by the way trainings are bought: most stay on demand."""
+        jobs = [job for job in self.jobs if not (_is_training(job) or job.program in ("serve", "stream"))]
+        return {purchase: {job.step: self._ways(job, purchase) for job in jobs} for purchase in PURCHASES}
+
+    def _ways(self, job: PlannedJob, purchase: Purchase) -> Sequence[Way]:
+        """Return a step's frontier; hosts with which SageMaker would stop it at its time limit are not in it."""
+        ways = []
+        for other in self._hosted(job, MAX_HOSTS):
+            line = self.estimator.line(other)
+            if line is None:
                 continue
-            sizes = tuple(_micro_batch_size(estimator, job, host, gpus) for job in jobs)
-            if 0 in sizes:
+            usd = line.usd.get(purchase) or line.usd["on_demand"] or 0.0
+            way = Way(line.hours, usd, (_hosts(other, "on_demand", line.hours, usd, line.rate_kind),))
+            fits = other == job or line.hours * SECONDS_PER_HOUR <= job.max_runtime_s
+            ways += [way] if fits else []
+        return frontier(ways)
+
+    def _training_ways(self, job: PlannedJob, purchase: Purchase, without: Collection[str]) -> Sequence[Way]:
+        """Return the frontier of a training, with the encoders in its job."""
+        ways = []
+        for other in self._hosted(job, MAX_TRAINING_HOSTS):
+            gpus = other.count * other.instance.ranks
+            if other.instance.name in without or not (size := self._micro_batch_size(other, gpus)):
                 continue
-            hours, rate_kind = _training(estimator, jobs, host, count)
-            prices = ((purchase, estimator.prices.find(name, purchase)) for purchase in purchases)
-            for purchase, usd in ((purchase, hours * count * price.usd) for purchase, price in prices if price):
-                wall = hours * (estimator.rates.assumed.spot_time_factor if purchase == "spot" else 1.0)
-                all_hours = wall + rest[0]
-                yield Option(
-                    instance_type=name,
-                    instances=count,
-                    gpus=gpus,
-                    purchase=purchase,
-                    days=all_hours / HOURS_PER_DAY,
-                    usd=usd + rest[1] + rest[2] * all_hours,
-                    efficiency=estimator.rates.efficiency(gpus, min(batches)),
-                    rate_kind=rate_kind,
-                    training_days=wall / HOURS_PER_DAY,
-                    training_usd=usd,
-                    micro_batch_sizes=sizes,
-                )
+            line, stream = self.estimator.line(other), self.estimator.streams.get(job.step)
+            lines = [line, self._with(other).line(stream)] if stream else [line]
+            usd = [one.usd.get(purchase) for one in lines if one]
+            if line is None or None in usd:
+                continue
+            hours = line.hours * (self.estimator.rates.assumed.spot_time_factor if purchase == "spot" else 1.0)
+            total, batch = sum(filter(None, usd)), self.workload.phase_of(job.step).global_batch_size
+            hosts = _hosts(other, purchase, hours, total, line.rate_kind)
+            speed = self.estimator.rates.efficiency(gpus, batch)
+            ways.append(Way(hours, total, (replace(hosts, micro_batch_size=size, efficiency=speed),)))
+        return frontier(ways)
+
+    def _with(self, training: PlannedJob) -> Estimator:
+        """Return the estimator for a training on other hosts: its encoders are paid for as long as it takes."""
+        same = (job for job in self.estimator.trainings if job.step != training.step)
+        return replace(self.estimator, trainings=(*same, training))
+
+    def _hosted(self, job: PlannedJob, most: int) -> Iterator[PlannedJob]:
+        """Yield a job on its own hosts, then on all others that it may have."""
+        yield job
+        if job.training_plan or job.fallbacks or job.choices or job.program == "throughput":
+            return
+        has_type = job.type_parameter == job.step or job.type_parameter in self.pinned
+        has_count = job.count_parameter == job.step or job.count_parameter in self.pinned
+        own = [job.instance.name] if has_type or job.instance.gpu is None else self._candidates(job)
+        for name in own:
+            for count in [job.count] if has_count else range(1, most + 1):
+                if (name, count) != (job.instance.name, job.count):
+                    yield replace(job, instance=instance(name), count=count)
+
+    def _candidates(self, job: PlannedJob) -> Iterator[str]:
+        """Yield priced hosts whose GPUs have bfloat16 and a known speed, also in float32 for the other programs."""
+        for name, prices in self.estimator.prices.instances.items():
+            gpu, peaks = instance(name).gpu, self.estimator.rates.gpus
+            if not gpu or gpu.name not in peaks or gpu.compute_capability < BFLOAT16_COMPUTE_CAPABILITY:
+                continue
+            sold = prices.on_demand or (_is_training(job) and "training_plan" in self.purchases)
+            if sold and name in known_types(job.kind) and (_is_training(job) or peaks[gpu.name].single):
+                yield name
+
+    def _micro_batch_size(self, job: PlannedJob, gpus: int) -> int:
+        """Return the largest micro-batch of a phase that a host's GPUs have room for; 0: none."""
+        gpu, batch = job.instance.gpu, self.workload.phase_of(job.step).global_batch_size
+        if gpu is None or batch % gpus:
+            return 0
+        phase = self.estimator.phase_of(job.step)
+        needed = functools.partial(training_bytes, self.estimator.model, phase, gpu, gpus)
+        return largest(even_sizes(batch // gpus), gpu, needed)
 
 
-def _micro_batch_size(estimator: Estimator, job: PlannedJob, host: Instance, gpus: int) -> int:
-    """Return the largest micro-batch of a phase that a host's GPUs have room for; 0: none."""
-    model, phase, gpu = estimator.model, estimator.settings.phase_of(job.step), host.gpu
-    assert gpu is not None
-    sizes = even_sizes(estimator.workload.phase_of(job.step).global_batch_size // gpus)
-    return largest(sizes, gpu, functools.partial(training_bytes, model, phase, gpu, gpus))
+def _is_training(job: PlannedJob) -> bool:
+    return job.program == "train" and not job.choices
 
 
-def _training(estimator: Estimator, jobs: Sequence[PlannedJob], host: Instance, count: int) -> tuple[float, str]:
-    """Return the hours of all phases on `count` hosts, and the kind of the last one's rate."""
-    phases = [(replace(job, instance=host, count=count), estimator.workload.phase_of(job.step)) for job in jobs]
-    trained = [estimator.train_hours(job, phase.training_samples) for job, phase in phases]
-    return sum(hours for hours, _ in trained), trained[-1][1].kind
-
-
-def _candidates(prices: Prices, rates: Rates) -> Iterable[str]:
-    """Return priced training hosts whose GPUs have bfloat16 and a known speed."""
-    for name in prices.instances:
-        gpu = instance(name).gpu
-        fit = gpu and gpu.name in rates.gpus and gpu.compute_capability >= BFLOAT16_COMPUTE_CAPABILITY
-        if fit and name in known_types("training"):
-            yield name
+def _hosts(job: PlannedJob, purchase: Purchase, hours: float, usd: float, rate_kind: str) -> PlannedHosts:
+    parameters = (job.type_parameter, job.count_parameter)
+    gpus = job.count * job.instance.gpus
+    return PlannedHosts(job.step, job.instance.name, job.count, purchase, hours, usd, rate_kind, *parameters, gpus)

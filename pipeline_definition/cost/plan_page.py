@@ -1,90 +1,161 @@
-"""A plan as tables and as a page with its chart."""
+"""A plan as words, as tables and as a page with its chart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table as RichTable
-
-from pipeline_definition.cost.plan import Option, Plan
+from pipeline_definition.cost.frontier import PlannedHosts
+from pipeline_definition.cost.plan import MORE_DAYS, MORE_USD, Option, Plan
+from pipeline_definition.cost.tables import hours_text, usd_text
 from pipeline_definition.pages.document import Chart, Document, Section, Table
 
-HEADERS = (
-    *("hosts", "GPUs", "bought", "days", "dollars", "training days", "training dollars", "scaling", "rate"),
-    *("micro-batch", "meets"),
-)
+STEP_HEADERS = ("step", "hosts", "time", "dollars", "scaling", "micro-batch", "rate")
+STEP_NUMERIC = frozenset({2, 3, 4, 5})
+OPTION_HEADERS = ("days", "dollars", "meets", "trained on", "slowest step")
+OPTION_NUMERIC = frozenset({0, 1})
+SHOWN_OPTIONS = 10
+CHART_POINTS = 150
 CHART_TITLE = "Days against dollars; dashed are the limits, the line is the frontier, the large dot the choice"
-NUMERIC = frozenset({1, 3, 4, 5, 6, 7, 9})
 NOTES = (
     "Scaling: with the global batch fixed, GPU-hours grow in a straight line with the GPUs beyond one host; "
     "the slope is fitted on MosaicML's 8 to 128 A100 (3.5 % off at worst); more than 128 GPUs are an extrapolation.",
-    "Spot: 15 % more wall time for waiting, an assumption; the rest of the run stays as the parameter set has it.",
-    "Micro-batch: the largest that fits the GPU's memory, by phase, as estimated for Stable Diffusion 2: "
-    "tune.micro_batch_size and each later phase's micro_batch_size may be this or less.",
-    "A savings plan binds for a year: its price counts only where a plan is there already (--savings-plan).",
+    "Spot: for Train alone, 15 % more wall time for waiting, an assumption.",
+    "Micro-batch: the largest that fits the GPU's memory: tune.micro_batch_size and each later phase's "
+    "micro_batch_size may be this or less.",
+    "Savings and training plans bind: their prices count only where you say that there is one (--savings-plan, "
+    "--training-plan). What you --set stays as it is. Counts beyond your quotas: `sd-pipeline start` names them.",
 )
 
 
-def plan_rows(plan: Plan) -> list[tuple[str, ...]]:
-    """Return the frontier as text, cheapest first, and the choice or what comes nearest at the top."""
-    choice = plan.best or plan.nearest
-    shown = [choice, *(option for option in plan.frontier if option != choice)]
-    return [_row(plan, option) for option in shown]
+def verdict(plan: Plan) -> str:
+    """Return the choice in words, what stands in its way, and what more time or money would buy."""
+    choice = plan.choice
+    if plan.best:
+        said = [f"{_in_words(choice)} meets both"]
+        if (second := plan.runner_up) is not None:
+            said.append(f"the runner-up is {_in_words(second)}")
+    else:
+        limits = f"{plan.deadline_days:.3g} days and ${plan.budget_usd:,.0f}"
+        said = [f"nothing meets {limits}: nearest is {_in_words(choice)}"]
+        within = [option for option in plan.options if option.days <= plan.deadline_days]
+        paid = [option for option in plan.options if option.usd <= plan.budget_usd]
+        if within:
+            said.append(f"within the deadline the cheapest is {_in_words(within[0])}")
+        if paid:
+            said.append(f"within the budget the fastest is {_in_words(paid[-1])}")
+    said.append(f"the bottleneck is {_bottleneck(plan.bottleneck(choice))}")
+    faster, cheaper = plan.with_more(usd=MORE_USD), plan.with_more(days=MORE_DAYS)
+    said.append(f"${MORE_USD:,.0f} more would save {hours_text(24 * (choice.days - faster.days)) or 'no time'}")
+    saved_usd = choice.usd - cheaper.usd
+    said.append(f"one more day would save {usd_text(saved_usd)}" if saved_usd else "more time would save nothing")
+    return "; ".join(said) + "."
 
 
-def plan_table(plan: Plan) -> RichTable:
-    """Return the plan for a terminal."""
-    table = RichTable(box=None, pad_edge=False)
-    for column, header in enumerate(HEADERS):
-        table.add_column(header, justify="right" if column in NUMERIC else "left", no_wrap=True)
-    for number, row in enumerate(plan_rows(plan)):
-        table.add_row(*row, style="bold" if number == 0 else None)
-    return table
+def start_line(plan: Plan, params: str, values: Mapping[str, Any]) -> str:
+    """Return the command that starts the choice; `values` are the parameters without it."""
+    wanted = {hosts.type_parameter: hosts.instance_type for hosts in plan.choice.hosts}
+    wanted |= {hosts.count_parameter: str(hosts.count) for hosts in plan.choice.hosts}
+    changes = [f"--set {name}={value}" for name, value in wanted.items() if str(values.get(name, value)) != value]
+    return " ".join(("sd-pipeline start --params", params, *changes))
 
 
-def plan_json(plan: Plan) -> Mapping[str, Any]:
-    """Return the plan whole, every option included."""
+def set_lines(plan: Plan, is_spot: bool) -> Iterator[str]:
+    """Yield what the choice changes that no pipeline parameter can: keys of the parameter set."""
+    purchase = plan.choice.trainings[0].purchase
+    if is_spot != (purchase == "spot"):
+        yield f"in the parameter set: train.spot: {str(purchase == 'spot').lower()}"
+    if purchase == "training_plan":
+        yield "in the parameter set: train.job.training_plan, and that of each phase: the ARN of your plan"
+    tune = next((hosts for hosts in plan.choice.hosts if hosts.step == "Tune"), None)
+    if tune and tune.instance_type != plan.choice.trainings[0].instance_type:
+        kind = plan.choice.trainings[0].instance_type
+        change = f"--set {tune.type_parameter}={kind}"
+        yield f"Tune stays on {tune.instance_type}; to have it find the micro-batch of {kind}, {change}"
+
+
+def step_table(plan: Plan) -> Table:
+    """Return the choice, step by step."""
+    return Table(STEP_HEADERS, tuple(_step_row(hosts) for hosts in plan.choice.hosts), STEP_NUMERIC)
+
+
+def option_table(plan: Plan) -> Table:
+    """Return some of the frontier, evenly spread, with the choice."""
+    around = {plan.options.index(plan.choice), *_spread(range(len(plan.options)), SHOWN_OPTIONS)}
+    return Table(OPTION_HEADERS, tuple(_option_row(plan, plan.options[at]) for at in sorted(around)), OPTION_NUMERIC)
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """Return the plan whole, its frontier included."""
     return {
-        **asdict(plan),
+        "deadline_days": plan.deadline_days,
+        "budget_usd": plan.budget_usd,
         "met": plan.best is not None,
-        "best": asdict(plan.best) if plan.best else None,
-        "nearest": asdict(plan.nearest),
-        "frontier": [asdict(option) for option in plan.frontier],
-        "verdict": plan.verdict(),
+        "choice": asdict(plan.choice),
+        "bottleneck": plan.bottleneck(plan.choice).step,
+        "runner_up": asdict(plan.runner_up) if plan.runner_up else None,
+        "frontier": [asdict(option) for option in plan.options],
+        "verdict": verdict(plan),
     }
 
 
-def plan_document(plan: Plan, name: str) -> Document:
-    """Return the plan's page."""
+def plan_document(plan: Plan, name: str, *how: str) -> Document:
+    """Return the plan's page; `how`: the lines that start it."""
     from pipeline_definition.pages.charts import trade_off
 
-    choice = plan.best or plan.nearest
-    described = "Days against dollars of every option, with the frontier and both limits"
-    points, limits = [(option.days, option.usd) for option in plan.options], (plan.deadline_days, plan.budget_usd)
-    chosen = (choice.days, choice.usd)
+    choice, described = plan.choice, "Days against dollars of the frontier, with both limits"
+    points = [(option.days, option.usd) for option in _spread(plan.options, CHART_POINTS)]
+    limits, chosen = (plan.deadline_days, plan.budget_usd), (choice.days, choice.usd)
     drawing = trade_off("plan", described, points, chosen, "days", "dollars", limits=limits, logarithmic=True)
-    charts, tables = (Chart(CHART_TITLE, drawing),), (Table(HEADERS, tuple(plan_rows(plan)), NUMERIC),)
+    steps = Section("choice", "The choice", " ".join(how), tables=(step_table(plan),), is_wide=True)
+    options = Section(
+        *("options", "Options", " ".join(NOTES)),
+        charts=(Chart(CHART_TITLE, drawing),),
+        tables=(option_table(plan),),
+        is_wide=True,
+    )
     return Document(
-        eyebrow=(f"{name}: {plan.deadline_days:g} days, ${plan.budget_usd:,.0f}",),
+        eyebrow=(f"{name}: {plan.deadline_days:.3g} days, ${plan.budget_usd:,.0f}",),
         title="A plan that meets both" if plan.best else "No plan meets both",
-        lead=plan.verdict(),
-        sections=(Section("options", "Options", " ".join(NOTES), charts=charts, tables=tables, is_wide=True),),
+        lead=verdict(plan),
+        sections=(steps, options),
     )
 
 
-def _row(plan: Plan, option: Option) -> tuple[str, ...]:
+def _in_words(option: Option) -> str:
+    trained = " and ".join(dict.fromkeys(map(_on, option.trainings)))
+    return f"{trained} ({option.days:.1f} days, ${option.usd:,.0f})"
+
+
+def _bottleneck(slowest: PlannedHosts) -> str:
+    return f"{slowest.step} ({hours_text(slowest.hours)} on {_on(slowest)}; {slowest.count_parameter} sets its hosts)"
+
+
+def _on(hosts: PlannedHosts) -> str:
+    way = "" if hosts.purchase == "on_demand" else f" {hosts.purchase.replace('_', ' ')}"
+    return f"{hosts.count} x {hosts.instance_type}{way}"
+
+
+def _step_row(hosts: PlannedHosts) -> tuple[str, ...]:
     return (
-        f"{option.instances} x {option.instance_type}",
-        str(option.gpus),
-        option.purchase.replace("_", " "),
-        f"{option.days:.1f}",
-        f"{option.usd:,.0f}",
-        f"{option.training_days:.1f}",
-        f"{option.training_usd:,.0f}",
-        f"{option.efficiency:.0%}",
-        option.rate_kind,
-        ", ".join(map(str, option.micro_batch_sizes)),
-        "yes" if plan.meets(option) else "no",
+        hosts.step,
+        _on(hosts),
+        hours_text(hosts.hours),
+        f"{hosts.usd:,.0f}",
+        f"{hosts.efficiency:.0%}" if hosts.micro_batch_size else "",
+        str(hosts.micro_batch_size or ""),
+        hosts.rate_kind,
     )
+
+
+def _option_row(plan: Plan, option: Option) -> tuple[str, ...]:
+    meets = "the choice" if option == plan.choice else "yes" if plan.meets(option) else "no"
+    trained = ", ".join(dict.fromkeys(map(_on, option.trainings)))
+    return (f"{option.days:.1f}", f"{option.usd:,.0f}", meets, trained, plan.bottleneck(option).step)
+
+
+def _spread(items: Sequence[Any], most: int) -> Iterable[Any]:
+    """Return at most so many of the items, evenly spread, both ends included."""
+    count = min(len(items), most)
+    return [items[round(at * (len(items) - 1) / max(count - 1, 1))] for at in range(count)]

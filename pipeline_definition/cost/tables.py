@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
 from pipeline_definition.cost.forecast import Forecast
 from pipeline_definition.cost.jobs import ForecastLine
 from pipeline_definition.cost.prices import PURCHASES
+from pipeline_definition.pages.document import Table
 
 UNKNOWN = "unknown"
 COLUMNS = ("on demand", "spot", "savings plan")
@@ -32,18 +31,16 @@ def hours_text(hours: float) -> str:
 
 def forecast_table(forecast: Forecast) -> Table:
     """Return the forecast's lines, its total, and the endpoint by the month."""
-    table = Table(box=None, pad_edge=False)
-    for header in ("step", "what", "time", "GPU-hours", *COLUMNS, "rate"):
-        right = header in ("time", "GPU-hours", *COLUMNS)
-        table.add_column(header, justify="right" if right else "left", overflow="fold", no_wrap=right)
-    for line in forecast.lines:
-        hours = f"{line.gpu_hours:,.0f}" if line.gpu_hours else ""
-        table.add_row(line.step, line.what, hours_text(line.hours), hours, *_amounts(line), line.rate_kind)
+    rows = [_line_row(line) for line in forecast.lines]
     totals = [("<= " if forecast.is_bound(way) else "") + usd_text(forecast.usd(way)) for way in PURCHASES]
-    table.add_row("the run", "", hours_text(forecast.hours), f"{forecast.gpu_hours:,.0f}", *totals, "", style="bold")
-    for line in forecast.monthly:
-        table.add_row(line.step, "each month", "", "", *_amounts(line), "")
-    return table
+    rows.append(("the run", "", hours_text(forecast.hours), f"{forecast.gpu_hours:,.0f}", *totals, ""))
+    rows += [(line.step, "each month", "", "", *_amounts(line), "") for line in forecast.monthly]
+    return Table(("step", "what", "time", "GPU-hours", *COLUMNS, "rate"), tuple(rows), frozenset({2, 3, 4, 5, 6}))
+
+
+def _line_row(line: ForecastLine) -> tuple[str, ...]:
+    gpu_hours = f"{line.gpu_hours:,.0f}" if line.gpu_hours else ""
+    return (line.step, line.what, hours_text(line.hours), gpu_hours, *_amounts(line), line.rate_kind)
 
 
 def _amounts(line: ForecastLine) -> list[str]:

@@ -187,7 +187,7 @@ def test_data_that_are_in_s3_already_are_not_uploaded() -> None:
 
 def test_a_budget_and_a_deadline_are_finite() -> None:
     for budget in ("inf", "nan", "0"):
-        assert mistake(*PLAN[:4], budget).startswith(f"--budget {budget}: give a number of dollars above 0")
+        assert mistake(*PLAN[:4], budget).startswith(f"--budget {budget}: write it as 40000, $5,000,000")
     assert mistake("plan", "--deadline", f"{'9' * 400}d", "--budget", "1").startswith("--deadline 999")
 
 
