@@ -175,7 +175,7 @@ def business_case(
     inputs: Annotated[Path | None, typer.Option(help="Inputs in YAML.", show_default="the worked example")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the document and the page.")] = Path("business_case"),
 ) -> Reply:
-    """Reply a decision maker's three questions from a file of inputs, as Markdown and as a page with charts.
+    """Answer a decision maker's three questions from a file of inputs, as Markdown and as a page with charts.
 
     Example: sd-pipeline business-case --inputs my_case.yaml --out business_case
     """
@@ -186,9 +186,8 @@ def business_case(
     document = business_page.case_document(answers)
     write_text(out / "business_case.html", html.to_html(document))
     write_text(out / "business_case.md", markdown.to_markdown(document, "business_case.html"))
-    return Reply(
-        business_page.case_json(answers), document.lead, f"{out / 'business_case.md'} and {out / 'business_case.html'}"
-    )
+    files = f"{out / 'business_case.md'} and {out / 'business_case.html'}"
+    return Reply(business_page.case_json(answers), *business_page.in_words(answers), files)
 
 
 def _definition(params: Path) -> tuple[Settings, dict[str, Any]]:

@@ -6,9 +6,10 @@ business_case.yaml, the worked example, says of each what it is.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from params.arguments import describe
 from params.files import read_text
@@ -29,6 +30,8 @@ class Use(Model):
     hours_per_image_today: float = Field(ge=0)
     """From order to delivery, now."""
     hours_per_image_with_model: float = Field(ge=0)
+    usd_per_hour_saved: float = Field(0.0, ge=0)
+    """Wages that an hour less saves; 0: the hours are told and not counted."""
     revenue_usd_per_year: float = Field(ge=0)
 
 
@@ -40,15 +43,23 @@ class Candidate(Model):
     team_usd: float = Field(0.0, ge=0)
     setup_usd: float = Field(0.0, ge=0)
     upkeep_usd_per_year: float = Field(0.0, ge=0)
+    """Retraining, and the people who watch over it."""
+    licence_usd_per_year: float = Field(0.0, ge=0)
+    usd_per_picture: float | None = Field(None, ge=0)
+    """What somebody else's endpoint takes for a generated picture; left out: our own endpoint draws."""
     accepted_fraction: float = Field(gt=0, le=1)
     """Generated pictures that a reviewer takes."""
+    wrong_fraction: float = Field(0.0, ge=0, le=1)
+    """Of the pictures taken, those that have to be withdrawn later."""
+    failure_probability: float = Field(0.0, ge=0, le=1)
+    """That it never comes to work: its money is spent, and the next best is used."""
     fid: float | None = Field(None, ge=0)
     clip_score: float | None = Field(None, ge=-1, le=1)
 
     def fixed_usd(self, years: float) -> float:
         """Return what it costs over the years before the first picture."""
         once = self.training_usd + self.data_usd + self.team_usd + self.setup_usd
-        return once + self.upkeep_usd_per_year * years
+        return once + (self.upkeep_usd_per_year + self.licence_usd_per_year) * years
 
 
 class Generation(Model):
@@ -73,6 +84,8 @@ class Investment(Model):
     years: int = Field(ge=1, le=30)
     """How far ahead is counted, from the first dollar on."""
     months_until_return: int = Field(0, ge=0)
+    ramp_up_months: int = Field(0, ge=0)
+    """From the first return to the whole of it, in a straight line."""
     discount_rate: float = Field(gt=-1, le=10)
     required_return_on_budget: float = Field(ge=0)
     """Net gain that is asked for, in budgets."""
@@ -80,17 +93,75 @@ class Investment(Model):
     """The compute budget is also given in hours of this type."""
 
 
+class InputRange(Model):
+    """Where an input comes from, and how far it may be off."""
+
+    low: float | None = None
+    high: float | None = None
+    source: str = ""
+
+
 class BusinessCase(Model):
-    """The inputs: of question 1 the uses, of question 2 the two candidates, of question 3 the investment."""
+    """The inputs: of question 1 the uses, of question 2 the candidates, of question 3 the investment."""
 
     company: str
     uses: list[Use] = Field(min_length=1)
-    custom: Candidate
+    api: Candidate | None = None
+    """Somebody else's endpoint, paid by the picture."""
     pretrained: Candidate
+    """The open model as it is."""
+    fine_tuned: Candidate | None = None
+    """The open model, trained further on our own pictures."""
+    custom: Candidate
+    """A model trained from scratch."""
     review_usd_per_picture: float = Field(ge=0)
     """A person's look at one generated picture."""
+    usd_per_wrong_picture: float = Field(0.0, ge=0)
+    """What a picture costs that has to be withdrawn."""
     generation: Generation
     investment: Investment
+    ranges: dict[str, InputRange] = Field(default_factory=dict)
+    """By the name of an input, such as custom.accepted_fraction."""
+
+    @model_validator(mode="after")
+    def _ranges_are_of_numbers_that_are_there(self) -> Self:
+        for path, about in self.ranges.items():
+            value = input_at(self, path)
+            if not isinstance(value, (int, float)):
+                raise ValueError(f"ranges: {path} is no number of this file")
+            if not (about.low is None or about.low <= value) or not (about.high is None or about.high >= value):
+                raise ValueError(f"ranges: {path} is {value:g}, outside its own range")
+        return self
+
+    @property
+    def candidates(self) -> dict[str, Candidate]:
+        """The models that there are to choose from, by name, the one that takes least money first."""
+        named = {"api": self.api, "pretrained": self.pretrained, "fine_tuned": self.fine_tuned, "custom": self.custom}
+        there = {name: candidate for name, candidate in named.items() if candidate}
+        return dict(sorted(there.items(), key=lambda item: item[1].fixed_usd(self.investment.years)))
+
+    def changed(self, path: str, value: float) -> BusinessCase:
+        """Return the case with another value of an input."""
+        changed: BusinessCase = _changed(self, path.split("."), value)
+        return changed
+
+
+def input_at(case: Model, path: str) -> Any:
+    """Return the input of a name such as custom.accepted_fraction or uses.0.images_per_year; None: there is none."""
+    value: Any = case
+    for key in path.split("."):
+        if isinstance(value, list):
+            value = value[int(key)] if key.isdigit() and int(key) < len(value) else None
+        else:
+            value = getattr(value, key, None)
+    return value
+
+
+def _changed(value: Any, keys: list[str], new: float) -> Any:
+    key, *rest = keys
+    if isinstance(value, list):
+        return [_changed(item, rest, new) if str(at) == key else item for at, item in enumerate(value)]
+    return value.model_copy(update={key: _changed(getattr(value, key), rest, new) if rest else new})
 
 
 def load_case(path: Path) -> BusinessCase:

@@ -1,59 +1,104 @@
-"""A business case as a document: three questions, each with its answer, tables and charts."""
+"""A business case as a document: three questions, each answered in words, then in numbers, then what they rest on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from pipeline_definition.cost.business_case import BUDGET_FACTORS, REALISED, Answers
+from pipeline_definition.cost.business_case import BUDGET_FACTORS, Answers
+from pipeline_definition.cost.business_inputs import Candidate
 from pipeline_definition.jobs.instances import instance
-from pipeline_definition.pages.charts import Series, bars, curves
+from pipeline_definition.pages.charts import Series, bars, curves, tornado
 from pipeline_definition.pages.document import Chart, Document, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, count, dollars, leaves, percent, short_count
 
 CHART_POINTS = 40
+FRACTIONS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65)
+NAMES = {
+    "nothing": "no model at all",
+    "api": "an API paid by the picture",
+    "pretrained": "the open pretrained model",
+    "fine_tuned": "the open model, fine-tuned",
+    "custom": "a custom model",
+}
 # What the JSON has of the answers and of a use, by the same names.
 DERIVED = (
-    *("break_even_images", "custom_is_cheaper", "gain_usd_per_year", "return_on_investment", "payback_months"),
-    *("break_even_realised", "justified_budget_usd"),
+    *("defender_name", "defender_usd_per_year", "added_usd_per_year", "pays", "break_even_images", "cheapest_name"),
+    *("return_on_investment", "payback_months", "justified_budget_usd"),
 )
 OF_A_USE = ("kind", "saving_usd_per_year", "hours_saved_per_year", "gain_usd_per_year")
+# The unit of an input, by a part of its name.
+UNITS = {
+    "usd_per_year": "$ a year",
+    "usd_per": "$ each",
+    "usd": "$",
+    "hours": "h",
+    "months": "months",
+    "years": "years",
+    "fraction": "of 1",
+    "probability": "of 1",
+    "rate": "a year, of 1",
+    "px": "px",
+    "images_per_year": "pictures a year",
+    "steps": "steps",
+}
 
 
 def case_document(answers: Answers) -> Document:
     """Return the document; every number in it is an input that it shows or is derived from those."""
     sections = (_where(answers), _which(answers), _how_much(answers), _sensitivity(answers), _inputs(answers))
-    return Document((answers.case.company,), "A text-to-image model of our own?", _lead(answers), sections)
+    said = " ".join(in_words(answers))
+    return Document((answers.case.company,), "A text-to-image model of our own?", said, sections)
 
 
 def case_json(answers: Answers) -> Mapping[str, Any]:
     """Return the derived numbers."""
     return {
         "inputs": answers.case.model_dump(),
+        "in_words": in_words(answers),
         "usd_per_generated_picture": answers.generation_usd_per_picture,
         "uses": [
             {"name": answer.use.name, **{name: getattr(answer, name) for name in OF_A_USE}} for answer in answers.uses
         ],
-        "usd_per_accepted_image": {
-            "custom": answers.usd_per_accepted_image(answers.case.custom),
-            "pretrained": answers.usd_per_accepted_image(answers.case.pretrained),
+        "candidates": {
+            name: {
+                "usd_per_accepted_image": answers.usd_per_accepted_image(candidate),
+                "gain_usd_per_year": answers.gain_of(candidate),
+                "net_value_usd": answers.net_value_of(candidate),
+            }
+            for name, candidate in answers.case.candidates.items()
         },
         "net_present_value_usd": answers.net_present_value_usd(),
+        "break_even_accepted_fraction": {path: answers.break_even_of(path) for path in _fractions(answers)},
+        "swings": [asdict(swing) for swing in answers.swings()],
         **{name: getattr(answers, name) for name in DERIVED},
     }
 
 
-def _lead(answers: Answers) -> str:
-    investment = answers.case.investment
-    verdict = "pays" if answers.net_present_value_usd() > 0 else "does not pay"
-    choice = "a custom model" if answers.custom_is_cheaper else "the open pretrained model"
+def in_words(answers: Answers) -> list[str]:
+    """Return the answer to each of the three questions, in a sentence or two."""
+    investment, defender = answers.case.investment, NAMES[answers.defender_name]
     best = max(answers.uses, key=lambda answer: answer.gain_usd_per_year)
-    return (
-        f"{dollars(investment.budget_usd)} for {dollars(answers.gain_usd_per_year)} more a year {verdict}: net present"
-        f" value {dollars(answers.net_present_value_usd())} over {investment.years} years at"
-        f" {percent(investment.discount_rate)}, paid back {_months(answers.payback_months)}."
-        f" It gains most where it {best.kind}: {best.use.name}. At this volume {choice} is the cheaper one."
-    )
+    fraction = answers.break_even_of("custom.accepted_fraction")
+    turns = "no accepted fraction would change that"
+    if fraction is not None:
+        turns = (
+            f"it pays from {percent(fraction)} of its pictures accepted; {_accepted(answers.case.custom)} are assumed"
+        )
+    verdict = f"{dollars(investment.budget_usd)} for a custom model {'pays' if answers.pays else 'does not pay'}"
+    value = f"net present value {dollars(answers.net_present_value_usd())} over {investment.years} years"
+    added_usd, alone = answers.added_usd_per_year, f"which alone brings {dollars(answers.defender_usd_per_year)} a year"
+    adds = f"adds {dollars(added_usd)} a year" if added_usd > 0 else "adds nothing"
+    back = f"paid back {_months(answers.payback_months)}" if answers.payback_months else "never paid back in that time"
+    required = f"{investment.required_return_on_budget:g} x the budget in return"
+    return [
+        f"A model would bring {dollars(sum(one.gain_usd_per_year for one in answers.uses))} a year over today, most"
+        f" where it {best.kind}: {best.use.name}.",
+        f"A custom model {adds} over {defender}, {alone}.",
+        f"{verdict}: {value} at {percent(investment.discount_rate)}, {back}; {turns}. Who asks for {required} can spend"
+        f" {dollars(answers.justified_budget_usd)}.",
+    ]
 
 
 def _where(answers: Answers) -> Section:
@@ -67,7 +112,10 @@ def _where(answers: Answers) -> Section:
     gains = [(answer.use.name, answer.gain_usd_per_year) for answer in answered]
     chart = bars("gain", "Gain a year of each use", [(name, [(max(0.0, usd), dollars(usd))]) for name, usd in gains])
     title = "1. Where would it cut cost, speed up production or grow revenue?"
-    lead = "Saved: pictures x (cost of one today - cost of one accepted picture of the better model)."
+    lead = (
+        "Saved: pictures x (cost of one today, hours saved at their wage included, less the cost of an accepted"
+        " picture) by the model that brings most."
+    )
     table = Table(headers, tuple(rows), frozenset(range(2, 7)))
     return Section("where", title, lead, charts=(Chart("Gain a year", chart),), tables=(table,))
 
@@ -80,34 +128,49 @@ def _which(answers: Answers) -> Section:
     drawn = f"{made.resolution_px} px, {made.inference_steps} steps, busy {percent(made.busy_fraction)}"
     facts = (
         Fact("one generated picture", f"${answers.generation_usd_per_picture:.4f}", f"{rate}, {drawn}"),
-        Fact("break-even volume", even_text, f"accepted pictures in {years} years"),
-        Fact("our volume", count(answers.images), f"in {years} years"),
-        Fact("cheaper at our volume", "custom" if answers.custom_is_cheaper else "pretrained"),
+        Fact("what a custom model has to beat", NAMES[answers.defender_name]),
+        Fact("it adds a year", dollars(answers.added_usd_per_year), "over that, times its chance to work"),
+        Fact("our volume", count(answers.images), f"accepted pictures in {years} years"),
+        Fact("break-even volume", even_text, "from which custom is cheaper than pretrained"),
+        Fact("cheapest at our volume", NAMES[answers.cheapest_name]),
     )
     described = "Cost over accepted pictures, custom and pretrained"
     drawing = curves("break-even", described, _cost_lines(answers), "accepted pictures", in_dollars=True)
     chart = Chart("Cost over the years, the model included", drawing, ("custom", "pretrained"))
-    headers = ("", "custom", "pretrained")
-    table = Table(headers, tuple(_compared(answers)), frozenset({1, 2}))
+    candidates = answers.case.candidates
+    headers, numeric = ("", *(name.replace("_", "-") for name in candidates)), range(1, len(candidates) + 1)
+    table = Table(headers, tuple(_compared(answers)), frozenset(numeric))
     lead = (
-        "An accepted picture costs (generation + review) / fraction accepted. Break-even is the difference in fixed"
-        " cost over the difference in cost of an accepted picture. The fractions decide: measure them with both models"
-        " on your own prompts before you commit."
+        "An accepted picture costs (generation + review) / fraction accepted, and what wrong ones cost. Each model is"
+        " credited with what it adds over the most valuable of those that take less money. The fractions decide:"
+        " measure them with blind votes on your own prompts before you commit."
     )
     return Section("which", "2. A custom model or the open pretrained one?", lead, facts, (chart,), (table,))
 
 
 def _compared(answers: Answers) -> Iterator[tuple[str, ...]]:
-    years, both = answers.case.investment.years, (answers.case.custom, answers.case.pretrained)
+    years, them = answers.case.investment.years, list(answers.case.candidates.values())
     for label, texts in {
-        f"fixed cost, {years} years": [dollars(one.fixed_usd(years)) for one in both],
-        "fraction accepted": [percent(one.accepted_fraction) for one in both],
-        "an accepted picture": [dollars(answers.usd_per_accepted_image(one)) for one in both],
-        f"our volume, {years} years": [dollars(answers.total_usd(one, answers.images)) for one in both],
-        "FID on our held-out pictures": [_score(one.fid) for one in both],
-        "CLIP score": [_score(one.clip_score) for one in both],
+        f"fixed cost, {years} years": [dollars(one.fixed_usd(years)) for one in them],
+        "fraction accepted": [_accepted(one) for one in them],
+        "an accepted picture": [dollars(answers.usd_per_accepted_image(one)) for one in them],
+        f"our volume, {years} years": [dollars(answers.total_usd(one, answers.images)) for one in them],
+        "gain a year over today": [dollars(answers.gain_of(one)) for one in them],
+        "worth today, its cost paid": [dollars(answers.net_value_of(one)) for one in them],
+        "over the best that takes less": [dollars(usd) for usd in _steps(answers, them)],
+        "FID on our held-out pictures": [_score(one.fid) for one in them],
+        "CLIP score": [_score(one.clip_score) for one in them],
     }.items():
         yield (label, *texts)
+
+
+def _steps(answers: Answers, them: list[Candidate]) -> Iterator[float]:
+    """Yield what each model is worth over the best before it; the first over doing nothing."""
+    best = 0.0
+    for one in them:
+        value = answers.net_value_of(one)
+        yield value - best
+        best = max(best, value)
 
 
 def _cost_lines(answers: Answers) -> list[Series]:
@@ -121,47 +184,86 @@ def _how_much(answers: Answers) -> Section:
     investment = answers.case.investment
     host = instance(investment.training_instance_type)
     hours = answers.compute_budget_usd / answers.training_instance_usd_per_hour
-    part = answers.break_even_realised
     required = f"net gain {investment.required_return_on_budget:g} x the budget, discounted"
     facts = (
-        Fact("gain a year", dollars(answers.gain_usd_per_year), "expected return less today's"),
-        Fact("the uses above bring", dollars(answers.uses_usd_per_year), "a year, as a check on it"),
-        Fact("return on investment", f"{answers.return_on_investment:,.1f} x", f"over {investment.years} years"),
-        Fact("payback", _months(answers.payback_months), "from the first dollar"),
+        Fact("a custom model adds", dollars(answers.added_usd_per_year), f"a year over {NAMES[answers.defender_name]}"),
         Fact("net present value", dollars(answers.net_present_value_usd()), f"at {percent(investment.discount_rate)}"),
-        Fact("gain that has to come true", DASH if part is None else percent(part), "for a net present value of zero"),
+        Fact("payback", _months(answers.payback_months), "from the first dollar"),
+        Fact("return on investment", f"{answers.return_on_investment:,.1f} x", f"over {investment.years} years"),
         Fact("budget that the return justifies", dollars(answers.justified_budget_usd), required),
+        Fact("return that is expected", dollars(answers.expected_usd_per_year), "more a year, whatever it comes from"),
         Fact("compute in the budget", dollars(answers.compute_budget_usd), f"{percent(investment.compute_fraction)}"),
         Fact("which buys", f"{hours * host.ranks:,.0f} GPU-hours", f"{hours:,.0f} h of {host.name} on demand"),
     )
-    described = "Dollars gained less dollars spent, by month"
+    described = "Dollars added less dollars spent, by month"
     drawing = curves("cumulative", described, [Series("", answers.cumulative())], "months", in_dollars=True)
-    lead = "Gain = return expected - return today. The budget is spent at the beginning; the gain comes month by month."
-    chart = Chart("Gained less spent, not discounted", drawing)
+    lead = "The budget is spent at the beginning; what the model adds comes month by month."
+    chart = Chart("Added less spent, not discounted", drawing)
     return Section("how-much", "3. What compute budget does the return justify?", lead, facts, (chart,))
 
 
 def _sensitivity(answers: Answers) -> Section:
-    headers = ("Of the gain comes true", *(f"{factor:g} x budget" for factor in BUDGET_FACTORS))
-    rows = tuple(
-        (percent(realised), *(dollars(answers.net_present_value_usd(realised, factor)) for factor in BUDGET_FACTORS))
-        for realised in REALISED
+    value, swings = answers.net_present_value_usd(), answers.swings()
+    rows = [(swing.path.replace("_", " "), swing.low_usd, swing.high_usd) for swing in swings]
+    drawing = tornado("tornado", "Net present value at both ends of each input's range", rows, value)
+    title = f"Net present value at both ends of each input's range; the line is {dollars(value)}"
+    parts = (0.25, 0.5, 0.75, 1.0)
+    budgets = tuple(
+        (percent(part), *(dollars(answers.net_present_value_usd(part, factor)) for factor in BUDGET_FACTORS))
+        for part in parts
     )
-    described = "Net present value over the part of the gain that comes true"
-    points = [(100 * part, answers.net_present_value_usd(part)) for part in (0.0, *REALISED)]
-    drawing = curves("sensitivity", described, [Series("", points)], "per cent of the gain", in_dollars=True)
-    table = Table(headers, rows, frozenset({1, 2, 3}))
-    lead = "Net present value when less of the gain comes true, or when it costs half or twice as much."
-    return Section("sensitivity", "What if?", lead, (), (Chart("Net present value", drawing),), (table,))
+    table = answers.table_of(FRACTIONS)
+    fractions = tuple((percent(fraction), *map(dollars, row)) for fraction, row in zip(FRACTIONS, table, strict=True))
+    turns = tuple((path.replace("_", " "), _turn(answers, path)) for path in _fractions(answers))
+    tables = (
+        Table(("Accepted: custom, and pretrained across", *map(percent, FRACTIONS)), fractions, frozenset(range(1, 7))),
+        Table(("Fraction", "Where the verdict turns"), turns),
+        Table(("Of it comes true", *(f"{one:g} x budget" for one in BUDGET_FACTORS)), budgets, frozenset({1, 2, 3})),
+    )
+    lead = "Net present value if an input is other than assumed: by its stated range, else a fifth down and up."
+    return Section(
+        "sensitivity",
+        "What if?",
+        lead,
+        (),
+        (Chart(title, drawing, ("at the high end", "at the low end")),),
+        tables,
+        is_wide=True,
+    )
+
+
+def _fractions(answers: Answers) -> list[str]:
+    return [f"{name}.accepted_fraction" for name in answers.case.candidates]
+
+
+def _turn(answers: Answers, path: str) -> str:
+    fraction = answers.break_even_of(path)
+    return "nowhere between 0 and 1" if fraction is None else f"{fraction:.1%}"
 
 
 def _inputs(answers: Answers) -> Section:
-    rows = tuple(leaves(answers.case.model_dump()))
+    about = answers.case.ranges
+    rows = []
+    for name, text in leaves(answers.case.model_dump(exclude={"ranges"}, exclude_none=True)):
+        known = about.get(name.replace(" › ", ".").replace(" ", "_"))
+        low, high = (known.low, known.high) if known else (None, None)
+        span = "" if low is None and high is None else f"{_score(low)} to {_score(high)}"
+        rows.append((name, text, _unit(name), span, known.source if known else ""))
     host, usd = answers.case.generation.instance_type, f"${answers.endpoint_usd_per_hour:,.4g}"
     pictures = ("rates.yaml", "pictures in a paid hour", f"{answers.pictures_per_hour:,.0f}")
     derived = (("prices.yaml", f"{host}, an hour", usd), pictures)
-    tables = (Table(("Input", "Value"), rows, wraps=True), Table(("From", "What", "Value"), derived, frozenset({2})))
-    return Section("inputs", "Inputs", "Everything above is derived from these.", tables=tables)
+    stated = Table(("Input", "Value", "Unit", "Range", "Source"), tuple(rows), wraps=True)
+    tables = (stated, Table(("From", "What", "Value"), derived, frozenset({2})))
+    return Section("inputs", "Inputs", "Everything above is derived from these.", tables=tables, is_wide=True)
+
+
+def _unit(name: str) -> str:
+    last = name.rsplit(" › ", 1)[-1].replace(" ", "_")
+    return next((unit for part, unit in UNITS.items() if part in last), "")
+
+
+def _accepted(candidate: Candidate) -> str:
+    return percent(candidate.accepted_fraction)
 
 
 def _months(months: float | None) -> str:

@@ -143,6 +143,21 @@ def bars(axes: Axes, rows: Sequence[tuple[str, Sequence[tuple[float, str]]]]) ->
     axes.spines["bottom"].set_visible(False)
 
 
+@_chart(grid=False)
+def tornado(axes: Axes, rows: Sequence[tuple[str, float, float]], value: float) -> None:
+    """Draw how far each input moves a value in dollars: (name, value at its low end, at its high end), widest first."""
+    axes.figure.set_figheight((40 + 22.0 * len(rows)) / 72)  # type: ignore[union-attr]
+    for place, (_, low, high) in enumerate(rows):
+        for end, colour in ((low, SECOND), (high, ACCENT)):
+            axes.barh(-place, end - value, left=value, height=0.56, color=colour)
+    axes.axvline(value, color=INK, linewidth=1)
+    if any(low < 0 < high or high < 0 < low for _, low, high in rows):
+        axes.axvline(0, color=FAIL, linewidth=1, linestyle="--")
+    axes.set_yticks([-place for place in range(len(rows))], [name for name, *_ in rows])
+    axes.xaxis.set_major_formatter(FuncFormatter(short_dollars))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
 @_chart()
 def trade_off(
     axes: Axes,
