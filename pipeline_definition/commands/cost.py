@@ -1,9 +1,10 @@
-"""`sd-pipeline cost forecast | training | prices refresh`, `plan` and `business-case`: what it costs, what it earns."""
+"""`sd-pipeline cost forecast | actual | training | prices`, `plan`, `business-case`: what it costs, what it earns."""
 
 from __future__ import annotations
 
 import json
-from datetime import date, datetime
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,9 @@ from params.files import write_text
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import definition_text
+from pipeline_definition.commands.executions import RunOrFolder, artifacts_of
 from pipeline_definition.commands.options import Reply, dim, parse_changes, say, shown
+from pipeline_definition.cost.actual import RUN_TAG
 from pipeline_definition.cost.price_list import API_REGION, refresh, training_plan_usd, with_price, write_prices
 from pipeline_definition.cost.prices import PRICES_FILE, PURCHASES, Purchase, load_prices
 from pipeline_definition.cost.training import training_cost
@@ -21,7 +24,7 @@ from pipeline_definition.errors import UsageError
 from pipeline_definition.jobs.instances import every_type, gpu_types, nearest_of
 from pipeline_definition.session import Target
 
-app = typer.Typer(help="What a run costs: forecast, arithmetic, prices.", no_args_is_help=True)
+app = typer.Typer(help="What a run costs: forecast, bill, arithmetic, prices.", no_args_is_help=True)
 prices_app = typer.Typer(help="The dated price file behind the forecasts.", no_args_is_help=True)
 app.add_typer(prices_app, name="prices")
 
@@ -77,6 +80,51 @@ def training(
     inputs = {"gpus_per_instance": gpus_per_instance, "usd_per_instance_hour": price}
     figures = {"gpu_hours": cost.gpu_hours, "instance_hours": cost.instance_hours, "usd": round(cost.usd, 2)}
     return Reply({**figures, "inputs": inputs}, line)
+
+
+@app.command()
+def actual(
+    context: options.CommandContext,
+    run: RunOrFolder = "latest",
+    tag: Annotated[str, typer.Option(help="Cost allocation tag that holds the execution's ARN.")] = RUN_TAG,
+    correct: Annotated[bool, typer.Option("--correct", help="Correct the next forecasts by this run.")] = False,
+    runs: options.Runs = options.DEFAULT_RUNS,
+) -> Reply:
+    """Show what a run was billed beside its forecast, step by step, and what Cost Explorer has under its tag.
+
+    Example: sd-pipeline cost actual latest --params params/sd2_base.yaml --correct
+    """
+    from pipeline_definition.cost.actual import COST_EXPLORER_REGION, billed
+    from pipeline_definition.cost.corrections import write_corrections
+    from pipeline_definition.report.bill import bill, bill_table, corrections
+    from pipeline_definition.report.run import run_of
+
+    left = artifacts_of(context, run, runs)
+    expected, about = left.forecast or {}, left.execution
+    whole = run_of(left, expected.get("usd_per_instance_hour") or {})
+    lines = tuple(bill(whole))
+    said, found = [], None
+    if whole.is_local:
+        said.append("It ran on this machine: nothing was billed.")
+    elif whole.start and whole.seconds is not None:
+        client, end = Target(COST_EXPLORER_REGION).client("ce"), whole.start + timedelta(seconds=whole.seconds)
+        found = billed(client, tag, str(about.get("arn")), whole.start, end)
+        services = ", ".join(f"{name} ${usd:,.2f}" for name, usd in sorted(found.usd_by_service.items()))
+        said.append(found.problem or f"Cost Explorer, by the tag {tag}: ${found.usd:,.2f} ({services})")
+    if problem := expected.get("problem"):
+        said.append(f"There is no forecast: {problem}")
+    learnt = list(corrections(whole, context.settings, date.today())) if correct else []
+    if learnt:
+        write_corrections(learnt)
+    said += [f"{one.program} on {one.instance_type}: hours x {one.hours_factor:.2f} from now on" for one in learnt]
+    if correct and not learnt:
+        said.append("Nothing to correct by: no job that was forecast has ended well.")
+    value = {
+        "lines": [asdict(line) for line in lines],
+        "cost_explorer": asdict(found) if found else None,
+        "corrections": [one.model_dump(mode="json") for one in learnt],
+    }
+    return Reply(value, shown(bill_table(lines)), *said)
 
 
 @prices_app.command("refresh")

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from pipeline_definition.runs.executions import Execution, Executions
 from pipeline_definition.runs.job_logs import JobLog
 from pipeline_definition.runs.live_view import print_json_lines, show, steps_table
 from pipeline_definition.runs.watch import Watcher
+
+if TYPE_CHECKING:
+    from pipeline_definition.artifacts import Artifacts
 
 ARTIFACTS = "artifacts"
 PAGE = "report.html"
@@ -178,6 +181,24 @@ def logs(
         time.sleep(context.poll_s)
 
 
+def artifacts_of(context: options.CommandContext, run: str, runs: Path) -> Artifacts:
+    """Return what a run left: of its folder, or gathered into <runs>/<id>/artifacts with its forecast."""
+    from pipeline_definition.artifacts import Artifacts, collect
+    from pipeline_definition.report.bill import with_forecast
+
+    # A run's folder, or the folder of its artifacts.
+    places = (Path(run) / ARTIFACTS, Path(run))
+    folder = next((place for place in places if (place / "execution.json").is_file()), None)
+    if folder is None and "/" in run and not run.startswith("arn:"):
+        raise UsageError(f"RUN {run}: no run's folder is there; name one under {runs}, or an execution's id or ARN")
+    if folder:
+        return Artifacts.load(folder.resolve())
+    executions = Executions(context.target)
+    execution = executions.describe(executions.find(context.settings.pipeline_name, run))
+    with console.status(f"gathering what {execution.id} left ..."):
+        return with_forecast(context.settings, collect(context.target, execution, runs / execution.id / ARTIFACTS))
+
+
 def report(
     context: options.CommandContext,
     run: RunOrFolder = "latest",
@@ -194,23 +215,9 @@ def report(
 
       sd-pipeline report runs/latest --out page.html
     """
-    from pipeline_definition.artifacts import Artifacts, collect
-    from pipeline_definition.report.bill import with_forecast
     from pipeline_definition.report.page import write_report
 
-    # A run's folder, or the folder of its artifacts.
-    places = (Path(run) / ARTIFACTS, Path(run))
-    folder = next((place for place in places if (place / "execution.json").is_file()), None)
-    if folder is None and "/" in run and not run.startswith("arn:"):
-        raise UsageError(f"RUN {run}: no run's folder is there; name one under {runs}, or an execution's id or ARN")
-    if folder:
-        artifacts = Artifacts.load(folder.resolve())
-    else:
-        executions = Executions(context.target)
-        execution = executions.describe(executions.find(context.settings.pipeline_name, run))
-        with console.status(f"gathering what {execution.id} left ..."):
-            gathered = collect(context.target, execution, runs / execution.id / ARTIFACTS)
-            artifacts = with_forecast(context.settings, gathered)
+    artifacts = artifacts_of(context, run, runs)
     path = out or artifacts.folder.parent / PAGE
     write_report(artifacts, path)
     left_out = artifacts.execution.get("left_out") or {}

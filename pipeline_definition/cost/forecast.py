@@ -15,6 +15,7 @@ from typing import Any
 
 from params.memory import family_of_denoiser
 from params.settings import Settings
+from pipeline_definition.cost.corrections import load_corrections
 from pipeline_definition.cost.frontier import PlannedHosts
 from pipeline_definition.cost.jobs import Estimator, ForecastLine, total_usd
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
@@ -119,7 +120,7 @@ def work_of(
     workload = workload_of(settings, values, rates.assumed, rows)
     if empty := [job.count_parameter for job in jobs if job.count < 1]:
         raise CostError(f"{empty[0]}: set it to 1 or more")
-    return jobs, Estimator(settings, workload, rates, prices, streams, trainings)
+    return jobs, Estimator(settings, workload, rates, prices, streams, trainings, load_corrections())
 
 
 def caption_note(bill: Forecast, settings: Settings, *rest: Any) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from params.memory import ModelFigures
 from params.phases import Phase
 from params.settings import Settings
+from pipeline_definition.cost.corrections import Correction
 from pipeline_definition.cost.prices import PURCHASES, Prices, Purchase
 from pipeline_definition.cost.rates import Rate, Rates
 from pipeline_definition.cost.workload import Workload, declared_model
@@ -49,6 +50,8 @@ class ForecastLine:
     """Where the price comes from."""
     missing: tuple[str, ...] = ()
     """Prices that are not known, such as `spot of ml.p4de.24xlarge`."""
+    hours_factor: float = 1.0
+    """By which a finished run corrected the hours."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Estimator:
     """Encoders in the job of a training, by its step."""
     trainings: tuple[PlannedJob, ...] = ()
     """The trainings that have encoders."""
+    corrections: tuple[Correction, ...] = ()
+    """What finished runs showed."""
 
     @functools.cached_property
     def model(self) -> ModelFigures:
@@ -73,6 +78,10 @@ class Estimator:
     def phase_of(self) -> Callable[[str], Phase]:
         """`Settings.phase_of`, asked once for each step: a plan has thousands of lines."""
         return functools.cache(self.settings.phase_of)
+
+    @functools.cached_property
+    def _corrections(self) -> Mapping[tuple[str, str, str], Correction]:
+        return {one.work: one for one in self.corrections}
 
     def line(self, job: PlannedJob) -> ForecastLine | None:
         """Return the line of a step's jobs; None for an endpoint, which is paid by the month."""
@@ -172,6 +181,11 @@ class Estimator:
         return (self.rates.assumed.job_start_s + seconds) / SECONDS_PER_HOUR
 
     def _line(self, job: PlannedJob, what: str, hours: float, hosts: float, kind: str, rate: str) -> ForecastLine:
+        work = (job.program, job.instance.name, self.model.name)
+        correction = None if job.choices else self._corrections.get(work)
+        if correction:
+            hours, kind = hours * correction.hours_factor, "measured"
+            rate = f"{rate}; times {correction.hours_factor:.2f} by run {correction.run} of {correction.date}"
         bill, missing = self._bill(job, hours * hosts)
         bought: Purchase = "training_plan" if job.training_plan else "on_demand"
         others = "".join(f", else {self._priced(host, count)}" for host, count in job.fallbacks)
@@ -185,6 +199,7 @@ class Estimator:
             rate=rate,
             price=self.prices.sources[self.prices.known(job.instance.name, bought).source].says,
             missing=missing,
+            hours_factor=correction.hours_factor if correction else 1.0,
         )
 
     def _bill(self, job: PlannedJob, instance_hours: float) -> tuple[Bill, tuple[str, ...]]:

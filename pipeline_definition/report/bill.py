@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from params.files import write_json
 from params.settings import Settings
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.artifacts.folder import FORECAST_FILE
+from pipeline_definition.cost.corrections import PLAUSIBLE, Correction
 from pipeline_definition.cost.forecast import forecast as forecast_of
 from pipeline_definition.cost.host_hours import purchase_of
 from pipeline_definition.cost.training import CostError
+from pipeline_definition.jobs.planned import Values, planned_jobs
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table, known_facts
 from pipeline_definition.pages.formats import DASH, dollars, duration, number, percent
@@ -65,7 +68,7 @@ def expected_cost(settings: Settings, artifacts: Artifacts) -> dict[str, Any]:
         "hours": predicted.hours,
         "lines": [
             {
-                **{name: getattr(line, name) for name in ("step", "what", "hours", "rate_kind")},
+                **{name: getattr(line, name) for name in ("step", "what", "hours", "rate_kind", "hours_factor")},
                 "usd": line.usd["on_demand"] if line.usd[purchase] is None else line.usd[purchase],
             }
             for line in predicted.lines
@@ -87,7 +90,7 @@ def cost_section(run: Run) -> Section:
     if expected.get("prices_date"):
         bought = str(expected.get("purchase") or "").replace("_", " ")
         facts.append(Fact("prices of", str(expected["prices_date"]), f"{expected.get('region') or ''}, {bought}"))
-    tables = (_table(rows),) if rows else ()
+    tables = (bill_table(rows),) if rows else ()
     return Section("cost", "What it cost", _lead(expected, rows), tuple(facts), tuple(_charts(rows)), tables)
 
 
@@ -105,6 +108,27 @@ def bill(run: Run) -> Iterator[BillLine]:
         yield BillLine(step.name, what, number(line.get("hours")), hours, number(line.get("usd")), usd)
     for name, line in expected.items():
         yield BillLine(name, str(line.get("what") or ""), None, None, number(line.get("usd")), None)
+
+
+def corrections(run: Run, settings: Settings, today: date) -> Iterator[Correction]:
+    """Yield what the run's finished jobs showed about the hours that a forecast says.
+
+    Raises CostError for a job that took a twentieth of its forecast, or twenty times as long: it did other work.
+    """
+    artifacts, lines = run.artifacts, {line["step"]: line for line in (run.artifacts.forecast or {}).get("lines", ())}
+    planned = planned_jobs(artifacts.definition, Values(artifacts.definition, artifacts.parameters))
+    programs = {job.step: job.program for job in planned if not job.choices and job.program != "stream"}
+    for step in run.steps:
+        line, hosts = lines.get(step.name) or {}, (step.record.get("job") or {}).get("hosts") or ()
+        if step.style != "succeeded" or not (line.get("hours") and hosts and step.seconds and step.name in programs):
+            continue
+        said_hours = line["hours"] / line.get("hours_factor", 1.0)
+        factor = step.seconds / SECONDS_PER_HOUR / said_hours
+        if not PLAUSIBLE[0] <= factor <= PLAUSIBLE[1]:
+            raise CostError(f"{step.name} took {factor:.2g} times its forecast: look at its rows and samples first")
+        work = (programs[step.name], hosts[0]["instance_type"], settings.data.model)
+        fields = dict(zip(("program", "instance_type", "model"), work, strict=True))
+        yield Correction(**fields, hours_factor=factor, run=str(artifacts.execution.get("id")), date=today)
 
 
 def _lead(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> str:
@@ -128,7 +152,8 @@ def _charts(rows: tuple[BillLine, ...]) -> Iterator[Chart]:
     yield Chart("Dollars by step", charts.bars("bill", description, shown), ("forecast", "billed"))
 
 
-def _table(rows: tuple[BillLine, ...]) -> Table:
+def bill_table(rows: tuple[BillLine, ...]) -> Table:
+    """Return the bill beside its forecast, with the sum of what is known."""
     headers = ("step", "hosts", "time, forecast", "time", "dollars, forecast", "dollars")
     known = ([row.expected_hours, row.hours, row.expected_usd, row.usd] for row in rows)
     cells = []

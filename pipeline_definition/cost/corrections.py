@@ -1,0 +1,68 @@
+"""How much longer or shorter the jobs of finished runs took than forecast: the next forecast is corrected by it.
+
+Reads and writes corrections.yaml, one dated entry for each program, instance type and model; the newest counts.
+
+    sd-pipeline cost actual latest --correct
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from params.arguments import describe
+from params.files import read_text, write_text
+from params.model import Model
+from pipeline_definition.cost.training import CostError
+
+CORRECTIONS_FILE = Path(__file__).with_name("corrections.yaml")
+# A job that ended long before its forecast, or long after it, did not do what was forecast.
+PLAUSIBLE = (0.05, 20.0)
+
+
+class Correction(Model):
+    """What one run showed."""
+
+    program: str
+    """download, recaption, encode, train or evaluate."""
+    instance_type: str
+    model: str
+    """As data.model names it."""
+    hours_factor: float = Field(ge=PLAUSIBLE[0], le=PLAUSIBLE[1])
+    """Hours that it took over hours that the uncorrected forecast said."""
+    run: str
+    date: date
+
+    @property
+    def work(self) -> tuple[str, str, str]:
+        """What it is a correction of."""
+        return self.program, self.instance_type, self.model
+
+
+_LIST = TypeAdapter(list[Correction])
+
+
+def load_corrections(path: Path = CORRECTIONS_FILE) -> tuple[Correction, ...]:
+    """Read the file; none where there is no file yet. Raises CostError that names the file and the key."""
+    return _parsed(read_text(path, CostError), str(path)) if path.exists() else ()
+
+
+@functools.lru_cache(maxsize=2)
+def _parsed(text: str, source: str) -> tuple[Correction, ...]:
+    try:
+        return tuple(_LIST.validate_python(yaml.safe_load(text) or []))
+    except (yaml.YAMLError, ValidationError) as error:
+        reason = describe(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
+        raise CostError(f"{source}: {reason}") from None
+
+
+def write_corrections(found: Iterable[Correction], path: Path = CORRECTIONS_FILE) -> None:
+    """Put what a run showed in the place of what older runs showed of the same work."""
+    by_work = {one.work: one for one in (*load_corrections(path), *found)}
+    entries = [one.model_dump(mode="json") for one in by_work.values()]
+    write_text(path, yaml.safe_dump(entries, sort_keys=False, width=120, allow_unicode=True))
