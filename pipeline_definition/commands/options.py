@@ -200,8 +200,11 @@ class FittedTable:
         """Yield the table, or each row's cells with their headers."""
         columns = list(zip(self._headers, *self._rows, strict=True))
         needed = [max(self._narrowest(cell, at) for cell in column) for at, column in enumerate(columns)]
-        if sum(needed) + len(columns) <= options.max_width:
-            yield self._table()
+        wanted = [max(map(len, column)) - least for column, least in zip(columns, needed, strict=True)]
+        spare = options.max_width - len(columns) - sum(needed)
+        if spare >= 0:
+            part = min(1.0, spare / max(sum(wanted), 1))
+            yield self._table([least + int(more * part) for least, more in zip(needed, wanted, strict=True)])
             return
         for row in self._rows:
             yield Text(row[0], "bold", overflow="fold")
@@ -212,9 +215,9 @@ class FittedTable:
         """Return how few characters hold a cell: figures stay whole, texts may be folded between words."""
         return max(map(len, [cell] if column in self._numeric else cell.split()), default=0)
 
-    def _table(self) -> Table:
+    def _table(self, widths: Sequence[int]) -> Table:
         columns = (
-            Column(header, overflow="fold", justify="right", no_wrap=True) if at in self._numeric else Column(header)
+            Column(header, overflow="fold", justify="right" if at in self._numeric else "left", width=widths[at])
             for at, header in enumerate(self._headers)
         )
         made = Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))
