@@ -4,21 +4,19 @@ Reads <folder>/manifest.json, the names and sizes of the files that it lists, an
 FSx imports what Encode wrote to S3 by itself, minutes later and file by file: a folder without a manifest, or with less
 than the manifest names, is late before it is unfinished. It then knows a file's name and size, and fetches its content
 when it is first read, each file by itself: the first epoch would go as fast as its readers ask. Here many files are
-asked for at once.
+asked for at once, by a byte of each: Lustre fetches a file whole, and lets nobody read before it is there.
 
-Sources: https://docs.aws.amazon.com/fsx/latest/LustreGuide/autoimport-data-repo-dra.html and
-https://docs.aws.amazon.com/fsx/latest/LustreGuide/preload-file-contents-hsm-dra.html
+Source: https://docs.aws.amazon.com/fsx/latest/LustreGuide/autoimport-data-repo-dra.html
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -33,10 +31,6 @@ POLL_S: Final = 2.0
 SAY_EVERY_S: Final = 60.0
 # A file system in the network answers in a millisecond, 92,000 times; and a reader waits for its file to be fetched.
 READERS: Final = 64
-# The guide: batches of 1,000 to 5,000 files, and the next when the one before is done.
-BATCH_FILES: Final = 1000
-# What `lfs hsm_action` says of a file with which nothing is going on.
-AT_REST: Final = "NOOP"
 
 
 def wait_for_files(folder: Path, limit_s: float) -> None:
@@ -114,21 +108,10 @@ def warm_in_background(folder: Path, cluster: Cluster) -> threading.Thread:
     return thread
 
 
-def warm(paths: Sequence[Path], poll_s: float = POLL_S) -> Iterator[int]:
-    """Fetch files, batch by batch; yield how many are on the file system so far.
-
-    By `lfs hsm_restore` where it is installed and may be used (the mount must be writable), else by reading a byte of
-    each: Lustre restores a file whole, and lets nobody read before it is there.
-    """
-    lfs = shutil.which("lfs")
-    fetched = 0
+def warm(paths: Sequence[Path]) -> Iterator[int]:
+    """Fetch files; yield, after each, how many are on the file system so far."""
     with ThreadPoolExecutor(READERS, thread_name_prefix="warming") as readers:
-        for start in range(0, len(paths), BATCH_FILES):
-            batch = paths[start : start + BATCH_FILES]
-            if lfs and not _restore(lfs, batch, poll_s):
-                lfs = None
-            fetched += sum(readers.map(_read_a_byte, batch))
-            yield fetched
+        yield from accumulate(readers.map(_read_a_byte, paths))
 
 
 def _warm(folder: Path, cluster: Cluster) -> None:
@@ -145,24 +128,11 @@ def _warm(folder: Path, cluster: Cluster) -> None:
         print(f"warning: warming stopped, shards are fetched as they are read: {error}", flush=True)
 
 
-def _restore(lfs: str, batch: Sequence[Path], poll_s: float) -> bool:
-    """Ask for a batch and wait until it is there; return False where that is not allowed."""
-    if subprocess.run([lfs, "hsm_restore", *map(str, batch)], capture_output=True, check=False).returncode:
-        return False
-    while True:
-        done = subprocess.run([lfs, "hsm_action", *map(str, batch)], capture_output=True, text=True, check=False)
-        if done.returncode:
-            return False
-        if all(AT_REST in line for line in done.stdout.splitlines()):
-            return True
-        time.sleep(poll_s)
-
-
-def _read_a_byte(path: Path) -> bool:
+def _read_a_byte(path: Path) -> int:
     try:
         with path.open("rb", buffering=0) as file:
             file.read(1)
     except OSError:
         # The loader says by name which shard it cannot read.
-        return False
-    return True
+        return 0
+    return 1
