@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import harness
 from params.layout import LATENTS_SHARD_PATTERN, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
-from steps.data.latents.latents_shard import build_shard
+from steps.data.latents.latents_manifest import build_shard
 from steps.data.loading.latents import LatentsDataset
 from steps.data.loading.loader import HELD_BATCHES, PREFETCHED_BATCHES, LatentsLoader, Share
 from steps.training.random_latents import write_listings
@@ -164,7 +164,7 @@ def ours(folder: Path) -> Iterator[int]:
     """Our loader as training runs it: shuffled, checksums on, read ahead in the background."""
     dataset = LatentsDataset(folder)
     order = dataset.order(TRAIN_SPLIT, 0, BATCH, lanes=LANES)
-    for batch in LatentsLoader(dataset, order, Share(0, 1, 0, FOREVER)):
+    for batch in LatentsLoader(dataset.blocks(TRAIN_SPLIT), order, Share(0, 1, 0, FOREVER)):
         yield len(batch.positions)
 
 

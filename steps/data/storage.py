@@ -1,6 +1,4 @@
-"""A prefix of an object store, or a folder: where shards and latents are written straight to.
-
-Reads and writes through fsspec (s3fs for s3://, which honours AWS_ENDPOINT_URL). Nothing is kept on a local disk on the
+"""A prefix of an object store, or a folder: written straight to through fsspec, with nothing on a local disk on the
 way.
 """
 
@@ -29,9 +27,6 @@ class Storage:
         self.uri = uri.rstrip("/")
         self._files, self._root = fsspec.core.url_to_fs(self.uri, use_listings_cache=False)
 
-    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
-        return Storage, (self.uri,)
-
     def read(self, name: str) -> bytes:
         """Return an object. Raises FileNotFoundError."""
         return _patiently(lambda: cast(bytes, self._files.cat_file(self._path(name))))
@@ -39,6 +34,19 @@ class Storage:
     def read_range(self, name: str, start: int, stop: int) -> bytes:
         """Return bytes [start, stop) of an object."""
         return _patiently(lambda: cast(bytes, self._files.cat_file(self._path(name), start=start, end=stop)))
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """Fill a buffer with the bytes from `offset` on, as far as there are any; return how many there were."""
+        if self.is_object_store:
+            content = self.read_range(name, offset, offset + len(buffer))
+            buffer[: len(content)] = content
+            return len(content)
+        count = 0
+        with Path(self._path(name)).open("rb", buffering=0) as file:
+            file.seek(offset)
+            while count < len(buffer) and (more := file.readinto(buffer[count:])):
+                count += more
+        return count
 
     def open(self, name: str, block_bytes: int = 16 << 20) -> BinaryIO:
         """Open an object to read it from front to back, with its size known."""

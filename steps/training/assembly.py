@@ -54,7 +54,7 @@ def assemble(
     arguments: TrainArguments, plan: BatchPlan, world: World, latents: Path | str, pretrained: Path, initial: Path
 ) -> Parts:
     """Return the parts before the first sample; `initial` holds the initial weights. Raises StepError for a misfit."""
-    dataset, denoiser = LatentsDataset(latents), denoiser_of(pretrained)
+    dataset, denoiser = LatentsDataset(latents, arguments.max_lost_fraction), denoiser_of(pretrained)
     manifest = dataset.manifest
     if arguments.written_captions and not manifest.captions_manifest_digest:
         fix = "add a `recaption:` section and encode again, or set it to 0"
@@ -120,8 +120,7 @@ def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world:
     if world.is_head:
         warn_of_small_buckets(order)
     share = Share(world.rank, world.size, first, plan.total_samples(arguments.training_samples))
-    threads, limit = arguments.read_threads, arguments.max_lost_fraction
-    return LatentsLoader(parts.dataset, order, share, read_threads=threads, max_lost_fraction=limit)
+    return LatentsLoader(parts.dataset.blocks(TRAIN_SPLIT), order, share, threads=arguments.read_threads)
 
 
 def warn_of_small_buckets(order: TrainingOrder) -> None:

@@ -11,7 +11,7 @@ from params.model import Decides
 from params.programs import TrainArguments
 from steps.artifact import Identity, digest
 from steps.data.latents.latents_manifest import LatentsManifest
-from steps.data.loading.block_files import BlockFiles
+from steps.data.storage import Storage
 from steps.errors import StepError
 from steps.model.digest import encoder_digests, folder_digest
 from steps.model.families import denoiser_of
@@ -30,7 +30,7 @@ def training_identity(
     StepError if there are no latents, or an encoder other than the pretrained folder's made them.
     """
     try:
-        manifest_bytes = BlockFiles(latents).read(MANIFEST_FILE)
+        manifest_bytes = Storage(str(latents)).read(MANIFEST_FILE)
     except OSError as error:
         raise StepError(
             f"{latents}/{MANIFEST_FILE}: cannot be read ({error}): the latents were never finished"

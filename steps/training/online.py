@@ -26,10 +26,10 @@ from steps.container import Cluster, Container
 from steps.data.encoding.decoding import ShardsSource
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.encoding.plan import read_plan_file
+from steps.data.latents.block import WRITTEN_TOKEN_IDS
 from steps.data.latents.latents_manifest import LatentsManifest
-from steps.data.latents.order import SampleOrder
-from steps.data.loading.loader import Share
-from steps.data.loading.online_loader import OnlineLoader, RayBlocks
+from steps.data.loading.latents import LatentsDataset
+from steps.data.loading.loader import LatentsLoader, Share
 from steps.device import gpus_to_lend
 from steps.errors import StepError
 from steps.ray_cluster import join, leading, visiting
@@ -54,7 +54,7 @@ def encoders(arguments: TrainArguments, container: Container) -> Iterator[None]:
         yield
         return
     with leading(cluster, container.job_name, arguments.host_wait_s, lends=False):
-        from steps.data.loading.online_encoder import start_encoders
+        from steps.data.loading.online import start_encoders
 
         count = start_encoders(*_orders(arguments, container))
         print(f"{count} encoders on {len(cluster.groups[ENCODERS_GROUP])} hosts", flush=True)
@@ -66,22 +66,24 @@ class OnlineData:
 
     def __init__(self, arguments: TrainArguments, container: Container, plan: BatchPlan, world: World) -> None:
         """Connect to the encoders. Raises StepError where there are none."""
-        from steps.data.loading.online_encoder import find_encoders
+        from steps.data.loading.online import OnlineBlocks, find_encoders
 
         self._arguments, self._plan, self._world = arguments, plan, world
-        planned = read_plan_file(container.channel_dir(LATENTS_CHANNEL) / LATENTS_PLAN_FILE)
-        self._block_rows = planned.block_rows(TRAIN_SPLIT)
-        self._blocks = RayBlocks(find_encoders(), self._block_rows)
+        folder = container.channel_dir(LATENTS_CHANNEL)
+        rows = read_plan_file(folder / LATENTS_PLAN_FILE).block_rows(TRAIN_SPLIT)
+        # Encoders make what Encode would have, but for captions that Recaption wrote.
+        encoded = LatentsDataset(folder).blocks(TRAIN_SPLIT).fields[0]
+        fields = tuple(field for field in encoded if field.name != WRITTEN_TOKEN_IDS)
+        self._blocks = OnlineBlocks(find_encoders(), rows, fields, arguments.max_lost_fraction)
 
-    def loader_from(self, first_position: int) -> OnlineLoader:
+    def loader_from(self, first_position: int) -> LatentsLoader:
         """Return this rank's batches from a position on, in the order in which they would be read from a disk."""
-        size, rows = self._plan.global_batch_size, self._block_rows
-        order = SampleOrder(int(rows.sum()), self._arguments.seed, global_batch_size=size, block_rows=rows)
         last = self._plan.total_samples(self._arguments.training_samples)
         share = Share(self._world.rank, self._world.size, first_position, last)
-        return OnlineLoader(
-            self._blocks, order, rows, share, self._arguments.blocks_ahead, self._arguments.max_lost_fraction
-        )
+        from steps.data.loading.online import online_loader
+
+        size, ahead = self._plan.global_batch_size, self._arguments.blocks_ahead
+        return online_loader(self._blocks, self._arguments.seed, size, share, ahead)
 
     def figures(self) -> dict[str, float]:
         """Return for how long an encoder waited since the last call, averaged over all; every rank must ask."""

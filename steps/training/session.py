@@ -16,8 +16,6 @@ from params.layout import PRETRAINED_CHANNEL, TRAINERS_GROUP, TRAINING_LOG_FILE,
 from params.programs import TrainArguments
 from steps.artifact import IDENTITY_FILE, to_text
 from steps.container import Container
-from steps.data.loading.loader import LatentsLoader
-from steps.data.loading.online_loader import OnlineLoader
 from steps.errors import StepError
 from steps.training.assembly import Parts, assemble, latents_location, loader_from, warm_up
 from steps.training.batch_plan import BatchPlan
@@ -79,7 +77,6 @@ class Session:
     ) -> int:
         trainer = self._trainer(parts, beginning, folder)
         with online_data(self.arguments, self.container, self.plan, self.world) as online:
-            loader: LatentsLoader | OnlineLoader
             if online is None:
                 loader = loader_from(parts, self.arguments, self.plan, self.world, beginning.seen_samples)
             else:
@@ -94,7 +91,8 @@ class Session:
             print(f"stopped after {trainer.seen_samples} samples", flush=True)
             self._raise_if_over_budget(trainer)
             return STOPPED_STATUS
-        lost_samples = self._lost_samples(loader)
+        # A block that several ranks could not have counts once.
+        lost_samples = loader.samples_in(self.world.sum_(loader.unreadable_blocks()))
         self.watchdog.stop()
         with parts.state.averaged():
             if folder is not None:
@@ -102,12 +100,6 @@ class Session:
                 # Last: a job that is killed while it exports must export again when it restarts, not train again.
                 folder.mark_finished(self.container.job_name, trainer.seen_samples, self._course)
         return 0
-
-    def _lost_samples(self, loader: LatentsLoader | OnlineLoader) -> int:
-        """Return how many samples the job could not read; a block that several ranks could not read counts once."""
-        if isinstance(loader, LatentsLoader):
-            return loader.samples_in(self.world.sum_(loader.unreadable_blocks()))
-        return sum(self.world.gather_int(loader.lost_samples))
 
     def _trainer(self, parts: Parts, beginning: Beginning, folder: CheckpointFolder | None) -> Trainer:
         cluster = self.container.cluster()

@@ -94,18 +94,6 @@ class SampleOrder:
         self._epoch = lru_cache(2)(self._make_epoch)
         self._window = lru_cache(4 * self.lanes)(self._make_window)
 
-    def rows(self, first_position: int, n: int) -> Rows:
-        """Return the rows of positions [first_position, first_position + n), int64 [n]."""
-        if first_position < 0 or n < 0:
-            raise ValueError(f"no positions {first_position} to {first_position + n}")
-        parts, position, end = [], first_position, first_position + n
-        while position < end:
-            epoch = position // self.count
-            stop = min(end, (epoch + 1) * self.count)
-            parts.append(self._epoch_rows(epoch, position, stop))
-            position = stop
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
-
     @property
     def lane_rows(self) -> int:
         """Rows that a global batch takes from each lane."""
@@ -118,7 +106,7 @@ class SampleOrder:
         return -(-window_rows // self.lane_rows) + 1
 
     def stretches(self, lane: int, first_batch: int) -> Iterator[Stretch]:
-        """Yield what a lane holds from a global batch on, without end: the same rows as `rows`, a window at a time."""
+        """Yield what a lane holds from a global batch on, without end, a window at a time."""
         first_position = first_batch * self.global_batch_size + lane * self.lane_rows
         for epoch in itertools.count(first_position // self.count):
             yield from self._epoch_stretches(lane, epoch, first_batch * self.lane_rows)
@@ -139,26 +127,6 @@ class SampleOrder:
                 places=lane * lane_rows + in_lane % lane_rows,
             )
             start, number = end, number + 1
-
-    def _epoch_rows(self, epoch: int, start: int, stop: int) -> Rows:
-        state = self._epoch(epoch)
-        positions = np.arange(start, stop, dtype=np.int64)
-        batch, in_batch = np.divmod(positions, self.global_batch_size)
-        lane, in_share = np.divmod(in_batch, self.lane_rows)
-        in_lane = batch * self.lane_rows + in_share
-        sequence = state.lane_starts[lane] + in_lane - state.lane_offsets[lane]
-        return self._window_rows(epoch, sequence)
-
-    def _window_rows(self, epoch: int, sequence: Rows) -> Rows:
-        """Return the rows at places of the epoch's sequence; neighbours of one window are taken together."""
-        window_starts = self._epoch(epoch).window_starts
-        window = np.searchsorted(window_starts, sequence, side="right") - 1
-        rows = np.empty(len(sequence), np.int64)
-        cuts = np.flatnonzero(np.diff(window)) + 1
-        starts, stops = [0, *cuts.tolist()], [*cuts.tolist(), len(sequence)]
-        for begin, end, number in zip(starts, stops, window[starts].tolist(), strict=True):
-            rows[begin:end] = self._window(epoch, number)[sequence[begin:end] - window_starts[number]]
-        return rows
 
     def _make_epoch(self, epoch: int) -> _Epoch:
         blocks = permutation(len(self._sizes), self.seed, epoch, _BLOCKS, 0, *self._stream)

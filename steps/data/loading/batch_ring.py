@@ -1,6 +1,5 @@
-"""Memory for the batches of one rank: a ring that is used again and again, filled from blocks in any order.
-
-Reads nothing, writes nothing. A fresh tensor for each batch would cost eight times the reading, in page faults.
+"""Memory for one rank's batches, used again and again: fresh tensors would cost eight times the reading, in page
+faults.
 """
 
 from __future__ import annotations

@@ -1,18 +1,11 @@
-"""Where the blocks of a split are, and reads them whole, checked, into memory that is used again and again.
-
-A block is read with one call, and its xxh3 is compared with the index before anyone sees a row of it. A block that
-cannot be read is tried once more, then quarantined: its name and the count of lost samples are printed, rows of the
-next good block stand in for its own, and reading goes on until too large a fraction is lost.
-"""
+"""Blocks that lie in shards: read with one call each, compared with the index's xxh3, in memory that is used again."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -21,10 +14,10 @@ import numpy.typing as npt
 from steps.data.latents.block import MAX_HEADER_BYTES, Array, BlockError, Field, digest, parse_layout
 from steps.data.latents.latents_manifest import LatentsIndex
 from steps.data.latents.order import Rows
-from steps.data.loading.block_files import BlockFiles
+from steps.data.loading.blocks import MAX_LOST_FRACTION, BlockRows, Blocks, Tensors
+from steps.data.storage import Storage
 from steps.errors import StepError
 
-MAX_LOST_FRACTION: Final = 0.001
 # A network file system that was busy gets a moment; what is not there, or has other bytes, does not change by waiting.
 RETRY_DELAY_S: Final = 1.0
 # Of so many shards the first block may be damaged before a reader gives up.
@@ -32,40 +25,21 @@ _TRIED_SHARDS: Final = 8
 # The tensors whose shape is the bucket's.
 LATENT_FIELDS: Final = frozenset({"mean", "std"})
 
-
 # Memory for one block: its tensors from MAX_HEADER_BYTES on, so that they are aligned, and its header before them. In
 # one piece, for one read and one checksum; and numpy asks the system for huge pages from 4 MiB on.
 _Scratch = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class BlockTable:
-    """The blocks of a split, in the order of their rows."""
+class BlockTable(BlockRows):
+    """Where the blocks of a split are."""
 
     names: tuple[str, ...]
     shards: npt.NDArray[np.int32]
-    buckets: npt.NDArray[np.int32]
-    """Whose rows it holds; never decreasing."""
-    rows: Rows
     offsets: Rows
     """First byte in the shard."""
     sizes: Rows
     digests: npt.NDArray[np.uint64]
-
-    @cached_property
-    def first_rows(self) -> Rows:
-        """Row of the split with which each block begins."""
-        return np.cumsum(self.rows) - self.rows
-
-    @cached_property
-    def count(self) -> int:
-        """Rows of the split."""
-        return int(self.rows.sum())
-
-    def blocks_of(self, bucket: int) -> slice:
-        """Return the blocks of a bucket."""
-        first, end = np.searchsorted(self.buckets, (bucket, bucket + 1)).tolist()
-        return slice(first, end)
 
     def shard(self, block: int) -> str:
         """Return the name of the shard that holds a block."""
@@ -95,87 +69,64 @@ def _column(lists: list[tuple[int, ...]]) -> Rows:
     return np.concatenate([np.asarray(values, dtype=np.int64) for values in lists] or [np.empty(0, np.int64)])
 
 
-class BlockReader:
-    """Blocks of one split; several threads may read at once."""
+class BlockReader(Blocks):
+    """Blocks that are read."""
+
+    table: BlockTable
 
     def __init__(
         self,
-        files: BlockFiles,
+        files: Storage,
         table: BlockTable,
         latent_shapes: Sequence[tuple[int, int, int]],
         max_lost_fraction: float = MAX_LOST_FRACTION,
     ) -> None:
-        """Read the first block's layout; no more than `max_lost_fraction` of the rows may be unreadable."""
-        self.table = table
+        """Read the first block's layout."""
         fields = _fields(files, table)
-        self.fields = tuple(_shaped(fields, shape) for shape in latent_shapes)
-        """The tensors of every block, for each bucket."""
-        self.quarantined: dict[int, str] = {}
-        """Blocks that could not be read, and why."""
+        super().__init__(table, [_shaped(fields, shape) for shape in latent_shapes], max_lost_fraction)
         self._files = files
-        self._max_lost_rows = max_lost_fraction * table.count
-        self._max_rows = int(table.rows.max())
+        self._scratch_bytes = MAX_HEADER_BYTES + int(table.rows.max()) * max(map(_row_bytes, self.fields))
         self._good_headers: set[tuple[bytes, int, tuple[Field, ...]]] = set()
         self._free: list[_Scratch] = []
-        self._lock = threading.Lock()
-
-    @property
-    def lost_rows(self) -> int:
-        """Rows that other rows stand in for."""
-        return sum(int(self.table.rows[block]) for block in tuple(self.quarantined))
 
     @contextmanager
-    def read(self, block: int) -> Iterator[Mapping[str, Array]]:
+    def read(self, block: int) -> Iterator[Tensors]:
         """Lend the tensors of a block, in memory that is used again. Raises StepError when too many rows are lost."""
         # The memory that came back last is the one that the CPU's cache still holds.
-        scratch = self._free.pop() if self._free else self._scratch()
+        scratch = self._free.pop() if self._free else np.zeros(self._scratch_bytes, np.uint8)
         try:
-            failure = self._try(block, scratch)
-            if failure:
-                self._quarantine(block, failure)
-                self._substitute(block, scratch)
-            yield self._tensors(block, scratch)
+            yield self._whole(block, lambda number: self._patiently(number, scratch))
         finally:
             self._free.append(scratch)
 
-    def _scratch(self) -> _Scratch:
-        return np.zeros(MAX_HEADER_BYTES + self._max_rows * max(map(_row_bytes, self.fields)), np.uint8)
-
-    def _tensors(self, block: int, scratch: _Scratch) -> dict[str, Array]:
-        """Return the memory of a block as its tensors, in the order of its bytes."""
-        rows, tensors, start = int(self.table.rows[block]), {}, MAX_HEADER_BYTES
-        for field in self.fields[int(self.table.buckets[block])]:
-            stop = start + rows * field.row_bytes
-            tensors[field.name] = scratch[start:stop].view(field.dtype).reshape(rows, *field.row_shape)
-            start = stop
-        return tensors
-
-    def _try(self, block: int, scratch: _Scratch) -> str:
-        """Read a block; return why that failed twice, or nothing."""
-        failure = ""
+    def _patiently(self, block: int, scratch: _Scratch) -> Tensors:
+        """Read a block, twice if need be. Raises BlockError."""
+        failure: Exception = BlockError()
         for delay_s in (RETRY_DELAY_S, 0.0):
             try:
-                self._read(block, scratch)
-                return ""
+                return self._read(block, scratch)
             except (FileNotFoundError, BlockError) as error:
-                failure = str(error)
+                failure = error
             except OSError as error:
-                failure = str(error)
+                failure = error
                 time.sleep(delay_s)
-        return failure
+        raise BlockError(str(failure))
 
-    def _read(self, block: int, scratch: _Scratch) -> None:
+    def _read(self, block: int, scratch: _Scratch) -> Tensors:
         table, rows, size = self.table, int(self.table.rows[block]), int(self.table.sizes[block])
         fields = self.fields[int(table.buckets[block])]
         header_bytes = size - rows * _row_bytes(fields)
         if not 0 < header_bytes <= MAX_HEADER_BYTES:
             raise BlockError(f"{size} bytes cannot hold {rows} rows like those of the other blocks")
         content = scratch.data[MAX_HEADER_BYTES - header_bytes :][:size]
-        self._files.read_into(table.shard(block), int(table.offsets[block]), content)
+        missing = size - self._files.read_into(table.shard(block), int(table.offsets[block]), content)
+        if missing:
+            raise BlockError(f"the file ends {missing} bytes too early")
         xxh3 = digest(content)
         if int(xxh3, 16) != int(table.digests[block]):
             raise BlockError(f"its bytes have digest {xxh3}, the index has {int(table.digests[block]):016x}")
         self._check_header(bytes(content[:header_bytes]), rows, fields)
+        return _tensors(scratch, rows, fields)
 
     def _check_header(self, header: bytes, rows: int, fields: tuple[Field, ...]) -> None:
         if (header, rows, fields) in self._good_headers:
@@ -185,42 +136,19 @@ class BlockReader:
             raise BlockError("its tensors are not those of the other blocks")
         self._good_headers.add((header, rows, fields))
 
-    def _quarantine(self, block: int, reason: str) -> None:
-        name, rows = self.table.name(block), int(self.table.rows[block])
-        with self._lock:
-            if block not in self.quarantined:
-                self.quarantined[block] = reason
-                print(f"QUARANTINE {name}: {reason}; {rows} samples lost, {self.lost_rows} in all", flush=True)
-            lost_rows = self.lost_rows
-        if lost_rows > self._max_lost_rows:
-            raise StepError(
-                f"latents: {lost_rows} of {self.table.count} samples cannot be read, the last in {name} ({reason}); "
-                "run encode again to make those shards anew, or allow more with max_lost_fraction"
-            )
 
-    def _substitute(self, block: int, scratch: _Scratch) -> None:
-        """Read the next block of the same shape that can be read, its rows over and over where it has fewer."""
-        own = self.table.blocks_of(int(self.table.buckets[block]))
-        for other in (*range(block + 1, own.stop), *range(own.start, block)):
-            if other in self.quarantined:
-                continue
-            failure = self._try(other, scratch)
-            if not failure:
-                _repeat(self._tensors(block, scratch), int(self.table.rows[other]))
-                return
-            self._quarantine(other, failure)
-        raise StepError(f"latents: no block can be read, the last was {self.table.name(block)}")
+def _tensors(scratch: _Scratch, rows: int, fields: tuple[Field, ...]) -> dict[str, Array]:
+    """Return the memory of a block as its tensors, in the order of its bytes."""
+    tensors, start = {}, MAX_HEADER_BYTES
+    for field in fields:
+        stop = start + rows * field.row_bytes
+        tensors[field.name] = scratch[start:stop].view(field.dtype).reshape(rows, *field.row_shape)
+        start = stop
+    return tensors
 
 
 def _row_bytes(fields: tuple[Field, ...]) -> int:
     return sum(field.row_bytes for field in fields)
-
-
-def _repeat(tensors: Mapping[str, Array], there: int) -> None:
-    """Fill tensors whose first `there` rows are filled."""
-    for tensor in tensors.values():
-        for begin in range(there, len(tensor), there):
-            tensor[begin : begin + there] = tensor[: len(tensor) - begin][:there]
 
 
 def _shaped(fields: tuple[Field, ...], latent_shape: tuple[int, int, int]) -> tuple[Field, ...]:
@@ -228,7 +156,7 @@ def _shaped(fields: tuple[Field, ...], latent_shape: tuple[int, int, int]) -> tu
     return tuple(replace(field, row_shape=latent_shape) if field.name in LATENT_FIELDS else field for field in fields)
 
 
-def _fields(files: BlockFiles, table: BlockTable) -> tuple[Field, ...]:
+def _fields(files: Storage, table: BlockTable) -> tuple[Field, ...]:
     """Return the tensors of every block, by the first sound one of a few shards. Raises StepError where none is."""
     failure = ""
     for block in np.unique(table.shards, return_index=True)[1][:_TRIED_SHARDS].tolist():

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,7 @@ class BucketStream:
     """Block of the split with which it begins."""
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """What a global batch is."""
 
     stream: int
@@ -58,8 +57,6 @@ class TrainingOrder:
 
     def turn(self, batch: int) -> Turn:
         """Return what global batch `batch` of the stream is."""
-        if len(self.streams) == 1:
-            return Turn(0, batch)
         number, place = self._locate(batch)
         streams, numbers = self._pass(number)
         return Turn(int(streams[place]), int(numbers[place]))
@@ -68,18 +65,6 @@ class TrainingOrder:
         """Return which of its batches each stream has among neighbouring global batches."""
         before, after = self._progress(batches.start), self._progress(batches.stop)
         return [range(first, stop) for first, stop in zip(before.tolist(), after.tolist(), strict=True)]
-
-    def rows(self, first_position: int, n: int) -> Rows:
-        """Return the rows of positions [first_position, first_position + n), int64 [n]."""
-        size, end = self.global_batch_size, first_position + n
-        parts, position = [np.empty(0, np.int64)], first_position
-        while position < end:
-            batch, place = divmod(position, size)
-            turn, stop = self.turn(batch), min(end, (batch + 1) * size)
-            stream = self.streams[turn.stream]
-            parts.append(stream.order.rows(turn.number * size + place, stop - position) + stream.first_row)
-            position = stop
-        return np.concatenate(parts)
 
     def _locate(self, batch: int) -> tuple[int, int]:
         """Return the pass that holds a global batch, and its place among the pass's turns."""
@@ -91,8 +76,6 @@ class TrainingOrder:
 
     def _progress(self, batch: int) -> Rows:
         """Return how many batches each stream has had before a global batch."""
-        if len(self.streams) == 1:
-            return np.array([batch])
         number, place = self._locate(batch)
         turns = np.bincount(self._pass(number)[0][:place], minlength=len(self.streams))
         return self._batches_before(number) + turns

@@ -8,7 +8,6 @@ however many shards there are; rows are read a block at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,17 +19,17 @@ from pydantic import ValidationError
 from params.arguments import describe
 from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
 from params.model import Model
-from steps.data.latents.block import Array
 from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
 from steps.data.latents.order import Rows, SampleOrder
 from steps.data.loading.batch_ring import LoadedBatch, empty
-from steps.data.loading.block_files import BlockFiles
-from steps.data.loading.block_reader import MAX_LOST_FRACTION, BlockReader, BlockTable, block_table
+from steps.data.loading.block_reader import BlockReader, BlockTable, block_table
+from steps.data.loading.blocks import MAX_LOST_FRACTION, Tensors
 from steps.data.loading.bucket_order import BucketStream, TrainingOrder
+from steps.data.storage import Storage
 from steps.errors import StepError
 
-# Held-out rows are read in order, so few blocks need to stay.
-RANDOM_READ_BLOCKS: Final = 4
+# Rows that are read one after the other need few blocks in memory.
+KEPT_BLOCKS: Final = 4
 
 M = TypeVar("M", bound=Model)
 
@@ -38,27 +37,44 @@ M = TypeVar("M", bound=Model)
 class LatentsDataset:
     """The latents of one folder or prefix; row i of a split is its i-th sample in the order of the index."""
 
-    def __init__(self, location: Path | str) -> None:
+    def __init__(self, location: Path | str, max_lost_fraction: float = MAX_LOST_FRACTION) -> None:
         """Open the artifact. Raises StepError where manifest or index is missing, or one does not fit the other."""
         self.location = str(location)
-        self.files = BlockFiles(location)
+        self.files = Storage(self.location)
         """What blocks are read from."""
         self.manifest = self._open(MANIFEST_FILE, LatentsManifest)
         index = self._open(LATENTS_INDEX_FILE, LatentsIndex)
         self._check(index)
         self._tables = {split: block_table(index, split) for split in self.manifest.counts}
-        self._kept_reader = cache(self.reader)
+        self._max_lost_fraction = max_lost_fraction
+        self.blocks = cache(self._blocks)
+        """A reader of whole blocks of a split."""
+        self._block = lru_cache(KEPT_BLOCKS)(self._copied)
 
     def count(self, split: str) -> int:
         """Return how many samples a split has; 0 where there is none of that name."""
         return self.manifest.counts.get(split, 0)
 
     def read(self, split: str, rows: Rows) -> LoadedBatch:
-        """Return rows of a split and of one bucket, in the order asked for. Not for several threads at once.
+        """Return rows of one bucket of a split, in the order asked for. Not for several threads at once.
 
-        Raises IndexError for a row that is not there, ValueError for rows of several buckets.
+        Raises IndexError for a row that is not there, ValueError for several buckets, StepError for too many lost rows.
         """
-        return self._kept_reader(split).read(rows)
+        blocks, table = self.blocks(split), self.table(split)
+        if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < table.count):
+            raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} of {table.count}")
+        block_of = np.searchsorted(table.first_rows, rows, side="right") - 1
+        buckets = np.unique(table.buckets[block_of])
+        if len(buckets) > 1:
+            raise ValueError(f"rows of buckets {buckets.tolist()} have different shapes")
+        fields = blocks.fields[int(buckets[0]) if len(buckets) else 0]
+        batch = {field.name: empty(field, len(rows)) for field in fields}
+        for block in np.unique(block_of).tolist():
+            wanted = np.flatnonzero(block_of == block)
+            tensors, inside = self._block(split, block), rows[wanted] - table.first_rows[block]
+            for name, target in batch.items():
+                target.numpy()[wanted] = tensors[name][inside]
+        return LoadedBatch(torch.from_numpy(rows), **batch)
 
     def order(self, split: str, seed: int, global_batch_size: int, lanes: int | None = None) -> TrainingOrder:
         """Return the order in which training sees a split; `lanes` as for SampleOrder."""
@@ -93,13 +109,12 @@ class LatentsDataset:
             raise StepError(f"{self.location}: the latents have no {split!r} samples; encode more pictures")
         return self._tables[split]
 
-    def reader(self, split: str, kept_blocks: int = RANDOM_READ_BLOCKS) -> LatentsReader:
-        """Return a reader of rows that keeps up to `kept_blocks` blocks in memory."""
-        return LatentsReader(self.blocks(split), kept_blocks)
+    def _blocks(self, split: str) -> BlockReader:
+        return BlockReader(self.files, self.table(split), self.manifest.latent_shapes, self._max_lost_fraction)
 
-    def blocks(self, split: str, max_lost_fraction: float = MAX_LOST_FRACTION) -> BlockReader:
-        """Return a reader of whole blocks of a split."""
-        return BlockReader(self.files, self.table(split), self.manifest.latent_shapes, max_lost_fraction)
+    def _copied(self, split: str, block: int) -> Tensors:
+        with self.blocks(split).read(block) as lent:
+            return {name: tensor.copy() for name, tensor in lent.items()}
 
     def _open(self, name: str, model: type[M]) -> M:
         try:
@@ -135,46 +150,3 @@ def _has_buckets(index: LatentsIndex, manifest: LatentsManifest) -> bool:
         indexed[shard.split, shard.bucket] += sum(shard.block_rows)
     listed = {(split, n): rows for n, b in enumerate(manifest.buckets) for split, rows in b.counts.items() if rows}
     return not manifest.buckets or indexed == listed
-
-
-class LatentsReader:
-    """Rows of one split in any order, through a cache of blocks: for what is read rarely or again and again.
-
-    Training's stream has its own way, the loader. Not for several threads at once.
-    """
-
-    def __init__(self, blocks: BlockReader, capacity_blocks: int) -> None:
-        """Keep up to `capacity_blocks` blocks in memory."""
-        self._blocks = blocks
-        self._block = lru_cache(max(1, capacity_blocks))(self._copied)
-
-    @property
-    def lost_rows(self) -> int:
-        """Rows that other rows stand in for."""
-        return self._blocks.lost_rows
-
-    def read(self, rows: Rows) -> LoadedBatch:
-        """Return rows of one bucket, in the order asked for.
-
-        Raises IndexError for a row that is not there, ValueError for rows of several buckets, StepError when more rows
-        are lost than allowed.
-        """
-        table = self._blocks.table
-        if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < table.count):
-            raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} of {table.count}")
-        block_of = np.searchsorted(table.first_rows, rows, side="right") - 1
-        buckets = np.unique(table.buckets[block_of])
-        if len(buckets) > 1:
-            raise ValueError(f"rows of buckets {buckets.tolist()} have different shapes")
-        fields = self._blocks.fields[int(buckets[0]) if len(buckets) else 0]
-        batch = {field.name: empty(field, len(rows)) for field in fields}
-        for block in np.unique(block_of).tolist():
-            wanted = np.flatnonzero(block_of == block)
-            tensors, inside = self._block(block), rows[wanted] - table.first_rows[block]
-            for name, target in batch.items():
-                target.numpy()[wanted] = tensors[name][inside]
-        return LoadedBatch(torch.from_numpy(rows), **batch)
-
-    def _copied(self, block: int) -> Mapping[str, Array]:
-        with self._blocks.read(block) as lent:
-            return {name: tensor.copy() for name, tensor in lent.items()}

@@ -1,12 +1,12 @@
-"""The training loader: a rank's slice of every global batch, read ahead in the background.
+"""The training loader: a rank's slice of every global batch, loaded ahead in the background.
 
-Reads latents blocks through block_reader; writes nothing. What it yields is a pure function of the order and
-the positions: stop after any batch, start again with any number of ranks and reading threads, and every position is
-seen once, in the same global order. Every rank gets the same number of batches, and all ranks at a time batches of one
-bucket: rows of one shape.
+Gets blocks from shards (block_reader) or from encoders (online); writes nothing. What it yields is a pure
+function of the order and the positions: stop after any batch, start again with any number of ranks and threads, and
+every position is seen once, in the same global order. Every rank gets the same number of batches, and all ranks at a
+time batches of one bucket: rows of one shape.
 
-A block is read once, checked, and its rows are copied once: to their places in the batches to come, which the order
-tells beforehand.
+A block is had once, and its rows are copied once: to their places in the batches to come, which the order tells
+beforehand.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import numpy as np
 import torch
 
-from params.layout import TRAIN_SPLIT
 from steps.data.latents.order import Stretch
 from steps.data.loading.batch_ring import BatchRing, LoadedBatch
-from steps.data.loading.block_reader import MAX_LOST_FRACTION
+from steps.data.loading.blocks import Blocks
 from steps.data.loading.bucket_order import BucketStream, TrainingOrder, Turn
-from steps.data.loading.latents import LatentsDataset
 
-# Batches read ahead of training: windows of blocks that open in every lane at once delay one of them, not training.
+# Batches loaded ahead of training: windows of blocks that open in every lane at once delay one of them, not training.
 PREFETCHED_BATCHES: Final = 8
 HELD_BATCHES: Final = 2
 # Blocks are read side by side: Lustre and S3 answer many requests at once. Eight cost up to 0.3 more CPU, in caches.
@@ -55,40 +54,32 @@ class Share:
         if not 0 <= self.rank < self.world_size or not 0 <= first <= last:
             raise ValueError(f"there is no {self}")
 
-    def parts(self, global_batch_size: int) -> Iterator[tuple[int, int]]:
-        """Yield (first position, count) of this rank's part of each global batch."""
-        count = global_batch_size // self.world_size
-        for start in range(self.first_position, self.last_position, global_batch_size):
-            yield start + self.rank * count, count
-
 
 class LatentsLoader:
     """Batches of one rank for positions [first_position, last_position) of the training stream."""
 
     def __init__(
         self,
-        dataset: LatentsDataset,
+        blocks: Blocks,
         order: TrainingOrder,
         share: Share,
         *,
-        read_threads: int = READ_THREADS,
-        max_lost_fraction: float = MAX_LOST_FRACTION,
+        threads: int = READ_THREADS,
+        batches_ahead: int = PREFETCHED_BATCHES,
     ) -> None:
-        """Say what to load; no rows are read before iteration. Raises ValueError as Share.check does."""
+        """Say what to load; no block is asked for before iteration. Raises ValueError as Share.check does."""
         size = order.global_batch_size
         share.check(size)
-        self.blocks: Final = dataset.blocks(TRAIN_SPLIT, max_lost_fraction)
-        self.order: Final = order
+        self.blocks, self.order, self.threads, self.batches_ahead = blocks, order, threads, batches_ahead
         self.batches: Final = range(share.first_position // size, share.last_position // size)
         self.batch_rows: Final = size // share.world_size
         self.first_place: Final = share.rank * self.batch_rows
         """Where in each global batch this rank's slice begins."""
-        self.read_threads: Final = read_threads
         self.pin_memory: Final = torch.cuda.is_available()
 
     @property
     def lost_samples(self) -> int:
-        """Samples of this rank's blocks that could not be read, for which others stand in."""
+        """Samples of this rank's blocks that could not be had, for which others stand in."""
         return self.blocks.lost_rows
 
     def unreadable_blocks(self) -> torch.Tensor:
@@ -105,43 +96,22 @@ class LatentsLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
-        """Yield the batches. An error of a reading thread is raised here."""
-        with ThreadPoolExecutor(self.read_threads, thread_name_prefix="latents") as pool:
-            run = _Run(self, pool)
+        """Yield the batches. Each is asked for ahead of need; an error of a thread is raised here."""
+        order, turns = self.order, deque[Turn]()
+        coming = map(order.turn, self.batches)
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="latents") as pool:
+            numbers = order.numbers(self.batches)
+            streams = [_Stream(self, pool, *one) for one in zip(order.streams, numbers, strict=True)]
             try:
                 for number in self.batches:
-                    yield run.batch(number)
+                    for turn in islice(coming, self.batches_ahead + 1 - len(turns)):
+                        streams[turn.stream].ask(turn.number)
+                        turns.append(turn)
+                    turn = turns.popleft()
+                    first_position = number * order.global_batch_size + self.first_place
+                    yield streams[turn.stream].batch(turn.number, first_position)
             finally:
                 pool.shutdown(cancel_futures=True)
-
-
-class _Run:
-    """One iteration: every batch is asked for ahead of need, from its bucket's stream."""
-
-    def __init__(self, loader: LatentsLoader, pool: ThreadPoolExecutor) -> None:
-        self._loader, self._pool = loader, pool
-        self._numbers = loader.order.numbers(loader.batches)
-        self._streams: dict[int, _Stream] = {}
-        self._turns: deque[Turn] = deque()
-        self._next = loader.batches.start
-
-    def batch(self, number: int) -> LoadedBatch:
-        """Return a batch; what it needs is waited for, and what the next ones need is asked for."""
-        order, end = self._loader.order, min(number + PREFETCHED_BATCHES + 1, self._loader.batches.stop)
-        for ahead in range(self._next, end):
-            turn = order.turn(ahead)
-            self._stream(turn).ask(turn.number)
-            self._turns.append(turn)
-        self._next = max(self._next, end)
-        turn = self._turns.popleft()
-        first_position = number * order.global_batch_size + self._loader.first_place
-        return self._stream(turn).batch(turn.number, first_position)
-
-    def _stream(self, turn: Turn) -> _Stream:
-        if turn.stream not in self._streams:
-            bucket, numbers = self._loader.order.streams[turn.stream], self._numbers[turn.stream]
-            self._streams[turn.stream] = _Stream(self._loader, self._pool, bucket, numbers)
-        return self._streams[turn.stream]
 
 
 class _Stream:
@@ -151,7 +121,7 @@ class _Stream:
         """Prepare batches `numbers` of the stream."""
         self._loader, self._pool, self._bucket, self._numbers = loader, pool, bucket, numbers
         order = bucket.order
-        depth = min(len(numbers), order.stretch_batches + PREFETCHED_BATCHES + HELD_BATCHES)
+        depth = min(len(numbers), order.stretch_batches + loader.batches_ahead + HELD_BATCHES)
         self._ring = BatchRing(loader.blocks.fields[bucket.bucket], depth, loader.batch_rows, loader.pin_memory)
         first_lane = loader.first_place // order.lane_rows
         last_lane = (loader.first_place + loader.batch_rows - 1) // order.lane_rows

@@ -30,6 +30,9 @@ def test_what_is_written_is_read(storage: Storage) -> None:
     assert storage.sizes() == {"a": 10, "b": 1}
     assert storage.read("a") == b"9876543210"
     assert storage.read_range("a", 2, 5) == b"765"
+    there = bytearray(5)
+    assert storage.read_into("a", 2, memoryview(there)) == 5 and there == b"76543"
+    assert storage.read_into("a", 7, memoryview(there)) == 3 and there[:3] == b"210"
     assert storage.read_many(["a", "b"]) == {"a": b"9876543210", "b": b"b"}
     assert storage.read_many(["b"]) == {"b": b"b"} and storage.read_many([]) == {}
     with storage.open("a") as stream:

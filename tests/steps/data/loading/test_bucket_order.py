@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from steps.data.latents.order import SampleOrder
 from steps.data.loading.bucket_order import BucketStream, TrainingOrder
+from tests.steps.data.rows_of_order import rows_of, training_rows
 
 # Rows of each block of each bucket.
 layouts = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=10), min_size=1, max_size=5)
@@ -29,7 +30,7 @@ def test_every_batch_has_one_bucket_and_every_pass_over_it_holds_every_row_once(
     ends, total = np.cumsum(counts), sum(counts)
     passes = 3
     batches = sum(passes * count // batch for count in counts)
-    rows = order_of(layout, batch, seed).rows(0, batches * batch)
+    rows = training_rows(order_of(layout, batch, seed), 0, batches * batch)
     buckets = np.searchsorted(ends, rows.reshape(batches, batch), side="right")
     assert (buckets == buckets[:, :1]).all()
     for bucket, count in enumerate(counts):
@@ -44,13 +45,13 @@ def test_every_batch_has_one_bucket_and_every_pass_over_it_holds_every_row_once(
 @settings(max_examples=40, deadline=None)
 def test_rows_do_not_depend_on_where_reading_begins(layout: list[list[int]], batch: int, data: st.DataObject) -> None:
     end = 4 * sum(map(sum, layout))
-    whole = order_of(layout, batch).rows(0, end)
+    whole = training_rows(order_of(layout, batch), 0, end)
     used = order_of(layout, batch)
     for _ in range(4):
         first = data.draw(st.integers(0, end))
         n = data.draw(st.integers(0, end - first))
         for order in (used, order_of(layout, batch)):
-            assert order.rows(first, n).tolist() == whole[first : first + n].tolist()
+            assert training_rows(order, first, n).tolist() == whole[first : first + n].tolist()
 
 
 @given(layouts, st.integers(1, 12), st.integers(0, 40), st.integers(0, 40))
@@ -68,7 +69,7 @@ def test_each_stream_counts_its_own_batches(layout: list[list[int]], batch: int,
 def test_one_bucket_has_the_order_of_its_rows(blocks: list[int], batch: int) -> None:
     plain = SampleOrder(sum(blocks), 3, global_batch_size=batch, block_rows=blocks)
     n = 3 * sum(blocks)
-    assert order_of([blocks], batch).rows(0, n).tolist() == plain.rows(0, n).tolist()
+    assert training_rows(order_of([blocks], batch), 0, n).tolist() == rows_of(plain, 0, n).tolist()
 
 
 def test_buckets_take_turns_all_over_a_pass() -> None:
@@ -82,13 +83,13 @@ def test_buckets_take_turns_all_over_a_pass() -> None:
 
 
 def test_buckets_of_one_size_are_shuffled_each_in_its_own_way() -> None:
-    first, second = (stream.order.rows(0, 100).tolist() for stream in order_of([[10] * 10] * 2, 10).streams)
+    first, second = (rows_of(stream.order, 0, 100).tolist() for stream in order_of([[10] * 10] * 2, 10).streams)
     assert first != second
 
 
 def test_the_order_of_a_seed_never_changes() -> None:
     """A change here breaks the resumption of every training run under way."""
-    assert order_of([[4, 4], [4, 2]], 2, seed=7).rows(0, 28).tolist() == PINNED
+    assert training_rows(order_of([[4, 4], [4, 2]], 2, seed=7), 0, 28).tolist() == PINNED
 
 
 PINNED = [7, 5, 8, 13, 11, 12, 2, 0, 1, 6, 4, 3, 10, 9, 3, 0, 11, 10, 13, 9, 5, 4, 12, 8, 1, 2, 7, 6]

@@ -12,6 +12,7 @@ import webdataset
 from safetensors.numpy import load
 
 from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
+from steps.data.loading import latents
 from steps.data.loading.latents import LatentsDataset
 from steps.errors import StepError
 from tests.steps.data.latents_folders import tensors_of, write_latents
@@ -32,11 +33,11 @@ def test_latents_without_embeddings_have_none(tmp_path: Path) -> None:
     assert LatentsDataset(write_latents(tmp_path)).read("heldout", np.arange(3)).embeddings is None
 
 
-def test_more_blocks_than_the_cache_holds_are_read_in_turn(tmp_path: Path) -> None:
+def test_more_blocks_than_the_cache_holds_are_read_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "KEPT_BLOCKS", 2)
     dataset = LatentsDataset(write_latents(tmp_path))
-    reader = dataset.reader("train", kept_blocks=2)
     rows = np.random.default_rng(0).permutation(45)
-    batch = reader.read(rows)
+    batch = dataset.read("train", rows)
     np.testing.assert_array_equal(batch.token_ids[:, 0].numpy(), rows)
     np.testing.assert_array_equal(batch.mean[:, 0, 0, 0].numpy(), rows)
 

@@ -15,6 +15,7 @@ from steps.data.loading.loader import LatentsLoader, Share
 from steps.errors import StepError
 from tests.steps.data.latents_folders import BUCKET_SHAPES, write_latents
 from tests.steps.data.loading.test_reader import damage
+from tests.steps.data.rows_of_order import training_rows
 
 SEED = 5
 BATCH = 12
@@ -40,13 +41,15 @@ def bucketed(tmp_path_factory: pytest.TempPathFactory) -> LatentsDataset:
 
 def one_rank(dataset: LatentsDataset, batches: int, threads: int = 8) -> LatentsLoader:
     order = dataset.order("train", 0, BATCH)
-    return LatentsLoader(dataset, order, Share(0, 1, 0, BATCH * batches), read_threads=threads)
+    return LatentsLoader(dataset.blocks("train"), order, Share(0, 1, 0, BATCH * batches), threads=threads)
 
 
 def load(dataset: LatentsDataset, ranks: int, first: int, last: int, threads: int = 2) -> list[tuple[int, int]]:
     """Return (position, row) in global order, as `ranks` ranks load them."""
     shares = [Share(rank, ranks, first, last) for rank in range(ranks)]
-    loaders = [LatentsLoader(dataset, dataset.order("train", SEED, BATCH), s, read_threads=threads) for s in shares]
+    loaders = [
+        LatentsLoader(dataset.blocks("train"), dataset.order("train", SEED, BATCH), s, threads=threads) for s in shares
+    ]
     assert len({len(loader) for loader in loaders}) == 1
     seen: list[tuple[int, int]] = []
     iterators: list[Iterator[LoadedBatch]] = [iter(loader) for loader in loaders]
@@ -68,7 +71,7 @@ def load_in_runs(dataset: LatentsDataset, runs: list[tuple[int, int, int]]) -> l
         position += batches * BATCH
     assert [place for place, _ in seen] == list(range(position))
     rows = [row for _, row in seen]
-    assert rows == dataset.order("train", SEED, BATCH).rows(0, position).tolist()
+    assert rows == training_rows(dataset.order("train", SEED, BATCH), 0, position).tolist()
     return rows
 
 
@@ -107,11 +110,15 @@ def test_a_batch_has_the_shape_of_its_bucket(bucketed: LatentsDataset) -> None:
 def test_a_corrupt_block_is_stood_in_for_by_one_of_its_shape(tmp_path: Path) -> None:
     sizes = {"train": [[8, 3], [8, 8]], "heldout": [[4]]}
     damage(write_latents(tmp_path, sizes, buckets={"train": [0, 2], "heldout": [1]}), "train-00000.tar", 1)
-    dataset = LatentsDataset(tmp_path)
+    dataset = LatentsDataset(tmp_path, 0.5)
     order = dataset.order("train", SEED, 3)
-    loader = LatentsLoader(dataset, order, Share(0, 1, 0, 81), max_lost_fraction=0.5)
-    rows = [int(row) for loaded in loader for row in loaded.token_ids[:, 0]]
-    assert rows == [{8: 0, 9: 1, 10: 2}.get(row, row) for row in order.rows(0, 81).tolist()]
+    loader = LatentsLoader(dataset.blocks("train"), order, Share(0, 1, 0, 81))
+    seen = [
+        (int(ids[0]), *values) for one in loader for ids, *values in zip(one.token_ids, one.mean, one.std, strict=True)
+    ]
+    assert all(bool((mean == row).all() and (std == row / 8).all()) for row, mean, std in seen)
+    rows = [row for row, *_ in seen]
+    assert rows == [{8: 0, 9: 1, 10: 2}.get(row, row) for row in training_rows(order, 0, 81).tolist()]
     assert loader.lost_samples == 3
 
 
@@ -122,7 +129,10 @@ def test_a_run_that_is_left_early_goes_on_where_it_was(
 ) -> None:
     """What was read ahead and not used is read again."""
     order = dataset.order("train", SEED, BATCH)
-    endless = [iter(LatentsLoader(dataset, order, Share(rank, ranks, 0, BATCH * 1000))) for rank in range(ranks)]
+    endless = [
+        iter(LatentsLoader(dataset.blocks("train"), order, Share(rank, ranks, 0, BATCH * 1000)))
+        for rank in range(ranks)
+    ]
     for _ in range(batches):
         for iterator in endless:
             next(iterator)
@@ -130,7 +140,7 @@ def test_a_run_that_is_left_early_goes_on_where_it_was(
         iterator.close()  # type: ignore[attr-defined]
     first, last = batches * BATCH, (batches + 3) * BATCH
     rows = [row for _, row in load(dataset, new_ranks, first, last)]
-    assert rows == order.rows(first, last - first).tolist()
+    assert rows == training_rows(order, first, last - first).tolist()
 
 
 def test_an_epoch_sees_every_sample_once(dataset: LatentsDataset) -> None:
@@ -154,7 +164,7 @@ def test_shares_with_which_ranks_would_take_different_numbers_of_steps_are_refus
     dataset: LatentsDataset, share: Share, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        LatentsLoader(dataset, dataset.order("train", 0, BATCH), share)
+        LatentsLoader(dataset.blocks("train"), dataset.order("train", 0, BATCH), share)
 
 
 def test_memory_is_used_again(dataset: LatentsDataset) -> None:
@@ -182,12 +192,12 @@ def test_a_corrupt_block_costs_its_own_samples_and_training_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(write_latents(tmp_path), "train-00000.tar", 1)
-    dataset = LatentsDataset(tmp_path)
+    dataset = LatentsDataset(tmp_path, 0.5)
     order = dataset.order("train", SEED, 5)
-    loader = LatentsLoader(dataset, order, Share(0, 1, 0, 45), max_lost_fraction=0.5)
+    loader = LatentsLoader(dataset.blocks("train"), order, Share(0, 1, 0, 45))
     rows = [int(row) for loaded in loader for row in loaded.token_ids[:, 0]]
     stand_ins = {lost: lost + 8 for lost in range(8, 16)}
-    assert rows == [stand_ins.get(row, row) for row in order.rows(0, 45).tolist()]
+    assert rows == [stand_ins.get(row, row) for row in training_rows(order, 0, 45).tolist()]
     assert loader.lost_samples == 8
     printed = capsys.readouterr().out
     assert printed.startswith("QUARANTINE train-00000.tar at byte") and "8 samples lost, 8 in all" in printed
@@ -195,9 +205,9 @@ def test_a_corrupt_block_costs_its_own_samples_and_training_goes_on(
 
 def test_a_block_that_several_ranks_could_not_read_is_lost_once(tmp_path: Path) -> None:
     damage(write_latents(tmp_path), "train-00000.tar", 1)
-    dataset = LatentsDataset(tmp_path)
+    dataset = LatentsDataset(tmp_path, 0.5)
     order = dataset.order("train", SEED, 10)
-    loaders = [LatentsLoader(dataset, order, Share(rank, 2, 0, 450), max_lost_fraction=0.5) for rank in range(2)]
+    loaders = [LatentsLoader(dataset.blocks("train"), order, Share(rank, 2, 0, 450)) for rank in range(2)]
     assert [len(list(loader)) for loader in loaders] == [45, 45]
     assert [loader.lost_samples for loader in loaders] == [8, 8]
     both = loaders[0].unreadable_blocks() + loaders[1].unreadable_blocks()
@@ -205,9 +215,9 @@ def test_a_block_that_several_ranks_could_not_read_is_lost_once(tmp_path: Path) 
 
 
 def test_losing_more_than_the_limit_ends_training_and_names_the_shard(tmp_path: Path) -> None:
-    dataset = LatentsDataset(write_latents(tmp_path))
+    dataset = LatentsDataset(write_latents(tmp_path), 0.4)
     (tmp_path / "train-00000.tar").write_bytes(b"")
-    loader = LatentsLoader(dataset, dataset.order("train", 0, 4), Share(0, 1, 0, 400), max_lost_fraction=0.4)
+    loader = LatentsLoader(dataset.blocks("train"), dataset.order("train", 0, 4), Share(0, 1, 0, 400))
     with pytest.raises(
         StepError, match=r"of 45 samples cannot be read, the last in train-00000\.tar.*max_lost_fraction"
     ):

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from steps.data import storage as storage_module
-from steps.data.latents.block import BlockError
-from steps.data.loading.block_files import BlockFiles
 from steps.data.loading.latents import LatentsDataset
 from steps.data.loading.loader import LatentsLoader, Share
 from steps.data.storage import Storage
@@ -34,7 +32,7 @@ def folder(s3: s3_server.S3, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ids(location: Path | str) -> list[list[int]]:
     dataset = LatentsDataset(location)
-    loader = LatentsLoader(dataset, dataset.order("train", 1, 12), Share(1, 2, 12, 120), read_threads=3)
+    loader = LatentsLoader(dataset.blocks("train"), dataset.order("train", 1, 12), Share(1, 2, 12, 120), threads=3)
     return [loaded.token_ids[:, 0].tolist() for loaded in loader]
 
 
@@ -51,11 +49,3 @@ def test_a_busy_s3_costs_no_sample(s3: s3_server.S3, folder: Path, monkeypatch: 
     s3.faults.append(busy)
     assert ids(PREFIX) == ids(folder)
     assert not s3.faults
-
-
-@pytest.mark.parametrize("place", ["folder", "s3"])
-def test_a_file_that_ends_early_is_no_block(folder: Path, place: str) -> None:
-    files: BlockFiles = BlockFiles(folder if place == "folder" else PREFIX)
-    size = len(files.read("train-00000.tar"))
-    with pytest.raises(BlockError, match="ends 10 bytes too early"):
-        files.read_into("train-00000.tar", size - 20, memoryview(bytearray(30)))

@@ -1,25 +1,33 @@
-"""Encoders that make blocks of latents on request, while training takes them: one on each GPU of the `encoders` group.
+"""Blocks of latents that encoders make while training takes them: one encoder on each GPU of the `encoders` group.
 
-Reads pictures of verified shards and the channel `pretrained` of the host that it runs on; writes nothing. Tasks of
-Ray read and decode pictures on the encoder's own host while it encodes others. A block depends on its rows alone, so it
-is the block that Encode would have written.
+Encoders read pictures of verified shards and the channel `pretrained` of the host that they run on; nothing is written.
+Tasks of Ray read and decode pictures on the encoder's own host while it encodes others. A block depends on its rows
+alone, so it is the block that Encode would have written, and the loader yields what it would have read, whichever
+encoder was faster. Back-pressure: each of `blocks_ahead` threads asks for a block, waits for it, and puts its rows into
+the batches to come, of which there are so many; so encoders wait when training is slow, and nothing piles up.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from params.layout import PRETRAINED_CHANNEL, TRAIN_SPLIT
 from steps.container import Container
 from steps.data.encoding.decoding import ShardsSource, decode, planned_samples
 from steps.data.encoding.encoder_settings import EncoderSettings
-from steps.data.latents.block import Array
+from steps.data.latents.block import Array, BlockError, Field
+from steps.data.latents.order import Rows, SampleOrder
+from steps.data.loading.blocks import MAX_LOST_FRACTION, BlockRows, Blocks, Tensors
+from steps.data.loading.bucket_order import BucketStream, TrainingOrder
+from steps.data.loading.loader import PREFETCHED_BATCHES, LatentsLoader, Share
 from steps.errors import StepError
 
 NAMESPACE: Final = "encoders"
@@ -67,8 +75,7 @@ def decode_rows(source: ShardsSource, first_row: int, rows: int) -> Decoded:
     return pixels, [sample.caption for sample in samples]
 
 
-@dataclass(frozen=True)
-class Encoder:
+class Encoder(NamedTuple):
     """An encoder as a rank sees it."""
 
     actor: Any
@@ -108,8 +115,6 @@ def start_encoders(settings: EncoderSettings, source: ShardsSource) -> int:
 
 def find_encoders() -> list[Encoder]:
     """Return the encoders of the cluster that this process is connected to, in the order of their names."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     names = [entry["name"] for entry in ray.util.list_named_actors(all_namespaces=True)]
     found = sorted((name for name in names if name.startswith("encoder-")), key=lambda name: int(name[8:]))
     actors = [ray.get_actor(name, namespace=NAMESPACE) for name in found]
@@ -123,3 +128,82 @@ def find_encoders() -> list[Encoder]:
         )(decode_rows)
         encoders.append(Encoder(actor, task, source[0]))
     return encoders
+
+
+class OnlineBlocks(Blocks):
+    """Blocks from the encoders of the Ray cluster that this process is connected to."""
+
+    lost = "cannot be encoded"
+    advice = "run download again to make those shards anew"
+
+    def __init__(
+        self,
+        encoders: Sequence[Encoder],
+        block_rows: Rows,
+        fields: tuple[Field, ...],
+        max_lost_fraction: float = MAX_LOST_FRACTION,
+    ) -> None:
+        """Raises StepError where there is no encoder."""
+        if not encoders:
+            raise StepError("online encoding: the job has no encoder; look at the log of the encoders' hosts")
+        super().__init__(BlockRows(block_rows, np.zeros(len(block_rows), np.int32)), [fields], max_lost_fraction)
+        self._encoders = encoders
+        self._asked = [0] * len(encoders)
+        self._waited_s = 0.0
+
+    @contextmanager
+    def read(self, block: int) -> Iterator[Tensors]:
+        """Lend a block, in the object store. Raises StepError for a lost encoder, or when too many rows are lost."""
+        yield self._whole(block, self._made)
+
+    def take_waited_s(self) -> float:
+        """Return for how long encoders had nothing to do before this rank's requests, since the last call."""
+        with self._lock:
+            waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
+
+    @property
+    def encoders(self) -> int:
+        """How many there are."""
+        return len(self._encoders)
+
+    def _made(self, block: int) -> Tensors:
+        chosen = self._chosen(block)
+        try:
+            found = dict(self._answer(chosen, block))
+        finally:
+            with self._lock:
+                self._asked[chosen] -= 1
+        with self._lock:
+            self._waited_s += float(found.pop(WAITED_S))
+        return found
+
+    def _chosen(self, block: int) -> int:
+        """Return the encoder with the fewest open requests of this rank, which gets another; ties go around."""
+        with self._lock:
+            turns = ((block + step) % len(self._encoders) for step in range(len(self._encoders)))
+            chosen = min(turns, key=self._asked.__getitem__)
+            self._asked[chosen] += 1
+        return chosen
+
+    def _answer(self, chosen: int, block: int) -> dict[str, Any]:
+        """Return what an encoder makes. Raises BlockError where its pictures are at fault, StepError for a lost one."""
+        first_row, rows = int(self.table.first_rows[block]), int(self.table.rows[block])
+        try:
+            answer: dict[str, Any] = ray.get(self._encoders[chosen].ask(first_row, rows))
+        except ray.exceptions.RayTaskError as error:
+            lost = BlockError if isinstance(error.cause, StepError) else StepError
+            raise lost(f"encoder {chosen}: {' '.join(str(error.cause or error).split())[-500:]}") from None
+        except ray.exceptions.RayError as error:
+            raise StepError(f"encoder {chosen} was lost: {' '.join(str(error).split())[-300:]}") from None
+        return answer
+
+
+def online_loader(blocks: Blocks, seed: int, global_batch_size: int, share: Share, blocks_ahead: int) -> LatentsLoader:
+    """Return the loader of a rank that has up to `blocks_ahead` blocks made at a time."""
+    rows = blocks.table.rows
+    order = SampleOrder(blocks.table.count, seed, global_batch_size=global_batch_size, block_rows=rows)
+    batch_rows = global_batch_size // share.world_size
+    ahead = PREFETCHED_BATCHES + -(-blocks_ahead * int(rows.max()) // batch_rows)
+    whole = TrainingOrder([BucketStream(0, order, 0, 0)])
+    return LatentsLoader(blocks, whole, share, threads=blocks_ahead, batches_ahead=ahead)
