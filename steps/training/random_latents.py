@@ -15,8 +15,7 @@ import numpy as np
 from params.families import CONFIG_FILE, VAE
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
-from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest
-from steps.data.latents.latents_shard import BuiltShard, build_shard
+from steps.data.latents.latents_manifest import BuiltShard, LatentsIndex, LatentsManifest, build_shard
 from steps.errors import StepError
 from steps.model.families import denoiser_of
 from steps.model.json_object import read_object

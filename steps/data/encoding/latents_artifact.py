@@ -20,8 +20,14 @@ from params.programs import EncodeSettings
 from steps.artifact import Identity, PartRecord
 from steps.data.encoding.buckets import Size
 from steps.data.encoding.plan import EncodePlan, PlannedShard
-from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsBucket, LatentsIndex, LatentsManifest
-from steps.data.latents.latents_shard import BuiltShard, build_shard
+from steps.data.latents.latents_manifest import (
+    FORMAT_VERSION,
+    BuiltShard,
+    LatentsBucket,
+    LatentsIndex,
+    LatentsManifest,
+    build_shard,
+)
 from steps.data.storage import Storage
 from steps.errors import StepError
 

@@ -1,13 +1,22 @@
-"""What manifest.json and index.json of the latents artifact hold."""
+"""What manifest.json and index.json of the latents artifact hold, and the shards of blocks that they tell of.
+
+A shard is a WebDataset tar, built in memory (some 136 MB) so that its digests are known before it is uploaded.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterable
 from operator import not_
+from pathlib import PurePosixPath
 from typing import Final
 
 from pydantic import Field
 
 from params.model import Model
+from steps.data.latents.block import SUFFIX, digest, parse_layout
 from steps.errors import StepError
 
 FORMAT_VERSION: Final = 1
@@ -96,11 +105,11 @@ class LatentsManifest(Model):
         wanted = {"encoder": encoder_digest, "tokenizer": tokenizer_digest}
         if self.caption_embeddings:
             wanted["text_encoder"] = text_encoder_digest
-        for part, digest in wanted.items():
+        for part, needed in wanted.items():
             made_by = getattr(self, f"{part}_digest")
-            if made_by != digest:
+            if made_by != needed:
                 raise StepError(
-                    f"latents: made by another {part.replace('_', ' ')} ({made_by[:12]}, here {digest[:12]}); "
+                    f"latents: made by another {part.replace('_', ' ')} ({made_by[:12]}, here {needed[:12]}); "
                     "run encode with the pretrained folder that training uses"
                 )
 
@@ -127,3 +136,33 @@ class LatentsIndex(Model):
 
     shards: tuple[IndexedShard, ...]
     """In the order of their rows."""
+
+
+class BuiltShard(Model):
+    """What manifest and index hold of one shard."""
+
+    listed: LatentsShard
+    indexed: IndexedShard
+
+
+def build_shard(name: str, split: str, blocks: Iterable[bytes], bucket: int = 0) -> tuple[bytes, BuiltShard]:
+    """Return the bytes of a shard and its description; `blocks` are safetensors, in the order of their rows."""
+    stream = io.BytesIO()
+    described: list[tuple[int, int, int, str]] = []
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, block in enumerate(blocks):
+            # A WebDataset key ends at the first dot.
+            member = tarfile.TarInfo(f"{PurePosixPath(name).stem}-{number:05d}.{SUFFIX}")
+            member.size, member.mode = len(block), 0o444
+            tar.addfile(member, io.BytesIO(block))
+            # The padding behind a member is written with it.
+            offset = stream.tell() + -len(block) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+            described.append((parse_layout(block).rows, offset, len(block), digest(block)))
+    content = stream.getvalue()
+    rows, offsets, sizes, xxh3 = zip(*described, strict=True)
+    indexed = IndexedShard(
+        name=name, split=split, bucket=bucket, block_rows=rows, offsets=offsets, sizes=sizes, xxh3=xxh3
+    )
+    sha256 = hashlib.sha256(content).hexdigest()
+    listed = LatentsShard(name=name, split=split, rows=sum(rows), bytes=len(content), sha256=sha256)
+    return content, BuiltShard(listed=listed, indexed=indexed)

@@ -9,8 +9,7 @@ import numpy as np
 
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
-from steps.data.latents.latents_manifest import LatentsBucket, LatentsIndex, LatentsManifest
-from steps.data.latents.latents_shard import BuiltShard, build_shard
+from steps.data.latents.latents_manifest import BuiltShard, LatentsBucket, LatentsIndex, LatentsManifest, build_shard
 
 LATENT_SHAPE = (4, 2, 2)
 # Of the buckets, where there are some.

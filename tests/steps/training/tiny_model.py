@@ -13,8 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
-from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest
-from steps.data.latents.latents_shard import BuiltShard, build_shard
+from steps.data.latents.latents_manifest import BuiltShard, LatentsIndex, LatentsManifest, build_shard
 from steps.model.digest import encoder_digests, folder_family
 from tests.steps.data.latents_folders import buckets_of, manifest
 

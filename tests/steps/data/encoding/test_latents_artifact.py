@@ -5,8 +5,7 @@ import pytest
 
 from steps.data.encoding.encoder import moments_sums
 from steps.data.encoding.latents_artifact import LatentsRecord, check_shard, check_statistics, statistics
-from steps.data.latents.latents_manifest import IndexedShard, LatentsShard
-from steps.data.latents.latents_shard import BuiltShard
+from steps.data.latents.latents_manifest import BuiltShard, IndexedShard, LatentsShard
 from steps.errors import StepError
 
 
