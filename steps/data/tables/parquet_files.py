@@ -11,6 +11,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import fsspec
@@ -88,10 +89,7 @@ class PictureParquet(TableFiles):
 
 
 def _footer(files: Any, path: str) -> tuple[Any, Any, bytes]:
-    """Return a file's schema, its footer, and bytes that stand for all that the footer says.
-
-    Raises StepError where it is no parquet file.
-    """
+    """Return a file's schema, its footer, and bytes that stand for it. Raises StepError where it is no parquet file."""
     with files.open(path, "rb") as stream:
         try:
             file = pq.ParquetFile(stream)
@@ -147,39 +145,29 @@ class ParquetPictures:
     def __init__(self, uri: str) -> None:
         self._files, self._root = fsspec.core.url_to_fs(uri.rstrip("/"))
         self._lock = threading.Lock()
-        self._groups: dict[tuple[str, int], _Group] = {}
+        self._group = lru_cache(_GROUPS_KEPT)(self._opened)
 
     def read(self, name: str, group: int, row: int) -> bytes | None:
         """Return a row's picture, or None where it has no bytes. Raises FileNotFoundError."""
         with self._lock:
-            key = (name, group)
-            reader = self._groups.pop(key, None)
-            if reader is None or row < reader.first_row:
-                reader = _Group(self._files.open(f"{self._root}/{name}", "rb"), group)
-            self._groups[key] = reader
-            while len(self._groups) > _GROUPS_KEPT:
-                self._groups.pop(next(iter(self._groups)))
-            return reader.read(row)
+            return self._group(name, group).read(row)
+
+    def _opened(self, name: str, group: int) -> _Group:
+        return _Group(pq.ParquetFile(self._files.open(f"{self._root}/{name}", "rb")), group)
 
 
 class _Group:
-    """One row group, read from front to back."""
+    """One row group, read from front to back; the batches just passed are kept."""
 
-    def __init__(self, stream: Any, group: int) -> None:
-        file = pq.ParquetFile(stream)
-        self._column = image_column(file.schema_arrow)
-        self._batches = file.iter_batches(
-            _BATCH_PICTURES, row_groups=[group], columns=[self._column], use_threads=False
-        )
+    def __init__(self, file: Any, group: int) -> None:
+        self._file, self._group = file, group
         self._kept: deque[tuple[int, Any]] = deque(maxlen=_BATCHES_KEPT)
-        self._end = 0
-
-    @property
-    def first_row(self) -> int:
-        """The first row that can still be had."""
-        return self._kept[0][0] if self._kept else 0
+        self._rewind()
 
     def read(self, row: int) -> bytes | None:
+        """Return a row's picture."""
+        if self._kept and row < self._kept[0][0]:
+            self._rewind()
         while row >= self._end:
             batch = next(self._batches)
             self._kept.append((self._end, batch.column(0)))
@@ -187,3 +175,10 @@ class _Group:
         first, column = next(kept for kept in self._kept if kept[0] <= row < kept[0] + len(kept[1]))
         value = column[row - first].as_py()
         return value.get("bytes") if isinstance(value, dict) else value
+
+    def _rewind(self) -> None:
+        columns = [image_column(self._file.schema_arrow)]
+        options = {"row_groups": [self._group], "columns": columns, "use_threads": False}
+        self._batches = self._file.iter_batches(_BATCH_PICTURES, **options)
+        self._kept.clear()
+        self._end = 0

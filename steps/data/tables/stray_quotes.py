@@ -9,28 +9,24 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 BLOCK_BYTES: Final = 1 << 20
 MAX_RECORD_BYTES: Final = 1 << 20
 """Of a row: a quote that is open for longer is taken for a stray one."""
 
+_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 # A piece of text without white space that names a place: an address, or a file by its suffix.
-_ADDRESS: Final = rb'"?(?:[A-Za-z][A-Za-z0-9+.\-]*://[^\s%b"]+|[^\s%b"]+\.[A-Za-z0-9]{2,4})"?'
-_QUOTED: Final = re.compile(rb'"(?:[^"]|"")*+"')
-_LINE_START: Final = rb"(?<![^\r\n])"
-_LINE_END: Final = rb"(?=[\r\n]|\Z)"
+_ADDRESS: Final = re.compile(rb'[A-Za-z][A-Za-z0-9+.\-]*://[^\s"]+|[^\s"]+\.[A-Za-z0-9]{2,4}')
 
 
 def whole_lines(
     stream: Any, delimiter: str, names: Sequence[str], url_column: str, lose: Callable[[int, bytes], None]
 ) -> io.BufferedReader:
-    """Return a stream of CSV without the lines whose quotes are stray.
-
-    `names` are the columns, where the file does not begin with them; `lose` takes lines that are left out.
-    """
-    return io.BufferedReader(_Pieces(_whole(stream, delimiter.encode(), names, url_column, lose)), BLOCK_BYTES)
+    """Return a stream of CSV without the lines of stray quotes, which `lose` takes; `names` where the file has none."""
+    return io.BufferedReader(_Pieces(_whole(stream, delimiter, names, url_column, lose)), BLOCK_BYTES)
 
 
 class _Pieces(io.RawIOBase):
@@ -53,108 +49,90 @@ class _Pieces(io.RawIOBase):
         return count
 
 
-class _Patterns:
-    def __init__(self, delimiter: bytes, columns: int, url_place: int) -> None:
-        self.field_ends = (b"", b"\r", b"\n", delimiter)
-        """What stands behind a closing quote."""
-        plain = rb'[^"%b\r\n][^%b\r\n]*+|' % (delimiter, delimiter)
-        in_line = rb'(?:"(?:[^"\r\n]|"")*+"[^%b\r\n]*+|%b)' % (delimiter, plain)
-        over_lines = rb'(?:"(?:[^"]|"")*+"[^%b\r\n]*+|%b)' % (delimiter, plain)
-        naive = rb"[^%b\r\n]*+" % delimiter
-        open_field = rb'"(?:[^"\r\n]|"")*+'
-        address = _ADDRESS % (delimiter, delimiter)
-        behind = columns - url_place - 1
-        self.open_line = re.compile(_LINE_START + rb"((?:%b%b)*+)%b" % (in_line, delimiter, open_field) + _LINE_END)
-        """A line that ends within quotes; its group is what stands before them."""
-        self.record = re.compile(rb"%b(?:%b%b)*+" % (over_lines, delimiter, over_lines) + _LINE_END)
-        """A row, over as many lines as its quotes say."""
-        self.fields = re.compile(
-            rb"(?:%b%b){%d}(%b)(?:%b%b){%d}"
-            % (over_lines, delimiter, url_place, over_lines, delimiter, over_lines, behind)
-        )
-        """A row with as many fields as the table has; its group is the address."""
-        self.address = re.compile(address)
-        fields = b"|".join(
-            rb"(?:%b%b){%d}%b%b" % (delimiter, in_line, count, delimiter, open_field) for count in range(behind)
-        )
-        whole = rb"(?:%b%b){%d}" % (delimiter, in_line, behind)
-        ends = rb"(?:%b)" % b"|".join(filter(None, [whole, fields]))
-        before = rb"(?:%b%b){%d}" % (in_line, delimiter, url_place)
-        self.row = re.compile(_LINE_START + before + rb"(%b)" % address + ends + _LINE_END)
-        """A line that is a row of the table, with or without a stray quote of its own; its group is the address."""
-        self.unquoted = re.compile(
-            rb"(?:%b%b){%d}(%b)(?:%b%b){%d}" % (naive, delimiter, url_place, address, delimiter, naive, behind)
-        )
-        """A line that is a row where quotes are characters; its group is the address."""
+class _Table(NamedTuple):
+    """How the rows of a table look."""
 
-    def is_whole(self, text: bytes, record: re.Match[bytes] | None) -> bool:
-        """Return whether a row has all its fields, and an address where that belongs."""
-        fields = record and self.fields.fullmatch(text, *record.span())
-        return bool(fields and self.address.fullmatch(text, *fields.span(1)))
+    delimiter: str
+    columns: int
+    url_place: int
+
+    def parsed(self, lines: Iterable[bytes]) -> tuple[list[bytes], int]:
+        """Return the fields of the first row, and over how many lines it goes; one more than there are: it is open."""
+        reader = csv.reader(chain((line.decode("latin-1") for line in lines), [""]), delimiter=self.delimiter)
+        try:
+            return [field.encode("latin-1") for field in next(reader)], reader.line_num
+        except csv.Error:  # a field too long
+            return [b""], reader.line_num
+
+    def has_address(self, fields: Sequence[bytes]) -> bool:
+        """Return whether an address is where it belongs."""
+        return len(fields) > self.url_place and bool(_ADDRESS.fullmatch(fields[self.url_place]))
+
+    def is_row(self, line: bytes) -> bool:
+        """Return whether a line is a row of the table, with or without a stray quote of its own."""
+        fields, count = self.parsed([line])
+        return self.has_address(fields) and (len(fields) == self.columns or count > 1)
+
+    def lost_lines(self, lines: Sequence[bytes], fields: Sequence[bytes], is_open: bool) -> int:
+        """Return how many lines of a row over several are lost: none, the first, or all."""
+        pieces = [_LINE_END.split(field) for field in fields]
+        place = next((place for place, of in enumerate(pieces) if len(of) > 1), len(fields) - 1)
+        ending, last = lines[min(len(pieces[place]), len(lines)) - 1], pieces[place][-1]
+        inside = lines[1 : len(pieces[place]) - 1]
+        # Behind the closing quote stand the other fields of the same row.
+        if any(map(self.is_row, inside)) or (self.has_address(self.parsed([last])[0]) and self.is_row(ending)):
+            return 1
+        is_whole = not is_open and len(fields) == self.columns
+        naive = lines[0].rstrip(b"\r\n").replace(b'"', b"").split(self.delimiter.encode())
+        if place <= self.url_place and len(naive) == self.columns and self.has_address(naive):
+            # The quoted field holds the address of its own line. If the row is whole all the same, then whose its last
+            # address is cannot be told.
+            return len(lines) if is_whole and self.has_address(fields) else 1
+        closing = last.replace(b'"', b'""') + b'"'
+        is_closed = ending.startswith(closing) and ending[len(closing) :][:1] in (
+            b"",
+            b"\r",
+            b"\n",
+            self.delimiter.encode(),
+        )
+        return 0 if is_whole and is_closed else 1
 
 
 def _whole(
-    stream: Any, delimiter: bytes, names: Sequence[str], url_column: str, lose: Callable[[int, bytes], None]
+    stream: Any, delimiter: str, names: Sequence[str], url_column: str, lose: Callable[[int, bytes], None]
 ) -> Iterator[bytes]:
     text = stream.read(BLOCK_BYTES)
-    patterns = _patterns(text, delimiter, names, url_column)
-    while patterns:
+    if not names:
+        first = next(iter(text.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").splitlines()), b"")
+        names = next(csv.reader([first.decode("utf-8", "replace")], delimiter=delimiter), [])
+    if url_column not in names or len(names) < 2:
+        yield from chain([text], iter(lambda: stream.read(BLOCK_BYTES), b""))
+        return
+    table = _Table(delimiter, len(names), names.index(url_column))
+    while text:
         more = stream.read(BLOCK_BYTES)
-        whole, text = _split(text, patterns, lose, is_last=not more)
+        whole, text = _split(text, table, lose, is_last=not more)
         yield whole
         text += more
-        if not more:
-            return
-    while text:
-        yield text
-        text = stream.read(BLOCK_BYTES)
 
 
-def _patterns(text: bytes, delimiter: bytes, names: Sequence[str], url_column: str) -> _Patterns | None:
-    """Return how lines look; None where the columns are not known."""
-    if not names:
-        line = next(iter(text.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").splitlines()), b"")
-        try:
-            reader = csv.reader([line.decode("utf-8", "replace")], delimiter=delimiter.decode())
-            names = next(reader, [])
-        except csv.Error:
-            return None
-    return _Patterns(delimiter, len(names), names.index(url_column)) if url_column in names and len(names) > 1 else None
-
-
-def _split(text: bytes, patterns: _Patterns, lose: Callable[[int, bytes], None], is_last: bool) -> tuple[bytes, bytes]:
+def _split(text: bytes, table: _Table, lose: Callable[[int, bytes], None], is_last: bool) -> tuple[bytes, bytes]:
     """Return what of a text is whole lines without stray quotes, and the rest, of which the end is not there yet."""
-    end = len(text) if is_last else text.rfind(b"\n") + 1 or text.rfind(b"\r", 0, -1) + 1
-    kept, begin, place = [], 0, 0
-    while opening := patterns.open_line.search(text, place, end) if b'"' in text else None:
-        record = patterns.record.match(text, opening.start(), end)
-        stop = record.end() if record else end
-        first_line = slice(opening.start(), opening.end())
-        unquoted = patterns.unquoted.fullmatch(text, first_line.start, first_line.stop)
-        quoted = _QUOTED.match(text, opening.end(1), end)
-        close = quoted.end() if quoted else end
-        # Behind the closing quote stand the other fields of the same row.
-        if any(row.start(1) < close for row in patterns.row.finditer(text, opening.end(), stop)):
-            lost = first_line
-        elif unquoted and unquoted.start(1) >= opening.end(1):
-            # The quoted field holds the address of its own line. If the row is whole all the same, then whose its last
-            # address is cannot be told.
-            lost = slice(opening.start(), stop) if patterns.is_whole(text, record) else first_line
-        elif (
-            record
-            and text[close : close + 1] in patterns.field_ends
-            and patterns.fields.fullmatch(text, *record.span())
-        ):
-            place = stop
-            continue
-        elif record:
-            lost = first_line
-        elif not is_last and len(text) - opening.start() < MAX_RECORD_BYTES:
-            end = opening.start()
-            break
-        else:
-            lost = first_line
-        kept.append(text[begin : lost.start])
-        lose(len(text[lost].splitlines()), text[lost])
-        begin = place = lost.stop
-    return b"".join([*kept, text[begin:end]]), text[end:]
+    lines = text.splitlines(keepends=True)
+    end = len(lines) if is_last else len(lines) - 1
+    kept, place = list[bytes](), 0
+    while place < end:
+        count = 1
+        if b'"' in lines[place]:
+            fields, count = table.parsed(lines[number] for number in range(place, end))
+            is_open, count = count > end - place, min(count, end - place)
+            if is_open or count > 1:
+                if is_open and not is_last and sum(map(len, lines[place:])) < MAX_RECORD_BYTES:
+                    break
+                if lost := table.lost_lines(lines[place : place + count], fields, is_open):
+                    lose(lost, b"".join(lines[place : place + lost]))
+                    place += lost
+                    continue
+        kept += lines[place : place + count]
+        place += count
+    return b"".join(kept), b"".join(lines[place:])

@@ -37,9 +37,8 @@ Captions = str | list[str] | None
 
 
 def _one(column: Any, first_row: int, settings: DownloadSettings) -> Any:
-    """Return a caption for each row, trimmed; null where there is none.
-
-    `column` is a pyarrow array of strings or of lists of them; its first value is of row `first_row` of the table.
+    """Return a caption of strings or lists, trimmed, for each row from `first_row` of the table on; null: there is
+    none.
     """
     if pa.types.is_string(column.type):
         return clean(column)
@@ -133,50 +132,44 @@ class UrlTable:
 
     def shards(self, samples_per_shard: int) -> Iterator[TableSlice]:
         """Yield the table in slices of `samples_per_shard` rows; the last one may be shorter."""
-        names = list(dict.fromkeys([*self._columns, *self.others]))
-        held: list[list[Any]] = [[] for _ in names]
+        held: list[list[Any]] = [[], [], *([] for _ in self.others)]
         index = 0
-        for row, batch in self._batches(names):
-            held[0] += self._texts(batch.column(0), self.url_column, row).values.to_pylist()
-            captions = self._texts(batch.column(1), self.caption_column, row).values
-            held[1] += _several(captions, row, self._settings)
-            for values, name in zip(held[2:], names[2:], strict=True):
-                values += through(batch.column(name)).values.to_pylist()
+        for row, _, columns in self._read(self.others):
+            held[0] += columns[self.url_column].to_pylist()
+            held[1] += _several(columns[self.caption_column], row, self._settings)
+            for values, name in zip(held[2:], self.others, strict=True):
+                values += columns[name].to_pylist()
             while len(held[0]) >= samples_per_shard:
-                yield self._slice(index, samples_per_shard, names, [values[:samples_per_shard] for values in held])
+                yield self._slice(index, samples_per_shard, [values[:samples_per_shard] for values in held])
                 index += 1
                 held = [values[samples_per_shard:] for values in held]
         if held[0]:
-            yield self._slice(index, samples_per_shard, names, held)
+            yield self._slice(index, samples_per_shard, held)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches with the columns in the order asked for, up to `rows` rows.
-
-        Addresses and captions are text; LOST, asked for or not, is the last column.
-        """
+        """Yield record batches of up to `rows` rows: the columns asked for, and LOST as the last one."""
         names = [name for name in columns if name != LOST]
-        read = list(dict.fromkeys([*names, *self._columns]))
-        for row, batch in self._batches(read):
-            lost, values = batch.column(LOST), dict[str, Any]()
-            for name in read:
-                if name not in self._columns:
-                    values[name] = through(batch.column(name)).values
-                    continue
-                column = self._texts(batch.column(name), name, row)
-                is_marked = column.lost & np.asarray(lost.is_null())
-                lost = pc.if_else(pa.array(is_marked), Cause.BAD_TEXT.value, lost)
-                is_caption = name == self.caption_column
-                values[name] = _one(column.values, row, self._settings) if is_caption else column.values
+        for row, lost, values in self._read(names):
+            values[self.caption_column] = _one(values[self.caption_column], row, self._settings)
             yield pa.record_batch({name: values[name] for name in names} | {LOST: lost})
 
-    def _batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield the first row of each batch, and the batch."""
-        row = 0
-        for batch in self._rows.batches(columns):
+    def _read(self, columns: Sequence[str]) -> Iterator[tuple[int, Any, dict[str, Any]]]:
+        """Yield, of each batch, its first row, why rows are lost, and these columns besides addresses and captions."""
+        names, row = list(dict.fromkeys([*columns, *self._columns])), 0
+        for batch in self._rows.batches(names):
             if row == self.rows:
                 return
             part = batch.slice(0, self.rows - row)
-            yield row, part
+            lost, values = part.column(LOST), dict[str, Any]()
+            for name in names:
+                if name not in self._columns:
+                    values[name] = through(part.column(name)).values
+                    continue
+                column = self._texts(part.column(name), name, row)
+                is_marked = column.lost & np.asarray(lost.is_null())
+                lost = pc.if_else(pa.array(is_marked), Cause.BAD_TEXT.value, lost)
+                values[name] = column.values
+            yield row, lost, values
             row += part.num_rows
 
     def _texts(self, stored: Any, name: str, first_row: int) -> ReadColumn:
@@ -200,9 +193,8 @@ class UrlTable:
             )
         return column
 
-    def _slice(self, index: int, size: int, names: list[str], held: list[list[Any]]) -> TableSlice:
-        urls, captions, *_ = held
+    def _slice(self, index: int, size: int, held: list[list[Any]]) -> TableSlice:
+        urls, captions, *others = held
         if self.further:
             captions = [joined(own, self.further.get(row, [])) for row, own in enumerate(captions, index * size)]
-        others = {name: held[names.index(name)] for name in self.others}
-        return TableSlice(index, index * size, urls, captions, others)
+        return TableSlice(index, index * size, urls, captions, dict(zip(self.others, others, strict=True)))
