@@ -190,12 +190,9 @@ class Encode:
             source=ShardsSource(arguments.shards_uri, plan, arguments.captions_uri),
             encoder=EncoderSettings(
                 pretrained=self._pretrained,
-                batch_size=arguments.batch_size,
                 caption_length=self._models.caption_length,
-                caption_embeddings=arguments.caption_embeddings,
-                precision=arguments.precision,
                 features=self._vision,
-                features_side=arguments.features_side,
+                **arguments.model_dump(include={"batch_size", "caption_embeddings", "precision", "features_side"}),
             ),
             latents_uri=arguments.latents_uri,
             plan_digest=self.latents.digest,

@@ -1,7 +1,4 @@
-"""Small parquet files that lie in memory.
-
-Reads bytes; writes nothing.
-"""
+"""Small parquet files that lie in memory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Aspect-ratio buckets: the few shapes to which pictures are cut, and which picture goes where.
 
-Reads nothing, writes nothing. A batch has pictures of one shape, and a picture that is cut to a square loses up to two
-thirds of itself, often the heads: so pictures are put into shapes of about the same area, each into the nearest one
-(NovelAI 2022; SDXL, arXiv:2307.01952, section 2.3 and appendix I).
+A batch has pictures of one shape, and a picture that is cut to a square loses up to two thirds of itself, often the
+heads (NovelAI 2022; SDXL, arXiv:2307.01952, section 2.3 and appendix I).
 """
 
 from __future__ import annotations
@@ -55,9 +54,8 @@ class Buckets:
         return self._taking[[self.candidates.index(size) for size in sizes]]
 
     def merged(self, counts: Rows, at_least: int) -> Buckets:
-        """Return the buckets with `at_least` samples, or the largest one; `counts` [buckets] are the samples of each.
-
-        The pictures of the others go to the bucket whose shape is nearest to theirs.
+        """Return the buckets with `at_least` samples of `counts` [buckets], or the largest; others go to the nearest
+        shape.
         """
         kept = np.flatnonzero(counts >= at_least)
         if not len(kept):
@@ -71,10 +69,7 @@ class Buckets:
 
 
 def buckets_of(side_px: int, max_ratio: float, step_px: int) -> Buckets:
-    """Return the square, and for every height and width in steps the largest shape that is no larger than it.
-
-    None is longer than `max_ratio` times its width, or wider than that times its height.
-    """
+    """Return the square, and for each side in steps the largest shape that is no larger, up to `max_ratio` to 1."""
     sizes = {Size(side_px, side_px)}
     for short_px in range(step_px, side_px + 1, step_px):
         long_px = side_px * side_px // short_px // step_px * step_px

@@ -1,6 +1,5 @@
 """Writes captions: a vision-language model of transformers looks at the pictures of shards, a batch at a time.
 
-Reads verified shards, and a folder as transformers saves it: safetensors alone, and no code but the library's own.
 Greedy, so that a picture's caption depends on the picture, its batch and the settings alone.
 """
 

@@ -1,7 +1,6 @@
 """Decodes the pictures of latents blocks, on CPUs, ahead of the encoders.
 
-Reads samples of verified shards; yields rows for Ray Data, one for each block: the pixels as bytes, since a row is then
-one flat buffer that no one copies to count it.
+Yields a row for each block to Ray Data: pixels as bytes are one flat buffer that no one copies to count it.
 """
 
 from __future__ import annotations
@@ -61,10 +60,7 @@ def spans(shards: list[PlannedShard], buckets: Buckets) -> Iterator[dict[str, An
 
 
 def decode_span(span: dict[str, Any], source: ShardsSource) -> Iterator[dict[str, Any]]:
-    """Yield the decoded blocks of a task: shard, block, shape, pixels (uint8 of that shape, as bytes) and captions.
-
-    `written` are the captions that Recaption wrote, of training samples alone; an empty one: there is none.
-    """
+    """Yield the decoded blocks of a task; `written`, by Recaption, is of training samples alone (empty: none)."""
     has_written = bool(source.captions_uri) and span["split"] == TRAIN_SPLIT
     first, size = int(span["first_row"]), source.plan.buckets.sizes[int(span["bucket"])]
     for number, rows in enumerate(span["sizes"]):

@@ -1,7 +1,6 @@
 """Encodes blocks: the VAE's posterior moments, the caption's tokens, and the text encoder's output where asked for.
 
-Reads a folder with vae/, tokenizer/ and text_encoder/ as diffusers saves it; one instance lives in each worker of Ray
-Data. What it yields depends on the block alone, not on what else is encoded or where.
+What it yields depends on the block alone, not on what else is encoded or where.
 """
 
 from __future__ import annotations
@@ -112,10 +111,7 @@ class BlockEncoder:
 
 
 def moments_sums(mean: Array, std: Array) -> list[float]:
-    """Return, over a block, elements for each channel, sums of each channel, and sums of squares of each channel.
-
-    A latent is mean + std * noise, so its expected square is mean^2 + std^2.
-    """
+    """Return a block's elements a channel, each channel's sum, and its sum of squares (mean^2 + std^2 for a latent)."""
     wide_mean, wide_std = mean.astype(np.float64), std.astype(np.float64)
     axes = (0, *range(2, mean.ndim))
     squares = (wide_mean**2 + wide_std**2).sum(axis=axes)

@@ -1,7 +1,4 @@
-"""What the encode step tells its encoders, and what it must know of the models before it loads them.
-
-Reads <folder>/{vae,text_encoder}/config.json; imports no torch, so that processes which only plan or write start fast.
-"""
+"""What the encode step tells its encoders, and knows of the models before it loads them; imports no torch."""
 
 from __future__ import annotations
 

@@ -39,9 +39,8 @@ class PatchFeatures:
     def of(self, pictures: Tensor) -> Tensor:
         """Return features, [n, side, side, width] float16 in CPU memory, of pictures [n, 3, H, W] in [-1, 1].
 
-        The model sees whole pictures as squares of its own size, so that a cell is the same part of a picture of any
-        shape. What stands before the patches, such as a class token, is left out. Raises StepError where a feature is
-        too large for float16.
+        The model sees whole pictures as squares, so that a cell is the same part of a picture of any shape; what stands
+        before the patches is left out. Raises StepError for features too large for float16.
         """
         sides = (self._side_px, self._side_px)
         resized = functional.interpolate(pictures.float(), sides, mode="bicubic", antialias=True).clamp(-1, 1)

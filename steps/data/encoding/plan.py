@@ -180,10 +180,7 @@ def make_plan(
     max_heldout_samples: int,
     min_bucket_samples: int = 1,
 ) -> EncodePlan:
-    """Return the plan of the selection's summaries; buckets with too few samples are given up.
-
-    Over the limit, the held-out samples with the smallest caption hashes are kept.
-    """
+    """Return the plan: buckets with too few samples are given up; of held-out samples, the smallest hashes are kept."""
     counts = np.array([summary.train_samples for summary in summaries], dtype=np.int64).T
     merged = selection.buckets.merged(counts.sum(axis=1), min_bucket_samples)
     taking = merged.of_sizes(selection.buckets.sizes)
@@ -206,9 +203,8 @@ def make_plan(
 
 
 class PlanFile(Model):
-    """plan.json of the latents artifact: which sample of which verified shard is which row, for whoever encodes later.
-
-    Encode writes it; a training that encodes its latents online reads it, so that it need not read every caption again.
+    """plan.json of the latents artifact: which sample is which row, so that online encoding need not read every
+    caption.
     """
 
     plan_digest: str

@@ -44,19 +44,6 @@ class EncodeJob:
     """Encoders; 0: one for each GPU, or one for each core where there is none."""
 
 
-class Encoding:
-    """Ray Data's worker for a BlockEncoder: only it imports torch, not each process that has heard of it."""
-
-    def __init__(self, settings: EncoderSettings) -> None:
-        from steps.data.encoding.encoder import BlockEncoder
-
-        self._encoder = BlockEncoder(settings)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Encode a block."""
-        return self._encoder(row)
-
-
 def summarize_sources(shards_uri: str, names: Sequence[str], selection: Selection) -> list[SourceSummary]:
     """Return what planning needs to know of each verified shard, in order."""
     task = ray.remote(num_cpus=TASK_CPUS)(_summarize)
@@ -100,6 +87,9 @@ def _encode_run(
 
 
 def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
+    # Only encoders and this process import torch, not each worker that has heard of them.
+    from steps.data.encoding.encoder import BlockEncoder
+
     context = ray.data.DataContext.get_current()
     # Shards are written in order, from references alone: who encodes what, and when, changes nothing.
     context.execution_options.preserve_order = True
@@ -110,7 +100,7 @@ def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
         decode_span, fn_kwargs={"source": job.source}, num_cpus=1 if gpus else ENCODER_CPUS
     )
     return decoded.map(
-        Encoding,
+        BlockEncoder,
         fn_constructor_args=(job.encoder,),
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks))),
         num_cpus=ENCODER_CPUS,

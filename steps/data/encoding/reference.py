@@ -1,6 +1,5 @@
-"""The reference artifact: held-out pictures and captions for evaluation, as WebDataset shards (jpg, txt, json).
-
-The members are copied as they lie in the downloaded shards; nothing is decoded.
+"""The reference artifact: held-out pictures and captions as WebDataset shards (jpg, txt, json), copied member by
+member.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""The samples of verified shards: which captions they have, and their bytes.
-
-Reads NNNNN.samples.parquet, and ranges of bytes of NNNNN.tar; writes nothing.
-"""
+"""The samples of verified shards: their captions from NNNNN.samples.parquet, and ranges of bytes of NNNNN.tar."""
 
 from __future__ import annotations
 
+import io
 import tarfile
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -135,12 +133,8 @@ def _sample(table: SampleTable, row: int, raw: bytes) -> Sample:
     key, caption = table.keys[row], table.captions[row]
     if xxhash.xxh3_64_intdigest(raw) != int(table.xxh3[row]):
         raise ValueError(f"sample {key} does not match its checksum")
-    members, offset = {}, 0
-    while offset < len(raw):
-        member = tarfile.TarInfo.frombuf(raw[offset : offset + tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-        content = offset + tarfile.BLOCKSIZE
-        members[member.name] = raw[content : content + member.size]
-        offset = content + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as tar:
+        members = {one.name: raw[one.offset_data : one.offset_data + one.size] for one in tar}
     if members[f"{key}.txt"].decode("utf-8") != table.named_by[row]:
         raise ValueError(f"sample {key} has another caption")
     return Sample(key, caption, members[f"{key}.jpg"], raw)

@@ -41,9 +41,8 @@ class HostTurns:
 
     @contextmanager
     def turn(self, host: str) -> Iterator[float]:
-        """Wait for a turn; yields the seconds that it took.
-
-        Raises FetchError where the host wants to be left alone for longer than a row waits.
+        """Wait for a turn; yield the seconds that it took. Raises FetchError where it would take longer than a row
+        waits.
         """
         began_s = time.monotonic()
         with self._changed:

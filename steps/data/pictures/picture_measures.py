@@ -1,7 +1,4 @@
-"""What the reader measures of each picture that it keeps: columns of the table of samples, counts for the ledger.
-
-Reads nothing, writes nothing.
-"""
+"""What the reader measures of each picture that it keeps: columns of the table of samples, counts for the ledger."""
 
 from __future__ import annotations
 

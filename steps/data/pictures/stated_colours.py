@@ -46,10 +46,9 @@ _SRGB_CURVE: Final = b"para\0\0\0\0\0\3\0\0" + struct.pack(
 
 
 def stated_profile(content: bytes, name: str) -> bytes | None:
-    """Return the profile that a picture states, or None where it states nothing.
+    """Return the profile that a picture of a format (Pillow's name) states, or None where it states nothing.
 
-    `name` is Pillow's of the format. Raises LostRowError where the numbers stand for light (PQ, HLG) that no picture in
-    sRGB shows.
+    Raises LostRowError where numbers stand for light (PQ, HLG) that no picture in sRGB shows.
     """
     if name == "PNG":
         before_pixels = takewhile(lambda chunk: chunk[0] != b"IDAT", _chunks(content))

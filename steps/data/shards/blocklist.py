@@ -67,10 +67,7 @@ class Blocklist:
 
 
 def read_blocklist(uri: str, max_distance: int = 0) -> Blocklist:
-    """Return the list at an address; an empty address is an empty list.
-
-    Raises StepError that names the line which is no entry.
-    """
+    """Return the list at an address; none at an empty one. Raises StepError that names the line which is no entry."""
     if not uri:
         return Blocklist()
     try:

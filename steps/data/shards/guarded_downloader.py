@@ -83,9 +83,8 @@ class ShardMaker:
         )
 
     def make(self, rows: TableSlice) -> VerifiedShard:
-        """Download, write, read back and record the shard of these rows.
-
-        Raises UnverifiedShardError where its files do not agree, OSError and others where writing failed.
+        """Make, read back and record these rows' shard. Raises UnverifiedShardError where its files differ, OSError and
+        others.
         """
         if self._downloader is None:
             self.prepare()

@@ -1,7 +1,4 @@
-"""The settings by which a row is refused while it is fetched, and whether other settings might let it pass.
-
-What is refused is not stored, so a laxer limit has to fetch these rows again, and these alone.
-"""
+"""The settings by which a row is refused while it is fetched: a laxer limit fetches its rows again, and these alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a row of the url table says about its picture beyond its address: which bytes it has, and what is to be blurred.
-
-As img2dataset's --verify_hash and --bbox_col; columns are those of the settings `verify_hash` and `blur_column`.
-"""
+"""What a row says of its picture beside the address, as img2dataset's --verify_hash and --bbox_col: hash, boxes."""
 
 from __future__ import annotations
 

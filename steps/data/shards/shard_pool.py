@@ -1,7 +1,7 @@
 """Worker processes that make shards: of this host, or of all hosts of the job through Ray.
 
-Whatever happens to a worker costs a retry of its shard. When the job's process ends, however it ends, its workers end
-at once: the pipe that only it holds closes.
+A lost worker costs a retry of its shard. When the job's process ends, however it ends, its workers end at once: the
+pipe that only it holds closes.
 """
 
 from __future__ import annotations

@@ -119,10 +119,7 @@ def make_ledger(
     tried: int,
     set_aside: Mapping[str, int] = MappingProxyType({}),
 ) -> Ledger:
-    """Return the ledger of a table of so many rows: `fates` counts those that are no samples, by cause.
-
-    `set_aside` are parts of the table that cost no row.
-    """
+    """Return the ledger of so many rows: `fates` counts those that are no samples, `set_aside` what cost no row."""
     failed = {cause: count for cause, count in sorted(fates.items()) if count and cause not in LEFT_OUT}
     filtered = {cause: count for cause, count in sorted(fates.items()) if count and cause in LEFT_OUT}
     kept = sum(shard.samples for shard in shards)

@@ -13,7 +13,6 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
@@ -43,36 +42,28 @@ class TarSample(NamedTuple):
     xxh3: int
 
 
-@dataclass(frozen=True)
-class TarContent:
-    """What reading a tar from front to back finds."""
-
-    samples: dict[str, TarSample]
-    """By key, in the order of the tar."""
-    bytes: int
-    sha256: str
+TarSamples = dict[str, TarSample]
+"""By key, in the order of the tar."""
 
 
 def verify_shard(
     storage: Storage, index: int, rows: int, measured: Mapping[int, PictureMeasures] = MappingProxyType({})
 ) -> VerifiedShard:
-    """Return what a shard holds, and write its table of samples; `measured` are its pictures by row of the shard.
-
-    Raises UnverifiedShardError that says what does not agree.
-    """
+    """Return what a shard holds, and write its table of samples; `measured` by row. Raises UnverifiedShardError."""
     stem = shard_stem(index)
     try:
         statistics: dict[str, Any] = json.loads(storage.read(f"{stem}_stats.json"))
         fates = read_parquet(storage.read(f"{stem}.parquet"))
         with storage.open(f"{stem}.tar") as stream:
-            tar = read_tar(stream)
+            tar = HashingReader(stream)
+            samples = read_tar(tar)
     except (FileNotFoundError, ValueError, tarfile.TarError, pa.ArrowException) as error:
         raise UnverifiedShardError(f"{stem}: {type(error).__name__}: {error}") from None
     is_kept = pa.compute.equal(fates["status"], "success")
     kept = fates.filter(is_kept)
-    _compare(stem, rows, statistics, fates.num_rows, kept["key"].to_pylist(), tar)
+    _compare(stem, rows, statistics, fates.num_rows, kept["key"].to_pylist(), samples)
     measures = [measured.get(place) for place in pa.compute.indices_nonzero(is_kept).to_pylist()]
-    write_samples(storage, stem, _samples_table(kept, tar, measures))
+    write_samples(storage, stem, _samples_table(kept, samples, measures))
     failed: Counter[str] = Counter()
     for message, count in statistics["status_dict"].items():
         if message != "success":
@@ -80,30 +71,32 @@ def verify_shard(
     return VerifiedShard(
         name=f"{stem}.tar",
         rows=rows,
-        samples=len(tar.samples),
-        bytes=tar.bytes,
-        sha256=tar.sha256,
+        samples=len(samples),
+        bytes=tar.position,
+        sha256=tar.hasher.hexdigest(),
         failed=dict(sorted(failed.items())),
         treated=treatments(measures),
         uncaptioned=pa.compute.sum(pa.compute.equal(kept["caption"], "")).as_py() or 0,
     )
 
 
-def _compare(stem: str, rows: int, statistics: dict[str, Any], fates: int, kept: list[str], tar: TarContent) -> None:
+def _compare(
+    stem: str, rows: int, statistics: dict[str, Any], fates: int, kept: list[str], samples: TarSamples
+) -> None:
     counted = sum(int(count) for count in statistics["status_dict"].values())
     if not rows == fates == statistics["count"] == counted:
         raise UnverifiedShardError(
             f"{stem}: {rows} rows, {fates} in the parquet, {statistics['count']} in the statistics, {counted} fates"
         )
-    if len(kept) != statistics["successes"] or kept != list(tar.samples):
+    if len(kept) != statistics["successes"] or kept != list(samples):
         raise UnverifiedShardError(
-            f"{stem}: {len(tar.samples)} samples in the tar, {len(kept)} successes in the parquet, "
+            f"{stem}: {len(samples)} samples in the tar, {len(kept)} successes in the parquet, "
             f"{statistics['successes']} in the statistics"
         )
 
 
-def _samples_table(kept: pa.Table, tar: TarContent, measures: Sequence[PictureMeasures | None]) -> pa.Table:
-    starts, stops, digests = zip(*tar.samples.values(), strict=True) if tar.samples else ((), (), ())
+def _samples_table(kept: pa.Table, samples: TarSamples, measures: Sequence[PictureMeasures | None]) -> pa.Table:
+    starts, stops, digests = zip(*samples.values(), strict=True) if samples else ((), (), ())
     several = {CAPTIONS: kept[CAPTIONS]} if CAPTIONS in kept.column_names else {}
     return pa.table(
         several
@@ -135,12 +128,8 @@ def write_samples(storage: Storage, stem: str, table: pa.Table) -> None:
     storage.write(f"{stem}{SAMPLES_SUFFIX}", buffer.getvalue())
 
 
-def read_tar(stream: BinaryIO) -> TarContent:
-    """Read a WebDataset tar to its end.
-
-    Raises ValueError or tarfile.TarError where it ends early or a sample is not a picture, its caption and its facts.
-    """
-    reader = _HashingReader(stream)
+def read_tar(reader: HashingReader) -> TarSamples:
+    """Read a WebDataset tar to its end. Raises ValueError or tarfile.TarError where it ends early or lacks a member."""
     samples: dict[str, TarSample] = {}
     suffixes: dict[str, list[str]] = {}
     hasher, current = xxhash.xxh3_64(), ""
@@ -167,14 +156,17 @@ def read_tar(stream: BinaryIO) -> TarContent:
     for key, parts in suffixes.items():
         if sorted(parts) != list(_SUFFIXES):
             raise ValueError(f"sample {key} has {', '.join(parts)}")
-    return TarContent(samples, reader.position, reader.hasher.hexdigest())
+    return samples
 
 
-class _HashingReader:
+class HashingReader:
+    """A stream of which everything that was read is counted and hashed."""
+
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self.position, self.hasher = stream, 0, hashlib.sha256()
 
     def read(self, count: int) -> bytes:
+        """Return so many bytes. Raises ValueError where there are fewer."""
         content = self._stream.read(count)
         if len(content) != count:
             raise ValueError(f"the tar ends at byte {self.position + len(content)}")
@@ -183,6 +175,7 @@ class _HashingReader:
         return content
 
     def drain(self) -> None:
+        """Read to the end."""
         while content := self._stream.read(1 << 20):
             self.hasher.update(content)
             self.position += len(content)

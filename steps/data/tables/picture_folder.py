@@ -35,10 +35,7 @@ FILE_NAME: Final = "file_name"
 
 
 def open_folder(uri: str, reading: Reading) -> PictureParquet | StoredRows:
-    """Return the pictures under a folder, in the order of their names.
-
-    Raises StepError where there is none, or none has a caption.
-    """
+    """Return the pictures under a folder, by name. Raises StepError where there is none, or none has a caption."""
     storage, sizes = Storage(uri), stored_names(uri)
     pictures = [name for name in sizes if name.lower().endswith(PICTURES)]
     if not pictures:

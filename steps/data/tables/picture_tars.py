@@ -40,9 +40,8 @@ _ENDS_EARLY: Final = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def open_shards(uri: str, reading: Reading) -> StoredRows:
-    """Return the pictures in the WebDataset tars under a prefix.
-
-    Raises StepError where there is no tar, or no sample with a caption in any.
+    """Return the pictures in the tars under a prefix. Raises StepError where there is no tar, or no sample with a
+    caption.
     """
     sizes = stored_names(uri)
     tars = [name for name in sizes if name.lower().endswith(TARS)]

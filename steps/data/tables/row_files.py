@@ -1,7 +1,4 @@
-"""Files of rows: which kinds there are, how they are found, and what each gives.
-
-Reads through fsspec, streaming: a table may be larger than memory. Writes nothing.
-"""
+"""Files of rows, streamed through fsspec: which kinds there are, how they are found, and what each gives."""
 
 from __future__ import annotations
 
@@ -111,10 +108,7 @@ class TableFiles(ABC):
 
 
 def open_files(uri: str, reading: Reading) -> TableFiles:
-    """Open the table at an address; its columns must be there.
-
-    Raises StepError where there is no such file, files are of several kinds, or one lacks a column.
-    """
+    """Open the table at an address. Raises StepError for no file, several kinds of files, or a missing column."""
     from steps.data.tables.delimited_files import DelimitedFiles
     from steps.data.tables.json_files import LineFiles
     from steps.data.tables.parquet_files import ParquetFiles

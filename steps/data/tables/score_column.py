@@ -33,10 +33,7 @@ class ScoreColumn:
         self._tags: set[str] = set()
 
     def __call__(self, batch: Any) -> npt.NDArray[np.float64]:
-        """Return the numbers of some rows of a UrlTable; NaN where there is none.
-
-        Raises StepError where words are all there is.
-        """
+        """Return the numbers of some rows, NaN where there is none. Raises StepError where words are all there is."""
         numbers = self._of_texts(batch) if pa.types.is_string(batch.type) else self._cast(batch)
         self._numbers += int(np.isfinite(numbers).sum())
         if self._words >= _ENOUGH_WORDS:

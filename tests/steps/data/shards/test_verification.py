@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from steps.data.shards.verification import UnverifiedShardError, read_tar, verify_shard
+from steps.data.shards.verification import HashingReader, UnverifiedShardError, read_tar, verify_shard
 from steps.data.storage import Storage
 from tests.steps.data.img2dataset_shards import write_shard
 from tests.steps.data.web import picture
@@ -96,7 +96,7 @@ def test_a_sample_in_two_places_is_found(storage: Storage) -> None:
             mixed.addfile(member, whole.extractfile(member))
     buffer.seek(0)
     with pytest.raises(ValueError, match="sample 00000000 stands in two places"):
-        read_tar(buffer)
+        read_tar(HashingReader(buffer))
 
 
 def test_a_sample_without_its_caption_is_found(storage: Storage) -> None:
@@ -110,4 +110,4 @@ def test_a_sample_without_its_caption_is_found(storage: Storage) -> None:
                 less.addfile(member, whole.extractfile(member))
     buffer.seek(0)
     with pytest.raises(ValueError, match="sample 00000005 has jpg, json"):
-        read_tar(buffer)
+        read_tar(HashingReader(buffer))
