@@ -9,7 +9,6 @@ held-out pictures to --reference-uri, and the manifests, last, to the outputs `l
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from params.arguments import parse
@@ -42,7 +41,7 @@ from steps.data.encoding.ray_encoding import (
 )
 from steps.data.encoding.reference import ReferenceManifest
 from steps.data.encoding.written_captions import captions_digest
-from steps.data.shards.shards_artifact import ShardsManifest, read_shards_manifest
+from steps.data.shards.shards_artifact import read_shards_manifest
 from steps.device import gpus_to_lend
 from steps.errors import StepError
 from steps.model.digest import folder_digest, folder_family
@@ -87,16 +86,12 @@ class Encode:
     ) -> None:
         """Read what goes in. Raises StepError where something is missing or does not fit."""
         self._arguments, self._vision = arguments, sight
-        if not manifest.is_file():
-            raise StepError(f"{manifest}: not there; encode needs the manifest that download writes")
-        content = manifest.read_bytes()
-        self._shards: ShardsManifest = read_shards_manifest(content, str(manifest))
+        self._shards, self._source_digest = read_shards_manifest(manifest)
         if arguments.resolution_px > self._shards.image_size_px:
             raise StepError(
                 f"resolution_px: {arguments.resolution_px} px would be blown up from pictures of "
                 f"{self._shards.image_size_px} px; download with image_size_px of at least that"
             )
-        self._source_digest = hashlib.sha256(content).hexdigest()
         written = captions / MANIFEST_FILE
         self._captions_digest = captions_digest(written, self._source_digest) if arguments.captions_uri else ""
         self._pretrained = pretrained

@@ -63,10 +63,8 @@ def leading(
 ) -> Iterator[None]:
     """Start Ray on the first host, wait for the others, and end all of it on the way out.
 
-    Without `lends`, nothing runs on this host: it only takes what the others make. `gpus` are those that it lends;
-    None: as many as Ray finds.
-
-    Raises StepError that names the hosts which have not joined after `host_wait_s` seconds.
+    Without `lends`, nothing runs on this host; `gpus` are those that it lends (None: all that Ray finds). Raises
+    StepError that names the hosts which have not joined after `host_wait_s` seconds.
     """
     patience = HostPatience(cluster, host_wait_s)
     os.environ.update(_environment(cluster, job_name))
@@ -96,11 +94,9 @@ def leading(
 
 
 def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True, gpus: int | None = None) -> None:
-    """Lend this host to the head until the head ends; without `lends`, let its processes reach the others alone.
-    `gpus` as `leading` has them.
+    """Lend this host to the head until the head ends; arguments as `leading` has them.
 
-    Raises StepError where the head does not answer for `host_wait_s` seconds, or this host's node ends again and again
-    before it.
+    Raises StepError where the head does not answer for `host_wait_s` seconds, or this host's node ends again and again.
     """
     head = (HostPatience(cluster, host_wait_s).for_head(cluster.ray_port), cluster.ray_port)
     for _ in range(NODE_TRIES):

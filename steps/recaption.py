@@ -9,7 +9,6 @@ the pictures under --shards-uri. Writes captions straight to --captions-uri, and
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -56,12 +55,9 @@ class Recaption:
 
     def __init__(self, arguments: RecaptionArguments, manifest: Path, captioner: Path) -> None:
         """Read what goes in. Raises StepError where something is missing."""
-        if not manifest.is_file():
-            raise StepError(f"{manifest}: not there; recaption needs the manifest that download writes")
-        content = manifest.read_bytes()
-        self._arguments, self._captioner = arguments, captioner
-        self._shards = [one for one in read_shards_manifest(content, str(manifest)).shards if one.samples]
-        self._source_digest, self._model = hashlib.sha256(content).hexdigest(), folder_digest(captioner)
+        shards, self._source_digest = read_shards_manifest(manifest)
+        self._arguments, self._captioner, self._model = arguments, captioner, folder_digest(captioner)
+        self._shards = [one for one in shards.shards if one.samples]
         identity = arguments.deciding(arguments.names(Decides.CONTENT)) | {"captioner": self._model}
         # Of a set that has grown, the captions of its former shards stay.
         self.captions = Artifact(arguments.captions_uri, identity, extent=[self._source_digest])

@@ -264,7 +264,7 @@ def test_squares_are_not_put_into_buckets(world: World) -> None:
 
 
 def test_a_missing_manifest_is_named(world: World, tmp_path: Path) -> None:
-    with pytest.raises(StepError, match="encode needs the manifest that download writes"):
+    with pytest.raises(StepError, match="the manifest that download writes is needed"):
         Encode(world.arguments("none"), tmp_path / "manifest.json", PRETRAINED)
 
 

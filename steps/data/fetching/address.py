@@ -14,7 +14,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from typing import Final
 
 from steps.data.causes import Cause, FetchError
@@ -81,8 +80,7 @@ class AddressGuard:
     def addresses(self, host: str, port: int) -> list[SocketAddress]:
         """Return the addresses to connect to.
 
-        Raises FetchError for a blocked host, before it asks for any address, and when any of them is not public;
-        OSError when the name does not resolve.
+        Raises FetchError for a blocked host, before it asks, and when any is not public; OSError where there is none.
         """
         if self._blocked and not self._blocked.isdisjoint(_with_parents(host.lower().rstrip("."))):
             raise FetchError(Cause.BLOCKED_HOST)
@@ -98,7 +96,7 @@ class AddressGuard:
         """Ask for a name's addresses anew: none of them answered. That it has none is remembered."""
         with self._lock:
             known = self._cache.get((host, port))
-            if known is not None and known.addresses.done() and known.addresses.exception() is None:
+            if known is not None and isinstance(known.found, list):
                 del self._cache[host, port]
 
     def _is_allowed(self, host: str, port: int) -> bool:
@@ -111,39 +109,37 @@ class AddressGuard:
         key = (host, port)
         with self._lock:
             known = self._cache.get(key)
-            is_known = known is not None and time.monotonic() < known.until_s
-            if not is_known:
-                self._cache[key] = _Answer()
-            answer = self._cache[key]
+            if known is None or time.monotonic() >= known.until_s:
+                known = self._cache[key] = _Answer()
             self._cache.move_to_end(key)
             if len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
-        if not is_known:
-            self._ask(key, answer)
-        if error := answer.addresses.exception():
+        with known.lock:
+            found = known.found if known.found is not None else known.ask(self._resolver, host, port)
+        if isinstance(found, OSError):
             # One of its own for each thread: a traceback that grew with every row would hold all of their frames.
-            raise type(error)(*error.args)
-        return answer.addresses.result()
-
-    def _ask(self, key: tuple[str, int], answer: _Answer) -> None:
-        try:
-            found = self._resolver(*key)
-        except BaseException as error:
-            # A name that IDNA refuses is a ValueError.
-            told = socket.gaierror(str(error)) if isinstance(error, ValueError) else error
-            answer.until_s = time.monotonic() + (FAILURE_CACHE_S if isinstance(told, OSError) else 0.0)
-            answer.addresses.set_exception(told)
-            return
-        answer.until_s = time.monotonic() + CACHE_S
-        answer.addresses.set_result(found)
+            raise type(found)(*found.args)
+        return found
 
 
 class _Answer:
     """A name's addresses, or that it has none, and until when that is remembered: while it is asked for, as well."""
 
     def __init__(self) -> None:
-        self.addresses: Future[list[SocketAddress]] = Future()
+        self.lock = threading.Lock()
+        self.found: list[SocketAddress] | OSError | None = None
         self.until_s = math.inf
+
+    def ask(self, resolver: Resolver, host: str, port: int) -> list[SocketAddress] | OSError:
+        """Ask for the addresses."""
+        try:
+            self.found = resolver(host, port)
+        except ValueError as error:  # a name that IDNA refuses
+            self.found = socket.gaierror(str(error))
+        except OSError as error:
+            self.found = error
+        self.until_s = time.monotonic() + (CACHE_S if isinstance(self.found, list) else FAILURE_CACHE_S)
+        return self.found
 
 
 def _with_parents(host: str) -> Iterator[str]:

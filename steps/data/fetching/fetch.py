@@ -201,10 +201,8 @@ def redirect_target(url: str, location: str) -> str:
 def decoded(body: bytes, content_encoding: str, max_bytes: int) -> bytes:
     """Return the body without the codings that the header names, bounded: kilobytes may unpack to gigabytes.
 
-    A receiver undoes gzip and deflate whether it asked for them or not (RFC 9110, 8.4.1). Other codings, which nobody
-    asked for, are not undone; a name that is no coding (servers say `none`, `binary` or `utf-8`) changes nothing.
-
-    Raises FetchError.
+    A receiver undoes gzip and deflate whether it asked or not (RFC 9110, 8.4.1). Others, which nobody asked for, are
+    not undone; a name that is no coding (`none`, `utf-8`) changes nothing. Raises FetchError.
     """
     named = (name.strip().lower() for name in content_encoding.split(","))
     codings = [name for name in named if name in _UNDONE | _NOT_UNDONE]

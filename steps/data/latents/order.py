@@ -1,15 +1,12 @@
 """In which order training sees the rows: a pure function of (seed, position).
 
-Reads nothing, writes nothing. Positions 0, 1, 2, ... are the endless stream of training; position p lies in epoch
-p // count, and every epoch holds every row exactly once. Nothing depends on the number of ranks, on workers, or on
-where a run was interrupted.
+Positions 0, 1, 2, ... are the endless stream of training; position p lies in epoch p // count, and every epoch holds
+every row exactly once. Nothing depends on the number of ranks, on workers, or on where a run was interrupted.
 
-An epoch is made in two stages, so that memory and disk see whole blocks:
-
-1. The blocks are permuted, cut into windows of a few blocks, and the rows of each window are permuted.
-2. That sequence is cut into lanes. A global batch takes the same number of rows from every lane, and a rank's
-   contiguous slice of it is a few lanes: so a rank reads its own blocks, each whole and (but for those on a lane's
-   border) once, while each batch mixes rows from all over the data set.
+An epoch is made in two stages, so that memory and disk see whole blocks. First the blocks are permuted, cut into
+windows of a few blocks, and the rows of each window are permuted. Then that sequence is cut into lanes: a global batch
+takes the same number of rows from every lane, and a rank's slice of it is a few lanes. So a rank reads its own blocks,
+each whole and (but for those on a lane's border) once, while each batch mixes rows from all over the data set.
 """
 
 from __future__ import annotations
@@ -72,11 +69,10 @@ class SampleOrder:
         window_blocks: int = WINDOW_BLOCKS,
         stream: int = 0,
     ) -> None:
-        """Prepare the order.
+        """Prepare the order; streams of one seed are shuffled each in its own way. Raises ValueError for an unfit size.
 
-        `block_rows` are the rows of each block as they lie on disk (none: every row is its own block); `lanes` must
-        divide `global_batch_size` (none: its largest divisor up to 256); streams of one seed are shuffled each in its
-        own way. Raises ValueError for sizes that do not fit.
+        `block_rows` are the rows of each block on disk (none: every row is its own block); `lanes` must divide
+        `global_batch_size` (none: its largest divisor up to 256).
         """
         sizes = np.ones(count, np.int64) if block_rows is None else np.asarray(block_rows, np.int64)
         if count < 1 or int(sizes.sum()) != count or int(sizes.min()) < 1:
@@ -166,8 +162,7 @@ def largest_divisor(number: int, at_most: int) -> int:
 def permutation(n: int, *words: int) -> Rows:
     """Return a permutation of range(n) that only the words decide.
 
-    Sorting the raw output of a bit generator: numpy promises never to change that, which it does not for
-    `Generator.permutation` (NEP 19).
+    By sorting raw bits, which numpy promises never to change, as it does not for `Generator.permutation` (NEP 19).
     """
     bits = np.random.Philox(np.random.SeedSequence(words)).random_raw(n)
     return np.argsort(bits, kind="stable").astype(np.int64, copy=False)

@@ -1,10 +1,9 @@
 """In which order training sees rows of several shapes: a pure function of (seed, position), each batch of one bucket.
 
-Reads nothing, writes nothing. Every bucket is an endless stream of its own, ordered as latents/order.py says, and
-global batches take turns: in the e-th pass over the data, a bucket of n rows has floor((e + 1) n / G) - floor(e n / G)
-global batches of G, shuffled among those of the others. So every row comes exactly once in each pass over its bucket,
-and nothing is dropped: what is left of a bucket when the turns of a pass are over, fewer than G rows, comes first in
-its next turn. With one bucket this is steps.data.latents.order itself.
+Every bucket is an endless stream of its own, ordered as latents/order.py says, and global batches take turns: in the
+e-th pass over the data, a bucket of n rows has floor((e + 1) n / G) - floor(e n / G) global batches of G, shuffled
+among those of the others. So every row comes exactly once in each pass over its bucket, and what is left of one when
+the turns of a pass are over, fewer than G rows, comes first in its next turn.
 """
 
 from __future__ import annotations

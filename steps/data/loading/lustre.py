@@ -36,9 +36,8 @@ READERS: Final = 64
 def wait_for_files(folder: Path, limit_s: float) -> None:
     """Return when the folder holds every file that its manifest names, at its size; at once where `limit_s` is 0.
 
-    A channel that is not there at all is left to whoever reads it: a mount is a folder, however late its files are.
-
-    Raises StepError that names the first file which is missing, and where to look, after `limit_s` seconds.
+    A channel that is not there at all is left to its reader: a mount is a folder, however late its files are. Raises
+    StepError that names the first missing file, and where to look, after `limit_s` seconds.
     """
     began_s = time.monotonic()
     said_s: float | None = None

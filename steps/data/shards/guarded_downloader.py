@@ -1,10 +1,8 @@
 """img2dataset's downloader with a guard: safe fetching, and shards that count only when they were read back.
 
 img2dataset fetches with urllib: any scheme, any address (the instance's credentials too), any redirect, any size, and a
-time-out that every byte starts anew. It offers no hook for fetching, so one of its functions is replaced while a shard
-is made: `download_image_with_retry`, which gets a row's key and url and returns the body or the reason why there is
-none. Everything else (threads, resizing, the samples' layout, the statistics) is img2dataset's own. It runs inside a
-process that makes one shard at a time.
+time-out that every byte starts anew. It has no hook, so `download_image_with_retry`, which returns a url's body or why
+there is none, is replaced while a shard is made. Threads, samples' layout and statistics are img2dataset's own.
 """
 
 from __future__ import annotations
@@ -61,7 +59,12 @@ class ShardMaker:
 
         if on_row is not None:
             OrderedShardWriter.on_row = staticmethod(on_row)
-        self._source, self._picture = self._open_source(), FetchedPicture
+        self._source: Fetcher | StoredPictures
+        if settings.source == "urls":
+            self._source = Fetcher(settings, AddressGuard(settings.allowed_hosts, blocked_hosts=self._blocklist.hosts))
+        else:
+            self._source = StoredPictures(settings.url_table, settings.max_body_mb << 20)
+        self._picture = FetchedPicture
         self._reader = PictureReader(settings, self._blocklist.has_look)
         self._downloader = Downloader(
             sample_writer_class=OrderedShardWriter,
@@ -109,13 +112,6 @@ class ShardMaker:
         except Exception:
             traceback.print_exc()
             return key, None, Cause.UNEXPECTED.value
-
-    def _open_source(self) -> Fetcher | StoredPictures:
-        settings = self._settings
-        if settings.source != "urls":
-            return StoredPictures(settings.url_table, settings.max_body_mb << 20)
-        guard = AddressGuard(settings.allowed_hosts, blocked_hosts=self._blocklist.hosts)
-        return Fetcher(settings, guard)
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """The reader that is given to img2dataset as its resizer: pictures as they are meant to be seen, or a cause.
 
-img2dataset's own resizer ignores orientation and colour profiles, clips 16 bits and takes a decoder's grey for a
-picture. This one decodes strictly (pictures/picture_decoder.py), shrinks as img2dataset does (by area, so that a plain
-JPEG gives the very same bytes), converts colours to sRGB, blurs boxes, turns upright, crops, and measures what was
-done. It reads and writes nothing but the pictures that it is handed.
+img2dataset's own ignores orientation and colour profiles, clips 16 bits and takes a decoder's grey for a picture. This
+one decodes strictly, shrinks as img2dataset does (by area: a plain JPEG gives the very same bytes), converts colours to
+sRGB, blurs boxes, turns upright, crops, and measures what was done.
 """
 
 from __future__ import annotations

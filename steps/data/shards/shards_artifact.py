@@ -9,9 +9,11 @@ manifest.json         the verified shards and the ledger, written last
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import not_
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -139,12 +141,15 @@ def make_ledger(
     )
 
 
-def read_shards_manifest(content: bytes, source: str) -> ShardsManifest:
-    """Parse a manifest. Raises StepError that names `source`."""
+def read_shards_manifest(path: Path) -> tuple[ShardsManifest, str]:
+    """Return a manifest and the sha256 of its bytes. Raises StepError where it is not there, or none."""
     try:
+        content = path.read_bytes()
         manifest = ShardsManifest.model_validate_json(content)
+    except OSError:
+        raise StepError(f"{path}: not there; the manifest that download writes is needed") from None
     except ValidationError as error:
-        raise StepError(f"{source}: not a manifest of shards: {describe(error)[:300]}") from None
+        raise StepError(f"{path}: not a manifest of shards: {describe(error)[:300]}") from None
     if manifest.format_version != FORMAT_VERSION:
-        raise StepError(f"{source}: format {manifest.format_version}, this code reads {FORMAT_VERSION}")
-    return manifest
+        raise StepError(f"{path}: format {manifest.format_version}, this code reads {FORMAT_VERSION}")
+    return manifest, hashlib.sha256(content).hexdigest()

@@ -1,8 +1,7 @@
-"""Reads a shard back and believes only what agrees.
+"""Reads a shard back, believes only what agrees, and writes NNNNN.samples.parquet.
 
-Reads NNNNN.tar, NNNNN.parquet and NNNNN_stats.json; writes NNNNN.samples.parquet. img2dataset was measured to report
-success for shards of which a third was readable, so its word is not enough: members of the tar, success rows of the
-parquet and successes in the statistics must be the same samples.
+img2dataset was measured to report success for shards of which a third was readable: members of the tar, success rows of
+the parquet and successes in the statistics must be the same samples.
 """
 
 from __future__ import annotations

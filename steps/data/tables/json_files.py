@@ -1,7 +1,7 @@
 """A table of JSON or text files, in the order of their names; compressed ones are unpacked on the way.
 
-Reads JSON Lines (.jsonl, .ndjson), streaming; .json, a list of rows or an object of columns, whole; .txt, an address a
-line. Opening them reads them once. A line that is no JSON object is a row that is lost, where it stands.
+JSON Lines (.jsonl, .ndjson) are streamed; .json, a list of rows or an object of columns, is read whole; .txt has an
+address a line. Opening reads them once. A line that is no JSON object is a row that is lost, where it stands.
 """
 
 from __future__ import annotations

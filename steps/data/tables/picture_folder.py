@@ -1,8 +1,8 @@
 """A folder of pictures with their captions.
 
-A picture's caption is its line of metadata.jsonl, .csv or .parquet in its folder (`file_name` and `text`, `caption` or
-`prompt`, as Hugging Face's imagefolder has them: https://huggingface.co/docs/datasets/image_dataset#imagefolder), else
-the .txt or .caption beside it. What else the metadata say of it are columns, for the filters. Writes nothing.
+A caption is a picture's line of metadata.jsonl, .csv or .parquet in its folder (`file_name` and `text`, `caption` or
+`prompt`, as in https://huggingface.co/docs/datasets/image_dataset#imagefolder), else the .txt or .caption beside it.
+What else the metadata say are columns, for the filters.
 """
 
 from __future__ import annotations

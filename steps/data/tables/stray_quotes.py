@@ -1,7 +1,7 @@
-"""Lines of CSV that open a quote and never close it.
+"""Lines of CSV that open a quote and never close it, left out of a stream.
 
 Such a quote swallows the rows behind it up to the next one, and the picture of one row gets the caption of another.
-Told by what a quoted field holds: further rows of the same table. Reads and hands on a stream; writes nothing.
+Told by what a quoted field holds: further rows of the same table.
 """
 
 from __future__ import annotations
