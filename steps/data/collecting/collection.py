@@ -53,15 +53,7 @@ class Collection:
     def __init__(self, arguments: DownloadArguments) -> None:
         """Open the table. Raises StepError where it or the blocklist cannot be used."""
         self._arguments = arguments
-        self.table = UrlTable(
-            arguments.url_table,
-            arguments.url_column,
-            arguments.caption_column,
-            arguments.max_rows,
-            arguments.source,
-            others=row_checks_columns(arguments),
-            settings=arguments,
-        )
+        self.table = UrlTable(arguments.url_table, arguments, row_checks_columns(arguments))
         self._blocklist = read_blocklist(arguments.blocklist_uri, arguments.max_hash_distance)
         self._limits = limits_of(arguments, self._blocklist)
         extent = arguments.deciding(arguments.names(Decides.EXTENT))

@@ -77,11 +77,6 @@ class LatentsLoader:
         """Where in each global batch this rank's slice begins."""
         self.pin_memory: Final = torch.cuda.is_available()
 
-    @property
-    def lost_samples(self) -> int:
-        """Samples of this rank's blocks that could not be had, for which others stand in."""
-        return self.blocks.lost_rows
-
     def unreadable_blocks(self) -> torch.Tensor:
         """Return [blocks] int32: 1 where this rank could not read the block."""
         unreadable = torch.zeros(len(self.blocks.table.rows), dtype=torch.int32)

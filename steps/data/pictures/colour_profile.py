@@ -29,6 +29,7 @@ _MODES: Final = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 _CHANNELS: Final = {"L": 1, "RGB": 3, "CMYK": 4}
 _INTENT: Final = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS: Final = ImageCms.Flags.BLACKPOINTCOMPENSATION
+_SRGB: Final = ImageCms.createProfile("sRGB")
 
 
 @dataclass(frozen=True)
@@ -52,30 +53,24 @@ class ProfileTransform:
         return np.asarray(ImageCms.applyTransform(picture, self.transform))
 
 
-class ColourProfiles:
-    """Transforms of the profiles that were met last: there are many pictures and few profiles. One thread's alone."""
-
-    def __init__(self) -> None:
-        self._srgb = ImageCms.createProfile("sRGB")
-        self.transform = lru_cache(CACHE_SIZE)(self._build)
-
-    def _build(self, content: bytes, channels: int) -> ProfileTransform | None:
-        """Return the way from a profile to sRGB; None where it is broken, too large, or not for so many channels."""
-        if len(content) > MAX_PROFILE_BYTES:
+@lru_cache(CACHE_SIZE)
+def profile_transform(content: bytes, channels: int) -> ProfileTransform | None:
+    """Return the way from a profile to sRGB, for one thread; None where it is broken, too large, or does not fit."""
+    if len(content) > MAX_PROFILE_BYTES:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        mode = _MODES.get(profile.profile.xcolor_space.strip(), "")
+        # A grey picture with the profile of its camera: its grey is that of red, green and blue alike.
+        if _CHANNELS.get(mode) != channels and (mode, channels) != ("RGB", 1):
             return None
-        try:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
-            mode = _MODES.get(profile.profile.xcolor_space.strip(), "")
-            # A grey picture with the profile of its camera: its grey is that of red, green and blue alike.
-            if _CHANNELS.get(mode) != channels and (mode, channels) != ("RGB", 1):
-                return None
-            transform = ImageCms.buildTransform(profile, self._srgb, mode, "RGB", _INTENT, _FLAGS)
-            description = ImageCms.getProfileDescription(profile)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            return None
-        words = "".join(c if c.isprintable() else " " for c in description).split()
-        text = " ".join(words)[:DESCRIPTION_CHARACTERS]
-        return ProfileTransform(text, mode, None if _is_srgb(transform, mode) else transform)
+        transform = ImageCms.buildTransform(profile, _SRGB, mode, "RGB", _INTENT, _FLAGS)
+        description = ImageCms.getProfileDescription(profile)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    words = "".join(c if c.isprintable() else " " for c in description).split()
+    text = " ".join(words)[:DESCRIPTION_CHARACTERS]
+    return ProfileTransform(text, mode, None if _is_srgb(transform, mode) else transform)
 
 
 def _is_srgb(transform: Any, mode: str) -> bool:

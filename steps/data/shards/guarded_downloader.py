@@ -24,7 +24,7 @@ from steps.data.fetching.fetch import Fetcher
 from steps.data.fetching.stored_pictures import StoredPictures
 from steps.data.shards.blocklist import Blocklist
 from steps.data.shards.limits import limits_of
-from steps.data.shards.row_checks import RowChecks
+from steps.data.shards.row_checks import boxes_to_blur
 from steps.data.shards.shards_artifact import ShardRecord, VerifiedShard
 from steps.data.shards.verification import verify_shard
 from steps.data.storage import Storage
@@ -42,7 +42,7 @@ class ShardMaker:
 
     def __init__(self, arguments: DownloadArguments, plan_digest: str, blocklist: Blocklist) -> None:
         self._settings, self._uri, self.plan_digest = arguments, arguments.shards_uri, plan_digest
-        self._blocklist, self._checks = blocklist, RowChecks(arguments)
+        self._blocklist = blocklist
         self._limits = limits_of(arguments, blocklist)
         self._downloader: Any = None
 
@@ -106,7 +106,7 @@ class ShardMaker:
             body = self._source.fetch(url)
             if self._blocklist.has(body):
                 return key, None, Cause.BLOCKED_PICTURE.value
-            return key, self._picture(body, key, self._checks.check(rows, key, body)), None
+            return key, self._picture(body, key, boxes_to_blur(self._settings, rows, key, body)), None
         except FetchError as error:
             return key, None, error.cause
         except Exception:

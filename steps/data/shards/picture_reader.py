@@ -21,7 +21,7 @@ from params.filters import FILTERS
 from params.filters.published import SIDES
 from params.programs import DownloadSettings
 from steps.data.causes import Cause, LostRowError
-from steps.data.pictures.colour_profile import ColourProfiles
+from steps.data.pictures.colour_profile import profile_transform
 from steps.data.pictures.perceptual_hash import Pixels, colour_layout, perceptual_hash
 from steps.data.pictures.picture_decoder import DecodedPicture, PictureFile
 from steps.data.pictures.picture_measures import PictureMeasures
@@ -50,7 +50,6 @@ class PictureReader:
         """`is_blocked` judges a look."""
         self._settings, self._is_blocked = settings, is_blocked
         self._filters = [kind.from_settings(settings) for kind in FILTERS if kind.measured and kind.columns == SIDES]
-        self._profiles = ColourProfiles()
         self._blur: Any = None
         self.measured: dict[int, PictureMeasures] = {}
         """Of the kept pictures since the last shard began, by row."""
@@ -111,7 +110,7 @@ class PictureReader:
 
     def _in_srgb(self, pixels: Pixels, profile: bytes) -> tuple[Pixels, str | None, bool]:
         """Return pixels [H, W, 3], what the profile is called, and whether it was of no use."""
-        transform = self._profiles.transform(profile, pixels.shape[2]) if profile else None
+        transform = profile_transform(profile, pixels.shape[2]) if profile else None
         if transform is None:
             return _without_profile(pixels), None, bool(profile)
         return transform.apply(pixels), transform.description, False

@@ -20,25 +20,17 @@ def row_checks_columns(settings: DownloadSettings) -> dict[str, str]:
     return {column: setting for column, setting in columns.items() if column}
 
 
-class RowChecks:
-    """Compares bodies with what their rows say."""
-
-    def __init__(self, settings: DownloadSettings) -> None:
-        self._hash_column, _, self._algorithm = settings.verify_hash.rpartition("=")
-        self._blur_column = settings.blur_column
-
-    def check(self, rows: TableSlice, row: int, body: bytes) -> list[Box]:
-        """Return the boxes to be blurred. Raises FetchError where the bytes are others, or the boxes are none."""
-        if self._hash_column:
-            wanted = str(rows.others[self._hash_column][row] or "").strip().lower()
-            if hashlib.new(self._algorithm, body, usedforsecurity=False).hexdigest() != wanted:
-                raise FetchError(Cause.HASH_MISMATCH)
-        if not self._blur_column:
-            return []
-        try:
-            return boxes_of(rows.others[self._blur_column][row])
-        except (TypeError, ValueError):
-            raise FetchError(Cause.BAD_BOXES) from None
+def boxes_to_blur(settings: DownloadSettings, rows: TableSlice, row: int, body: bytes) -> list[Box]:
+    """Return the boxes of a body. Raises FetchError where its bytes are not the row's, or the boxes are none."""
+    column, _, algorithm = settings.verify_hash.rpartition("=")
+    if column:
+        wanted = str(rows.others[column][row] or "").strip().lower()
+        if hashlib.new(algorithm, body, usedforsecurity=False).hexdigest() != wanted:
+            raise FetchError(Cause.HASH_MISMATCH)
+    try:
+        return boxes_of(rows.others[settings.blur_column][row]) if settings.blur_column else []
+    except (TypeError, ValueError):
+        raise FetchError(Cause.BAD_BOXES) from None
 
 
 def boxes_of(value: Any) -> list[Box]:

@@ -40,7 +40,7 @@ class DelimitedFiles(TableFiles):
         hash_file(hasher, self._files, path)
         names = self._header(path)
         self.names = self.names or names
-        self.rows += sum(batch.num_rows for batch in self._batches(path, [self._reading.url_column]))
+        self.rows += sum(batch.num_rows for batch in self._batches(path, [self._settings.url_column]))
 
     def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
         lost = _LostLines(path, self.oddities)
@@ -59,17 +59,17 @@ class DelimitedFiles(TableFiles):
             hint = "; its first line is data: name its columns in order as download.column_names, such as url,caption"
         elif len(names) == 1 and (other := next((mark for mark in _SEPARATORS if mark in names[0]), "")):
             hint = f"; its fields are separated by {other!r}: write it with {DELIMITERS[kind_of(path)]!r}"
-        require_columns(path, names, self._reading, hint)
+        require_columns(path, names, self._settings, hint)
         return names
 
     @contextmanager
     def _reader(self, path: str, lost: _LostLines, columns: Sequence[str] | None = None) -> Iterator[Any]:
         csv, kind = pyarrow.csv, kind_of(path)
-        names, delimiter = self._reading.settings.column_names, DELIMITERS[kind]
-        quoted = kind != ".tsv" or self._reading.settings.tsv_quotes
+        names, delimiter = self._settings.column_names, DELIMITERS[kind]
+        quoted = kind != ".tsv" or self._settings.tsv_quotes
         with opened(self._files, path) as content:
             if quoted:
-                content = whole_lines(content, delimiter, names, self._reading.url_column, lost.stray)
+                content = whole_lines(content, delimiter, names, self._settings.url_column, lost.stray)
             try:
                 yield csv.open_csv(
                     content,

@@ -61,8 +61,8 @@ class LineFiles(TableFiles):
         if kind_of(path) != TEXT:
             if not names and self.oddities.examples:
                 raise StepError(f"url_table: {next(iter(self.oddities.examples.values()))}")
-            require_columns(path, names, self._reading)
-        elif not self._reading.settings.keep_uncaptioned:
+            require_columns(path, names, self._settings)
+        elif not self._settings.keep_uncaptioned:
             raise StepError(
                 f"url_table: {path} has addresses and no captions; set download.keep_uncaptioned to keep pictures "
                 "without, or write url and caption as columns of a .csv"
@@ -75,18 +75,18 @@ class LineFiles(TableFiles):
                 if kind_of(path) == TEXT:
                     yield from self._addresses(stream)
                 elif kind_of(path) == JSON:
-                    yield from read_json(stream, path, self._reading.url_column, self.oddities)
+                    yield from read_json(stream, path, self._settings.url_column, self.oddities)
                 else:
                     yield from read_lines(stream, path, self.oddities)
             except OSError as error:
                 raise StepError(f"url_table: {path}: {str(error)[:200]}") from None
 
     def _addresses(self, stream: Any) -> Iterator[Row]:
-        reading = self._reading
+        settings = self._settings
         for line in bounded_lines(stream):
             text = "" if line is None else line.decode("utf-8", "surrogateescape").strip().lstrip("\ufeff")
             if text or line is None:
-                yield {reading.url_column: text, reading.caption_column: None} if text else None
+                yield {settings.url_column: text, settings.caption_column: None} if text else None
 
 
 def bounded_lines(stream: BinaryIO) -> Iterator[bytes | None]:

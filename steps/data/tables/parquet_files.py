@@ -18,7 +18,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steps.data.tables.row_files import BATCH_ROWS, CAPTION, URL, Reading, TableFiles, require_columns, with_lost
+from params.programs import DownloadSettings
+from steps.data.tables.row_files import BATCH_ROWS, CAPTION, URL, TableFiles, caption_keys, require_columns, with_lost
 from steps.data.tables.text_column import require_text
 from steps.errors import StepError
 
@@ -36,9 +37,9 @@ class ParquetFiles(TableFiles):
     def _look_at(self, path: str, hasher: Any) -> None:
         schema, footer, facts = _footer(self._files, path)
         hint = "; these rows hold pictures: set download.source to pictures" if image_columns(schema) else ""
-        require_columns(path, schema.names, self._reading, hint)
+        require_columns(path, schema.names, self._settings, hint)
         for setting in ("url_column", "caption_column"):
-            column = getattr(self._reading, setting)
+            column = getattr(self._settings, setting)
             require_text(path, column, schema.field(column).type, setting)
         self.names = self.names or tuple(schema.names)
         hasher.update(f"{path.rsplit('/', 1)[-1]}\n{footer.num_rows}\n{footer.serialized_size}\n".encode() + facts)
@@ -53,10 +54,10 @@ class ParquetFiles(TableFiles):
 class PictureParquet(TableFiles):
     """Rows of parquet files that hold pictures; the url is a row's place."""
 
-    def __init__(self, uri: str, names: Sequence[str], reading: Reading) -> None:
+    def __init__(self, uri: str, names: Sequence[str], settings: DownloadSettings) -> None:
         self._uri, self._caption = uri, ""
         files, self._root = fsspec.core.url_to_fs(uri.rstrip("/"))
-        super().__init__(files, names, reading)
+        super().__init__(files, names, settings)
 
     def _look_at(self, path: str, hasher: Any) -> None:
         schema, footer, facts = _footer(self._files, f"{self._root}/{path}")
@@ -67,7 +68,7 @@ class PictureParquet(TableFiles):
                 f"{', '.join(_IMAGE_NAMES)}); it has {', '.join(schema.names)}; for addresses set download.source "
                 "to urls"
             )
-        self._caption = _caption_column(f"{self._uri}/{path}", schema, self._reading)
+        self._caption = _caption_column(f"{self._uri}/{path}", schema, self._settings)
         self.names = (URL, CAPTION, *(other for other in schema.names if other not in (URL, CAPTION, column)))
         hasher.update(f"{path}\n{footer.num_rows}\n".encode() + facts)
         self.rows += footer.num_rows
@@ -126,15 +127,16 @@ def image_column(schema: Any) -> str:
     return next(iter([*image_columns(schema), *binary]), "")
 
 
-def _caption_column(path: str, schema: Any, reading: Reading) -> str:
-    for key in reading.caption_keys:
+def _caption_column(path: str, schema: Any, settings: DownloadSettings) -> str:
+    keys = caption_keys(settings)
+    for key in keys:
         if key in schema.names:
             require_text(path, key, schema.field(key).type, "caption_column")
             return key
-    if reading.settings.keep_uncaptioned:
+    if settings.keep_uncaptioned:
         return ""
     raise StepError(
-        f"url_table: {path} has no column {' or '.join(reading.caption_keys)}; it has {', '.join(schema.names)}; name "
+        f"url_table: {path} has no column {' or '.join(keys)}; it has {', '.join(schema.names)}; name "
         "the caption's as download.caption_column, or set download.keep_uncaptioned"
     )
 

@@ -15,10 +15,11 @@ from io import BytesIO
 from typing import Any, Final
 
 from params.layout import CAPTION_FILES, METADATA_FILES, PICTURES
+from params.programs import DownloadSettings
 from steps.data.storage import Storage
 from steps.data.tables.json_files import read_lines
 from steps.data.tables.parquet_files import PictureParquet
-from steps.data.tables.row_files import CAPTION, URL, Oddities, Reading, open_files
+from steps.data.tables.row_files import CAPTION, URL, Oddities, open_files
 from steps.data.tables.stored_rows import (
     Row,
     StoredRows,
@@ -34,17 +35,17 @@ from steps.errors import StepError
 FILE_NAME: Final = "file_name"
 
 
-def open_folder(uri: str, reading: Reading) -> PictureParquet | StoredRows:
+def open_folder(uri: str, settings: DownloadSettings) -> PictureParquet | StoredRows:
     """Return the pictures under a folder, by name. Raises StepError where there is none, or none has a caption."""
     storage, sizes = Storage(uri), stored_names(uri)
     pictures = [name for name in sizes if name.lower().endswith(PICTURES)]
     if not pictures:
         tables = [name for name in sizes if name.lower().endswith(".parquet")]
         if tables:
-            return PictureParquet(uri, tables, reading)
+            return PictureParquet(uri, tables, settings)
         raise StepError(f"url_table: no picture ({', '.join(PICTURES)}) and no parquet of pictures under {uri}")
     oddities = Oddities()
-    facts = _metadata(storage, sizes, pictures, reading, oddities)
+    facts = _metadata(storage, sizes, pictures, settings, oddities)
     beside = _caption_files(sizes, [name for name in pictures if is_blank(facts.get(name, {}).get(CAPTION))])
     contents = storage.read_many(sorted({file for files in beside.values() for file in files}))
     rows = []
@@ -52,12 +53,12 @@ def open_folder(uri: str, reading: Reading) -> PictureParquet | StoredRows:
         row = dict(facts.get(name, {}))
         if name in beside:
             file = next((file for file in beside[name] if contents[file].strip()), beside[name][0])
-            row[CAPTION] = caption_in(contents[file], reading)
+            row[CAPTION] = caption_in(contents[file], settings)
             note_if_no_text(oddities, f"{uri}/{file}", row[CAPTION])
         rows.append({**row, URL: name})
     where = f"{', '.join(METADATA_FILES)}, nor a .txt or .caption beside it"
     captions = json.dumps([row.get(CAPTION) for row in rows])
-    return StoredRows(uri, rows, reading, oddities, where, {name: sizes[name] for name in pictures}, captions)
+    return StoredRows(uri, rows, settings, oddities, where, {name: sizes[name] for name in pictures}, captions)
 
 
 def _caption_files(names: Mapping[str, Any], pictures: list[str]) -> dict[str, list[str]]:
@@ -72,7 +73,7 @@ def _caption_files(names: Mapping[str, Any], pictures: list[str]) -> dict[str, l
 
 
 def _metadata(
-    storage: Storage, names: Mapping[str, Any], pictures: Sequence[str], reading: Reading, oddities: Oddities
+    storage: Storage, names: Mapping[str, Any], pictures: Sequence[str], settings: DownloadSettings, oddities: Oddities
 ) -> dict[str, Row]:
     """Return what the metadata of every folder say of its pictures; the first line of the first file wins."""
     facts: dict[str, Row] = {}
@@ -89,7 +90,7 @@ def _metadata(
                 named += 1
                 oddities.keys.update(row)
                 picture = _picture_named(name, file[: -len(kind)], written)
-                own = facts_of(row, reading)
+                own = facts_of(row, settings)
                 if not picture:
                     oddities.leave("no_such_picture", f"{place} line {number}: no picture {name[:200]!r}")
                 elif facts.setdefault(picture, own) != own:
@@ -111,7 +112,7 @@ def _rows(storage: Storage, file: str, oddities: Oddities) -> Iterator[Row | Non
     if file.endswith(".jsonl"):
         yield from read_lines(BytesIO(storage.read(file)), file, oddities)
         return
-    table = open_files(f"{storage.uri}/{file}", Reading(FILE_NAME, FILE_NAME))
+    table = open_files(f"{storage.uri}/{file}", DownloadSettings(url_column=FILE_NAME, caption_column=FILE_NAME))
     repeated = next((name for name in table.names if table.names.count(name) > 1), None)
     if repeated is not None:
         raise StepError(f"url_table: {storage.uri}/{file} has several columns {repeated!r}; rename all but one")

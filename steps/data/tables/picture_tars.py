@@ -18,10 +18,11 @@ from functools import partial
 from typing import Any, BinaryIO, Final, cast
 
 from params.layout import CAPTION_FILES, PICTURES, TARS
+from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.storage import Storage
 from steps.data.tables.json_files import parsed
-from steps.data.tables.row_files import CAPTION, LOST, URL, Oddities, Reading, is_debris
+from steps.data.tables.row_files import CAPTION, LOST, URL, Oddities, is_debris
 from steps.data.tables.stored_rows import (
     MAX_TEXT_BYTES,
     Row,
@@ -39,7 +40,7 @@ BLOCK_BYTES: Final = 1 << 20
 _ENDS_EARLY: Final = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
-def open_shards(uri: str, reading: Reading) -> StoredRows:
+def open_shards(uri: str, settings: DownloadSettings) -> StoredRows:
     """Return the pictures in the tars under a prefix. Raises StepError where there is no tar, or no sample with a
     caption.
     """
@@ -48,7 +49,7 @@ def open_shards(uri: str, reading: Reading) -> StoredRows:
     if not tars:
         raise StepError(f"url_table: no .tar (nor {' nor '.join(TARS[1:])}) under {uri}")
     with ThreadPoolExecutor(READERS) as threads:
-        read = list(threads.map(partial(_tar_rows, uri, reading=reading), tars))
+        read = list(threads.map(partial(_tar_rows, uri, settings=settings), tars))
     oddities = Oddities()
     for _, odd in read:
         oddities.add(odd)
@@ -58,10 +59,10 @@ def open_shards(uri: str, reading: Reading) -> StoredRows:
         raise StepError(f"url_table: {reason}")
     where = "its .json, nor a .txt or .caption of its key"
     facts = json.dumps(rows, sort_keys=True)
-    return StoredRows(uri, rows, reading, oddities, where, {name: sizes[name] for name in tars}, facts)
+    return StoredRows(uri, rows, settings, oddities, where, {name: sizes[name] for name in tars}, facts)
 
 
-def _tar_rows(uri: str, name: str, reading: Reading) -> tuple[list[Row], Oddities]:
+def _tar_rows(uri: str, name: str, settings: DownloadSettings) -> tuple[list[Row], Oddities]:
     oddities = Oddities()
     samples: dict[str, _Sample] = {}
     place, current = f"{uri}/{name}", ""
@@ -91,7 +92,7 @@ def _tar_rows(uri: str, name: str, reading: Reading) -> tuple[list[Row], Odditie
                     sample.cut(end, is_last=key == current)
     except OSError as error:
         raise StepError(f"url_table: {place}: {type(error).__name__}: {error}") from None
-    return [sample.row(reading, oddities) for sample in samples.values() if sample.address], oddities
+    return [sample.row(settings, oddities) for sample in samples.values() if sample.address], oddities
 
 
 @contextmanager
@@ -160,12 +161,12 @@ class _Sample:
         if self._stop > end or (is_last and self._text is None):
             self._cause = self._cause or Cause.TRUNCATED
 
-    def row(self, reading: Reading, oddities: Oddities) -> Row:
+    def row(self, settings: DownloadSettings, oddities: Oddities) -> Row:
         oddities.keys.update(self._facts)
-        row: Row = {**facts_of(self._facts, reading), URL: self.address}
-        asked_for = reading.caption_column != CAPTION and CAPTION in row
+        row: Row = {**facts_of(self._facts, settings), URL: self.address}
+        asked_for = settings.caption_column != CAPTION and CAPTION in row
         if self._text is not None and not asked_for and (self._text.strip() or is_blank(row.get(CAPTION))):
-            row[CAPTION] = caption_in(self._text, reading)
+            row[CAPTION] = caption_in(self._text, settings)
         note_if_no_text(oddities, self._place, row.get(CAPTION))
         return {**row, LOST: str(self._cause)} if self._cause else row
 

@@ -64,19 +64,10 @@ class Oddities:
         self.note(kind, words)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How files are read."""
-
-    url_column: str
-    caption_column: str
-    settings: DownloadSettings = field(default_factory=DownloadSettings)
-
-    @property
-    def caption_keys(self) -> tuple[str, ...]:
-        """Where metadata of stored pictures have the caption: as asked for, else as published sets name it."""
-        column = self.caption_column
-        return CAPTION_KEYS if column == CAPTION else tuple(dict.fromkeys([column, column.lower(), column.upper()]))
+def caption_keys(settings: DownloadSettings) -> tuple[str, ...]:
+    """Return where metadata of stored pictures have the caption: as asked for, else as published sets name it."""
+    column = settings.caption_column
+    return CAPTION_KEYS if column == CAPTION else tuple(dict.fromkeys([column, column.lower(), column.upper()]))
 
 
 class TableFiles(ABC):
@@ -84,9 +75,9 @@ class TableFiles(ABC):
 
     names: tuple[str, ...] = ()
 
-    def __init__(self, files: Any, paths: Sequence[str], reading: Reading) -> None:
+    def __init__(self, files: Any, paths: Sequence[str], settings: DownloadSettings) -> None:
         """Look at every file. Raises StepError where one cannot be read or lacks a column."""
-        self._files, self._paths, self._reading = files, paths, reading
+        self._files, self._paths, self._settings = files, paths, settings
         self.oddities, self.rows = Oddities(), 0
         hasher = hashlib.sha256()
         for path in paths:
@@ -107,7 +98,7 @@ class TableFiles(ABC):
     def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]: ...
 
 
-def open_files(uri: str, reading: Reading) -> TableFiles:
+def open_files(uri: str, settings: DownloadSettings) -> TableFiles:
     """Open the table at an address. Raises StepError for no file, several kinds of files, or a missing column."""
     from steps.data.tables.delimited_files import DelimitedFiles
     from steps.data.tables.json_files import LineFiles
@@ -119,15 +110,15 @@ def open_files(uri: str, reading: Reading) -> TableFiles:
     if len(kinds) > 1:
         raise StepError(f"url_table: {uri} holds {' and '.join(sorted(kinds))}; keep one kind of file there")
     kind = kinds.pop()
-    if reading.settings.column_names and kind not in DELIMITERS:
+    if settings.column_names and kind not in DELIMITERS:
         raise StepError(f"column_names: they are for CSV and TSV files without a line of names; {uri} is {kind}")
     if kind == PARQUET:
-        return ParquetFiles(files, paths, reading)
+        return ParquetFiles(files, paths, settings)
     for path in paths:
-        _require_utf8(files, path, reading)
+        _require_utf8(files, path, settings)
     if kind in DELIMITERS:
-        return DelimitedFiles(files, paths, reading)
-    return LineFiles(files, paths, reading)
+        return DelimitedFiles(files, paths, settings)
+    return LineFiles(files, paths, settings)
 
 
 def kind_of(path: str) -> str:
@@ -170,10 +161,10 @@ def with_lost(batch: Any, cause: str | None = None) -> Any:
     return batch.append_column(LOST, pa.array([cause] * batch.num_rows, pa.string()))
 
 
-def require_columns(path: str, names: Sequence[str], reading: Reading, hint: str = "") -> None:
+def require_columns(path: str, names: Sequence[str], settings: DownloadSettings, hint: str = "") -> None:
     """Raise StepError that names the setting unless a file has the columns of addresses and captions, each once."""
     for setting in ("url_column", "caption_column"):
-        column = getattr(reading, setting)
+        column = getattr(settings, setting)
         if names.count(column) > 1:
             raise StepError(
                 f"url_table: {path} has {names.count(column)} columns {column!r}; rename all but one, or name another "
@@ -205,14 +196,14 @@ def _find(files: Any, root: str, uri: str) -> list[str]:
     return paths
 
 
-def _require_utf8(files: Any, path: str, reading: Reading) -> None:
+def _require_utf8(files: Any, path: str, settings: DownloadSettings) -> None:
     with opened(files, path) as content:
         try:
             begin = content.read(1 << 12)
         except OSError as error:
             raise StepError(f"url_table: {path} cannot be unpacked: {str(error)[:200]}") from None
     # The name of a column or an address in it: a mark or a zero at the begin may belong to an odd row.
-    words = (reading.url_column, "://")
+    words = (settings.url_column, "://")
     if any(word.encode(wide) in begin for word in words for wide in _WIDE):
         raise StepError(f"url_table: {path} is UTF-16 or UTF-32; save it as UTF-8")
 

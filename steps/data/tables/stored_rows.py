@@ -13,8 +13,9 @@ from typing import Any, Final
 import fsspec
 import pyarrow as pa
 
+from params.programs import DownloadSettings
 from steps.data.causes import Cause
-from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST, URL, Oddities, Reading, is_debris
+from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST, URL, Oddities, caption_keys, is_debris
 from steps.data.tables.text_column import from_values, is_read
 from steps.errors import StepError
 
@@ -31,7 +32,7 @@ class StoredRows:
         self,
         uri: str,
         rows: list[Row],
-        reading: Reading,
+        settings: DownloadSettings,
         oddities: Oddities,
         where: str,
         sizes: Mapping[str, int],
@@ -42,7 +43,7 @@ class StoredRows:
         `where` says where captions were looked for. Raises StepError, with the first thing that could not be read,
         where no row has a caption that is text.
         """
-        _require_captions(uri, rows, reading, oddities, where)
+        _require_captions(uri, rows, settings, oddities, where)
         self._rows, self.rows, self.oddities = rows, len(rows), oddities
         # Pictures that change without a trace of these go unnoticed.
         traces = [sizes, hashlib.sha256(facts.encode()).hexdigest()]
@@ -58,11 +59,11 @@ class StoredRows:
         yield from pa.table(arrays).to_batches(BATCH_ROWS)
 
 
-def facts_of(row: Mapping[str, Any], reading: Reading) -> Row:
+def facts_of(row: Mapping[str, Any], settings: DownloadSettings) -> Row:
     """Return what an object says of a picture: its caption or list of them, numbers and texts."""
     plain = {name: value for name, value in row.items() if isinstance(value, (str, int, float))}
     own = {name: value for name, value in plain.items() if name not in ("text", CAPTION, URL, LOST)}
-    for key in reading.caption_keys:
+    for key in caption_keys(settings):
         value = row.get(key)
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             is_short = isinstance(value, str) or abs(value) < 1e300
@@ -82,17 +83,19 @@ def is_well_formed(caption: Any) -> bool:
     return all(map(is_read, caption if isinstance(caption, list) else [caption]))
 
 
-def caption_in(content: bytes, reading: Reading) -> str | list[str]:
+def caption_in(content: bytes, settings: DownloadSettings) -> str | list[str]:
     """Return what a caption file says; bytes that are no UTF-8 become surrogates, and so does what is too long."""
     if len(content) > MAX_TEXT_BYTES:
         return "\ud800"
     text = content.decode("utf-8", "surrogateescape").strip()
-    return text.split("\n") if reading.settings.caption_lines else text
+    return text.split("\n") if settings.caption_lines else text
 
 
-def _require_captions(uri: str, rows: Sequence[Row], reading: Reading, oddities: Oddities, where: str) -> None:
+def _require_captions(
+    uri: str, rows: Sequence[Row], settings: DownloadSettings, oddities: Oddities, where: str
+) -> None:
     usable = [row for row in rows if LOST not in row]
-    if usable and reading.settings.keep_uncaptioned:
+    if usable and settings.keep_uncaptioned:
         return
     if any(row.get(CAPTION) and is_well_formed(row[CAPTION]) for row in usable):
         return
@@ -101,7 +104,7 @@ def _require_captions(uri: str, rows: Sequence[Row], reading: Reading, oddities:
         raise StepError(f"url_table: {reason}; no picture under {uri} has a caption that can be read")
     keys = f"; its metadata have {', '.join(sorted(oddities.keys))[:200]}" if oddities.keys else ""
     raise StepError(
-        f"url_table: no picture under {uri} has a caption: neither {' nor '.join(reading.caption_keys)} "
+        f"url_table: no picture under {uri} has a caption: neither {' nor '.join(caption_keys(settings))} "
         f"in {where}{keys}; name the key as download.caption_column, or set download.keep_uncaptioned"
     )
 

@@ -21,12 +21,12 @@ from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.tables.picture_folder import open_folder
 from steps.data.tables.picture_tars import open_shards
-from steps.data.tables.row_files import CAPTION, LOST, URL, Reading, TableFiles, open_files
+from steps.data.tables.row_files import CAPTION, LOST, URL, TableFiles, open_files
 from steps.data.tables.stored_rows import StoredRows
 from steps.data.tables.text_column import ReadColumn, clean, is_list, only_ones, through
 from steps.errors import StepError
 
-_OPENERS: Final[dict[str, Callable[[str, Reading], TableFiles | StoredRows]]] = {
+_OPENERS: Final[dict[str, Callable[[str, DownloadSettings], TableFiles | StoredRows]]] = {
     "urls": open_files,
     "webdataset": open_shards,
     "pictures": open_folder,
@@ -96,25 +96,16 @@ class TableSlice:
 class UrlTable:
     """Rows of addresses and captions, in a fixed order."""
 
-    def __init__(
-        self,
-        uri: str,
-        url_column: str,
-        caption_column: str,
-        max_rows: int = 0,
-        source: str = "urls",
-        others: Mapping[str, str] = MappingProxyType({}),
-        settings: DownloadSettings | None = None,
-    ) -> None:
-        """Open the table; `max_rows` of 0 are all. `source` is DownloadSettings.source; `settings` say how it is read.
+    def __init__(self, uri: str, settings: DownloadSettings, others: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Open the table; `others` are further columns, and the settings that name them.
 
-        `others` are further columns, and the settings that name them. Raises StepError where there is no table, or it
-        lacks a column.
+        Raises StepError where there is no table, or it lacks a column.
         """
-        self._settings = settings or DownloadSettings()
-        self._columns = (url_column, caption_column) if source == "urls" else (URL, CAPTION)
+        self._settings, max_rows = settings, settings.max_rows
+        own = (settings.url_column, settings.caption_column)
+        self._columns = own if settings.source == "urls" else (URL, CAPTION)
         self.url_column, self.caption_column = self._columns
-        self._rows = _OPENERS[source](uri, Reading(url_column, caption_column, self._settings))
+        self._rows = _OPENERS[settings.source](uri, settings)
         self.rows = min(self._rows.rows, max_rows) if max_rows else self._rows.rows
         if not self.rows:
             raise StepError(f"url_table: {uri} has no rows")

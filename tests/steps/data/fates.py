@@ -12,8 +12,7 @@ from steps.data.tables.url_table import UrlTable
 
 def open_table(path: Path, source: str = "urls", **settings: Any) -> UrlTable:
     """Open a table as Download does."""
-    asked = DownloadSettings.model_validate({"source": source, **settings})
-    return UrlTable(str(path), asked.url_column, asked.caption_column, asked.max_rows, source, settings=asked)
+    return UrlTable(str(path), DownloadSettings.model_validate({"source": source, **settings}))
 
 
 def fates(path: Path, source: str = "urls", **settings: Any) -> list[Any]:

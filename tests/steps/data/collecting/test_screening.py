@@ -16,13 +16,14 @@ from steps.data.collecting.screening import screen
 from steps.data.tables import row_files
 from steps.data.tables.url_table import UrlTable
 from steps.errors import StepError
+from tests.steps.data.fates import open_table
 
 
 def table_of(folder: Path, **columns: object) -> UrlTable:
     count = len(next(iter(columns.values())))  # type: ignore[call-overload]
     values = {"url": [f"http://x/{row}" for row in range(count)], "caption": ["a caption"] * count, **columns}
     pq.write_table(pa.table(values), folder / "t.parquet")
-    return UrlTable(str(folder / "t.parquet"), "url", "caption")
+    return open_table(folder / "t.parquet")
 
 
 def fates(table: UrlTable, **values: object) -> dict[int, str]:

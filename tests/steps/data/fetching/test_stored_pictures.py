@@ -10,13 +10,13 @@ import pytest
 
 from steps.data.causes import FetchError
 from steps.data.fetching.stored_pictures import StoredPictures
-from steps.data.tables.url_table import UrlTable
 from steps.errors import StepError
+from tests.steps.data.fates import open_table
 from tests.steps.data.web import picture
 
 
 def rows(folder: Path, source: str, *columns: str) -> list[tuple[Any, ...]]:
-    table = UrlTable(str(folder), "url", "caption", source=source)
+    table = open_table(folder, source=source)
     found: list[tuple[Any, ...]] = []
     for batch in table.batches(columns):
         found += zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
@@ -115,14 +115,14 @@ def test_a_shard_made_to_exhaust_the_memory_is_refused(
     else:
         write_tar(tmp_path / "0.tar", members)
     with pytest.raises(StepError, match=message):
-        UrlTable(str(tmp_path), "url", "caption", source="webdataset")
+        open_table(tmp_path, source="webdataset")
 
 
 def test_another_caption_is_another_table(tmp_path: Path) -> None:
     digests = []
     for caption in (b"one", b"two"):
         write_tar(tmp_path / "0.tar", {"k.jpg": picture(1), "k.txt": caption})
-        digests.append(UrlTable(str(tmp_path), "url", "caption", source="webdataset").digest)
+        digests.append(open_table(tmp_path, source="webdataset").digest)
     assert digests[0] != digests[1]
 
 
@@ -159,4 +159,4 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path, source: str, files: dict
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(StepError, match=message):
-        UrlTable(str(tmp_path), "url", "caption", source=source)
+        open_table(tmp_path, source=source)

@@ -119,7 +119,7 @@ def test_a_corrupt_block_is_stood_in_for_by_one_of_its_shape(tmp_path: Path) -> 
     assert all(bool((mean == row).all() and (std == row / 8).all()) for row, mean, std in seen)
     rows = [row for row, *_ in seen]
     assert rows == [{8: 0, 9: 1, 10: 2}.get(row, row) for row in training_rows(order, 0, 81).tolist()]
-    assert loader.lost_samples == 3
+    assert loader.blocks.lost_rows == 3
 
 
 @given(st.integers(1, 40), st.sampled_from(RANKS), st.sampled_from(RANKS))
@@ -198,7 +198,7 @@ def test_a_corrupt_block_costs_its_own_samples_and_training_goes_on(
     rows = [int(row) for loaded in loader for row in loaded.token_ids[:, 0]]
     stand_ins = {lost: lost + 8 for lost in range(8, 16)}
     assert rows == [stand_ins.get(row, row) for row in training_rows(order, 0, 45).tolist()]
-    assert loader.lost_samples == 8
+    assert loader.blocks.lost_rows == 8
     printed = capsys.readouterr().out
     assert printed.startswith("QUARANTINE train-00000.tar at byte") and "8 samples lost, 8 in all" in printed
 
@@ -209,7 +209,7 @@ def test_a_block_that_several_ranks_could_not_read_is_lost_once(tmp_path: Path) 
     order = dataset.order("train", SEED, 10)
     loaders = [LatentsLoader(dataset.blocks("train"), order, Share(rank, 2, 0, 450)) for rank in range(2)]
     assert [len(list(loader)) for loader in loaders] == [45, 45]
-    assert [loader.lost_samples for loader in loaders] == [8, 8]
+    assert [loader.blocks.lost_rows for loader in loaders] == [8, 8]
     both = loaders[0].unreadable_blocks() + loaders[1].unreadable_blocks()
     assert loaders[0].samples_in(both) == 8
 

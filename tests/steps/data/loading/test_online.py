@@ -124,7 +124,7 @@ def test_a_block_that_cannot_be_made_is_named_counted_and_stood_in_for(capsys: p
     seen = [row for _, rows in loaded(loader) for row in rows]
     missing = set(range(count)) - set(seen)
     assert missing == set(range(5 * ROWS, 6 * ROWS)) and len(seen) == count
-    assert loader.lost_samples == ROWS
+    assert loader.blocks.lost_rows == ROWS
     assert f"QUARANTINE block 5: a picture is broken; {ROWS} samples lost" in capsys.readouterr().out
 
 

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from params.programs import DownloadSettings
 from steps.data.tables import row_files
-from steps.data.tables.url_table import UrlTable
 from steps.errors import StepError
+from tests.steps.data.fates import open_table
 
 
 def write(path: Path, urls: list[str | None], **columns: list[object]) -> Path:
@@ -28,7 +27,7 @@ def test_slices_cross_files_and_keep_the_order_of_names(tmp_path: Path) -> None:
     write(tmp_path / "b.parquet", ["d", "e"])
     write(tmp_path / "a.parquet", ["a", "b", "c"])
     (tmp_path / "_SUCCESS").write_text("")
-    table = UrlTable(str(tmp_path), "url", "caption")
+    table = open_table(tmp_path)
     slices = list(table.shards(2))
     assert table.rows == 5
     assert [(part.index, part.first_row, part.urls) for part in slices] == [
@@ -41,12 +40,12 @@ def test_slices_cross_files_and_keep_the_order_of_names(tmp_path: Path) -> None:
 
 def test_columns_may_have_any_name_and_place(tmp_path: Path) -> None:
     pq.write_table(pa.table({"TEXT": ["t"], "punsafe": [0.1], "URL": ["u"]}), tmp_path / "laion.parquet")
-    part = next(UrlTable(str(tmp_path / "laion.parquet"), "URL", "TEXT").shards(10))
+    part = next(open_table(tmp_path / "laion.parquet", url_column="URL", caption_column="TEXT").shards(10))
     assert (part.urls, part.captions) == (["u"], ["t"])
 
 
 def test_only_the_first_rows_where_asked_for(tmp_path: Path) -> None:
-    table = UrlTable(str(write(tmp_path / "t.parquet", list("abcdef"))), "url", "caption", max_rows=4)
+    table = open_table(write(tmp_path / "t.parquet", list("abcdef")), max_rows=4)
     assert table.rows == 4
     assert [part.urls for part in table.shards(3)] == [["a", "b", "c"], ["d"]]
 
@@ -59,7 +58,7 @@ def test_slices_hold_every_row_once_whatever_the_batches(
     path = write(tmp_path_factory.mktemp("table") / "t.parquet", list(urls))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_files, "BATCH_ROWS", batch)
-        table = UrlTable(str(path), "url", "caption")
+        table = open_table(path)
         assert [url for part in table.shards(size) for url in part.urls] == urls
 
 
@@ -72,7 +71,7 @@ def test_text_tables_are_read_by_their_named_columns(tmp_path: Path, name: str) 
     opener = gzip.open if name.endswith(".gz") else open
     with opener(tmp_path / name, "wt", encoding="utf-8", newline="") as file:
         file.write(content.getvalue())
-    table = UrlTable(str(tmp_path / name), "URL", "TEXT", settings=DownloadSettings(tsv_quotes=True))
+    table = open_table(tmp_path / name, url_column="URL", caption_column="TEXT", tsv_quotes=True)
     assert (table.rows, table.names) == (2, ("TEXT", "score", "URL"))
     assert next(table.shards(9)).captions == ["a cat, or two", '"two']
     assert [batch.column(0).to_pylist() for batch in table.batches(["score"])] == [["0.5", ""]]
@@ -81,45 +80,45 @@ def test_text_tables_are_read_by_their_named_columns(tmp_path: Path, name: str) 
 def test_text_tables_of_several_files_are_one_table_with_one_digest(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('url,caption\nhttp://x/1,"one\ntwo"\n')
     (tmp_path / "b.csv").write_text("caption,url\nthree,http://x/2\n")
-    table = UrlTable(str(tmp_path), "url", "caption")
+    table = open_table(tmp_path)
     assert [part.captions for part in table.shards(1)] == [["one\ntwo"], ["three"]]
     before = table.digest
     (tmp_path / "b.csv").write_text("caption,url\nfour,http://x/2\n")
-    assert UrlTable(str(tmp_path), "url", "caption").digest != before
+    assert open_table(tmp_path).digest != before
 
 
 def test_a_folder_of_several_kinds_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("url,caption\nhttp://x/1,one\n")
     write(tmp_path / "b.parquet", ["a"])
     with pytest.raises(StepError, match=r"holds \.csv and \.parquet; keep one kind"):
-        UrlTable(str(tmp_path), "url", "caption")
+        open_table(tmp_path)
     (tmp_path / "c.tsv").write_text("url\tTEXT\n")
     with pytest.raises(StepError, match=r"no column 'caption'; it has url, TEXT"):
-        UrlTable(str(tmp_path / "c.tsv"), "url", "caption")
+        open_table(tmp_path / "c.tsv")
 
 
 def test_the_digest_tells_tables_apart(tmp_path: Path) -> None:
-    first = UrlTable(str(write(tmp_path / "1" / "t.parquet", ["a", "b"])), "url", "caption").digest
-    again = UrlTable(str(write(tmp_path / "2" / "t.parquet", ["a", "b"])), "url", "caption").digest
-    other = UrlTable(str(write(tmp_path / "3" / "t.parquet", ["a", "c"])), "url", "caption").digest
+    first = open_table(write(tmp_path / "1" / "t.parquet", ["a", "b"])).digest
+    again = open_table(write(tmp_path / "2" / "t.parquet", ["a", "b"])).digest
+    other = open_table(write(tmp_path / "3" / "t.parquet", ["a", "c"])).digest
     assert first == again != other
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"no parquet, CSV or TSV file at .*nothing"):
-        UrlTable(str(tmp_path / "nothing"), "url", "caption")
+        open_table(tmp_path / "nothing")
     with pytest.raises(StepError, match=r"no parquet, CSV or TSV file at .* set download\.source"):
-        UrlTable(str(tmp_path), "url", "caption")
+        open_table(tmp_path)
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"no column 'URL'; it has url, caption"):
-        UrlTable(str(write(tmp_path / "t.parquet", ["a"])), "URL", "caption")
+        open_table(write(tmp_path / "t.parquet", ["a"]), url_column="URL")
 
 
 def test_other_files_and_empty_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_text("url,caption\n")
     with pytest.raises(StepError, match="is not parquet"):
-        UrlTable(str(tmp_path / "t.parquet"), "url", "caption")
+        open_table(tmp_path / "t.parquet")
     with pytest.raises(StepError, match="has no rows"):
-        UrlTable(str(write(tmp_path / "e.parquet", [])), "url", "caption")
+        open_table(write(tmp_path / "e.parquet", []))
