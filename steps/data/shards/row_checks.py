@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from typing import Any
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, FiniteFloat, TypeAdapter
 
 from params.programs import DownloadSettings
 from steps.data.causes import Cause, FetchError
 from steps.data.tables.url_table import TableSlice
 
-Box = tuple[float, float, float, float]
+Box = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 
 
 def row_checks_columns(settings: DownloadSettings) -> dict[str, str]:
@@ -29,27 +30,23 @@ def boxes_to_blur(settings: DownloadSettings, rows: TableSlice, row: int, body: 
             raise FetchError(Cause.HASH_MISMATCH)
     try:
         return boxes_of(rows.others[settings.blur_column][row]) if settings.blur_column else []
-    except (TypeError, ValueError):
+    except ValueError:
         raise FetchError(Cause.BAD_BOXES) from None
 
 
-def boxes_of(value: Any) -> list[Box]:
-    """Return boxes: from a list, or from a text that is one in JSON; no value is no box.
+def _clipped(box: Box) -> Box:
+    # A face at the edge may reach beyond it.
+    left, top, right, bottom = (min(max(number, 0.0), 1.0) for number in box)
+    if not (left < right and top < bottom):
+        raise ValueError("no area")
+    return left, top, right, bottom
 
-    Raises TypeError or ValueError for anything that is not four numbers from 0 to 1 each, the larger ones last.
-    """
+
+_BOXES: Final = TypeAdapter(list[Annotated[Box, AfterValidator(_clipped)]])
+
+
+def boxes_of(value: Any) -> list[Box]:
+    """Return boxes of a list, or of a text that is one in JSON; no value is no box. Raises ValueError for others."""
     if isinstance(value, (str, bytes)):
         value = json.loads(value) if value.strip() else None
-    if value is not None and not isinstance(value, list):
-        raise TypeError("no list")
-    boxes = []
-    for box in value or []:
-        left, top, right, bottom = (float(number) for number in box)
-        if not all(math.isfinite(number) for number in (left, top, right, bottom)):
-            raise ValueError("not finite")
-        # A face at the edge may reach beyond it.
-        left, top, right, bottom = (min(max(number, 0.0), 1.0) for number in (left, top, right, bottom))
-        if not (left < right and top < bottom):
-            raise ValueError("no area")
-        boxes.append((left, top, right, bottom))
-    return boxes
+    return _BOXES.validate_python([] if value is None else value)
