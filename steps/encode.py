@@ -31,7 +31,7 @@ from steps.data.encoding.buckets import Buckets, buckets_of
 from steps.data.encoding.decoding import ShardsSource
 from steps.data.encoding.encoder_settings import EncoderSettings, model_facts
 from steps.data.encoding.latents_artifact import LatentsRecord, check_shard, latents_artifact
-from steps.data.encoding.plan import EncodePlan, PlannedShard, Selection, make_plan, plan_file
+from steps.data.encoding.plan import EncodePlan, PlanFile, PlannedShard, Selection, make_plan
 from steps.data.encoding.ray_encoding import (
     EncodeJob,
     encode_shards,
@@ -143,14 +143,10 @@ class Encode:
         print(
             f"encoded {manifest.counts}: scaled latents have std {std:.3f}, decoded ones {psnr_db:.1f} dB", flush=True
         )
-        return {
-            LATENTS: {
-                LATENTS_INDEX_FILE: _json(index),
-                LATENTS_PLAN_FILE: _json(plan_file(plan, self.latents.digest, rows_per_shard, rows_per_block)),
-                MANIFEST_FILE: _json(manifest),
-            },
-            REFERENCE: {MANIFEST_FILE: _json(reference)},
-        }
+        sizes = {"rows_per_shard": rows_per_shard, "rows_per_block": rows_per_block}
+        plan_file = PlanFile(**dict(plan), plan_digest=self.latents.digest, **sizes)
+        files = {LATENTS_INDEX_FILE: _json(index), LATENTS_PLAN_FILE: _json(plan_file), MANIFEST_FILE: _json(manifest)}
+        return {LATENTS: files, REFERENCE: {MANIFEST_FILE: _json(reference)}}
 
     def _plan(self) -> EncodePlan:
         arguments, names = self._arguments, [shard.name for shard in self._shards.shards]

@@ -116,5 +116,5 @@ def _orders(arguments: TrainArguments, container: Container) -> tuple[EncoderSet
         caption_embeddings=manifest.caption_embeddings,
         precision=manifest.precision,
     )
-    plan = read_plan_file(folder / LATENTS_PLAN_FILE).plan
+    plan = read_plan_file(folder / LATENTS_PLAN_FILE)
     return settings, ShardsSource(arguments.shards_uri, plan)

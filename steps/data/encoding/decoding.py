@@ -62,7 +62,7 @@ def spans(shards: list[PlannedShard], buckets: Buckets) -> Iterator[dict[str, An
 def decode_span(span: dict[str, Any], source: ShardsSource) -> Iterator[dict[str, Any]]:
     """Yield the decoded blocks of a task; `written`, by Recaption, is of training samples alone (empty: none)."""
     has_written = bool(source.captions_uri) and span["split"] == TRAIN_SPLIT
-    first, size = int(span["first_row"]), source.plan.buckets.sizes[int(span["bucket"])]
+    first, size = int(span["first_row"]), source.plan.selection.buckets.sizes[int(span["bucket"])]
     for number, rows in enumerate(span["sizes"]):
         samples = planned_samples(source, str(span["split"]), first, int(rows))
         pixels = np.stack([decode(sample, size) for sample in samples])

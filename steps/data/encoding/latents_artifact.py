@@ -192,7 +192,7 @@ def latents_artifact(
         captions_manifest_digest=captions_manifest_digest,
         written_captions=sum(record.written for record in records),
         latent_shape=models.latent_shape(Size(settings.resolution_px, settings.resolution_px)),
-        buckets=_buckets(plan, models) if len(plan.buckets.candidates) > 1 else (),
+        buckets=_buckets(plan, models) if len(plan.selection.buckets.candidates) > 1 else (),
         counts=_counts(plan, records),
         dropped_heldout_samples=plan.dropped_heldout_samples,
         too_small_samples=plan.too_small_samples,
@@ -216,7 +216,7 @@ def _buckets(plan: EncodePlan, models: ModelFacts) -> tuple[LatentsBucket, ...]:
             latent_shape=models.latent_shape(size),
             counts={split: of[number] for split, of in counts.items()},
         )
-        for number, size in enumerate(plan.buckets.sizes)
+        for number, size in enumerate(plan.selection.buckets.sizes)
     )
 
 

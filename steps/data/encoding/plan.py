@@ -8,13 +8,14 @@ them, in whatever order, and a killed job finds out what is missing. Rows of a s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError
 
 from params.arguments import describe
 from params.layout import HELDOUT_SPLIT, LATENTS_SHARD_PATTERN, TRAIN_SPLIT
@@ -65,27 +66,38 @@ class PlannedShard:
         return sum(self.block_rows)
 
 
-@dataclass(frozen=True, eq=False)
-class EncodePlan:
+def _table(rows: Any) -> npt.NDArray[np.int64]:
+    array = np.array(rows, np.int64)
+    return array if array.size else array.reshape(-1, 3)
+
+
+Table = Annotated[npt.NDArray[np.int64], PlainValidator(_table), PlainSerializer(lambda table: table.tolist())]
+
+
+class EncodePlan(Model):
     """Rows of both splits."""
 
     sources: tuple[str, ...]
     """Verified shards, in the order of the manifest."""
-    train_counts: npt.NDArray[np.int64]
+    train_counts: Table
     """[buckets, shards]: training samples."""
-    heldout: npt.NDArray[np.int64]
+    heldout: Table
     """[samples, 3]: bucket, shard and row of its table of each held-out sample that is kept, in order."""
     dropped_heldout_samples: int
     """Held-out samples over the limit."""
-    selection: Selection
-    """With the buckets that have samples enough."""
-    too_small_samples: int = 0
+    heldout_fraction: float
+    shapes: tuple[Size, ...]
+    """Height and width in pixels of every shape that a picture may have."""
+    buckets: tuple[int, ...]
+    """Which of them are buckets: those that have samples enough."""
+    min_original_px: int = 0
+    too_small_samples: int = Field(0, exclude=True)
     """Samples that were left out for the sides of their originals."""
 
     @property
-    def buckets(self) -> Buckets:
-        """Shapes of the pictures."""
-        return self.selection.buckets
+    def selection(self) -> Selection:
+        """Which samples are encoded."""
+        return Selection(self.heldout_fraction, Buckets(self.shapes, self.buckets), self.min_original_px)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -195,70 +207,28 @@ def make_plan(
     return EncodePlan(
         sources=tuple(sources),
         train_counts=train_counts,
-        heldout=np.array(kept, dtype=np.int64).reshape(-1, 3),
+        heldout=kept,
         dropped_heldout_samples=len(candidates) - len(kept),
-        selection=replace(selection, buckets=merged),
+        heldout_fraction=selection.heldout_fraction,
+        shapes=merged.candidates,
+        buckets=merged.kept,
+        min_original_px=selection.min_original_px,
         too_small_samples=sum(summary.too_small_samples for summary in summaries),
     )
 
 
-class PlanFile(Model):
-    """plan.json of the latents artifact: which sample is which row, so that online encoding need not read every
-    caption.
-    """
+class PlanFile(EncodePlan):
+    """plan.json of the latents artifact: which sample is which row, so that online encoding need not read captions."""
 
     plan_digest: str
     """Of the encoding that planned it."""
-    sources: tuple[str, ...]
-    train_counts: tuple[tuple[int, ...], ...]
-    heldout: tuple[tuple[int, int, int], ...]
-    dropped_heldout_samples: int
-    """Held-out samples over the limit."""
-    heldout_fraction: float
-    shapes: tuple[tuple[int, int], ...]
-    """Height and width in pixels of every shape that a picture may have."""
-    buckets: tuple[int, ...]
-    """Which of them are buckets."""
-    min_original_px: int = 0
     rows_per_shard: int
     rows_per_block: int
 
-    @property
-    def plan(self) -> EncodePlan:
-        """The plan itself."""
-        return EncodePlan(
-            sources=self.sources,
-            train_counts=np.array(self.train_counts, dtype=np.int64),
-            heldout=np.array(self.heldout, dtype=np.int64).reshape(-1, 3),
-            dropped_heldout_samples=self.dropped_heldout_samples,
-            selection=Selection(
-                heldout_fraction=self.heldout_fraction,
-                buckets=Buckets(tuple(Size(*shape) for shape in self.shapes), self.buckets),
-                min_original_px=self.min_original_px,
-            ),
-        )
-
     def block_rows(self, split: str) -> Rows:
         """Return the rows of each block of a split, int64 [blocks]: as Encode cuts them."""
-        shards = self.plan.shards(self.rows_per_shard, self.rows_per_block)
+        shards = self.shards(self.rows_per_shard, self.rows_per_block)
         return np.array([rows for shard in shards if shard.split == split for rows in shard.block_rows], np.int64)
-
-
-def plan_file(plan: EncodePlan, plan_digest: str, rows_per_shard: int, rows_per_block: int) -> PlanFile:
-    """Return what plan.json says."""
-    return PlanFile(
-        plan_digest=plan_digest,
-        sources=plan.sources,
-        train_counts=tuple(map(tuple, plan.train_counts.tolist())),
-        heldout=tuple(map(tuple, plan.heldout.tolist())),
-        dropped_heldout_samples=plan.dropped_heldout_samples,
-        heldout_fraction=plan.selection.heldout_fraction,
-        shapes=tuple(plan.buckets.candidates),
-        buckets=plan.buckets.kept,
-        min_original_px=plan.selection.min_original_px,
-        rows_per_shard=rows_per_shard,
-        rows_per_block=rows_per_block,
-    )
 
 
 def read_plan_file(path: Path) -> PlanFile:

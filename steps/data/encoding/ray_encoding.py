@@ -94,7 +94,7 @@ def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
     # Shards are written in order, from references alone: who encodes what, and when, changes nothing.
     context.execution_options.preserve_order = True
     context.raise_original_map_exception = True
-    tasks = list(spans(list(shards), job.source.plan.buckets))
+    tasks = list(spans(list(shards), job.source.plan.selection.buckets))
     workers, gpus = workers_of(job.workers)
     decoded = ray.data.from_items(tasks, override_num_blocks=len(tasks)).flat_map(
         decode_span, fn_kwargs={"source": job.source}, num_cpus=1 if gpus else ENCODER_CPUS

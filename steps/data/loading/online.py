@@ -70,7 +70,7 @@ class OnlineEncoder:
 def decode_rows(source: ShardsSource, first_row: int, rows: int) -> Decoded:
     """Return training rows' pictures, uint8 [rows, S, S, 3], and captions. Raises StepError for one that is none."""
     samples = planned_samples(source, TRAIN_SPLIT, first_row, rows)
-    size = source.plan.buckets.sizes[0]
+    size = source.plan.selection.buckets.sizes[0]
     pixels = np.stack([decode(sample, size) for sample in samples])
     return pixels, [sample.caption for sample in samples]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from shapes import captions, pictures
 from steps.data.encoding.buckets import Size, buckets_of
 from steps.data.encoding.decoding import ShardsSource, decode, decode_span, spans
-from steps.data.encoding.plan import PlannedShard, Selection, make_plan, plan_file, summarize
+from steps.data.encoding.plan import PlannedShard, Selection, make_plan, summarize
 from steps.data.encoding.samples import Sample, read_table
 from steps.data.storage import Storage
 from steps.errors import StepError
@@ -73,9 +73,9 @@ def test_pictures_whose_originals_were_too_small_are_in_no_block(tmp_path: Path)
     assert (plan.counts["train"], plan.too_small_samples) == (13, 7)
     found = [
         caption
-        for shard in plan_file(plan, "", 16, 4).plan.shards(16, 4)
+        for shard in plan.shards(16, 4)
         for span in spans([shard], SQUARE)
-        for block in decode_span(span, ShardsSource(uri, plan_file(plan, "", 16, 4).plan))
+        for block in decode_span(span, ShardsSource(uri, plan))
         for caption in block["captions"]
     ]
     every = [

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.data.encoding.buckets import Buckets, buckets_of
-from steps.data.encoding.plan import EncodePlan, PlanFile, Selection, make_plan, plan_file, summarize, train_rows
+from steps.data.encoding.plan import EncodePlan, PlanFile, Selection, make_plan, summarize, train_rows
 from steps.data.encoding.samples import SampleTable, caption_hash, is_heldout
 from steps.data.latents.order import Rows
 from steps.errors import StepError
@@ -112,7 +112,7 @@ def test_every_sample_is_in_one_bucket_and_every_shard_has_one(
         for shard in shards:
             for source, row in rows_of(plan, tables, split, shard.first_row, shard.rows):
                 table = tables[source]
-                assert plan.buckets.nearest(table.widths[[row]], table.heights[[row]])[0] == shard.bucket
+                assert plan.selection.buckets.nearest(table.widths[[row]], table.heights[[row]])[0] == shard.bucket
     assert sum(plan.counts.values()) == sum(map(len, widths))
     sizes = plan.bucket_counts("train")
     assert len(sizes) == 1 or int(sizes.min()) >= at_least
@@ -121,8 +121,9 @@ def test_every_sample_is_in_one_bucket_and_every_shard_has_one(
 def test_a_plan_file_holds_the_whole_plan() -> None:
     tables = [table_of(index, [f"{index} {row}" for row in range(9)], [64, 130, 250] * 3) for index in range(2)]
     plan = plan_of(tables, 0.3, 100, buckets_of(64, 4.0, 16))
-    again = PlanFile.model_validate_json(plan_file(plan, "digest", 8, 4).model_dump_json()).plan
-    assert (again.sources, again.buckets, again.counts) == (plan.sources, plan.buckets, plan.counts)
+    written = PlanFile(**dict(plan), plan_digest="digest", rows_per_shard=8, rows_per_block=4).model_dump_json()
+    again = PlanFile.model_validate_json(written)
+    assert (again.sources, again.selection, again.counts) == (plan.sources, plan.selection, plan.counts)
     assert list(again.shards(8, 4)) == list(plan.shards(8, 4))
 
 
