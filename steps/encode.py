@@ -143,8 +143,9 @@ class Encode:
         print(
             f"encoded {manifest.counts}: scaled latents have std {std:.3f}, decoded ones {psnr_db:.1f} dB", flush=True
         )
-        sizes = {"rows_per_shard": rows_per_shard, "rows_per_block": rows_per_block}
-        plan_file = PlanFile(**dict(plan), plan_digest=self.latents.digest, **sizes)
+        plan_file = PlanFile(
+            **dict(plan), plan_digest=self.latents.digest, rows_per_shard=rows_per_shard, rows_per_block=rows_per_block
+        )
         files = {LATENTS_INDEX_FILE: _json(index), LATENTS_PLAN_FILE: _json(plan_file), MANIFEST_FILE: _json(manifest)}
         return {LATENTS: files, REFERENCE: {MANIFEST_FILE: _json(reference)}}
 

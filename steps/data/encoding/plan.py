@@ -207,7 +207,7 @@ def make_plan(
     return EncodePlan(
         sources=tuple(sources),
         train_counts=train_counts,
-        heldout=kept,
+        heldout=np.array(kept, dtype=np.int64),
         dropped_heldout_samples=len(candidates) - len(kept),
         heldout_fraction=selection.heldout_fraction,
         shapes=merged.candidates,
