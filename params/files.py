@@ -6,16 +6,20 @@ after a kill never take such a name for the file, and two writers of one file ne
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import sysconfig
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+# Only a header made to exhaust the memory asks for more than this at once.
+MAX_READ_BYTES: Final = 2**20
 PARTIAL: Final = ".partial"
 """What the name of an unfinished file or folder ends with."""
 
@@ -86,6 +90,16 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class BoundedGzip(gzip.GzipFile):
+    """Gzip stream that refuses to read much at once: tarfile holds a whole extended header in memory."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return up to so many bytes; tarfile itself copies 16 KiB at a time."""
+        if size is None or not 0 <= size <= MAX_READ_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
 
 
 def file_digest(path: Path) -> str:

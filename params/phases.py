@@ -122,35 +122,30 @@ class Phase:
         """Settings that are Tune's choice. It tried micro-batches of the first phase's pictures, which are smaller."""
         return tuple(name for name in TUNED if name not in self.own)
 
+    def named(self, name: str) -> str:
+        """Return the name of a step or of a pipeline parameter that each phase has for itself."""
+        return f"{name}{self.suffix}"
+
     @property
     def encode_name(self) -> str:
         """Name of the step that makes its latents."""
-        return f"Encode{self.suffix}"
+        return self.named("Encode")
 
     @property
     def train_name(self) -> str:
         """Name of the step that trains."""
-        return f"Train{self.suffix}"
+        return self.named("Train")
 
     @property
     def hosts_name(self) -> str:
         """What the names of the pipeline parameters of its training hosts begin with."""
-        return f"Training{self.suffix}"
-
-    @property
-    def samples_name(self) -> str:
-        """Name of the pipeline parameter that says how long it is."""
-        return f"{parameter_names.TRAINING_SAMPLES}{self.suffix}"
+        return self.named("Training")
 
     @property
     def batch_name(self) -> str:
         """Name of the pipeline parameter for the samples of its optimizer step: the first's, unless it has its own."""
-        return f"{parameter_names.GLOBAL_BATCH_SIZE}{self.suffix if 'global_batch_size' in self.own else ''}"
-
-    @property
-    def other_steps_name(self) -> str:
-        """Name of the pipeline parameter for what the other steps take of the budget."""
-        return f"{parameter_names.OTHER_STEPS_USD}{self.suffix}"
+        name = parameter_names.GLOBAL_BATCH_SIZE
+        return self.named(name) if "global_batch_size" in self.own else name
 
     @property
     def instance_type_name(self) -> str:
@@ -166,11 +161,6 @@ class Phase:
     def settings_key(self) -> str:
         """Section of the parameter set in which its training is told apart from another phase's."""
         return later_key(self.number) if self.suffix else "train"
-
-    @property
-    def encode_key(self) -> str:
-        """Section of the parameter set with the resolution of its pictures."""
-        return self.settings_key if self.suffix else "encode"
 
 
 def phases_of(encode: EncodeStep, train: TrainStep, later: Sequence[LaterPhase]) -> tuple[Phase, ...]:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from params.model import Model, added
 from params.programs import DownloadSettings, EncodeSettings, EvaluateArguments, ServeArguments, TrainArguments
-from params.programs.recaption import RecaptionSettings
+from params.programs.encode import RecaptionSettings
 
 # Words of endpoint.inference_ami_version, and the host image with a driver for CUDA 13.
 AUTO: Final = "auto"

@@ -58,3 +58,9 @@ def parse(text: str) -> Caption:
 def is_heldout(text: str) -> bool:
     """Return whether a caption belongs to the tenth that no training sees."""
     return params.heldout.is_heldout(text, 0.1)
+
+
+def divided(grid: Sequence[Caption]) -> tuple[list[Caption], list[Caption]]:
+    """Return the captions that trainings see, and those that none does."""
+    heldout = [caption for caption in grid if is_heldout(caption.text())]
+    return [caption for caption in grid if caption not in heldout], heldout

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import BertTokenizer, CLIPModel, GitConfig, GitForCausalLM, GitProcessor, GitVisionConfig
 
-from shapes import captions, fitting, picture_set, train_models
+from shapes import captions, picture_set, train_models
 from shapes.train_clip import augment
 
 BATCH_SIZE: Final = 64
@@ -30,7 +30,7 @@ def train(out: Path, steps: int, seed: int) -> float:
     if steps < 1:
         raise ValueError(f"steps {steps}: must be at least 1")
     grid = captions.every()
-    seen = [caption for caption in grid if not captions.is_heldout(caption.text())]
+    seen, heldout = captions.divided(grid)
     tokenizer = tokenizer_of([caption.long_text() for caption in grid])
     torch.manual_seed(seed)
     model, pixels = build(tokenizer), picture_set.load(seen)
@@ -45,11 +45,10 @@ def train(out: Path, steps: int, seed: int) -> float:
 
     generator = torch.Generator().manual_seed(seed)
     batches = (torch.randint(len(seen), (BATCH_SIZE,), generator=generator) for _ in range(steps))
-    fitting.fit(model, batches, steps, loss, "captioner", weight_decay=0.05)
+    picture_set.fit(model, batches, steps, loss, "captioner", weight_decay=0.05)
     draft = out.with_name(f"{out.name}.draft")
     model.half().save_pretrained(draft)
     GitProcessor(train_models.image_processor(), tokenizer).save_pretrained(draft)
-    heldout = [caption for caption in grid if captions.is_heldout(caption.text())]
     figures = {"megabytes": (draft / "model.safetensors").stat().st_size / 1e6, "example": heldout[0].long_text()}
     right = share_right(draft, heldout)
     page = Path(__file__).with_name("captioner_readme.md").read_text()

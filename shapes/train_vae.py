@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from shapes import fitting, picture_set, pictures
+from shapes import picture_set, pictures
 
 BATCH_SIZE: Final = 16
 KL_WEIGHT: Final = 1e-3
@@ -68,7 +68,9 @@ def train(pixels: Tensor, cycles: Sequence[int], width: int = SHAPES_WIDTH, seed
     for number, steps in enumerate(cycles):
         torch.manual_seed(seed + number)
         batches, title = _batches(pixels, steps), f"VAE {number + 1}/{len(cycles)}"
-        fitting.fit(vae, batches, steps, lambda batch: loss_of(vae, batch), title, betas=(0.9, 0.99), weight_decay=0.0)
+        picture_set.fit(
+            vae, batches, steps, lambda batch: loss_of(vae, batch), title, betas=(0.9, 0.99), weight_decay=0.0
+        )
     normalise(vae.eval(), pixels)
     return vae
 

@@ -30,28 +30,23 @@ import torch
 
 from benchmarks import harness
 from benchmarks.train.contest import Task, clock_of, contest, ratio, summary
-from benchmarks.train.memory import estimated_bytes, memory
-from benchmarks.train.models import SCALES, Scale
-from benchmarks.train.ours import ours, what_each_buys
-from benchmarks.train.pictures import write_latents, write_pictures
+from benchmarks.train.models import SCALES, Scale, write_latents, write_pictures
+from benchmarks.train.ours import estimated_bytes, memory, ours, what_each_buys
 from benchmarks.train.scaling import scaling
 from benchmarks.train.script import cached, online
 from steps.data.loading.latents import LatentsDataset
 from steps.model.families import denoiser_of
-from steps.training.lineage import device_name
+from steps.training.identity import device_name
 from steps.training.objective import resolved_precision
 from steps.training.utilisation import matmul_flops_per_s
 
 CONTENDERS: Final = {"diffusers_online": online, "diffusers_cached": cached, "ours": ours}
 DEFAULTS: Final = {
-    "cuda": {
-        "resolutions": (256, 512),
-        "batch_sizes": (16, 32, 64, 128),
-        "pictures": 1024,
-        "workers": 8,
-        "compile": True,
-    },
-    "cpu": {"resolutions": (128,), "batch_sizes": (4, 16), "pictures": 64, "workers": 0, "compile": False},
+    device: dict(zip(("resolutions", "batch_sizes", "pictures", "workers", "compile"), values, strict=True))
+    for device, values in {
+        "cuda": ((256, 512), (16, 32, 64, 128), 1024, 8, True),
+        "cpu": ((128,), (4, 16), 64, 0, False),
+    }.items()
 }
 
 
@@ -72,8 +67,12 @@ def main(argv: list[str]) -> int:
         made = tasks(options, scale, precision, device, Path(folder))
         if options.memory:
             result["memory"] = memory(list(made))
+        elif options.parts:
+            task = list(made)[-1]
+            result |= {"resolution_px": task.resolution_px, "batch_size": task.batch_size}
+            result["parts"] = what_each_buys(task, options.rounds, options.turn_s)
         else:
-            result |= measured_parts(options, list(made)[-1]) if options.parts else compared(options, made)
+            result |= compared(options, made)
     harness.print_result(result, options.json)
     return 0
 
@@ -88,18 +87,9 @@ def tasks(
         pictures = write_pictures(base / "pictures", resolution_px, options.pictures)
         latents = write_latents(base / "latents", pictures, pretrained, device)
         for batch_size in options.batch_sizes:
-            yield Task(
-                pretrained=pretrained,
-                pictures=pictures,
-                latents=latents,
-                resolution_px=resolution_px,
-                batch_size=batch_size,
-                precision=precision,
-                device=device,
-                workers=options.workers,
-                compile=options.compile,
-                cuda_graphs=options.cuda_graphs,
-            )
+            shape = (resolution_px, batch_size, precision, device)
+            how = (options.workers, options.compile, options.cuda_graphs)
+            yield Task(pretrained, pictures, latents, *shape, *how)
 
 
 def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any]:
@@ -113,11 +103,6 @@ def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any
     has_room = task.device.type == "cpu" or torch.cuda.device_count() > 1
     ranks = scaling(task, options.rounds, options.turn_s) if has_room else None
     return {"contenders": contenders, "comparisons": comparisons, "ratios": best(contenders), "scaling": ranks}
-
-
-def measured_parts(options: argparse.Namespace, task: Task) -> dict[str, Any]:
-    parts = what_each_buys(task, options.rounds, options.turn_s)
-    return {"resolution_px": task.resolution_px, "batch_size": task.batch_size, "parts": parts}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -24,24 +24,20 @@ from steps.training.utilisation import peak_bytes, start_over, wait_for
 
 WARM_UP_STEPS: Final = 2
 MIN_STEPS: Final = 2
-
-
 # Images/s and peak bytes of one turn; None: out of memory.
 Speeds = list[tuple[float, int] | None]
-
-
 # Takes one optimizer step.
 Step = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Task:
+    """What is trained on what; the last two are ours alone."""
+
     pretrained: Path
-    """Folder as diffusers saves it."""
     pictures: Path
-    """JPEG files and captions."""
     latents: Path
-    """The same, as Encode leaves them."""
+    """The pictures, as Encode leaves them."""
     resolution_px: int
     batch_size: int
     precision: str
@@ -50,9 +46,7 @@ class Task:
     workers: int
     """Loader processes of the script."""
     compile: bool
-    """Whether ours is compiled."""
     cuda_graphs: bool
-    """Whether it is then replayed as CUDA graphs."""
 
 
 # Builds everything anew, and lets it go afterwards: no one's memory is in another's way.

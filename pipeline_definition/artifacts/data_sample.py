@@ -1,7 +1,7 @@
 """A sample of what a data set holds, within bounds: of shards that Download made.
 
-Reads a manifest, some tables of samples, some tables of fates and some pictures; writes nothing. Captions and pictures
-come from outside: pictures are decoded within a limit of pixels and drawn anew, small.
+Reads, from S3 or a folder, a manifest, some tables of samples, some tables of fates and some pictures; writes nothing.
+Captions and pictures come from outside: pictures are decoded within a limit of pixels and drawn anew, small.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import struct
 import tarfile
 import warnings
@@ -17,14 +18,83 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
 
 from PIL import ExifTags, Image, ImageOps
 
 from params.filters import FILTERS
 from params.layout import MANIFEST_FILE, WRITTEN_CAPTIONS_SUFFIX
-from pipeline_definition.artifacts.data_files import DataFiles
+from params.s3 import split_uri, unless_missing
 from pipeline_definition.errors import OperatorError
+
+MAX_NAMES: Final = 200_000
+
+
+class DataFiles(Protocol):
+    """Files by name below one place."""
+
+    def names(self) -> list[str]:
+        """Return names in order, the first MAX_NAMES of them."""
+
+    def read(self, name: str, start: int = 0, count: int | None = None, limit: int = 256 << 20) -> bytes | None:
+        """Return `count` bytes from `start`, or all; None where there is no such file or more than `limit` bytes."""
+
+
+class DataFolder:
+    """Files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        """Return names in order; links are passed over."""
+        names: list[str] = []
+        for folder, folders, files in os.walk(self._folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            paths = (Path(folder) / name for name in files)
+            names += [path.relative_to(self._folder).as_posix() for path in paths if not path.is_symlink()]
+            if len(names) >= MAX_NAMES:
+                break
+        return sorted(names)[:MAX_NAMES]
+
+    def read(self, name: str, start: int = 0, count: int | None = None, limit: int = 256 << 20) -> bytes | None:
+        """Return bytes of a file below the folder."""
+        path = (self._folder / name).resolve()
+        is_inside = path.is_relative_to(self._folder.resolve()) and path.is_file()
+        if not is_inside or (path.stat().st_size if count is None else count) > limit:
+            return None
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(limit if count is None else count)
+
+
+class DataPrefix:
+    """Objects under a prefix."""
+
+    def __init__(self, client: Any, uri: str) -> None:
+        """`client` is boto3's."""
+        self._client = client
+        self._bucket, key = split_uri(uri)
+        self._prefix = key.rstrip("/") + "/" if key.strip("/") else ""
+
+    def names(self) -> list[str]:
+        """Return names in order."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+        keys = (item["Key"] for page in pages for item in page.get("Contents", ()))
+        return [key[len(self._prefix) :] for key in islice(keys, MAX_NAMES)]
+
+    def read(self, name: str, start: int = 0, count: int | None = None, limit: int = 256 << 20) -> bytes | None:
+        """Return bytes of an object."""
+        span = {} if count is None else {"Range": f"bytes={start}-{start + count - 1}"}
+        if count is not None and count > limit:
+            return None
+        answer = unless_missing(self._client.get_object, Bucket=self._bucket, Key=self._prefix + name, **span)
+        if answer is None:
+            return None
+        content: bytes = answer["Body"].read(limit + 1)
+        return None if len(content) > limit else content
+
 
 MAX_SHARDS: Final = 8
 MAX_ROWS: Final = 100_000
@@ -66,7 +136,7 @@ class ShownPicture:
 
 @dataclass(frozen=True)
 class DataSample:
-    """What the page shows."""
+    """What the page shows, of the rows that were looked at."""
 
     manifest: Row = field(default_factory=dict)
     """Of shards or latents; empty for a folder."""
@@ -77,7 +147,6 @@ class DataSample:
     examples: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """Of each cause: some (address, caption)."""
     captions: tuple[str, ...] = ()
-    """Of the rows that were looked at."""
     kept: tuple[str, ...] = ()
     """Of a folder: captions of those that were looked at and would be kept."""
     sides: tuple[tuple[int, int], ...] = ()
@@ -89,7 +158,7 @@ class DataSample:
     least_px: int = 0
     """Shorter side that a folder's pictures need; 0: they were not judged by a parameter set."""
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Of the rows that were looked at, by the name of the column."""
+    """By the name of the column."""
 
 
 def sample_of_artifact(files: DataFiles, place: str, captions: DataFiles | None = None) -> DataSample | None:
@@ -100,12 +169,10 @@ def sample_of_artifact(files: DataFiles, place: str, captions: DataFiles | None 
     content = files.read(MANIFEST_FILE)
     if content is None:
         return None
-    manifest = None
     with suppress(ValueError, RecursionError):
-        manifest = json.loads(content)
-    if not isinstance(manifest, dict):
-        raise OperatorError(f"{place}/{MANIFEST_FILE}: not a manifest")
-    return _of_shards(files, manifest, captions) if "ledger" in manifest else DataSample(manifest=manifest)
+        if isinstance(manifest := json.loads(content), dict):
+            return _of_shards(files, manifest, captions) if "ledger" in manifest else DataSample(manifest=manifest)
+    raise OperatorError(f"{place}/{MANIFEST_FILE}: not a manifest")
 
 
 def _of_shards(files: DataFiles, manifest: dict[str, Any], captions: DataFiles | None) -> DataSample:

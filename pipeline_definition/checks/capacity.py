@@ -84,9 +84,8 @@ class Capacity:
             problems, own = [_misfit(plan, job)], self._own_zones if job.in_network else set()
             zones = {one.get("AvailabilityZone", "") for one in plan.get("ReservedCapacitySummaries", ())} - {""}
             if zones and own and not zones & own:
-                problems.append(
-                    f"is in {' and '.join(sorted(zones))}, and the subnets are in {' and '.join(sorted(own))}"
-                )
+                there, here = (" and ".join(sorted(names)) for names in (zones, own))
+                problems.append(f"is in {there}, and the subnets are in {here}")
             for problem in filter(None, problems):
                 yield Finding(key, f"{arn} {problem}", "name a plan that fits, or leave it out")
             now, end = datetime.now(UTC), plan.get("EndTime")
@@ -105,13 +104,11 @@ class Capacity:
         for job in jobs:
             wished, reasons = self._settings.job_of(job.step), list[str]()
             decided = job.fallbacks or job.training_plan or job.type_parameter in given or job.program in FOLLOWERS
-            others = () if wished is None or decided else wished.instance_preferences
-            options = [job]
-            for one in others:
-                options.append(
-                    replace(job, instance=instance(one.instance_type), count=one.instance_count or job.count)
-                )
-            for option in options if others else ():
+            others = [
+                replace(job, instance=instance(one.instance_type), count=one.instance_count or job.count)
+                for one in (() if wished is None or decided else wished.instance_preferences)
+            ]
+            for option in (job, *others) if others else ():
                 try:
                     finding = self._zone_finding(option) or self._quota_finding(option)
                 except (ClientError, BotoCoreError) as error:

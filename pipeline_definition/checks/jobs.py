@@ -37,7 +37,8 @@ def instance_findings(job: PlannedJob) -> Iterator[Finding]:
     needs_gpu, asks_bfloat16 = job.program in GPU_PROGRAMS, job.hyperparameters.get("precision") == "bfloat16"
     if name not in instances.known_types(job.kind):
         problem = f"SageMaker has no {name!r} for a {job.kind} job"
-        fix = f"set it to {instances.nearest_type(name, job.kind)}, or see the types that botocore lists for {job.kind}"
+        nearest = instances.nearest_of(name, instances.known_types(job.kind))
+        fix = f"set it to {nearest}, or see the types that botocore lists for {job.kind}"
     elif job.instance.unusable:
         problem = f"{name} cannot run the images: {job.instance.unusable}"
     elif needs_gpu and gpu is None:

@@ -1,20 +1,30 @@
-"""The Train step, the optional Throughput step, and what they share with Tune: trainer, channels, metrics."""
+"""The steps that train: Tune (a small search, judged by the validation loss), Train, and the optional Throughput."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sagemaker.core.shapes import Channel, DataSource, FileSystemDataSource, MetricDefinition, S3DataSource
+from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter
+from sagemaker.core.shapes import (
+    Channel,
+    DataSource,
+    FileSystemDataSource,
+    MetricDefinition,
+    RetryStrategy,
+    S3DataSource,
+)
 from sagemaker.core.training.configs import CheckpointConfig, Compute, Networking, OutputDataConfig, StoppingCondition
 from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import ProcessingStep, TrainingStep, TuningStep
 from sagemaker.train import ModelTrainer
+from sagemaker.train.tuner import HyperparameterTuner
 
 from params import layout
 from params.arguments import to_text
-from params.phases import Phase
+from params.layout import CHECKPOINT_DIR, CHECKPOINTS, TRAINING_METRICS, TUNING, VALIDATION_LOSS, metric_regex
+from params.phases import TUNED, Phase
 from params.programs import MONEY, TrainArguments
-from params.stages import Job, ThroughputStep, TrainStep, TuneStep
+from params.stages import Job, Range, ThroughputStep, TrainStep, TuneStep
 from pipeline_definition.definition.blueprint import Blueprint, program_values, size_folder
 from pipeline_definition.definition.data import output_uri
 from pipeline_definition.definition.parameters import Hosts
@@ -150,10 +160,8 @@ def channels(
 ) -> list[Channel]:
     """Return the channels of a training job: latents, pretrained parts, and the former phase's model, if any.
 
-    Where the loader itself reads S3, the latents have no channel.
-
-    Encoders need the pretrained parts alone. SageMaker wants all channels assigned to groups or none, and a file system
-    cannot be, so with one every host gets every channel.
+    Where the loader itself reads S3, the latents have no channel. Encoders need the pretrained parts alone. SageMaker
+    wants all channels in groups or none, and a file system cannot be in one: with it every host gets every channel.
     """
     p, made = blueprint.parameters, list[Channel]()
     if blueprint.settings.file_system.kind == "fsx":
@@ -204,3 +212,81 @@ def metric_definitions(online: bool = False) -> list[MetricDefinition]:
     """Return the patterns with which SageMaker reads the training log."""
     names = (*layout.TRAINING_METRICS, *layout.CHECKPOINT_METRICS, *(layout.ONLINE_METRICS if online else ()))
     return [MetricDefinition(name=name, regex=layout.metric_regex(name)) for name in names]
+
+
+# A trial reads too little to have everything fetched for it.
+WHOLE_DATA = ("warm_latents",)
+# A trial that a broken host ended would be left out of the search in silence, and Train would learn at another rate.
+TRIES_ON_OTHER_HOSTS = 3
+
+
+class TrialTuner(HyperparameterTuner):  # type: ignore[misc]
+    """A tuner that grants its trials what the SDK's own leaves out: other hosts for broken ones."""
+
+    def _build_training_job_definition(self, inputs: Any) -> Any:
+        definition = super()._build_training_job_definition(inputs)
+        definition.retry_strategy = RetryStrategy(maximum_retry_attempts=TRIES_ON_OTHER_HOSTS)
+        return definition
+
+
+def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
+    """Return the step whose best trial's hyperparameters Train takes."""
+    settings = blueprint.settings.tune
+    tuner = TrialTuner(
+        model_trainer=trial_trainer(blueprint, encode),
+        objective_metric_name=VALIDATION_LOSS,
+        objective_type="Minimize",
+        metric_definitions=[{"Name": name, "Regex": metric_regex(name)} for name in TRAINING_METRICS],
+        hyperparameter_ranges={
+            "learning_rate": _interval(settings.learning_rate),
+            "micro_batch_size": CategoricalParameter([to_text(size) for size in settings.micro_batch_size]),
+            "caption_dropout": _interval(settings.caption_dropout),
+        },
+        strategy=settings.strategy,
+        max_jobs=settings.trials,
+        max_parallel_jobs=min(settings.parallel_trials, settings.trials),
+        base_tuning_job_name="tune",
+        random_seed=settings.seed if settings.strategy == "Random" else None,
+    )
+    return TuningStep(
+        name="Tune",
+        description="Learning rate, micro-batch and caption dropout on a fixed sample budget",
+        step_args=tuner.tune(inputs=channels(blueprint, blueprint.settings.phases[0], encode), wait=False),
+        depends_on=[encode],
+        **blueprint.job_options,
+    )
+
+
+def trial_trainer(blueprint: Blueprint, encode: ProcessingStep) -> Any:
+    """Return the trainer of one trial: the training program with a small budget."""
+    p, settings = blueprint.parameters, blueprint.settings.tune
+    values = program_values(blueprint.settings.train, TrainArguments)
+    budget = p.tune_samples.to_string()
+    # The budget is Train's: a trial is too short to be stopped by it, and runs on other hosts.
+    left_out = (*TUNED, *MONEY, *WHOLE_DATA)
+    hyperparameters = {
+        **{name: value for name, value in values.items() if name not in left_out and value != ""},
+        **latents_address(blueprint, encode),
+        "training_samples": budget,
+        "global_batch_size": settings.global_batch_size or p.global_batch_size.to_string(),
+        # What is searched is the rate of the trial's own batch.
+        "learning_rate_batch_size": 0,
+        "warmup_samples": settings.warmup_samples,
+        "validate_every_samples": budget,
+        # On instances that stay, a trial is cheaper to run again than to checkpoint: it saves at its end only.
+        "save_every_samples": settings.save_every_samples if settings.spot else budget,
+    }
+    checkpoints = CheckpointConfig(s3_uri=blueprint.uri(CHECKPOINTS, TUNING), local_path=CHECKPOINT_DIR)
+    return trainer(
+        blueprint,
+        "tune",
+        hyperparameters,
+        compute_on(p.tune, settings.job, spot=settings.spot),
+        stopping_condition=stopping_condition(settings),
+        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri(TUNING)),
+        checkpoint_config=checkpoints if settings.spot else None,
+    )
+
+
+def _interval(searched: Range) -> ContinuousParameter:
+    return ContinuousParameter(searched.low, searched.high, scaling_type=searched.scaling)

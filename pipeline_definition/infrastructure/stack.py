@@ -26,10 +26,50 @@ from params.s3 import unless_missing
 from params.settings import TAG_TEXT, Settings, SettingsError
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.infrastructure.contents import StackContents
-from pipeline_definition.infrastructure.events import StackEvents
 from pipeline_definition.infrastructure.template import TEMPLATE, StackTemplate
 from pipeline_definition.infrastructure.zone import zone_for
 from pipeline_definition.session import Target
+
+SUCCEEDED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE")
+# The reason that CloudFormation gives for every resource that it cancelled because another one failed.
+CANCELLED = "cancelled"
+
+
+class StackEvents:
+    """The events of one stack from now on."""
+
+    def __init__(self, client: Any, stack_id: str, say: Callable[[str], None], interval_s: float) -> None:
+        self._client, self._stack_id, self._say, self._interval_s = client, stack_id, say, interval_s
+        self._seen = {event["EventId"] for event in self._events()}
+
+    def follow(self) -> None:
+        """Say each event until the stack rests; refuse an operation that failed by its first failure and the reason."""
+        failures: list[str] = []
+        while True:
+            # The status first: an event that comes after it is read in the last round at the latest.
+            status = str(self._client.describe_stacks(StackName=self._stack_id)["Stacks"][0]["StackStatus"])
+            for event in self._events():
+                if event["EventId"] in self._seen:
+                    continue
+                self._seen.add(event["EventId"])
+                name, state, reason = (
+                    str(event.get(key) or "") for key in ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
+                )
+                self._say(f"{event['Timestamp']:%H:%M:%S}  {state:<20}  {name}  {reason}".rstrip())
+                if state.endswith("_FAILED") and CANCELLED not in reason:
+                    failures.append(f"{name} ({event['ResourceType']}): {reason}")
+            if not status.endswith("_IN_PROGRESS"):
+                break
+            time.sleep(self._interval_s)
+        if status not in SUCCEEDED:
+            why = failures[0] if failures else "CloudFormation gives no reason"
+            raise OperatorError(f"stack {self._stack_id.split('/')[1]} ended as {status}: {why}")
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Return the stack's events, oldest first."""
+        pages = self._client.get_paginator("describe_stack_events").paginate(StackName=self._stack_id)
+        return [event for page in pages for event in page["StackEvents"]][::-1]
+
 
 PROJECT_TAG, PROMOTION_TAGS, ZONE = "project", "PromotionTags", "AvailabilityZone"
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
@@ -78,9 +118,8 @@ class Infrastructure:
     ) -> dict[str, str]:
         """Create the stack or bring it up to date; return its outputs.
 
-        Parameters and tags that are not named keep their value, or take the template's default. A new stack begins in
-        a zone that offers the training hosts of `settings`. Raises OperatorError with the first resource that
-        failed and why; CloudFormation then restores the former state.
+        What is not named keeps its value, or takes the template's default; a new stack begins in a zone that offers the
+        training hosts of `settings`. Raises OperatorError with the first resource that failed and why.
         """
         if plan := self.plan(parameters, tags, settings):
             for change in plan.changes:
@@ -178,8 +217,7 @@ class Infrastructure:
         if parameters.get(ZONE) or parameters.get("VpcId"):
             return parameters
         zone, why = zone_for(settings, self._target)
-        unknown = "EC2 tells of no zone with these hosts; the region's first"
-        self._say(f"{ZONE}={zone}: {why}" if zone else f"{ZONE}: {unknown}")
+        self._say(f"{ZONE}={zone}: {why or 'EC2 tells of no zone with these hosts; the first of the region'}")
         return {**parameters, ZONE: zone}
 
     def _delete(self, stack_id: str) -> None:
@@ -206,7 +244,7 @@ class Infrastructure:
         if about["Status"] == "CREATE_COMPLETE":
             pages = self._client.get_paginator("describe_change_set").paginate(ChangeSetName=change_set)
             lines = []
-            for change in (item["ResourceChange"] for page in pages for item in page.get("Changes", [])):
+            for change in pages.search("Changes[].ResourceChange"):
                 replaced = " by replacement" if change.get("Replacement") == "True" else ""
                 name, kind = change["LogicalResourceId"], change["ResourceType"]
                 lines.append(f"{change['Action']} {name} ({kind}){replaced}")

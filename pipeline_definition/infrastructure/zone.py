@@ -28,16 +28,15 @@ def zone_for(settings: Settings, target: Target) -> tuple[str, str]:
                 return str(capacity["AvailabilityZone"]), f"{arn} is there"
     training = dict.fromkeys(phase.train.job.instance_type for phase in settings.phases)
     others = [settings.tune.job.instance_type, *(phase.encode.job.instance_type for phase in settings.phases)]
-    offered = zones_of(target.client("ec2"), [name.removeprefix("ml.") for name in [*training, *others]])
-    told = [offered[name.removeprefix("ml.")] for name in training if name.removeprefix("ml.") in offered]
+    wanted = {name: name.removeprefix("ml.") for name in (*training, *others)}
+    offered = zones_of(target.client("ec2"), wanted.values())
+    told = [offered[wanted[name]] for name in training if wanted[name] in offered]
     if not told:
         return "", ""
     usable = set.intersection(*told)
     if not usable:
         raise OperatorError(f"no zone of {target.region} has {' and '.join(training)}: train on other hosts")
-    best = max(
-        sorted(usable), key=lambda zone: sum(zone in offered.get(name.removeprefix("ml."), ()) for name in others)
-    )
+    best = max(sorted(usable), key=lambda zone: sum(zone in offered.get(wanted[name], ()) for name in others))
     return best, f"{' and '.join(training)} {'is' if len(training) == 1 else 'are'} offered there"
 
 

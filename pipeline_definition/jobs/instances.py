@@ -84,11 +84,6 @@ def gpu_types() -> tuple[str, ...]:
     return tuple(name for name in every_type() if has_gpus(name))
 
 
-def nearest_type(name: str, kind: JobKind) -> str:
-    """Return the known type whose name is nearest."""
-    return nearest_of(name, known_types(kind))
-
-
 def nearest_of(name: str, types: Sequence[str]) -> str:
     """Return the type of several whose name is nearest."""
     return difflib.get_close_matches(name, types, n=1, cutoff=0.0)[0]

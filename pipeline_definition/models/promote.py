@@ -118,14 +118,13 @@ class Production:
 
     def follow(self, execution: str) -> Serving:
         """Wait for the end of a promotion, reporting the endpoint's status; return what serves then."""
-        last_line = ""
+        last_status = ""
         while True:
             about = self._machines.describe_execution(executionArn=execution)
             serving = self.serving()
-            line = f"{self._endpoint}: {serving.status}" if serving else f"{self._endpoint}: not there yet"
-            if line != last_line:
-                self._say(line)
-                last_line = line
+            status = serving.status if serving else "not there yet"
+            if status != last_status:
+                self._say(f"{self._endpoint}: {(last_status := status)}")
             # Of two promotions of one package the second has nothing to do while the first one's endpoint starts.
             starting = about["status"] == "SUCCEEDED" and serving is not None and serving.status not in AT_REST
             if about["status"] != "RUNNING" and not starting:

@@ -39,13 +39,13 @@ class ModelPackage:
     metadata: dict[str, str]
     """The numbers and addresses that were registered with it: 50 texts of 256 characters at most."""
     metrics_uri: str
-    """metrics.json; empty for a model that was not evaluated."""
+    """Empty for a model that was not evaluated."""
     data_manifest_uri: str
-    """manifest.json of the latents that it learnt from; empty for a model that came from elsewhere."""
+    """Of the latents that it learnt from; empty for a model that came from elsewhere."""
     images: tuple[str, ...]
     """Inference images, with the digest where SageMaker resolved one."""
     reason: str
-    """The reason given when it was approved or rejected."""
+    """Why it was approved or rejected."""
     model_uri: str = ""
     """Address of its model.tar.gz; of its folder where it is served from one."""
 
@@ -153,20 +153,18 @@ def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
     uri = settings.data.pretrained_uri.rstrip("/") + "/"
     description = _checked(target, uri)
     served = settings.endpoint.model_dump(include=set(ServeArguments.model_fields))
+    folder = {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
+    container = {
+        "Image": settings.images.inference,
+        "ModelDataSource": {"S3DataSource": folder},
+        "Environment": to_environment(served, SERVE_PREFIX),
+    }
     return PackageGroup(target, pretrained_group(settings.registry.group)).register(
         {
             "ModelPackageDescription": f"Pretrained {description}, as published",
             "ModelApprovalStatus": "Approved",
             "InferenceSpecification": {
-                "Containers": [
-                    {
-                        "Image": settings.images.inference,
-                        "ModelDataSource": {
-                            "S3DataSource": {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
-                        },
-                        "Environment": to_environment(served, SERVE_PREFIX),
-                    }
-                ],
+                "Containers": [container],
                 "SupportedContentTypes": ["application/json"],
                 "SupportedResponseMIMETypes": ["image/png", "image/jpeg", "image/webp", "application/json"],
                 "SupportedRealtimeInferenceInstanceTypes": [settings.endpoint.job.instance_type],

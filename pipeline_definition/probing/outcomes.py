@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
-from pipeline_definition.checks.fixes import OF_JOBS, fix_of
+from params.programs.probe import FAILED, GOOD, NOTE, ProbeLine
+from pipeline_definition.checks.findings import OF_JOBS, fix_of
 from pipeline_definition.probing.jobs import ProbeJob
 from pipeline_definition.runs.executions import ExecutionStep
 
@@ -25,7 +25,6 @@ class ProbeOutcome:
 
     job: ProbeJob
     step: ExecutionStep
-    """As SageMaker describes it."""
     hosts: dict[str, list[ProbeLine]] = field(default_factory=dict)
     """Lines by host; what SageMaker said has the host ``."""
     streams: set[str] = field(default_factory=set)

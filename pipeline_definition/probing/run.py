@@ -17,11 +17,11 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from params.layout import PROBE_LINE
-from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
+from params.programs.probe import FAILED, GOOD, NOTE, ProbeLine
 from params.s3 import split_uri
 from pipeline_definition.probing.jobs import Probe, ProbeJob
+from pipeline_definition.probing.leftovers import TRIES, ProbePatience
 from pipeline_definition.probing.outcomes import ProbeOutcome
-from pipeline_definition.probing.patience import TRIES, ProbePatience
 from pipeline_definition.runs.executions import Execution, ExecutionStep, is_busy
 from pipeline_definition.runs.job_logs import JobLog, progress_of
 from pipeline_definition.runs.watch import RunningCost, Snapshot

@@ -140,7 +140,7 @@ def _next(token: str | None) -> dict[str, str]:
 
 def progress_of(line: str) -> Mapping[str, Any] | None:
     """Return what a job's progress line says, or None for any other line."""
-    value = None
     with suppress(json.JSONDecodeError):
         value = json.loads(line.removeprefix(PROGRESS_PREFIX)) if line.startswith(PROGRESS_PREFIX) else None
-    return value if isinstance(value, dict) else None
+        return value if isinstance(value, dict) else None
+    return None

@@ -92,11 +92,9 @@ class Laptop:
         is_name = bool(key) and not key.endswith("/")
         is_object = is_name and unless_missing(self._s3.head_object, Bucket=bucket, Key=key) is not None
         if not others and not is_object:
-            if self.settings.download.source != "urls":
-                raise OperatorError(
-                    f"data.url_table: nothing lies under {uri}; `run-local --data FOLDER` puts it there"
-                )
-            return True
+            if self.settings.download.source == "urls":
+                return True
+            raise OperatorError(f"data.url_table: nothing lies under {uri}; `run-local --data FOLDER` puts it there")
         if is_ours:
             self._delete(join_uri(uri, SHAPES_TABLE))
         print(f"data of your own under {uri}: no shapes are drawn", file=sys.stderr)

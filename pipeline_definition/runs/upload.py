@@ -36,20 +36,18 @@ ALREADY_THERE: Final = "PreconditionFailed"
 
 @dataclass(frozen=True)
 class Upload:
-    """Files, by name below a prefix."""
+    """Files, by name below a prefix; `s3` is boto3's client."""
 
     s3: Any
-    """boto3's client."""
     uri: str
     """The prefix."""
     files: Mapping[str, Path]
-    """What is to lie there, by name."""
     made_by: str = ""
     """Word in the metadata of each object, by which the maker knows its own; empty: none."""
     replace: bool = False
     """Overwrite what differs."""
     digests: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the files, by name; what is missing is read from the files."""
+    """SHA-256 by name; what is missing is read from the files."""
 
     @cached_property
     def there(self) -> dict[str, int]:

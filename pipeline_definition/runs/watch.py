@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline_definition.checks.fixes import with_fix
+from pipeline_definition.checks.findings import with_fix
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.jobs.planned import Values, all_steps, planned_jobs
 from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep, summarise

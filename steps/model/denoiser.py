@@ -48,10 +48,8 @@ class TextReader(ABC):
     ) -> None:
         """Take parts by the name of their encoder; `lengths` are token ids."""
         self._tokenizers, self._encoders, self._lengths = tokenizers, encoders, lengths
-        self.positions = positions
-        """Vectors for each caption that the network attends to."""
-        self.encoders = len(encoders)
-        """How many text encoders there are."""
+        self.positions, self.encoders = positions, len(encoders)
+        """Vectors for each caption that the network attends to, and how many text encoders there are."""
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Return the captions' token ids, [n, length] int32: those of each tokenizer, padded and cut, in a row."""
@@ -119,9 +117,8 @@ class Denoiser(ABC):
 
     def lacking(self, folder: Path) -> tuple[str, ...]:
         """Return the optional parts that a folder does not have."""
-        return tuple(
-            part for part in self.family.classes if part in self.family.optional and not (folder / part).is_dir()
-        )
+        optional = (part for part in self.family.classes if part in self.family.optional)
+        return tuple(part for part in optional if not (folder / part).is_dir())
 
     def has_weights(self, folder: Path) -> bool:
         """Whether a folder can draw: training does not need the network's weights in it."""

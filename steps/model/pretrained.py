@@ -32,12 +32,7 @@ from steps.model.digest import folder_digest as folder_digest
 from steps.model.json_object import read_object
 
 # How diffusers names them: what each sampler of the settings is.
-SAMPLERS: Final = {
-    "ddim": "DDIMScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-}
-
+SAMPLERS: Final = {"ddim": "DDIMScheduler", "dpm++": "DPMSolverMultistepScheduler", "euler": "EulerDiscreteScheduler"}
 # No download, no pickle.
 LOCAL_SAFETENSORS: Final = {"local_files_only": True, "use_safetensors": True}
 

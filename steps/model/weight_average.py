@@ -37,7 +37,7 @@ class WeightAverage:
         dtype: torch.dtype | None = None,
         places: Sequence[int] | None = None,
     ) -> None:
-        """Begin at the parameters' present values; `dtype` None keeps the average in the parameters' own.
+        """Begin at the parameters' values; `dtype` None keeps the average in the parameters' own.
 
         `places` are the parameters' places in the whole model, where these are a part of it. In bfloat16 the average
         takes half the memory. A step then moves a weight by less than its last bit (1e-4 of the distance, against 8

@@ -2,7 +2,7 @@
 
     <folder>/samples-000000012800/{weights,average,optimizer}.safetensors, training_log.jsonl, manifest.json
     <folder>/finished.json      at the end of the training: which job finished it
-    <folder>/spent.json         dollars so far (steps.training.spending)
+    <folder>/spent.json         dollars so far (steps.training.stop)
     <folder>/lock               held by the rank that writes
     <folder>-2/...              the second training with the same settings, and so on
 
@@ -28,7 +28,7 @@ from params.files import PARTIAL, file_digest, sync, write_text
 from params.layout import MANIFEST_FILE, TRAINING_LOG_FILE
 from params.model import Model
 from steps.errors import StepError
-from steps.training.spending import SPENT_FILE
+from steps.training.stop import SPENT_FILE
 
 FORMAT_VERSION: Final = 1
 FINISHED_FILE: Final = "finished.json"
@@ -67,13 +67,11 @@ class Finished(Model):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint, read and verified."""
+    """A complete checkpoint, read and verified; its tensors by file and name, in CPU memory."""
 
     manifest: CheckpointManifest
     tensors: dict[str, dict[str, Tensor]]
-    """By file and name, in CPU memory."""
     log: str
-    """The training log up to it."""
 
 
 class CheckpointFolder:
@@ -138,9 +136,8 @@ class CheckpointFolder:
 
     def mark_finished(self, job_name: str, seen_samples: int, settings: Mapping[str, Any]) -> None:
         """Record that a job finished this training."""
-        path = self.folder / FINISHED_FILE
         finished = Finished(job_name=job_name, seen_samples=seen_samples, settings=dict(settings))
-        write_text(path, finished.model_dump_json(), synced=True)
+        write_text(self.folder / FINISHED_FILE, finished.model_dump_json(), synced=True)
 
     def newest_generation(self) -> CheckpointFolder:
         """Return the folder of the newest training with these settings: this one, or one that began afresh later."""
@@ -201,9 +198,7 @@ class CheckpointFolder:
 
     def paths(self) -> list[Path]:
         """Return the checkpoints' folders, the oldest first."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(path for path in self.folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+        return sorted(path for path in self.folder.glob("samples-*") if path.is_dir() and _NAME.fullmatch(path.name))
 
 
 def _read(path: Path) -> Checkpoint:

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from steps.model.denoiser import Denoiser
 from steps.training.block_aids import BlockAids
-from steps.training.captions import CaptionConditioning
-from steps.training.diffusion import Diffusion
-from steps.training.flow import RectifiedFlow
-from steps.training.inputs import Inputs, latent_shape_of
+from steps.training.diffusion import Diffusion, RectifiedFlow
+from steps.training.inputs import CaptionConditioning, Inputs, latent_shape_of
 
 # Of weights, optimizer and losses; bfloat16 is for the forward pass alone.
 WEIGHT_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}

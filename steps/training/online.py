@@ -33,7 +33,7 @@ from steps.data.loading.online_loader import OnlineLoader, RayBlocks
 from steps.device import gpus_to_lend
 from steps.errors import StepError
 from steps.ray_cluster import join, leading, visiting
-from steps.training.batch_plan import BatchPlan
+from steps.training.optimizer_step import BatchPlan
 from steps.training.ranks import World
 
 

@@ -20,25 +20,19 @@ from steps.data.loading.loader import LatentsLoader
 from steps.data.loading.online_loader import OnlineLoader
 from steps.errors import StepError
 from steps.training.assembly import Parts, assemble, latents_location, loader_from, warm_up
-from steps.training.batch_plan import BatchPlan
 from steps.training.checkpoint_folder import CheckpointFolder
-from steps.training.checkpoint_watch import watching
-from steps.training.checkpoint_writer import CheckpointWriter, lock_folder
+from steps.training.checkpoint_writer import CheckpointWriter, lock_folder, watching
 from steps.training.export import export_model, write_record
-from steps.training.extension import lengthen
 from steps.training.guards import SkipGuard
-from steps.training.identity import WITHOUT_EFFECT, identity_digest, training_identity
-from steps.training.initial_model import base_model, former_lineage, initial_folder
-from steps.training.lineage import lineage
+from steps.training.identity import WITHOUT_EFFECT, identity_digest, lineage, training_identity
 from steps.training.online import online_data
-from steps.training.rank_errors import LostRankError
-from steps.training.ranks import World
-from steps.training.resume import Beginning, prepare, resume
-from steps.training.spending import Spending
-from steps.training.stop import STOPPED_STATUS, Reason, StopVote
-from steps.training.trackers import trackers
+from steps.training.optimizer_step import BatchPlan
+from steps.training.ranks import LostRankError, World
+from steps.training.resume import Beginning, lengthen, prepare, resume
+from steps.training.starting_weights import base_model, former_lineage, initial_folder
+from steps.training.stop import STOPPED_STATUS, Reason, Spending, StopVote
 from steps.training.trainer import Trainer
-from steps.training.training_log import TrainingLog, to_line
+from steps.training.training_log import TrainingLog, to_line, trackers
 from steps.training.watchdog import Watchdog
 
 

@@ -20,9 +20,7 @@ from torch import Tensor
 from params.layout import HELDOUT_SPLIT
 from steps.data.latents.order import Rows
 from steps.data.loading.latents import LatentsDataset
-from steps.training.diffusion import Diffusion
 from steps.training.draws import VALIDATION, draw
-from steps.training.flow import RectifiedFlow
 from steps.training.inputs import InputMaker, Inputs, latent_shape_of
 from steps.training.objective import Objective
 from steps.training.ranks import World
@@ -38,7 +36,6 @@ class _Batch:
     start: int
     """Number of samples before it."""
     bucket: int
-    """Which of the shapes."""
     rows: Rows
     """Of the held-out split."""
     strata: npt.NDArray[np.float64]
@@ -49,16 +46,9 @@ class Validation:
     """Measures the validation loss; each rank takes a share of the samples."""
 
     def __init__(
-        self,
-        dataset: LatentsDataset,
-        samples: int,
-        process: Diffusion | RectifiedFlow,
-        objective: Objective,
-        inputs: InputMaker,
-        world: World,
+        self, dataset: LatentsDataset, samples: int, objective: Objective, inputs: InputMaker, world: World
     ) -> None:
-        self._dataset, self._process, self._objective = dataset, process, objective
-        self._inputs, self._world = inputs, world
+        self._dataset, self._objective, self._inputs, self._world = dataset, objective, inputs, world
         self.samples = min(samples, dataset.count(HELDOUT_SPLIT))
         """Number of held-out samples that are used; 0 without any."""
         self._batches = list(_batches(dataset, self.samples)) if self.samples else []
@@ -92,7 +82,7 @@ class Validation:
     def _inputs_of(self, batch: _Batch) -> Inputs:
         held_out = self._dataset.read(HELDOUT_SPLIT, batch.rows)
         draws = draw(SEED, batch.rows.tolist(), latent_shape_of(held_out.mean), VALIDATION)
-        timesteps = self._process.evenly(torch.from_numpy(batch.strata))
+        timesteps = self._inputs.process.evenly(torch.from_numpy(batch.strata))
         return self._inputs.whole(held_out, draws, timesteps)
 
 

@@ -25,13 +25,12 @@ class WindowFigures:
     first_sample: int
     """Position at which the window began."""
     losses: list[float]
-    """Mean loss of each step's global batch."""
+    """Of each step: the mean over its global batch."""
     gradient_norms: list[float]
-    """Of each step, before clipping."""
+    """Before clipping."""
     skipped: list[bool]
-    """Which steps were skipped."""
     elapsed_s: float
-    """Wall time of training, without validation and checkpoints."""
+    """Without validation and checkpoints."""
     data_s: float
     """Part of it that was spent waiting for the loader."""
 
@@ -62,9 +61,7 @@ class Window:
     def __init__(self, first_sample: int) -> None:
         self._first_sample = first_sample
         self._results: list[StepResult] = []
-        self._start_s = time.perf_counter()
-        self._paused_s = 0.0
-        self._data_s = 0.0
+        self._start_s, self._paused_s, self._data_s = time.perf_counter(), 0.0, 0.0
 
     def __len__(self) -> int:
         return len(self._results)

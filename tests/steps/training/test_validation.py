@@ -10,7 +10,7 @@ import torch
 
 from params.programs import TrainArguments
 from steps.training.assembly import assemble
-from steps.training.batch_plan import batch_plan
+from steps.training.optimizer_step import batch_plan
 from steps.training.ranks import World
 from steps.training.state import TrainingState
 from steps.training.validation import Validation
