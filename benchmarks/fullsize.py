@@ -96,10 +96,7 @@ class Rehearsal:
         return {"width": self.options.width, "ranks": ranks, "pictures": self.options.pictures, "stages": figures}
 
     def encode(self) -> None:
-        """Draw pictures and encode them with the project's loader of VAEs, as `benchmarks.train` does.
-
-        `python -m steps encode` itself refuses a VAE with random weights: pictures do not come back from its latents.
-        """
+        """Encode drawn pictures by the VAE alone: `python -m steps encode` refuses one with random weights."""
         config = part_config(self.pretrained, "vae")
         estimated = PROCESS_BYTES + encoding_bytes(config, torch.float32, ENCODED_AT_ONCE, SIDE_PX)
         with self.stage("encode", self.folder / "latents", estimated):

@@ -90,10 +90,7 @@ def wait_for_answer(address: str, server: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def serving(command: Sequence[str], path: str, log: int | None = None, **environment: str) -> Iterator[tuple[str, int]]:
-    """Run a server, which gets its port as {port} or SAGEMAKER_BIND_TO_PORT, until the block ends.
-
-    Yields its address, once it answers at a path, and its process' number.
-    """
+    """Run a server, told its port as {port} or SAGEMAKER_BIND_TO_PORT; yield address and process once it answers."""
     port = str(free_port())
     own = [word.format(port=port) for word in command]
     with process(own, log, **environment, SAGEMAKER_BIND_TO_PORT=port) as server:

@@ -39,7 +39,7 @@ from steps.container import Container
 from steps.data.loading.latents import LatentsDataset
 from steps.model.denoiser import counted_flops
 from steps.model.families import denoiser_of
-from steps.training.optimizer import Optimizer
+from steps.training.state import Optimizer
 from steps.training.utilisation import training_flops
 
 MODELS: Final = harness.SMALL_MODEL.parent

@@ -26,10 +26,7 @@ PARTIAL: Final = ".partial"
 
 @contextmanager
 def whole_file(path: Path, synced: bool = False) -> Iterator[Path]:
-    """Yield the path to write to; the file then appears at `path` at once, in place of the one before.
-
-    Makes the folder. After an error nothing is left and the file before stays. `synced` files outlive a loss of power.
-    """
+    """Yield where to write; the file appears at `path` whole, or not at all. `synced` ones outlive a loss of power."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{PARTIAL}")
     try:
@@ -75,10 +72,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def import_path(root: Path) -> dict[str, str]:
-    """Return the variable by which another Python finds the packages in a folder; none where pip installed them.
-
-    On PYTHONPATH a site-packages would come before the standard library, parts of which packages there go by.
-    """
+    """Return how another Python finds a folder's packages; not for site-packages, which would hide the library's."""
     installed = Path(sysconfig.get_path("purelib")).resolve() == root.resolve()
     return {} if installed else {"PYTHONPATH": str(root)}
 

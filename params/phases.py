@@ -17,7 +17,7 @@ from params import parameter_names
 from params.arguments import describe
 from params.model import Decides, Model, added
 from params.programs import EncodeSettings, TrainArguments
-from params.stages import EncodeStep, Job, TrainingHosts, TrainStep
+from params.stages import TRAINING_HOSTS, EncodeStep, Job, TrainingHosts, TrainStep
 
 S = TypeVar("S", EncodeStep, TrainStep)
 # Settings of a program that a later phase may have otherwise: not what the run may cost or where something lies, and
@@ -29,16 +29,11 @@ TUNED: Final = ("learning_rate", "micro_batch_size", "caption_dropout")
 
 
 class LaterPhase(Model):
-    """A training that goes on from the model of the one before, at another resolution.
-
-    What is neither here nor in `encode_settings` or `train_settings` is as in the first phase.
-    """
+    """A training from the model of the one before, at another resolution; what it does not say is the first's."""
 
     encode: Job = Job(instance_type="ml.g5.12xlarge", instance_count=4)
     """GPU hosts that encode the same pictures once more."""
-    train: TrainingHosts = TrainingHosts(
-        instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400
-    )
+    train: TrainingHosts = TRAINING_HOSTS
     """GPU hosts that train."""
     resolution_px: int = Field(512, ge=16, le=4096, multiple_of=8)
     """Side of the picture that the VAE sees; download.image_size_px has to be as large."""

@@ -53,6 +53,11 @@ class TrainingHosts(Job):
     """ARN of the SageMaker training plan whose hosts are taken, paid in advance; nothing: on demand or spot."""
 
 
+TRAINING_HOSTS: Final = TrainingHosts(
+    instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400
+)
+
+
 class Encoders(Model):
     """Hosts of Train's own job that encode pictures while the others train."""
 
@@ -144,9 +149,7 @@ class ThroughputStep(Model):
 class TrainStep(TrainArguments):
     """Latents to a model. micro_batch_size, learning_rate and caption_dropout are replaced by Tune's best."""
 
-    job: TrainingHosts = TrainingHosts(
-        instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400
-    )
+    job: TrainingHosts = TRAINING_HOSTS
     """GPU hosts."""
     spot: bool = False
     """Managed spot instances: cheaper, interrupted at two minutes' notice; the checkpoints make that safe."""

@@ -59,10 +59,7 @@ class Photos(NamedTuple):
 
 
 def load(subjects: Mapping[str, Mapping[str, str]], crops: int, seed: int = 0) -> Photos:
-    """Return square crops of each photograph, half of them mirrored, with captions 'a photo of SUBJECT, VIEW'.
-
-    Raises ValueError that names the package to install when a photograph is not there.
-    """
+    """Return square crops, half of them mirrored, captioned 'a photo of SUBJECT, VIEW'; ValueError: what to install."""
     numbers = np.random.default_rng(seed)
     cut, texts = [], []
     for file, subject in _photographs(subjects):

@@ -33,10 +33,7 @@ _WORDS: Final = (SIZES, COLOURS, SHAPES, PLACES, COLOURS)
 
 
 def config(tokenizer: CLIPTokenizer) -> CLIPConfig:
-    """Return the small CLIP: 64-wide text tower, 128-wide vision tower on patches of 32 px, 64-wide projection.
-
-    With patches of 16 px a tower this small needs several times as long until it sees where a shape is.
-    """
+    """Return the small CLIP: towers 64 and 128 wide; with patches of 16 px, not 32, it is slow to see places."""
     ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     text = {
         "vocab_size": len(tokenizer),

@@ -43,6 +43,8 @@ HELDOUT_CROPS: Final = 50
 TEXTURES: Final = 2000
 CLIP_FOLDER: Final = "evaluator/clip"
 PRETRAINED_FOLDER: Final = "pretrained"
+# Of held-out drawings, of other crops of the photographs that were trained on, and of photographs that were not.
+PSNRS: Final = ("psnr_db", "photo_psnr_db", "unseen_photo_psnr_db")
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,7 @@ class TrainingFigures(Recipe):
     latent_mean: float
     latent_std: float
     photo_psnr_db: float | None = None
-    """Of other crops of the photographs that were trained on; None for the models of the shapes."""
     unseen_photo_psnr_db: float | None = None
-    """Of photographs that were not."""
 
 
 def recipe(
@@ -151,10 +151,7 @@ def write(folder: Path, tokenizer: CLIPTokenizer, clip: Any, vae: AutoencoderKL)
 
 
 def build_unet(text_width: int, latent_size: int) -> Any:
-    """Return the untrained UNet2DConditionModel for latents (4, latent_size, latent_size) and text text_width wide.
-
-    The local run trains it from scratch: its configuration is kept, its weights are not.
-    """
+    """Return the untrained UNet2DConditionModel for latents (4, latent_size, latent_size); its weights are not kept."""
     return UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=LATENT_CHANNELS,
@@ -204,6 +201,7 @@ def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[st
     sets = (photos.SUBJECTS, photos.HELDOUT) if spent["photographs"] else ()
     crops = [photos.load(subjects, HELDOUT_CROPS, seed=1).pixels for subjects in sets]
     psnrs_db = [train_vae.psnr_db(some, train_vae.reconstruct(vae, some)) for some in (pixels, *crops)]
+    named: dict[str, Any] = dict(zip(PSNRS, psnrs_db, strict=False))
     best = [grid[row] for row in (images @ all_texts.T).argmax(dim=1).tolist()]
     latents = train_vae.latents(vae, pixels)
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(0))
@@ -214,7 +212,7 @@ def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[st
         retrieval_at_1=sum(map(operator.eq, best, heldout)) / len(heldout),
         clip_score_right=100.0 * float((images * texts).sum(dim=1).mean()),
         clip_score_shuffled=100.0 * float((images * texts[shuffled]).sum(dim=1).mean()),
-        **dict(zip(("psnr_db", "photo_psnr_db", "unseen_photo_psnr_db"), psnrs_db, strict=False)),
+        **named,
         scaling_factor=vae.config["scaling_factor"],
         latent_mean=float(latents.mean()),
         latent_std=float(latents.std()),

@@ -69,10 +69,7 @@ def _turn(contender: Contender, task: Task, turn_s: float, _: int) -> tuple[floa
 
 
 def timed(step: Step, task: Task, turn_s: float) -> float:
-    """Return images/s over about `turn_s` seconds, after a warm-up that is not counted.
-
-    On a CPU these are CPU-seconds of this process, which other load on the machine does not change.
-    """
+    """Return images/s over about `turn_s` seconds after a warm-up; on a CPU by this process's own seconds."""
     steps = steps_for(step, turn_s, task.device)
     return steps * task.batch_size / elapsed_s(step, steps, task.device, clock_of(task.device))
 

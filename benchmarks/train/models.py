@@ -163,10 +163,7 @@ def read_captions(folder: Path) -> list[str]:
 def write_latents(
     folder: Path, source: Path, pretrained: Path, device: torch.device, vision: Path | None = None
 ) -> Path:
-    """Encode pictures to the artifact that the loader reads, with a vision model's features where one is named.
-
-    The same rows are held out, too.
-    """
+    """Encode pictures as the loader reads them, held out as well, with a vision model's features where named."""
     denoiser = denoiser_of(pretrained)
     reader = denoiser.reader(pretrained, sum(token_lengths(pretrained, denoiser.family).values()), None)
     vae = load_vae(pretrained, torch.float32).to(device)

@@ -190,10 +190,7 @@ def estimated_bytes(task: Task, changes: dict[str, Any]) -> float:
 
 
 def _measure(task: Task, changes: dict[str, Any]) -> int:
-    """Return the peak of a few optimizer steps, after one that is not counted.
-
-    A training of single samples comes first, so that the libraries' own memory is there before the first figure.
-    """
+    """Return the peak of a few steps, after a training of single samples that loads the libraries' own memory."""
     torch.set_num_threads(1)
     with ours(replace(task, batch_size=1), changes=changes) as step:
         step()

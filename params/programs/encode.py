@@ -45,8 +45,7 @@ class EncodeSettings(Model):
     resolution_px^2 pixels, its bucket, and every batch is of one bucket (SDXL, arXiv:2307.01952: 4). Needs
     download.resize_mode keep_ratio. 1: squares alone. [content]"""
     bucket_step_px: int = Field(64, ge=8, multiple_of=8)
-    """Sides of the buckets are multiples of this (SDXL: 64; the UNet halves latents, 8 times smaller, three
-    times). [content]"""
+    """Sides of the buckets are multiples of this (SDXL: 64; a UNet halves latents three times). [content]"""
     min_bucket_samples: int = Field(2048, ge=1)
     """A bucket with fewer training samples is given up: its pictures go to the one whose shape is nearest (2,048: one
     global batch of Stable Diffusion 2). [content]"""
@@ -65,8 +64,7 @@ class EncodeSettings(Model):
     heldout_fraction: float = Field(0.001, ge=0.0, lt=1.0)
     """Fraction of the captions, chosen by a hash of the caption, that training never sees. [content]"""
     max_heldout_samples: int = Field(30_000, ge=0)
-    """At most this many held-out samples are kept (30,000: the count of MLPerf's and the SD2 card's
-    evaluation). [content]"""
+    """At most this many held-out samples are kept (30,000: MLPerf's and the SD2 card's count). [content]"""
     caption_embeddings: bool = False
     """Also store the text encoder's output: 79 % of the bytes to save 8 % of the compute at 256 px. [content]"""
     features: str = added("", pattern=r"^[a-zA-Z0-9._-]*$")

@@ -46,11 +46,7 @@ def picture_names(s3: Any, uri: str) -> list[str]:
 
 
 def read_members(stream: IO[bytes], names: Collection[str], max_bytes: int = MAX_UNPACKED_BYTES) -> dict[str, bytes]:
-    """Return the content of the regular files whose base name is among `names`; the first of a name wins.
-
-    Reads no further than to the last of them. Raises OperatorError where the archive is damaged or unpacks to more
-    than `max_bytes`.
-    """
+    """Return regular files by base name, the first of each; OperatorError where damaged or above `max_bytes`."""
     contents: dict[str, bytes] = {}
     try:
         with BoundedGzip(fileobj=stream, mode="rb") as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:

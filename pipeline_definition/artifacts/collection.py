@@ -37,11 +37,7 @@ TRAINING_RECORD: Final = (layout.TRAINING_LOG_FILE, layout.LINEAGE_FILE)
 
 
 def collect(target: Target, execution: Execution, folder: Path) -> Artifacts:
-    """Gather an execution's artifacts into `folder` and load them.
-
-    A second call replaces each file that is still available and keeps the others. `left_out` in execution.json names
-    what is not available. Credentials and signed addresses are cut out of everything that is written.
-    """
+    """Gather what is available into `folder`, credentials cut out, beside what is there; `left_out` names the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     _Collector(target, execution, folder).run()
     return Artifacts.load(folder)

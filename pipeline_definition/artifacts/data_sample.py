@@ -162,10 +162,7 @@ class DataSample:
 
 
 def sample_of_artifact(files: DataFiles, place: str, captions: DataFiles | None = None) -> DataSample | None:
-    """Return a sample of shards, with what Recaption wrote, or of latents; None without a manifest.
-
-    Raises OperatorError for an invalid one.
-    """
+    """Return a sample of shards, with written captions, or of latents; None: no manifest. Raises OperatorError."""
     content = files.read(MANIFEST_FILE)
     if content is None:
         return None

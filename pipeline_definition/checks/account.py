@@ -155,10 +155,7 @@ class AccountChecks:
 
 
 def url_table_columns(target: Target, address: str) -> list[str] | None:
-    """Return the columns of a url table's first file, from its first or last bytes; empty where it has none.
-
-    None where the table is of a kind that must be read to its end to tell.
-    """
+    """Return the columns of a table's first file; empty: there is none; None: it must be read to its end to tell."""
     # Heavy, and needed by this check only.
     import pyarrow.parquet
     import s3fs

@@ -36,11 +36,7 @@ def job_key(step: str) -> str:
 
 
 def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the changes of a start with what the budget needs and the operator left out.
-
-    That is the price of another instance type of Train, and with a budget the dollars of the other steps. What cannot
-    be forecast is left to `budget_findings` to refuse.
-    """
+    """Return the changes with what a budget needs: Train's price on another type, the dollars of other steps."""
     filled = dict(changes)
     if settings.local is not None:
         return filled
@@ -100,10 +96,7 @@ def budget_findings(settings: Settings, definition: Mapping[str, Any], changes: 
 def duration_findings(
     settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str], jobs: list[PlannedJob]
 ) -> Iterator[Finding]:
-    """Check that each job ends before its time limit; a run that has no forecast is not judged here.
-
-    A training that is cut off goes on from its checkpoint at the next start: it is reported, not refused.
-    """
+    """Check that each job ends before its limit, by the forecast; a training goes on later, and is only reported."""
     if settings.local is not None:
         return
     try:

@@ -94,11 +94,7 @@ class Capacity:
                 yield Finding(key, problem, "the next start goes on from the last checkpoint", blocking=False)
 
     def chosen_hosts(self, jobs: Sequence[PlannedJob], given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-        """Return the parameters of this start to change, and a line for each job whose first type is passed over.
-
-        Where the API takes one type only, it is the first of the preferred ones that zone and quota have. What the
-        operator gives stays. Where nothing on a list can be had, preflight says so of the first.
-        """
+        """Return the parameters to change where a first type cannot be had and the API takes no list, and why."""
         changes: dict[str, str] = {}
         lines: list[str] = []
         for job in jobs:
@@ -123,10 +119,7 @@ class Capacity:
         return changes, lines
 
     def _offering_zones(self, job: PlannedJob) -> set[str]:
-        """Return the region's zones that have a job's type; none for a job outside the operator's network.
-
-        None as well where EC2 does not know the type, or has it in no zone: that is not judged.
-        """
+        """Return the zones that have a job's type; none where EC2 does not tell, or the job is in no own network."""
         name = job.instance.name.removeprefix("ml.")
         if job.in_network and name not in self._zones:
             self._zones |= {name: set()} | zones_of(self._ec2, [name])

@@ -17,7 +17,7 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from params.settings import Settings
 from params.stages import Range
-from pipeline_definition.checks import addresses, memory
+from pipeline_definition.checks import addresses
 from pipeline_definition.checks import jobs as job_checks
 from pipeline_definition.checks.account import AccountChecks, denoiser_config_of
 from pipeline_definition.checks.budget import budget_findings, duration_findings
@@ -34,10 +34,7 @@ CONVERTERS: Final[Mapping[str, type]] = {"Integer": int, "Float": float}
 def preflight(
     settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], target: Target | None = None
 ) -> list[Finding]:
-    """Return what blocks starting a definition with some parameters changed, and what is worth knowing.
-
-    With a target, the account is asked too, unless something is already wrong without asking it.
-    """
+    """Return what blocks a start and what is worth knowing; a target is asked unless something is wrong already."""
     is_local = settings.local is not None or (target is not None and target.is_local)
     bad = list(parameter_findings(definition, parameters))
     # A value that cannot be read is left out of the arithmetic.
@@ -64,7 +61,7 @@ def preflight(
         findings = [finding for finding in findings if finding.blocking or finding.parameter not in guessed]
         findings += AccountChecks(settings, values, jobs, target).findings()
         denoiser_config = denoiser_config_of(values, target)
-    findings += [] if is_local else memory.memory_findings(settings, jobs, values, denoiser_config)
+    findings += [] if is_local else job_checks.memory_findings(settings, jobs, values, denoiser_config)
     return list(dict.fromkeys(findings))
 
 

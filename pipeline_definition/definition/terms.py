@@ -66,10 +66,7 @@ def _group(hosts: dict[str, Any]) -> None:
 
 
 def _prefer(step: dict[str, Any], hosts: dict[str, Any], job: Job) -> None:
-    """Put a list in the place of one type, where the API takes one; elsewhere `start` chooses.
-
-    A training takes none with spot instances or instance groups, trials none of GPUs, and Throughput measures one kind.
-    """
+    """Put a list in the place of one type, where the API takes one: not for spot, groups, trials, Throughput."""
     spot = step["Arguments"].get("EnableManagedSpotTraining")
     if not job.instance_preferences or step["Type"] == "Tuning" or step["Name"] == THROUGHPUT_STEP:
         return

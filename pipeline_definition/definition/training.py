@@ -36,11 +36,7 @@ UNMEASURED = (*MONEY, "checkpoints_uri", "shards_uri", "warm_latents")
 def train_step(
     blueprint: Blueprint, phase: Phase, encode: ProcessingStep, tune: TuningStep, former: TrainingStep | None = None
 ) -> TrainingStep:
-    """Return the step that trains one phase over as many GPUs as there are.
-
-    The first takes Tune's best hyperparameters. A later one begins with the model of the `former`, and takes those of
-    them that it does not have itself.
-    """
+    """Return the step that trains a phase with what Tune found, a later one from the model of the `former`."""
     p, settings = blueprint.parameters, phase.train
     own = p.of_phase(phase)
     best = tune.properties.BestTrainingJob.TunedHyperParameters
@@ -84,10 +80,7 @@ def train_step(
 
 
 def throughput_step(blueprint: Blueprint, settings: ThroughputStep, encode: ProcessingStep) -> TrainingStep:
-    """Return the optional step that measures iterations/s, images/s, MFU and memory of the first phase's training.
-
-    They are in its job's log and metrics, and in throughput.json of its output.
-    """
+    """Return the optional step that measures speed and memory of the first phase's training, into throughput.json."""
     phase = blueprint.settings.phases[0]
     hosts = blueprint.parameters.of_phase(phase).training
     values = program_values(phase.train, TrainArguments)
@@ -193,10 +186,7 @@ def reads_s3_itself(blueprint: Blueprint) -> bool:
 
 
 def latents_address(blueprint: Blueprint, encode: ProcessingStep) -> dict[str, Any]:
-    """Return the hyperparameter that replaces the channel of latents, where the loader reads S3, or says it is S3.
-
-    S3 has a file at once, or not at all; only a file system is late.
-    """
+    """Return the hyperparameter in the place of latents' channel, or that it is S3, where no file is late."""
     if reads_s3_itself(blueprint):
         return {"latents_uri": output_uri(encode, layout.LATENTS)}
     return {} if blueprint.settings.file_system.kind == "fsx" else {"latents_wait_s": 0}

@@ -72,10 +72,7 @@ class StackContents:
             say(f"deleted {arn}")
 
     def newest_images(self) -> dict[str, str]:
-        """Return DataImage, TrainingImage and InferenceImage: the newest tagged image of each repository, by digest.
-
-        So the model package names the image it was trained in, and a new image cannot replace it during a run.
-        """
+        """Return each repository's newest tagged image by digest: a new one cannot replace it during a run."""
         images, pages = {}, self._target.client("ecr").get_paginator("describe_images")
         for kind in ("Data", "Training", "Inference"):
             if uri := self._outputs.get(f"{kind}RepositoryUri", ""):

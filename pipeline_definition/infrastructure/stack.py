@@ -116,11 +116,7 @@ class Infrastructure:
     def deploy(
         self, parameters: Mapping[str, str], tags: Mapping[str, str] | None = None, settings: Settings | None = None
     ) -> dict[str, str]:
-        """Create the stack or bring it up to date; return its outputs.
-
-        What is not named keeps its value, or takes the template's default; a new stack begins in a zone that offers the
-        training hosts of `settings`. Raises OperatorError with the first resource that failed and why.
-        """
+        """Create or update the stack, what is unnamed staying; return its outputs. OperatorError: the first failure."""
         if plan := self.plan(parameters, tags, settings):
             for change in plan.changes:
                 self._say(change)
@@ -193,10 +189,7 @@ class Infrastructure:
         return {**outputs, **images, **tags, "Region": region}
 
     def destroy(self, empty: bool = False) -> None:
-        """Delete the stack and everything in it; what is billed outside it is named, not deleted.
-
-        Models and data cannot be restored: while the bucket or the registry holds some, `empty` has to be asked for.
-        """
+        """Delete the stack, `empty` with the models and data in it; name what is billed outside."""
         stack = self._describe()
         if stack is None:
             raise OperatorError(f"there is no stack {self._stack} in {self._target.region}")
@@ -257,11 +250,7 @@ class Infrastructure:
 
 
 def fill(settings: Settings, outputs: Mapping[str, str]) -> Settings:
-    """Return the parameter set with the stack's region, bucket, role, network, file system, images and group.
-
-    Addresses in the former bucket move to the stack's. An image keeps the parameter set's tag where the repository
-    holds none yet. Raises SettingsError that names the output that does not fit.
-    """
+    """Return the set with the stack's account, network, images and group, addresses moved. Raises SettingsError."""
     try:
         bucket = outputs["BucketName"]
         account = {

@@ -16,10 +16,7 @@ from pipeline_definition.session import Target
 
 
 def zone_for(settings: Settings, target: Target) -> tuple[str, str]:
-    """Return a zone, and why it is this one; nothing where EC2 has the types in no zone that it tells.
-
-    The trainings' types count before the other steps'. Raises OperatorError where no zone has them all.
-    """
+    """Return a zone, the trainings' first, and why; nothing where EC2 tells of none. OperatorError: none has all."""
     plans = [phase.train.job.training_plan for phase in settings.phases if phase.train.job.training_plan]
     for arn in plans:
         plan = target.client("sagemaker").describe_training_plan(TrainingPlanName=arn.rsplit("/", 1)[-1])

@@ -87,11 +87,7 @@ class Production:
         return Serving(self._endpoint, status, name, former, tuple(variants), reason)
 
     def promote(self, package: str, beside: str = "", share: float = 0.1) -> str:
-        """Start the promotion of a package by its ARN; return the ARN of the state machine's execution.
-
-        With `beside`, a second package serves `share` (0 to 1) of the requests as a variant of its own. Raises
-        OperatorError when a package is not approved.
-        """
+        """Start the promotion of an approved package, another `beside` it with a `share` of requests; return an ARN."""
         for arn in filter(None, (package, beside)):
             status = self._sagemaker.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"]
             if status != "Approved":

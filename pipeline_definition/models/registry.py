@@ -129,11 +129,7 @@ class PackageGroup:
 
 
 def with_approved_model(target: Target, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the changes of a start with the newest approved model's address, where the definition's gate asks for it.
-
-    The operator's choice stays; while nothing is approved, the model is compared with itself. A run that is started
-    from the console names the model itself, in ApprovedModel.
-    """
+    """Return the changes with the newest approved model's address, where the gate asks and the operator names none."""
     steps = json.dumps(definition["Steps"])
     is_asked = any(f'"metrics.{name}.' in steps for name in (FID_ABOVE_APPROVED, CLIP_SCORE_BELOW_APPROVED))
     if APPROVED_MODEL in changes or not is_asked:

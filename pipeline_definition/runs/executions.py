@@ -202,10 +202,7 @@ def _step(item: Mapping[str, Any]) -> ExecutionStep:
 
 
 def _token() -> str:
-    """Return a new request token: SageMaker answers a second request that has the first one's with the first's answer.
-
-    One action of a person is one token; what the client sends again by itself, after a fault, has the same.
-    """
+    """Return a new request token: one action of a person has one, and what the client sends again the same."""
     return uuid.uuid4().hex
 
 

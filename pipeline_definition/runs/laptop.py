@@ -79,10 +79,7 @@ class Laptop:
         return self.settings.local
 
     def _draws_shapes(self) -> bool:
-        """Whether the run's data are the shapes; OperatorError where stored pictures are to be read and none are.
-
-        A table of the shapes beside somebody's own data is taken away: an earlier run put it there.
-        """
+        """Whether the data are the shapes, whose table goes from beside others' data; OperatorError: there are none."""
         uri, table = self.settings.data.url_table, self._table_upload()
         # By its mark or, where it was put there before there was one, by the copy in the world.
         is_same = (self.world_dir / SHAPES_TABLE).is_file() and not table.differing

@@ -76,11 +76,7 @@ class Upload:
         return [name for name in self.there if name not in self.files]
 
     def send(self, on_bytes: Callable[[int], None] = lambda _: None) -> dict[str, int]:
-        """Send what is missing; return how many objects were sent, copied within S3, and there already.
-
-        `on_bytes` hears of each file when it is there. Raises OperatorError, before anything is sent, where an object
-        differs and is not to be replaced.
-        """
+        """Send what is missing, telling `on_bytes`; return counts. OperatorError, before any, where content differs."""
         if self.differing and not self.replace:
             more = f" and {len(self.differing) - 1} more" if len(self.differing) > 1 else ""
             raise OperatorError(

@@ -64,10 +64,7 @@ class TextReader(ABC):
 
     @abstractmethod
     def encode(self, tokens: Tensor, kept: Tensor | None = None) -> Conditions:
-        """Return what the network is told of captions with these token ids.
-
-        `kept` [n, encoders] bool says which of several encoders tell of each; without it all do.
-        """
+        """Return what the network is told of token ids; `kept` [n, encoders] bool says which of the encoders tell."""
 
     def to(self, device: torch.device) -> Self:
         """Move the encoders, and return the reader."""

@@ -53,10 +53,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, seen_samples: int, batch_samples: int) -> None:
-        """Move towards the parameters; `seen_samples` came before this batch.
-
-        They and a parameter's place decide how it is rounded, wherever it is kept.
-        """
+        """Move towards the parameters; `seen_samples` before this batch, and a parameter's place, decide rounding."""
         decay = decay_of_step(self._decay, self._reference_samples, seen_samples, batch_samples)
         if not self._is_rounded:
             torch._foreach_lerp_(self.tensors, self._parameters, 1.0 - decay)

@@ -23,12 +23,11 @@ from steps.training.gradients import Gradients
 from steps.training.inputs import CaptionConditioning, InputMaker
 from steps.training.lora import with_text_encoder
 from steps.training.model import build_network
-from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES, Objective
+from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES, Objective, Validation
 from steps.training.optimizer_step import BatchPlan, OptimizerStep
 from steps.training.ranks import World
 from steps.training.state import TrainingState
 from steps.training.utilisation import Utilisation, matmul_flops_per_s, training_flops
-from steps.training.validation import Validation
 
 # Settings of training that the inputs are made by.
 SHARES: Final = ("caption_dropout", "noise_offset", "encoder_dropout", "written_captions")

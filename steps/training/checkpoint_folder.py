@@ -78,17 +78,11 @@ class CheckpointFolder:
     """The checkpoints of one training."""
 
     def __init__(self, folder: Path, keep: int, shorter: CheckpointFolder | None = None) -> None:
-        """Use `folder`, which need not exist; only the newest `keep` checkpoints stay.
-
-        Until it has its own checkpoint, the newest one is that of `shorter`, the training that this one continues.
-        """
+        """Keep the newest `keep` in `folder`; until it has one, the newest is that of `shorter`, which it continues."""
         self.folder, self._keep, self._shorter = folder, keep, shorter
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest intact checkpoint, or None without any checkpoint.
-
-        Reports and removes damaged ones: they would be taken for the newest again. Raises StepError if all are damaged.
-        """
+        """Return the newest intact checkpoint, or None; remove damaged ones. Raises StepError if all are damaged."""
         damaged: dict[Path, str] = {}
         for path in reversed(self.paths()):
             try:
@@ -144,11 +138,7 @@ class CheckpointFolder:
         return CheckpointFolder(self._generation(max(self._later(), default=1)), self._keep)
 
     def begin_afresh(self) -> CheckpointFolder:
-        """Return the folder of a new training with the same settings; remove the checkpoints of the earlier ones.
-
-        It is another folder because removed checkpoints stay in S3, where checkpoints are only copied to, and return
-        when the job restarts.
-        """
+        """Remove earlier checkpoints; return a new training's folder: another, for S3 brings removed ones back."""
         number = max(self._later(), default=1) + 1
         afresh = CheckpointFolder(self._generation(number), self._keep)
         afresh.folder.mkdir(parents=True)

@@ -60,11 +60,7 @@ class CheckpointWriter:
 
 
 def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> IO[str]:
-    """Return the folder's open lock file: while it is open no other process can lock it.
-
-    A killed process may take a moment to end. Raises StepError if another one keeps the lock, or the folder is not
-    writable.
-    """
+    """Return the folder's open lock file, for which a killed process may be waited for; StepError without it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("w")

@@ -25,10 +25,7 @@ UNSHIFTED_SIDE: Final = 32
 
 
 def shift_of(wanted: float, latent_side: int) -> float:
-    """Return by how much timesteps are shifted: as wanted, or where that is 0 by the side of the (square) latents.
-
-    The root of the number of latent positions over that of 256 px; smaller pictures are not shifted.
-    """
+    """Return the shift of timesteps: as wanted, or at 0 the root of the latent positions over 256 px's, at least 1."""
     return wanted or max(1.0, latent_side / UNSHIFTED_SIDE)
 
 
@@ -115,11 +112,7 @@ def load_process(
 
 
 def noise_schedule_changes(arguments: TrainArguments, latent_side: int) -> dict[str, str | bool | float]:
-    """Return what the settings change in a scheduler's configuration, for training and for the exported model.
-
-    A schedule that ends in pure noise must be sampled from its very last timestep: trailing spacing. Flow is sampled
-    with the shift that it was trained with.
-    """
+    """Return what settings change in a scheduler: pure noise is sampled from its last timestep, flow with its shift."""
     if arguments.prediction_type == FLOW:
         return flow_schedule(shift_of(arguments.timestep_shift, latent_side))
     changes: dict[str, str | bool | float] = {"prediction_type": arguments.prediction_type}

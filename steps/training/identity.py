@@ -33,11 +33,7 @@ WITHOUT_EFFECT: Final = TrainArguments.names(Decides.RUNNING, Decides.MONEY, Dec
 def training_identity(
     arguments: TrainArguments, pretrained: Path, initial: Path, latents: Path | str
 ) -> dict[str, Any]:
-    """Return the settings and the digests of everything that decides the weights.
-
-    `initial` is the folder with the initial weights. Reads all of both folders: call it on one rank only. Raises
-    StepError if there are no latents, or an encoder other than the pretrained folder's made them.
-    """
+    """Return what decides the weights, read by one rank alone; StepError without latents, or of another encoder."""
     try:
         manifest_bytes = BlockFiles(latents).read(MANIFEST_FILE)
     except OSError as error:

@@ -27,11 +27,7 @@ class CaptionConditioning:
     """Token ids or embeddings of captions, and those of the empty caption."""
 
     def __init__(self, reader: TextReader, cached: bool, device: torch.device, text_learns: bool = False) -> None:
-        """Take a text reader; where captions come as embeddings, it is used once, for the empty caption.
-
-        Where the text encoder learns, token ids stay as they are: the model that is trained encodes them. Raises
-        StepError where captions then come as embeddings.
-        """
+        """Take a reader, used once where captions come as embeddings; StepError where a text encoder then learns."""
         if cached and text_learns:
             raise StepError(
                 "lora_text_encoder: the latents hold embeddings that the text encoder made as it was; set "

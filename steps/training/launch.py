@@ -45,10 +45,7 @@ PRESENT, REACHED, FAULT = "present", "reached", "fault"
 
 @contextmanager
 def roll_call(cluster: Cluster, limit_s: float) -> Iterator[str]:
-    """Yield the first host's address once all hosts reach each other; their store stays open inside.
-
-    Raises StepError that names the hosts that are missing after `limit_s` seconds, or that cannot be reached.
-    """
+    """Yield the first host's address, its store open, once all hosts reach each other; StepError names the missing."""
     patience = HostPatience(cluster, limit_s)
     address = patience.for_head(cluster.rendezvous_port)
     try:
@@ -138,11 +135,7 @@ def launch_ranks(
     host_wait_s: float,
     program: str = "train",
 ) -> int:
-    """Run this host's ranks of `python -m steps PROGRAM ARGV`; return the exit status.
-
-    SIGTERM reaches every rank. Raises StepError with the reason of the rank that failed first, or with the name of a
-    host that is missing after `host_wait_s` seconds.
-    """
+    """Run this host's ranks of `python -m steps PROGRAM ARGV`; StepError has the first failed one's reason."""
     use_interface(cluster, os.environ)
     with (
         roll_call(cluster, host_wait_s)

@@ -37,11 +37,7 @@ GRAPHS_PER_SHAPE: Final = 6
 def build_network(
     denoiser: Denoiser, arguments: TrainArguments, folder: Path, manifest: LatentsManifest, device: torch.device
 ) -> Any:
-    """Return the network on its device, in training mode; every rank builds the same.
-
-    `folder` holds the initial weights, or only the configuration if `initial_weights` is scratch. Raises StepError if
-    it does not fit the latents.
-    """
+    """Return the network on its device, in training mode, the same on every rank; StepError for a misfit."""
     dtype = WEIGHT_DTYPES[arguments.precision]
     scratch = arguments.initial_weights == "scratch"
     network: Any = denoiser.new(folder, arguments.seed) if scratch else denoiser.load(folder, torch.float32)

@@ -123,11 +123,7 @@ class OptimizerStep:
         return result
 
     def add_gradients(self, inputs: Inputs) -> Tensor:
-        """Run forward and backward passes; return this rank's part of the loss.
-
-        The loss is a sum over samples divided by the global batch, so that it does not depend on how the batch is cut.
-        Raises OutOfMemoryError, which names a smaller micro-batch.
-        """
+        """Run both passes; return this rank's part of the loss, however the batch is cut. Raises OutOfMemoryError."""
         try:
             return self._add_gradients(inputs)
         except RuntimeError as error:

@@ -100,11 +100,7 @@ class Neighbour:
 
 
 def lengthen(folder: CheckpointFolder, asked: Identity, plan: BatchPlan) -> CheckpointFolder:
-    """Return `folder`, which has no checkpoint yet, as the continuation of a shorter training if there is one.
-
-    Names the other trainings on the volume, and how this one differs. Raises StepError if a training with the same
-    settings has seen more samples than asked for, or its learning rate was scheduled for another end.
-    """
+    """Return `folder` as the continuation of a shorter training, if any; StepError where it cannot be one."""
     neighbours = [Neighbour(checkpoints, _identity(checkpoints, asked)) for checkpoints in folder.neighbours()]
     length = asked["settings"][LENGTH]
     same = [

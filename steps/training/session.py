@@ -23,7 +23,6 @@ from steps.training.assembly import Parts, assemble, latents_location, loader_fr
 from steps.training.checkpoint_folder import CheckpointFolder
 from steps.training.checkpoint_writer import CheckpointWriter, lock_folder, watching
 from steps.training.export import export_model, write_record
-from steps.training.guards import SkipGuard
 from steps.training.identity import WITHOUT_EFFECT, identity_digest, lineage, training_identity
 from steps.training.online import online_data
 from steps.training.optimizer_step import BatchPlan
@@ -34,6 +33,7 @@ from steps.training.stop import STOPPED_STATUS, Reason, Spending, StopVote
 from steps.training.trainer import Trainer
 from steps.training.training_log import TrainingLog, to_line, trackers
 from steps.training.watchdog import Watchdog
+from steps.training.window import SkipGuard
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,7 @@ TEXT_SHAPE: Final = ("num_hidden_layers", "hidden_size", "vocab_size", "max_posi
 
 
 def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained: Path) -> None:
-    """Check the folder that training starts from against the settings and the folder that made the latents.
-
-    Raises StepError in one line that names the configuration, the setting and both values.
-    """
+    """Check the initial folder against settings and pretrained folder; StepError names setting and both values."""
     denoiser = denoiser_of(initial)
     if denoiser is not denoiser_of(pretrained):
         raise StepError(f"{initial}: a {denoiser.family.pipeline}, which {pretrained} is not: use parts of one family")

@@ -17,12 +17,11 @@ from steps.progress import Progress
 from steps.training.assembly import Parts
 from steps.training.checkpoint_folder import CheckpointManifest
 from steps.training.checkpoint_writer import CheckpointWriter
-from steps.training.guards import SkipGuard, SpikeGuard, check_replicas
 from steps.training.optimizer_step import BatchPlan, learning_rate
 from steps.training.ranks import World
 from steps.training.stop import Spending, StopVote
 from steps.training.training_log import Entry, TrainingLog
-from steps.training.window import Window, WindowFigures
+from steps.training.window import SkipGuard, SpikeGuard, Window, WindowFigures, check_replicas
 
 
 @dataclass
@@ -160,11 +159,7 @@ class Trainer:
         self.log.append({VALIDATION_LOSS: loss, "seen_samples": self.seen_samples})
 
     def _save(self) -> None:
-        """Hand the state to the writer, after a check that all ranks hold the same weights.
-
-        A GPU goes on while the copy in CPU memory is written. On a CPU that copy would double the state, so it is
-        written from where it is, before the next step.
-        """
+        """Hand the state to the writer if all ranks hold the same; of a CPU the live one, which a copy would double."""
         self.beat("checkpoint", self.seen_samples)
         state = self.parts.state
         check_replicas(self.world, state.parameters, self.seen_samples)

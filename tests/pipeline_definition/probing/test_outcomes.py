@@ -6,7 +6,7 @@ import pytest
 
 from params.programs.probe import FAILED, GOOD, ProbeLine
 from pipeline_definition.probing.jobs import ProbeJob
-from pipeline_definition.probing.outcomes import ProbeOutcome, told_once, verdict_dict, verdict_lines
+from pipeline_definition.probing.run import ProbeOutcome, told_once, verdict_dict, verdict_lines
 from pipeline_definition.runs.executions import ExecutionStep
 
 
