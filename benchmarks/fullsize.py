@@ -150,16 +150,14 @@ class Rehearsal:
 
     def ranks(self) -> int:
         """Return how many ranks are asked for, or fit."""
-        available, needed = psutil.virtual_memory().available, self.estimated_training_bytes(2)
-        ranks: int = self.options.ranks or (2 if needed <= available else 1)
-        if ranks != (self.options.ranks or 2):
-            print(f"2 ranks would take about {needed / 1e9:.1f} GB of {available / 1e9:.1f}: 1 rank", flush=True)
-        needed = self.estimated_training_bytes(ranks)
+        available = psutil.virtual_memory().available
+        asked = self.options.ranks or (2 if self.estimated_training_bytes(2) <= available else 1)
+        needed = self.estimated_training_bytes(asked)
+        figures = f"about {needed / 1e9:.1f} GB of {available / 1e9:.1f} available"
+        print(f"{asked} ranks take {figures}", file=sys.stderr, flush=True)
         if needed > available:
-            fix = "--ranks 1" if ranks > 1 else "--width 2"
-            figures = f"{needed / 1e9:.1f} GB of {available / 1e9:.1f} available"
-            raise SystemExit(f"error: training takes about {figures}; free some, or set {fix}")
-        return ranks
+            raise SystemExit(f"error: training takes {figures}; free some, or set --ranks 1 or --width 2")
+        return int(asked)
 
     def estimated_training_bytes(self, ranks: int) -> float:
         """Return the peak of all ranks together, the text encoder and what comes on top of the state included."""

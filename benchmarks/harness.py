@@ -42,11 +42,7 @@ def parser(module: str, description: str | None, **flags: tuple[Any, str]) -> ar
 def take_turns(
     sides: Mapping[str, Callable[[int], Figure]], rounds: int, uncounted: int = 0
 ) -> dict[str, list[Figure]]:
-    """Run each side once in every round, given the round's number, and return its figures.
-
-    A different side begins each round, so that none always runs on what the one before it left. The first rounds
-    may be left uncounted: they pay for what is slow only once.
-    """
+    """Run each side in every round, another one first each time; the first rounds may pay for what is slow once."""
     names, figures = list(sides), {name: list[Figure]() for name in sides}
     for number in range(uncounted + rounds):
         first = number % len(names)

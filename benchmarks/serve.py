@@ -43,6 +43,7 @@ from steps.model.families import denoiser_of, load_pipeline
 from steps.serving.logs import quiet_libraries
 
 BARE, ONE, FOUR, SIXTEEN = "bare loop", "1 client", "4 clients", "16 clients"
+SHOWN = {"inference_steps", "guidance_scale", "sampler", "default_size_px", "precision", "max_batch_size"}
 # More than one, to show the cost of reusing a connection at once.
 TURN = 3
 
@@ -190,9 +191,7 @@ def results(
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "settings": arguments.model_dump(
-            include={"inference_steps", "guidance_scale", "sampler", "default_size_px", "precision", "max_batch_size"}
-        ),
+        "settings": arguments.model_dump(include=SHOWN),
     }
 
 

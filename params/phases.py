@@ -20,8 +20,7 @@ from params.programs import EncodeSettings, TrainArguments
 from params.stages import TRAINING_HOSTS, EncodeStep, Job, TrainingHosts, TrainStep
 
 S = TypeVar("S", EncodeStep, TrainStep)
-# Settings of a program that a later phase may have otherwise: not what the run may cost or where something lies, and
-# not where it starts.
+# Settings of a program that a later phase may have otherwise: not what it may cost, where things lie or it starts.
 _CHANGEABLE: Final = (Decides.CONTENT, Decides.EXTENT, Decides.RUNNING)
 _FIXED: Final = frozenset({"initial_weights", "shards_uri"})
 # What Tune chooses.

@@ -20,9 +20,8 @@ SHAPES: Final = ("circle", "square", "triangle", "star", "heart", "cross", "ring
 NEW_SHAPE: Final = "moon"
 PLACES: Final = ("at the top", "at the bottom", "on the left", "on the right", "in the centre")
 # Where the picture is empty, by the place of the shape.
-_EMPTY: Final = dict(
-    zip(PLACES, ("at the bottom", "at the top", "on the right", "on the left", "at the edges"), strict=True)
-)
+_OPPOSITES: Final = ("at the bottom", "at the top", "on the right", "on the left", "at the edges")
+_EMPTY: Final = dict(zip(PLACES, _OPPOSITES, strict=True))
 
 
 class Caption(NamedTuple):

@@ -22,6 +22,9 @@ from shapes import pictures
 from shapes.captions import Caption
 
 STORED_QUALITY: Final = 95
+LEARNING_RATE: Final = 1e-3
+WARMUP_STEPS: Final = 50
+Batch = TypeVar("Batch")
 
 
 def as_stored(caption: Caption) -> pictures.Pixels:
@@ -47,12 +50,6 @@ def to_models(pixels: Tensor) -> Tensor:
 def to_pixels(pictures_out: Tensor) -> Tensor:
     """Return pictures of -1..1 as uint8, out-of-range values clamped."""
     return ((pictures_out.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
-
-
-LEARNING_RATE: Final = 1e-3
-WARMUP_STEPS: Final = 50
-
-Batch = TypeVar("Batch")
 
 
 def fit(

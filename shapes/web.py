@@ -107,7 +107,7 @@ class FaultyHandler(http.server.BaseHTTPRequestHandler):
             return
         # In equal parts over drip_s seconds, never silent for long: a time-out for each read does not end it.
         parts = max(1, round(self.server.drip_s / DRIP_INTERVAL_S)) if slow else 1
-        part_bytes = -(-len(body) // parts)
+        part_bytes = max(1, -(-len(body) // parts))
         for start in range(0, len(body), part_bytes):
             time.sleep(DRIP_INTERVAL_S if slow else 0.0)
             self.wfile.write(body[start : start + part_bytes])

@@ -12,9 +12,9 @@ of the weights and no gradient checkpointing:
 On a GPU it is Stable Diffusion 2 (865,910,724 parameters) or 3 Medium (2,028,328,000; text from its two CLIPs) at 256
 and 512 px over batch sizes; on a CPU the same eight times narrower, at 128 px, on one core, and a second is one of this
 process's CPU time. Prints images/s, MFU against the matrix products measured here, peak memory, the ratios
-`vs_diffusers_online` and `vs_diffusers_cached` (medians over the rounds of the ratio within a round), and how well two
-ranks do. With --parts it measures ours alone, each time with one thing changed (a UNet's alone), at the last batch size
-and resolution. Writes to a temporary folder.
+`vs_diffusers_online` and `vs_diffusers_cached` (medians over the rounds of the ratio within a round). With --parts it
+measures ours alone, each time with one thing changed (a UNet's alone), at the last batch size and resolution. Writes to
+a temporary folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from benchmarks import harness
 from benchmarks.train.contest import Task, clock_of, contest, ratio, summary
 from benchmarks.train.models import SCALES, Scale, write_latents, write_pictures
 from benchmarks.train.ours import estimated_bytes, memory, ours, what_each_buys
-from benchmarks.train.scaling import scaling
 from benchmarks.train.script import cached, online
 from steps.data.loading.latents import LatentsDataset
 from steps.model.families import denoiser_of
@@ -93,16 +92,14 @@ def tasks(
 
 
 def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any]:
-    """Compare ours with diffusers' on every task, and two ranks with one on the last."""
+    """Compare ours with diffusers' on every task."""
     comparisons, contenders = [], []
     for task in made:
         comparison, its_contenders = compare(task, options.rounds, options.turn_s)
         comparisons.append(comparison)
         contenders += its_contenders
         print(*harness.table(its_contenders), *harness.lines(comparison), sep="\n", file=sys.stderr, flush=True)
-    has_room = task.device.type == "cpu" or torch.cuda.device_count() > 1
-    ranks = scaling(task, options.rounds, options.turn_s) if has_room else None
-    return {"contenders": contenders, "comparisons": comparisons, "ratios": best(contenders), "scaling": ranks}
+    return {"contenders": contenders, "comparisons": comparisons, "ratios": best(contenders)}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -1,8 +1,7 @@
 """One comparison: the same model, resolution, batch and device for all who take part.
 
-In each round every contender is built, warmed up, timed and freed, one after the other in one process.
-
-A ratio is the median over the rounds of the ratio within one: the sides of a round see the same machine.
+In each round every contender is built, warmed up, timed and freed, one after the other in one process. A ratio is the
+median over the rounds of the ratio within one: the sides of a round see the same machine.
 """
 
 from __future__ import annotations
@@ -70,18 +69,14 @@ def _turn(contender: Contender, task: Task, turn_s: float, _: int) -> tuple[floa
 
 def timed(step: Step, task: Task, turn_s: float) -> float:
     """Return images/s over about `turn_s` seconds after a warm-up; on a CPU by this process's own seconds."""
-    steps = steps_for(step, turn_s, task.device)
+    for _ in range(WARM_UP_STEPS):
+        step()
+    steps = max(MIN_STEPS, round(turn_s / elapsed_s(step, 1, task.device, time.perf_counter)))
     return steps * task.batch_size / elapsed_s(step, steps, task.device, clock_of(task.device))
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
     return time.process_time if device.type == "cpu" else time.perf_counter
-
-
-def steps_for(step: Step, turn_s: float, device: torch.device) -> int:
-    for _ in range(WARM_UP_STEPS):
-        step()
-    return max(MIN_STEPS, round(turn_s / elapsed_s(step, 1, device, time.perf_counter)))
 
 
 def elapsed_s(step: Step, steps: int, device: torch.device, clock: Callable[[], float]) -> float:

@@ -42,6 +42,10 @@ TEXT_ENCODERS: Final = {
 }
 # What tells stable-diffusion-3-medium's vae/config.json from stable-diffusion-2-base's, without its lack of two 1 x 1s.
 SD3_VAE: Final[dict[str, Any]] = {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609}
+METADATA_FILE: Final = "metadata.jsonl"
+JPEG_QUALITY: Final = 95
+ENCODED_AT_ONCE: Final = 4
+FEATURES_SIDE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,6 @@ SCALES: Final = {
     "unet": {"cuda": Scale("sd2", 1, 49_408), "cpu": Scale("sd2-narrow", 8, 1024)},
     "sd3": {"cuda": Scale("sd3-medium", 1, 49_408, SD3), "cpu": Scale("sd3-medium-narrow", 8, 1024, SD3)},
 }
-
-
-METADATA_FILE: Final = "metadata.jsonl"
-JPEG_QUALITY: Final = 95
-ENCODED_AT_ONCE: Final = 4
-FEATURES_SIDE: Final = 4
 
 
 def write_pictures(folder: Path, resolution_px: int, count: int) -> Path:

@@ -36,14 +36,16 @@ from steps.training.window import Window
 
 # Far more than anyone measures.
 ENDLESS_STEPS = 1_000_000
+STEPS: Final = 2
+# What is freed goes back to the system at once: otherwise the peak is of what malloc keeps.
+MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
-def arguments_of(task: Task, ranks: int = 1) -> TrainArguments:
+def arguments_of(task: Task) -> TrainArguments:
     """Return the recipe of the script with this program's defaults."""
-    batch = task.batch_size * ranks
     return TrainArguments(
-        training_samples=ENDLESS_STEPS * batch,
-        global_batch_size=batch,
+        training_samples=ENDLESS_STEPS * task.batch_size,
+        global_batch_size=task.batch_size,
         micro_batch_size=task.batch_size,
         warmup_samples=0,
         prediction_type=denoiser_of(task.pretrained).predictions[0],
@@ -54,10 +56,10 @@ def arguments_of(task: Task, ranks: int = 1) -> TrainArguments:
 
 
 @contextmanager
-def ours(task: Task, world: World | None = None, changes: Mapping[str, Any] | None = None) -> Iterator[Step]:
-    """Yield a step of this rank, the only one unless `world` says otherwise, with some settings changed."""
-    world = world or World(rank=0, size=1, local_rank=0, device=task.device)
-    arguments = arguments_of(task, world.size).model_copy(update=dict(changes or {}))
+def ours(task: Task, changes: Mapping[str, Any] | None = None) -> Iterator[Step]:
+    """Yield a step of the only rank, with some settings changed."""
+    world = World(rank=0, size=1, local_rank=0, device=task.device)
+    arguments = arguments_of(task).model_copy(update=dict(changes or {}))
     plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size)
     parts = assemble(arguments, plan, world, task.latents, task.pretrained, task.pretrained)
     warm_up(parts, plan)
@@ -144,11 +146,6 @@ def _normalise_as_given(network: Any) -> None:
     for module in network.modules():
         if isinstance(module, torch.nn.GroupNorm):
             module.forward = partial(norm, module)
-
-
-STEPS: Final = 2
-# What is freed goes back to the system at once: otherwise the peak is of what malloc keeps.
-MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
 def memory(tasks: Sequence[Task]) -> list[dict[str, Any]]:

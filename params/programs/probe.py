@@ -10,6 +10,10 @@ from pydantic import Field
 
 from params.model import Model
 
+GOOD: Final = "good"
+NOTE: Final = "note"
+FAILED: Final = "failed"
+
 
 class ProbeArguments(Model):
     """`python -m steps probe`: what this host, its network, its storage and its GPUs can do, a line each."""
@@ -42,11 +46,6 @@ class ProbeArguments(Model):
     """How long a new object may take to appear on the file system. [running]"""
     rank_file: str = ""
     """Where the ranks leave how fast they exchanged data: the program sets it for its own ranks. [running]"""
-
-
-GOOD: Final = "good"
-NOTE: Final = "note"
-FAILED: Final = "failed"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,23 @@ from pipeline_definition.errors import OperatorError
 MAX_UNPACKED_BYTES: Final = 2**30
 MAX_MEMBER_BYTES: Final = 64 * 2**20
 MAX_SAMPLES: Final = 24
+REMOVED: Final = "[removed]"
+_SECRET_NAME: Final = (
+    r"(?:secret_?access_?key|secret|(?:session|security|access|api|auth)_?token|password|passwd|api_?key)"
+)
+_NAMED: Final = re.compile(rf"(?i){_SECRET_NAME}$|^token$|^authorization$")
+_PATTERNS: Final = (
+    # Presigned S3 and CloudFront addresses, and shared access signatures.
+    (
+        re.compile(r"\?[^\s\"'<>]*(?:X-Amz-Signature|X-Amz-Credential|Signature|AWSAccessKeyId|sig)=[^\s\"'<>]*"),
+        f"?{REMOVED}",
+    ),
+    # user:password@ in an address.
+    (re.compile(r"://[^/\s:@\"']+:[^/\s@\"']+@"), f"://{REMOVED}@"),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), REMOVED),
+    (re.compile(r"(?i)(\bauthorization\"?\s*[=:]\s*).+"), rf"\1{REMOVED}"),
+    (re.compile(rf"(?i)({_SECRET_NAME}[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"), rf"\1{REMOVED}"),
+)
 
 
 def open_object(s3: Any, uri: str, max_bytes: int) -> Any:
@@ -68,27 +85,6 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         raise OperatorError(f"{member.name}: {member.size:,} bytes are more than the limit of {MAX_MEMBER_BYTES:,}")
     file = archive.extractfile(member)
     return b"".join(iter(lambda: file.read(MAX_READ_BYTES // 16), b"")) if file is not None else b""
-
-
-REMOVED: Final = "[removed]"
-
-_SECRET_NAME: Final = (
-    r"(?:secret_?access_?key|secret|(?:session|security|access|api|auth)_?token|password|passwd|api_?key)"
-)
-_NAMED: Final = re.compile(rf"(?i){_SECRET_NAME}$|^token$|^authorization$")
-
-_PATTERNS: Final = (
-    # Presigned S3 and CloudFront addresses, and shared access signatures.
-    (
-        re.compile(r"\?[^\s\"'<>]*(?:X-Amz-Signature|X-Amz-Credential|Signature|AWSAccessKeyId|sig)=[^\s\"'<>]*"),
-        f"?{REMOVED}",
-    ),
-    # user:password@ in an address.
-    (re.compile(r"://[^/\s:@\"']+:[^/\s@\"']+@"), f"://{REMOVED}@"),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), REMOVED),
-    (re.compile(r"(?i)(\bauthorization\"?\s*[=:]\s*).+"), rf"\1{REMOVED}"),
-    (re.compile(rf"(?i)({_SECRET_NAME}[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"), rf"\1{REMOVED}"),
-)
 
 
 def redacted(value: Any) -> Any:

@@ -29,6 +29,28 @@ from params.s3 import split_uri, unless_missing
 from pipeline_definition.errors import OperatorError
 
 MAX_NAMES: Final = 200_000
+MAX_SHARDS: Final = 8
+MAX_ROWS: Final = 100_000
+MAX_SHOWN: Final = 24
+MAX_PAIRS: Final = 6
+MAX_EXAMPLES: Final = 3
+MAX_MEMBERS_BYTES: Final = 32 << 20
+MAX_PIXELS: Final = 100_000_000
+THUMBNAIL_PX: Final = 256
+# Of EXIF's orientations those that exchange width and height.
+_ON_THEIR_SIDE: Final = (5, 6, 7, 8)
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+# What Pillow raises for files that are damaged, by the format.
+BROKEN: Final = (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, ArithmeticError, struct.error)
+SCORES: Final = tuple(
+    name
+    for one in FILTERS
+    for column in one.columns
+    if column.kind == "number" and not one.measured
+    for name in column.published_as
+)
+"""Columns that filters read, as published tables call them."""
+Row = Mapping[str, Any]
 
 
 class DataFiles(Protocol):
@@ -96,33 +118,6 @@ class DataPrefix:
         return None if len(content) > limit else content
 
 
-MAX_SHARDS: Final = 8
-MAX_ROWS: Final = 100_000
-MAX_SHOWN: Final = 24
-MAX_PAIRS: Final = 6
-MAX_EXAMPLES: Final = 3
-MAX_MEMBERS_BYTES: Final = 32 << 20
-MAX_PIXELS: Final = 100_000_000
-THUMBNAIL_PX: Final = 256
-# Of EXIF's orientations those that exchange width and height.
-_ON_THEIR_SIDE: Final = (5, 6, 7, 8)
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
-
-# What Pillow raises for files that are damaged, by the format.
-BROKEN: Final = (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, ArithmeticError, struct.error)
-
-SCORES: Final = tuple(
-    name
-    for one in FILTERS
-    for column in one.columns
-    if column.kind == "number" and not one.measured
-    for name in column.published_as
-)
-"""Columns that filters read, as published tables call them."""
-
-Row = Mapping[str, Any]
-
-
 @dataclass(frozen=True)
 class ShownPicture:
     """One picture, small, as JPEG."""
@@ -166,10 +161,12 @@ def sample_of_artifact(files: DataFiles, place: str, captions: DataFiles | None 
     content = files.read(MANIFEST_FILE)
     if content is None:
         return None
+    manifest = None
     with suppress(ValueError, RecursionError):
-        if isinstance(manifest := json.loads(content), dict):
-            return _of_shards(files, manifest, captions) if "ledger" in manifest else DataSample(manifest=manifest)
-    raise OperatorError(f"{place}/{MANIFEST_FILE}: not a manifest")
+        manifest = json.loads(content)
+    if not isinstance(manifest, dict):
+        raise OperatorError(f"{place}/{MANIFEST_FILE}: not a manifest")
+    return _of_shards(files, manifest, captions) if "ledger" in manifest else DataSample(manifest=manifest)
 
 
 def _of_shards(files: DataFiles, manifest: dict[str, Any], captions: DataFiles | None) -> DataSample:

@@ -13,6 +13,12 @@ from typing import Final
 
 import yaml
 
+_KNOWN: Final = yaml.safe_load(Path(__file__).with_name("fixes.yaml").read_text(encoding="utf-8"))
+WITHOUT: Final[Mapping[str, str]] = _KNOWN["without"]
+OF_JOBS: Final[Sequence[Mapping[str, str]]] = _KNOWN["jobs"]
+"""What SageMaker says of a job: the words, the probe's check to which they belong, and the fix."""
+_UNKNOWN_MEMBER: Final = re.compile(r"[Uu]nknown (?:Argument )?member '(\w+)'")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -28,13 +34,6 @@ class Finding:
     def __str__(self) -> str:
         """Return the finding as one line."""
         return f"{self.parameter}: {self.problem}; {self.fix}"
-
-
-_KNOWN: Final = yaml.safe_load(Path(__file__).with_name("fixes.yaml").read_text(encoding="utf-8"))
-WITHOUT: Final[Mapping[str, str]] = _KNOWN["without"]
-OF_JOBS: Final[Sequence[Mapping[str, str]]] = _KNOWN["jobs"]
-"""What SageMaker says of a job: the words, the probe's check to which they belong, and the fix."""
-_UNKNOWN_MEMBER: Final = re.compile(r"[Uu]nknown (?:Argument )?member '(\w+)'")
 
 
 def fix_of(text: str) -> str:

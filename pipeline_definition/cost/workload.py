@@ -13,7 +13,7 @@ from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.rates import Assumed
 from pipeline_definition.cost.training import CostError
-from pipeline_definition.jobs.memory import MEMORY_FILE, known_models, model_of
+from pipeline_definition.jobs.instances import MEMORY_FILE, known_models, model_of
 from pipeline_definition.jobs.planned import Values
 
 # Moments are a mean and a standard deviation in float16, for each channel of a position of 8 x 8 pixels; token ids are

@@ -25,6 +25,9 @@ from params.settings import Settings
 from pipeline_definition.definition.terms import with_terms
 from pipeline_definition.session import offline_session, quiet_sdk
 
+MAX_KEPT: Final = 64
+_ROOT: Final = Path(__file__).resolve().parents[2]
+
 
 def build_definition(settings: Settings) -> str:
     """Return the pipeline definition JSON: the one description of the DAG that everything else reads."""
@@ -75,10 +78,6 @@ def _build(settings: Settings) -> str:
         sagemaker_session=session,
     )
     return str(pipeline.definition())
-
-
-MAX_KEPT: Final = 64
-_ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 def definition_of(settings: Settings) -> str:

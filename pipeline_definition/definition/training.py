@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sagemaker.core import shapes
 from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter
-from sagemaker.core.shapes import (
-    Channel,
-    DataSource,
-    FileSystemDataSource,
-    MetricDefinition,
-    RetryStrategy,
-    S3DataSource,
-)
 from sagemaker.core.training.configs import CheckpointConfig, Compute, Networking, OutputDataConfig, StoppingCondition
 from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import ProcessingStep, TrainingStep, TuningStep
@@ -31,6 +24,10 @@ from pipeline_definition.definition.parameters import Hosts
 
 # Of Throughput: where a training resumes, what it may cost, and what is fetched for it; nothing is trained there.
 UNMEASURED = (*MONEY, "checkpoints_uri", "shards_uri", "warm_latents")
+# A trial reads too little to have everything fetched for it.
+WHOLE_DATA = ("warm_latents",)
+# A trial that a broken host ended would be left out of the search in silence, and Train would learn at another rate.
+TRIES_ON_OTHER_HOSTS = 3
 
 
 def train_step(
@@ -150,22 +147,22 @@ def channels(
     encode: ProcessingStep,
     former: TrainingStep | None = None,
     encoders: Hosts | None = None,
-) -> list[Channel]:
+) -> list[shapes.Channel]:
     """Return the channels of a training job: latents, pretrained parts, and the former phase's model, if any.
 
     Where the loader itself reads S3, the latents have no channel. Encoders need the pretrained parts alone. SageMaker
     wants all channels in groups or none, and a file system cannot be in one: with it every host gets every channel.
     """
-    p, made = blueprint.parameters, list[Channel]()
+    p, made = blueprint.parameters, list[shapes.Channel]()
     if blueprint.settings.file_system.kind == "fsx":
-        lustre = FileSystemDataSource(
+        lustre = shapes.FileSystemDataSource(
             file_system_id=p.fsx_id,
             file_system_type="FSxLustre",
             file_system_access_mode="ro",
             directory_path=Join(on="/", values=[p.fsx_path, p.dataset, size_folder(phase)]),
         )
-        source = DataSource(file_system_data_source=lustre)
-        made.append(Channel(channel_name=layout.LATENTS_CHANNEL, input_mode="File", data_source=source))
+        source = shapes.DataSource(file_system_data_source=lustre)
+        made.append(shapes.Channel(channel_name=layout.LATENTS_CHANNEL, input_mode="File", data_source=source))
     elif not reads_s3_itself(blueprint):
         made.append(s3_channel(layout.LATENTS_CHANNEL, output_uri(encode, layout.LATENTS), "FastFile"))
     made.append(s3_channel(layout.PRETRAINED_CHANNEL, p.pretrained, "File"))
@@ -192,22 +189,18 @@ def latents_address(blueprint: Blueprint, encode: ProcessingStep) -> dict[str, A
     return {} if blueprint.settings.file_system.kind == "fsx" else {"latents_wait_s": 0}
 
 
-def s3_channel(name: str, uri: Any, input_mode: str) -> Channel:
+def s3_channel(name: str, uri: Any, input_mode: str) -> shapes.Channel:
     """Return an S3 prefix that every host sees whole."""
-    source = S3DataSource(s3_data_type="S3Prefix", s3_uri=uri, s3_data_distribution_type="FullyReplicated")
-    return Channel(channel_name=name, input_mode=input_mode, data_source=DataSource(s3_data_source=source))
+    source = shapes.S3DataSource(s3_data_type="S3Prefix", s3_uri=uri, s3_data_distribution_type="FullyReplicated")
+    return shapes.Channel(
+        channel_name=name, input_mode=input_mode, data_source=shapes.DataSource(s3_data_source=source)
+    )
 
 
-def metric_definitions(online: bool = False) -> list[MetricDefinition]:
+def metric_definitions(online: bool = False) -> list[shapes.MetricDefinition]:
     """Return the patterns with which SageMaker reads the training log."""
     names = (*layout.TRAINING_METRICS, *layout.CHECKPOINT_METRICS, *(layout.ONLINE_METRICS if online else ()))
-    return [MetricDefinition(name=name, regex=layout.metric_regex(name)) for name in names]
-
-
-# A trial reads too little to have everything fetched for it.
-WHOLE_DATA = ("warm_latents",)
-# A trial that a broken host ended would be left out of the search in silence, and Train would learn at another rate.
-TRIES_ON_OTHER_HOSTS = 3
+    return [shapes.MetricDefinition(name=name, regex=layout.metric_regex(name)) for name in names]
 
 
 class TrialTuner(HyperparameterTuner):  # type: ignore[misc]
@@ -215,7 +208,7 @@ class TrialTuner(HyperparameterTuner):  # type: ignore[misc]
 
     def _build_training_job_definition(self, inputs: Any) -> Any:
         definition = super()._build_training_job_definition(inputs)
-        definition.retry_strategy = RetryStrategy(maximum_retry_attempts=TRIES_ON_OTHER_HOSTS)
+        definition.retry_strategy = shapes.RetryStrategy(maximum_retry_attempts=TRIES_ON_OTHER_HOSTS)
         return definition
 
 

@@ -86,12 +86,13 @@ class StackContents:
         return object_versions(self._s3, self._bucket) if self._bucket else iter(())
 
     def _packages(self) -> list[str]:
-        if not self._group:
-            return []
-        pages = self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
-        return [
-            item["ModelPackageArn"] for page in pages_unless_missing(pages) for item in page["ModelPackageSummaryList"]
-        ]
+        return package_arns(self._sagemaker, self._group) if self._group else []
+
+
+def package_arns(sagemaker: Any, group: str) -> list[str]:
+    """Return the ARNs of a group's model packages; none if the group does not exist yet."""
+    pages = pages_unless_missing(sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=group))
+    return [item["ModelPackageArn"] for page in pages for item in page["ModelPackageSummaryList"]]
 
 
 def object_versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, str]]:

@@ -33,6 +33,8 @@ from pipeline_definition.session import Target
 SUCCEEDED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE")
 # The reason that CloudFormation gives for every resource that it cancelled because another one failed.
 CANCELLED = "cancelled"
+PROJECT_TAG, PROMOTION_TAGS, ZONE = "project", "PromotionTags", "AvailabilityZone"
+NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 
 class StackEvents:
@@ -52,9 +54,8 @@ class StackEvents:
                 if event["EventId"] in self._seen:
                     continue
                 self._seen.add(event["EventId"])
-                name, state, reason = (
-                    str(event.get(key) or "") for key in ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
-                )
+                keys = ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
+                name, state, reason = (str(event.get(key) or "") for key in keys)
                 self._say(f"{event['Timestamp']:%H:%M:%S}  {state:<20}  {name}  {reason}".rstrip())
                 if state.endswith("_FAILED") and CANCELLED not in reason:
                     failures.append(f"{name} ({event['ResourceType']}): {reason}")
@@ -69,10 +70,6 @@ class StackEvents:
         """Return the stack's events, oldest first."""
         pages = self._client.get_paginator("describe_stack_events").paginate(StackName=self._stack_id)
         return [event for page in pages for event in page["StackEvents"]][::-1]
-
-
-PROJECT_TAG, PROMOTION_TAGS, ZONE = "project", "PromotionTags", "AvailabilityZone"
-NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 
 @dataclass(frozen=True)
@@ -196,9 +193,8 @@ class Infrastructure:
         contents = StackContents(self._target, self._stack, _outputs(stack))
         held = contents.held()
         if held and not empty:
-            raise OperatorError(
-                f"stack {self._stack} is not deleted, for it holds {' and '.join(held)}; --empty deletes these too"
-            )
+            what = f"it holds {' and '.join(held)}; --empty deletes these too"
+            raise OperatorError(f"stack {self._stack} is not deleted, for {what}")
         for line in contents.costs_outside():
             self._say(f"goes on costing: {line}")
         if empty:
@@ -210,7 +206,8 @@ class Infrastructure:
         if parameters.get(ZONE) or parameters.get("VpcId"):
             return parameters
         zone, why = zone_for(settings, self._target)
-        self._say(f"{ZONE}={zone}: {why or 'EC2 tells of no zone with these hosts; the first of the region'}")
+        why = f"={zone}: {why}" if zone else ": EC2 tells of no zone with these hosts; the region's first"
+        self._say(f"{ZONE}{why}")
         return {**parameters, ZONE: zone}
 
     def _delete(self, stack_id: str) -> None:

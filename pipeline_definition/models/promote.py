@@ -120,7 +120,8 @@ class Production:
             serving = self.serving()
             status = serving.status if serving else "not there yet"
             if status != last_status:
-                self._say(f"{self._endpoint}: {(last_status := status)}")
+                self._say(f"{self._endpoint}: {status}")
+                last_status = status
             # Of two promotions of one package the second has nothing to do while the first one's endpoint starts.
             starting = about["status"] == "SUCCEEDED" and serving is not None and serving.status not in AT_REST
             if about["status"] != "RUNNING" and not starting:

@@ -19,9 +19,10 @@ from params.families import INDEX_FILE, VAE, FamilyError, family_of
 from params.layout import CLIP_SCORE_BELOW_APPROVED, FID_ABOVE_APPROVED, MODEL_ARCHIVE, SERVE_PREFIX
 from params.parameter_names import APPROVED_MODEL, MODEL_PACKAGE_GROUP
 from params.programs import ServeArguments
-from params.s3 import pages_unless_missing, split_uri, unless_missing
+from params.s3 import split_uri, unless_missing
 from params.settings import Settings
 from pipeline_definition.errors import OperatorError
+from pipeline_definition.infrastructure.contents import package_arns
 from pipeline_definition.jobs.planned import Values
 from pipeline_definition.session import Target
 
@@ -59,10 +60,7 @@ class PackageGroup:
 
     def list(self) -> list[ModelPackage]:
         """Return the group's packages, newest first; none if the group does not exist yet."""
-        pages = self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
-        arns = [
-            item["ModelPackageArn"] for page in pages_unless_missing(pages) for item in page["ModelPackageSummaryList"]
-        ]
+        arns = package_arns(self._sagemaker, self._group)
         return sorted((self.show(arn) for arn in arns), key=lambda package: -package.version)
 
     def show(self, package: str) -> ModelPackage:
@@ -105,9 +103,8 @@ class PackageGroup:
         """Approve or reject a package; the reason is kept with it."""
         arn = self.arn(package)
         self._describe(arn)
-        self._sagemaker.update_model_package(
-            ModelPackageArn=arn, ModelApprovalStatus=status, ApprovalDescription=reason
-        )
+        decided = {"ModelApprovalStatus": status, "ApprovalDescription": reason}
+        self._sagemaker.update_model_package(ModelPackageArn=arn, **decided)
         return self.show(arn)
 
     def arn(self, package: str) -> str:

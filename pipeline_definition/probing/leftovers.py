@@ -24,6 +24,19 @@ from pipeline_definition.session import Target
 
 T = TypeVar("T")
 TRIES: Final = 20
+DELETE_OBJECTS: Final = "delete_objects"
+# In the order of removal: operation that ends or removes one, member with its name, operation that lists them, result.
+KINDS: Final = {
+    "delete_endpoint": ("EndpointName", "list_endpoints", "Endpoints"),
+    "delete_endpoint_config": ("EndpointConfigName", "list_endpoint_configs", "EndpointConfigs"),
+    "delete_model": ("ModelName", "list_models", "Models"),
+    "stop_training_job": ("TrainingJobName", "list_training_jobs", "TrainingJobSummaries"),
+    "stop_processing_job": ("ProcessingJobName", "list_processing_jobs", "ProcessingJobSummaries"),
+}
+RUNNING: Final = ("InProgress", "Stopping")
+# SageMaker deletes no endpoint that is being created, which takes some minutes.
+LIMIT_S: Final = 1800.0
+SAY_EVERY_S: Final = 60.0
 
 
 @dataclass
@@ -44,21 +57,6 @@ class ProbePatience:
             self.waited += 1
             time.sleep(self.interval_s)
         return call()
-
-
-DELETE_OBJECTS: Final = "delete_objects"
-# In the order of removal: operation that ends or removes one, member with its name, operation that lists them, result.
-KINDS: Final = {
-    "delete_endpoint": ("EndpointName", "list_endpoints", "Endpoints"),
-    "delete_endpoint_config": ("EndpointConfigName", "list_endpoint_configs", "EndpointConfigs"),
-    "delete_model": ("ModelName", "list_models", "Models"),
-    "stop_training_job": ("TrainingJobName", "list_training_jobs", "TrainingJobSummaries"),
-    "stop_processing_job": ("ProcessingJobName", "list_processing_jobs", "ProcessingJobSummaries"),
-}
-RUNNING: Final = ("InProgress", "Stopping")
-# SageMaker deletes no endpoint that is being created, which takes some minutes.
-LIMIT_S: Final = 1800.0
-SAY_EVERY_S: Final = 60.0
 
 
 @dataclass(frozen=True)

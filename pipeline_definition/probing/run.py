@@ -31,6 +31,12 @@ from pipeline_definition.runs.watch import RunningCost, Snapshot
 from pipeline_definition.session import Target
 
 MARKS: Final = {GOOD: "✓", NOTE: "·", FAILED: "✗"}
+# How the service's words for a job, or an endpoint, are a step's.
+STATUSES: Final = {
+    **{"InProgress": "Executing", "Stopping": "Stopping", "Completed": "Succeeded"},
+    **{"Creating": "Executing", "Updating": "Executing", "InService": "Succeeded", "Deleting": "Stopped"},
+}
+NOUNS: Final = {"processing": "ProcessingJob", "training": "TrainingJob", "endpoint": "Endpoint"}
 
 
 @dataclass
@@ -126,14 +132,6 @@ def _all_lines(outcomes: Sequence[ProbeOutcome]) -> Iterator[tuple[str, ProbeLin
 
 def _text(line: ProbeLine) -> str:
     return f"{line.subject}: {line.text}" if line.subject else line.text
-
-
-# How the service's words for a job, or an endpoint, are a step's.
-STATUSES: Final = {
-    **{"InProgress": "Executing", "Stopping": "Stopping", "Completed": "Succeeded"},
-    **{"Creating": "Executing", "Updating": "Executing", "InService": "Succeeded", "Deleting": "Stopped"},
-}
-NOUNS: Final = {"processing": "ProcessingJob", "training": "TrainingJob", "endpoint": "Endpoint"}
 
 
 @dataclass

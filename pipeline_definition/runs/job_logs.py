@@ -54,7 +54,7 @@ class JobLog:
         """Whether the service was too busy at the last call: there may be lines that were not read."""
 
     def new_lines(self) -> Iterator[tuple[str, str]]:
-        """Yield (stream, line) since the last call, also those of a busy moment. Not allowed: one line says so."""
+        """Yield (stream, line) since the last call; a busy service is asked again at the next, a denial told once."""
         if not self._prefix:
             return
         self.is_behind = False

@@ -79,7 +79,7 @@ class Laptop:
         return self.settings.local
 
     def _draws_shapes(self) -> bool:
-        """Whether the data are the shapes, whose table goes from beside others' data; OperatorError: there are none."""
+        """Whether the run's data are the shapes; their table beside other data is taken away. Raises OperatorError."""
         uri, table = self.settings.data.url_table, self._table_upload()
         # By its mark or, where it was put there before there was one, by the copy in the world.
         is_same = (self.world_dir / SHAPES_TABLE).is_file() and not table.differing
@@ -186,10 +186,9 @@ class Laptop:
 
 def _port_in(file: Path) -> int:
     """Return the port that the picture server has, or had last time: the url table names it; 0: none is known."""
-    try:
+    with suppress(OSError, ValueError):
         return int(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0
+    return 0
 
 
 def _is_free(port: int) -> bool:

@@ -127,10 +127,7 @@ class Denoiser(ABC):
 
     @abstractmethod
     def forward(self, network: Any, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
-        """Return the network's prediction, [n, C, H, W], called just as its pipeline calls it.
-
-        `timesteps` [n], or one for all: to a compiled network any other kind of call is another one.
-        """
+        """Return the prediction, [n, C, H, W]; any call unlike the pipeline's compiles anew. `timesteps` [n] or one."""
 
     def blocks(self, config: Mapping[str, Any]) -> tuple[int, int, int]:
         """Return the number of blocks over picture tokens, the tokens' width, and their side in latents; or zeros."""

@@ -28,6 +28,7 @@ from steps.training.training_log import to_line
 
 LOCK_FILE: Final = "lock"
 LOCK_WAIT_S: Final = 20.0
+PERIOD_S: Final = 60.0
 
 
 class CheckpointWriter:
@@ -65,9 +66,8 @@ def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> IO[str]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("w")
     except OSError as error:
-        raise StepError(
-            f"{folder}: no checkpoint can be written: {error.strerror}; the checkpoint volume must be writable"
-        ) from None
+        fix = "the checkpoint volume must be writable"
+        raise StepError(f"{folder}: no checkpoint can be written: {error.strerror}; {fix}") from None
     deadline_s = time.monotonic() + wait_s
     while True:
         try:
@@ -76,16 +76,12 @@ def lock_folder(folder: Path, wait_s: float = LOCK_WAIT_S) -> IO[str]:
         except BlockingIOError:
             if time.monotonic() > deadline_s:
                 file.close()
-                raise StepError(
-                    f"{folder}: another job trains with the same settings; wait for it or stop it"
-                ) from None
+                fix = "wait for it or stop it"
+                raise StepError(f"{folder}: another job trains with the same settings; {fix}") from None
             time.sleep(0.2)
         except OSError:
             # Some network file systems have no locks.
             return file
-
-
-PERIOD_S: Final = 60.0
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ TIMESTEPS: Final = 1000
 """A network is told the share of noise times this, as diffusers' samplers for flow do."""
 # Side of the latents at which timesteps are not shifted: 256 px with a VAE that divides by 8.
 UNSHIFTED_SIDE: Final = 32
+# Some schedulers write 2^-24 in place of the last alpha^2 of 0.
+PURE_NOISE: Final = 1e-6
 
 
 def shift_of(wanted: float, latent_side: int) -> float:
@@ -53,10 +55,6 @@ class RectifiedFlow:
     def weight_of(self, timesteps: Tensor) -> Tensor:
         """Return the weights of samples, [n]: all 1, for the density of the timesteps does the weighing."""
         return torch.ones(len(timesteps), device=self._device, dtype=self._dtype)
-
-
-# Some schedulers write 2^-24 in place of the last alpha^2 of 0.
-PURE_NOISE: Final = 1e-6
 
 
 class Diffusion:

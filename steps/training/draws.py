@@ -58,9 +58,8 @@ def draw_routes(seed: int, positions: Sequence[int], tokens: int, kept: int) -> 
 
 def draw_written(seed: int, positions: Sequence[int], share: float) -> Tensor:
     """Return which of the samples at `positions` get the written caption, [n] bool, from streams of their own too."""
-    return torch.tensor(
-        [_stream(seed, position, CAPTIONS).random() < share for position in positions], dtype=torch.bool
-    )
+    drawn = [_stream(seed, position, CAPTIONS).random() < share for position in positions]
+    return torch.tensor(drawn, dtype=torch.bool)
 
 
 def draw(

@@ -28,6 +28,9 @@ from steps.training.training_log import TrainingLog
 
 # Speed, monitoring, place and cost: none of these changes the weights (except by rounding).
 WITHOUT_EFFECT: Final = TrainArguments.names(Decides.RUNNING, Decides.MONEY, Decides.PLACE)
+LIBRARIES: Final = ("torch", "diffusers", "transformers", "peft", "numpy", "safetensors")
+PYTHON: Final = {"python": platform.python_version()}
+_ROOT: Final = Path(__file__).parents[2]
 
 
 def training_identity(
@@ -37,9 +40,8 @@ def training_identity(
     try:
         manifest_bytes = BlockFiles(latents).read(MANIFEST_FILE)
     except OSError as error:
-        raise StepError(
-            f"{latents}/{MANIFEST_FILE}: cannot be read ({error}): the latents were never finished"
-        ) from None
+        file = f"{latents}/{MANIFEST_FILE}"
+        raise StepError(f"{file}: cannot be read ({error}): the latents were never finished") from None
     denoiser = denoiser_of(pretrained)
     digests = encoder_digests(pretrained, denoiser.family)
     LatentsManifest.model_validate_json(manifest_bytes).require(**digests)
@@ -56,10 +58,6 @@ def training_identity(
 def identity_digest(identity: Identity) -> str:
     """Return the name under which a training's checkpoints live: 16 hexadecimal digits."""
     return digest(identity)[:16]
-
-
-LIBRARIES: Final = ("torch", "diffusers", "transformers", "peft", "numpy", "safetensors")
-_ROOT: Final = Path(__file__).parents[2]
 
 
 def lineage(
@@ -88,8 +86,7 @@ def lineage(
         "world_size": world.size,
         "device": device_name(world.device),
         "images_per_s": statistics.median(rates) if rates else None,
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES}
-        | {"python": platform.python_version()},
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES} | PYTHON,
     }
 
 

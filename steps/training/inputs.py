@@ -22,6 +22,9 @@ from steps.training.block_aids import BlockAids
 from steps.training.diffusion import Diffusion, RectifiedFlow
 from steps.training.draws import Draws, draw, draw_kept, draw_written
 
+# Enough that a GPU never waits for its next step, and few enough that what is queued does not fill its memory.
+STEPS_AHEAD: Final = 2
+
 
 class CaptionConditioning:
     """Token ids or embeddings of captions, and those of the empty caption."""
@@ -49,10 +52,6 @@ class CaptionConditioning:
     def encode(self, captions: Tensor, kept: Tensor | None = None) -> Conditions:
         """Return what the network is told of what `choose` returned, on the device; `kept` [n, encoders] or all."""
         return (captions,) if self._reader is None else self._reader.encode(captions, kept)
-
-
-# Enough that a GPU never waits for its next step, and few enough that what is queued does not fill its memory.
-STEPS_AHEAD: Final = 2
 
 
 class Courier:

@@ -41,6 +41,10 @@ BACKLOG: Final = 4096
 # The others read from the first host why it ends, before it does.
 LINGER_S: Final = 2.0
 PRESENT, REACHED, FAULT = "present", "reached", "fault"
+# SageMaker gives a job 120 s from SIGTERM to SIGKILL: time for the last checkpoint.
+SHUTDOWN_TIMEOUT_S: Final = 110
+# All hosts have just met: what is left is torchrun's own start.
+RENDEZVOUS_TIMEOUT_S: Final = 300
 
 
 @contextmanager
@@ -114,12 +118,6 @@ def _reach_all(cluster: Cluster, store: Store) -> None:
 def _listed(hosts: Sequence[str], most: int = 8) -> str:
     more = f" and {len(hosts) - most} more" if len(hosts) > most else ""
     return ", ".join(hosts[:most]) + more
-
-
-# SageMaker gives a job 120 s from SIGTERM to SIGKILL: time for the last checkpoint.
-SHUTDOWN_TIMEOUT_S: Final = 110
-# All hosts have just met: what is left is torchrun's own start.
-RENDEZVOUS_TIMEOUT_S: Final = 300
 
 
 def is_rank(environment: Mapping[str, str]) -> bool:

@@ -32,6 +32,8 @@ from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES
 
 # For training, validation and its smaller last batch, each in training and in evaluation mode.
 GRAPHS_PER_SHAPE: Final = 6
+CACHE_VARIABLE: Final = "TORCHINDUCTOR_CACHE_DIR"
+FOLDER: Final = "compiled"
 
 
 def build_network(
@@ -74,10 +76,6 @@ def _check(denoiser: Denoiser, network: Any, manifest: LatentsManifest) -> None:
         problem = f"it reads embeddings {width} wide, but the captions' embeddings are {manifest.embedding_width} wide"
     if problem:
         raise StepError(f"{denoiser.config_name}: {problem}")
-
-
-CACHE_VARIABLE: Final = "TORCHINDUCTOR_CACHE_DIR"
-FOLDER: Final = "compiled"
 
 
 def keep_compiled(

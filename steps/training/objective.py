@@ -35,6 +35,9 @@ from steps.training.state import TrainingState
 WEIGHT_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 # Of the forward pass, and of the frozen text encoder.
 FORWARD_DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+SEED: Final = 0
+# Not the micro-batch: the value must not depend on it.
+BATCH_SIZE: Final = 32
 
 
 def resolved_precision(precision: str, device: torch.device) -> str:
@@ -89,11 +92,6 @@ class Objective:
             return self.losses(network, inputs) * weights
         self._aids.prepare(latent_shape_of(inputs.mean), inputs.routes, inputs.mean.new_empty(0, dtype=self._dtype))
         return self.losses(network, inputs) * weights + self._aids.losses(inputs.features)
-
-
-SEED: Final = 0
-# Not the micro-batch: the value must not depend on it.
-BATCH_SIZE: Final = 32
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,8 @@ from steps.errors import StepError
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 # The watchdog speaks first: it can name the rank that hangs, and knows when being slow is no fault.
 TIMEOUT_FACTOR: Final = 11
+ERROR_FILE_VARIABLE: Final = "TORCHELASTIC_ERROR_FILE"
+ERROR_FILE: Final = "error.json"
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,6 @@ def _share_threads(environment: Mapping[str, str]) -> None:
     if "OMP_NUM_THREADS" not in environment:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(environment.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-ERROR_FILE_VARIABLE: Final = "TORCHELASTIC_ERROR_FILE"
-ERROR_FILE: Final = "error.json"
 
 
 class LostRankError(StepError):

@@ -23,6 +23,8 @@ from steps.training.optimizer_step import BatchPlan
 from steps.training.ranks import World
 from steps.training.state import TrainingState
 
+LENGTH = "training_samples"
+
 
 class Beginning(NamedTuple):
     """State of a training before its first step in this job."""
@@ -76,9 +78,6 @@ def _check(state: TrainingState, checkpoint: Checkpoint) -> None:
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[object, ...]]:
     return {name: (*tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-
-
-LENGTH = "training_samples"
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,8 @@ class Session:
         pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
         latents = latents_location(self.arguments, self.container)
         initial = initial_folder(self.arguments, self.container)
-        identity = self.world.broadcast_json(
-            training_identity(self.arguments, pretrained, initial, latents) if self.world.is_head else None
-        )
+        read = training_identity(self.arguments, pretrained, initial, latents) if self.world.is_head else None
+        identity = self.world.broadcast_json(read)
         with (
             self._checkpoints(identity) as folder,
             watching(folder, self.arguments.checkpoints_uri, self.arguments.max_checkpoint_lag_s),
@@ -106,19 +105,11 @@ class Session:
     def _trainer(self, parts: Parts, beginning: Beginning, folder: CheckpointFolder | None) -> Trainer:
         cluster = self.container.cluster()
         hosts = len(cluster.groups.get(TRAINERS_GROUP, cluster.hosts))
-        return Trainer(
-            arguments=self.arguments,
-            plan=self.plan,
-            world=self.world,
-            parts=parts,
-            log=self._log(folder, beginning),
-            skips=SkipGuard(self.arguments.max_skipped_steps, beginning.skipped_steps),
-            writer=CheckpointWriter(folder) if folder else None,
-            vote=self.vote,
-            spending=Spending(self.arguments, hosts, folder.folder if folder else None),
-            beat=self.watchdog.beat,
-            seen_samples=beginning.seen_samples,
-        )
+        log, writer = self._log(folder, beginning), CheckpointWriter(folder) if folder else None
+        skips = SkipGuard(self.arguments.max_skipped_steps, beginning.skipped_steps)
+        spending = Spending(self.arguments, hosts, folder.folder if folder else None)
+        own = (self.arguments, self.plan, self.world, parts, log, skips, writer, self.vote, spending)
+        return Trainer(*own, beat=self.watchdog.beat, seen_samples=beginning.seen_samples)
 
     def _log(self, folder: CheckpointFolder | None, beginning: Beginning) -> TrainingLog:
         if folder is None:

@@ -28,13 +28,15 @@ from steps.model.pretrained import scheduler_config
 
 # On the job's volume: the root file system of an instance is small.
 UNPACKED_DIR: Final = "/opt/ml/output/initial_model"
+# diffusers' defaults, for what a scheduler's configuration does not say.
+SCHEDULE: Final = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+TEXT_SHAPE: Final = ("num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings")
 
 
 def initial_folder(arguments: TrainArguments, container: Container) -> Path:
     """Return the diffusers folder with the initial weights."""
-    if arguments.initial_weights == "model":
-        return container.path(UNPACKED_DIR)
-    return container.channel_dir(PRETRAINED_CHANNEL)
+    is_model = arguments.initial_weights == "model"
+    return container.path(UNPACKED_DIR) if is_model else container.channel_dir(PRETRAINED_CHANNEL)
 
 
 def unpack_initial_model(arguments: TrainArguments, container: Container) -> None:
@@ -50,9 +52,8 @@ def unpack_initial_model(arguments: TrainArguments, container: Container) -> Non
     folder = initial_folder(arguments, container)
     unpack_model(channel / MODEL_ARCHIVE, folder)
     if name := own_adapter(folder):
-        print(
-            f"note: training begins at the model without its adapter {name}, which lies beside its weights", flush=True
-        )
+        what = f"training begins at the model without its adapter {name}, which lies beside its weights"
+        print(f"note: {what}", flush=True)
 
 
 def former_lineage(arguments: TrainArguments, container: Container) -> dict[str, Any] | None:
@@ -73,11 +74,6 @@ def base_model(arguments: TrainArguments, container: Container, identity: dict[s
     part = folder_family(folder).denoiser
     source = read_object(folder / SOURCES_FILE).get(part) if (folder / SOURCES_FILE).is_file() else None
     return f"{source['source']} {source['revision']}".strip() if source else f"{part} sha256:{identity[part]}"
-
-
-# diffusers' defaults, for what a scheduler's configuration does not say.
-SCHEDULE: Final = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
-TEXT_SHAPE: Final = ("num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings")
 
 
 def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained: Path) -> None:

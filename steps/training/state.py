@@ -23,6 +23,11 @@ from steps.errors import StepError
 from steps.model.weight_average import WeightAverage
 from steps.training.ranks import World
 
+WEIGHTS: Final = "weights"
+AVERAGE: Final = "average"
+OPTIMIZER: Final = "optimizer"
+Tensors = dict[str, dict[str, Tensor]]
+
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
     """Return whether Muon may train a parameter: the 2-D weight of a layer inside the denoiser's blocks.
@@ -145,13 +150,6 @@ def flat(tensor: Tensor) -> Tensor:
     return tensor.permute(order)
 
 
-WEIGHTS: Final = "weights"
-AVERAGE: Final = "average"
-OPTIMIZER: Final = "optimizer"
-
-Tensors = dict[str, dict[str, Tensor]]
-
-
 class TrainingState:
     """A network, the optimizer of its weights, and their moving average."""
 
@@ -181,7 +179,7 @@ class TrainingState:
         return groups
 
     def snapshot(self, copied: bool = True) -> Tensors:
-        """Return every tensor in CPU memory on the head, as all ranks ask; unless `copied`, live ones of a CPU."""
+        """Return every tensor in CPU memory, on the head; all ranks call it. Unless `copied`, a CPU's are live ones."""
         groups: Tensors = {}
         for group, name, place, tensor in self._entries():
             whole = tensor if group == WEIGHTS else self.shards.gather(place, tensor)

@@ -28,6 +28,10 @@ from steps.training.ranks import World
 # The status that a shell reports for a process that SIGTERM ended: a stopped job without a model.
 STOPPED_STATUS: Final = 128 + signal.SIGTERM
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+SPENT_FILE: Final = "spent.json"
+SECONDS_PER_HOUR: Final = 3600.0
+# A suggested budget leaves room for an estimate of the remaining time that is too low.
+SUGGESTED_MARGIN: Final = 1.05
 
 
 class Reason(IntEnum):
@@ -83,12 +87,6 @@ def asked_by_signals(vote: StopVote) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-SPENT_FILE: Final = "spent.json"
-SECONDS_PER_HOUR: Final = 3600.0
-# A suggested budget leaves room for an estimate of the remaining time that is too low.
-SUGGESTED_MARGIN: Final = 1.05
 
 
 class Spending:

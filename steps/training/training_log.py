@@ -28,6 +28,7 @@ DEFAULT_EXPERIMENT: Final = "sd-pipeline"
 # Lines that may wait for a slow server; further ones are dropped.
 WAITING_LINES: Final = 1000
 CLOSE_TIMEOUT_S: Final = 30.0
+Entry = dict[str, float | int]
 
 
 class TensorBoard:
@@ -113,9 +114,6 @@ def trackers(
     return [TensorBoard(folder), MLflow(uri, experiment, run, parameters)]
 
 
-Entry = dict[str, float | int]
-
-
 class TrainingLog:
     """Entries of one training, oldest first."""
 
@@ -154,6 +152,5 @@ class TrainingLog:
 
 def to_line(entry: Entry) -> str:
     """Return `training_loss=0.1234 seen_samples=640 ...`, as `params.layout.metric_regex` finds it."""
-    return " ".join(
-        f"{key}={value if isinstance(value, int) else format(value, '.6g')}" for key, value in entry.items()
-    )
+    texts = {key: str(value) if isinstance(value, int) else f"{value:.6g}" for key, value in entry.items()}
+    return " ".join(f"{key}={text}" for key, text in texts.items())

@@ -23,6 +23,11 @@ from steps.training.training_log import Entry
 from steps.training.utilisation import Utilisation
 
 T = TypeVar("T")
+# A spike is this many robust standard deviations above the median of the last losses.
+SPIKE_DEVIATIONS: Final = 8.0
+SPIKE_HISTORY_STEPS: Final = 200
+SPIKE_MIN_STEPS: Final = 50
+_MAD_TO_DEVIATION: Final = 1.4826
 
 
 @dataclass(frozen=True)
@@ -101,13 +106,6 @@ class Window:
             elapsed_s=time.perf_counter() - self._start_s - self._paused_s,
             data_s=self._data_s,
         )
-
-
-# A spike is this many robust standard deviations above the median of the last losses.
-SPIKE_DEVIATIONS: Final = 8.0
-SPIKE_HISTORY_STEPS: Final = 200
-SPIKE_MIN_STEPS: Final = 50
-_MAD_TO_DEVIATION: Final = 1.4826
 
 
 class SkipGuard:

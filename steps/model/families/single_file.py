@@ -90,6 +90,8 @@ _OPENCLIP_NAME: Final = (
     r"token_embedding\.weight|positional_embedding|ln_final\.\w+"
     r"|transformer\.resblocks\.\d+\.(ln_[12]\.\w+|mlp\.c_(fc|proj)\.\w+|attn\.([qkv]_|out_proj\.)\w+)"
 )
+LDM: Final = "ldm.modules"
+DEFAULT_SCALING: Final = 0.18215
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,11 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
     """Write a folder's model into one file; return its `notes`. Raises StepError for a weight that has no place."""
     described = FolderConfigs.read(folder)
     if (kind := described.schedule.get("beta_schedule")) != "scaled_linear":
-        raise StepError(
-            f"scheduler_config.json: beta_schedule is {kind}: a single file's readers know scaled_linear alone"
-        )
+        what = "a single file's readers know scaled_linear alone"
+        raise StepError(f"scheduler_config.json: beta_schedule is {kind}: {what}")
     if predicted(described.schedule) == FLOW:
-        raise StepError(
-            "--single-file: its readers know no flow in this layout, and would draw something else; take the folder"
-        )
+        what = "its readers know no flow in this layout, and would draw something else"
+        raise StepError(f"--single-file: {what}; take the folder")
     tensors = layout(described, *(weights_of(folder / part) for part in (UNET, VAE, TEXT_ENCODER)))
     markers = {V_KEY: described.predicts_v, ZERO_SNR_KEY: described.ends_in_noise}
     tensors |= {key: torch.zeros(0) for key, marked in markers.items() if marked}
@@ -273,10 +273,6 @@ def _model_spec(described: FolderConfigs, title: str) -> dict[str, str]:
         "prediction_type": "v" if described.predicts_v else "epsilon",
     }
     return {f"modelspec.{name}": value for name, value in values.items()}
-
-
-LDM: Final = "ldm.modules"
-DEFAULT_SCALING: Final = 0.18215
 
 
 def ldm_config(

@@ -20,6 +20,13 @@ from steps.model.pretrained import load_text_encoder, load_tokenizer
 
 # 2 MB in bfloat16: the second-level cache of a server's core. Half and twice as many cost 0 to 20 % more.
 SCORES_AT_ONCE: Final = 1 << 20
+# What a UNet may ask for besides the noisy latents, the timestep and the text, and whose it is.
+OTHER_CONDITIONS: Final = {
+    "addition_embed_type": "as Stable Diffusion XL's",
+    "class_embed_type": "as the upscaler's",
+    "encoder_hid_dim_type": "as Kandinsky's",
+    "time_cond_proj_dim": "as a latent consistency model's",
+}
 
 
 class PiecewiseAttention:
@@ -55,15 +62,6 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     empty = torch.empty(len(query), query.shape[1], key.shape[1], dtype=query.dtype, device=query.device)
     scores = torch.baddbmm(empty, query, key.transpose(1, 2), beta=0, alpha=scale)
     return torch.bmm(scores.softmax(-1), value)
-
-
-# What a UNet may ask for besides the noisy latents, the timestep and the text, and whose it is.
-OTHER_CONDITIONS: Final = {
-    "addition_embed_type": "as Stable Diffusion XL's",
-    "class_embed_type": "as the upscaler's",
-    "encoder_hid_dim_type": "as Kandinsky's",
-    "time_cond_proj_dim": "as a latent consistency model's",
-}
 
 
 class ClipReader(TextReader):
