@@ -17,7 +17,7 @@ help:  ## Show this list.
 
 install: $(INSTALLED)  ## Make the virtual environment with the pinned versions (idempotent).
 
-# The definition is kept (pipeline_definition/definition/cache.py), so that the first command answers at once.
+# The definition is kept (pipeline_definition/definition/pipeline.py), so that the first command answers at once.
 $(INSTALLED): requirements.lock requirements.cuda.lock install.sh setup.cfg pyproject.toml
 	./install.sh
 	$(BIN)/sd-pipeline definition --params params/local.yaml >/dev/null

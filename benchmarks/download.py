@@ -24,9 +24,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +71,16 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         for number in range(PICTURES):
             write_bytes(Path(folder) / "pictures" / f"{number}.jpg", picture(number))
-        web = stack.enter_context(serving("shapes", "/pictures/0.jpg", "serve", "--folder", folder, "--port"))
-        s3 = stack.enter_context(serving("moto.server", "", "-H", "127.0.0.1", "-p"))
+        quiet: dict[str, Any] = {"log": subprocess.DEVNULL, **ENVIRONMENT}
+        pictures = [sys.executable, "-m", "shapes", "serve", "--folder", folder, "--port", "{port}"]
+        web, _ = stack.enter_context(harness.serving(pictures, "/pictures/0.jpg", **quiet))
+        store = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"]
+        s3, _ = stack.enter_context(harness.serving(store, "", **quiet))
         os.environ |= {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3}
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         sides = measure(options, web)
     harness.print_result(results(sides, options), options.json)
     return 0
-
-
-@contextmanager
-def serving(module: str, path: str, *flags: str) -> Iterator[str]:
-    """Run a server, the last of whose flags is its port's, until it answers at a path; yields its address."""
-    port = harness.free_port()
-    command = [sys.executable, "-m", module, *flags, str(port)]
-    with harness.process(command, subprocess.DEVNULL, **ENVIRONMENT) as server:
-        address = f"http://127.0.0.1:{port}"
-        harness.wait_for_answer(address + path, server)
-        yield address
 
 
 def picture(number: int) -> bytes:
@@ -192,12 +184,9 @@ def plain_maker(_: str, threads: int) -> Make:
 
 
 def results(sides: dict[str, Turns], options: argparse.Namespace) -> dict[str, Any]:
-    def ratio(kind: int) -> float:
-        """Return the median within a turn of same / step: of seconds, or, for a `kind` of 1, of CPU-seconds."""
-        return harness.median_ratio(*([turn[kind] for turn in sides[name]] for name in ("same", "step")))
-
+    seconds, cpu_seconds = (harness.ratio_of(sides, "same", "step", cpu) for cpu in (False, True))
     return {
-        "ratios": {"same_concurrency": ratio(0), "cpu_same_concurrency": ratio(1)},
+        "ratios": {"same_concurrency": seconds, "cpu_same_concurrency": cpu_seconds},
         "sides": {name: harness.summary(turns, "image") for name, turns in sides.items()},
         "settings": {name: getattr(options, name) for name in ("turns", "processes", "threads")},
         "cores": os.cpu_count(),

@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -39,7 +40,7 @@ from PIL import Image
 
 from benchmarks import harness
 from benchmarks.harness import SMALL_MODEL, Turns
-from benchmarks.train.pictures import write_pictures
+from benchmarks.train.models import write_pictures
 from params.programs import DownloadArguments, EncodeArguments
 from steps import encode
 from steps.container import Cluster
@@ -144,7 +145,7 @@ def run_step(options: argparse.Namespace, base: Path, starts_s: list[float], num
     marks, started_s = [], time.perf_counter()
 
     def mark(rows: int) -> None:
-        marks.append((time.perf_counter(), tree_cpu_s(psutil.Process()), rows))
+        marks.append((time.perf_counter(), tree_cpu_s(), rows))
 
     with mock.patch.object(encode, "encode_shards", lambda job, shards, _: encode_shards(job, shards, mark)):
         encode.Encode(arguments, base / "manifest.json", options.pretrained).run()
@@ -153,23 +154,18 @@ def run_step(options: argparse.Namespace, base: Path, starts_s: list[float], num
     return (marks[-1][0] - marks[0][0]) / rows, (marks[-1][1] - marks[0][1]) / rows
 
 
-def tree_cpu_s(root: psutil.Process) -> float:
-    total = 0.0
+def tree_cpu_s() -> float:
+    total, root = 0.0, psutil.Process()
     for process in (root, *root.children(recursive=True)):
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
+        with suppress(psutil.NoSuchProcess):
+            total += harness.cpu_s(process)
     return total
 
 
 def results(options: argparse.Namespace, turns: dict[str, Turns], starts_s: list[float]) -> dict[str, Any]:
-    def overhead(kind: int) -> float:
-        return harness.median_ratio(*([turn[kind] for turn in turns[name]] for name in ("step", "bare"))) - 1
-
+    overhead, overhead_cpu = (harness.ratio_of(turns, "step", "bare", cpu) - 1 for cpu in (False, True))
     return {
-        "ratios": {"overhead": overhead(0), "overhead_cpu": overhead(1)},
+        "ratios": {"overhead": overhead, "overhead_cpu": overhead_cpu},
         "sides": {name: harness.summary(its, "picture") for name, its in turns.items()},
         "start_s": statistics.median(starts_s),
         "settings": {name: getattr(options, name) for name in ("rounds", "samples", "resolution_px")},

@@ -21,7 +21,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -30,8 +30,7 @@ import psutil
 import torch
 
 from benchmarks import harness
-from benchmarks.train.models import Scale
-from benchmarks.train.pictures import ENCODED_AT_ONCE, sign, write_latents, write_pictures
+from benchmarks.train.models import ENCODED_AT_ONCE, Scale, sign, write_latents, write_pictures
 from params.arguments import to_flags
 from params.families import TEXT_ENCODER
 from params.memory import state_bytes
@@ -97,11 +96,10 @@ class Rehearsal:
         return {"width": self.options.width, "ranks": ranks, "pictures": self.options.pictures, "stages": figures}
 
     def encode(self) -> None:
-        """Draw pictures and encode them with the project's loader of VAEs, as `benchmarks.train` does.
-
-        `python -m steps encode` itself refuses a VAE with random weights: pictures do not come back from its latents.
-        """
-        with self.stage("encode", self.folder / "latents", self.estimated_encoding_bytes()):
+        """Encode drawn pictures by the VAE alone: `python -m steps encode` refuses one with random weights."""
+        config = part_config(self.pretrained, "vae")
+        estimated = PROCESS_BYTES + encoding_bytes(config, torch.float32, ENCODED_AT_ONCE, SIDE_PX)
+        with self.stage("encode", self.folder / "latents", estimated):
             harness.in_new_processes(_draw_and_encode, [(self.folder, self.options.pictures)])
             sign(self.folder / "latents", self.pretrained)
 
@@ -135,38 +133,31 @@ class Rehearsal:
         shutil.rmtree(self.job)
 
     def serve(self) -> None:
-        port, picture = harness.free_port(), self.folder / "picture.png"
+        picture = self.folder / "picture.png"
         # A CPU has no arithmetic in float16, the endpoint's default; a batch's warm-up draws every size up to it.
         flags = {"inference_steps": 2, "default_size_px": SIDE_PX, "max_size_px": SIDE_PX, "timeout_s": 59.0}
         flags |= {"precision": "float32", "max_batch_size": 1}
+        command, base = [sys.executable, "-m", "steps", "serve", *to_flags(flags)], str(self.folder / "serve")
         with (
             self.stage("serve one picture", picture),
-            harness.process(
-                [sys.executable, "-m", "steps", "serve", *to_flags(flags)],
-                SAGEMAKER_BASE_DIR=str(self.folder / "serve"),
-                SAGEMAKER_BIND_TO_PORT=str(port),
-            ) as server,
+            harness.serving(command, "/ping", SAGEMAKER_BASE_DIR=base) as (address, _),
         ):
             body = json.dumps({"prompt": "a red circle", "seed": 7}).encode()
             head = {"Content-Type": "application/json", "Accept": "image/png"}
-            address = f"http://127.0.0.1:{port}"
-            harness.wait_for_answer(f"{address}/ping", server, poll_s=1.0)
             asked = urllib.request.Request(f"{address}/invocations", body, head)
             with urllib.request.urlopen(asked, timeout=3600) as answer:
                 picture.write_bytes(answer.read())
 
     def ranks(self) -> int:
         """Return how many ranks are asked for, or fit."""
-        available, needed = psutil.virtual_memory().available, self.estimated_training_bytes(2)
-        ranks: int = self.options.ranks or (2 if needed <= available else 1)
-        if ranks != (self.options.ranks or 2):
-            print(f"2 ranks would take about {needed / 1e9:.1f} GB of {available / 1e9:.1f}: 1 rank", flush=True)
-        needed = self.estimated_training_bytes(ranks)
+        available = psutil.virtual_memory().available
+        asked = self.options.ranks or (2 if self.estimated_training_bytes(2) <= available else 1)
+        needed = self.estimated_training_bytes(asked)
+        figures = f"about {needed / 1e9:.1f} GB of {available / 1e9:.1f} available"
+        print(f"{asked} ranks take {figures}", file=sys.stderr, flush=True)
         if needed > available:
-            fix = "--ranks 1" if ranks > 1 else "--width 2"
-            figures = f"{needed / 1e9:.1f} GB of {available / 1e9:.1f} available"
-            raise SystemExit(f"error: training takes about {figures}; free some, or set {fix}")
-        return ranks
+            raise SystemExit(f"error: training takes {figures}; free some, or set --ranks 1 or --width 2")
+        return int(asked)
 
     def estimated_training_bytes(self, ranks: int) -> float:
         """Return the peak of all ranks together, the text encoder and what comes on top of the state included."""
@@ -179,11 +170,6 @@ class Rehearsal:
         # are kept aside; one rank alone has no gradients then.
         kept_aside = 4 * network.parameters if ranks > 1 else 0
         return ranks * (each + text + PROCESS_BYTES) + max(passing, whole - each, kept_aside)
-
-    def estimated_encoding_bytes(self) -> float:
-        return PROCESS_BYTES + encoding_bytes(
-            part_config(self.pretrained, "vae"), torch.float32, ENCODED_AT_ONCE, SIDE_PX
-        )
 
     def call(self, command: Sequence[str], base: Path | None = None) -> None:
         with harness.process(command, SAGEMAKER_BASE_DIR=str(base or self.folder)) as process:
@@ -221,11 +207,9 @@ def _watch(stage: Stage, ended: threading.Event) -> None:
     while not ended.wait(SAMPLED_EVERY_S):
         own = 0
         for process in psutil.Process().children(recursive=True):
-            try:
+            with suppress(psutil.Error):
                 memory = process.memory_info()
-            except psutil.Error:
-                continue
-            own += memory.rss - memory.shared
+                own += memory.rss - memory.shared
         stage.peak_gb = max(stage.peak_gb, own / 1e9)
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
+import psutil
+
 Figure = TypeVar("Figure")
 
 # Seconds and CPU-seconds of a picture, one pair for each turn or round.
@@ -40,11 +42,7 @@ def parser(module: str, description: str | None, **flags: tuple[Any, str]) -> ar
 def take_turns(
     sides: Mapping[str, Callable[[int], Figure]], rounds: int, uncounted: int = 0
 ) -> dict[str, list[Figure]]:
-    """Run each side once in every round, given the round's number, and return its figures.
-
-    A different side begins each round, so that none always runs on what the one before it left. The first rounds
-    may be left uncounted: they pay for what is slow only once.
-    """
+    """Run each side in every round, another one first each time; the first rounds may pay for what is slow once."""
     names, figures = list(sides), {name: list[Figure]() for name in sides}
     for number in range(uncounted + rounds):
         first = number % len(names)
@@ -75,15 +73,31 @@ def process(command: Sequence[str], log: int | None = None, **environment: str) 
         running.wait(60)
 
 
-def wait_for_answer(address: str, server: subprocess.Popen[bytes], poll_s: float = 0.1) -> None:
+def wait_for_answer(address: str, server: subprocess.Popen[bytes]) -> None:
     """Return when a server answers at an address with success."""
     while server.poll() is None:
         try:
             urllib.request.urlopen(address, timeout=60).close()
             return
         except OSError:
-            time.sleep(poll_s)
+            time.sleep(0.1)
     raise SystemExit("error: the server ended before it answered; its log is above")
+
+
+@contextmanager
+def serving(command: Sequence[str], path: str, log: int | None = None, **environment: str) -> Iterator[tuple[str, int]]:
+    """Run a server, told its port as {port} or SAGEMAKER_BIND_TO_PORT; yield address and process once it answers."""
+    port = str(free_port())
+    own = [word.format(port=port) for word in command]
+    with process(own, log, **environment, SAGEMAKER_BIND_TO_PORT=port) as server:
+        address = f"http://127.0.0.1:{port}"
+        wait_for_answer(address + path, server)
+        yield address, server.pid
+
+
+def cpu_s(of: psutil.Process) -> float:
+    times = of.cpu_times()
+    return float(times.user + times.system)
 
 
 def free_port() -> int:
@@ -94,6 +108,11 @@ def free_port() -> int:
 def median_ratio(own: Iterable[float], base: Iterable[float]) -> float:
     """Return the median over the rounds of own / base: both figures of a round saw the same machine."""
     return statistics.median(mine / its for mine, its in zip(own, base, strict=True))
+
+
+def ratio_of(turns: Mapping[str, Turns], own: str, base: str, cpu: bool = False) -> float:
+    """Return the median within a turn of own / base: of seconds, or of CPU-seconds."""
+    return median_ratio(*([turn[cpu] for turn in turns[name]] for name in (own, base)))
 
 
 def summary(turns: Turns, noun: str) -> dict[str, float]:

@@ -53,9 +53,8 @@ class Kind:
     name: str
     embeddings: bool
     rival_samples: int
-    """Samples in formats with one record each: far beyond the CPU's caches, yet quick to write."""
+    """Far beyond the CPU's caches, yet quick to write one by one."""
     rows_per_block: int
-    """Rows of some 5 MB."""
     rows_per_shard: int
     shards: int = 8
     latent_shape: tuple[int, int, int] = (4, 32, 32)
@@ -199,19 +198,12 @@ def take_turn(batches: Iterator[int], turn_cpu_s: float, _: int) -> float:
     samples, start_s = 0, time.process_time()
     while (cpu_s := time.process_time() - start_s) < turn_cpu_s:
         samples += next(batches)
-    wait_until_idle()
-    return samples / cpu_s
-
-
-def wait_until_idle() -> None:
-    """Let threads that read ahead finish, so that the next loader does not pay for them."""
-    before = time.process_time()
-    while True:
-        time.sleep(IDLE_S)
-        now = time.process_time()
-        if now - before < IDLE_S / 10:
-            return
+    # Threads that read ahead finish, so that the next loader does not pay for them.
+    before = -math.inf
+    while (now := time.process_time()) - before >= IDLE_S / 10:
         before = now
+        time.sleep(IDLE_S)
+    return samples / cpu_s
 
 
 def summary(results: dict[str, dict[str, list[float]]]) -> dict[str, Any]:

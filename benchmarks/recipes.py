@@ -27,24 +27,11 @@ from scipy import stats
 from webdataset import TarWriter
 
 from benchmarks import harness
-from benchmarks.train.pictures import METADATA_FILE, draw_captions, read_captions, sign, write_latents
+from benchmarks.train.models import METADATA_FILE, draw_captions, read_captions, sign, write_latents
+from params import layout
 from params.arguments import to_flags
 from params.families import CONFIG_FILE
 from params.files import write_json
-from params.layout import (
-    BASE_DIR_VARIABLE,
-    CLIP_SCORE,
-    CONTACT_SHEET_FILE,
-    EVALUATION,
-    EVALUATOR,
-    FID,
-    MANIFEST_FILE,
-    METRICS_FILE,
-    MODEL,
-    MODEL_ARCHIVE,
-    REFERENCE,
-    REFERENCE_SHARD_PATTERN,
-)
 from params.programs import TrainArguments
 from pipeline_definition.local.archive import merged_files, write_archive
 from shapes import captions
@@ -52,7 +39,7 @@ from steps.container import Container
 from steps.data.loading.latents import LatentsDataset
 from steps.model.denoiser import counted_flops
 from steps.model.families import denoiser_of
-from steps.training.optimizer import Optimizer
+from steps.training.state import Optimizer
 from steps.training.utilisation import training_flops
 
 MODELS: Final = harness.SMALL_MODEL.parent
@@ -120,13 +107,11 @@ class RecipeBench:
 
     def __init__(self, folder: Path, tflop: float) -> None:
         self.folder, self.tflop = folder, tflop
-        grid = captions.every()
-        self.heldout = [caption for caption in grid if captions.is_heldout(caption.text())]
+        trained, self.heldout = captions.divided(captions.every())
         if not (folder / "pictures" / METADATA_FILE).exists():
             shutil.rmtree(folder / "heldout", ignore_errors=True)
             shutil.rmtree(folder / "pictures", ignore_errors=True)
             self._write_reference(draw_captions(folder / "heldout", SIDE_PX, self.heldout))
-            trained = [caption for caption in grid if not captions.is_heldout(caption.text())]
             draw_captions(folder / "pictures", SIDE_PX, trained)
 
     def pretrained(self, recipe: TrainingRecipe) -> Path:
@@ -146,10 +131,10 @@ class RecipeBench:
     def latents(self, recipe: TrainingRecipe) -> Path:
         """Return latents of the pictures, with features where a transformer may be aligned with them."""
         folder, pretrained = self.folder / f"latents-{recipe.folder}", MODELS / recipe.folder
-        if not (folder / MANIFEST_FILE).exists():
+        if not (folder / layout.MANIFEST_FILE).exists():
             denoiser = denoiser_of(pretrained)
             blocks, _, _ = denoiser.blocks(denoiser.config(pretrained))
-            vision = MODELS / EVALUATOR / "clip" if blocks else None
+            vision = MODELS / layout.EVALUATOR / "clip" if blocks else None
             write_latents(folder, self.folder / "pictures", pretrained, torch.device("cpu"), vision)
             sign(folder, pretrained)
         return folder
@@ -174,9 +159,9 @@ class RecipeBench:
         if not figures.exists():
             shutil.rmtree(base, ignore_errors=True)
             settings = {"training_samples": self.samples_of(recipe), "learning_rate": rate, "seed": seed}
-            cpu_s = self._train(Container({BASE_DIR_VARIABLE: str(base)}), recipe, settings)
-            metrics = self._judge(Container({BASE_DIR_VARIABLE: str(base)}), recipe, seed, Path(f"{base}.png"))
-            own = (cpu_s, metrics[FID]["value"], metrics[CLIP_SCORE]["value"])
+            cpu_s = self._train(Container({layout.BASE_DIR_VARIABLE: str(base)}), recipe, settings)
+            metrics = self._judge(Container({layout.BASE_DIR_VARIABLE: str(base)}), recipe, seed, Path(f"{base}.png"))
+            own = (cpu_s, metrics[layout.FID]["value"], metrics[layout.CLIP_SCORE]["value"])
             figures.write_text(json.dumps(own), encoding="utf-8")
             shutil.rmtree(base)
             print(base.name, *own, file=sys.stderr, flush=True)
@@ -193,23 +178,23 @@ class RecipeBench:
 
     def _judge(self, job: Container, recipe: TrainingRecipe, seed: int, contact_sheet: Path) -> dict[str, Any]:
         _link(job.input_dir("pretrained"), self.pretrained(recipe))
-        _link(job.input_dir(REFERENCE), self.folder / "heldout")
-        _link(job.input_dir(EVALUATOR), MODELS / EVALUATOR)
-        write_archive(job.input_dir(MODEL) / MODEL_ARCHIVE, merged_files([job.model_dir]))
+        _link(job.input_dir(layout.REFERENCE), self.folder / "heldout")
+        _link(job.input_dir(layout.EVALUATOR), MODELS / layout.EVALUATOR)
+        write_archive(job.input_dir(layout.MODEL) / layout.MODEL_ARCHIVE, merged_files([job.model_dir]))
         _step(job, "evaluate", JUDGED | {"samples": len(self.heldout), "seed": seed})
-        output = job.output_dir(EVALUATION)
-        shutil.copy(output / CONTACT_SHEET_FILE, contact_sheet)
-        metrics: dict[str, Any] = json.loads((output / METRICS_FILE).read_text(encoding="utf-8"))["metrics"]
+        output = job.output_dir(layout.EVALUATION)
+        shutil.copy(output / layout.CONTACT_SHEET_FILE, contact_sheet)
+        metrics: dict[str, Any] = json.loads((output / layout.METRICS_FILE).read_text(encoding="utf-8"))["metrics"]
         return metrics
 
     def _write_reference(self, folder: Path) -> None:
         """Make a folder of pictures one of held-out pictures, as Encode writes it."""
-        name = REFERENCE_SHARD_PATTERN.format(index=0)
+        name = layout.REFERENCE_SHARD_PATTERN.format(index=0)
         with TarWriter(str(folder / name)) as tar:
             for picture, text in zip(sorted(folder.glob("*.jpg")), read_captions(folder), strict=True):
                 tar.write({"__key__": picture.stem, "jpg": picture.read_bytes(), "txt": text})
         listing = {"resolution_px": SIDE_PX, "shards": [{"name": name}]}
-        (folder / MANIFEST_FILE).write_text(json.dumps(listing), encoding="utf-8")
+        (folder / layout.MANIFEST_FILE).write_text(json.dumps(listing), encoding="utf-8")
 
 
 def compare(world: RecipeBench, name: str, rates: Sequence[float], seeds: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -241,7 +226,7 @@ def _link(place: Path, source: Path) -> None:
 
 def _step(job: Container, program: str, flags: dict[str, Any]) -> None:
     command = [sys.executable, "-m", "steps", program, *to_flags(flags)]
-    with harness.process(command, **{BASE_DIR_VARIABLE: str(job.base_dir)}) as running:
+    with harness.process(command, **{layout.BASE_DIR_VARIABLE: str(job.base_dir)}) as running:
         if running.wait() != 0:
             raise SystemExit(f"error: {program} in {job.base_dir} ended with status {running.returncode}")
 

@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +43,7 @@ from steps.model.families import denoiser_of, load_pipeline
 from steps.serving.logs import quiet_libraries
 
 BARE, ONE, FOUR, SIXTEEN = "bare loop", "1 client", "4 clients", "16 clients"
+SHOWN = {"inference_steps", "guidance_scale", "sampler", "default_size_px", "precision", "max_batch_size"}
 # More than one, to show the cost of reusing a connection at once.
 TURN = 3
 
@@ -83,9 +83,14 @@ def main(argv: list[str]) -> int:
         model_dir = options.model_dir or write_model(base_dir / "small")
         (base_dir / "model").symlink_to(model_dir.resolve())
         bare = bare_loop(base_dir / "model", arguments)
-        with server(base_dir, arguments) as (url, process), httpx.Client(timeout=120) as connection:
+        environment = to_environment(arguments.model_dump(), "SERVE_") | {"SAGEMAKER_BASE_DIR": folder}
+        command = [sys.executable, "-m", "steps", "serve"]
+        with (
+            harness.serving(command, "/ping", **environment) as (url, number),
+            httpx.Client(timeout=120) as connection,
+        ):
             ask = functools.partial(ask_endpoint, connection, url)
-            one, many = measure(bare, ask, process, options.rounds, options.pictures)
+            one, many = measure(bare, ask, psutil.Process(number), options.rounds, options.pictures)
     harness.print_result(results(one, many, arguments), options.json)
     return 0
 
@@ -126,18 +131,6 @@ def bare_loop(model_dir: Path, arguments: ServeArguments) -> Draw:
     return draw
 
 
-@contextmanager
-def server(base_dir: Path, arguments: ServeArguments) -> Iterator[tuple[str, psutil.Process]]:
-    """Run the endpoint as a process; yields its address and the process when it is ready."""
-    port = harness.free_port()
-    environment = to_environment(arguments.model_dump(), "SERVE_")
-    environment |= {"SAGEMAKER_BASE_DIR": str(base_dir), "SAGEMAKER_BIND_TO_PORT": str(port)}
-    with harness.process([sys.executable, "-m", "steps", "serve"], **environment) as process:
-        url = f"http://127.0.0.1:{port}"
-        harness.wait_for_answer(f"{url}/ping", process)
-        yield url, psutil.Process(process.pid)
-
-
 def measure(
     bare: Draw, ask: Draw, process: psutil.Process, rounds: int, pictures: int
 ) -> tuple[dict[str, list[DrawingTurn]], dict[str, list[DrawingTurn]]]:
@@ -167,18 +160,13 @@ def take_turn(
         return time.perf_counter() - before_s
 
     own = list(itertools.islice(jobs, count))
-    started_s, started_cpu_s = time.perf_counter(), cpu_s(process)
+    started_s, started_cpu_s = time.perf_counter(), harness.cpu_s(process)
     if clients == 1:
         latencies_s = [timed(job) for job in own]
     else:
         with ThreadPoolExecutor(clients) as threads:
             latencies_s = list(threads.map(timed, own))
-    return DrawingTurn(latencies_s, time.perf_counter() - started_s, cpu_s(process) - started_cpu_s)
-
-
-def cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    return DrawingTurn(latencies_s, time.perf_counter() - started_s, harness.cpu_s(process) - started_cpu_s)
 
 
 def ask_endpoint(connection: httpx.Client, url: str, prompt: str, seed: int) -> None:
@@ -203,9 +191,7 @@ def results(
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "settings": arguments.model_dump(
-            include={"inference_steps", "guidance_scale", "sampler", "default_size_px", "precision", "max_batch_size"}
-        ),
+        "settings": arguments.model_dump(include=SHOWN),
     }
 
 

@@ -89,9 +89,8 @@ def parse(model: type[M], argv: Sequence[str], program: str) -> M:
         text = (field.description or "").replace("%", "%%")
         # Several words, each a list of its own: what starts a job limits how long a word may be.
         words = "*" if _is_tuple(field) else None
-        parser.add_argument(
-            flag(name), dest=name, nargs=words, default=default, required=field.is_required(), help=text
-        )
+        options: dict[str, Any] = {"nargs": words, "default": default, "required": field.is_required(), "help": text}
+        parser.add_argument(flag(name), dest=name, **options)
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     texts = {name: ",".join(value) if isinstance(value, list) else value for name, value in given.items()}
     try:

@@ -11,8 +11,6 @@ from pydantic import Field
 
 from params.model import Model
 
-S3_ADDRESS = r"^s3://[^/]+(/.*)?$"
-
 
 class Cloud(Model):
     """The switches of the local control plane."""

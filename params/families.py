@@ -102,11 +102,9 @@ UNET: Final = Family(
     },
 )
 _SD3_TEXT: Final = {
-    "tokenizer": "CLIPTokenizer",
-    "tokenizer_2": "CLIPTokenizer",
+    **dict.fromkeys(("tokenizer", "tokenizer_2"), "CLIPTokenizer"),
     "tokenizer_3": "T5TokenizerFast",
-    "text_encoder": "CLIPTextModelWithProjection",
-    "text_encoder_2": "CLIPTextModelWithProjection",
+    **dict.fromkeys(("text_encoder", "text_encoder_2"), "CLIPTextModelWithProjection"),
     "text_encoder_3": "T5EncoderModel",
 }
 SD3: Final = Family(

@@ -6,26 +6,27 @@ after a kill never take such a name for the file, and two writers of one file ne
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import sysconfig
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+# Only a header made to exhaust the memory asks for more than this at once.
+MAX_READ_BYTES: Final = 2**20
 PARTIAL: Final = ".partial"
 """What the name of an unfinished file or folder ends with."""
 
 
 @contextmanager
 def whole_file(path: Path, synced: bool = False) -> Iterator[Path]:
-    """Yield the path to write to; the file then appears at `path` at once, in place of the one before.
-
-    Makes the folder. After an error nothing is left and the file before stays. `synced` files outlive a loss of power.
-    """
+    """Yield where to write; the file appears at `path` whole, or not at all. `synced` ones outlive a loss of power."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{PARTIAL}")
     try:
@@ -71,10 +72,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def import_path(root: Path) -> dict[str, str]:
-    """Return the variable by which another Python finds the packages in a folder; none where pip installed them.
-
-    On PYTHONPATH a site-packages would come before the standard library, parts of which packages there go by.
-    """
+    """Return how another Python finds a folder's packages; not for site-packages, which would hide the library's."""
     installed = Path(sysconfig.get_path("purelib")).resolve() == root.resolve()
     return {} if installed else {"PYTHONPATH": str(root)}
 
@@ -86,6 +84,16 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class BoundedGzip(gzip.GzipFile):
+    """Gzip stream that refuses to read much at once: tarfile holds a whole extended header in memory."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return up to so many bytes; tarfile itself copies 16 KiB at a time."""
+        if size is None or not 0 <= size <= MAX_READ_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
 
 
 def file_digest(path: Path) -> str:

@@ -25,11 +25,8 @@ class PassMemory(Model):
     """The peak of one kind of pass."""
 
     resolution_px: int
-    """Side of the pictures."""
     precision: Literal["float32", "bfloat16"]
-    """Of the pass."""
     gradient_checkpointing: bool = False
-    """Whether activations are computed twice."""
     bytes_of: dict[int, int]
     """Peak by samples at once. Of training: beyond weights, gradients and optimizer; of encoding: all."""
 
@@ -59,30 +56,22 @@ class ModelFigures(Model):
     """What one model takes."""
 
     name: str
-    """In words."""
     denoiser: dict[str, Any]
     """Keys of its denoiser's config.json that decide memory, where they differ from diffusers' defaults."""
     denoiser_parameters: int
-    """Trained."""
     denoiser_matrix_parameters: int = 0
     """Those of them that Muon may train; 0: not counted, and all are reckoned as AdamW's, which keeps more."""
     text_encoder_parameters: int
-    """Frozen, of all text encoders."""
+    """Of all of them."""
     vae_parameters: int
-    """Frozen."""
     sample: SampleFigures
     training: tuple[PassMemory, ...]
-    """Forward and backward passes."""
     encoding: tuple[PassMemory, ...]
-    """The VAE's."""
 
     def training_bytes(
         self, arguments: TrainArguments, resolution_px: int, micro_batch_size: int, ranks: int, encodes_captions: bool
     ) -> float | None:
-        """Return the peak of one rank in training; `encodes_captions`: the text encoder is on its device, too.
-
-        None where no pass of its precision is known. Compiling and CUDA graphs are not in it.
-        """
+        """Return the peak of a rank, not compiled, with captions' encoder or without; None: no such pass is known."""
         kind = (arguments.precision, arguments.gradient_checkpointing)
         passes = [one for one in self.training if (one.precision, one.gradient_checkpointing) == kind]
         if not passes:
@@ -102,10 +91,7 @@ class ModelFigures(Model):
 
 
 def state_bytes(parameters: int, matrix_parameters: int, arguments: TrainArguments, ranks: int) -> float:
-    """Return weights, gradients, AdamW's two moments or Muon's one, and the average of the weights, on one rank.
-
-    Of a LoRA's own, which are some hundredths of the weights, nothing is reckoned.
-    """
+    """Return weights, gradients, moments and the average of the weights on one rank; of a LoRA's own nothing."""
     width = BYTES["float64" if arguments.precision == "float64" else "float32"]
     if arguments.lora_rank:
         return parameters * width
@@ -130,10 +116,7 @@ def family_of_denoiser(config: Mapping[str, Any]) -> Family:
 
 
 def flops_at(table: Mapping[int, int], resolution_px: int) -> float:
-    """Return FLOPs of a sample at any resolution, from those at three: exact, for they are a parabola in the pixels.
-
-    Convolutions and weights cost in proportion to the positions n, attention among them n^2, and text the same at all.
-    """
+    """Return FLOPs of a sample at any resolution from those at three: exact, for attention is n^2 and the rest n."""
     shares = _shares(tuple(table), resolution_px)
     return float(sum(flops * share for flops, share in zip(table.values(), shares, strict=True)))
 

@@ -42,10 +42,7 @@ class Decides(Enum):
 
 @dataclass(frozen=True)
 class Neutral:
-    """The value at which a field that came after release 0.1.0 changes nothing: there, it is left out of identities.
-
-    `sharpen: bool = added(False)`: whatever was made before the field came stays valid.
-    """
+    """The value at which a field that came after release 0.1.0 changes nothing: identities then leave it out."""
 
     value: Any
 
@@ -70,10 +67,7 @@ class Model(BaseModel):
 
 
 def added(default: Any, **limits: Any) -> Any:
-    """Return a field that came after release 0.1.0: at its default neither definitions nor identities mention it.
-
-    So an upgrade changes neither the bytes of a definition nor the identity of an artifact that was made before.
-    """
+    """Return a field that came after release 0.1.0: at its default neither definitions nor identities mention it."""
     field = Field(default, **limits)
     field.metadata.append(Neutral(default))
     return field

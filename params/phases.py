@@ -17,11 +17,10 @@ from params import parameter_names
 from params.arguments import describe
 from params.model import Decides, Model, added
 from params.programs import EncodeSettings, TrainArguments
-from params.stages import EncodeStep, Job, TrainingHosts, TrainStep
+from params.stages import TRAINING_HOSTS, EncodeStep, Job, TrainingHosts, TrainStep
 
 S = TypeVar("S", EncodeStep, TrainStep)
-# Settings of a program that a later phase may have otherwise: not what the run may cost or where something lies, and
-# not where it starts.
+# Settings of a program that a later phase may have otherwise: not what it may cost, where things lie or it starts.
 _CHANGEABLE: Final = (Decides.CONTENT, Decides.EXTENT, Decides.RUNNING)
 _FIXED: Final = frozenset({"initial_weights", "shards_uri"})
 # What Tune chooses.
@@ -29,16 +28,11 @@ TUNED: Final = ("learning_rate", "micro_batch_size", "caption_dropout")
 
 
 class LaterPhase(Model):
-    """A training that goes on from the model of the one before, at another resolution.
-
-    What is neither here nor in `encode_settings` or `train_settings` is as in the first phase.
-    """
+    """A training from the model of the one before, at another resolution; what it does not say is the first's."""
 
     encode: Job = Job(instance_type="ml.g5.12xlarge", instance_count=4)
     """GPU hosts that encode the same pictures once more."""
-    train: TrainingHosts = TrainingHosts(
-        instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400
-    )
+    train: TrainingHosts = TRAINING_HOSTS
     """GPU hosts that train."""
     resolution_px: int = Field(512, ge=16, le=4096, multiple_of=8)
     """Side of the picture that the VAE sees; download.image_size_px has to be as large."""
@@ -122,35 +116,30 @@ class Phase:
         """Settings that are Tune's choice. It tried micro-batches of the first phase's pictures, which are smaller."""
         return tuple(name for name in TUNED if name not in self.own)
 
+    def named(self, name: str) -> str:
+        """Return the name of a step or of a pipeline parameter that each phase has for itself."""
+        return f"{name}{self.suffix}"
+
     @property
     def encode_name(self) -> str:
         """Name of the step that makes its latents."""
-        return f"Encode{self.suffix}"
+        return self.named("Encode")
 
     @property
     def train_name(self) -> str:
         """Name of the step that trains."""
-        return f"Train{self.suffix}"
+        return self.named("Train")
 
     @property
     def hosts_name(self) -> str:
         """What the names of the pipeline parameters of its training hosts begin with."""
-        return f"Training{self.suffix}"
-
-    @property
-    def samples_name(self) -> str:
-        """Name of the pipeline parameter that says how long it is."""
-        return f"{parameter_names.TRAINING_SAMPLES}{self.suffix}"
+        return self.named("Training")
 
     @property
     def batch_name(self) -> str:
         """Name of the pipeline parameter for the samples of its optimizer step: the first's, unless it has its own."""
-        return f"{parameter_names.GLOBAL_BATCH_SIZE}{self.suffix if 'global_batch_size' in self.own else ''}"
-
-    @property
-    def other_steps_name(self) -> str:
-        """Name of the pipeline parameter for what the other steps take of the budget."""
-        return f"{parameter_names.OTHER_STEPS_USD}{self.suffix}"
+        name = parameter_names.GLOBAL_BATCH_SIZE
+        return self.named(name) if "global_batch_size" in self.own else name
 
     @property
     def instance_type_name(self) -> str:
@@ -166,11 +155,6 @@ class Phase:
     def settings_key(self) -> str:
         """Section of the parameter set in which its training is told apart from another phase's."""
         return later_key(self.number) if self.suffix else "train"
-
-    @property
-    def encode_key(self) -> str:
-        """Section of the parameter set with the resolution of its pictures."""
-        return self.settings_key if self.suffix else "encode"
 
 
 def phases_of(encode: EncodeStep, train: TrainStep, later: Sequence[LaterPhase]) -> tuple[Phase, ...]:

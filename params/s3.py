@@ -53,11 +53,7 @@ def pages_unless_missing(pages: Iterable[Any]) -> Iterator[Any]:
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether AWS, or the local control plane, refused a request because what it names is not there.
-
-    Most services have a code for it: 404, NoSuchKey, NoSuchBucket, ResourceNotFound, FileSystemNotFound,
-    RepositoryNotFoundException and the like. SageMaker and CloudFormation often say it in a validation error's words.
-    """
+    """Whether a request was refused because what it names is not there: by a code, or in a validation error's words."""
     code = error_code(error)
     if code.startswith("Validation"):
         return any(words in str(error).lower() for words in _MISSING_WORDS)

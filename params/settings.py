@@ -28,11 +28,7 @@ ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
 # A parameter set is four levels deep; Python's own stack ends near a thousand.
 MAX_DEPTH: Final = 20
 # Keys of an earlier release, and what became of them.
-GONE: Final = {
-    "tune.keep_alive_s": "a tuning job runs its trials on the hosts that it has, and asks for no warm pool of its own"
-}
-
-
+GONE: Final = {"tune.keep_alive_s": "a tuning job runs its trials on the hosts that it has, and asks for no warm pool"}
 # What AWS allows in the tags of every service: https://docs.aws.amazon.com/tag-editor/latest/userguide/tagging.html
 TAG_TEXT: Final = r"^[a-zA-Z0-9_ .:/=+@-]*$"
 TagKey = Annotated[str, Field(min_length=1, max_length=128, pattern=TAG_TEXT)]
@@ -203,53 +199,43 @@ class Settings(Model):
     """The small world of a local run; a set for AWS has none."""
 
     @model_validator(mode="after")
-    def _reserved_hosts_are_of_one_kind(self) -> Self:
-        if self.tune.spot and self.tune.job.training_plan:
-            raise ValueError("tune.job.training_plan: reserved hosts are no spot instances; set tune.spot to false")
-        if self.train.spot and any(phase.train.job.training_plan for phase in self.phases):
-            raise ValueError("train.job.training_plan: reserved hosts are no spot instances; set train.spot to false")
-        if self.encoders is not None and self.train.job.training_plan:
-            raise ValueError(
-                "train.job.training_plan: a plan reserves one type, and encoders are another; leave one out"
-            )
+    def _agrees_with_itself(self) -> Self:
+        if problem := next(self._contradictions(), ""):
+            raise ValueError(problem)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """Yield which settings of different sections do not go together, and the fix."""
+        tune, train, encode, endpoint = self.tune, self.train, self.encode, self.endpoint
+        if tune.spot and tune.job.training_plan:
+            yield "tune.job.training_plan: reserved hosts are no spot instances; set tune.spot to false"
+        if train.spot and any(phase.train.job.training_plan for phase in self.phases):
+            yield "train.job.training_plan: reserved hosts are no spot instances; set train.spot to false"
+        if self.encoders and train.job.training_plan:
+            yield "train.job.training_plan: a plan reserves one type, and encoders are another; leave one out"
         if self.phases[-1].train.prediction_type == "flow":
-            for key, name in (("evaluate", self.evaluate.sampler), ("endpoint", self.endpoint.sampler)):
+            for key, name in (("evaluate", self.evaluate.sampler), ("endpoint", endpoint.sampler)):
                 if name == "ddim":
-                    raise ValueError(f"{key}.sampler: ddim does not draw with a model that predicts flow; set dpm++")
-        if self.endpoint.capacity_reservation and self.endpoint.job.instance_preferences:
-            raise ValueError("endpoint.job.instance_preferences: a capacity reservation has one type; leave them out")
-        if any(other.instance_count for other in self.endpoint.job.instance_preferences):
-            raise ValueError("endpoint.job.instance_preferences: an endpoint has one count; leave out instance_count")
-        return self
-
-    @model_validator(mode="after")
-    def _a_lora_is_one_training_on_tokens(self) -> Self:
-        if self.train.lora_rank and self.later_phases:
-            raise ValueError("train.lora_rank: a LoRA is one training; leave phases out, or set lora_rank to 0")
-        if self.train.lora_text_encoder and self.encode.caption_embeddings:
-            raise ValueError(
-                "train.lora_text_encoder: the text encoder cannot learn from embeddings that were stored; set "
-                "encode.caption_embeddings to false"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _features_are_stored_before_training(self) -> Self:
+                    yield f"{key}.sampler: ddim does not draw with a model that predicts flow; set dpm++"
+        if endpoint.capacity_reservation and endpoint.job.instance_preferences:
+            yield "endpoint.job.instance_preferences: a capacity reservation has one type; leave them out"
+        if any(other.instance_count for other in endpoint.job.instance_preferences):
+            yield "endpoint.job.instance_preferences: an endpoint has one count; leave out instance_count"
+        if train.lora_rank and self.later_phases:
+            yield "train.lora_rank: a LoRA is one training; leave phases out, or set lora_rank to 0"
+        if train.lora_text_encoder and encode.caption_embeddings:
+            what = "the text encoder cannot learn from embeddings that were stored"
+            yield f"train.lora_text_encoder: {what}; set encode.caption_embeddings to false"
         if any(phase.train.alignment_weight and not phase.encode.features for phase in self.phases):
-            raise ValueError("train.alignment_weight: Encode stores no features; set encode.features, such as dinov2")
-        if self.encoders is not None and self.encode.features:
-            raise ValueError("encode.features: what encodes while Train runs makes none; leave encoders out")
-        return self
-
-    @model_validator(mode="after")
-    def _written_captions_are_made_and_stored_as_tokens(self) -> Self:
-        if self.train.written_captions and self.recaption is None:
-            raise ValueError("train.written_captions: nothing writes any; add a `recaption:` section, or set it to 0")
-        if self.recaption and self.encode.caption_embeddings:
-            raise ValueError("encode.caption_embeddings: both captions are stored as token ids; set it to false")
+            yield "train.alignment_weight: Encode stores no features; set encode.features, such as dinov2"
+        if self.encoders and encode.features:
+            yield "encode.features: what encodes while Train runs makes none; leave encoders out"
+        if train.written_captions and self.recaption is None:
+            yield "train.written_captions: nothing writes any; add a `recaption:` section, or set it to 0"
+        if self.recaption and encode.caption_embeddings:
+            yield "encode.caption_embeddings: both captions are stored as token ids; set it to false"
         if self.recaption and self.encoders:
-            raise ValueError("recaption: `encoders:` know the original captions alone; leave one of the two out")
-        return self
+            yield "recaption: `encoders:` know the original captions alone; leave one of the two out"
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -282,9 +268,8 @@ def load_settings(path: Path) -> Settings:
     if not path.is_file() and str(path) in shipped:
         path = shipped[str(path)]
     if not path.exists():
-        raise SettingsError(
-            f"{path}: cannot be read: there is no such file; these ship with sd-pipeline: {', '.join(shipped)}"
-        )
+        what = f"there is no such file; these ship with sd-pipeline: {', '.join(shipped)}"
+        raise SettingsError(f"{path}: cannot be read: {what}")
     return parse_settings(read_text(path, SettingsError), str(path))
 
 

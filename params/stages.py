@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from params.model import Model, added
 from params.programs import DownloadSettings, EncodeSettings, EvaluateArguments, ServeArguments, TrainArguments
-from params.programs.recaption import RecaptionSettings
+from params.programs.encode import RecaptionSettings
 
 # Words of endpoint.inference_ami_version, and the host image with a driver for CUDA 13.
 AUTO: Final = "auto"
@@ -51,6 +51,11 @@ class TrainingHosts(Job):
 
     training_plan: str = added("", pattern=r"^(arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:\d{12}:training-plan/.+)?$")
     """ARN of the SageMaker training plan whose hosts are taken, paid in advance; nothing: on demand or spot."""
+
+
+TRAINING_HOSTS: Final = TrainingHosts(
+    instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400
+)
 
 
 class Encoders(Model):
@@ -144,9 +149,7 @@ class ThroughputStep(Model):
 class TrainStep(TrainArguments):
     """Latents to a model. micro_batch_size, learning_rate and caption_dropout are replaced by Tune's best."""
 
-    job: TrainingHosts = TrainingHosts(
-        instance_type="ml.p4d.24xlarge", instance_count=4, volume_size_gb=500, max_runtime_s=28 * 86_400
-    )
+    job: TrainingHosts = TRAINING_HOSTS
     """GPU hosts."""
     spot: bool = False
     """Managed spot instances: cheaper, interrupted at two minutes' notice; the checkpoints make that safe."""

@@ -20,9 +20,8 @@ SHAPES: Final = ("circle", "square", "triangle", "star", "heart", "cross", "ring
 NEW_SHAPE: Final = "moon"
 PLACES: Final = ("at the top", "at the bottom", "on the left", "on the right", "in the centre")
 # Where the picture is empty, by the place of the shape.
-_EMPTY: Final = dict(
-    zip(PLACES, ("at the bottom", "at the top", "on the right", "on the left", "at the edges"), strict=True)
-)
+_OPPOSITES: Final = ("at the bottom", "at the top", "on the right", "on the left", "at the edges")
+_EMPTY: Final = dict(zip(PLACES, _OPPOSITES, strict=True))
 
 
 class Caption(NamedTuple):
@@ -58,3 +57,9 @@ def parse(text: str) -> Caption:
 def is_heldout(text: str) -> bool:
     """Return whether a caption belongs to the tenth that no training sees."""
     return params.heldout.is_heldout(text, 0.1)
+
+
+def divided(grid: Sequence[Caption]) -> tuple[list[Caption], list[Caption]]:
+    """Return the captions that trainings see, and those that none does."""
+    heldout = [caption for caption in grid if is_heldout(caption.text())]
+    return [caption for caption in grid if caption not in heldout], heldout

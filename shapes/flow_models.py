@@ -40,8 +40,7 @@ def write(models: Path) -> Path:
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
         **dict.fromkeys(("text_encoder", "text_encoder_2"), clip),
         **dict.fromkeys(("tokenizer", "tokenizer_2"), tokenizer),
-        text_encoder_3=None,
-        tokenizer_3=None,
+        **dict.fromkeys(("text_encoder_3", "tokenizer_3")),
     )
     pipeline.save_pretrained(draft)
     next((draft / "transformer").glob("*.safetensors")).unlink()

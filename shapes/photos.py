@@ -8,6 +8,7 @@ name the authors); writes nothing. scikit-image is needed for the training alone
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -58,10 +59,7 @@ class Photos(NamedTuple):
 
 
 def load(subjects: Mapping[str, Mapping[str, str]], crops: int, seed: int = 0) -> Photos:
-    """Return square crops of each photograph, half of them mirrored, with captions 'a photo of SUBJECT, VIEW'.
-
-    Raises ValueError that names the package to install when a photograph is not there.
-    """
+    """Return square crops, half of them mirrored, captioned 'a photo of SUBJECT, VIEW'; ValueError: what to install."""
     numbers = np.random.default_rng(seed)
     cut, texts = [], []
     for file, subject in _photographs(subjects):
@@ -77,13 +75,12 @@ def load(subjects: Mapping[str, Mapping[str, str]], crops: int, seed: int = 0) -
 def _photographs(subjects: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[Path, str]]:
     for package, names in subjects.items():
         for name, subject in names.items():
-            try:
+            with suppress(ModuleNotFoundError):
                 file = Path(str(files(package) / name))
-            except ModuleNotFoundError:
-                file = Path(name)
-            if not file.is_file():
-                raise ValueError(f"{package}/{name} is missing; run: pip install scikit-image scikit-learn")
-            yield file, subject
+                if file.is_file():
+                    yield file, subject
+                    continue
+            raise ValueError(f"{package}/{name} is missing; run: pip install scikit-image scikit-learn")
 
 
 def _crop(photo: Image.Image, numbers: np.random.Generator) -> tuple[pictures.Pixels, str]:

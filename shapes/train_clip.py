@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from shapes import fitting, picture_set, pictures
+from shapes import picture_set, pictures
 from shapes.captions import COLOURS, PLACES, SHAPES, SIZES, Caption
 from shapes.photos import Photos
 
@@ -33,10 +33,7 @@ _WORDS: Final = (SIZES, COLOURS, SHAPES, PLACES, COLOURS)
 
 
 def config(tokenizer: CLIPTokenizer) -> CLIPConfig:
-    """Return the small CLIP: 64-wide text tower, 128-wide vision tower on patches of 32 px, 64-wide projection.
-
-    With patches of 16 px a tower this small needs several times as long until it sees where a shape is.
-    """
+    """Return the small CLIP: towers 64 and 128 wide; with patches of 16 px, not 32, it is slow to see places."""
     ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     text = {
         "vocab_size": len(tokenizer),
@@ -81,8 +78,7 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
     """Return the token ids of captions, (N, tokens), padded as StableDiffusionPipeline does."""
-    encoded = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
-    ids: Tensor = encoded["input_ids"]
+    ids: Tensor = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
     return ids
 
 
@@ -104,7 +100,7 @@ def train(
         return loss_of(model, tokens[rows], augment(picture_set.to_models(everything[rows])))
 
     batches = _batches(captions, photos.texts, steps, seed)
-    fitting.fit(model, batches, steps, loss, "CLIP", betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
+    picture_set.fit(model, batches, steps, loss, "CLIP", betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
     return model.train(False)
 
 
@@ -128,10 +124,8 @@ def augment(batch: Tensor) -> Tensor:
 @torch.no_grad()
 def features(model: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str], pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the unit features of pictures, (M, 64), and of captions, (N, 64)."""
-    images = [
-        model.get_image_features(picture_set.to_models(chunk)).pooler_output
-        for chunk in torch.split(pixels, BATCH_SIZE)
-    ]
+    chunks = map(picture_set.to_models, torch.split(pixels, BATCH_SIZE))
+    images = [model.get_image_features(chunk).pooler_output for chunk in chunks]
     words = model.get_text_features(tokenize(tokenizer, texts)).pooler_output
     return functional.normalize(torch.cat(images), dim=-1), functional.normalize(words, dim=-1)
 
@@ -157,7 +151,6 @@ def _batches(captions: Sequence[Caption], photo_texts: Sequence[str], steps: int
 
 
 def _neighbour(caption: Caption, numbers: np.random.Generator) -> Caption:
-    place = int(numbers.integers(len(caption)))
-    words = list(caption)
+    place, words = int(numbers.integers(len(caption))), list(caption)
     words[place] = str(numbers.choice(_WORDS[place]))
     return Caption(*words)

@@ -43,6 +43,8 @@ HELDOUT_CROPS: Final = 50
 TEXTURES: Final = 2000
 CLIP_FOLDER: Final = "evaluator/clip"
 PRETRAINED_FOLDER: Final = "pretrained"
+# Of held-out drawings, of other crops of the photographs that were trained on, and of photographs that were not.
+PSNRS: Final = ("psnr_db", "photo_psnr_db", "unseen_photo_psnr_db")
 
 
 @dataclass(frozen=True)
@@ -68,20 +70,15 @@ class TrainingFigures(Recipe):
     clip_score_right: float
     clip_score_shuffled: float
     psnr_db: float
-    photo_psnr_db: float | None
-    """Of other crops of the photographs that were trained on; None for the models of the shapes."""
-    unseen_photo_psnr_db: float | None
-    """Of photographs that were not."""
     scaling_factor: float
     latent_mean: float
     latent_std: float
+    photo_psnr_db: float | None = None
+    unseen_photo_psnr_db: float | None = None
 
 
 def recipe(
-    clip_steps: int | None = None,
-    vae_cycles: Sequence[int] | None = None,
-    seed: int = 0,
-    photographs: bool = False,
+    clip_steps: int | None = None, vae_cycles: Sequence[int] | None = None, seed: int = 0, photographs: bool = False
 ) -> Recipe:
     """Return the recipe, shortened where a number of steps is given; ValueError for fewer than one."""
     usual = PHOTOS_STEPS if photographs else SHAPES_STEPS
@@ -100,8 +97,7 @@ def command(out: Path, **flags: Any) -> None:
 def train(out: Path, chosen: Recipe) -> TrainingFigures:
     """Train both models, write OUT whole or not at all, and return the measured figures."""
     grid = captions.every()
-    seen = [caption for caption in grid if not captions.is_heldout(caption.text())]
-    heldout = [caption for caption in grid if captions.is_heldout(caption.text())]
+    seen, heldout = captions.divided(grid)
     seen_pixels, heldout_pixels = picture_set.load(seen), picture_set.load(heldout)
     words = [caption.text() for caption in grid]
     crops, pixels, width = Photos(seen_pixels[:0], []), seen_pixels, train_vae.SHAPES_WIDTH
@@ -155,10 +151,7 @@ def write(folder: Path, tokenizer: CLIPTokenizer, clip: Any, vae: AutoencoderKL)
 
 
 def build_unet(text_width: int, latent_size: int) -> Any:
-    """Return the untrained UNet2DConditionModel for latents (4, latent_size, latent_size) and text text_width wide.
-
-    The local run trains it from scratch: its configuration is kept, its weights are not.
-    """
+    """Return the untrained UNet2DConditionModel for latents (4, latent_size, latent_size); its weights are not kept."""
     return UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=LATENT_CHANNELS,
@@ -207,7 +200,8 @@ def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[st
     _, all_texts = train_clip.features(clip, tokenizer, [caption.text() for caption in grid], pixels[:1])
     sets = (photos.SUBJECTS, photos.HELDOUT) if spent["photographs"] else ()
     crops = [photos.load(subjects, HELDOUT_CROPS, seed=1).pixels for subjects in sets]
-    photo_psnrs_db = [train_vae.psnr_db(pictures, train_vae.reconstruct(vae, pictures)) for pictures in crops]
+    psnrs_db = [train_vae.psnr_db(some, train_vae.reconstruct(vae, some)) for some in (pixels, *crops)]
+    named: dict[str, Any] = dict(zip(PSNRS, psnrs_db, strict=False))
     best = [grid[row] for row in (images @ all_texts.T).argmax(dim=1).tolist()]
     latents = train_vae.latents(vae, pixels)
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(0))
@@ -218,9 +212,7 @@ def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[st
         retrieval_at_1=sum(map(operator.eq, best, heldout)) / len(heldout),
         clip_score_right=100.0 * float((images * texts).sum(dim=1).mean()),
         clip_score_shuffled=100.0 * float((images * texts[shuffled]).sum(dim=1).mean()),
-        psnr_db=train_vae.psnr_db(pixels, train_vae.reconstruct(vae, pixels)),
-        photo_psnr_db=photo_psnrs_db[0] if photo_psnrs_db else None,
-        unseen_photo_psnr_db=photo_psnrs_db[1] if photo_psnrs_db else None,
+        **named,
         scaling_factor=vae.config["scaling_factor"],
         latent_mean=float(latents.mean()),
         latent_std=float(latents.std()),

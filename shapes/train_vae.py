@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from shapes import fitting, picture_set, pictures
+from shapes import picture_set, pictures
 
 BATCH_SIZE: Final = 16
 KL_WEIGHT: Final = 1e-3
@@ -57,10 +57,7 @@ def build(width: int = SHAPES_WIDTH) -> AutoencoderKL:
 
 
 def train(pixels: Tensor, cycles: Sequence[int], width: int = SHAPES_WIDTH, seed: int = 0) -> AutoencoderKL:
-    """Train the small VAE on pictures, (N, 3, 64, 64) uint8, in cycles of this many steps; return it, normalised.
-
-    Each cycle starts with a fresh optimizer and a warm-up, and ends at a learning rate of 0.
-    """
+    """Train on pictures, (N, 3, 64, 64) uint8, in cycles, each with a new optimizer; return the VAE, normalised."""
     torch.manual_seed(seed)
     vae = build(width).to(memory_format=torch.channels_last).train()
     # The plain attention: the fused one is several times slower backwards on a CPU for 64 positions.
@@ -68,7 +65,9 @@ def train(pixels: Tensor, cycles: Sequence[int], width: int = SHAPES_WIDTH, seed
     for number, steps in enumerate(cycles):
         torch.manual_seed(seed + number)
         batches, title = _batches(pixels, steps), f"VAE {number + 1}/{len(cycles)}"
-        fitting.fit(vae, batches, steps, lambda batch: loss_of(vae, batch), title, betas=(0.9, 0.99), weight_decay=0.0)
+        picture_set.fit(
+            vae, batches, steps, lambda batch: loss_of(vae, batch), title, betas=(0.9, 0.99), weight_decay=0.0
+        )
     normalise(vae.eval(), pixels)
     return vae
 
@@ -87,10 +86,7 @@ def loss_of(vae: AutoencoderKL, batch: Tensor) -> Tensor:
 
 
 def shape_mask(batch: Tensor) -> Tensor:
-    """Return 1 where a pixel differs from its picture's median colour, which is the background's: (N, 1, 64, 64).
-
-    A picture without such a background, a photograph, has no shape: 0 everywhere.
-    """
+    """Return 1 where a pixel differs from its drawing's median colour, the background, (N, 1, 64, 64); else 0."""
     background = batch.flatten(2).median(dim=2).values[:, :, None, None]
     differs = (batch - background).abs().amax(dim=1, keepdim=True) > SHAPE_THRESHOLD
     is_drawing = differs.float().mean(dim=(1, 2, 3), keepdim=True) < MAX_SHAPE_SHARE

@@ -43,10 +43,8 @@ class Web(http.server.ThreadingHTTPServer):
 
     def __init__(self, folder: Path, port: int, drip_s: float) -> None:
         """Listen on loopback; port 0 takes a free one. A slow picture takes drip_s seconds."""
-        self.folder = folder
-        self.drip_s = drip_s
-        self._seen: set[str] = set()
-        self._lock = threading.Lock()
+        self.folder, self.drip_s = folder, drip_s
+        self._seen, self._lock = set[str](), threading.Lock()
         super().__init__((HOST, port), FaultyHandler)
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -103,30 +101,23 @@ class FaultyHandler(http.server.BaseHTTPRequestHandler):
         self._head(status, {"Content-Length": "0", **(headers or {})})
 
     def _picture(self, file: Path, headers: dict[str, str], slow: bool) -> None:
-        body = file.read_bytes()
-        media_type = MEDIA_TYPES[file.suffix]
+        body, media_type = file.read_bytes(), MEDIA_TYPES[file.suffix]
         self._head(HTTPStatus.OK, {"Content-Type": media_type, "Content-Length": str(len(body)), **headers})
         if self.command == "HEAD":
             return
-        if slow:
-            self._drip(body)
-        else:
-            self.wfile.write(body)
+        # In equal parts over drip_s seconds, never silent for long: a time-out for each read does not end it.
+        parts = max(1, round(self.server.drip_s / DRIP_INTERVAL_S)) if slow else 1
+        part_bytes = max(1, -(-len(body) // parts))
+        for start in range(0, len(body), part_bytes):
+            time.sleep(DRIP_INTERVAL_S if slow else 0.0)
+            self.wfile.write(body[start : start + part_bytes])
+            self.wfile.flush()
 
     def _head(self, status: HTTPStatus, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-
-    def _drip(self, body: bytes) -> None:
-        """Send the body in equal parts over drip_s seconds, never silent for long: a time-out per read won't end it."""
-        parts = max(1, round(self.server.drip_s / DRIP_INTERVAL_S))
-        part_bytes = -(-len(body) // parts)
-        for start in range(0, len(body), part_bytes):
-            time.sleep(DRIP_INTERVAL_S)
-            self.wfile.write(body[start : start + part_bytes])
-            self.wfile.flush()
 
 
 def serve(folder: Path, port: int, port_file: Path | None, drip_s: float, until: int) -> None:

@@ -12,9 +12,9 @@ of the weights and no gradient checkpointing:
 On a GPU it is Stable Diffusion 2 (865,910,724 parameters) or 3 Medium (2,028,328,000; text from its two CLIPs) at 256
 and 512 px over batch sizes; on a CPU the same eight times narrower, at 128 px, on one core, and a second is one of this
 process's CPU time. Prints images/s, MFU against the matrix products measured here, peak memory, the ratios
-`vs_diffusers_online` and `vs_diffusers_cached` (medians over the rounds of the ratio within a round), and how well two
-ranks do. With --parts it measures ours alone, each time with one thing changed (a UNet's alone), at the last batch size
-and resolution. Writes to a temporary folder.
+`vs_diffusers_online` and `vs_diffusers_cached` (medians over the rounds of the ratio within a round). With --parts it
+measures ours alone, each time with one thing changed (a UNet's alone), at the last batch size and resolution. Writes to
+a temporary folder.
 """
 
 from __future__ import annotations
@@ -30,28 +30,22 @@ import torch
 
 from benchmarks import harness
 from benchmarks.train.contest import Task, clock_of, contest, ratio, summary
-from benchmarks.train.memory import estimated_bytes, memory
-from benchmarks.train.models import SCALES, Scale
-from benchmarks.train.ours import ours, what_each_buys
-from benchmarks.train.pictures import write_latents, write_pictures
-from benchmarks.train.scaling import scaling
+from benchmarks.train.models import SCALES, Scale, write_latents, write_pictures
+from benchmarks.train.ours import estimated_bytes, memory, ours, what_each_buys
 from benchmarks.train.script import cached, online
 from steps.data.loading.latents import LatentsDataset
 from steps.model.families import denoiser_of
-from steps.training.lineage import device_name
+from steps.training.identity import device_name
 from steps.training.objective import resolved_precision
 from steps.training.utilisation import matmul_flops_per_s
 
 CONTENDERS: Final = {"diffusers_online": online, "diffusers_cached": cached, "ours": ours}
 DEFAULTS: Final = {
-    "cuda": {
-        "resolutions": (256, 512),
-        "batch_sizes": (16, 32, 64, 128),
-        "pictures": 1024,
-        "workers": 8,
-        "compile": True,
-    },
-    "cpu": {"resolutions": (128,), "batch_sizes": (4, 16), "pictures": 64, "workers": 0, "compile": False},
+    device: dict(zip(("resolutions", "batch_sizes", "pictures", "workers", "compile"), values, strict=True))
+    for device, values in {
+        "cuda": ((256, 512), (16, 32, 64, 128), 1024, 8, True),
+        "cpu": ((128,), (4, 16), 64, 0, False),
+    }.items()
 }
 
 
@@ -72,8 +66,12 @@ def main(argv: list[str]) -> int:
         made = tasks(options, scale, precision, device, Path(folder))
         if options.memory:
             result["memory"] = memory(list(made))
+        elif options.parts:
+            task = list(made)[-1]
+            result |= {"resolution_px": task.resolution_px, "batch_size": task.batch_size}
+            result["parts"] = what_each_buys(task, options.rounds, options.turn_s)
         else:
-            result |= measured_parts(options, list(made)[-1]) if options.parts else compared(options, made)
+            result |= compared(options, made)
     harness.print_result(result, options.json)
     return 0
 
@@ -88,36 +86,20 @@ def tasks(
         pictures = write_pictures(base / "pictures", resolution_px, options.pictures)
         latents = write_latents(base / "latents", pictures, pretrained, device)
         for batch_size in options.batch_sizes:
-            yield Task(
-                pretrained=pretrained,
-                pictures=pictures,
-                latents=latents,
-                resolution_px=resolution_px,
-                batch_size=batch_size,
-                precision=precision,
-                device=device,
-                workers=options.workers,
-                compile=options.compile,
-                cuda_graphs=options.cuda_graphs,
-            )
+            shape = (resolution_px, batch_size, precision, device)
+            how = (options.workers, options.compile, options.cuda_graphs)
+            yield Task(pretrained, pictures, latents, *shape, *how)
 
 
 def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any]:
-    """Compare ours with diffusers' on every task, and two ranks with one on the last."""
+    """Compare ours with diffusers' on every task."""
     comparisons, contenders = [], []
     for task in made:
         comparison, its_contenders = compare(task, options.rounds, options.turn_s)
         comparisons.append(comparison)
         contenders += its_contenders
         print(*harness.table(its_contenders), *harness.lines(comparison), sep="\n", file=sys.stderr, flush=True)
-    has_room = task.device.type == "cpu" or torch.cuda.device_count() > 1
-    ranks = scaling(task, options.rounds, options.turn_s) if has_room else None
-    return {"contenders": contenders, "comparisons": comparisons, "ratios": best(contenders), "scaling": ranks}
-
-
-def measured_parts(options: argparse.Namespace, task: Task) -> dict[str, Any]:
-    parts = what_each_buys(task, options.rounds, options.turn_s)
-    return {"resolution_px": task.resolution_px, "batch_size": task.batch_size, "parts": parts}
+    return {"contenders": contenders, "comparisons": comparisons, "ratios": best(contenders)}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -1,8 +1,7 @@
 """One comparison: the same model, resolution, batch and device for all who take part.
 
-In each round every contender is built, warmed up, timed and freed, one after the other in one process.
-
-A ratio is the median over the rounds of the ratio within one: the sides of a round see the same machine.
+In each round every contender is built, warmed up, timed and freed, one after the other in one process. A ratio is the
+median over the rounds of the ratio within one: the sides of a round see the same machine.
 """
 
 from __future__ import annotations
@@ -24,24 +23,20 @@ from steps.training.utilisation import peak_bytes, start_over, wait_for
 
 WARM_UP_STEPS: Final = 2
 MIN_STEPS: Final = 2
-
-
 # Images/s and peak bytes of one turn; None: out of memory.
 Speeds = list[tuple[float, int] | None]
-
-
 # Takes one optimizer step.
 Step = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Task:
+    """What is trained on what; the last two are ours alone."""
+
     pretrained: Path
-    """Folder as diffusers saves it."""
     pictures: Path
-    """JPEG files and captions."""
     latents: Path
-    """The same, as Encode leaves them."""
+    """The pictures, as Encode leaves them."""
     resolution_px: int
     batch_size: int
     precision: str
@@ -50,9 +45,7 @@ class Task:
     workers: int
     """Loader processes of the script."""
     compile: bool
-    """Whether ours is compiled."""
     cuda_graphs: bool
-    """Whether it is then replayed as CUDA graphs."""
 
 
 # Builds everything anew, and lets it go afterwards: no one's memory is in another's way.
@@ -75,22 +68,15 @@ def _turn(contender: Contender, task: Task, turn_s: float, _: int) -> tuple[floa
 
 
 def timed(step: Step, task: Task, turn_s: float) -> float:
-    """Return images/s over about `turn_s` seconds, after a warm-up that is not counted.
-
-    On a CPU these are CPU-seconds of this process, which other load on the machine does not change.
-    """
-    steps = steps_for(step, turn_s, task.device)
+    """Return images/s over about `turn_s` seconds after a warm-up; on a CPU by this process's own seconds."""
+    for _ in range(WARM_UP_STEPS):
+        step()
+    steps = max(MIN_STEPS, round(turn_s / elapsed_s(step, 1, task.device, time.perf_counter)))
     return steps * task.batch_size / elapsed_s(step, steps, task.device, clock_of(task.device))
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
     return time.process_time if device.type == "cpu" else time.perf_counter
-
-
-def steps_for(step: Step, turn_s: float, device: torch.device) -> int:
-    for _ in range(WARM_UP_STEPS):
-        step()
-    return max(MIN_STEPS, round(turn_s / elapsed_s(step, 1, device, time.perf_counter)))
 
 
 def elapsed_s(step: Step, steps: int, device: torch.device, clock: Callable[[], float]) -> float:

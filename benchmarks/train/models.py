@@ -1,24 +1,37 @@
-"""The models that are compared, and the same eight times narrower for a CPU. Weights are random.
+"""The models that are compared, also eight times narrower for a CPU, with random weights; and what they train on.
 
 Stable Diffusion 2, and 3 Medium with its two CLIPs: T5, which is optional, is left out. Writes a folder as diffusers
-saves it, with a VAE, text encoders, tokenizers, a scheduler and the denoiser's config.json.
+saves it, with a VAE, text encoders, tokenizers, a scheduler and the denoiser's config.json; and, of what is trained on,
+<folder>/pictures/*.jpg with metadata.jsonl, and <folder>/latents/ as Encode leaves them.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import transformers
 from diffusers import AutoencoderKL, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from PIL import Image
 from transformers import CLIPTextConfig, CLIPTokenizer
 
 from benchmarks.harness import SMALL_MODEL
 from params.families import INDEX_FILE, SCHEDULER, SD3, TEXT_ENCODER, UNET, VAE, Family
 from params.files import write_json
-from steps.model.pretrained import empty_model
+from params.layout import MANIFEST_FILE
+from shapes import captions, pictures
+from steps.data.encoding.patch_features import PatchFeatures
+from steps.data.latents.block import Array
+from steps.model.digest import encoder_digests
+from steps.model.families import denoiser_of
+from steps.model.pretrained import empty_model, load_vae
+from steps.model.token_lengths import token_lengths
+from steps.training.random_latents import write_rows
 
 # A word-level tokenizer: what the words are does not matter, each caption is padded to the same length.
 TOKENIZER: Final = SMALL_MODEL / "tokenizer"
@@ -29,6 +42,10 @@ TEXT_ENCODERS: Final = {
 }
 # What tells stable-diffusion-3-medium's vae/config.json from stable-diffusion-2-base's, without its lack of two 1 x 1s.
 SD3_VAE: Final[dict[str, Any]] = {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609}
+METADATA_FILE: Final = "metadata.jsonl"
+JPEG_QUALITY: Final = 95
+ENCODED_AT_ONCE: Final = 4
+FEATURES_SIDE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -115,3 +132,67 @@ SCALES: Final = {
     "unet": {"cuda": Scale("sd2", 1, 49_408), "cpu": Scale("sd2-narrow", 8, 1024)},
     "sd3": {"cuda": Scale("sd3-medium", 1, 49_408, SD3), "cpu": Scale("sd3-medium-narrow", 8, 1024, SD3)},
 }
+
+
+def write_pictures(folder: Path, resolution_px: int, count: int) -> Path:
+    """Write pictures of the local world, stored at the training resolution, as Download stores them."""
+    grid = captions.every()
+    return draw_captions(folder, resolution_px, [grid[index * 17 % len(grid)] for index in range(count)])
+
+
+def draw_captions(folder: Path, resolution_px: int, chosen: Sequence[captions.Caption]) -> Path:
+    """Write the pictures of these captions."""
+    folder.mkdir(parents=True)
+    lines = []
+    for index, caption in enumerate(chosen):
+        picture = Image.fromarray(pictures.draw(caption, resolution_px))
+        picture.save(folder / f"{index:05d}.jpg", quality=JPEG_QUALITY)
+        lines.append(json.dumps({"file_name": f"{index:05d}.jpg", "text": caption.text()}))
+    (folder / METADATA_FILE).write_text("\n".join(lines))
+    return folder
+
+
+def read_captions(folder: Path) -> list[str]:
+    """Return the captions of the pictures in a folder, in the order of their names."""
+    return [json.loads(line)["text"] for line in (folder / METADATA_FILE).read_text().splitlines()]
+
+
+@torch.no_grad()
+def write_latents(
+    folder: Path, source: Path, pretrained: Path, device: torch.device, vision: Path | None = None
+) -> Path:
+    """Encode pictures as the loader reads them, held out as well, with a vision model's features where named."""
+    denoiser = denoiser_of(pretrained)
+    reader = denoiser.reader(pretrained, sum(token_lengths(pretrained, denoiser.family).values()), None)
+    vae = load_vae(pretrained, torch.float32).to(device)
+    paths = sorted(source.glob("*.jpg"))
+    moments = [_moments(vae, batch, device) for batch in _batches(paths)]
+    rows = {
+        "mean": np.concatenate([mean for mean, _ in moments]),
+        "std": np.concatenate([std for _, std in moments]),
+        "token_ids": reader.tokens(read_captions(source)).numpy(),
+    }
+    if vision is not None:
+        features = PatchFeatures(vision, FEATURES_SIDE, device)
+        rows["features"] = np.concatenate([features.of(batch.to(device)).numpy() for batch in _batches(paths)])
+    scaling, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor or 0.0)
+    write_rows(folder, rows, 8 * rows["mean"].shape[-1], scaling, shift)
+    return folder
+
+
+def sign(folder: Path, pretrained: Path) -> None:
+    """Write into latents' manifest by which models they were made, as Encode does: training compares."""
+    file = folder / MANIFEST_FILE
+    digests = encoder_digests(pretrained, denoiser_of(pretrained).family)
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | digests), encoding="utf-8")
+
+
+def _batches(paths: list[Path]) -> Iterator[torch.Tensor]:
+    for first in range(0, len(paths), ENCODED_AT_ONCE):
+        pixels = np.stack([np.asarray(Image.open(path)) for path in paths[first : first + ENCODED_AT_ONCE]])
+        yield torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def _moments(vae: Any, pixels: torch.Tensor, device: torch.device) -> tuple[Array, Array]:
+    posterior = vae.encode(pixels.to(device)).latent_dist
+    return posterior.mean.half().cpu().numpy(), posterior.std.half().cpu().numpy()

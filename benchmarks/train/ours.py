@@ -1,40 +1,51 @@
 """This project's training: the real loader, inputs and optimizer step, and a log window that is read every 50 steps.
 
 `python -m benchmarks.train --parts` measures what each part of it gains: the same training with one thing changed, in
-turns with it. A ratio below 1 means that the part pays off.
+turns with it. A ratio below 1 means that the part pays off. `--memory` measures peak memory, in a process of its own,
+beside its estimate by fake tensors: on a GPU torch's max_memory_allocated, on a CPU the growth of the peak resident set
+over what was in memory before the model was built; one rank, not compiled, with and without gradient checkpointing.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 
+from benchmarks.harness import in_new_processes
 from benchmarks.train.contest import Contender, Step, Task, contest, memory_ratio, ratio
 from params.programs import TrainArguments
+from steps.data.loading.latents import LatentsDataset
 from steps.model.families import denoiser_of
+from steps.model.pretrained import empty_text_encoders
 from steps.training import assembly
 from steps.training.assembly import assemble, loader_from, warm_up
-from steps.training.batch_plan import batch_plan
+from steps.training.objective import FORWARD_DTYPES
+from steps.training.optimizer_step import batch_plan
+from steps.training.peak_memory import FakeNetwork, parameter_count, training_peak_bytes
 from steps.training.ranks import World
+from steps.training.utilisation import peak_bytes, resident_bytes, start_over
 from steps.training.window import Window
 
 # Far more than anyone measures.
 ENDLESS_STEPS = 1_000_000
+STEPS: Final = 2
+# What is freed goes back to the system at once: otherwise the peak is of what malloc keeps.
+MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
-def arguments_of(task: Task, ranks: int = 1) -> TrainArguments:
+def arguments_of(task: Task) -> TrainArguments:
     """Return the recipe of the script with this program's defaults."""
-    batch = task.batch_size * ranks
     return TrainArguments(
-        training_samples=ENDLESS_STEPS * batch,
-        global_batch_size=batch,
+        training_samples=ENDLESS_STEPS * task.batch_size,
+        global_batch_size=task.batch_size,
         micro_batch_size=task.batch_size,
         warmup_samples=0,
         prediction_type=denoiser_of(task.pretrained).predictions[0],
@@ -45,10 +56,10 @@ def arguments_of(task: Task, ranks: int = 1) -> TrainArguments:
 
 
 @contextmanager
-def ours(task: Task, world: World | None = None, changes: Mapping[str, Any] | None = None) -> Iterator[Step]:
-    """Yield a step of this rank, the only one unless `world` says otherwise, with some settings changed."""
-    world = world or World(rank=0, size=1, local_rank=0, device=task.device)
-    arguments = arguments_of(task, world.size).model_copy(update=dict(changes or {}))
+def ours(task: Task, changes: Mapping[str, Any] | None = None) -> Iterator[Step]:
+    """Yield a step of the only rank, with some settings changed."""
+    world = World(rank=0, size=1, local_rank=0, device=task.device)
+    arguments = arguments_of(task).model_copy(update=dict(changes or {}))
     plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size)
     parts = assemble(arguments, plan, world, task.latents, task.pretrained, task.pretrained)
     warm_up(parts, plan)
@@ -127,12 +138,65 @@ def _set_attention(network: Any, name: str) -> None:
 
 def _normalise_as_given(network: Any) -> None:
     """Have GroupNorm compute in its input's precision, where autocast on a GPU takes float32."""
+
+    def norm(module: Any, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, module.num_groups, module.weight.to(x.dtype), module.bias.to(x.dtype), module.eps)
+
     for module in network.modules():
         if isinstance(module, torch.nn.GroupNorm):
-            module.forward = partial(_group_norm, module)
+            module.forward = partial(norm, module)
 
 
-def _group_norm(module: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
-    assert module.weight is not None and module.bias is not None
-    with torch.autocast(x.device.type, enabled=False):
-        return F.group_norm(x, module.num_groups, module.weight.to(x.dtype), module.bias.to(x.dtype), module.eps)
+def memory(tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    return [row for task in tasks for row in _rows(replace(task, compile=False, cuda_graphs=False))]
+
+
+def _rows(task: Task) -> Iterator[dict[str, Any]]:
+    for checkpointing in (False, True):
+        changes = {"gradient_checkpointing": checkpointing}
+        [measured] = in_new_processes(_measure, [(task, changes)], **MALLOC)
+        estimated = estimated_bytes(task, changes)
+        yield {
+            "resolution_px": task.resolution_px,
+            "batch_size": task.batch_size,
+            **changes,
+            "measured_gb": measured / 1e9,
+            "estimated_gb": estimated / 1e9,
+            "ratio": measured / estimated,
+        }
+
+
+def estimated_bytes(task: Task, changes: dict[str, Any]) -> float:
+    """Return the estimate of ours: one rank without accumulation makes its gradients anew in every step."""
+    arguments = arguments_of(task).model_copy(update=changes)
+    manifest = LatentsDataset(task.latents).manifest
+    denoiser = denoiser_of(task.pretrained)
+    text = sum(map(parameter_count, empty_text_encoders(task.pretrained, denoiser.family).values()))
+    positions = denoiser.reader(task.pretrained, manifest.caption_length, None).positions
+    network = FakeNetwork(
+        denoiser,
+        denoiser.config(task.pretrained),
+        arguments.precision,
+        arguments.gradient_checkpointing,
+        on_gpu=task.device.type == "cuda",
+        keeps_gradients=False,
+    )
+    peak = training_peak_bytes(network, arguments, manifest.latent_shape, positions)
+    return peak + text * FORWARD_DTYPES[arguments.precision].itemsize
+
+
+def _measure(task: Task, changes: dict[str, Any]) -> int:
+    """Return the peak of a few steps, after a training of single samples that loads the libraries' own memory."""
+    torch.set_num_threads(1)
+    with ours(replace(task, batch_size=1), changes=changes) as step:
+        step()
+    del step
+    start_over(task.device)
+    before = 0 if task.device.type == "cuda" else resident_bytes()
+    with ours(task, changes=changes) as step:
+        step()
+        start_over(task.device)
+        for _ in range(STEPS):
+            step()
+        return peak_bytes(task.device) - before

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from benchmarks.train.contest import Step, Task
-from benchmarks.train.pictures import read_captions
+from benchmarks.train.models import read_captions
 from params.families import FLOW
 from params.layout import TRAIN_SPLIT
 from steps.data.loading.latents import LatentsDataset

@@ -61,9 +61,8 @@ class Filter(Model):
 
 
 def _discovered() -> Iterator[type[Filter]]:
-    for name in sorted(
-        (module.name for module in pkgutil.iter_modules(__path__)), key=lambda name: name != "published"
-    ):
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    for name in sorted(names, key=lambda name: name != "published"):
         module = importlib.import_module(f"{__name__}.{name}")
         for one in vars(module).values():
             if isinstance(one, type) and one.__module__ == module.__name__ and "cause" in vars(one):
@@ -75,10 +74,7 @@ FILTERS: Final = tuple(_discovered())
 
 
 def with_filters(model: type[M]) -> type[M]:
-    """Return a model with the settings of all filters behind its own; a filter may share a setting that is there.
-
-    Raises TypeError where a name is taken by another setting or cause.
-    """
+    """Return a model with all filters' settings behind its own, some shared; TypeError where a name is taken."""
     causes: set[str] = set()
     fields: dict[str, Any] = {}
     known = dict(model.model_fields)

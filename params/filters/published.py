@@ -16,6 +16,8 @@ from params.model import added
 
 SIDES: Final = (TableColumn("width", ("original_width", "width")), TableColumn("height", ("original_height", "height")))
 """Of the picture before it was resized, in pixels."""
+AESTHETIC: Final = ("aesthetic", "aesthetic_score", "aesthetics_score", "prediction", "aesthetic_score_laion_v2")
+SIMILARITY: Final = ("similarity", "clip_similarity", "clip_l14_similarity_score", "clip_similarity_vitl14")
 # LAION-400M's tag. UNSURE is unsafe here: nobody found the picture safe.
 NSFW_TAGS: Final = {"unlikely": 0.0, "unsure": 1.0, "nsfw": 1.0}
 CAPTION_LENGTH: Final = TableColumn("caption", kind="characters")
@@ -61,14 +63,9 @@ class Aesthetic(Filter):
     """The aesthetic score is below the minimum, or missing."""
 
     cause = "aesthetic"
-    columns = (
-        TableColumn(
-            "aesthetic", ("aesthetic", "aesthetic_score", "aesthetics_score", "prediction", "aesthetic_score_laion_v2")
-        ),
-    )
+    columns = (TableColumn("aesthetic", AESTHETIC),)
     min_aesthetic_score: float = Field(0.0, ge=0.0, le=10.0)
-    """Rows with a smaller aesthetic score in the table are left out; 0: no filter (LAION-Aesthetics: 4.5 to
-    6.5). [extent]"""
+    """Rows with a smaller score in the table are left out; 0: no filter (LAION-Aesthetics: 4.5 to 6.5). [extent]"""
 
     def keeps(self, aesthetic: Any) -> Any:
         return aesthetic >= self.min_aesthetic_score
@@ -80,8 +77,7 @@ class Watermark(Filter):
     cause = "watermark"
     columns = (TableColumn("watermark", ("pwatermark", "watermark_score")),)
     max_watermark: float = Field(1.0, ge=0.0, le=1.0)
-    """Rows whose picture more probably has a watermark (pwatermark) are left out; 1: no filter (LAION:
-    0.8). [extent]"""
+    """Rows whose picture more probably has a watermark are left out; 1: no filter (LAION: 0.8). [extent]"""
 
     def keeps(self, watermark: Any) -> Any:
         return watermark <= self.max_watermark
@@ -93,8 +89,7 @@ class Unsafe(Filter):
     cause = "unsafe"
     columns = (TableColumn("unsafe", ("punsafe", "nsfw_score", "nsfw_score_opennsfw2", "nsfw"), NSFW_TAGS),)
     max_unsafe: float = Field(1.0, ge=0.0, le=1.0)
-    """Rows whose picture is more probably unsafe (punsafe) are left out; 1: no filter (Stable Diffusion 2:
-    0.1). [extent]"""
+    """Rows whose picture is more probably unsafe are left out; 1: no filter (Stable Diffusion 2: 0.1). [extent]"""
 
     def keeps(self, unsafe: Any) -> Any:
         return unsafe <= self.max_unsafe
@@ -104,11 +99,7 @@ class Similarity(Filter):
     """The CLIP similarity of picture and caption is below the minimum, or missing."""
 
     cause = "similarity"
-    columns = (
-        TableColumn(
-            "similarity", ("similarity", "clip_similarity", "clip_l14_similarity_score", "clip_similarity_vitl14")
-        ),
-    )
+    columns = (TableColumn("similarity", SIMILARITY),)
     min_similarity: float = Field(-1.0, ge=-1.0, le=1.0)
     """Rows whose picture and caption are less alike to CLIP are left out; -1: no filter (LAION-2B: 0.28). [extent]"""
 

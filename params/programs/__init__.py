@@ -6,11 +6,9 @@ an argument in the pipeline definition.
 """
 
 from params.programs.download import DownloadArguments, DownloadSettings
-from params.programs.encode import EncodeArguments, EncodeSettings
+from params.programs.encode import EncodeArguments, EncodeSettings, RecaptionArguments, RecaptionSettings
 from params.programs.evaluate import EvaluateArguments, ScoreArguments
-from params.programs.export import ExportArguments
-from params.programs.memory import MemoryArguments
+from params.programs.export import ExportArguments, MemoryArguments
 from params.programs.probe import ProbeArguments
-from params.programs.recaption import RecaptionArguments, RecaptionSettings
 from params.programs.serve import ServeArguments
 from params.programs.train import MONEY, ThroughputArguments, TrainArguments

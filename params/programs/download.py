@@ -26,24 +26,20 @@ class SourceSettings(Model):
     column_names: tuple[str, ...] = added(())
     """Names of the columns of CSV and TSV files whose first line is data already, as Conceptual 12M's is. [extent]"""
     tsv_quotes: bool = added(False)
-    """Fields of TSV files may stand in quotes, as pandas writes them; without it a quote is a character like
-    others. [extent]"""
+    """Fields of TSV files may stand in quotes, as pandas writes them; else a quote is a character. [extent]"""
     captions: Literal["first", "random", "all"] = added("first")
-    """Of a picture with a list of captions: the `first`; a `random` one, by captions_seed and row; or `all`: the
-    picture is stored once, and each caption makes a sample to train on. `all` joins the captions of a repeated
-    url. [content]"""
+    """Of a picture with several captions: the `first`; a `random` one, by captions_seed and row; or `all`: it is stored
+    once, and each makes a sample to train on. `all` joins the captions of a repeated url. [content]"""
     captions_seed: int = added(0, ge=0)
     """Which caption `random` draws. [extent]"""
     caption_lines: bool = added(False)
     """Each line of a caption file (.txt, .caption) is a caption of its own: a list. [extent]"""
     keep_uncaptioned: bool = added(False)
-    """Keep pictures without a caption, with an empty one, and count them; else they are lost as
-    `no_caption`. [extent]"""
+    """Keep pictures without a caption, with an empty one; else they are lost as `no_caption`. [extent]"""
     image_size_px: int = Field(256, ge=16, le=4096)
     """Side of the stored picture, in pixels (phase 1 of Stable Diffusion 2 trains at 256). [content]"""
     resize_mode: Literal["center_crop", "keep_ratio"] = "center_crop"
-    """`center_crop`: square; `keep_ratio`: shorter side at image_size_px. Never letterboxed (img2dataset's
-    default). [content]"""
+    """`center_crop`: square; `keep_ratio`: shorter side at image_size_px. Never letterboxed. [content]"""
 
 
 class DownloadSettings(SourceSettings):
@@ -85,8 +81,7 @@ class DownloadSettings(SourceSettings):
     )
     """Headers by which an owner reserves a picture, and which are not to be heeded; empty: all are heeded. [extent]"""
     verify_hash: str = added("", pattern=r"^(.+=(sha256|md5))?$")
-    """COLUMN=sha256 or COLUMN=md5: pictures whose bytes do not have the hash that the column names are left
-    out. [extent]"""
+    """COLUMN=sha256 or COLUMN=md5: pictures whose bytes do not have the column's hash are left out. [extent]"""
     blur_column: str = added("")
     """Column of boxes to be blurred, faces for instance: lists of x_min, y_min, x_max, y_max as fractions of the stored
     picture (img2dataset's --bbox_col). [content]"""
@@ -95,8 +90,7 @@ class DownloadSettings(SourceSettings):
     max_image_megapixels: int = Field(100, ge=1)
     """A picture that would decode to more than this is dropped before it is decoded. [extent]"""
     allowed_hosts: tuple[str, ...] = ()
-    """Hosts (host or host:port) that may be fetched although their address is private, such as a local
-    server. [running]"""
+    """Hosts (host or host:port) that may be fetched although their address is private. [running]"""
     min_yield: float = Field(0.5, ge=0.0, le=1.0)
     """The step fails when a smaller fraction of the rows that the filters leave became samples. [running]"""
     top_up: int = Field(0, ge=0)

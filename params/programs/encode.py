@@ -1,4 +1,4 @@
-"""The settings of Encode: shards to latents and caption tokens."""
+"""The settings of Recaption (stored pictures to long captions) and Encode (shards to latents and caption tokens)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,32 @@ from typing import Literal
 from pydantic import Field
 
 from params.model import Model, added
+
+
+class RecaptionSettings(Model):
+    """How Recaption works."""
+
+    prompt: str = Field("Describe this picture in one paragraph.", pattern=r"^[^-]", max_length=256)
+    """What the captioner is asked; Florence-2 wants `<MORE_DETAILED_CAPTION>`. none: nothing, as of GIT. [content]"""
+    max_caption_tokens: int = Field(256, ge=1)
+    """A longer caption is cut off at its last whole sentence. [content]"""
+    batch_size: int = Field(16, ge=1)
+    """Pictures captioned at once on one device. [content]"""
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """In which the captioner runs. [content]"""
+    workers: int = Field(0, ge=0)
+    """Captioners over the whole cluster; 0: one for each GPU, or one for each core of hosts without. [running]"""
+    host_wait_s: float = Field(600.0, gt=0)
+    """How long a host waits for the job's other hosts: then the job ends and names those that are missing. [running]"""
+
+
+class RecaptionArguments(RecaptionSettings):
+    """`python -m steps recaption`: stored pictures to long captions, beside the captions that they came with."""
+
+    shards_uri: str
+    """Where the shards are: the prefix that Download wrote. [place]"""
+    captions_uri: str
+    """Where the written captions go: s3:// prefix. [place]"""
 
 
 class EncodeSettings(Model):
@@ -19,8 +45,7 @@ class EncodeSettings(Model):
     resolution_px^2 pixels, its bucket, and every batch is of one bucket (SDXL, arXiv:2307.01952: 4). Needs
     download.resize_mode keep_ratio. 1: squares alone. [content]"""
     bucket_step_px: int = Field(64, ge=8, multiple_of=8)
-    """Sides of the buckets are multiples of this (SDXL: 64; the UNet halves latents, 8 times smaller, three
-    times). [content]"""
+    """Sides of the buckets are multiples of this (SDXL: 64; a UNet halves latents three times). [content]"""
     min_bucket_samples: int = Field(2048, ge=1)
     """A bucket with fewer training samples is given up: its pictures go to the one whose shape is nearest (2,048: one
     global batch of Stable Diffusion 2). [content]"""
@@ -39,8 +64,7 @@ class EncodeSettings(Model):
     heldout_fraction: float = Field(0.001, ge=0.0, lt=1.0)
     """Fraction of the captions, chosen by a hash of the caption, that training never sees. [content]"""
     max_heldout_samples: int = Field(30_000, ge=0)
-    """At most this many held-out samples are kept (30,000: the count of MLPerf's and the SD2 card's
-    evaluation). [content]"""
+    """At most this many held-out samples are kept (30,000: MLPerf's and the SD2 card's count). [content]"""
     caption_embeddings: bool = False
     """Also store the text encoder's output: 79 % of the bytes to save 8 % of the compute at 256 px. [content]"""
     features: str = added("", pattern=r"^[a-zA-Z0-9._-]*$")

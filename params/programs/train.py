@@ -22,9 +22,8 @@ class TrainArguments(Model):
     micro_batch_size: int = Field(128, ge=1)
     """Samples on one device at once. Global batch / (micro-batch x ranks) is the gradient accumulation. [running]"""
     optimizer: Literal["adamw", "muon"] = added("adamw")
-    """`muon`: torch's Muon (Jordan et al. 2024) for the matrices inside the blocks, AdamW for the rest. Muon's steps
-    are scaled to the size of AdamW's (arXiv:2502.16982), so that learning_rate and weight_decay serve both.
-    [content]"""
+    """`muon`: torch's Muon (Jordan et al. 2024) for the matrices inside the blocks, AdamW for the rest. Its steps are
+    scaled to AdamW's (arXiv:2502.16982), so that learning_rate and weight_decay serve both. [content]"""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate (Stable Diffusion 2: 1e-4). [content]"""
     learning_rate_batch_size: int = Field(0, ge=0)
@@ -55,8 +54,7 @@ class TrainArguments(Model):
     noise_offset: float = Field(0.0, ge=0)
     """Strength of the noise shared by a channel; 0: off. [content]"""
     caption_dropout: float = Field(0.1, ge=0, le=1)
-    """Fraction of captions replaced by the empty one, for classifier-free guidance (Stable Diffusion:
-    0.1). [content]"""
+    """Fraction of captions replaced by the empty one, for classifier-free guidance (SD: 0.1). [content]"""
     written_captions: float = added(0.0, ge=0, le=1)
     """Share of the samples that are trained on with the caption that Recaption wrote, drawn anew each time that one is
     seen; the others have their original one, as validation and evaluation always do. [content]"""
@@ -66,8 +64,7 @@ class TrainArguments(Model):
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     """Decay of the moving average of the weights, for each ema_reference_samples; 0: no average. [content]"""
     ema_reference_samples: int = Field(2048, ge=1)
-    """How many samples one application of ema_decay stands for, so that the average does not change with the
-    batch. [content]"""
+    """Samples for which ema_decay is applied once, so that the average does not change with the batch. [content]"""
     ema_precision: Literal["float32", "bfloat16"] = "float32"
     """In which the average is kept. bfloat16 saves 2 bytes a parameter; it is rounded at random, so that small steps
     are not lost. [content]"""
@@ -105,8 +102,8 @@ class TrainArguments(Model):
     lora_name: str = added("lora", pattern=ADAPTER_NAME)
     """Name of the adapter, by which requests ask for it. [running]"""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "bfloat16"
-    """Of the forward pass (autocast); the weights stay in float32. auto: bfloat16 where the device has instructions for
-    it, otherwise float32. float64 is for tests of exactness. [content]"""
+    """Of the forward pass (autocast); the weights stay in float32. auto: bfloat16 where the device has it, else
+    float32. float64 is for tests of exactness. [content]"""
     compile: bool = False
     """torch.compile the network. [running]"""
     cuda_graphs: bool = False
@@ -119,8 +116,7 @@ class TrainArguments(Model):
     on each rank become 10.4 GB / ranks, for a broadcast of the weights (3.5 GB) in every step. The result is the same
     to the bit. [running]"""
     warm_latents: bool = False
-    """Have FSx for Lustre fetch every shard from its bucket at the start, so that the first epoch does not
-    crawl. [running]"""
+    """Have FSx for Lustre fetch every shard at the start, so that the first epoch does not crawl. [running]"""
     latents_uri: str = ""
     """s3:// prefix of the latents: blocks are read straight from S3, by byte ranges; empty: from the channel `latents`
     (a file system, or S3 in fast file mode). file_system.kind s3_direct fills it in. [place]"""
@@ -140,11 +136,9 @@ class TrainArguments(Model):
     encode_batch_size: int = Field(32, ge=1)
     """With shards_uri: pictures encoded at once on one device. [running]"""
     blocks_ahead: int = Field(32, ge=1)
-    """With shards_uri: blocks that a rank has asked for and not yet been given; encoders wait rather than
-    make more. [running]"""
+    """With shards_uri: blocks that a rank may be waiting for; encoders wait rather than make more. [running]"""
     checkpoints_uri: str = ""
-    """s3:// prefix to which SageMaker copies the checkpoints: watched, because copying has been seen to stop
-    silently. [place]"""
+    """s3:// prefix to which SageMaker copies the checkpoints: watched, for it may stop in silence. [place]"""
     max_checkpoint_lag_s: float = Field(1800.0, gt=0)
     """Warn of a checkpoint that is not complete in S3 this long after it was written. [running]"""
     log_every_steps: int = Field(50, ge=1)
@@ -152,8 +146,7 @@ class TrainArguments(Model):
     collective_timeout_s: float = Field(600.0, gt=0)
     """A collective that hangs longer than this ends the job. [running]"""
     host_wait_s: float = added(900.0, gt=0)
-    """How long a host waits for the job's other hosts, which start within minutes of each other: then the job ends and
-    names those that are missing. [running]"""
+    """How long a host waits for the job's others: then the job ends and names those that are missing. [running]"""
     latents_wait_s: float = added(900.0, ge=0)
     """How long to wait for files of the latents that are not on the file system yet: FSx for Lustre imports what Encode
     wrote to S3 by itself, minutes later. 0: not at all, as for channels that are S3 itself. [running]"""
@@ -164,13 +157,11 @@ class TrainArguments(Model):
     max_skipped_steps: int = Field(20, ge=0)
     """Optimizer steps that may be left out, for a gradient that is not finite, before the job fails. [running]"""
     throughput_micro_batch_sizes: tuple[int, ...] = ()
-    """Measure the speed at these micro-batch sizes and end: no model is trained (see `python -m steps
-    throughput`). [running]"""
+    """Measure the speed at these sizes and end: no model is trained (see `python -m steps throughput`). [running]"""
     throughput_s: float = Field(10.0, gt=0)
     """How long each of them is measured, after its warm-up. [running]"""
     budget_usd: float = Field(0.0, ge=0)
-    """Dollars that the whole run may cost: training saves a checkpoint and stops before it costs more; 0: no
-    limit. [money]"""
+    """Dollars that the whole run may cost: training saves a checkpoint and stops at them; 0: no limit. [money]"""
     other_steps_usd: float = Field(0.0, ge=0)
     """Part of budget_usd that the run's other steps take; the rest is for training. [money]"""
     instance_hour_usd: float = Field(0.0, ge=0)

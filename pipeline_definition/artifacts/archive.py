@@ -1,12 +1,13 @@
 """Reads what a run left in S3 without trusting it: single objects, and a few small files of a tar.gz stream.
 
-Nothing is unpacked to disk: members are read into memory by their base name, so their paths do not
-matter; links and devices are skipped; the number of decompressed bytes is limited.
+Nothing is unpacked to disk: members are read into memory by their base name, so their paths do not matter; links and
+devices are skipped; the number of decompressed bytes is limited. Everything that looks like a credential or a signed
+address is cut out, in any place: an artifacts folder is made to be shared.
 """
 
 from __future__ import annotations
 
-import gzip
+import re
 import tarfile
 import zlib
 from collections.abc import Collection
@@ -15,14 +16,30 @@ from typing import IO, Any, Final
 
 from botocore.exceptions import ClientError
 
+from params.files import MAX_READ_BYTES, BoundedGzip
 from params.s3 import join_uri, split_uri
 from pipeline_definition.errors import OperatorError
 
 MAX_UNPACKED_BYTES: Final = 2**30
 MAX_MEMBER_BYTES: Final = 64 * 2**20
-# tarfile holds a whole extended header in memory; only one made to exhaust it is larger than this.
-MAX_READ_BYTES: Final = 2**20
 MAX_SAMPLES: Final = 24
+REMOVED: Final = "[removed]"
+_SECRET_NAME: Final = (
+    r"(?:secret_?access_?key|secret|(?:session|security|access|api|auth)_?token|password|passwd|api_?key)"
+)
+_NAMED: Final = re.compile(rf"(?i){_SECRET_NAME}$|^token$|^authorization$")
+_PATTERNS: Final = (
+    # Presigned S3 and CloudFront addresses, and shared access signatures.
+    (
+        re.compile(r"\?[^\s\"'<>]*(?:X-Amz-Signature|X-Amz-Credential|Signature|AWSAccessKeyId|sig)=[^\s\"'<>]*"),
+        f"?{REMOVED}",
+    ),
+    # user:password@ in an address.
+    (re.compile(r"://[^/\s:@\"']+:[^/\s@\"']+@"), f"://{REMOVED}@"),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), REMOVED),
+    (re.compile(r"(?i)(\bauthorization\"?\s*[=:]\s*).+"), rf"\1{REMOVED}"),
+    (re.compile(rf"(?i)({_SECRET_NAME}[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]+"), rf"\1{REMOVED}"),
+)
 
 
 def open_object(s3: Any, uri: str, max_bytes: int) -> Any:
@@ -46,14 +63,10 @@ def picture_names(s3: Any, uri: str) -> list[str]:
 
 
 def read_members(stream: IO[bytes], names: Collection[str], max_bytes: int = MAX_UNPACKED_BYTES) -> dict[str, bytes]:
-    """Return the content of the regular files whose base name is among `names`; the first of a name wins.
-
-    Reads no further than to the last of them. Raises OperatorError where the archive is damaged or unpacks to more
-    than `max_bytes`.
-    """
+    """Return regular files by base name, the first of each; OperatorError where damaged or above `max_bytes`."""
     contents: dict[str, bytes] = {}
     try:
-        with _BoundedGzip(fileobj=stream, mode="rb") as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
+        with BoundedGzip(fileobj=stream, mode="rb") as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
             for member in archive:
                 if member.offset_data + member.size > max_bytes:
                     raise OperatorError(f"archive refused: it unpacks to more than {max_bytes:,} bytes")
@@ -74,10 +87,15 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return b"".join(iter(lambda: file.read(MAX_READ_BYTES // 16), b"")) if file is not None else b""
 
 
-class _BoundedGzip(gzip.GzipFile):
-    """Gzip stream that refuses to return more than MAX_READ_BYTES at once."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= MAX_READ_BYTES:
-            raise tarfile.ReadError(f"a header of {size} bytes")
-        return super().read(size)
+def redacted(value: Any) -> Any:
+    """Return a JSON value without credentials; the shape stays."""
+    if isinstance(value, str):
+        for pattern, replacement in _PATTERNS:
+            value = pattern.sub(replacement, value)
+        return value
+    if isinstance(value, dict):
+        secret = {key for key, item in value.items() if item and isinstance(item, str) and _NAMED.search(str(key))}
+        return {key: REMOVED if key in secret else redacted(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redacted(item) for item in value]
+    return value

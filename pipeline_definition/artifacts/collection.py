@@ -21,11 +21,9 @@ from params.files import write_bytes, write_text
 from params.s3 import join_uri
 from pipeline_definition.artifacts import folder as files
 from pipeline_definition.artifacts import jobs
-from pipeline_definition.artifacts.archive import MAX_SAMPLES, open_object, picture_names, read_members
-from pipeline_definition.artifacts.data_files import DataPrefix
-from pipeline_definition.artifacts.data_sample import sample_of_artifact, spread
+from pipeline_definition.artifacts.archive import MAX_SAMPLES, open_object, picture_names, read_members, redacted
+from pipeline_definition.artifacts.data_sample import DataPrefix, sample_of_artifact, spread
 from pipeline_definition.artifacts.folder import Artifacts, Json, parsed, parsed_lines
-from pipeline_definition.artifacts.redaction import redacted
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
 from pipeline_definition.session import Target
@@ -39,11 +37,7 @@ TRAINING_RECORD: Final = (layout.TRAINING_LOG_FILE, layout.LINEAGE_FILE)
 
 
 def collect(target: Target, execution: Execution, folder: Path) -> Artifacts:
-    """Gather an execution's artifacts into `folder` and load them.
-
-    A second call replaces each file that is still available and keeps the others. `left_out` in execution.json names
-    what is not available. Credentials and signed addresses are cut out of everything that is written.
-    """
+    """Gather what is available into `folder`, credentials cut out, beside what is there; `left_out` names the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     _Collector(target, execution, folder).run()
     return Artifacts.load(folder)
@@ -123,12 +117,11 @@ class _Collector:
         return files.PHASE_FOLDER.format(number=of_program.index(step.name) + 1) + "/"
 
     def _processing(self, job: jobs.DescribedJob, folder: str) -> None:
+        judged = (layout.METRICS_FILE, layout.CONTACT_SHEET_FILE, layout.SAMPLES_FILE)
         for output, file, name in (
             (layout.SHARDS, layout.MANIFEST_FILE, files.SHARDS_MANIFEST_FILE),
             (layout.LATENTS, layout.MANIFEST_FILE, folder + files.LATENTS_MANIFEST_FILE),
-            (layout.EVALUATION, layout.METRICS_FILE, layout.METRICS_FILE),
-            (layout.EVALUATION, layout.CONTACT_SHEET_FILE, layout.CONTACT_SHEET_FILE),
-            (layout.EVALUATION, layout.SAMPLES_FILE, layout.SAMPLES_FILE),
+            *((layout.EVALUATION, file, file) for file in judged),
         ):
             if uri := job.outputs.get(output):
                 with self._attempt(name):
@@ -206,11 +199,11 @@ class _Collector:
         self._write_json(name, value)
 
     def _write_json(self, name: str, value: Any) -> None:
-        # JSON has no word for a time: it is written as ISO 8601 has it.
-        text = json.dumps(
-            redacted(value), indent=2, default=lambda one: one.isoformat() if isinstance(one, datetime) else str(one)
-        )
-        write_text(self.folder / name, text + "\n")
+        def as_text(one: Any) -> str:
+            # JSON has no word for a time: it is written as ISO 8601 has it.
+            return one.isoformat() if isinstance(one, datetime) else str(one)
+
+        write_text(self.folder / name, json.dumps(redacted(value), indent=2, default=as_text) + "\n")
 
 
 def phase_steps(definition: Json) -> list[list[str]]:

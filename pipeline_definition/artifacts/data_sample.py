@@ -1,7 +1,7 @@
 """A sample of what a data set holds, within bounds: of shards that Download made.
 
-Reads a manifest, some tables of samples, some tables of fates and some pictures; writes nothing. Captions and pictures
-come from outside: pictures are decoded within a limit of pixels and drawn anew, small.
+Reads, from S3 or a folder, a manifest, some tables of samples, some tables of fates and some pictures; writes nothing.
+Captions and pictures come from outside: pictures are decoded within a limit of pixels and drawn anew, small.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import struct
 import tarfile
 import warnings
@@ -17,15 +18,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
 
 from PIL import ExifTags, Image, ImageOps
 
 from params.filters import FILTERS
 from params.layout import MANIFEST_FILE, WRITTEN_CAPTIONS_SUFFIX
-from pipeline_definition.artifacts.data_files import DataFiles
+from params.s3 import split_uri, unless_missing
 from pipeline_definition.errors import OperatorError
 
+MAX_NAMES: Final = 200_000
 MAX_SHARDS: Final = 8
 MAX_ROWS: Final = 100_000
 MAX_SHOWN: Final = 24
@@ -37,10 +40,8 @@ THUMBNAIL_PX: Final = 256
 # Of EXIF's orientations those that exchange width and height.
 _ON_THEIR_SIDE: Final = (5, 6, 7, 8)
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
-
 # What Pillow raises for files that are damaged, by the format.
 BROKEN: Final = (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, ArithmeticError, struct.error)
-
 SCORES: Final = tuple(
     name
     for one in FILTERS
@@ -49,8 +50,72 @@ SCORES: Final = tuple(
     for name in column.published_as
 )
 """Columns that filters read, as published tables call them."""
-
 Row = Mapping[str, Any]
+
+
+class DataFiles(Protocol):
+    """Files by name below one place."""
+
+    def names(self) -> list[str]:
+        """Return names in order, the first MAX_NAMES of them."""
+
+    def read(self, name: str, start: int = 0, count: int | None = None, limit: int = 256 << 20) -> bytes | None:
+        """Return `count` bytes from `start`, or all; None where there is no such file or more than `limit` bytes."""
+
+
+class DataFolder:
+    """Files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        """Return names in order; links are passed over."""
+        names: list[str] = []
+        for folder, folders, files in os.walk(self._folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            paths = (Path(folder) / name for name in files)
+            names += [path.relative_to(self._folder).as_posix() for path in paths if not path.is_symlink()]
+            if len(names) >= MAX_NAMES:
+                break
+        return sorted(names)[:MAX_NAMES]
+
+    def read(self, name: str, start: int = 0, count: int | None = None, limit: int = 256 << 20) -> bytes | None:
+        """Return bytes of a file below the folder."""
+        path = (self._folder / name).resolve()
+        is_inside = path.is_relative_to(self._folder.resolve()) and path.is_file()
+        if not is_inside or (path.stat().st_size if count is None else count) > limit:
+            return None
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(limit if count is None else count)
+
+
+class DataPrefix:
+    """Objects under a prefix."""
+
+    def __init__(self, client: Any, uri: str) -> None:
+        """`client` is boto3's."""
+        self._client = client
+        self._bucket, key = split_uri(uri)
+        self._prefix = key.rstrip("/") + "/" if key.strip("/") else ""
+
+    def names(self) -> list[str]:
+        """Return names in order."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+        keys = (item["Key"] for page in pages for item in page.get("Contents", ()))
+        return [key[len(self._prefix) :] for key in islice(keys, MAX_NAMES)]
+
+    def read(self, name: str, start: int = 0, count: int | None = None, limit: int = 256 << 20) -> bytes | None:
+        """Return bytes of an object."""
+        span = {} if count is None else {"Range": f"bytes={start}-{start + count - 1}"}
+        if count is not None and count > limit:
+            return None
+        answer = unless_missing(self._client.get_object, Bucket=self._bucket, Key=self._prefix + name, **span)
+        if answer is None:
+            return None
+        content: bytes = answer["Body"].read(limit + 1)
+        return None if len(content) > limit else content
 
 
 @dataclass(frozen=True)
@@ -66,7 +131,7 @@ class ShownPicture:
 
 @dataclass(frozen=True)
 class DataSample:
-    """What the page shows."""
+    """What the page shows, of the rows that were looked at."""
 
     manifest: Row = field(default_factory=dict)
     """Of shards or latents; empty for a folder."""
@@ -77,7 +142,6 @@ class DataSample:
     examples: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """Of each cause: some (address, caption)."""
     captions: tuple[str, ...] = ()
-    """Of the rows that were looked at."""
     kept: tuple[str, ...] = ()
     """Of a folder: captions of those that were looked at and would be kept."""
     sides: tuple[tuple[int, int], ...] = ()
@@ -89,14 +153,11 @@ class DataSample:
     least_px: int = 0
     """Shorter side that a folder's pictures need; 0: they were not judged by a parameter set."""
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Of the rows that were looked at, by the name of the column."""
+    """By the name of the column."""
 
 
 def sample_of_artifact(files: DataFiles, place: str, captions: DataFiles | None = None) -> DataSample | None:
-    """Return a sample of shards, with what Recaption wrote, or of latents; None without a manifest.
-
-    Raises OperatorError for an invalid one.
-    """
+    """Return a sample of shards, with written captions, or of latents; None: no manifest. Raises OperatorError."""
     content = files.read(MANIFEST_FILE)
     if content is None:
         return None

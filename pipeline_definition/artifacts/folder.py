@@ -38,33 +38,25 @@ class Artifacts:
     execution: Json = field(default_factory=dict)
     """Status, failure reason, steps with their times, jobs and last log lines, and what could not be fetched."""
     definition: Json = field(default_factory=dict)
-    """The definition JSON that the run executed."""
     parameters: Json = field(default_factory=dict)
     """Pipeline parameters: name to the value used."""
     defaults: Json = field(default_factory=dict)
-    """Pipeline parameters: name to the definition's default."""
+    """The definition's, of them."""
     shards_manifest: Json | None = None
-    """Download's manifest."""
     went_in: tuple[tuple[Path, str, str], ...] = ()
     """Some of the pictures that Download stored, small, each with its caption and the one that Recaption wrote."""
     latents_manifest: Json | None = None
-    """Encode's manifest."""
     tuning: Json | None = None
     """Objective and trials, each with hyperparameters, objective, seconds and hosts."""
     training_log: tuple[Json, ...] = ()
-    """One entry for each line of the training log."""
     lineage: Json | None = None
-    """From what and with what the model was trained."""
     metrics: Json | None = None
-    """metrics.json as Evaluate wrote it."""
     contact_sheet: Path | None = None
-    """Picture of prompts and what the model draws."""
     samples: tuple[Path, ...] = ()
     """Some of the generated pictures."""
     captions: tuple[Json, ...] = ()
     """Of the generated pictures: caption, seed and file."""
     model_package: Json | None = None
-    """The registered package and its approval state."""
     forecast: Json | None = None
     """What the run was forecast to cost, and at which prices."""
     former_phases: tuple[Artifacts, ...] = ()

@@ -22,8 +22,15 @@ from params.filters.published import AspectRatio, LongCaption, ShortCaption, Too
 from params.layout import CAPTION_FILES, MANIFEST_FILE, METADATA_FILES, PICTURES
 from params.programs import DownloadSettings
 from pipeline_definition.artifacts import data_sample
-from pipeline_definition.artifacts.data_files import DataFiles
-from pipeline_definition.artifacts.data_sample import MAX_ROWS, DataSample, Row, ShownPicture, SmallPicture, spread
+from pipeline_definition.artifacts.data_sample import (
+    MAX_ROWS,
+    DataFiles,
+    DataSample,
+    Row,
+    ShownPicture,
+    SmallPicture,
+    spread,
+)
 from pipeline_definition.artifacts.folder import parsed_lines
 from pipeline_definition.errors import OperatorError
 

@@ -18,8 +18,7 @@ from params.files import file_digest
 from params.layout import CAPTION_FILES, METADATA_FILES, PICTURES, TARS
 from params.programs import DownloadSettings
 from params.s3 import SCHEME, join_uri, split_uri
-from pipeline_definition.artifacts.data_files import DataFiles, DataFolder, DataPrefix
-from pipeline_definition.artifacts.data_sample import DataSample, Row
+from pipeline_definition.artifacts.data_sample import DataFiles, DataFolder, DataPrefix, DataSample, Row
 from pipeline_definition.artifacts.folder_sample import caption_in, is_debris, rows_of, sample_of, sample_of_judged
 from pipeline_definition.errors import UsageError
 
@@ -41,16 +40,14 @@ class OwnData:
     name: str
     """Of its artifacts."""
     source: str
-    """download.source."""
     columns: Mapping[str, str]
-    """download.url_column and caption_column, where they are not the defaults."""
+    """url_column and caption_column of download, where they are not the defaults."""
     sample: DataSample
     uri: str = ""
     """Where it lies, if that is in S3."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """What is to be uploaded, by name; empty where it lies in S3."""
     digests: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of these files."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Files that Download does not read, by the end of their names."""
 

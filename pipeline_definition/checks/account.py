@@ -1,6 +1,7 @@
-"""What only the account can answer: bucket, url table, pretrained models, images, hosts, file system, way out.
+"""What only the account can answer: bucket, url table, models, images, hosts, file system, way out, the role's rights.
 
-Reads S3, ECR, IAM, Service Quotas, SageMaker, FSx and EC2 of one target; writes nothing.
+Reads S3, ECR, IAM, Service Quotas, SageMaker, FSx and EC2 of one target; writes nothing. Whether the jobs' role may
+read what lies in other buckets, IAM is asked as S3 will ask it hours later.
 """
 
 from __future__ import annotations
@@ -16,13 +17,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from params.families import CONFIG_FILE, INDEX_FILE, Family, FamilyError, family_of
 from params.layout import LATENTS
 from params.parameter_names import BUCKET, FSX_ID, FSX_PATH, IMAGES, PRETRAINED_MODEL, URL_TABLE
-from params.s3 import join_uri, split_uri, unless_missing
+from params.s3 import error_code, join_uri, split_uri, unless_missing
 from params.settings import Settings
-from pipeline_definition.checks.addresses import ECR_IMAGE
+from pipeline_definition.checks.addresses import ECR_IMAGE, foreign_addresses
 from pipeline_definition.checks.capacity import Capacity
-from pipeline_definition.checks.findings import Finding
-from pipeline_definition.checks.fixes import fix_of
-from pipeline_definition.checks.permissions import permission_findings
+from pipeline_definition.checks.findings import Finding, fix_of
 from pipeline_definition.jobs.planned import PlannedJob, Values
 from pipeline_definition.session import Target
 
@@ -148,17 +147,15 @@ class AccountChecks:
             return
         chosen = [{"Name": "association.subnet-id", "Values": subnets}]
         tables = self._target.client("ec2").describe_route_tables(Filters=chosen)["RouteTables"]
-        if not any(route.get("DestinationCidrBlock") == "0.0.0.0/0" for table in tables for route in table["Routes"]):
+        ways = {route.get("DestinationCidrBlock") for table in tables for route in table["Routes"]}
+        if "0.0.0.0/0" not in ways:
             problem = f"{inside[0]} fetches from the internet, and its subnets have no route there"
             fix = "`sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway"
             yield Finding("account.subnets", problem, fix)
 
 
 def url_table_columns(target: Target, address: str) -> list[str] | None:
-    """Return the columns of a url table's first file, from its first or last bytes; empty where it has none.
-
-    None where the table is of a kind that must be read to its end to tell.
-    """
+    """Return the columns of a table's first file; empty: there is none; None: it must be read to its end to tell."""
     # Heavy, and needed by this check only.
     import pyarrow.parquet
     import s3fs
@@ -188,9 +185,7 @@ def url_table_columns(target: Target, address: str) -> list[str] | None:
 
 
 def denoiser_config_of(values: Values, target: Target) -> dict[str, Any] | None:
-    """Return the configuration of the denoiser in the pretrained folder; None where it cannot be read, of which the
-    checks have told.
-    """
+    """Return the denoiser's configuration in the pretrained folder; None where it cannot be read: the checks told."""
     try:
         return _pretrained_json(values, target, f"{_family(values, target).denoiser}/{CONFIG_FILE}")
     except FamilyError:
@@ -221,3 +216,41 @@ def _guarded(parameter: str, check: Callable[[], Iterator[Finding]]) -> list[Fin
     except (BotoCoreError, OSError) as error:
         problem = str(error)
     return [Finding(parameter, f"could not be checked: {problem}", fix, blocking=False)]
+
+
+def permission_findings(settings: Settings, values: Values, target: Target) -> Iterator[Finding]:
+    """Check each address in another bucket than the run's own; what another account's bucket says of itself counts."""
+    role, iam = settings.account.role_arn, target.client("iam")
+    for name, address in foreign_addresses(settings, values).items():
+        bucket, key = split_uri(address)
+        if denied := _denied(iam, role, bucket, key):
+            problem = f"{role} may not {' and '.join(denied)} on {address}"
+            fix = f"allow it in the role's policy, or copy the data into {values.text('Bucket')}"
+            if named := _names_role(target, bucket, role):
+                fix = f"the policy of {bucket} names the role or its account, which may be enough; {fix}"
+            yield Finding(name, problem, fix, blocking=not named)
+
+
+def _denied(iam: Any, role: str, bucket: str, key: str) -> list[str]:
+    """Return the actions that the role's own policies do not allow."""
+    partition = role.split(":")[1]
+    arn = f"arn:{partition}:s3:::{bucket}"
+    wanted = {"s3:ListBucket": arn, "s3:GetObject": f"{arn}/{key}{'*' if not key or key.endswith('/') else ''}"}
+    denied = []
+    for action, resource in wanted.items():
+        answer = iam.simulate_principal_policy(PolicySourceArn=role, ActionNames=[action], ResourceArns=[resource])
+        if any(result["EvalDecision"] != "allowed" for result in answer["EvaluationResults"]):
+            denied.append(action)
+    return denied
+
+
+def _names_role(target: Target, bucket: str, role: str) -> bool:
+    """Whether a bucket's own policy may let the role in: where it names role, account or everybody, or is not shown."""
+    try:
+        policy = json.loads(target.client("s3").get_bucket_policy(Bucket=bucket)["Policy"])
+    except ClientError as error:
+        return error_code(error) != "NoSuchBucketPolicy"
+    account = role.split(":")[4]
+    allows = [one for one in policy.get("Statement", ()) if one.get("Effect") == "Allow"]
+    principals = json.dumps([one.get("Principal") for one in allows])
+    return account in principals or '"*"' in principals

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from params.parameter_names import BUDGET_USD, TRAINING_SAMPLES
+from params.parameter_names import BUDGET_USD, OTHER_STEPS_USD, TRAINING_SAMPLES
 from params.phases import Phase, later_key
 from params.settings import Settings
 from pipeline_definition.checks.findings import Finding
@@ -36,11 +36,7 @@ def job_key(step: str) -> str:
 
 
 def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the changes of a start with what the budget needs and the operator left out.
-
-    That is the price of another instance type of Train, and with a budget the dollars of the other steps. What cannot
-    be forecast is left to `budget_findings` to refuse.
-    """
+    """Return the changes with what a budget needs: Train's price on another type, the dollars of other steps."""
     filled = dict(changes)
     if settings.local is not None:
         return filled
@@ -55,7 +51,7 @@ def filled_in(settings: Settings, definition: Mapping[str, Any], changes: Mappin
             return filled
         for phase in settings.phases:
             others = f"{other_steps_usd(bill, purchase_of(settings), phase):.2f}"
-            filled.setdefault(phase.other_steps_name, others)
+            filled.setdefault(phase.named(OTHER_STEPS_USD), others)
     return filled
 
 
@@ -86,26 +82,21 @@ def budget_findings(settings: Settings, definition: Mapping[str, Any], changes: 
     needed_usd = bill.usd(purchase)
     if needed_usd > budget_usd:
         problem = f"the run is forecast to cost ${needed_usd:,.0f}, which is more than {budget}"
-        cheaper = "look for cheaper hosts with `sd-pipeline plan`"
-        yield Finding(
-            BUDGET_USD, problem, f"raise it to {math.ceil(needed_usd)}, lower {TRAINING_SAMPLES}, or {cheaper}"
-        )
+        cheaper = f"lower {TRAINING_SAMPLES}, or look for cheaper hosts with `sd-pipeline plan`"
+        yield Finding(BUDGET_USD, problem, f"raise it to {math.ceil(needed_usd)}, {cheaper}")
         return
     for phase in settings.phases:
-        others_usd = _number(values, phase.other_steps_name)
+        others_usd = _number(values, phase.named(OTHER_STEPS_USD))
         if others_usd >= budget_usd:
             problem = f"${others_usd:,.0f} for the other steps leave nothing of {budget} to {phase.train_name}"
             fix = f"leave it out: it is forecast at {other_steps_usd(bill, purchase, phase):.0f}"
-            yield Finding(phase.other_steps_name, problem, fix)
+            yield Finding(phase.named(OTHER_STEPS_USD), problem, fix)
 
 
 def duration_findings(
     settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str], jobs: list[PlannedJob]
 ) -> Iterator[Finding]:
-    """Check that each job ends before its time limit; a run that has no forecast is not judged here.
-
-    A training that is cut off goes on from its checkpoint at the next start: it is reported, not refused.
-    """
+    """Check that each job ends before its limit, by the forecast; a training goes on later, and is only reported."""
     if settings.local is not None:
         return
     try:

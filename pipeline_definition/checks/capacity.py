@@ -84,9 +84,8 @@ class Capacity:
             problems, own = [_misfit(plan, job)], self._own_zones if job.in_network else set()
             zones = {one.get("AvailabilityZone", "") for one in plan.get("ReservedCapacitySummaries", ())} - {""}
             if zones and own and not zones & own:
-                problems.append(
-                    f"is in {' and '.join(sorted(zones))}, and the subnets are in {' and '.join(sorted(own))}"
-                )
+                there, here = (" and ".join(sorted(names)) for names in (zones, own))
+                problems.append(f"is in {there}, and the subnets are in {here}")
             for problem in filter(None, problems):
                 yield Finding(key, f"{arn} {problem}", "name a plan that fits, or leave it out")
             now, end = datetime.now(UTC), plan.get("EndTime")
@@ -95,23 +94,17 @@ class Capacity:
                 yield Finding(key, problem, "the next start goes on from the last checkpoint", blocking=False)
 
     def chosen_hosts(self, jobs: Sequence[PlannedJob], given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-        """Return the parameters of this start to change, and a line for each job whose first type is passed over.
-
-        Where the API takes one type only, it is the first of the preferred ones that zone and quota have. What the
-        operator gives stays. Where nothing on a list can be had, preflight says so of the first.
-        """
+        """Return the parameters to change where a first type cannot be had and the API takes no list, and why."""
         changes: dict[str, str] = {}
         lines: list[str] = []
         for job in jobs:
             wished, reasons = self._settings.job_of(job.step), list[str]()
             decided = job.fallbacks or job.training_plan or job.type_parameter in given or job.program in FOLLOWERS
-            others = () if wished is None or decided else wished.instance_preferences
-            options = [job]
-            for one in others:
-                options.append(
-                    replace(job, instance=instance(one.instance_type), count=one.instance_count or job.count)
-                )
-            for option in options if others else ():
+            others = [
+                replace(job, instance=instance(one.instance_type), count=one.instance_count or job.count)
+                for one in (() if wished is None or decided else wished.instance_preferences)
+            ]
+            for option in (job, *others) if others else ():
                 try:
                     finding = self._zone_finding(option) or self._quota_finding(option)
                 except (ClientError, BotoCoreError) as error:
@@ -126,10 +119,7 @@ class Capacity:
         return changes, lines
 
     def _offering_zones(self, job: PlannedJob) -> set[str]:
-        """Return the region's zones that have a job's type; none for a job outside the operator's network.
-
-        None as well where EC2 does not know the type, or has it in no zone: that is not judged.
-        """
+        """Return the zones that have a job's type; none where EC2 does not tell, or the job is in no own network."""
         name = job.instance.name.removeprefix("ml.")
         if job.in_network and name not in self._zones:
             self._zones |= {name: set()} | zones_of(self._ec2, [name])

@@ -1,8 +1,23 @@
-"""What preflight finds: a parameter, what is wrong with it, and the fix."""
+"""What preflight finds, and the fix for what AWS says: a refusal of its API, or why a job or an endpoint failed.
+
+Reads texts, and fixes.yaml; writes nothing. AWS names the fault, in its own words, and seldom what to do.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+_KNOWN: Final = yaml.safe_load(Path(__file__).with_name("fixes.yaml").read_text(encoding="utf-8"))
+WITHOUT: Final[Mapping[str, str]] = _KNOWN["without"]
+OF_JOBS: Final[Sequence[Mapping[str, str]]] = _KNOWN["jobs"]
+"""What SageMaker says of a job: the words, the probe's check to which they belong, and the fix."""
+_UNKNOWN_MEMBER: Final = re.compile(r"[Uu]nknown (?:Argument )?member '(\w+)'")
 
 
 @dataclass(frozen=True)
@@ -19,3 +34,22 @@ class Finding:
     def __str__(self) -> str:
         """Return the finding as one line."""
         return f"{self.parameter}: {self.problem}; {self.fix}"
+
+
+def fix_of(text: str) -> str:
+    """Return the fix for what AWS says; nothing where it is not known, or stands there already."""
+    if re.search(r"\bfix: ", text, re.IGNORECASE):
+        return ""
+    if member := _UNKNOWN_MEMBER.search(text):
+        return WITHOUT.get(member[1], f"leave out the setting that {member[1]} comes from, or update the SDK")
+    for fault in _KNOWN["faults"]:
+        if match := re.search(fault["words"], text):
+            return str(fault["fix"]).format(next(filter(None, match.groups()), ""))
+    return ""
+
+
+def with_fix(text: str) -> str:
+    """Return a fault with its fix in its first line, where the fix is known."""
+    first, newline, rest = text.partition("\n")
+    fix = fix_of(text)
+    return f"{first.rstrip('. ')}. Fix: {fix}{newline}{rest}" if fix else text

@@ -1,7 +1,7 @@
 """Everything that would fail on the cluster and can be checked now.
 
-Reads settings, a definition, the parameters of one start and, with a target, the account; writes nothing. Without a
-target it needs no network, no credentials and no SageMaker SDK.
+Reads settings, a definition, the parameters of one start, botocore's service model and, with a target, the account;
+writes nothing. Without a target it needs no network, no credentials and no SageMaker SDK.
 
     sd-pipeline start --params params/sd2_base.yaml --set TrainingInstanceCount=8 --dry-run
 """
@@ -13,14 +13,17 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
 from params.settings import Settings
 from params.stages import Range
-from pipeline_definition.checks import addresses, limits, memory
+from pipeline_definition.checks import addresses
 from pipeline_definition.checks import jobs as job_checks
 from pipeline_definition.checks.account import AccountChecks, denoiser_config_of
 from pipeline_definition.checks.budget import budget_findings, duration_findings
 from pipeline_definition.checks.findings import Finding
-from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
+from pipeline_definition.jobs.planned import PlannedJob, Values, all_steps, parameter_of, planned_jobs
+from pipeline_definition.jobs.request_shapes import REQUESTS, request_shape
 from pipeline_definition.session import Target
 
 __all__ = ["Finding", "parameter_findings", "preflight"]
@@ -31,10 +34,7 @@ CONVERTERS: Final[Mapping[str, type]] = {"Integer": int, "Float": float}
 def preflight(
     settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], target: Target | None = None
 ) -> list[Finding]:
-    """Return what blocks starting a definition with some parameters changed, and what is worth knowing.
-
-    With a target, the account is asked too, unless something is already wrong without asking it.
-    """
+    """Return what blocks a start and what is worth knowing; a target is asked unless something is wrong already."""
     is_local = settings.local is not None or (target is not None and target.is_local)
     bad = list(parameter_findings(definition, parameters))
     # A value that cannot be read is left out of the arithmetic.
@@ -49,7 +49,7 @@ def preflight(
         *addresses.threshold_findings(values),
         *addresses.sample_findings(settings, values),
         *set_findings(settings),
-        *limits.limit_findings(definition, values),
+        *limit_findings(definition, values),
     ]
     if not any(finding.blocking for finding in findings):
         findings += budget_findings(settings, definition, good)
@@ -61,7 +61,7 @@ def preflight(
         findings = [finding for finding in findings if finding.blocking or finding.parameter not in guessed]
         findings += AccountChecks(settings, values, jobs, target).findings()
         denoiser_config = denoiser_config_of(values, target)
-    findings += [] if is_local else memory.memory_findings(settings, jobs, values, denoiser_config)
+    findings += [] if is_local else job_checks.memory_findings(settings, jobs, values, denoiser_config)
     return list(dict.fromkeys(findings))
 
 
@@ -100,9 +100,8 @@ def _job_findings(settings: Settings, jobs: list[PlannedJob], values: Values, is
         if job.program == "train" and not unfit:
             # On this machine a host is one process, whatever its instance type says.
             ranks_per_host = 1 if is_local else job.instance.ranks
-            yield from job_checks.batch_findings(
-                job, job_checks.micro_batches_of(job, jobs, values), values, ranks_per_host
-            )
+            sizes = job_checks.micro_batches_of(job, jobs, values)
+            yield from job_checks.batch_findings(job, sizes, values, ranks_per_host)
             yield from job_checks.sample_budget_findings(job, values, settings.phase_of(job.step).settings_key)
 
 
@@ -120,7 +119,8 @@ def set_findings(settings: Settings) -> Iterator[Finding]:
         side = phase.encode.resolution_px
         if side > stored:
             problem = f"pictures stored at {stored} px would be scaled up to the {side} px of {phase.encode_name}"
-            fix = f"set it to {side} or more, or {phase.encode_key}.resolution_px to {stored} or less"
+            key = phase.settings_key if phase.suffix else "encode"
+            fix = f"set it to {side} or more, or {key}.resolution_px to {stored} or less"
             yield Finding("download.image_size_px", problem, fix)
     # Buckets are for pictures of many shapes that are stored so, and encoded beforehand.
     encodes, mode = [phase.encode for phase in settings.phases], settings.download.resize_mode
@@ -137,3 +137,58 @@ def set_findings(settings: Settings) -> Iterator[Finding]:
             problem = f"{former.encode_name} at {side} px would overwrite the latents of {phase.encode_name}"
             fix = "set it to another size, or leave the phase out"
             yield Finding(f"{phase.settings_key}.resolution_px", problem, fix)
+
+
+def limit_findings(definition: Mapping[str, Any], values: Values) -> Iterator[Finding]:
+    """Check every value of every step's request that is known before the run against the most that the API takes."""
+    for step in all_steps(definition["Steps"]):
+        operation = REQUESTS.get(step["Type"])
+        if operation:
+            for place, value, most in _excesses(step["Arguments"], request_shape(operation), values, ""):
+                yield _finding(f"{step['Name']}.{place}", value, most, operation, values)
+
+
+def _excesses(value: Any, shape: Shape, values: Values, place: str) -> Iterator[tuple[str, Any, int]]:
+    """Yield (place, value as the definition has it, most) for what is above its shape's limit."""
+    if isinstance(shape, StructureShape) and isinstance(value, Mapping):
+        for name, member in shape.members.items():
+            if name in value:
+                yield from _excesses(value[name], member, values, f"{place}.{name}".lstrip("."))
+        return
+    most = shape.metadata.get("max")
+    if isinstance(shape, ListShape) and isinstance(value, list):
+        if most is not None and len(value) > most:
+            yield place, value, int(most)
+        for number, item in enumerate(value):
+            yield from _excesses(item, shape.member, values, f"{place}[{number}]")
+    elif isinstance(shape, MapShape) and isinstance(value, Mapping) and "Get" not in value:
+        for key, item in value.items():
+            yield from _excesses(item, shape.value, values, f"{place}.{key}")
+    elif most is not None and (size := _size(values.resolved(value), shape)) is not None and size > most:
+        yield place, value, int(most)
+
+
+def _size(value: Any, shape: Shape) -> float | None:
+    """Return what a limit is on: a number itself, a text's length; None for what only the run will know."""
+    if value is None or isinstance(value, (Mapping, list)):
+        return None
+    if shape.type_name == "string":
+        return len(str(value))
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _finding(place: str, value: Any, most: int, operation: str, values: Values) -> Finding:
+    # The parameter that a value is, or the first that it is joined of.
+    parts = value["Std:Join"]["Values"] if isinstance(value, Mapping) and "Std:Join" in value else [value]
+    name = next(filter(None, map(parameter_of, parts)), place)
+    resolved = value if isinstance(value, list) else values.resolved(value)
+    limit = f"{operation} takes at most {most}"
+    if isinstance(resolved, list):
+        return Finding(name, f"{place} has {len(resolved)} entries", limit)
+    if isinstance(resolved, str) and not resolved.replace(".", "", 1).isdigit():
+        return Finding(name, f"{place} has {len(resolved)} characters, and {limit}", "choose a shorter one")
+    problem = f"{resolved} is above the {most} that {operation} takes as {place}"
+    return Finding(name, problem, f"set it to at most {most}")

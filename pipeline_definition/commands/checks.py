@@ -13,7 +13,7 @@ from params.cloud import Cloud
 from params.settings import Settings
 from pipeline_definition.commands.options import ROOT, CommandContext, say
 from pipeline_definition.cost.host_hours import priced
-from pipeline_definition.definition.cache import definition_of
+from pipeline_definition.definition.pipeline import definition_of
 from pipeline_definition.errors import UsageError
 from pipeline_definition.infrastructure.stack import Infrastructure, fill
 from pipeline_definition.runs.laptop import Laptop

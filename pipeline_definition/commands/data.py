@@ -62,7 +62,7 @@ def show(
 
       sd-pipeline data show ./photos --out photos.html
     """
-    from pipeline_definition.artifacts.data_files import DataFiles, DataFolder, DataPrefix
+    from pipeline_definition.artifacts.data_sample import DataFiles, DataFolder, DataPrefix
     from pipeline_definition.artifacts.folder_sample import sample_of
     from pipeline_definition.pages.html import to_html
     from pipeline_definition.report.data_page import data_document

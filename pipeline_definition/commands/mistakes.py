@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from params.s3 import error_code
 from params.settings import SettingsError
-from pipeline_definition.checks.fixes import with_fix
+from pipeline_definition.checks.findings import with_fix
 from pipeline_definition.errors import OperatorError
 
 MISTAKES: Final = (OperatorError, SettingsError, ClientError, BotoCoreError, OSError, KeyboardInterrupt)

@@ -112,10 +112,8 @@ def _target(
 
 def _run(one: Probe, jobs: list[ProbeJob], target: Target, poll_s: float, wait_s: float) -> dict[str, Any]:
     """Run the probe, remove all that it made, and print the verdict; return its result."""
-    from pipeline_definition.probing.leftovers import Leftovers
-    from pipeline_definition.probing.outcomes import verdict_dict, verdict_lines
-    from pipeline_definition.probing.patience import ProbePatience
-    from pipeline_definition.probing.run import ProbeRun
+    from pipeline_definition.probing.leftovers import Leftovers, ProbePatience
+    from pipeline_definition.probing.run import ProbeRun, verdict_dict, verdict_lines
 
     patience = ProbePatience(poll_s)
     leftovers = Leftovers(target, one.identity.rsplit("-", 1)[0], one.writes, patience)

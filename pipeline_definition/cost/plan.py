@@ -21,8 +21,14 @@ from pipeline_definition.cost.prices import PURCHASES, Purchase
 from pipeline_definition.cost.storage import Surroundings, other_lines
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
 from pipeline_definition.cost.workload import Workload
-from pipeline_definition.jobs.instances import BFLOAT16_COMPUTE_CAPABILITY, instance, known_types
-from pipeline_definition.jobs.memory import even_sizes, largest, training_bytes
+from pipeline_definition.jobs.instances import (
+    BFLOAT16_COMPUTE_CAPABILITY,
+    even_sizes,
+    instance,
+    known_types,
+    largest,
+    training_bytes,
+)
 from pipeline_definition.jobs.planned import PlannedJob
 
 # Twice as many GPUs as the model of the scaling loss is fitted on, with 8 to a host: no further can it be trusted.

@@ -13,7 +13,7 @@ from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.rates import Assumed
 from pipeline_definition.cost.training import CostError
-from pipeline_definition.jobs.memory import MEMORY_FILE, known_models, model_of
+from pipeline_definition.jobs.instances import MEMORY_FILE, known_models, model_of
 from pipeline_definition.jobs.planned import Values
 
 # Moments are a mean and a standard deviation in float16, for each channel of a position of 8 x 8 pixels; token ids are
@@ -108,7 +108,7 @@ def _phase(phase: Phase, values: Values, rows: int, sample: SampleFigures) -> Ph
     embeddings = sample.caption_values if phase.encode.caption_embeddings else 0
     cells = phase.encode.features_side**2 if phase.encode.features else 0
     latent = STORED_BYTES * (moments + sample.token_ids + embeddings + FEATURE_WIDTH * cells)
-    samples, batch = _positive(values, phase.samples_name), _positive(values, phase.batch_name)
+    samples, batch = _positive(values, phase.named(TRAINING_SAMPLES)), _positive(values, phase.batch_name)
     limit = phase.encode.max_train_rows
     encoded = min(rows, limit + phase.encode.max_heldout_samples) if limit else rows
     return PhaseWork(phase.encode_name, phase.train_name, pixels, samples, batch, encoded, float(encoded * latent))

@@ -40,10 +40,7 @@ class Blueprint:
 
     @property
     def job_options(self) -> dict[str, Any]:
-        """What every step with a job has: an unchanged one is not run again for some time, and some failures pass.
-
-        Missing capacity passes in minutes to hours; a job that broke inside the service is worth two more tries.
-        """
+        """What every step with a job has: a cache, and tries where capacity comes in hours or the service broke it."""
         capacity = workflow.SageMakerJobStepRetryPolicy(
             exception_types=[
                 workflow.SageMakerJobExceptionTypeEnum.CAPACITY_ERROR,

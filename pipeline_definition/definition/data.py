@@ -72,10 +72,7 @@ def recaption_step(blueprint: Blueprint, settings: RecaptionStep, download: Proc
 def encode_step(
     blueprint: Blueprint, phase: Phase, download: ProcessingStep, recaption: ProcessingStep | None = None
 ) -> ProcessingStep:
-    """Return the step that turns shards into a phase's VAE moments and caption tokens, on Ray Data.
-
-    Each phase has its own, from the same shards: a second one overlaps the first training, and is cached by itself.
-    """
+    """Return the step that makes a phase's VAE moments and caption tokens of the shards that all phases share."""
     p, settings = blueprint.parameters, phase.encode
     hosts = p.of_phase(phase).encode
     latents_uri, reference_uri = (blueprint.uri(kind, size_folder(phase)) for kind in OUTPUTS)

@@ -69,13 +69,14 @@ class PhaseParameters:
         train, name = phase.train, phase.train_name
         seen = f"Samples that {name} sees, at {phase.encode.resolution_px} px"
         price = f"Dollars for one host-hour of {name}; 0: not known"
+        others = f"What of BudgetUsd the steps besides {name} take"
         if phase.batch_name != batch.name:
             step = f"Samples for one optimizer step of {name}, all GPUs"
             batch = Count(phase.batch_name, train.global_batch_size, step)
         return cls(
-            Count(phase.samples_name, train.training_samples, seen),
+            Count(phase.named(names.TRAINING_SAMPLES), train.training_samples, seen),
             batch,
-            Number(phase.other_steps_name, train.other_steps_usd, f"What of BudgetUsd the steps besides {name} take"),
+            Number(phase.named(names.OTHER_STEPS_USD), train.other_steps_usd, others),
             Number(phase.instance_hour_name, train.instance_hour_usd, price),
             Hosts(phase.encode_name, phase.encode.job),
             Hosts(phase.hosts_name, train.job),

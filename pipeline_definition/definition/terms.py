@@ -46,33 +46,27 @@ def _steps(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _hosts(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a request that says on what it runs."""
+    found: dict[str, Any]
     if kind == "Processing":
-        hosts = arguments["ProcessingResources"]["ClusterConfig"]
+        found = arguments["ProcessingResources"]["ClusterConfig"]
     elif kind == "EndpointConfig":
-        hosts = arguments["ProductionVariants"][0]
+        found = arguments["ProductionVariants"][0]
     else:
-        hosts = arguments.get("TrainingJobDefinition", arguments)["ResourceConfig"]
-    found: dict[str, Any] = hosts
+        found = arguments.get("TrainingJobDefinition", arguments)["ResourceConfig"]
     return found
 
 
 def _group(hosts: dict[str, Any]) -> None:
     """Put the hosts in groups, the trainers first: the SDK takes no pipeline variable as a group's count."""
     trainers = {name: hosts.pop(name) for name in ("InstanceType", "InstanceCount")}
-    type_name, count_name = instance_type_of(ENCODERS_HOSTS), instance_count_of(ENCODERS_HOSTS)
-    encoders = {
-        "InstanceType": {"Get": f"Parameters.{type_name}"},
-        "InstanceCount": {"Get": f"Parameters.{count_name}"},
-    }
+    names = {"InstanceType": instance_type_of(ENCODERS_HOSTS), "InstanceCount": instance_count_of(ENCODERS_HOSTS)}
+    encoders = {key: {"Get": f"Parameters.{name}"} for key, name in names.items()}
     groups = {TRAINERS_GROUP: trainers, ENCODERS_GROUP: encoders}
     hosts["InstanceGroups"] = [{"InstanceGroupName": name, **group} for name, group in groups.items()]
 
 
 def _prefer(step: dict[str, Any], hosts: dict[str, Any], job: Job) -> None:
-    """Put a list in the place of one type, where the API takes one; elsewhere `start` chooses.
-
-    A training takes none with spot instances or instance groups, trials none of GPUs, and Throughput measures one kind.
-    """
+    """Put a list in the place of one type, where the API takes one: not for spot, groups, trials, Throughput."""
     spot = step["Arguments"].get("EnableManagedSpotTraining")
     if not job.instance_preferences or step["Type"] == "Tuning" or step["Name"] == THROUGHPUT_STEP:
         return

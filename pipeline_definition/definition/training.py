@@ -1,36 +1,39 @@
-"""The Train step, the optional Throughput step, and what they share with Tune: trainer, channels, metrics."""
+"""The steps that train: Tune (a small search, judged by the validation loss), Train, and the optional Throughput."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sagemaker.core.shapes import Channel, DataSource, FileSystemDataSource, MetricDefinition, S3DataSource
+from sagemaker.core import shapes
+from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter
 from sagemaker.core.training.configs import CheckpointConfig, Compute, Networking, OutputDataConfig, StoppingCondition
 from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import ProcessingStep, TrainingStep, TuningStep
 from sagemaker.train import ModelTrainer
+from sagemaker.train.tuner import HyperparameterTuner
 
 from params import layout
 from params.arguments import to_text
-from params.phases import Phase
+from params.layout import CHECKPOINT_DIR, CHECKPOINTS, TRAINING_METRICS, TUNING, VALIDATION_LOSS, metric_regex
+from params.phases import TUNED, Phase
 from params.programs import MONEY, TrainArguments
-from params.stages import Job, ThroughputStep, TrainStep, TuneStep
+from params.stages import Job, Range, ThroughputStep, TrainStep, TuneStep
 from pipeline_definition.definition.blueprint import Blueprint, program_values, size_folder
 from pipeline_definition.definition.data import output_uri
 from pipeline_definition.definition.parameters import Hosts
 
 # Of Throughput: where a training resumes, what it may cost, and what is fetched for it; nothing is trained there.
 UNMEASURED = (*MONEY, "checkpoints_uri", "shards_uri", "warm_latents")
+# A trial reads too little to have everything fetched for it.
+WHOLE_DATA = ("warm_latents",)
+# A trial that a broken host ended would be left out of the search in silence, and Train would learn at another rate.
+TRIES_ON_OTHER_HOSTS = 3
 
 
 def train_step(
     blueprint: Blueprint, phase: Phase, encode: ProcessingStep, tune: TuningStep, former: TrainingStep | None = None
 ) -> TrainingStep:
-    """Return the step that trains one phase over as many GPUs as there are.
-
-    The first takes Tune's best hyperparameters. A later one begins with the model of the `former`, and takes those of
-    them that it does not have itself.
-    """
+    """Return the step that trains a phase with what Tune found, a later one from the model of the `former`."""
     p, settings = blueprint.parameters, phase.train
     own = p.of_phase(phase)
     best = tune.properties.BestTrainingJob.TunedHyperParameters
@@ -74,10 +77,7 @@ def train_step(
 
 
 def throughput_step(blueprint: Blueprint, settings: ThroughputStep, encode: ProcessingStep) -> TrainingStep:
-    """Return the optional step that measures iterations/s, images/s, MFU and memory of the first phase's training.
-
-    They are in its job's log and metrics, and in throughput.json of its output.
-    """
+    """Return the optional step that measures speed and memory of the first phase's training, into throughput.json."""
     phase = blueprint.settings.phases[0]
     hosts = blueprint.parameters.of_phase(phase).training
     values = program_values(phase.train, TrainArguments)
@@ -147,24 +147,22 @@ def channels(
     encode: ProcessingStep,
     former: TrainingStep | None = None,
     encoders: Hosts | None = None,
-) -> list[Channel]:
+) -> list[shapes.Channel]:
     """Return the channels of a training job: latents, pretrained parts, and the former phase's model, if any.
 
-    Where the loader itself reads S3, the latents have no channel.
-
-    Encoders need the pretrained parts alone. SageMaker wants all channels assigned to groups or none, and a file system
-    cannot be, so with one every host gets every channel.
+    Where the loader itself reads S3, the latents have no channel. Encoders need the pretrained parts alone. SageMaker
+    wants all channels in groups or none, and a file system cannot be in one: with it every host gets every channel.
     """
-    p, made = blueprint.parameters, list[Channel]()
+    p, made = blueprint.parameters, list[shapes.Channel]()
     if blueprint.settings.file_system.kind == "fsx":
-        lustre = FileSystemDataSource(
+        lustre = shapes.FileSystemDataSource(
             file_system_id=p.fsx_id,
             file_system_type="FSxLustre",
             file_system_access_mode="ro",
             directory_path=Join(on="/", values=[p.fsx_path, p.dataset, size_folder(phase)]),
         )
-        source = DataSource(file_system_data_source=lustre)
-        made.append(Channel(channel_name=layout.LATENTS_CHANNEL, input_mode="File", data_source=source))
+        source = shapes.DataSource(file_system_data_source=lustre)
+        made.append(shapes.Channel(channel_name=layout.LATENTS_CHANNEL, input_mode="File", data_source=source))
     elif not reads_s3_itself(blueprint):
         made.append(s3_channel(layout.LATENTS_CHANNEL, output_uri(encode, layout.LATENTS), "FastFile"))
     made.append(s3_channel(layout.PRETRAINED_CHANNEL, p.pretrained, "File"))
@@ -185,22 +183,93 @@ def reads_s3_itself(blueprint: Blueprint) -> bool:
 
 
 def latents_address(blueprint: Blueprint, encode: ProcessingStep) -> dict[str, Any]:
-    """Return the hyperparameter that replaces the channel of latents, where the loader reads S3, or says it is S3.
-
-    S3 has a file at once, or not at all; only a file system is late.
-    """
+    """Return the hyperparameter in the place of latents' channel, or that it is S3, where no file is late."""
     if reads_s3_itself(blueprint):
         return {"latents_uri": output_uri(encode, layout.LATENTS)}
     return {} if blueprint.settings.file_system.kind == "fsx" else {"latents_wait_s": 0}
 
 
-def s3_channel(name: str, uri: Any, input_mode: str) -> Channel:
+def s3_channel(name: str, uri: Any, input_mode: str) -> shapes.Channel:
     """Return an S3 prefix that every host sees whole."""
-    source = S3DataSource(s3_data_type="S3Prefix", s3_uri=uri, s3_data_distribution_type="FullyReplicated")
-    return Channel(channel_name=name, input_mode=input_mode, data_source=DataSource(s3_data_source=source))
+    source = shapes.S3DataSource(s3_data_type="S3Prefix", s3_uri=uri, s3_data_distribution_type="FullyReplicated")
+    return shapes.Channel(
+        channel_name=name, input_mode=input_mode, data_source=shapes.DataSource(s3_data_source=source)
+    )
 
 
-def metric_definitions(online: bool = False) -> list[MetricDefinition]:
+def metric_definitions(online: bool = False) -> list[shapes.MetricDefinition]:
     """Return the patterns with which SageMaker reads the training log."""
     names = (*layout.TRAINING_METRICS, *layout.CHECKPOINT_METRICS, *(layout.ONLINE_METRICS if online else ()))
-    return [MetricDefinition(name=name, regex=layout.metric_regex(name)) for name in names]
+    return [shapes.MetricDefinition(name=name, regex=layout.metric_regex(name)) for name in names]
+
+
+class TrialTuner(HyperparameterTuner):  # type: ignore[misc]
+    """A tuner that grants its trials what the SDK's own leaves out: other hosts for broken ones."""
+
+    def _build_training_job_definition(self, inputs: Any) -> Any:
+        definition = super()._build_training_job_definition(inputs)
+        definition.retry_strategy = shapes.RetryStrategy(maximum_retry_attempts=TRIES_ON_OTHER_HOSTS)
+        return definition
+
+
+def tune_step(blueprint: Blueprint, encode: ProcessingStep) -> TuningStep:
+    """Return the step whose best trial's hyperparameters Train takes."""
+    settings = blueprint.settings.tune
+    tuner = TrialTuner(
+        model_trainer=trial_trainer(blueprint, encode),
+        objective_metric_name=VALIDATION_LOSS,
+        objective_type="Minimize",
+        metric_definitions=[{"Name": name, "Regex": metric_regex(name)} for name in TRAINING_METRICS],
+        hyperparameter_ranges={
+            "learning_rate": _interval(settings.learning_rate),
+            "micro_batch_size": CategoricalParameter([to_text(size) for size in settings.micro_batch_size]),
+            "caption_dropout": _interval(settings.caption_dropout),
+        },
+        strategy=settings.strategy,
+        max_jobs=settings.trials,
+        max_parallel_jobs=min(settings.parallel_trials, settings.trials),
+        base_tuning_job_name="tune",
+        random_seed=settings.seed if settings.strategy == "Random" else None,
+    )
+    return TuningStep(
+        name="Tune",
+        description="Learning rate, micro-batch and caption dropout on a fixed sample budget",
+        step_args=tuner.tune(inputs=channels(blueprint, blueprint.settings.phases[0], encode), wait=False),
+        depends_on=[encode],
+        **blueprint.job_options,
+    )
+
+
+def trial_trainer(blueprint: Blueprint, encode: ProcessingStep) -> Any:
+    """Return the trainer of one trial: the training program with a small budget."""
+    p, settings = blueprint.parameters, blueprint.settings.tune
+    values = program_values(blueprint.settings.train, TrainArguments)
+    budget = p.tune_samples.to_string()
+    # The budget is Train's: a trial is too short to be stopped by it, and runs on other hosts.
+    left_out = (*TUNED, *MONEY, *WHOLE_DATA)
+    hyperparameters = {
+        **{name: value for name, value in values.items() if name not in left_out and value != ""},
+        **latents_address(blueprint, encode),
+        "training_samples": budget,
+        "global_batch_size": settings.global_batch_size or p.global_batch_size.to_string(),
+        # What is searched is the rate of the trial's own batch.
+        "learning_rate_batch_size": 0,
+        "warmup_samples": settings.warmup_samples,
+        "validate_every_samples": budget,
+        # On instances that stay, a trial is cheaper to run again than to checkpoint: it saves at its end only.
+        "save_every_samples": settings.save_every_samples if settings.spot else budget,
+    }
+    checkpoints = CheckpointConfig(s3_uri=blueprint.uri(CHECKPOINTS, TUNING), local_path=CHECKPOINT_DIR)
+    return trainer(
+        blueprint,
+        "tune",
+        hyperparameters,
+        compute_on(p.tune, settings.job, spot=settings.spot),
+        stopping_condition=stopping_condition(settings),
+        output_data_config=OutputDataConfig(s3_output_path=blueprint.uri(TUNING)),
+        checkpoint_config=checkpoints if settings.spot else None,
+    )
+
+
+def _interval(searched: Range) -> ContinuousParameter:
+    return ContinuousParameter(searched.low, searched.high, scaling_type=searched.scaling)

@@ -72,10 +72,7 @@ class StackContents:
             say(f"deleted {arn}")
 
     def newest_images(self) -> dict[str, str]:
-        """Return DataImage, TrainingImage and InferenceImage: the newest tagged image of each repository, by digest.
-
-        So the model package names the image it was trained in, and a new image cannot replace it during a run.
-        """
+        """Return each repository's newest tagged image by digest: a new one cannot replace it during a run."""
         images, pages = {}, self._target.client("ecr").get_paginator("describe_images")
         for kind in ("Data", "Training", "Inference"):
             if uri := self._outputs.get(f"{kind}RepositoryUri", ""):
@@ -89,12 +86,13 @@ class StackContents:
         return object_versions(self._s3, self._bucket) if self._bucket else iter(())
 
     def _packages(self) -> list[str]:
-        if not self._group:
-            return []
-        pages = self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
-        return [
-            item["ModelPackageArn"] for page in pages_unless_missing(pages) for item in page["ModelPackageSummaryList"]
-        ]
+        return package_arns(self._sagemaker, self._group) if self._group else []
+
+
+def package_arns(sagemaker: Any, group: str) -> list[str]:
+    """Return the ARNs of a group's model packages; none if the group does not exist yet."""
+    pages = pages_unless_missing(sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=group))
+    return [item["ModelPackageArn"] for page in pages for item in page["ModelPackageSummaryList"]]
 
 
 def object_versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, str]]:

@@ -26,13 +26,50 @@ from params.s3 import unless_missing
 from params.settings import TAG_TEXT, Settings, SettingsError
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.infrastructure.contents import StackContents
-from pipeline_definition.infrastructure.events import StackEvents
 from pipeline_definition.infrastructure.template import TEMPLATE, StackTemplate
 from pipeline_definition.infrastructure.zone import zone_for
 from pipeline_definition.session import Target
 
+SUCCEEDED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE")
+# The reason that CloudFormation gives for every resource that it cancelled because another one failed.
+CANCELLED = "cancelled"
 PROJECT_TAG, PROMOTION_TAGS, ZONE = "project", "PromotionTags", "AvailabilityZone"
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
+
+
+class StackEvents:
+    """The events of one stack from now on."""
+
+    def __init__(self, client: Any, stack_id: str, say: Callable[[str], None], interval_s: float) -> None:
+        self._client, self._stack_id, self._say, self._interval_s = client, stack_id, say, interval_s
+        self._seen = {event["EventId"] for event in self._events()}
+
+    def follow(self) -> None:
+        """Say each event until the stack rests; refuse an operation that failed by its first failure and the reason."""
+        failures: list[str] = []
+        while True:
+            # The status first: an event that comes after it is read in the last round at the latest.
+            status = str(self._client.describe_stacks(StackName=self._stack_id)["Stacks"][0]["StackStatus"])
+            for event in self._events():
+                if event["EventId"] in self._seen:
+                    continue
+                self._seen.add(event["EventId"])
+                keys = ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
+                name, state, reason = (str(event.get(key) or "") for key in keys)
+                self._say(f"{event['Timestamp']:%H:%M:%S}  {state:<20}  {name}  {reason}".rstrip())
+                if state.endswith("_FAILED") and CANCELLED not in reason:
+                    failures.append(f"{name} ({event['ResourceType']}): {reason}")
+            if not status.endswith("_IN_PROGRESS"):
+                break
+            time.sleep(self._interval_s)
+        if status not in SUCCEEDED:
+            why = failures[0] if failures else "CloudFormation gives no reason"
+            raise OperatorError(f"stack {self._stack_id.split('/')[1]} ended as {status}: {why}")
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Return the stack's events, oldest first."""
+        pages = self._client.get_paginator("describe_stack_events").paginate(StackName=self._stack_id)
+        return [event for page in pages for event in page["StackEvents"]][::-1]
 
 
 @dataclass(frozen=True)
@@ -76,12 +113,7 @@ class Infrastructure:
     def deploy(
         self, parameters: Mapping[str, str], tags: Mapping[str, str] | None = None, settings: Settings | None = None
     ) -> dict[str, str]:
-        """Create the stack or bring it up to date; return its outputs.
-
-        Parameters and tags that are not named keep their value, or take the template's default. A new stack begins in
-        a zone that offers the training hosts of `settings`. Raises OperatorError with the first resource that
-        failed and why; CloudFormation then restores the former state.
-        """
+        """Create or update the stack, what is unnamed staying; return its outputs. OperatorError: the first failure."""
         if plan := self.plan(parameters, tags, settings):
             for change in plan.changes:
                 self._say(change)
@@ -154,19 +186,15 @@ class Infrastructure:
         return {**outputs, **images, **tags, "Region": region}
 
     def destroy(self, empty: bool = False) -> None:
-        """Delete the stack and everything in it; what is billed outside it is named, not deleted.
-
-        Models and data cannot be restored: while the bucket or the registry holds some, `empty` has to be asked for.
-        """
+        """Delete the stack, `empty` with the models and data in it; name what is billed outside."""
         stack = self._describe()
         if stack is None:
             raise OperatorError(f"there is no stack {self._stack} in {self._target.region}")
         contents = StackContents(self._target, self._stack, _outputs(stack))
         held = contents.held()
         if held and not empty:
-            raise OperatorError(
-                f"stack {self._stack} is not deleted, for it holds {' and '.join(held)}; --empty deletes these too"
-            )
+            what = f"it holds {' and '.join(held)}; --empty deletes these too"
+            raise OperatorError(f"stack {self._stack} is not deleted, for {what}")
         for line in contents.costs_outside():
             self._say(f"goes on costing: {line}")
         if empty:
@@ -178,8 +206,8 @@ class Infrastructure:
         if parameters.get(ZONE) or parameters.get("VpcId"):
             return parameters
         zone, why = zone_for(settings, self._target)
-        unknown = "EC2 tells of no zone with these hosts; the region's first"
-        self._say(f"{ZONE}={zone}: {why}" if zone else f"{ZONE}: {unknown}")
+        why = f"={zone}: {why}" if zone else ": EC2 tells of no zone with these hosts; the region's first"
+        self._say(f"{ZONE}{why}")
         return {**parameters, ZONE: zone}
 
     def _delete(self, stack_id: str) -> None:
@@ -206,7 +234,7 @@ class Infrastructure:
         if about["Status"] == "CREATE_COMPLETE":
             pages = self._client.get_paginator("describe_change_set").paginate(ChangeSetName=change_set)
             lines = []
-            for change in (item["ResourceChange"] for page in pages for item in page.get("Changes", [])):
+            for change in pages.search("Changes[].ResourceChange"):
                 replaced = " by replacement" if change.get("Replacement") == "True" else ""
                 name, kind = change["LogicalResourceId"], change["ResourceType"]
                 lines.append(f"{change['Action']} {name} ({kind}){replaced}")
@@ -219,11 +247,7 @@ class Infrastructure:
 
 
 def fill(settings: Settings, outputs: Mapping[str, str]) -> Settings:
-    """Return the parameter set with the stack's region, bucket, role, network, file system, images and group.
-
-    Addresses in the former bucket move to the stack's. An image keeps the parameter set's tag where the repository
-    holds none yet. Raises SettingsError that names the output that does not fit.
-    """
+    """Return the set with the stack's account, network, images and group, addresses moved. Raises SettingsError."""
     try:
         bucket = outputs["BucketName"]
         account = {

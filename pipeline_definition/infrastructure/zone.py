@@ -16,10 +16,7 @@ from pipeline_definition.session import Target
 
 
 def zone_for(settings: Settings, target: Target) -> tuple[str, str]:
-    """Return a zone, and why it is this one; nothing where EC2 has the types in no zone that it tells.
-
-    The trainings' types count before the other steps'. Raises OperatorError where no zone has them all.
-    """
+    """Return a zone, the trainings' first, and why; nothing where EC2 tells of none. OperatorError: none has all."""
     plans = [phase.train.job.training_plan for phase in settings.phases if phase.train.job.training_plan]
     for arn in plans:
         plan = target.client("sagemaker").describe_training_plan(TrainingPlanName=arn.rsplit("/", 1)[-1])
@@ -28,16 +25,15 @@ def zone_for(settings: Settings, target: Target) -> tuple[str, str]:
                 return str(capacity["AvailabilityZone"]), f"{arn} is there"
     training = dict.fromkeys(phase.train.job.instance_type for phase in settings.phases)
     others = [settings.tune.job.instance_type, *(phase.encode.job.instance_type for phase in settings.phases)]
-    offered = zones_of(target.client("ec2"), [name.removeprefix("ml.") for name in [*training, *others]])
-    told = [offered[name.removeprefix("ml.")] for name in training if name.removeprefix("ml.") in offered]
+    wanted = {name: name.removeprefix("ml.") for name in (*training, *others)}
+    offered = zones_of(target.client("ec2"), wanted.values())
+    told = [offered[wanted[name]] for name in training if wanted[name] in offered]
     if not told:
         return "", ""
     usable = set.intersection(*told)
     if not usable:
         raise OperatorError(f"no zone of {target.region} has {' and '.join(training)}: train on other hosts")
-    best = max(
-        sorted(usable), key=lambda zone: sum(zone in offered.get(name.removeprefix("ml."), ()) for name in others)
-    )
+    best = max(sorted(usable), key=lambda zone: sum(zone in offered.get(wanted[name], ()) for name in others))
     return best, f"{' and '.join(training)} {'is' if len(training) == 1 else 'are'} offered there"
 
 

@@ -69,7 +69,6 @@ class PlannedJob:
     fallbacks: tuple[tuple[Instance, int], ...] = ()
     """Types and counts that SageMaker takes, in this order, where the first has no capacity."""
     training_plan: str = ""
-    """ARN of the training plan whose hosts it takes."""
     has_volume_key: bool = False
     """Whether the definition names a key for the hosts' disks."""
     host_image: str = ""
@@ -136,14 +135,12 @@ def _jobs(step: Mapping[str, Any], values: Values) -> list[PlannedJob]:
         parallel = as_integer(search["ResourceLimits"]["MaxParallelTrainingJobs"])
         return _training_jobs(step, arguments["TrainingJobDefinition"], values, parallel=parallel, choices=choices)
     if step["Type"] == "EndpointConfig":
-        key = {name: arguments[name] for name in ("KmsKeyId",) if name in arguments}
-        hosts = (
-            {**one, **key, "InstanceCount": one.get("InitialInstanceCount")} for one in arguments["ProductionVariants"]
-        )
-        return [
-            _job(step, "endpoint", "serve", one, values, host_image=str(one.get("InferenceAmiVersion") or ""))
-            for one in hosts
-        ]
+        key, jobs = {name: arguments[name] for name in ("KmsKeyId",) if name in arguments}, []
+        for one in arguments["ProductionVariants"]:
+            hosts = {**one, **key, "InstanceCount": one.get("InitialInstanceCount")}
+            image = str(one.get("InferenceAmiVersion") or "")
+            jobs.append(_job(step, "endpoint", "serve", hosts, values, host_image=image))
+        return jobs
     return []
 
 

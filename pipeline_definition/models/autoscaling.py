@@ -93,9 +93,8 @@ class Autoscaling:
         if settings.asynchronous:
             backlog = {"MetricName": "ApproximateBacklogSizePerInstance", "Statistic": "Average", **self._metrics}
             metric = {"CustomizedMetricSpecification": backlog}
-        self._scaling.register_scalable_target(
-            **resource, MinCapacity=scaling.min_instances, MaxCapacity=scaling.max_instances
-        )
+        limits = {"MinCapacity": scaling.min_instances, "MaxCapacity": scaling.max_instances}
+        self._scaling.register_scalable_target(**resource, **limits)
         self._scaling.put_scaling_policy(
             **resource,
             PolicyName=LOAD_POLICY,

@@ -28,10 +28,7 @@ USE: Final = (
 
 
 def write_card(folder: Path, record: PackageRecord | None, ledger: Mapping[str, Any]) -> None:
-    """Write the card of an exported folder; `record` is None, and `ledger` empty, for a model in no registry.
-
-    It names no address: a card is public, and buckets are not.
-    """
+    """Write the card of an exported folder, without any address; a model in no registry has no `record`."""
     file = folder / LINEAGE_FILE
     lineage = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     front: dict[str, Any] = {

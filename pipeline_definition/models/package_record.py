@@ -92,8 +92,8 @@ class PackageFiles:
             layout.CONTACT_SHEET_FILE: metadata.get("contact_sheet", ""),
         }
         if uri := metadata.get("samples"):
-            names = picture_names(self._s3, uri)
-            named |= {f"{layout.SAMPLES_DIR}/{name}": join_uri(uri, name) for name in names}
+            pictures = picture_names(self._s3, uri)
+            named |= {f"{layout.SAMPLES_DIR}/{name}": join_uri(uri, name) for name in pictures}
         contents = {name: self._read(uri) for name, uri in named.items() if uri}
         if uri := metadata.get("training_record"):
             try:

@@ -98,9 +98,8 @@ def _from_hub(target: Path, part: str, source: Source, wanted: set[str]) -> dict
 
     place = _SOURCE.fullmatch(source.text)
     if place is None:
-        raise OperatorError(
-            f"--part {part}={source.text}: write it as OWNER/REPOSITORY[/FOLDER][@REVISION], or name a folder"
-        )
+        fix = "write it as OWNER/REPOSITORY[/FOLDER][@REVISION], or name a folder"
+        raise OperatorError(f"--part {part}={source.text}: {fix}")
     repository, prefix = place["repository"], f"{place['folder']}/" if place["folder"] else ""
     # Among the bases is the error of the HTTP client that the library uses, whichever it is.
     failures = cast(tuple[type[Exception], ...], (ValueError, *errors.HfHubHTTPError.__bases__))

@@ -87,11 +87,7 @@ class Production:
         return Serving(self._endpoint, status, name, former, tuple(variants), reason)
 
     def promote(self, package: str, beside: str = "", share: float = 0.1) -> str:
-        """Start the promotion of a package by its ARN; return the ARN of the state machine's execution.
-
-        With `beside`, a second package serves `share` (0 to 1) of the requests as a variant of its own. Raises
-        OperatorError when a package is not approved.
-        """
+        """Start the promotion of an approved package, another `beside` it with a `share` of requests; return an ARN."""
         for arn in filter(None, (package, beside)):
             status = self._sagemaker.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"]
             if status != "Approved":
@@ -118,14 +114,14 @@ class Production:
 
     def follow(self, execution: str) -> Serving:
         """Wait for the end of a promotion, reporting the endpoint's status; return what serves then."""
-        last_line = ""
+        last_status = ""
         while True:
             about = self._machines.describe_execution(executionArn=execution)
             serving = self.serving()
-            line = f"{self._endpoint}: {serving.status}" if serving else f"{self._endpoint}: not there yet"
-            if line != last_line:
-                self._say(line)
-                last_line = line
+            status = serving.status if serving else "not there yet"
+            if status != last_status:
+                self._say(f"{self._endpoint}: {status}")
+                last_status = status
             # Of two promotions of one package the second has nothing to do while the first one's endpoint starts.
             starting = about["status"] == "SUCCEEDED" and serving is not None and serving.status not in AT_REST
             if about["status"] != "RUNNING" and not starting:

@@ -19,9 +19,10 @@ from params.families import INDEX_FILE, VAE, FamilyError, family_of
 from params.layout import CLIP_SCORE_BELOW_APPROVED, FID_ABOVE_APPROVED, MODEL_ARCHIVE, SERVE_PREFIX
 from params.parameter_names import APPROVED_MODEL, MODEL_PACKAGE_GROUP
 from params.programs import ServeArguments
-from params.s3 import pages_unless_missing, split_uri, unless_missing
+from params.s3 import split_uri, unless_missing
 from params.settings import Settings
 from pipeline_definition.errors import OperatorError
+from pipeline_definition.infrastructure.contents import package_arns
 from pipeline_definition.jobs.planned import Values
 from pipeline_definition.session import Target
 
@@ -39,13 +40,13 @@ class ModelPackage:
     metadata: dict[str, str]
     """The numbers and addresses that were registered with it: 50 texts of 256 characters at most."""
     metrics_uri: str
-    """metrics.json; empty for a model that was not evaluated."""
+    """Empty for a model that was not evaluated."""
     data_manifest_uri: str
-    """manifest.json of the latents that it learnt from; empty for a model that came from elsewhere."""
+    """Of the latents that it learnt from; empty for a model that came from elsewhere."""
     images: tuple[str, ...]
     """Inference images, with the digest where SageMaker resolved one."""
     reason: str
-    """The reason given when it was approved or rejected."""
+    """Why it was approved or rejected."""
     model_uri: str = ""
     """Address of its model.tar.gz; of its folder where it is served from one."""
 
@@ -59,10 +60,7 @@ class PackageGroup:
 
     def list(self) -> list[ModelPackage]:
         """Return the group's packages, newest first; none if the group does not exist yet."""
-        pages = self._sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName=self._group)
-        arns = [
-            item["ModelPackageArn"] for page in pages_unless_missing(pages) for item in page["ModelPackageSummaryList"]
-        ]
+        arns = package_arns(self._sagemaker, self._group)
         return sorted((self.show(arn) for arn in arns), key=lambda package: -package.version)
 
     def show(self, package: str) -> ModelPackage:
@@ -105,9 +103,8 @@ class PackageGroup:
         """Approve or reject a package; the reason is kept with it."""
         arn = self.arn(package)
         self._describe(arn)
-        self._sagemaker.update_model_package(
-            ModelPackageArn=arn, ModelApprovalStatus=status, ApprovalDescription=reason
-        )
+        decided = {"ModelApprovalStatus": status, "ApprovalDescription": reason}
+        self._sagemaker.update_model_package(ModelPackageArn=arn, **decided)
         return self.show(arn)
 
     def arn(self, package: str) -> str:
@@ -129,11 +126,7 @@ class PackageGroup:
 
 
 def with_approved_model(target: Target, definition: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the changes of a start with the newest approved model's address, where the definition's gate asks for it.
-
-    The operator's choice stays; while nothing is approved, the model is compared with itself. A run that is started
-    from the console names the model itself, in ApprovedModel.
-    """
+    """Return the changes with the newest approved model's address, where the gate asks and the operator names none."""
     steps = json.dumps(definition["Steps"])
     is_asked = any(f'"metrics.{name}.' in steps for name in (FID_ABOVE_APPROVED, CLIP_SCORE_BELOW_APPROVED))
     if APPROVED_MODEL in changes or not is_asked:
@@ -153,20 +146,18 @@ def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
     uri = settings.data.pretrained_uri.rstrip("/") + "/"
     description = _checked(target, uri)
     served = settings.endpoint.model_dump(include=set(ServeArguments.model_fields))
+    folder = {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
+    container = {
+        "Image": settings.images.inference,
+        "ModelDataSource": {"S3DataSource": folder},
+        "Environment": to_environment(served, SERVE_PREFIX),
+    }
     return PackageGroup(target, pretrained_group(settings.registry.group)).register(
         {
             "ModelPackageDescription": f"Pretrained {description}, as published",
             "ModelApprovalStatus": "Approved",
             "InferenceSpecification": {
-                "Containers": [
-                    {
-                        "Image": settings.images.inference,
-                        "ModelDataSource": {
-                            "S3DataSource": {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
-                        },
-                        "Environment": to_environment(served, SERVE_PREFIX),
-                    }
-                ],
+                "Containers": [container],
                 "SupportedContentTypes": ["application/json"],
                 "SupportedResponseMIMETypes": ["image/png", "image/jpeg", "image/webp", "application/json"],
                 "SupportedRealtimeInferenceInstanceTypes": [settings.endpoint.job.instance_type],

@@ -147,10 +147,7 @@ class Probe:
         return tuple(f"s3://{self.values.text(BUCKET)}/{name}" for name in WRITTEN)
 
     def jobs(self) -> list[ProbeJob]:
-        """Return one job for each kind and instance type, in the order of the steps; names and labels are unique.
-
-        The request is that of the step with the most hosts.
-        """
+        """Return one job for each kind and type, named uniquely, with the request of the step with the most hosts."""
         groups: dict[tuple[JobKind, str], list[PlannedJob]] = {}
         for job in (one for planned in planned_jobs(self.definition, self.values) for one in planned.alternatives()):
             if job.program != "stream":

@@ -1,6 +1,7 @@
 """What probes of a pipeline have made and not yet removed: endpoints, models, running jobs, objects.
 
-Reads and deletes them by name. An interrupted probe removes its own; what a killed one left, the next one finds.
+Reads and deletes them by name, asking a busy service again. An interrupted probe removes its own; what a killed one
+left, the next one finds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -18,9 +19,11 @@ from params.layout import PROBE
 from params.s3 import is_missing, join_uri, split_uri
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.infrastructure.contents import delete_versions, object_versions
-from pipeline_definition.probing.patience import ProbePatience
+from pipeline_definition.runs.executions import is_busy
 from pipeline_definition.session import Target
 
+T = TypeVar("T")
+TRIES: Final = 20
 DELETE_OBJECTS: Final = "delete_objects"
 # In the order of removal: operation that ends or removes one, member with its name, operation that lists them, result.
 KINDS: Final = {
@@ -34,6 +37,26 @@ RUNNING: Final = ("InProgress", "Stopping")
 # SageMaker deletes no endpoint that is being created, which takes some minutes.
 LIMIT_S: Final = 1800.0
 SAY_EVERY_S: Final = 60.0
+
+
+@dataclass
+class ProbePatience:
+    """How long is waited between two tries, and how often it was."""
+
+    interval_s: float
+    waited: int = 0
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Return what a call returns, once the service is not too busy; raises its last error."""
+        for _ in range(TRIES):
+            try:
+                return call()
+            except (ClientError, BotoCoreError) as error:
+                if not is_busy(error):
+                    raise
+            self.waited += 1
+            time.sleep(self.interval_s)
+        return call()
 
 
 @dataclass(frozen=True)

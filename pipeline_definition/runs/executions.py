@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 from params import layout
 from params.files import whole_file
 from params.s3 import error_code, unless_missing
-from pipeline_definition.checks.fixes import with_fix
+from pipeline_definition.checks.findings import with_fix
 from pipeline_definition.errors import UsageError
 from pipeline_definition.session import Target
 
@@ -31,9 +31,8 @@ SUMMARY_METRICS = (
 )
 # Above this the API wants the definition in S3 rather than in the request.
 INLINE_DEFINITION_BYTES = 100_000
-BUSY: Final = (
-    *("Throttl", "TooManyRequests", "RequestLimitExceeded", "LimitExceeded"),
-    *("ServiceUnavailable", "InternalFail"),
+BUSY: Final = tuple(
+    ["Throttl", "TooManyRequests", "RequestLimitExceeded", "LimitExceeded", "ServiceUnavailable", "InternalFail"]
 )
 
 
@@ -203,10 +202,7 @@ def _step(item: Mapping[str, Any]) -> ExecutionStep:
 
 
 def _token() -> str:
-    """Return a new request token: SageMaker answers a second request that has the first one's with the first's answer.
-
-    One action of a person is one token; what the client sends again by itself, after a fault, has the same.
-    """
+    """Return a new request token: one action of a person has one, and what the client sends again the same."""
     return uuid.uuid4().hex
 
 

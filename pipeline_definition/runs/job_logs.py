@@ -54,11 +54,7 @@ class JobLog:
         """Whether the service was too busy at the last call: there may be lines that were not read."""
 
     def new_lines(self) -> Iterator[tuple[str, str]]:
-        """Yield (stream, line) for what was written since the last call.
-
-        A service that is busy is asked again at the next call, at the same place. Where the caller may not read logs,
-        the only line says so, once.
-        """
+        """Yield (stream, line) since the last call; a busy service is asked again at the next, a denial told once."""
         if not self._prefix:
             return
         self.is_behind = False
@@ -74,10 +70,7 @@ class JobLog:
                 yield (self._prefix, f"warning: {error}")
 
     def tail(self, count: int) -> list[str]:
-        """Return the last lines of the stream that was written last; none where there is no log.
-
-        Raises BusyLogsError and LogsNotAllowedError.
-        """
+        """Return the last lines of the stream written last. Raises BusyLogsError and LogsNotAllowedError."""
         streams = list(self._described()) if self._prefix else []
         newest = max(streams, key=lambda stream: stream.get("lastEventTimestamp", 0), default=None)
         return self._last_lines(newest["logStreamName"], count) if newest else []
@@ -140,7 +133,7 @@ def _next(token: str | None) -> dict[str, str]:
 
 def progress_of(line: str) -> Mapping[str, Any] | None:
     """Return what a job's progress line says, or None for any other line."""
-    value = None
     with suppress(json.JSONDecodeError):
         value = json.loads(line.removeprefix(PROGRESS_PREFIX)) if line.startswith(PROGRESS_PREFIX) else None
-    return value if isinstance(value, dict) else None
+        return value if isinstance(value, dict) else None
+    return None

@@ -79,10 +79,7 @@ class Laptop:
         return self.settings.local
 
     def _draws_shapes(self) -> bool:
-        """Whether the run's data are the shapes; OperatorError where stored pictures are to be read and none are.
-
-        A table of the shapes beside somebody's own data is taken away: an earlier run put it there.
-        """
+        """Whether the run's data are the shapes; their table beside other data is taken away. Raises OperatorError."""
         uri, table = self.settings.data.url_table, self._table_upload()
         # By its mark or, where it was put there before there was one, by the copy in the world.
         is_same = (self.world_dir / SHAPES_TABLE).is_file() and not table.differing
@@ -92,11 +89,9 @@ class Laptop:
         is_name = bool(key) and not key.endswith("/")
         is_object = is_name and unless_missing(self._s3.head_object, Bucket=bucket, Key=key) is not None
         if not others and not is_object:
-            if self.settings.download.source != "urls":
-                raise OperatorError(
-                    f"data.url_table: nothing lies under {uri}; `run-local --data FOLDER` puts it there"
-                )
-            return True
+            if self.settings.download.source == "urls":
+                return True
+            raise OperatorError(f"data.url_table: nothing lies under {uri}; `run-local --data FOLDER` puts it there")
         if is_ours:
             self._delete(join_uri(uri, SHAPES_TABLE))
         print(f"data of your own under {uri}: no shapes are drawn", file=sys.stderr)
@@ -191,10 +186,9 @@ class Laptop:
 
 def _port_in(file: Path) -> int:
     """Return the port that the picture server has, or had last time: the url table names it; 0: none is known."""
-    try:
+    with suppress(OSError, ValueError):
         return int(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0
+    return 0
 
 
 def _is_free(port: int) -> bool:

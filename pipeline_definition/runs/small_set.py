@@ -54,10 +54,8 @@ def too_few_held_out(captions: Sequence[str], fraction: float) -> str:
     held = sum(is_heldout(caption, fraction) for caption in captions)
     if not captions or MIN_HELDOUT <= held <= len(captions) - MIN_HELDOUT:
         return ""
-    better = held_out(captions)[0]
-    return (
-        f"encode.heldout_fraction {fraction:g} holds out {held} of {len(captions)} pictures; {better:.4f} holds enough"
-    )
+    better = f"{held_out(captions)[0]:.4f} holds enough"
+    return f"encode.heldout_fraction {fraction:g} holds out {held} of {len(captions)} pictures; {better}"
 
 
 def small_set(count: int, captions: Sequence[str], side_px: int = SIDE_PX) -> dict[str, Any]:

@@ -36,20 +36,18 @@ ALREADY_THERE: Final = "PreconditionFailed"
 
 @dataclass(frozen=True)
 class Upload:
-    """Files, by name below a prefix."""
+    """Files, by name below a prefix; `s3` is boto3's client."""
 
     s3: Any
-    """boto3's client."""
     uri: str
     """The prefix."""
     files: Mapping[str, Path]
-    """What is to lie there, by name."""
     made_by: str = ""
     """Word in the metadata of each object, by which the maker knows its own; empty: none."""
     replace: bool = False
     """Overwrite what differs."""
     digests: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the files, by name; what is missing is read from the files."""
+    """SHA-256 by name; what is missing is read from the files."""
 
     @cached_property
     def there(self) -> dict[str, int]:
@@ -78,11 +76,7 @@ class Upload:
         return [name for name in self.there if name not in self.files]
 
     def send(self, on_bytes: Callable[[int], None] = lambda _: None) -> dict[str, int]:
-        """Send what is missing; return how many objects were sent, copied within S3, and there already.
-
-        `on_bytes` hears of each file when it is there. Raises OperatorError, before anything is sent, where an object
-        differs and is not to be replaced.
-        """
+        """Send what is missing, telling `on_bytes`; return counts. OperatorError, before any, where content differs."""
         if self.differing and not self.replace:
             more = f" and {len(self.differing) - 1} more" if len(self.differing) > 1 else ""
             raise OperatorError(

@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline_definition.checks.fixes import with_fix
+from pipeline_definition.checks.findings import with_fix
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.jobs.planned import Values, all_steps, planned_jobs
 from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep, summarise
@@ -134,11 +135,10 @@ class Watcher:
     def _trouble(self, step: ExecutionStep) -> str:
         """Return what keeps a running step waiting: a job that failed and will be tried again, or lost its hosts."""
         for kind, call in (("TrainingJob", "describe_training_job"), ("ProcessingJob", "describe_processing_job")):
-            if name := (step.arn(kind) or "").rsplit("/", 1)[-1]:
-                try:
-                    about = getattr(self._sagemaker, call)(**{f"{kind}Name": name})
-                except (ClientError, BotoCoreError):
-                    return ""  # its state is a convenience; what may not be asked is said elsewhere
+            # Its state is a convenience; what may not be asked is said elsewhere.
+            with suppress(ClientError, BotoCoreError):
+                name = (step.arn(kind) or "").rsplit("/", 1)[-1]
+                about = getattr(self._sagemaker, call)(**{f"{kind}Name": name}) if name else {}
                 if about.get(f"{kind}Status") == "Failed":
                     return f"{step.name} waits to try again: {with_fix(about.get('FailureReason', ''))}".splitlines()[0]
                 if about.get("SecondaryStatus") == "Interrupted":

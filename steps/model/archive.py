@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from params.families import INDEX_FILE
+from params.files import MAX_READ_BYTES, BoundedGzip
 from steps.errors import StepError
 
 MAX_UNPACKED_BYTES: Final = 64 * 2**30
 MAX_MEMBERS: Final = 10_000
-# tarfile copies 16 KiB at a time; only a header made to exhaust the memory asks for more than this at once.
-MAX_READ_BYTES: Final = 2**20
 
 
 def unpack_model(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
@@ -38,7 +37,7 @@ def unpack_model(archive: Path, folder: Path, max_bytes: int = MAX_UNPACKED_BYTE
 
 def _extract(archive: Path, folder: Path, max_bytes: int) -> None:
     total_bytes = 0
-    with _BoundedReader(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+    with BoundedGzip(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
         for count, member in enumerate(tar, start=1):
             if not (member.isreg() or member.isdir()):
                 raise StepError(f"{archive}: refused: {member.name!r} is neither a file nor a folder")
@@ -46,21 +45,8 @@ def _extract(archive: Path, folder: Path, max_bytes: int) -> None:
             if total_bytes > max_bytes or count > MAX_MEMBERS:
                 raise StepError(f"{archive}: refused: more than {max_bytes} bytes or {MAX_MEMBERS} files unpacked")
             tar.extract(member, folder, filter="data")
-        _drain(stream, max_bytes - total_bytes)
-
-
-def _drain(stream: _BoundedReader, max_bytes: int) -> None:
-    """Read what follows the last file: only at its end does gzip compare its checksum."""
-    while block := stream.read(MAX_READ_BYTES):
-        max_bytes -= len(block)
-        if max_bytes < 0:
-            raise tarfile.ReadError("too much follows its last file")
-
-
-class _BoundedReader(gzip.GzipFile):
-    """Gzip stream that refuses to read much at once: tarfile holds a whole extended header in memory."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= MAX_READ_BYTES:
-            raise tarfile.ReadError(f"a header of {size} bytes")
-        return super().read(size)
+        # What follows the last file: only at its end does gzip compare its checksum.
+        while block := stream.read(MAX_READ_BYTES):
+            total_bytes += len(block)
+            if total_bytes > max_bytes:
+                raise tarfile.ReadError("too much follows its last file")

@@ -48,10 +48,8 @@ class TextReader(ABC):
     ) -> None:
         """Take parts by the name of their encoder; `lengths` are token ids."""
         self._tokenizers, self._encoders, self._lengths = tokenizers, encoders, lengths
-        self.positions = positions
-        """Vectors for each caption that the network attends to."""
-        self.encoders = len(encoders)
-        """How many text encoders there are."""
+        self.positions, self.encoders = positions, len(encoders)
+        """Vectors for each caption that the network attends to, and how many text encoders there are."""
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Return the captions' token ids, [n, length] int32: those of each tokenizer, padded and cut, in a row."""
@@ -66,10 +64,7 @@ class TextReader(ABC):
 
     @abstractmethod
     def encode(self, tokens: Tensor, kept: Tensor | None = None) -> Conditions:
-        """Return what the network is told of captions with these token ids.
-
-        `kept` [n, encoders] bool says which of several encoders tell of each; without it all do.
-        """
+        """Return what the network is told of token ids; `kept` [n, encoders] bool says which of the encoders tell."""
 
     def to(self, device: torch.device) -> Self:
         """Move the encoders, and return the reader."""
@@ -119,9 +114,8 @@ class Denoiser(ABC):
 
     def lacking(self, folder: Path) -> tuple[str, ...]:
         """Return the optional parts that a folder does not have."""
-        return tuple(
-            part for part in self.family.classes if part in self.family.optional and not (folder / part).is_dir()
-        )
+        optional = (part for part in self.family.classes if part in self.family.optional)
+        return tuple(part for part in optional if not (folder / part).is_dir())
 
     def has_weights(self, folder: Path) -> bool:
         """Whether a folder can draw: training does not need the network's weights in it."""
@@ -133,10 +127,7 @@ class Denoiser(ABC):
 
     @abstractmethod
     def forward(self, network: Any, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
-        """Return the network's prediction, [n, C, H, W], called just as its pipeline calls it.
-
-        `timesteps` [n], or one for all: to a compiled network any other kind of call is another one.
-        """
+        """Return the prediction, [n, C, H, W]; any call unlike the pipeline's compiles anew. `timesteps` [n] or one."""
 
     def blocks(self, config: Mapping[str, Any]) -> tuple[int, int, int]:
         """Return the number of blocks over picture tokens, the tokens' width, and their side in latents; or zeros."""

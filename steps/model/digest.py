@@ -54,10 +54,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def checked_digest(folder: Path) -> str:
-    """Return folder_digest(); files are compared with checksums.json, which a model of others need not have.
-
-    Raises StepError that names the first file that is missing or is not, to the bit, what was exported.
-    """
+    """Return folder_digest(); StepError names the first file that checksums.json, where there is one, contradicts."""
     digests = _file_digests(folder)
     listed = folder / CHECKSUMS_FILE
     for name, expected in (read_object(listed) if listed.is_file() else {}).items():

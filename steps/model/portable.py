@@ -38,13 +38,9 @@ def make_portable(part: Path, dtype: torch.dtype = torch.float32) -> None:
         content["weight_map"] = {_published(part, name): file for name, file in content["weight_map"].items()}
         write_json(index, content)
     config = read_object(part / CONFIG_FILE) if (part / CONFIG_FILE).is_file() else {}
-    keys = (
-        PRECISION_KEYS
-        if part.name.startswith(TEXT_ENCODER) and config
-        else [key for key in PRECISION_KEYS if key in config]
-    )
-    stated = {key: PRECISION for key in keys}
-    if any(config.get(key) != value for key, value in stated.items()):
+    is_text = bool(config) and part.name.startswith(TEXT_ENCODER)
+    stated = {key: PRECISION for key in PRECISION_KEYS if is_text or key in config}
+    if config | stated != config:
         write_json(part / CONFIG_FILE, {**config, **stated})
 
 

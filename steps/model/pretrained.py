@@ -14,45 +14,30 @@ from typing import Any, Final
 
 import torch
 
-from params.families import (
-    CONFIG_FILE,
-    FLOW,
-    FLOW_PREDICTION,
-    FLOW_SCHEDULER,
-    SCHEDULER,
-    SCHEDULER_CONFIG_FILE,
-    TEXT_ENCODER,
-    TOKENIZER,
-    VAE,
-    Family,
-    predicted,
-)
+from params import families
 from steps.errors import StepError
 from steps.model.digest import folder_digest as folder_digest
 from steps.model.json_object import read_object
 
 # How diffusers names them: what each sampler of the settings is.
-SAMPLERS: Final = {
-    "ddim": "DDIMScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-}
-
+SAMPLERS: Final = {"ddim": "DDIMScheduler", "dpm++": "DPMSolverMultistepScheduler", "euler": "EulerDiscreteScheduler"}
 # No download, no pickle.
 LOCAL_SAFETENSORS: Final = {"local_files_only": True, "use_safetensors": True}
 
 
 def load_vae(folder: Path, dtype: torch.dtype) -> Any:
     """Return the AutoencoderKL of <folder>/vae, frozen and in evaluation mode."""
-    return _frozen(load_part("diffusers", "AutoencoderKL", folder / VAE, dtype))
+    return _frozen(load_part("diffusers", "AutoencoderKL", folder / families.VAE, dtype))
 
 
-def load_text_encoder(folder: Path, dtype: torch.dtype, part: str = TEXT_ENCODER, kind: str = "CLIPTextModel") -> Any:
+def load_text_encoder(
+    folder: Path, dtype: torch.dtype, part: str = families.TEXT_ENCODER, kind: str = "CLIPTextModel"
+) -> Any:
     """Return a text encoder, frozen and in evaluation mode."""
     return _frozen(load_part("transformers", kind, folder / part, dtype))
 
 
-def load_tokenizer(folder: Path, name: str = TOKENIZER, kind: str = "CLIPTokenizer") -> Any:
+def load_tokenizer(folder: Path, name: str = families.TOKENIZER, kind: str = "CLIPTokenizer") -> Any:
     """Return a tokenizer."""
     part = _part(folder / name, "tokenizer_config.json")
     load = getattr(library("transformers"), kind).from_pretrained
@@ -63,17 +48,19 @@ def load_noise_scheduler(folder: Path, **changes: Any) -> Any:
     """Return <folder>/scheduler, whichever sampler it is, as a DDPMScheduler with some changes of configuration."""
     config = scheduler_config(folder) | changes
     from_config = library("diffusers").DDPMScheduler.from_config
-    return loaded(folder / SCHEDULER, lambda: from_config(config))
+    return loaded(folder / families.SCHEDULER, lambda: from_config(config))
 
 
 def scheduler_config(folder: Path) -> dict[str, Any]:
     """Return what <folder>/scheduler says."""
-    return read_object(_part(folder / SCHEDULER, SCHEDULER_CONFIG_FILE) / SCHEDULER_CONFIG_FILE)
+    return read_object(
+        _part(folder / families.SCHEDULER, families.SCHEDULER_CONFIG_FILE) / families.SCHEDULER_CONFIG_FILE
+    )
 
 
 def part_config(folder: Path, part: str) -> dict[str, Any]:
     """Return what <folder>/<part>/config.json says."""
-    return read_object(_part(folder / part, CONFIG_FILE) / CONFIG_FILE)
+    return read_object(_part(folder / part, families.CONFIG_FILE) / families.CONFIG_FILE)
 
 
 def empty_vae(config: Mapping[str, Any]) -> Any:
@@ -81,7 +68,7 @@ def empty_vae(config: Mapping[str, Any]) -> Any:
     return empty_model("AutoencoderKL", config)
 
 
-def empty_text_encoders(folder: Path, family: Family) -> dict[str, Any]:
+def empty_text_encoders(folder: Path, family: families.Family) -> dict[str, Any]:
     """Return the text encoders that a folder of a family has, by their part, likewise without memory."""
     made = {}
     for part in family.text.values():
@@ -94,7 +81,7 @@ def empty_text_encoders(folder: Path, family: Family) -> dict[str, Any]:
 
 def flow_schedule(shift: float) -> dict[str, Any]:
     """Return the keys by which schedulers know flow and the shift of its timesteps, those of one and of the other."""
-    return {"prediction_type": FLOW_PREDICTION, "use_flow_sigmas": True, "flow_shift": shift, "shift": shift}
+    return {"prediction_type": families.FLOW_PREDICTION, "use_flow_sigmas": True, "flow_shift": shift, "shift": shift}
 
 
 def sampler(name: str, config: Mapping[str, Any], for_flow: Sequence[str] = ()) -> Any:
@@ -106,12 +93,12 @@ def sampler(name: str, config: Mapping[str, Any], for_flow: Sequence[str] = ()) 
     """
     if name not in SAMPLERS:
         raise StepError(f"sampler: {name!r} is none of {', '.join(SAMPLERS)}")
-    if predicted(config) != FLOW:
+    if families.predicted(config) != families.FLOW:
         changes = {"clip_sample": False} if name == "ddim" else {}
         return getattr(library("diffusers"), SAMPLERS[name]).from_config(config, **changes)
     if name not in for_flow:
         raise StepError(f"sampler: {name} cannot draw with a model that predicts flow: set {' or '.join(for_flow)}")
-    kind = FLOW_SCHEDULER if name == "euler" else SAMPLERS[name]
+    kind = families.FLOW_SCHEDULER if name == "euler" else SAMPLERS[name]
     shift = config.get("shift", config.get("flow_shift", 1.0))
     return getattr(library("diffusers"), kind).from_config(config, **flow_schedule(shift))
 
@@ -132,7 +119,7 @@ def library(name: str) -> Any:
 
 def load_part(of: str, model: str, part: Path, dtype: torch.dtype) -> Any:
     """Return a part with its weights, as a model of the library `of`."""
-    _part(part, CONFIG_FILE)
+    _part(part, families.CONFIG_FILE)
     load = getattr(library(of), model).from_pretrained
     return loaded(part, lambda: load(part, dtype=dtype, **LOCAL_SAFETENSORS))
 

@@ -16,10 +16,7 @@ MAX_TOKENS: Final = 256
 
 
 def token_lengths(folder: Path, family: Family) -> dict[str, int]:
-    """Return token ids for each caption by text encoder; where only its tokenizer is there, an encoder has its place.
-
-    CLIP has position embeddings for so many; otherwise the tokenizer says it.
-    """
+    """Return token ids of a caption by text encoder, by its positions or its tokenizer, which may be there alone."""
     lengths = {}
     for tokenizer, encoder in family.text.items():
         if encoder in family.optional and not (folder / tokenizer).is_dir():

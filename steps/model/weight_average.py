@@ -37,7 +37,7 @@ class WeightAverage:
         dtype: torch.dtype | None = None,
         places: Sequence[int] | None = None,
     ) -> None:
-        """Begin at the parameters' present values; `dtype` None keeps the average in the parameters' own.
+        """Begin at the parameters' values; `dtype` None keeps the average in the parameters' own.
 
         `places` are the parameters' places in the whole model, where these are a part of it. In bfloat16 the average
         takes half the memory. A step then moves a weight by less than its last bit (1e-4 of the distance, against 8
@@ -53,10 +53,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, seen_samples: int, batch_samples: int) -> None:
-        """Move towards the parameters; `seen_samples` came before this batch.
-
-        They and a parameter's place decide how it is rounded, wherever it is kept.
-        """
+        """Move towards the parameters; `seen_samples` before this batch, and a parameter's place, decide rounding."""
         decay = decay_of_step(self._decay, self._reference_samples, seen_samples, batch_samples)
         if not self._is_rounded:
             torch._foreach_lerp_(self.tensors, self._parameters, 1.0 - decay)

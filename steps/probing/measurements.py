@@ -14,7 +14,7 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from params.layout import PROBE_LINE
-from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
+from params.programs.probe import FAILED, GOOD, NOTE, ProbeLine
 from steps.container import Container
 from steps.errors import StepError
 

@@ -28,8 +28,7 @@ from steps.errors import StepError
 from steps.network import over
 from steps.probing.measurements import Measurements
 from steps.training.launch import launch_ranks
-from steps.training.rank_errors import record_error
-from steps.training.ranks import TIMEOUT_FACTOR, World, join_world, leave_world, ranks_per_host
+from steps.training.ranks import TIMEOUT_FACTOR, World, join_world, leave_world, ranks_per_host, record_error
 from steps.training.utilisation import wait_for
 
 COLLECTIVE_TIMEOUT_S: Final = 120.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,20 +17,20 @@ from steps.data.loading.latents import LatentsDataset
 from steps.data.loading.loader import LatentsLoader, Share
 from steps.errors import StepError
 from steps.model.families import denoiser_of
-from steps.training.batch_plan import BatchPlan
 from steps.training.block_aids import BlockAids
-from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import load_process
 from steps.training.gradients import Gradients
-from steps.training.inputs import InputMaker
+from steps.training.inputs import CaptionConditioning, InputMaker
 from steps.training.lora import with_text_encoder
 from steps.training.model import build_network
-from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES, Objective
-from steps.training.optimizer_step import OptimizerStep
+from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES, Objective, Validation
+from steps.training.optimizer_step import BatchPlan, OptimizerStep
 from steps.training.ranks import World
 from steps.training.state import TrainingState
 from steps.training.utilisation import Utilisation, matmul_flops_per_s, training_flops
-from steps.training.validation import Validation
+
+# Settings of training that the inputs are made by.
+SHARES: Final = ("caption_dropout", "noise_offset", "encoder_dropout", "written_captions")
 
 
 @dataclass(frozen=True)
@@ -59,32 +60,22 @@ def assemble(
     if arguments.written_captions and not manifest.captions_manifest_digest:
         fix = "add a `recaption:` section and encode again, or set it to 0"
         raise StepError(f"train.written_captions: {latents} has none; {fix}")
-    encoder_dtype, dtype = FORWARD_DTYPES[arguments.precision], WEIGHT_DTYPES[arguments.precision]
-    process = load_process(pretrained, arguments, manifest.latent_shape[-1], world.device, dtype)
-    text_learns = arguments.lora_text_encoder
-    reader = denoiser.reader(pretrained, manifest.caption_length, None if text_learns else encoder_dtype)
-    captions = CaptionConditioning(reader, manifest.caption_embeddings, world.device, text_learns)
-    scaling, shift = manifest.scaling_factor, manifest.shift_factor
+    device, precision, text_learns = world.device, arguments.precision, arguments.lora_text_encoder
+    process = load_process(pretrained, arguments, manifest.latent_shape[-1], device, WEIGHT_DTYPES[precision])
+    reader = denoiser.reader(pretrained, manifest.caption_length, None if text_learns else FORWARD_DTYPES[precision])
+    captions = CaptionConditioning(reader, manifest.caption_embeddings, device, text_learns)
     helped = arguments.routing_fraction or arguments.alignment_weight
     aids = BlockAids(denoiser, arguments, denoiser.config(initial), manifest) if helped else None
-    objective = Objective(denoiser, process, captions, scaling, arguments.precision, world.device, shift, aids)
-    inputs = InputMaker(
-        arguments.seed,
-        arguments.caption_dropout,
-        arguments.noise_offset,
-        process,
-        captions,
-        world.device,
-        encoder_dropout=arguments.encoder_dropout,
-        aids=aids,
-        written_captions=arguments.written_captions,
-    )
-    model = build_network(denoiser, arguments, initial, manifest, world.device)
+    scaling, shift = manifest.scaling_factor, manifest.shift_factor
+    objective = Objective(denoiser, process, captions, scaling, precision, device, shift, aids)
+    shares = {name: getattr(arguments, name) for name in SHARES}
+    inputs = InputMaker(arguments.seed, process=process, captions=captions, device=device, aids=aids, **shares)
+    model = build_network(denoiser, arguments, initial, manifest, device)
     if aids is not None:
         aids.attach(model)
     flops = training_flops(denoiser, model.config, manifest, captions.positions, arguments)
     if text_learns:
-        model = with_text_encoder(model, arguments, pretrained, dtype, world.device)
+        model = with_text_encoder(model, arguments, pretrained, WEIGHT_DTYPES[precision], device)
     state = TrainingState(model, arguments, world)
     gradients = Gradients(state.network, world, plan.accumulation_steps, in_place=arguments.cuda_graphs)
     return Parts(
@@ -93,8 +84,8 @@ def assemble(
         gradients=gradients,
         inputs=inputs,
         optimizer_step=OptimizerStep(arguments, plan, state, gradients, objective),
-        validation=Validation(dataset, arguments.validation_samples, process, objective, inputs, world),
-        utilisation=Utilisation(world.device, flops, matmul_flops_per_s(world.device, arguments.precision)),
+        validation=Validation(dataset, arguments.validation_samples, objective, inputs, world),
+        utilisation=Utilisation(device, flops, matmul_flops_per_s(device, precision)),
     )
 
 

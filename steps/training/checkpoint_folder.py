@@ -2,7 +2,7 @@
 
     <folder>/samples-000000012800/{weights,average,optimizer}.safetensors, training_log.jsonl, manifest.json
     <folder>/finished.json      at the end of the training: which job finished it
-    <folder>/spent.json         dollars so far (steps.training.spending)
+    <folder>/spent.json         dollars so far (steps.training.stop)
     <folder>/lock               held by the rank that writes
     <folder>-2/...              the second training with the same settings, and so on
 
@@ -28,7 +28,7 @@ from params.files import PARTIAL, file_digest, sync, write_text
 from params.layout import MANIFEST_FILE, TRAINING_LOG_FILE
 from params.model import Model
 from steps.errors import StepError
-from steps.training.spending import SPENT_FILE
+from steps.training.stop import SPENT_FILE
 
 FORMAT_VERSION: Final = 1
 FINISHED_FILE: Final = "finished.json"
@@ -67,30 +67,22 @@ class Finished(Model):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint, read and verified."""
+    """A complete checkpoint, read and verified; its tensors by file and name, in CPU memory."""
 
     manifest: CheckpointManifest
     tensors: dict[str, dict[str, Tensor]]
-    """By file and name, in CPU memory."""
     log: str
-    """The training log up to it."""
 
 
 class CheckpointFolder:
     """The checkpoints of one training."""
 
     def __init__(self, folder: Path, keep: int, shorter: CheckpointFolder | None = None) -> None:
-        """Use `folder`, which need not exist; only the newest `keep` checkpoints stay.
-
-        Until it has its own checkpoint, the newest one is that of `shorter`, the training that this one continues.
-        """
+        """Keep the newest `keep` in `folder`; until it has one, the newest is that of `shorter`, which it continues."""
         self.folder, self._keep, self._shorter = folder, keep, shorter
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest intact checkpoint, or None without any checkpoint.
-
-        Reports and removes damaged ones: they would be taken for the newest again. Raises StepError if all are damaged.
-        """
+        """Return the newest intact checkpoint, or None; remove damaged ones. Raises StepError if all are damaged."""
         damaged: dict[Path, str] = {}
         for path in reversed(self.paths()):
             try:
@@ -138,20 +130,15 @@ class CheckpointFolder:
 
     def mark_finished(self, job_name: str, seen_samples: int, settings: Mapping[str, Any]) -> None:
         """Record that a job finished this training."""
-        path = self.folder / FINISHED_FILE
         finished = Finished(job_name=job_name, seen_samples=seen_samples, settings=dict(settings))
-        write_text(path, finished.model_dump_json(), synced=True)
+        write_text(self.folder / FINISHED_FILE, finished.model_dump_json(), synced=True)
 
     def newest_generation(self) -> CheckpointFolder:
         """Return the folder of the newest training with these settings: this one, or one that began afresh later."""
         return CheckpointFolder(self._generation(max(self._later(), default=1)), self._keep)
 
     def begin_afresh(self) -> CheckpointFolder:
-        """Return the folder of a new training with the same settings; remove the checkpoints of the earlier ones.
-
-        It is another folder because removed checkpoints stay in S3, where checkpoints are only copied to, and return
-        when the job restarts.
-        """
+        """Remove earlier checkpoints; return a new training's folder: another, for S3 brings removed ones back."""
         number = max(self._later(), default=1) + 1
         afresh = CheckpointFolder(self._generation(number), self._keep)
         afresh.folder.mkdir(parents=True)
@@ -201,9 +188,7 @@ class CheckpointFolder:
 
     def paths(self) -> list[Path]:
         """Return the checkpoints' folders, the oldest first."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(path for path in self.folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+        return sorted(path for path in self.folder.glob("samples-*") if path.is_dir() and _NAME.fullmatch(path.name))
 
 
 def _read(path: Path) -> Checkpoint:

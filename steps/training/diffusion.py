@@ -1,6 +1,8 @@
-"""The diffusion process: noisy latents, the target of the prediction, and the weights of samples.
+"""The processes between pictures and noise, with the same methods: diffusion, and rectified flow.
 
-`load_process` returns it, or the flow of flow.py: both have the same methods.
+Each makes noisy latents, the target of the prediction and the weights of samples. Flow has the timesteps of Stable
+Diffusion 3 (Esser et al. 2024, arXiv:2403.03206): logit-normal with mean 0 and deviation 1, its rf/lognorm(0.00, 1.00),
+and shifted towards noise for larger pictures (equation 23).
 """
 
 from __future__ import annotations
@@ -15,10 +17,44 @@ from params.families import FLOW
 from params.programs import TrainArguments
 from steps.errors import StepError
 from steps.model.pretrained import flow_schedule, load_noise_scheduler
-from steps.training.flow import RectifiedFlow, shift_of
 
+TIMESTEPS: Final = 1000
+"""A network is told the share of noise times this, as diffusers' samplers for flow do."""
+# Side of the latents at which timesteps are not shifted: 256 px with a VAE that divides by 8.
+UNSHIFTED_SIDE: Final = 32
 # Some schedulers write 2^-24 in place of the last alpha^2 of 0.
 PURE_NOISE: Final = 1e-6
+
+
+def shift_of(wanted: float, latent_side: int) -> float:
+    """Return the shift of timesteps: as wanted, or at 0 the root of the latent positions over 256 px's, at least 1."""
+    return wanted or max(1.0, latent_side / UNSHIFTED_SIDE)
+
+
+class RectifiedFlow:
+    """The process x_t = (1 - t) x_0 + t noise, t from 0 to 1."""
+
+    def __init__(self, shift: float, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self._shift, self._device, self._dtype = shift, device, dtype
+
+    def timestep_of(self, uniform: Tensor) -> Tensor:
+        """Return timesteps, float32, for numbers uniform in [0, 1): logit-normal, then shifted."""
+        noise_share = torch.sigmoid(torch.special.ndtri(uniform.to(torch.float64)))
+        shifted = self._shift * noise_share / (1.0 + (self._shift - 1.0) * noise_share)
+        return (TIMESTEPS * shifted).float()
+
+    def evenly(self, places: Tensor) -> Tensor:
+        """Return timesteps, float32, for places in [0, 1), whatever the shift: those of validation."""
+        return (TIMESTEPS * places).float()
+
+    def noisy_and_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the noisy latents and the velocity, which points from picture to noise, both [n, C, H, W]."""
+        noise_share = (timesteps.to(latents.dtype) / TIMESTEPS)[:, None, None, None]
+        return torch.lerp(latents, noise, noise_share), noise - latents
+
+    def weight_of(self, timesteps: Tensor) -> Tensor:
+        """Return the weights of samples, [n]: all 1, for the density of the timesteps does the weighing."""
+        return torch.ones(len(timesteps), device=self._device, dtype=self._dtype)
 
 
 class Diffusion:
@@ -37,17 +73,14 @@ class Diffusion:
         self._alpha = squared.sqrt().to(device=device, dtype=dtype)
         self._sigma = (1.0 - squared).sqrt().to(device=device, dtype=dtype)
         self._weight = _weights(squared, prediction_type, snr_gamma).to(device=device, dtype=dtype)
-        self._prediction_type = prediction_type
-        self.timesteps = len(squared)
-        """Number of timesteps."""
+        self._prediction_type, self.timesteps = prediction_type, len(squared)
 
     def timestep_of(self, uniform: Tensor) -> Tensor:
         """Return timesteps, int64, for numbers uniform in [0, 1)."""
         return (uniform * self.timesteps).long().clamp_(max=self.timesteps - 1)
 
-    def evenly(self, places: Tensor) -> Tensor:
-        """Return timesteps, int64, for places in [0, 1): those of validation."""
-        return self.timestep_of(places)
+    evenly = timestep_of
+    """Those of validation."""
 
     def noisy_and_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Return noisy latents and the target, [n, C, H, W]; v is alpha_t noise - sigma_t x_0 (arXiv:2202.00512)."""
@@ -77,11 +110,7 @@ def load_process(
 
 
 def noise_schedule_changes(arguments: TrainArguments, latent_side: int) -> dict[str, str | bool | float]:
-    """Return what the settings change in a scheduler's configuration, for training and for the exported model.
-
-    A schedule that ends in pure noise must be sampled from its very last timestep: trailing spacing. Flow is sampled
-    with the shift that it was trained with.
-    """
+    """Return what settings change in a scheduler: pure noise is sampled from its last timestep, flow with its shift."""
     if arguments.prediction_type == FLOW:
         return flow_schedule(shift_of(arguments.timestep_shift, latent_side))
     changes: dict[str, str | bool | float] = {"prediction_type": arguments.prediction_type}

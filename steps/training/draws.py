@@ -41,10 +41,7 @@ class Draws:
 
 
 def draw_kept(seed: int, positions: Sequence[int], encoders: int, dropout: float) -> Tensor:
-    """Return which text encoders are kept for the samples at `positions`, [n, encoders] bool.
-
-    These have streams of their own, so that what `draw` returns is the same with and without dropout.
-    """
+    """Return which text encoders are kept, [n, encoders] bool, from streams of their own: `draw` stays as it is."""
     kept = torch.ones((len(positions), encoders), dtype=torch.bool)
     for row, position in enumerate(positions if dropout else ()):
         kept[row] = torch.from_numpy(_stream(seed, position, ENCODERS).random(encoders) >= dropout)
@@ -61,9 +58,8 @@ def draw_routes(seed: int, positions: Sequence[int], tokens: int, kept: int) -> 
 
 def draw_written(seed: int, positions: Sequence[int], share: float) -> Tensor:
     """Return which of the samples at `positions` get the written caption, [n] bool, from streams of their own too."""
-    return torch.tensor(
-        [_stream(seed, position, CAPTIONS).random() < share for position in positions], dtype=torch.bool
-    )
+    drawn = [_stream(seed, position, CAPTIONS).random() < share for position in positions]
+    return torch.tensor(drawn, dtype=torch.bool)
 
 
 def draw(

@@ -76,11 +76,7 @@ class Gradients:
     """The network as the forward pass calls it, and the sum of its gradients over the ranks."""
 
     def __init__(self, network: Any, world: World, accumulation_steps: int, in_place: bool = False) -> None:
-        """Wrap the network if there are several ranks; all then take the head's weights.
-
-        `in_place` keeps the gradients' memory from step to step, as CUDA graphs require: the next replay overwrites
-        what a graph returned, so it must be added to our own memory at once.
-        """
+        """Wrap the network for several ranks; `in_place` keeps the gradients' memory: CUDA graphs reuse theirs."""
         self._network, self._in_place = network, in_place
         # A CUDA graph runs normally once, is recorded in the second pass, and replayed from the third on.
         self.warm_up_passes = 3 if in_place else 1

@@ -1,24 +1,57 @@
-"""What the model is trained on: loaded rows and their random numbers, on the rank's device."""
+"""What the model is trained on: loaded rows, their captions and random numbers, on the rank's device.
+
+Captions are token ids that are encoded on the fly, or cached embeddings. Dropped ones are replaced by the empty one
+here, when a sample is used: never in the cache.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from steps.data.loading.batch_ring import LoadedBatch
+from steps.errors import StepError
+from steps.model.denoiser import Conditions, TextReader
 from steps.training.block_aids import BlockAids
-from steps.training.captions import CaptionConditioning
-from steps.training.diffusion import Diffusion
+from steps.training.diffusion import Diffusion, RectifiedFlow
 from steps.training.draws import Draws, draw, draw_kept, draw_written
-from steps.training.flow import RectifiedFlow
 
 # Enough that a GPU never waits for its next step, and few enough that what is queued does not fill its memory.
 STEPS_AHEAD: Final = 2
+
+
+class CaptionConditioning:
+    """Token ids or embeddings of captions, and those of the empty caption."""
+
+    def __init__(self, reader: TextReader, cached: bool, device: torch.device, text_learns: bool = False) -> None:
+        """Take a reader, used once where captions come as embeddings; StepError where a text encoder then learns."""
+        if cached and text_learns:
+            raise StepError(
+                "lora_text_encoder: the latents hold embeddings that the text encoder made as it was; set "
+                "encode.caption_embeddings to false, or lora_text_encoder"
+            )
+        self.positions, self.encoders = reader.positions, reader.encoders
+        self._reader: TextReader | None = None if text_learns else reader.to(device)
+        self._empty = reader.tokens([""])[0]
+        if cached:
+            self._empty = self.encode(self._empty[None].to(device))[0][0].cpu()
+            self._reader = None
+
+    def choose(self, token_ids: Tensor, embeddings: Tensor | None, dropped: Tensor) -> Tensor:
+        """Return token ids [n, L], or embeddings [n, L, width], in which dropped ([n] bool) captions are empty."""
+        captions = token_ids if self._reader is not None or embeddings is None else embeddings
+        mask = dropped.view(-1, *(1,) * (captions.dim() - 1))
+        return torch.where(mask, self._empty.to(captions.dtype), captions)
+
+    def encode(self, captions: Tensor, kept: Tensor | None = None) -> Conditions:
+        """Return what the network is told of what `choose` returned, on the device; `kept` [n, encoders] or all."""
+        return (captions,) if self._reader is None else self._reader.encode(captions, kept)
 
 
 class Courier:
@@ -87,49 +120,47 @@ class Inputs:
             yield Inputs(*(tensor[start : start + size] for tensor in tensors))
 
 
+@dataclass(frozen=True)
 class InputMaker:
     """Makes inputs out of rows."""
 
-    def __init__(
-        self,
-        seed: int,
-        caption_dropout: float,
-        noise_offset: float,
-        process: Diffusion | RectifiedFlow,
-        captions: CaptionConditioning,
-        device: torch.device,
-        encoder_dropout: float = 0.0,
-        aids: BlockAids | None = None,
-        written_captions: float = 0.0,
-    ) -> None:
-        self._seed, self._caption_dropout, self._noise_offset = seed, caption_dropout, noise_offset
-        self._encoder_dropout, self._aids, self._written_captions = encoder_dropout, aids, written_captions
-        self._process, self._captions, self._device = process, captions, device
-        self._courier = Courier(device)
+    seed: int
+    caption_dropout: float
+    noise_offset: float
+    process: Diffusion | RectifiedFlow
+    captions: CaptionConditioning
+    device: torch.device
+    encoder_dropout: float = 0.0
+    aids: BlockAids | None = None
+    written_captions: float = 0.0
+
+    @cached_property
+    def _courier(self) -> Courier:
+        return Courier(self.device)
 
     def training(self, rows: LoadedBatch, positions: Tensor) -> Inputs:
         """Return the inputs of a rank's slice of a global batch; `positions` [n] are those of the training stream."""
-        draws = draw(self._seed, positions.tolist(), latent_shape_of(rows.mean), pin_memory=self._device.type == "cuda")
-        timesteps = self._process.timestep_of(draws.timestep)
+        places, pinned = positions.tolist(), self.device.type == "cuda"
+        draws = draw(self.seed, places, latent_shape_of(rows.mean), pin_memory=pinned)
+        timesteps = self.process.timestep_of(draws.timestep)
         # Noise that a channel shares lets the model learn dark and bright pictures (Guttenberg 2023, offset noise).
-        noise = draws.noise.add_(draws.offset, alpha=self._noise_offset) if self._noise_offset else draws.noise
-        kept = draw_kept(self._seed, positions.tolist(), self._captions.encoders, self._encoder_dropout)
-        if self._written_captions and rows.written_token_ids is not None:
-            is_written = draw_written(self._seed, positions.tolist(), self._written_captions)[:, None]
+        noise = draws.noise.add_(draws.offset, alpha=self.noise_offset) if self.noise_offset else draws.noise
+        kept = draw_kept(self.seed, places, self.captions.encoders, self.encoder_dropout)
+        if self.written_captions and rows.written_token_ids is not None:
+            is_written = draw_written(self.seed, places, self.written_captions)[:, None]
             rows = replace(rows, token_ids=torch.where(is_written, rows.written_token_ids, rows.token_ids))
-        aids = self._aids.draw(positions, latent_shape_of(noise), rows.features) if self._aids else ()
-        return self._assemble(rows, draws, noise, timesteps, draws.caption < self._caption_dropout, (kept, *aids))
+        aids = self.aids.draw(positions, latent_shape_of(noise), rows.features) if self.aids else ()
+        return self._assemble(rows, draws, noise, timesteps, draws.caption < self.caption_dropout, (kept, *aids))
 
     def whole(self, rows: LoadedBatch, draws: Draws, timesteps: Tensor) -> Inputs:
         """Return inputs in which no caption and no text encoder is dropped."""
-        kept = torch.ones((len(timesteps), self._captions.encoders), dtype=torch.bool)
+        kept = torch.ones((len(timesteps), self.captions.encoders), dtype=torch.bool)
         return self._assemble(rows, draws, draws.noise, timesteps, ~kept[:, 0], [kept])
 
     def _assemble(
         self, rows: LoadedBatch, draws: Draws, noise: Tensor, timesteps: Tensor, dropped: Tensor, rest: Sequence[Tensor]
     ) -> Inputs:
-        """Return inputs on the device."""
-        captions = self._captions.choose(rows.token_ids, rows.embeddings, dropped)
+        captions = self.captions.choose(rows.token_ids, rows.embeddings, dropped)
         tensors = (rows.mean, rows.std, draws.posterior, noise, timesteps, captions, *rest)
         return Inputs(*self._courier.bring(tensors))
 

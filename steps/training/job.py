@@ -18,16 +18,14 @@ from params.programs import TrainArguments
 from steps.container import Cluster, Container
 from steps.data.loading.lustre import wait_for_files, warm_in_background
 from steps.errors import StepError
-from steps.training.batch_plan import batch_plan
-from steps.training.compiled import keep_compiled
-from steps.training.initial_model import initial_folder, unpack_initial_model
 from steps.training.launch import is_rank, launch_ranks
+from steps.training.model import keep_compiled
 from steps.training.objective import resolved_precision
 from steps.training.online import encoders, lend_encoder
-from steps.training.rank_errors import LostRankError, end_process, record_error
-from steps.training.ranks import World, join_world, leave_world, ranks_per_host
+from steps.training.optimizer_step import batch_plan
+from steps.training.ranks import LostRankError, end_process, join_world, leave_world, ranks_per_host, record_error
 from steps.training.session import Session
-from steps.training.starting_weights import check_starting_weights
+from steps.training.starting_weights import check_starting_weights, initial_folder, unpack_initial_model
 from steps.training.stop import StopVote, asked_by_signals
 from steps.training.sweep import Sweep
 from steps.training.watchdog import Watchdog
@@ -75,11 +73,8 @@ def _run_host(
 
 def hyperparameters(container: Container) -> TrainArguments:
     """Return the settings that SageMaker passes; its own (`_tuning_objective_metric`, `sagemaker_...`) are not ours."""
-    texts = {
-        name: _unquoted(text)
-        for name, text in container.hyperparameters().items()
-        if not name.startswith(("_", "sagemaker_"))
-    }
+    given = container.hyperparameters().items()
+    texts = {name: _unquoted(text) for name, text in given if not name.startswith(("_", "sagemaker_"))}
     try:
         return from_texts(TrainArguments, texts, "hyperparameters.json")
     except ArgumentError as error:
@@ -112,7 +107,12 @@ def run_rank(arguments: TrainArguments, container: Container, environment: Mappi
         if arguments.throughput_micro_batch_sizes:
             status = Sweep(arguments, container, world, watchdog.beat).run()
         else:
-            status = _train(arguments, container, world, watchdog)
+            plan, vote = (
+                batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size),
+                StopVote(world),
+            )
+            with asked_by_signals(vote):
+                status = Session(arguments, plan, container, world, watchdog, vote).run()
     except RuntimeError as error:
         if any(words in str(error).lower() for words in _LOST):
             raise LostRankError(f"rank {world.rank} lost the others: {' '.join(str(error).split())[:300]}") from error
@@ -121,10 +121,3 @@ def run_rank(arguments: TrainArguments, container: Container, environment: Mappi
         watchdog.stop()
     leave_world(world)
     return status
-
-
-def _train(arguments: TrainArguments, container: Container, world: World, watchdog: Watchdog) -> int:
-    plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, world.size)
-    vote = StopVote(world)
-    with asked_by_signals(vote):
-        return Session(arguments, plan, container, world, watchdog, vote).run()

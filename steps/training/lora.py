@@ -89,10 +89,7 @@ def with_text_encoder(
 
 
 def take_off(model: Any, arguments: TrainArguments, folder: Path, family: Family) -> Any:
-    """Return the network as it was before the training, and write its LoRA, if there is one, into the folder.
-
-    The product's weight is put into the matrices: programs that read no alpha draw the same.
-    """
+    """Return the network as it was, and write its LoRA, scaled for programs that read no alpha, into the folder."""
     network = model.unet if isinstance(model, TextAndUnet) else model
     if arguments.lora_rank:
         scale = lora_alpha(arguments) / arguments.lora_rank

@@ -12,15 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from params.layout import (
-    ENCODER_WAIT_S,
-    ENCODERS_GROUP,
-    LATENTS_CHANNEL,
-    LATENTS_PLAN_FILE,
-    MANIFEST_FILE,
-    TRAIN_SPLIT,
-    TRAINERS_GROUP,
-)
+from params import layout
 from params.programs import TrainArguments
 from steps.container import Cluster, Container
 from steps.data.encoding.decoding import ShardsSource
@@ -33,20 +25,20 @@ from steps.data.loading.loader import LatentsLoader, Share
 from steps.device import gpus_to_lend
 from steps.errors import StepError
 from steps.ray_cluster import join, leading, visiting
-from steps.training.batch_plan import BatchPlan
+from steps.training.optimizer_step import BatchPlan
 from steps.training.ranks import World
 
 
 def lend_encoder(arguments: TrainArguments, container: Container, cluster: Cluster) -> None:
     """Lend this host to the trainers until they end."""
-    both = cluster.of_groups(TRAINERS_GROUP, ENCODERS_GROUP)
+    both = cluster.of_groups(layout.TRAINERS_GROUP, layout.ENCODERS_GROUP)
     join(both, container.job_name, arguments.host_wait_s, gpus=gpus_to_lend(container))
 
 
 @contextmanager
 def encoders(arguments: TrainArguments, container: Container) -> Iterator[None]:
     """Have encoders ready for the ranks of this host; the first trainer starts them, and ends them on the way out."""
-    cluster = container.cluster().of_groups(TRAINERS_GROUP, ENCODERS_GROUP)
+    cluster = container.cluster().of_groups(layout.TRAINERS_GROUP, layout.ENCODERS_GROUP)
     if not cluster.is_head:
         # A daemon: it ends with the head, or with this process.
         joining = (cluster, container.job_name, arguments.host_wait_s, False)
@@ -57,7 +49,7 @@ def encoders(arguments: TrainArguments, container: Container) -> Iterator[None]:
         from steps.data.loading.online import start_encoders
 
         count = start_encoders(*_orders(arguments, container))
-        print(f"{count} encoders on {len(cluster.groups[ENCODERS_GROUP])} hosts", flush=True)
+        print(f"{count} encoders on {len(cluster.groups[layout.ENCODERS_GROUP])} hosts", flush=True)
         yield
 
 
@@ -69,10 +61,10 @@ class OnlineData:
         from steps.data.loading.online import OnlineBlocks, find_encoders
 
         self._arguments, self._plan, self._world = arguments, plan, world
-        folder = container.channel_dir(LATENTS_CHANNEL)
-        rows = read_plan_file(folder / LATENTS_PLAN_FILE).block_rows(TRAIN_SPLIT)
+        folder = container.channel_dir(layout.LATENTS_CHANNEL)
+        rows = read_plan_file(folder / layout.LATENTS_PLAN_FILE).block_rows(layout.TRAIN_SPLIT)
         # Encoders make what Encode would have, but for captions that Recaption wrote.
-        encoded = LatentsDataset(folder).blocks(TRAIN_SPLIT).fields[0]
+        encoded = LatentsDataset(folder).blocks(layout.TRAIN_SPLIT).fields[0]
         fields = tuple(field for field in encoded if field.name != WRITTEN_TOKEN_IDS)
         self._blocks = OnlineBlocks(find_encoders(), rows, fields, arguments.max_lost_fraction)
 
@@ -88,7 +80,7 @@ class OnlineData:
     def figures(self) -> dict[str, float]:
         """Return for how long an encoder waited since the last call, averaged over all; every rank must ask."""
         waited_ms = sum(self._world.gather_int(round(1000 * self._blocks.take_waited_s())))
-        return {ENCODER_WAIT_S: waited_ms / 1000 / self._blocks.encoders}
+        return {layout.ENCODER_WAIT_S: waited_ms / 1000 / self._blocks.encoders}
 
 
 @contextmanager
@@ -99,14 +91,14 @@ def online_data(
     if not arguments.shards_uri:
         yield None
         return
-    with visiting(container.cluster().of_groups(TRAINERS_GROUP, ENCODERS_GROUP)):
+    with visiting(container.cluster().of_groups(layout.TRAINERS_GROUP, layout.ENCODERS_GROUP)):
         yield OnlineData(arguments, container, plan, world)
 
 
 def _orders(arguments: TrainArguments, container: Container) -> tuple[EncoderSettings, ShardsSource]:
     """Return what encoders are told: to do as the Encode of the manifest did. Raises StepError where it had buckets."""
-    folder = container.channel_dir(LATENTS_CHANNEL)
-    manifest = LatentsManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    folder = container.channel_dir(layout.LATENTS_CHANNEL)
+    manifest = LatentsManifest.model_validate_json((folder / layout.MANIFEST_FILE).read_bytes())
     if manifest.buckets:
         raise StepError("online encoding knows squares alone: run Encode with max_bucket_ratio 1, or without encoders")
     settings = EncoderSettings(
@@ -116,5 +108,5 @@ def _orders(arguments: TrainArguments, container: Container) -> tuple[EncoderSet
         caption_embeddings=manifest.caption_embeddings,
         precision=manifest.precision,
     )
-    plan = read_plan_file(folder / LATENTS_PLAN_FILE)
+    plan = read_plan_file(folder / layout.LATENTS_PLAN_FILE)
     return settings, ShardsSource(arguments.shards_uri, plan)

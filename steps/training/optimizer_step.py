@@ -1,4 +1,4 @@
-"""One optimizer step: forward and backward passes over a global batch, clipping, the optimizer, moving average.
+"""One optimizer step: how a global batch is divided, passes over it, clipping, the optimizer, moving average.
 
 Nothing in it waits for the device: the results are read when a log line is written.
 """
@@ -14,11 +14,59 @@ from torch import Tensor
 
 from params.programs import TrainArguments
 from steps.errors import StepError
-from steps.training.batch_plan import BatchPlan
 from steps.training.gradients import Gradients
 from steps.training.inputs import Inputs
 from steps.training.objective import Objective
 from steps.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The arithmetic of one optimizer step, in samples: over all ranks, and of one forward pass on one of them."""
+
+    global_batch_size: int
+    micro_batch_size: int
+    world_size: int
+
+    @property
+    def rank_batch_size(self) -> int:
+        """Samples of an optimizer step on one rank."""
+        return self.global_batch_size // self.world_size
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Forward passes of an optimizer step on one rank."""
+        return self.rank_batch_size // self.micro_batch_size
+
+    def total_samples(self, training_samples: int) -> int:
+        """Return `training_samples` rounded up to whole global batches."""
+        return -(-training_samples // self.global_batch_size) * self.global_batch_size
+
+    def smaller_micro_batch_size(self) -> int | None:
+        """Return the largest micro-batch of at most half the size, or None below 1."""
+        return next((size for size in _divisors(self.rank_batch_size) if size <= self.micro_batch_size // 2), None)
+
+
+def batch_plan(global_batch_size: int, micro_batch_size: int, world_size: int) -> BatchPlan:
+    """Return the plan. Raises StepError with values that work if the three numbers do not divide."""
+    if global_batch_size % (micro_batch_size * world_size) == 0:
+        return BatchPlan(global_batch_size, micro_batch_size, world_size)
+    unit = micro_batch_size * world_size
+    lower, upper = global_batch_size // unit * unit, -(-global_batch_size // unit) * unit
+    works = f"global_batch_size {' or '.join(str(size) for size in (lower, upper) if size)}"
+    if global_batch_size % world_size == 0:
+        sizes = ", ".join(map(str, _divisors(global_batch_size // world_size)[:8]))
+        works = f"micro_batch_size {sizes}, or {works}"
+    raise StepError(
+        f"global_batch_size {global_batch_size} is no multiple of micro_batch_size {micro_batch_size} x "
+        f"{world_size} ranks; with {world_size} ranks these work: {works}"
+    )
+
+
+def _divisors(number: int) -> list[int]:
+    """Return the divisors, the largest first."""
+    small = [divisor for divisor in range(1, int(number**0.5) + 1) if number % divisor == 0]
+    return sorted({*small, *(number // divisor for divisor in small)}, reverse=True)
 
 
 def learning_rate(arguments: TrainArguments, seen_samples: int, total_samples: int) -> float:
@@ -55,65 +103,57 @@ class OutOfMemoryError(StepError):
     """The micro-batch does not fit into memory; the message names one that may."""
 
 
+@dataclass(frozen=True)
 class OptimizerStep:
     """Takes optimizer steps, the same ones on all ranks."""
 
-    def __init__(
-        self,
-        arguments: TrainArguments,
-        plan: BatchPlan,
-        state: TrainingState,
-        gradients: Gradients,
-        objective: Objective,
-    ) -> None:
-        self._arguments, self._plan = arguments, plan
-        self._state, self._gradients, self._objective = state, gradients, objective
-        self._total_samples = plan.total_samples(arguments.training_samples)
+    arguments: TrainArguments
+    plan: BatchPlan
+    state: TrainingState
+    gradients: Gradients
+    objective: Objective
 
     def take(self, inputs: Inputs, seen_samples: int) -> StepResult:
         """Learn from this rank's slice of the global batch that follows `seen_samples` samples."""
         loss = self.add_gradients(inputs)
         result = self._update(loss, seen_samples)
-        self._gradients.clear()
-        if self._state.average is not None:
-            self._state.average.update(seen_samples, self._plan.global_batch_size)
+        self.gradients.clear()
+        if self.state.average is not None:
+            self.state.average.update(seen_samples, self.plan.global_batch_size)
         return result
 
     def add_gradients(self, inputs: Inputs) -> Tensor:
-        """Run forward and backward passes; return this rank's part of the loss.
-
-        The loss is a sum over samples divided by the global batch, so that it does not depend on how the batch is cut.
-        Raises OutOfMemoryError, which names a smaller micro-batch.
-        """
+        """Run both passes; return this rank's part of the loss, however the batch is cut. Raises OutOfMemoryError."""
         try:
             return self._add_gradients(inputs)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise _out_of_memory(self._plan) from error
+                raise _out_of_memory(self.plan) from error
             raise
 
     def _add_gradients(self, inputs: Inputs) -> Tensor:
         loss = torch.zeros((), dtype=torch.float64, device=inputs.timesteps.device)
-        last = self._plan.accumulation_steps - 1
-        for index, piece in enumerate(inputs.micro_batches(self._plan.micro_batch_size)):
-            with self._gradients.accumulating(last=index == last):
-                losses = self._objective.weighted_losses(self._gradients.forward, piece)
-                part = losses.sum() / self._plan.global_batch_size
+        last = self.plan.accumulation_steps - 1
+        for index, piece in enumerate(inputs.micro_batches(self.plan.micro_batch_size)):
+            with self.gradients.accumulating(last=index == last):
+                losses = self.objective.weighted_losses(self.gradients.forward, piece)
+                part = losses.sum() / self.plan.global_batch_size
                 backward: Any = part.backward
                 backward()
             loss += part.detach()
-        self._gradients.sum.note_end()
+        self.gradients.sum.note_end()
         return loss
 
     def _update(self, loss: Tensor, seen_samples: int) -> StepResult:
-        gradients = [parameter.grad for parameter in self._state.parameters if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self.state.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        torch.nn.utils.clip_grads_with_norm_(self._state.parameters, self._arguments.max_gradient_norm, norm)
+        torch.nn.utils.clip_grads_with_norm_(self.state.parameters, self.arguments.max_gradient_norm, norm)
         skipped = (~torch.isfinite(norm)).float()
-        self._state.optimizer.step(learning_rate(self._arguments, seen_samples, self._total_samples), skipped)
-        if self._state.shards.divided:
-            with self._gradients.sum.waiting():
-                self._state.shards.share()
+        total_samples = self.plan.total_samples(self.arguments.training_samples)
+        self.state.optimizer.step(learning_rate(self.arguments, seen_samples, total_samples), skipped)
+        if self.state.shards.divided:
+            with self.gradients.sum.waiting():
+                self.state.shards.share()
         return StepResult(loss, norm, skipped)
 
 

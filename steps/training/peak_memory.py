@@ -25,7 +25,7 @@ from params.programs import TrainArguments
 from steps.model.denoiser import Denoiser
 from steps.model.pretrained import empty_vae
 from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES
-from steps.training.optimizer import is_matrix
+from steps.training.state import is_matrix
 
 RGB: Final = 3
 
@@ -80,10 +80,7 @@ class FakeNetwork:
         on_gpu: bool = True,
         keeps_gradients: bool = True,
     ) -> None:
-        """Prepare the network of a configuration as training sets it up, on a GPU or on this machine's cores.
-
-        With several ranks or accumulation, gradients stay where they are while a pass runs (`keeps_gradients`).
-        """
+        """Prepare a network as training sets it up; with ranks or accumulation a pass finds gradients kept."""
         self._dtype, self._on_gpu, self.keeps_gradients = FORWARD_DTYPES[precision], on_gpu, keeps_gradients
         self._denoiser, self._mode = denoiser, FakeTensorMode(allow_non_fake_inputs=True)
         self._network = denoiser.empty(config)
@@ -99,10 +96,7 @@ class FakeNetwork:
                 parameter.grad = torch.empty_like(parameter)
 
     def pass_bytes(self, micro_batch_size: int, latent_shape: tuple[int, int, int], positions: int) -> int:
-        """Return the peak of a forward and backward pass, beyond the weights and the gradients that are kept.
-
-        `latent_shape` is channels, height and width; the network attends to `positions` vectors of each caption.
-        """
+        """Return the peak of a forward and backward pass, beyond weights and kept gradients; latents (C, H, W)."""
         half = self._dtype == torch.bfloat16
         with self._mode:
             latents = torch.empty(micro_batch_size, *latent_shape)
@@ -159,10 +153,7 @@ def matrix_parameter_count(model: Any) -> int:
 
 @contextmanager
 def _norms_of_cuda(applied: bool) -> Iterator[None]:
-    """Let autocast on a CPU do as on a GPU for a while: normalise in float32 (torch's list of operations for CUDA).
-
-    Fake tensors on a CUDA device need a torch that is built for it, and a laptop's is not.
-    """
+    """Let autocast on a CPU normalise in float32, as a GPU's: fake tensors on CUDA need a torch built for it."""
     if not applied:
         yield
         return

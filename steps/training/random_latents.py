@@ -33,13 +33,13 @@ def write_random_latents(folder: Path, pretrained: Path, resolution_px: int, cou
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     if resolution_px % factor:
         raise StepError(f"random_latents_px {resolution_px} is no multiple of {factor}, by which the VAE divides it")
-    denoiser = denoiser_of(pretrained)
-    shape = (denoiser.config(pretrained)["in_channels"], resolution_px // factor, resolution_px // factor)
+    denoiser, side = denoiser_of(pretrained), resolution_px // factor
+    shape = (denoiser.config(pretrained)["in_channels"], side, side)
     length = sum(token_lengths(pretrained, denoiser.family).values())
     caption = denoiser.reader(pretrained, length, None).tokens([""]).numpy()
-    numbers = np.random.default_rng(SEED)
+    mean = np.random.default_rng(SEED).standard_normal((count, *shape), dtype=np.float32)
     rows = {
-        "mean": numbers.standard_normal((count, *shape), dtype=np.float32).astype(np.float16),
+        "mean": mean.astype(np.float16),
         "std": np.full((count, *shape), 0.1, dtype=np.float16),
         "token_ids": caption.repeat(count, axis=0),
     }

@@ -1,8 +1,9 @@
-"""The ranks of a training job: who this process is, and the few things that ranks say to each other.
+"""The ranks of a training job: who this process is, the few things that ranks say to each other, and why one ended.
 
 Reads RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them; without them
 this process is the only rank. Gradients travel over NCCL on GPUs and gloo on CPUs. What the hosts agree on (to stop,
-a checksum, a JSON text) travels over gloo always, so that it never waits for a GPU.
+a checksum, a JSON text) travels over gloo always, so that it never waits for a GPU. Writes a rank's error into the file
+that TORCHELASTIC_ERROR_FILE names; the launcher reads those of all ranks and reports the cause of the others.
 """
 
 from __future__ import annotations
@@ -10,20 +11,26 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from params.model import Model
 from steps.device import choose_device, gpu_count
+from steps.errors import StepError
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 # The watchdog speaks first: it can name the rank that hangs, and knows when being slow is no fault.
 TIMEOUT_FACTOR: Final = 11
+ERROR_FILE_VARIABLE: Final = "TORCHELASTIC_ERROR_FILE"
+ERROR_FILE: Final = "error.json"
 
 
 @dataclass(frozen=True)
@@ -114,3 +121,58 @@ def _share_threads(environment: Mapping[str, str]) -> None:
     if "OMP_NUM_THREADS" not in environment:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(environment.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+class LostRankError(StepError):
+    """Another rank is gone: its own error is the cause."""
+
+
+class RankError(Model):
+    """Why a rank ended."""
+
+    rank: int
+    """Of all ranks."""
+    message: str
+    """One line."""
+    timestamp: int
+    """Seconds since 1970; torchrun reads it."""
+    time_s: float
+    """The same, finer."""
+    is_consequence: bool
+    """Whether another rank caused it."""
+
+
+def record_error(error: BaseException | str, environment: Mapping[str, str]) -> None:
+    """Write the reason to the launcher's error file, and print it."""
+    message = str(error) if isinstance(error, (str, StepError)) else f"{type(error).__name__}: {error}"
+    rank, path = int(environment.get("RANK", "0")), environment.get(ERROR_FILE_VARIABLE)
+    print(f"rank {rank}: {message}", file=sys.stderr, flush=True)
+    if not path:
+        return
+    now_s = time.time()
+    recorded = RankError(
+        rank=rank,
+        message=" ".join(message.split()),
+        timestamp=int(now_s),
+        time_s=now_s,
+        is_consequence=isinstance(error, LostRankError),
+    )
+    Path(path).write_text(recorded.model_dump_json(), encoding="utf-8")
+
+
+def end_process(reason: str | LostRankError) -> None:
+    """End this process at once, from any thread: a hanging collective cannot be interrupted."""
+    record_error(reason, os.environ)
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def first_error(folder: Path) -> RankError | None:
+    """Return the first error of this host's ranks, preferably one that no other rank caused."""
+    errors: list[RankError] = []
+    for path in folder.rglob(ERROR_FILE):
+        try:
+            errors.append(RankError.model_validate_json(path.read_bytes()))
+        except (OSError, ValueError):
+            continue
+    return min(errors, key=lambda error: (error.is_consequence, error.time_s), default=None)

@@ -18,26 +18,20 @@ from steps.artifact import IDENTITY_FILE, to_text
 from steps.container import Container
 from steps.errors import StepError
 from steps.training.assembly import Parts, assemble, latents_location, loader_from, warm_up
-from steps.training.batch_plan import BatchPlan
 from steps.training.checkpoint_folder import CheckpointFolder
-from steps.training.checkpoint_watch import watching
-from steps.training.checkpoint_writer import CheckpointWriter, lock_folder
+from steps.training.checkpoint_writer import CheckpointWriter, lock_folder, watching
 from steps.training.export import export_model, write_record
-from steps.training.extension import lengthen
-from steps.training.guards import SkipGuard
-from steps.training.identity import WITHOUT_EFFECT, identity_digest, training_identity
-from steps.training.initial_model import base_model, former_lineage, initial_folder
-from steps.training.lineage import lineage
+from steps.training.identity import WITHOUT_EFFECT, identity_digest, lineage, training_identity
 from steps.training.online import online_data
-from steps.training.rank_errors import LostRankError
-from steps.training.ranks import World
-from steps.training.resume import Beginning, prepare, resume
-from steps.training.spending import Spending
-from steps.training.stop import STOPPED_STATUS, Reason, StopVote
-from steps.training.trackers import trackers
+from steps.training.optimizer_step import BatchPlan
+from steps.training.ranks import LostRankError, World
+from steps.training.resume import Beginning, lengthen, prepare, resume
+from steps.training.starting_weights import base_model, former_lineage, initial_folder
+from steps.training.stop import STOPPED_STATUS, Reason, Spending, StopVote
 from steps.training.trainer import Trainer
-from steps.training.training_log import TrainingLog, to_line
+from steps.training.training_log import TrainingLog, to_line, trackers
 from steps.training.watchdog import Watchdog
+from steps.training.window import SkipGuard
 
 
 @dataclass(frozen=True)
@@ -56,9 +50,8 @@ class Session:
         pretrained = self.container.channel_dir(PRETRAINED_CHANNEL)
         latents = latents_location(self.arguments, self.container)
         initial = initial_folder(self.arguments, self.container)
-        identity = self.world.broadcast_json(
-            training_identity(self.arguments, pretrained, initial, latents) if self.world.is_head else None
-        )
+        read = training_identity(self.arguments, pretrained, initial, latents) if self.world.is_head else None
+        identity = self.world.broadcast_json(read)
         with (
             self._checkpoints(identity) as folder,
             watching(folder, self.arguments.checkpoints_uri, self.arguments.max_checkpoint_lag_s),
@@ -104,19 +97,11 @@ class Session:
     def _trainer(self, parts: Parts, beginning: Beginning, folder: CheckpointFolder | None) -> Trainer:
         cluster = self.container.cluster()
         hosts = len(cluster.groups.get(TRAINERS_GROUP, cluster.hosts))
-        return Trainer(
-            arguments=self.arguments,
-            plan=self.plan,
-            world=self.world,
-            parts=parts,
-            log=self._log(folder, beginning),
-            skips=SkipGuard(self.arguments.max_skipped_steps, beginning.skipped_steps),
-            writer=CheckpointWriter(folder) if folder else None,
-            vote=self.vote,
-            spending=Spending(self.arguments, hosts, folder.folder if folder else None),
-            beat=self.watchdog.beat,
-            seen_samples=beginning.seen_samples,
-        )
+        log, writer = self._log(folder, beginning), CheckpointWriter(folder) if folder else None
+        skips = SkipGuard(self.arguments.max_skipped_steps, beginning.skipped_steps)
+        spending = Spending(self.arguments, hosts, folder.folder if folder else None)
+        own = (self.arguments, self.plan, self.world, parts, log, skips, writer, self.vote, spending)
+        return Trainer(*own, beat=self.watchdog.beat, seen_samples=beginning.seen_samples)
 
     def _log(self, folder: CheckpointFolder | None, beginning: Beginning) -> TrainingLog:
         if folder is None:

@@ -1,7 +1,8 @@
-"""Compares what the starting weights say of themselves with what training is told to do with them.
+"""The starting weights of a training: new ones, pretrained ones, or another training's model; and whether they fit.
 
-Reads the configurations of the initial folder and of the pretrained one; writes nothing, loads no weights. `python -m
-steps train` calls it before any rank starts: a network that predicts v and is trained as epsilon, or one of another
+Reads the channels `pretrained` and, for `initial_weights` model, `initial_model` (model.tar.gz), which is unpacked to
+the job's volume, once for each host. `python -m steps train` compares what the weights say of themselves with what it
+is told to do before any rank starts: a network that predicts v and is trained as epsilon, or one of another
 architecture, would cost days without an error.
 """
 
@@ -13,40 +14,74 @@ from typing import Any, Final
 
 from params.arguments import to_text
 from params.families import CONFIG_FILE, FLOW, TEXT_ENCODER, VAE, predicted
+from params.layout import INITIAL_MODEL_CHANNEL, LINEAGE_FILE, MODEL_ARCHIVE, PRETRAINED_CHANNEL, SOURCES_FILE
 from params.programs import TrainArguments
+from steps.container import Container
 from steps.errors import StepError
+from steps.model.adapters import own_adapter
+from steps.model.archive import unpack_model
+from steps.model.denoiser import Denoiser
+from steps.model.digest import folder_family
 from steps.model.families import denoiser_of
 from steps.model.json_object import read_object
 from steps.model.pretrained import scheduler_config
 
+# On the job's volume: the root file system of an instance is small.
+UNPACKED_DIR: Final = "/opt/ml/output/initial_model"
 # diffusers' defaults, for what a scheduler's configuration does not say.
 SCHEDULE: Final = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 TEXT_SHAPE: Final = ("num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings")
 
 
-def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained: Path) -> None:
-    """Check the folder that training starts from against the settings and the folder that made the latents.
+def initial_folder(arguments: TrainArguments, container: Container) -> Path:
+    """Return the diffusers folder with the initial weights."""
+    is_model = arguments.initial_weights == "model"
+    return container.path(UNPACKED_DIR) if is_model else container.channel_dir(PRETRAINED_CHANNEL)
 
-    Raises StepError in one line that names the configuration, the setting and both values.
-    """
+
+def unpack_initial_model(arguments: TrainArguments, container: Container) -> None:
+    """Unpack the initial model, if any, before a rank of this host starts. Raises StepError if it is unusable."""
+    if arguments.initial_weights != "model":
+        return
+    channel = container.channel_dir(INITIAL_MODEL_CHANNEL)
+    if not channel.is_dir():
+        raise StepError(
+            f"initial_weights is model and there is no channel {INITIAL_MODEL_CHANNEL}: add it with the former "
+            "training's model.tar.gz, or set initial_weights to scratch or pretrained"
+        )
+    folder = initial_folder(arguments, container)
+    unpack_model(channel / MODEL_ARCHIVE, folder)
+    if name := own_adapter(folder):
+        what = f"training begins at the model without its adapter {name}, which lies beside its weights"
+        print(f"note: {what}", flush=True)
+
+
+def former_lineage(arguments: TrainArguments, container: Container) -> dict[str, Any] | None:
+    """Return the lineage of the initial model, or None without one."""
+    if arguments.initial_weights != "model":
+        return None
+    path = initial_folder(arguments, container) / LINEAGE_FILE
+    return read_object(path) if path.is_file() else None
+
+
+def base_model(arguments: TrainArguments, container: Container, identity: dict[str, Any]) -> str | None:
+    """Return what the training with an identity began with, as people know it."""
+    if arguments.initial_weights == "scratch":
+        return None
+    folder = initial_folder(arguments, container)
+    if (folder / LINEAGE_FILE).is_file():
+        return f"the model of job {read_object(folder / LINEAGE_FILE).get('job_name')}"
+    part = folder_family(folder).denoiser
+    source = read_object(folder / SOURCES_FILE).get(part) if (folder / SOURCES_FILE).is_file() else None
+    return f"{source['source']} {source['revision']}".strip() if source else f"{part} sha256:{identity[part]}"
+
+
+def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained: Path) -> None:
+    """Check the initial folder against settings and pretrained folder; StepError names setting and both values."""
     denoiser = denoiser_of(initial)
     if denoiser is not denoiser_of(pretrained):
         raise StepError(f"{initial}: a {denoiser.family.pipeline}, which {pretrained} is not: use parts of one family")
-    if arguments.prediction_type not in denoiser.predictions:
-        known = " or ".join(denoiser.predictions)
-        raise StepError(
-            f"train.prediction_type is {arguments.prediction_type}: a {denoiser.family.pipeline} is trained to predict "
-            f"{known}"
-        )
-    for name in ("routing_fraction", "alignment_weight"):
-        if getattr(arguments, name) and not denoiser.blocks(denoiser.config(initial))[0]:
-            raise StepError(f"train.{name}: a {denoiser.family.pipeline} has no blocks of tokens; set it to 0")
-    if arguments.lora_text_encoder and len(denoiser.family.text) > 1:
-        raise StepError(f"train.lora_text_encoder: a {denoiser.family.pipeline} learns without; set it to false")
-    if arguments.encoder_dropout and len(denoiser.family.text) == 1:
-        raise StepError(
-            f"train.encoder_dropout: a {denoiser.family.pipeline} has one text encoder: use caption_dropout"
-        )
+    _refuse(_unfit(arguments, denoiser, initial))
     _refuse(denoiser.contradictions(initial, pretrained))
     if arguments.initial_weights == "scratch":
         return
@@ -59,9 +94,23 @@ def check_starting_weights(arguments: TrainArguments, initial: Path, pretrained:
 
 
 def _refuse(problems: Iterator[str]) -> None:
-    text = "; ".join(problems)
-    if text:
+    if text := "; ".join(problems):
         raise StepError(text)
+
+
+def _unfit(arguments: TrainArguments, denoiser: Denoiser, initial: Path) -> Iterator[str]:
+    """Yield which settings a family of models does not have."""
+    of, encoders = f"a {denoiser.family.pipeline}", len(denoiser.family.text)
+    if arguments.prediction_type not in denoiser.predictions:
+        known = " or ".join(denoiser.predictions)
+        yield f"train.prediction_type is {arguments.prediction_type}: {of} is trained to predict {known}"
+    for name in ("routing_fraction", "alignment_weight"):
+        if getattr(arguments, name) and not denoiser.blocks(denoiser.config(initial))[0]:
+            yield f"train.{name}: {of} has no blocks of tokens; set it to 0"
+    if arguments.lora_text_encoder and encoders > 1:
+        yield f"train.lora_text_encoder: {of} learns without; set it to false"
+    if arguments.encoder_dropout and encoders == 1:
+        yield f"train.encoder_dropout: {of} has one text encoder: use caption_dropout"
 
 
 def _objective(config: Mapping[str, Any], arguments: TrainArguments) -> Iterator[str]:

@@ -20,10 +20,9 @@ from params.programs import TrainArguments
 from steps.container import Container
 from steps.errors import StepError
 from steps.training.assembly import Parts, assemble, latents_location, loader_from, warm_up
-from steps.training.batch_plan import BatchPlan
-from steps.training.initial_model import initial_folder
-from steps.training.optimizer_step import OutOfMemoryError
+from steps.training.optimizer_step import BatchPlan, OutOfMemoryError
 from steps.training.ranks import World
+from steps.training.starting_weights import initial_folder
 from steps.training.training_log import Entry, to_line
 from steps.training.utilisation import start_over
 from steps.training.window import Window, WindowFigures

@@ -15,16 +15,13 @@ from params.programs import TrainArguments
 from steps.data.loading.batch_ring import LoadedBatch
 from steps.progress import Progress
 from steps.training.assembly import Parts
-from steps.training.batch_plan import BatchPlan
 from steps.training.checkpoint_folder import CheckpointManifest
 from steps.training.checkpoint_writer import CheckpointWriter
-from steps.training.guards import SkipGuard, SpikeGuard, check_replicas
-from steps.training.optimizer_step import learning_rate
+from steps.training.optimizer_step import BatchPlan, learning_rate
 from steps.training.ranks import World
-from steps.training.spending import Spending
-from steps.training.stop import StopVote
+from steps.training.stop import Spending, StopVote
 from steps.training.training_log import Entry, TrainingLog
-from steps.training.window import Window, WindowFigures
+from steps.training.window import SkipGuard, SpikeGuard, Window, WindowFigures, check_replicas
 
 
 @dataclass
@@ -67,9 +64,7 @@ class Trainer:
 
     def finish(self) -> None:
         """Validate and save the final weights unless the last step did; wait until they are on disk."""
-        if not any(
-            VALIDATION_LOSS in entry and entry["seen_samples"] == self.seen_samples for entry in self.log.entries
-        ):
+        if self.seen_samples not in (one["seen_samples"] for one in self.log.entries if VALIDATION_LOSS in one):
             self._validate()
         if self._saved_at != self.seen_samples:
             self._save()
@@ -113,10 +108,9 @@ class Trainer:
             yield batch
 
     def _log_is_due(self) -> bool:
-        steps = self.seen_samples // self.plan.global_batch_size
+        is_turn = self.seen_samples // self.plan.global_batch_size % self.arguments.log_every_steps == 0
         at_end = self.seen_samples >= self._total_samples
-        save_is_due = self._crossed(self.arguments.save_every_samples)
-        return steps % self.arguments.log_every_steps == 0 or at_end or save_is_due
+        return is_turn or at_end or self._crossed(self.arguments.save_every_samples)
 
     def _crossed(self, every_samples: int) -> bool:
         before = self.seen_samples - self.plan.global_batch_size
@@ -165,11 +159,7 @@ class Trainer:
         self.log.append({VALIDATION_LOSS: loss, "seen_samples": self.seen_samples})
 
     def _save(self) -> None:
-        """Hand the state to the writer, after a check that all ranks hold the same weights.
-
-        A GPU goes on while the copy in CPU memory is written. On a CPU that copy would double the state, so it is
-        written from where it is, before the next step.
-        """
+        """Hand the state to the writer if all ranks hold the same; of a CPU the live one, which a copy would double."""
         self.beat("checkpoint", self.seen_samples)
         state = self.parts.state
         check_replicas(self.world, state.parameters, self.seen_samples)

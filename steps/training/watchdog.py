@@ -19,8 +19,7 @@ from typing import Any, Final
 
 import torch.distributed as dist
 
-from steps.training.rank_errors import LostRankError
-from steps.training.ranks import World
+from steps.training.ranks import LostRankError, World
 
 PERIOD_S: Final = 0.5
 TORCHRUN_VARIABLE: Final = "TORCHELASTIC_RUN_ID"
@@ -40,7 +39,6 @@ class Report:
     beats: int
     """Grows whenever the rank makes progress."""
     phase: str
-    """What it does now."""
     seen_samples: int
     number: int
     """Grows with every report: shows that the process is alive."""

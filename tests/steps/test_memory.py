@@ -8,7 +8,7 @@ import pytest
 
 from params.families import SD3, VAE
 from params.memory import denoiser_shape, family_of_denoiser, flops_at
-from pipeline_definition.jobs.memory import model_of
+from pipeline_definition.jobs.instances import model_of
 from steps.memory import sample_figures
 from steps.model.denoiser import Denoiser
 from steps.model.families import denoiser_of

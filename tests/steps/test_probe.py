@@ -14,7 +14,7 @@ from moto import mock_aws
 
 from params.files import write_json
 from params.layout import PROBE_LINE
-from params.probe_line import ProbeLine
+from params.programs.probe import ProbeLine
 from steps import device
 from steps.errors import StepError
 from steps.probe import main

@@ -135,10 +135,8 @@ class Sd3(Denoiser):
 
     def reader(self, folder: Path, length: int, dtype: torch.dtype | None) -> Sd3Reader:
         lengths = token_lengths(folder, self.family)
-        if sum(lengths.values()) != length:
-            raise StepError(
-                f"{folder}: its tokenizers give {sum(lengths.values())} token ids, the latents have {length}"
-            )
+        if (given := sum(lengths.values())) != length:
+            raise StepError(f"{folder}: its tokenizers give {given} token ids, the latents have {length}")
         classes, lacking = self.family.classes, self.lacking(folder)
         names = {part: tokenizer for tokenizer, part in self.family.text.items()}
         tokenizers = {part: load_tokenizer(folder, names[part], classes[names[part]][1]) for part in lengths}

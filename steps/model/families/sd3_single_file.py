@@ -60,9 +60,8 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
     if clip_l is not None:
         projection = clip_l.pop(PROJECTION)
         if CLIP_G in texts and texts[CLIP_G][PROJECTION].shape == projection.shape:
-            raise StepError(
-                f"--single-file: {CLIP_L} and {CLIP_G} are both {len(projection)} wide: readers tell them apart by it"
-            )
+            what = f"{CLIP_L} and {CLIP_G} are both {len(projection)} wide"
+            raise StepError(f"--single-file: {what}: readers tell them apart by it")
         # Readers take CLIP-L's projection for the identity, so the layer that reads its vectors does it.
         width, pooled = len(projection), network[POOLED]
         folded = pooled[:, :width].float() @ projection.float()

@@ -1,7 +1,8 @@
 """Writes a model as one file, in the layout of the program that Stable Diffusion came from (CompVis, "LDM").
 
-Reads <folder>/{unet,vae,text_encoder,scheduler}/; writes NAME.safetensors, and NAME.yaml next to it. ComfyUI, A1111,
-Forge, kohya's scripts and diffusers' from_single_file read this layout. Programs tell v from noise prediction in
+Reads <folder>/{unet,vae,text_encoder,scheduler}/; writes NAME.safetensors, and next to it NAME.yaml, the configuration
+that LDM's own programs build a model from (the keys of v2-inference-v.yaml in Stability-AI/stablediffusion). ComfyUI,
+A1111, Forge, kohya's scripts and diffusers' from_single_file read this layout. Programs tell v from noise prediction in
 different ways: by the keys `v_pred` and `ztsnr` (Forge and SD.Next; `ztsnr` also A1111), by the yaml (A1111), or by the
 metadata (SwarmUI). ComfyUI guesses it from one weight of Stable Diffusion 2, and takes all others for noise prediction:
 `notes` says where it is wrong. `python -m steps export` calls it.
@@ -23,7 +24,6 @@ from safetensors.torch import save_file
 from params.families import CONFIG_FILE, FLOW, TEXT_ENCODER, VAE, predicted
 from params.files import whole_file, write_text
 from steps.errors import StepError
-from steps.model.families.ldm_config import DEFAULT_SCALING, ldm_config
 from steps.model.json_object import read_object
 from steps.model.pretrained import scheduler_config
 
@@ -90,6 +90,8 @@ _OPENCLIP_NAME: Final = (
     r"token_embedding\.weight|positional_embedding|ln_final\.\w+"
     r"|transformer\.resblocks\.\d+\.(ln_[12]\.\w+|mlp\.c_(fc|proj)\.\w+|attn\.([qkv]_|out_proj\.)\w+)"
 )
+LDM: Final = "ldm.modules"
+DEFAULT_SCALING: Final = 0.18215
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class FolderConfigs:
 
     @classmethod
     def read(cls, folder: Path) -> FolderConfigs:
-        """Read the configurations of a folder."""
+        """Read those of a folder."""
         unet, vae, text = (read_object(folder / part / CONFIG_FILE) for part in (UNET, VAE, TEXT_ENCODER))
         return cls(unet, vae, text, scheduler_config(folder))
 
@@ -127,13 +129,11 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
     """Write a folder's model into one file; return its `notes`. Raises StepError for a weight that has no place."""
     described = FolderConfigs.read(folder)
     if (kind := described.schedule.get("beta_schedule")) != "scaled_linear":
-        raise StepError(
-            f"scheduler_config.json: beta_schedule is {kind}: a single file's readers know scaled_linear alone"
-        )
+        what = "a single file's readers know scaled_linear alone"
+        raise StepError(f"scheduler_config.json: beta_schedule is {kind}: {what}")
     if predicted(described.schedule) == FLOW:
-        raise StepError(
-            "--single-file: its readers know no flow in this layout, and would draw something else; take the folder"
-        )
+        what = "its readers know no flow in this layout, and would draw something else"
+        raise StepError(f"--single-file: {what}; take the folder")
     tensors = layout(described, *(weights_of(folder / part) for part in (UNET, VAE, TEXT_ENCODER)))
     markers = {V_KEY: described.predicts_v, ZERO_SNR_KEY: described.ends_in_noise}
     tensors |= {key: torch.zeros(0) for key, marked in markers.items() if marked}
@@ -158,8 +158,13 @@ def layout(described: FolderConfigs, unet: Tensors, vae: Tensors, text: Tensors)
 
 def vae_layout(config: Mapping[str, Any], vae: Tensors) -> Tensors:
     """Return a VAE's weights under their names in one file, where its attention is made of convolutions."""
-    blocks = len(config["block_out_channels"])
-    placed = renamed("vae", _decoder_from_finest(vae, blocks), _VAE, _VAE_NAME)
+
+    def from_finest(match: re.Match[str]) -> str:
+        # As the encoder's blocks are numbered: diffusers counts the decoder's as they are run.
+        return f"up_blocks.{len(config['block_out_channels']) - 1 - int(match[1])}"
+
+    numbered = {re.sub(r"up_blocks\.(\d+)", from_finest, name): tensor for name, tensor in vae.items()}
+    placed = renamed("vae", numbered, _VAE, _VAE_NAME)
     for name, tensor in placed.items():
         if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", name):
             placed[name] = tensor[:, :, None, None] if tensor.dim() == 2 else tensor
@@ -215,15 +220,6 @@ def _unet_rules(config: Mapping[str, Any]) -> Rules:
     )
 
 
-def _decoder_from_finest(vae: Tensors, blocks: int) -> Tensors:
-    """Number the decoder's blocks from the finest, as the encoder's are: diffusers counts them as they are run."""
-
-    def turned(match: re.Match[str]) -> str:
-        return f"up_blocks.{blocks - 1 - int(match[1])}"
-
-    return {re.sub(r"up_blocks\.(\d+)", turned, name): tensor for name, tensor in vae.items()}
-
-
 def _openclip(described: FolderConfigs, text: Tensors) -> Tensors:
     layers, width = described.text["num_hidden_layers"], described.text["hidden_size"]
     if layers > OPENCLIP_LAYERS:
@@ -277,3 +273,74 @@ def _model_spec(described: FolderConfigs, title: str) -> dict[str, str]:
         "prediction_type": "v" if described.predicts_v else "epsilon",
     }
     return {f"modelspec.{name}": value for name, value in values.items()}
+
+
+def ldm_config(
+    unet: Mapping[str, Any], vae: Mapping[str, Any], schedule: Mapping[str, Any], predicts_v: bool, openclip: bool
+) -> dict[str, Any]:
+    """Return the configuration of a model, ready for YAML."""
+    text = {"freeze": True, "layer": "penultimate"} if openclip else {}
+    module = "FrozenOpenCLIPEmbedder" if openclip else "FrozenCLIPEmbedder"
+    params = {
+        "parameterization": "v" if predicts_v else "eps",
+        "linear_start": schedule["beta_start"],
+        "linear_end": schedule["beta_end"],
+        "timesteps": schedule["num_train_timesteps"],
+        "num_timesteps_cond": 1,
+        "first_stage_key": "jpg",
+        "cond_stage_key": "txt",
+        "image_size": unet.get("sample_size") or 64,
+        "channels": unet["in_channels"],
+        "cond_stage_trainable": False,
+        "conditioning_key": "crossattn",
+        "scale_factor": vae.get("scaling_factor", DEFAULT_SCALING),
+        "use_ema": False,
+        "unet_config": _target("diffusionmodules.openaimodel.UNetModel", _unet(unet)),
+        "first_stage_config": {"target": "ldm.models.autoencoder.AutoencoderKL", "params": _vae(vae)},
+        "cond_stage_config": _target(f"encoders.modules.{module}", text),
+    }
+    return {"model": {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": params}}
+
+
+def _target(name: str, params: dict[str, Any]) -> dict[str, Any]:
+    return {"target": f"{LDM}.{name}", "params": params}
+
+
+def _unet(config: Mapping[str, Any]) -> dict[str, Any]:
+    channels, heads = config["block_out_channels"], config["attention_head_dim"]
+    attends = [2**level for level, kind in enumerate(config["down_block_types"]) if kind.startswith("CrossAttn")]
+    # diffusers calls the number of heads attention_head_dim.
+    of_heads = {"num_heads": heads} if isinstance(heads, int) else {"num_head_channels": channels[0] // heads[0]}
+    return {
+        "image_size": 32,
+        "in_channels": config["in_channels"],
+        "out_channels": config["out_channels"],
+        "model_channels": channels[0],
+        "attention_resolutions": attends[::-1],
+        "num_res_blocks": config["layers_per_block"],
+        "channel_mult": [width // channels[0] for width in channels],
+        **of_heads,
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": bool(config.get("use_linear_projection")),
+        "transformer_depth": 1,
+        "context_dim": config["cross_attention_dim"],
+        "use_checkpoint": False,
+        "legacy": False,
+    }
+
+
+def _vae(config: Mapping[str, Any]) -> dict[str, Any]:
+    channels = config["block_out_channels"]
+    details = {
+        "double_z": True,
+        "z_channels": config["latent_channels"],
+        "resolution": config.get("sample_size") or 256,
+        "in_channels": config["in_channels"],
+        "out_ch": config["out_channels"],
+        "ch": channels[0],
+        "ch_mult": [width // channels[0] for width in channels],
+        "num_res_blocks": config["layers_per_block"],
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    return {"embed_dim": config["latent_channels"], "ddconfig": details, "lossconfig": {"target": "torch.nn.Identity"}}

@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_definition.artifacts.archive import read_members
+from pipeline_definition.artifacts.archive import REMOVED, read_members, redacted
 from pipeline_definition.artifacts.collection import MAX_FILE_BYTES, collect
 from pipeline_definition.artifacts.folder import Artifacts
 from pipeline_definition.artifacts.jobs import _hosts
-from pipeline_definition.artifacts.redaction import REMOVED, redacted
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.report.costs import job_cost

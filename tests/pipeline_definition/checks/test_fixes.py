@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_definition.checks.fixes import WITHOUT, fix_of, with_fix
+from pipeline_definition.checks.findings import WITHOUT, fix_of, with_fix
 
 SAID = {
     "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance "

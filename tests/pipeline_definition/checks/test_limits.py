@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from params.settings import Settings, load_settings
+from pipeline_definition.checks.account import permission_findings
 from pipeline_definition.checks.budget import duration_findings
 from pipeline_definition.checks.capacity import Capacity
 from pipeline_definition.checks.findings import Finding
-from pipeline_definition.checks.permissions import permission_findings
 from pipeline_definition.checks.preflight import preflight
 from pipeline_definition.cli import app
 from pipeline_definition.cost.host_hours import priced

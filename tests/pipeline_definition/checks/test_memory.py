@@ -16,9 +16,17 @@ from params.memory import denoiser_shape, state_bytes
 from params.programs import TrainArguments
 from params.settings import Settings, load_settings
 from pipeline_definition.checks.findings import Finding
-from pipeline_definition.checks.memory import memory_findings
-from pipeline_definition.jobs.instances import gpu_types, instance
-from pipeline_definition.jobs.memory import even_sizes, known_models, largest, model_of, training_bytes, usable_bytes
+from pipeline_definition.checks.jobs import memory_findings
+from pipeline_definition.jobs.instances import (
+    even_sizes,
+    gpu_types,
+    instance,
+    known_models,
+    largest,
+    model_of,
+    training_bytes,
+    usable_bytes,
+)
 from pipeline_definition.jobs.planned import Values, planned_jobs
 from tests.pipeline_definition.cost.samples import changed, settings
 from tests.pipeline_definition.definitions import PARAMETER_SETS, definition_of

@@ -32,8 +32,7 @@ from pipeline_definition.checks.jobs import batch_findings
 from pipeline_definition.checks.preflight import preflight
 from pipeline_definition.cost.host_hours import priced
 from pipeline_definition.infrastructure.stack import fill
-from pipeline_definition.jobs.instances import Instance, instance, known_types
-from pipeline_definition.jobs.memory import known_models
+from pipeline_definition.jobs.instances import Instance, instance, known_models, known_types
 from pipeline_definition.jobs.planned import PlannedJob, Values, planned_jobs
 from pipeline_definition.session import Target
 from tests.params.test_parameter_sets import STACK

@@ -15,9 +15,9 @@ from params.settings import Settings, load_settings
 from pipeline_definition.commands.checks import definition_text
 from pipeline_definition.cost import host_hours
 from pipeline_definition.cost.prices import PRICES_FILE, load_prices
-from pipeline_definition.definition import cache as definition_cache
 from pipeline_definition.definition import pipeline
-from pipeline_definition.definition.cache import cache_folder, definition_of, digest_of
+from pipeline_definition.definition import pipeline as definition_cache
+from pipeline_definition.definition.pipeline import cache_folder, definition_of, digest_of
 from tests.pipeline_definition.definitions import defaults_of, text_of
 
 LOCAL = Path("params/local.yaml")

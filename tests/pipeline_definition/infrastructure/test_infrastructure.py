@@ -23,8 +23,7 @@ from moto import mock_aws
 from params import layout
 from params.settings import Settings, SettingsError
 from pipeline_definition.errors import OperatorError
-from pipeline_definition.infrastructure.events import StackEvents
-from pipeline_definition.infrastructure.stack import Infrastructure, fill
+from pipeline_definition.infrastructure.stack import Infrastructure, StackEvents, fill
 from pipeline_definition.infrastructure.template import TEMPLATE, StackTemplate
 from pipeline_definition.infrastructure.zone import zone_for
 from pipeline_definition.session import Target

@@ -13,7 +13,7 @@ import pytest
 
 from params.cloud import Cloud
 from params.parameter_names import EVALUATOR
-from params.probe_line import FAILED, GOOD, NOTE, ProbeLine
+from params.programs.probe import FAILED, GOOD, NOTE, ProbeLine
 from params.settings import Settings, load_settings
 from pipeline_definition.checks.preflight import preflight
 from pipeline_definition.commands.checks import definition_text
@@ -22,7 +22,7 @@ from pipeline_definition.jobs.planned import Values
 from pipeline_definition.local import namespaces
 from pipeline_definition.local.client import ensure_up
 from pipeline_definition.probing.jobs import Probe
-from pipeline_definition.probing.patience import ProbePatience
+from pipeline_definition.probing.leftovers import ProbePatience
 from pipeline_definition.probing.run import ProbeRun
 from pipeline_definition.runs.laptop import Laptop
 from pipeline_definition.session import Target

@@ -97,8 +97,7 @@ def test_what_a_killed_probe_left_is_found_and_removed(place: list[str]) -> None
     s3.create_bucket(Bucket="sd-pipeline-tiny")
     s3.put_object(Bucket="sd-pipeline-tiny", Key=f"shards/sd-pipeline-probe/{name}/algo-1", Body=b"left")
     from pipeline_definition.probing.jobs import base_name
-    from pipeline_definition.probing.leftovers import Leftovers
-    from pipeline_definition.probing.patience import ProbePatience
+    from pipeline_definition.probing.leftovers import Leftovers, ProbePatience
     from pipeline_definition.session import Target
 
     target = Target("us-east-1", sagemaker.meta.endpoint_url)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from params.probe_line import FAILED, GOOD, ProbeLine
+from params.programs.probe import FAILED, GOOD, ProbeLine
 from pipeline_definition.probing.jobs import ProbeJob
-from pipeline_definition.probing.outcomes import ProbeOutcome, told_once, verdict_dict, verdict_lines
+from pipeline_definition.probing.run import ProbeOutcome, told_once, verdict_dict, verdict_lines
 from pipeline_definition.runs.executions import ExecutionStep
 
 

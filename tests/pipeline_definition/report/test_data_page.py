@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from params.programs import DownloadSettings
 from pipeline_definition.artifacts import Artifacts
-from pipeline_definition.artifacts.data_files import DataFolder, DataPrefix
-from pipeline_definition.artifacts.data_sample import small_picture, spread
+from pipeline_definition.artifacts.data_sample import DataFolder, DataPrefix, small_picture, spread
 from pipeline_definition.artifacts.folder_sample import sample_of
 from pipeline_definition.cli import app
 from pipeline_definition.errors import OperatorError

@@ -137,9 +137,9 @@ def _slow_disk() -> None:
 
 def _early_spikes() -> None:
     """Look for spikes from the fifth step on: these trainings are short."""
-    from steps.training import guards
+    from steps.training import window
 
-    guards.SPIKE_MIN_STEPS = 4  # type: ignore[misc]
+    window.SPIKE_MIN_STEPS = 4  # type: ignore[misc]
 
 
 def _killed_in_export() -> None:

@@ -11,8 +11,8 @@ from params.programs import TrainArguments
 from steps.data.latents.latents_manifest import LatentsManifest
 from steps.errors import StepError
 from steps.training.assembly import assemble
-from steps.training.batch_plan import batch_plan
 from steps.training.identity import training_identity
+from steps.training.optimizer_step import batch_plan
 from tests.steps.training.test_validation import HEAD
 
 

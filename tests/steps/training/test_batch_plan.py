@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.errors import StepError
-from steps.training.batch_plan import batch_plan
+from steps.training.optimizer_step import batch_plan
 
 SIZES = st.integers(1, 64)
 

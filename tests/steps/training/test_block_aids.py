@@ -17,10 +17,9 @@ from steps.data.loading.latents import LatentsDataset
 from steps.errors import StepError
 from steps.model.families.sd3 import Sd3
 from steps.training.block_aids import PROJECTOR, BlockAids, _pooling
-from steps.training.captions import CaptionConditioning
+from steps.training.diffusion import RectifiedFlow
 from steps.training.draws import draw_routes
-from steps.training.flow import RectifiedFlow
-from steps.training.inputs import InputMaker, Inputs
+from steps.training.inputs import CaptionConditioning, InputMaker, Inputs
 from steps.training.model import build_network
 from steps.training.objective import Objective
 from steps.training.starting_weights import check_starting_weights

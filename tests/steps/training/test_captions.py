@@ -8,7 +8,7 @@ import torch
 
 from steps.model.families.unet import UNet
 from steps.model.pretrained import load_text_encoder, load_tokenizer
-from steps.training.captions import CaptionConditioning
+from steps.training.inputs import CaptionConditioning
 from tests.steps.training.tiny_model import CAPTION_LENGTH, WIDTH
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ import torch
 
 from params.layout import CHECKPOINT_METRICS, metric_regex
 from steps.training.checkpoint_folder import CheckpointFolder, CheckpointManifest
-from steps.training.checkpoint_watch import CheckpointWatch, watching
+from steps.training.checkpoint_writer import CheckpointWatch, watching
 from tests.steps.data import s3_server
 from tests.steps.data.s3_server import BUCKET, S3
 

@@ -10,7 +10,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from params.programs import TrainArguments
 from steps.container import Container
-from steps.training.compiled import CACHE_VARIABLE, keep_compiled
+from steps.training.model import CACHE_VARIABLE, keep_compiled
 from tests.steps.data import s3_server
 
 URI = f"s3://{s3_server.BUCKET}/checkpoints/shapes/run-1"

@@ -17,7 +17,7 @@ from steps.model.digest import checked_digest, folder_digest
 from steps.model.families import load_pipeline
 from steps.model.families.unet import UNet
 from steps.training.export import export_model
-from steps.training.lineage import code_digest
+from steps.training.identity import code_digest
 from steps.training.model import build_network
 from steps.training.ranks import World
 from steps.training.state import TrainingState

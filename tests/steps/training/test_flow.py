@@ -19,11 +19,9 @@ from steps.evaluation.captions import Prompt
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.model.families import load_pipeline
 from steps.model.families.unet import UNet
-from steps.training.captions import CaptionConditioning
-from steps.training.diffusion import load_process
+from steps.training.diffusion import RectifiedFlow, load_process, shift_of
 from steps.training.export import export_model
-from steps.training.flow import RectifiedFlow, shift_of
-from steps.training.inputs import InputMaker
+from steps.training.inputs import CaptionConditioning, InputMaker
 from steps.training.model import build_network
 from steps.training.objective import Objective
 from steps.training.ranks import World

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.errors import StepError
-from steps.training.guards import SkipGuard, SpikeGuard, check_replicas, weights_checksum
 from steps.training.ranks import World
+from steps.training.window import SkipGuard, SpikeGuard, check_replicas, weights_checksum
 
 WORLD = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
 

@@ -11,10 +11,9 @@ import torch
 
 from steps.data.loading.latents import LatentsDataset
 from steps.model.families.unet import UNet
-from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
 from steps.training.draws import draw, draw_written
-from steps.training.inputs import InputMaker, Inputs
+from steps.training.inputs import CaptionConditioning, InputMaker, Inputs
 from tests.steps.training.tiny_model import CAPTION_LENGTH, LATENT_SHAPE
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import torch
 from params.programs import TrainArguments
 from steps.data.loading.latents import LatentsDataset, LatentsManifest
 from steps.errors import StepError
-from steps.model.families import piecewise_attention
+from steps.model.families import unet as unets
 from steps.model.families.unet import UNet
 from steps.training.model import _set_up, build_network
 
@@ -62,7 +62,7 @@ def test_embeddings_of_another_width_are_refused(pretrained: Path, manifest: Lat
 def test_on_a_cpu_bfloat16_has_attention_that_gives_the_same(
     pretrained: Path, manifest: LatentsManifest, monkeypatch: pytest.MonkeyPatch, scores_at_once: int
 ) -> None:
-    monkeypatch.setattr(piecewise_attention, "SCORES_AT_ONCE", scores_at_once)
+    monkeypatch.setattr(unets, "SCORES_AT_ONCE", scores_at_once)
     torch.manual_seed(0)
     inputs = (torch.randn(2, 4, 4, 4), torch.tensor([3, 700]), torch.randn(2, 6, 8))
     plain = build_network(UNET, ARGUMENTS, pretrained, manifest, CPU)

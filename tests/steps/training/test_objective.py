@@ -11,9 +11,8 @@ import torch
 
 from steps.data.loading.latents import LatentsDataset
 from steps.model.families.unet import UNet
-from steps.training.captions import CaptionConditioning
 from steps.training.diffusion import Diffusion
-from steps.training.inputs import InputMaker, Inputs
+from steps.training.inputs import CaptionConditioning, InputMaker, Inputs
 from steps.training.objective import Objective, resolved_precision
 from tests.steps.training.tiny_model import CAPTION_LENGTH, SCALING_FACTOR, tiny_unet
 

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from params.programs import TrainArguments
 from steps.errors import StepError
-from steps.training.optimizer import Optimizer, by_muon, first_moments, is_matrix
 from steps.training.ranks import World
-from steps.training.state import OPTIMIZER, TrainingState
+from steps.training.state import OPTIMIZER, Optimizer, TrainingState, by_muon, first_moments, is_matrix
 from tests.steps.training.test_optimizer_step import Linear, NoReading
 from tests.steps.training.tiny_model import tiny_unet
 

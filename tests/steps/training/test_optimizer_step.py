@@ -10,11 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from params.programs import TrainArguments
 from steps.errors import StepError
-from steps.training.batch_plan import BatchPlan, batch_plan
 from steps.training.gradients import Gradients
 from steps.training.inputs import Inputs
 from steps.training.objective import Objective
-from steps.training.optimizer_step import OptimizerStep, learning_rate
+from steps.training.optimizer_step import BatchPlan, OptimizerStep, batch_plan, learning_rate
 from steps.training.ranks import World
 from steps.training.state import TrainingState
 

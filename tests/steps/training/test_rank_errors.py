@@ -9,7 +9,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from steps.errors import StepError
-from steps.training.rank_errors import LostRankError, first_error, record_error
+from steps.training.ranks import LostRankError, first_error, record_error
 
 
 def environment(folder: Path, rank: int) -> dict[str, str]:

@@ -10,8 +10,8 @@ import pytest
 from steps import network
 from steps.container import Cluster
 from steps.errors import StepError
-from steps.training import roll_call as module
-from steps.training.roll_call import roll_call
+from steps.training import launch as module
+from steps.training.launch import roll_call
 from tests.steps.training.jobs import free_port
 
 

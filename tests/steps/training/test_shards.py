@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from params.programs import TrainArguments
 from steps.errors import StepError
 from steps.training.ranks import World
-from steps.training.shards import Shards, flat, owners
-from steps.training.state import AVERAGE, OPTIMIZER, WEIGHTS, TrainingState
+from steps.training.state import AVERAGE, OPTIMIZER, WEIGHTS, Shards, TrainingState, flat, owners
 from tests.steps.training.tiny_model import tiny_unet
 
 DIVIDED = TrainArguments(shard_optimizer=True, ema_precision="bfloat16")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from params.programs import TrainArguments
 from steps.errors import StepError
-from steps.training.spending import SPENT_FILE, Spending
+from steps.training.stop import SPENT_FILE, Spending
 
 
 class Clock:

@@ -8,8 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from steps.training.trackers import MLflow, TensorBoard, trackers
-from steps.training.training_log import TrainingLog
+from steps.training.training_log import MLflow, TensorBoard, TrainingLog, trackers
 
 ENTRIES = ({"seen_samples": 64, "training_loss": 0.5, "mfu": 0.25}, {"seen_samples": 128, "training_loss": 0.25})
 

@@ -10,10 +10,10 @@ import torch
 
 from params.programs import TrainArguments
 from steps.training.assembly import assemble
-from steps.training.batch_plan import batch_plan
+from steps.training.objective import Validation
+from steps.training.optimizer_step import batch_plan
 from steps.training.ranks import World
 from steps.training.state import TrainingState
-from steps.training.validation import Validation
 
 HEAD = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
 ARGUMENTS = TrainArguments(

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from steps.training import watchdog as watchdog_module
-from steps.training.rank_errors import LostRankError
-from steps.training.ranks import World
+from steps.training.ranks import LostRankError, World
 from steps.training.watchdog import Report, Watchdog, explain
 
 WORLD = World(rank=0, size=3, local_rank=0, device=torch.device("cpu"))

@@ -29,9 +29,8 @@ from steps.model.families.sd3 import Sd3, Sd3Reader
 from steps.model.families.sd3_single_file import write_single_file
 from steps.serving.pictures import PictureJob, Shape
 from steps.serving.renderer import load_renderer
-from steps.training.captions import CaptionConditioning
-from steps.training.flow import RectifiedFlow
-from steps.training.inputs import InputMaker
+from steps.training.diffusion import RectifiedFlow
+from steps.training.inputs import CaptionConditioning, InputMaker
 from steps.training.objective import Objective
 from steps.training.peak_memory import FakeNetwork
 from steps.training.starting_weights import check_starting_weights
