@@ -46,7 +46,7 @@ def test_a_trial_whose_host_broke_runs_again_rather_than_be_left_out() -> None:
 
 
 def test_the_key_of_an_earlier_release_is_refused_with_the_fix() -> None:
-    with pytest.raises(SettingsError, match=r"tune.keep_alive_s is gone: .* no warm pool of its own; remove the line"):
+    with pytest.raises(SettingsError, match=r"tune.keep_alive_s is gone: .* asks for no warm pool; remove the line"):
         parse_settings("tune: {keep_alive_s: 60}", "x.yaml")
 
 
