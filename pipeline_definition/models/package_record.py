@@ -25,7 +25,7 @@ from pipeline_definition.models.registry import ModelPackage
 from pipeline_definition.session import Target
 
 SECONDS_PER_HOUR: Final = 3600.0
-LOWER_IS_BETTER: Final = (layout.FID, layout.CLIP_FID, layout.KID)
+LOWER_IS_BETTER: Final = (layout.FID, layout.FID_INFINITY, layout.CLIP_FID, layout.CLIP_FID_INFINITY, layout.KID)
 HIGHER_IS_BETTER: Final = (layout.CLIP_SCORE,)
 # What differs between any two packages is not compared.
 COMPARED: Final = ("dataset", "training_samples", "global_batch_size", "training_image", "code_digest", "source")

@@ -65,14 +65,14 @@ class Judgement:
         # Before any model is approved, or without untrained pictures, the trained one is compared with itself, and the
         # notes say so.
         others |= {name: rows.get(name, rows[TRAINED]) for name in (UNTRAINED, APPROVED)}
-        return {**entries, **comparisons(real, rows[TRAINED], others, seed)}
+        return {**entries, **comparisons(real, rows[TRAINED], others)}
 
     def _curve(self, real: Scores, rows: Mapping[str, Scores]) -> list[dict[str, object]]:
         arguments = self.work.arguments
         points = {scale: rows[guidance_row(scale)] for scale in arguments.guidance_grid if guidance_row(scale) in rows}
         if arguments.grid_samples and arguments.guidance_scale in arguments.guidance_grid:
             points[arguments.guidance_scale] = rows[TRAINED].first(arguments.grid_samples)
-        return curve(real, points, arguments.fid_features, arguments.seed)
+        return curve(real, points, arguments.fid_features)
 
     def _notes(self) -> list[str]:
         asked, samples = self.work.arguments.samples, len(self.work.rows[0].prompts)
