@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
         entries = judgement.write(output_dir)
         for name, entry in entries.items():
             print(f"{name}={entry['value']:.6g}", flush=True)
-        for sentence in warnings(entries):
-            print(f"warning: {sentence}", flush=True)
+        for kind, sentences in (("warning", warnings(entries)), ("note", judgement.notes())):
+            for sentence in sentences:
+                print(f"{kind}: {sentence}", flush=True)
     return 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from params.layout import HELDOUT_CAPTIONS, NO_MODEL
-from params.model import Model
+from params.model import Model, added
+
+# How a model draws: in a parameter set, the endpoint's values where `evaluate:` names none of its own.
+DRAWING: Final = ("guidance_scale", "inference_steps", "sampler", "precision")
 
 
 class EvaluateArguments(Model):
@@ -53,6 +56,9 @@ class EvaluateArguments(Model):
     fid_features: Literal["inception", "clip"] = "inception"
     """`inception`: Inception v3's pooled features (comparable with published FID); `clip`: the evaluator's
     CLIP's. [extent]"""
+    served: tuple[str, ...] = added(())
+    """How the endpoint draws, where it is asked to draw otherwise than is judged: inference_steps=25. Reported beside the
+    metrics. [running]"""
     samples_uri: str = ""
     """Prefix that outlives the job, where pictures are kept while they are generated: a killed evaluation goes on from
     it, and several hosts share the work through it. Empty: kept in the job's output alone, and one host. [place]"""

@@ -49,7 +49,7 @@ class Judgement:
             GUIDANCE_CURVE: points,
             MODEL_RECORD: dict(self.record),
             WARNINGS: warnings(entries),
-            "notes": self._notes(),
+            "notes": self.notes(),
             "digests": {**self.model_digests, **self.scorer.digests, **digests},
             "real_pictures": len(self.reference),
             **counts,
@@ -74,9 +74,14 @@ class Judgement:
             points[arguments.guidance_scale] = rows[TRAINED].first(arguments.grid_samples)
         return curve(real, points, arguments.fid_features)
 
-    def _notes(self) -> list[str]:
+    def notes(self) -> list[str]:
+        """Return what a reader of the metrics has to know about how they came about."""
         asked, samples = self.work.arguments.samples, len(self.work.rows[0].prompts)
         notes = []
+        if served := ", ".join(self.work.arguments.served):
+            notes.append(
+                f"judged otherwise than the endpoint serves, as the parameter set asks: it serves with {served}"
+            )
         if samples < asked:
             kind = "held-out captions" if self.captions.is_heldout else "captions in the file"
             notes.append(f"{asked} samples were asked for, but there are only {samples} {kind}")

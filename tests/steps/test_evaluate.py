@@ -112,6 +112,15 @@ def test_an_evaluation_leaves_metrics_samples_and_a_contact_sheet(job: Path) -> 
     assert not (job / "processing" / "models").exists(), "the unpacked model is removed"
 
 
+def test_what_is_judged_otherwise_than_it_is_served_is_said(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--served", "inference_steps=25,guidance_scale=7.5") == 0
+    found = metrics(job)
+    assert (found["inference_steps"], found["served"]) == (2, ["inference_steps=25", "guidance_scale=7.5"])
+    (note,) = (note for note in found["notes"] if "served" in note or "serves" in note)
+    assert "it serves with inference_steps=25, guidance_scale=7.5" in note
+    assert f"note: {note}" in capsys.readouterr().out
+
+
 def test_fid_and_clip_score_are_torchmetrics_own_and_the_papers_formula_on_the_same_pictures(
     job: Path, evaluator_dir: Path
 ) -> None:
