@@ -60,6 +60,7 @@ class ClipEvaluator(nn.Module):
             raise StepError(f"{folder}: cannot be loaded as a CLIP model: {' '.join(str(error).split())}") from None
         self._model = model.eval().to(device=device, dtype=torch.float32)
         self.config: Any = model.config
+        self.logit_scale = float(model.logit_scale.detach().exp())
 
     def processor(
         self, text: list[str] | None = None, images: list[Tensor] | None = None, **_: object

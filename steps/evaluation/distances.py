@@ -26,6 +26,9 @@ BLOCKS: Final = 8
 # Rows of the kernel matrix at once: 512 x 30,000 in float64 are 120 MB.
 KERNEL_ROWS: Final = 512
 
+# Whose distance is the radius around a picture within which another is alike.
+NEIGHBOUR: Final = 3
+
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -150,7 +153,7 @@ class KernelYardstick:
         """Return the distance of features, (N, D), with its influences."""
         rows = torch.from_numpy(generated).double()
         within = self._within(rows)
-        across = torch.cat([self._kernel(some, self._real).mean(1) for some in rows.split(KERNEL_ROWS)])
+        across = torch.cat([self._kernel(some, self._real).mean(1) for some in _few(rows)])
         influences = 2 * (within - across)
         value = float(within.mean() - 2 * across.mean()) + self._among
         return Measured(value, (influences - influences.mean()).numpy())
@@ -165,7 +168,34 @@ class KernelYardstick:
         return torch.cat(sums) / (len(rows) - 1)
 
 
+def precision_recall(real: Floats, generated: Floats) -> tuple[Measured, Measured]:
+    """Return the share of generated pictures among real ones, and of real pictures among generated ones.
+
+    Among them means: no further from some than its third neighbour of its own kind. Kynkaanniemi et al. 2019,
+    arXiv:1904.06991. The parts of the second are the real pictures.
+    """
+    return _share_within(generated, real), _share_within(real, generated)
+
+
+def _share_within(some: Floats, others: Floats) -> Measured:
+    rows, centres = torch.from_numpy(some).double(), torch.from_numpy(others).double()
+    # The nearest is the picture itself.
+    nearest = [torch.cdist(part, centres).kthvalue(min(NEIGHBOUR + 1, len(centres)), 1)[0] for part in _few(centres)]
+    reach = torch.cat(nearest)
+    within = torch.cat([(torch.cdist(part, centres) <= reach).any(1) for part in _few(rows)]).double().numpy()
+    return Measured(float(within.mean()), within)
+
+
+def _few(rows: Tensor) -> Sequence[Tensor]:
+    return rows.split(KERNEL_ROWS)
+
+
 def cubic(first: Tensor, second: Tensor) -> Tensor:
     """Return KID's kernel, (N, M): Binkowski et al. 2018, arXiv:1801.01401."""
     kernel: Tensor = (first @ second.T / first.shape[1] + 1.0) ** 3
     return kernel
+
+
+def gaussian(first: Tensor, second: Tensor) -> Tensor:
+    """Return CMMD's kernel, (N, M), of width 10 and a thousandfold, as its authors print it."""
+    return 1000.0 * torch.exp(-torch.cdist(first, second).square() / (2 * 10.0**2))

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from params.layout import GUIDANCE_CURVE, MODEL_RECORD, NO_MODEL, WARNINGS
+from params.layout import GUIDANCE_CURVE, MODEL_RECORD, NO_MODEL, PRECISION_RECALL, WARNINGS
 from steps.evaluation import report
 from steps.evaluation.captions import Captions
+from steps.evaluation.further import SOURCES
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, Work, guidance_row
 from steps.evaluation.reference import Reference
-from steps.evaluation.results import Entries, comparisons, curve, metrics, warnings
+from steps.evaluation.results import Entries, about_fid, comparisons, curve, further_metrics, metrics, warnings
 from steps.evaluation.scoring import Scorer, Scores, generated_pairs, real_pairs
 from steps.progress import Progress
 
@@ -61,6 +62,9 @@ class Judgement:
         features, seed = self.work.arguments.fid_features, self.work.arguments.seed
         judged = {name: rows[name] for name in (TRAINED, UNTRAINED, PRETRAINED, APPROVED) if name in rows}
         entries = metrics(real, judged, features, seed)
+        facts = {extractor.name: extractor.facts for extractor in self.scorer.extractors}
+        facts[PRECISION_RECALL] = {"source": SOURCES[PRECISION_RECALL], **about_fid(features)}
+        entries |= further_metrics(real, judged, self.work.arguments.metrics, facts)
         others = {PRETRAINED: rows[PRETRAINED]} if PRETRAINED in rows else {}
         # Before any model is approved, or without untrained pictures, the trained one is compared with itself, and the
         # notes say so.

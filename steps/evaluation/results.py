@@ -7,7 +7,8 @@ pictures; where there are too few to extrapolate, KID says whether the trained m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,9 +16,19 @@ import numpy as np
 
 from params import layout
 from params.layout import CLIP_FID, CLIP_SCORE, CLIP_SCORE_MARGIN, ENOUGH_PICTURES, FID, FID_ABOVE_UNTRAINED, KID
-from steps.evaluation.distances import KernelYardstick, Measured, Yardstick, cubic, enough_pictures
+from steps.evaluation.distances import (
+    KernelYardstick,
+    Measured,
+    Yardstick,
+    cubic,
+    enough_pictures,
+    gaussian,
+    precision_recall,
+)
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED
+from steps.evaluation.inception import SIDE_PX
 from steps.evaluation.intervals import CONFIDENCE, Floats, interval
+from steps.evaluation.resizing import CLIP_OWN
 from steps.evaluation.scoring import Scores
 
 REAL: Final = "real"
@@ -38,9 +49,13 @@ Entries = dict[str, dict[str, Any]]
 _first: Final = lru_cache(maxsize=32)(Scores.first)
 
 
+def _features(scores: Scores, name: str) -> Floats:
+    return scores.further[name] if name in scores.further else np.asarray(getattr(scores, name))
+
+
 @lru_cache(maxsize=8)
 def _yardstick(real: Scores, features: str) -> Yardstick:
-    return Yardstick(getattr(real, features))
+    return Yardstick(_features(real, features))
 
 
 @lru_cache(maxsize=4)
@@ -50,13 +65,13 @@ def _kernel_yardstick(real: Scores) -> KernelYardstick:
 
 @lru_cache(maxsize=64)
 def _fid(real: Scores, generated: Scores, features: str = OF_FID) -> Measured:
-    return _yardstick(real, features).measure(getattr(generated, features))
+    return _yardstick(real, features).measure(_features(generated, features))
 
 
 @lru_cache(maxsize=64)
 def _fid_infinity(real: Scores, generated: Scores, features: str = OF_FID) -> Measured | None:
     """Return the FID of infinitely many pictures; None where there are too few to tell."""
-    rows: Floats = getattr(generated, features)
+    rows = _features(generated, features)
     if len(rows) < enough_pictures(rows.shape[1]):
         return None
     value = _yardstick(real, features).extrapolated(rows)
@@ -85,10 +100,32 @@ def metrics(real: Scores, rows: Mapping[str, Scores], fid_features: str, seed: i
         base, suffix = first if name == REAL else real, _suffix(name)
         if name != REAL:
             entries[CLIP_SCORE + suffix] = _clip_score(scores)
-        entries |= _fid_entries(FID, suffix, base, scores, OF_FID, fid_features)
+        entries |= _fid_entries(FID, suffix, base, scores, OF_FID, about_fid(fid_features))
         entries[KID + suffix] = _entry(_kid(base, scores), features=fid_features, real_pictures=len(base.cosines))
         if fid_features != "clip":
-            entries |= _fid_entries(CLIP_FID, suffix, base, scores, OF_CLIP, "clip")
+            entries |= _fid_entries(CLIP_FID, suffix, base, scores, OF_CLIP, about_fid("clip"))
+    return entries
+
+
+def further_metrics(
+    real: Scores, rows: Mapping[str, Scores], names: Sequence[str], facts: Mapping[str, Mapping[str, Any]]
+) -> Entries:
+    """Return the metrics that `evaluate.metrics` names, of every row; `facts` say of each where it comes from."""
+    entries: Entries = {}
+    for name, (row, scores) in itertools.product(names, rows.items()):
+        suffix, about = _suffix(row), facts.get(name, {})
+        if name == layout.PRECISION_RECALL:
+            shares = precision_recall(real.fid_features, scores.fid_features)
+            for key, share in zip((layout.PRECISION, layout.RECALL), shares, strict=True):
+                entry = _entry(share, **about, drawn_pictures=len(scores.cosines))
+                entries[key + suffix] = {**entry, "low": max(entry["low"], 0.0), "high": min(entry["high"], 1.0)}
+        elif name == layout.PICK_SCORE:
+            entries[name + suffix] = _entry(_mean(scores.further[name]), **about)
+        elif name == layout.CMMD:
+            distance = KernelYardstick(real.further[name], gaussian).measure(scores.further[name])
+            entries[name + suffix] = _entry(distance, **about, real_pictures=len(real.cosines))
+        else:
+            entries |= _fid_entries(name, suffix, real, scores, name, about)
     return entries
 
 
@@ -102,7 +139,7 @@ def curve(real: Scores, rows: Mapping[float, Scores], fid_features: str) -> list
     points: list[dict[str, Any]] = []
     for scale, scores in sorted(rows.items()):
         some = _first(scores, pictures)
-        fids = _fid_entries(FID, "", real, some, OF_FID, fid_features)
+        fids = _fid_entries(FID, "", real, some, OF_FID, about_fid(fid_features))
         points.append({"guidance_scale": scale, "pictures": pictures, **fids, CLIP_SCORE: _clip_score(some)})
     return points
 
@@ -136,11 +173,13 @@ def _fid_above(real: Scores, mine: Scores, its: Scores) -> dict[str, Any]:
     return entry if is_better else {**entry, "low": -layout.UNKNOWN_BOUND, "high": layout.UNKNOWN_BOUND}
 
 
-def _fid_entries(name: str, suffix: str, real: Scores, generated: Scores, which: str, features: str) -> Entries:
+def _fid_entries(
+    name: str, suffix: str, real: Scores, generated: Scores, which: str, about: Mapping[str, Any]
+) -> Entries:
     """Return the FID of the pictures that there are, and of infinitely many where there are enough to tell."""
-    pictures, dimensions = getattr(generated, which).shape
+    pictures, dimensions = _features(generated, which).shape
     facts = {
-        "features": features,
+        **about,
         "dimensions": dimensions,
         "pictures_per_dimension": round(pictures / dimensions, 4),
         "real_pictures": len(real.cosines),
@@ -150,6 +189,12 @@ def _fid_entries(name: str, suffix: str, real: Scores, generated: Scores, which:
     if infinite := _fid_infinity(real, generated, which):
         entries[f"{name}_infinity{suffix}"] = _entry(infinite, **facts)
     return entries
+
+
+def about_fid(features: str) -> dict[str, Any]:
+    """Return what a FID says of its features."""
+    resize = f"{SIDE_PX} px, torchmetrics" if features == "inception" else CLIP_OWN
+    return {"features": features, "resize": resize}
 
 
 def _clip_score(scores: Scores) -> dict[str, Any]:
