@@ -145,6 +145,8 @@ def facts(record: PackageRecord) -> Iterator[tuple[str, str]]:
 def metric_text(entry: Mapping[str, Any]) -> str:
     """Return `12.34 (11.90 to 12.80)`: a metric with its 95 % interval."""
     interval = f" ({entry['low']:.4g} to {entry['high']:.4g})" if {"low", "high"} <= entry.keys() else ""
+    if layout.ENOUGH_PICTURES in entry:
+        return f"{entry['value']:.4g} in {entry[layout.JUDGED_BY]}: {entry['pictures']} pictures are too few for FID"
     return f"{entry['value']:.4g}{interval}"
 
 

@@ -24,6 +24,13 @@ METRIC_NAMES = {
     layout.CLIP_FID_INFINITY: "CLIP-FID of infinitely many",
     layout.KID: "KID",
     layout.CLIP_SCORE: "CLIP score",
+    layout.FID_PYTORCH: "FID, resized as pytorch-fid does",
+    layout.FID_CLEAN: "FID, resized as clean-fid does",
+    layout.FD_DINOV2: "FD-DINOv2",
+    layout.CMMD: "CMMD",
+    layout.PRECISION: "precision",
+    layout.RECALL: "recall",
+    layout.PICK_SCORE: "PickScore",
 }
 ROWS = {
     "": "model",

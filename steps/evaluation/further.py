@@ -102,8 +102,7 @@ def _pick_score(name: str, evaluator_dir: Path, device: torch.device) -> Extract
     clip, digest = ClipEvaluator(evaluator_dir / name, device), folder_digest(evaluator_dir / name)
 
     def extract(pictures: Pictures, captions: Sequence[str]) -> Tensor:
-        shown = clip.get_image_features(**clip.processor(images=list(_channels_first(pictures, device))).copy())
-        asked = clip.get_text_features(**clip.processor(text=list(captions)))
+        shown, asked = clip.features(pictures, captions)
         return clip.logit_scale * functional.cosine_similarity(shown, asked)
 
     return Extractor(name, resizing.CLIP_OWN, digest, extract)
