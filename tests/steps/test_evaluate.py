@@ -226,13 +226,15 @@ def test_other_models_are_judged_on_the_same_prompts(
     shutil.copytree(pipeline_dir, job / "processing" / "input" / "pretrained")
     make_archive(tmp_path / "registry" / "model.tar.gz")
     approved = ("--approved-model", f"file://{tmp_path}/registry/model.tar.gz")
-    assert run("--require-pretrained", "true", *approved) == 0
+    # Enough for the CLIP's 12 features.
+    pictures = ("--samples", "18", "--comparison-samples", "18")
+    assert run("--require-pretrained", "true", *pictures, *approved) == 0
     found = metrics(job)
     # All three are one and the same model, so the difference is none.
     for name in (FID_ABOVE_PRETRAINED, FID_ABOVE_APPROVED, CLIP_SCORE_BELOW_PRETRAINED, CLIP_SCORE_BELOW_APPROVED):
         assert [found["metrics"][name][part] for part in ("low", "value", "high")] == pytest.approx([0, 0, 0], abs=1e-6)
-    assert found["metrics"][FID_ABOVE_PRETRAINED]["pictures"] == 12
-    assert found["metrics"]["fid_pretrained"]["pictures"] == 12
+    assert found["metrics"][FID_ABOVE_PRETRAINED]["pictures"] == 18
+    assert found["metrics"]["fid_pretrained"]["pictures"] == 18
     assert found["notes"] == ["the approved model is this very one: compared with itself"]
     assert {"model", "pretrained", "approved", "clip", "reference", "captions"} == set(found["digests"])
     assert found["digests"]["approved"] == found["digests"]["model"]
