@@ -63,7 +63,8 @@ def quality_section(run: Run) -> Section:
     """Return what Evaluate measured."""
     metrics, asked = run.artifacts.metrics or {}, asked_of(run.artifacts)
     facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
-    lead = " ".join([LEAD, *map(str, metrics.get("notes") or ())]) if metrics else ""
+    notes = (f"{note[:1].upper()}{note[1:]}." for note in map(str, metrics.get("notes") or ()))
+    lead = " ".join([LEAD, *notes]) if metrics else ""
     of_models, differences = [], []
     for key, suffix in itertools.product(METRIC_NAMES, ROWS):
         if (measured := metric(metrics, key + suffix)) is not None:
