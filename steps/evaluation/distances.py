@@ -187,7 +187,7 @@ def _share_within(some: Floats, others: Floats) -> Measured:
 
 
 def _few(rows: Tensor) -> Sequence[Tensor]:
-    return rows.split(KERNEL_ROWS)
+    return torch.split(rows, KERNEL_ROWS)
 
 
 def cubic(first: Tensor, second: Tensor) -> Tensor:

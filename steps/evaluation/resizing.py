@@ -38,8 +38,9 @@ def cmmd(pictures: Tensor, side_px: int) -> Tensor:
 def clean_fid(pictures: Tensor, side_px: int) -> Tensor:
     """Pillow's bicubic, which has anti-aliasing, of each channel in floats: nothing is rounded or cut off."""
     channels = pictures.flatten(0, 1).cpu().numpy().astype(np.float32)
-    resized = [Image.fromarray(one).resize((side_px, side_px), Image.Resampling.BICUBIC) for one in channels]
-    return torch.from_numpy(np.stack(resized)).unflatten(0, (len(pictures), 3)).to(pictures.device)
+    size = (side_px, side_px)
+    resized = [np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BICUBIC)) for one in channels]
+    return torch.from_numpy(np.stack(resized)).reshape(len(pictures), 3, *size).to(pictures.device)
 
 
 def _interpolated(pictures: Tensor, side_px: int, mode: str, antialias: bool = False) -> Tensor:
