@@ -100,10 +100,22 @@ NO_MODEL: Final = "none"
 
 # Keys of metrics.json: `metrics.<key>.value` (and .low and .high, its interval) is what the gate reads.
 FID: Final = "fid"
+# Of infinitely many pictures, extrapolated: there where there are enough.
+FID_INFINITY: Final = "fid_infinity"
 FID_UNTRAINED: Final = "fid_untrained"
 FID_REAL: Final = "fid_real"
 CLIP_FID: Final = "clip_fid"
+CLIP_FID_INFINITY: Final = "clip_fid_infinity"
 KID: Final = "kid"
+# Further metrics, each where evaluate.metrics names it; precision_recall gives two.
+FID_PYTORCH: Final = "fid_pytorch"
+FID_CLEAN: Final = "fid_clean"
+FD_DINOV2: Final = "fd_dinov2"
+CMMD: Final = "cmmd"
+PRECISION_RECALL: Final = "precision_recall"
+PRECISION: Final = "precision"
+RECALL: Final = "recall"
+PICK_SCORE: Final = "pick_score"
 CLIP_SCORE: Final = "clip_score"
 CLIP_SCORE_UNTRAINED: Final = "clip_score_untrained"
 CLIP_SCORE_REAL: Final = "clip_score_real"
@@ -114,6 +126,11 @@ FID_ABOVE_UNTRAINED: Final = "fid_above_untrained"
 CLIP_SCORE_BELOW_PRETRAINED: Final = "clip_score_below_pretrained"
 CLIP_SCORE_BELOW_APPROVED: Final = "clip_score_below_approved"
 CLIP_SCORE_BELOW_UNTRAINED: Final = "clip_score_below_untrained"
+# In such a difference where the pictures were too few for FID: how many are enough, and what decided in its place. Its
+# upper bound is then below 0 if the trained model is shown to be better, else this number, which no gate lets pass.
+ENOUGH_PICTURES: Final = "enough_pictures"
+JUDGED_BY: Final = "judged_by"
+UNKNOWN_BOUND: Final = 1e9
 # Real pictures with their own captions against those of all others: above 0, or the CLIP cannot judge these pictures.
 CLIP_SCORE_MARGIN: Final = "clip_score_margin"
 # In metrics.json: sentences without which no verdict may be shown.

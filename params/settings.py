@@ -23,6 +23,7 @@ from params.files import read_text
 from params.layout import THROUGHPUT_STEP
 from params.model import Model, added
 from params.phases import LaterPhase, Phase, phases_of
+from params.programs import DRAWING, ServeArguments
 
 ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
 # A parameter set is four levels deep; Python's own stack ends near a thousand.
@@ -197,6 +198,16 @@ class Settings(Model):
     endpoint: stages.EndpointStep = stages.EndpointStep()
     local: LocalWorld | None = None
     """The small world of a local run; a set for AWS has none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judges_what_is_served(cls, values: Any) -> Any:
+        """Give Evaluate the endpoint's way of drawing, where it names none of its own."""
+        named, endpoint = (values.get(name) or {} for name in ("evaluate", "endpoint"))
+        if not isinstance(named, dict) or not isinstance(endpoint, dict):
+            return values
+        defaults = ServeArguments().model_dump(include=set(DRAWING))
+        return {**values, "evaluate": {name: endpoint.get(name, defaults[name]) for name in DRAWING} | named}
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:

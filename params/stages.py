@@ -158,7 +158,7 @@ class TrainStep(TrainArguments):
 
 
 class EvaluateStep(EvaluateArguments):
-    """A model to metrics."""
+    """A model to metrics. What of guidance_scale, inference_steps, sampler and precision is not named is endpoint's."""
 
     job: Job = Job(instance_type="ml.g5.12xlarge")
     """GPU host."""

@@ -48,7 +48,8 @@ def main(argv: list[str]) -> int:
     reference = Reference(container.input_dir(REFERENCE))
     captions = read_captions(arguments.captions, reference.captions)
     prompts = choose_prompts(captions, arguments.samples, arguments.seed)
-    scorer = Scorer(container.input_dir(EVALUATOR), arguments.fid_features, torch.device(devices[0]))
+    evaluator, judge = container.input_dir(EVALUATOR), torch.device(devices[0])
+    scorer = Scorer(evaluator, arguments.fid_features, judge, arguments.metrics)
     output_dir = container.output_dir(EVALUATION)
     sources = find_models(container, arguments)
     folders = (output_dir / SAMPLES_DIR, container.path(OTHER_PICTURES_DIR))
@@ -61,6 +62,7 @@ def main(argv: list[str]) -> int:
         entries = judgement.write(output_dir)
         for name, entry in entries.items():
             print(f"{name}={entry['value']:.6g}", flush=True)
-        for sentence in warnings(entries):
-            print(f"warning: {sentence}", flush=True)
+        for kind, sentences in (("warning", warnings(entries)), ("note", judgement.notes())):
+            for sentence in sentences:
+                print(f"{kind}: {sentence}", flush=True)
     return 0

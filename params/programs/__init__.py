@@ -7,7 +7,7 @@ an argument in the pipeline definition.
 
 from params.programs.download import DownloadArguments, DownloadSettings
 from params.programs.encode import EncodeArguments, EncodeSettings, RecaptionArguments, RecaptionSettings
-from params.programs.evaluate import EvaluateArguments, ScoreArguments
+from params.programs.evaluate import DRAWING, EvaluateArguments, ScoreArguments
 from params.programs.export import ExportArguments, MemoryArguments
 from params.programs.probe import ProbeArguments
 from params.programs.serve import ServeArguments

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from params.layout import HELDOUT_CAPTIONS, NO_MODEL
-from params.model import Model
+from params.model import Model, added
+
+# How a model draws: in a parameter set, the endpoint's values where `evaluate:` names none of its own.
+DRAWING: Final = ("guidance_scale", "inference_steps", "sampler", "precision")
 
 
 class EvaluateArguments(Model):
@@ -53,6 +56,14 @@ class EvaluateArguments(Model):
     fid_features: Literal["inception", "clip"] = "inception"
     """`inception`: Inception v3's pooled features (comparable with published FID); `clip`: the evaluator's
     CLIP's. [extent]"""
+    served: tuple[str, ...] = added(())
+    """How the endpoint draws, where that is not how the judged pictures are drawn: inference_steps=25. Reported beside
+    the metrics. [running]"""
+    metrics: tuple[Literal["fid_pytorch", "fid_clean", "fd_dinov2", "cmmd", "precision_recall", "pick_score"], ...] = (
+        added(())
+    )
+    """Further metrics, each with a network of its own in the evaluator's folder of its name; the first two and
+    precision_recall take what FID takes. [extent]"""
     samples_uri: str = ""
     """Prefix that outlives the job, where pictures are kept while they are generated: a killed evaluation goes on from
     it, and several hosts share the work through it. Empty: kept in the job's output alone, and one host. [place]"""

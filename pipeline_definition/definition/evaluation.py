@@ -7,7 +7,7 @@ from sagemaker.mlops.workflow import ProcessingStep, TrainingStep
 
 from params.arguments import to_flags
 from params.layout import EVALUATION, EVALUATOR, METRICS_FILE, MODEL, PRETRAINED_CHANNEL, REFERENCE, SAMPLES
-from params.programs import EvaluateArguments
+from params.programs import DRAWING, EvaluateArguments
 from pipeline_definition.definition.blueprint import Blueprint, program_values
 from pipeline_definition.definition.data import output_uri, processing_input, processing_output, processor
 
@@ -20,13 +20,15 @@ METRICS = PropertyFile(name="Metrics", output_name=EVALUATION, path=METRICS_FILE
 def evaluate_step(blueprint: Blueprint, encode: ProcessingStep, train: TrainingStep) -> ProcessingStep:
     """Return the step that judges the trained model."""
     p, settings = blueprint.parameters, blueprint.settings.evaluate
-    gate = blueprint.settings.gate
+    gate, endpoint = blueprint.settings.gate, blueprint.settings.endpoint
+    drawn, served = (one.model_dump(include=set(DRAWING)) for one in (settings, endpoint))
     arguments = {
         **program_values(settings, EvaluateArguments),
         "samples": p.evaluation_samples.to_string(),
         "captions": p.evaluation_captions,
         "approved_model": p.approved_model,
         "require_pretrained": settings.require_pretrained or gate.compares_with_pretrained,
+        "served": tuple(f"{name}={value}" for name, value in served.items() if value != drawn[name]),
         # A killed evaluation resumes from the pictures that it left here, and several hosts share the work.
         "samples_uri": blueprint.uri(SAMPLES),
     }

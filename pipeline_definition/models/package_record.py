@@ -25,7 +25,7 @@ from pipeline_definition.models.registry import ModelPackage
 from pipeline_definition.session import Target
 
 SECONDS_PER_HOUR: Final = 3600.0
-LOWER_IS_BETTER: Final = (layout.FID, layout.CLIP_FID, layout.KID)
+LOWER_IS_BETTER: Final = (layout.FID, layout.FID_INFINITY, layout.CLIP_FID, layout.CLIP_FID_INFINITY, layout.KID)
 HIGHER_IS_BETTER: Final = (layout.CLIP_SCORE,)
 # What differs between any two packages is not compared.
 COMPARED: Final = ("dataset", "training_samples", "global_batch_size", "training_image", "code_digest", "source")
@@ -145,6 +145,8 @@ def facts(record: PackageRecord) -> Iterator[tuple[str, str]]:
 def metric_text(entry: Mapping[str, Any]) -> str:
     """Return `12.34 (11.90 to 12.80)`: a metric with its 95 % interval."""
     interval = f" ({entry['low']:.4g} to {entry['high']:.4g})" if {"low", "high"} <= entry.keys() else ""
+    if layout.ENOUGH_PICTURES in entry:
+        return f"{entry['value']:.4g} in {entry[layout.JUDGED_BY]}: {entry['pictures']} pictures are too few for FID"
     return f"{entry['value']:.4g}{interval}"
 
 

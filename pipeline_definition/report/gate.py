@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from params.layout import CLIP_SCORE, CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED, WARNINGS
+from params.layout import CLIP_SCORE, CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED, UNKNOWN_BOUND, WARNINGS
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.formats import beside, number, setting
 
@@ -39,6 +39,8 @@ class Metric:
         """Return `8.2 to 10.3`, with the decimals of the value; nothing where it has none."""
         if self.low is None or self.high is None:
             return ""
+        if self.high >= UNKNOWN_BOUND:
+            return "too few pictures to tell"
         return f"{beside(self.low, self.value)} to {beside(self.high, self.value)}"
 
 

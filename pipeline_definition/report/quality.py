@@ -17,7 +17,21 @@ LEAD = (
     "On captions that training never saw. The FID of the real pictures is that of one half against the other: what so "
     "few pictures leave between two sets that are equally good."
 )
-METRIC_NAMES = {"fid": "FID", "clip_fid": "CLIP-FID", "kid": "KID", "clip_score": "CLIP score"}
+METRIC_NAMES = {
+    layout.FID: "FID",
+    layout.FID_INFINITY: "FID of infinitely many",
+    layout.CLIP_FID: "CLIP-FID",
+    layout.CLIP_FID_INFINITY: "CLIP-FID of infinitely many",
+    layout.KID: "KID",
+    layout.CLIP_SCORE: "CLIP score",
+    layout.FID_PYTORCH: "FID, resized as pytorch-fid does",
+    layout.FID_CLEAN: "FID, resized as clean-fid does",
+    layout.FD_DINOV2: "FD-DINOv2",
+    layout.CMMD: "CMMD",
+    layout.PRECISION: "precision",
+    layout.RECALL: "recall",
+    layout.PICK_SCORE: "PickScore",
+}
 ROWS = {
     "": "model",
     "_untrained": "untrained model",
@@ -49,7 +63,8 @@ def quality_section(run: Run) -> Section:
     """Return what Evaluate measured."""
     metrics, asked = run.artifacts.metrics or {}, asked_of(run.artifacts)
     facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
-    lead = " ".join([LEAD, *map(str, metrics.get("notes") or ())]) if metrics else ""
+    notes = (f"{note[:1].upper()}{note[1:]}." for note in map(str, metrics.get("notes") or ()))
+    lead = " ".join([LEAD, *notes]) if metrics else ""
     of_models, differences = [], []
     for key, suffix in itertools.product(METRIC_NAMES, ROWS):
         if (measured := metric(metrics, key + suffix)) is not None:
@@ -61,6 +76,7 @@ def quality_section(run: Run) -> Section:
         # Without another model, the model is compared with itself: the difference is exactly 0.
         if measured is not None and (measured.low, measured.high) != (0.0, 0.0):
             judged = _judgement(metrics, key, measured, asked)
+            name = METRIC_NAMES.get(metrics["metrics"][key].get(layout.JUDGED_BY), name)
             differences.append((name, text, figure(measured.value), *judged))
     judgement, numeric = ("interval", "gate", "pictures"), frozenset({2, 3, 5})
     tables = (
@@ -112,9 +128,12 @@ def _mark(name: str, value: Metric) -> charts.Mark:
 def _judgement(
     metrics: Mapping[str, Any], key: str, measured: Metric, asked: Mapping[str, Threshold]
 ) -> tuple[str, str, str]:
-    """Return a metric's interval, what the gate asks of it, and its number of pictures."""
-    pictures = number(metrics["metrics"][key].get("pictures"))
+    """Return a metric's interval, what the gate asks of it, and its number of pictures, for an FID by feature, too."""
+    pictures, by_feature = (
+        number(metrics["metrics"][key].get(fact)) for fact in ("pictures", "pictures_per_dimension")
+    )
     shown = count(pictures) if pictures is not None else DASH
+    shown += f" ({by_feature:.3g} a feature)" if by_feature is not None else ""
     threshold, judged = asked.get(key), ""
     if threshold is not None:
         bound = "" if threshold.part == "value" else f"{threshold.part} end "

@@ -1,4 +1,4 @@
-"""How well a picture shows its caption: the CLIP score, by torchmetrics with a CLIP from a local folder.
+"""How well a picture shows its caption: the CLIP score, with a CLIP from a local folder.
 
 Reads the evaluator's clip/ folder (CLIPModel in safetensors, tokenizer, preprocessor_config.json), or the same files in
 a Hugging Face cache; downloads nothing.
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics.multimodal.clip_score import CLIPScore
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from steps.errors import StepError
@@ -40,11 +39,10 @@ def find_clip(evaluator_dir: Path) -> Path:
 
 
 class ClipEvaluator(nn.Module):
-    """A CLIP with its preprocessing, answering the two calls that torchmetrics makes on model and processor.
+    """A CLIP with its preprocessing; torchmetrics' CLIPScore can take it as model and processor.
 
-    transformers 5 returns a model output where torchmetrics 1.9 expects the projected features, and torchmetrics cuts
-    long captions without keeping the end token, from which CLIP reads the feature: this class corrects both. The image
-    processor is the PIL one, so torchvision is not needed.
+    A long caption is cut so that its end token stays, from which CLIP reads the feature. The image processor is the
+    PIL one, so torchvision is not needed.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -60,6 +58,16 @@ class ClipEvaluator(nn.Module):
             raise StepError(f"{folder}: cannot be loaded as a CLIP model: {' '.join(str(error).split())}") from None
         self._model = model.eval().to(device=device, dtype=torch.float32)
         self.config: Any = model.config
+        self.logit_scale = float(model.logit_scale.detach().exp())
+
+    def features(self, pictures: Pictures, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the projected features of pictures, (N, H, W, 3) uint8, and of their captions, each (N, D)."""
+        pixels = self.processor(images=list(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
+        tokens = self.processor(text=list(captions))
+        images, texts = (
+            {name: value.to(self._model.device) for name, value in one.items()} for one in (pixels, tokens)
+        )
+        return self.get_image_features(**images), self.get_text_features(**texts)
 
     def processor(
         self, text: list[str] | None = None, images: list[Tensor] | None = None, **_: object
@@ -85,27 +93,26 @@ class ClipEvaluator(nn.Module):
 
 
 class ClipScorer:
-    """One row's CLIP score: torchmetrics' mean, and each picture's own cosine and features from the same pass."""
+    """Collects the features of one row's pictures and captions, and scores them."""
 
     def __init__(self, evaluator: ClipEvaluator) -> None:
-        self._recorder = _Recorder(evaluator)
-        # The callable form: torchmetrics accepts only known names of models, and no folder.
-        parts: Any = (self._recorder, evaluator.processor)
-        self._metric = CLIPScore(lambda: parts)
-        self._device = next(evaluator.parameters()).device
+        self._evaluator = evaluator
+        self._images: list[Tensor] = []
+        self._texts: list[Tensor] = []
 
     def update(self, pictures: Pictures, captions: Sequence[str]) -> None:
-        """Score pictures, (N, H, W, 3) uint8, against their captions."""
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self._device)
-        self._metric.update(images, list(captions))
+        """Take pictures, (N, H, W, 3) uint8, and their captions."""
+        images, texts = self._evaluator.features(pictures, captions)
+        self._images.append(images)
+        self._texts.append(texts)
 
     def score(self) -> float:
-        """Return the mean cosine; torchmetrics counts one below 0 as 0."""
-        return float(self._metric.compute()) / 100.0
+        """Return the mean cosine; one below 0 counts as 0, as torchmetrics has it."""
+        return max(float(self.cosines().mean()), 0.0)
 
     def cosines(self) -> Floats:
         """Return each picture's cosine with its caption, (N,)."""
-        images, texts = torch.cat(self._recorder.images), torch.cat(self._recorder.texts)
+        images, texts = torch.cat(self._images), torch.cat(self._texts)
         return np.asarray(functional.cosine_similarity(images, texts).double().cpu().numpy())
 
     def margins(self) -> Floats:
@@ -114,8 +121,7 @@ class ClipScorer:
         A single picture has a margin of 0.
         """
         images, texts = (
-            functional.normalize(torch.cat(rows), dim=-1).double().cpu()
-            for rows in (self._recorder.images, self._recorder.texts)
+            functional.normalize(torch.cat(rows), dim=-1).double().cpu() for rows in (self._images, self._texts)
         )
         count = len(images)
         own, every = (images * texts).sum(dim=1), images @ texts.sum(dim=0)
@@ -124,23 +130,4 @@ class ClipScorer:
 
     def features(self) -> Floats:
         """Return the pictures' projected features, (N, D), which CLIP-FID compares."""
-        return np.asarray(torch.cat(self._recorder.images).double().cpu().numpy())
-
-
-class _Recorder(nn.Module):
-    """Forwards torchmetrics' calls and keeps the features, so that no tower runs twice."""
-
-    def __init__(self, evaluator: ClipEvaluator) -> None:
-        super().__init__()
-        self._evaluator = evaluator
-        self.config: Any = evaluator.config
-        self.images: list[Tensor] = []
-        self.texts: list[Tensor] = []
-
-    def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        self.images.append(self._evaluator.get_image_features(pixel_values))
-        return self.images[-1]
-
-    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        self.texts.append(self._evaluator.get_text_features(input_ids, attention_mask))
-        return self.texts[-1]
+        return np.asarray(torch.cat(self._images).double().cpu().numpy())

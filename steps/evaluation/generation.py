@@ -10,7 +10,7 @@ not drawn again, so a killed job resumes.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -87,18 +87,26 @@ class Work:
 
 def generate(work: Work, devices: Sequence[str], host: int = 0, hosts: int = 1) -> None:
     """Draw this host's share of the pictures; on the first host, wait for the others' as well."""
+    first, world_size = host * len(devices), len(devices) * hosts
     for row in work.rows:
-        row.store().restore(row.indices)
+        # The first host measures, and so it needs the others' pictures, too.
+        own = row.indices if host == 0 else _share(work, row, range(first, first + len(devices)), world_size)
+        row.store().restore(own)
     progress = Progress("generate", sum(len(row.prompts) for row in work.rows), "pictures", done=_done(work))
-    world_size = len(devices) * hosts
     if len(devices) == 1:
         _draw(work, devices[0], host, world_size, progress.advance)
     else:
-        draw_in_processes(work, devices, host * len(devices), world_size, progress)
+        draw_in_processes(work, devices, first, world_size, progress)
     if host == 0:
         for row in work.rows:
             row.store().wait(row.indices, lambda: progress.set(_done(work)))
             row.store().tidy()
+
+
+def _share(work: Work, row: PictureSet, ranks: Iterable[int], world_size: int) -> list[int]:
+    """Return the numbers of the pictures that some of the workers draw."""
+    shares = (batches(row.prompts, work.arguments.batch_size, rank, world_size) for rank in ranks)
+    return [prompt.index for share in shares for batch in share for prompt in batch]
 
 
 def versions() -> dict[str, str]:

@@ -27,6 +27,8 @@ from torch.nn import functional
 
 from params.files import file_digest
 from steps.errors import StepError
+from steps.evaluation import resizing
+from steps.evaluation.resizing import Resize
 
 WEIGHTS_FILE: Final = "inception.safetensors"
 SIDE_PX: Final = 299
@@ -35,14 +37,14 @@ SIDE_PX: Final = 299
 Layer = tuple[int, tuple[int, int], tuple[int, int], int]
 
 
-def load_inception(weights: Path, device: torch.device) -> nn.Module:
+def load_inception(weights: Path, device: torch.device, resize: Resize = resizing.torchmetrics) -> nn.Module:
     """Return the network: pictures (N, 3, H, W) uint8 to features (N, 2048).
 
     Raises StepError if the weights are missing or belong to another network.
     """
     if not weights.is_file():
         raise StepError(f"{weights}: missing; put Inception's weights into the evaluator or set fid_features to clip")
-    network = InceptionNetwork().eval()
+    network = InceptionNetwork(resize).eval()
     try:
         # Not strict: the classifier's weights are not needed.
         missing = network.load_state_dict(load_file(weights), strict=False).missing_keys
@@ -132,8 +134,9 @@ def conv(outputs: int, height: int = 1, width: int = 1, stride: int = 1, padded:
 class InceptionNetwork(nn.Module):
     """Pictures, (N, 3, H, W) uint8, to the pooled features on which FID is defined, (N, 2048)."""
 
-    def __init__(self) -> None:
+    def __init__(self, resize: Resize = resizing.torchmetrics) -> None:
         super().__init__()
+        self._resize = resize
         stem = {
             "Conv2d_1a_3x3": conv(32, 3, 3, stride=2, padded=False),
             "Conv2d_2a_3x3": conv(32, 3, 3, padded=False),
@@ -149,11 +152,8 @@ class InceptionNetwork(nn.Module):
             self.add_module(name, block)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Scale to 299 px, bilinear with antialiasing as torchmetrics does, and run the network."""
-        x = functional.interpolate(
-            pictures.float(), size=(SIDE_PX, SIDE_PX), mode="bilinear", align_corners=False, antialias=True
-        )
-        x = (x - 128) / 128
+        """Resize to 299 px and run the network."""
+        x = (self._resize(pictures, SIDE_PX) - 128) / 128
         for name, part in self.named_children():
             x = part(x)
             if name in ("Conv2d_2b_3x3", "Conv2d_4a_3x3"):

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from params.layout import GUIDANCE_CURVE, MODEL_RECORD, NO_MODEL, WARNINGS
+from params.layout import GUIDANCE_CURVE, MODEL_RECORD, NO_MODEL, PRECISION_RECALL, WARNINGS
 from steps.evaluation import report
 from steps.evaluation.captions import Captions
+from steps.evaluation.further import SOURCES
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED, Work, guidance_row
 from steps.evaluation.reference import Reference
-from steps.evaluation.results import Entries, comparisons, curve, metrics, warnings
+from steps.evaluation.results import Entries, about_fid, comparisons, curve, further_metrics, metrics, warnings
 from steps.evaluation.scoring import Scorer, Scores, generated_pairs, real_pairs
 from steps.progress import Progress
 
@@ -49,7 +50,7 @@ class Judgement:
             GUIDANCE_CURVE: points,
             MODEL_RECORD: dict(self.record),
             WARNINGS: warnings(entries),
-            "notes": self._notes(),
+            "notes": self.notes(),
             "digests": {**self.model_digests, **self.scorer.digests, **digests},
             "real_pictures": len(self.reference),
             **counts,
@@ -61,22 +62,30 @@ class Judgement:
         features, seed = self.work.arguments.fid_features, self.work.arguments.seed
         judged = {name: rows[name] for name in (TRAINED, UNTRAINED, PRETRAINED, APPROVED) if name in rows}
         entries = metrics(real, judged, features, seed)
+        facts = {extractor.name: extractor.facts for extractor in self.scorer.extractors}
+        facts[PRECISION_RECALL] = {"source": SOURCES[PRECISION_RECALL], **about_fid(features)}
+        entries |= further_metrics(real, judged, self.work.arguments.metrics, facts)
         others = {PRETRAINED: rows[PRETRAINED]} if PRETRAINED in rows else {}
         # Before any model is approved, or without untrained pictures, the trained one is compared with itself, and the
         # notes say so.
         others |= {name: rows.get(name, rows[TRAINED]) for name in (UNTRAINED, APPROVED)}
-        return {**entries, **comparisons(real, rows[TRAINED], others, seed)}
+        return {**entries, **comparisons(real, rows[TRAINED], others)}
 
     def _curve(self, real: Scores, rows: Mapping[str, Scores]) -> list[dict[str, object]]:
         arguments = self.work.arguments
         points = {scale: rows[guidance_row(scale)] for scale in arguments.guidance_grid if guidance_row(scale) in rows}
         if arguments.grid_samples and arguments.guidance_scale in arguments.guidance_grid:
             points[arguments.guidance_scale] = rows[TRAINED].first(arguments.grid_samples)
-        return curve(real, points, arguments.fid_features, arguments.seed)
+        return curve(real, points, arguments.fid_features)
 
-    def _notes(self) -> list[str]:
+    def notes(self) -> list[str]:
+        """Return what a reader of the metrics has to know about how they came about."""
         asked, samples = self.work.arguments.samples, len(self.work.rows[0].prompts)
         notes = []
+        if served := ", ".join(self.work.arguments.served):
+            notes.append(
+                f"judged otherwise than the endpoint serves, as the parameter set asks: it serves with {served}"
+            )
         if samples < asked:
             kind = "held-out captions" if self.captions.is_heldout else "captions in the file"
             notes.append(f"{asked} samples were asked for, but there are only {samples} {kind}")

@@ -56,7 +56,7 @@ CARD_WIDTH_PX: Final = 2 * PICTURE_PX + GAP_PX + 2 * PADDING_PX
 
 REPORTED_SETTINGS: Final = {
     *("guidance_scale", "inference_steps", "sampler", "precision", "batch_size", "seed"),
-    *("fid_features", "approved_model", "captions"),
+    *("fid_features", "approved_model", "captions", "served"),
 }
 LINE: Final = "#3b6fb6"
 MARKED: Final = "#c2410c"

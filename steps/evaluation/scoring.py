@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from params.files import file_digest
 from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer, find_clip
+from steps.evaluation.further import load_extractors
 from steps.evaluation.generation import PictureSet
 from steps.evaluation.inception import WEIGHTS_FILE, load_inception
 from steps.evaluation.intervals import Floats
@@ -39,13 +40,16 @@ class Scores:
     """The CLIP's projected picture features, (N, D)."""
     fid_features: Floats
     """Inception's pooled features, or the CLIP's, (N, D)."""
+    further: Mapping[str, Floats] = field(default_factory=dict)
+    """Features, (N, D), or scores, (N,), of further networks, by the metric's name."""
 
     def at(self, rows: npt.NDArray[np.int_] | slice) -> Scores:
         """Return the scores of some of the pictures."""
         cosines = self.cosines[rows]
         # Like torchmetrics: a mean below 0 counts as 0.
         mean = max(float(cosines.mean()), 0.0)
-        return Scores(mean, cosines, self.margins[rows], self.clip_features[rows], self.fid_features[rows])
+        further = {name: values[rows] for name, values in self.further.items()}
+        return Scores(mean, cosines, self.margins[rows], self.clip_features[rows], self.fid_features[rows], further)
 
     def first(self, count: int) -> Scores:
         """Return the scores of the first `count` pictures, or of all if there are fewer."""
@@ -55,7 +59,9 @@ class Scores:
 class Scorer:
     """The evaluator's networks on one device."""
 
-    def __init__(self, evaluator_dir: Path, fid_features: str, device: torch.device) -> None:
+    def __init__(
+        self, evaluator_dir: Path, fid_features: str, device: torch.device, metrics: Sequence[str] = ()
+    ) -> None:
         self._device = device
         clip_dir = find_clip(evaluator_dir)
         self._clip = ClipEvaluator(clip_dir, device)
@@ -64,20 +70,27 @@ class Scorer:
         if fid_features == "inception":
             self._inception = load_inception(evaluator_dir / WEIGHTS_FILE, device)
             self.digests["inception"] = file_digest(evaluator_dir / WEIGHTS_FILE)
+        self.extractors = load_extractors(metrics, evaluator_dir, device)
+        self.digests |= {extractor.name: extractor.digest for extractor in self.extractors}
 
     def score(self, pairs: Iterator[CaptionedPictures], report: Callable[[int], None]) -> Scores:
         """Score captioned pictures, (N, H, W, 3) uint8, in one pass."""
         clip, inception = ClipScorer(self._clip), list[Tensor]()
+        further: dict[str, list[Tensor]] = {extractor.name: [] for extractor in self.extractors}
         for pictures, captions in pairs:
             clip.update(pictures, captions)
             if self._inception is not None:
                 with torch.inference_mode():
                     features = self._inception(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self._device))
                 inception.append(features.double().cpu())
+            for extractor in self.extractors:
+                with torch.inference_mode():
+                    further[extractor.name].append(extractor.extract(pictures, captions).double().cpu())
             report(len(captions))
         clip_features = clip.features()
         fid_features = torch.cat(inception).numpy() if inception else clip_features
-        return Scores(clip.score(), clip.cosines(), clip.margins(), clip_features, np.asarray(fid_features))
+        values = {name: np.asarray(torch.cat(parts).numpy()) for name, parts in further.items()}
+        return Scores(clip.score(), clip.cosines(), clip.margins(), clip_features, np.asarray(fid_features), values)
 
 
 def real_pairs(reference: Reference) -> Iterator[CaptionedPictures]:

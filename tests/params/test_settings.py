@@ -124,3 +124,22 @@ def test_every_setting_or_its_section_says_what_it_is(model):
         is_section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         text = field.annotation.__doc__ if is_section else field.description
         assert text, f"{model.__name__}.{name} has no docstring"
+
+
+def test_evaluate_draws_as_the_endpoint_does_where_it_names_no_way_of_its_own() -> None:
+    served = "endpoint: {sampler: euler, inference_steps: 30, precision: bfloat16}\n"
+    drawn = parse_settings(served, "set").evaluate
+    assert (drawn.sampler, drawn.inference_steps, drawn.precision, drawn.guidance_scale) == (
+        "euler",
+        30,
+        "bfloat16",
+        7.5,
+    )
+    named = parse_settings(f"{served}evaluate: {{sampler: ddim, samples: 100}}\n", "set").evaluate
+    assert (named.sampler, named.inference_steps, named.samples) == ("ddim", 30, 100)
+    assert Settings.model_validate(parse_settings(served, "set").model_dump()).evaluate == drawn
+
+
+def test_what_is_wrong_in_a_section_that_is_none_is_still_said() -> None:
+    with pytest.raises(SettingsError, match="evaluate"):
+        parse_settings("evaluate: 5\n", "set")

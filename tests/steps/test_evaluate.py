@@ -112,6 +112,15 @@ def test_an_evaluation_leaves_metrics_samples_and_a_contact_sheet(job: Path) -> 
     assert not (job / "processing" / "models").exists(), "the unpacked model is removed"
 
 
+def test_what_is_judged_otherwise_than_it_is_served_is_said(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--served", "inference_steps=25,guidance_scale=7.5") == 0
+    found = metrics(job)
+    assert (found["inference_steps"], found["served"]) == (2, ["inference_steps=25", "guidance_scale=7.5"])
+    (note,) = (note for note in found["notes"] if "served" in note or "serves" in note)
+    assert "it serves with inference_steps=25, guidance_scale=7.5" in note
+    assert f"note: {note}" in capsys.readouterr().out
+
+
 def test_fid_and_clip_score_are_torchmetrics_own_and_the_papers_formula_on_the_same_pictures(
     job: Path, evaluator_dir: Path
 ) -> None:
@@ -217,13 +226,15 @@ def test_other_models_are_judged_on_the_same_prompts(
     shutil.copytree(pipeline_dir, job / "processing" / "input" / "pretrained")
     make_archive(tmp_path / "registry" / "model.tar.gz")
     approved = ("--approved-model", f"file://{tmp_path}/registry/model.tar.gz")
-    assert run("--require-pretrained", "true", *approved) == 0
+    # Enough for the CLIP's 12 features.
+    pictures = ("--samples", "18", "--comparison-samples", "18")
+    assert run("--require-pretrained", "true", *pictures, *approved) == 0
     found = metrics(job)
     # All three are one and the same model, so the difference is none.
     for name in (FID_ABOVE_PRETRAINED, FID_ABOVE_APPROVED, CLIP_SCORE_BELOW_PRETRAINED, CLIP_SCORE_BELOW_APPROVED):
         assert [found["metrics"][name][part] for part in ("low", "value", "high")] == pytest.approx([0, 0, 0], abs=1e-6)
-    assert found["metrics"][FID_ABOVE_PRETRAINED]["pictures"] == 12
-    assert found["metrics"]["fid_pretrained"]["pictures"] == 12
+    assert found["metrics"][FID_ABOVE_PRETRAINED]["pictures"] == 18
+    assert found["metrics"]["fid_pretrained"]["pictures"] == 18
     assert found["notes"] == ["the approved model is this very one: compared with itself"]
     assert {"model", "pretrained", "approved", "clip", "reference", "captions"} == set(found["digests"])
     assert found["digests"]["approved"] == found["digests"]["model"]

@@ -392,3 +392,23 @@ def test_features_bring_the_evaluator_to_encode() -> None:
     assert names == ["shards", "pretrained", "evaluator"]
     words = step["AppSpecification"]["ContainerArguments"]
     assert words[words.index("--features") + 1] == "clip" and words[words.index("--features-side") + 1] == "2"
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn", "served"),
+    [
+        ("local", ["dpm++", "15"], ()),
+        ("sd2_base", ["dpm++", "25"], ()),
+        ("sd3_budget", ["dpm++", "28"], ("guidance_scale=7.5", "inference_steps=25")),
+    ],
+)
+def test_evaluate_draws_as_the_endpoint_or_is_told_how_that_differs(
+    name: str, drawn: list[str], served: tuple[str, ...]
+):
+    definition = definition_of(name)
+    specification = all_steps(definition)["Evaluate"]["Arguments"]["AppSpecification"]
+    arguments = parse(
+        EvaluateArguments, at_defaults(specification["ContainerArguments"], defaults_of(definition)), "evaluate"
+    )
+    assert [arguments.sampler, str(arguments.inference_steps)] == drawn
+    assert sorted(arguments.served) == sorted(served)

@@ -215,6 +215,28 @@ def test_a_model_that_missed_the_gate_is_told_from_a_run_that_broke(page_of: Pag
     assert "Register Model package, waiting for approval not taken" in said
 
 
+def test_too_few_pictures_for_fid_are_said_and_kid_is_shown_in_its_place(page_of: Page, tmp_path: Path) -> None:
+    folder = example_runs.full_run(tmp_path / "few")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    few = {"judged_by": "kid", "enough_pictures": 96, "dimensions": 64, "pictures": 48}
+    metrics["metrics"] |= {
+        "fid": {**metrics["metrics"]["fid"], "dimensions": 64, "pictures_per_dimension": 4.0},
+        "fid_infinity": {"value": 7.3051, "low": 6.41, "high": 8.2, "pictures": 256, "pictures_per_dimension": 4.0},
+        "fid_above_untrained": {"value": 0.0213, "low": -1e9, "high": 1e9, **few},
+        "fid_above_pretrained": {"value": -0.0521, "low": -0.07, "high": -0.03, **few},
+        "fid_clean": {"value": 9.8, "low": 9.1, "high": 10.5, "pictures": 256, "pictures_per_dimension": 0.125},
+        "recall": {"value": 0.61, "low": 0.55, "high": 0.67, "pictures": 400},
+    }
+    metrics["notes"] = ["judged otherwise than the endpoint serves: it serves with inference_steps=25"]
+    example_runs.write_json(folder / "metrics.json", metrics)
+    said = text_of(page_of(folder))
+    assert "FID of infinitely many model 7.31" in said and "256 (4 a feature)" in said
+    assert "KID above the untrained model's 0.0213 too few pictures to tell" in said
+    assert "KID above the generic model's" in said and "000" not in said[said.index("KID above the generic") :][:80]
+    assert "FID, resized as clean-fid does" in said and "recall" in said
+    assert "it serves with inference_steps=25" in said
+
+
 def test_a_judge_that_cannot_judge_is_named_before_any_figure_and_its_score_is_not_said_to_pass(
     page_of: Page, tmp_path: Path
 ) -> None:

@@ -147,6 +147,10 @@ def test_two_hosts_share_the_work_through_the_mirror(make_work: MakeWork, tmp_pa
     assert own == [4, 1], "every second batch"
     generate(hosts[0], ["cpu"], host=0, hosts=2)
     assert all(np.array_equal(*pair) for pair in zip(pictures(alone), pictures(hosts[0]), strict=True))
+    # On a new volume the second one fetches its own share again, and not the first one's pictures.
+    again = make_work("again", samples_uri=f"file://{tmp_path}/mirror")
+    generate(again, ["cpu"], host=1, hosts=2)
+    assert [len(row.prompts) - len(row.store().missing(row.indices)) for row in again.rows] == own
 
 
 def test_a_worker_process_draws_its_share(

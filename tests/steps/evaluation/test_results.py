@@ -16,10 +16,16 @@ from params.layout import (
     FID_ABOVE_PRETRAINED,
     FID_REAL,
     FID_UNTRAINED,
+    UNKNOWN_BOUND,
 )
-from steps.evaluation.distances import fid
+from steps.evaluation.distances import Yardstick
+from steps.evaluation.intervals import Floats
 from steps.evaluation.results import Entries, comparisons, curve, metrics, warnings
 from steps.evaluation.scoring import Scores
+
+
+def fid(real: Floats, generated: Floats) -> float:
+    return Yardstick(real).distance(generated)
 
 
 def scores(seed: int, count: int, offset: float = 0.0) -> Scores:
@@ -41,6 +47,7 @@ def test_every_row_has_its_metrics(entries: Entries) -> None:
     assert set(entries) == {
         *("fid", FID_UNTRAINED, FID_REAL, "kid", "kid_untrained", "kid_real"),
         *("clip_fid", "clip_fid_untrained", "clip_fid_real"),
+        *(f"{name}_infinity{row}" for name in ("fid", "clip_fid") for row in ("", "_untrained", "_real")),
         *("clip_score", CLIP_SCORE_UNTRAINED, CLIP_SCORE_REAL, CLIP_SCORE_MARGIN),
     }
 
@@ -67,26 +74,28 @@ def test_real_pictures_are_compared_by_halves(entries: Entries) -> None:
 def test_intervals_hold_their_values(entries: Entries) -> None:
     for name, entry in entries.items():
         assert entry["low"] < entry["value"] < entry["high"]
-        assert name.startswith("kid") or entry["low"] >= 0
+        assert name.startswith("kid") or "infinity" in name or entry["low"] >= 0
 
 
 def test_without_untrained_pictures_and_with_clip_features_those_rows_are_left_out() -> None:
     found = metrics(REAL, {"trained": TRAINED}, "clip", seed=0)
-    assert set(found) == {"fid", FID_REAL, "kid", "kid_real", "clip_score", CLIP_SCORE_REAL, CLIP_SCORE_MARGIN}
+    fids = {"fid", FID_REAL, "fid_infinity", "fid_infinity_real"}
+    assert set(found) == {*fids, "kid", "kid_real", "clip_score", CLIP_SCORE_REAL, CLIP_SCORE_MARGIN}
 
 
 def test_a_curve_is_ascending_and_of_equal_numbers_of_pictures() -> None:
-    points = curve(REAL, {8.0: UNTRAINED, 2.0: TRAINED}, "inception", seed=0)
+    points = curve(REAL, {8.0: UNTRAINED, 2.0: TRAINED}, "inception")
     assert [(point["guidance_scale"], point["pictures"]) for point in points] == [(2.0, 40), (8.0, 40)]
     assert points[0]["fid"]["value"] == fid(REAL.fid_features, TRAINED.fid_features[:40])
     assert points[1]["clip_score"]["value"] == UNTRAINED.clip_score
-    assert curve(REAL, {}, "inception", seed=0) == []
+    assert curve(REAL, {}, "inception") == []
 
 
 def test_a_comparison_is_the_difference_on_the_prompts_that_both_drew() -> None:
-    found = comparisons(REAL, TRAINED, {"pretrained": UNTRAINED}, seed=0)
+    found = comparisons(REAL, TRAINED, {"pretrained": UNTRAINED})
     above, below = found[FID_ABOVE_PRETRAINED], found[CLIP_SCORE_BELOW_PRETRAINED]
-    mine, its = (fid(REAL.fid_features, scores.fid_features[:40]) for scores in (TRAINED, UNTRAINED))
+    yardstick = Yardstick(REAL.fid_features)
+    mine, its = (yardstick.extrapolated(scores.fid_features[:40]) for scores in (TRAINED, UNTRAINED))
     assert (above["value"], above["pictures"]) == (pytest.approx(mine - its), 40)
     assert above["high"] < 0, "clearly better than the untrained model"
     assert below["value"] == pytest.approx(UNTRAINED.cosines.mean() - TRAINED.cosines[:40].mean())
@@ -98,21 +107,55 @@ def test_prompts_are_resampled_together_so_a_small_difference_shows() -> None:
     faulty = Scores(
         TRAINED.clip_score, TRAINED.cosines - 0.001, TRAINED.margins, TRAINED.clip_features, 1.01 * TRAINED.fid_features
     )
-    found = comparisons(REAL, faulty, {"approved": TRAINED}, seed=0)[FID_ABOVE_APPROVED]
+    found = comparisons(REAL, faulty, {"approved": TRAINED})[FID_ABOVE_APPROVED]
     alone = metrics(REAL, {"trained": TRAINED}, "clip", seed=0)["fid"]
     assert 0 < found["low"] < found["value"]
     assert found["high"] - found["low"] < (alone["high"] - alone["low"]) / 4
 
 
 def test_a_model_is_exactly_as_good_as_itself() -> None:
-    found = comparisons(REAL, TRAINED, {"approved": TRAINED}, seed=0)
+    found = comparisons(REAL, TRAINED, {"approved": TRAINED})
     assert {(entry["low"], entry["value"], entry["high"]) for entry in found.values()} == {(0.0, 0.0, 0.0)}
+
+
+def few(scores: Scores) -> Scores:
+    """The first eight pictures: fewer than the nine that six features take."""
+    return scores.first(8)
+
+
+def test_every_fid_says_its_pictures_for_each_feature(entries: Entries) -> None:
+    for name, entry in entries.items():
+        if "fid" in name:
+            width = 4 if name.startswith("clip") else 6
+            assert (entry["dimensions"], entry["pictures_per_dimension"]) == (
+                width,
+                round(entry["pictures"] / width, 4),
+            )
+
+
+def test_with_too_few_pictures_there_is_no_fid_of_infinitely_many_and_kid_decides_or_nothing_does() -> None:
+    assert "fid_infinity" not in metrics(REAL, {"trained": few(TRAINED)}, "clip", seed=0)
+    found = comparisons(REAL, few(TRAINED), {"pretrained": few(UNTRAINED)})[FID_ABOVE_PRETRAINED]
+    assert (found["judged_by"], found["enough_pictures"], found["pictures"]) == ("kid", 9, 8)
+    assert found["low"] < found["value"] < found["high"] < 0, "clearly better, and said in KID"
+    worse = comparisons(REAL, few(UNTRAINED), {"pretrained": few(TRAINED)})[FID_ABOVE_PRETRAINED]
+    assert worse["value"] > 0
+    assert worse["high"] == UNKNOWN_BOUND, "KID has other units than the gate's margin, so no margin is met"
+
+
+def test_too_few_pictures_are_said_with_the_number_that_is_enough() -> None:
+    entries = judged(REAL, few(TRAINED), few(UNTRAINED))
+    (sentence,) = warnings(entries)
+    assert sentence.startswith("Against the untrained model: 8 pictures are too few for an FID of 6 features, 9 are")
+    assert "KID decides in its place: the trained model is better" in sentence
+    (sentence,) = warnings(judged(REAL, few(UNTRAINED), few(TRAINED)))
+    assert "too few pictures to tell, and no gate on this difference is passed" in sentence
 
 
 def judged(real: Scores, trained: Scores, untrained: Scores | None) -> Entries:
     rows = {"trained": trained} | ({"untrained": untrained} if untrained else {})
     others = {"untrained": untrained or trained}
-    return {**metrics(real, rows, "clip", seed=0), **comparisons(real, trained, others, seed=0)}
+    return {**metrics(real, rows, "clip", seed=0), **comparisons(real, trained, others)}
 
 
 def test_a_judge_that_tells_captions_apart_and_a_model_that_learned_need_no_warning() -> None:
