@@ -31,6 +31,8 @@ JSON: Final = "application/json"
 TIMEOUT_S: Final = 70.0
 # A host that has to start first, with a model to load, takes some ten minutes.
 ASYNC_TIMEOUT_S: Final = 1200.0
+# SageMaker's limit; without it, its own is a quarter of an hour.
+MOST_INVOCATION_S: Final = 3600
 POLL_S: Final = 1.0
 # The failure object holds the model's words; its status does not come along.
 MODEL_FAILED: Final = 500
@@ -132,7 +134,11 @@ class AsyncEndpoint:
         try:
             self._s3.put_object(**_place(location), Body=body_of(request), ContentType=JSON)
             accepted = self._runtime.invoke_endpoint_async(
-                EndpointName=self.name, ContentType=JSON, Accept=JSON, InputLocation=location
+                EndpointName=self.name,
+                ContentType=JSON,
+                Accept=JSON,
+                InputLocation=location,
+                InvocationTimeoutSeconds=MOST_INVOCATION_S,
             )
         except ClientError as error:
             raise PromptError(f"endpoint {self.name}: {error.response['Error']['Message']}") from None
@@ -185,10 +191,27 @@ def is_address(name: str) -> bool:
 
 
 def connect(target: Callable[[], Target], name: str, variant: str | None = None) -> Endpoint:
-    """Return the endpoint of a name, or of an address that begins with http:// or https://."""
+    """Return the endpoint of a name, of the kind that its configuration says, or of an http:// or https:// address."""
     if is_address(name):
         return ServerEndpoint(name)
-    return SageMakerEndpoint(target(), name, variant)
+    world = target()
+    asynchronous = endpoint_config(world, name).get("AsyncInferenceConfig")
+    if not asynchronous:
+        return SageMakerEndpoint(world, name, variant)
+    if variant:
+        raise PromptError(f"endpoint {name} is asynchronous: SageMaker itself chooses among its variants")
+    return AsyncEndpoint(world, name, asynchronous["OutputConfig"]["S3OutputPath"].rstrip("/").removesuffix("/answers"))
+
+
+def endpoint_config(target: Target, name: str) -> Mapping[str, Any]:
+    """Return what an endpoint runs on. Raises PromptError where there is none, or it may not be read."""
+    sagemaker = target.client("sagemaker")
+    try:
+        in_use = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
+        config: Mapping[str, Any] = sagemaker.describe_endpoint_config(EndpointConfigName=in_use)
+    except ClientError as error:
+        raise PromptError(f"endpoint {name}: {error.response['Error']['Message']}") from None
+    return config
 
 
 def draw_patiently(

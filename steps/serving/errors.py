@@ -1,15 +1,18 @@
 """The endpoint's answers other than pictures: always JSON, always with a reason.
 
-Every error is `{"error": {"status": 422, "message": "...", "fields": [{"field": "steps", "message": "..."}]}}`.
+Every error is an ErrorAnswer: `{"error": {"status": 422, "message": "...", "fields": [...]}, "request_id": "..."}`.
 They never repeat values of the request: error bodies end up in logs, and prompts must not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, Literal
 
 from pydantic import ValidationError
+
+from params.model import Model
 
 # Most fields that one answer names.
 MAX_FINDINGS: Final = 20
@@ -17,8 +20,32 @@ MAX_FINDINGS: Final = 20
 RETRY_AFTER_S: Final = 5
 
 
+class Problem(Model):
+    """Why there are no pictures."""
+
+    status: int
+    """The HTTP status."""
+    message: str
+    """The reason, in one line."""
+    fields: tuple[dict[Literal["field", "message"], str], ...] = ()
+    """The fields that are wrong, by their names in the request, and what is wrong with each."""
+    retry_after_s: int | None = None
+    """Seconds until the request may come again, as in Retry-After; left out: the same request fails again."""
+
+
+class ErrorAnswer(Model):
+    """The one form of every error."""
+
+    error: Problem
+    """Why there are no pictures."""
+    request_id: str
+    """As in X-Request-Id and in the log."""
+
+
 class ApiError(Exception):
     """A request that is answered with an error status."""
+
+    retry_after_s: int | None = None
 
     def __init__(
         self,
@@ -31,10 +58,11 @@ class ApiError(Exception):
         self.status, self.message, self.fields = status, message, fields
         self.headers = dict(headers or {})
 
-    def body(self) -> dict[str, Any]:
-        """Return the JSON body."""
-        named = {"fields": self.fields} if self.fields else {}
-        return {"error": {"status": self.status, "message": self.message, **named}}
+    def body(self, request_id: str = "") -> dict[str, Any]:
+        """Return the JSON body: an ErrorAnswer."""
+        about = {"fields": self.fields, "retry_after_s": self.retry_after_s}
+        error = {"status": self.status, "message": self.message} | {name: it for name, it in about.items() if it}
+        return {"error": error, "request_id": request_id}
 
 
 class ClientGoneError(Exception):
@@ -74,14 +102,22 @@ class AbandonedError(Exception):
     """No client waits for this batch any more."""
 
 
-def invalid_request(error: ValidationError) -> ApiError:
-    """Return 400 for what is not JSON and 422, with each field named, for what breaks the schema."""
+def invalid_field(field: str, message: str) -> ApiError:
+    """Return 422 for one field."""
+    return ApiError(422, f"{field}: {message}", [{"field": field, "message": message}])
+
+
+def invalid_request(error: ValidationError, known: Collection[str] = ()) -> ApiError:
+    """Return 400 for what is not JSON, else 422 with each field; an unknown one with the nearest that is `known`."""
     findings = error.errors(include_url=False, include_input=False)
     if findings[0]["type"] == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {findings[0]['ctx']['error']}")
     fields = []
     for finding in findings[:MAX_FINDINGS]:
         path = ".".join(str(part) for part in finding["loc"])
-        field = path or finding.get("ctx", {}).get("field", "body")
-        fields.append({"field": str(field), "message": finding["msg"]})
+        field, message = str(path or finding.get("ctx", {}).get("field", "body")), finding["msg"]
+        if finding["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(field.lower(), known, n=1)
+            message = f"unknown field; did you mean {near[0]!r}?" if near else "unknown field"
+        fields.append({"field": field, "message": message})
     return ApiError(422, "; ".join(f"{field['field']}: {field['message']}" for field in fields), fields)
