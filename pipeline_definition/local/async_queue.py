@@ -86,17 +86,14 @@ class AsyncQueue:
         """Ask until a host has answered; None where the control plane ends first."""
         endpoint, asked, hosts_lost = invocation["Endpoint"], invocation["Asked"], 0
         while not self._closing.is_set():
-            if endpoint not in self._endpoints:
-                return Response("the endpoint was deleted", 404)
-            if time.time() > invocation["ReceivedAt"] + float(asked["RequestTTLSeconds"]):
-                return Response("no host was there within RequestTTLSeconds", 504)
+            is_late = time.time() > invocation["ReceivedAt"] + float(asked["RequestTTLSeconds"])
+            if is_late or hosts_lost == _MOST_HOSTS_LOST or endpoint not in self._endpoints:
+                return Response(f"no host answered in time; {hosts_lost} were lost with this request", 503)
             body, timeout_s = self._store.read(asked["InputLocation"]), float(asked["InvocationTimeoutSeconds"])
             try:
                 if answer := self._invoke(endpoint, body, invocation["Headers"], timeout_s):
                     return answer
-            except RefusedRequestError as error:
+            except RefusedRequestError:
                 hosts_lost += 1
-                if hosts_lost >= _MOST_HOSTS_LOST and not self._closing.is_set():
-                    return Response(f"{hosts_lost} hosts were lost with this request: {error.message}", 503)
             self._closing.wait(_PAUSE_S)
         return None

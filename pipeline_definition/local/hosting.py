@@ -262,15 +262,10 @@ def _model_error(status: int, data: bytes) -> Response:
 
 
 def _summary(variants: list[RunningVariant]) -> Record:
+    own = {"CurrentInstanceCount": 1, "DesiredInstanceCount": 1}
+    weights = [(variant.name, variant.weight) for variant in variants]
     return {
         "ProductionVariants": [
-            {
-                "VariantName": variant.name,
-                "CurrentWeight": variant.weight,
-                "DesiredWeight": variant.weight,
-                "CurrentInstanceCount": 1,
-                "DesiredInstanceCount": 1,
-            }
-            for variant in variants
+            {"VariantName": name, "CurrentWeight": weight, "DesiredWeight": weight, **own} for name, weight in weights
         ]
     }

@@ -15,19 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from botocore.exceptions import ClientError
+
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.prompting.bootstrap import estimate
 from pipeline_definition.prompting.clip_scores import ScoringError, score_pictures
-from pipeline_definition.prompting.endpoint import (
-    Answer,
-    DrawnPicture,
-    Endpoint,
-    connect,
-    draw_patiently,
-    endpoint_config,
-    is_address,
-)
+from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, Endpoint, connect, draw_patiently, is_address
 from pipeline_definition.session import Target
 
 PATIENCE_S: Final = 120.0
@@ -211,7 +205,12 @@ def difference(first: Standing, second: Standing) -> Difference | None:
 
 def _instance_types(target: Target, endpoint: str) -> dict[str, str]:
     """Return the instance type of each variant."""
-    variants = endpoint_config(target, endpoint)["ProductionVariants"]
+    sagemaker = target.client("sagemaker")
+    try:
+        config = sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
+        variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
+    except ClientError as error:
+        raise ContenderError(f"endpoint {endpoint}: {error.response['Error']['Message']}") from None
     return {variant["VariantName"]: variant.get("InstanceType", "") for variant in variants}
 
 

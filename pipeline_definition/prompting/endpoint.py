@@ -31,8 +31,8 @@ JSON: Final = "application/json"
 TIMEOUT_S: Final = 70.0
 # A host that has to start first, with a model to load, takes some ten minutes.
 ASYNC_TIMEOUT_S: Final = 1200.0
-# SageMaker's limit; without it, its own is a quarter of an hour.
-MOST_INVOCATION_S: Final = 3600
+# An hour is SageMaker's limit; where nothing is said, it waits for a quarter of one.
+ASKED: Final = {"ContentType": JSON, "Accept": JSON, "InvocationTimeoutSeconds": 3600}
 POLL_S: Final = 1.0
 # The failure object holds the model's words; its status does not come along.
 MODEL_FAILED: Final = 500
@@ -133,13 +133,7 @@ class AsyncEndpoint:
         location = f"{self._prefix}/requests/{uuid.uuid4().hex}.json"
         try:
             self._s3.put_object(**_place(location), Body=body_of(request), ContentType=JSON)
-            accepted = self._runtime.invoke_endpoint_async(
-                EndpointName=self.name,
-                ContentType=JSON,
-                Accept=JSON,
-                InputLocation=location,
-                InvocationTimeoutSeconds=MOST_INVOCATION_S,
-            )
+            accepted = self._runtime.invoke_endpoint_async(EndpointName=self.name, InputLocation=location, **ASKED)
         except ClientError as error:
             raise PromptError(f"endpoint {self.name}: {error.response['Error']['Message']}") from None
         while time.monotonic() - started_s < ASYNC_TIMEOUT_S:
@@ -195,23 +189,15 @@ def connect(target: Callable[[], Target], name: str, variant: str | None = None)
     if is_address(name):
         return ServerEndpoint(name)
     world = target()
-    asynchronous = endpoint_config(world, name).get("AsyncInferenceConfig")
-    if not asynchronous:
-        return SageMakerEndpoint(world, name, variant)
-    if variant:
-        raise PromptError(f"endpoint {name} is asynchronous: SageMaker itself chooses among its variants")
-    return AsyncEndpoint(world, name, asynchronous["OutputConfig"]["S3OutputPath"].rstrip("/").removesuffix("/answers"))
-
-
-def endpoint_config(target: Target, name: str) -> Mapping[str, Any]:
-    """Return what an endpoint runs on. Raises PromptError where there is none, or it may not be read."""
-    sagemaker = target.client("sagemaker")
     try:
-        in_use = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
-        config: Mapping[str, Any] = sagemaker.describe_endpoint_config(EndpointConfigName=in_use)
+        about = world.client("sagemaker").describe_endpoint(EndpointName=name)
+        config = world.client("sagemaker").describe_endpoint_config(EndpointConfigName=about["EndpointConfigName"])
     except ClientError as error:
         raise PromptError(f"endpoint {name}: {error.response['Error']['Message']}") from None
-    return config
+    if "AsyncInferenceConfig" not in config:
+        return SageMakerEndpoint(world, name, variant)
+    answers = config["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"]
+    return AsyncEndpoint(world, name, answers.rstrip("/").removesuffix("/answers"))
 
 
 def draw_patiently(

@@ -1,6 +1,4 @@
-"""The HTTP side of the endpoint: GET /ping, POST /invocations, GET /metrics.
-
-OpenAI's and A1111's clients find their own paths, which their own documents describe.
+"""The HTTP side of the endpoint: GET /ping, GET /metrics, POST /invocations and, for others' clients, to their paths.
 
 Whatever a client sends, it gets pictures or an error as JSON (see `steps.serving.errors`). SageMaker forwards the body
 and X-Amzn-SageMaker-Custom-Attributes alone, so what the headers say is there, too.
@@ -21,13 +19,12 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import PlainTextResponse
 
 from steps.serving import forms, media
 from steps.serving.encoding import DrawnRequest
 from steps.serving.errors import ApiError, ClientGoneError
-from steps.serving.forms import Form
-from steps.serving.openapi import INVOCATIONS, DocumentedApp, failures
+from steps.serving.forms import FORMS
+from steps.serving.openapi import DocumentedApp
 from steps.serving.schema import GenerationRequest
 from steps.serving.service import Service
 
@@ -56,7 +53,7 @@ def create_app(service: Service) -> FastAPI:
     app.service = service
     app.add_exception_handler(HTTPException, _http_error)
 
-    @app.get("/ping", response_model=dict[str, str], responses=failures(503))
+    @app.get("/ping")
     async def ping() -> Response:
         try:
             service.require_ready()
@@ -64,15 +61,15 @@ def create_app(service: Service) -> FastAPI:
             return _error(error, uuid.uuid4().hex)
         return _json(200, {"status": "ready", "model": service.worker.identity})
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics")
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.post("/invocations", **INVOCATIONS)
+    @app.post("/invocations")
     async def invocations(request: Request) -> Response:
         return await _Exchange(service, request).answer()
 
-    for path in forms.PATHS:
+    for path in filter(None, (form.get("path") for form in FORMS.values())):
         app.post(path, include_in_schema=False)(invocations)
     return app
 
@@ -110,9 +107,9 @@ class _Exchange:
         media.check_content_type(headers.get("content-type"), headers.get("content-encoding"))
         body = await read_body(self._request, arguments.max_body_bytes, arguments.body_timeout_s)
         accept = headers.get("accept") or "*/*"
-        form = forms.PATHS.get(self._request.url.path)
-        generation, form = forms.read(body, accept, self._service.request_type, form)
-        media_type = media.choose(media.JSON if accept == "*/*" and form in forms.IN_JSON else accept, generation)
+        generation, form = forms.read(body, self._request.url.path, accept, self._service.request_type)
+        in_json = accept == "*/*" and form and FORMS[form].get("json")
+        media_type = media.choose(media.JSON if in_json else accept, generation)
         self._describe(generation)
         watch = asyncio.create_task(gone(self._request))
         try:
@@ -173,7 +170,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _picture_response(drawing: DrawnRequest, media_type: str, form: Form | None, request_id: str) -> Response:
+def _picture_response(drawing: DrawnRequest, media_type: str, form: str | None, request_id: str) -> Response:
     kind, in_json = media.picture_format(media_type, drawing.request), media_type == media.JSON
     content = forms.answer(form, drawing, kind, request_id) if in_json else drawing.file(0, kind)
     seeds, model = ",".join(map(str, drawing.seeds)), _header_text(drawing.model)

@@ -1,6 +1,7 @@
 """The endpoint's answers other than pictures: always JSON, always with a reason.
 
-Every error is an ErrorAnswer: `{"error": {"status": 422, "message": "...", "fields": [...]}, "request_id": "..."}`.
+Every error is `{"error": {"status": 422, "message": "...", "fields": [{"field": "steps", "message": "..."}]},
+"request_id": "..."}`, with `retry_after_s` in it where the request may come again.
 They never repeat values of the request: error bodies end up in logs, and prompts must not.
 """
 
@@ -8,38 +9,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import ValidationError
-
-from params.model import Model
 
 # Most fields that one answer names.
 MAX_FINDINGS: Final = 20
 # What a client is told while the model loads or the server goes down: about a health check's rhythm.
 RETRY_AFTER_S: Final = 5
-
-
-class Problem(Model):
-    """Why there are no pictures."""
-
-    status: int
-    """The HTTP status."""
-    message: str
-    """The reason, in one line."""
-    fields: tuple[dict[Literal["field", "message"], str], ...] = ()
-    """The fields that are wrong, by their names in the request, and what is wrong with each."""
-    retry_after_s: int | None = None
-    """Seconds until the request may come again, as in Retry-After; left out: the same request fails again."""
-
-
-class ErrorAnswer(Model):
-    """The one form of every error."""
-
-    error: Problem
-    """Why there are no pictures."""
-    request_id: str
-    """As in X-Request-Id and in the log."""
 
 
 class ApiError(Exception):
@@ -59,7 +36,7 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self, request_id: str = "") -> dict[str, Any]:
-        """Return the JSON body: an ErrorAnswer."""
+        """Return the JSON body: ErrorAnswer in openapi.yaml."""
         about = {"fields": self.fields, "retry_after_s": self.retry_after_s}
         error = {"status": self.status, "message": self.message} | {name: it for name, it in about.items() if it}
         return {"error": error, "request_id": request_id}
@@ -119,5 +96,6 @@ def invalid_request(error: ValidationError, known: Collection[str] = ()) -> ApiE
         if finding["type"] == "extra_forbidden":
             near = difflib.get_close_matches(field.lower(), known, n=1)
             message = f"unknown field; did you mean {near[0]!r}?" if near else "unknown field"
+            message = "it was said by another name, too" if field in known else message
         fields.append({"field": field, "message": message})
     return ApiError(422, "; ".join(f"{field['field']}: {field['message']}" for field in fields), fields)

@@ -18,7 +18,6 @@ Sampler = Literal["ddim", "dpm++", "euler"]
 MAX_SEED: Final = 2**32 - 1
 TABLES: Final[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("aliases.yaml").read_text(encoding="utf-8"))
 ALIASES: Final[dict[str, tuple[str, str]]] = TABLES["fields"]
-"""Somebody else's name of a field, what it means here, and whose it is."""
 
 
 class GenerationSettings(Model):

@@ -124,3 +124,9 @@ def test_every_setting_or_its_section_says_what_it_is(model):
         is_section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         text = field.annotation.__doc__ if is_section else field.description
         assert text, f"{model.__name__}.{name} has no docstring"
+
+
+def test_only_an_asynchronous_endpoint_may_take_its_time():
+    assert parse_settings("endpoint: {asynchronous: true, invocation_timeout_s: 1800}", "x.yaml")
+    with pytest.raises(SettingsError, match=r"timeout_s is below 60"):
+        parse_settings("endpoint: {timeout_s: 600}", "x.yaml")

@@ -50,7 +50,7 @@ def test_every_status_has_its_form(document: dict[str, Any]) -> None:
 def test_every_field_is_described_with_its_range(document: dict[str, Any]) -> None:
     for name, schema in document["components"]["schemas"].items():
         for field, about in schema["properties"].items():
-            assert about.get("description"), f"{name}.{field}"
+            assert "$ref" in about or about.get("description"), f"{name}.{field}"
     fields = document["components"]["schemas"]["GenerationRequest"]["properties"]
     assert fields["steps"]["maximum"] == ARGUMENTS.max_inference_steps
     assert (fields["width"]["multipleOf"], fields["width"]["description"][:6]) == (8, "Pixels")
