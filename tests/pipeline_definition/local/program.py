@@ -171,10 +171,10 @@ def first_time(mark: Path) -> bool:
 IN_HAND: list[object] = []
 
 
-def at_once() -> int:
+def at_once(pause_s: float) -> int:
     """Take a moment; return how many requests took it together."""
     IN_HAND.append(object())
-    time.sleep(0.05)
+    time.sleep(pause_s)
     most = len(IN_HAND)
     IN_HAND.pop()
     return most
@@ -188,8 +188,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if body == b"die" or (body.startswith(b"die once ") and first_time(Path(body[9:].decode()))):
             os._exit(1)
-        if body.startswith(b"count "):
-            self.answer(200, f"{body.decode()} at_once {at_once()}".encode())
+        if body.startswith((b"count ", b"slow ")):
+            pause_s = 1.0 if body.startswith(b"slow") else 0.05
+            self.answer(200, f"{body.decode()} at_once {at_once(pause_s)}".encode())
             return
         if body == b"bad":
             self.answer(400, b"that is bad")
