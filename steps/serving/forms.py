@@ -110,5 +110,5 @@ def _take_apart(fields: dict[str, Any]) -> None:
 
 def _asks_nothing(name: str, value: Any) -> bool:
     means_something = name in ALIASES or name in GenerationRequest.model_fields
-    nothing = (None,) if means_something else (None, False, 0, -1, "", [], {})
+    nothing: tuple[Any, ...] = (None,) if means_something else (None, False, 0, -1, "", [], {})
     return value in (*nothing, *TABLES["harmless"].get(name, ())) or name in TABLES["passed_over"]

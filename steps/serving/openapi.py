@@ -22,8 +22,11 @@ class DocumentedApp(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Return the document; the adapters are in it once the model is loaded."""
-        models = [(model, "validation") for model in (self.service.request_type, GenerationResponse)]
-        schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")[1]["$defs"]
+        _, found = models_json_schema(
+            [(self.service.request_type, "validation"), (GenerationResponse, "validation")],
+            ref_template="#/components/schemas/{model}",
+        )
+        schemas: dict[str, Any] = found["$defs"]
         own, renderer = schemas["GenerationRequest"], self.service.worker.renderer
         own |= _prompt_or_prompts(self.service.arguments.max_images)
         if renderer is not None:

@@ -71,12 +71,13 @@ def sagemaker(answers: Any, **config: Any) -> Target:
     arn, at = "arn:aws:sagemaker:us-east-1:123456789012:endpoint/x", datetime(2026, 1, 1, tzinfo=UTC)
     common = {"EndpointConfigName": "c", "CreationTime": at}
     endpoint = {"EndpointName": "x", "EndpointArn": arn, "EndpointStatus": "InService", "LastModifiedTime": at}
+    variants = [{"VariantName": "all", "ModelName": "m"}]
     described = {
         "describe_endpoint": lambda **_: common | endpoint,
         "describe_endpoint_config": lambda **_: {
             **common,
             "EndpointConfigArn": arn,
-            "ProductionVariants": [],
+            "ProductionVariants": variants,
             **config,
         },
     }

@@ -6,24 +6,18 @@ import base64
 import io
 import json
 import re
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from huggingface_hub import InferenceClient, constants
 from PIL import Image
 from starlette.testclient import TestClient
 
-from steps.serving.app import create_app
 from steps.serving.schema import ALIASES
-from steps.serving.service import Service
-from tests.steps.serving.conftest import ARGUMENTS, Serve
+from tests.steps.serving.conftest import Serve
 from tests.steps.serving.fakes import FakeRenderer
-from tests.steps.serving.waiting import until
 
 ROOT = Path(__file__).parents[3]
 # Every field of A1111's request with its default, and what its users set.
@@ -106,22 +100,9 @@ def test_hugging_faces_toolkit_gets_one_picture_in_json(grey: TestClient) -> Non
     assert wrong[0]["field"] == "num_inference_steps"
 
 
-@pytest.fixture(name="url")
-def url_fixture() -> Iterator[str]:
-    service = Service(ARGUMENTS, FakeRenderer().load)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(create_app(service), log_config=None))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        until(lambda: service.ready)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(20)
-
-
-def test_hugging_faces_own_client_draws(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hugging_faces_own_client_draws(grey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    client = InferenceClient(model=f"{url}/invocations", token="none")
+    client = InferenceClient(model=f"{grey_url}/invocations", token="none")
     drawn = client.text_to_image("a", num_inference_steps=2, guidance_scale=3.0, width=40, height=48, seed=9)
     assert (drawn.size, drawn.getpixel((0, 0))) == ((40, 48), (9, 9, 9))
 
