@@ -202,11 +202,15 @@ class EndpointStep(ServeArguments):
     """ARN of reserved capacity, such as a training plan for endpoints: its hosts and no others; nothing: on demand."""
     concurrent_invocations: int = Field(8, ge=1, le=1000)
     """Requests that SageMaker hands one host of an asynchronous endpoint at once: a batch, so that it can be filled."""
+    invocation_timeout_s: int = added(3600, ge=60, le=3600)
+    """A request to an asynchronous endpoint that takes longer fails: timeout_s of its hosts."""
     scaling: Scaling = Scaling()
     """Autoscaling."""
 
     @model_validator(mode="after")
-    def _only_a_queue_wakes_a_host(self) -> Self:
+    def _only_a_queue_waits(self) -> Self:
+        if self.timeout_s >= 60:
+            raise ValueError("timeout_s is below 60, SageMaker's own limit; asynchronous: see invocation_timeout_s")
         if self.scaling.max_instances and self.scaling.min_instances == 0 and not self.asynchronous:
             raise ValueError("scaling.min_instances 0 needs asynchronous: true; no host would answer the first request")
         return self

@@ -32,8 +32,11 @@ class ServeArguments(Model):
     """How long the first request waits for others to share its batch."""
     queue_size: int = Field(32, ge=1)
     """Requests waiting beyond this are answered with 429 and Retry-After."""
-    timeout_s: float = Field(55.0, gt=0, lt=60)
-    """A request that takes longer is answered with 504: SageMaker itself gives up at 60 s."""
+    shed_load: bool = added(True)
+    """Answer 429 where the queue is full or the time would not suffice; false behind a queue that keeps what waits, as
+    that of an asynchronous endpoint: then every request has its turn."""
+    timeout_s: float = Field(55.0, gt=0, le=3600)
+    """A request that takes longer is answered with 504: SageMaker itself gives up at 60 s, asynchronously at 3,600."""
     precision: Literal["float32", "bfloat16", "float16"] = "float16"
     """In which the model generates."""
     channels_last: bool = False

@@ -16,11 +16,10 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResul
 from rich.table import Column, Table
 from rich.text import Text
 
-from params.layout import ASYNC
 from params.settings import Settings, load_settings
 from pipeline_definition.errors import UsageError
 from pipeline_definition.pages import document
-from pipeline_definition.prompting.endpoint import AsyncEndpoint, Endpoint, connect
+from pipeline_definition.prompting.endpoint import Endpoint, connect
 from pipeline_definition.session import Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,7 +159,6 @@ def complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 def endpoint_of(context: CommandContext, name: str | None, variant: str | None) -> Endpoint:
     """Return the endpoint that `--endpoint`, `--variant` and `--local` mean."""
-    own = context.settings.endpoint
 
     def target() -> Target:
         from pipeline_definition.local.client import ensure_up, is_up
@@ -170,9 +168,7 @@ def endpoint_of(context: CommandContext, name: str | None, variant: str | None) 
             ensure_up(context.state, DEFAULT_RUNS, leash=False)
         return context.target
 
-    if own.asynchronous and name in (None, own.name):
-        return AsyncEndpoint(target(), own.name, f"s3://{context.settings.account.bucket}/{ASYNC}/{own.name}")
-    return connect(target, name or own.name, variant)
+    return connect(target, name or context.settings.endpoint.name, variant)
 
 
 def say(line: object, style: str | None = None) -> None:

@@ -9,6 +9,7 @@ from sagemaker.core.workflow.functions import Join
 from sagemaker.mlops.workflow import EndpointConfigStep, ModelStep, TrainingStep
 from sagemaker.mlops.workflow import EndpointStep as SdkEndpointStep
 
+from params.arguments import to_environment
 from params.instances import has_gpus
 from params.layout import ASYNC, INSTANCE_TYPE_VARIABLE, SERVE_PREFIX
 from params.stages import AUTO, GPU_HOST_IMAGE, NONE, EndpointStep
@@ -21,8 +22,12 @@ VARIANT = "trained"
 def create_model_step(blueprint: Blueprint, train: TrainingStep, register: ModelStep) -> ModelStep:
     """Return the step that makes the model; it knows its package, so every picture can say where it comes from."""
     environment = {f"{SERVE_PREFIX}MODEL_NAME": register.properties.ModelPackageArn}
-    if has_gpus(blueprint.settings.endpoint.job.instance_type):
-        # Only here, not in the package: production may run it on other hosts.
+    settings = blueprint.settings.endpoint
+    # Only here, not in the package: production may run it on other hosts, and answer at once.
+    if settings.asynchronous:
+        patient = {"timeout_s": float(settings.invocation_timeout_s), "shed_load": False}
+        environment |= to_environment(patient, SERVE_PREFIX)
+    if has_gpus(settings.job.instance_type):
         environment[INSTANCE_TYPE_VARIABLE] = blueprint.parameters.endpoint.instance_type
     return ModelStep(
         name="CreateModel",

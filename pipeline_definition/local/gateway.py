@@ -37,6 +37,7 @@ from pipeline_definition.local.settings import HEALTH_PATH, HOST
 _INVOCATION = re.compile(r"^/endpoints/([^/]+)/(async-)?invocations$")
 _OWN = "X-Amzn-SageMaker-"
 _FORWARDED = ("Content-Type", "Accept", *(_OWN + name for name in ("Custom-Attributes", "Inference-Id", "Session-Id")))
+_ASKED = ("Content-Type", "Accept", "Inference-Id", "InputLocation", "RequestTTLSeconds", "InvocationTimeoutSeconds")
 _HOSTS = (HOST, "localhost", "[::1]")
 _log = logging.getLogger(__name__)
 
@@ -98,9 +99,10 @@ class Gateway:
         headers = {name: given[name] for name in _FORWARDED if given.get(name)}
         if not is_asynchronous:
             return self._hosting.invoke(endpoint, read_body(environ), headers, given.get(f"{_OWN}Target-Variant"))
-        headers |= {name: given[_OWN + name] for name in ("Content-Type", "Accept") if given.get(_OWN + name)}
-        location, inference_id = given.get(f"{_OWN}InputLocation", ""), given.get(f"{_OWN}Inference-Id")
-        return self._hosting.invoke_async(endpoint, location, headers, inference_id)
+        asked = {name: given[_OWN + name] for name in _ASKED if given.get(_OWN + name)}
+        headers = {name: text for name, text in headers.items() if name.startswith(_OWN)}
+        headers |= {name: asked[name] for name in ("Content-Type", "Accept") if name in asked}
+        return self._hosting.invoke_async(endpoint, asked, headers)
 
     def _forward(self, environ: Environ) -> Response:
         """Let moto answer; record the request if it changed something."""

@@ -1,8 +1,7 @@
 """Endpoints: server processes behind CreateEndpoint, UpdateEndpoint, InvokeEndpoint and InvokeEndpointAsync.
 
 An update starts the new variants while the old ones serve, and switches when all of them answer; if one does not, the
-old ones stay in service and the endpoint's FailureReason says why. An asynchronous invocation reads its payload from S3
-and writes <S3OutputPath>/<id>.out, or <S3FailurePath>/<id>-error.out where the model fails.
+old ones stay in service and the endpoint's FailureReason says why. Asynchronous invocations wait in `async_queue`.
 """
 
 from __future__ import annotations
@@ -14,12 +13,14 @@ import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any
 
 from botocore.exceptions import ClientError
 from werkzeug.wrappers import Response
 
 from pipeline_definition.local.answers import json_answer
+from pipeline_definition.local.async_queue import AsyncQueue
 from pipeline_definition.local.environment import arn
 from pipeline_definition.local.errors import (
     RefusedRequestError,
@@ -36,6 +37,8 @@ from pipeline_definition.local.variant import RunningVariant
 
 _SERVING = ("InService", "Updating")
 _ANSWERED = ("content-type", "x-amzn-sagemaker-custom-attributes")
+_TIMEOUT_S = 60.0
+_ORIGINAL_STATUS = "x-Amzn-Original-Status"
 _DRAIN_S = 5.0
 _POLL_S = 0.05
 
@@ -50,6 +53,7 @@ class Hosting:
         """Every variant with a server, the starting ones among them."""
         self._closing = False
         self._creating = threading.Lock()
+        self._queue = AsyncQueue(services, self._invoke_ready)
 
     def create_endpoint(self, request: Mapping[str, Any]) -> Record:
         """Answer CreateEndpoint."""
@@ -113,7 +117,9 @@ class Hosting:
             raise StepFailureError(record.get("FailureReason", f"endpoint {name}: {record['EndpointStatus']}"))
         return record
 
-    def invoke(self, name: str, body: bytes, headers: Mapping[str, str], target: str | None) -> Response:
+    def invoke(
+        self, name: str, body: bytes, headers: Mapping[str, str], target: str | None, timeout_s: float = _TIMEOUT_S
+    ) -> Response:
         """Answer InvokeEndpoint: forward to one variant, by weight or by name.
 
         Raises RefusedRequestError: ValidationError or ServiceUnavailable. A model's error is answered as ModelError.
@@ -123,7 +129,9 @@ class Hosting:
             raise RefusedRequestError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
         variant = self._choose(name, target)
         try:
-            status, answer, data = variant.invoke(body, headers)
+            status, answer, data = variant.invoke(body, headers, timeout_s)
+        except TimeoutError:
+            return _model_error(0, b"Your invocation timed out while waiting for a response from container primary.")
         except (OSError, http.client.HTTPException) as error:
             raise RefusedRequestError("ServiceUnavailable", f"variant {variant.name}: {error}", 503) from None
         if status >= 300:
@@ -131,8 +139,8 @@ class Hosting:
         kept = {key: value for key, value in answer.items() if key.lower() in _ANSWERED}
         return Response(data, 200, {**kept, "x-Amzn-Invoked-Production-Variant": variant.name})
 
-    def invoke_async(self, name: str, location: str, headers: Mapping[str, str], inference_id: str | None) -> Response:
-        """Answer InvokeEndpointAsync; the invocation goes on by itself.
+    def invoke_async(self, name: str, asked: Mapping[str, str], headers: Mapping[str, str]) -> Response:
+        """Answer InvokeEndpointAsync, whose own headers are `asked`; the invocation waits for its turn.
 
         Raises RefusedRequestError (ValidationError) for a missing payload, or an endpoint that is missing or not
         asynchronous.
@@ -143,34 +151,33 @@ class Hosting:
         if not config:
             problem = f"Endpoint configuration {config_name} has no AsyncInferenceConfig"
             raise RefusedRequestError("ValidationError", problem)
+        location = asked.get("InputLocation", "")
         if not self._services.store.exists(location):
             raise RefusedRequestError("ValidationError", f"There is no object {location}")
-        output, own_id = config["OutputConfig"], inference_id or str(uuid.uuid4())
-        out = f"{output['S3OutputPath'].rstrip('/')}/{own_id}.out"
-        failed = f"{output.get('S3FailurePath', output['S3OutputPath']).rstrip('/')}/{own_id}-error.out"
-        body = self._services.store.read(location)
-
-        def run() -> None:
-            try:
-                answer = self.invoke(name, body, headers, None)
-                self._services.store.put(out if answer.status_code == 200 else failed, answer.get_data())
-            except RefusedRequestError as error:
-                self._services.store.put(failed, error.message.encode())
-
-        threading.Thread(target=run, daemon=True).start()
+        out, failed = self._queue.accept(name, asked, headers, config)
         places = {"X-Amzn-SageMaker-OutputLocation": out, "X-Amzn-SageMaker-FailureLocation": failed}
-        return json_answer({"InferenceId": own_id}, 202, places)
+        return json_answer({"InferenceId": asked.get("Inference-Id", str(uuid.uuid4()))}, 202, places)
+
+    def _invoke_ready(self, name: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Response | None:
+        """Invoke a host; None where none takes requests now. Raises RefusedRequestError where it is lost meanwhile."""
+        if not any(variant.ping() for variant in self._variants.get(name, ())):
+            return None
+        answer = self.invoke(name, body, headers, None, timeout_s)
+        is_busy = answer.headers.get(_ORIGINAL_STATUS) == str(int(HTTPStatus.SERVICE_UNAVAILABLE))
+        return None if is_busy else answer
 
     def restore(self) -> None:
-        """Start the servers of the endpoints that were in service when the control plane ended."""
+        """Start the servers of the endpoints that were in service when the control plane ended, and what they owe."""
         for record in self._records.all():
             if record["EndpointStatus"] != "Failed":
                 self._set(record["EndpointName"], "Creating")
                 self._deploy_soon(record["EndpointName"], record["EndpointConfigName"])
+        self._queue.restore()
 
     def shut_down(self) -> None:
         """End every server; the records stay for the next start."""
         self._closing = True
+        self._queue.shut_down()
         self._variants.clear()
         self._end(list(self._alive))
 
@@ -244,26 +251,21 @@ class Hosting:
 
 def _model_error(status: int, data: bytes) -> Response:
     text = data.decode("utf-8", "replace")
-    side = "client" if status < 500 else "server"
+    side = "client" if 400 <= status < 500 else "server"
     body = {
         "Message": f'Received {side} error ({status}) from primary with message "{text}".',
         "OriginalMessage": text,
         "OriginalStatusCode": status,
         "LogStreamArn": "",
     }
-    return json_answer(body, 424, {"x-amzn-ErrorType": "ModelError"})
+    return json_answer(body, 424, {"x-amzn-ErrorType": "ModelError", _ORIGINAL_STATUS: str(status)})
 
 
 def _summary(variants: list[RunningVariant]) -> Record:
+    own = {"CurrentInstanceCount": 1, "DesiredInstanceCount": 1}
+    weights = [(variant.name, variant.weight) for variant in variants]
     return {
         "ProductionVariants": [
-            {
-                "VariantName": variant.name,
-                "CurrentWeight": variant.weight,
-                "DesiredWeight": variant.weight,
-                "CurrentInstanceCount": 1,
-                "DesiredInstanceCount": 1,
-            }
-            for variant in variants
+            {"VariantName": name, "CurrentWeight": weight, "DesiredWeight": weight, **own} for name, weight in weights
         ]
     }

@@ -21,6 +21,7 @@ _FOLDERS = {
     "training-job": "training-jobs",
     "hyper-parameter-tuning-job": "tuning-jobs",
     "endpoint": "endpoints",
+    "async-invocation": "async-invocations",
     "model-package": "model-packages",
     "model-package-group": "model-package-groups",
 }

@@ -28,7 +28,6 @@ from pipeline_definition.local.storage import fetch_prefix
 _PING_EVERY_S = 0.1
 _PING_TIMEOUT_S = 5.0
 _STARTUP_TIMEOUT_S = 600.0  # unless the configuration gives a limit
-INVOCATION_TIMEOUT_S = 60.0
 _FIRST_RESTART_S, _LAST_RESTART_S = 0.5, 30.0
 _STEADY_AFTER_S = 60.0
 
@@ -86,12 +85,12 @@ class RunningVariant:
             return self._ask("GET", "/ping", _PING_TIMEOUT_S)[0] == 200
         return False
 
-    def invoke(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
+    def invoke(self, body: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[int, dict[str, str], bytes]:
         """Post to /invocations; return status, headers and body. Raises OSError where the server cannot be reached."""
         request = object()
         self.in_flight.add(request)
         try:
-            return self._ask("POST", "/invocations", INVOCATION_TIMEOUT_S, body, headers)
+            return self._ask("POST", "/invocations", timeout_s, body, headers)
         finally:
             self.in_flight.discard(request)
 

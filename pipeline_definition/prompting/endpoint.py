@@ -31,6 +31,8 @@ JSON: Final = "application/json"
 TIMEOUT_S: Final = 70.0
 # A host that has to start first, with a model to load, takes some ten minutes.
 ASYNC_TIMEOUT_S: Final = 1200.0
+# An hour is SageMaker's limit; where nothing is said, it waits for a quarter of one.
+ASKED: Final = {"ContentType": JSON, "Accept": JSON, "InvocationTimeoutSeconds": 3600}
 POLL_S: Final = 1.0
 # The failure object holds the model's words; its status does not come along.
 MODEL_FAILED: Final = 500
@@ -131,9 +133,7 @@ class AsyncEndpoint:
         location = f"{self._prefix}/requests/{uuid.uuid4().hex}.json"
         try:
             self._s3.put_object(**_place(location), Body=body_of(request), ContentType=JSON)
-            accepted = self._runtime.invoke_endpoint_async(
-                EndpointName=self.name, ContentType=JSON, Accept=JSON, InputLocation=location
-            )
+            accepted = self._runtime.invoke_endpoint_async(EndpointName=self.name, InputLocation=location, **ASKED)
         except ClientError as error:
             raise PromptError(f"endpoint {self.name}: {error.response['Error']['Message']}") from None
         while time.monotonic() - started_s < ASYNC_TIMEOUT_S:
@@ -185,10 +185,19 @@ def is_address(name: str) -> bool:
 
 
 def connect(target: Callable[[], Target], name: str, variant: str | None = None) -> Endpoint:
-    """Return the endpoint of a name, or of an address that begins with http:// or https://."""
+    """Return the endpoint of a name, of the kind that its configuration says, or of an http:// or https:// address."""
     if is_address(name):
         return ServerEndpoint(name)
-    return SageMakerEndpoint(target(), name, variant)
+    world = target()
+    try:
+        about = world.client("sagemaker").describe_endpoint(EndpointName=name)
+        config = world.client("sagemaker").describe_endpoint_config(EndpointConfigName=about["EndpointConfigName"])
+    except ClientError as error:
+        raise PromptError(f"endpoint {name}: {error.response['Error']['Message']}") from None
+    if "AsyncInferenceConfig" not in config:
+        return SageMakerEndpoint(world, name, variant)
+    answers = config["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"]
+    return AsyncEndpoint(world, name, answers.rstrip("/").removesuffix("/answers"))
 
 
 def draw_patiently(

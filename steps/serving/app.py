@@ -1,4 +1,4 @@
-"""The HTTP side of the endpoint: GET /ping, POST /invocations, GET /metrics.
+"""The HTTP side of the endpoint: GET /ping, GET /metrics, POST /invocations and, for others' clients, to their paths.
 
 Whatever a client sends, it gets pictures or an error as JSON (see `steps.serving.errors`). SageMaker forwards the body
 and X-Amzn-SageMaker-Custom-Attributes alone, so what the headers say is there, too.
@@ -17,14 +17,15 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from steps.serving import media
+from steps.serving import forms, media
 from steps.serving.encoding import DrawnRequest
-from steps.serving.errors import ApiError, ClientGoneError, invalid_request
-from steps.serving.schema import GenerationRequest, GenerationResponse
+from steps.serving.errors import ApiError, ClientGoneError
+from steps.serving.forms import FORMS
+from steps.serving.openapi import DocumentedApp
+from steps.serving.schema import GenerationRequest
 from steps.serving.service import Service
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def create_app(service: Service) -> FastAPI:
         patience_s = 0.0 if service.worker.state == "failed" else service.arguments.drain_timeout_s
         await asyncio.to_thread(service.worker.stop, patience_s)
 
-    app = FastAPI(title="Stable Diffusion endpoint", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = DocumentedApp(title="Stable Diffusion endpoint", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.service = service
     app.add_exception_handler(HTTPException, _http_error)
 
     @app.get("/ping")
@@ -56,17 +58,19 @@ def create_app(service: Service) -> FastAPI:
         try:
             service.require_ready()
         except ApiError as error:
-            return _error(error)
+            return _error(error, uuid.uuid4().hex)
         return _json(200, {"status": "ready", "model": service.worker.identity})
 
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.post("/invocations", openapi_extra=_documentation(service))
+    @app.post("/invocations")
     async def invocations(request: Request) -> Response:
         return await _Exchange(service, request).answer()
 
+    for path in filter(None, (form.get("path") for form in FORMS.values())):
+        app.post(path, include_in_schema=False)(invocations)
     return app
 
 
@@ -85,12 +89,12 @@ class _Exchange:
             response = await self._respond()
         except ApiError as error:
             self._log["error"] = error.message[:MAX_LOGGED_CHARACTERS]
-            response = _error(error)
+            response = _error(error, self._id)
         except ClientGoneError:
             response = Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception:
             logger.exception("request %s failed", self._id)
-            response = _error(ApiError(500, "the server failed"))
+            response = _error(ApiError(500, "the server failed"), self._id)
         finally:
             self._service.in_flight -= 1
         response.headers["X-Request-Id"] = self._id
@@ -102,11 +106,10 @@ class _Exchange:
         headers, arguments = self._request.headers, self._service.arguments
         media.check_content_type(headers.get("content-type"), headers.get("content-encoding"))
         body = await read_body(self._request, arguments.max_body_bytes, arguments.body_timeout_s)
-        try:
-            generation = self._service.request_type.model_validate_json(body)
-        except ValidationError as error:
-            raise invalid_request(error) from None
-        media_type = media.choose(headers.get("accept"), generation)
+        accept = headers.get("accept") or "*/*"
+        generation, form = forms.read(body, self._request.url.path, accept, self._service.request_type)
+        in_json = accept == "*/*" and form and FORMS[form].get("json")
+        media_type = media.choose(media.JSON if in_json else accept, generation)
         self._describe(generation)
         watch = asyncio.create_task(gone(self._request))
         try:
@@ -115,7 +118,7 @@ class _Exchange:
             watch.cancel()
         self._log |= {"seed": drawing.seeds[0], "queue_s": drawing.queue_s, "render_s": drawing.render_s}
         # Compressing a picture takes milliseconds: not on the event loop.
-        return await asyncio.to_thread(_picture_response, drawing, media_type)
+        return await asyncio.to_thread(_picture_response, drawing, media_type, form, self._id)
 
     def _describe(self, generation: GenerationRequest) -> None:
         names = {"width", "height", "steps", "guidance_scale", "sampler", "adapter"}
@@ -167,9 +170,9 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _picture_response(drawing: DrawnRequest, media_type: str) -> Response:
-    form = media.picture_format(media_type, drawing.request)
-    content = drawing.json(form) if media_type == media.JSON else drawing.file(0, form)
+def _picture_response(drawing: DrawnRequest, media_type: str, form: str | None, request_id: str) -> Response:
+    kind, in_json = media.picture_format(media_type, drawing.request), media_type == media.JSON
+    content = forms.answer(form, drawing, kind, request_id) if in_json else drawing.file(0, kind)
     seeds, model = ",".join(map(str, drawing.seeds)), _header_text(drawing.model)
     flagged = sum(picture.flagged for picture in drawing.pictures)
     # SageMaker's limit: 1024 visible ASCII characters.
@@ -186,23 +189,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Answer unknown paths and methods in the endpoint's own form."""
     assert isinstance(error, HTTPException), "it is registered for these alone"
     message = f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}"
-    return _error(ApiError(error.status_code, message, headers=error.headers))
+    return _error(ApiError(error.status_code, message, headers=error.headers), uuid.uuid4().hex)
 
 
-def _error(error: ApiError) -> Response:
-    return _json(error.status, error.body(), error.headers)
+def _error(error: ApiError, request_id: str) -> Response:
+    return _json(error.status, error.body(request_id), {"X-Request-Id": request_id, **error.headers})
 
 
 def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
     return Response(json.dumps(body), status, headers, media.JSON)
-
-
-def _documentation(service: Service) -> dict[str, Any]:
-    """Return what /openapi.json says of the request and the answer: the schema is checked by hand, not by FastAPI."""
-    asked = {media.JSON: {"schema": service.request_type.model_json_schema()}}
-    answer: dict[str, Any] = {media.JSON: {"schema": GenerationResponse.model_json_schema()}}
-    answer |= {f"image/{name}": {} for name in media.PICTURE_FORMATS}
-    return {
-        "requestBody": {"required": True, "content": asked},
-        "responses": {"200": {"description": "The pictures", "content": answer}},
-    }

@@ -110,8 +110,9 @@ class Pace:
 class BatchQueue:
     """Requests that wait for the model; safe to call from any thread."""
 
-    def __init__(self, max_requests: int, max_batch_size: int, wait_s: float) -> None:
-        self.max_batch_size = max_batch_size
+    def __init__(self, max_requests: int, max_batch_size: int, wait_s: float, sheds: bool = True) -> None:
+        """`sheds`: requests that the queue has no room or no time for are turned away."""
+        self.max_batch_size, self._sheds = max_batch_size, sheds
         self._max_requests, self._wait_s = max_requests, wait_s
         self._tickets: deque[Ticket] = deque()
         self._changed = threading.Condition()
@@ -139,9 +140,9 @@ class BatchQueue:
             available_s = ADMISSION_SHARE * (ticket.deadline_s - time.monotonic())
             # A request with none ahead is always tried: the estimate may be wrong.
             late = ahead_s > 0 and ahead_s + own_s > available_s
-            if late or len(self._tickets) >= self._max_requests:
+            if self._sheds and (late or len(self._tickets) >= self._max_requests):
                 raise QueueFullError(_retry_after_s(ahead_s))
-            ticket.queued = self._requests() > 0
+            ticket.queued = self._sheds and self._requests() > 0
             self._tickets.append(ticket)
             self._recent_requests = max(self._recent_requests, self._requests())
             self._changed.notify_all()

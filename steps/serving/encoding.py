@@ -95,10 +95,11 @@ class DrawnRequest:
         self.pictures[index].image.save(file, form.upper(), **OPTIONS[form], **provenance)
         return file.getvalue()
 
-    def json(self, form: PictureFormat) -> bytes:
+    def json(self, form: PictureFormat, request_id: str) -> bytes:
         """Return the JSON answer."""
         settings = self.request.model_dump(include=set(GenerationSettings.model_fields))
         response = GenerationResponse(
+            request_id=request_id,
             images=tuple(self._entry(index, form) for index in range(len(self.pictures))),
             model=self.model,
             settings=GenerationSettings.model_validate(settings | {"adapter_scale": self.shape.adapter_scale}),

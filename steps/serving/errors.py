@@ -1,12 +1,14 @@
 """The endpoint's answers other than pictures: always JSON, always with a reason.
 
-Every error is `{"error": {"status": 422, "message": "...", "fields": [{"field": "steps", "message": "..."}]}}`.
+Every error is `{"error": {"status": 422, "message": "...", "fields": [{"field": "steps", "message": "..."}]},
+"request_id": "..."}`, with `retry_after_s` in it where the request may come again.
 They never repeat values of the request: error bodies end up in logs, and prompts must not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -20,6 +22,8 @@ RETRY_AFTER_S: Final = 5
 class ApiError(Exception):
     """A request that is answered with an error status."""
 
+    retry_after_s: int | None = None
+
     def __init__(
         self,
         status: int,
@@ -31,10 +35,11 @@ class ApiError(Exception):
         self.status, self.message, self.fields = status, message, fields
         self.headers = dict(headers or {})
 
-    def body(self) -> dict[str, Any]:
-        """Return the JSON body."""
-        named = {"fields": self.fields} if self.fields else {}
-        return {"error": {"status": self.status, "message": self.message, **named}}
+    def body(self, request_id: str = "") -> dict[str, Any]:
+        """Return the JSON body: ErrorAnswer in openapi.yaml."""
+        about = {"fields": self.fields, "retry_after_s": self.retry_after_s}
+        error = {"status": self.status, "message": self.message} | {name: it for name, it in about.items() if it}
+        return {"error": error, "request_id": request_id}
 
 
 class ClientGoneError(Exception):
@@ -74,14 +79,23 @@ class AbandonedError(Exception):
     """No client waits for this batch any more."""
 
 
-def invalid_request(error: ValidationError) -> ApiError:
-    """Return 400 for what is not JSON and 422, with each field named, for what breaks the schema."""
+def invalid_field(field: str, message: str) -> ApiError:
+    """Return 422 for one field."""
+    return ApiError(422, f"{field}: {message}", [{"field": field, "message": message}])
+
+
+def invalid_request(error: ValidationError, known: Collection[str] = ()) -> ApiError:
+    """Return 400 for what is not JSON, else 422 with each field; an unknown one with the nearest that is `known`."""
     findings = error.errors(include_url=False, include_input=False)
     if findings[0]["type"] == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {findings[0]['ctx']['error']}")
     fields = []
     for finding in findings[:MAX_FINDINGS]:
         path = ".".join(str(part) for part in finding["loc"])
-        field = path or finding.get("ctx", {}).get("field", "body")
-        fields.append({"field": str(field), "message": finding["msg"]})
+        field, message = str(path or finding.get("ctx", {}).get("field", "body")), finding["msg"]
+        if finding["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(field.lower(), known, n=1)
+            message = f"unknown field; did you mean {near[0]!r}?" if near else "unknown field"
+            message = "it was said by another name, too" if field in known else message
+        fields.append({"field": field, "message": message})
     return ApiError(422, "; ".join(f"{field['field']}: {field['message']}" for field in fields), fields)

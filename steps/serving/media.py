@@ -10,13 +10,15 @@ from steps.serving.errors import ApiError
 from steps.serving.schema import GenerationRequest, PictureFormat
 
 JSON: Final = "application/json"
+# None at all; that of bytes, here and in S3; JumpStart's own.
+GENERIC: Final = ("", "application/octet-stream", "binary/octet-stream", "application/x-text")
 PICTURE_FORMATS: Final[tuple[PictureFormat, ...]] = get_args(PictureFormat)
 
 
 def check_content_type(content_type: str | None, content_encoding: str | None) -> None:
-    """Raise 415 unless the body is plain JSON in UTF-8."""
+    """Raise 415 unless the body may be plain JSON in UTF-8: SageMaker's own clients often say nothing about it."""
     kind, *parameters = [part.strip().lower() for part in (content_type or "").split(";")]
-    if kind != JSON:
+    if kind not in (JSON, *GENERIC):
         raise ApiError(415, f"Content-Type: the body must be {JSON}")
     if any(part.startswith("charset=") and part[8:].strip('"') not in ("utf-8", "utf8") for part in parameters):
         raise ApiError(415, "Content-Type: the body must be in UTF-8")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, create_model, model_validator
+import yaml
+from pydantic import AliasChoices, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from params.model import Model
@@ -14,21 +16,13 @@ PictureFormat = Literal["png", "jpeg", "webp"]
 Sampler = Literal["ddim", "dpm++", "euler"]
 # Seeds are 32-bit: every JSON reader holds them exactly.
 MAX_SEED: Final = 2**32 - 1
+TABLES: Final[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("aliases.yaml").read_text(encoding="utf-8"))
+ALIASES: Final[dict[str, tuple[str, str]]] = TABLES["fields"]
 
 
-class GenerationRequest(Model):
-    """What to draw: `prompt` or `prompts`, and how."""
+class GenerationSettings(Model):
+    """How pictures are drawn; an answer has the endpoint's defaults filled in."""
 
-    model_config = ConfigDict(strict=True)
-
-    prompt: str | None
-    """Draw this; excludes `prompts`."""
-    prompts: tuple[str, ...] | None
-    """Draw each of these; excludes `prompt`."""
-    negative_prompt: str
-    """What guidance leads away from."""
-    seed: int | None = Field(None, ge=0, le=MAX_SEED)
-    """Picture i of the answer is drawn from seed + i; left out: the server chooses and says which."""
     steps: int
     """Denoising steps."""
     guidance_scale: float
@@ -43,6 +37,21 @@ class GenerationRequest(Model):
     """Draw with this adapter; empty: with the model's own weights."""
     adapter_scale: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
     """How much the adapter counts; 1: as it was trained."""
+
+
+class GenerationRequest(GenerationSettings):
+    """What to draw: `prompt` or `prompts`, and how."""
+
+    model_config = ConfigDict(strict=True)
+
+    prompt: str | None
+    """Draw this; excludes `prompts`."""
+    prompts: tuple[str, ...] | None
+    """Draw each of these; excludes `prompt`."""
+    negative_prompt: str
+    """What guidance leads away from."""
+    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    """Picture i of the answer is drawn from seed + i; left out: the server chooses and says which."""
     num_images: int
     """Pictures for each prompt."""
     format: PictureFormat | None = None
@@ -76,20 +85,28 @@ class GenerationRequest(Model):
 
 def request_type(arguments: ServeArguments) -> type[GenerationRequest]:
     """Return the request model whose bounds and defaults are those of this endpoint."""
-    side = Field(arguments.default_size_px, ge=8, le=arguments.max_size_px, multiple_of=8)
-    text = Field(max_length=arguments.max_prompt_characters)
-    fields: dict[str, Any] = {
-        "prompt": (str | None, Field(None, max_length=arguments.max_prompt_characters)),
-        "prompts": (tuple[Annotated[str, text], ...] | None, Field(None, min_length=1)),
-        "negative_prompt": (str, Field("", max_length=arguments.max_prompt_characters)),
-        "steps": (int, Field(arguments.inference_steps, ge=1, le=arguments.max_inference_steps)),
-        "guidance_scale": (float, Field(arguments.guidance_scale, ge=0, le=30, allow_inf_nan=False)),
-        "width": (int, side),
-        "height": (int, side),
-        "sampler": (Sampler, arguments.sampler),
-        "adapter": (str, Field(arguments.adapter, max_length=64)),
-        "num_images": (int, Field(1, ge=1, le=arguments.max_images)),
+    text = {"max_length": arguments.max_prompt_characters}
+    side = {"default": arguments.default_size_px, "ge": 8, "le": arguments.max_size_px, "multiple_of": 8}
+    prompts = tuple[Annotated[str, Field(**text)], ...] | None
+    bounds: dict[str, dict[str, Any]] = {
+        "prompt": {"default": None, **text},
+        "prompts": {"default": None, "min_length": 1, "max_length": arguments.max_images},
+        "negative_prompt": {"default": "", **text},
+        "steps": {"default": arguments.inference_steps, "ge": 1, "le": arguments.max_inference_steps},
+        "guidance_scale": {"default": arguments.guidance_scale, "ge": 0, "le": 30, "allow_inf_nan": False},
+        "width": side,
+        "height": side,
+        "sampler": {"default": arguments.sampler},
+        "adapter": {"default": arguments.adapter, "max_length": 64},
+        "num_images": {"default": 1, "ge": 1, "le": arguments.max_images},
+        "format": {"default": None},
     }
+    fields: dict[str, Any] = {}
+    for name, bound in bounds.items():
+        theirs = (alias for alias, (ours, _) in ALIASES.items() if ours == name)
+        declared, names = GenerationRequest.model_fields[name], AliasChoices(name, *theirs)
+        field = Field(description=declared.description, validation_alias=names, **bound)
+        fields[name] = (prompts if name == "prompts" else declared.annotation, field)
     made: type[GenerationRequest] = create_model("GenerationRequest", __base__=GenerationRequest, **fields)
     made.max_images = arguments.max_images
     return made
@@ -116,25 +133,17 @@ class GeneratedPicture(Model):
     """The model did not read the end of the prompt: it is longer than its text encoder."""
 
 
-class GenerationSettings(Model):
-    """What the pictures were drawn with: the request's settings, defaults filled in."""
-
-    steps: int
-    guidance_scale: float
-    width: int
-    height: int
-    sampler: Sampler
-    adapter: str
-    adapter_scale: float
-
-
 class GenerationResponse(Model):
     """The JSON answer."""
 
+    request_id: str
+    """As in X-Request-Id and in the log."""
     images: tuple[GeneratedPicture, ...]
+    """The pictures, prompt by prompt."""
     model: str
     """The model package or the digest of the model folder."""
     settings: GenerationSettings
+    """What they were drawn with."""
     queue_s: float
     """Seconds before the model began."""
     render_s: float

@@ -19,8 +19,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from steps.errors import StepError
 from steps.serving.service import Service
 
-# A model that makes no step for this many request time-outs hangs.
+# A model that makes no step for this many request time-outs hangs; a step does not take longer where requests may.
 STALL_FACTOR: Final = 3
+LONGEST_TIMEOUT_S: Final = 60.0
 # Longer than a load balancer keeps an idle connection (60 s), so that it is never the server that closes first.
 KEEP_ALIVE_S: Final = 75
 # Time for a client to send a request's headers, from its first bytes.
@@ -78,7 +79,7 @@ class DrainingServer(uvicorn.Server):
         service = self._service
         if service.worker.state == "ready" and not service.worker.alive:
             service.worker.fail("the model's thread is gone")
-        patience_s = STALL_FACTOR * service.arguments.timeout_s
+        patience_s = STALL_FACTOR * min(service.arguments.timeout_s, LONGEST_TIMEOUT_S)
         if service.worker.stalled(patience_s):
             service.worker.fail(f"the model made no step for {patience_s:g} s")
         drained = service.draining and (service.in_flight == 0 or time.monotonic() > self._drain_until_s)

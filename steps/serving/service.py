@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from params.programs import ServeArguments
 from steps.serving.batch_queue import BatchQueue, Ticket
 from steps.serving.encoding import DrawnRequest
-from steps.serving.errors import ApiError, BusyError, ClientGoneError, ClosedError, QueueFullError
+from steps.serving.errors import ApiError, BusyError, ClientGoneError, ClosedError, QueueFullError, invalid_field
 from steps.serving.metrics import ServingMetrics
 from steps.serving.pictures import Picture, PictureJob, Shape
 from steps.serving.schema import MAX_SEED, GenerationRequest, request_type
@@ -28,7 +28,8 @@ class Service:
         self.arguments = arguments
         self.request_type = request_type(arguments)
         self.metrics = ServingMetrics()
-        self.queue = BatchQueue(arguments.queue_size, arguments.max_batch_size, arguments.batch_wait_ms / 1000)
+        wait_s = arguments.batch_wait_ms / 1000
+        self.queue = BatchQueue(arguments.queue_size, arguments.max_batch_size, wait_s, arguments.shed_load)
         self.worker = ModelWorker(load, self.queue, self.metrics)
         self.draining = False
         self.in_flight = 0
@@ -94,6 +95,5 @@ def _shape(request: GenerationRequest, adapters: Sequence[str]) -> Shape:
     settings = request.model_dump(include={"steps", "guidance_scale", "sampler", "adapter"})
     scale = request.adapter_scale if request.adapter else 1.0
     if request.adapter and request.adapter not in adapters:
-        finding = {"field": "adapter", "message": f"unknown; this endpoint's adapters: {', '.join(adapters) or 'none'}"}
-        raise ApiError(422, f"adapter: {finding['message']}", [finding])
+        raise invalid_field("adapter", f"unknown; this endpoint's adapters: {', '.join(adapters) or 'none'}")
     return Shape(request.width, request.height, **settings, adapter_scale=scale)

@@ -143,3 +143,9 @@ def test_evaluate_draws_as_the_endpoint_does_where_it_names_no_way_of_its_own() 
 def test_what_is_wrong_in_a_section_that_is_none_is_still_said() -> None:
     with pytest.raises(SettingsError, match="evaluate"):
         parse_settings("evaluate: 5\n", "set")
+
+
+def test_only_an_asynchronous_endpoint_may_take_its_time():
+    assert parse_settings("endpoint: {asynchronous: true, invocation_timeout_s: 1800}", "x.yaml")
+    with pytest.raises(SettingsError, match=r"timeout_s is below 60"):
+        parse_settings("endpoint: {timeout_s: 600}", "x.yaml")

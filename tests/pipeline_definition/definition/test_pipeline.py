@@ -383,6 +383,13 @@ def test_an_asynchronous_endpoint_is_one_key_of_the_set():
         .input_shape,
     )
     assert not report.has_errors(), report.generate_report()
+    # Its hosts are told that a queue stands before them; the package is not, since production may answer at once.
+    told = {"SERVE_TIMEOUT_S": "3600.0", "SERVE_SHED_LOAD": "false"}
+    made = all_steps(definition)["CreateModel"]["Arguments"]["PrimaryContainer"]["Environment"]
+    assert told.items() <= made.items()
+    (package,) = [step for name, step in all_steps(definition).items() if name.startswith("Register")]
+    assert '"SERVE_TIMEOUT_S": "55.0"' in json.dumps(package)
+    assert "SERVE_SHED_LOAD" not in json.dumps(package)
 
 
 def test_features_bring_the_evaluator_to_encode() -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -162,14 +162,36 @@ def count(to: int, pause_s: float) -> None:
     (BASE / "model" / "count.txt").write_text(str(to))
 
 
+def first_time(mark: Path) -> bool:
+    is_first = not mark.exists()
+    mark.touch()
+    return is_first
+
+
+IN_HAND: list[object] = []
+
+
+def at_once(pause_s: float) -> int:
+    """Take a moment; return how many requests took it together."""
+    IN_HAND.append(object())
+    time.sleep(pause_s)
+    most = len(IN_HAND)
+    IN_HAND.pop()
+    return most
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer(200, b"")
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if body == b"die":
+        if body == b"die" or (body.startswith(b"die once ") and first_time(Path(body[9:].decode()))):
             os._exit(1)
+        if body.startswith((b"count ", b"slow ")):
+            pause_s = 1.0 if body.startswith(b"slow") else 0.05
+            self.answer(200, f"{body.decode()} at_once {at_once(pause_s)}".encode())
+            return
         if body == b"bad":
             self.answer(400, b"that is bad")
         else:
@@ -188,7 +210,7 @@ def serve() -> None:
     if os.environ.get("BROKEN"):
         print("cannot serve this", flush=True)
         sys.exit(1)
-    HTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
+    ThreadingHTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
 
 
 if __name__ == "__main__":

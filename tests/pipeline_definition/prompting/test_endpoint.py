@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
 from pipeline_definition.prompting.endpoint import (
+    AsyncEndpoint,
     EndpointBusyError,
     PromptError,
     SageMakerEndpoint,
@@ -65,8 +67,21 @@ def test_patience_ends(drawing: DrawingServer) -> None:
     assert sum(pauses) <= 5
 
 
-def sagemaker(answers: Any) -> Target:
-    return FakeTarget(answers={"sagemaker-runtime": {"invoke_endpoint": answers}})
+def sagemaker(answers: Any, **config: Any) -> Target:
+    arn, at = "arn:aws:sagemaker:us-east-1:123456789012:endpoint/x", datetime(2026, 1, 1, tzinfo=UTC)
+    common = {"EndpointConfigName": "c", "CreationTime": at}
+    endpoint = {"EndpointName": "x", "EndpointArn": arn, "EndpointStatus": "InService", "LastModifiedTime": at}
+    variants = [{"VariantName": "all", "ModelName": "m"}]
+    described = {
+        "describe_endpoint": lambda **_: common | endpoint,
+        "describe_endpoint_config": lambda **_: {
+            **common,
+            "EndpointConfigArn": arn,
+            "ProductionVariants": variants,
+            **config,
+        },
+    }
+    return FakeTarget(answers={"sagemaker-runtime": {"invoke_endpoint": answers}, "sagemaker": described})
 
 
 def test_an_endpoint_of_sagemaker_is_asked_by_name_and_variant(drawing: DrawingServer) -> None:
@@ -111,3 +126,10 @@ def test_an_address_needs_no_target() -> None:
 
     assert isinstance(connect(no_target, "http://127.0.0.1:8080"), ServerEndpoint)
     assert isinstance(connect(lambda: sagemaker(None), "name"), SageMakerEndpoint)
+
+
+def test_the_endpoint_itself_says_of_which_kind_it_is() -> None:
+    config = {"OutputConfig": {"S3OutputPath": "s3://bucket/async/name/answers"}}
+    found = connect(lambda: sagemaker(None, AsyncInferenceConfig=config), "name")
+    assert isinstance(found, AsyncEndpoint)
+    assert found._prefix == "s3://bucket/async/name"

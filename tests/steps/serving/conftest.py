@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from params.programs import ServeArguments
 from steps.serving.app import create_app
 from steps.serving.renderer import PipelineRenderer, load_renderer
 from steps.serving.service import Service
+from tests.steps.serving.fakes import FakeRenderer
 from tests.steps.serving.tiny_pipeline import write_pipeline
 from tests.steps.serving.waiting import until
 
@@ -65,3 +69,17 @@ def endpoint_fixture(serve: Serve, renderer: PipelineRenderer) -> Iterator[TestC
     """An endpoint around the tiny pipeline, for tests that leave no trace in it."""
     with serve(lambda: renderer) as (client, _):
         yield client
+
+
+@pytest.fixture(name="grey_url")
+def grey_url_fixture() -> Iterator[str]:
+    """The address of an endpoint that draws grey squares, over real sockets, for clients that bring their own."""
+    service = Service(ARGUMENTS.model_copy(update={"max_body_bytes": 65_536, "queue_size": 32}), FakeRenderer().load)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(create_app(service), log_config=None))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        until(lambda: service.ready)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(20)

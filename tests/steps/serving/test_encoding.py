@@ -95,7 +95,7 @@ def test_png_is_lossless_and_jpeg_nearly() -> None:
 
 
 def test_the_json_answer_lists_every_picture_with_its_seed_and_flags() -> None:
-    answer = json.loads(drawing().json("png"))
+    answer = json.loads(drawing().json("png", "the id"))
     assert [(item["seed"], item["prompt_index"]) for item in answer["images"]] == [(7, 0), (8, 1)]
     assert [(item["flagged"], item["truncated"]) for item in answer["images"]] == [(False, True), (True, False)]
     assert np.array_equal(np.asarray(opened(base64.b64decode(answer["images"][1]["image"]))), 255 - PIXELS)

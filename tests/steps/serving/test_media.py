@@ -63,23 +63,26 @@ def test_pictures_inside_json_have_the_format_of_the_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"']
+    "content_type",
+    [
+        *("application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"'),
+        *(None, "", "application/octet-stream", "binary/octet-stream", "application/x-text"),
+    ],
 )
-def test_json_in_utf8_is_taken(content_type: str) -> None:
+def test_json_in_utf8_is_taken_and_so_is_what_says_nothing(content_type: str | None) -> None:
     media.check_content_type(content_type, None)
 
 
 @pytest.mark.parametrize(
     ("content_type", "encoding"),
     [
-        (None, None),
         ("text/plain", None),
         ("application/x-www-form-urlencoded", None),
         ("application/json; charset=latin-1", None),
         ("application/json", "gzip"),
     ],
 )
-def test_any_other_body_is_refused(content_type: str | None, encoding: str | None) -> None:
+def test_any_other_body_is_refused(content_type: str, encoding: str | None) -> None:
     with pytest.raises(ApiError) as caught:
         media.check_content_type(content_type, encoding)
     assert caught.value.status == 415
