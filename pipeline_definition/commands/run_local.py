@@ -25,6 +25,7 @@ from pipeline_definition.commands.checks import cloud_of, definition_text, engin
 from pipeline_definition.commands.mistakes import INTERRUPTED
 from pipeline_definition.commands.options import console, parse_changes, print_json, say
 from pipeline_definition.commands.own_set import OwnSet, own_set
+from pipeline_definition.errors import UsageError
 from pipeline_definition.jobs.planned import Values
 from pipeline_definition.models.registry import with_approved_model
 from pipeline_definition.runs.executions import SUMMARY_FILE, Execution, Executions, point_latest_at, summarise
@@ -100,7 +101,11 @@ def run_local(
     if engine := engine_of(backend):
         chosen = Values(json.loads(definition), values)
         engine.require({name: chosen.text(name) for name in IMAGES})
-    with ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane, sigterm_as_interrupt():
+    with (
+        alone_in(state),
+        ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane,
+        sigterm_as_interrupt(),
+    ):
         run = LocalRun(own, definition, plane, state, runs)
         execution = run.run(values, resume)
         summary = run.report(execution)
@@ -193,6 +198,24 @@ def _prompt_of(drawn: Iterable[Mapping[str, Any]]) -> str:
     """
     captions = (str(picture.get("caption") or "") for picture in drawn)
     return next((text for text in captions if text and text.isprintable() and not text.startswith("-")), "a picture")
+
+
+@contextmanager
+def alone_in(state: Path) -> Iterator[None]:
+    """Hold a state folder for one run: another would end with this one's control plane.
+
+    Raises UsageError where another run has it.
+    """
+    from pipeline_definition.local.state_lock import StateInUseError, StateLock
+
+    try:
+        lock = StateLock(state / "run", "run-local")
+    except StateInUseError as error:
+        raise UsageError(f"{error} (--state and --runs)") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

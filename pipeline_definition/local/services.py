@@ -23,6 +23,9 @@ _FOLDERS = {
     "endpoint": "endpoints",
     "model-package": "model-packages",
     "model-package-group": "model-package-groups",
+    "pipeline": "pipelines",
+    "model": "models",
+    "endpoint-config": "endpoint-configs",
 }
 _clients_lock = threading.Lock()
 

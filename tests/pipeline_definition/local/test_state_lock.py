@@ -25,8 +25,9 @@ def test_a_lock_that_a_dead_process_left_is_none(tmp_path: Path) -> None:
         "runs": str((tmp_path / "runs").resolve()),
         "backend": "process",
     }
-    lock.release()
+    lock.withdraw()
     assert announced(tmp_path) is None
+    lock.release()
 
 
 def test_a_state_folder_keeps_its_identity(tmp_path: Path) -> None:

@@ -64,15 +64,6 @@ def test_a_key_never_leads_out_of_its_folder(store: ObjectStore, tmp_path: Path)
     assert names(tmp_path / "deep") == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "distribution"),
-    [("ManifestFile", "FullyReplicated"), ("AugmentedManifestFile", "FullyReplicated"), ("S3Prefix", "Random")],
-)
-def test_an_unknown_kind_of_source_is_named(store: ObjectStore, tmp_path: Path, kind: str, distribution: str) -> None:
-    with pytest.raises(StepFailureError, match=f"{kind}|{distribution}"):
-        fetch_source(store, source("s3://bucket/in", distribution, kind), tmp_path, 0, 1)
-
-
 def test_a_folder_becomes_objects(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "out" / "deep").mkdir(parents=True)
     (tmp_path / "out" / "deep" / "a").write_bytes(b"a")
