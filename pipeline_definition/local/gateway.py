@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.wrappers import Response
@@ -148,14 +148,12 @@ def _refuse_schedules(environ: Environ, target: str) -> None:
 
 def _refuse_expired(environ: Environ) -> None:
     """Refuse a presigned address once its time has passed; moto looks at neither form of it."""
-    query = {name: values[0] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
-    until_s = float("inf")
+    query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
     try:
+        until_s = float(query.get("Expires", "inf"))
         if "X-Amz-Expires" in query:
             signed = datetime.strptime(query["X-Amz-Date"] + "+0000", "%Y%m%dT%H%M%SZ%z")
             until_s = signed.timestamp() + float(query["X-Amz-Expires"])
-        elif "Signature" in query:
-            until_s = float(query["Expires"])
     except (KeyError, ValueError) as error:
         raise RefusedRequestError("AccessDenied", f"The address is not signed as one: {error}", 403) from None
     if time.time() > until_s:

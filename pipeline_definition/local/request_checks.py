@@ -19,22 +19,9 @@ from pipeline_definition.local.expressions import GET, function_of
 
 _HONOURED: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("honoured.yaml").read_text(encoding="utf-8"))
 _MEMBERS, _WORDS = ({shape: words.split() for shape, words in _HONOURED[of].items()} for of in ("members", "words"))
-_TYPES: dict[str, tuple[type, ...]] = {
-    "structure": (dict,),
-    "map": (dict,),
-    "list": (list, tuple),
-    "string": (str,),
-    "blob": (str, bytes),
-    "boolean": (bool,),
-    **dict.fromkeys(("integer", "long"), (int,)),
-    **dict.fromkeys(("float", "double"), (int, float)),
-}
-_PARAMETERS = {
-    "String": ("string",),
-    "Integer": ("integer", "long", "float", "double"),
-    "Float": ("float", "double"),
-    "Boolean": ("boolean",),
-}
+_NUMBERS = ("integer", "long", "float", "double")
+_TYPES: dict[str, Any] = {"structure": dict, "map": dict, "list": list, "string": str, "boolean": bool}
+_TYPES |= {name: int if name in ("integer", "long") else (int, float) for name in _NUMBERS}
 # Classes of letters as Java writes them, in brackets.
 _CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": r"\s", r"\p{M}": "", r"\p{S}": "$+<=>^`|~", "${1,": "{1,"}
 _CLASSES |= {r"\p{P}": r"!-/:;?@\[-_{}", r"\p{Alnum}": "a-zA-Z0-9"}
@@ -73,11 +60,12 @@ def _problems(
         return
     if function_of(value) is not None:
         kind = parameters.get(str(value.get(GET)).removeprefix("Parameters."), "")
-        if kind and shape.type_name not in _PARAMETERS[kind]:
+        if kind and shape.type_name not in {"Integer": _NUMBERS, "Float": _NUMBERS[2:]}.get(kind, (kind.lower(),)):
             yield f"{place}: the parameter {value[GET]} is of type {kind}, and a {shape.type_name} is needed"
         return
-    types = _TYPES.get(shape.type_name)
-    if types and (not isinstance(value, types) or (isinstance(value, bool) and bool not in types)):
+    if not isinstance(value, _TYPES.get(shape.type_name, object)) or (
+        isinstance(value, bool) and shape.type_name in _NUMBERS
+    ):
         yield f"{place or 'the request'}: expected a {shape.type_name}, got {value!r:.80}"
         return
     yield from (f"{place}: {problem}" for problem in _limits(shape, value))
@@ -104,12 +92,12 @@ def _problems(
 
 def _limits(shape: Any, value: Any) -> Iterator[str]:
     least, most = shape.metadata.get("min"), _HONOURED["lengths"].get(shape.name, shape.metadata.get("max"))
-    size, of = (value, "") if isinstance(value, (int, float)) else (len(value), "length ")
+    size, what = (value, "value") if isinstance(value, (int, float)) else (len(value), "length")
     if shape.type_name not in ("structure", "blob", "timestamp"):
         if most is not None and size > float(most):
-            yield f"Member must have {of or 'value '}less than or equal to {most}; it is {size}"
+            yield f"Member must have {what} less than or equal to {most}; it is {size}"
         if least is not None and size < float(least):
-            yield f"Member must have {of or 'value '}greater than or equal to {least}; it is {size}"
+            yield f"Member must have {what} greater than or equal to {least}; it is {size}"
     words, pattern = _WORDS.get(shape.name) or getattr(shape, "enum", None), shape.metadata.get("pattern")
     if words and value not in words:
         yield f"Value {value!r:.80} is not one of: {', '.join(words)}"
