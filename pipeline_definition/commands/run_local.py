@@ -25,7 +25,6 @@ from pipeline_definition.commands.checks import cloud_of, definition_text, engin
 from pipeline_definition.commands.mistakes import INTERRUPTED
 from pipeline_definition.commands.options import console, parse_changes, print_json, say
 from pipeline_definition.commands.own_set import OwnSet, own_set
-from pipeline_definition.errors import UsageError
 from pipeline_definition.jobs.planned import Values
 from pipeline_definition.models.registry import with_approved_model
 from pipeline_definition.runs.executions import SUMMARY_FILE, Execution, Executions, point_latest_at, summarise
@@ -86,6 +85,7 @@ def run_local(
       sd-pipeline run-local --backend docker $(containers/build.sh | sed 's/^/--set /')
     """
     from pipeline_definition.local.client import ensure_up
+    from pipeline_definition.local.state_lock import StateLock
 
     if data or pretrained:
         is_stored = data is not None and data.startswith(SCHEME)
@@ -102,7 +102,7 @@ def run_local(
         chosen = Values(json.loads(definition), values)
         engine.require({name: chosen.text(name) for name in IMAGES})
     with (
-        alone_in(state),
+        StateLock(state / "run", "run-local"),  # another run would end with this one's control plane
         ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane,
         sigterm_as_interrupt(),
     ):
@@ -198,24 +198,6 @@ def _prompt_of(drawn: Iterable[Mapping[str, Any]]) -> str:
     """
     captions = (str(picture.get("caption") or "") for picture in drawn)
     return next((text for text in captions if text and text.isprintable() and not text.startswith("-")), "a picture")
-
-
-@contextmanager
-def alone_in(state: Path) -> Iterator[None]:
-    """Hold a state folder for one run: another would end with this one's control plane.
-
-    Raises UsageError where another run has it.
-    """
-    from pipeline_definition.local.state_lock import StateInUseError, StateLock
-
-    try:
-        lock = StateLock(state / "run", "run-local")
-    except StateInUseError as error:
-        raise UsageError(f"{error} (--state and --runs)") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -12,10 +12,7 @@ from pipeline_definition.local.records import Record, cut, pick
 from pipeline_definition.local.resolver import iso_time
 
 Source = Callable[[], list[Record]]
-_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = COMPARISONS | {
-    "Contains": lambda value, text: str(text) in str(value),
-    "In": lambda value, text: str(value) in str(text).split(","),
-}
+_OPERATORS = COMPARISONS | {"Contains": lambda value, text: str(text) in str(value)}
 
 
 class Search:
@@ -29,18 +26,13 @@ class Search:
         """Answer Search."""
         kind, expression = request["Resource"], request.get("SearchExpression") or {}
         shape: Any = service_model().shape_for(kind)
-        found = [record for record in self._sources[kind]() if _holds(expression, record)]
+        filters = expression.get("Filters", ())
+        found = [record for record in self._sources[kind]() if all(_matches(item, record) for item in filters)]
         by = request.get("SortBy", "LastModifiedTime")
-        found.sort(key=lambda record: str(_value(record, by)), reverse=request.get("SortOrder") != "Ascending")
+        found.sort(key=lambda record: _order(_value(record, by)), reverse=request.get("SortOrder") != "Ascending")
         results, token = cut(request, found)
         total = {"TotalHits": {"Value": len(found), "Relation": "EqualTo"}}
         return {"Results": [{kind: pick(record, shape.members)} for record in results], **total, **token}
-
-
-def _holds(expression: Mapping[str, Any], record: Record) -> bool:
-    outcomes = [_matches(item, record) for item in expression.get("Filters", ())]
-    outcomes += [_holds(inner, record) for inner in expression.get("SubExpressions", ())]
-    return any(outcomes) if expression.get("Operator") == "Or" and outcomes else all(outcomes)
 
 
 def _matches(item: Mapping[str, Any], record: Record) -> bool:
@@ -53,11 +45,16 @@ def _matches(item: Mapping[str, Any], record: Record) -> bool:
     try:
         if item["Name"].endswith("Time"):  # ISO 8601, as the API takes it
             value = iso_time(value)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            given = given if word in ("In", "Contains") else float(given)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and word != "Contains":
+            given = float(given)
         return _OPERATORS[word](value, given)
     except (TypeError, ValueError):
         raise invalid(f"Filter {item['Name']}: {given!r} cannot be compared with {value!r}") from None
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    is_number = isinstance(value, (int, float))
+    return is_number, value if is_number else str(value)
 
 
 def _value(record: Any, path: str) -> Any:

@@ -6,6 +6,7 @@ Writes <state>/lock (held while the process lives: the operating system lets go 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from params.files import write_json, write_text
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.local.settings import PROCESS
 
 _ENDING = " ending"
 
 
-class StateInUseError(Exception):
-    """Another control plane has this state folder."""
+class StateInUseError(OperatorError):
+    """Another process has this state folder."""
+
+    exit_status = 2
 
 
-class StateLock:
+class StateLock(contextlib.AbstractContextManager["StateLock"]):
     """The right to a state folder."""
 
     def __init__(self, state: Path, owner: str = "control plane") -> None:
@@ -56,6 +60,10 @@ class StateLock:
         """Say that this process is ending: nobody finds it any more, and the next one waits for the end."""
         (self._state / "control_plane.json").unlink(missing_ok=True)
         self._write(f"{os.getpid()}{_ENDING}")
+
+    def __exit__(self, *exception: object) -> None:
+        """Let go."""
+        self.release()
 
     def release(self) -> None:
         """Let go."""

@@ -135,9 +135,7 @@ def test_a_parameter_has_the_type_of_its_place_before_anything_runs(kind: str, f
 
 
 def test_all_that_is_wrong_with_a_resolved_request_is_said_at_once() -> None:
-    with pytest.raises(
-        StepFailureError, match=r"CreateProcessingJob: .*RoleArn.*; .*Missing required parameter"
-    ):
+    with pytest.raises(StepFailureError, match=r"CreateProcessingJob: .*RoleArn.*; .*Missing required parameter"):
         request = job(RoleArn="x")
         del request["AppSpecification"]
         check_request("CreateProcessingJob", request)

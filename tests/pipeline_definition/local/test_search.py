@@ -38,7 +38,6 @@ def test_without_filters_everything_is_found_newest_last() -> None:
         ([("TrainingJobName", "Equals", "job-2")], ["job-2"]),
         ([("TrainingJobName", "NotEquals", "job-2")], ["job-1", "job-3"]),
         ([("TrainingJobName", "Contains", "3")], ["job-3"]),
-        ([("TrainingJobName", "In", "job-1,job-3")], ["job-1", "job-3"]),
         ([("BillableTimeInSeconds", "GreaterThan", "1")], ["job-2", "job-3"]),
         ([("CreationTime", "LessThanOrEqualTo", "1970-01-01T00:03:20Z")], ["job-1", "job-2"]),
         ([("FailureReason", "Exists", "")], []),
@@ -47,12 +46,6 @@ def test_without_filters_everything_is_found_newest_last() -> None:
 )
 def test_filters_hold_together(filters: list[tuple[str, str, str]], expected: list[str]) -> None:
     assert names(*filters) == expected
-
-
-def test_one_of_several_filters_is_enough_where_the_expression_says_so() -> None:
-    either = [("TrainingJobName", "Equals", "job-1"), ("TrainingJobName", "Equals", "job-3")]
-    assert names(*either, Operator="Or") == ["job-1", "job-3"]
-    assert names(*either) == []
 
 
 def test_what_cannot_be_compared_is_refused_by_name() -> None:
