@@ -14,7 +14,7 @@ from pipeline_definition.jobs.request_shapes import request_shape, service_model
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
 from pipeline_definition.local.job_hosts import RunningJob
 from pipeline_definition.local.jobs import Jobs
-from pipeline_definition.local.records import Record, page, pick
+from pipeline_definition.local.records import Record, cut, page, pick
 from pipeline_definition.local.search_space import trial_hyperparameters
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.training import TrainingJobs
@@ -42,7 +42,8 @@ class TuningJobs(Jobs):
         if request.get("SortBy") == "FinalObjectiveMetricValue":
             done = [trial for trial in trials if _OBJECTIVE in trial]
             done.sort(key=lambda t: t[_OBJECTIVE]["Value"], reverse=request.get("SortOrder") == "Descending")
-            return {"TrainingJobSummaries": done}
+            shown, token = cut(request, done)
+            return {"TrainingJobSummaries": shown, **token}
         return page("ListTrainingJobsForHyperParameterTuningJob", request, trials, "TrainingJobName")
 
     def new_record(self, request: Mapping[str, Any]) -> Record:

@@ -82,7 +82,7 @@ def test_packages_are_listed_newest_first_and_by_status(own: ModelRegistry) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ModelPackageGroupName": "other"}, "model-package-group/other does not exist"),
+        ({"ModelPackageGroupName": "other"}, "Could not find model-package-group.*/other"),
         ({"ModelPackageName": "name"}, "either"),
     ],
 )
