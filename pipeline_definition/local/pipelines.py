@@ -39,7 +39,8 @@ class Pipelines(Catalogue):
             raise invalid(f"{_TEXT} is missing")
         with self._changing:
             before = self.records.find(request["PipelineName"])
-            is_same = before is not None and before.get(_TOKEN) == request[_TOKEN]
+            kept = before and (before.get(_TOKEN), before[_VERSIONS][0][_TEXT])
+            is_same = kept == (request.get(_TOKEN), about[_VERSIONS][0][_TEXT])
             record = before if before and is_same else self.add(about, PipelineStatus="Active")
         return {"PipelineArn": record["PipelineArn"]}
 
