@@ -56,10 +56,10 @@ class StepCache:
         path = self._path(step, arguments)
         if step.cache_expires_after_s is None or not path.exists():
             return None
+        result = None
         with setting_aside(path):
             result = CachedResult(**json.loads(path.read_text(encoding="utf-8")))
-            return result if time.time() - result.time <= step.cache_expires_after_s else None
-        return None
+        return result if result and time.time() - result.time <= step.cache_expires_after_s else None
 
     def keep(self, step: DefinedStep, arguments: Mapping[str, Any], result: CachedResult) -> None:
         """Write a result."""

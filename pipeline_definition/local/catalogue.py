@@ -16,8 +16,12 @@ from pipeline_definition.local.records import Operation, Record, Records, clock,
 class Catalogue:
     """All that there is of one kind, by name."""
 
+    kind: str
+    """As in the ARN: training-job."""
+    prefix: str
+    """As in the API's members: TrainingJob -> TrainingJobName, TrainingJobStatus."""
+
     def __init__(self, records: Mapping[str, Records], kind: str, prefix: str) -> None:
-        """Take the kind as in the ARN (training-job), and as in the API's members (TrainingJob -> TrainingJobName)."""
         self.records, self.kind, self.prefix = records[kind], kind, prefix
         self._name, self._arn, self._status = (f"{prefix}{member}" for member in ("Name", "Arn", "Status"))
 

@@ -155,7 +155,7 @@ class LocalExecution:
 
     def rename(self, display_name: str | None = None, description: str | None = None) -> None:
         """Change what people call it, and write who it is: last, for a folder without it is not an execution."""
-        given = {"display_name": display_name, "description": description}
+        given: Record = {"display_name": display_name, "description": description}
         self.identity = dataclasses.replace(self.identity, **{key: value for key, value in given.items() if value})
         write_json(self.folder / "execution.json", dataclasses.asdict(self.identity))
 

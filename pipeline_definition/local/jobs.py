@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pipeline_definition.local.catalogue import Catalogue
 from pipeline_definition.local.errors import (
@@ -40,11 +40,6 @@ INTERRUPTED = "The control plane ended while this job ran"
 
 class Jobs(Catalogue, ABC):
     """All jobs of one kind."""
-
-    kind: ClassVar[str]
-    """As in the ARN: training-job."""
-    prefix: ClassVar[str]
-    """As in the API's members: TrainingJob -> TrainingJobName, TrainingJobStatus."""
 
     def __init__(self, services: Services) -> None:
         super().__init__(services.records, self.kind, self.prefix)

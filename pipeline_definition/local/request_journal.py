@@ -65,6 +65,7 @@ class RequestJournal:
         for entry in self._journal.entries():
             target = entry["headers"].get("HTTP_X_AMZ_TARGET", "")
             clock.time_s = float(entry["time"])
+            status: object
             try:
                 if target.startswith("SageMaker."):
                     own[target](json.loads(base64.b64decode(entry["body"])))
