@@ -90,7 +90,7 @@ def test_an_execution_can_be_renamed(world: World, sagemaker: Any) -> None:
 def test_pipelines_are_listed_by_the_beginning_of_their_names_page_by_page(sagemaker: Any) -> None:
     for name in ("listed-1", "listed-2", "listed-3"):
         make(sagemaker, name, "x")
-    asked = {"PipelineNamePrefix": "listed-", "SortBy": "Name", "SortOrder": "Ascending", "MaxResults": 2}
+    asked = {"PipelineNamePrefix": "listed", "SortBy": "Name", "SortOrder": "Ascending", "MaxResults": 2}
     first = sagemaker.list_pipelines(**asked)
     rest = sagemaker.list_pipelines(**asked, NextToken=first["NextToken"])
     names = [item["PipelineName"] for page in (first, rest) for item in page["PipelineSummaries"]]
