@@ -51,7 +51,8 @@ class Catalogue:
 
     def missing(self, name: str) -> RefusedRequestError:
         """Return the refusal of a name that there is not."""
-        return invalid(f'Could not find {self.kind} "{arn(self.kind, name)}"')
+        kind = self.kind.replace("-config", " configuration")
+        return invalid(f'Could not find {kind} "{arn(self.kind, name)}"')
 
     def find(self, name: str) -> Record:
         """Return the record of a name or an ARN; RefusedRequestError where there is none."""
