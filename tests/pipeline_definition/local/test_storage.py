@@ -74,5 +74,5 @@ def test_a_folder_becomes_objects(store: ObjectStore, tmp_path: Path) -> None:
 def test_a_source_is_all_that_begins_like_its_address(store: ObjectStore, tmp_path: Path) -> None:
     for key in ("in/train.csv", "in/train/a", "in/training/b", "in/other"):
         store.put(f"s3://bucket/{key}", b"x")
-    assert fetch_source(store, source("s3://bucket/in/train"), tmp_path, 0, 1) == 3
-    assert names(tmp_path) == ["a", "train.csv", "training/b"]
+    assert fetch_source(store, source("s3://bucket/in/train"), tmp_path / "got", 0, 1) == 3
+    assert names(tmp_path / "got") == ["a", "train.csv", "training/b"]
