@@ -54,6 +54,8 @@ _ENVIRONMENT = {
     "RAY_gcs_server_port_wait_time_s": "300",
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_worker_register_timeout_seconds": "300",
+    # Ray's own default, 15, starves workers beside any other load of the host.
+    "RAY_worker_niceness": "0",
 }
 
 

@@ -85,6 +85,7 @@ def run_local(
       sd-pipeline run-local --backend docker $(containers/build.sh | sed 's/^/--set /')
     """
     from pipeline_definition.local.client import ensure_up
+    from pipeline_definition.local.state_lock import StateLock
 
     if data or pretrained:
         is_stored = data is not None and data.startswith(SCHEME)
@@ -100,7 +101,11 @@ def run_local(
     if engine := engine_of(backend):
         chosen = Values(json.loads(definition), values)
         engine.require({name: chosen.text(name) for name in IMAGES})
-    with ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane, sigterm_as_interrupt():
+    with (
+        StateLock(state / "run", "run-local"),  # another run would end with this one's control plane
+        ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane,
+        sigterm_as_interrupt(),
+    ):
         run = LocalRun(own, definition, plane, state, runs)
         execution = run.run(values, resume)
         summary = run.report(execution)

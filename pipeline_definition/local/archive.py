@@ -32,7 +32,7 @@ def write_archive(target: Path, files: Mapping[str, Path]) -> None:
         for name in sorted(files):
             entry = tarfile.TarInfo(name)
             entry.size = files[name].stat().st_size
-            entry.mode = 0o644
+            entry.mode = 0o755 if files[name].stat().st_mode & 0o100 else 0o644
             with files[name].open("rb") as file:
                 archive.addfile(entry, file)
 

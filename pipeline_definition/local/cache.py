@@ -18,7 +18,7 @@ from typing import Any
 
 from params.files import write_json
 from pipeline_definition.local.definition import DefinedStep
-from pipeline_definition.local.records import Record
+from pipeline_definition.local.records import Record, setting_aside
 
 KEY_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "Processing": ("AppSpecification", "Environment", "ProcessingInputs"),
@@ -56,8 +56,10 @@ class StepCache:
         path = self._path(step, arguments)
         if step.cache_expires_after_s is None or not path.exists():
             return None
-        result = CachedResult(**json.loads(path.read_text(encoding="utf-8")))
-        return result if time.time() - result.time <= step.cache_expires_after_s else None
+        result = None
+        with setting_aside(path):
+            result = CachedResult(**json.loads(path.read_text(encoding="utf-8")))
+        return result if result and time.time() - result.time <= step.cache_expires_after_s else None
 
     def keep(self, step: DefinedStep, arguments: Mapping[str, Any], result: CachedResult) -> None:
         """Write a result."""

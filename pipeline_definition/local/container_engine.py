@@ -7,6 +7,7 @@ container sees what a process sees: its folder at /opt/ml, this machine's networ
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -104,15 +105,24 @@ class ContainerEngine:
     def remove(self, mark: str) -> int:
         """Remove the containers whose mark begins with `mark`, running ones too; return how many.
 
+        Raises ContainerEngineError where the engine fails.
+
         A client that was killed leaves its container behind: the engine's service runs it.
         """
-        form = '{{.ID}} {{.Label "LABEL"}}'.replace("LABEL", LABEL)
-        listed = self._ask("ps", "--all", "--filter", f"label={LABEL}", "--format", form)
-        lines = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
-        containers = [line[0] for line in lines if len(line) == 2 and line[1].startswith(mark)]
+        # As docker writes labels, a=b,c=d, and podman, map[a:b c:d]; podman before 4.9 has no `.Label "x"`.
+        own = re.compile(rf"[\s,\[]{re.escape(LABEL)}[=:]{re.escape(mark)}")
+        listed = self._do("ps", "--all", "--filter", f"label={LABEL}", "--format", "{{.ID}} {{.Labels}}")
+        containers = [line.split()[0] for line in listed.splitlines() if own.search(line)]
         if containers:
-            self._ask("rm", "--force", *containers)
+            self._do("rm", "--force", *containers)
         return len(containers)
+
+    def _do(self, *words: str) -> str:
+        """Run the engine; return what it says, or raise ContainerEngineError with its own words."""
+        done = self._ask(*words)
+        if done.returncode:
+            raise ContainerEngineError(f"{self.command[0]} {words[0]} failed: {done.stderr.strip()}")
+        return done.stdout
 
     def _ask(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*self.command, *words], capture_output=True, text=True, check=False)

@@ -13,6 +13,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from pipeline_definition.local import moto_patches, namespaces
+from pipeline_definition.local.catalogue import Catalogue
 from pipeline_definition.local.executions import LocalExecutions
 from pipeline_definition.local.gateway import Gateway
 from pipeline_definition.local.hostile_cloud import HostileCloud
@@ -51,15 +52,19 @@ class ControlPlane:
         training, promotion = TrainingJobs(services), Promotion(services)
         registry = ModelRegistry(services, promotion.approved)
         tuning = TuningJobs(services, training)
-        self._kinds = kinds = Kinds(ProcessingJobs(services), training, tuning, registry, Hosting(services))
+        models = Catalogue(services.records, "model", "Model")
+        configs = Catalogue(services.records, "endpoint-config", "EndpointConfig")
+        hosting = Hosting(services)
+        self._kinds = kinds = Kinds(ProcessingJobs(services), training, tuning, registry, hosting, models, configs)
         self._executions = LocalExecutions(services, kinds, state_id(settings.state))
         moto = DomainDispatcherApplication(moto_patches.backend_app)
         journal = RequestJournal(settings.state / "requests.jsonl")
-        for failure in journal.replay(moto):
-            _log.warning("could not be made again: %s", failure)
         answered = operations(services, kinds, self._executions, promotion)
+        for failure in journal.replay(moto, answered):
+            _log.warning("could not be made again: %s", failure)
         health = {"pid": os.getpid(), "state": str(settings.state), "runs": str(settings.runs)}
-        app = HostileCloud(Gateway(moto, journal, kinds.hosting, answered, health).answer, services)
+        self._gateway = Gateway(moto, journal, kinds.hosting, answered, health)
+        app = HostileCloud(self._gateway.answer, services)
         logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it says every request
         self._server = make_server(HOST, port, app, threaded=True, request_handler=MotoRequestHandler)
         self.url = services.url = f"http://{HOST}:{self._server.server_port}"
@@ -79,12 +84,16 @@ class ControlPlane:
 
     def stop(self) -> None:
         """End everything that was started; all state is on disk already."""
+        self._gateway.is_ending = True
+        self._lock.withdraw()
         self._executions.shut_down()
         self._kinds.hosting.shut_down()
-        self._end_all_jobs()
-        self._server.shutdown()
-        self._server.server_close()
-        self._lock.release()
+        try:
+            self._end_all_jobs()
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            self._lock.release()
 
     def _end_all_jobs(self) -> None:
         kill_marked(self._settings.mark)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
@@ -21,9 +22,10 @@ from pipeline_definition.local.conditions import check_condition
 from pipeline_definition.local.errors import DefinitionError
 from pipeline_definition.local.expressions import GET, JSON_GET, check_expressions, expressions, referenced_steps
 from pipeline_definition.local.parameters import Parameter, nearest
-from pipeline_definition.local.request_checks import check_names
+from pipeline_definition.local.request_checks import check_arguments_of
 from pipeline_definition.local.retries import RetryPolicy
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TRIGGERS = ("Completed", "Failed", "Stopped", "Any")
 _COMMON_KEYS = {"Name", "Type", "Arguments", "DependsOn", "DisplayName", "Description"}
 _JOB_KEYS = {"CacheConfig", "RetryPolicies"}
@@ -86,17 +88,21 @@ class Definition:
     text: str
 
 
-def parse_definition(text: str) -> Definition:
-    """Read a definition.
+def parse_definition(text: str, refuse_image: Callable[[str], None] = lambda image: None) -> Definition:
+    """Read a definition; `refuse_image` raises DefinitionError for an image without an entry point that cannot run.
 
     Raises DefinitionError that names the step and what is wrong with it.
     """
     source = _load(text)
     parameters = tuple(Parameter.parse(item) for item in source.get("Parameters") or ())
+    for name, count in Counter(parameter.name for parameter in parameters).items():
+        if count > 1:
+            raise DefinitionError(f"parameter {name!r} is defined twice")
     steps: dict[str, DefinedStep] = {}
     for item, branch in _flatten(source["Steps"], None):
         try:
             step = _parse_step(item, branch, parameters)
+            refuse_image(_image_of(step, parameters))
         except DefinitionError as error:
             raise DefinitionError(f"step {item.get('Name')!r}: {error}") from None
         if step.name in steps:
@@ -140,10 +146,10 @@ def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tupl
     kind, name = str(item.get("Type")), item.get("Name")
     if kind not in STEP_KEYS:
         raise DefinitionError(f"unknown type of step {kind!r}{nearest(kind, STEP_KEYS)}")
-    if not isinstance(name, str) or not name:
-        raise DefinitionError("a step needs a Name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise DefinitionError("a step needs a Name of 1 to 64 letters, digits, - and _")
     _check_keys(item, STEP_KEYS[kind])
-    arguments = _own_arguments(kind, item.get("Arguments") or {})
+    arguments = _own_arguments(kind, item.get("Arguments") or {}, {item.name: item.type for item in parameters})
     check_expressions(arguments, {parameter.name for parameter in parameters})
     return DefinedStep(
         name=name,
@@ -157,9 +163,9 @@ def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tupl
     )
 
 
-def _own_arguments(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _own_arguments(kind: str, arguments: dict[str, Any], parameters: Mapping[str, str]) -> dict[str, Any]:
     if kind in REQUESTS:
-        check_names(kind, arguments)
+        check_arguments_of(kind, arguments, parameters)
     elif kind == "Condition":
         _check_keys(arguments, {"Conditions", "IfSteps", "ElseSteps"}, "unknown argument")
         for condition in arguments.get("Conditions") or ():
@@ -168,6 +174,17 @@ def _own_arguments(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
     elif kind == "Fail":
         _check_keys(arguments, {"ErrorMessage"}, "unknown argument")
     return arguments
+
+
+def _image_of(step: DefinedStep, parameters: tuple[Parameter, ...]) -> str:
+    """Return the image whose own entry point a job's step runs, as far as it is known before the run."""
+    definition = step.arguments.get("TrainingJobDefinition", step.arguments)
+    program = definition.get("AppSpecification") or definition.get("AlgorithmSpecification") or {}
+    image = "" if program.get("ContainerEntrypoint") else program.get("ImageUri") or program.get("TrainingImage") or ""
+    if isinstance(image, Mapping):
+        defaults = {f"Parameters.{parameter.name}": parameter.default for parameter in parameters}
+        image = defaults.get(str(image.get(GET))) or ""
+    return str(image)
 
 
 def _depends_on(items: Any) -> dict[str, str]:
@@ -236,6 +253,7 @@ def parse_duration_s(text: str) -> float:
     """
     try:
         # pydantic also reads other forms, such as `30 days`, a sign, and a T that nothing follows.
+        text = re.sub("^T", "PT", text.upper())  # AWS's own documents have p30d and T12H, too
         return _DURATION.validate_python(re.fullmatch(r"P.*\d[A-Z]", text)[0]).total_seconds()  # type: ignore[index]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         raise DefinitionError(f"{text!r} is not an ISO 8601 duration such as P30D or PT12H") from None

@@ -8,18 +8,16 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from moto.sagemaker.models import sagemaker_backends
-
 from params.layout import ENDED_STATUSES
 from pipeline_definition.local.definition import parse_definition
 from pipeline_definition.local.environment import arn
-from pipeline_definition.local.errors import NotOursError, invalid, not_found
+from pipeline_definition.local.errors import invalid, not_found
 from pipeline_definition.local.execution import ExecutionIdentity, LocalExecution
 from pipeline_definition.local.parameters import resolve_parameters
+from pipeline_definition.local.pipelines import Pipelines
 from pipeline_definition.local.records import Record, page
 from pipeline_definition.local.scheduler import Scheduler
 from pipeline_definition.local.services import Services
-from pipeline_definition.local.settings import ACCOUNT, REGION
 from pipeline_definition.local.step_runner import Kinds, StepRunner
 
 _log = logging.getLogger(__name__)
@@ -30,6 +28,7 @@ class LocalExecutions:
 
     def __init__(self, services: Services, kinds: Kinds, state_id: str) -> None:
         self._services, self._kinds, self._state_id = services, kinds, state_id
+        self.pipelines = Pipelines(services)
         self._executions: dict[str, LocalExecution] = {}
         self._schedulers: dict[str, Scheduler] = {}
 
@@ -39,25 +38,21 @@ class LocalExecutions:
         for path in sorted(runs.glob("*/execution.json")) if runs.is_dir() else ():
             try:
                 execution = LocalExecution.load(path.parent)
-            except (OSError, ValueError, TypeError, KeyError) as error:
-                _log.warning("%s is left out: %s", path.parent, error)
+            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                _log.warning("%s is damaged, and left out: %s", path.parent, error)
                 continue
             if execution.identity.state_id == self._state_id:
                 self._executions[execution.identity.arn] = execution
                 if execution.status not in ENDED_STATUSES:
                     execution.interrupt()
 
-    def create_pipeline(self, request: Mapping[str, Any]) -> Record:
-        """Refuse a definition that cannot run; moto keeps the others."""
-        location = request.get("PipelineDefinitionS3Location")
-        text = request.get("PipelineDefinition")
-        if location and not text:
-            text = self._services.store.read(f"s3://{location['Bucket']}/{location['ObjectKey']}").decode()
-        if text:
-            parse_definition(text)
-        raise NotOursError
-
-    update_pipeline = create_pipeline
+    def delete_pipeline(self, request: Mapping[str, Any]) -> Record:
+        """Answer DeletePipeline: with its executions it is out of sight; one that runs is kept."""
+        name = self.pipelines.find(request["PipelineName"])["PipelineName"]
+        running = [e.identity.arn for e in self._of(name) if e.status not in ENDED_STATUSES]
+        if running:
+            raise invalid(f"Pipeline {name} has an execution that runs: {running[0]}")
+        return self.pipelines.delete(request)
 
     def start_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
         """Answer StartPipelineExecution."""
@@ -65,19 +60,19 @@ class LocalExecutions:
         for earlier in self._executions.values():
             if token and earlier.identity.client_token == token:
                 return {"PipelineExecutionArn": earlier.identity.arn}
-        if request.get("SelectiveExecutionConfig"):
-            raise invalid("SelectiveExecutionConfig is not supported on this machine")
-        name = request["PipelineName"].rsplit("/", 1)[-1]
-        pipeline = self._pipeline(name)
-        definition = parse_definition(str(pipeline.pipeline_definition))
+        pipeline = self.pipelines.find(request["PipelineName"])
+        version = self.pipelines.version(pipeline, request.get("PipelineVersionId"))
+        name = pipeline["PipelineName"]
+        definition = parse_definition(version["PipelineDefinition"], self._services.settings.refuse_image)
         given = list(request.get("PipelineParameters") or ())
         parameters = resolve_parameters(definition.parameters, given)
-        parallelism = request.get("ParallelismConfiguration") or pipeline.parallelism_configuration or {}
+        parallelism = request.get("ParallelismConfiguration") or pipeline.get("ParallelismConfiguration") or {}
         now_s = time.time()
         identity = ExecutionIdentity(
             arn=arn("pipeline", f"{name}/execution/{uuid.uuid4().hex[-12:]}"),
             pipeline_name=name,
-            pipeline_arn=pipeline.arn,
+            pipeline_arn=pipeline["PipelineArn"],
+            pipeline_version=version["PipelineVersionId"],
             state_id=self._state_id,
             start_time=now_s,
             given_parameters=given,
@@ -115,23 +110,31 @@ class LocalExecutions:
 
     def list_pipeline_executions(self, request: Mapping[str, Any]) -> Record:
         """Answer ListPipelineExecutions."""
-        name = request["PipelineName"].rsplit("/", 1)[-1]
-        self._pipeline(name)
-        executions = [_description(e) for e in self._executions.values() if e.identity.pipeline_name == name]
+        name = self.pipelines.find(request["PipelineName"])["PipelineName"]
+        executions = [_description(e) for e in self._of(name)]
         return page("ListPipelineExecutions", request, executions, "PipelineExecutionArn")
+
+    def descriptions(self) -> list[Record]:
+        """Return what Describe says of every execution."""
+        return [_description(execution) for execution in self._executions.values()]
+
+    def update_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
+        """Answer UpdatePipelineExecution."""
+        execution = self._get(request)
+        execution.rename(request.get("PipelineExecutionDisplayName"), request.get("PipelineExecutionDescription"))
+        return {"PipelineExecutionArn": execution.identity.arn}
 
     def list_pipeline_execution_steps(self, request: Mapping[str, Any]) -> Record:
         """Answer ListPipelineExecutionSteps: newest first unless asked otherwise; omits steps that have not begun."""
         execution = self._get(request)
-        states = sorted(execution.steps.values(), key=lambda state: state.start_time)
-        if request.get("SortOrder", "Descending") == "Descending":
-            states.reverse()
         steps = execution.definition.steps
-        return {"PipelineExecutionSteps": [state.as_api(steps[state.name].source) for state in states]}
+        states = [state.as_api(steps[state.name].source) for state in list(execution.steps.values())]
+        return page("ListPipelineExecutionSteps", request, states, "StepName")
 
     def list_pipeline_parameters_for_execution(self, request: Mapping[str, Any]) -> Record:
         """Answer ListPipelineParametersForExecution."""
-        return {"PipelineParameters": self._get(request).identity.given_parameters}
+        given = self._get(request).identity.given_parameters
+        return page("ListPipelineParametersForExecution", request, given, "Name")
 
     def describe_pipeline_definition_for_execution(self, request: Mapping[str, Any]) -> Record:
         """Answer DescribePipelineDefinitionForExecution."""
@@ -159,17 +162,18 @@ class LocalExecutions:
             raise not_found(f"Pipeline execution with ARN {name} does not exist.")
         return self._executions[name]
 
-    def _pipeline(self, name: str) -> Any:
-        pipelines = sagemaker_backends[ACCOUNT][REGION].pipelines
-        if name not in pipelines:
-            raise not_found(f"Pipeline {arn('pipeline', name)} does not exist.")
-        return pipelines[name]
+    def _of(self, name: str) -> list[LocalExecution]:
+        """Return a pipeline's executions: those that began after it was made, for there may have been one before it."""
+        since_s = self.pipelines.find(name)["CreationTime"]
+        executions = [e for e in list(self._executions.values()) if e.identity.pipeline_name == name]
+        return [execution for execution in executions if execution.identity.start_time >= since_s]
 
 
 def _description(execution: LocalExecution) -> Record:
     """Return what Describe and List say of an execution: some of it by two names."""
     identity = execution.identity
     optional = {
+        "PipelineVersionId": identity.pipeline_version,
         "PipelineExecutionDisplayName": identity.display_name,
         "PipelineExecutionDescription": identity.description,
         "FailureReason": execution.failure_reason,

@@ -8,7 +8,9 @@ import re
 import threading
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
+from urllib.parse import parse_qsl
 
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.wrappers import Response
@@ -22,8 +24,9 @@ from pipeline_definition.local.errors import (
     invalid,
 )
 from pipeline_definition.local.hosting import Hosting
-from pipeline_definition.local.moto_patches import clock
+from pipeline_definition.local.operations import shape_of
 from pipeline_definition.local.records import Operation
+from pipeline_definition.local.request_checks import refuse_invalid
 from pipeline_definition.local.request_journal import (
     Environ,
     RequestJournal,
@@ -34,16 +37,20 @@ from pipeline_definition.local.request_journal import (
 )
 from pipeline_definition.local.settings import HEALTH_PATH, HOST
 
-_INVOCATION = re.compile(r"^/endpoints/([^/]+)/(async-)?invocations$")
+_INVOCATION = re.compile(r"^/endpoints/([^/]+)/(async-)?invocations(-response-stream)?$")
 _OWN = "X-Amzn-SageMaker-"
 _FORWARDED = ("Content-Type", "Accept", *(_OWN + name for name in ("Custom-Attributes", "Inference-Id", "Session-Id")))
 _ASKED = ("Content-Type", "Accept", "Inference-Id", "InputLocation", "RequestTTLSeconds", "InvocationTimeoutSeconds")
 _HOSTS = (HOST, "localhost", "[::1]")
+_STARTS = tuple(f"SageMaker.{verb}PipelineExecution" for verb in ("Start", "Retry"))
 _log = logging.getLogger(__name__)
 
 
 class Gateway:
     """Answers every request."""
+
+    is_ending = False
+    """Whether the control plane ends, and begins nothing new."""
 
     def __init__(
         self,
@@ -77,18 +84,35 @@ class Gateway:
     def _answer(self, environ: Environ) -> Response:
         path, target = environ.get("PATH_INFO", "/"), environ.get("HTTP_X_AMZ_TARGET", "")
         _refuse_browsers(environ)
+        if self.is_ending and (path == HEALTH_PATH or target in _STARTS):
+            raise RefusedRequestError("ServiceUnavailable", "The local control plane is ending", 503)
+        _refuse_schedules(environ, target)
+        _refuse_expired(environ)
         if path == HEALTH_PATH:
             return json_answer(self._health)
         invocation = _INVOCATION.match(path)
         if invocation and service_of(environ) == "sagemaker":
+            if invocation[3]:
+                self._hosting.describe_endpoint({"EndpointName": invocation[1]})
+                raise invalid("InvokeEndpointWithResponseStream is not supported on this machine")
             return self._invoke(invocation[1], bool(invocation[2]), environ)
         try:
-            return self._operate(target, environ) if target in self._operations else self._forward(environ)
+            is_ours = target in self._operations or target.startswith("SageMaker.")
+            return self._operate(target, environ) if is_ours else self._forward(environ)
         except NotOursError:
             return self._forward(environ)
 
     def _operate(self, target: str, environ: Environ) -> Response:
-        request = json.loads(read_body(environ) or b"{}")
+        try:
+            request = json.loads(read_body(environ) or b"{}")
+        except ValueError as error:
+            raise RefusedRequestError("SerializationException", f"the request is not JSON: {error}") from None
+        if not isinstance(request, dict):
+            raise RefusedRequestError("SerializationException", f"a request is an object, not {request!r:.80}")
+        if target.startswith("SageMaker.") and target not in self._operations:
+            problem = f"{target.removeprefix('SageMaker.')} is not supported on this machine"
+            raise RefusedRequestError("UnknownOperationException", problem)
+        refuse_invalid(shape_of(target), request)
         try:
             return json_answer(self._operations[target](request))
         except KeyError as error:
@@ -111,15 +135,31 @@ class Gateway:
         if is_object or not changes_state(environ, body):
             return Response.from_app(self._moto, environ)
         with self._changing:
-            # One time for both, so that a replay restores the same creation time.
-            clock.time_s = time_s = time.time()
-            try:
-                answer = Response.from_app(self._moto, environ, buffered=True)
-            finally:
-                clock.time_s = None
+            answer = Response.from_app(self._moto, environ, buffered=True)
             if answer.status_code < 400:
-                self._journal.write(environ, body, time_s)
+                self._journal.write(environ, body, time.time())
         return answer
+
+
+def _refuse_schedules(environ: Environ, target: str) -> None:
+    """Refuse what moto would keep, and nothing would ever come of."""
+    is_rule = target == "AWSEvents.PutRule" and b"ScheduleExpression" in read_body(environ)
+    if is_rule or (service_of(environ) == "scheduler" and environ["REQUEST_METHOD"] in ("POST", "PUT")):
+        raise invalid("Schedules are not supported on this machine")
+
+
+def _refuse_expired(environ: Environ) -> None:
+    """Refuse a presigned address once its time has passed; moto looks at neither form of it."""
+    query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
+    try:
+        until_s = float(query.get("Expires", "inf"))
+        if "X-Amz-Expires" in query:
+            signed = datetime.strptime(query["X-Amz-Date"] + "+0000", "%Y%m%dT%H%M%SZ%z")
+            until_s = signed.timestamp() + float(query["X-Amz-Expires"])
+    except (KeyError, ValueError) as error:
+        raise RefusedRequestError("AccessDenied", f"The address is not signed as one: {error}", 403) from None
+    if time.time() > until_s:
+        raise RefusedRequestError("AccessDenied", "Request has expired", 403)
 
 
 def _refuse_browsers(environ: Environ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from params.cloud import Cloud
+from params.layout import BASE_DIR
 from pipeline_definition.local import namespaces
 from pipeline_definition.local.container_engine import Program
 from pipeline_definition.local.contract import LOOPBACK, host_groups, resource_config
@@ -171,5 +172,7 @@ class JobHosts:
         if not text and (-code in _LOST_SIGNALS or code == _ENDED_BY_SIGTERM):
             name = signal.Signals(-code).name if code < 0 else signal.SIGTERM.name
             return StepFailureError(f"InternalServerError: the host was lost ({name}) ({where})", INTERNAL_ERROR)
+        if f"'{BASE_DIR}/" in last_lines(log):
+            where += f"; {BASE_DIR} has here what the job has: --backend docker or podman runs the image itself"
         status = f"signal: {signal.Signals(-code).name}" if code < 0 else f"exit code: {code}"
         return StepFailureError(f"AlgorithmError: {text or last_lines(log)}, {status} ({where})")

@@ -13,9 +13,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from pipeline_definition.local.environment import arn
+from pipeline_definition.local.catalogue import Catalogue
 from pipeline_definition.local.errors import (
     RefusedRequestError,
     StepFailureError,
@@ -26,7 +26,7 @@ from pipeline_definition.local.errors import (
     not_found,
 )
 from pipeline_definition.local.job_hosts import RunningJob
-from pipeline_definition.local.records import Record, page
+from pipeline_definition.local.records import Operation, Record
 from pipeline_definition.local.request_checks import check_request
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.small_disk import release_disks
@@ -38,17 +38,12 @@ LOG_FOLDER = "LocalLogFolder"
 INTERRUPTED = "The control plane ended while this job ran"
 
 
-class Jobs(ABC):
+class Jobs(Catalogue, ABC):
     """All jobs of one kind."""
 
-    kind: ClassVar[str]
-    """As in the ARN: training-job."""
-    prefix: ClassVar[str]
-    """As in the API's members: TrainingJob -> TrainingJobName, TrainingJobStatus."""
-
     def __init__(self, services: Services) -> None:
-        self.services, self.records = services, services.records[self.kind]
-        self._name, self._arn, self._status = (f"{self.prefix}{member}" for member in ("Name", "Arn", "Status"))
+        super().__init__(services.records, self.kind, self.prefix)
+        self.services = services
         self._end_time = f"{self.prefix.removesuffix('Job')}EndTime"
         self._stops: dict[str, StopSignal] = {}
 
@@ -64,9 +59,18 @@ class Jobs(ABC):
         """Return what Describe adds at the end; `cause` is Completed, Failed, Stopped or MaxRuntimeExceeded."""
         return {self._end_time: time.time()}
 
-    def list_jobs(self, request: Mapping[str, Any]) -> Record:
-        """Answer the List operation."""
-        return page(f"List{self.prefix}s", request, self.records.all(), self._name)
+    def operations(self) -> dict[str, Operation]:
+        """Return what answers the operations on jobs: they are stopped, and stay."""
+        own = super().operations() | {f"Stop{self.prefix}": self.stop}
+        return {name: answer for name, answer in own.items() if name != f"Delete{self.prefix}"}
+
+    def taken(self, name: str) -> RefusedRequestError:
+        """Return the refusal of a name that there is already."""
+        return RefusedRequestError("ResourceInUse", f"{self.prefix} names must be unique: {name!r} exists already")
+
+    def missing(self, name: str) -> RefusedRequestError:
+        """Return the refusal of a name that there is not."""
+        return not_found(f"Requested resource not found: {self.kind} {name!r}")
 
     def run(self, request: Mapping[str, Any], log_dir: Path, parent: StopSignal, parallel_jobs: int = 1) -> Record:
         """Do a job to its end; return its record. `parallel_jobs` of its shape run at once: trials of a search.
@@ -90,8 +94,7 @@ class Jobs(ABC):
 
     def describe(self, request: Mapping[str, Any]) -> Record:
         """Answer the Describe operation."""
-        name = request[self._name]
-        record = self.records.get(name, not_found(f"Requested resource not found: {self.kind} {name!r}"))
+        record = super().describe(request)
         record.pop(LOG_FOLDER, None)
         return record
 
@@ -117,19 +120,10 @@ class Jobs(ABC):
 
     def _begin(self, request: Mapping[str, Any]) -> Record:
         check_request(f"Create{self.prefix}", dict(request))
-        name, now_s = request[self._name], time.time()
-        if name in self.records:
-            raise RefusedRequestError("ResourceInUse", f"{self.prefix} names must be unique: {name!r} exists already")
-        self._stops[name] = StopSignal()
-        record = {
-            **request,
-            self._arn: arn(self.kind, name),
-            self._status: "InProgress",
-            "CreationTime": now_s,
-            "LastModifiedTime": now_s,
-            **self.new_record(request),
-        }
-        return self.records.put(name, record)
+        more = {self._status: "InProgress", **self.new_record(request)}
+        record = self.add(request, **more)
+        self._stops[request[self._name]] = StopSignal()
+        return record
 
     def _run(self, request: Mapping[str, Any], log_dir: Path, parent: StopSignal, parallel_jobs: int = 1) -> Record:
         name = request[self._name]

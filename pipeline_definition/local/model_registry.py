@@ -10,16 +10,47 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline_definition.jobs.request_shapes import choices
+from pipeline_definition.local.catalogue import Catalogue
 from pipeline_definition.local.environment import arn
 from pipeline_definition.local.errors import RefusedRequestError, invalid
-from pipeline_definition.local.records import Record, page
+from pipeline_definition.local.records import Record, Records, page
 from pipeline_definition.local.services import Services
 
 _UPDATABLE = (
     *("ModelApprovalStatus", "ApprovalDescription", "InferenceSpecification", "SourceUri", "ModelCard"),
     "ModelLifeCycle",
 )
+_LAST = "LocalLastVersion"
+"""Member of a group's record: the number of its newest package, which may be deleted by now."""
+
+
+class PackageGroups(Catalogue):
+    """All groups of model packages."""
+
+    def __init__(self, records: Mapping[str, Records]) -> None:
+        super().__init__(records, "model-package-group", "ModelPackageGroup")
+        self._packages = records["model-package"]
+
+    def add(self, request: Mapping[str, Any], **more: Any) -> Record:
+        """Write a new group; it is there at once."""
+        return super().add(request, ModelPackageGroupStatus="Completed", **more)
+
+    def delete(self, request: Mapping[str, Any]) -> Record:
+        """Answer DeleteModelPackageGroup; a group with packages is kept."""
+        name = self.find(request["ModelPackageGroupName"])["ModelPackageGroupName"]
+        if self._versions(name):
+            raise RefusedRequestError("ConflictException", f"Model package group {name} still has model packages")
+        return super().delete(request)
+
+    def next_version(self, name: str) -> int:
+        """Return the number of a group's next package: never one that a package had before."""
+        last = max([int(self.find(name).get(_LAST, 0)), *self._versions(name)])
+        self.records.update(name, **{_LAST: last + 1})
+        return last + 1
+
+    def _versions(self, name: str) -> list[int]:
+        packages = self._packages.all()
+        return [item["ModelPackageVersion"] for item in packages if item.get("ModelPackageGroupName") == name]
 
 
 class ModelRegistry:
@@ -29,54 +60,23 @@ class ModelRegistry:
         """Take the function to call when a package is approved, or registered as approved."""
         self._approved = approved
         self._packages = services.records["model-package"]
-        self._groups = services.records["model-package-group"]
-
-    def create_model_package_group(self, request: Mapping[str, Any]) -> Record:
-        """Answer CreateModelPackageGroup."""
-        name = request["ModelPackageGroupName"]
-        if name in self._groups:
-            raise invalid(f"Model Package Group already exists: {arn('model-package-group', name)}")
-        record = {
-            **request,
-            "ModelPackageGroupArn": arn("model-package-group", name),
-            "ModelPackageGroupStatus": "Completed",
-            "CreationTime": time.time(),
-        }
-        self._groups.put(name, record)
-        return {"ModelPackageGroupArn": record["ModelPackageGroupArn"]}
+        self.groups = PackageGroups(services.records)
 
     def ensure_group(self, name: str) -> None:
         """Create a group unless it exists, as a RegisterModel step does."""
-        if _last(name) not in self._groups:
-            self.create_model_package_group({"ModelPackageGroupName": _last(name)})
-
-    def describe_model_package_group(self, request: Mapping[str, Any]) -> Record:
-        """Answer DescribeModelPackageGroup."""
-        return self._group(request["ModelPackageGroupName"])
-
-    def list_model_package_groups(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListModelPackageGroups."""
-        return page("ListModelPackageGroups", request, self._groups.all(), "ModelPackageGroupName")
-
-    def delete_model_package_group(self, request: Mapping[str, Any]) -> Record:
-        """Answer DeleteModelPackageGroup; a group with packages is kept."""
-        name = self._group(request["ModelPackageGroupName"])["ModelPackageGroupName"]
-        if self._versions(name):
-            raise RefusedRequestError("ConflictException", f"Model package group {name} still has model packages")
-        self._groups.delete(name)
-        return {}
+        if _last(name) not in self.groups.records:
+            self.groups.create({"ModelPackageGroupName": _last(name)})
 
     def create_model_package(self, request: Mapping[str, Any]) -> Record:
         """Answer CreateModelPackage."""
         status = request.get("ModelApprovalStatus", "PendingManualApproval")
-        _check_status(status)
         group = request.get("ModelPackageGroupName")
         if bool(group) == bool(request.get("ModelPackageName")):
             raise invalid("Give either ModelPackageName or ModelPackageGroupName")
         record: Record = {**request, "CreationTime": time.time(), "ModelPackageStatus": "Completed"}
         if group:
-            name = self._group(group)["ModelPackageGroupName"]
-            version = 1 + max((package["ModelPackageVersion"] for package in self._versions(name)), default=0)
+            name = self.groups.find(group)["ModelPackageGroupName"]
+            version = self.groups.next_version(name)
             own_arn = arn("model-package", f"{name}/{version}")
             record |= {"ModelPackageGroupName": name, "ModelPackageVersion": version, "ModelApprovalStatus": status}
         else:
@@ -112,8 +112,6 @@ class ModelRegistry:
         """Answer UpdateModelPackage: only what is given changes."""
         record = self._package(request["ModelPackageArn"])
         changes = {key: request[key] for key in _UPDATABLE if key in request}
-        if "ModelApprovalStatus" in changes:
-            _check_status(changes["ModelApprovalStatus"])
         removed = request.get("CustomerMetadataPropertiesToRemove", ())
         properties = record.get("CustomerMetadataProperties", {}) | request.get("CustomerMetadataProperties", {})
         properties = {key: value for key, value in properties.items() if key not in removed}
@@ -133,13 +131,6 @@ class ModelRegistry:
         self._packages.delete(self._package(request["ModelPackageName"])["ModelPackageArn"])
         return {}
 
-    def _versions(self, group: str) -> list[Record]:
-        return [record for record in self._packages.all() if record.get("ModelPackageGroupName") == group]
-
-    def _group(self, name: str) -> Record:
-        own_arn = arn("model-package-group", _last(name))
-        return self._groups.get(_last(name), invalid(f"ModelPackageGroup {own_arn} does not exist."))
-
     def _package(self, name: str) -> Record:
         own_arn = name if name.startswith("arn:") else arn("model-package", name)
         return self._packages.get(own_arn, invalid(f"ModelPackage {own_arn} does not exist."))
@@ -147,9 +138,3 @@ class ModelRegistry:
 
 def _last(name_or_arn: str) -> str:
     return name_or_arn.rsplit("/", 1)[-1]
-
-
-def _check_status(status: str) -> None:
-    known = choices("ModelApprovalStatus")
-    if status not in known:
-        raise invalid(f"Value '{status}' at 'modelApprovalStatus' is not one of: {', '.join(known)}")

@@ -128,13 +128,16 @@ class ObjectStore:
             raise StepFailureError(f"ClientError: there is no object {uri}")
         return object_path(StoredKey.root, bucket.name, key)
 
-    def keys(self, uri: str) -> list[str]:
-        """Return the keys under a prefix in order: the object itself, else what lies in the folder of that name."""
+    def keys(self, uri: str, is_folder: bool = True) -> list[str]:
+        """Return the keys under a prefix in order: the object itself, else what lies in the folder of that name.
+
+        Unless that `is_folder`: then it is the beginning of keys, as S3 means it.
+        """
         bucket, key = self._located(uri, "Data download failed:Unable to list objects under")
         live = [name for name, stored in bucket.keys.items() if isinstance(stored, StoredKey)]
-        if key in live and not key.endswith("/"):
+        if is_folder and key in live and not key.endswith("/"):
             return [key]
-        folder = f"{key.rstrip('/')}/" if key else ""
+        folder = f"{key.rstrip('/')}/" if key and is_folder else key
         return sorted(name for name in live if name.startswith(folder) and not name.endswith("/"))
 
     def put(self, uri: str, content: bytes | Path) -> None:
@@ -169,7 +172,7 @@ class ObjectStore:
             if "removed" not in entry:
                 notes[name] = entry
         shutil.rmtree(StoredKey.root / INCOMING, ignore_errors=True)
-        folders = {path.name for path in StoredKey.root.iterdir() if path.name != VERSIONS}
+        folders = {path.name for path in StoredKey.root.iterdir() if path.is_dir() and path.name != VERSIONS}
         for bucket in sorted(folders.union(bucket for bucket, _, _ in notes)):
             self._backend.create_bucket(bucket, REGION)
         self._index.rewrite([entry for name, entry in notes.items() if self._restored(*name, entry)])

@@ -1,4 +1,4 @@
-"""The API operations that the control plane answers itself; moto answers all others."""
+"""The API operations that the control plane answers itself: SageMaker's, and some of its neighbours'."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 from botocore import xform_name
 
 from pipeline_definition.jobs.request_shapes import service_model
-from pipeline_definition.local.errors import NotOursError, not_found
+from pipeline_definition.local.errors import not_found
 from pipeline_definition.local.executions import LocalExecutions
 from pipeline_definition.local.promotion import Promotion
-from pipeline_definition.local.records import Operation, Record, Records
+from pipeline_definition.local.records import Operation, Record, Records, page
+from pipeline_definition.local.search import Search
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import SET_CLOUD
 from pipeline_definition.local.step_runner import Kinds
@@ -24,26 +25,35 @@ def operations(
 
     One that raises NotOursError has looked at the request, and leaves it to moto.
     """
+    catalogues = [
+        *(kinds.processing, kinds.training, kinds.tuning, kinds.models, kinds.endpoint_configs, kinds.registry.groups),
+        executions.pipelines,
+    ]
+    sources = {catalogue.prefix: catalogue.records.all for catalogue in catalogues}
+    sources |= {"Endpoint": services.records["endpoint"].all, "ModelPackage": services.records["model-package"].all}
+    searching = Search({**sources, "PipelineExecution": executions.descriptions})
+    tags = Tags(services.records)
     answering = {
-        "sagemaker": (executions, kinds.tuning, kinds.hosting, kinds.registry, Tags(services.records)),
+        "sagemaker": (executions, executions.pipelines, kinds.tuning, kinds.hosting, kinds.registry, tags, searching),
         "fsx": (services.file_systems,),
         "stepfunctions": (promotion,),
     }
-    answered: dict[str, Operation] = {}
+    answered: dict[str, Operation] = {SET_CLOUD: services.set_cloud}
     for service, parts in answering.items():
         model = service_model(service)
         for name in model.operation_names:
             for part in parts:
                 if hasattr(part, xform_name(name)):
                     answered[f"{model.metadata['targetPrefix']}.{name}"] = getattr(part, xform_name(name))
-    for jobs in (kinds.processing, kinds.training, kinds.tuning):
-        answered |= {
-            f"SageMaker.Create{jobs.prefix}": jobs.create,
-            f"SageMaker.Describe{jobs.prefix}": jobs.describe,
-            f"SageMaker.Stop{jobs.prefix}": jobs.stop,
-            f"SageMaker.List{jobs.prefix}s": jobs.list_jobs,
-        }
-    return {**answered, SET_CLOUD: services.set_cloud}
+    for catalogue in catalogues:
+        answered |= {f"SageMaker.{name}": answer for name, answer in catalogue.operations().items()}
+    return {**answered, "SageMaker.DeletePipeline": executions.delete_pipeline}
+
+
+def shape_of(target: str) -> Any:
+    """Return the input of an operation of SageMaker; None of another service's, which answers for itself."""
+    service, _, name = target.partition(".")
+    return service_model().operation_model(name).input_shape if service == "SageMaker" else None
 
 
 class Tags:
@@ -54,7 +64,7 @@ class Tags:
 
     def list_tags(self, request: Mapping[str, Any]) -> Record:
         """Answer ListTags."""
-        return {"Tags": self._find(request)[2]}
+        return page("ListTags", request, self._find(request)[2], "Key")
 
     def add_tags(self, request: Mapping[str, Any]) -> Record:
         """Answer AddTags."""
@@ -74,7 +84,7 @@ class Tags:
         arn = request["ResourceArn"]
         kind, _, name = arn.rsplit(":", 1)[-1].partition("/")
         if kind not in self._records:
-            raise NotOursError
+            raise not_found(f"There is no {arn}")
         name = arn if kind == "model-package" else name
         records = self._records[kind]
         return records, name, records.get(name, not_found(f"There is no {arn}")).get("Tags", [])

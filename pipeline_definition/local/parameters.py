@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,8 @@ def resolve_parameters(parameters: Iterable[Parameter], given: Iterable[Mapping[
             raise invalid(f"Unknown parameter {name!r}{nearest(name, known)}")
         if name in values:
             raise invalid(f"Parameter {name!r} is given twice")
+        if item.get("Value") == "":
+            raise invalid(f"Parameter {name!r}: the value is empty")
         try:
             values[name] = known[name].convert(item.get("Value"))
         except ValueError as error:
@@ -93,8 +96,8 @@ def _converted(kind: str, value: Any) -> Value:
         return {"true": True, "false": False}[str(value).lower()]
     if kind == "String" and isinstance(value, str):
         return value
-    if kind == "Integer" and not isinstance(value, bool) and not (isinstance(value, float) and not value.is_integer()):
-        return int(value)
+    if kind == "Integer" and not isinstance(value, bool) and re.fullmatch(r"[+-]?\d+(\.0)?", str(value).strip()):
+        return int(float(value)) if "." in str(value) else int(value)
     if kind == "Float" and not isinstance(value, bool) and math.isfinite(float(value)):
         return float(value)
     raise ValueError(value)

@@ -12,12 +12,13 @@ from typing import Any
 
 from pipeline_definition.local.container_engine import Program
 from pipeline_definition.local.contract import local_path, write_processing_contract
-from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.folder_sync import FolderSync, pushing
 from pipeline_definition.local.job_hosts import JobHosts, RunningJob
 from pipeline_definition.local.jobs import Jobs
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.storage import fetch_source, send_folder
+
+_MESSAGE_CHARACTERS = 1024
 
 
 class ProcessingJobs(Jobs):
@@ -59,7 +60,9 @@ class ProcessingJobs(Jobs):
         for output, folder in folders:
             if output["S3UploadMode"] != "Continuous":
                 send_folder(store, folder, output["S3Uri"])
-        return {}
+        message = hosts.folder_of(hosts.names[0]) / "output" / "message"
+        text = message.read_text(encoding="utf-8", errors="replace")[:_MESSAGE_CHARACTERS] if message.is_file() else ""
+        return {"ExitMessage": text} if text else {}
 
     def _prepare(self, hosts: JobHosts, request: Mapping[str, Any], outputs: list[Mapping[str, Any]]) -> None:
         for index, host in enumerate(hosts.names):
@@ -72,19 +75,13 @@ class ProcessingJobs(Jobs):
 
     def _fetch(self, item: Mapping[str, Any], folder: Path, part: int, parts: int) -> None:
         source = item.get("S3Input")
-        if source is None:
-            raise StepFailureError(f"ClientError: input {item['InputName']!r}: only S3Input is supported")
-        if source.get("S3InputMode", "File") != "File":
-            raise StepFailureError(f"ClientError: input {item['InputName']!r}: only S3InputMode File is supported")
-        if not item.get("AppManaged"):
+        if source and not item.get("AppManaged"):
             fetch_source(self.services.store, source, local_path(folder, source["LocalPath"]), part, parts)
 
 
 def _outputs(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     outputs = []
     for output in (request.get("ProcessingOutputConfig") or {}).get("Outputs") or ():
-        if "S3Output" not in output:
-            raise StepFailureError(f"ClientError: output {output['OutputName']!r}: only S3Output is supported")
-        if not output.get("AppManaged") and "LocalPath" in output["S3Output"]:
+        if not output.get("AppManaged") and "LocalPath" in output.get("S3Output", ()):
             outputs.append(output["S3Output"])
     return outputs

@@ -5,21 +5,39 @@ Reads and writes <state>/records/<kind>/<name>.json. Times are seconds since 197
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from params.files import write_json
 from pipeline_definition.jobs.request_shapes import service_model
-from pipeline_definition.local.errors import RefusedRequestError
+from pipeline_definition.local.errors import RefusedRequestError, invalid
 
 Record = dict[str, Any]
 Operation = Callable[[Mapping[str, Any]], Record]
 """What answers a request of the API."""
 _PAGE = 100
+_TIMES = {"Created": "CreationTime", "CreationTime": "CreationTime", "LastModifiedTime": "LastModifiedTime"}
+_log = logging.getLogger(__name__)
+
+
+class Clock(threading.local):
+    """The time in this thread: while a journal is replayed, that of each request."""
+
+    time_s: float | None = None
+
+    def now_s(self) -> float:
+        """Return the pinned time, else now."""
+        return time.time() if self.time_s is None else self.time_s
+
+
+clock = Clock()
 
 
 class Records:
@@ -30,8 +48,9 @@ class Records:
         self._lock = threading.RLock()
         self._records: dict[str, Record] = {}
         for path in sorted(folder.glob("*.json")):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            self._records[record["name"]] = record["record"]
+            with setting_aside(path):
+                record = json.loads(path.read_text(encoding="utf-8"))
+                self._records[record["name"]] = dict(record["record"])
 
     def __contains__(self, name: str) -> bool:
         return name in self._records
@@ -56,8 +75,8 @@ class Records:
     def put(self, name: str, record: Mapping[str, Any]) -> Record:
         """Write a record; return it."""
         with self._lock:
+            write_json(self._path(name), {"name": name, "record": record})
             self._records[name] = dict(record)
-            write_json(self._path(name), {"name": name, "record": self._records[name]})
             return dict(record)
 
     def update(self, name: str, **changes: Any) -> Record:
@@ -76,6 +95,16 @@ class Records:
         return self._folder / f"{quote(name, safe='')}.json"
 
 
+@contextlib.contextmanager
+def setting_aside(path: Path) -> Iterator[None]:
+    """Read a file of the state inside: one that is damaged, or not ours, is named, and gets `.damaged` for an end."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        aside = path.rename(path.with_name(path.name + ".damaged"))
+        _log.warning("%s is damaged (%s: %s); it is set aside as %s", path, type(error).__name__, error, aside.name)
+
+
 def page(operation: str, request: Mapping[str, Any], records: Iterable[Record], name: str) -> Record:
     """Return one page of a List operation: filtered, sorted and cut as the request asks.
 
@@ -85,12 +114,22 @@ def page(operation: str, request: Mapping[str, Any], records: Iterable[Record], 
     result, summaries = next(item for item in output.members.items() if item[1].type_name == "list")
     status = f"{name.removesuffix('Name')}Status"
     matches = [record for record in records if _matches(request, record, name, status)]
-    by = {"Name": name, "Status": status}.get(request.get("SortBy", ""), "CreationTime")
-    matches.sort(key=lambda record: record.get(by, 0), reverse=request.get("SortOrder", "Descending") == "Descending")
-    first = int(request.get("NextToken") or 0)
-    last = first + int(request.get("MaxResults") or _PAGE)
-    answer: Record = {result: [pick(record, summaries.member.members) for record in matches[first:last]]}
-    return answer | ({"NextToken": str(last)} if last < len(matches) else {})
+    if matches and ("CreationTime" in matches[0] or "StartTime" in matches[0]):
+        time_of = "CreationTime" if "CreationTime" in matches[0] else "StartTime"
+        by = {"Name": name, "Status": status}.get(request.get("SortBy", ""), request.get("SortBy", time_of))
+        matches.sort(key=lambda record: record.get(by, 0), reverse=request.get("SortOrder") != "Ascending")
+    shown, token = cut(request, matches)
+    members = getattr(summaries.member, "members", ())
+    return {result: [pick(record, members) for record in shown], **token}
+
+
+def cut(request: Mapping[str, Any], records: list[Record]) -> tuple[list[Record], Record]:
+    """Return one page of records, and the token of the next, if there is one."""
+    token = request.get("NextToken") or "0"
+    if not token.isdecimal():
+        raise invalid(f"NextToken {token!r} is not one of this list")
+    last = int(token) + int(request.get("MaxResults") or _PAGE)
+    return records[int(token) : last], {"NextToken": str(last)} if last < len(records) else {}
 
 
 def pick(record: Record, names: Iterable[str]) -> Record:
@@ -99,13 +138,16 @@ def pick(record: Record, names: Iterable[str]) -> Record:
 
 
 def _matches(request: Mapping[str, Any], record: Record, name: str, status: str) -> bool:
-    if request.get("NameContains", "").lower() not in str(record.get(name, "")).lower():
+    own = str(record.get(name, ""))
+    if request.get("NameContains", "").lower() not in own.lower():
+        return False
+    if not own.startswith(request.get("PipelineNamePrefix", "")):
         return False
     if request.get("StatusEquals") not in (None, record.get(status)):
         return False
     return all(
-        float(request.get(f"{time}After") or 0)
-        <= record.get(time, 0)
-        <= float(request.get(f"{time}Before") or float("inf"))
-        for time in ("CreationTime", "LastModifiedTime")
+        float(request.get(f"{asked}After") or 0)
+        <= record.get(time_of, 0)
+        <= float(request.get(f"{asked}Before") or float("inf"))
+        for asked, time_of in _TIMES.items()
     )

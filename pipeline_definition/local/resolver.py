@@ -75,7 +75,8 @@ class Resolver:
             document = json.loads(self.read_object(uri))
         except ValueError as error:
             raise StepFailureError(f"ClientError: Std:JsonGet: {uri} is not JSON: {error}") from None
-        return walk(document, split_path(str(argument["Path"])), f"Std:JsonGet {argument['Path']} of {uri}")
+        path = str(self.resolve(argument["Path"]))
+        return walk(document, split_path(path), f"Std:JsonGet {path} of {uri}")
 
     def _property_file_uri(self, argument: Mapping[str, Any]) -> str:
         step_name, file_name = property_file_of(argument["PropertyFile"])

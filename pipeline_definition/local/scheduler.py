@@ -75,7 +75,8 @@ class Scheduler:
         try:
             self._run_steps()
         except Exception as error:  # such as a full disk: say so rather than hang
-            self._execution.set_status("Failed", as_failure(error).reason)
+            self._execution.status, self._execution.failure_reason = "Failed", as_failure(error).reason
+            self._execution.set_status("Failed", self._execution.failure_reason)
 
     def _run_steps(self) -> None:
         execution = self._execution
@@ -83,12 +84,17 @@ class Scheduler:
         limit = execution.identity.parallelism or DEFAULT_PARALLEL_STEPS
         skipped: set[str] = set()
         running: set[str] = set()
+        has_failed = False
         while True:
             self._begin_ready(waiting, running, skipped, limit)
             if not running:
                 break
-            running.discard(self._ended.get())
-        if self._stop.is_set:
+            name = self._ended.get()
+            running.discard(name)
+            if execution.definition.steps[name].type == "Fail":  # it stops what runs beside it, too
+                has_failed = True
+                self._stop.set()
+        if self._stop.is_set and not has_failed:
             execution.set_status("Stopped")
         else:
             execution.set_status(*final_status(execution))

@@ -14,7 +14,6 @@ from typing import Any
 
 from pipeline_definition.local.errors import StepFailureError
 
-STRATEGIES = ("Random", "Bayesian", "Grid")
 SCALINGS = ("Auto", "Linear", "Logarithmic", "ReverseLogarithmic")
 # Auto takes the logarithm of ranges wider than this.
 _WIDE_RATIO = 100.0
@@ -23,14 +22,18 @@ _WIDE_RATIO = 100.0
 def trial_hyperparameters(config: Mapping[str, Any], ranges: Mapping[str, Any], seed: int) -> list[dict[str, str]]:
     """Return the tuned hyperparameters of each trial, as the texts that trials get.
 
-    `config` is HyperParameterTuningJobConfig. Raises StepFailureError for a strategy or range that is not known.
+    `config` is HyperParameterTuningJobConfig. Raises StepFailureError for ranges that cannot be searched.
     """
-    strategy = config["Strategy"]
-    if strategy not in STRATEGIES:
-        raise StepFailureError(f"ClientError: Strategy {strategy!r} is not supported; known: {', '.join(STRATEGIES)}")
-    if strategy == "Grid":
-        return _grid(ranges)
-    count = int(config["ResourceLimits"]["MaxNumberOfTrainingJobs"])
+    count = config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
+    if not any(ranges.values()):
+        raise StepFailureError("ClientError: ParameterRanges has no range to search")
+    if config["Strategy"] == "Grid":
+        grid = _grid(ranges)
+        if count not in (None, len(grid)):
+            raise StepFailureError(f"ClientError: MaxNumberOfTrainingJobs is {count}; the grid has {len(grid)} points")
+        return grid
+    if count is None:
+        raise StepFailureError(f"ClientError: Strategy {config['Strategy']} needs MaxNumberOfTrainingJobs")
     return [_sample(ranges, random.Random(f"{seed}/{trial}")) for trial in range(count)]
 
 

@@ -15,16 +15,10 @@ from pipeline_definition.local.records import Records
 from pipeline_definition.local.settings import CREDENTIALS, REGION, SERVICE_KEY, LocalSettings
 
 _new_client: Any = boto3.client  # typed by a literal name for each service
-# Of the records of each kind, as an ARN names it.
-_FOLDERS = {
-    "processing-job": "processing-jobs",
-    "training-job": "training-jobs",
-    "hyper-parameter-tuning-job": "tuning-jobs",
-    "endpoint": "endpoints",
-    "async-invocation": "async-invocations",
-    "model-package": "model-packages",
-    "model-package-group": "model-package-groups",
-}
+_KINDS = (
+    *("processing-job", "training-job", "hyper-parameter-tuning-job", "endpoint", "endpoint-config", "model"),
+    *("model-package", "model-package-group", "pipeline", "async-invocation"),
+)
 _clients_lock = threading.Lock()
 
 
@@ -37,7 +31,7 @@ class Services:
         self.store = ObjectStore(settings.objects_dir, settings.state / "s3.jsonl")
         folder = settings.state / "records"
         self.file_systems = FileSystems(settings.file_systems_dir, folder, self.store)
-        self.records = {kind: Records(folder / name) for kind, name in _FOLDERS.items()}
+        self.records = {kind: Records(folder / f"{kind.removeprefix('hyper-parameter-')}s") for kind in _KINDS}
         self.url = ""
         """Where the control plane can be reached; known once it listens."""
         self.cloud = Cloud()

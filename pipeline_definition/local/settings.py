@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from params.layout import ENTRY_POINT
+from pipeline_definition.local.base_dir import in_base_dir
 from pipeline_definition.local.container_engine import ContainerEngine, Program
+from pipeline_definition.local.errors import DefinitionError
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -26,6 +29,9 @@ LOG_EVERY_S = 1.0
 PYTHON_NAMES = ("python", "python3")
 PROCESS = "process"
 HEALTH_PATH = "/_local/health"
+# The three of containers/build.sh, in any registry and of any project; AWS's own frameworks end alike.
+_FRAMEWORKS = "huggingface|pytorch|tensorflow|mxnet|djl|sagemaker"
+_OWN_IMAGE = re.compile(rf"(^|/)(?!{_FRAMEWORKS})[\w.-]+-(data|training|inference)([:@]|$)")
 # The operation that turns the switches of `local.cloud:`.
 SET_CLOUD = "Local.SetCloud"
 
@@ -58,12 +64,23 @@ class LocalSettings:
         """Return the command line of a program: in its image, or as a process of this Python."""
         if self.engine is None:
             known = [argv for pattern, argv in self.images.items() if fnmatch.fnmatchcase(program.image, pattern)]
-            # An image that is not known here is one of this project's own.
+            if not program.entry_point:
+                self.refuse_image(program.image)
             first, *rest = program.entry_point or (*known, ENTRY_POINT)[0]
-            return (sys.executable if first in PYTHON_NAMES else first, *rest, *program.arguments)
+            argv = (sys.executable if first in PYTHON_NAMES else first, *rest, *program.arguments)
+            return argv if (first, *rest)[:3] == ENTRY_POINT else in_base_dir(argv, folder)
         # Channels of a file system, and objects in fast file mode, are links that lead out of the job's folder.
         shared = [folder for folder in (self.file_systems_dir, self.objects_dir) if folder.is_dir()]
         return self.engine.run(program, environment, folder, mark, shared)
+
+    def refuse_image(self, image: str) -> None:
+        """Raise DefinitionError for a foreign image: what it runs is not known here."""
+        is_known = any(fnmatch.fnmatchcase(image, pattern) for pattern in self.images) or _OWN_IMAGE.search(image)
+        if self.engine is None and image and not is_known:
+            raise DefinitionError(
+                f"image {image!r} is not one of this project's, and a process cannot run it: name its entry point, in "
+                "the request or by --images, or run jobs in their images (--backend docker or podman)"
+            )
 
     @property
     def mark(self) -> str:

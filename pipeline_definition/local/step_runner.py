@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from botocore import xform_name
-from botocore.exceptions import BotoCoreError, ClientError
-
 from pipeline_definition.local.cache import CachedResult, StepCache
+from pipeline_definition.local.catalogue import Catalogue
 from pipeline_definition.local.conditions import holds
 from pipeline_definition.local.definition import DefinedStep
 from pipeline_definition.local.environment import arn
@@ -35,7 +31,6 @@ from pipeline_definition.local.tuning import TuningJobs
 
 _JOB_NAME_CHARACTERS = 63
 _TUNING_NAME_CHARACTERS = 32
-_THROTTLED = ("ThrottlingException", "Throttling", "TooManyRequestsException")
 
 
 @dataclass
@@ -47,6 +42,8 @@ class Kinds:
     tuning: TuningJobs
     registry: ModelRegistry
     hosting: Hosting
+    models: Catalogue
+    endpoint_configs: Catalogue
 
 
 @dataclass
@@ -70,7 +67,7 @@ class StepRunner:
             "Processing": lambda attempt: self._job(attempt, kinds.processing, "ProcessingJob"),
             "Training": lambda attempt: self._job(attempt, kinds.training, "TrainingJob"),
             "Tuning": lambda attempt: self._job(attempt, kinds.tuning, "TuningJob"),
-            "Model": lambda attempt: self._create(attempt, "Model", attempt.name),
+            "Model": lambda attempt: self._create(attempt, kinds.models, attempt.name),
             "RegisterModel": self._register,
             "EndpointConfig": self._endpoint_config,
             "Endpoint": self._endpoint,
@@ -104,11 +101,7 @@ class StepRunner:
             # Of conditions, only those are resolved that decide.
             own = {} if step.type == "Condition" else resolver.resolve(dict(step.arguments))
             return self._do[step.type](Attempt(step, own, name, stop))
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            kind = "Step.THROTTLING" if code in _THROTTLED else None
-            raise StepFailureError(f"ClientError: {error}", kind) from None
-        except (BotoCoreError, OSError) as error:
+        except OSError as error:
             raise StepFailureError(f"InternalServerError: {error}", "Step.SERVICE_FAULT") from None
 
     def _name(self, step: DefinedStep, number: int) -> str:
@@ -144,19 +137,15 @@ class StepRunner:
 
     def _endpoint_config(self, attempt: Attempt) -> Record:
         name, suffix = attempt.arguments.get("EndpointConfigName"), self._services.cloud.name_suffix
-        return self._create(attempt, "EndpointConfig", _suffixed(attempt, name, suffix) if name else attempt.name)
+        own = _suffixed(attempt, name, suffix) if name else attempt.name
+        return self._create(attempt, self._kinds.endpoint_configs, own)
 
-    def _create(self, attempt: Attempt, kind: str, name: str) -> Record:
-        """Create what moto keeps, a model or an endpoint configuration; return what Describe says of it."""
-        own_name = {f"{kind}Name": name}
-        request = {**attempt.arguments, **own_name}
+    def _create(self, attempt: Attempt, catalogue: Catalogue, name: str) -> Record:
+        """Create a model or an endpoint configuration; return what Describe says of it."""
+        kind = catalogue.prefix
+        request = {**attempt.arguments, f"{kind}Name": name}
         check_request(f"Create{kind}", request)
-        client = self._services.client("sagemaker")
-        getattr(client, xform_name(f"Create{kind}"))(**request)
-        response = getattr(client, xform_name(f"Describe{kind}"))(**own_name)
-        response.pop("ResponseMetadata")
-        # As a JSON document: times are seconds since 1970.
-        record: Record = json.loads(json.dumps(response, default=datetime.timestamp))
+        record = catalogue.add(request)
         self._show(attempt, **{kind: {"Arn": record[f"{kind}Arn"]}})
         return record
 

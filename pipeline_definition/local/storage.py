@@ -10,27 +10,24 @@ from typing import Any
 from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.object_store import ObjectStore, bucket_and_key
 
-SHARDED, REPLICATED = "ShardedByS3Key", "FullyReplicated"
-
 
 def fetch_source(store: ObjectStore, source: Mapping[str, Any], folder: Path, part: int, parts: int) -> int:
     """Fill a folder from an S3DataSource or ProcessingS3Input for one of several hosts; return the number of files.
 
-    Raises StepFailureError for a kind of source that is not known, and for one that is empty.
+    Raises StepFailureError for one that is empty.
     """
-    distribution = source.get("S3DataDistributionType", REPLICATED)
-    if distribution not in (SHARDED, REPLICATED):
-        raise StepFailureError(f"ClientError: unknown S3DataDistributionType {distribution!r}")
-    if source.get("S3CompressionType", "None") != "None":
-        raise StepFailureError("ClientError: S3CompressionType Gzip is not supported on this machine")
-    part, parts = (part, parts) if distribution == SHARDED else (0, 1)
-    if source.get("S3DataType", "S3Prefix") != "S3Prefix":
-        raise StepFailureError(f"ClientError: S3DataType {source['S3DataType']!r} is not supported on this machine")
-    return fetch_prefix(store, source["S3Uri"], folder, part, parts)
+    part, parts = (part, parts) if source.get("S3DataDistributionType") == "ShardedByS3Key" else (0, 1)
+    return fetch_prefix(store, source["S3Uri"], folder, part, parts, is_folder=False)
 
 
 def fetch_prefix(
-    store: ObjectStore, uri: str, folder: Path, part: int = 0, parts: int = 1, required: bool = True
+    store: ObjectStore,
+    uri: str,
+    folder: Path,
+    part: int = 0,
+    parts: int = 1,
+    required: bool = True,
+    is_folder: bool = True,
 ) -> int:
     """Copy the objects under a prefix into a folder; return how many.
 
@@ -38,12 +35,15 @@ def fetch_prefix(
     StepFailureError where the prefix is empty, unless it need not be there.
     """
     bucket, prefix = bucket_and_key(uri)
-    keys = store.keys(uri)
+    keys = store.keys(uri, is_folder)
     if not keys and required:
         raise StepFailureError(f"ClientError: there are no objects under {uri}")
     folder.mkdir(parents=True, exist_ok=True)
     for key in keys[part::parts]:
-        name = key.rsplit("/", 1)[-1] if key == prefix else key.removeprefix(prefix.rstrip("/")).lstrip("/")
+        above = (
+            prefix.rstrip("/") + "/" if key.startswith(prefix.rstrip("/") + "/") else prefix[: prefix.rfind("/") + 1]
+        )
+        name = key.removeprefix(above).lstrip("/")
         target = inside(folder, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         # A copy, never a link: a job may write to its inputs, as it may on SageMaker.

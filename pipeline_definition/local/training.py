@@ -19,7 +19,6 @@ from pipeline_definition.local.jobs import Jobs
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.storage import fetch_source
 
-_INPUT_MODES = ("File", "FastFile")
 _FILE_SYSTEM = "FileSystemDataSource"
 # For so long the hosts of a spot job without checkpoints are left alone.
 _SPOT_S = 2.0
@@ -87,7 +86,7 @@ class TrainingJobs(Jobs):
             resources = hosts.resources_of(host)
             write_training_contract(hosts.folder_of(host), job.request, resources)
             for channel in job.request.get("InputDataConfig") or ():
-                self._open_channel(channel, hosts.folder_of(host), resources, algorithm)
+                self._open_channel(channel, hosts.folder_of(host), resources)
         checkpoints = self._checkpoints(hosts, job.request)
         self._phase(job.name, "Training", TrainingStartTime=time.time())
         try:
@@ -133,16 +132,11 @@ class TrainingJobs(Jobs):
 
         return interrupt
 
-    def _open_channel(
-        self, channel: Mapping[str, Any], folder: Path, resources: Mapping[str, Any], algorithm: Mapping[str, Any]
-    ) -> None:
+    def _open_channel(self, channel: Mapping[str, Any], folder: Path, resources: Mapping[str, Any]) -> None:
         target, source = folder / "input" / "data" / channel["ChannelName"], channel["DataSource"]
         if _FILE_SYSTEM in source:
             target.symlink_to(self.services.file_systems.mount(source[_FILE_SYSTEM]).resolve())
             return
-        mode = channel.get("InputMode", algorithm.get("TrainingInputMode", "File"))
-        if mode not in _INPUT_MODES:
-            raise StepFailureError(f"ClientError: channel {channel['ChannelName']!r}: InputMode {mode!r} not supported")
         hosts = _hosts_of(source["S3DataSource"], resources)
         if resources["current_host"] in hosts:
             part = hosts.index(resources["current_host"])

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipeline_definition.jobs.request_shapes import request_shape, service_model
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
 from pipeline_definition.local.job_hosts import RunningJob
 from pipeline_definition.local.jobs import Jobs
-from pipeline_definition.local.records import Record, page, pick
+from pipeline_definition.local.records import Record, cut, page, pick
 from pipeline_definition.local.search_space import trial_hyperparameters
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.training import TrainingJobs
@@ -42,7 +42,8 @@ class TuningJobs(Jobs):
         if request.get("SortBy") == "FinalObjectiveMetricValue":
             done = [trial for trial in trials if _OBJECTIVE in trial]
             done.sort(key=lambda t: t[_OBJECTIVE]["Value"], reverse=request.get("SortOrder") == "Descending")
-            return {"TrainingJobSummaries": done}
+            shown, token = cut(request, done)
+            return {"TrainingJobSummaries": shown, **token}
         return page("ListTrainingJobsForHyperParameterTuningJob", request, trials, "TrainingJobName")
 
     def new_record(self, request: Mapping[str, Any]) -> Record:
@@ -52,13 +53,19 @@ class TuningJobs(Jobs):
     def work(self, job: RunningJob) -> Record:
         """Run the trials; fail when none has reached a value of the objective."""
         definition, config = _definition(job.request), job.request[_CONFIG]
-        objective = config.get("HyperParameterTuningJobObjective") or definition["TuningObjective"]
-        ranges = config.get("ParameterRanges") or definition["HyperParameterRanges"]
+        objective = config.get("HyperParameterTuningJobObjective") or definition.get("TuningObjective")
+        if not objective:
+            raise StepFailureError("ClientError: HyperParameterTuningJobObjective is missing")
+        ranges = config.get("ParameterRanges") or definition.get("HyperParameterRanges") or {}
+        target = (config.get("TuningJobCompletionCriteria") or {}).get("TargetObjectiveMetricValue")
         trials = trial_hyperparameters(config, ranges, search_seed(job.request))
         parallel = min(int(config["ResourceLimits"]["MaxParallelTrainingJobs"]), len(trials))
         summaries: dict[int, Record] = {}
 
         def run(number: int) -> None:
+            with self._updating:
+                if target is not None and _has_reached(summaries.values(), objective, target):
+                    return
             summary = self._trial(job, number, definition, trials[number], objective, parallel)
             with self._updating:
                 summaries[number] = summary
@@ -118,16 +125,19 @@ def search_seed(request: Mapping[str, Any]) -> int:
 
 
 def _definition(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    definitions = request.get("TrainingJobDefinitions") or [request.get("TrainingJobDefinition")]
-    if len(definitions) != 1 or not definitions[0]:
-        raise StepFailureError("ClientError: a search over several training job definitions is not supported")
-    definition: Mapping[str, Any] = definitions[0]
+    definition: Mapping[str, Any] | None = request.get("TrainingJobDefinition")
+    definition = definition or next(iter(request.get("TrainingJobDefinitions") or ()), None)
+    if definition is None:
+        raise StepFailureError("ClientError: TrainingJobDefinition is missing")
     return definition
 
 
 def _training_request(name: str, number: int, definition: Mapping[str, Any], tuned: Mapping[str, str]) -> Record:
     digest = hashlib.sha256(f"{name}/{number}".encode()).hexdigest()[:8]
     kept = pick(dict(definition), request_shape("CreateTrainingJob").members)
+    if hosts := definition.get("HyperParameterTuningResourceConfig"):  # of several kinds, the first has capacity here
+        hosts = {**hosts, **(hosts.get("InstanceConfigs") or [{}])[0]}
+        kept["ResourceConfig"] = pick(hosts, ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId"))
     trial = f"{name}-{number + 1:03d}-{digest}"
     if "CheckpointConfig" in kept:  # each trial its own, as on SageMaker
         uri = f"{kept['CheckpointConfig']['S3Uri'].rstrip('/')}/{trial}"
@@ -147,6 +157,11 @@ def _progress(summaries: Mapping[int, Record], objective: Mapping[str, str]) -> 
     best = {"BestTrainingJob": ranked[0]} if ranked else {}
     rest = [summary for summary in done if summary not in ranked]
     return {"TrainingJobSummaries": [*ranked, *rest], **best, **_counters(done)}
+
+
+def _has_reached(summaries: Iterable[Record], objective: Mapping[str, str], target: float) -> bool:
+    values = [summary[_OBJECTIVE]["Value"] for summary in summaries if _OBJECTIVE in summary]
+    return any(value >= target if objective["Type"] == "Maximize" else value <= target for value in values)
 
 
 def _counters(summaries: list[Record]) -> Record:

@@ -20,6 +20,7 @@ from pipeline_definition import cli
 from pipeline_definition.cli import app
 from pipeline_definition.commands.mistakes import FIXES, INTERRUPTED, told
 from pipeline_definition.errors import OperatorError
+from pipeline_definition.local.state_lock import StateLock
 
 PLAN = ("plan", "--deadline", "7d", "--budget", "5000000", "--params", "sd2_base")
 
@@ -95,6 +96,14 @@ def test_a_file_where_a_folder_is_meant(file: str) -> None:
 def test_a_folder_of_runs_that_is_a_file_is_told_before_anything_starts(file: str, tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert mistake("run-local", "--state", str(state), "--runs", file).startswith(f"--runs {file}: a file is in the")
+    assert not (state / "control_plane.log").exists()
+
+
+def test_a_second_run_in_a_folder_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with StateLock(state / "run", "run-local"):
+        line = mistake("run-local", "--state", str(state), "--runs", str(tmp_path / "runs"))
+    assert line == f"{state}/run is in use by the run-local with pid {os.getpid()}: stop that one, or choose another"
     assert not (state / "control_plane.log").exists()
 
 

@@ -209,7 +209,7 @@ def processing(name: str, *arguments: Any, instances: Any = 1, **changes: Any) -
             "AppSpecification": {
                 "ImageUri": "test/image:1",
                 "ContainerEntrypoint": ["python", str(PROGRAM), "process"],
-                "ContainerArguments": list(arguments),
+                **({"ContainerArguments": list(arguments)} if arguments else {}),
             },
             "RoleArn": ROLE,
         },

@@ -102,3 +102,12 @@ def test_a_broken_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.tar.gz").write_bytes(b"\x1f\x8bnonsense")
     with pytest.raises(StepFailureError, match=r"model\.tar\.gz cannot be unpacked"):
         extract_archive(tmp_path / "model.tar.gz", tmp_path / "out")
+
+
+def test_a_program_can_still_be_run_after_it_was_unpacked(tmp_path: Path) -> None:
+    for name, mode in (("run.sh", 0o755), ("weights", 0o640)):
+        (tmp_path / name).write_text("#!")
+        (tmp_path / name).chmod(mode)
+    write_archive(tmp_path / "model.tar.gz", {name: tmp_path / name for name in ("run.sh", "weights")})
+    with tarfile.open(tmp_path / "model.tar.gz") as archive:
+        assert {member.name: member.mode for member in archive} == {"run.sh": 0o755, "weights": 0o644}

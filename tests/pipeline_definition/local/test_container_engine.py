@@ -12,13 +12,15 @@ import pytest
 from params.cloud import Cloud
 from pipeline_definition.local.container_engine import ContainerEngine, ContainerEngineError, Program
 from pipeline_definition.local.environment import job_environment
+from pipeline_definition.local.errors import DefinitionError
 from pipeline_definition.local.settings import LocalSettings
 
 ENGINE = """#!/bin/sh
 echo "$@" >> "$LOG"
 case "$1 $2" in
     "image inspect") [ "$3" = known:1 ] || { echo "no such image" >&2; exit 1; } ;;
-    "ps --all") printf '%s\\n' "aaa state/job-1/" "bbb state/job-10/" "ccc other/job-1/" ;;
+    "ps --all") printf '%s\\n' "aaa a=b,sd-pipeline.job=state/job-1/" "bbb map[sd-pipeline.job:state/job-10/ x:y]" \\
+        "ccc sd-pipeline.job=other/job-1/" ;;
 esac
 """
 
@@ -80,7 +82,9 @@ def test_without_an_engine_the_images_command_line_is_run_by_this_python(tmp_pat
     own = Program("any:1", ("python", "-m", "steps", "encode"), ("--batch-size", "8"))
     assert command(settings, own, tmp_path) == (sys.executable, *own.entry_point[1:], *own.arguments)
     train = command(settings, Program("other/train:1", (), ("train",)), tmp_path)
-    assert train == (sys.executable, "other.py", "train")
+    assert train[-3:] == (sys.executable, "other.py", "train")
+    with pytest.raises(DefinitionError, match=r"image 'foreign:1'.*--images.*--backend docker"):
+        command(settings, Program("foreign:1", (), ("train",)), tmp_path)
 
 
 def test_what_a_killed_client_left_is_removed_by_its_mark(engine: ContainerEngine, tmp_path: Path) -> None:
@@ -89,6 +93,14 @@ def test_what_a_killed_client_left_is_removed_by_its_mark(engine: ContainerEngin
     assert engine.remove("state/") == 2
     assert asked(tmp_path)[-1] == "rm --force aaa bbb"
     assert engine.remove("nothing/") == 0
+
+
+def test_an_engine_that_fails_is_reported_in_its_own_words(tmp_path: Path) -> None:
+    broken = tmp_path / "podman"
+    broken.write_text("#!/bin/sh\necho 'cannot connect' >&2\nexit 125\n")
+    broken.chmod(0o755)
+    with pytest.raises(ContainerEngineError, match="ps failed: cannot connect"):
+        ContainerEngine((str(broken),)).remove("state/")
 
 
 def test_an_image_that_is_not_there_is_named_with_the_fix(engine: ContainerEngine) -> None:

@@ -1,17 +1,22 @@
 """The control plane as clients see it: one process, real jobs, real HTTP."""
 
+import contextlib
+import http.client
 import json
 import os
 import time
 import urllib.error
 import urllib.request
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.pipeline_definition.local.conftest import (
+    ROLE,
     World,
     processing,
     s3_input,
@@ -313,9 +318,8 @@ def test_a_lambda_step_is_refused_by_name_before_anything_runs(world: World) -> 
 
 def test_a_request_with_a_wrong_type_names_the_argument(world: World) -> None:
     wrong = processing("A", "say", "x", instances="two")
-    world.create("wrong", [wrong])
-    _, steps = world.run("wrong")
-    assert "ProcessingResources.ClusterConfig.InstanceCount" in steps["A"]["FailureReason"]
+    with pytest.raises(ClientError, match=r"ProcessingResources\.ClusterConfig\.InstanceCount: expected a integer"):
+        world.create("wrong", [wrong])
 
 
 def test_logs_are_in_cloudwatch_and_in_the_runs_folder(world: World) -> None:
@@ -344,9 +348,9 @@ def test_continuous_outputs_are_in_s3_while_the_job_runs_and_a_stop_ends_every_p
     assert world.processes() == []
 
 
-def test_what_moto_does_not_have_is_an_error_at_once(world: World) -> None:
+def test_an_operation_that_is_not_here_is_an_error_at_once(world: World) -> None:
     began_s = time.monotonic()
-    with pytest.raises(ClientError, match="has not been implemented"):
+    with pytest.raises(ClientError, match="ListMlflowTrackingServers is not supported on this machine"):
         world.sagemaker.list_mlflow_tracking_servers()
     assert time.monotonic() - began_s < 2
     answer = world.client("iam").simulate_principal_policy(
@@ -373,3 +377,80 @@ def test_the_control_plane_rests_when_nothing_runs(world: World) -> None:
     time.sleep(1.5)
     after = process.cpu_times()
     assert (after.user + after.system) - (before.user + before.system) < 0.05
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"null", b'{"PipelineName": 5}'])
+def test_a_request_that_is_none_is_a_400(world: World, body: bytes) -> None:
+    assert world.plane
+    where = urlsplit(world.plane.url)
+    connection = http.client.HTTPConnection(str(where.hostname), where.port, timeout=10)
+    scope = (
+        "AWS4-HMAC-SHA256 Credential=local/20200101/us-east-1/sagemaker/aws4_request, SignedHeaders=host, Signature=0"
+    )
+    headers = {"Authorization": scope, "X-Amz-Target": "SageMaker.StartPipelineExecution"}
+    with contextlib.closing(connection):
+        connection.request("POST", "/", body, headers)
+        answer = connection.getresponse()
+        assert answer.status == 400 and b"Exception" in answer.read()
+
+
+def test_a_presigned_address_expires(world: World) -> None:
+    world.put("signed", b"1")
+    for version in ("s3", "s3v4"):
+        s3 = world.client("s3", Config(signature_version=version))
+        fresh, old = (
+            s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "signed"}, t) for t in (60, -1)
+        )
+        assert urllib.request.urlopen(fresh).read() == b"1"
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(old)
+
+
+def test_schedules_are_refused(world: World) -> None:
+    target = {"Arn": "arn:aws:scheduler:::aws-sdk:sagemaker:startPipelineExecution", "RoleArn": ROLE}
+    with pytest.raises(ClientError, match="Schedules are not supported"):
+        world.client("scheduler").create_schedule(
+            Name="s", ScheduleExpression="rate(1 day)", FlexibleTimeWindow={"Mode": "OFF"}, Target=target
+        )
+    with pytest.raises(ClientError, match="Schedules are not supported"):
+        world.client("events").put_rule(Name="r", ScheduleExpression="rate(1 day)")
+
+
+def test_a_streamed_answer_is_refused_by_name(world: World) -> None:
+    with pytest.raises(ClientError, match=r"endpoint.*no"):
+        world.client("sagemaker-runtime").invoke_endpoint_with_response_stream(EndpointName="no", Body=b"{}")
+
+
+def test_what_a_processing_job_leaves_as_its_message_is_in_its_description(world: World) -> None:
+    message = "import os; open(os.environ['SAGEMAKER_BASE_DIR'] + '/output/message', 'w').write('all went well')"
+    step = processing("A")
+    step["Arguments"]["AppSpecification"]["ContainerEntrypoint"] = ["python", "-c", message]
+    world.create("message", [step])
+    _, steps = world.run("message")
+    name = steps["A"]["Metadata"]["ProcessingJob"]["Arn"].rsplit("/", 1)[-1]
+    assert world.sagemaker.describe_processing_job(ProcessingJobName=name)["ExitMessage"] == "all went well"
+
+
+def test_a_script_that_an_sdk_sends_runs_at_its_own_path(world: World) -> None:
+    world.put("code/pre.py", b"import sys; print('ran', sys.argv[1:])")
+    step = processing("A", "--n", "3", arguments={"ProcessingInputs": [s3_input("code", "s3://bucket/code/pre.py")]})
+    step["Arguments"]["AppSpecification"]["ContainerEntrypoint"] = ["python3", "/opt/ml/processing/input/code/pre.py"]
+    world.create("script", [step])
+    found, _ = world.run("script")
+    assert "ran ['--n', '3']" in world.log(found["PipelineExecutionArn"], "A/algo-1.log")
+
+
+def test_a_search_ends_with_the_trial_that_reaches_its_target(world: World) -> None:
+    step = tuning(trials=4)
+    config, training_job = (
+        step["Arguments"][name] for name in ("HyperParameterTuningJobConfig", "TrainingJobDefinition")
+    )
+    config["ResourceLimits"]["MaxParallelTrainingJobs"] = 1
+    config["TuningJobCompletionCriteria"] = {"TargetObjectiveMetricValue": 1e9}
+    # As the SDK writes it.
+    training_job["HyperParameterTuningResourceConfig"] = training_job.pop("ResourceConfig")
+    world.create("target", [step])
+    _, steps = world.run("target")
+    name = steps["Tune"]["Metadata"]["TuningJob"]["Arn"].rsplit("/", 1)[-1]
+    job = world.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    assert sum(job["TrainingJobStatusCounters"].values()) == 1

@@ -63,3 +63,9 @@ def test_a_missing_and_a_repeated_value_are_refused() -> None:
 def test_a_bad_parameter_in_a_definition_is_named(source: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match="parameter 'X'"):
         Parameter.parse(source)
+
+
+def test_an_empty_value_and_a_number_that_only_python_reads_are_refused() -> None:
+    for name, kind, value in (("X", "String", ""), ("X", "Integer", "1_000")):
+        with pytest.raises(RefusedRequestError, match="'X'"):
+            resolve_parameters([Parameter(name, kind, None)], [{"Name": name, "Value": value}])

@@ -1,12 +1,12 @@
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline_definition.local.moto_patches import clock
+from pipeline_definition.local.records import clock
 from pipeline_definition.local.request_journal import RequestJournal, changes_state, read_body, service_of
 
 SIGNED = "AWS4-HMAC-SHA256 Credential=AKIASECRET/20260101/eu-west-1/{}/aws4_request, Signature=c0ffee"
@@ -48,45 +48,41 @@ def test_query_requests_are_known_by_their_action(action: str, changes: bool) ->
     assert changes_state(made, f"Action={action}&Version=1".encode()) is changes
 
 
-def test_requests_are_made_again_in_order_at_their_own_time(tmp_path: Path) -> None:
+def test_requests_are_made_again_in_order(tmp_path: Path) -> None:
     journal = RequestJournal(tmp_path / "requests.jsonl")
     for number in range(3):
-        made = environ("sagemaker", target="SageMaker.CreateModel")
-        journal.write(made, json.dumps({"number": number}).encode(), time_s=1000.0 + number)
+        journal.write(environ("iam", target="Iam.Create"), json.dumps({"number": number}).encode(), 1000.0 + number)
     seen = []
 
     def app(received: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        seen.append((json.loads(read_body(received))["number"], clock.utcnow().second, service_of(received)))
+        seen.append((json.loads(read_body(received))["number"], service_of(received)))
         start("200 OK" if len(seen) < 3 else "400 Bad Request", [])
         return [b""]
 
-    assert journal.replay(app) == ["SageMaker.CreateModel: 400"]
-    assert seen == [(0, 40, "sagemaker"), (1, 41, "sagemaker"), (2, 42, "sagemaker")]
+    assert journal.replay(app, {}) == ["Iam.Create: 400"]
+    assert seen == [(0, "iam"), (1, "iam"), (2, "iam")]
+
+
+def test_what_moto_kept_of_sagemaker_is_taken_up_once_at_its_own_time(tmp_path: Path) -> None:
+    journal = RequestJournal(tmp_path / "requests.jsonl")
+    for number, target in enumerate(("SageMaker.CreateModel", "SageMaker.CreateDomain")):
+        journal.write(environ("sagemaker", target=target), b'{"ModelName": "m"}', time_s=1000.0 + number)
+    taken: list[tuple[Any, float]] = []
+
+    def create(request: Mapping[str, Any]) -> dict[str, Any]:
+        taken.append((request["ModelName"], clock.now_s()))
+        return {}
+
+    def app(received: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        raise AssertionError("moto is not asked")
+
+    for _ in range(2):  # what nothing here answers stays in the journal, and is named
+        failures = RequestJournal(tmp_path / "requests.jsonl").replay(app, {"SageMaker.CreateModel": create})
+        assert failures == ["SageMaker.CreateDomain: 'SageMaker.CreateDomain'"]
+    assert taken == [("m", 1000.0)]
 
 
 def test_no_signature_reaches_the_disk(tmp_path: Path) -> None:
     RequestJournal(tmp_path / "requests.jsonl").write(environ("iam"), b"", 0.0)
     text = (tmp_path / "requests.jsonl").read_text()
     assert "AKIASECRET" not in text and "c0ffee" not in text and "eu-west-1/iam" in text
-
-
-def test_only_the_last_update_of_the_same_members_of_a_pipeline_is_kept(tmp_path: Path) -> None:
-    journal = RequestJournal(tmp_path / "requests.jsonl")
-    updates = [
-        {"PipelineName": "a", "PipelineDefinition": "1"},
-        {"PipelineName": "b", "PipelineDefinition": "2"},
-        {"PipelineName": "a", "PipelineDescription": "of a"},
-        {"PipelineName": "a", "PipelineDefinition": "3"},
-    ]
-    for update in updates:
-        journal.write(environ("sagemaker", target="SageMaker.UpdatePipeline"), json.dumps(update).encode(), 0.0)
-    seen: list[dict[str, str]] = []
-
-    def app(received: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        seen.append(json.loads(read_body(received)))
-        start("200 OK", [])
-        return [b""]
-
-    assert journal.replay(app) == [] and seen == updates[1:]
-    seen.clear()
-    assert RequestJournal(tmp_path / "requests.jsonl").replay(app) == [] and seen == updates[1:]

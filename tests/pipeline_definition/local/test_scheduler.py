@@ -179,3 +179,31 @@ def test_a_stopped_step_raises_where_it_waits() -> None:
     except StepStoppedError:
         return
     raise AssertionError("it slept")
+
+
+def test_a_fail_step_stops_what_runs_beside_it_and_nothing_begins_after_it(tmp_path: Path) -> None:
+    fail = {"Name": "F", "Type": "Fail", "Arguments": {"ErrorMessage": "no"}}
+    made = execution(tmp_path, processing("Slow"), processing("After", DependsOn=["Slow"]), fail)
+    running = threading.Event()
+
+    def do(step: DefinedStep, stop: StopSignal) -> None:
+        if step.type == "Fail":
+            assert running.wait(5)
+            raise StepFailureError("the gate said no")
+        running.set()
+        stop.sleep(30)
+
+    assert run(made, do) == {"Slow": "Stopped", "F": "Failed"}
+    assert (made.status, made.failure_reason) == ("Failed", "Step failure: F: the gate said no")
+
+
+def test_an_execution_whose_disk_is_full_has_failed_and_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+    made = execution(tmp_path, processing("A"))
+
+    def full(entry: dict[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(made._journal, "append", full)
+    monkeypatch.setattr(threading, "excepthook", lambda error: None)
+    run(made, succeed(made))
+    assert made.status == "Failed" and "No space left" in str(made.failure_reason)

@@ -75,13 +75,16 @@ def test_a_range_that_cannot_be_scaled_is_an_error(low: float, high: float, scal
 
 def test_grid_tries_every_combination_once() -> None:
     ranges = {"CategoricalParameterRanges": [{"Name": n, "Values": ["1", "2"]} for n in ("a", "b")]}
-    trials = trial_hyperparameters(config(1, "Grid"), ranges, 0)
+    trials = trial_hyperparameters(config(4, "Grid"), ranges, 0)
     assert sorted(trial["a"] + trial["b"] for trial in trials) == ["11", "12", "21", "22"]
 
 
-def test_an_unknown_strategy_is_named() -> None:
-    with pytest.raises(StepFailureError, match="Hyperband"):
-        trial_hyperparameters(config(1, "Hyperband"), RANGES, 0)
+def test_a_search_without_ranges_or_with_another_size_than_the_grids_is_refused() -> None:
+    with pytest.raises(StepFailureError, match="no range"):
+        trial_hyperparameters(config(1), {"ContinuousParameterRanges": []}, 0)
+    ranges = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["1", "2"]}]}
+    with pytest.raises(StepFailureError, match="MaxNumberOfTrainingJobs is 3; the grid has 2 points"):
+        trial_hyperparameters(config(3, "Grid"), ranges, 0)
 
 
 def test_without_a_seed_the_request_gives_one() -> None:

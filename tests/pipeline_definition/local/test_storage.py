@@ -64,17 +64,15 @@ def test_a_key_never_leads_out_of_its_folder(store: ObjectStore, tmp_path: Path)
     assert names(tmp_path / "deep") == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "distribution"),
-    [("ManifestFile", "FullyReplicated"), ("AugmentedManifestFile", "FullyReplicated"), ("S3Prefix", "Random")],
-)
-def test_an_unknown_kind_of_source_is_named(store: ObjectStore, tmp_path: Path, kind: str, distribution: str) -> None:
-    with pytest.raises(StepFailureError, match=f"{kind}|{distribution}"):
-        fetch_source(store, source("s3://bucket/in", distribution, kind), tmp_path, 0, 1)
-
-
 def test_a_folder_becomes_objects(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "out" / "deep").mkdir(parents=True)
     (tmp_path / "out" / "deep" / "a").write_bytes(b"a")
     assert send_folder(store, tmp_path / "out", "s3://bucket/out/") == 1
     assert store.read("s3://bucket/out/deep/a") == b"a"
+
+
+def test_a_source_is_all_that_begins_like_its_address(store: ObjectStore, tmp_path: Path) -> None:
+    for key in ("in/train.csv", "in/train/a", "in/training/b", "in/other"):
+        store.put(f"s3://bucket/{key}", b"x")
+    assert fetch_source(store, source("s3://bucket/in/train"), tmp_path / "got", 0, 1) == 3
+    assert names(tmp_path / "got") == ["a", "train.csv", "training/b"]

@@ -170,3 +170,24 @@ def test_its_address_is_in_the_state_folder_once_it_answers(tmp_path: Path) -> N
     with ensure_up(tmp_path / "state", tmp_path / "runs", leash=True) as plane:
         announced = json.loads((tmp_path / "state" / "control_plane.json").read_text())
         assert (announced["url"], announced["pid"]) == (plane.url, plane.pid)
+
+
+def test_damaged_files_of_an_old_run_cost_that_run_alone(own_world: World) -> None:
+    world = own_world
+    world.create("p", [processing("A", "say", "x")])
+    damaged, kept = world.start("p"), world.start("p")
+    for arn in (damaged, kept):
+        world.wait(arn)
+    world.put("k", b"1")
+    assert world.plane
+    world.plane.close()
+    run = world.folder / "runs" / damaged.rsplit("/", 1)[-1]
+    (run / "execution.json").write_text("")
+    for name in ("s3.jsonl", "requests.jsonl"):
+        with (world.folder / "state" / name).open("a") as file:
+            file.write('{"cut": ')
+    (world.folder / "state" / "s3" / ".DS_Store").write_text("not a bucket")
+    world.up()
+    listed = world.sagemaker.list_pipeline_executions(PipelineName="p")["PipelineExecutionSummaries"]
+    assert [item["PipelineExecutionArn"] for item in listed] == [kept] and world.get("k") == b"1"
+    assert f"{run} is damaged" in (world.folder / "state" / "control_plane.log").read_text()
