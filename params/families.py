@@ -6,7 +6,7 @@ Reads nothing but what it is given; needs no torch. `steps/model/families/` says
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 INDEX_FILE: Final = "model_index.json"
@@ -14,6 +14,8 @@ VAE: Final = "vae"
 TEXT_ENCODER: Final = "text_encoder"
 TOKENIZER: Final = "tokenizer"
 SCHEDULER: Final = "scheduler"
+SAFETY_CHECKER: Final = "safety_checker"
+FEATURE_EXTRACTOR: Final = "feature_extractor"
 CONFIG_FILE: Final = "config.json"
 SCHEDULER_CONFIG_FILE: Final = "scheduler_config.json"
 # What train.prediction_type calls flow, what diffusers' samplers of diffusion call it, and its sampler of flow alone.
@@ -44,6 +46,8 @@ class Family:
     """What of the denoiser's configuration decides its memory, with diffusers' defaults: other keys may differ."""
     optional: frozenset[str] = frozenset()
     """Parts that a folder may lack."""
+    guards: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Library and class of what checks drawn pictures: nothing that training or judging uses."""
 
     @property
     def network(self) -> str:
@@ -61,11 +65,13 @@ class Family:
         parts = [part for part in (VAE, *self.text.values(), self.denoiser) if part not in self.optional]
         return (*(f"{part}/{CONFIG_FILE}" for part in parts), f"{SCHEDULER}/{SCHEDULER_CONFIG_FILE}")
 
-    def index(self, scheduler: str, lacking: Collection[str] = ()) -> dict[str, Any]:
-        """Return model_index.json of a folder whose scheduler is of this class of diffusers, and which lacks parts."""
+    def index(self, scheduler: str, lacking: Collection[str] = (), guards: Collection[str] = ()) -> dict[str, Any]:
+        """Return model_index.json of a folder with some guards, which lacks parts; its scheduler is of this class."""
         classes = {part: (None, None) if part in lacking else of for part, of in self.classes.items()}
         parts = {**classes, SCHEDULER: ("diffusers", scheduler)}
-        return {"_class_name": self.pipeline, **{part: list(of) for part, of in parts.items()}, **self.unused}
+        index = {"_class_name": self.pipeline, **{part: list(of) for part, of in parts.items()}, **self.unused}
+        required = {f"requires_{SAFETY_CHECKER}": True} if SAFETY_CHECKER in guards else {}
+        return index | {part: list(self.guards[part]) for part in guards} | required
 
 
 UNET: Final = Family(
@@ -79,7 +85,7 @@ UNET: Final = Family(
         VAE: ("diffusers", "AutoencoderKL"),
     },
     unused={
-        **{part: [None, None] for part in ("feature_extractor", "image_encoder", "safety_checker")},
+        **{part: [None, None] for part in (FEATURE_EXTRACTOR, "image_encoder", SAFETY_CHECKER)},
         "requires_safety_checker": False,
     },
     decisive={
@@ -99,6 +105,10 @@ UNET: Final = Family(
         "use_linear_projection": False,
         "class_embed_type": None,
         "addition_embed_type": None,
+    },
+    guards={
+        SAFETY_CHECKER: ("stable_diffusion", "StableDiffusionSafetyChecker"),
+        FEATURE_EXTRACTOR: ("transformers", "CLIPImageProcessor"),
     },
 )
 _SD3_TEXT: Final = {

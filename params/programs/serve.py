@@ -52,6 +52,13 @@ class ServeArguments(Model):
     kohya's; they are loaded at start, beside those of the model's own archive. Empty: none."""
     safety_checker: bool = True
     """Use the model folder's safety checker, where it has one: what it flags comes out black and is named."""
+    safety_checker_uri: str = added("", pattern=r"^(s3://.+)?$")
+    """s3:// prefix with safety_checker/ and feature_extractor/, for a model folder without them. Empty: none."""
+    require_safety_checker: bool = added(False)
+    """Do not start without a safety checker."""
+    refused_prompts: str = added("", max_length=1024)
+    """File, or s3:// object, of regular expressions, one a line (# begins a comment; case does not count): a prompt in
+    which one of them is found gets 422. Empty: none is refused."""
     without_encoders: tuple[Literal["text_encoder", "text_encoder_2", "text_encoder_3"], ...] = added(())
     """Text encoders that are not loaded, of a model that has several and was trained with train.encoder_dropout:
     without Stable Diffusion 3's T5 (text_encoder_3) a host needs 9 GB less."""

@@ -171,9 +171,8 @@ def _picture_response(drawing: DrawnRequest, media_type: str) -> Response:
     form = media.picture_format(media_type, drawing.request)
     content = drawing.json(form) if media_type == media.JSON else drawing.file(0, form)
     seeds, model = ",".join(map(str, drawing.seeds)), _header_text(drawing.model)
-    flagged = sum(picture.flagged for picture in drawing.pictures)
     # SageMaker's limit: 1024 visible ASCII characters.
-    attributes = f"seed={seeds};model={model};flagged={flagged}"[:1024]
+    attributes = f"seed={seeds};model={model};{drawing.told}"[:1024]
     headers = {"X-Seed": seeds, "X-Model": model, "X-Amzn-SageMaker-Custom-Attributes": attributes}
     return Response(content, media_type=media_type, headers=headers)
 

@@ -88,6 +88,17 @@ class DrawnRequest:
     queue_s: float
     render_s: float
 
+    @property
+    def told(self) -> str:
+        """How many pictures were flagged, or that none was checked, and how many prompts cut: for a header."""
+        pictures = self.pictures
+        checked = any(picture.flagged is not None for picture in pictures)
+        flagged = sum(picture.flagged is True for picture in pictures) if checked else "unchecked"
+        cut, negative = (
+            sum(getattr(picture, name) for picture in pictures) for name in ("truncated", "negative_truncated")
+        )
+        return f"flagged={flagged};truncated={cut};negative_truncated={negative}"
+
     def file(self, index: int, form: PictureFormat) -> bytes:
         """Return a picture as a file that says where it comes from."""
         provenance = _provenance(form, self.model, self._settings(index))
@@ -118,6 +129,7 @@ class DrawnRequest:
             prompt_index=index // self.request.num_images,
             flagged=picture.flagged,
             truncated=picture.truncated,
+            negative_truncated=picture.negative_truncated,
         )
 
     def _settings(self, index: int) -> dict[str, str]:

@@ -13,6 +13,7 @@ from steps.serving.batch_queue import BatchQueue, Ticket
 from steps.serving.encoding import DrawnRequest
 from steps.serving.errors import ApiError, BusyError, ClientGoneError, ClosedError, QueueFullError
 from steps.serving.metrics import ServingMetrics
+from steps.serving.moderation import Moderation
 from steps.serving.pictures import Picture, PictureJob, Shape
 from steps.serving.schema import MAX_SEED, GenerationRequest, request_type
 from steps.serving.worker import ModelWorker
@@ -28,6 +29,7 @@ class Service:
         self.arguments = arguments
         self.request_type = request_type(arguments)
         self.metrics = ServingMetrics()
+        self.moderation = Moderation(arguments.refused_prompts)
         self.queue = BatchQueue(arguments.queue_size, arguments.max_batch_size, arguments.batch_wait_ms / 1000)
         self.worker = ModelWorker(load, self.queue, self.metrics)
         self.draining = False
@@ -55,6 +57,10 @@ class Service:
         cannot draw, 429 where the queue is full, 503 where it is closed, 504 past the time-out and 500 where the model
         fails.
         """
+        if self.moderation.refuses(request.texts):
+            self.metrics.refused.inc()
+            finding = {"field": "prompt", "message": "this endpoint does not draw that"}
+            raise ApiError(422, f"prompt: {finding['message']}", [finding])
         first_seed = request.seed if request.seed is not None else random.SystemRandom().randint(0, MAX_SEED)
         seeds = request.seeds(first_seed)
         assert self.worker.renderer is not None, "require_ready has passed"

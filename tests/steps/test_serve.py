@@ -69,7 +69,9 @@ def test_a_server_lives_and_ends_well(launch: Callable[[], Server], base_dir: Pa
 
     picture = server.invoke(seed=7)
     assert Image.open(io.BytesIO(picture.content)).size == (32, 32)
-    assert picture.headers["x-amzn-sagemaker-custom-attributes"] == "seed=7;model=tiny;flagged=0"
+    assert picture.headers["x-amzn-sagemaker-custom-attributes"] == (
+        "seed=7;model=tiny;flagged=unchecked;truncated=0;negative_truncated=0"
+    )
     assert server.invoke(seed=7).content == picture.content
 
     # Bodies of many megabytes are refused with an answer, not with a reset connection.

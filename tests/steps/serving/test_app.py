@@ -53,7 +53,7 @@ def test_a_prompt_gives_a_picture(endpoint: TestClient, form: str) -> None:
 def test_the_answer_names_seed_and_model_where_sagemaker_passes_them_on(endpoint: TestClient) -> None:
     answer = invoke(endpoint, seed=7)
     assert answer.headers["x-seed"] == "7"
-    expected = f"seed=7;model={ARGUMENTS.model_name};flagged=0"
+    expected = f"seed=7;model={ARGUMENTS.model_name};flagged=unchecked;truncated=0;negative_truncated=0"
     assert answer.headers["x-amzn-sagemaker-custom-attributes"] == expected
 
 
