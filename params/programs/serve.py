@@ -74,5 +74,23 @@ class ServeArguments(Model):
     """How long running requests may finish after SIGTERM: SageMaker kills 30 s after it."""
     host: str = "0.0.0.0"
     """Address to listen on; the port is SAGEMAKER_BIND_TO_PORT (8080)."""
+    provenance: bool = added(True)
+    """Sign a C2PA manifest into every picture: model, seed, settings, and digests of the prompts. Switch it off only
+    where nobody outside sees the pictures (the EU AI Act, Article 50(2), asks for marks that machines read)."""
+    watermark: bool = added(True)
+    """Mark every picture of 64 pixels and more invisibly as generated, so that a picture without its file's metadata
+    is still known; the same seed gives the same pixels."""
+    signing_key: str = added("", max_length=2048)
+    """Of the manifests: a PEM file, an s3:// object, or the ARN or alias/ of an asymmetric key of AWS KMS. Empty: one
+    that is made at start, whose certificate nobody trusts."""
+    signing_certificates: str = added("", max_length=2048)
+    """PEM file or s3:// object: the key's certificate, for digital signatures, and those that it depends on."""
     log_prompts: bool = False
     """Write prompts into the log."""
+
+
+class InspectArguments(Model):
+    """`python -m steps inspect`: what a picture's manifest and its watermark say."""
+
+    file: str
+    """PNG, JPEG or WebP."""

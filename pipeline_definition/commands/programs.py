@@ -1,4 +1,5 @@
-"""`sd-pipeline export | throughput`: a trained model for other people's programs, and how fast this machine trains one.
+"""`sd-pipeline export | throughput | picture inspect`: a trained model for other people's programs, how fast this
+machine trains one, and where a picture comes from.
 
 Each runs its program, `python -m steps NAME`, as a process of its own, for torch lives in the jobs. On AWS the same as
 `throughput` is a training job of the training image with the hyperparameter throughput_micro_batch_sizes.
@@ -6,6 +7,7 @@ Each runs its program, `python -m steps NAME`, as a process of its own, for torc
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -164,3 +166,33 @@ def throughput(
         if done.returncode:
             raise OperatorError(f"the measurement ended with status {done.returncode}; its reason is above")
         return Reply(json.loads(Path(base, "output", "data", THROUGHPUT_FILE).read_text(encoding="utf-8")))
+
+
+picture_app = typer.Typer(no_args_is_help=True, help="Pictures that an endpoint drew.")
+
+
+@picture_app.command("inspect")
+def inspect_picture(
+    file: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP.")],
+    prompt: Annotated[str | None, typer.Option(help="Say whether it was drawn from this prompt.")] = None,
+    as_json: options.AsJson = False,
+) -> Reply:
+    """Read what a picture says of itself: its signed manifest (model, seed, prompt digest) and its watermark.
+
+    Exit status 1 where it has neither, or its manifest does not hold.
+
+    Example: sd-pipeline picture inspect picture.png --prompt "a small red circle at the top on a blue background"
+    """
+    done = _run("inspect", map(str, to_flags({"file": file.resolve()})), capture_output=True, text=True)
+    if done.returncode:
+        raise OperatorError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
+    found = json.loads(done.stdout)
+    manifest, mark = found["manifest"], found["watermark"]
+    made = (manifest or {}).get("generation", {})
+    found["prompt_matches"] = prompt and hashlib.sha256(prompt.encode()).hexdigest() == made.get("prompt_sha256")
+    state = "none" if manifest is None else f"{manifest['state']}, signed by {manifest.get('signed_by')}"
+    told = {"manifest": state, **made, "watermark": f"{mark['bits']} of {mark['of']} bits"}
+    told |= {"problems": ", ".join(manifest["problems"])} if manifest else {}
+    told |= {} if prompt is None else {"drawn from this prompt": found["prompt_matches"]}
+    holds = mark["found"] if manifest is None else manifest["state"] != "Invalid"
+    return Reply(found, *(f"{name.replace('_', ' '):23}{value}" for name, value in told.items()), status=not holds)

@@ -33,15 +33,13 @@ def download(uri: str, folder: Path, setting: str, suffix: str = "") -> dict[str
 
     def fetch(s3: Any) -> None:
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            for item in page.get("Contents", ()):
-                name = item["Key"].removeprefix(prefix)
-                if not name.endswith(suffix) or name.endswith("/") or not name:
+            for key in (item["Key"] for item in page.get("Contents", ()) if item["Key"].endswith(suffix)):
+                name = key.removeprefix(prefix)
+                if {"", ".", ".."} & set(name.split("/")):
                     continue
-                if ".." in name.split("/") or name.startswith("/"):
-                    raise StepError(f"{setting}: {uri}: {name!r} leads out of its prefix")
                 files[name] = folder / name
                 files[name].parent.mkdir(parents=True, exist_ok=True)
-                s3.download_file(bucket, item["Key"], str(files[name]))
+                s3.download_file(bucket, key, str(files[name]))
 
     _answer(uri, setting, fetch)
     return files

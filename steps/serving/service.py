@@ -14,6 +14,7 @@ from steps.serving.encoding import DrawnRequest
 from steps.serving.errors import ApiError, BusyError, ClientGoneError, ClosedError, QueueFullError
 from steps.serving.metrics import ServingMetrics
 from steps.serving.moderation import Moderation
+from steps.serving.notary import Notary
 from steps.serving.pictures import Picture, PictureJob, Shape
 from steps.serving.schema import MAX_SEED, GenerationRequest, request_type
 from steps.serving.worker import ModelWorker
@@ -29,6 +30,7 @@ class Service:
         self.arguments = arguments
         self.request_type = request_type(arguments)
         self.metrics = ServingMetrics()
+        self.notary = Notary(arguments) if arguments.provenance else None
         self.moderation = Moderation(arguments.refused_prompts)
         self.queue = BatchQueue(arguments.queue_size, arguments.max_batch_size, arguments.batch_wait_ms / 1000)
         self.worker = ModelWorker(load, self.queue, self.metrics)
@@ -76,7 +78,8 @@ class Service:
         started_s = ticket.started_s or arrived_s
         queue_s, render_s = started_s - arrived_s, time.monotonic() - started_s
         self.metrics.queue_s.observe(queue_s)
-        return DrawnRequest(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s)
+        marks = {"notary": self.notary, "watermark": self.arguments.watermark}
+        return DrawnRequest(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s, **marks)
 
     async def _wait(self, ticket: Ticket, gone: asyncio.Task[None]) -> list[Picture]:
         drawn = asyncio.wrap_future(ticket.future)
