@@ -6,7 +6,7 @@ Reads nothing but what it is given; needs no torch. `steps/model/families/` says
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 INDEX_FILE: Final = "model_index.json"
@@ -16,6 +16,11 @@ TOKENIZER: Final = "tokenizer"
 SCHEDULER: Final = "scheduler"
 SAFETY_CHECKER: Final = "safety_checker"
 FEATURE_EXTRACTOR: Final = "feature_extractor"
+# Library and class of what checks drawn pictures, which training and judging leave out.
+GUARDS: Final = {
+    SAFETY_CHECKER: ("stable_diffusion", "StableDiffusionSafetyChecker"),
+    FEATURE_EXTRACTOR: ("transformers", "CLIPImageProcessor"),
+}
 CONFIG_FILE: Final = "config.json"
 SCHEDULER_CONFIG_FILE: Final = "scheduler_config.json"
 # What train.prediction_type calls flow, what diffusers' samplers of diffusion call it, and its sampler of flow alone.
@@ -46,8 +51,6 @@ class Family:
     """What of the denoiser's configuration decides its memory, with diffusers' defaults: other keys may differ."""
     optional: frozenset[str] = frozenset()
     """Parts that a folder may lack."""
-    guards: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Library and class of what checks drawn pictures: nothing that training or judging uses."""
 
     @property
     def network(self) -> str:
@@ -65,13 +68,11 @@ class Family:
         parts = [part for part in (VAE, *self.text.values(), self.denoiser) if part not in self.optional]
         return (*(f"{part}/{CONFIG_FILE}" for part in parts), f"{SCHEDULER}/{SCHEDULER_CONFIG_FILE}")
 
-    def index(self, scheduler: str, lacking: Collection[str] = (), guards: Collection[str] = ()) -> dict[str, Any]:
-        """Return model_index.json of a folder with some guards, which lacks parts; its scheduler is of this class."""
+    def index(self, scheduler: str, lacking: Collection[str] = ()) -> dict[str, Any]:
+        """Return model_index.json of a folder whose scheduler is of this class of diffusers, and which lacks parts."""
         classes = {part: (None, None) if part in lacking else of for part, of in self.classes.items()}
         parts = {**classes, SCHEDULER: ("diffusers", scheduler)}
-        index = {"_class_name": self.pipeline, **{part: list(of) for part, of in parts.items()}, **self.unused}
-        required = {f"requires_{SAFETY_CHECKER}": True} if SAFETY_CHECKER in guards else {}
-        return index | {part: list(self.guards[part]) for part in guards} | required
+        return {"_class_name": self.pipeline, **{part: list(of) for part, of in parts.items()}, **self.unused}
 
 
 UNET: Final = Family(
@@ -85,7 +86,7 @@ UNET: Final = Family(
         VAE: ("diffusers", "AutoencoderKL"),
     },
     unused={
-        **{part: [None, None] for part in (FEATURE_EXTRACTOR, "image_encoder", SAFETY_CHECKER)},
+        **{part: [None, None] for part in ("feature_extractor", "image_encoder", "safety_checker")},
         "requires_safety_checker": False,
     },
     decisive={
@@ -105,10 +106,6 @@ UNET: Final = Family(
         "use_linear_projection": False,
         "class_embed_type": None,
         "addition_embed_type": None,
-    },
-    guards={
-        SAFETY_CHECKER: ("stable_diffusion", "StableDiffusionSafetyChecker"),
-        FEATURE_EXTRACTOR: ("transformers", "CLIPImageProcessor"),
     },
 )
 _SD3_TEXT: Final = {

@@ -57,8 +57,7 @@ class ServeArguments(Model):
     require_safety_checker: bool = added(False)
     """Do not start without a safety checker."""
     refused_prompts: str = added("", max_length=1024)
-    """File, or s3:// object, of regular expressions, one a line (# begins a comment; case does not count): a prompt in
-    which one of them is found gets 422. Empty: none is refused."""
+    """File or s3:// object of regular expressions, one a line: a prompt in which one is found gets 422. Empty: none."""
     without_encoders: tuple[Literal["text_encoder", "text_encoder_2", "text_encoder_3"], ...] = added(())
     """Text encoders that are not loaded, of a model that has several and was trained with train.encoder_dropout:
     without Stable Diffusion 3's T5 (text_encoder_3) a host needs 9 GB less."""
@@ -78,8 +77,7 @@ class ServeArguments(Model):
     """Sign a C2PA manifest into every picture: model, seed, settings, and digests of the prompts. Switch it off only
     where nobody outside sees the pictures (the EU AI Act, Article 50(2), asks for marks that machines read)."""
     watermark: bool = added(True)
-    """Mark every picture of 64 pixels and more invisibly as generated, so that a picture without its file's metadata
-    is still known; the same seed gives the same pixels."""
+    """Mark every picture of 64 pixels and more invisibly as generated: it is known without its file's metadata, too."""
     signing_key: str = added("", max_length=2048)
     """Of the manifests: a PEM file, an s3:// object, or the ARN or alias/ of an asymmetric key of AWS KMS. Empty: one
     that is made at start, whose certificate nobody trusts."""

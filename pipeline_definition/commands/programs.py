@@ -1,5 +1,4 @@
-"""`sd-pipeline export | throughput | picture inspect`: a trained model for other people's programs, how fast this
-machine trains one, and where a picture comes from.
+"""`sd-pipeline export | throughput | picture inspect`: a model for others, its speed in training, a picture's origin.
 
 Each runs its program, `python -m steps NAME`, as a process of its own, for torch lives in the jobs. On AWS the same as
 `throughput` is a training job of the training image with the hyperparameter throughput_micro_batch_sizes.
@@ -116,10 +115,15 @@ def export_model(
         values = {"model": model.resolve(), "out": out.resolve(), "half": half, "check": check}
         files = {"single_file": single_file, "lora_kohya": lora_kohya}
         flags = map(str, to_flags(values | {name: file and file.resolve() for name, file in files.items()}))
-        done = _run("export", flags, stderr=subprocess.PIPE, text=True)
+        _done("export", flags)
+
+
+def _done(program: str, flags: Iterable[str], **more: Any) -> str:
+    done = _run(program, flags, stderr=subprocess.PIPE, text=True, **more)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
         raise OperatorError(last[0].removeprefix("error: "))
+    return done.stdout
 
 
 def _run(
@@ -183,16 +187,12 @@ def inspect_picture(
 
     Example: sd-pipeline picture inspect picture.png --prompt "a small red circle at the top on a blue background"
     """
-    done = _run("inspect", map(str, to_flags({"file": file.resolve()})), capture_output=True, text=True)
-    if done.returncode:
-        raise OperatorError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
-    found = json.loads(done.stdout)
+    found = json.loads(_done("inspect", map(str, to_flags({"file": file.resolve()})), stdout=subprocess.PIPE))
     manifest, mark = found["manifest"], found["watermark"]
     made = (manifest or {}).get("generation", {})
     found["prompt_matches"] = prompt and hashlib.sha256(prompt.encode()).hexdigest() == made.get("prompt_sha256")
     state = "none" if manifest is None else f"{manifest['state']}, signed by {manifest.get('signed_by')}"
-    told = {"manifest": state, **made, "watermark": f"{mark['bits']} of {mark['of']} bits"}
-    told |= {"problems": ", ".join(manifest["problems"])} if manifest else {}
-    told |= {} if prompt is None else {"drawn from this prompt": found["prompt_matches"]}
+    told = {"manifest": state, "problems": ", ".join((manifest or found).get("problems", ())), **made}
+    told |= {"watermark": f"{mark['bits']} of {mark['of']} bits", "drawn from this prompt": found["prompt_matches"]}
     holds = mark["found"] if manifest is None else manifest["state"] != "Invalid"
     return Reply(found, *(f"{name.replace('_', ' '):23}{value}" for name, value in told.items()), status=not holds)

@@ -96,11 +96,11 @@ class DrawnRequest:
     def told(self) -> str:
         """How many pictures were flagged, or that none was checked, and how many prompts cut: for a header."""
         pictures = self.pictures
-        flagged: Any = sum(picture.flagged is True for picture in pictures)
-        if all(picture.flagged is None for picture in pictures):
-            flagged = "unchecked"
-        cut = sum(picture.truncated for picture in pictures)
-        return f"flagged={flagged};truncated={cut};negative_truncated={sum(p.negative_truncated for p in pictures)}"
+        counts = [
+            sum(map(bool, of)) for of in zip(*((p.truncated, p.negative_truncated) for p in pictures), strict=True)
+        ]
+        flags = [picture.flagged for picture in pictures if picture.flagged is not None]
+        return "flagged={};truncated={};negative_truncated={}".format(sum(flags) if flags else "unchecked", *counts)
 
     def file(self, index: int, form: PictureFormat) -> bytes:
         """Return a picture as a file that says where it comes from."""

@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 SOURCE_TYPE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 GENERATION: Final = "org.sd-pipeline.generation"
-SELF_SIGNED_DAYS: Final = 397
 IN_KMS: Final = re.compile(r"arn:aws[\w-]*:kms:|alias/")
 # Thumbnails would make files three times as large; no reader and no signer of these may ask the network.
 _HOW: Final = {
@@ -59,8 +58,7 @@ class Notary:
         self._context = c2pa.Context.from_dict(_HOW)
         try:
             self._signer = _signer(secret, key, chain)
-            file = io.BytesIO()
-            Image.new("RGB", (8, 8)).save(file, "PNG")
+            Image.new("RGB", (8, 8)).save(file := io.BytesIO(), "PNG")
             tried = read_manifest(self.sign(file.getvalue(), "png", "none", {}), "png")
         except (ValueError, KeyError, c2pa.C2paError) as error:
             raise StepError(f"signing_key, signing_certificates: a picture cannot be signed: {error}") from None
@@ -99,12 +97,10 @@ def read_manifest(content: bytes, form: str) -> dict[str, Any] | None:
         return {"state": "Invalid", "problems": [str(error)]}
     active = whole["manifests"][whole["active_manifest"]]
     said = {item["label"]: item["data"] for item in active.get("assertions", ())}
-    signature = active.get("signature_info", {})
     return {
         "state": whole.get("validation_state", "Invalid"),
         "problems": [problem["code"] for problem in whole.get("validation_status", ())],
-        "signed_by": signature.get("common_name", signature.get("issuer", "")),
-        "generator": active.get("claim_generator_info", [{}])[0].get("name", ""),
+        "signed_by": active.get("signature_info", {}).get("issuer", ""),
         "generation": said.get(GENERATION, {}),
     }
 
@@ -125,16 +121,14 @@ def self_signed() -> tuple[bytes, bytes]:
 
 def _certificate(whose: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     is_authority, now = key is by, datetime.now(UTC)
-    subject, issuer = (
-        x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, f"self-signed {name} of this server")])
-        for name in (whose, "authority")
-    )
+    names = (x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, f"self-signed {name}") for name in ("authority", whose))
+    issuer, subject = (x509.Name([name]) for name in names)
     email = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.EMAIL_PROTECTION])
     usage = x509.KeyUsage(True, False, False, False, False, is_authority, False, False, False)
     builder = (
         x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=SELF_SIGNED_DAYS))
+        .not_valid_after(now + timedelta(days=397))
         .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)
@@ -153,8 +147,7 @@ def _signer(secret: bytes, key: str, chain: bytes) -> Callable[[], c2pa.Signer]:
     kms: Any = boto3.client("kms")
 
     def signature(claim: bytes) -> bytes:
-        message = hashlib.new(hashing, claim).digest()
-        answer = kms.sign(KeyId=key, Message=message, MessageType="DIGEST", SigningAlgorithm=kms_name)
-        return bytes(answer["Signature"])
+        message = {"Message": hashlib.new(hashing, claim).digest(), "MessageType": "DIGEST"}
+        return bytes(kms.sign(KeyId=key, SigningAlgorithm=kms_name, **message)["Signature"])
 
     return lambda: c2pa.Signer.from_callback(signature, c2pa.C2paSigningAlg[name], chain.decode(), None)

@@ -22,8 +22,7 @@ def read(uri: str, setting: str) -> bytes:
         except OSError as error:
             raise StepError(f"{setting}: {uri}: {error.strerror}") from None
     bucket, key = split_uri(uri)
-    content: bytes = _answer(uri, setting, lambda s3: s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-    return content
+    return bytes(_answer(uri, setting, lambda s3: s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
 
 
 def download(uri: str, folder: Path, setting: str, suffix: str = "") -> dict[str, Path]:
@@ -35,11 +34,10 @@ def download(uri: str, folder: Path, setting: str, suffix: str = "") -> dict[str
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for key in (item["Key"] for item in page.get("Contents", ()) if item["Key"].endswith(suffix)):
                 name = key.removeprefix(prefix)
-                if {"", ".", ".."} & set(name.split("/")):
-                    continue
-                files[name] = folder / name
-                files[name].parent.mkdir(parents=True, exist_ok=True)
-                s3.download_file(bucket, key, str(files[name]))
+                if not {"", ".", ".."} & set(name.split("/")):
+                    files[name] = folder / name
+                    files[name].parent.mkdir(parents=True, exist_ok=True)
+                    s3.download_file(bucket, key, str(files[name]))
 
     _answer(uri, setting, fetch)
     return files

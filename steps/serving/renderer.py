@@ -11,7 +11,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,10 +42,10 @@ MAX_KEPT_PROMPTS: Final = 256
 class PipelineRenderer:
     """A pipeline that draws pictures independent of what they are batched with."""
 
-    def __init__(
-        self, pipeline: Any, arguments: ServeArguments, identity: str, checker: SafetyChecker | None = None
-    ) -> None:
-        self.identity, self._checker = identity, checker
+    checker: SafetyChecker | None = None
+
+    def __init__(self, pipeline: Any, arguments: ServeArguments, identity: str) -> None:
+        self.identity = identity
         self.max_batch_size = arguments.max_batch_size
         self.adapters = tuple(sorted({name for names in pipeline.get_list_adapters().values() for name in names}))
         self._adapter_in_use: tuple[str, float] | None = None
@@ -121,18 +121,9 @@ class PipelineRenderer:
             raise RenderError(f"the model gave infinite or undefined pixels (precision {self._arguments.precision})")
         levels = (output.images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         cuts = [prompt.truncated for prompt in prompts], [one.truncated for one in negatives] or [False] * len(rows)
-        return [
-            self._checked(Picture(image, None, cut, negative_cut))
-            for image, cut, negative_cut in zip(map(Image.fromarray, levels[: len(jobs)]), *cuts, strict=False)
-        ]
-
-    def _checked(self, picture: Picture) -> Picture:
-        if self._checker is None:
-            return picture
-        flagged = self._checker.flags(picture.image)
-        return replace(
-            picture, flagged=flagged, image=Image.new("RGB", picture.image.size) if flagged else picture.image
-        )
+        drawn = zip(map(Image.fromarray, levels[: len(jobs)]), *cuts, strict=False)
+        pictures = [Picture(image, None, cut, negative_cut) for image, cut, negative_cut in drawn]
+        return [self.checker.checked(picture) for picture in pictures] if self.checker else pictures
 
     def _call(
         self,
@@ -242,7 +233,6 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
         torch.set_num_threads(arguments.threads)
     dtype: torch.dtype = getattr(torch, arguments.precision)
     pipeline: Any = load_pipeline(model_dir, dtype, arguments.without_encoders)
-    checker = load_safety_checker(model_dir, arguments, device, dtype)
     load_adapters(pipeline, model_dir, arguments)
     pipeline = pipeline.to(device)
     if arguments.channels_last:
@@ -251,4 +241,6 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
     # Which algorithm runs fastest may change from day to day, but a seed must always give the same picture.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    return PipelineRenderer(pipeline, arguments, arguments.model_name or f"sha256:{digest}", checker)
+    renderer = PipelineRenderer(pipeline, arguments, arguments.model_name or f"sha256:{digest}")
+    renderer.checker = load_safety_checker(model_dir, arguments, device, dtype)
+    return renderer

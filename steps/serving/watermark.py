@@ -16,15 +16,13 @@ MARK: Final = np.unpackbits(np.frombuffer(b"SDPL", np.uint8))
 # Unmarked pictures have half of the bits; as many as this by chance: one of 50,000.
 LEAST_BITS: Final = 28
 MIN_SIDE_PX: Final = 64
-# By how much the largest singular value of a block of 4 x 4 cells is rounded: cells change by at most an eighth.
+# To what the largest singular value of a block of 4 x 4 cells is rounded: cells change by at most an eighth of it.
 STEP: Final = 20.0
 # Cells at each side; the fewer where the picture has no more than 2 pixels for each.
 CELLS: Final = (64, 32)
 # What is darker or lighter cannot be changed in both directions.
 LEVELS: Final = (8.0, 247.0)
 _LUMA: Final = np.array((0.299, 0.587, 0.114), np.float32)
-
-Array = np.ndarray[Any, Any]
 
 
 def mark(image: Image.Image) -> Image.Image:
@@ -41,15 +39,12 @@ def mark(image: Image.Image) -> Image.Image:
 
 def bits_found(image: Image.Image) -> int:
     """Return how many of the mark's 32 bits a picture shows, of whatever size it was made or is now."""
-    return max(int((_bits(_cells(image.convert("RGB"), side)) == MARK).sum()) for side in CELLS)
+    grids = (_cells(image.convert("RGB"), side) for side in CELLS)
+    votes = [_coder([]).decode_frame(grid, STEP, [[] for _ in MARK]) for grid in grids]
+    return max(sum((np.mean(of) > 0.5) == bit for of, bit in zip(one, MARK, strict=True)) for one in votes)
 
 
-def _bits(cells: Array) -> Array:
-    votes: list[list[int]] = [[] for _ in MARK]
-    return np.array([np.mean(of) > 0.5 for of in _coder([]).decode_frame(cells, STEP, votes)])
-
-
-def _cells(image: Image.Image, side: int) -> Array:
+def _cells(image: Image.Image, side: int) -> Any:
     luma = Image.fromarray(np.asarray(image, np.float32) @ _LUMA)
     return np.asarray(luma.resize((side, side), Image.Resampling.BOX), np.float64)
 

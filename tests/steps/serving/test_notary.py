@@ -61,7 +61,7 @@ def test_c2pas_own_reader_verifies_what_was_signed(notary: Notary, form: str) ->
 def test_a_picture_says_by_which_model_from_which_seed_and_prompt(notary: Notary, form: str) -> None:
     found = read_manifest(notary.sign(picture(form), form, "tiny", GENERATION), form)
     assert found is not None
-    assert (found["state"], found["generator"]) == ("Valid", "sd-pipeline")
+    assert found["state"] == "Valid"
     assert found["generation"] == {"model": "tiny", **GENERATION}
     assert read_manifest(picture(form), form) is None
 
@@ -69,8 +69,8 @@ def test_a_picture_says_by_which_model_from_which_seed_and_prompt(notary: Notary
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_picture_that_was_changed_after_it_was_signed_does_not_verify(notary: Notary, form: str) -> None:
     signed = bytearray(notary.sign(picture(form), form, "tiny", GENERATION))
-    # Pixels, before a format's end.
-    signed[-30] ^= 1
+    # Pixels: a WebP's manifest comes after them.
+    signed[300 if form == "webp" else -30] ^= 1
     found = read_manifest(bytes(signed), form)
     assert found is not None
     assert (found["state"], "assertion.dataHash.mismatch" in found["problems"]) == ("Invalid", True)
