@@ -179,7 +179,6 @@ picture_app = typer.Typer(no_args_is_help=True, help="Pictures that an endpoint 
 def inspect_picture(
     file: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP.")],
     prompt: Annotated[str | None, typer.Option(help="Say whether it was drawn from this prompt.")] = None,
-    as_json: options.AsJson = False,
 ) -> Reply:
     """Read what a picture says of itself: its signed manifest (model, seed, prompt digest) and its watermark.
 
@@ -191,8 +190,10 @@ def inspect_picture(
     manifest, mark = found["manifest"], found["watermark"]
     made = (manifest or {}).get("generation", {})
     found["prompt_matches"] = prompt and hashlib.sha256(prompt.encode()).hexdigest() == made.get("prompt_sha256")
-    state = "none" if manifest is None else f"{manifest['state']}, signed by {manifest.get('signed_by')}"
+    state = f"{manifest['state']}, signed by {manifest.get('signed_by')}" if manifest else "none"
     told = {"manifest": state, "problems": ", ".join((manifest or found).get("problems", ())), **made}
-    told |= {"watermark": f"{mark['bits']} of {mark['of']} bits", "drawn from this prompt": found["prompt_matches"]}
+    told["watermark"] = f"{'found' if mark['found'] else 'none'}, {mark['bits']} of {mark['of']} bits"
+    told["drawn from this prompt"] = found["prompt_matches"]
     holds = mark["found"] if manifest is None else manifest["state"] != "Invalid"
-    return Reply(found, *(f"{name.replace('_', ' '):23}{value}" for name, value in told.items()), status=not holds)
+    lines = (f"{name.replace('_', ' '):23}{value}" for name, value in told.items() if value not in (None, ""))
+    return Reply(found, *(line if line.isprintable() else ascii(line) for line in lines), status=not holds)

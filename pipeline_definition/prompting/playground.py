@@ -34,9 +34,8 @@ MAX_HISTORY: Final = 48
 # A person is waiting.
 PATIENCE_S: Final = 30.0
 SAMPLERS: Final[tuple[str, ...]] = get_args(ServeArguments.model_fields["sampler"].annotation)
-FONTS: Final = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
 # Pictures are fitted into what the window has left; four lie two by two. gradio lets a gallery's label cover its
-# pictures, and a single one fill the width; its grey is too light to read.
+# pictures, and a single one fill the width; its orange is too light for white letters.
 STYLE: Final = """
 .whole { display: grid; gap: 8px; grid-template-columns: 1fr; --rows: 1; }
 .whole.several { grid-template-columns: 1fr 1fr; --rows: 2; }
@@ -46,9 +45,7 @@ STYLE: Final = """
 .whole pre { max-height: 200px; overflow: auto; white-space: pre; font-size: 12px; }
 .refusal { border: 2px solid #b91c1c; border-radius: 4px; padding: 8px 12px; overflow-wrap: anywhere; }
 #history .grid-container { padding-top: 32px; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
-.gradio-container { --body-text-color-subdued: #52525b; --input-placeholder-color: #6b7280;
-  --button-primary-background-fill: #c2410c; --button-primary-background-fill-hover: #9a3412; }
-.dark .gradio-container { --body-text-color-subdued: #d4d4d8; --input-placeholder-color: #a1a1aa; }
+#draw, #draw-both { background: #c2410c; color: #fff; }
 @media (max-width: 700px) { .whole img { height: calc(min(90vw, 70vh) / var(--rows)); } }
 """
 COPY: Final = "navigator.clipboard.writeText(this.nextElementSibling.textContent); this.textContent = 'Copied'"
@@ -75,14 +72,16 @@ class Playground:
         with page:
             gr.Markdown("# Playground")
             history = gr.State([])
-            label, how = "History: click one to have its settings again", {"preview": False, "render": False}
-            shown = gr.Gallery(label=label, object_fit="contain", height=240, elem_id="history", **how)
+            label = "History: click one to have its settings again"
+            shown = gr.Gallery(
+                label=label, object_fit="contain", height=240, elem_id="history", preview=False, render=False
+            )
             with gr.Tabs() as tabs:
                 with gr.Tab("Draw", id="draw"):
                     restored = self._tab(("Endpoint",), "Draw", history, shown)
                 with gr.Tab("Side by side"):
                     self._tab(("Left", "Right"), "Draw both", history, shown)
-            shown.render()
+            shown.render()  # type: ignore[no-untyped-call]
             shown.select(_restore, [history], [tabs, *restored])
         return page
 
@@ -189,7 +188,7 @@ def launch(playground: Playground, host: str, port: int, open_browser: bool, blo
         footer_links=[],
         ssr_mode=False,
         enable_monitoring=False,
-        theme=gr.themes.Default(**FONTS),
+        theme=gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
         css=STYLE,
         allowed_paths=[str(playground.folder)],
     )

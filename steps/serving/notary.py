@@ -20,6 +20,7 @@ import c2pa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from PIL import Image
 
 from params.programs import ServeArguments
@@ -96,12 +97,12 @@ def read_manifest(content: bytes, form: str) -> dict[str, Any] | None:
     except c2pa.C2paError as error:
         return {"state": "Invalid", "problems": [str(error)]}
     active = whole["manifests"][whole["active_manifest"]]
-    said = {item["label"]: item["data"] for item in active.get("assertions", ())}
+    said = {item["label"]: item.get("data") for item in active.get("assertions", ())}
     return {
         "state": whole.get("validation_state", "Invalid"),
         "problems": [problem["code"] for problem in whole.get("validation_status", ())],
         "signed_by": active.get("signature_info", {}).get("issuer", ""),
-        "generation": said.get(GENERATION, {}),
+        "generation": said[GENERATION] if isinstance(said.get(GENERATION), dict) else {},
     }
 
 
@@ -123,7 +124,7 @@ def _certificate(whose: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCur
     is_authority, now = key is by, datetime.now(UTC)
     names = (x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, f"self-signed {name}") for name in ("authority", whose))
     issuer, subject = (x509.Name([name]) for name in names)
-    email = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.EMAIL_PROTECTION])
+    email = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
     usage = x509.KeyUsage(True, False, False, False, False, is_authority, False, False, False)
     builder = (
         x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())

@@ -42,20 +42,19 @@ class SafetyChecker:
 
 def load_safety_checker(model_dir: Path, arguments: ServeArguments, device: Any, dtype: Any) -> SafetyChecker | None:
     """Return the model's safety checker, or the one under a prefix; None where there is none, or it is left out."""
-    uri, required = arguments.safety_checker_uri, arguments.require_safety_checker
     if not arguments.safety_checker:
-        if required:
-            raise StepError("require_safety_checker: and SERVE_SAFETY_CHECKER is false")
+        if arguments.require_safety_checker:
+            raise StepError("require_safety_checker: SERVE_SAFETY_CHECKER is false")
         return None
     with tempfile.TemporaryDirectory() as work:
-        folder = Path(work) if uri and not (model_dir / SAFETY_CHECKER).is_dir() else model_dir
+        folder = Path(work) if arguments.safety_checker_uri and not (model_dir / SAFETY_CHECKER).is_dir() else model_dir
         if folder != model_dir:
-            download(uri, folder, "safety_checker_uri")
+            download(arguments.safety_checker_uri, folder, "safety_checker_uri")
         missing = [part for part in GUARDS if not (folder / part).is_dir()]
         if not missing:
             return _loaded(folder, device, dtype)
-    if required or uri or missing == [FEATURE_EXTRACTOR]:
-        raise StepError(f"{uri or model_dir}: no safety checker can be used: it has no {', no '.join(missing)}")
+    if arguments.require_safety_checker or arguments.safety_checker_uri or missing == [FEATURE_EXTRACTOR]:
+        raise StepError(f"{arguments.safety_checker_uri or model_dir}: it has no {', no '.join(missing)}")
     logger.warning("no safety checker looks at pictures")
     return None
 

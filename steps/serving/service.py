@@ -78,8 +78,8 @@ class Service:
         started_s = ticket.started_s or arrived_s
         queue_s, render_s = started_s - arrived_s, time.monotonic() - started_s
         self.metrics.queue_s.observe(queue_s)
-        marks = {"notary": self.notary, "watermark": self.arguments.watermark}
-        return DrawnRequest(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s, **marks)
+        marks = self.notary, self.arguments.watermark
+        return DrawnRequest(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s, *marks)
 
     async def _wait(self, ticket: Ticket, gone: asyncio.Task[None]) -> list[Picture]:
         drawn = asyncio.wrap_future(ticket.future)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-MARK: Final = np.unpackbits(np.frombuffer(b"SDPL", np.uint8))
+MARK: Final = np.unpackbits(np.frombuffer(b"SDPL", np.uint8)).tolist()
 # Unmarked pictures have half of the bits; as many as this by chance: one of 50,000.
 LEAST_BITS: Final = 28
 MIN_SIDE_PX: Final = 64
@@ -31,7 +31,7 @@ def mark(image: Image.Image) -> Image.Image:
         return image
     cells = _cells(image, CELLS[0] if min(image.size) >= 2 * CELLS[0] else CELLS[1])
     marked = cells.clip(*LEVELS)
-    _coder(MARK.tolist()).encode_frame(marked, STEP)
+    _coder(MARK).encode_frame(marked, STEP)
     change = Image.fromarray((marked - cells).astype(np.float32)).resize(image.size, Image.Resampling.NEAREST)
     pixels = np.asarray(image, np.float32) + np.asarray(change)[..., None]
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
@@ -39,9 +39,9 @@ def mark(image: Image.Image) -> Image.Image:
 
 def bits_found(image: Image.Image) -> int:
     """Return how many of the mark's 32 bits a picture shows, of whatever size it was made or is now."""
-    grids = (_cells(image.convert("RGB"), side) for side in CELLS)
+    grids = [_cells(image.convert("RGB"), side) for side in CELLS]
     votes = [_coder([]).decode_frame(grid, STEP, [[] for _ in MARK]) for grid in grids]
-    return max(sum((np.mean(of) > 0.5) == bit for of, bit in zip(one, MARK, strict=True)) for one in votes)
+    return max(sum(bool(np.mean(of) > 0.5) == bit for of, bit in zip(one, MARK, strict=True)) for one in votes)
 
 
 def _cells(image: Image.Image, side: int) -> Any:

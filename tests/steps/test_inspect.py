@@ -46,10 +46,10 @@ def test_the_command_says_model_seed_and_whether_the_prompt_is_the_one(tmp_path:
     file = written(tmp_path / "a.png", True, True)
     told = CliRunner().invoke(app, ["picture", "inspect", str(file), "--prompt", "a dot"])
     assert told.exit_code == 0, told.output
-    for text in ("Valid", "arn:1", "seed", digest("a dot"), " of 32 bits", "drawn from this prompt True"):
+    for text in ("Valid", "arn:1", "seed", digest("a dot"), "found, 3", "drawn from this prompt True"):
         assert text in told.output
 
 
 def test_a_picture_without_any_mark_ends_with_status_1(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["picture", "inspect", str(written(tmp_path / "a.png", False, False))])
-    assert (told.exit_code, told.output.split()[:2]) == (1, ["manifest", "none"])
+    assert (told.exit_code, told.output.split()[:4]) == (1, ["manifest", "none", "watermark", "none,"])

@@ -77,7 +77,7 @@ def test_a_picture_that_nothing_checked_is_neither_flagged_nor_unflagged(
 
 
 def test_an_endpoint_that_must_check_does_not_start_without_a_checker(strict: Path, model_dir: Path) -> None:
-    with pytest.raises(StepError, match="no safety_checker, no feature_extractor"):
+    with pytest.raises(StepError, match="it has no safety_checker, no feature_extractor"):
         with_settings(model_dir, require_safety_checker=True)
     with pytest.raises(StepError, match="SERVE_SAFETY_CHECKER is false"):
         with_settings(strict, require_safety_checker=True, safety_checker=False)
