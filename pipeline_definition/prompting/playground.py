@@ -37,15 +37,15 @@ SAMPLERS: Final[tuple[str, ...]] = get_args(ServeArguments.model_fields["sampler
 # Pictures are fitted into what the window has left; four lie two by two. gradio lets a gallery's label cover its
 # pictures, and a single one fill the width; its orange is too light for white letters.
 STYLE: Final = """
-.whole { display: grid; gap: 8px; grid-template-columns: 1fr; --rows: 1; }
-.whole.several { grid-template-columns: 1fr 1fr; --rows: 2; }
-.whole figure { margin: 0; min-width: 0; }
+.whole { display: grid; gap: 8px; grid-template-columns: minmax(0, 1fr); --rows: 1; }
+.whole.several { grid-template-columns: repeat(2, minmax(0, 1fr)); --rows: 2; }
 .whole img { width: 100%; height: max(120px, calc((100vh - 260px) / var(--rows) - 60px)); object-fit: contain; }
 .whole figcaption, .whole summary { font-size: 13px; overflow-wrap: anywhere; }
 .whole pre { max-height: 200px; overflow: auto; white-space: pre; font-size: 12px; }
 .refusal { border: 2px solid #b91c1c; border-radius: 4px; padding: 8px 12px; overflow-wrap: anywhere; }
 #history .grid-container { padding-top: 32px; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
 #draw, #draw-both { background: #c2410c; color: #fff; }
+span.min_value, span.max_value { color: inherit !important; }
 @media (max-width: 700px) { .whole img { height: calc(min(90vw, 70vh) / var(--rows)); } }
 """
 COPY: Final = "navigator.clipboard.writeText(this.nextElementSibling.textContent); this.textContent = 'Copied'"
