@@ -40,7 +40,7 @@ STYLE: Final = """
 .whole { display: grid; gap: 8px; grid-template-columns: minmax(0, 1fr); --rows: 1; }
 .whole.several { grid-template-columns: repeat(2, minmax(0, 1fr)); --rows: 2; }
 .whole img { width: 100%; height: max(120px, calc((100vh - 260px) / var(--rows) - 60px)); object-fit: contain; }
-.whole figcaption, .whole summary { font-size: 13px; overflow-wrap: anywhere; }
+.whole figure, .whole summary { margin: 0; font-size: 13px; overflow-wrap: anywhere; }
 .whole pre { max-height: 200px; overflow: auto; white-space: pre; font-size: 12px; }
 .refusal { border: 2px solid #b91c1c; border-radius: 4px; padding: 8px 12px; overflow-wrap: anywhere; }
 #history .grid-container { padding-top: 32px; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
