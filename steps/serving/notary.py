@@ -37,11 +37,11 @@ _HOW: Final = {
     "builder": {"thumbnail": {"enabled": False}},
     "verify": {"verify_after_sign": False, "remote_manifest_fetch": False, "ocsp_fetch": False},
 }
-# By the kind of a certificate's key: C2PA's name, KMS's, and the hash.
+# By the kind of a certificate's key: C2PA's name and KMS's.
 _ALGORITHMS: Final = {
-    "secp256r1": ("ES256", "ECDSA_SHA_256", "sha256"),
-    "secp384r1": ("ES384", "ECDSA_SHA_384", "sha384"),
-    "RSA": ("PS256", "RSASSA_PSS_SHA_256", "sha256"),
+    "secp256r1": ("ES256", "ECDSA_SHA_256"),
+    "secp384r1": ("ES384", "ECDSA_SHA_384"),
+    "RSA": ("PS256", "RSASSA_PSS_SHA_256"),
 }
 
 
@@ -140,7 +140,7 @@ def _certificate(whose: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCur
 def _signer(secret: bytes, key: str, chain: bytes) -> Callable[[], c2pa.Signer]:
     """Return what makes a signer: several pictures are signed at once, each by its own."""
     public: Any = x509.load_pem_x509_certificates(chain)[0].public_key()
-    name, kms_name, hashing = _ALGORITHMS[getattr(getattr(public, "curve", None), "name", "RSA")]
+    name, kms_name = _ALGORITHMS[getattr(getattr(public, "curve", None), "name", "RSA")]
     if secret:
         return lambda: c2pa.Signer.from_info(c2pa.C2paSignerInfo(name.lower().encode(), chain, secret, None))
     import boto3
@@ -148,7 +148,7 @@ def _signer(secret: bytes, key: str, chain: bytes) -> Callable[[], c2pa.Signer]:
     kms: Any = boto3.client("kms")
 
     def signature(claim: bytes) -> bytes:
-        message = {"Message": hashlib.new(hashing, claim).digest(), "MessageType": "DIGEST"}
-        return bytes(kms.sign(KeyId=key, SigningAlgorithm=kms_name, **message)["Signature"])
+        # KMS takes 4,096 bytes. A claim holds digests of what it says, 1.6 KB, whatever the prompt.
+        return bytes(kms.sign(KeyId=key, Message=claim, MessageType="RAW", SigningAlgorithm=kms_name)["Signature"])
 
     return lambda: c2pa.Signer.from_callback(signature, c2pa.C2paSigningAlg[name], chain.decode(), None)
