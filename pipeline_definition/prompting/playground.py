@@ -45,7 +45,7 @@ STYLE: Final = """
 .refusal { border: 2px solid #b91c1c; border-radius: 4px; padding: 8px 12px; overflow-wrap: anywhere; }
 #history .grid-container { padding-top: 32px; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
 #draw, #draw-both { background: #c2410c; color: #fff; }
-span.min_value, span.max_value { color: inherit !important; }
+span.min_value, span.max_value, button[role=tab] { color: inherit !important; }
 @media (max-width: 700px) { .whole img { height: calc(min(90vw, 70vh) / var(--rows)); } }
 """
 COPY: Final = "navigator.clipboard.writeText(this.nextElementSibling.textContent); this.textContent = 'Copied'"
