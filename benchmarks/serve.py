@@ -1,6 +1,6 @@
 """The endpoint against a bare loop over the same diffusers pipeline, in the same run.
 
-    python -m benchmarks.serve [--json] [--rounds 5] [--pictures 12] [--model-dir DIR] [--threads N]
+    python -m benchmarks.serve [--json] [--rounds 5] [--pictures 12] [--model-dir DIR] [--threads N] [--provenance]
 
 Reads a StableDiffusionPipeline folder; by default the small model of shapes/models with an untrained UNet of its
 configuration (what is drawn does not change the time). Starts `python -m steps serve` on loopback, and measures in
@@ -70,11 +70,12 @@ def main(argv: list[str]) -> int:
         pictures=(12, "pictures of the bare loop in each round"),
         threads=(0, "torch threads on both sides; 0: torch's own choice"),
     )
+    flags.add_argument("--provenance", action="store_true", help="with manifest and watermark, as endpoints do it")
     flags.add_argument("--model-dir", type=Path, help="StableDiffusionPipeline folder")
     options = flags.parse_args(argv)
     # The server ends with this process, even on SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    arguments = serve_arguments(options.threads)
+    arguments = serve_arguments(options.threads, options.provenance)
     quiet_libraries()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -95,11 +96,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def serve_arguments(threads: int) -> ServeArguments:
+def serve_arguments(threads: int, provenance: bool = False) -> ServeArguments:
     """Return the endpoint settings of the local parameter set."""
     endpoint = load_settings(ROOT / "params" / "local.yaml").endpoint
     values = {name: getattr(endpoint, name) for name in ServeArguments.model_fields}
-    return ServeArguments.model_validate(values | {"threads": threads, "host": "127.0.0.1", "model_name": "benchmark"})
+    values |= {"threads": threads, "provenance": provenance, "watermark": provenance}
+    return ServeArguments.model_validate(values | {"host": "127.0.0.1", "model_name": "benchmark"})
 
 
 def write_model(folder: Path) -> Path:

@@ -13,8 +13,9 @@ python_version=3.12
 platform=x86_64-manylinux_2_34
 
 # torch comes with the base image, built for its CUDA and EFA; a wheel from the lock would take its place, and its
-# nvidia-* packages would add 4 GB. `dataclasses` is a backport of what Python has had since 3.7.
-excluded() { printf '%s\n' torch torchvision triton dataclasses; }
+# nvidia-* packages would add 4 GB. `dataclasses` is a backport of what Python has had since 3.7; opencv-python has the
+# files of opencv-python-headless, and needs a screen's libraries.
+excluded() { printf '%s\n' torch torchvision triton dataclasses opencv-python; }
 
 # requirements EXTRA... [-NAME...]: what the extras ask for, and what params/ needs; -NAME leaves a package out.
 requirements() {
@@ -47,7 +48,7 @@ compile() {
 # every other machine requirements.cuda.lock has PyPI's build for Linux and its libraries; install.sh takes one of the two.
 # The extras heic and jxl are for whoever wants them: without them these pictures are counted as unsupported_format.
 compile_requirements() {
-    uv pip compile setup.cfg --extra={local,data,training,evaluation,serving,report,playground,dev} --no-emit-package dataclasses \
+    uv pip compile setup.cfg --extra={local,data,training,evaluation,serving,report,playground,dev} --no-emit-package dataclasses --no-emit-package opencv-python \
         --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet "$@" >all.lock.new
     awk -v cpu=requirements.lock.new -v cuda=requirements.cuda.lock.new '
         /^[a-z0-9]/ { torch = /^torch==/; gpu = /^(nvidia-|cuda-|triton==)/; other = /== .(win32|emscripten)./ }

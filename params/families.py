@@ -14,6 +14,13 @@ VAE: Final = "vae"
 TEXT_ENCODER: Final = "text_encoder"
 TOKENIZER: Final = "tokenizer"
 SCHEDULER: Final = "scheduler"
+SAFETY_CHECKER: Final = "safety_checker"
+FEATURE_EXTRACTOR: Final = "feature_extractor"
+# Library and class of what checks drawn pictures, which training and judging leave out.
+GUARDS: Final = {
+    SAFETY_CHECKER: ("stable_diffusion", "StableDiffusionSafetyChecker"),
+    FEATURE_EXTRACTOR: ("transformers", "CLIPImageProcessor"),
+}
 CONFIG_FILE: Final = "config.json"
 SCHEDULER_CONFIG_FILE: Final = "scheduler_config.json"
 # What train.prediction_type calls flow, what diffusers' samplers of diffusion call it, and its sampler of flow alone.

@@ -79,6 +79,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(data.pretrained_app, name="pretrained")
 app.add_typer(infra.app, name="infra")
 app.add_typer(models.app, name="models")
+app.add_typer(programs.picture_app, name="picture")
 app.add_typer(local.app, name="local")
 
 

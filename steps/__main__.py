@@ -26,6 +26,7 @@ PROGRAMS = {
     "memory": "a model's configuration to the GPU memory that its training takes",
     "evaluate": "a trained model to metrics.json and a contact sheet",
     "export": "a trained model to a folder and a single file for other programs",
+    "inspect": "where a picture comes from, by its manifest and its watermark",
     "score": "pictures and their captions to CLIP scores",
     "probe": "what this host, its network, storage and GPUs can do",
     "serve": "a trained model behind an HTTP endpoint",

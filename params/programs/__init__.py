@@ -10,5 +10,5 @@ from params.programs.encode import EncodeArguments, EncodeSettings, RecaptionArg
 from params.programs.evaluate import DRAWING, EvaluateArguments, ScoreArguments
 from params.programs.export import ExportArguments, MemoryArguments
 from params.programs.probe import ProbeArguments
-from params.programs.serve import ServeArguments
+from params.programs.serve import InspectArguments, ServeArguments
 from params.programs.train import MONEY, ThroughputArguments, TrainArguments

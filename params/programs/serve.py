@@ -55,6 +55,12 @@ class ServeArguments(Model):
     kohya's; they are loaded at start, beside those of the model's own archive. Empty: none."""
     safety_checker: bool = True
     """Use the model folder's safety checker, where it has one: what it flags comes out black and is named."""
+    safety_checker_uri: str = added("", pattern=r"^(s3://.+)?$")
+    """s3:// prefix with safety_checker/ and feature_extractor/, for a model folder without them. Empty: none."""
+    require_safety_checker: bool = added(False)
+    """Do not start without a safety checker."""
+    refused_prompts: str = added("", max_length=1024)
+    """File or s3:// object of regular expressions, one a line: a prompt in which one is found gets 422. Empty: none."""
     without_encoders: tuple[Literal["text_encoder", "text_encoder_2", "text_encoder_3"], ...] = added(())
     """Text encoders that are not loaded, of a model that has several and was trained with train.encoder_dropout:
     without Stable Diffusion 3's T5 (text_encoder_3) a host needs 9 GB less."""
@@ -70,5 +76,22 @@ class ServeArguments(Model):
     """How long running requests may finish after SIGTERM: SageMaker kills 30 s after it."""
     host: str = "0.0.0.0"
     """Address to listen on; the port is SAGEMAKER_BIND_TO_PORT (8080)."""
+    provenance: bool = added(True)
+    """Sign a C2PA manifest into every picture: model, seed, settings, and digests of the prompts. Switch it off only
+    where nobody outside sees the pictures (the EU AI Act, Article 50(2), asks for marks that machines read)."""
+    watermark: bool = added(True)
+    """Mark every picture of 64 pixels and more invisibly as generated: it is known without its file's metadata, too."""
+    signing_key: str = added("", max_length=2048)
+    """Of the manifests: a PEM file, an s3:// object, or the ARN or alias/ of an asymmetric key of AWS KMS. Empty: one
+    that is made at start, whose certificate nobody trusts."""
+    signing_certificates: str = added("", max_length=2048)
+    """PEM file or s3:// object: the key's certificate, for digital signatures, and those that it depends on."""
     log_prompts: bool = False
     """Write prompts into the log."""
+
+
+class InspectArguments(Model):
+    """`python -m steps inspect`: what a picture's manifest and its watermark say."""
+
+    file: str
+    """PNG, JPEG or WebP."""

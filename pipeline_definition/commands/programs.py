@@ -1,4 +1,4 @@
-"""`sd-pipeline export | throughput`: a trained model for other people's programs, and how fast this machine trains one.
+"""`sd-pipeline export | throughput | picture inspect`: a model for others, its speed in training, a picture's origin.
 
 Each runs its program, `python -m steps NAME`, as a process of its own, for torch lives in the jobs. On AWS the same as
 `throughput` is a training job of the training image with the hyperparameter throughput_micro_batch_sizes.
@@ -6,6 +6,7 @@ Each runs its program, `python -m steps NAME`, as a process of its own, for torc
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -114,10 +115,15 @@ def export_model(
         values = {"model": model.resolve(), "out": out.resolve(), "half": half, "check": check}
         files = {"single_file": single_file, "lora_kohya": lora_kohya}
         flags = map(str, to_flags(values | {name: file and file.resolve() for name, file in files.items()}))
-        done = _run("export", flags, stderr=subprocess.PIPE, text=True)
+        _done("export", flags)
+
+
+def _done(program: str, flags: Iterable[str], **more: Any) -> str:
+    done = _run(program, flags, stderr=subprocess.PIPE, text=True, **more)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
         raise OperatorError(last[0].removeprefix("error: "))
+    return done.stdout
 
 
 def _run(
@@ -164,3 +170,30 @@ def throughput(
         if done.returncode:
             raise OperatorError(f"the measurement ended with status {done.returncode}; its reason is above")
         return Reply(json.loads(Path(base, "output", "data", THROUGHPUT_FILE).read_text(encoding="utf-8")))
+
+
+picture_app = typer.Typer(no_args_is_help=True, help="Pictures that an endpoint drew.")
+
+
+@picture_app.command("inspect")
+def inspect_picture(
+    file: Annotated[Path, typer.Argument(help="PNG, JPEG or WebP.")],
+    prompt: Annotated[str | None, typer.Option(help="Say whether it was drawn from this prompt.")] = None,
+) -> Reply:
+    """Read what a picture says of itself: its signed manifest (model, seed, prompt digest) and its watermark.
+
+    Exit status 1 where it has neither, or its manifest does not hold.
+
+    Example: sd-pipeline picture inspect picture.png --prompt "a small red circle at the top on a blue background"
+    """
+    found = json.loads(_done("inspect", map(str, to_flags({"file": file.resolve()})), stdout=subprocess.PIPE))
+    manifest, mark = found["manifest"], found["watermark"]
+    made = (manifest or {}).get("generation", {})
+    found["prompt_matches"] = prompt and hashlib.sha256(prompt.encode()).hexdigest() == made.get("prompt_sha256")
+    state = f"{manifest['state']}, signed by {manifest.get('signed_by')}" if manifest else "none"
+    told = {"manifest": state, "problems": ", ".join((manifest or found).get("problems", ())), **made}
+    told["watermark"] = f"{'found' if mark['found'] else 'none'}, {mark['bits']} of {mark['of']} bits"
+    told["drawn from this prompt"] = found["prompt_matches"]
+    holds = mark["found"] if manifest is None else manifest["state"] != "Invalid"
+    lines = (f"{name.replace('_', ' '):23}{value}" for name, value in told.items() if value not in (None, ""))
+    return Reply(found, *(line if line.isprintable() else ascii(line) for line in lines), status=not holds)

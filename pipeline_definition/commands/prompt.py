@@ -116,6 +116,7 @@ def playground(
         list[str] | None,
         typer.Option(help="Another endpoint, or /VARIANT of this one, for side by side; repeatable."),
     ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="File of example prompts, as prompt-study reads it.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: the first free one from 7860 on.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
@@ -135,11 +136,13 @@ def playground(
 
     # Seconds to import: here, not at the top.
     from pipeline_definition.prompting.playground import Playground, launch
+    from pipeline_definition.prompting.study_plan import read_prompts
 
     limits = ServeArguments(**context.settings.endpoint.model_dump(include=set(ServeArguments.model_fields)))
     samplers = _samplers(context, of_flow="dpm++,euler").split(",")
     with tempfile.TemporaryDirectory(prefix="playground-") as folder:
-        launch(Playground(endpoints, limits, Path(folder), samplers), host, port, open_browser)
+        page = Playground(endpoints, limits, Path(folder), samplers, read_prompts(prompts) if prompts else ())
+        launch(page, host, port, open_browser)
 
 
 def compare(

@@ -60,8 +60,8 @@ class DrawnPicture:
     """png, jpeg or webp."""
     seed: int
     """Asked for again with the same settings, it gives the same picture."""
-    flagged: bool
-    """The safety checker replaced it with a black one."""
+    flagged: bool | None
+    """The safety checker replaced it with a black one; None: nothing checked it."""
     truncated: bool
     """The model did not read the end of the prompt."""
 

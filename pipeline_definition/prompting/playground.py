@@ -9,12 +9,14 @@ that it is given. Nothing is sent anywhere but to the endpoints: no analytics, n
 from __future__ import annotations
 
 import hashlib
+import html
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
+from urllib.parse import quote
 
 # Before gradio is imported: it asks its maker's server for its newest version otherwise.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -23,7 +25,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 
 from params.programs import ServeArguments
-from pipeline_definition.prompting.endpoint import Answer, Endpoint, PromptError, draw_patiently
+from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, Endpoint, PromptError, draw_patiently
+from pipeline_definition.prompting.snippets import as_code
 
 MAX_SEED: Final = 2**32 - 1
 MAX_GUIDANCE: Final = 20.0
@@ -31,14 +34,22 @@ MAX_HISTORY: Final = 48
 # A person is waiting.
 PATIENCE_S: Final = 30.0
 SAMPLERS: Final[tuple[str, ...]] = get_args(ServeArguments.model_fields["sampler"].annotation)
-SYSTEM_FONTS: Final = ("system-ui", "sans-serif")
-MONO_FONTS: Final = ("ui-monospace", "monospace")
-# gradio lets a gallery's label cover its pictures, its frame cut them off, and a single one fill the width.
-WHOLE_PICTURES: Final = """
-#pictures .grid-wrap { max-height: none; }
-#pictures .grid-container, #history .grid-container { padding-top: 32px; }
-#history .grid-container { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
+# Pictures are fitted into what the window has left; four lie two by two. gradio lets a gallery's label cover its
+# pictures, and a single one fill the width; its orange is too light for white letters.
+STYLE: Final = """
+.whole { display: grid; gap: 8px; grid-template-columns: minmax(0, 1fr); --rows: 1; }
+.whole.several { grid-template-columns: repeat(2, minmax(0, 1fr)); --rows: 2; }
+.whole img { width: 100%; height: max(120px, calc((100vh - 260px) / var(--rows) - 60px)); object-fit: contain; }
+.whole figure, .whole summary { margin: 0; font-size: 13px; overflow-wrap: anywhere; }
+.whole pre { max-height: 200px; overflow: auto; white-space: pre; font-size: 12px; }
+.refusal { border: 2px solid #b91c1c; border-radius: 4px; padding: 8px 12px; overflow-wrap: anywhere; }
+#history .grid-container { padding-top: 32px; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
+#draw, #draw-both { background: #c2410c; color: #fff; }
+span.min_value, span.max_value, button[role=tab] { color: inherit !important; }
+@media (max-width: 700px) { .whole img { height: calc(min(90vw, 70vh) / var(--rows)); } }
 """
+COPY: Final = "navigator.clipboard.writeText(this.nextElementSibling.textContent); this.textContent = 'Copied'"
+SHOW: Final = "() => document.querySelector('.tabitem:not([style*=none]) .whole')?.scrollIntoView({block: 'nearest'})"
 
 History = list[tuple[str, str, dict[str, Any]]]
 """File, caption and request of each picture, newest first."""
@@ -53,6 +64,7 @@ class Playground:
     """Bounds and defaults of a request: the parameter set's."""
     folder: Path
     samplers: Sequence[str] = SAMPLERS
+    examples: Sequence[str] = ()
 
     def blocks(self) -> gr.Blocks:
         """Return the page."""
@@ -60,101 +72,86 @@ class Playground:
         with page:
             gr.Markdown("# Playground")
             history = gr.State([])
-            with gr.Tab("Draw"):
-                self._draw_tab(history)
-            with gr.Tab("Side by side"):
-                self._side_by_side_tab()
+            label = "History: click one to have its settings again"
+            shown = gr.Gallery(
+                label=label, object_fit="contain", height=240, elem_id="history", preview=False, render=False
+            )
+            with gr.Tabs() as tabs:
+                with gr.Tab("Draw", id="draw"):
+                    restored = self._tab(("Endpoint",), "Draw", history, shown)
+                with gr.Tab("Side by side"):
+                    self._tab(("Left", "Right"), "Draw both", history, shown)
+            shown.render()  # type: ignore[no-untyped-call]
+            shown.select(_restore, [history], [tabs, *restored])
         return page
 
-    def draw(self, where: str, request: Mapping[str, Any], history: History) -> tuple[list[str], str, History]:
-        """Return the pictures' files, a line about them and the longer history.
+    def draw(self, sides: Sequence[tuple[str, Mapping[str, Any]]], history: History) -> tuple[Any, ...]:
+        """Return each side's pictures as HTML, the refusal if there is one, the longer history and what it shows.
 
-        Raises gr.Error, which the page shows, where the endpoint refuses.
+        What an endpoint refuses leaves the pictures and the history as they are.
         """
-        answer = self._ask(where, request)
-        files = self._keep(answer)
-        drawn = [
-            (file, f"{request['prompt']} (seed {picture.seed})", {**request, "seed": picture.seed, "where": where})
-            for file, picture in zip(files, answer.pictures, strict=True)
-        ]
-        return files, _about(answer), [*drawn, *history][:MAX_HISTORY]
-
-    def compare(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:
-        """Ask for one picture from each side at once; return each file with a line about it."""
-        with ThreadPoolExecutor(len(requests)) as pool:
-            answers = list(pool.map(lambda side: self._ask(*side), requests))
-        return [(self._keep(answer)[0], _about(answer)) for answer in answers]
-
-    def _ask(self, where: str, request: Mapping[str, Any]) -> Answer:
-        endpoint = next(endpoint for endpoint in self.endpoints if endpoint.name == where)
+        named = {endpoint.name: endpoint for endpoint in self.endpoints}
         try:
-            return draw_patiently(endpoint, request, PATIENCE_S)
+            if not all(request["prompt"].strip() for _, request in sides):
+                raise PromptError("What shall be drawn? Write a prompt first.")
+            with ThreadPoolExecutor(len(sides)) as pool:
+                answers = list(pool.map(lambda side: draw_patiently(named[side[0]], side[1], PATIENCE_S), sides))
         except PromptError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            close = '<button onclick="this.parentElement.remove()" aria-label="Close">✕</button>'
+            refusal = f'<div class="refusal" role="alert">{html.escape(str(error))} {close}</div>'
+            return (*[gr.skip()] * len(sides), refusal, history, gr.skip())
+        drawn = [self._keep(*side, answer) for side, answer in zip(sides, answers, strict=True)]
+        longer = [*(entry for side in drawn for entry in side), *history][:MAX_HISTORY]
+        pages = map(_figures, drawn, answers)
+        return (*pages, "", longer, [(file, caption) for file, caption, _ in longer])
 
-    def _keep(self, answer: Answer) -> list[str]:
-        """Write the files as they came, with their provenance inside."""
-        names = [f"{hashlib.sha256(picture.content).hexdigest()[:24]}.{picture.form}" for picture in answer.pictures]
-        for name, picture in zip(names, answer.pictures, strict=True):
-            (self.folder / name).write_bytes(picture.content)
-        return [str(self.folder / name) for name in names]
+    def _keep(self, where: str, request: Mapping[str, Any], answer: Answer) -> History:
+        """Write the files as they came, with their provenance inside; return what the history holds of them."""
+        entries: History = []
+        for picture in answer.pictures:
+            file = self.folder / f"{hashlib.sha256(picture.content).hexdigest()[:24]}.{picture.form}"
+            file.write_bytes(picture.content)
+            same = {**request, "seed": picture.seed, "where": where}
+            entries.append((str(file), f"{request['prompt']} (seed {picture.seed})", same))
+        return entries
 
-    def _draw_tab(self, history: gr.State) -> None:
-        with gr.Row():
-            with gr.Column(scale=2):
-                prompt, negative = _prompt_boxes()
-                where = self._endpoint_choice("Endpoint")
-                sliders = self._sliders()
-                with gr.Row():
-                    width, height = self._side("Width"), self._side("Height")
-                most = self.limits.max_images
-                images = gr.Slider(1, most, 1, step=1, label="Pictures", visible=most > 1)
-                seed, chance = _seed_boxes()
-                button = gr.Button("Draw", variant="primary", elem_id="draw")
-            with gr.Column(scale=3):
-                gallery = gr.Gallery(label="Pictures", elem_id="pictures", object_fit="contain", height="auto")
-                about = gr.Markdown(elem_id="about")
-        label = "History: click one to have its settings again"
-        shown = gr.Gallery(label=label, object_fit="contain", height=240, elem_id="history", preview=False)
-        restored = [where, prompt, negative, seed, chance, *sliders, width, height]
+    def _tab(self, names: Sequence[str], label: str, history: gr.State, shown: gr.Gallery) -> list[Any]:
+        """Make a tab that draws on one side or on two; return the boxes that a click on the history fills."""
+        alone, most = len(names) == 1, self.limits.max_images
+        with gr.Row() as controls, gr.Column(scale=2):
+            prompt = gr.Textbox(label="Prompt", lines=2, placeholder="What to draw")
+            negative = gr.Textbox(label="Negative prompt", placeholder="What to lead away from")
+            if self.examples:
+                gr.Examples(list(self.examples), prompt, label="Examples", examples_per_page=5)
+            with gr.Row():
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
+                chance = gr.Checkbox(True, label="A new seed each time")
+            with gr.Row():
+                width, height = self._side("Width"), self._side("Height")
+            images = gr.Slider(1, most, 1, step=1, label="Pictures", visible=alone and most > 1)
+            button = gr.Button(label, variant="primary", elem_id="draw" if alone else "draw-both")
+            refusal = gr.HTML()
+        pictures, choices = [], []
+        with controls if alone else gr.Row():
+            for place, name in enumerate(names):
+                with gr.Column(scale=3):
+                    pictures.append(gr.HTML(elem_id="pictures" if alone else name.lower()))
+                    choices.append([self._endpoint_choice(name, place), *self._sliders()])
+        shared = [prompt, negative, seed, chance, width, height, images]
 
-        def run(
-            where: str, prompt: str, negative: str, seed: float, chance: bool, guidance: float, steps: int,
-            sampler: str, adapter: str, adapter_scale: float, width: int, height: int, images: int, history: History,
-        ) -> tuple[list[str], str, History, list[tuple[str, str]]]:  # fmt: skip
-            chosen = None if chance else seed
-            request = _request(prompt, negative, chosen, guidance, steps, sampler, adapter, adapter_scale)
-            request |= {"width": int(width), "height": int(height), "num_images": int(images)}
-            files, line, longer = self.draw(where, request, history)
-            return files, line, longer, [(file, caption) for file, caption, _ in longer]
+        def run(history: History, *values: Any) -> tuple[Any, ...]:
+            (prompt, negative, seed, chance, *size), chosen = values[: len(shared)], values[len(shared) :]
+            # Both sides start from one noise; a single one leaves the choice to the endpoint.
+            start = (None if alone else int.from_bytes(os.urandom(4))) if chance else seed
+            count = len(chosen) // len(names)
+            split = [chosen[begin : begin + count] for begin in range(0, len(chosen), count)]
+            return self.draw([(of[0], _request(prompt, negative, start, size, *of[1:])) for of in split], history)
 
-        inputs, outputs = [*restored, images, history], [gallery, about, history, shown]
-        gr.on([button.click, prompt.submit], run, inputs, outputs, api_name="draw")
-        shown.select(_restore, [history], restored)
-
-    def _side_by_side_tab(self) -> None:
-        prompt, negative = _prompt_boxes()
-        seed, chance = _seed_boxes()
-        button = gr.Button("Draw both", variant="primary", elem_id="draw-both")
-        inputs: list[Any] = [prompt, negative, seed, chance]
-        outputs: list[Any] = []
-        with gr.Row():
-            for place, name in enumerate(("Left", "Right")):
-                with gr.Column():
-                    choice = self._endpoint_choice(name, place)
-                    inputs += [choice, *self._sliders()]
-                    image = gr.Image(label=name, type="filepath", interactive=False, elem_id=name.lower())
-                    outputs += [image, gr.Markdown()]
-
-        def run(prompt: str, negative: str, seed: float, chance: bool, *sides: Any) -> tuple[str, ...]:
-            same = int.from_bytes(os.urandom(4)) if chance else seed
-            requests = [
-                (where, _request(prompt, negative, same, *sliders))
-                for where, *sliders in (sides[: len(sides) // 2], sides[len(sides) // 2 :])
-            ]
-            return tuple(value for side in self.compare(requests) for value in side)
-
-        gr.on([button.click, prompt.submit], run, inputs, outputs, api_name="compare")
+        inputs = [history, *shared, *(box for side in choices for box in side)]
+        outputs = [*pictures, refusal, history, shown]
+        drawn = gr.on([button.click, prompt.submit], run, inputs, outputs, api_name=label.lower().replace(" ", "_"))
+        drawn.then(None, js=SHOW)
+        return [prompt, negative, seed, chance, width, height, *choices[0]]
 
     def _endpoint_choice(self, label: str, place: int = 0) -> gr.Dropdown:
         names = [endpoint.name for endpoint in self.endpoints]
@@ -191,26 +188,17 @@ def launch(playground: Playground, host: str, port: int, open_browser: bool, blo
         footer_links=[],
         ssr_mode=False,
         enable_monitoring=False,
-        theme=gr.themes.Default(font=SYSTEM_FONTS, font_mono=MONO_FONTS),
-        css=WHOLE_PICTURES,
+        theme=gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
+        css=STYLE,
+        allowed_paths=[str(playground.folder)],
     )
     return app, url
 
 
-def _prompt_boxes() -> tuple[gr.Textbox, gr.Textbox]:
-    prompt = gr.Textbox(label="Prompt", lines=2, placeholder="What to draw")
-    return prompt, gr.Textbox(label="Negative prompt", placeholder="What to lead away from")
-
-
-def _seed_boxes() -> tuple[gr.Number, gr.Checkbox]:
-    with gr.Row():
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
-        return seed, gr.Checkbox(True, label="A new seed each time")
-
-
-def _request(prompt: str, negative: str, seed: float | None, *sliders: Any) -> dict[str, Any]:
+def _request(prompt: str, negative: str, seed: float | None, size: Sequence[float], *sliders: Any) -> dict[str, Any]:
     guidance, steps, sampler, adapter, scale = sliders
     chosen = {"adapter": adapter.strip(), "adapter_scale": float(scale)} if adapter.strip() else {}
+    width, height, images = map(int, size)
     return {
         "prompt": prompt,
         "negative_prompt": negative or None,
@@ -219,25 +207,45 @@ def _request(prompt: str, negative: str, seed: float | None, *sliders: Any) -> d
         "steps": int(steps),
         "sampler": sampler,
         **chosen,
+        **{"width": width, "height": height, "num_images": images},
         "format": "png",
     }
 
 
 def _restore(history: History, event: gr.SelectData) -> tuple[Any, ...]:
-    """Return the settings of the picture that was clicked, with its own seed."""
+    """Return the settings of the picture that was clicked, with its own seed, and open the tab that shows them."""
     request = {"adapter": "", "adapter_scale": 1.0, **history[event.index][2], "a_new_seed": False}
-    names = ("where", "prompt", "negative_prompt", "seed", "a_new_seed", "guidance_scale", "steps", "sampler")
-    return tuple(request[name] for name in (*names, "adapter", "adapter_scale", "width", "height"))
+    names = ("prompt", "negative_prompt", "seed", "a_new_seed", "width", "height", "where", "guidance_scale", "steps")
+    return gr.Tabs(selected="draw"), *(request[name] for name in (*names, "sampler", "adapter", "adapter_scale"))
 
 
-def _about(answer: Answer) -> str:
-    settings, seeds = answer.settings, ", ".join(str(picture.seed) for picture in answer.pictures)
+def _figures(entries: History, answer: Answer) -> str:
+    """Return pictures that fit into the window, each with what it was drawn with and the code that draws it."""
+    figures = []
+    for (file, caption, request), picture in zip(entries, answer.pictures, strict=True):
+        asked = dict(request)
+        where = asked.pop("where")
+        code = "".join(
+            f'<p>{name}</p><button onclick="{COPY}">Copy</button><pre tabindex="0">{html.escape(text)}</pre>'
+            for name, text in as_code(where, asked).items()
+        )
+        figures.append(
+            f'<figure><img src="/gradio_api/file={quote(file)}" alt="{html.escape(caption)}">'
+            f"<figcaption>{_about(answer, picture)}</figcaption>"
+            f"<details><summary>Copy as code</summary>{code}</details></figure>"
+        )
+    return f'<div class="whole grid-wrap{" several" * (len(figures) > 1)}">{"".join(figures)}</div>'
+
+
+def _about(answer: Answer, picture: DrawnPicture) -> str:
+    settings = answer.settings
     how = [f"{settings['steps']} steps of {settings['sampler']}", f"guidance {settings['guidance_scale']:g}"]
     if adapter := settings.get("adapter"):
         how.append(f"adapter {adapter} at {settings['adapter_scale']:g}")
-    notes = [f"seed {seeds}", *how, f"{answer.elapsed_s:.1f} s", f"model `{answer.model}`"]
-    if any(picture.truncated for picture in answer.pictures):
+    how.append(f"{settings['width']} x {settings['height']}")
+    notes = [f"seed {picture.seed}", *how, f"{answer.elapsed_s:.1f} s", f"model {answer.model}"]
+    if picture.truncated:
         notes.append("the model did not read the end of the prompt")
-    if any(picture.flagged for picture in answer.pictures):
-        notes.append("the safety checker replaced a picture")
-    return " · ".join(notes)
+    if picture.flagged:
+        notes.append("the safety checker replaced it")
+    return html.escape(" · ".join(notes))

@@ -15,9 +15,9 @@ from typing import Any
 from params.layout import ADAPTER_FILE
 from params.programs import ServeArguments
 from params.programs.train import ADAPTER_NAME
-from params.s3 import split_uri
 from steps.errors import StepError
 from steps.model.adapters import adapter_files, load_adapter
+from steps.serving.objects import download
 
 
 def load_adapters(pipeline: Any, model_dir: Path, arguments: ServeArguments) -> None:
@@ -40,23 +40,12 @@ def _fetched(uri: str, folder: Path) -> dict[str, Path]:
     """Return the adapters under a prefix, by name, as files in a folder."""
     if not uri:
         return {}
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, prefix = split_uri(uri.rstrip("/") + "/")
     files: dict[str, Path] = {}
-    try:
-        client = boto3.client("s3")
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-            for item in page.get("Contents", ()):
-                name = item["Key"].removeprefix(prefix).removesuffix(f"/{ADAPTER_FILE}").removesuffix(".safetensors")
-                if item["Key"].endswith(".safetensors"):
-                    if not re.match(ADAPTER_NAME, name) or name in files:
-                        raise StepError(f"adapters_uri: {item['Key']}: a name has letters, digits, - and _, once each")
-                    files[name] = folder / f"{name}.safetensors"
-                    client.download_file(bucket, item["Key"], str(files[name]))
-    except (BotoCoreError, ClientError) as error:
-        raise StepError(f"adapters_uri: {uri} cannot be read: {error}") from None
+    for key, file in download(uri, folder, "adapters_uri", ".safetensors").items():
+        name = key.removesuffix(f"/{ADAPTER_FILE}").removesuffix(".safetensors")
+        if not re.match(ADAPTER_NAME, name) or name in files:
+            raise StepError(f"adapters_uri: {key}: a name has letters, digits, - and _, once each")
+        files[name] = file
     if not files:
         raise StepError(f"adapters_uri: no NAME.safetensors under {uri}")
     return files

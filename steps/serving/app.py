@@ -174,9 +174,8 @@ def _picture_response(drawing: DrawnRequest, media_type: str, form: str | None, 
     kind, in_json = media.picture_format(media_type, drawing.request), media_type == media.JSON
     content = forms.answer(form, drawing, kind, request_id) if in_json else drawing.file(0, kind)
     seeds, model = ",".join(map(str, drawing.seeds)), _header_text(drawing.model)
-    flagged = sum(picture.flagged for picture in drawing.pictures)
     # SageMaker's limit: 1024 visible ASCII characters.
-    attributes = f"seed={seeds};model={model};flagged={flagged}"[:1024]
+    attributes = f"seed={seeds};model={model};{drawing.told}"[:1024]
     headers = {"X-Seed": seeds, "X-Model": model, "X-Amzn-SageMaker-Custom-Attributes": attributes}
     return Response(content, media_type=media_type, headers=headers)
 

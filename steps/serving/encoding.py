@@ -2,8 +2,8 @@
 
 A file tells by which model it was made, and from which seed: PNG in text chunks, JPEG and WebP in EXIF, all three in an
 XMP packet whose DigitalSourceType is the IPTC's term for pictures made by a trained model
-(https://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia). Nothing in it depends on the time of day: the
-same request gives the same bytes.
+(https://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia). The same request gives the same pixels; and
+the same bytes, but for the signature of the manifest, which no two files share.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from PIL.ExifTags import IFD, Base
 from PIL.Image import Exif
 from PIL.PngImagePlugin import PngInfo
 
+from steps.serving.notary import SOURCE_TYPE, Notary, digest
 from steps.serving.pictures import Picture, Shape
 from steps.serving.schema import (
     GeneratedPicture,
@@ -28,9 +29,9 @@ from steps.serving.schema import (
     GenerationSettings,
     PictureFormat,
 )
+from steps.serving.watermark import mark
 
 GENERATOR: Final = "sd-pipeline"
-SOURCE_TYPE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 # Segments of a JPEG end at 64 KiB, and a character takes up to 12 bytes in ASCII JSON.
 MAX_TEXT_CHARACTERS: Final = 2000
 _NOT_IN_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -87,13 +88,36 @@ class DrawnRequest:
     model: str
     queue_s: float
     render_s: float
+    notary: Notary | None = None
+    """Signs the files; None: nothing does."""
+    watermark: bool = False
+
+    @property
+    def told(self) -> str:
+        """How many pictures were flagged, or that none was checked, and how many prompts cut: for a header."""
+        pictures = self.pictures
+        counts = [
+            sum(map(bool, of)) for of in zip(*((p.truncated, p.negative_truncated) for p in pictures), strict=True)
+        ]
+        flags = [picture.flagged for picture in pictures if picture.flagged is not None]
+        return "flagged={};truncated={};negative_truncated={}".format(sum(flags) if flags else "unchecked", *counts)
 
     def file(self, index: int, form: PictureFormat) -> bytes:
         """Return a picture as a file that says where it comes from."""
         provenance = _provenance(form, self.model, self._settings(index))
-        file = io.BytesIO()
-        self.pictures[index].image.save(file, form.upper(), **OPTIONS[form], **provenance)
-        return file.getvalue()
+        drawn, file = self.pictures[index].image, io.BytesIO()
+        image = mark(drawn) if self.watermark else drawn
+        image.save(file, form.upper(), **OPTIONS[form], **provenance)
+        if self.notary is None:
+            return file.getvalue()
+        generation = {
+            "seed": self.seeds[index],
+            "prompt_sha256": digest(self.request.texts[index]),
+            "negative_prompt_sha256": digest(self.request.negative_prompt),
+            "settings": {name: text for name, text in self._settings(index).items() if "rompt" not in name},
+            "watermark": image is not drawn,
+        }
+        return self.notary.sign(file.getvalue(), form, self.model, generation)
 
     def json(self, form: PictureFormat, request_id: str) -> bytes:
         """Return the JSON answer."""
@@ -119,6 +143,7 @@ class DrawnRequest:
             prompt_index=index // self.request.num_images,
             flagged=picture.flagged,
             truncated=picture.truncated,
+            negative_truncated=picture.negative_truncated,
         )
 
     def _settings(self, index: int) -> dict[str, str]:

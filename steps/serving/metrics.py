@@ -22,6 +22,8 @@ class ServingMetrics:
         self.batch_pictures = self._histogram("serving_batch_pictures", "Pictures in one batch", _PICTURES)
         self.pictures = Counter("serving_pictures", "Pictures drawn", registry=self.registry)
         self.flagged = Counter("serving_flagged_pictures", "Replaced by the safety checker", registry=self.registry)
+        self.unchecked = Counter("serving_unchecked_pictures", "No safety checker saw them", registry=self.registry)
+        self.refused = Counter("serving_refused_prompts", "Refused by SERVE_REFUSED_PROMPTS", registry=self.registry)
         self.failures = Counter("serving_model_failures", "Pictures that the model failed at", registry=self.registry)
         self.restarts = Counter("serving_model_thread_restarts", "Times its thread died", registry=self.registry)
         self.load_s = self._gauge("serving_load_seconds", "Time to load and warm up the model")

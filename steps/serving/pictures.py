@@ -40,10 +40,12 @@ class Picture:
     """One picture, drawn."""
 
     image: Image
-    flagged: bool
-    """The safety checker replaced it with a black one."""
+    flagged: bool | None
+    """The safety checker replaced it with a black one; None: nothing checked it."""
     truncated: bool
     """The text encoder did not read the end of its prompt."""
+    negative_truncated: bool = False
+    """The text encoder did not read the end of what guidance leads away from."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The pipeline behind the endpoint: batches of jobs that share a shape to pictures.
 
 Reads the folder of a pipeline as diffusers saves it (safetensors). Each picture starts from the noise of its own seed,
-drawn in float32 on the CPU, so that a seed means the same picture on every device and in every batch. Where the folder
-has a safety_checker/ and feature_extractor/, pictures that the checker flags are replaced with black ones.
+drawn in float32 on the CPU, so that a seed means the same picture on every device and in every batch. Pictures that the
+safety checker flags are replaced with black ones.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from params.families import INDEX_FILE
 from params.programs import ServeArguments
 from steps.device import choose_device
 from steps.errors import StepError
 from steps.model.denoiser import Conditions, TextReader, batched
 from steps.model.digest import checked_digest
 from steps.model.families import denoiser_in, load_pipeline
-from steps.model.json_object import read_object
 from steps.serving.adapters import load_adapters
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.exact import MIN_ROWS, deviation, make_rows_independent
 from steps.serving.pictures import Picture, PictureJob, Shape, WarmUp
+from steps.serving.safety import SafetyChecker, load_safety_checker
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +41,8 @@ MAX_KEPT_PROMPTS: Final = 256
 
 class PipelineRenderer:
     """A pipeline that draws pictures independent of what they are batched with."""
+
+    checker: SafetyChecker | None = None
 
     def __init__(self, pipeline: Any, arguments: ServeArguments, identity: str) -> None:
         self.identity = identity
@@ -118,10 +119,11 @@ class PipelineRenderer:
         )
         if not bool(torch.isfinite(output.images).all()):
             raise RenderError(f"the model gave infinite or undefined pixels (precision {self._arguments.precision})")
-        flags = getattr(output, "nsfw_content_detected", None) or [False] * len(rows)
         levels = (output.images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        drawn = list(zip(map(Image.fromarray, levels), flags, prompts, strict=True))
-        return [Picture(image, bool(flag), prompt.truncated) for image, flag, prompt in drawn[: len(jobs)]]
+        cuts = [prompt.truncated for prompt in prompts], [one.truncated for one in negatives] or [False] * len(rows)
+        drawn = zip(map(Image.fromarray, levels[: len(jobs)]), *cuts, strict=False)
+        pictures = [Picture(image, None, cut, negative_cut) for image, cut, negative_cut in drawn]
+        return [self.checker.checked(picture) for picture in pictures] if self.checker else pictures
 
     def _call(
         self,
@@ -231,8 +233,6 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
         torch.set_num_threads(arguments.threads)
     dtype: torch.dtype = getattr(torch, arguments.precision)
     pipeline: Any = load_pipeline(model_dir, dtype, arguments.without_encoders)
-    if arguments.safety_checker:
-        load_safety_checker(pipeline, model_dir, dtype)
     load_adapters(pipeline, model_dir, arguments)
     pipeline = pipeline.to(device)
     if arguments.channels_last:
@@ -241,20 +241,6 @@ def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRendere
     # Which algorithm runs fastest may change from day to day, but a seed must always give the same picture.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    return PipelineRenderer(pipeline, arguments, arguments.model_name or f"sha256:{digest}")
-
-
-def load_safety_checker(pipeline: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Add the folder's safety checker to the pipeline, if it has one."""
-    entry = read_object(folder / INDEX_FILE).get("safety_checker") or [None]
-    if entry[0] is None or not (folder / "safety_checker").is_dir():
-        logger.info("the model folder has no safety checker")
-        return
-    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-    from transformers import CLIPImageProcessor
-
-    checker: Any = StableDiffusionSafetyChecker.from_pretrained(
-        folder / "safety_checker", dtype=dtype, use_safetensors=True, local_files_only=True
-    )
-    extractor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
-    pipeline.register_modules(safety_checker=checker.eval(), feature_extractor=extractor)
+    renderer = PipelineRenderer(pipeline, arguments, arguments.model_name or f"sha256:{digest}")
+    renderer.checker = load_safety_checker(model_dir, arguments, device, dtype)
+    return renderer

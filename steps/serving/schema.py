@@ -127,10 +127,12 @@ class GeneratedPicture(Model):
     """Asked for again with the same settings, it gives the same picture."""
     prompt_index: int
     """Which of the request's prompts it shows."""
-    flagged: bool
-    """The safety checker replaced it with a black picture."""
+    flagged: bool | None
+    """The safety checker replaced it with a black picture; null: this endpoint has none, so nothing checked it."""
     truncated: bool
     """The model did not read the end of the prompt: it is longer than its text encoder."""
+    negative_truncated: bool
+    """The model did not read the end of the negative prompt."""
 
 
 class GenerationResponse(Model):

@@ -13,6 +13,8 @@ from steps.serving.batch_queue import BatchQueue, Ticket
 from steps.serving.encoding import DrawnRequest
 from steps.serving.errors import ApiError, BusyError, ClientGoneError, ClosedError, QueueFullError, invalid_field
 from steps.serving.metrics import ServingMetrics
+from steps.serving.moderation import Moderation
+from steps.serving.notary import Notary
 from steps.serving.pictures import Picture, PictureJob, Shape
 from steps.serving.schema import MAX_SEED, GenerationRequest, request_type
 from steps.serving.worker import ModelWorker
@@ -28,6 +30,8 @@ class Service:
         self.arguments = arguments
         self.request_type = request_type(arguments)
         self.metrics = ServingMetrics()
+        self.notary = Notary(arguments) if arguments.provenance else None
+        self.moderation = Moderation(arguments.refused_prompts)
         wait_s = arguments.batch_wait_ms / 1000
         self.queue = BatchQueue(arguments.queue_size, arguments.max_batch_size, wait_s, arguments.shed_load)
         self.worker = ModelWorker(load, self.queue, self.metrics)
@@ -56,6 +60,10 @@ class Service:
         cannot draw, 429 where the queue is full, 503 where it is closed, 504 past the time-out and 500 where the model
         fails.
         """
+        if self.moderation.refuses(request.texts):
+            self.metrics.refused.inc()
+            finding = {"field": "prompt", "message": "this endpoint does not draw that"}
+            raise ApiError(422, f"prompt: {finding['message']}", [finding])
         first_seed = request.seed if request.seed is not None else random.SystemRandom().randint(0, MAX_SEED)
         seeds = request.seeds(first_seed)
         assert self.worker.renderer is not None, "require_ready has passed"
@@ -71,7 +79,8 @@ class Service:
         started_s = ticket.started_s or arrived_s
         queue_s, render_s = started_s - arrived_s, time.monotonic() - started_s
         self.metrics.queue_s.observe(queue_s)
-        return DrawnRequest(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s)
+        marks = self.notary, self.arguments.watermark
+        return DrawnRequest(request, shape, seeds, tuple(pictures), self.worker.identity, queue_s, render_s, *marks)
 
     async def _wait(self, ticket: Ticket, gone: asyncio.Task[None]) -> list[Picture]:
         drawn = asyncio.wrap_future(ticket.future)

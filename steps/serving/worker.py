@@ -138,7 +138,8 @@ class ModelWorker:
         self._metrics.batch_s.observe(time.monotonic() - started_s)
         self._metrics.batch_pictures.observe(len(slots))
         self._metrics.pictures.inc(len(slots))
-        self._metrics.flagged.inc(sum(picture.flagged for picture in pictures))
+        self._metrics.flagged.inc(sum(picture.flagged is True for picture in pictures))
+        self._metrics.unchecked.inc(sum(picture.flagged is None for picture in pictures))
         for slot, picture in zip(slots, pictures, strict=True):
             slot.ticket.deliver(slot.index, picture)
         self._deaths = 0

@@ -1,7 +1,7 @@
 """Writes the trained model: a folder that its family's pipeline of diffusers loads, safetensors only.
 
-Reads the pretrained folder, and copies its VAE, text encoders and tokenizers, whose values made the latents; all parts
-are in float32 and named as published checkpoints are.
+Reads the pretrained folder, and copies its VAE, text encoders and tokenizers, whose values made the latents, in float32
+and named as published checkpoints are; and its safety checker as it is.
 Writes <model>/<part>/, model_index.json, training_log.jsonl, lineage.json and, last, checksums.json; of a LoRA,
 adapters/NAME/, or merged_adapters/NAME/ where the weights hold it already.
 """
@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from params.families import INDEX_FILE, SCHEDULER
+from params.families import GUARDS, INDEX_FILE, SAFETY_CHECKER, SCHEDULER
 from params.layout import ADAPTERS_DIR, LINEAGE_FILE, TRAINING_LOG_FILE
 from params.programs import TrainArguments
 from steps.errors import StepError
@@ -46,6 +46,7 @@ def export_model(
             continue
         _copy_part(pretrained / part, folder / part)
         make_portable(folder / part)
+    guards = _copy_guards(pretrained, folder) if SAFETY_CHECKER in denoiser.family.unused else {}
     network = take_off(state.network, arguments, folder / ADAPTERS_DIR / arguments.lora_name, denoiser.family)
     if hasattr(network, PROJECTOR):
         delattr(network, PROJECTOR)
@@ -54,11 +55,23 @@ def export_model(
     scheduler = denoiser.exported_scheduler(scheduler_config(pretrained) | changes)
     scheduler.save_pretrained(folder / SCHEDULER)
     version = {"_diffusers_version": importlib.metadata.version("diffusers")}
-    _write_json(folder / INDEX_FILE, denoiser.family.index(type(scheduler).__name__, lacking) | version)
+    _write_json(folder / INDEX_FILE, denoiser.family.index(type(scheduler).__name__, lacking) | guards | version)
     if arguments.lora_rank and arguments.lora_output == "merged":
         merge(folder, arguments.lora_name)
     write_record(folder, log, lineage)
     write_checksums(folder)
+
+
+def _copy_guards(pretrained: Path, folder: Path) -> dict[str, Any]:
+    """Copy the safety checker and its feature extractor, where there is one; return what the index says of them."""
+    if not any((pretrained / SAFETY_CHECKER).glob("*.safetensors")):
+        if (pretrained / SAFETY_CHECKER).is_dir():
+            print(f"note: {pretrained / SAFETY_CHECKER}: no safetensors: the model goes without it", flush=True)
+        return {}
+    there = [part for part in GUARDS if (pretrained / part).is_dir()]
+    for part in there:
+        _copy_part(pretrained / part, folder / part)
+    return {part: GUARDS[part] for part in there} | {f"requires_{SAFETY_CHECKER}": True}
 
 
 def write_record(folder: Path, log: str, lineage: dict[str, Any]) -> None:

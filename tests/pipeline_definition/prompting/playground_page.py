@@ -20,6 +20,21 @@ TYPE = """
   return true;
 })()
 """
+HIDDEN = """
+[...document.querySelectorAll(%s)].map(image => {
+  const whole = image.getBoundingClientRect();
+  let [left, top, right, bottom] = [0, 0, innerWidth, innerHeight];
+  for (let frame = image.parentElement; frame; frame = frame.parentElement)
+    if (getComputedStyle(frame).overflow !== "visible" && ![document.body, document.documentElement].includes(frame)) {
+      const box = frame.getBoundingClientRect();
+      [left, top] = [Math.max(left, box.left), Math.max(top, box.top)];
+      [right, bottom] = [Math.min(right, box.right), Math.min(bottom, box.bottom)];
+    }
+  const seen = Math.max(0, Math.min(whole.right, right) - Math.max(whole.left, left))
+             * Math.max(0, Math.min(whole.bottom, bottom) - Math.max(whole.top, top));
+  return Math.round(1000 * (1 - seen / (whole.width * whole.height))) / 10;
+})
+"""
 FETCH = """
 fetch(%s).then(answer => answer.arrayBuffer()).then(
   bytes => btoa(String.fromCharCode(...new Uint8Array(bytes))))
@@ -39,6 +54,18 @@ class PlaygroundPage:
 
     def type(self, label: str, text: str) -> None:
         self.tab.wait_for(TYPE % (json.dumps(label), json.dumps(text)))
+
+    def number(self, label: str, value: int) -> None:
+        """Set the number beside a slider."""
+        box = f"document.querySelector('input[aria-label=\"number input for {label}\"]')"
+        self.tab.wait_for(f"""(() => {{ const box = {box};
+            Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(box, "{value}");
+            for (const event of ["input", "change", "blur"]) box.dispatchEvent(new Event(event, {{bubbles: true}}));
+            return true; }})()""")
+
+    def hidden(self, selector: str) -> list[float]:
+        """Return the share of each picture's area that lies outside of the window, or of what frames it, in percent."""
+        return list(self.tab.evaluate(HIDDEN % json.dumps(f"{selector} img")))
 
     def click(self, selector: str) -> None:
         self.tab.wait_for(f"(() => {{ document.querySelector({selector!r}).click(); return true; }})()")

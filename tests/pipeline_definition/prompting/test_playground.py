@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,8 @@ from pipeline_definition.prompting.endpoint import ServerEndpoint
 from tests.pipeline_definition.pages.chromium import Browser, browser, find_browser
 from tests.pipeline_definition.prompting.conftest import DrawingServer, grey, refusal, serving
 from tests.pipeline_definition.prompting.playground_page import PlaygroundPage
+
+EXAMPLES = ("a red dot", "a moon at the left")
 
 pytestmark = [
     pytest.mark.browser,
@@ -46,7 +50,11 @@ def url_fixture(left: DrawingServer, right: DrawingServer, tmp_path_factory: pyt
         limits = ServeArguments(**endpoint.model_dump(include=set(ServeArguments.model_fields)))
         both = [ServerEndpoint(server.url) for server in (left, right)]
         application, url = launch(
-            Playground(both, limits, tmp_path_factory.mktemp("kept")), "127.0.0.1", 0, open_browser=False, block=False
+            Playground(both, limits, tmp_path_factory.mktemp("kept"), examples=EXAMPLES),
+            "127.0.0.1",
+            0,
+            open_browser=False,
+            block=False,
         )
         yield url
         application.get_blocks().close(verbose=False)
@@ -84,7 +92,7 @@ def test_a_prompt_gives_the_endpoints_own_file(page: PlaygroundPage, left: Drawi
     assert (asked["prompt"], asked["negative_prompt"]) == ("a small red circle", "blue")
     assert (asked["steps"], asked["guidance_scale"], asked["sampler"], asked["width"]) == (15, 3.0, "dpm++", 64)
     assert not {"seed", "adapter", "adapter_scale"} & asked.keys()
-    assert "seed 7" in page.text("#about")
+    assert "seed 7" in page.text("#pictures figcaption")
 
 
 def test_an_adapter_is_asked_for_by_its_name(page: PlaygroundPage, left: DrawingServer) -> None:
@@ -104,11 +112,49 @@ def test_nothing_is_asked_of_anyone_else(page: PlaygroundPage, url: str) -> None
     assert [address for address in asked if not address.startswith((url, "blob:"))] == []
 
 
-def test_what_the_endpoint_refuses_is_shown(page: PlaygroundPage, left: DrawingServer) -> None:
-    left.refusals = [refusal(422, "steps: at most 10")]
-    page.type("Prompt", "a")
+def test_a_refusal_stays_until_it_is_closed_and_leaves_pictures_and_history_usable(
+    page: PlaygroundPage, left: DrawingServer
+) -> None:
+    page.type("Prompt", "first")
     page.click("#draw")
-    page.tab.wait_for("document.body.innerText.includes('steps: at most 10')")
+    page.pictures("#history")
+    left.refusals = [refusal(422, "steps: at most <10>")]
+    page.type("Prompt", "second")
+    page.click("#draw")
+    assert "steps: at most <10>" in page.text("[role=alert]")
+    assert (len(page.pictures("#pictures")), len(page.pictures("#history"))) == (1, 1)
+    page.click_text("#history button", "first")
+    page.tab.wait_for("document.querySelector('textarea').value === 'first'")
+    assert page.tab.evaluate("document.querySelectorAll('[role=alert]').length") == 1
+    page.click("[role=alert] button")
+    page.tab.wait_for("document.querySelectorAll('[role=alert]').length === 0")
+
+
+def test_without_a_prompt_it_asks_for_one_and_no_endpoint(page: PlaygroundPage, left: DrawingServer) -> None:
+    page.type("Prompt", "  ")
+    page.click("#draw")
+    assert "Write a prompt first" in page.text("[role=alert]")
+    assert left.requests == []
+
+
+def test_examples_of_the_study_fill_the_prompt(page: PlaygroundPage, left: DrawingServer) -> None:
+    page.click_text("button.gallery-item, .gallery-item", EXAMPLES[1])
+    page.tab.wait_for(f"document.querySelector('textarea').value === '{EXAMPLES[1]}'")
+
+
+def test_code_of_a_picture_draws_it_again(page: PlaygroundPage, left: DrawingServer, tmp_path: Path) -> None:
+    page.type("Prompt", "it's a <b>star</b>")
+    page.click("#draw")
+    page.pictures("#pictures")
+    texts = page.tab.evaluate("[...document.querySelectorAll('#pictures pre')].map(one => one.textContent)")
+    assert len(texts) == 3
+    for text in texts[:2]:
+        command = ["bash", "-c", text] if text.startswith("curl") else [sys.executable, "-c", text]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        asked = left.requests[-1]
+        assert (asked["prompt"], asked["seed"], asked["num_images"]) == ("it's a <b>star</b>", 7, 1)
+    assert len(left.requests) == 3
+    assert "sagemaker-runtime" in texts[2]
 
 
 def test_a_click_on_the_history_brings_the_settings_back(page: PlaygroundPage, left: DrawingServer) -> None:
@@ -126,19 +172,23 @@ def test_a_click_on_the_history_brings_the_settings_back(page: PlaygroundPage, l
     assert (left.requests[2]["prompt"], left.requests[2]["seed"]) == ("first", 7)
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_pictures_are_seen_whole_and_the_history_is_small(page: PlaygroundPage, width: int) -> None:
-    page.tab.open(page.url, width)
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (1440, 900), (1920, 1080), (390, 844)])
+def test_pictures_are_seen_whole_and_the_history_is_small(
+    page: PlaygroundPage, width: int, height: int, count: int
+) -> None:
+    page.tab.open(page.url, width, height)
     page.type("Prompt", "a")
+    page.number("Pictures", count)
     page.click("#draw")
-    page.pictures("#pictures")
-    page.pictures("#history")
-    for gallery in ("#pictures", "#history"):
-        frame, picture, label = (page.box(f"{gallery} {part}") for part in (".gallery-container", "img", "label"))
-        assert frame.top <= label.bottom <= picture.top, gallery
-        assert picture.bottom <= frame.bottom, gallery
-        assert frame.left <= picture.left < picture.right <= frame.right, gallery
-    assert picture.right - picture.left < 160
+    page.pictures("#pictures", count)
+    page.pictures("#history", count)
+    page.tab.wait_for("scrollY >= 0 && document.querySelector('#pictures img').getBoundingClientRect().bottom > 0")
+    page.tab.wait_for(f"{count} === document.querySelectorAll('#pictures img').length")
+    assert page.hidden("#pictures") == [0.0] * count
+    assert page.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    small = page.box("#history img")
+    assert small.right - small.left < 160
 
 
 def test_two_settings_side_by_side_share_prompt_and_seed(
@@ -151,3 +201,46 @@ def test_two_settings_side_by_side_share_prompt_and_seed(
     (one,), (two,) = left.requests, right.requests
     assert one == two
     assert shown == [grey(one["seed"]), grey(two["seed"])]
+    assert one["width"] == 64
+    # Both are in the history, which is the other tab's, too.
+    page.pictures("#history", 2)
+    page.click_text("#history button", "a green star")
+    page.tab.wait_for("document.querySelector('#draw').offsetParent !== null")
+
+
+# Of every text that has a place on the page, that against the nearest background (WCAG 2.2, 1.4.3).
+UNREADABLE = """
+(() => {
+  const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = colour => { const [r, g, b] = numbers(colour).map(v => { v /= 255;
+    return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = one => { for (; one; one = one.parentElement) {
+    const colour = getComputedStyle(one).backgroundColor; if ((numbers(colour)[3] ?? 1) === 1) return colour; }
+    return "rgb(255, 255, 255)"; };
+  return [...document.querySelectorAll("label, span, button, figcaption, summary, p, pre, h1, [role=alert]")]
+    .filter(one => one.offsetParent && [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
+    .map(one => { const [a, b] = [light(getComputedStyle(one).color), light(behind(one))].sort((x, y) => y - x);
+      return [(a + 0.05) / (b + 0.05), one.innerText.slice(0, 40)]; })
+    .filter(([contrast]) => contrast < 4.5);
+})()
+"""
+NAMELESS = """
+[...document.querySelectorAll("input, textarea, button, img, select")].filter(one => one.offsetParent &&
+  !(one.labels?.length || one.getAttribute("aria-label") || one.alt || one.title || one.innerText.trim() ||
+    one.getAttribute("aria-labelledby"))).map(one => one.outerHTML.slice(0, 120))
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_everything_has_a_name_and_can_be_read(page: PlaygroundPage, left: DrawingServer, dark: bool) -> None:
+    page.tab.open(f"{page.url}?__theme={'dark' if dark else 'light'}", 1280)
+    page.tab.wait_for("document.querySelector('#draw') !== null")
+    page.type("Prompt", "a")
+    page.click("#draw")
+    page.pictures("#pictures")
+    page.click("#pictures summary")
+    left.refusals = [refusal(422, "no")]
+    page.click("#draw")
+    page.text("[role=alert]")
+    assert page.tab.evaluate(UNREADABLE) == []
+    assert page.tab.evaluate(NAMELESS) == []

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor
 
 from steps.errors import StepError
 from steps.model.digest import folder_digest, write_checksums
@@ -97,6 +94,12 @@ def test_seed_and_prompt_make_the_picture(renderer: PipelineRenderer) -> None:
 def test_a_cut_prompt_is_reported(renderer: PipelineRenderer) -> None:
     jobs = [PictureJob("abc", "", 1), PictureJob("a" * 30, "", 1)]
     assert [picture.truncated for picture in renderer.render(shape(), jobs, never)] == [False, True]
+
+
+def test_a_cut_negative_prompt_is_reported_where_guidance_reads_it(renderer: PipelineRenderer) -> None:
+    jobs = [PictureJob("abc", "a" * 30, 1), PictureJob("abc", "d", 1)]
+    assert [one.negative_truncated for one in renderer.render(shape(), jobs, never)] == [True, False]
+    assert [one.negative_truncated for one in renderer.render(shape(scale=1.0), jobs, never)] == [False, False]
 
 
 def test_a_batch_that_nobody_waits_for_is_given_up(renderer: PipelineRenderer) -> None:
@@ -191,38 +194,3 @@ def test_an_endpoint_on_a_gpu_host_never_serves_from_its_cpu(model_dir: Path, mo
 def test_a_folder_without_a_pipeline_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"model_index\.json"):
         load_renderer(tmp_path, ARGUMENTS)
-
-
-@pytest.fixture(name="guarded_dir", scope="module")
-def guarded_dir_fixture(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline folder with a safety checker that flags everything."""
-    folder = tmp_path_factory.mktemp("guarded") / "model"
-    shutil.copytree(model_dir, folder)
-    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    text = {**vision, "vocab_size": 8, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    config = CLIPConfig(
-        text_config=text, vision_config={**vision, "image_size": 32, "patch_size": 16}, projection_dim=4
-    )
-    checker = StableDiffusionSafetyChecker(config)
-    checker.concept_embeds_weights.data.fill_(-2.0)
-    checker.save_pretrained(folder / "safety_checker", safe_serialization=True)
-    size = {"height": 32, "width": 32}
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size).save_pretrained(folder / "feature_extractor")
-    index = json.loads((folder / "model_index.json").read_text())
-    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
-
-
-def test_what_the_safety_checker_flags_comes_out_black(guarded_dir: Path) -> None:
-    pictures = load_renderer(guarded_dir, ARGUMENTS).render(shape(), [PictureJob("a", "", n) for n in (1, 2)], never)
-    assert [picture.flagged for picture in pictures] == [True, True]
-    assert all(pixels(picture).max() == 0 for picture in pictures)
-
-
-def test_the_safety_checker_can_be_left_out(guarded_dir: Path) -> None:
-    unguarded = load_renderer(guarded_dir, ARGUMENTS.model_copy(update={"safety_checker": False}))
-    (picture,) = unguarded.render(shape(), [PictureJob("a", "", 1)], never)
-    assert not picture.flagged
-    assert pixels(picture).max() > 0

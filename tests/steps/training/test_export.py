@@ -89,6 +89,35 @@ def test_the_parts_that_made_the_latents_are_copied_but_for_pickles(
     assert json.loads((model / "lineage.json").read_text()) == {"a": 1}
 
 
+def test_a_safety_checker_is_kept_with_its_feature_extractor_and_named(
+    pretrained: Path, latents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = TrainArguments(precision="float32")
+    source = shutil.copytree(pretrained, tmp_path / "pretrained")
+
+    def index(name: str) -> dict[str, Any]:
+        export_model(tmp_path / name, source, state_of(arguments, pretrained, latents), arguments, "", {})
+        read: dict[str, Any] = json.loads((tmp_path / name / "model_index.json").read_text())
+        return read
+
+    assert (index("without")["safety_checker"], index("without")["requires_safety_checker"]) == ([None, None], False)
+    for part, files in {"safety_checker": ("config.json",), "feature_extractor": ("preprocessor_config.json",)}.items():
+        (source / part).mkdir()
+        for file in files:
+            (source / part / file).write_text("{}")
+    (source / "safety_checker" / "pytorch_model.bin").write_bytes(b"x")
+    assert index("pickled")["safety_checker"] == [None, None]
+    assert "safety_checker: no safetensors: the model goes without it" in capsys.readouterr().out
+    (source / "safety_checker" / "model.safetensors").write_bytes(b"x")
+    kept = index("kept")
+    assert kept["safety_checker"] == ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    assert (kept["feature_extractor"][1], kept["requires_safety_checker"]) == ("CLIPImageProcessor", True)
+    files = {path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*")}
+    assert {"safety_checker/model.safetensors", "feature_extractor/preprocessor_config.json"} <= files
+    assert "safety_checker/pytorch_model.bin" not in files
+    checked_digest(tmp_path / "kept")
+
+
 def test_the_code_digest_does_not_change_by_itself() -> None:
     assert code_digest() == code_digest()
     assert len(code_digest()) == 64
