@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from params.layout import HELDOUT_CAPTIONS, NO_MODEL
-from params.model import Model
+from params.model import Model, added
 
 
 class EvaluateArguments(Model):
@@ -53,6 +53,14 @@ class EvaluateArguments(Model):
     fid_features: Literal["inception", "clip"] = "inception"
     """`inception`: Inception v3's pooled features (comparable with published FID); `clip`: the evaluator's
     CLIP's. [extent]"""
+    descriptors_uri: str = added("")
+    """Where Encode put the descriptors of the training pictures: copies of them are looked for; empty: they are not.
+    [place]"""
+    shards_uri: str = added("")
+    """Where the training pictures are, to be shown beside their copies. [place]"""
+    repeated_samples: int = added(256, ge=0)
+    """With descriptors: pictures drawn in addition, of the captions that training saw most often, whose pictures are
+    repeated first (Carlini et al. 2023, arXiv:2301.13188). [extent]"""
     samples_uri: str = ""
     """Prefix that outlives the job, where pictures are kept while they are generated: a killed evaluation goes on from
     it, and several hosts share the work through it. Empty: kept in the job's output alone, and one host. [place]"""

@@ -17,7 +17,7 @@ LEAD = (
     "On captions that training never saw. The FID of the real pictures is that of one half against the other: what so "
     "few pictures leave between two sets that are equally good."
 )
-METRIC_NAMES = {"fid": "FID", "clip_fid": "CLIP-FID", "kid": "KID", "clip_score": "CLIP score"}
+METRIC_NAMES = {"fid": "FID", "clip_fid": "CLIP-FID", "kid": "KID", "clip_score": "CLIP score", "copies": "copies"}
 ROWS = {
     "": "model",
     "_untrained": "untrained model",
