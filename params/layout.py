@@ -25,6 +25,7 @@ SHARDS: Final = "shards"
 CAPTIONS: Final = "captions"
 LATENTS: Final = "latents"
 REFERENCE: Final = "reference"
+DESCRIPTORS: Final = "descriptors"
 MODEL: Final = "model"
 EVALUATOR: Final = "evaluator"
 EVALUATION: Final = "evaluation"
@@ -56,6 +57,7 @@ REFERENCE_SHARD_PATTERN: Final = "reference-{index:05d}.tar"
 METRICS_FILE: Final = "metrics.json"
 CONTACT_SHEET_FILE: Final = "contact_sheet.png"
 GUIDANCE_CURVE_FILE: Final = "guidance_curve.png"
+COPIES_FILE: Final = "copies.html"
 SAMPLES_DIR: Final = "samples"
 SAMPLES_FILE: Final = "samples.json"
 TRAINING_LOG_FILE: Final = "training_log.jsonl"
@@ -133,6 +135,11 @@ JUDGED_BY: Final = "judged_by"
 UNKNOWN_BOUND: Final = 1e9
 # Real pictures with their own captions against those of all others: above 0, or the CLIP cannot judge these pictures.
 CLIP_SCORE_MARGIN: Final = "clip_score_margin"
+# Shares of copies of training pictures: among those that were drawn, among those drawn from the captions that training
+# saw most often, and among the real ones that were held out.
+COPIES: Final = "copies"
+COPIES_REPEATED: Final = "copies_repeated"
+COPIES_REAL: Final = "copies_real"
 # In metrics.json: sentences without which no verdict may be shown.
 WARNINGS: Final = "warnings"
 # Beside `metrics`: the FID-CLIP curve, a list of {guidance_scale, pictures, fid: {value, low, high}, clip_score: ...}.

@@ -35,6 +35,7 @@ MAX_FID_ABOVE_PRETRAINED: Final = "MaxFidAbovePretrained"
 MAX_CLIP_SCORE_BELOW_PRETRAINED: Final = "MaxClipScoreBelowPretrained"
 MAX_FID_ABOVE_APPROVED: Final = "MaxFidAboveApproved"
 MAX_CLIP_SCORE_BELOW_APPROVED: Final = "MaxClipScoreBelowApproved"
+MAX_COPIES: Final = "MaxCopies"
 MARGINS: Final = (
     MAX_FID_ABOVE_PRETRAINED,
     MAX_CLIP_SCORE_BELOW_PRETRAINED,

@@ -64,6 +64,8 @@ class LaterPhase(Model):
             "resolution_px": self.resolution_px,
             "batch_size": self.encode_batch_size,
             "rows_per_shard": self.rows_per_shard,
+            # The first phase's Encode describes the pictures, once.
+            "descriptors": "",
         }
         own = ("training_samples", "warmup_samples", "micro_batch_size", "gradient_checkpointing")
         kept_usd = first.train.instance_hour_usd if self.train.instance_type == hosts else 0.0

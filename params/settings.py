@@ -120,6 +120,9 @@ class Gate(Model):
     """By how much the FID may be above the approved model's on the same prompts, judged likewise; null: not asked."""
     max_clip_score_below_approved: float | None = None
     """By how much the CLIP score may be below the approved model's, judged likewise; null: not asked."""
+    max_copies: float | None = added(None, ge=0, le=1)
+    """Largest share of the drawn pictures that may be copies of training pictures, judged on its upper bound (95 %);
+    null: not asked. Needs encode.descriptors."""
 
     @property
     def margins(self) -> tuple[float | None, ...]:
@@ -241,6 +244,12 @@ class Settings(Model):
             yield "train.alignment_weight: Encode stores no features; set encode.features, such as dinov2"
         if self.encoders and encode.features:
             yield "encode.features: what encodes while Train runs makes none; leave encoders out"
+        if self.gate.max_copies is not None and not encode.descriptors:
+            yield "gate.max_copies: nothing finds copies; set encode.descriptors, such as dinov2"
+        for other in (phase.encode for phase in self.phases if encode.descriptors):
+            wider = other.smallest_original_px < encode.smallest_original_px
+            if wider or other.heldout_fraction != encode.heldout_fraction:
+                yield "encode.descriptors: a later phase trains on pictures that the first one leaves out"
         if train.written_captions and self.recaption is None:
             yield "train.written_captions: nothing writes any; add a `recaption:` section, or set it to 0"
         if self.recaption and encode.caption_embeddings:

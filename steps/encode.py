@@ -1,19 +1,23 @@
 """Verified shards to latents and caption tokens.
 
 Reads the shards' manifest (input `shards`), the models (input `pretrained`, as diffusers saves them, and for features
-one in the input `evaluator`) and the pictures under --shards-uri. Writes latents shards straight to --latents-uri and
-held-out pictures to --reference-uri, and the manifests, last, to the outputs `latents` and `reference`.
+one in the input `evaluator`) and the pictures under --shards-uri. Writes latents shards straight to --latents-uri,
+held-out pictures to --reference-uri and, where they are asked for, descriptors to --descriptors-uri, and the manifests,
+last, to the outputs `latents`, `reference` and `descriptors`.
 
     python -m steps encode --shards-uri s3://B/shards --latents-uri s3://B/latents --reference-uri s3://B/reference
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from params.arguments import parse
 from params.layout import (
     CAPTIONS,
+    DESCRIPTORS,
     EVALUATOR,
     LATENTS,
     LATENTS_INDEX_FILE,
@@ -29,6 +33,7 @@ from steps.artifact import Artifact, Identity, publish
 from steps.container import Container
 from steps.data.encoding.buckets import Buckets, buckets_of
 from steps.data.encoding.decoding import ShardsSource
+from steps.data.encoding.descriptors import DescriptorsManifest, DescriptorsRecord, file_name, repeated_captions
 from steps.data.encoding.encoder_settings import EncoderSettings, model_facts
 from steps.data.encoding.latents_artifact import LatentsRecord, check_shard, latents_artifact
 from steps.data.encoding.plan import EncodePlan, PlanFile, PlannedShard, Selection, make_plan
@@ -57,9 +62,8 @@ def main(argv: list[str]) -> int:
     if not cluster.is_head:
         join(cluster, container.job_name, arguments.host_wait_s, gpus=gpus)
         return 0
-    vision = container.input_dir(EVALUATOR) / arguments.features if arguments.features else None
     shards, pretrained = container.input_dir(SHARDS) / MANIFEST_FILE, container.input_dir("pretrained")
-    encode = Encode(arguments, shards, pretrained, vision, container.input_dir(CAPTIONS))
+    encode = Encode(arguments, shards, pretrained, container.input_dir(EVALUATOR), container.input_dir(CAPTIONS))
     artifacts = encode.published()
     # The other hosts wait for a head, also where there is nothing left to do.
     if artifacts is None or len(cluster.hosts) > 1:
@@ -71,6 +75,8 @@ def main(argv: list[str]) -> int:
 
 
 Artifacts = dict[str, dict[str, bytes]]
+# Beside the manifest of each.
+FILES: Final = {LATENTS: (LATENTS_INDEX_FILE, LATENTS_PLAN_FILE), REFERENCE: (), DESCRIPTORS: (LATENTS_PLAN_FILE,)}
 
 
 class Encode:
@@ -81,11 +87,12 @@ class Encode:
         arguments: EncodeArguments,
         manifest: Path,
         pretrained: Path,
-        sight: Path | None = None,
+        evaluator: Path = Path(),
         captions: Path = Path(),
     ) -> None:
         """Read what goes in. Raises StepError where something is missing or does not fit."""
-        self._arguments, self._vision = arguments, sight
+        self._arguments = arguments
+        self._vision = evaluator / arguments.features if arguments.features else None
         self._shards, self._source_digest = read_shards_manifest(manifest)
         if arguments.resolution_px > self._shards.image_size_px:
             raise StepError(
@@ -98,22 +105,33 @@ class Encode:
         family = folder_family(pretrained)
         if arguments.caption_embeddings and len(family.text) > 1:
             raise StepError(f"caption_embeddings: those of a {family.pipeline} are made in training; set it to false")
-        self._models = model_facts(pretrained, sight, arguments.features_side)
+        self._models = model_facts(pretrained, self._vision, arguments.features_side)
         self._buckets = self._planned_buckets()
         identity = self._identity()
         self.latents, self.reference = (
             Artifact(uri, identity) for uri in (arguments.latents_uri, arguments.reference_uri)
         )
+        self._describer = evaluator / arguments.descriptors
+        if bool(arguments.descriptors) != bool(arguments.descriptors_uri):
+            raise StepError("descriptors: a model and a place, descriptors_uri, go together")
+        self.descriptors = None
+        if arguments.descriptors:
+            # An identity of their own, so that they can come after the latents.
+            described = {**identity, DESCRIPTORS: folder_digest(self._describer)}
+            self.descriptors = Artifact(arguments.descriptors_uri, described)
 
     def published(self) -> Artifacts | None:
         """Return the artifacts where this very encoding was finished before."""
-        latents = self.latents.published(LATENTS_INDEX_FILE, LATENTS_PLAN_FILE)
-        reference = self.reference.published()
-        if latents is None or reference is None:
-            return None
-        self.latents.note_identity()
-        self.reference.note_identity()
-        return {LATENTS: latents, REFERENCE: reference}
+        wanted = {LATENTS: self.latents, REFERENCE: self.reference}
+        wanted |= {DESCRIPTORS: self.descriptors} if self.descriptors else {}
+        found: Artifacts = {}
+        for name, artifact in wanted.items():
+            if (published := artifact.published(*FILES[name])) is None:
+                return None
+            found[name] = published
+        for artifact in wanted.values():
+            artifact.note_identity()
+        return found
 
     def run(self) -> Artifacts:
         """Encode what is missing, on the Ray cluster that is up. Raises StepError where it cannot or a check fails."""
@@ -124,11 +142,8 @@ class Encode:
         pictures = write_reference(job, self._arguments.reference_uri)
         rows_per_shard, rows_per_block = self._arguments.rows_per_shard, self._arguments.rows_per_block
         limit = self._arguments.max_train_rows
-        planned = [
-            shard
-            for shard in plan.shards(rows_per_shard, rows_per_block)
-            if shard.split != TRAIN_SPLIT or not limit or shard.first_row < limit
-        ]
+        shards = list(plan.shards(rows_per_shard, rows_per_block))
+        planned = [shard for shard in shards if shard.split != TRAIN_SPLIT or not limit or shard.first_row < limit]
         records = self._encode(job, planned)
         sources = (self._source_digest, self._captions_digest)
         manifest, index = latents_artifact(plan, records, self._arguments, self._models, *sources)
@@ -143,11 +158,14 @@ class Encode:
         print(
             f"encoded {manifest.counts}: scaled latents have std {std:.3f}, decoded ones {psnr_db:.1f} dB", flush=True
         )
-        plan_file = PlanFile(
-            **dict(plan), plan_digest=self.latents.digest, rows_per_shard=rows_per_shard, rows_per_block=rows_per_block
-        )
-        files = {LATENTS_INDEX_FILE: _json(index), LATENTS_PLAN_FILE: _json(plan_file), MANIFEST_FILE: _json(manifest)}
-        return {LATENTS: files, REFERENCE: {MANIFEST_FILE: _json(reference)}}
+        sizes = {"rows_per_shard": rows_per_shard, "rows_per_block": rows_per_block}
+        plan_file = _json(PlanFile(**dict(plan), plan_digest=self.latents.digest, **sizes))
+        latents = {LATENTS_INDEX_FILE: _json(index), LATENTS_PLAN_FILE: plan_file, MANIFEST_FILE: _json(manifest)}
+        artifacts = {LATENTS: latents, REFERENCE: {MANIFEST_FILE: _json(reference)}}
+        if self.descriptors:
+            described = self._describe(self.descriptors, job, [one for one in shards if one.split == TRAIN_SPLIT])
+            artifacts[DESCRIPTORS] = {LATENTS_PLAN_FILE: plan_file, MANIFEST_FILE: _json(described)}
+        return artifacts
 
     def _plan(self) -> EncodePlan:
         arguments, names = self._arguments, [shard.name for shard in self._shards.shards]
@@ -186,7 +204,7 @@ class Encode:
                 features=self._vision,
                 **arguments.model_dump(include={"batch_size", "caption_embeddings", "precision", "features_side"}),
             ),
-            latents_uri=arguments.latents_uri,
+            uri=arguments.latents_uri,
             plan_digest=self.latents.digest,
             workers=arguments.workers,
         )
@@ -203,6 +221,25 @@ class Encode:
             check_shard(record, self._models.scaling_factor, self._models.shift_factor)
             records[record.shard.listed.name] = record
         return [records[shard.name] for shard in planned]
+
+    def _describe(self, artifact: Artifact, job: EncodeJob, planned: list[PlannedShard]) -> DescriptorsManifest:
+        """Describe the training pictures, also those whose latents a limit leaves to the training."""
+        artifact.begin()
+        records = artifact.finished(DescriptorsRecord)
+        missing = [shard for shard in planned if file_name(shard.name) not in records]
+        progress = Progress("describe", sum(shard.rows for shard in missing), "pictures")
+        encoder = replace(job.encoder, features=self._describer)
+        job = replace(job, encoder=encoder, uri=artifact.storage.uri, plan_digest=artifact.digest, describes=True)
+        records |= {record.name: record for record in encode_shards(job, missing, progress.advance)}
+        files = [records[file_name(shard.name)] for shard in planned]
+        return DescriptorsManifest(
+            plan_digest=artifact.digest,
+            model=self._describer.name,
+            model_digest=folder_digest(self._describer),
+            samples=sum(file.rows for file in files),
+            repeated=repeated_captions(job.source),
+            files=tuple(files),
+        )
 
     def _identity(self) -> Identity:
         settings = self._arguments.deciding(self._arguments.names(Decides.CONTENT))

@@ -3,8 +3,8 @@
 Reads input_dir("model")/model.tar.gz, input_dir("pretrained") (the generic model, where it is a whole one), the
 approved model's archive, input_dir("evaluator") (CLIP, and Inception's weights where FID uses them) and
 input_dir("reference"), the held-out pictures of encode. Writes samples/*.png, samples.json, contact_sheet.png,
-guidance_curve.png and, last, metrics.json into output_dir("evaluation"). Run again after a kill, it draws only the
-pictures that are missing.
+guidance_curve.png, copies.html where training pictures have descriptors, and, last, metrics.json into
+output_dir("evaluation"). Run again after a kill, it draws only the pictures that are missing.
 
     python -m steps evaluate --samples 30000 --guidance-scale 8 --sampler ddim --inference-steps 50
 """
@@ -50,15 +50,24 @@ def main(argv: list[str]) -> int:
     prompts = choose_prompts(captions, arguments.samples, arguments.seed)
     evaluator, judge = container.input_dir(EVALUATOR), torch.device(devices[0])
     scorer = Scorer(evaluator, arguments.fid_features, judge, arguments.metrics)
+    search = None
+    if arguments.descriptors_uri:
+        # It needs Ray, which takes seconds to import and which other evaluations do without.
+        from steps.evaluation.copies import CopySearch
+
+        search = CopySearch(container, arguments, judge)
     output_dir = container.output_dir(EVALUATION)
     sources = find_models(container, arguments)
     folders = (output_dir / SAMPLES_DIR, container.path(OTHER_PICTURES_DIR))
     work = plan(arguments, sources, prompts, captions.digest, reference.size_px, folders)
+    if search:
+        work = search.planned(work, folders[1])
     record = model_record(sources[TRAINED].folder)
     generate(work, devices, cluster.rank, len(cluster.hosts))
+    counted = search.run(container, work, reference, output_dir) if search else {}
     remove_models(container)
     if cluster.is_head:
-        judgement = Judgement(work, captions, reference, scorer, record, digests(sources))
+        judgement = Judgement(work, captions, reference, scorer, record, digests(sources), counted)
         entries = judgement.write(output_dir)
         for name, entry in entries.items():
             print(f"{name}={entry['value']:.6g}", flush=True)

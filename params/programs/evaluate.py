@@ -64,6 +64,14 @@ class EvaluateArguments(Model):
     )
     """Further metrics, each with a network of its own in the evaluator's folder of its name; the first two and
     precision_recall take what FID takes. [extent]"""
+    descriptors_uri: str = added("")
+    """Where Encode put the descriptors of the training pictures: copies of them are looked for; empty: they are not.
+    [place]"""
+    shards_uri: str = added("")
+    """Where the training pictures are, to be shown beside their copies. [place]"""
+    repeated_samples: int = added(256, ge=0)
+    """With descriptors: pictures drawn in addition, of the captions that training saw most often, whose pictures are
+    repeated first (Carlini et al. 2023, arXiv:2301.13188). [extent]"""
     samples_uri: str = ""
     """Prefix that outlives the job, where pictures are kept while they are generated: a killed evaluation goes on from
     it, and several hosts share the work through it. Empty: kept in the job's output alone, and one host. [place]"""

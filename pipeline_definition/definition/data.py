@@ -76,11 +76,13 @@ def encode_step(
     p, settings = blueprint.parameters, phase.encode
     hosts = p.of_phase(phase).encode
     latents_uri, reference_uri = (blueprint.uri(kind, size_folder(phase)) for kind in OUTPUTS)
+    sees = settings.features or settings.descriptors
     arguments = {
         **program_values(settings, EncodeSettings),
         "shards_uri": blueprint.uri(layout.SHARDS),
         "latents_uri": latents_uri,
         "reference_uri": reference_uri,
+        **({"descriptors_uri": descriptors_uri(blueprint)} if settings.descriptors else {}),
         **({"captions_uri": blueprint.uri(layout.CAPTIONS)} if recaption else {}),
     }
     return ProcessingStep(
@@ -91,13 +93,21 @@ def encode_step(
             inputs=[
                 _manifest_input(layout.SHARDS, download),
                 processing_input("pretrained", p.pretrained),
-                *([processing_input(layout.EVALUATOR, p.evaluator)] if settings.features else []),
+                *([processing_input(layout.EVALUATOR, p.evaluator)] if sees else []),
                 *([_manifest_input(layout.CAPTIONS, recaption)] if recaption else []),
             ],
-            outputs=list(map(processing_output, OUTPUTS, (latents_uri, reference_uri))),
+            outputs=[
+                *map(processing_output, OUTPUTS, (latents_uri, reference_uri)),
+                *([processing_output(layout.DESCRIPTORS, descriptors_uri(blueprint))] if settings.descriptors else []),
+            ],
         ),
         **blueprint.job_options,
     )
+
+
+def descriptors_uri(blueprint: Blueprint) -> Join:
+    """Return where the descriptors of the training pictures are: beside the first phase's latents."""
+    return blueprint.uri(layout.LATENTS, f"{size_folder(blueprint.settings.phases[0])}-{layout.DESCRIPTORS}")
 
 
 def processor(

@@ -75,18 +75,25 @@ def demands(p: PipelineParameters) -> list[Demand]:
     return [
         Demand("FID", layout.FID, p.max_fid),
         Demand("CLIP score", layout.CLIP_SCORE, p.min_clip_score, at_least=True),
+        *([Demand("Share of copies", layout.COPIES, p.max_copies, part="high")] if p.max_copies is not None else []),
         *(Demand(label, name, margin, part="high") for (label, name), margin in compared if margin is not None),
     ]
 
 
 def gate_step(blueprint: Blueprint, evaluate: ProcessingStep, passed: list[object]) -> ConditionStep:
     """Return the condition with what follows on either side."""
-    asked = demands(blueprint.parameters)
+    p = blueprint.parameters
+    asked = demands(p)
     return ConditionStep(
         name="QualityGate",
         description="FID at most MaxFid, CLIP score at least MinClipScore (where the CLIP cannot judge these pictures: "
         "FID below the untrained model's)"
-        + (", and no worse than the models it is compared with" if len(asked) > 2 else ""),
+        + (
+            ", and no worse than the models it is compared with"
+            if any(margin is not None for margin in p.margins)
+            else ""
+        )
+        + (", and copies at most MaxCopies" if p.max_copies is not None else ""),
         conditions=[condition for demand in asked for condition in _conditions(demand, evaluate)],
         if_steps=passed,
         else_steps=[gate_failed_step(blueprint, evaluate)],

@@ -142,6 +142,10 @@ class PipelineParameters:
         self.max_fid = Number(names.MAX_FID, gate.max_fid, "The gate passes at this FID or below")
         least = "The gate passes at this CLIP score or above"
         self.min_clip_score = Number(names.MIN_CLIP_SCORE, gate.min_clip_score, least)
+        share = (
+            "The gate passes when the upper bound (95 %) of the share of copies of training pictures is at most this"
+        )
+        self.max_copies = None if gate.max_copies is None else Number(names.MAX_COPIES, gate.max_copies, share)
         # None where the parameter set's gate does not ask for the comparison.
         self.margins = [
             default if default is None else Number(name, default, MARGIN_TEXT)

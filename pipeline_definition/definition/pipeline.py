@@ -63,7 +63,7 @@ def _build(settings: Settings) -> str:
         encode = encode_step(blueprint, phase, download, recaption)
         train = train_step(blueprint, phase, encode, tune, former=train)
         trained += [encode, train]
-    evaluate = evaluate_step(blueprint, encode, train)
+    evaluate = evaluate_step(blueprint, encode, train, trained[0])
 
     register = register_step(blueprint, encode, train, evaluate)
     create_model = create_model_step(blueprint, train, register)

@@ -31,6 +31,7 @@ METRIC_NAMES = {
     layout.PRECISION: "precision",
     layout.RECALL: "recall",
     layout.PICK_SCORE: "PickScore",
+    "copies": "copies",
 }
 ROWS = {
     "": "model",

@@ -25,7 +25,7 @@ from params.model import Decides
 from params.programs import EvaluateArguments
 from steps.artifact import Identity, digest
 from steps.errors import StepError
-from steps.evaluation.captions import Prompt, batches
+from steps.evaluation.captions import Prompt, batches, picture_seed
 from steps.evaluation.generator import PictureGenerator, SamplingSettings
 from steps.evaluation.pictures import PictureStore
 from steps.model.adapters import load_judged
@@ -201,14 +201,31 @@ def plan(
     """
     samples_dir, others_dir = folders
     drawing = SamplingSettings(arguments.guidance_scale, arguments.inference_steps, arguments.sampler, size_px, size_px)
-    uri, rows = arguments.samples_uri.rstrip("/"), []
+    rows = []
     for name, source, how, samples in _drawn(arguments, sources, drawing):
         if samples:
             generation = _generation(arguments, source, how, min(samples, len(prompts)), captions_digest)
-            mirror = f"{uri}/{digest(generation)[:DIGEST_LETTERS]}" if uri else ""
             folder = samples_dir if name == TRAINED else others_dir / name
+            mirror = _mirror(arguments, generation)
             rows.append(PictureSet(name, source, how, prompts[:samples], folder, generation, mirror))
     return Work(rows, arguments)
+
+
+def with_captions(work: Work, name: str, captions: Sequence[str], others_dir: Path) -> Work:
+    """Return the work with one more row, where there are captions: the trained model's pictures of these."""
+    if not captions:
+        return work
+    arguments, source, how = work.arguments, work.rows[0].source, work.rows[0].drawing
+    prompts = [Prompt(index, text, picture_seed(arguments.seed, index), None) for index, text in enumerate(captions)]
+    generation = _generation(arguments, source, how, len(prompts), digest(list(captions)))
+    mirror = _mirror(arguments, generation)
+    row = PictureSet(name, source, how, prompts, others_dir / name, generation, mirror)
+    return replace(work, rows=[*work.rows, row])
+
+
+def _mirror(arguments: EvaluateArguments, generation: Identity) -> str:
+    uri = arguments.samples_uri.rstrip("/")
+    return f"{uri}/{digest(generation)[:DIGEST_LETTERS]}" if uri else ""
 
 
 def guidance_row(scale: float) -> str:

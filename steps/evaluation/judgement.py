@@ -6,7 +6,7 @@ Reads the reference and the pictures that generation drew; writes into one folde
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Judgement:
     record: Mapping[str, Any]
     """The trained model's lineage."""
     model_digests: Mapping[str, str]
+    counted: Entries = field(default_factory=dict)
+    """Metrics that were counted before: shares of copies."""
 
     def write(self, folder: Path) -> Entries:
         """Score, write, and return the metrics."""
@@ -39,7 +41,7 @@ class Judgement:
         progress = Progress("score", sum(counts.values()) + len(self.reference), "pictures")
         real = self.scorer.score(real_pairs(self.reference), progress.advance)
         rows = {row.name: self.scorer.score(generated_pairs(row), progress.advance) for row in self.work.rows}
-        entries = self._entries(real, rows)
+        entries = {**self._entries(real, rows), **self.counted}
         points = self._curve(real, rows)
         report.write_samples(folder, self.work.rows[0], rows[TRAINED].cosines)
         report.write_contact_sheet(folder, self.reference, entries, self.work)

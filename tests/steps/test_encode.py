@@ -20,13 +20,15 @@ import pytest
 import torch
 
 from params.arguments import to_flags
-from params.layout import LATENTS, REFERENCE
+from params.layout import DESCRIPTORS, LATENTS, REFERENCE
 from params.programs import EncodeArguments
 from steps.artifact import IDENTITY_FILE, publish
 from steps.container import Cluster
 from steps.data.encoding import ray_encoding
 from steps.data.encoding.buckets import Size
 from steps.data.encoding.decoding import decode
+from steps.data.encoding.descriptors import DescriptorsManifest, read_descriptors
+from steps.data.encoding.patch_features import PatchFeatures
 from steps.data.encoding.samples import is_heldout, read_samples, read_table
 from steps.data.loading.latents import LatentsDataset
 from steps.data.storage import Storage
@@ -231,14 +233,18 @@ def test_pictures_of_many_shapes_are_encoded_in_buckets(world: World, tmp_path: 
     manifest = write_shards(uri, [40, 30], ratios=ratios)
     (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
     settings = {"shards_uri": uri, "max_bucket_ratio": 4.0, "bucket_step_px": 16, "min_bucket_samples": 8}
-    clip, with_features = PRETRAINED.with_name("evaluator") / "clip", {"features": "clip", "features_side": 2}
-    arguments = world.arguments("wide", **settings, **with_features)
-    artifacts = Encode(arguments, tmp_path / "manifest.json", PRETRAINED, clip).run()
+    evaluator, with_features = PRETRAINED.with_name("evaluator"), {"features": "clip", "features_side": 2}
+    descriptors = {"descriptors": "clip", "descriptors_uri": f"s3://{s3_server.BUCKET}/wide/descriptors"}
+    arguments = world.arguments("wide", **settings, **with_features, **descriptors)
+    artifacts = Encode(arguments, tmp_path / "manifest.json", PRETRAINED, evaluator).run()
     dataset = LatentsDataset(world.fetch("wide", artifacts) / LATENTS)
     # No picture is nearly as tall as the tallest shape.
     assert [bucket.size_px for bucket in dataset.manifest.buckets] == [(80, 48), (64, 64), (48, 80), (32, 128)]
     assert dataset.manifest.latent_shapes == ((4, 10, 6), (4, 8, 8), (4, 6, 10), (4, 4, 16))
     assert dataset.manifest.features_shape == (2, 2, 128)
+    described = DescriptorsManifest.model_validate_json(artifacts[DESCRIPTORS]["manifest.json"])
+    assert described.samples == dataset.count("train") == sum(file.rows for file in described.files)
+    found_descriptors = [read_descriptors(Storage(descriptors["descriptors_uri"]), file) for file in described.files]
     tables = [read_table(Storage(uri), f"{index:05d}.tar") for index in range(2)]
     tokenizer, vae = load_tokenizer(PRETRAINED), load_vae(PRETRAINED, torch.float32)
     for bucket, ratio in enumerate((0.6, 1.0, 1.7, 3.5)):
@@ -256,6 +262,11 @@ def test_pictures_of_many_shapes_are_encoded_in_buckets(world: World, tmp_path: 
             picture = read_samples(Storage(uri), own[0][0], np.array([own[0][1]]))[0]
             wanted = decode(picture, Size(*dataset.manifest.buckets[bucket].size_px))
             assert np.abs(decoded.permute(1, 2, 0).numpy() - wanted).mean() < 12
+            if split == "train":
+                # Descriptors are of the picture's middle, in the order of the latents.
+                describer = PatchFeatures(evaluator / "clip", 1, torch.device("cpu"))
+                row = np.concatenate(found_descriptors)[span.start]
+                np.testing.assert_allclose(row, describer.describe(wanted[None])[0].numpy(), atol=2e-3)
 
 
 def test_squares_are_not_put_into_buckets(world: World) -> None:

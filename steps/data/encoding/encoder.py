@@ -1,4 +1,5 @@
-"""Encodes blocks: the VAE's posterior moments, the caption's tokens, and the text encoder's output where asked for.
+"""Encodes blocks: the VAE's posterior moments, the caption's tokens, and the text encoder's output where asked for; or
+one descriptor for each picture.
 
 What it yields depends on the block alone, not on what else is encoded or where.
 """
@@ -11,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from steps.data.encoding.descriptors import TENSOR
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.encoding.patch_features import PatchFeatures
 from steps.data.latents.block import WRITTEN_TOKEN_IDS, Array, to_bytes
@@ -29,12 +31,7 @@ class BlockEncoder:
 
     def __init__(self, settings: EncoderSettings) -> None:
         """Load the models, onto the GPU where this worker has one."""
-        self._settings = settings
-        self._device = choose_device()
-        if self._device.type == "cpu":
-            # One worker for each core: they would only wait for each other.
-            torch.set_num_threads(1)
-        torch.backends.cudnn.deterministic = True
+        self._settings, self._device = settings, _device()
         self._vae = load_vae(settings.pretrained, DTYPES[settings.precision]).to(self._device)
         denoiser, dtype = denoiser_of(settings.pretrained), torch.float32 if settings.caption_embeddings else None
         self._reader = denoiser.reader(settings.pretrained, settings.caption_length, dtype)
@@ -45,7 +42,7 @@ class BlockEncoder:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a block: its safetensors, its sums for the statistics, and the PSNR of the first ones of a shard."""
-        pixels = np.frombuffer(row["pixels"], np.uint8).reshape([int(side) for side in row["shape"]])
+        pixels = _pixels(row)
         captions, written = ([str(text) for text in row[name]] for name in ("captions", "written"))
         tensors = self.encode(pixels, captions)
         if written:
@@ -108,6 +105,35 @@ class BlockEncoder:
     def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         parts = torch.split(token_ids, self._settings.batch_size)
         return torch.cat([self._reader.encode(part)[0].to("cpu", torch.float16) for part in parts])
+
+
+class BlockDescriber:
+    """Rows of pixels to rows of descriptors."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        """Load the vision model, onto the GPU where this worker has one."""
+        assert settings.features is not None
+        self._vision = PatchFeatures(settings.features, 1, _device(), "encode.descriptors")
+        self._batch_size = settings.batch_size
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the descriptors of a block's pictures."""
+        pixels, step = _pixels(row), self._batch_size
+        found = [self._vision.describe(pixels[start : start + step]) for start in range(0, len(pixels), step)]
+        return {"shard": row["shard"], "block": row["block"], "content": to_bytes({TENSOR: torch.cat(found).numpy()})}
+
+
+def _device() -> torch.device:
+    device = choose_device()
+    if device.type == "cpu":
+        # One worker for each core: they would only wait for each other.
+        torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
+    return device
+
+
+def _pixels(row: dict[str, Any]) -> Array:
+    return np.frombuffer(row["pixels"], np.uint8).reshape([int(side) for side in row["shape"]])
 
 
 def moments_sums(mean: Array, std: Array) -> list[float]:

@@ -1,4 +1,4 @@
-"""Encodes latents shards on Ray Data: decoding on CPUs streams into encoders on GPUs, or on cores.
+"""Encodes shards of latents or descriptors on Ray Data: decoding on CPUs streams into encoders on GPUs, or cores.
 
 Reads verified shards, writes latents and reference shards, all from Ray's workers: what passes through this process are
 references. A worker that dies costs its blocks another try.
@@ -14,6 +14,7 @@ from typing import Any, Final
 import ray.data
 
 from steps.data.encoding.decoding import ShardsSource, decode_span, spans
+from steps.data.encoding.descriptors import DescriptorsRecord, write_descriptors
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.encoding.latents_artifact import LatentsRecord, write_shard
 from steps.data.encoding.plan import PlannedShard, Selection, SourceSummary, summarize
@@ -38,10 +39,13 @@ class EncodeJob:
 
     source: ShardsSource
     encoder: EncoderSettings
-    latents_uri: str
+    uri: str
+    """Where the shards of latents, or of descriptors, go."""
     plan_digest: str
     workers: int
     """Encoders; 0: one for each GPU, or one for each core where there is none."""
+    describes: bool = False
+    """Whether it makes descriptors, by the model of the encoder's features; else latents."""
 
 
 def summarize_sources(shards_uri: str, names: Sequence[str], selection: Selection) -> list[SourceSummary]:
@@ -52,10 +56,8 @@ def summarize_sources(shards_uri: str, names: Sequence[str], selection: Selectio
     return [summary for part in results(tasks) for summary in part]
 
 
-def encode_shards(
-    job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Callable[[int], None]
-) -> Iterator[LatentsRecord]:
-    """Yield the records of written shards; `on_rows` hears how many more rows are encoded. Raises StepError."""
+def encode_shards(job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Callable[[int], None]) -> Iterator[Any]:
+    """Yield the records of written files; `on_rows` hears how many more rows are encoded. Raises StepError."""
     for start in range(0, len(shards), SHARDS_PER_RUN):
         part = shards[start : start + SHARDS_PER_RUN]
         try:
@@ -74,21 +76,28 @@ def write_reference(job: EncodeJob, reference_uri: str) -> list[Any]:
 
 def _encode_run(
     job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Callable[[int], None]
-) -> Iterator[LatentsRecord]:
+) -> Iterator[LatentsRecord | DescriptorsRecord]:
     write = ray.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(_write)
-    limit = WRITES_PER_HOST * len(ray.nodes())
-    writing: list[Any] = []
-    for shard, blocks in _by_shard(_dataset(job, shards).iter_internal_ref_bundles(), shards, on_rows):
-        writing.append(write.remote(job.latents_uri, job.plan_digest, shard, *blocks))
-        while len(writing) >= limit:
-            done, writing = ray.wait(writing)
+    whole = _by_shard(_dataset(job, shards).iter_internal_ref_bundles(), shards, on_rows)
+    maker = write_descriptors if job.describes else write_shard
+    tasks = (write.remote(maker, job.uri, job.plan_digest, shard, *blocks) for shard, blocks in whole)
+    yield from few_at_once(tasks, WRITES_PER_HOST * len(ray.nodes()))
+
+
+def few_at_once(tasks: Iterator[Any], limit: int) -> Iterator[Any]:
+    """Yield what tasks return, in the order in which they end; at most `limit` of them are under way."""
+    waiting: list[Any] = []
+    for task in tasks:
+        waiting.append(task)
+        while len(waiting) >= limit:
+            done, waiting = ray.wait(waiting)
             yield from results(done)
-    yield from results(writing)
+    yield from results(waiting)
 
 
 def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
     # Only encoders and this process import torch, not each worker that has heard of them.
-    from steps.data.encoding.encoder import BlockEncoder
+    from steps.data.encoding.encoder import BlockDescriber, BlockEncoder
 
     context = ray.data.DataContext.get_current()
     # Shards are written in order, from references alone: who encodes what, and when, changes nothing.
@@ -100,7 +109,7 @@ def _dataset(job: EncodeJob, shards: Sequence[PlannedShard]) -> Any:
         decode_span, fn_kwargs={"source": job.source}, num_cpus=1 if gpus else ENCODER_CPUS
     )
     return decoded.map(
-        BlockEncoder,
+        BlockDescriber if job.describes else BlockEncoder,
         fn_constructor_args=(job.encoder,),
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks))),
         num_cpus=ENCODER_CPUS,
@@ -146,9 +155,9 @@ def _summarize(uri: str, names: Sequence[str], selection: Selection) -> list[Sou
     return [summarize(read_table(storage, name, selection.min_original_px), selection) for name in names]
 
 
-def _write(uri: str, plan_digest: str, shard: PlannedShard, *tables: Any) -> LatentsRecord:
+def _write(write: Callable[..., Any], uri: str, plan_digest: str, shard: PlannedShard, *tables: Any) -> Any:
     rows = (row for table in tables for row in table.to_pylist())
-    return write_shard(Storage(uri), plan_digest, shard, rows)
+    return write(Storage(uri), plan_digest, shard, rows)
 
 
 def results(tasks: list[Any]) -> Any:
