@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import statistics
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +20,9 @@ from botocore.exceptions import ClientError
 
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
-from pipeline_definition.prompting.bootstrap import estimate
 from pipeline_definition.prompting.clip_scores import ScoringError, score_pictures
 from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, Endpoint, connect, draw_patiently, is_address
+from pipeline_definition.prompting.intervals import Estimate, estimate
 from pipeline_definition.session import Target
 
 PATIENCE_S: Final = 120.0
@@ -96,12 +97,13 @@ class Standing:
 class Difference:
     """By how much the CLIP score of one contender is above another's, on the same prompts and seeds."""
 
-    value: float
-    low: float
-    high: float
-    """Bounds of its bootstrap interval."""
+    by: Estimate
     wins: int
     """Pictures in which it is above."""
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Return the numbers for programs."""
+        return {"value": self.by.mean, "low": self.by.low, "high": self.by.high, "wins": self.wins}
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Comparison:
                 "model": standing.shots[0].answer.model,
                 "images": len(standing.shots),
                 "clip_score": standing.clip_score,
-                "clip_score_above_first": asdict(gap) if gap else None,
+                "clip_score_above_first": gap.as_dict() if gap else None,
                 "latency_p50_s": standing.latency_s(0.5),
                 "latency_p95_s": standing.latency_s(0.95),
                 "render_s": standing.render_s,
@@ -193,14 +195,16 @@ def compare(
 def difference(first: Standing, second: Standing) -> Difference | None:
     """Return by how much the second one's CLIP score is above the first one's; None where they were not scored.
 
-    Pairs are resampled, so that what is hard about a prompt falls out.
+    Pairs are compared, so that what is hard about a prompt falls out; the interval is over the prompts.
     """
-    pairs = zip(first.shots, second.shots, strict=True)
-    values = [b.clip_score - a.clip_score for a, b in pairs if a.clip_score is not None and b.clip_score is not None]
+    values: dict[str, list[float]] = defaultdict(list)
+    for a, b in zip(first.shots, second.shots, strict=True):
+        if a.clip_score is not None and b.clip_score is not None:
+            values[a.prompt].append(b.clip_score - a.clip_score)
     if not values:
         return None
-    gap = estimate(values)
-    return Difference(gap.mean, gap.low, gap.high, sum(value > 0 for value in values))
+    gap = estimate([statistics.fmean(own) for own in values.values()])
+    return Difference(gap, sum(value > 0 for own in values.values() for value in own))
 
 
 def _instance_types(target: Target, endpoint: str) -> dict[str, str]:

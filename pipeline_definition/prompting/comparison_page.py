@@ -47,7 +47,7 @@ def summary(standing: Standing, first: Standing) -> tuple[str, ...]:
     return (
         standing.contender.name,
         DASH if score is None else f"{score:.4f}",
-        DASH if gap is None else f"{gap.value:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})",
+        DASH if gap is None else f"{gap.by.mean:+.4f} ({gap.by.interval('+.4f') or 'too few prompts'})",
         DASH if gap is None else f"{count(gap.wins)} of {count(pictures)}",
         f"{standing.latency_s(0.5):.2f} s",
         f"{standing.latency_s(0.95):.2f} s",
@@ -66,8 +66,8 @@ def _lead(comparison: Comparison) -> str:
         if gap is None:
             continue
         name = other.contender.name
-        if gap.low > 0 or gap.high < 0:
-            side = "more" if gap.low > 0 else "less"
+        if gap.by.is_above_zero or (gap.by.high is not None and gap.by.high < 0):
+            side = "more" if gap.by.is_above_zero else "less"
             verdicts.append(f"{name} shows {side} of the prompts than {first.contender.name}.")
         else:
             verdicts.append(f"By CLIP score, {name} and {first.contender.name} cannot be told apart on these.")
