@@ -10,10 +10,10 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 from rich.progress import Progress
@@ -28,12 +28,9 @@ from pipeline_definition.pages.formats import DASH
 from pipeline_definition.prompting.clip_scores import evaluator_folder
 from pipeline_definition.session import Target
 
-if TYPE_CHECKING:
-    from pipeline_definition.prompting.comparison import Contender
-
 N = TypeVar("N", int, float)
 
-Show = Literal["auto", "kitty", "iterm2", "sixel", "blocks", "none"]
+Show = Literal["auto", "kitty", "iterm2", "blocks", "none"]
 """How the terminal shows a picture."""
 VOTES = options.DEFAULT_RUNS / "votes" / "votes.jsonl"
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -190,8 +187,23 @@ def compare(
     request = {"guidance_scale": guidance, "steps": steps, "num_images": 1, "format": "png"}
     seeds = [seed + number for number in range(images)]
     if vote:
+        from pipeline_definition.prompting.ballot import draw_ballot
+        from pipeline_definition.prompting.preference import VOTE_HEADERS, polls, rows
+        from pipeline_definition.prompting.vote_page import serve
+
         request = {name: value for name, value in request.items() if value is not None}
-        return _voted(contenders, texts, seeds, request, votes, _listening(host, port), open_browser)
+        listening = _listening(host, port)
+        with Progress(console=errors) as progress:
+            drawing = progress.add_task("drawing", total=len(contenders) * len(texts) * images)
+            ballot = draw_ballot(contenders, texts, seeds, request, votes, lambda n: progress.advance(drawing, n))
+        address = "http://{}:{}/".format(*listening.getsockname())
+        errors.print(f"{len(ballot.pairs)} pairs on {address}; Ctrl-C ends the vote", highlight=False)
+        if open_browser:
+            typer.launch(address)
+        serve(ballot, listening)
+        found = polls(ballot.file.votes)
+        verdict = (found[0].verdict, votes) if found else ("nobody has voted",)
+        return Reply([asdict(poll) for poll in found], table(VOTE_HEADERS, rows(found)), *verdict)
     compared = compare_models(
         contenders,
         list(texts),
@@ -203,34 +215,6 @@ def compare(
     write_text(out, render(compared, {name: value for name, value in chosen.items() if value is not None}))
     rows = (summary(standing, compared.standings[0]) for standing in compared.standings)
     return Reply(compared.as_dict(), table(HEADERS, rows), *filter(None, (compared.note, out)))
-
-
-def _voted(
-    contenders: Sequence[Contender],
-    texts: Mapping[str, str],
-    seeds: Sequence[int],
-    request: Mapping[str, Any],
-    votes: Path,
-    listening: socket.socket,
-    open_browser: bool,
-) -> Reply:
-    """Draw what is missing, serve the page for voting until Ctrl-C, and return what the votes say."""
-    from pipeline_definition.prompting.ballot import draw_ballot
-    from pipeline_definition.prompting.preference import polls
-    from pipeline_definition.prompting.preference_table import HEADERS, rows
-    from pipeline_definition.prompting.vote_page import address_of, serve
-
-    with Progress(console=errors) as progress:
-        drawing = progress.add_task("drawing", total=len(contenders) * len(texts) * len(seeds))
-        ballot = draw_ballot(
-            contenders, texts, seeds, request, votes, seeds[0], lambda count: progress.advance(drawing, count)
-        )
-    errors.print(f"{len(ballot.pairs)} pairs on {address_of(listening)}; Ctrl-C ends the vote", highlight=False)
-    serve(ballot, listening, open_browser)
-    if not ballot.file.votes:
-        return Reply([], "nobody has voted")
-    found = polls(ballot.file.votes)
-    return Reply([asdict(poll) for poll in found], table(HEADERS, rows(found)), found[0].verdict, votes)
 
 
 def _listening(host: str, port: int) -> socket.socket:

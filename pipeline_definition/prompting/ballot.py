@@ -20,9 +20,8 @@ from params.files import file_digest
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.prompting.comparison import Contender
 from pipeline_definition.prompting.drawing import draw_all
-from pipeline_definition.prompting.votes import Choice, Pair, VoteFile
+from pipeline_definition.prompting.votes import Pair, VoteFile
 
-Side = Literal["left", "right"]
 Shown = Literal["left", "right", "neither"]
 
 
@@ -37,32 +36,27 @@ class Ballot:
     file: VoteFile
     seed: int
 
-    def queue(self, voter: str) -> list[str]:
-        """Return the names of all pairs in this voter's order."""
-        return sorted(self.pairs, key=lambda name: self._chance(voter, name))
-
     def waiting(self, voter: str) -> list[str]:
-        """Return the names of those on which this voter has not voted yet."""
-        return [name for name in self.queue(voter) if self.file.vote(voter, self.pairs[name]) is None]
+        """Return the names of the pairs on which this voter has not voted yet, in this voter's order."""
+        names = (name for name, pair in self.pairs.items() if not self.file.has(voter, pair))
+        return sorted(names, key=lambda name: self._chance(voter, name))
 
-    def sides(self, voter: str, name: str) -> dict[Side, int]:
-        """Return which of a pair's two models stands on each side."""
-        first = self._chance(voter, name)[-1] % 2
-        return {"left": first, "right": 1 - first}
-
-    def picture(self, voter: str, name: str, side: Side) -> bytes:
+    def picture(self, voter: str, name: str, side: Literal["left", "right"]) -> bytes:
         """Return a PNG of the pixels alone: what a file says of itself would name its model."""
-        file, digest = io.BytesIO(), self.pairs[name].pictures[self.sides(voter, name)[side]]
+        file, digest = io.BytesIO(), self.pairs[name].pictures[self._first(voter, name) ^ (side == "right")]
         with Image.open(self.pictures[digest]) as image:
             image.convert("RGB").save(file, "PNG")
         return file.getvalue()
 
     def vote(self, voter: str, name: str, chosen: Shown) -> None:
         """Keep a vote."""
-        pair, sides = self.pairs[name], self.sides(voter, name)
-        choices: tuple[Choice, Choice] = ("first", "second")
-        choice: Choice = "neither" if chosen == "neither" else choices[sides[chosen]]
-        self.file.cast(voter, pair, choice, shown_left=pair.models[sides["left"]])
+        pair, left = self.pairs[name], self._first(voter, name)
+        model = "first" if left ^ (chosen == "right") == 0 else "second"
+        self.file.cast(voter, pair, "neither" if chosen == "neither" else model, pair.models[left])
+
+    def _first(self, voter: str, name: str) -> int:
+        """Return which of a pair's two models stands on the left: 0 or 1."""
+        return self._chance(voter, name)[-1] % 2
 
     def _chance(self, voter: str, name: str) -> bytes:
         return hashlib.sha256(f"{self.seed}\n{voter}\n{name}".encode()).digest()
@@ -74,8 +68,7 @@ def draw_ballot(
     seeds: Sequence[int],
     settings: Mapping[str, Any],
     votes: Path,
-    seed: int,
-    report: Callable[[int], None],
+    report: Callable[[int], None] = lambda count: None,
 ) -> Ballot:
     """Let every contender draw each prompt, given with its kind, from every seed, as far as that was not done before.
 
@@ -83,19 +76,17 @@ def draw_ballot(
     two contenders are the same one.
     """
     file, asked = VoteFile(votes), list(itertools.product(prompts, seeds))
-    requests = [{**settings, "prompt": prompt, "seed": number} for prompt, number in asked]
-    drawn = {one.name: draw_all(one.endpoint, requests, votes.parent, report=report) for one in contenders}
-    digests = {name: [file_digest(path) for path in paths] for name, (_, paths) in drawn.items()}
-    pairs = [
-        Pair(prompt, prompts[prompt], number, (one, other), (drawn[one][0], drawn[other][0]), settings, pictures)
-        for one, other in itertools.combinations(drawn, 2)
-        for (prompt, number), pictures in zip(asked, zip(digests[one], digests[other], strict=True), strict=True)
-    ]
-    for pair in pairs:
-        if pair.drawn_by[0] == pair.drawn_by[1]:
-            raise OperatorError(f"{' and '.join(pair.models)} draw with the same model: there is nothing to vote on")
+    requests = [{**settings, "prompt": prompt, "seed": seed} for prompt, seed in asked]
+    pairs, models, pictures, known = [], dict[str, str](), dict[str, list[str]](), dict[str, Path]()
+    for name, endpoint in ((one.name, one.endpoint) for one in contenders):
+        models[name], paths = draw_all(endpoint, requests, votes.parent, report=report)
+        pictures[name] = list(map(file_digest, paths))
+        known |= zip(pictures[name], paths, strict=True)
+    for one, other in itertools.combinations(models, 2):
+        if models[one] == models[other]:
+            raise OperatorError(f"{one} and {other} draw with the same model: there is nothing to vote on")
+        for (prompt, seed), *both in zip(asked, pictures[one], pictures[other], strict=True):
+            drawn_by = (models[one], models[other])
+            pairs.append(Pair(prompt, prompts[prompt], seed, (one, other), drawn_by, settings, (both[0], both[1])))
     file.refuse_others(*pairs)
-    known = {
-        digest: path for name, (_, paths) in drawn.items() for digest, path in zip(digests[name], paths, strict=True)
-    }
-    return Ballot({pair.name: pair for pair in pairs}, known, file, seed)
+    return Ballot({pair.name: pair for pair in pairs}, known, file, seeds[0])

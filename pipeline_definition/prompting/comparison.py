@@ -94,19 +94,6 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """By how much the CLIP score of one contender is above another's, on the same prompts and seeds."""
-
-    by: Estimate
-    wins: int
-    """Pictures in which it is above."""
-
-    def as_dict(self) -> dict[str, float | None]:
-        """Return the numbers for programs."""
-        return {"value": self.by.mean, "low": self.by.low, "high": self.by.high, "wins": self.wins}
-
-
-@dataclass(frozen=True)
 class Comparison:
     """The results of all contenders."""
 
@@ -120,14 +107,15 @@ class Comparison:
         """Return the numbers for programs."""
         models = []
         for standing in self.standings:
-            gap = None if standing is self.standings[0] else difference(self.standings[0], standing)
+            gap, wins = difference(self.standings[0], standing) or (None, 0)
+            by = gap and {"value": gap.mean, "low": gap.low, "high": gap.high, "wins": wins}
             about = {
                 "name": standing.contender.name,
                 "instance_type": standing.contender.instance_type,
                 "model": standing.shots[0].answer.model,
                 "images": len(standing.shots),
                 "clip_score": standing.clip_score,
-                "clip_score_above_first": gap.as_dict() if gap else None,
+                "clip_score_above_first": by,
                 "latency_p50_s": standing.latency_s(0.5),
                 "latency_p95_s": standing.latency_s(0.95),
                 "render_s": standing.render_s,
@@ -192,19 +180,20 @@ def compare(
         return Comparison(standings, "", str(error))
 
 
-def difference(first: Standing, second: Standing) -> Difference | None:
-    """Return by how much the second one's CLIP score is above the first one's; None where they were not scored.
+def difference(first: Standing, second: Standing) -> tuple[Estimate, int] | None:
+    """Return by how much the second one's CLIP score is above the first one's, and in how many pictures it is.
 
-    Pairs are compared, so that what is hard about a prompt falls out; the interval is over the prompts.
+    None where they were not scored, or are the same. Pairs are compared, so that what is hard about a prompt falls
+    out; the interval is over the prompts.
     """
     values: dict[str, list[float]] = defaultdict(list)
     for a, b in zip(first.shots, second.shots, strict=True):
         if a.clip_score is not None and b.clip_score is not None:
             values[a.prompt].append(b.clip_score - a.clip_score)
-    if not values:
+    if first is second or not values:
         return None
-    gap = estimate([statistics.fmean(own) for own in values.values()])
-    return Difference(gap, sum(value > 0 for own in values.values() for value in own))
+    wins = sum(value > 0 for own in values.values() for value in own)
+    return estimate([statistics.fmean(own) for own in values.values()]), wins
 
 
 def _instance_types(target: Target, endpoint: str) -> dict[str, str]:

@@ -19,18 +19,15 @@ PICTURES_DIR: Final = "pictures"
 # There is time: an endpoint that is busy for longer has another load to carry.
 PATIENCE_S: Final = 600.0
 
-PictureRequest = Mapping[str, Any]
-"""What an endpoint is asked: for one PNG."""
-
 
 def draw_all(
     endpoint: Endpoint,
-    requests: Sequence[PictureRequest],
+    requests: Sequence[Mapping[str, Any]],
     folder: Path,
     clients: int = 8,
     report: Callable[[int], None] = lambda count: None,
 ) -> tuple[str, tuple[Path, ...]]:
-    """Draw what is missing with `clients` requests at once; `report` counts pictures.
+    """Draw what is missing, a PNG for each request, `clients` at once; `report` counts pictures.
 
     Returns the model that the endpoint says it draws with, and the pictures in the requests' order.
 
@@ -43,7 +40,7 @@ def draw_all(
     paths = tuple(pictures / file_name(request) for request in requests)
     write_bytes(paths[0], first.pictures[0].content)
 
-    def draw(request: PictureRequest, path: Path) -> None:
+    def draw(request: Mapping[str, Any], path: Path) -> None:
         if not path.is_file():
             write_bytes(path, draw_patiently(endpoint, request, PATIENCE_S).pictures[0].content)
         report(1)
@@ -58,6 +55,6 @@ def draw_all(
     return first.model, paths
 
 
-def file_name(request: PictureRequest) -> str:
+def file_name(request: Mapping[str, Any]) -> str:
     """Return the name of a request's picture: the same request, the same name."""
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:20] + ".png"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,21 +18,24 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from pipeline_definition.pages.document import Fact, Section, Table
+from pipeline_definition.pages.formats import DASH, count
 from pipeline_definition.prompting.intervals import CONFIDENCE, FEWEST, Estimate
-from pipeline_definition.prompting.votes import Vote
+from pipeline_definition.prompting.votes import Vote, VoteFile
 
 ELO: Final = 400 / math.log(10)
-# A vote for neither between any two models, which nobody cast: without it a model that always won has no finite score.
-PRIOR: Final = 1.0
-NEWTON_STEPS: Final = 50
-TOLERANCE: Final = 1e-9
-# The chance with which that many votes would show a difference as large as the one that was found.
-POWER: Final = 0.8
-# In natural units: models that are nearer to each other than this are alike to everybody.
-LEAST_GAP: Final = 0.02
+NEWTON_STEPS: Final = 12
 NORMAL: Final = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-
+# That many more votes show a difference as large as the one that was found with a chance of 80 %.
+EFFORT: Final = NORMAL + float(stats.norm.ppf(0.8))
+# In Elo points: models that are nearer to each other than this are alike to everybody.
+LEAST_GAP: Final = 3.0
 Floats = npt.NDArray[np.float64]
+VOTE_HEADERS: Final = ("prompts", "model", "score", "interval", "preferred", "neither", "not preferred")
+LEAD: Final = (
+    "People chose between two pictures of one prompt and seed without knowing who drew which. The score is in Elo"
+    " points around the models' mean: 100 points above another means preferred in 64 % of pairs."
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,8 @@ class Preference:
 
     model: str
     score: Estimate
-    wins: int
-    losses: int
-    neither: int
+    votes: tuple[int, int, int]
+    """For it, for neither, against it."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,8 @@ class Poll:
     """What the votes on one kind of prompt say."""
 
     kind: str
-    """Empty: of all kinds together."""
     preferences: tuple[Preference, ...]
     """Most preferred first."""
-    votes: int
-    voters: int
-    prompts: int
     lead: Estimate
     """The first model's score above the second's."""
     more_votes: int
@@ -64,86 +62,87 @@ class Poll:
 
     @property
     def verdict(self) -> str:
-        """Return who is preferred, or what it would take to know, in a sentence."""
+        """Who is preferred, or what it would take to know, in a sentence."""
         first, second = (preference.model for preference in self.preferences[:2])
-        chance = 100 / (1 + math.exp(-self.lead.mean / ELO))
+        found = f"{first} is preferred to {second} in {100 / (1 + math.exp(-self.lead.mean / ELO)):.0f} % of pairs"
         if self.lead.is_above_zero:
-            return f"{first} is preferred to {second}: in {chance:.0f} % of pairs."
+            return f"{found}."
         if self.lead.low is None:
             return f"Votes on {FEWEST} prompts at least are needed to tell {first} and {second} apart."
-        seems = f"in {chance:.0f} % of pairs {first} is preferred; if that is so, "
-        return (
-            f"{first} and {second} cannot be told apart yet: {seems}some {self.more_votes:,} more votes would show it."
-        )
+        return f"Not decided: {found} so far; if that is so, some {count(self.more_votes)} more votes would show it."
 
 
 def polls(votes: Sequence[Vote]) -> tuple[Poll, ...]:
-    """Return what all votes say, then what those on each kind of prompt do where there are several."""
+    """Return what all votes say, if there are any, then those on each kind of prompt where there are several."""
     kinds = sorted({vote.pair.kind for vote in votes})
-    of_kinds = [[vote for vote in votes if vote.pair.kind == kind] for kind in kinds] if len(kinds) > 1 else []
-    named = zip(kinds, of_kinds, strict=False)
-    return tuple(
-        _poll(kind, own) for kind, own in (("", votes), *((kind or "other", own) for kind, own in named)) if own
-    )
+    told = {"all": votes} if votes else {}
+    if len(kinds) > 1:
+        told |= {kind or "other": [vote for vote in votes if vote.pair.kind == kind] for kind in kinds}
+    return tuple(_poll(*one) for one in told.items())
 
 
 def _poll(kind: str, votes: Sequence[Vote]) -> Poll:
     models = sorted({model for vote in votes for model in vote.pair.models})
-    asked = list(dict.fromkeys(vote.pair.prompt for vote in votes))
-    places = np.array([[models.index(model) for model in vote.pair.models] for vote in votes])
-    shares, prompts = (
-        np.array([vote.share for vote in votes]),
-        np.array([asked.index(one.pair.prompt) for one in votes]),
-    )
-    scores, covariances = _fit(len(models), places, shares, prompts)
-    order = np.argsort(-scores, kind="stable")
-    against_mean = np.eye(len(models)) - 1 / len(models)
-    preferences = []
-    for model in order:
-        won = np.where(places[:, 0] == model, shares, 1 - shares)[(places == model).any(axis=1)]
-        counted = (int((won == share).sum()) for share in (1, 0, 0.5))
-        score = _estimate(against_mean[model], scores, covariances, len(asked))
-        preferences.append(Preference(models[model], score, *counted))
-    contrast = np.eye(len(models))[order[0]] - np.eye(len(models))[order[1]]
-    lead, missing = _estimate(contrast, scores, covariances, len(asked)), 0
-    if not lead.is_above_zero:
-        error = math.sqrt(max(float(contrast @ one @ contrast) for one in covariances))
-        needed = ((NORMAL + float(stats.norm.ppf(POWER))) * error / max(float(contrast @ scores), LEAST_GAP)) ** 2
-        missing = max(1, math.ceil((needed - 1) * len(votes)))
-    voters = len({vote.voter for vote in votes})
-    return Poll(kind, tuple(preferences), len(votes), voters, len(asked), lead, missing)
-
-
-def _fit(
-    models: int, places: npt.NDArray[np.int_], shares: Floats, prompts: npt.NDArray[np.int_]
-) -> tuple[Floats, tuple[Floats, Floats]]:
-    """Return the scores of largest likelihood, in natural units, and their covariance by votes and by prompts."""
-    all_pairs = np.array(list(itertools.combinations(range(models), 2)))
-    ends = np.eye(models)
-    sides = ends[np.vstack((places, all_pairs))[:, 0]] - ends[np.vstack((places, all_pairs))[:, 1]]
-    results = np.concatenate((shares, np.full(len(all_pairs), 0.5)))
-    weights = np.concatenate((np.ones(len(shares)), np.full(len(all_pairs), PRIOR)))
-    scores = np.zeros(models)
+    # One vote for neither between any two, which nobody cast: a model that always won would have no finite score.
+    cast = [(*vote.pair.models, vote.share) for vote in votes]
+    cast += [(*both, 0.5) for both in itertools.combinations(models, 2)]
+    ends = {model: np.eye(len(models))[place] for place, model in enumerate(models)}
+    sides, shares = np.array([ends[one] - ends[other] for one, other, _ in cast]), np.array([row[2] for row in cast])
+    scores = np.zeros(len(models))
     for _ in range(NEWTON_STEPS):
         chances = 1 / (1 + np.exp(-sides @ scores))
-        inverse = np.linalg.pinv(sides.T @ (sides * (weights * chances * (1 - chances))[:, None]))
-        step = inverse @ sides.T @ (weights * (results - chances))
-        scores = scores + step
-        if np.abs(step).max() < TOLERANCE:
-            break
-    left = sides[: len(shares)] * (shares - chances[: len(shares)])[:, None]
-    groups = int(prompts.max()) + 1
-    by_prompt = np.zeros((groups, models))
-    np.add.at(by_prompt, prompts, left)
-    robust = inverse @ by_prompt.T @ by_prompt @ inverse * groups / max(1, groups - 1)
-    return scores, (inverse, robust)
+        inverse = np.linalg.pinv(sides.T @ (sides * (chances * (1 - chances))[:, None]))
+        scores = scores + inverse @ sides.T @ (shares - chances)
+    prompts = {prompt: place for place, prompt in enumerate(dict.fromkeys(vote.pair.prompt for vote in votes))}
+    left = np.zeros((len(prompts), len(models)))
+    of_votes = (sides * (shares - chances)[:, None])[: len(votes)]
+    np.add.at(left, [prompts[vote.pair.prompt] for vote in votes], of_votes)
+    freedom = max(1, len(prompts) - 1)
+    by_prompt = inverse @ left.T @ left @ inverse * len(prompts) / freedom
+    quantiles = {NORMAL: inverse, float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)): by_prompt}
+
+    def estimate(contrast: Floats) -> Estimate:
+        value = ELO * float(contrast @ scores)
+        if len(prompts) < FEWEST:
+            return Estimate(round(value, 1), None, None)
+        reach = ELO * max(at * math.sqrt(contrast @ one @ contrast) for at, one in quantiles.items())
+        return Estimate(*(round(bound, 1) for bound in (value, value - reach, value + reach)))
+
+    ranked = sorted(models, key=lambda model: -ends[model] @ scores)
+    preferences = []
+    for one in ranked:
+        own = [abs(vote.share - vote.pair.models.index(one)) for vote in votes if one in vote.pair.models]
+        counts = (own.count(1), own.count(0.5), own.count(0))
+        preferences.append(Preference(one, estimate(ends[one] - 1 / len(models)), counts))
+    contrast = ends[ranked[0]] - ends[ranked[1]]
+    lead = estimate(contrast)
+    error = ELO * math.sqrt(max(contrast @ one @ contrast for one in quantiles.values()))
+    missing = ((EFFORT * error / max(lead.mean, LEAST_GAP)) ** 2 - 1) * len(votes)
+    return Poll(kind, tuple(preferences), lead, 0 if lead.is_above_zero else max(1, math.ceil(missing)))
 
 
-def _estimate(contrast: Floats, scores: Floats, covariances: tuple[Floats, Floats], prompts: int) -> Estimate:
-    """Return a contrast of the scores in Elo points."""
-    value = float(contrast @ scores)
-    if prompts < FEWEST:
-        return Estimate(round(ELO * value, 1), None, None)
-    quantiles = (NORMAL, float(stats.t.ppf((1 + CONFIDENCE) / 2, prompts - 1)))
-    reach = max(at * math.sqrt(contrast @ one @ contrast) for at, one in zip(quantiles, covariances, strict=True))
-    return Estimate(*(round(ELO * bound, 1) for bound in (value, value - reach, value + reach)))
+def rows(found: Sequence[Poll]) -> Iterator[tuple[str, ...]]:
+    """Yield a line for each model, of all votes and of each kind of prompt."""
+    for poll, one in ((of, one) for of in found for one in of.preferences):
+        score = (f"{one.score.mean:+.0f}", one.score.interval("+.0f") or DASH)
+        yield (poll.kind, one.model, *score, *map(count, one.votes))
+
+
+def votes_section(file: VoteFile) -> Section:
+    """Return what the votes of a file say, as a section of a page."""
+    votes, found = file.votes, polls(file.votes)
+    verdicts = [f"{poll.kind.capitalize()}: {poll.verdict}" for poll in found if poll.lead.is_above_zero]
+    numbers = {
+        "votes": len(votes),
+        "voters": len({vote.voter for vote in votes}),
+        "prompts": len({vote.pair.prompt for vote in votes}),
+        "lines that are no votes": file.unread,
+    }
+    facts = tuple(Fact(label, count(value)) for label, value in numbers.items() if value)
+    drawn_by = {model: by for vote in votes for model, by in zip(vote.pair.models, vote.pair.drawn_by, strict=True)}
+    tables = (
+        Table(VOTE_HEADERS, tuple(rows(found)), frozenset(range(2, len(VOTE_HEADERS)))),
+        Table(("model", "drawn by"), tuple(sorted(drawn_by.items())), wraps=True),
+    )
+    lead = " ".join((*(verdicts or [poll.verdict for poll in found[:1]]), LEAD))
+    return Section("votes", "What people prefer", lead, facts, tables=tables)

@@ -1,7 +1,7 @@
-"""A whole prompt study: draw, score, rank, and leave a contact sheet, tables and a page.
+"""A whole prompt study: draw, score, rank, and leave tables and a page.
 
-Reads an endpoint and the evaluator's CLIP; writes pictures/, table.csv, study.json, contact_sheet.png and, last,
-study.html into one folder.
+Reads an endpoint and the evaluator's CLIP; writes pictures/, table.csv, study.json and, last, study.html into one
+folder.
 
     sd-pipeline prompt-study --prompts prompts.txt --local --params params/local.yaml
 """
@@ -15,11 +15,10 @@ from typing import Final
 from pipeline_definition.prompting.clip_scores import score_pictures
 from pipeline_definition.prompting.drawing import draw_all
 from pipeline_definition.prompting.endpoint import Endpoint
-from pipeline_definition.prompting.study_page import columns, draw_sheet, write_page
+from pipeline_definition.prompting.study_page import write_page
 from pipeline_definition.prompting.study_plan import StudyPlan
 from pipeline_definition.prompting.study_results import Results, ScoredTrial, StudyProvenance, results, write_tables
 
-SHEET_FILE: Final = "contact_sheet.png"
 PAGE_FILE: Final = "study.html"
 
 
@@ -35,7 +34,5 @@ def run_study(
     outcome = results(plan, scored)
     about = StudyProvenance(endpoint.name, model, scores.clip)
     write_tables(folder, plan, scored, outcome, about)
-    sheet = folder / SHEET_FILE
-    draw_sheet(sheet, plan, scored, columns(plan, outcome))
-    write_page(folder / PAGE_FILE, plan, outcome, about, sheet)
+    write_page(folder / PAGE_FILE, plan, outcome, about, scored)
     return outcome

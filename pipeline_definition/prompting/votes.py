@@ -1,7 +1,7 @@
 """What people chose between two pictures, and the file that keeps it: votes.jsonl, a line for each vote.
 
 Reads and appends to that file. A line is on the disk before the voter sees the next pair, so that no kill loses one; a
-line that was cut off is left out. The last vote of one voter on one pair counts.
+line that was cut off is counted and left out. The last vote of one voter on one pair counts.
 """
 
 from __future__ import annotations
@@ -73,19 +73,15 @@ class VoteFile:
 
     def __init__(self, path: Path) -> None:
         """Raises OperatorError where a name stands for two models, or two ways to draw."""
-        self._path, self._lock = path, threading.Lock()
-        content = path.read_bytes() if path.is_file() else b""
+        self._path, self._lock, self._votes = path, threading.Lock(), dict[tuple[str, str], Vote]()
+        content, self.unread = path.read_bytes() if path.is_file() else b"", 0
         self._cut_off = bool(content) and not content.endswith(b"\n")
-        self._votes: dict[tuple[str, str], Vote] = {}
-        self.unread = 0
-        """Lines that are no votes: cut off by a kill, or written by hand."""
         for line in filter(None, content.splitlines()):
             try:
                 vote = _VOTE.validate_json(line)
+                self._votes[vote.voter, vote.pair.name] = vote
             except ValidationError:
                 self.unread += 1
-            else:
-                self._votes[vote.voter, vote.pair.name] = vote
         self.refuse_others()
 
     @property
@@ -93,9 +89,9 @@ class VoteFile:
         """Those that count."""
         return tuple(self._votes.values())
 
-    def vote(self, voter: str, pair: Pair) -> Vote | None:
-        """Return what a voter chose; None: nothing so far."""
-        return self._votes.get((voter, pair.name))
+    def has(self, voter: str, pair: Pair) -> bool:
+        """Return whether a voter has voted on a pair."""
+        return (voter, pair.name) in self._votes
 
     def cast(self, voter: str, pair: Pair, choice: Choice, shown_left: str) -> None:
         """Keep a vote: once this returns, it is on the disk."""
@@ -115,7 +111,5 @@ class VoteFile:
         for pair in (*(vote.pair for vote in self.votes), *pairs):
             for name, model in zip(pair.models, pair.drawn_by, strict=True):
                 if meant.setdefault(name, (model, pair.settings)) != (model, pair.settings):
-                    raise OperatorError(
-                        f"{self._path}: holds votes on {name!r} as another model, or drawn with other settings; "
-                        "keep these in another file with --votes"
-                    )
+                    why = f"holds votes on {name!r} as another model, or drawn with other settings"
+                    raise OperatorError(f"{self._path}: {why}; keep these in another file with --votes")

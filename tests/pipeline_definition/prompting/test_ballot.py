@@ -10,17 +10,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from fastapi.testclient import TestClient
 
 from pipeline_definition.errors import OperatorError
-from pipeline_definition.prompting.ballot import Side
 from pipeline_definition.prompting.vote_page import vote_app
 from pipeline_definition.prompting.votes import Pair, VoteFile
 from tests.pipeline_definition.prompting.conftest import serving
 from tests.pipeline_definition.prompting.two_models import PROMPTS, Painter, ballot, colour_of
 
+Side = Literal["left", "right"]
 BOTH: tuple[Side, Side] = ("left", "right")
 
 
@@ -39,17 +40,17 @@ def test_each_pair_has_both_models_in_an_order_that_seed_and_voter_decide(
 ) -> None:
     made = ballot(servers, tmp_path / "votes.jsonl", seeds=tuple(range(20)))
     assert len(made.pairs) == 60
-    left = [colour_of(made.picture("Ann", name, "left")) for name in made.queue("Ann")]
-    assert {colour_of(made.picture("Ann", made.queue("Ann")[0], side)) for side in BOTH} == {"trained", "generic"}
+    left = [colour_of(made.picture("Ann", name, "left")) for name in made.waiting("Ann")]
+    assert {colour_of(made.picture("Ann", made.waiting("Ann")[0], side)) for side in BOTH} == {"trained", "generic"}
     assert 15 < left.count("trained") < 45, "neither side is one model's"
-    assert made.queue("Ann") != made.queue("Bob")
-    assert made.queue("Ann") == ballot(servers, tmp_path / "votes.jsonl", seeds=tuple(range(20))).queue("Ann")
-    assert made.queue("Ann") != replace(made, seed=1).queue("Ann")
+    assert made.waiting("Ann") != made.waiting("Bob")
+    assert made.waiting("Ann") == ballot(servers, tmp_path / "votes.jsonl", seeds=tuple(range(20))).waiting("Ann")
+    assert made.waiting("Ann") != replace(made, seed=1).waiting("Ann")
 
 
 def test_nothing_that_the_browser_gets_names_a_model(servers: dict[str, Painter], tmp_path: Path) -> None:
     made = ballot(servers, tmp_path / "votes.jsonl")
-    browser, name = TestClient(vote_app(made)), made.queue("Ann")[0]
+    browser, name = TestClient(vote_app(made)), made.waiting("Ann")[0]
     assert b"trained" in next(iter(made.pictures.values())).read_bytes() + b"".join(
         path.read_bytes() for path in made.pictures.values()
     ), "the files as they came do"

@@ -105,15 +105,8 @@ def test_the_page_stands_alone_and_says_what_works(study: Path) -> None:
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "prompt alone | guidance 3 | 5 steps | ddim" in page
     assert "Only 5 prompts: expect wide intervals; 16 or more tell settings apart." in page
-    sheet = base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', page).group(1))  # type: ignore[union-attr]
-    assert sheet == (study / "contact_sheet.png").read_bytes()
-
-
-def test_the_contact_sheet_has_a_row_for_each_prompt(study: Path) -> None:
-    with Image.open(study / "contact_sheet.png") as sheet:
-        assert sheet.height > 5 * 168
-        # Best, cheapest, other words, worst.
-        assert sheet.width > 3 * 168
+    # Best, cheapest, other words, worst, of each prompt.
+    assert page.count("<img ") >= 4 * len(PROMPTS)
 
 
 GRID = Grid((), (3.0,), (5, 15), ("ddim",))

@@ -44,7 +44,7 @@ def contenders(servers: Mapping[str, Painter]) -> list[Contender]:
 
 def ballot(servers: Mapping[str, Painter], votes: Path, seeds: tuple[int, ...] = (0, 1)) -> Ballot:
     settings = {"num_images": 1, "format": "png"}
-    return draw_ballot(contenders(servers), PROMPTS, seeds, settings, votes, 0, lambda count: None)
+    return draw_ballot(contenders(servers), PROMPTS, seeds, settings, votes)
 
 
 def colour_of(picture: bytes) -> str:
