@@ -19,8 +19,8 @@ LEAD = (
 )
 # A metric's name, whose it is where not the model's, and on which side of that one's a difference counts.
 NAME = re.compile(r"(?P<metric>.+?)(?:_(?P<side>above|below))?(?:_(?P<of>untrained|pretrained|approved|real))?")
-# Names that are not told by their own words.
-LABELS = {"fid": "FID", "clip_fid": "CLIP-FID", "kid": "KID", "clip_score": "CLIP score"}
+# Metrics that are not told by their own words.
+METRIC_NAMES = {"fid": "FID", "clip_fid": "CLIP-FID", "kid": "KID", "clip_score": "CLIP score"}
 ROWS = {
     "": "model",
     "untrained": "untrained model",
@@ -52,7 +52,7 @@ def quality_section(run: Run) -> Section:
         if measured is None or found is None:
             continue
         base, side, of = found["metric"], found["side"], ROWS[found["of"] or ""]
-        label, judged = LABELS.get(base, base.replace("_", " ")), _judgement(metrics, key, measured, asked)
+        label, judged = METRIC_NAMES.get(base, base.replace("_", " ")), _judgement(metrics, key, measured, asked)
         # Without another model, the model is compared with itself: the difference is exactly 0.
         if side and (measured.low, measured.high) == (0.0, 0.0):
             continue
@@ -62,7 +62,7 @@ def quality_section(run: Run) -> Section:
             of_models.append((label, of, beside(measured.value, (metric(metrics, base) or measured).value), *judged))
     missing = (key for key in asked if metric(metrics, key) is None and metrics)
     of_models += [
-        (LABELS.get(key, key.replace("_", " ")), "model", DASH, DASH, f"✕ {asked[key]}", DASH) for key in missing
+        (METRIC_NAMES.get(key, key.replace("_", " ")), "model", DASH, DASH, f"✕ {asked[key]}", DASH) for key in missing
     ]
     judgement, numeric = ("interval", "gate", "pictures"), frozenset({2, 3, 5})
     tables = (

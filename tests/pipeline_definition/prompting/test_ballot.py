@@ -118,11 +118,11 @@ def test_a_kill_loses_no_vote_and_a_line_that_was_cut_off_spoils_no_other(tmp_pa
     path = tmp_path / "votes.jsonl"
     program = (
         "import pathlib, sys\n"
-        "from pipeline_definition.prompting.votes import VoteFile\n"
-        "from tests.pipeline_definition.prompting.test_ballot import pair\n"
+        "from pipeline_definition.prompting.votes import Pair, VoteFile\n"
         "file = VoteFile(pathlib.Path(sys.argv[1]))\n"
         "for number in range(10**6):\n"
-        "    file.cast('Ann', pair(number), 'first', 'a')\n"
+        "    pair = Pair(f'prompt {number}', '', 0, ('a', 'b'), ('1', '2'), {}, (f'a{number}', f'b{number}'))\n"
+        "    file.cast('Ann', pair, 'first', 'a')\n"
         "    print(number, flush=True)\n"
     )
     voting = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
