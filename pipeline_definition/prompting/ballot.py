@@ -20,7 +20,7 @@ from params.files import file_digest
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.prompting.comparison import Contender
 from pipeline_definition.prompting.drawing import draw_all
-from pipeline_definition.prompting.votes import Pair, VoteFile
+from pipeline_definition.prompting.votes import Choice, Pair, VoteFile
 
 Shown = Literal["left", "right", "neither"]
 
@@ -51,7 +51,7 @@ class Ballot:
     def vote(self, voter: str, name: str, chosen: Shown) -> None:
         """Keep a vote."""
         pair, left = self.pairs[name], self._first(voter, name)
-        model = "first" if left ^ (chosen == "right") == 0 else "second"
+        model: Choice = "second" if left ^ (chosen == "right") else "first"
         self.file.cast(voter, pair, "neither" if chosen == "neither" else model, pair.models[left])
 
     def _first(self, voter: str, name: str) -> int:
