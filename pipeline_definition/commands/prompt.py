@@ -188,7 +188,7 @@ def compare(
     seeds = [seed + number for number in range(images)]
     if vote:
         from pipeline_definition.prompting.ballot import draw_ballot
-        from pipeline_definition.prompting.preference import VOTE_HEADERS, polls, rows
+        from pipeline_definition.prompting.preference import VOTE_HEADERS, poll_rows, polls
         from pipeline_definition.prompting.vote_page import serve
 
         request = {name: value for name, value in request.items() if value is not None}
@@ -203,7 +203,7 @@ def compare(
         serve(ballot, listening)
         found = polls(ballot.file.votes)
         verdict = (found[0].verdict, votes) if found else ("nobody has voted",)
-        return Reply([asdict(poll) for poll in found], table(VOTE_HEADERS, rows(found)), *verdict)
+        return Reply([asdict(poll) for poll in found], table(VOTE_HEADERS, poll_rows(found)), *verdict)
     compared = compare_models(
         contenders,
         list(texts),

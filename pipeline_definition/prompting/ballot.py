@@ -20,7 +20,7 @@ from params.files import file_digest
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.prompting.comparison import Contender
 from pipeline_definition.prompting.drawing import draw_all
-from pipeline_definition.prompting.votes import Choice, Pair, VoteFile
+from pipeline_definition.prompting.votes import Choice, PicturePair, VoteFile
 
 Shown = Literal["left", "right", "neither"]
 
@@ -29,7 +29,7 @@ Shown = Literal["left", "right", "neither"]
 class Ballot:
     """All pairs that there are to vote on."""
 
-    pairs: Mapping[str, Pair]
+    pairs: Mapping[str, PicturePair]
     """By name."""
     pictures: Mapping[str, Path]
     """By SHA-256."""
@@ -87,6 +87,8 @@ def draw_ballot(
             raise OperatorError(f"{one} and {other} draw with the same model: there is nothing to vote on")
         for (prompt, seed), *both in zip(asked, pictures[one], pictures[other], strict=True):
             drawn_by = (models[one], models[other])
-            pairs.append(Pair(prompt, prompts[prompt], seed, (one, other), drawn_by, settings, (both[0], both[1])))
+            pairs.append(
+                PicturePair(prompt, prompts[prompt], seed, (one, other), drawn_by, settings, (both[0], both[1]))
+            )
     file.refuse_others(*pairs)
     return Ballot({pair.name: pair for pair in pairs}, known, file, seeds[0])

@@ -47,7 +47,8 @@ def estimate(values: Sequence[float], comparisons: int = 1) -> Estimate:
         return Estimate(round(mean, DIGITS), None, None)
     error = float(np.std(values, ddof=1)) / n**0.5
     tail = (1 - CONFIDENCE) / 2 / comparisons
-    skewness = float(stats.skew(values)) / n**0.5 if error > 1e-12 else 0.0
+    # Far out in the tails, where several comparisons hold together, a few values say nothing of their skewness.
+    skewness = float(stats.skew(values)) / n**0.5 if error > 1e-12 and comparisons == 1 else 0.0
     bounds = (mean - error * _untransformed(float(stats.t.ppf(1 - at, n - 1)), skewness) for at in (tail, 1 - tail))
     return Estimate(*(round(value, DIGITS) for value in (mean, *bounds)))
 

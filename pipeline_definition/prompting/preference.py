@@ -39,7 +39,7 @@ LEAD: Final = (
 
 
 @dataclass(frozen=True)
-class Preference:
+class ModelStanding:
     """How one model did."""
 
     model: str
@@ -53,7 +53,7 @@ class Poll:
     """What the votes on one kind of prompt say."""
 
     kind: str
-    preferences: tuple[Preference, ...]
+    preferences: tuple[ModelStanding, ...]
     """Most preferred first."""
     lead: Estimate
     """The first model's score above the second's."""
@@ -113,7 +113,7 @@ def _poll(kind: str, votes: Sequence[Vote]) -> Poll:
     for one in ranked:
         own = [abs(vote.share - vote.pair.models.index(one)) for vote in votes if one in vote.pair.models]
         counts = (own.count(1), own.count(0.5), own.count(0))
-        preferences.append(Preference(one, estimate(ends[one] - 1 / len(models)), counts))
+        preferences.append(ModelStanding(one, estimate(ends[one] - 1 / len(models)), counts))
     contrast = ends[ranked[0]] - ends[ranked[1]]
     lead = estimate(contrast)
     error = ELO * math.sqrt(max(contrast @ one @ contrast for one in quantiles.values()))
@@ -121,7 +121,7 @@ def _poll(kind: str, votes: Sequence[Vote]) -> Poll:
     return Poll(kind, tuple(preferences), lead, 0 if lead.is_above_zero else max(1, math.ceil(missing)))
 
 
-def rows(found: Sequence[Poll]) -> Iterator[tuple[str, ...]]:
+def poll_rows(found: Sequence[Poll]) -> Iterator[tuple[str, ...]]:
     """Yield a line for each model, of all votes and of each kind of prompt."""
     for poll, one in ((of, one) for of in found for one in of.preferences):
         score = (f"{one.score.mean:+.0f}", one.score.interval("+.0f") or DASH)
@@ -141,7 +141,7 @@ def votes_section(file: VoteFile) -> Section:
     facts = tuple(Fact(label, count(value)) for label, value in numbers.items() if value)
     drawn_by = {model: by for vote in votes for model, by in zip(vote.pair.models, vote.pair.drawn_by, strict=True)}
     tables = (
-        Table(VOTE_HEADERS, tuple(rows(found)), frozenset(range(2, len(VOTE_HEADERS)))),
+        Table(VOTE_HEADERS, tuple(poll_rows(found)), frozenset(range(2, len(VOTE_HEADERS)))),
         Table(("model", "drawn by"), tuple(sorted(drawn_by.items())), wraps=True),
     )
     lead = " ".join((*(verdicts or [poll.verdict for poll in found[:1]]), LEAD))

@@ -26,7 +26,7 @@ Choice = Literal["first", "second", "neither"]
 
 
 @dataclass(frozen=True)
-class Pair:
+class PicturePair:
     """Two models' pictures of one prompt and seed."""
 
     prompt: str
@@ -52,7 +52,7 @@ class Vote:
     """What one voter chose."""
 
     voter: str
-    pair: Pair
+    pair: PicturePair
     choice: Choice
     shown_left: str
     """The model whose picture stood on the left."""
@@ -89,11 +89,11 @@ class VoteFile:
         """Those that count."""
         return tuple(self._votes.values())
 
-    def has(self, voter: str, pair: Pair) -> bool:
+    def has(self, voter: str, pair: PicturePair) -> bool:
         """Return whether a voter has voted on a pair."""
         return (voter, pair.name) in self._votes
 
-    def cast(self, voter: str, pair: Pair, choice: Choice, shown_left: str) -> None:
+    def cast(self, voter: str, pair: PicturePair, choice: Choice, shown_left: str) -> None:
         """Keep a vote: once this returns, it is on the disk."""
         vote = Vote(voter, pair, choice, shown_left, datetime.now(UTC).isoformat(timespec="seconds"))
         line = json.dumps(asdict(vote), ensure_ascii=False).encode() + b"\n"
@@ -105,7 +105,7 @@ class VoteFile:
             os.fsync(file.fileno())
             self._cut_off, self._votes[voter, pair.name] = False, vote
 
-    def refuse_others(self, *pairs: Pair) -> None:
+    def refuse_others(self, *pairs: PicturePair) -> None:
         """Raise OperatorError where votes on these pairs would be counted together with those on other pictures."""
         meant: dict[str, tuple[str, Mapping[str, Any]]] = {}
         for pair in (*(vote.pair for vote in self.votes), *pairs):

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.prompting.vote_page import vote_app
-from pipeline_definition.prompting.votes import Pair, VoteFile
+from pipeline_definition.prompting.votes import PicturePair, VoteFile
 from tests.pipeline_definition.prompting.conftest import serving
 from tests.pipeline_definition.prompting.two_models import PROMPTS, Painter, ballot, colour_of
 
@@ -31,8 +31,8 @@ def servers() -> Iterator[dict[str, Painter]]:
         yield {"trained": trained, "generic": generic}
 
 
-def pair(number: int = 0, drawn_by: tuple[str, str] = ("1", "2")) -> Pair:
-    return Pair(f"prompt {number}", "", 0, ("a", "b"), drawn_by, {"steps": 4}, (f"a{number}", f"b{number}"))
+def pair(number: int = 0, drawn_by: tuple[str, str] = ("1", "2")) -> PicturePair:
+    return PicturePair(f"prompt {number}", "", 0, ("a", "b"), drawn_by, {"steps": 4}, (f"a{number}", f"b{number}"))
 
 
 def test_each_pair_has_both_models_in_an_order_that_seed_and_voter_decide(
@@ -118,10 +118,10 @@ def test_a_kill_loses_no_vote_and_a_line_that_was_cut_off_spoils_no_other(tmp_pa
     path = tmp_path / "votes.jsonl"
     program = (
         "import pathlib, sys\n"
-        "from pipeline_definition.prompting.votes import Pair, VoteFile\n"
+        "from pipeline_definition.prompting.votes import PicturePair, VoteFile\n"
         "file = VoteFile(pathlib.Path(sys.argv[1]))\n"
         "for number in range(10**6):\n"
-        "    pair = Pair(f'prompt {number}', '', 0, ('a', 'b'), ('1', '2'), {}, (f'a{number}', f'b{number}'))\n"
+        "    pair = PicturePair(f'prompt {number}', '', 0, ('a', 'b'), ('1', '2'), {}, (f'a{number}', f'b{number}'))\n"
         "    file.cast('Ann', pair, 'first', 'a')\n"
         "    print(number, flush=True)\n"
     )

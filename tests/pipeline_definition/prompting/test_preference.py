@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from pipeline_definition.prompting.preference import ELO, Poll, polls, votes_section
-from pipeline_definition.prompting.votes import Choice, Pair, Vote, VoteFile
+from pipeline_definition.prompting.votes import Choice, PicturePair, Vote, VoteFile
 
 
 def vote(prompt: int, choice: Choice, models: tuple[str, str] = ("a", "b"), voter: str = "Ann", kind: str = "") -> Vote:
-    pair = Pair(f"prompt {prompt}", kind, 0, models, ("1", "2"), {}, (f"{models[0]}{prompt}", f"{models[1]}{prompt}"))
+    pair = PicturePair(
+        f"prompt {prompt}", kind, 0, models, ("1", "2"), {}, (f"{models[0]}{prompt}", f"{models[1]}{prompt}")
+    )
     return Vote(voter, pair, choice, "a", "2026-11-01T00:00:00+00:00")
 
 

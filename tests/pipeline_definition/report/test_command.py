@@ -12,7 +12,7 @@ from params.settings import load_settings
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.cli import app
 from pipeline_definition.cost.forecast import forecast
-from pipeline_definition.prompting.votes import Pair, VoteFile
+from pipeline_definition.prompting.votes import PicturePair, VoteFile
 from pipeline_definition.report.bill import expected_cost, with_forecast
 from tests.pipeline_definition.definitions import defaults_of, definition_of
 from tests.pipeline_definition.report import example_runs
@@ -56,7 +56,7 @@ def test_votes_beside_the_run_or_named_are_shown_on_its_page_and_missing_ones_ar
     file = VoteFile(tmp_path / "run" / "votes.jsonl")
     for number in range(20):
         pictures = (f"a{number}", f"b{number}")
-        pair = Pair(f"p{number}", "", 0, ("<trained>", "generic"), ("arn:1", "arn:2"), {}, pictures)
+        pair = PicturePair(f"p{number}", "", 0, ("<trained>", "generic"), ("arn:1", "arn:2"), {}, pictures)
         file.cast("Ann", pair, "first", "generic")
     assert run(str(tmp_path / "run"))[0] == 0
     text = page.read_text(encoding="utf-8")
