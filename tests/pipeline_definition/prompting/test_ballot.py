@@ -121,7 +121,8 @@ def test_a_kill_loses_no_vote_and_a_line_that_was_cut_off_spoils_no_other(tmp_pa
         "from pipeline_definition.prompting.votes import PicturePair, VoteFile\n"
         "file = VoteFile(pathlib.Path(sys.argv[1]))\n"
         "for number in range(10**6):\n"
-        "    pair = PicturePair(f'prompt {number}', '', 0, ('a', 'b'), ('1', '2'), {'steps': 4}, (f'a{number}', f'b{number}'))\n"
+        "    made = ('a', 'b'), ('1', '2'), {'steps': 4}, (f'a{number}', f'b{number}')\n"
+        "    pair = PicturePair(f'prompt {number}', '', 0, *made)\n"
         "    file.cast('Ann', pair, 'first', 'a')\n"
         "    print(number, flush=True)\n"
     )
