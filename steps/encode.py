@@ -158,7 +158,7 @@ class Encode:
         print(
             f"encoded {manifest.counts}: scaled latents have std {std:.3f}, decoded ones {psnr_db:.1f} dB", flush=True
         )
-        sizes = {"rows_per_shard": rows_per_shard, "rows_per_block": rows_per_block}
+        sizes: dict[str, Any] = {"rows_per_shard": rows_per_shard, "rows_per_block": rows_per_block}
         plan_file = _json(PlanFile(**dict(plan), plan_digest=self.latents.digest, **sizes))
         latents = {LATENTS_INDEX_FILE: _json(index), LATENTS_PLAN_FILE: plan_file, MANIFEST_FILE: _json(manifest)}
         artifacts = {LATENTS: latents, REFERENCE: {MANIFEST_FILE: _json(reference)}}

@@ -36,6 +36,10 @@ RunOrFolder = Annotated[
 ReportFile = Annotated[
     Path | None, typer.Option("--out", help="Where to write it.", show_default="<runs>/<id>/report.html")
 ]
+VotesFile = Annotated[
+    Path | None,
+    typer.Option(help="Votes of `compare --vote` to show.", show_default="votes.jsonl beside the run's artifacts"),
+]
 
 
 def definition(params: options.Params = options.LOCAL_PARAMS) -> None:
@@ -203,6 +207,7 @@ def report(
     context: options.CommandContext,
     run: RunOrFolder = "latest",
     out: ReportFile = None,
+    votes: VotesFile = None,
     runs: options.Runs = options.DEFAULT_RUNS,
 ) -> Reply:
     """Write a run's page: one self-contained HTML file that opens without a network.
@@ -215,11 +220,16 @@ def report(
 
       sd-pipeline report runs/latest --out page.html
     """
+    from pipeline_definition.prompting.preference import votes_section
+    from pipeline_definition.prompting.votes import VOTES_FILE, VoteFile
     from pipeline_definition.report.page import write_report
 
     artifacts = artifacts_of(context, run, runs)
     path = out or artifacts.folder.parent / PAGE
-    write_report(artifacts, path)
+    kept = votes or artifacts.folder.parent / VOTES_FILE
+    if votes and not votes.is_file():
+        raise UsageError(f"--votes {votes}: no such file; `sd-pipeline compare --vote` writes it")
+    write_report(artifacts, path, judged=votes_section(VoteFile(kept)) if kept.is_file() else None)
     left_out = artifacts.execution.get("left_out") or {}
     told = {"page": str(path), "status": artifacts.execution.get("status"), "left_out": left_out}
     return Reply(told, path, *(dim(f"left out: {name}: {reason}") for name, reason in left_out.items()))

@@ -62,6 +62,8 @@ EndpointName = Annotated[
 EvaluatorDir = Annotated[
     Path | None, typer.Option("--evaluator", help="Folder with clip/; default: the parameter set's.")
 ]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+OpenBrowser = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite objects that differ.")]
 Variant = Annotated[str | None, typer.Option(help="One of the endpoint's variants; default: by weight.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

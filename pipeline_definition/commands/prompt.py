@@ -19,18 +19,20 @@ import typer
 from rich.progress import Progress
 
 from params.families import FLOW
-from params.files import read_text, write_text
+from params.files import write_text
 from params.programs import ServeArguments
 from pipeline_definition.commands import options
 from pipeline_definition.commands.options import EndpointName, Reply, Variant, console, endpoint_of, errors, say, table
 from pipeline_definition.errors import UsageError
+from pipeline_definition.pages.formats import DASH
 from pipeline_definition.prompting.clip_scores import evaluator_folder
 from pipeline_definition.session import Target
 
 N = TypeVar("N", int, float)
 
-Show = Literal["auto", "kitty", "iterm2", "sixel", "blocks", "none"]
+Show = Literal["auto", "kitty", "iterm2", "blocks", "none"]
 """How the terminal shows a picture."""
+VOTES = options.DEFAULT_RUNS / "votes" / "votes.jsonl"
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 Endpoints = Annotated[
     list[str] | None,
@@ -117,18 +119,15 @@ def playground(
         typer.Option(help="Another endpoint, or /VARIANT of this one, for side by side; repeatable."),
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="File of example prompts, as prompt-study reads it.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: options.Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: the first free one from 7860 on.")] = 0,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    open_browser: options.OpenBrowser = False,
 ) -> None:
     """Open a page for drawing: prompt, negative prompt, sliders, seeds, history, two settings side by side.
 
     Example: sd-pipeline playground --local --params params/local.yaml --open
     """
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise UsageError(f"--host {host} --port {port}: {error.strerror}; --port 0 takes a free one") from None
+    _listening(host, port).close()
     endpoints = [endpoint_of(context, endpoint, variant)]
     for name in against or ():
         other, other_variant = (endpoint, name[1:]) if name.startswith("/") else (name, None)
@@ -141,7 +140,7 @@ def playground(
     limits = ServeArguments(**context.settings.endpoint.model_dump(include=set(ServeArguments.model_fields)))
     samplers = _samplers(context, of_flow="dpm++,euler").split(",")
     with tempfile.TemporaryDirectory(prefix="playground-") as folder:
-        page = Playground(endpoints, limits, Path(folder), samplers, read_prompts(prompts) if prompts else ())
+        page = Playground(endpoints, limits, Path(folder), samplers, list(read_prompts(prompts)) if prompts else ())
         launch(page, host, port, open_browser)
 
 
@@ -157,31 +156,61 @@ def compare(
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     evaluator: options.EvaluatorDir = None,
+    vote: Annotated[bool, typer.Option("--vote", help="Let people judge, blind, on a page in the browser.")] = False,
+    votes: Annotated[Path, typer.Option(help="Keep their votes here, and the pictures beside it.")] = VOTES,
+    host: options.Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Of the page for voting; 0: any free one.")] = 0,
+    open_browser: options.OpenBrowser = False,
 ) -> Reply:
     """Have several models draw the same prompts and seeds; write a page with scores, latency and cost per image.
+
+    With --vote, open a page on which people choose between two pictures without knowing who drew which; Ctrl-C ends
+    it and shows the scores. Started again, it goes on where each voter was. `report RUN --votes` shows the result.
 
     Examples:
 
       sd-pipeline compare "a lighthouse at dusk" --prompts prompts.txt --endpoint sd-production
 
       sd-pipeline compare "a red dot" --endpoint http://127.0.0.1:8080 --endpoint http://127.0.0.1:8081
+
+      sd-pipeline compare --vote --prompts prompts.txt --endpoint sd-production --open
     """
     from pipeline_definition.prompting.comparison import compare as compare_models
     from pipeline_definition.prompting.comparison import contenders_of
     from pipeline_definition.prompting.comparison_page import HEADERS, render, summary
+    from pipeline_definition.prompting.study_plan import read_prompts
 
     settings = context.settings
-    lines = read_text(prompt_file, UsageError).splitlines() if prompt_file else []
-    # Those of the command line come first; each is drawn once.
-    texts = list(dict.fromkeys(text.strip() for text in [*(prompts or []), *lines] if text.strip()))
+    # Those of the command line come first, and of no kind; each is drawn once.
+    texts = dict.fromkeys((text.strip() for text in prompts or () if text.strip()), "")
+    texts |= read_prompts(prompt_file) if prompt_file else {}
     if not texts:
         raise UsageError("nothing to draw: give a prompt, or a file of them with --prompts")
     contenders = contenders_of(lambda: context.target, endpoint or [settings.endpoint.name], variant or [])
     request = {"guidance_scale": guidance, "steps": steps, "num_images": 1, "format": "png"}
+    seeds = [seed + number for number in range(images)]
+    if vote:
+        from pipeline_definition.prompting.ballot import draw_ballot
+        from pipeline_definition.prompting.preference import VOTE_HEADERS, poll_rows, polls
+        from pipeline_definition.prompting.vote_page import serve
+
+        request = {name: value for name, value in request.items() if value is not None}
+        listening = _listening(host, port)
+        with Progress(console=errors) as progress:
+            drawing = progress.add_task("drawing", total=len(contenders) * len(texts) * images)
+            ballot = draw_ballot(contenders, texts, seeds, request, votes, lambda n: progress.advance(drawing, n))
+        address = "http://{}:{}/".format(*listening.getsockname())
+        errors.print(f"{len(ballot.pairs)} pairs on {address}; Ctrl-C ends the vote", highlight=False)
+        if open_browser:
+            typer.launch(address)
+        serve(ballot, listening)
+        found = polls(ballot.file.votes)
+        verdict = (found[0].verdict, votes) if found else ("nobody has voted",)
+        return Reply([asdict(poll) for poll in found], table(VOTE_HEADERS, poll_rows(found)), *verdict)
     compared = compare_models(
         contenders,
-        texts,
-        [seed + number for number in range(images)],
+        list(texts),
+        seeds,
         request,
         lambda: evaluator or evaluator_folder(settings, context.target, context.state),
     )
@@ -189,6 +218,13 @@ def compare(
     write_text(out, render(compared, {name: value for name, value in chosen.items() if value is not None}))
     rows = (summary(standing, compared.standings[0]) for standing in compared.standings)
     return Reply(compared.as_dict(), table(HEADERS, rows), *filter(None, (compared.note, out)))
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise UsageError(f"--host {host} --port {port}: {error.strerror}; --port 0 takes a free one") from None
 
 
 def prompt_study(
@@ -215,6 +251,7 @@ def prompt_study(
 
     Example: sd-pipeline prompt-study --prompts prompts.txt --modifier "oil painting" --local --params params/local.yaml
     """
+    from pipeline_definition.prompting.intervals import reservation
     from pipeline_definition.prompting.study import PAGE_FILE, run_study
     from pipeline_definition.prompting.study_plan import Grid, make_plan, read_prompts
 
@@ -224,7 +261,7 @@ def prompt_study(
         _numbers("--steps", steps, int),
         tuple(name.strip() for name in (sampler or _samplers(context, of_flow="dpm++")).split(",") if name.strip()),
     )
-    plan = make_plan(read_prompts(prompts), seeds, first_seed, grid)
+    plan = make_plan(tuple(read_prompts(prompts)), seeds, first_seed, grid)
     folder = evaluator or evaluator_folder(context.settings, Target(context.settings.account.region), out)
     chosen = endpoint_of(context, endpoint, variant)
     with Progress(console=console) as progress:
@@ -234,9 +271,9 @@ def prompt_study(
     lines = []
     for name, entry in places.items():
         score, label = entry.clip_score, "cheapest as good" if name == "cheapest" else name
-        lines.append(f"{label:17} {score.mean:.3f} ({score.low:.3f} to {score.high:.3f})  {entry.setting.label}")
+        lines.append(f"{label:17} {score.mean:.3f} ({score.interval('.3f') or DASH})  {entry.setting.label}")
     made = {"page": str(out / PAGE_FILE)} | {name: asdict(entry) for name, entry in places.items()}
-    return Reply(made, *lines, out / PAGE_FILE)
+    return Reply(made, *lines, *filter(None, (reservation(len(plan.prompts)),)), out / PAGE_FILE)
 
 
 def _samplers(context: options.CommandContext, of_flow: str) -> str:

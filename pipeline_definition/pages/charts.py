@@ -12,19 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec
 
+import matplotlib.style
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pipeline_definition.pages.formats import short_count, short_dollars
-from pipeline_definition.pages.svg import ACCENT, FAIL, INK, MUTED, PAPER, RULE, SECOND, THIRD, drawn_on, inline_svg
+from pipeline_definition.pages.svg import ACCENT, FAIL, INK, MUTED, PAPER, SECOND, STYLE, THIRD, inline_svg
 
 WIDTH, HEIGHT = 400.0, 210.0
 # More than a phone or a page can show; a run of weeks logs a hundred times more.
 MAX_POINTS = 400
-# Fraction of a scale's length: names nearer to each other than this would overlap.
-LABEL_ROOM = 0.3
 
 Points = Sequence[tuple[float, float]]
 Limits = tuple[float | None, float | None]
@@ -45,7 +44,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """One value on a scale."""
+    """One value with its name."""
 
     name: str
     value: float
@@ -54,25 +53,20 @@ class Mark:
     """Interval around the value."""
 
 
-def _chart(
-    width: float = WIDTH, height: float = HEIGHT, grid: bool = True
-) -> Callable[[Callable[Concatenate[Axes, P], None]], Callable[Concatenate[str, str, P], Markup]]:
+def _chart(draw: Callable[Concatenate[Axes, P], None]) -> Callable[Concatenate[str, str, P], Markup]:
     """Turn a function that draws on axes into one that takes a name and a description and returns the SVG."""
 
-    def decorate(draw: Callable[Concatenate[Axes, P], None]) -> Callable[Concatenate[str, str, P], Markup]:
-        @functools.wraps(draw)
-        def chart(name: str, description: str, /, *args: P.args, **kwargs: P.kwargs) -> Markup:
-            with drawn_on(grid):
-                figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
-                draw(figure.add_subplot(), *args, **kwargs)
-                return inline_svg(figure, name, description)
+    @functools.wraps(draw)
+    def chart(name: str, description: str, /, *args: P.args, **kwargs: P.kwargs) -> Markup:
+        with matplotlib.style.context(STYLE, after_reset=True):
+            figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, layout="constrained")
+            draw(figure.add_subplot(), *args, **kwargs)
+            return inline_svg(figure, name, description)
 
-        return chart
-
-    return decorate
+    return chart
 
 
-@_chart()
+@_chart
 def curves(
     axes: Axes,
     series: Sequence[Series],
@@ -101,34 +95,10 @@ def curves(
     axes.margins(x=0.01)
 
 
-@_chart(width=260.0, height=66.0, grid=False)
-def scale(axes: Axes, marks: Sequence[Mark], limit: float | None, lower_is_better: bool) -> None:
-    """Draw values on one line: the first is the model's, the others what it is compared with, `limit` the gate."""
-    values = [mark.value for mark in marks] + ([limit] if limit is not None else [])
-    low, high = min(0.0, *values), max(values) or 1.0
-    axes.set_xlim(low - 0.03 * (high - low), high + 0.03 * (high - low))
-    axes.set_ylim(-1.3, 1.5)
-    axes.axis("off")
-    axes.plot(axes.get_xlim(), (0, 0), color=RULE, linewidth=4)
-    if limit is not None:
-        axes.plot((low if lower_is_better else high, limit), (0, 0), color=THIRD, linewidth=4, alpha=0.55)
-        axes.plot((limit, limit), (-0.42, 0.42), color=INK, linewidth=1.6)
-        _label(axes, limit, 0.62, "gate", INK)
-    named: list[float] = []
-    for mark in marks[1:]:
-        axes.plot(mark.value, 0, "o", color=MUTED, markersize=7, markeredgecolor=PAPER, markeredgewidth=1.5)
-        if all(abs(mark.value - other) > LABEL_ROOM * (high - low) for other in named):
-            named.append(mark.value)
-            _label(axes, mark.value, -0.62, mark.name, MUTED)
-    model = marks[0]
-    if model.low is not None and model.high is not None:
-        axes.plot((model.low, model.high), (0, 0), color=ACCENT, linewidth=8, alpha=0.35)
-    axes.plot(model.value, 0, "o", color=ACCENT, markersize=11, markeredgecolor=PAPER, markeredgewidth=2)
-
-
-@_chart(grid=False)
+@_chart
 def bars(axes: Axes, rows: Sequence[tuple[str, Sequence[tuple[float, str]]]]) -> None:
     """Draw the bars of each row, one above the other, each with its text; every row has one bar, or every row two."""
+    axes.grid(visible=False)
     each = len(rows[0][1])
     axes.figure.set_figheight((8 + (8 + 16.0 * each) * len(rows)) / 72)  # type: ignore[union-attr]
     thickness = 0.56 if each == 1 else 0.34
@@ -143,7 +113,7 @@ def bars(axes: Axes, rows: Sequence[tuple[str, Sequence[tuple[float, str]]]]) ->
     axes.spines["bottom"].set_visible(False)
 
 
-@_chart(grid=False)
+@_chart
 def tornado(axes: Axes, rows: Sequence[tuple[str, float, float]], value: float) -> None:
     """Draw how far each input moves a value in dollars: (name, value at its low end, at its high end), widest first."""
     axes.figure.set_figheight((40 + 22.0 * len(rows)) / 72)  # type: ignore[union-attr]
@@ -158,7 +128,7 @@ def tornado(axes: Axes, rows: Sequence[tuple[str, float, float]], value: float) 
     axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
-@_chart()
+@_chart
 def trade_off(
     axes: Axes,
     points: Points,
@@ -196,7 +166,7 @@ def trade_off(
         axis.set_minor_formatter(NullFormatter())
 
 
-@_chart()
+@_chart
 def plane(axes: Axes, marks: Sequence[tuple[Mark, Mark]], limits: Limits, chosen: str, joined: bool = False) -> None:
     """Draw FID over CLIP score, (CLIP score, FID) with both intervals for each mark; the `chosen` one is the model's.
 
@@ -258,10 +228,3 @@ def _draw_limits(axes: Axes, limits: Limits) -> None:
     for draw, limit in zip((axes.axvline, axes.axhline), limits, strict=True):
         if limit is not None:
             draw(limit, color=INK, linewidth=1, linestyle=(0, (3, 3)))
-
-
-def _label(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
-    low, high = axes.get_xlim()
-    place = (x - low) / (high - low)
-    side = "left" if place < 0.12 else "right" if place > 0.88 else "center"
-    axes.text(x, y, text, color=colour, ha=side, va="bottom" if y > 0 else "top")

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import io
 import re
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-import matplotlib.style
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -26,16 +24,11 @@ _NAMES: Final = {
 }
 _FAMILY: Final = re.compile(r"font-family: [^;]+;? ?")
 _NO_METADATA: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_STYLE: Final = Path(__file__).with_name("chart.mplstyle")
-
-
-def drawn_on(grid: bool) -> AbstractContextManager[None]:
-    """Draw in the page's style, whatever matplotlib settings the user has."""
-    return matplotlib.style.context([_STYLE, {"axes.grid": grid}], after_reset=True)
+STYLE: Final = Path(__file__).with_name("chart.mplstyle")
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> Markup:
-    """Return a figure, inside `drawn_on`, as SVG for an HTML page; `name` keeps its ids apart from other figures'."""
+    """Return a figure, drawn in STYLE, as SVG for a page; `name` keeps its ids apart from other figures'."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
     root = ElementTree.fromstring(buffer.getvalue())

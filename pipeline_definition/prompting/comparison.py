@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import statistics
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +20,9 @@ from botocore.exceptions import ClientError
 
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
-from pipeline_definition.prompting.bootstrap import estimate
 from pipeline_definition.prompting.clip_scores import ScoringError, score_pictures
 from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, Endpoint, connect, draw_patiently, is_address
+from pipeline_definition.prompting.intervals import Estimate, estimate
 from pipeline_definition.session import Target
 
 PATIENCE_S: Final = 120.0
@@ -93,18 +94,6 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """By how much the CLIP score of one contender is above another's, on the same prompts and seeds."""
-
-    value: float
-    low: float
-    high: float
-    """Bounds of its bootstrap interval."""
-    wins: int
-    """Pictures in which it is above."""
-
-
-@dataclass(frozen=True)
 class Comparison:
     """The results of all contenders."""
 
@@ -118,14 +107,15 @@ class Comparison:
         """Return the numbers for programs."""
         models = []
         for standing in self.standings:
-            gap = None if standing is self.standings[0] else difference(self.standings[0], standing)
+            gap, wins = difference(self.standings[0], standing) or (None, 0)
+            by = gap and {"value": gap.mean, "low": gap.low, "high": gap.high, "wins": wins}
             about = {
                 "name": standing.contender.name,
                 "instance_type": standing.contender.instance_type,
                 "model": standing.shots[0].answer.model,
                 "images": len(standing.shots),
                 "clip_score": standing.clip_score,
-                "clip_score_above_first": asdict(gap) if gap else None,
+                "clip_score_above_first": by,
                 "latency_p50_s": standing.latency_s(0.5),
                 "latency_p95_s": standing.latency_s(0.95),
                 "render_s": standing.render_s,
@@ -190,17 +180,20 @@ def compare(
         return Comparison(standings, "", str(error))
 
 
-def difference(first: Standing, second: Standing) -> Difference | None:
-    """Return by how much the second one's CLIP score is above the first one's; None where they were not scored.
+def difference(first: Standing, second: Standing) -> tuple[Estimate, int] | None:
+    """Return by how much the second one's CLIP score is above the first one's, and in how many pictures it is.
 
-    Pairs are resampled, so that what is hard about a prompt falls out.
+    None where they were not scored, or are the same. Pairs are compared, so that what is hard about a prompt falls
+    out; the interval is over the prompts.
     """
-    pairs = zip(first.shots, second.shots, strict=True)
-    values = [b.clip_score - a.clip_score for a, b in pairs if a.clip_score is not None and b.clip_score is not None]
-    if not values:
+    values: dict[str, list[float]] = defaultdict(list)
+    for a, b in zip(first.shots, second.shots, strict=True):
+        if a.clip_score is not None and b.clip_score is not None:
+            values[a.prompt].append(b.clip_score - a.clip_score)
+    if first is second or not values:
         return None
-    gap = estimate(values)
-    return Difference(gap.mean, gap.low, gap.high, sum(value > 0 for value in values))
+    wins = sum(value > 0 for own in values.values() for value in own)
+    return estimate([statistics.fmean(own) for own in values.values()]), wins
 
 
 def _instance_types(target: Target, endpoint: str) -> dict[str, str]:

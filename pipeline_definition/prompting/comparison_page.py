@@ -42,13 +42,13 @@ def render(comparison: Comparison, settings: Mapping[str, Any]) -> str:
 
 def summary(standing: Standing, first: Standing) -> tuple[str, ...]:
     """Return a contender's row of the table, compared with the first one."""
-    gap = None if standing is first else difference(first, standing)
+    gap, wins = difference(first, standing) or (None, 0)
     usd, score, pictures = standing.usd_per_image, standing.clip_score, len(standing.shots)
     return (
         standing.contender.name,
         DASH if score is None else f"{score:.4f}",
-        DASH if gap is None else f"{gap.value:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})",
-        DASH if gap is None else f"{count(gap.wins)} of {count(pictures)}",
+        DASH if gap is None else f"{gap.mean:+.4f} ({gap.interval('+.4f') or 'too few prompts'})",
+        DASH if gap is None else f"{count(wins)} of {count(pictures)}",
         f"{standing.latency_s(0.5):.2f} s",
         f"{standing.latency_s(0.95):.2f} s",
         f"{standing.render_s:.2f} s",
@@ -62,12 +62,12 @@ def _lead(comparison: Comparison) -> str:
     asked = f"{count(len(first.shots))} pictures each, from the same prompts and seeds."
     verdicts = []
     for other in others:
-        gap = difference(first, other)
+        gap, _ = difference(first, other) or (None, 0)
         if gap is None:
             continue
         name = other.contender.name
-        if gap.low > 0 or gap.high < 0:
-            side = "more" if gap.low > 0 else "less"
+        if gap.is_above_zero or (gap.high is not None and gap.high < 0):
+            side = "more" if gap.is_above_zero else "less"
             verdicts.append(f"{name} shows {side} of the prompts than {first.contender.name}.")
         else:
             verdicts.append(f"By CLIP score, {name} and {first.contender.name} cannot be told apart on these.")

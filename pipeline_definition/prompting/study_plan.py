@@ -1,13 +1,12 @@
 """What a prompt study draws: each prompt, with each modifier, at each guidance scale, step count and sampler.
 
-Reads a file of prompts, one a line ('#' begins a comment); writes nothing.
+Reads a file of prompts, one a line; writes nothing. '#' begins a comment, and `# kind: colours` says of what kind the
+prompts below it are, for what is told by kind of prompt.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipeline_definition.errors import OperatorError
 T = TypeVar("T")
 
 PLAIN: Final = "{prompt}"
+KIND: Final = "kind:"
 MAX_TRIALS: Final = 20_000
 
 
@@ -64,11 +64,6 @@ class StudyPicture:
         asked = asdict(self.setting)
         prompt = asked.pop("modifier").replace(PLAIN, self.prompt)
         return {"prompt": prompt, "seed": self.seed, **asked, "format": "png"}
-
-    @property
-    def file_name(self) -> str:
-        """Name of its picture: the same request, the same name."""
-        return hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()[:20] + ".png"
 
 
 @dataclass(frozen=True)
@@ -121,10 +116,14 @@ def make_plan(prompts: Sequence[str], seeds: int, first_seed: int, grid: Grid) -
     return plan
 
 
-def read_prompts(path: Path) -> tuple[str, ...]:
-    """Read prompts, one a line. Raises StudyError for a file that holds none."""
-    lines = read_text(path, StudyError).splitlines()
-    prompts = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+def read_prompts(path: Path) -> dict[str, str]:
+    """Read prompts, each with its kind: empty above the first. Raises StudyError for a file that holds none."""
+    prompts, kind = dict[str, str](), ""
+    for line in map(str.strip, read_text(path, StudyError).splitlines()):
+        if line and not line.startswith("#"):
+            prompts.setdefault(line, kind)
+        elif (comment := line.lstrip("# ")).startswith(KIND):
+            kind = comment.removeprefix(KIND).strip()
     if not prompts:
         raise StudyError(f"{path}: holds no prompts; one a line")
     return prompts

@@ -1,8 +1,9 @@
 """What a study shows: settings ranked by CLIP score, and what each modifier, scale, step count and sampler changes.
 
 Reads scored trials; writes their figures for programs: table.csv has a line for each picture, study.json everything.
-Intervals are over the prompts (`bootstrap`), since the pictures of one prompt are alike; differences are paired: the
-same prompts and seeds on both sides.
+Intervals are over the prompts (`intervals`), since the pictures of one prompt are alike; differences are paired: the
+same prompts and seeds on both sides. The best of many settings is best by luck as well: what to expect of it on other
+prompts stands beside what it scored on these.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import numpy as np
+
 from params.files import write_text
-from pipeline_definition.prompting.bootstrap import Estimate, estimate
+from pipeline_definition.prompting.intervals import Estimate, estimate, reservation, shrunk
 from pipeline_definition.prompting.study_plan import Setting, StudyPicture, StudyPlan
 
 K = TypeVar("K")
@@ -43,10 +46,12 @@ class RankedSetting:
 
     setting: Setting
     clip_score: Estimate
+    expected: float
+    """What to expect of it on other prompts: its score, drawn towards the mean of all settings."""
     behind_best: Estimate
-    """The best setting's score minus this one's."""
+    """The best setting's score minus this one's; the intervals of all settings hold together."""
     as_good: bool
-    """The study cannot tell it from the best one."""
+    """It is the best one, or the study cannot tell it from that."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,13 @@ class StudyProvenance:
 def results(plan: StudyPlan, scored: Sequence[ScoredTrial]) -> Results:
     """Rank the settings and compare the factors' values."""
     by_setting = _by_prompt(plan, scored, lambda setting: setting)
-    best = max(by_setting.values(), key=statistics.fmean)
+    expected = shrunk(np.array(list(by_setting.values())).T)
+    best, others = max(by_setting.values(), key=statistics.fmean), max(1, len(by_setting) - 1)
     ranking = []
-    for setting, values in by_setting.items():
-        behind = estimate([other - own for other, own in zip(best, values, strict=True)])
-        ranking.append(RankedSetting(setting, estimate(values), behind, as_good=behind.low <= 0))
+    for (setting, values), elsewhere in zip(by_setting.items(), expected.tolist(), strict=True):
+        behind = estimate([other - own for other, own in zip(best, values, strict=True)], others)
+        as_good = values is best or (behind.low is not None and behind.low <= 0)
+        ranking.append(RankedSetting(setting, estimate(values), elsewhere, behind, as_good))
     ranking.sort(key=lambda entry: -entry.clip_score.mean)
     effects = []
     for factor, levels in zip(FACTORS, vars(plan.grid).values(), strict=True):
@@ -145,6 +152,7 @@ def write_tables(
         **asdict(about),
         "prompts": plan.prompts,
         "seeds": plan.seeds,
+        "reservation": reservation(len(plan.prompts)),
         "best": _entry(outcome.best),
         "cheapest_as_good": _entry(outcome.cheapest),
         "ranking": [_entry(entry) for entry in outcome.ranking],

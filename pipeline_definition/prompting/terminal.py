@@ -1,35 +1,29 @@
 """A picture in the terminal, in whatever way the terminal can.
 
 Reads the variables that terminals set about themselves; returns text to print. Protocols:
-kitty https://sw.kovidgoyal.net/kitty/graphics-protocol/ , iTerm2 https://iterm2.com/documentation-images.html ,
-sixel https://vt100.net/docs/vt3xx-gp/chapter14.html ; otherwise two pixels for each character, in 24-bit colour.
+kitty https://sw.kovidgoyal.net/kitty/graphics-protocol/ , iTerm2 https://iterm2.com/documentation-images.html ;
+otherwise two pixels for each character, in 24-bit colour.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-Protocol = Literal["kitty", "iterm2", "sixel", "blocks"]
+Protocol = Literal["kitty", "iterm2", "blocks"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = get_args(Protocol)
 
 # What a kitty escape may carry at once.
 KITTY_CHUNK: Final = 4096
-SIXEL_COLOURS: Final = 255
-SIXEL_ROWS: Final = 6
-MAX_SIXEL_PX: Final = 512
 UPPER_HALF: Final = "▀"
 RESET: Final = "\x1b[0m"
 _KITTY_PROGRAMS: Final = ("ghostty",)
 _ITERM2_PROGRAMS: Final = ("iTerm.app", "WezTerm", "mintty", "rio")
-_SIXEL_TERMS: Final = ("sixel", "foot", "mlterm", "yaft", "contour")
 
 
 def protocol_of(environment: Mapping[str, str]) -> Protocol | None:
@@ -44,7 +38,7 @@ def protocol_of(environment: Mapping[str, str]) -> Protocol | None:
         return "kitty"
     if program in _ITERM2_PROGRAMS:
         return "iterm2"
-    return "sixel" if any(name in term for name in _SIXEL_TERMS) else "blocks"
+    return "blocks"
 
 
 def rendered(content: bytes, protocol: Protocol, columns: int) -> str:
@@ -68,29 +62,6 @@ def _iterm2(image: Image.Image, columns: int) -> str:
     return f"\x1b]1337;File=inline=1;size={len(content)};preserveAspectRatio=1:{text}\x07\n"
 
 
-def _sixel(image: Image.Image, columns: int) -> str:
-    """Draw bands of six rows: for each colour of a band, one bit for each row of a column."""
-    image.thumbnail((MAX_SIXEL_PX, MAX_SIXEL_PX))
-    indexed = image.quantize(SIXEL_COLOURS)
-    palette = indexed.getpalette() or []
-    parts = [f'\x1bPq"1;1;{image.width};{image.height}']
-    for colour, levels in enumerate(zip(*[iter(palette)] * 3, strict=True)):
-        parts.append(f"#{colour};2;" + ";".join(str(round(level * 100 / 255)) for level in levels))
-    pixels = np.asarray(indexed)
-    for top in range(0, image.height, SIXEL_ROWS):
-        parts += _band(pixels[top : top + SIXEL_ROWS])
-    return "".join(parts) + "\x1b\\\n"
-
-
-def _band(rows: npt.NDArray[np.uint8]) -> Iterator[str]:
-    bits = 1 << np.arange(len(rows))
-    for colour in np.unique(rows):
-        sixels = map(chr, 63 + bits @ (rows == colour))
-        runs = ((character, len(list(group))) for character, group in itertools.groupby(sixels))
-        yield f"#{colour}" + "".join(f"!{count}{character}" for character, count in runs) + "$"
-    yield "-"
-
-
 def _blocks(image: Image.Image, columns: int) -> str:
     """Show two pixels in each character: the upper half's colour before it, the lower half's behind."""
     width = min(columns, image.width)
@@ -110,6 +81,5 @@ def _png(image: Image.Image) -> bytes:
 _RENDERERS: Final[Mapping[Protocol, Callable[[Image.Image, int], str]]] = {
     "kitty": _kitty,
     "iterm2": _iterm2,
-    "sixel": _sixel,
     "blocks": _blocks,
 }

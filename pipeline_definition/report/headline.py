@@ -10,11 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from params.layout import CLIP_SCORE, FID
 from params.parameter_names import ENDPOINT_HOSTS, instance_count_of, instance_type_of
-from pipeline_definition.pages import charts
 from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number
 from pipeline_definition.report.costs import total
 from pipeline_definition.report.gate import Threshold, asked_of, metric, thresholds, warnings
@@ -97,38 +94,32 @@ class Tile:
     passed: bool | None = None
     """Whether it passes the gate; None where the gate does not ask."""
     notes: tuple[str, ...] = ()
-    scale: Markup | None = None
 
 
 def tiles(run: Run) -> tuple[Tile, ...]:
     """Return the figures that are known."""
     asked = asked_of(run.artifacts)
     known = (
-        _quality(run, FID, "FID", asked.get(FID), lower_is_better=True),
-        _quality(run, CLIP_SCORE, "CLIP score", asked.get(CLIP_SCORE), lower_is_better=False),
+        _quality(run, FID, "FID", asked.get(FID)),
+        _quality(run, CLIP_SCORE, "CLIP score", asked.get(CLIP_SCORE)),
         _speed(run),
         _cost(run),
     )
     return tuple(tile for tile in known if tile is not None)
 
 
-def _quality(run: Run, name: str, label: str, asked: Threshold | None, lower_is_better: bool) -> Tile | None:
+def _quality(run: Run, name: str, label: str, asked: Threshold | None) -> Tile | None:
     measured = metric(run.artifacts.metrics, name)
     if measured is None:
         return None
     others = {text: metric(run.artifacts.metrics, name + suffix) for suffix, text in COMPARED.items()}
     compared = {text: other for text, other in others.items() if other is not None}
-    marks = [charts.Mark("model", measured.value, measured.low, measured.high)]
-    marks += [charts.Mark(text, other.value) for text, other in compared.items()]
     notes = [f"gate: {asked}"] if asked else []
     if measured.interval:
         share = f"{100 * measured.confidence:.0f} % interval " if measured.confidence else ""
         notes.append(f"{share}{measured.interval}")
     notes += [f"{text}: {beside(other.value, measured.value)}" for text, other in compared.items()]
-    description = ", ".join((f"{label} {figure(measured.value)}", *notes))
-    passed, scale = asked.is_met_by(measured) if asked else None, f"scale-{name}"
-    drawing = charts.scale(scale, description, marks, asked.limit if asked else None, lower_is_better)
-    return Tile(label, figure(measured.value), passed, tuple(notes), drawing)
+    return Tile(label, figure(measured.value), asked.is_met_by(measured) if asked else None, tuple(notes))
 
 
 def _speed(run: Run) -> Tile | None:

@@ -19,14 +19,9 @@ from pipeline_definition.report import bill, data, headline, lineage, quality, s
 from pipeline_definition.report.run import Run, run_of
 
 SECTIONS = (
-    *(
-        quality.quality_section,
-        bill.cost_section,
-        training.training_section,
-        tuning.tuning_section,
-        data.went_in_section,
-    ),
-    *(data.download_section, data.latents_section, lineage.parameters_section, lineage.lineage_section),
+    *(quality.quality_section, bill.cost_section, training.training_section, tuning.tuning_section),
+    *(data.went_in_section, data.download_section, data.latents_section),
+    *(lineage.parameters_section, lineage.lineage_section),
 )
 # Told once for each phase of the training.
 OF_A_PHASE = (training.training_section, data.latents_section)
@@ -39,19 +34,22 @@ SHEET = "Contact sheet: each prompt with the real picture and the model’s"
 ORIGIN = "Made from the run’s artifacts alone; no network is needed to read it."
 
 
-def write_report(artifacts: Artifacts, path: Path, prices: Mapping[str, float] | None = None) -> None:
-    """Write the page of a run.
+def write_report(
+    artifacts: Artifacts, path: Path, prices: Mapping[str, float] | None = None, judged: Section | None = None
+) -> None:
+    """Write the page of a run, with what people `judged` of its pictures.
 
     `prices` are USD for one instance-hour, by instance type: without them those of the run's forecast; without one a
     run on AWS tells its instance-hours.
     """
     prices = prices or (artifacts.forecast or {}).get("usd_per_instance_hour")
-    write_text(path, render(run_of(artifacts, prices or {})))
+    write_text(path, render(run_of(artifacts, prices or {}), judged))
 
 
-def render(run: Run) -> str:
+def render(run: Run, judged: Section | None = None) -> str:
     """Return the page as HTML; everything that came from outside is escaped."""
     ending, execution = headline.verdict(run), run.artifacts.execution
+    told = (part(seen) for part in SECTIONS for seen in (run.phases if part in OF_A_PHASE else (run,)))
     eyebrow = (
         # From arn:aws:sagemaker:REGION:ACCOUNT:pipeline/NAME/execution/ID.
         [*str(execution.get("arn", "")).split("/"), "pipeline"][1],
@@ -63,7 +61,7 @@ def render(run: Run) -> str:
         eyebrow=tuple(filter(None, eyebrow)),
         title=ending.title,
         lead=ending.lead,
-        sections=tuple(part(seen) for part in SECTIONS for seen in (run.phases if part in OF_A_PHASE else (run,))),
+        sections=(*filter(None, (judged,)), *told),
         notes=tuple(filter(None, (ORIGIN, str(execution.get("arn") or "")))),
     )
     return to_html(
@@ -73,7 +71,7 @@ def render(run: Run) -> str:
         failure=headline.failure(run),
         tiles=headline.tiles(run),
         pictures=pictures_section(run.artifacts),
-        drawings=(steps.lying(run.steps), steps.standing(run.steps)),
+        drawings=tuple(steps.drawing(direction, run.steps) for direction in ("lying", "standing")),
         steps=tuple(steps.timeline(run)),
         summary=steps.summary(run),
         is_local=run.is_local,

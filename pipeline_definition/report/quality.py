@@ -1,8 +1,8 @@
-"""How good the model is: every metric with its interval, and FID against CLIP score."""
+"""How good the model is: every metric of metrics.json by its name, with its interval and what the gate asks of it."""
 
 from __future__ import annotations
 
-import itertools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +17,9 @@ LEAD = (
     "On captions that training never saw. The FID of the real pictures is that of one half against the other: what so "
     "few pictures leave between two sets that are equally good."
 )
+# A metric's name, whose it is where not the model's, and on which side of that one's a difference counts.
+NAME = re.compile(r"(?P<metric>.+?)(?:_(?P<side>above|below))?(?:_(?P<of>untrained|pretrained|approved|real))?")
+# Metrics that are not told by their own words.
 METRIC_NAMES = {
     layout.FID: "FID",
     layout.FID_INFINITY: "FID of infinitely many",
@@ -28,27 +31,17 @@ METRIC_NAMES = {
     layout.FID_CLEAN: "FID, resized as clean-fid does",
     layout.FD_DINOV2: "FD-DINOv2",
     layout.CMMD: "CMMD",
-    layout.PRECISION: "precision",
-    layout.RECALL: "recall",
     layout.PICK_SCORE: "PickScore",
-    "copies": "copies",
 }
 ROWS = {
     "": "model",
-    "_untrained": "untrained model",
-    "_pretrained": "generic pretrained model",
-    "_approved": "approved model",
-    "_real": "real pictures",
+    "untrained": "untrained model",
+    "pretrained": "generic pretrained model",
+    "approved": "approved model",
+    "real": "real pictures",
 }
-COMPARISONS = {
-    layout.CLIP_SCORE_MARGIN: ("CLIP score", "of real pictures with their own captions above the others'"),
-    layout.FID_ABOVE_UNTRAINED: ("FID", "above the untrained model's"),
-    layout.CLIP_SCORE_BELOW_UNTRAINED: ("CLIP score", "below the untrained model's"),
-    layout.FID_ABOVE_PRETRAINED: ("FID", "above the generic model's"),
-    layout.CLIP_SCORE_BELOW_PRETRAINED: ("CLIP score", "below the generic model's"),
-    layout.FID_ABOVE_APPROVED: ("FID", "above the approved model's"),
-    layout.CLIP_SCORE_BELOW_APPROVED: ("CLIP score", "below the approved model's"),
-}
+# What stands in a table as a difference though its name tells no other model.
+DIFFERENCES = {layout.CLIP_SCORE_MARGIN: ("CLIP score", "of real pictures with their own captions above the others'")}
 FACTS = {
     "samples": "pictures judged",
     "guidance_scale": "guidance scale",
@@ -67,18 +60,24 @@ def quality_section(run: Run) -> Section:
     notes = (f"{note[:1].upper()}{note[1:]}." for note in map(str, metrics.get("notes") or ()))
     lead = " ".join([LEAD, *notes]) if metrics else ""
     of_models, differences = [], []
-    for key, suffix in itertools.product(METRIC_NAMES, ROWS):
-        if (measured := metric(metrics, key + suffix)) is not None:
-            value = beside(measured.value, (metric(metrics, key) or measured).value)
-            judged = _judgement(metrics, key + suffix, measured, asked)
-            of_models.append((METRIC_NAMES[key], ROWS[suffix], value, *judged))
-    for key, (name, text) in COMPARISONS.items():
-        measured = metric(metrics, key)
+    for key in metrics.get("metrics") or ():
+        measured, found = metric(metrics, key), NAME.fullmatch(key)
+        if measured is None or found is None:
+            continue
+        base, side, of = found["metric"], found["side"], ROWS[found["of"] or ""]
+        label, judged = METRIC_NAMES.get(base, base.replace("_", " ")), _judgement(metrics, key, measured, asked)
         # Without another model, the model is compared with itself: the difference is exactly 0.
-        if measured is not None and (measured.low, measured.high) != (0.0, 0.0):
-            judged = _judgement(metrics, key, measured, asked)
-            name = METRIC_NAMES.get(metrics["metrics"][key].get(layout.JUDGED_BY), name)
-            differences.append((name, text, figure(measured.value), *judged))
+        if side and (measured.low, measured.high) == (0.0, 0.0):
+            continue
+        if side or key in DIFFERENCES:
+            label = METRIC_NAMES.get(metrics["metrics"][key].get(layout.JUDGED_BY), label)
+            differences.append((*DIFFERENCES.get(key, (label, f"{side} the {of}'s")), figure(measured.value), *judged))
+        else:
+            of_models.append((label, of, beside(measured.value, (metric(metrics, base) or measured).value), *judged))
+    missing = (key for key in asked if metric(metrics, key) is None and metrics)
+    of_models += [
+        (METRIC_NAMES.get(key, key.replace("_", " ")), "model", DASH, DASH, f"✕ {asked[key]}", DASH) for key in missing
+    ]
     judgement, numeric = ("interval", "gate", "pictures"), frozenset({2, 3, 5})
     tables = (
         Table(("metric", "of", "value", *judgement), tuple(of_models), numeric),
@@ -89,9 +88,9 @@ def quality_section(run: Run) -> Section:
 
 def _charts(run: Run, asked: Mapping[str, Threshold]) -> Iterator[Chart]:
     pairs = []
-    for suffix, text in ROWS.items():
-        clip_score = metric(run.artifacts.metrics, layout.CLIP_SCORE + suffix)
-        fid = metric(run.artifacts.metrics, layout.FID + suffix)
+    for of, text in ROWS.items():
+        names = ("_".join(filter(None, (name, of))) for name in (layout.CLIP_SCORE, layout.FID))
+        clip_score, fid = (metric(run.artifacts.metrics, name) for name in names)
         if clip_score is not None and fid is not None:
             pairs.append((_mark(text, clip_score), _mark(text, fid)))
     if not pairs or pairs[0][0].name != ROWS[""]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,28 +28,16 @@ class GraphDrawing:
     """SVG path from one step to the next, and whether the run went this way."""
 
 
-def lying(steps: Sequence[RunStep]) -> GraphDrawing:
-    """Return the graph from left to right, names below the circles."""
-    ranks, lanes = _extent(steps)
-    places = {step.name: (104.0 * (step.node.rank + 0.5), 26 + 84.0 * step.node.lane) for step in steps}
-    return _drawing("lying", steps, places, (104.0 * ranks, 14 + 84.0 * lanes))
-
-
-def standing(steps: Sequence[RunStep]) -> GraphDrawing:
-    """Return the graph from top to bottom, names beside the circles."""
-    ranks, lanes = _extent(steps)
-    places = {step.name: (24 + 150.0 * step.node.lane, 24 + 62.0 * step.node.rank) for step in steps}
-    return _drawing("standing", steps, places, (max(330.0, 30 + 150.0 * lanes), 62.0 * ranks - 8))
-
-
-def _extent(steps: Sequence[RunStep]) -> tuple[int, int]:
+def drawing(direction: str, steps: Sequence[RunStep]) -> GraphDrawing:
+    """Return the graph from left to right, names below the circles, or standing, names beside them."""
     nodes = [step.node for step in steps]
-    return 1 + max((node.rank for node in nodes), default=0), 1 + max((node.lane for node in nodes), default=0)
-
-
-def _drawing(
-    direction: str, steps: Sequence[RunStep], places: Mapping[str, Place], size: tuple[float, float]
-) -> GraphDrawing:
+    ranks, lanes = (1 + max((getattr(node, name) for node in nodes), default=0) for name in ("rank", "lane"))
+    if direction == "lying":
+        places = {node.name: (104.0 * (node.rank + 0.5), 26 + 84.0 * node.lane) for node in nodes}
+        size = (104.0 * ranks, 14 + 84.0 * lanes)
+    else:
+        places = {node.name: (24 + 150.0 * node.lane, 24 + 62.0 * node.rank) for node in nodes}
+        size = (max(330.0, 30 + 150.0 * lanes), 62.0 * ranks - 8)
     lines = tuple(
         (_path(direction, places[parent], places[step.name]), step.style != "waiting")
         for step in steps

@@ -85,7 +85,8 @@ class TrainingPictures:
         files, asked = self._manifest.files, ray.put(descriptors)
         parts = (files[start : start + FILES_PER_TASK] for start in range(0, len(files), FILES_PER_TASK))
         tasks = (search.remote(self._storage.uri, part, asked) for part in parts)
-        return reduce(_nearer, few_at_once(tasks, TASKS_PER_WORKER * workers))
+        found: Nearest = reduce(_nearer, few_at_once(tasks, TASKS_PER_WORKER * workers))
+        return found
 
 
 def _search(uri: str, files: Sequence[DescriptorsRecord], descriptors: Array) -> Nearest:

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome is installed"),
 ]
-PROMPTS = ("a lighthouse at dusk", "a red dot")
+PROMPTS = ("a lighthouse at dusk", "a red dot", "a ring", "two bars")
 PAGES = ("plan", "case", "comparison", "study")
 
 
@@ -41,12 +41,14 @@ def compared() -> Comparison:
 
 
 def write_study(path: Path) -> None:
-    planned = make_plan(PROMPTS, 1, 0, Grid(("oil painting, on canvas",), (1.0, 7.5), (10, 25), ("dpm++", "euler")))
-    scored = [ScoredTrial(trial, Path("a"), 0.01 * number) for number, trial in enumerate(planned.trials)]
-    sheet = path.with_suffix(".png")
-    write_bytes(sheet, grey(90))
+    # Words that nobody would write, and that no column is wide enough for.
+    words = ("oil painting, on canvas, by somebody with a long name, 8k", "{prompt}" + "unbroken_" * 9)
+    planned = make_plan(PROMPTS, 1, 0, Grid(words, (1.0, 3.0, 10.25), (10, 25), ("dpm++", "euler")))
+    picture = path.with_suffix(".png")
+    write_bytes(picture, grey(90))
+    scored = [ScoredTrial(trial, picture, 0.01 * number) for number, trial in enumerate(planned.trials)]
     about = StudyProvenance("sd-production", "model/1", "c" * 64)
-    study_page.write_page(path, planned, results(planned, scored), about, sheet)
+    study_page.write_page(path, planned, results(planned, scored), about, scored)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,18 @@ def test_no_cell_of_a_table_is_cut(tab: Browser, folder: Path, name: str, width_
     tab.open(folder / f"{name}.html", width_px, paper=paper)
     assert tab.evaluate("document.querySelectorAll('.scroll table').length") > 0
     assert tab.evaluate(CLIPPED) == []
+
+
+@pytest.mark.parametrize("width_px", [320, 390, 480, 600, 768, 1024, 1280, 1920, 718])
+def test_the_study_keeps_every_column_at_every_width_and_on_a4(tab: Browser, folder: Path, width_px: int) -> None:
+    """A4 at 96 px an inch without the browser's margins is 718 px wide."""
+    tab.open(folder / "study.html", width_px, paper=width_px == 718)
+    assert tab.evaluate(CLIPPED) == []
+    decides = "[...document.querySelectorAll('#ranking td:nth-child(3)')].map(c => c.getBoundingClientRect().width)"
+    widths = tab.evaluate(decides)
+    assert len(widths) == 20
+    assert min(widths) > 20
+    assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
 
 
 def test_a_cell_that_is_cut_is_noticed(tab: Browser, folder: Path) -> None:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from pipeline_definition.pages import charts
 
 numbers = st.floats(-1e6, 1e6)
-CHARTS = ["curves", "scale", "bars", "pairs", "trials", "plan", "plane", "guidance", "dollars"]
+CHARTS = ["curves", "bars", "pairs", "trials", "plan", "plane", "guidance", "dollars"]
 LOSSES = [(64.0 * i, 1 / i) for i in range(1, 50)]
 
 
@@ -24,7 +24,6 @@ def every_chart() -> dict[str, Markup]:
         "curves": charts.curves(
             "a", "loss", [charts.Series("loss", LOSSES), charts.Series("b", LOSSES[:3], True)], logarithmic=True
         ),
-        "scale": charts.scale("b", "FID", [mark, charts.Mark("untrained", 55.0)], 25.0, True),
         "bars": charts.bars("c", "causes", [("timeout", [(3.0, "3")]), ("http 404", [(1.0, "1")])]),
         "pairs": charts.bars("d", "bill", [("Train", [(3.0, "$3"), (2.0, "$2")])]),
         "trials": charts.trade_off("e", "trials", [(1, 0.5), (2, 0.6)], (1, 0.5), "s"),
@@ -77,15 +76,6 @@ def test_settings_of_the_user_change_nothing() -> None:
 def test_a_choice_beyond_a_limit_is_marked_as_a_failure() -> None:
     assert "var(--fail)" in every_chart()["plan"]
     assert "var(--fail)" not in every_chart()["trials"]
-
-
-def test_names_that_would_lie_over_each_other_are_printed_once() -> None:
-    model, real = charts.Mark("model", 1.4), charts.Mark("real pictures", 6.0)
-    near, far = (
-        charts.scale("a", "FID", [model, charts.Mark("untrained", value), real], 25.0, True) for value in (7.5, 20.0)
-    )
-    assert "untrained" in near and "real pictures" not in near
-    assert "untrained" in far and "real pictures" in far
 
 
 def test_names_from_outside_are_escaped() -> None:

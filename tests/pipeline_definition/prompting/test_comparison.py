@@ -17,7 +17,7 @@ from pipeline_definition.prompting.comparison_page import render
 from pipeline_definition.prompting.endpoint import Answer, DrawnPicture
 from tests.pipeline_definition.prompting.conftest import grey
 
-PROMPTS = ["a red dot", "a <b>blue</b> bar", "a green ring"]
+PROMPTS = ["a red dot", "a <b>blue</b> bar", "a green ring", "a cross"]
 SEEDS = [7, 8]
 
 
@@ -79,17 +79,16 @@ def test_every_model_gets_the_same_prompts_and_seeds_by_turns(
         assert [(shot.prompt, shot.seed) for shot in standing.shots] == asked
     warm_up, counted = diary[:2], diary[2:]
     assert {name for name, *_ in warm_up} == {"production", "beside"}
-    assert [name for name, *_ in counted[::2]] == ["production", "beside"] * 3, "the first to draw changes"
+    assert [name for name, *_ in counted[::2]] == ["production", "beside"] * 4, "the first to draw changes"
 
 
 def test_scores_come_back_to_their_pictures(contenders: list[Contender], clip: list[tuple[Path, str]]) -> None:
     first, second = compared(contenders).standings
-    assert [shot.clip_score for shot in first.shots] == pytest.approx([0.057, 0.058] * 3)
+    assert [shot.clip_score for shot in first.shots] == pytest.approx([0.057, 0.058] * 4)
     assert (first.clip_score, second.clip_score) == (pytest.approx(0.0575), pytest.approx(0.1075))
     assert [caption for _, caption in clip] == 2 * [prompt for prompt in PROMPTS for _ in SEEDS]
-    gap = difference(first, second)
-    assert gap is not None
-    assert (gap.value, gap.low, gap.high, gap.wins) == (*[pytest.approx(0.05)] * 3, 6)
+    gap, wins = difference(first, second) or pytest.fail("not scored")
+    assert (gap.mean, gap.low, gap.high, wins) == (*[pytest.approx(0.05)] * 3, 8)
 
 
 def test_an_image_costs_the_instances_time(contenders: list[Contender]) -> None:
@@ -118,7 +117,7 @@ def test_the_page_shows_each_pair_and_needs_nothing_else(contenders: list[Conten
     assert "a &lt;b&gt;blue&lt;/b&gt; bar" in page
     assert "beside shows more of the prompts than production." in page
     assert "+0.0500 (+0.0500 to +0.0500)" in page
-    assert "6 of 6" in page
+    assert "8 of 8" in page
     assert not re.search(r'(src|href)="(?!data:)', page)
 
 
@@ -126,10 +125,22 @@ def test_models_that_differ_by_chance_alone_are_not_told_apart() -> None:
     contender = Contender("one", Painter("one", 0, 1.0, []))
 
     def standing(scores: list[float]) -> Standing:
-        shots = tuple(Shot("x", n, answer_with(n), score) for n, score in enumerate(scores))
+        shots = tuple(Shot(f"prompt {n}", n, answer_with(n), score) for n, score in enumerate(scores))
         return Standing(contender, shots)
 
-    gap = difference(standing([0.2, 0.3, 0.2, 0.3]), standing([0.3, 0.2, 0.31, 0.2]))
-    assert gap is not None
+    both = standing([0.2, 0.3, 0.2, 0.3]), standing([0.3, 0.2, 0.31, 0.2])
+    gap, wins = difference(*both) or pytest.fail("not scored")
+    assert gap.low is not None
+    assert gap.high is not None
     assert gap.low < 0 < gap.high
-    assert gap.wins == 2
+    assert wins == 2
+
+
+def test_pictures_of_one_prompt_count_once_however_many_seeds_it_has() -> None:
+    contender = Contender("one", Painter("one", 0, 1.0, []))
+
+    def standing(score: float) -> Standing:
+        return Standing(contender, tuple(Shot("the only prompt", n, answer_with(n), score) for n in range(20)))
+
+    gap, wins = difference(standing(0.2), standing(0.3)) or pytest.fail("not scored")
+    assert (gap.low, gap.high, wins) == (None, None, 20)

@@ -12,6 +12,7 @@ from params.settings import load_settings
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.cli import app
 from pipeline_definition.cost.forecast import forecast
+from pipeline_definition.prompting.votes import PicturePair, VoteFile
 from pipeline_definition.report.bill import expected_cost, with_forecast
 from tests.pipeline_definition.definitions import defaults_of, definition_of
 from tests.pipeline_definition.report import example_runs
@@ -43,6 +44,27 @@ def test_a_gathered_run_needs_no_connection(tmp_path: Path, inside: str) -> None
     page = tmp_path / "run" / "report.html"
     assert said.splitlines()[0] == str(page)
     assert "What it cost" in page.read_text(encoding="utf-8")
+
+
+def test_votes_beside_the_run_or_named_are_shown_on_its_page_and_missing_ones_are_refused(tmp_path: Path) -> None:
+    example_runs.full_run(tmp_path / "run" / "artifacts")
+    status, said = run(str(tmp_path / "run"), "--votes", str(tmp_path / "none.jsonl"))
+    assert (status, "none.jsonl: no such file" in said) == (2, True)
+    assert run(str(tmp_path / "run"))[0] == 0
+    page = tmp_path / "run" / "report.html"
+    assert "What people prefer" not in page.read_text(encoding="utf-8")
+    file = VoteFile(tmp_path / "run" / "votes.jsonl")
+    for number in range(20):
+        pictures = (f"a{number}", f"b{number}")
+        pair = PicturePair(f"p{number}", "", 0, ("<trained>", "generic"), ("arn:1", "arn:2"), {}, pictures)
+        file.cast("Ann", pair, "first", "generic")
+    assert run(str(tmp_path / "run"))[0] == 0
+    text = page.read_text(encoding="utf-8")
+    assert "All: &lt;trained&gt; is preferred to generic in 98 % of pairs." in text
+    assert "arn:2" in text
+    (tmp_path / "run" / "votes.jsonl").rename(tmp_path / "named.jsonl")
+    assert run(str(tmp_path / "run"), "--votes", str(tmp_path / "named.jsonl"))[0] == 0
+    assert page.read_text(encoding="utf-8") == text
 
 
 def test_programs_get_json_and_choose_the_place(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline_definition.report.costs import Cost
 from pipeline_definition.report.graph import Node, step_graph
 from pipeline_definition.report.run import RunStep
-from pipeline_definition.report.steps import lying, standing
+from pipeline_definition.report.steps import drawing as drawing_of
 from tests.pipeline_definition.definitions import PARAMETER_SETS, all_steps, definition_of
 
 
@@ -64,10 +64,10 @@ def test_no_two_steps_share_a_place_and_parents_come_first(references: list[list
     assert all(nodes[parent].rank < node.rank for node in nodes.values() for parent in node.parents)
 
 
-@pytest.mark.parametrize("draw", [lying, standing])
-def test_circles_keep_their_distance_and_stay_inside(draw: Any) -> None:
+@pytest.mark.parametrize("direction", ["lying", "standing"])
+def test_circles_keep_their_distance_and_stay_inside(direction: str) -> None:
     nodes = step_graph(definition_of("local"))
-    drawing = draw([RunStep(node, {}, "", Cost()) for node in nodes])
+    drawing = drawing_of(direction, [RunStep(node, {}, "", Cost()) for node in nodes])
     for (_, x, y), (_, other_x, other_y) in itertools.combinations(drawing.stations, 2):
         assert (x - other_x) ** 2 + (y - other_y) ** 2 > 40**2
     assert all(16 <= x <= drawing.width and 16 <= y <= drawing.height - 16 for _, x, y in drawing.stations)
@@ -77,5 +77,5 @@ def test_circles_keep_their_distance_and_stay_inside(draw: Any) -> None:
 def test_a_way_that_the_run_did_not_go_is_told_apart() -> None:
     nodes = step_graph(definition_of("local"))
     records = {node.name: {} if node.name == "GateFailed" else {"status": "Succeeded"} for node in nodes}
-    drawing = lying([RunStep(node, records[node.name], "", Cost()) for node in nodes])
+    drawing = drawing_of("lying", [RunStep(node, records[node.name], "", Cost()) for node in nodes])
     assert [travelled for _, travelled in drawing.lines].count(False) == 1

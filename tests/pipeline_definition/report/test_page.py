@@ -55,7 +55,7 @@ class Elements(HTMLParser):
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the charts out: drawing is most of the time, and their own tests draw."""
-    for name in ("curves", "scale", "bars", "trade_off", "plane"):
+    for name in ("curves", "bars", "trade_off", "plane"):
         monkeypatch.setattr(charts, name, lambda *_, **__: Markup(""))
 
 
@@ -107,10 +107,37 @@ def test_the_headline_answers_how_it_ended_how_good_how_fast_and_at_what_cost(pa
 def test_the_quality_section_tells_the_guidance_curve_and_the_comparisons(page_of: Page) -> None:
     said = text_of(page_of("full"))
     assert "FID against CLIP score at each guidance scale, 128 pictures each" in said
-    assert "above the generic model’s" in said or "above the generic model's" in said
+    assert "above the generic pretrained model's" in said
     assert "-6.10 to -2.20" in said
     # The first model of all is compared with itself: a line of zeros would tell nothing.
     assert "the approved model's" not in said
+
+
+def test_a_metric_that_nobody_here_has_heard_of_is_shown_by_its_name_with_what_the_gate_asks(
+    page_of: Page, tmp_path: Path
+) -> None:
+    folder = example_runs.full_run(tmp_path / "new")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["metrics"] |= {
+        "fid_infinity": {"value": 7.25, "low": 6.9, "high": 7.6, "pictures": 256},
+        "fid_infinity_approved": {"value": 8.5, "pictures": 256},
+        "fid_infinity_below_approved": {"value": 1.25, "low": 0.5, "high": 2.0, "pictures": 256},
+        "copies": {"value": 0.0, "low": 0.0, "high": 0.0, "pictures": 256},
+    }
+    definition = json.loads((folder / "definition.json").read_text())
+    for name, limit in (("fid_infinity", 8.0), ("prompt_following", 0.5)):
+        asked = {"Type": "LessThanOrEqualTo", "RightValue": limit}
+        path = {"Std:JsonGet": {"PropertyFile": "x", "Path": f"metrics.{name}.value"}}
+        gate = {"Name": name, "Type": "Condition", "Arguments": {"Conditions": [{**asked, "LeftValue": path}]}}
+        definition["Steps"].append(gate)
+    for name, value in (("metrics.json", metrics), ("definition.json", definition)):
+        example_runs.write_json(folder / name, value)
+    said = text_of(page_of(folder))
+    assert "fid infinity model 7.25 6.90 to 7.60 ✓ at most 8 256" in said
+    assert "fid infinity approved model 8.50" in said
+    assert "fid infinity below the approved model's 1.25 0.50 to 2.00" in said
+    assert "copies model 0 0 to 0" in said
+    assert "prompt following model – – ✕ at most 0.5 –" in said, "what the gate asks and nobody measured is said"
 
 
 def test_a_full_run_shows_every_section(page_of: Page) -> None:
