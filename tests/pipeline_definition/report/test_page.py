@@ -119,13 +119,13 @@ def test_a_metric_that_nobody_here_has_heard_of_is_shown_by_its_name_with_what_t
     folder = example_runs.full_run(tmp_path / "new")
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["metrics"] |= {
-        "fid_infinity": {"value": 7.25, "low": 6.9, "high": 7.6, "pictures": 256},
-        "fid_infinity_approved": {"value": 8.5, "pictures": 256},
-        "fid_infinity_below_approved": {"value": 1.25, "low": 0.5, "high": 2.0, "pictures": 256},
+        "fid_of_tomorrow": {"value": 7.25, "low": 6.9, "high": 7.6, "pictures": 256},
+        "fid_of_tomorrow_approved": {"value": 8.5, "pictures": 256},
+        "fid_of_tomorrow_below_approved": {"value": 1.25, "low": 0.5, "high": 2.0, "pictures": 256},
         "copies": {"value": 0.0, "low": 0.0, "high": 0.0, "pictures": 256},
     }
     definition = json.loads((folder / "definition.json").read_text())
-    for name, limit in (("fid_infinity", 8.0), ("prompt_following", 0.5)):
+    for name, limit in (("fid_of_tomorrow", 8.0), ("prompt_following", 0.5)):
         asked = {"Type": "LessThanOrEqualTo", "RightValue": limit}
         path = {"Std:JsonGet": {"PropertyFile": "x", "Path": f"metrics.{name}.value"}}
         gate = {"Name": name, "Type": "Condition", "Arguments": {"Conditions": [{**asked, "LeftValue": path}]}}
@@ -133,9 +133,9 @@ def test_a_metric_that_nobody_here_has_heard_of_is_shown_by_its_name_with_what_t
     for name, value in (("metrics.json", metrics), ("definition.json", definition)):
         example_runs.write_json(folder / name, value)
     said = text_of(page_of(folder))
-    assert "fid infinity model 7.25 6.90 to 7.60 ✓ at most 8 256" in said
-    assert "fid infinity approved model 8.50" in said
-    assert "fid infinity below the approved model's 1.25 0.50 to 2.00" in said
+    assert "fid of tomorrow model 7.25 6.90 to 7.60 ✓ at most 8 256" in said
+    assert "fid of tomorrow approved model 8.50" in said
+    assert "fid of tomorrow below the approved model's 1.25 0.50 to 2.00" in said
     assert "copies model 0 0 to 0" in said
     assert "prompt following model – – ✕ at most 0.5 –" in said, "what the gate asks and nobody measured is said"
 
