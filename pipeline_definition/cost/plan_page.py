@@ -108,7 +108,8 @@ def plan_document(plan: Plan, name: str, *how: str) -> Document:
     points = [(option.days, option.usd) for option in _spread(plan.options, CHART_POINTS)]
     limits, chosen = (plan.deadline_days, plan.budget_usd), (choice.days, choice.usd)
     drawing = trade_off("plan", described, points, chosen, "days", "dollars", limits=limits, logarithmic=True)
-    steps = Section("choice", "The choice", " ".join(how), tables=(step_table(plan),), is_wide=True)
+    start = Table(("to start it",), tuple((line,) for line in how), wraps=True)
+    steps = Section("choice", "The choice", tables=(step_table(plan), start), is_wide=True)
     options = Section(
         *("options", "Options", " ".join(NOTES)),
         charts=(Chart(CHART_TITLE, drawing),),
