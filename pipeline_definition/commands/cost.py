@@ -222,6 +222,13 @@ def plan(
 def business_case(
     inputs: Annotated[Path | None, typer.Option(help="Inputs in YAML.", show_default="the worked example")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the document and the page.")] = Path("business_case"),
+    votes: Annotated[
+        Path | None, typer.Option(help="Blind votes on both models: what people do not prefer is not credited.")
+    ] = None,
+    voted: Annotated[tuple[str, str], typer.Option(help="What the votes call the custom and the pretrained model.")] = (
+        "trained",
+        "generic",
+    ),
 ) -> Reply:
     """Answer a decision maker's three questions from a file of inputs, as Markdown and as a page with charts.
 
@@ -229,13 +236,23 @@ def business_case(
     """
     from pipeline_definition.cost import business_case, business_inputs, business_page
     from pipeline_definition.pages import html, markdown
+    from pipeline_definition.prompting.preference import preference_of
+    from pipeline_definition.prompting.votes import VoteFile
 
-    answers = business_case.answers_of(business_inputs.load_case(inputs or business_inputs.EXAMPLE_FILE))
-    document = business_page.case_document(answers)
+    case, verdict = business_inputs.load_case(inputs or business_inputs.EXAMPLE_FILE), ""
+    if votes:
+        is_preferred, verdict = preference_of(VoteFile(votes).votes, *voted)
+        if not is_preferred:
+            verdict += " It is credited with no more accepted pictures than the pretrained one."
+            fraction = min(case.custom.accepted_fraction, case.pretrained.accepted_fraction)
+            case = case.changed("custom.accepted_fraction", fraction)
+    answers = business_case.answers_of(case)
+    document = business_page.case_document(answers, verdict)
     write_text(out / "business_case.html", html.to_html(document))
     write_text(out / "business_case.md", markdown.to_markdown(document, "business_case.html"))
     files = f"{out / 'business_case.md'} and {out / 'business_case.html'}"
-    return Reply(business_page.case_json(answers), *business_page.in_words(answers), files)
+    said = (*business_page.in_words(answers), *filter(None, [verdict]))
+    return Reply({**business_page.case_json(answers), "votes": verdict or None}, *said, files)
 
 
 def _definition(params: Path) -> tuple[Settings, dict[str, Any]]:

@@ -45,10 +45,10 @@ UNITS = {
 }
 
 
-def case_document(answers: Answers) -> Document:
-    """Return the document; every number in it is an input that it shows or is derived from those."""
+def case_document(answers: Answers, votes: str = "") -> Document:
+    """Return the document; every number in it is an input that it shows or is derived from those, or from `votes`."""
     sections = (_where(answers), _which(answers), _how_much(answers), _sensitivity(answers), _inputs(answers))
-    said = " ".join(in_words(answers))
+    said = " ".join((*in_words(answers), *filter(None, [votes])))
     return Document((answers.case.company,), "A text-to-image model of our own?", said, sections)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.pages.document import Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, count
 from pipeline_definition.prompting.intervals import CONFIDENCE, FEWEST, Estimate
@@ -119,6 +120,19 @@ def _poll(kind: str, votes: Sequence[Vote]) -> Poll:
     error = ELO * math.sqrt(max(contrast @ one @ contrast for one in quantiles.values()))
     missing = ((EFFORT * error / max(lead.mean, LEAST_GAP)) ** 2 - 1) * len(votes)
     return Poll(kind, tuple(preferences), lead, 0 if lead.is_above_zero else max(1, math.ceil(missing)))
+
+
+def preference_of(votes: Sequence[Vote], model: str, other: str) -> tuple[bool, str]:
+    """Return whether people are shown to prefer one model to another, and the verdict in words.
+
+    Raises OperatorError where nobody voted on a pair of these two.
+    """
+    of_both = [vote for vote in votes if {*vote.pair.models} == {model, other}]
+    if not of_both:
+        named = ", ".join(sorted({name for vote in votes for name in vote.pair.models})) or "nothing"
+        raise OperatorError(f"no votes on {model} beside {other}: there are votes on {named}")
+    poll = polls(of_both)[0]
+    return poll.lead.is_above_zero and poll.preferences[0].model == model, poll.verdict
 
 
 def poll_rows(found: Sequence[Poll]) -> Iterator[tuple[str, ...]]:

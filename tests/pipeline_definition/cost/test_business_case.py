@@ -19,6 +19,8 @@ from pipeline_definition.cost.business_page import case_document, case_json
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.pages.html import to_html
 from pipeline_definition.pages.markdown import to_markdown
+from pipeline_definition.prompting.votes import Choice
+from tests.pipeline_definition.prompting.test_preference import cast, vote
 
 EXAMPLE = load_case(EXAMPLE_FILE)
 
@@ -217,3 +219,22 @@ def test_the_command_writes_both_files(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["pays"] is True
     assert sorted(path.name for path in tmp_path.iterdir()) == ["business_case.html", "business_case.md"]
+
+
+@pytest.mark.parametrize(("choice", "pays"), [("first", True), ("neither", False), ("second", False)])
+def test_a_model_that_voters_do_not_prefer_is_credited_with_no_more_than_the_open_one(
+    tmp_path: Path, choice: Choice, pays: bool
+) -> None:
+    cast(tmp_path / "votes.jsonl", [vote(number, choice, ("trained", "generic")) for number in range(24)])
+    words = ["business-case", "--out", str(tmp_path / "out"), "--json", "--votes", str(tmp_path / "votes.jsonl")]
+    told = json.loads(CliRunner().invoke(app, words).stdout)
+    assert told["pays"] is pays and told["votes"]
+    assert told["votes"].split(".")[0] in (tmp_path / "out" / "business_case.html").read_text(encoding="utf-8")
+
+
+def test_votes_on_other_models_are_refused_with_their_names(tmp_path: Path) -> None:
+    cast(tmp_path / "votes.jsonl", [vote(1, "first")])
+    words = ["business-case", "--out", str(tmp_path / "out"), "--votes", str(tmp_path / "votes.jsonl")]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 1
+    assert "there are votes on a, b" in f"{refused.output}{refused.exception}"

@@ -259,7 +259,10 @@ def test_too_few_pictures_for_fid_are_said_and_kid_is_shown_in_its_place(page_of
     said = text_of(page_of(folder))
     assert "FID of infinitely many model 7.31" in said and "256 (4 a feature)" in said
     assert "KID above the untrained model's 0.0213 too few pictures to tell" in said
-    assert "KID above the generic pretrained model's" in said and "000" not in said[said.index("KID above the generic") :][:80]
+    assert (
+        "KID above the generic pretrained model's" in said
+        and "000" not in said[said.index("KID above the generic") :][:80]
+    )
     assert "FID, resized as clean-fid does" in said and "recall" in said
     assert "it serves with inference_steps=25" in said
 
