@@ -29,7 +29,7 @@ def flow_fixture(tmp_path: Path) -> Iterator[LocalPipeline]:
     values["tune"] |= {"trials": 1, "parallel_trials": 1}
     values["train"] |= {"prediction_type": "flow", "precision": "float64", "training_samples": 640}
     few = dict.fromkeys(("samples", "untrained_samples", "comparison_samples", "grid_samples"), 16)
-    values["evaluate"] |= {"sampler": local["evaluate"]["sampler"], "guidance_grid": [3.0], **few}
+    values["evaluate"] |= {"sampler": "dpm++", "guidance_grid": [3.0], **few}
     values["local"]["pretrained_dir"] = local["local"]["pretrained_dir"]
     params = tmp_path / "tiny_flow.yaml"
     params.write_text(yaml.safe_dump(values))

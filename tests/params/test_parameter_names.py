@@ -11,7 +11,7 @@ from params import parameter_names
 from tests.pipeline_definition.definitions import PARAMETER_SETS, definition_of
 
 # Members of AWS requests that are called as a parameter is.
-REQUEST_MEMBERS = {"Bucket", "EndpointName", "TrainingImage", "TrainingInstanceType"}
+REQUEST_MEMBERS = {"Bucket", "EndpointName", "ModelPackageGroup", "TrainingImage", "TrainingInstanceType"}
 NAMES = {value for value in vars(parameter_names).values() if isinstance(value, str) and value.isalpha()}
 
 

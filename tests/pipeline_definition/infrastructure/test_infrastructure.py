@@ -400,8 +400,11 @@ class Recorder:
     def get_paginator(self, name: str) -> Recorder:
         return self
 
-    def paginate(self, **request: Any) -> list[dict[str, Any]]:
-        return [{"Changes": []}]
+    def paginate(self, **request: Any) -> Recorder:
+        return self
+
+    def search(self, expression: str) -> list[dict[str, Any]]:
+        return []
 
 
 # The zone of a new stack.

@@ -116,7 +116,7 @@ def _flipped_bit() -> None:
     def faulty(self: OptimizerStep, *args: object) -> object:
         result = take(self, *args)  # type: ignore[arg-type]
         if next(steps) == 4 and os.environ.get("RANK") == "1":
-            self._state.parameters[0].detach().view(torch.int32).flatten()[0] ^= 1 << 20
+            self.state.parameters[0].detach().view(torch.int32).flatten()[0] ^= 1 << 20
         return result
 
     OptimizerStep.take = faulty  # type: ignore[method-assign, assignment]

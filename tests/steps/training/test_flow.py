@@ -172,7 +172,7 @@ def test_what_belongs_to_diffusion_is_refused_by_name(changes: dict[str, Any]) -
 
 def test_a_parameter_set_whose_sampler_cannot_draw_flow_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"evaluate\.sampler: ddim does not draw .* flow; set dpm\+\+"):
-        parse_settings("train: {prediction_type: flow}", "mine.yaml")
+        parse_settings("train: {prediction_type: flow}\nevaluate: {sampler: ddim}", "mine.yaml")
     parse_settings("train: {prediction_type: flow}\nevaluate: {sampler: dpm++}", "mine.yaml")
 
 
