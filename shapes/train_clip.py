@@ -131,9 +131,7 @@ def features(model: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str], p
 
 
 def _batches(captions: Sequence[Caption], photo_texts: Sequence[str], steps: int, seed: int) -> Iterator[Tensor]:
-    """Yield rows of batches: captions drawn at random, each with neighbours that differ from it in one word, and
-    photographs of which no two have the same caption. The photographs' rows come after the captions'.
-    """
+    """Yield rows: random captions, each with neighbours that differ in one word; then photos, no two of one caption."""
     numbers = np.random.default_rng(seed)
     row_of = {caption: row for row, caption in enumerate(captions)}
     rows_of: dict[str, list[int]] = {}

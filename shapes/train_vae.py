@@ -7,6 +7,7 @@ a standard deviation of 1. `python -m shapes train-models` runs it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -65,9 +66,8 @@ def train(pixels: Tensor, cycles: Sequence[int], width: int = SHAPES_WIDTH, seed
     for number, steps in enumerate(cycles):
         torch.manual_seed(seed + number)
         batches, title = _batches(pixels, steps), f"VAE {number + 1}/{len(cycles)}"
-        picture_set.fit(
-            vae, batches, steps, lambda batch: loss_of(vae, batch), title, betas=(0.9, 0.99), weight_decay=0.0
-        )
+        loss = functools.partial(loss_of, vae)
+        picture_set.fit(vae, batches, steps, loss, title, betas=(0.9, 0.99), weight_decay=0.0)
     normalise(vae.eval(), pixels)
     return vae
 

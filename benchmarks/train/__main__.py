@@ -98,9 +98,8 @@ def compared(options: argparse.Namespace, made: Iterable[Task]) -> dict[str, Any
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = harness.parser(
-        "benchmarks.train", __doc__, rounds=(3, "turns of all three"), turn_s=(5.0, "length of a turn")
-    )
+    timing = {"rounds": (3, "turns of all three"), "turn_s": (5.0, "length of a turn")}
+    parser = harness.parser("benchmarks.train", __doc__, **timing)
     parser.add_argument("--device", choices=DEFAULTS, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--family", choices=SCALES, default="unet", help="what is trained")
     parser.add_argument("--resolutions", type=numbers, help="comma-separated, in pixels")

@@ -1,6 +1,4 @@
-"""A prefix of an object store, or a folder: written straight to through fsspec, with nothing on a local disk on the
-way.
-"""
+"""A prefix of an object store, or a folder: written straight to through fsspec, past any local disk."""
 
 from __future__ import annotations
 
@@ -92,8 +90,6 @@ class Storage:
             return {}
         paths = {self._path(name): name for name in names}
         contents = _patiently(lambda: self._files.cat(list(paths)))
-        if isinstance(contents, bytes):
-            return {names[0]: contents}
         return {paths[path]: content for path, content in contents.items()}
 
     def fetch(self, folder: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from params.arguments import to_flags
+from params.heldout import is_heldout
 from params.layout import DESCRIPTORS, LATENTS, REFERENCE
 from params.programs import EncodeArguments
 from steps.artifact import IDENTITY_FILE, publish
@@ -29,7 +30,7 @@ from steps.data.encoding.buckets import Size
 from steps.data.encoding.decoding import decode
 from steps.data.encoding.descriptors import DescriptorsManifest, read_descriptors
 from steps.data.encoding.patch_features import PatchFeatures
-from steps.data.encoding.samples import is_heldout, read_samples, read_table
+from steps.data.encoding.samples import read_samples, read_table
 from steps.data.loading.latents import LatentsDataset
 from steps.data.storage import Storage
 from steps.encode import Encode

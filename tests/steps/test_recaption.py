@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from params.heldout import is_heldout
 from params.layout import LATENTS
 from params.programs import EncodeArguments, RecaptionArguments
 from shapes import captions
 from steps import recaption
 from steps.container import Cluster
-from steps.data.encoding.samples import is_heldout, read_table
+from steps.data.encoding.samples import read_table
 from steps.data.encoding.written_captions import CaptionsManifest
 from steps.data.loading.latents import LatentsDataset
 from steps.data.shards.shards_artifact import ShardsManifest, VerifiedShard

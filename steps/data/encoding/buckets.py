@@ -54,9 +54,7 @@ class Buckets:
         return self._taking[[self.candidates.index(size) for size in sizes]]
 
     def merged(self, counts: Rows, at_least: int) -> Buckets:
-        """Return the buckets with `at_least` samples of `counts` [buckets], or the largest; others go to the nearest
-        shape.
-        """
+        """Return the buckets with `at_least` samples of `counts` [buckets], or the largest; the nearest take others."""
         kept = np.flatnonzero(counts >= at_least)
         if not len(kept):
             kept = np.array([np.argmax(counts)])

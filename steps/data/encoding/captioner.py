@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 
 from params.programs import RecaptionArguments
-from steps.data.encoding.encoder import DTYPES
+from steps.data.encoding.encoder import DTYPES, worker_device
 from steps.data.encoding.samples import read_samples, read_table
 from steps.data.shards.shards_artifact import VerifiedShard
 from steps.data.storage import Storage
-from steps.device import choose_device
 from steps.errors import StepError
 from steps.model.pretrained import LOCAL_SAFETENSORS, library, loaded
 
@@ -33,12 +32,9 @@ class Captioner:
 
     def __init__(self, folder: Path, arguments: RecaptionArguments) -> None:
         """Load the model. Raises StepError where it cannot be loaded."""
-        self._arguments, self._device, self._dtype = arguments, choose_device(), DTYPES[arguments.precision]
+        self._arguments, self._device, self._dtype = arguments, worker_device(), DTYPES[arguments.precision]
         self._storage = Storage(arguments.shards_uri)
         self._table = lru_cache(2)(partial(read_table, self._storage))
-        if self._device.type == "cpu":
-            # One worker for each core: they would only wait for each other.
-            torch.set_num_threads(1)
         of, options = library("transformers"), {"local_files_only": True, "trust_remote_code": False}
         self._processor = loaded(folder, lambda: of.AutoProcessor.from_pretrained(folder, **options))
         # What is written follows the prompt: of a shorter one the padding comes first.
@@ -64,10 +60,8 @@ class Captioner:
         try:
             written = self._model.generate(**asked, **options)
         except ValueError as error:
-            prompt = self._arguments.prompt
-            raise StepError(
-                f"recaption.prompt {prompt!r}: this captioner cannot be asked so; try none: {error}"
-            ) from None
+            what = "this captioner cannot be asked so; try none"
+            raise StepError(f"recaption.prompt {self._arguments.prompt!r}: {what}: {error}") from None
         if "input_ids" in asked and not self._model.config.is_encoder_decoder:
             written = written[:, asked["input_ids"].shape[1] :]
         ends = torch.tensor(self._model.generation_config.eos_token_id, device=written.device)

@@ -31,7 +31,7 @@ class BlockEncoder:
 
     def __init__(self, settings: EncoderSettings) -> None:
         """Load the models, onto the GPU where this worker has one."""
-        self._settings, self._device = settings, _device()
+        self._settings, self._device = settings, worker_device()
         self._vae = load_vae(settings.pretrained, DTYPES[settings.precision]).to(self._device)
         denoiser, dtype = denoiser_of(settings.pretrained), torch.float32 if settings.caption_embeddings else None
         self._reader = denoiser.reader(settings.pretrained, settings.caption_length, dtype)
@@ -113,7 +113,7 @@ class BlockDescriber:
     def __init__(self, settings: EncoderSettings) -> None:
         """Load the vision model, onto the GPU where this worker has one."""
         assert settings.features is not None
-        self._vision = PatchFeatures(settings.features, 1, _device(), "encode.descriptors")
+        self._vision = PatchFeatures(settings.features, 1, worker_device(), "encode.descriptors")
         self._batch_size = settings.batch_size
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +123,8 @@ class BlockDescriber:
         return {"shard": row["shard"], "block": row["block"], "content": to_bytes({TENSOR: torch.cat(found).numpy()})}
 
 
-def _device() -> torch.device:
+def worker_device() -> torch.device:
+    """Return what a worker computes on, and have it give the same results each time."""
     device = choose_device()
     if device.type == "cpu":
         # One worker for each core: they would only wait for each other.

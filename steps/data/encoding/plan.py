@@ -18,10 +18,11 @@ import numpy.typing as npt
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationError
 
 from params.arguments import describe
+from params.heldout import caption_hash, is_heldout
 from params.layout import HELDOUT_SPLIT, LATENTS_SHARD_PATTERN, TRAIN_SPLIT
 from params.model import Model
 from steps.data.encoding.buckets import Buckets, Size
-from steps.data.encoding.samples import SampleTable, caption_hash, is_heldout
+from steps.data.encoding.samples import SampleTable
 from steps.data.latents.order import Rows
 from steps.errors import StepError
 

@@ -6,9 +6,10 @@ references. A worker that dies costs its blocks another try.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate
 from typing import Any, Final
 
 import ray.data
@@ -129,25 +130,19 @@ def _by_shard(
 ) -> Iterator[tuple[PlannedShard, list[Any]]]:
     """Yield each shard with the references that hold its blocks; one may hold the end of a shard and more."""
     block_rows = [rows for shard in shards for rows in shard.block_rows]
-    waiting, held, seen, needed, arrived = iter(shards), list[Any](), 0, 0, 0
-    shard = next(waiting)
-    needed = len(shard.block_rows)
-    for bundle in bundles:
-        for entry in bundle.blocks:
-            count = int(entry.metadata.num_rows)
-            on_rows(sum(islice(block_rows, arrived, arrived + count)))
-            arrived += count
-            held.append(entry.ref)
-            seen += count
-            while seen >= needed:
-                yield shard, held
-                seen -= needed
-                held = [entry.ref] if seen else []
-                following = next(waiting, None)
-                if following is None:
-                    return
-                shard, needed = following, len(following.block_rows)
-    raise StepError(f"encode: {arrived} of {len(block_rows)} blocks arrived")
+    ends = accumulate(len(shard.block_rows) for shard in shards)
+    waiting, held, arrived = deque(zip(shards, ends, strict=True)), list[Any](), 0
+    for entry in (entry for bundle in bundles for entry in bundle.blocks):
+        count = int(entry.metadata.num_rows)
+        on_rows(sum(block_rows[arrived : arrived + count]))
+        arrived += count
+        held.append(entry.ref)
+        while waiting and arrived >= waiting[0][1]:
+            shard, end = waiting.popleft()
+            yield shard, held
+            held = [entry.ref] if arrived > end else []
+    if waiting:
+        raise StepError(f"encode: {arrived} of {len(block_rows)} blocks arrived")
 
 
 def _summarize(uri: str, names: Sequence[str], selection: Selection) -> list[SourceSummary]:

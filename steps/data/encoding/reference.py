@@ -1,6 +1,4 @@
-"""The reference artifact: held-out pictures and captions as WebDataset shards (jpg, txt, json), copied member by
-member.
-"""
+"""The reference artifact: held-out pictures and captions as WebDataset shards (jpg, txt, json), copied as they are."""
 
 from __future__ import annotations
 
@@ -49,6 +47,5 @@ def write_reference_shard(uri: str, source: ShardsSource, index: int) -> Referen
     storage = Storage(uri)
     if storage.size(name) != len(content) or storage.read(name) != content:
         storage.write(name, content)
-    return ReferenceShard(
-        name=name, samples=len(samples), bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
-    )
+    sha256 = hashlib.sha256(content).hexdigest()
+    return ReferenceShard(name=name, samples=len(samples), bytes=len(content), sha256=sha256)

@@ -13,8 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from params.heldout import caption_hash as caption_hash
-from params.heldout import is_heldout as is_heldout
 from steps.data.latents.order import Rows
 from steps.data.parquet import read_parquet
 from steps.data.shards.shards_artifact import SAMPLES_SUFFIX
@@ -75,9 +73,8 @@ def read_table(storage: Storage, name: str, min_original_px: int = 0) -> SampleT
     try:
         table = read_parquet(storage.read(table_name))
     except FileNotFoundError:
-        raise StepError(
-            f"{storage.uri}/{table_name}: not there, but its shard is in the manifest; download again"
-        ) from None
+        what = "not there, but its shard is in the manifest"
+        raise StepError(f"{storage.uri}/{table_name}: {what}; download again") from None
     if "xxh3" not in table.column_names:
         raise StepError(f"{storage.uri}/{table_name}: has no checksums (an earlier version's); download again")
     counted = table.filter(table["dropped"].is_null())
@@ -122,10 +119,8 @@ def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> list[Sampl
                 raw = content[int(table.starts[row]) - start : int(table.stops[row]) - start]
                 samples.append(_sample(table, row, raw))
     except (FileNotFoundError, tarfile.TarError, KeyError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise StepError(
-            f"{storage.uri}/{table.name}: not the shard that was verified ({reason}); download again"
-        ) from None
+        what = f"not the shard that was verified ({type(error).__name__}: {error})"
+        raise StepError(f"{storage.uri}/{table.name}: {what}; download again") from None
     return samples
 
 

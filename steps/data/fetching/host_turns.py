@@ -41,9 +41,7 @@ class HostTurns:
 
     @contextmanager
     def turn(self, host: str) -> Iterator[float]:
-        """Wait for a turn; yield the seconds that it took. Raises FetchError where it would take longer than a row
-        waits.
-        """
+        """Wait for a turn; yield the seconds that it took. Raises FetchError where that is longer than a row waits."""
         began_s = time.monotonic()
         with self._changed:
             while (wait_s := self._wait_s(host)) > 0:

@@ -160,9 +160,8 @@ def build_shard(name: str, split: str, blocks: Iterable[bytes], bucket: int = 0)
             described.append((parse_layout(block).rows, offset, len(block), digest(block)))
     content = stream.getvalue()
     rows, offsets, sizes, xxh3 = zip(*described, strict=True)
-    indexed = IndexedShard(
-        name=name, split=split, bucket=bucket, block_rows=rows, offsets=offsets, sizes=sizes, xxh3=xxh3
-    )
+    blocks_of = {"block_rows": rows, "offsets": offsets, "sizes": sizes, "xxh3": xxh3}
+    indexed = IndexedShard(name=name, split=split, bucket=bucket, **blocks_of)
     sha256 = hashlib.sha256(content).hexdigest()
     listed = LatentsShard(name=name, split=split, rows=sum(rows), bytes=len(content), sha256=sha256)
     return content, BuiltShard(listed=listed, indexed=indexed)

@@ -1,6 +1,4 @@
-"""Memory for one rank's batches, used again and again: fresh tensors would cost eight times the reading, in page
-faults.
-"""
+"""Memory for one rank's batches, used again and again: fresh tensors cost eight times the reading, in page faults."""
 
 from __future__ import annotations
 

@@ -81,9 +81,7 @@ class Blocks(ABC):
         """Lend the tensors of a block. Raises StepError when too many rows are lost."""
 
     def _whole(self, block: int, attempt: Callable[[int], Tensors]) -> Tensors:
-        """Return what an attempt (raises BlockError) gives for the block, or the rows of the next one of its shape,
-        repeated.
-        """
+        """Return what an attempt (raises BlockError) gives for the block, or the next one of its shape, repeated."""
         own = self.table.blocks_of(int(self.table.buckets[block]))
         for other in (block, *range(block + 1, own.stop), *range(own.start, block)):
             if other != block and other in self.quarantined:

@@ -120,10 +120,8 @@ class LatentsDataset:
         try:
             return model.model_validate_json(self.files.read(name))
         except OSError as error:
-            reason = error.strerror or error
-            raise StepError(
-                f"{self.location}/{name}: cannot be read ({reason}): the latents were never finished"
-            ) from None
+            reason = f"cannot be read ({error.strerror or error}): the latents were never finished"
+            raise StepError(f"{self.location}/{name}: {reason}") from None
         except ValidationError as error:
             raise StepError(f"{self.location}/{name}: {describe(error)[:300]}") from None
 
@@ -134,9 +132,8 @@ class LatentsDataset:
         if self.manifest.format_version != FORMAT_VERSION:
             raise StepError(f"{self.location}: format {self.manifest.format_version}, this code reads {FORMAT_VERSION}")
         if indexed != listed or totals != self.manifest.counts or not _has_buckets(index, self.manifest):
-            raise StepError(
-                f"{self.location}: {LATENTS_INDEX_FILE} does not belong to {MANIFEST_FILE}; run encode again"
-            )
+            problem = f"{LATENTS_INDEX_FILE} does not belong to {MANIFEST_FILE}"
+            raise StepError(f"{self.location}: {problem}; run encode again")
 
 
 def _has_buckets(index: LatentsIndex, manifest: LatentsManifest) -> bool:

@@ -57,9 +57,7 @@ class JpegStructure:
     @property
     def is_complete(self) -> bool:
         """Whether the scans hold every bit of every component."""
-        return bool(self._bits_left) and not any(
-            any(bits or bits is None for bits in c) for c in self._bits_left.values()
-        )
+        return bool(self._bits_left) and all(bits == 0 for of in self._bits_left.values() for bits in of)
 
     def begin_frame(self, marker: int, segment: bytes) -> None:
         """Note a frame's header. Raises IndexError where it ends early."""

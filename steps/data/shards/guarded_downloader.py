@@ -86,9 +86,7 @@ class ShardMaker:
         )
 
     def make(self, rows: TableSlice) -> VerifiedShard:
-        """Make, read back and record these rows' shard. Raises UnverifiedShardError where its files differ, OSError and
-        others.
-        """
+        """Make, read back and record these rows' shard. Raises UnverifiedShardError for differing files, and others."""
         if self._downloader is None:
             self.prepare()
         storage = Storage(self._uri)

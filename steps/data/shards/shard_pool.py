@@ -80,9 +80,8 @@ class HostPool(contextlib.AbstractContextManager["HostPool"]):
         if self._executor is None:
             reader, writer = self._context.Pipe(duplex=False)
             self._alive = [reader, writer]
-            self._executor = ProcessPoolExecutor(
-                self._processes, self._context, _begin, (self._maker, self._counter, reader)
-            )
+            told = (self._maker, self._counter, reader)
+            self._executor = ProcessPoolExecutor(self._processes, self._context, _begin, told)
         return self._executor
 
     def _stop(self) -> None:

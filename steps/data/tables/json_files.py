@@ -117,9 +117,7 @@ def _object(row: Any, words: str, oddities: Oddities) -> Row:
 
 
 def read_json(stream: BinaryIO, path: str, url_column: str, oddities: Oddities) -> Iterator[Row]:
-    """Yield the rows of a list, an object of columns, or of lines after all. Raises StepError where it is none of
-    these.
-    """
+    """Yield the rows of a list, an object of columns, or of lines after all. Raises StepError for anything else."""
     content = stream.read().decode("utf-8", "surrogateescape").lstrip("\ufeff")
     try:
         document = json.loads(content)

@@ -41,9 +41,7 @@ _ENDS_EARLY: Final = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def open_shards(uri: str, settings: DownloadSettings) -> StoredRows:
-    """Return the pictures in the tars under a prefix. Raises StepError where there is no tar, or no sample with a
-    caption.
-    """
+    """Return the pictures in the tars under a prefix. Raises StepError for no tar, or no sample with a caption."""
     sizes = stored_names(uri)
     tars = [name for name in sizes if name.lower().endswith(TARS)]
     if not tars:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST, URL, Oddities, caption_keys, is_debris
-from steps.data.tables.text_column import from_values, is_read
+from steps.data.tables.text_column import WHY_NO_TEXT, from_values, is_read
 from steps.errors import StepError
 
 Row = dict[str, Any]
@@ -123,4 +123,4 @@ def stored_names(uri: str) -> dict[str, int]:
 def note_if_no_text(oddities: Oddities, place: str, caption: Any) -> None:
     """Note where a caption is no text."""
     if not is_well_formed(caption):
-        oddities.note(Cause.BAD_TEXT, f"{place}: the caption is no text (not UTF-8, half a surrogate pair, or a zero)")
+        oddities.note(Cause.BAD_TEXT, f"{place}: the caption is no text ({WHY_NO_TEXT})")

@@ -89,12 +89,8 @@ class _Table(NamedTuple):
             # address is cannot be told.
             return len(lines) if is_whole and self.has_address(fields) else 1
         closing = last.replace(b'"', b'""') + b'"'
-        is_closed = ending.startswith(closing) and ending[len(closing) :][:1] in (
-            b"",
-            b"\r",
-            b"\n",
-            self.delimiter.encode(),
-        )
+        behind = ending.removeprefix(closing)[:1] if ending.startswith(closing) else b'"'
+        is_closed = behind in (b"", b"\r", b"\n", self.delimiter.encode())
         return 0 if is_whole and is_closed else 1
 
 

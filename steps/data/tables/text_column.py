@@ -22,6 +22,7 @@ from steps.errors import StepError
 
 Mask = npt.NDArray[np.bool_]
 
+WHY_NO_TEXT: Final = "not UTF-8, half a surrogate pair, or a zero"
 NOT_TEXT: Final = b"\xff"
 """No UTF-8: how a value that is no text reaches the door."""
 ZERO: Final = "\0"
@@ -127,9 +128,7 @@ def from_values(values: Sequence[Any]) -> Any:
             return pa.array(values)
     if any(isinstance(value, list) for value in values):
         rows = [value if value is None or isinstance(value, list) else [value] for value in values]
-        return pa.array(
-            [None if row is None else [_encoded(value) for value in row] for row in rows], pa.list_(pa.binary())
-        )
+        return pa.array([row if row is None else list(map(_encoded, row)) for row in rows], pa.list_(pa.binary()))
     return pa.array([_encoded(value) for value in values], pa.binary())
 
 
@@ -167,9 +166,7 @@ def clean(texts: Any) -> Any:
     """
     entities = pc.fill_null(pc.and_(pc.match_substring(texts, "&"), pc.match_substring(texts, ";")), False)
     if pc.any(entities).as_py():
-        texts = pa.array(
-            [value and _ENTITY.sub(lambda one: html.unescape(one.group()), value) for value in texts.to_pylist()],
-            pa.string(),
-        )
+        undone = (text and _ENTITY.sub(lambda one: html.unescape(one.group()), text) for text in texts.to_pylist())
+        texts = pa.array(list(undone), pa.string())
     trimmed = pc.utf8_trim_whitespace(pc.utf8_ltrim(texts, characters=_BYTE_ORDER_MARK))
     return pc.if_else(pc.match_substring_regex(trimmed, _VISIBLE), trimmed, None)

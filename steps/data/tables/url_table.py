@@ -23,7 +23,7 @@ from steps.data.tables.picture_folder import open_folder
 from steps.data.tables.picture_tars import open_shards
 from steps.data.tables.row_files import CAPTION, LOST, URL, TableFiles, open_files
 from steps.data.tables.stored_rows import StoredRows
-from steps.data.tables.text_column import ReadColumn, clean, is_list, only_ones, through
+from steps.data.tables.text_column import WHY_NO_TEXT, ReadColumn, clean, is_list, only_ones, through
 from steps.errors import StepError
 
 _OPENERS: Final[dict[str, Callable[[str, DownloadSettings], TableFiles | StoredRows]]] = {
@@ -37,9 +37,7 @@ Captions = str | list[str] | None
 
 
 def _one(column: Any, first_row: int, settings: DownloadSettings) -> Any:
-    """Return a caption of strings or lists, trimmed, for each row from `first_row` of the table on; null: there is
-    none.
-    """
+    """Return a caption of strings or lists, trimmed, for each row from `first_row` of the table on; null: none."""
     if pa.types.is_string(column.type):
         return clean(column)
 
@@ -179,9 +177,7 @@ class UrlTable:
             column = ReadColumn(pa.nulls(len(stored), pa.string()), is_there)
         if column.lost.any():
             row = first_row + int(np.flatnonzero(column.lost)[0]) + 1
-            self.oddities.note(
-                Cause.BAD_TEXT, f"{self.uri} row {row}: {name} is no text (not UTF-8, half a surrogate pair, or a zero)"
-            )
+            self.oddities.note(Cause.BAD_TEXT, f"{self.uri} row {row}: {name} is no text ({WHY_NO_TEXT})")
         return column
 
     def _slice(self, index: int, size: int, held: list[list[Any]]) -> TableSlice:

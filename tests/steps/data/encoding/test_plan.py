@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from params.heldout import caption_hash, is_heldout
 from steps.data.encoding.buckets import Buckets, buckets_of
 from steps.data.encoding.plan import EncodePlan, PlanFile, Selection, make_plan, summarize, train_rows
-from steps.data.encoding.samples import SampleTable, caption_hash, is_heldout
+from steps.data.encoding.samples import SampleTable
 from steps.data.latents.order import Rows
 from steps.errors import StepError
 from tests.steps.data.shard_tables import table_of

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from params.heldout import is_heldout
 from shapes import captions, pictures
 from steps.data.encoding import reference as module
 from steps.data.encoding.buckets import buckets_of
 from steps.data.encoding.decoding import ShardsSource
 from steps.data.encoding.plan import Selection, make_plan, summarize
 from steps.data.encoding.reference import write_reference_shard
-from steps.data.encoding.samples import is_heldout, read_table
+from steps.data.encoding.samples import read_table
 from steps.data.storage import Storage
 from steps.evaluation.reference import Reference
 from tests.steps.data.shapes_shards import write_shards

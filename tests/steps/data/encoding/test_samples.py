@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from params.heldout import is_heldout
 from steps.data.encoding import samples as module
-from steps.data.encoding.samples import is_heldout, read_samples, read_table
+from steps.data.encoding.samples import read_samples, read_table
 from steps.data.parquet import read_parquet
 from steps.data.shards.verification import write_samples
 from steps.data.storage import Storage
