@@ -75,9 +75,8 @@ def foreign_addresses(settings: Settings, values: Values) -> dict[str, str]:
     asked["download.blocklist_uri"] = settings.download.blocklist_uri
     buckets = {name: match["bucket"] for name, text in asked.items() if (match := S3_ADDRESS.fullmatch(text))}
     own = {settings.account.bucket, values.text("Bucket") if "Bucket" in values else ""}
-    return {
-        name: asked[name] for name, bucket in buckets.items() if bucket not in own and PLACEHOLDER_ACCOUNT not in bucket
-    }
+    foreign = (name for name, bucket in buckets.items() if bucket not in own and PLACEHOLDER_ACCOUNT not in bucket)
+    return {name: asked[name] for name in foreign}
 
 
 def file_system_findings(

@@ -21,16 +21,12 @@ from pipeline_definition.runs.small_set import too_few_held_out
 from pipeline_definition.runs.upload import Upload
 
 app = typer.Typer(help="Look at data before they are paid for.", no_args_is_help=True)
-pretrained_app = typer.Typer(
-    help="Assemble the pretrained models, and put them where jobs read them.", no_args_is_help=True
-)
+pretrained_app = typer.Typer(help="Assemble pretrained models, put them where jobs read them.", no_args_is_help=True)
 
 Place = Annotated[str, typer.Argument(metavar="PLACE", help="s3:// prefix or folder of shards, latents or pictures.")]
 Limits = Annotated[
     Path | None,
-    typer.Option(
-        "--params", help="Parameter set whose limits the pictures are held against; without one, no limit is."
-    ),
+    typer.Option("--params", help="Parameter set whose limits the pictures are held against; without one, none."),
 ]
 
 OwnPlace = Annotated[str, typer.Argument(metavar="PLACE", help="Folder of pictures, or a table of addresses.")]
@@ -138,9 +134,8 @@ def fetch(
       sd-pipeline pretrained fetch --part vae=stabilityai/sd-vae-ft-mse --part tokenizer=./my-tokenizer
     """
     changed = parse_changes(part, "--part", "PART=SOURCE")
-    sources = pretrained_folder.named_sources(name) | {
-        key: pretrained_folder.Source(source) for key, source in changed.items()
-    }
+    own = {key: pretrained_folder.Source(source) for key, source in changed.items()}
+    sources = pretrained_folder.named_sources(name) | own
     record = pretrained_folder.fetch(out, sources, unet_weights, say)
     return Reply(record, f"try it: sd-pipeline run-local --data FOLDER --pretrained {out}")
 

@@ -16,7 +16,7 @@ import typer
 from params.settings import load_settings
 from pipeline_definition.commands import checks, options
 from pipeline_definition.commands.checks import Stack, definition_text
-from pipeline_definition.commands.options import Reply, console, dim, parse_changes, say, table
+from pipeline_definition.commands.options import FittedTable, Reply, console, dim, parse_changes, say
 from pipeline_definition.errors import UsageError
 from pipeline_definition.runs.executions import Execution, Executions
 from pipeline_definition.runs.job_logs import JobLog
@@ -57,7 +57,7 @@ def parameters(params: options.Params = options.LOCAL_PARAMS) -> Reply:
     """
     listed = json.loads(definition_text(load_settings(params)))["Parameters"]
     rows = ((p["Name"], p["Type"], str(p.get("DefaultValue", "")), p["Description"]) for p in listed)
-    return Reply(listed, table(("parameter", "type", "default", "what it is"), rows))
+    return Reply(listed, FittedTable(("parameter", "type", "default", "what it is"), rows))
 
 
 def upsert(context: options.CommandContext, stack: Stack = None) -> Reply:
@@ -146,15 +146,11 @@ def list_executions(context: options.CommandContext) -> Reply:
     Example: sd-pipeline list --json
     """
     items = Executions(context.target).list(context.settings.pipeline_name)
-    rows = (
-        (
-            item["PipelineExecutionArn"].rsplit("/", 1)[-1],
-            item["PipelineExecutionStatus"],
-            item["StartTime"].isoformat(sep=" ", timespec="seconds"),
-        )
-        for item in items
-    )
-    return Reply(items, table(("execution", "status", "started"), rows))
+    rows = []
+    for item in items:
+        started = item["StartTime"].isoformat(sep=" ", timespec="seconds")
+        rows.append((item["PipelineExecutionArn"].rsplit("/", 1)[-1], item["PipelineExecutionStatus"], started))
+    return Reply(items, FittedTable(("execution", "status", "started"), rows))
 
 
 def logs(

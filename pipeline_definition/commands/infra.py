@@ -13,9 +13,7 @@ from pipeline_definition.commands.options import Changes, Reply, parse_changes, 
 from pipeline_definition.infrastructure.stack import Infrastructure
 from pipeline_definition.session import Target
 
-app = typer.Typer(
-    help="Network, bucket, FSx for Lustre, roles, registry and promotion: one stack.", no_args_is_help=True
-)
+app = typer.Typer(help="Network, bucket, FSx for Lustre, roles, registry, promotion: one stack.", no_args_is_help=True)
 
 Stack = Annotated[str, typer.Option(help="Name of the stack.")]
 Region = Annotated[str, typer.Option(help="Region of the stack.")]

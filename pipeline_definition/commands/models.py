@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from params.settings import Settings, load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, filled
-from pipeline_definition.commands.options import Reply, say, table
+from pipeline_definition.commands.options import FittedTable, Reply, say
 from pipeline_definition.infrastructure.stack import Infrastructure
 from pipeline_definition.models import package_record
 from pipeline_definition.models.autoscaling import Autoscaling
@@ -22,16 +22,12 @@ from pipeline_definition.models.promote import Production, Serving
 from pipeline_definition.models.registry import ModelPackage, PackageGroup, pretrained_group, register_pretrained
 from pipeline_definition.session import Target
 
-app = typer.Typer(
-    help="The model registry: which models passed the gate, and which may go to production.", no_args_is_help=True
-)
+app = typer.Typer(help="The model registry: what passed the gate, and what may go to production.", no_args_is_help=True)
 
 PACKAGE_HELP = "Model package: its ARN, its version, `latest` or `pretrained`."
 Package = Annotated[str, typer.Argument(help=PACKAGE_HELP)]
 Reason = Annotated[str, typer.Option(help="Kept with the package.")]
-Out = Annotated[
-    Path | None, typer.Option(help="Also fetch metrics, manifests, training record and pictures into here.")
-]
+Out = Annotated[Path | None, typer.Option(help="Also fetch metrics, manifests, training record and pictures here.")]
 
 
 ProductionStack = Annotated[str, typer.Option("--stack", help="Stack that has the production endpoint.")]
@@ -46,16 +42,12 @@ def list_packages(context: options.CommandContext) -> Reply:
     Example: sd-pipeline models list --local --params params/local.yaml
     """
     packages = PackageGroup(context.target, context.settings.registry.group).list()
-    rows = [
-        (
-            *(str(one.version), one.status, one.created),
-            *(_short(one.metadata.get(name, "")) for name in ("fid", "clip_score")),
-            one.metadata.get("dataset", ""),
-        )
-        for one in packages
-    ]
+    rows = []
+    for one in packages:
+        scores = (_short(one.metadata.get(name, "")) for name in ("fid", "clip_score"))
+        rows.append((str(one.version), one.status, one.created, *scores, one.metadata.get("dataset", "")))
     headers = ("version", "status", "created", "FID", "CLIP score", "data set")
-    return Reply([asdict(package) for package in packages], table(headers, rows, {3, 4}))
+    return Reply([asdict(package) for package in packages], FittedTable(headers, rows, {3, 4}))
 
 
 @app.command()
@@ -84,7 +76,7 @@ def compare(context: options.CommandContext, first: Package, second: Package = "
     files = package_record.PackageFiles(context.target)
     records = [files.record(find(context.settings, context.target, package)) for package in (first, second)]
     rows = package_record.compare(*records)
-    shown = table(("", first, second, "the second is"), ((r.name, r.first, r.second, r.verdict) for r in rows))
+    shown = FittedTable(("", first, second, "the second is"), ((r.name, r.first, r.second, r.verdict) for r in rows))
     return Reply([asdict(row) for row in rows], shown)
 
 

@@ -59,9 +59,7 @@ EndpointName = Annotated[
         help="Its name, or a server's address such as http://127.0.0.1:8080. Default: the parameter set's.",
     ),
 ]
-EvaluatorDir = Annotated[
-    Path | None, typer.Option("--evaluator", help="Folder with clip/; default: the parameter set's.")
-]
+EvaluatorDir = Annotated[Path | None, typer.Option("--evaluator", help="Folder with clip/; default: the set's own.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 OpenBrowser = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite objects that differ.")]
@@ -222,11 +220,6 @@ class FittedTable:
         for row in self._rows:
             made.add_row(*map(Text, row))
         return made
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[int] = ()) -> FittedTable:
-    """Return rows of text under headers, for a terminal of any width."""
-    return FittedTable(headers, rows, numeric)
 
 
 def shown(made: document.Table) -> FittedTable:

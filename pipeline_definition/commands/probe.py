@@ -15,7 +15,7 @@ from params.settings import Settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import Stack, cloud_of, definition_text, filled, refuse_findings
 from pipeline_definition.commands.mistakes import INTERRUPTED
-from pipeline_definition.commands.options import console, parse_changes, print_json, say, table
+from pipeline_definition.commands.options import FittedTable, console, parse_changes, print_json, say
 from pipeline_definition.commands.run_local import sigterm_as_interrupt
 from pipeline_definition.errors import UsageError
 from pipeline_definition.runs.laptop import Laptop
@@ -80,7 +80,7 @@ def probe(
         jobs = one.jobs()
         if not local:
             forecast = ProbeForecast(jobs, target.region)
-            console.print(table(("job", "hosts", "minutes", "on demand"), forecast.rows()))
+            console.print(FittedTable(("job", "hosts", "minutes", "on demand"), forecast.rows()))
             say(forecast)
         if dry_run:
             return

@@ -22,7 +22,7 @@ from params.families import FLOW
 from params.files import write_text
 from params.programs import ServeArguments
 from pipeline_definition.commands import options
-from pipeline_definition.commands.options import EndpointName, Reply, Variant, console, endpoint_of, errors, say, table
+from pipeline_definition.commands.options import EndpointName, Reply, Variant, console, endpoint_of, errors, say
 from pipeline_definition.errors import UsageError
 from pipeline_definition.pages.formats import DASH
 from pipeline_definition.prompting.clip_scores import evaluator_folder
@@ -206,7 +206,7 @@ def compare(
         serve(ballot, listening)
         found = polls(ballot.file.votes)
         verdict = (found[0].verdict, votes) if found else ("nobody has voted",)
-        return Reply([asdict(poll) for poll in found], table(VOTE_HEADERS, poll_rows(found)), *verdict)
+        return Reply([asdict(poll) for poll in found], options.FittedTable(VOTE_HEADERS, poll_rows(found)), *verdict)
     compared = compare_models(
         contenders,
         list(texts),
@@ -217,7 +217,7 @@ def compare(
     chosen = {"guidance": guidance, "steps": steps}
     write_text(out, render(compared, {name: value for name, value in chosen.items() if value is not None}))
     rows = (summary(standing, compared.standings[0]) for standing in compared.standings)
-    return Reply(compared.as_dict(), table(HEADERS, rows), *filter(None, (compared.note, out)))
+    return Reply(compared.as_dict(), options.FittedTable(HEADERS, rows), *filter(None, (compared.note, out)))
 
 
 def _listening(host: str, port: int) -> socket.socket:

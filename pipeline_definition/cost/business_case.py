@@ -162,11 +162,6 @@ class Answers:
         added = self.gain_of(self.case.custom) - self.defender_usd_per_year
         return added * (1.0 - self.case.custom.failure_probability)
 
-    @property
-    def expected_usd_per_year(self) -> float:
-        """Return expected over the return of today, whatever it comes from: a check on what the uses bring."""
-        return self._investment.return_usd_per_year_expected - self._investment.return_usd_per_year_today
-
     def _discount(self, month: int) -> float:
         return float((1.0 + self._investment.discount_rate) ** (-month / MONTHS_PER_YEAR))
 

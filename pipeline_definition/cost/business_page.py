@@ -58,9 +58,7 @@ def case_json(answers: Answers) -> Mapping[str, Any]:
         "inputs": answers.case.model_dump(),
         "in_words": in_words(answers),
         "usd_per_generated_picture": answers.generation_usd_per_picture,
-        "uses": [
-            {"name": answer.use.name, **{name: getattr(answer, name) for name in OF_A_USE}} for answer in answers.uses
-        ],
+        "uses": [{"name": one.use.name, **{name: getattr(one, name) for name in OF_A_USE}} for one in answers.uses],
         "candidates": {
             name: {
                 "usd_per_accepted_image": answers.usd_per_accepted_image(candidate),
@@ -80,12 +78,10 @@ def in_words(answers: Answers) -> list[str]:
     """Return the answer to each of the three questions, in a sentence or two."""
     investment, defender = answers.case.investment, NAMES[answers.defender_name]
     best = max(answers.uses, key=lambda answer: answer.gain_usd_per_year)
-    fraction = answers.break_even_of("custom.accepted_fraction")
+    fraction, assumed = answers.break_even_of("custom.accepted_fraction"), _accepted(answers.case.custom)
     turns = "no accepted fraction would change that"
     if fraction is not None:
-        turns = (
-            f"it pays from {percent(fraction)} of its pictures accepted; {_accepted(answers.case.custom)} are assumed"
-        )
+        turns = f"it pays from {percent(fraction)} of its pictures accepted; {assumed} are assumed"
     verdict = f"{dollars(investment.budget_usd)} for a custom model {'pays' if answers.pays else 'does not pay'}"
     value = f"net present value {dollars(answers.net_present_value_usd())} over {investment.years} years"
     added_usd, alone = answers.added_usd_per_year, f"which alone brings {dollars(answers.defender_usd_per_year)} a year"
@@ -185,13 +181,15 @@ def _how_much(answers: Answers) -> Section:
     host = instance(investment.training_instance_type)
     hours = answers.compute_budget_usd / answers.training_instance_usd_per_hour
     required = f"net gain {investment.required_return_on_budget:g} x the budget, discounted"
+    # A check on what the uses bring.
+    expected = investment.return_usd_per_year_expected - investment.return_usd_per_year_today
     facts = (
         Fact("a custom model adds", dollars(answers.added_usd_per_year), f"a year over {NAMES[answers.defender_name]}"),
         Fact("net present value", dollars(answers.net_present_value_usd()), f"at {percent(investment.discount_rate)}"),
         Fact("payback", _months(answers.payback_months), "from the first dollar"),
         Fact("return on investment", f"{answers.return_on_investment:,.1f} x", f"over {investment.years} years"),
         Fact("budget that the return justifies", dollars(answers.justified_budget_usd), required),
-        Fact("return that is expected", dollars(answers.expected_usd_per_year), "more a year, whatever it comes from"),
+        Fact("return that is expected", dollars(expected), "more a year, whatever it comes from"),
         Fact("compute in the budget", dollars(answers.compute_budget_usd), f"{percent(investment.compute_fraction)}"),
         Fact("which buys", f"{hours * host.ranks:,.0f} GPU-hours", f"{hours:,.0f} h of {host.name} on demand"),
     )
@@ -208,10 +206,8 @@ def _sensitivity(answers: Answers) -> Section:
     drawing = tornado("tornado", "Net present value at both ends of each input's range", rows, value)
     title = f"Net present value at both ends of each input's range; the line is {dollars(value)}"
     parts = (0.25, 0.5, 0.75, 1.0)
-    budgets = tuple(
-        (percent(part), *(dollars(answers.net_present_value_usd(part, factor)) for factor in BUDGET_FACTORS))
-        for part in parts
-    )
+    at_budgets = [[answers.net_present_value_usd(part, factor) for factor in BUDGET_FACTORS] for part in parts]
+    budgets = tuple((percent(part), *map(dollars, usd)) for part, usd in zip(parts, at_budgets, strict=True))
     table = answers.table_of(FRACTIONS)
     fractions = tuple((percent(fraction), *map(dollars, row)) for fraction, row in zip(FRACTIONS, table, strict=True))
     turns = tuple((path.replace("_", " "), _turn(answers, path)) for path in _fractions(answers))
@@ -221,15 +217,8 @@ def _sensitivity(answers: Answers) -> Section:
         Table(("Of it comes true", *(f"{one:g} x budget" for one in BUDGET_FACTORS)), budgets, frozenset({1, 2, 3})),
     )
     lead = "Net present value if an input is other than assumed: by its stated range, else a fifth down and up."
-    return Section(
-        "sensitivity",
-        "What if?",
-        lead,
-        (),
-        (Chart(title, drawing, ("at the high end", "at the low end")),),
-        tables,
-        is_wide=True,
-    )
+    chart = Chart(title, drawing, ("at the high end", "at the low end"))
+    return Section("sensitivity", "What if?", lead, charts=(chart,), tables=tables, is_wide=True)
 
 
 def _fractions(answers: Answers) -> list[str]:

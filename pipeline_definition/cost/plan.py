@@ -75,9 +75,8 @@ class Plan:
     @property
     def choice(self) -> Option:
         """The best, or the option whose worse excess over the two limits is smallest."""
-        return self.best or min(
-            self.options, key=lambda one: max(one.days / self.deadline_days, one.usd / self.budget_usd)
-        )
+        days, usd = self.deadline_days, self.budget_usd
+        return self.best or min(self.options, key=lambda one: max(one.days / days, one.usd / usd))
 
     @property
     def runner_up(self) -> Option | None:
@@ -119,9 +118,8 @@ def plan(
     found = search.options()
     if not found:
         batches = " and ".join(sorted({f"{phase.global_batch_size:,}" for phase in estimator.workload.phases}))
-        raise CostError(
-            f"{GLOBAL_BATCH_SIZE} {batches} divides among no priced host's GPUs that have room for a micro-batch"
-        )
+        what = "divides among no priced host's GPUs that have room for a micro-batch"
+        raise CostError(f"{GLOBAL_BATCH_SIZE} {batches} {what}")
     planned = Plan(deadline_days, budget_usd, estimator.workload, found)
     used = {hosts.instance_type for hosts in planned.choice.trainings}
     return replace(planned, others=search.options(without=used))

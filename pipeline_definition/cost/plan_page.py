@@ -110,12 +110,8 @@ def plan_document(plan: Plan, name: str, *how: str) -> Document:
     drawing = trade_off("plan", described, points, chosen, "days", "dollars", limits=limits, logarithmic=True)
     start = Table(("to start it",), tuple((line,) for line in how), wraps=True)
     steps = Section("choice", "The choice", tables=(step_table(plan), start), is_wide=True)
-    options = Section(
-        *("options", "Options", " ".join(NOTES)),
-        charts=(Chart(CHART_TITLE, drawing),),
-        tables=(option_table(plan),),
-        is_wide=True,
-    )
+    chart, table = Chart(CHART_TITLE, drawing), option_table(plan)
+    options = Section("options", "Options", " ".join(NOTES), charts=(chart,), tables=(table,), is_wide=True)
     return Document(
         eyebrow=(f"{name}: {plan.deadline_days:.3g} days, ${plan.budget_usd:,.0f}",),
         title="A plan that meets both" if plan.best else "No plan meets both",

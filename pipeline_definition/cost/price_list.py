@@ -117,13 +117,12 @@ def instance_usd(client: Any, instance_type: str, region: str) -> float | None:
 
 def service_usd(client: Any, query: PriceQuery, region: str) -> float | None:
     """Return dollars for one unit; None where no product or several with different prices answer."""
-    products = _products(client, query.service, {"regionCode": region, **query.attributes})
-    prices = {
-        usd
-        for product in products
-        if _usage_matches(product["product"]["attributes"].get("usagetype", ""), query.usagetype)
-        for usd in _first_tier(product, query.unit)
-    }
+    prices = set[float]()
+    for product in _products(client, query.service, {"regionCode": region, **query.attributes}):
+        usage = product["product"]["attributes"].get("usagetype", "")
+        # With or without a region's prefix such as USW2-.
+        if not query.usagetype or f"-{usage}".endswith(f"-{query.usagetype}"):
+            prices.update(_first_tier(product, query.unit))
     return prices.pop() if len(prices) == 1 else None
 
 
@@ -141,11 +140,6 @@ def _first_tier(product: Mapping[str, Any], unit: str) -> Iterator[float]:
             usd = float(dimension["pricePerUnit"].get("USD", 0))
             if usd > 0 and dimension.get("beginRange", "0") == "0" and unit in ("", dimension.get("unit")):
                 yield usd
-
-
-def _usage_matches(usagetype: str, wanted: str) -> bool:
-    """Tell whether a usage type is the wanted one, with or without a region's prefix such as USW2-."""
-    return not wanted or usagetype == wanted or usagetype.endswith(f"-{wanted}")
 
 
 def _put_instance(

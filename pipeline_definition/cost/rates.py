@@ -132,9 +132,8 @@ class Rates(Model):
         entries = [one for one in self.train if (one.model, one.resolution_px) == asked and one.gpu == gpu.name]
         denoiser, text = flops_at(model.sample.denoiser_train, resolution_px), text_online * model.sample.text_encoders
         if not entries:
-            return self._derived(
-                gpu, "bfloat16", f"train_{family_of_denoiser(model.denoiser).denoiser}", denoiser + text
-            )
+            part = family_of_denoiser(model.denoiser).denoiser
+            return self._derived(gpu, "bfloat16", f"train_{part}", denoiser + text)
         entry = min(entries, key=lambda one: KINDS.index(one.kind))
         if entry.text == "online" or not text:
             return Rate(entry.samples_per_s_per_gpu, entry.kind, entry.source)

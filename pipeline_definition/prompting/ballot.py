@@ -86,9 +86,7 @@ def draw_ballot(
         if models[one] == models[other]:
             raise OperatorError(f"{one} and {other} draw with the same model: there is nothing to vote on")
         for (prompt, seed), *both in zip(asked, pictures[one], pictures[other], strict=True):
-            drawn_by = (models[one], models[other])
-            pairs.append(
-                PicturePair(prompt, prompts[prompt], seed, (one, other), drawn_by, settings, (both[0], both[1]))
-            )
+            drawn_by, kind = (models[one], models[other]), prompts[prompt]
+            pairs.append(PicturePair(prompt, kind, seed, (one, other), drawn_by, settings, (both[0], both[1])))
     file.refuse_others(*pairs)
     return Ballot({pair.name: pair for pair in pairs}, known, file, seeds[0])

@@ -107,10 +107,9 @@ class SageMakerEndpoint:
     def draw(self, request: Mapping[str, Any]) -> Answer:
         """Draw the pictures of one request."""
         started_s = time.monotonic()
+        question = {**self._endpoint, "ContentType": JSON, "Accept": JSON, "Body": body_of(request)}
         try:
-            response = self._client.invoke_endpoint(
-                **self._endpoint, ContentType=JSON, Accept=JSON, Body=body_of(request)
-            )
+            response = self._client.invoke_endpoint(**question)
         except ClientError as error:
             answer: Any = error.response
             if "OriginalMessage" in answer:

@@ -79,9 +79,8 @@ def latents_section(run: Run) -> Section:
     manifest = run.artifacts.latents_manifest or {}
     counts = manifest.get("counts") or {}
     train, heldout = number(counts.get(TRAIN_SPLIT)), number(counts.get(HELDOUT_SPLIT))
-    digests = tuple(
-        (label, str(manifest[key])[:DIGEST_CHARACTERS]) for key, label in DIGESTS.items() if manifest.get(key)
-    )
+    known = ((label, str(manifest.get(key) or "")) for key, label in DIGESTS.items())
+    digests = tuple((label, digest[:DIGEST_CHARACTERS]) for label, digest in known if digest)
     lead = ""
     if train is not None:
         lead = f"{count(train)} samples to train on" + (f", {count(heldout)} held out." if heldout is not None else ".")

@@ -15,10 +15,9 @@ def parameters_section(run: Run) -> Section:
     values, defaults = run.artifacts.parameters, run.artifacts.defaults
     described = {item["Name"]: item.get("Description", "") for item in run.artifacts.definition.get("Parameters", [])}
     changed = {name: value for name, value in values.items() if value != defaults.get(name)}
-    changed_rows = tuple(
-        (name, plain(value), plain(defaults.get(name)), described.get(name, "")) for name, value in changed.items()
-    )
-    all_rows = tuple((name, plain(value), described.get(name, "")) for name, value in values.items())
+    known = {name: (plain(value), plain(defaults.get(name)), described.get(name, "")) for name, value in values.items()}
+    changed_rows = tuple((name, *known[name]) for name in changed)
+    all_rows = tuple((name, value, what) for name, (value, _, what) in known.items())
     words = {0: "Nothing: every parameter is at its default.", 1: "1 parameter differs from the defaults."}
     lead = words.get(len(changed), f"{len(changed)} parameters differ from the defaults.")
     tables = (

@@ -70,11 +70,9 @@ def _waits(run: Run) -> Iterator[Fact]:
     waits = {name: [value for _, value in points(run, name)] for name in (DATA_S, ENCODER_WAIT_S)}
     if waits[ENCODER_WAIT_S]:
         trainers_s, encoders_s = (math.fsum(waits[name]) for name in (DATA_S, ENCODER_WAIT_S))
-        slower = (
-            ("the encoders were slower: add some", "") if trainers_s > encoders_s else ("", "the trainers were slower")
-        )
-        yield Fact("trainers waited", duration(trainers_s), slower[0])
-        yield Fact("an encoder waited", duration(encoders_s), slower[1])
+        slower = trainers_s > encoders_s
+        yield Fact("trainers waited", duration(trainers_s), "the encoders were slower: add some" if slower else "")
+        yield Fact("an encoder waited", duration(encoders_s), "" if slower else "the trainers were slower")
     train = run.of_kind("TrainingJob")
     metrics = ((train.record.get("job") or {}).get("final_metrics") or {}) if train else {}
     age_s, lag_s = number(metrics.get(CHECKPOINT_AGE_S)), number(metrics.get(CHECKPOINT_LAG_S))

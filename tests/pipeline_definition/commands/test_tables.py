@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pipeline_definition.cli import app
-from pipeline_definition.commands.options import table
+from pipeline_definition.commands.options import FittedTable
 
 WORDS = st.lists(st.text("abcdefgh", min_size=1, max_size=12), min_size=1, max_size=5).map(" ".join)
 FIGURES = st.integers(0, 10**12).map("${:,}".format)
@@ -20,7 +20,7 @@ HEADERS = ("step", "what it is", "dollars", "days")
 
 def printed(rows: list[tuple[str, ...]], width: int) -> str:
     out = io.StringIO()
-    Console(file=out, width=width).print(table(HEADERS, rows, {2, 3}))
+    Console(file=out, width=width).print(FittedTable(HEADERS, rows, {2, 3}))
     return out.getvalue()
 
 
