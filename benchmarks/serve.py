@@ -86,10 +86,7 @@ def main(argv: list[str]) -> int:
         bare = bare_loop(base_dir / "model", arguments)
         environment = to_environment(arguments.model_dump(), "SERVE_") | {"SAGEMAKER_BASE_DIR": folder}
         command = [sys.executable, "-m", "steps", "serve"]
-        with (
-            harness.serving(command, "/ping", **environment) as (url, number),
-            httpx.Client(timeout=120) as connection,
-        ):
+        with harness.serving(command, "/ping", **environment) as (url, number), httpx.Client(timeout=120) as connection:
             ask = functools.partial(ask_endpoint, connection, url)
             one, many = measure(bare, ask, psutil.Process(number), options.rounds, options.pictures)
     harness.print_result(results(one, many, arguments), options.json)

@@ -53,12 +53,7 @@ def to_pixels(pictures_out: Tensor) -> Tensor:
 
 
 def fit(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    steps: int,
-    loss_of: Callable[[Batch], Tensor],
-    title: str,
-    **adamw: Any,
+    model: nn.Module, batches: Iterable[Batch], steps: int, loss_of: Callable[[Batch], Tensor], title: str, **adamw: Any
 ) -> None:
     """Train a model on the batches of a number of steps, with progress; `adamw` goes to the optimizer."""
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, **adamw)

@@ -40,8 +40,7 @@ def forecast_command(
     changes: options.Changes = None,
     rows: Rows = None,
     fsx_gib: Annotated[
-        int | None,
-        typer.Option(min=1200, help="FSx for Lustre storage.", show_default="holds the latents"),
+        int | None, typer.Option(min=1200, help="FSx for Lustre storage.", show_default="holds the latents")
     ] = None,
     fsx_throughput: Annotated[int, typer.Option(help="MB/s per TiB of FSx for Lustre storage.")] = 125,
     storage_months: Annotated[float, typer.Option(min=0, help="How long S3 keeps the data.")] = 1.0,

@@ -115,8 +115,7 @@ def playground(
     endpoint: EndpointName = None,
     variant: Variant = None,
     against: Annotated[
-        list[str] | None,
-        typer.Option(help="Another endpoint, or /VARIANT of this one, for side by side; repeatable."),
+        list[str] | None, typer.Option(help="Another endpoint, or /VARIANT of this one, for side by side; repeatable.")
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="File of example prompts, as prompt-study reads it.")] = None,
     host: options.Host = "127.0.0.1",

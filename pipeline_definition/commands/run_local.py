@@ -50,8 +50,7 @@ Data = Annotated[
     ),
 ]
 Pretrained = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Models as diffusers saves them, in place of the small ones."),
+    Path | None, typer.Option(metavar="DIR", help="Models as diffusers saves them, in place of the small ones.")
 ]
 
 

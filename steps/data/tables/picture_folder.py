@@ -20,15 +20,7 @@ from steps.data.storage import Storage
 from steps.data.tables.json_files import read_lines
 from steps.data.tables.parquet_files import PictureParquet
 from steps.data.tables.row_files import CAPTION, URL, Oddities, open_files
-from steps.data.tables.stored_rows import (
-    Row,
-    StoredRows,
-    caption_in,
-    facts_of,
-    is_blank,
-    note_if_no_text,
-    stored_names,
-)
+from steps.data.tables.stored_rows import Row, StoredRows, caption_in, facts_of, is_blank, note_if_no_text, stored_names
 from steps.data.tables.text_column import through
 from steps.errors import StepError
 
