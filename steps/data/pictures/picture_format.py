@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Final
@@ -85,25 +86,6 @@ def refusal(content: bytes) -> Cause | None:
     return None if name in formats() else Cause.UNSUPPORTED_FORMAT
 
 
-def is_cut(content: bytes) -> bool:
-    """Return whether a picture's end is not there: it may have been cut off, or merely be written so."""
-    name = format_of(content)
-    if name == "JPEG":
-        # A marker behind the last scan is the end; else the end may still stand before something that has both.
-        return content.rfind(EOI) <= content.rfind(START_OF_SCAN) and jpeg_structure(content).end is None
-    if name == "PNG":
-        return content.rfind(b"IEND") < 0
-    if name == "WEBP":
-        return int.from_bytes(content[4:8], "little") + 8 > len(content) + 1
-    if name == "GIF":
-        return b";" not in content[-64:]
-    if name == "BMP":
-        return int.from_bytes(content[2:6], "little") > len(content)
-    if name in ("AVIF", "HEIF", "JPEG2000"):
-        return _boxes_are_cut(content)
-    return False
-
-
 def _boxes_are_cut(content: bytes) -> bool:
     """Return whether a box of an ISO media file, or of JPEG 2000, ends behind the end of the file."""
     if content.startswith(_CODESTREAM):
@@ -117,3 +99,19 @@ def _boxes_are_cut(content: bytes) -> bool:
             return False
         position += size
     return position > len(content)
+
+
+_IS_CUT: Final[Mapping[str | None, Callable[[bytes], bool]]] = {
+    # A marker behind the last scan is the end; else the end may still stand before something that has both.
+    "JPEG": lambda file: file.rfind(EOI) <= file.rfind(START_OF_SCAN) and jpeg_structure(file).end is None,
+    "PNG": lambda file: file.rfind(b"IEND") < 0,
+    "WEBP": lambda file: int.from_bytes(file[4:8], "little") + 8 > len(file) + 1,
+    "GIF": lambda file: b";" not in file[-64:],
+    "BMP": lambda file: int.from_bytes(file[2:6], "little") > len(file),
+    **dict.fromkeys(("AVIF", "HEIF", "JPEG2000"), _boxes_are_cut),
+}
+
+
+def is_cut(content: bytes) -> bool:
+    """Return whether a picture's end is not there: it may have been cut off, or merely be written so."""
+    return _IS_CUT.get(format_of(content), lambda _: False)(content)
