@@ -59,10 +59,15 @@ def from_texts(model: type[M], texts: Mapping[str, str], source: str) -> M:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ArgumentError(f"{source}: unknown setting {name!r}{hint}")
         values[name] = tuple(filter(None, text.split(","))) if _is_tuple(field) else text
+    return validated(model, values, source, ArgumentError)
+
+
+def validated(model: type[M], values: object, source: str, refused: type[Exception]) -> M:
+    """Return the model of some values; raise `refused`, which names source and key, where they are not fit."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ArgumentError(f"{source}: {describe(error)}") from None
+        raise refused(f"{source}: {describe(error)}") from None
 
 
 def from_environment(model: type[M], environment: Mapping[str, str], prefix: str) -> M:

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from params import parameter_names
-from params.arguments import describe
+from params.arguments import validated
 from params.model import Decides, Model, added
 from params.programs import EncodeSettings, TrainArguments
 from params.stages import TRAINING_HOSTS, EncodeStep, Job, TrainingHosts, TrainStep
@@ -91,10 +91,7 @@ def _changed(step: S, changes: Mapping[str, Any], program: type[Model], settings
         close = difflib.get_close_matches(unknown[0], names, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(names))}"
         raise ValueError(f"{key}.{unknown[0]} cannot differ between phases; {hint}")
-    try:
-        return type(step).model_validate({**step.model_dump(), **changes, **settings})
-    except ValidationError as error:
-        raise ValueError(f"{key}: {describe(error)}") from None
+    return validated(type(step), {**step.model_dump(), **changes, **settings}, key, ValueError)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from params import stages
-from params.arguments import describe
+from params.arguments import validated
 from params.cloud import Cloud
 from params.files import read_text
 from params.layout import THROUGHPUT_STEP
@@ -309,10 +309,7 @@ def parse_settings(text: str, source: str) -> Settings:
         values["phases"] = [] if second is None else [second]
     if unknown := list(_unknown_keys(values, Settings, "")):
         raise SettingsError(f"{source}: " + "; ".join(unknown))
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(f"{source}: {describe(error)}") from None
+    return validated(Settings, values, source, SettingsError)
 
 
 class StrictLoader(yaml.SafeLoader):

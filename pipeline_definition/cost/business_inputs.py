@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from params.arguments import describe
+from params.arguments import validated
 from params.files import read_text
 from params.model import Model
 from params.settings import StrictLoader
@@ -168,8 +168,6 @@ def load_case(path: Path) -> BusinessCase:
     """Read the inputs. Raises CostError that names the file and the key."""
     try:
         values = yaml.load(read_text(path, CostError), Loader=StrictLoader)  # noqa: S506 (stricter than SafeLoader)
-        return BusinessCase.model_validate(values)
     except yaml.YAMLError as error:
         raise CostError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        raise CostError(f"{path}: {describe(error)}") from None
+    return validated(BusinessCase, values, str(path), CostError)

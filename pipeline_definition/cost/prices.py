@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from params.arguments import describe
+from params.arguments import validated
 from params.files import read_text
 from params.model import Model
 from pipeline_definition.cost.training import CostError
@@ -142,10 +142,7 @@ def load_prices(path: Path = PRICES_FILE) -> Prices:
 @functools.lru_cache(maxsize=2)
 def parse_prices(text: str, source: str) -> Prices:
     """Build the prices from YAML text; `source` names it in errors."""
-    try:
-        prices = Prices.model_validate(yaml.safe_load(text))
-    except ValidationError as error:
-        raise CostError(f"{source}: {describe(error)}") from None
+    prices = validated(Prices, yaml.safe_load(text), source, CostError)
     entries = [getattr(entry, way) for entry in prices.instances.values() for way in get_args(Purchase)]
     used = {price.source for price in (*entries, *prices.services.values()) if price}
     if unknown := sorted(used - set(prices.sources)):

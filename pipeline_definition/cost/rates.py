@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from params.arguments import describe
+from params.arguments import validated
 from params.memory import ModelFigures, family_of_denoiser, flops_at
 from params.model import Model
 from params.parameter_names import DOWNLOAD_HOSTS, instance_type_of
@@ -207,7 +207,4 @@ def vcpus_of(instance_type: str) -> int:
 @functools.cache
 def load_rates(path: Path = RATES_FILE) -> Rates:
     """Read a rates file. Raises CostError that names the file and the key."""
-    try:
-        return Rates.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise CostError(f"{path}: {describe(error)}") from None
+    return validated(Rates, yaml.safe_load(path.read_text(encoding="utf-8")), str(path), CostError)
