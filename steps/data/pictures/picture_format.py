@@ -114,4 +114,5 @@ _IS_CUT: Final[Mapping[str | None, Callable[[bytes], bool]]] = {
 
 def is_cut(content: bytes) -> bool:
     """Return whether a picture's end is not there: it may have been cut off, or merely be written so."""
-    return _IS_CUT.get(format_of(content), lambda _: False)(content)
+    is_cut_as = _IS_CUT.get(format_of(content))
+    return is_cut_as is not None and is_cut_as(content)
