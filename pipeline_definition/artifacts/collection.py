@@ -4,8 +4,6 @@ Reads SageMaker, CloudWatch Logs and S3 through boto3, on AWS or on the local co
 runs/<execution id>/artifacts/.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

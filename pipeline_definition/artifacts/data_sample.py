@@ -4,8 +4,6 @@ Reads, from S3 or a folder, a manifest, some tables of samples, some tables of f
 Captions and pictures come from outside: pictures are decoded within a limit of pixels and drawn anew, small.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -3,8 +3,6 @@
 Reads some pictures with their captions, and the metadata of their folders; writes nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import hashlib

@@ -4,8 +4,6 @@ Reads SageMaker's Describe and List calls and CloudWatch Logs; writes nothing. O
 are copied, never environments or credentials.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -4,8 +4,6 @@ Reads names, captions, tables and some pictures; writes nothing. The name that a
 content, so that a folder which has changed is another data set, for the step cache as well.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter

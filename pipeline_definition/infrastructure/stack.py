@@ -7,8 +7,6 @@ Reads infrastructure.yaml; reads and writes CloudFormation. What it creates is i
     sd-pipeline start --params params/sd2_base.yaml --stack sd-pipeline
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

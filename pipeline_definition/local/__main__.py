@@ -7,8 +7,6 @@ Reads and writes the state and runs folders; <state>/control_plane.json has its 
 With --leash it also ends when standard input does, unless a line `stay` came before.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import ctypes

@@ -1,7 +1,5 @@
 """model.tar.gz: written so that the same files give the same bytes, and unpacked so that nothing leaves its folder."""
 
-from __future__ import annotations
-
 import gzip
 import tarfile
 import zlib

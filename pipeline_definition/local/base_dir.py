@@ -4,8 +4,6 @@ Needs Linux, `unshare`, and a system that lets its users make namespaces; elsewh
 rewritten, and those inside a program fail.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil

@@ -6,8 +6,6 @@ agree that SageMaker lists for the kind of step: another number of instances, fo
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.html
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -3,8 +3,6 @@
 Reads and writes <state>/records.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

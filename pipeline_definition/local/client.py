@@ -6,8 +6,6 @@
 Reads <state>/control_plane.json; the control plane's own output goes to <state>/control_plane.log.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

@@ -4,8 +4,6 @@ Reads the images that containers/build.sh built; starts containers, and removes 
 container sees what a process sees: its folder at /opt/ml, this machine's network, and the shared file systems.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -14,7 +12,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from params.layout import BASE_DIR, BASE_DIR_VARIABLE
 from pipeline_definition.errors import OperatorError
@@ -59,7 +57,7 @@ class ContainerEngine:
     """Further arguments of every `run`."""
 
     @classmethod
-    def find(cls, backend: str, environment: Mapping[str, str]) -> ContainerEngine:
+    def find(cls, backend: str, environment: Mapping[str, str]) -> Self:
         """Return the engine of this name.
 
         CONTAINER_ENGINE names another command for it, RUN_ARGUMENTS further arguments of `run`. Raises

@@ -7,8 +7,6 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training
 https://docs.aws.amazon.com/sagemaker/latest/dg/build-your-own-processing-container.html
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath

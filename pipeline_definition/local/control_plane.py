@@ -1,7 +1,5 @@
 """The control plane as a whole: what it is made of, how it starts from its state folder, and how it ends."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import os

@@ -4,8 +4,6 @@ Everything that this engine does not know (a type of step, a function, a conditi
 error that names it: nothing is skipped in silence.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

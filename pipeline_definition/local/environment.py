@@ -1,7 +1,5 @@
 """What a job's process finds in its environment, and free ports for it."""
 
-from __future__ import annotations
-
 import functools
 import os
 import socket

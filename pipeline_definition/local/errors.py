@@ -1,7 +1,5 @@
 """What can go wrong in the local control plane."""
 
-from __future__ import annotations
-
 from moto.core.exceptions import ServiceException
 
 INTERNAL_ERROR = "SageMaker.JOB_INTERNAL_ERROR"

@@ -3,8 +3,6 @@
 Writes runs/<execution id>/{execution.json, definition.json, parameters.json, journal.jsonl}.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import threading
@@ -13,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from params.files import write_json, write_text
 from params.layout import ENDED_STATUSES
@@ -111,7 +109,7 @@ class LocalExecution:
     @classmethod
     def begin(
         cls, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Mapping[str, Any]
-    ) -> LocalExecution:
+    ) -> Self:
         """Write a new execution's folder."""
         folder.mkdir(parents=True)
         write_text(folder / "definition.json", definition.text)
@@ -122,7 +120,7 @@ class LocalExecution:
         return execution
 
     @classmethod
-    def load(cls, folder: Path) -> LocalExecution:
+    def load(cls, folder: Path) -> Self:
         """Read an execution back from its folder."""
         identity = ExecutionIdentity(**json.loads((folder / "execution.json").read_text(encoding="utf-8")))
         definition = parse_definition((folder / "definition.json").read_text(encoding="utf-8"))

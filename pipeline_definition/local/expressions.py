@@ -3,8 +3,6 @@
 Checks a value's functions without executing them, finds the steps that it refers to, and splits property paths.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

@@ -4,8 +4,6 @@ Reads the associated objects, writes <state>/fsx/<file system>/...; answers the 
 infrastructure needs, those that moto lacks among them.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading

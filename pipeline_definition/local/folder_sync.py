@@ -4,8 +4,6 @@ Files reach S3 in the order in which they were written, so that a manifest never
 ever deleted in S3, as on SageMaker.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

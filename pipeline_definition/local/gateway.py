@@ -1,7 +1,5 @@
 """The control plane's front door: each request to the operation that answers it, here or in moto."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

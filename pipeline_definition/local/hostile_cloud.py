@@ -6,8 +6,6 @@ https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogE
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html (AccessDenied).
 """
 
-from __future__ import annotations
-
 import contextlib
 import fnmatch
 import io

@@ -4,8 +4,6 @@ An update starts the new variants while the old ones serve, and switches when al
 old ones stay in service and the endpoint's FailureReason says why. Asynchronous invocations wait in `async_queue`.
 """
 
-from __future__ import annotations
-
 import http.client
 import random
 import threading

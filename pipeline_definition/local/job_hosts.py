@@ -1,7 +1,5 @@
 """The hosts of one job: their folders, logs and processes, and what their end means."""
 
-from __future__ import annotations
-
 import fnmatch
 import hashlib
 import signal

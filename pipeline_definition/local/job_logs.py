@@ -3,8 +3,6 @@
 Reads <log dir>/<host>.log; writes log groups /aws/sagemaker/... in moto, so that `logs` is one code path with AWS.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import threading

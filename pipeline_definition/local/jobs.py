@@ -4,8 +4,6 @@ The kinds (processing, training, tuning) say what the work is. A pipeline's step
 start a job in the same way.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import threading

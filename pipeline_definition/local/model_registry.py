@@ -4,8 +4,6 @@ moto's registry drops members (CustomerMetadataProperties) and forgets the appro
 updated, so the registry is kept here.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -5,8 +5,6 @@ algo-1, algo-2, ... What listens on this machine's loopback is out of reach but 
 and deletes network namespaces; needs root and `ip`, `unshare`.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import os

@@ -3,8 +3,6 @@
 Reads and writes `<state>/s3/<bucket>/<key>`, and `<state>/s3.jsonl` with what a file cannot hold (ETag, metadata).
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The API operations that the control plane answers itself: SageMaker's, and some of its neighbours'."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

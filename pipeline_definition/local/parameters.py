@@ -1,13 +1,11 @@
 """The values of pipeline parameters: typed as the definition says, complete, and with no unknown name."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pipeline_definition.local.errors import DefinitionError, invalid
 
@@ -25,7 +23,7 @@ class Parameter:
     choices: tuple[Value, ...] = ()
 
     @classmethod
-    def parse(cls, source: Mapping[str, Any]) -> Parameter:
+    def parse(cls, source: Mapping[str, Any]) -> Self:
         """Read `{"Name": ..., "Type": ..., "DefaultValue": ..., "EnumValues": [...]}`.
 
         Raises DefinitionError that names the parameter.

@@ -3,8 +3,6 @@
 A job names its own entry point (AppSpecification.ContainerEntrypoint); without one, it is the image's.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ this control plane: so a real server process takes over from another one. EventB
 it covers approved packages of every group except those of pretrained models.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

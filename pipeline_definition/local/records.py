@@ -3,8 +3,6 @@
 Reads and writes <state>/records/<kind>/<name>.json. Times are seconds since 1970, as the API's JSON carries them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -3,8 +3,6 @@
 Reads botocore's service model (names, types, patterns, lengths, counts, words) and honoured.yaml.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterator, Mapping

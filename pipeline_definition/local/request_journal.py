@@ -4,8 +4,6 @@ Reads and writes <state>/requests.jsonl. Objects in S3, logs and everything that
 kept elsewhere.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -3,13 +3,11 @@
 Reads parameters, execution variables, properties of finished steps, and JSON objects in S3.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from pipeline_definition.local.definition import Definition, property_file_of
 from pipeline_definition.local.errors import StepFailureError
@@ -32,7 +30,7 @@ class Resolver:
     read_object: Callable[[str], bytes]
     """Bytes of an S3 object by its URI; raises StepFailureError."""
 
-    def with_variables(self, **variables: str) -> Resolver:
+    def with_variables(self, **variables: str) -> Self:
         """Return a resolver that knows more execution variables."""
         return replace(self, variables={**self.variables, **variables})
 

@@ -1,7 +1,5 @@
 """Retry policies: which failures of a step are tried again, when, and how often."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence

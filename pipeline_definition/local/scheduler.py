@@ -3,8 +3,6 @@
 One thread for each execution and one for each running step; nothing polls.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

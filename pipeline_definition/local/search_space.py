@@ -4,8 +4,6 @@ Trial k is a function of (seed, k) alone, so it does not depend on how many run 
 Bayesian also searches at random here: a trial does the same, and a laptop runs only a few.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import random

@@ -4,8 +4,6 @@ Writes <state>/lock (held while the process lives: the operating system lets go 
 <state>/control_plane.json ({"url", "pid", "state", "runs", "backend"}) and <state>/id.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

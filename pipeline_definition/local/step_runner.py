@@ -1,7 +1,5 @@
 """One step of an execution: resolves its arguments, takes a cached result or does the step, keeps its properties."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import time

@@ -1,7 +1,5 @@
 """S3 to a host's folders and back, as SageMaker does for the inputs and outputs of a job."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath

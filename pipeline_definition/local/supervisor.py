@@ -7,8 +7,6 @@ standard input ends, the control plane has died, and the job ends too.
     [...], "environment": {...}, "folder": ..., "log": ...}]}'
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

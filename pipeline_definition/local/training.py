@@ -1,7 +1,5 @@
 """Training jobs: channels from S3 and FSx, a program on each host, a model and checkpoints to S3."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

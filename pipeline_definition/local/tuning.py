@@ -1,7 +1,5 @@
 """Hyperparameter tuning jobs: real trials, several at once, and the best of them."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

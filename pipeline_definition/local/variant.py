@@ -3,8 +3,6 @@
 Writes <state>/endpoints/<endpoint>/<deployment>/<variant>/model; a server that dies is started again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import shutil

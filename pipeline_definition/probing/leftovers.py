@@ -4,8 +4,6 @@ Reads and deletes them by name, asking a busy service again. An interrupted prob
 left, the next one finds.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -4,8 +4,6 @@ Reads and writes SageMaker, S3 and CloudWatch Logs of one target. A refusal or a
 other, with its fix.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

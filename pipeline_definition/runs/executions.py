@@ -4,8 +4,6 @@ Reads and writes SageMaker through one boto3 client; the SageMaker SDK is not ne
 gets summary.json, its outcome for programs, and runs/latest points at the newest one.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import uuid

@@ -6,8 +6,6 @@ token twice. "No line yet" is what ResourceNotFoundException says, and nothing e
 Source: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
 """
 
-from __future__ import annotations
-
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping

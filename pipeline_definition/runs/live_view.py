@@ -3,8 +3,6 @@
 Reads the watcher's snapshots; writes to a console, or to standard output.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Mapping

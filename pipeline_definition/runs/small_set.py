@@ -3,8 +3,6 @@
 Reads captions and the configurations of a pretrained folder; writes nothing.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
