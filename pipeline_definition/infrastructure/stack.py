@@ -232,7 +232,7 @@ class Infrastructure:
         if about["Status"] == "CREATE_COMPLETE":
             pages = self._client.get_paginator("describe_change_set").paginate(ChangeSetName=change_set)
             lines = []
-            for change in pages.search("Changes[].ResourceChange"):
+            for change in (one["ResourceChange"] for page in pages for one in page["Changes"]):
                 replaced = " by replacement" if change.get("Replacement") == "True" else ""
                 name, kind = change["LogicalResourceId"], change["ResourceType"]
                 lines.append(f"{change['Action']} {name} ({kind}){replaced}")

@@ -89,15 +89,10 @@ def ensure_up(
     backend: str = PROCESS,
     cloud: Cloud | None = None,
 ) -> LocalControlPlane:
-    """Return the state folder's control plane; start it unless it runs.
+    """Return the state folder's control plane, started unless it runs; LocalControlPlaneError says why it is not.
 
-    `cloud` turns its switches, whether it runs or not; None leaves them as they are.
-
-    With `leash`, a control plane that this call starts ends with this process, however that ends; one that runs
-    already is not leashed. `backend` runs the jobs: `process`, `docker` or `podman`. `arguments` are further arguments
-    of `python -m pipeline_definition.local`.
-
-    Raises LocalControlPlaneError with the last line of its log if it does not start.
+    `cloud` turns its switches, whether it runs or not; None leaves them as they are. With `leash`, one that this call
+    starts ends with this process. `arguments` are further ones of `python -m pipeline_definition.local`.
     """
     plane = _running(state, runs, backend) or _started(
         state, runs, leash, timeout_s, ("--backend", backend, *arguments)
@@ -163,10 +158,7 @@ def is_up(state: Path) -> LocalControlPlane | None:
 
 
 def down(state: Path, timeout_s: float = 30.0) -> bool:
-    """End the control plane of a state folder with everything that it started; return whether one was running.
-
-    Raises LocalControlPlaneError if it does not end in time.
-    """
+    """End a state folder's control plane with all that it started; return whether one ran, if it ends in time."""
     running = is_up(state)
     if running is None:
         return False

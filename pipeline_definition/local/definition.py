@@ -87,9 +87,9 @@ class Definition:
 
 
 def parse_definition(text: str, refuse_image: Callable[[str], None] = lambda image: None) -> Definition:
-    """Read a definition; `refuse_image` raises DefinitionError for an image without an entry point that cannot run.
+    """Read a definition; DefinitionError names the step and what is wrong with it.
 
-    Raises DefinitionError that names the step and what is wrong with it.
+    `refuse_image` raises it for an image without an entry point that cannot run.
     """
     source = _load(text)
     parameters = tuple(Parameter.parse(item) for item in source.get("Parameters") or ())
@@ -245,10 +245,7 @@ def property_file_of(reference: Any) -> tuple[str, str]:
 
 
 def parse_duration_s(text: str) -> float:
-    """Return an ISO 8601 duration, as CacheConfig.ExpireAfter gives it, in seconds; a year counts 365 days, a month 30.
-
-    Raises DefinitionError for anything else.
-    """
+    """Return an ISO 8601 duration in seconds, a year as 365 days, a month as 30; DefinitionError for anything else."""
     try:
         # pydantic also reads other forms, such as `30 days`, a sign, and a T that nothing follows.
         text = re.sub("^T", "PT", text.upper())  # AWS's own documents have p30d and T12H, too

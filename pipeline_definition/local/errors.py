@@ -33,11 +33,7 @@ class DefinitionError(ValueError):
 
 
 class StepFailureError(Exception):
-    """A step failed.
-
-    `exception_type` is the name by which retry policies know the failure (`SageMaker.JOB_INTERNAL_ERROR`, ...); None
-    for a failure of the program itself, which no policy retries.
-    """
+    """A step failed; retry policies know why by `exception_type`: the program's own failure, None, is not retried."""
 
     def __init__(self, reason: str, exception_type: str | None = None) -> None:
         super().__init__(reason)

@@ -30,10 +30,7 @@ PathElement = str | int
 
 
 def split_path(path: str) -> list[PathElement]:
-    """Split `Outputs['raw'].S3Output[0]` into its elements; an element in quotes is a `Quoted`.
-
-    Raises DefinitionError for a path that is not made of names and brackets.
-    """
+    """Split `Outputs['raw'].S3Output[0]`; an element in quotes is a `Quoted`. DefinitionError for anything else."""
     matches = list(_PATH.finditer(path))
     if "".join(match[0] for match in matches) != path:
         raise DefinitionError(f"path {path!r} is not made of names and brackets")
@@ -44,10 +41,7 @@ def split_path(path: str) -> list[PathElement]:
 
 
 def function_of(value: Any) -> str | None:
-    """Return the function that a value calls; None for a plain value.
-
-    Raises DefinitionError for a function that this engine does not know.
-    """
+    """Return the function that a value calls; None for a plain value, DefinitionError for an unknown one."""
     if not isinstance(value, dict) or len(value) != 1:
         return None
     (name,) = value
@@ -90,10 +84,7 @@ def check_arguments(what: str, given: Any, accepted: Accepted) -> None:
 
 
 def check_expressions(value: Any, parameters: set[str]) -> None:
-    """Check every function of a value.
-
-    Raises DefinitionError that names an unknown function, argument, parameter or execution variable.
-    """
+    """Check a value's functions; DefinitionError names an unknown function, argument, parameter or variable."""
     for name, argument in expressions(value):
         if name == GET:
             _check_get(argument, parameters)

@@ -91,7 +91,7 @@ class Gateway:
         invocation = _INVOCATION.match(path)
         if invocation and service_of(environ) == "sagemaker":
             if invocation[3]:
-                self._hosting.describe_endpoint({"EndpointName": invocation[1]})
+                self._hosting.find(invocation[1])
                 raise invalid("InvokeEndpointWithResponseStream is not supported on this machine")
             return self._invoke(invocation[1], bool(invocation[2]), environ)
         try:
@@ -161,10 +161,7 @@ def _refuse_expired(environ: Environ) -> None:
 
 
 def _refuse_browsers(environ: Environ) -> None:
-    """Refuse requests of web pages, which could run programs here; no SDK sends an Origin or another host.
-
-    Raises RefusedRequestError (403).
-    """
+    """Refuse web pages, which could run programs here: no SDK sends an Origin or another host."""
     host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
     if environ.get("HTTP_ORIGIN") or host not in _HOSTS:
         raise RefusedRequestError(

@@ -107,7 +107,7 @@ class JobHosts:
         return resource_config(self._groups, host, interface)
 
     def run(self, tick: Callable[[], None]) -> None:
-        """Run the job's processes to their end; `tick` is called while they run.
+        """Run the job's processes to their end, calling `tick` meanwhile.
 
         Raises StepFailureError with the failure file's text or the last lines, TimeLimitError, or StepStoppedError.
         """

@@ -71,10 +71,7 @@ class Jobs(Catalogue, ABC):
         return not_found(f"Requested resource not found: {self.kind} {name!r}")
 
     def run(self, request: Mapping[str, Any], log_dir: Path, parent: StopSignal, parallel_jobs: int = 1) -> Record:
-        """Do a job to its end; return its record. `parallel_jobs` of its shape run at once: trials of a search.
-
-        Raises StepFailureError or StepStoppedError; the record says the same.
-        """
+        """Do a job to its end; return its record, which has StepFailureError and StepStoppedError, too."""
         self._begin(request)
         return self._run(request, log_dir, parent, parallel_jobs)
 
@@ -153,13 +150,6 @@ class Jobs(Catalogue, ABC):
             release_disks(self.services.settings.jobs_dir / name)
         else:
             self.clear(name)
-        return self.records.update(
-            name,
-            **{
-                self._status: "Stopped" if cause == "MaxRuntimeExceeded" else cause,
-                "LastModifiedTime": time.time(),
-                "FailureReason": reason[:_REASON_CHARACTERS] if reason else None,
-                **self.ended(cause),
-                **(changes or {}),
-            },
-        )
+        status = {self._status: "Stopped" if cause == "MaxRuntimeExceeded" else cause, "LastModifiedTime": time.time()}
+        why = {"FailureReason": reason[:_REASON_CHARACTERS] if reason else None}
+        return self.records.update(name, **{**status, **why, **self.ended(cause), **(changes or {})})

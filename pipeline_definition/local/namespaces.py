@@ -70,8 +70,7 @@ def foreign_hosts(
 ) -> Iterator[list[ForeignHost]]:
     """Yield hosts algo-1, algo-2, ...; `tag` begins the names of their namespaces.
 
-    `own_name` is the address to which a host's own name resolves, if to any; `ports` of this machine's loopback are
-    reached at the same ports of theirs.
+    `own_name` is the address, if any, of a host's own name; `ports` of this machine's loopback are theirs, too.
     """
     made = [
         ForeignHost(f"algo-{n}", f"{tag}-{n}", interface_of(n), f"{NETWORK}.{n}", folder / f"hosts-{n}")

@@ -127,10 +127,7 @@ class ObjectStore:
         return object_path(StoredKey.root, bucket.name, key)
 
     def keys(self, uri: str, is_folder: bool = True) -> list[str]:
-        """Return the keys under a prefix in order: the object itself, else what lies in the folder of that name.
-
-        Unless that `is_folder`: then it is the beginning of keys, as S3 means it.
-        """
+        """Return the keys in a folder in order, or the object of its name; unless `is_folder`, those that begin so."""
         bucket, key = self._located(uri, "Data download failed:Unable to list objects under")
         live = [name for name, stored in bucket.keys.items() if isinstance(stored, StoredKey)]
         if is_folder and key in live and not key.endswith("/"):
@@ -148,10 +145,9 @@ class ObjectStore:
         return staged(StoredKey.root)
 
     def _located(self, uri: str, failure: str) -> tuple[Any, str]:
-        """Return an address's bucket and key.
+        """Return an address's bucket and key; StepFailureError, `failure` first, where the role is denied it.
 
-        Raises StepFailureError in the words of a job's end, `failure` first, where the role is denied the address:
-        https://github.com/aws/amazon-sagemaker-examples/issues/4384.
+        In the words of a job's end: https://github.com/aws/amazon-sagemaker-examples/issues/4384.
         """
         if is_under(uri, self.denied):
             raise StepFailureError(f"ClientError: {failure} {uri} (AccessDenied: Access Denied)")

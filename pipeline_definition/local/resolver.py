@@ -35,10 +35,7 @@ class Resolver:
         return replace(self, variables={**self.variables, **variables})
 
     def resolve(self, value: Any) -> Any:
-        """Return a value with every function in it replaced by what it stands for.
-
-        Raises StepFailureError that names the reference.
-        """
+        """Return a value with its functions replaced by what they stand for; StepFailureError names the reference."""
         if isinstance(value, list):
             return [self.resolve(item) for item in value]
         if not isinstance(value, Mapping):
@@ -86,10 +83,7 @@ class Resolver:
 
 
 def walk(value: Any, path: list[PathElement], reference: str) -> Any:
-    """Follow a property path; an element in quotes finds a list's element by its name.
-
-    Raises StepFailureError that names the reference and the element that does not exist.
-    """
+    """Follow a property path, in quotes to a list's element by its name; StepFailureError names what does not exist."""
     for element in path:
         try:
             value = _element(value, element)

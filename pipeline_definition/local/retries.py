@@ -45,10 +45,9 @@ class RetryPolicy(BaseModel):
 
 
 def with_retries(policies: Sequence[RetryPolicy], attempt: Callable[[], T], sleep: Callable[[float], None]) -> T:
-    """Call `attempt` until it succeeds or no policy covers its failure any more; return its result.
+    """Return what `attempt` returns once it succeeds; raise its failure when no policy covers it any more.
 
-    A policy's MaxAttempts counts the retries after the first attempt; before its k-th, it waits
-    IntervalSeconds * BackoffRate^(k - 1).
+    MaxAttempts counts retries; before the k-th it waits IntervalSeconds * BackoffRate^(k - 1).
     """
     began_s = time.monotonic()
     used: Counter[RetryPolicy] = Counter()

@@ -31,10 +31,7 @@ _CHUNK = 60  # characters, of up to four bytes each
 
 
 def object_path(root: Path, bucket: str, key: str) -> Path:
-    """Return where an object lies.
-
-    A name may be an object and a folder at once in S3 (`a` and `a/b`): then the object's file ends with `%`.
-    """
+    """Return where an object lies: at `a%` where the name `a` is both an object and a folder."""
     path = root / bucket / Path(*[name for segment in key.split("/") for name in _encode(segment)])
     beside = path.with_name(path.name + "%")
     return beside if path.is_dir() or beside.exists() else path

@@ -17,6 +17,11 @@ from pipeline_definition.local.search_space import trial_hyperparameters
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.training import TrainingJobs
 
+_CONFIG = "HyperParameterTuningJobConfig"
+_OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
+# Where results go does not change what is searched.
+_WHERE_TO = ("OutputDataConfig", "CheckpointConfig")
+
 
 class TuningJobs(Jobs):
     """All tuning jobs."""
@@ -38,9 +43,9 @@ class TuningJobs(Jobs):
         """Answer ListTrainingJobsForHyperParameterTuningJob."""
         trials = super().describe(request)["TrainingJobSummaries"]
         if request.get("SortBy") == "FinalObjectiveMetricValue":
-            done = [trial for trial in trials if _OBJECTIVE in trial]
-            done.sort(key=lambda t: t[_OBJECTIVE]["Value"], reverse=request.get("SortOrder") == "Descending")
-            shown, token = cut(request, done)
+            trials = [trial for trial in trials if _OBJECTIVE in trial]
+            trials.sort(key=lambda t: t[_OBJECTIVE]["Value"], reverse=request.get("SortOrder") == "Descending")
+            shown, token = cut(request, trials)
             return {"TrainingJobSummaries": shown, **token}
         return page("ListTrainingJobsForHyperParameterTuningJob", request, trials, "TrainingJobName")
 
@@ -104,14 +109,6 @@ class TuningJobs(Jobs):
         return summary | {"ObjectiveStatus": "Succeeded", _OBJECTIVE: {**objective, "Value": value}}
 
 
-_CONFIG = "HyperParameterTuningJobConfig"
-_OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
-
-
-# Where results go does not change what is searched.
-_WHERE_TO = ("OutputDataConfig", "CheckpointConfig")
-
-
 def search_seed(request: Mapping[str, Any]) -> int:
     """Return RandomSeed, or without one a number from the digest of what is searched."""
     seed = request[_CONFIG].get("RandomSeed")
@@ -140,11 +137,8 @@ def _training_request(name: str, number: int, definition: Mapping[str, Any], tun
     if "CheckpointConfig" in kept:  # each trial its own, as on SageMaker
         uri = f"{kept['CheckpointConfig']['S3Uri'].rstrip('/')}/{trial}"
         kept["CheckpointConfig"] = {**kept["CheckpointConfig"], "S3Uri": uri}
-    return {
-        **kept,
-        "TrainingJobName": trial,
-        "HyperParameters": {**(definition.get("StaticHyperParameters") or {}), **tuned},
-    }
+    hyperparameters = {**(definition.get("StaticHyperParameters") or {}), **tuned}
+    return {**kept, "TrainingJobName": trial, "HyperParameters": hyperparameters}
 
 
 def _progress(summaries: Mapping[int, Record], objective: Mapping[str, str]) -> Record:
@@ -163,15 +157,10 @@ def _has_reached(summaries: Iterable[Record], objective: Mapping[str, str], targ
 
 
 def _counters(summaries: list[Record]) -> Record:
-    statuses = [summary.get("TrainingJobStatus") for summary in summaries]
+    count = [summary.get("TrainingJobStatus") for summary in summaries].count
     reached = sum(summary["ObjectiveStatus"] == "Succeeded" for summary in summaries)
+    ended = {"Completed": count("Completed"), "NonRetryableError": count("Failed"), "Stopped": count("Stopped")}
     return {
-        "TrainingJobStatusCounters": {
-            "Completed": statuses.count("Completed"),
-            "InProgress": 0,
-            "RetryableError": 0,
-            "NonRetryableError": statuses.count("Failed"),
-            "Stopped": statuses.count("Stopped"),
-        },
+        "TrainingJobStatusCounters": {"InProgress": 0, "RetryableError": 0, **ended},
         "ObjectiveStatusCounters": {"Succeeded": reached, "Pending": 0, "Failed": len(summaries) - reached},
     }

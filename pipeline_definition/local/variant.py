@@ -50,10 +50,7 @@ class RunningVariant:
         self._deaths = 0
 
     def start(self) -> None:
-        """Fetch the model and start the server; return when /ping answers 200.
-
-        Raises StepFailureError with the server's last lines when it ends or takes too long.
-        """
+        """Fetch the model, start the server, return when it answers; StepFailureError has the server's last lines."""
         settings = self._services.settings
         require_capacity(self._services.cloud, self._config.get("InstanceType", ""))
         container = self._container()
