@@ -26,10 +26,7 @@ class Catalogue:
     def operations(self) -> dict[str, Operation]:
         """Return what answers the operations that every kind has."""
         own = {"Create": self.create, "Describe": self.describe, "Delete": self.delete}
-        return {
-            **{f"{verb}{self.prefix}": answer for verb, answer in own.items()},
-            f"List{self.prefix}s": self.list_all,
-        }
+        return {f"{verb}{self.prefix}": answer for verb, answer in own.items()} | {f"List{self.prefix}s": self.list_all}
 
     def create(self, request: Mapping[str, Any]) -> Record:
         """Answer the Create operation."""

@@ -94,9 +94,8 @@ def ensure_up(
     `cloud` turns its switches, whether it runs or not; None leaves them as they are. With `leash`, one that this call
     starts ends with this process. `arguments` are further ones of `python -m pipeline_definition.local`.
     """
-    plane = _running(state, runs, backend) or _started(
-        state, runs, leash, timeout_s, ("--backend", backend, *arguments)
-    )
+    arguments = ("--backend", backend, *arguments)
+    plane = _running(state, runs, backend) or _started(state, runs, leash, timeout_s, arguments)
     if cloud is not None:
         _ask(plane.url, "POST", "/", cloud.model_dump_json(), {"X-Amz-Target": SET_CLOUD})
     return plane

@@ -193,9 +193,7 @@ def _depends_on(items: Any) -> dict[str, str]:
         elif isinstance(item, dict) and set(item) == {"Step", "Trigger"} and item["Trigger"] in TRIGGERS:
             dependencies[item["Step"]] = item["Trigger"]
         else:
-            raise DefinitionError(
-                f"DependsOn {item!r} is neither a step's name nor a Step with a Trigger of {TRIGGERS}"
-            )
+            raise DefinitionError(f"DependsOn {item!r}: neither a step's name nor a Step with a Trigger of {TRIGGERS}")
     return dependencies
 
 
@@ -230,11 +228,9 @@ def _check_property_files(steps: Mapping[str, DefinedStep]) -> None:
     for step in steps.values():
         for name, argument in expressions(step.arguments):
             if name == JSON_GET and "PropertyFile" in argument:
-                source, file_name = property_file_of(argument["PropertyFile"])
-                if source not in steps or file_name not in steps[source].property_files:
-                    raise DefinitionError(
-                        f"step {step.name!r}: {JSON_GET}: no property file {file_name!r} of {source!r}"
-                    )
+                source, file = property_file_of(argument["PropertyFile"])
+                if source not in steps or file not in steps[source].property_files:
+                    raise DefinitionError(f"step {step.name!r}: {JSON_GET}: no property file {file!r} of {source!r}")
 
 
 def property_file_of(reference: Any) -> tuple[str, str]:

@@ -48,6 +48,19 @@ class TimeLimitError(StepFailureError):
     """A job ran longer than its StoppingCondition allows."""
 
 
+def as_refusal(error: Exception) -> RefusedRequestError:
+    """Return any error as the refusal of a request; what is nobody's fault has status 500."""
+    if isinstance(error, RefusedRequestError):
+        return error
+    if isinstance(error, StepFailureError):
+        return invalid(error.reason)
+    if isinstance(error, DefinitionError):
+        return invalid(f"Unable to parse pipeline definition: {error}")
+    if isinstance(error, NotImplementedError):  # by moto
+        return RefusedRequestError("UnknownOperationException", str(error))
+    return RefusedRequestError("InternalFailure", f"{type(error).__name__}: {error}", 500)
+
+
 def as_failure(error: Exception) -> StepFailureError:
     """Return any error as a step's failure; what is not the program's or the request's fault can be retried."""
     if isinstance(error, StepFailureError):

@@ -93,9 +93,7 @@ class ExecutionIdentity:
 class LocalExecution:
     """One execution. Changes are written before they can be seen."""
 
-    def __init__(
-        self, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Record) -> None:
         self.folder, self.identity, self.definition, self.parameters = folder, identity, definition, parameters
         self.status = "Executing"
         self.failure_reason: str | None = None
@@ -107,13 +105,11 @@ class LocalExecution:
         self._lock = threading.RLock()
 
     @classmethod
-    def begin(
-        cls, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Mapping[str, Any]
-    ) -> Self:
+    def begin(cls, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Record) -> Self:
         """Write a new execution's folder."""
         folder.mkdir(parents=True)
         write_text(folder / "definition.json", definition.text)
-        write_json(folder / "parameters.json", dict(parameters))
+        write_json(folder / "parameters.json", parameters)
         execution = cls(folder, identity, definition, parameters)
         execution.set_status("Executing")
         execution.rename()

@@ -68,11 +68,8 @@ def expressions(value: Any) -> Iterator[tuple[str, Any]]:
 def referenced_steps(value: Any) -> set[str]:
     """Return the names of the steps whose outcome a value needs: NAME of each `{"Get": "Steps.NAME..."}`."""
     references = [argument for name, argument in expressions(value) if name == GET and isinstance(argument, str)]
-    return {
-        str(split_path(reference.removeprefix("Steps."))[0])
-        for reference in references
-        if reference.startswith("Steps.")
-    }
+    paths = (reference.removeprefix("Steps.") for reference in references if reference.startswith("Steps."))
+    return {str(split_path(path)[0]) for path in paths}
 
 
 def check_arguments(what: str, given: Any, accepted: Accepted) -> None:

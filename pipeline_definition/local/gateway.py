@@ -14,13 +14,7 @@ from werkzeug.datastructures import EnvironHeaders
 from werkzeug.wrappers import Response
 
 from pipeline_definition.local.answers import error_answer, json_answer
-from pipeline_definition.local.errors import (
-    DefinitionError,
-    NotOursError,
-    RefusedRequestError,
-    StepFailureError,
-    invalid,
-)
+from pipeline_definition.local.errors import NotOursError, RefusedRequestError, as_refusal, invalid
 from pipeline_definition.local.hosting import Hosting
 from pipeline_definition.local.operations import shape_of
 from pipeline_definition.local.records import Operation
@@ -66,18 +60,11 @@ class Gateway:
         """Return the answer to one request; whatever goes wrong is an answer, too."""
         try:
             return self._answer(environ)
-        except RefusedRequestError as error:
-            refusal = error
-        except StepFailureError as error:
-            refusal = invalid(error.reason)
-        except DefinitionError as error:
-            refusal = invalid(f"Unable to parse pipeline definition: {error}")
-        except NotImplementedError as error:  # by moto
-            refusal = RefusedRequestError("UnknownOperationException", f"{error}")
         except Exception as error:
-            _log.exception("%s %s", environ["REQUEST_METHOD"], environ.get("HTTP_X_AMZ_TARGET", environ["PATH_INFO"]))
-            refusal = RefusedRequestError("InternalFailure", f"{type(error).__name__}: {error}", 500)
-        return error_answer(refusal, environ)
+            refusal, asked = as_refusal(error), environ.get("HTTP_X_AMZ_TARGET", environ["PATH_INFO"])
+            if refusal.status == 500:
+                _log.exception("%s %s", environ["REQUEST_METHOD"], asked)
+            return error_answer(refusal, environ)
 
     def _answer(self, environ: Environ) -> Response:
         path, target = environ.get("PATH_INFO", "/"), environ.get("HTTP_X_AMZ_TARGET", "")
@@ -164,6 +151,5 @@ def _refuse_browsers(environ: Environ) -> None:
     """Refuse web pages, which could run programs here: no SDK sends an Origin or another host."""
     host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
     if environ.get("HTTP_ORIGIN") or host not in _HOSTS:
-        raise RefusedRequestError(
-            "AccessDeniedException", "The local control plane answers programs on this machine only", 403
-        )
+        problem = "The local control plane answers programs on this machine only"
+        raise RefusedRequestError("AccessDeniedException", problem, 403)

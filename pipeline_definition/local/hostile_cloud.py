@@ -59,9 +59,8 @@ class HostileCloud:
         operation, request = _operation(environ)
         action = f"{service}:{operation}"
         if any(fnmatch.fnmatchcase(action, pattern) for pattern in cloud.denied_actions):
-            raise RefusedRequestError(
-                "AccessDeniedException", f"User is not authorized to perform: {action} because no policy allows it"
-            )
+            problem = f"User is not authorized to perform: {action} because no policy allows it"
+            raise RefusedRequestError("AccessDeniedException", problem)
         self._throttle(service, action, cloud)
         if service == "sagemaker":
             _refuse_members(operation, request, cloud)

@@ -69,9 +69,8 @@ class Metrics:
 
     def as_list(self) -> list[dict[str, Any]]:
         """Return FinalMetricDataList."""
-        return [
-            {"MetricName": name, "Value": value, "Timestamp": time_s} for name, (value, time_s) in self._values.items()
-        ]
+        found = self._values.items()
+        return [{"MetricName": name, "Value": value, "Timestamp": time_s} for name, (value, time_s) in found]
 
 
 class JobLogs:

@@ -28,9 +28,7 @@ class RetryPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    exception_types: Annotated[frozenset[Retryable], BeforeValidator(_listed)] = Field(
-        alias="ExceptionType", min_length=1
-    )
+    types: Annotated[frozenset[Retryable], BeforeValidator(_listed)] = Field(alias="ExceptionType", min_length=1)
     interval_s: float = Field(1.0, alias="IntervalSeconds")
     backoff_rate: float = Field(2.0, alias="BackoffRate")
     # SageMaker's own default where a policy names neither attempts nor a time.
@@ -55,7 +53,7 @@ def with_retries(policies: Sequence[RetryPolicy], attempt: Callable[[], T], slee
         try:
             return attempt()
         except StepFailureError as failure:
-            policy = next((policy for policy in policies if failure.exception_type in policy.exception_types), None)
+            policy = next((policy for policy in policies if failure.exception_type in policy.types), None)
             if policy is None:
                 raise
             wait_s = policy.interval_s * policy.backoff_rate ** used[policy]

@@ -69,9 +69,10 @@ class TuningJobs(Jobs):
             with self._updating:
                 if target is not None and _has_reached(summaries.values(), objective, target):
                     return
-            summary = self._trial(job, number, definition, trials[number], objective, parallel)
+            request = _training_request(job.name, number, definition, trials[number])
+            summary = self._trial(job, number, request, objective, parallel)
             with self._updating:
-                summaries[number] = summary
+                summaries[number] = {**summary, "TunedHyperParameters": trials[number]}
                 self.records.update(job.name, **_progress(summaries, objective))
 
         with ThreadPoolExecutor(parallel) as pool:
@@ -84,16 +85,7 @@ class TuningJobs(Jobs):
             raise StepFailureError(f"AlgorithmError: all {len(trials)} trials failed: {why}")
         return progress
 
-    def _trial(
-        self,
-        job: RunningJob,
-        number: int,
-        definition: Mapping[str, Any],
-        tuned: Mapping[str, str],
-        objective: Mapping[str, str],
-        parallel: int,
-    ) -> Record:
-        request = _training_request(job.name, number, definition, tuned)
+    def _trial(self, job: RunningJob, number: int, request: Record, objective: Record, parallel: int) -> Record:
         if not job.stop.is_set:
             with contextlib.suppress(StepStoppedError, StepFailureError):  # the trial's record says it
                 self._training.run(request, job.log_dir / f"trial-{number + 1:03d}", job.stop, parallel)
@@ -101,7 +93,7 @@ class TuningJobs(Jobs):
         shape: Any = service_model().shape_for("HyperParameterTrainingJobSummary")
         summary = pick(record, shape.members)
         summary |= {"TrainingJobName": request["TrainingJobName"], "TuningJobName": job.name}
-        summary |= {"TunedHyperParameters": dict(tuned), "ObjectiveStatus": "Failed"}
+        summary |= {"ObjectiveStatus": "Failed"}
         values = {item["MetricName"]: item["Value"] for item in record.get("FinalMetricDataList", ())}
         value = values.get(objective["MetricName"])
         if record.get("TrainingJobStatus") != "Completed" or value is None or value != value:

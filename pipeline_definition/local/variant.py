@@ -18,6 +18,7 @@ from pipeline_definition.local.errors import StepFailureError, StepStoppedError
 from pipeline_definition.local.host_group import Host, run_hosts
 from pipeline_definition.local.job_hosts import require_capacity
 from pipeline_definition.local.job_logs import ENDPOINT_GROUP, JobLogs, last_lines
+from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import HOST
 from pipeline_definition.local.stop_signal import StopSignal
@@ -33,9 +34,7 @@ _STEADY_AFTER_S = 60.0
 class RunningVariant:
     """A running variant."""
 
-    def __init__(
-        self, services: Services, endpoint: str, config: Mapping[str, Any], deployment: str, variants: int
-    ) -> None:
+    def __init__(self, services: Services, endpoint: str, config: Record, deployment: str, variants: int) -> None:
         self.name: str = config["VariantName"]
         self.weight = float(config.get("InitialVariantWeight", 1.0))
         self.log = services.settings.endpoints_dir / endpoint / "logs" / f"{self.name}.log"
