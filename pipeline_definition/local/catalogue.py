@@ -18,6 +18,8 @@ class Catalogue:
     """As in the ARN: training-job."""
     prefix: str
     """As in the API's members: TrainingJob -> TrainingJobName, TrainingJobStatus."""
+    hidden: tuple[str, ...] = ()
+    """Members of a record that Describe does not show."""
 
     def __init__(self, records: Mapping[str, Records], kind: str, prefix: str) -> None:
         self.records, self.kind, self.prefix = records[kind], kind, prefix
@@ -56,7 +58,7 @@ class Catalogue:
 
     def describe(self, request: Mapping[str, Any]) -> Record:
         """Answer the Describe operation."""
-        return self.find(request[self._name])
+        return {name: value for name, value in self.find(request[self._name]).items() if name not in self.hidden}
 
     def list_all(self, request: Mapping[str, Any]) -> Record:
         """Answer the List operation."""

@@ -49,7 +49,6 @@ class LocalControlPlane(contextlib.AbstractContextManager["LocalControlPlane"]):
     """None: another program started it."""
 
     def __exit__(self, *exception: object) -> None:
-        """Close."""
         self.close()
 
     @property
@@ -103,10 +102,10 @@ def ensure_up(
 
 def _running(state: Path, runs: Path, backend: str) -> LocalControlPlane | None:
     running = is_up(state)
-    if running is not None and running.runs != runs.resolve():
+    if running and running.runs != runs.resolve():
         where = f"the control plane of {state} writes its runs to {running.runs}, not to {runs}"
         raise LocalControlPlaneError(f"{where}: name that folder, or end it first")
-    if running is not None and running.backend != backend:
+    if running and running.backend != backend:
         how = f"the running control plane runs jobs by {running.backend}, not by {backend}"
         raise LocalControlPlaneError(f"{how}: `sd-pipeline local down` ends it")
     return running

@@ -52,7 +52,7 @@ class ControlPlane:
         tuning = TuningJobs(services, training)
         models = Catalogue(services.records, "model", "Model")
         configs = Catalogue(services.records, "endpoint-config", "EndpointConfig")
-        hosting = Hosting(services)
+        hosting = Hosting(services, configs)
         self._kinds = kinds = Kinds(ProcessingJobs(services), training, tuning, registry, hosting, models, configs)
         self._executions = LocalExecutions(services, kinds, state_id(settings.state))
         moto = DomainDispatcherApplication(moto_patches.backend_app)

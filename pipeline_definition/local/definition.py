@@ -1,7 +1,6 @@
 """A pipeline definition: JSON to typed steps and the graph between them.
 
-Everything that this engine does not know (a type of step, a function, a condition, an argument, a key of a step) is an
-error that names it: nothing is skipped in silence.
+A type of step, function, condition, argument or key that is not known here is an error that names it: none is skipped.
 """
 
 import json

@@ -1,7 +1,6 @@
 """FSx for Lustre on this machine: a folder, filled from the S3 prefixes that it is associated with.
 
-Reads the associated objects, writes <state>/fsx/<file system>/...; answers the FSx operations that a pipeline's
-infrastructure needs, those that moto lacks among them.
+Reads the associated objects, writes <state>/fsx/<file system>/...; answers the FSx operations that a pipeline needs.
 """
 
 import os

@@ -1,7 +1,6 @@
 """A folder that is kept in S3 while a job writes to it: checkpoints and continuous outputs.
 
-Files reach S3 in the order in which they were written, so that a manifest never appears before its data. Nothing is
-ever deleted in S3, as on SageMaker.
+Files reach S3 in the order in which they were written: no manifest before its data. Nothing is deleted in S3.
 """
 
 import contextlib

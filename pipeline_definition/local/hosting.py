@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
-from botocore.exceptions import ClientError
 from werkzeug.wrappers import Response
 
 from pipeline_definition.local.answers import json_answer
@@ -44,9 +43,9 @@ _POLL_S = 0.05
 class Hosting(Catalogue):
     """All endpoints."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, configs: Catalogue) -> None:
         super().__init__(services.records, "endpoint", "Endpoint")
-        self._services = services
+        self._services, self._configs = services, configs
         self._variants: dict[str, list[RunningVariant]] = {}
         self._alive: set[RunningVariant] = set()
         """Every variant with a server, the starting ones among them."""
@@ -56,7 +55,7 @@ class Hosting(Catalogue):
 
     def create(self, request: Mapping[str, Any]) -> Record:
         """Answer CreateEndpoint."""
-        self._config(request["EndpointConfigName"])
+        self._configs.find(request["EndpointConfigName"])
         with self._creating:
             record = self.add(request, EndpointStatus="Creating")
         self._deploy_soon(record["EndpointName"], request["EndpointConfigName"])
@@ -67,7 +66,7 @@ class Hosting(Catalogue):
         record = self.find(request["EndpointName"])
         if record["EndpointStatus"] not in ("InService", "Failed"):
             raise invalid(f"Cannot update endpoint in status {record['EndpointStatus']}")
-        self._config(request["EndpointConfigName"])
+        self._configs.find(request["EndpointConfigName"])
         self._set(record["EndpointName"], "Updating", FailureReason=None)
         self._deploy_soon(record["EndpointName"], request["EndpointConfigName"])
         return {"EndpointArn": record["EndpointArn"]}
@@ -116,7 +115,7 @@ class Hosting(Catalogue):
         """Answer InvokeEndpointAsync, whose own headers are `asked`; the invocation waits for its turn."""
         missing = RefusedRequestError("ValidationError", f"Endpoint {name} not found.")
         config_name = self.records.get(name, missing)["EndpointConfigName"]
-        config = self._config(config_name).get("AsyncInferenceConfig")
+        config = self._configs.find(config_name).get("AsyncInferenceConfig")
         if not config:
             problem = f"Endpoint configuration {config_name} has no AsyncInferenceConfig"
             raise RefusedRequestError("ValidationError", problem)
@@ -156,7 +155,7 @@ class Hosting(Catalogue):
     def _deploy(self, name: str, config_name: str) -> None:
         started: list[RunningVariant] = []
         try:
-            configs = self._config(config_name)["ProductionVariants"]
+            configs = self._configs.find(config_name)["ProductionVariants"]
             deployment = uuid.uuid4().hex[:8]
             for config in configs:
                 variant = RunningVariant(self._services, name, config, deployment, len(configs))
@@ -202,14 +201,6 @@ class Hosting(Catalogue):
         while (record := self.find(name))["EndpointStatus"] in ("Creating", "Updating"):
             stop.sleep(_POLL_S)
         return record
-
-    def _config(self, name: str) -> Mapping[str, Any]:
-        describe = self._services.client("sagemaker").describe_endpoint_config
-        try:
-            config: Mapping[str, Any] = describe(EndpointConfigName=name)
-        except ClientError as error:
-            raise invalid(error.response["Error"]["Message"]) from None
-        return config
 
     def _set(self, name: str, status: str, **changes: Any) -> None:
         self.records.update(name, EndpointStatus=status, LastModifiedTime=time.time(), **changes)

@@ -1,7 +1,6 @@
 """The life of a job of any kind: its record from InProgress to its end, and how it is stopped.
 
-The kinds (processing, training, tuning) say what the work is. A pipeline's step and the Create operation of the API
-start a job in the same way.
+Its kinds (processing, training, tuning) say what the work is; steps and the API's Create operations start it alike.
 """
 
 import contextlib
@@ -32,12 +31,14 @@ from pipeline_definition.local.stop_signal import StopSignal
 
 _REASON_CHARACTERS = 1024
 LOG_FOLDER = "LocalLogFolder"
-"""Member of a record that Describe does not show: where its logs are."""
+"""Member of a record: where its logs are."""
 INTERRUPTED = "The control plane ended while this job ran"
 
 
 class Jobs(Catalogue, ABC):
     """All jobs of one kind."""
+
+    hidden: tuple[str, ...] = (LOG_FOLDER,)
 
     def __init__(self, services: Services) -> None:
         super().__init__(services.records, self.kind, self.prefix)
@@ -87,15 +88,9 @@ class Jobs(Catalogue, ABC):
         threading.Thread(target=run, daemon=True).start()
         return {self._arn: record[self._arn]}
 
-    def describe(self, request: Mapping[str, Any]) -> Record:
-        """Answer the Describe operation."""
-        record = super().describe(request)
-        record.pop(LOG_FOLDER, None)
-        return record
-
     def stop(self, request: Mapping[str, Any]) -> Record:
         """Answer the Stop operation."""
-        name = self.describe(request)[self._name]
+        name = self.find(request[self._name])[self._name]
         if name not in self._stops:
             raise invalid(f"The job {name!r} cannot be stopped: it has ended")
         self._stops[name].set()

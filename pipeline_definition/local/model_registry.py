@@ -1,7 +1,6 @@
 """The model registry: model packages and their groups, with every member that a request gave.
 
-moto's registry drops members (CustomerMetadataProperties) and forgets the approval status when something else is
-updated, so the registry is kept here.
+It is kept here, for moto's drops CustomerMetadataProperties, and at any update the approval status.
 """
 
 import time
@@ -24,6 +23,8 @@ _LAST = "LocalLastVersion"
 
 class PackageGroups(Catalogue):
     """All groups of model packages."""
+
+    hidden = (_LAST,)
 
     def __init__(self, records: Mapping[str, Records]) -> None:
         super().__init__(records, "model-package-group", "ModelPackageGroup")

@@ -1,7 +1,6 @@
 """The requests that changed moto's state, to be repeated at the next start.
 
-Reads and writes <state>/requests.jsonl. Objects in S3, logs and everything that the control plane answers itself are
-kept elsewhere.
+Reads and writes <state>/requests.jsonl. S3's objects, logs and what the control plane answers itself are elsewhere.
 """
 
 import base64

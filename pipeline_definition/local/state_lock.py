@@ -60,7 +60,6 @@ class StateLock(contextlib.AbstractContextManager["StateLock"]):
         self._write(f"{os.getpid()}{_ENDING}")
 
     def __exit__(self, *exception: object) -> None:
-        """Let go."""
         self.release()
 
     def release(self) -> None:

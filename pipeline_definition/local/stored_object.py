@@ -72,11 +72,9 @@ class StoredBytes:
         self._key, self._start, self._size = key, start, size
 
     def __len__(self) -> int:
-        """Return the number of bytes."""
         return self._size
 
     def __getitem__(self, part: slice) -> "StoredBytes":
-        """Return a range of it."""
         start, stop, _ = part.indices(self._size)
         return StoredBytes(self._key, self._start + start, max(0, stop - start))
 
@@ -90,7 +88,6 @@ class StoredBytes:
                 left -= len(block)
 
     def __bytes__(self) -> bytes:
-        """Return all of it."""
         return b"".join(self)
 
     def decode(self, encoding: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline_definition.jobs.request_shapes import request_shape, service_model
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
 from pipeline_definition.local.job_hosts import RunningJob
-from pipeline_definition.local.jobs import Jobs
+from pipeline_definition.local.jobs import LOG_FOLDER, Jobs
 from pipeline_definition.local.records import Record, cut, page, pick
 from pipeline_definition.local.search_space import trial_hyperparameters
 from pipeline_definition.local.services import Services
@@ -27,21 +27,16 @@ class TuningJobs(Jobs):
     """All tuning jobs."""
 
     kind, prefix = "hyper-parameter-tuning-job", "HyperParameterTuningJob"
+    hidden = (LOG_FOLDER, "TrainingJobSummaries")  # the trials have an operation of their own
 
     def __init__(self, services: Services, training: TrainingJobs) -> None:
         super().__init__(services)
         self._training = training
         self._updating = threading.Lock()
 
-    def describe(self, request: Mapping[str, Any]) -> Record:
-        """Answer DescribeHyperParameterTuningJob; the trials have an operation of their own."""
-        record = super().describe(request)
-        record.pop("TrainingJobSummaries", None)
-        return record
-
     def list_training_jobs_for_hyper_parameter_tuning_job(self, request: Mapping[str, Any]) -> Record:
         """Answer ListTrainingJobsForHyperParameterTuningJob."""
-        trials = super().describe(request)["TrainingJobSummaries"]
+        trials = self.find(request["HyperParameterTuningJobName"])["TrainingJobSummaries"]
         if request.get("SortBy") == "FinalObjectiveMetricValue":
             trials = [trial for trial in trials if _OBJECTIVE in trial]
             trials.sort(key=lambda t: t[_OBJECTIVE]["Value"], reverse=request.get("SortOrder") == "Descending")

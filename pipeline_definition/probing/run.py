@@ -1,7 +1,6 @@
 """Runs a probe: starts its jobs, shows them until they have ended, reads what their hosts wrote, and gives the verdict.
 
-Reads and writes SageMaker, S3 and CloudWatch Logs of one target. A refusal or a failure of a job is a line like any
-other, with its fix.
+Reads and writes SageMaker, S3 and CloudWatch Logs. A job's refusal or failure is a line like any other, with its fix.
 """
 
 import json
@@ -70,6 +69,8 @@ class ProbeOutcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome, ready for JSON."""
+        # By name, whichever host answered first; what SageMaker itself says comes last.
+        hosts = sorted(self.hosts, key=lambda name: (not name, name))
         return {
             "name": self.job.name,
             "steps": list(self.job.steps),
@@ -77,11 +78,7 @@ class ProbeOutcome:
             "instances": dict(self.job.hosts),
             "status": self.step.status,
             "seconds": self.step.seconds,
-            # By name, whichever host answered first; what SageMaker itself says comes last.
-            "hosts": {
-                host or "sagemaker": [asdict(line) for line in self.hosts[host]]
-                for host in sorted(self.hosts, key=lambda name: (not name, name))
-            },
+            "hosts": {host or "sagemaker": [asdict(line) for line in self.hosts[host]] for host in hosts},
         }
 
 
