@@ -1,8 +1,7 @@
 """Hosts of one job as SageMaker lays them out, on this machine: network namespaces on one bridge, nothing leaves them.
 
-Each host has one interface, its own host name, which resolves to nothing (or to loopback), and a hosts file that knows
-algo-1, algo-2, ... What listens on this machine's loopback is out of reach but for the ports that are relayed. Makes
-and deletes network namespaces; needs root and `ip`, `unshare`.
+Each host has one interface, a host name that resolves to nothing (or loopback), and a hosts file with algo-1, ...; of
+this machine's loopback it reaches the relayed ports. Makes and deletes network namespaces; needs root, `ip`, `unshare`.
 """
 
 import ctypes

@@ -1,8 +1,7 @@
 """The promotion on this machine: an approval starts the very state machine that infrastructure.yaml deploys.
 
-Reads the template; runs the machine in moto's interpreter of the Amazon States Language, whose requests come back to
-this control plane: so a real server process takes over from another one. EventBridge's rule is applied here:
-it covers approved packages of every group except those of pretrained models.
+Reads the template; runs the machine in moto's interpreter, whose requests come back to this control plane: one server
+takes over from another. EventBridge's rule covers approved packages of every group but those of pretrained models.
 """
 
 import json

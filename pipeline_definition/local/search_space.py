@@ -1,7 +1,6 @@
 """The hyperparameters of a search's trials: seeded random search over SageMaker's ranges.
 
-Trial k is a function of (seed, k) alone, so it does not depend on how many run at once or which ends first. Strategy
-Bayesian also searches at random here: a trial does the same, and a laptop runs only a few.
+Trial k is a function of (seed, k) alone, whatever else runs. Bayesian samples at random, too: a laptop runs a few.
 """
 
 import itertools

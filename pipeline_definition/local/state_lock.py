@@ -1,7 +1,6 @@
 """One control plane for each state folder, and how others find it.
 
-Writes <state>/lock (held while the process lives: the operating system lets go of it, however the process ends),
-<state>/control_plane.json ({"url", "pid", "state", "runs", "backend"}) and <state>/id.
+Writes <state>/lock (held until the process ends, in whatever way), <state>/control_plane.json and <state>/id.
 """
 
 import contextlib

@@ -241,10 +241,9 @@ class ProbeRun:
     def _read_results(self, outcome: ProbeOutcome) -> None:
         s3, (bucket, prefix) = self.target.client("s3"), split_uri(self.probe.results_uri)
         listed = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{outcome.job.name}/").get("Contents", [])
-        for item in listed:
-            if item["Key"].endswith(".json"):
-                result = json.load(s3.get_object(Bucket=bucket, Key=item["Key"])["Body"])
-                outcome.hosts[result["host"]] = [ProbeLine.of(line) for line in result["lines"]]
+        for key in (item["Key"] for item in listed if item["Key"].endswith(".json")):
+            result = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
+            outcome.hosts[result["host"]] = [ProbeLine.of(line) for line in result["lines"]]
 
     def _invoke(self, outcome: ProbeOutcome) -> None:
         runtime = self.target.client("sagemaker-runtime")
