@@ -116,10 +116,6 @@ class ModelRegistry:
         properties = {key: value for key, value in properties.items() if key not in removed}
         if properties or "CustomerMetadataProperties" in record:
             changes["CustomerMetadataProperties"] = properties
-        added = request.get("AdditionalInferenceSpecificationsToAdd")
-        if added:
-            before = record.get("AdditionalInferenceSpecifications", [])
-            changes["AdditionalInferenceSpecifications"] = [*before, *added]
         self._packages.update(record["ModelPackageArn"], **changes, LastModifiedTime=time.time())
         if changes.get("ModelApprovalStatus") == "Approved" != record.get("ModelApprovalStatus"):
             self._approved(record)
