@@ -19,13 +19,7 @@ from werkzeug.wrappers import Response
 from pipeline_definition.local.answers import json_answer
 from pipeline_definition.local.async_queue import AsyncQueue
 from pipeline_definition.local.catalogue import Catalogue
-from pipeline_definition.local.errors import (
-    RefusedRequestError,
-    StepFailureError,
-    StepStoppedError,
-    as_failure,
-    invalid,
-)
+from pipeline_definition.local.errors import RefusedRequestError, StepFailureError, StepStoppedError, as_failure
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import ACCOUNT
@@ -64,8 +58,8 @@ class Hosting(Catalogue):
     def update_endpoint(self, request: Mapping[str, Any]) -> Record:
         """Answer UpdateEndpoint."""
         record = self.find(request["EndpointName"])
-        if record["EndpointStatus"] not in ("InService", "Failed"):
-            raise invalid(f"Cannot update endpoint in status {record['EndpointStatus']}")
+        if (status := record["EndpointStatus"]) not in ("InService", "Failed"):
+            raise RefusedRequestError("ValidationException", f"Cannot update endpoint in status {status}")
         self._configs.find(request["EndpointConfigName"])
         self._set(record["EndpointName"], "Updating", FailureReason=None)
         self._deploy_soon(record["EndpointName"], request["EndpointConfigName"])
