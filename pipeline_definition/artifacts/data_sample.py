@@ -199,7 +199,7 @@ def scores_of(rows: Sequence[Row]) -> dict[str, tuple[float, ...]]:
     """Return the numbers that published columns of scores hold."""
     scores: dict[str, tuple[float, ...]] = {}
     for name in SCORES:
-        held = (row.get(name) for row in rows)
+        held: list[Any] = [row.get(name) for row in rows]
         if numbers := tuple(float(one) for one in held if type(one) in (int, float) and math.isfinite(one)):
             scores[name] = numbers
     return scores
