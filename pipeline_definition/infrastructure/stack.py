@@ -231,7 +231,7 @@ class Infrastructure:
         if about["Status"] == "CREATE_COMPLETE":
             pages = self._client.get_paginator("describe_change_set").paginate(ChangeSetName=change_set)
             lines = []
-            for change in (one["ResourceChange"] for page in pages for one in page["Changes"]):
+            for change in pages.search("Changes[].ResourceChange"):
                 replaced = " by replacement" if change.get("Replacement") == "True" else ""
                 name, kind = change["LogicalResourceId"], change["ResourceType"]
                 lines.append(f"{change['Action']} {name} ({kind}){replaced}")
